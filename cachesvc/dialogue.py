@@ -1,0 +1,114 @@
+"""What callers ask of the three paths, and what the paths answer. The web layer translates HTTP to these and back."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from cachesvc.errors import RequestError
+from cachesvc.model import Entry, TokenPairs
+
+
+class Outcome(StrEnum):
+    HIT = "hit"
+    """A fresh copy from a tier."""
+    STALE = "stale"
+    """A copy past its freshness, within what policy or the caller allows."""
+    LOADED = "loaded"
+    """Just loaded from the origin."""
+    ABSENT = "absent"
+    """Known absent: a negative entry."""
+    MISS = "miss"
+    """No copy, and nothing to load it from here. With a lease, the caller is the one to load it."""
+    ERROR = "error"
+    """This key failed; `error` says why."""
+
+
+class ReadOptions(Struct, frozen=True, gc=False):
+    """What a reader asks beyond the key: request `Cache-Control` (RFC 9111, 5.2.1), tokens, deadlines, a lease."""
+
+    max_age_us: int | None = None
+    max_stale_us: int | None = None
+    """How far past freshness the caller accepts; None: the entry's own windows decide."""
+    min_fresh_us: int = 0
+    no_cache: bool = False
+    """Load from the origin whatever is held (look-aside: a miss)."""
+    no_store: bool = False
+    """Answer, and keep nothing that this read loaded."""
+    only_if_cached: bool = False
+    token: TokenPairs = ()
+    max_lag_us: int | None = None
+    timeout_seconds: float | None = None
+    lease: bool = False
+    """Look-aside: on a miss grant one caller the lease."""
+    wait_seconds: float = 0.0
+    """Look-aside with `lease`: how long to wait for another's fill before answering a miss."""
+
+
+PLAIN = ReadOptions()
+"""A read that asks nothing special: the path of nearly all of them."""
+
+
+class Step(Struct, frozen=True, gc=False):
+    """A tier that was asked and did not answer, and why; rendered as a Cache-Status member (RFC 9211)."""
+
+    tier: str
+    """`l1`, `l2` or `l3`."""
+    reason: str
+    """An RFC 9211 `fwd` word: `uri-miss`, `stale`, `request`, `bypass`."""
+    detail: str = ""
+    """`fenced`, `unavailable`, `soft`, …"""
+    collapsed: bool = False
+    stored: bool = False
+    """The answer was kept there."""
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """The answer to one read."""
+
+    outcome: Outcome
+    entry: Entry | None = None
+    tier: str = ""
+    """Who answered: `l1`, `l2`, `l3`, `origin`; empty for a miss."""
+    trail: tuple[Step, ...] = ()
+    """The tiers passed on the way, origin-side first."""
+    lease: str | None = None
+    """A granted lease token, to fill with."""
+    error: RequestError | None = None
+
+
+class Draft(Struct, frozen=True, gc=False):
+    """What a caller wants stored. Absent lifetimes (None) are the namespace's; all µs."""
+
+    value: bytes
+    content_type: str = "application/octet-stream"
+    tags: tuple[str, ...] = ()
+    ttl_us: int | None = None
+    stale_for_us: int | None = None
+    error_for_us: int | None = None
+    negative: bool = False
+    lease: str | None = None
+    """Fill under this lease; without one the write is an invalidation and a fill."""
+    if_absent: bool = False
+    if_match: tuple[str, ...] = ()
+
+
+class Written(Struct, frozen=True, gc=False):
+    """The answer to one write."""
+
+    stored: bool
+    reason: str = ""
+    """Why not: `fenced` (the lease was voided) or `precondition`."""
+    entry: Entry | None = None
+    token: TokenPairs = ()
+    """Read-your-writes anywhere."""
+    error: RequestError | None = None
+
+
+class Receipt(Struct, frozen=True, gc=False):
+    """How far an invalidation got when the call returned."""
+
+    id: str
+    """The change's id in the region's queue, prefixed by the region."""
+    token: TokenPairs
+    applied: bool
+    """Every home cell concerned has applied it. False: the fence is out, and the region's consumers go on applying it."""

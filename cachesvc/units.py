@@ -1,0 +1,37 @@
+"""Durations and sizes as people write them (`"5m"`, `"4MiB"`) and as the code counts them (µs, bytes).
+
+Both are `int`s: a `Duration` is microseconds, a `Size` is bytes, so a validated setting is used as it stands.
+"""
+
+import re
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB)")
+_MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Duration(int):
+    """Microseconds. Written as a number and a unit: `250ms`, `5m`, `1.5h`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as '5m'")
+        return cls(round(float(match[1]) * _MICROSECONDS[match[2]]))
+
+    @property
+    def seconds(self) -> float:
+        return self / 1_000_000
+
+
+class Size(int):
+    """Bytes. Written as a number and a unit: `512B`, `64KiB`, `4MiB`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a size: write a number and one of B, KiB, MiB, GiB, such as '4MiB'")
+        return cls(round(float(match[1]) * _BYTES[match[2]]))
