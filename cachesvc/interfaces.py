@@ -15,7 +15,7 @@ from msgspec import Struct
 from cachesvc.errors import TierError
 from cachesvc.model import Change, Entry, Fence, Key, Target
 
-Lookup: TypeAlias = Entry | None | TierError
+Lookup: TypeAlias = Entry | TierError | None
 
 
 class Tier(Protocol):
@@ -47,7 +47,7 @@ class Read(Struct, frozen=True, gc=False):
 
     key: Key
     not_before: int = 0
-    """The newest fence the reader knows for the key (or, after a refusal, its tags): an entry with `as_of <=` it is a miss there."""
+    """The newest fence the reader knows for the key (or, after a refusal, its tags): an entry not later than it is a miss."""
     lease: bool = False
     """Grant the lease if the entry is not fresh and nobody holds it."""
     refresh: bool = False
