@@ -45,6 +45,8 @@ class Entry(Struct, frozen=True, gc=False):
     """Digests of `tags`, in order; computed once when the entry is made (`tag_digests_of`)."""
     negative: bool = False
     """Known absent: the origin said that there is no such value."""
+    origin_etag: str = ""
+    """The validator the origin sent with these bytes, to revalidate with; empty if none. Ours is a hash (`etag.py`)."""
 
     @property
     def kept_until(self) -> int:
