@@ -1,11 +1,25 @@
 """The service document: what this one instance is. `topology.py` has the shared document.
 
-STATUS: structs only; the loader (`load_service`, `load_topology`) stands below them.
+`load_service` and `load_topology` read, convert and check them; whatever they return can be used as it stands. Every mistake is
+a `ConfigError` with the path of the field.
 """
 
-from msgspec import Struct, field
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from cachesvc.config_document import did_you_mean, parse, read_struct, require
+from cachesvc.config_environment import overridden
+from cachesvc.config_topology import REGION_NAME, check_topology
+from cachesvc.topology import Topology
 from cachesvc.units import Duration, Size
+
+INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,3 +78,83 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     l2: L2 = field(default_factory=L2)
     l3: L3 = field(default_factory=L3)
     coherence: Coherence = field(default_factory=Coherence)
+
+
+def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
+    """The service document at `path` (None: the defaults) under the `CACHESVC_*` settings of `environ`."""
+    document = parse(path) if path else None
+    service = read_struct(overridden(document, Service, environ), Service)
+    check_service(service)
+    return service if service.instance else replace(service, instance=_default_instance_name(service.server.port))
+
+
+def load_topology(path: Path) -> Topology:
+    """The shared document at `path`."""
+    topology = read_struct(parse(path), Topology)
+    check_topology(topology)
+    return topology
+
+
+def check_service(service: Service) -> None:
+    """What must hold within the service document. Raises `ConfigError`."""
+    require(bool(REGION_NAME.fullmatch(service.region)), "$.region", f"{service.region!r} is no name: {REGION_NAME.pattern}")
+    named = not service.instance or INSTANCE_NAME.fullmatch(service.instance)
+    require(bool(named), "$.instance", f"{service.instance!r} is no name: {INSTANCE_NAME.pattern}")
+    _check_server(service.server)
+    require(service.l1.budget >= 1 << 20, "$.l1.budget", "below 1MiB nothing is kept; give it more")
+    require(service.l1.max_entries > 0, "$.l1.max_entries", "must be at least 1")
+    for name, far in (("l2", service.l2), ("l3", service.l3)):
+        require(far.connect_timeout > 0, f"$.{name}.connect_timeout", "must be longer than 0")
+        require(0 < far.timeout < service.server.request_timeout, f"$.{name}.timeout", "must be below server.request_timeout")
+        require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
+    _check_coherence(service.coherence)
+    require(
+        service.coherence.fence_retention >= service.l3.retention,
+        "$.coherence.fence_retention",
+        "must not be shorter than l3.retention: a copy would outlive the record of its fences",
+    )
+
+
+def check_together(service: Service, topology: Topology) -> None:
+    """What must hold between the two documents. Raises `ConfigError`; paths of the topology begin with `topology:`."""
+    known = service.region in topology.regions
+    require(known, "$.region", f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}")
+    least_lag = service.coherence.heartbeat + service.coherence.max_clock_skew
+    for name, namespace in topology.namespaces.items():
+        path = f"topology:$.namespaces.{name}"
+        kept = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
+        require(
+            kept <= service.l3.retention,
+            f"{path}.ttl",
+            f"with its stale windows copies are kept {kept // 1_000_000}s, but l3.retention of the service document is "
+            f"{service.l3.retention // 1_000_000}s: shorten them, or raise l3.retention and coherence.fence_retention",
+        )
+        require(
+            namespace.max_lag > least_lag,
+            f"{path}.max_lag",
+            "must be above coherence.heartbeat + coherence.max_clock_skew, or no copy would ever be answered",
+        )
+
+
+def _check_server(server: Server) -> None:
+    require(0 <= server.port <= 65535, "$.server.port", "must be 1 to 65535, or 0 for a free one")
+    require(bool(server.host), "$.server.host", "is empty: name the address to listen on, such as 127.0.0.1")
+    require(server.max_body > 0, "$.server.max_body", "must be larger than 0")
+    require(1 <= server.max_batch_keys <= 100_000, "$.server.max_batch_keys", "must be 1 to 100000")
+    require(server.request_timeout > 0, "$.server.request_timeout", "must be longer than 0")
+
+
+def _check_coherence(coherence: Coherence) -> None:
+    slots = coherence.sketch_slots
+    power = 1 << 10 <= slots <= 1 << 30 and slots & (slots - 1) == 0
+    below = 1 << max(10, min(30, slots.bit_length() - 1))
+    require(power, "$.coherence.sketch_slots", f"{slots} is not a power of two from 1024 to 2^30; nearest below: {below}")
+    require(coherence.max_clock_skew > 0, "$.coherence.max_clock_skew", "must be longer than 0: clocks do differ")
+    require(coherence.max_clock_skew <= 60_000_000, "$.coherence.max_clock_skew", "above 1m: set the clocks instead")
+    require(coherence.heartbeat > 0, "$.coherence.heartbeat", "must be longer than 0")
+    require(coherence.heartbeat < coherence.fence_retention, "$.coherence.heartbeat", "must be below fence_retention")
+
+
+def _default_instance_name(port: int) -> str:
+    """Host name and port; with a free port, which is not known yet, the process id tells instances apart."""
+    return f"{socket.gethostname()[:100]}-{port or os.getpid()}"

@@ -4,6 +4,8 @@ Frozen structs that msgspec fills from YAML (`config.py` reads and checks them);
 this default.
 """
 
+from typing import Literal
+
 from msgspec import Struct, field
 
 from cachesvc.units import Duration, Size
@@ -49,7 +51,7 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     """A larger value is refused with 413."""
     max_lag: Duration = Duration.parse("2s")
     """The staleness bound above which copies are answered only if younger than it (COHERENCE.md, watermark)."""
-    feed_loss: str = "bound"
+    feed_loss: Literal["bound", "serve"] = "bound"
     """`bound`: obey `max_lag`. `serve`: answer anyway and say so."""
     lease: Duration = Duration.parse("5s")
     """Life of a lease; a live holder renews it up to the hard deadline. Bounds what a dead holder costs."""

@@ -1,0 +1,32 @@
+"""Weighted rendezvous hashing: every partition ranks all cells, and the first is its home.
+
+Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (IEEE/ACM ToN 1998); the weighted score
+`-weight / ln(u)` is that of Schindelhauer and Schomaker, "Weighted distributed hash tables" (SPAA 2005). When a cell leaves,
+only its own partitions move; when one joins, only those that move to it.
+"""
+
+import math
+from collections.abc import Mapping
+
+from xxhash import xxh3_64_intdigest
+
+
+class Rendezvous:
+    """Names with weights above 0. The same text goes to the same name in every process and release."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        # Sorted, so that the answer to a tie does not depend on the order in the document.
+        self._candidates = [(name.encode() + b"\0", weights[name], name) for name in sorted(weights)]
+
+    def first(self, text: bytes) -> str:
+        """The name with the highest score. Raises `ValueError` if there are no names."""
+        if not self._candidates:
+            raise ValueError("nothing to choose from")
+        best, chosen = -1.0, ""
+        for prefix, weight, name in self._candidates:
+            # 52 bits and a half are exact in a float, so u is never rounded to 0 or 1, where the score is not finite.
+            u = ((xxh3_64_intdigest(prefix + text) >> 12) + 0.5) / 4503599627370496.0
+            score = -weight / math.log(u)
+            if score > best:
+                best, chosen = score, name
+        return chosen
