@@ -1,8 +1,10 @@
 """What callers ask of the three paths, and what the paths answer. The web layer translates HTTP to these and back."""
 
 from enum import StrEnum
+from functools import cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cachesvc.errors import RequestError
 from cachesvc.model import Entry, TokenPairs
@@ -60,6 +62,18 @@ class Step(Struct, frozen=True, gc=False):
     collapsed: bool = False
     stored: bool = False
     """The answer was kept there."""
+
+    def as_collapsed(self) -> "Step":
+        return _variant(self, collapsed=True)
+
+    def as_stored(self) -> "Step":
+        return _variant(self, stored=True)
+
+
+@cache
+def _variant(step: Step, **flags: bool) -> Step:
+    """There are a few dozen steps in all; making one anew for each read would cost more than the rest of its answer."""
+    return replace(step, **flags)
 
 
 class Answer(Struct, frozen=True, gc=False):

@@ -50,7 +50,7 @@ class RequestError(CachesvcError):
         field: str | None = None,
         retryable: bool = False,
         retry_after: int | None = None,
-        token: str | None = None,
+        token: tuple[tuple[int, int], ...] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status

@@ -1,0 +1,113 @@
+"""May this copy be answered now? One place decides it for every tier; all of it is synchronous.
+
+Nothing here awaits, so nothing stands between a decision and the use of its result. COHERENCE.md, "The rule".
+"""
+
+import random
+from enum import Enum
+
+from cachesvc.clock import Clock
+from cachesvc.dialogue import ReadOptions
+from cachesvc.fences import Fences
+from cachesvc.hashing.digest import digest, namespace_id
+from cachesvc.interfaces import Reply
+from cachesvc.model import Entry, Fence, Key, TokenPairs
+from cachesvc.topology import Namespace
+
+
+class Standing(Enum):
+    """What a copy is good for."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    """Within its stale-while-revalidate window: answer it and refresh."""
+    LAST_RESORT = "last resort"
+    """Within its stale-if-error window: answer it if the origin fails."""
+    DEAD = "dead"
+    REFUSED = "refused"
+    """A fence, the floor or the staleness bound forbids it."""
+
+
+class Admission:
+    def __init__(self, fences: Fences, clock: Clock) -> None:
+        self._fences = fences
+        self._clock = clock
+
+    def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
+        """Of a copy from L1 or L2, or of one that the home cell cannot vouch for."""
+        now = self._clock.now_us()
+        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self._timely(entry, namespace, now):
+            return Standing.REFUSED
+        return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace))
+
+    def standing_at_home(self, reply: Reply, key: Key, namespace: Namespace, *, strict: bool) -> Standing:
+        """Of a copy from L3, which its home has judged: sketch and floor apply only where the home's word does not reach."""
+        entry = reply.entry
+        if entry is None:
+            return Standing.REFUSED if reply.fenced else Standing.DEAD
+        now = self._clock.now_us()
+        judged = reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+        if not (judged or self._fences.admits(entry, key.digest, key.namespace, now)) or not self._timely(entry, namespace, now):
+            return Standing.REFUSED
+        soft = reply.soft or (not judged and self._fences.is_soft_fenced(entry, key.digest, key.namespace))
+        return self._age(entry, now, soft=soft)
+
+    def suits(self, entry: Entry, options: ReadOptions) -> bool:
+        """Does a copy meet what this reader asked beyond the rule (RFC 9111, 5.2.1; `Cachesvc-Max-Lag`)?"""
+        now = self._clock.now_us()
+        remaining = entry.fresh_until - now
+        if options.max_age_us is not None and now - entry.as_of > options.max_age_us:
+            return False
+        if options.max_lag_us is not None and not self._fences.within_lag(entry, now, options.max_lag_us):
+            return False
+        if remaining >= options.min_fresh_us:
+            return True
+        if options.max_stale_us is not None:
+            return remaining > -options.max_stale_us
+        return options.max_age_us is None and options.min_fresh_us == 0
+
+    def heed(self, token: TokenPairs) -> list[int]:
+        """A token names fences that this instance may not have heard of yet: merge them. Returns the digests."""
+        news = [Fence(target, at) for target, at in token if self._fences.fence_on(target, (), "") < at]
+        return self._fences.merge(news) if news else []
+
+    def not_before(self, key: Key, refused: Entry) -> int:
+        """What to tell the home after a copy that it vouched for was refused here: that copy, and all that the newest fence
+        known here on key, tags and namespace forbids, are misses."""
+        return max(refused.as_of, self._fences.fence_on(key.digest, refused.tag_digests, key.namespace))
+
+    def loaded_since(self, entry: Entry | None, key: Key, asked: int, started: int) -> bool:
+        """The rule on answers: no fence on the value was merged after its lease was asked for and before the reader began."""
+        if asked >= started:
+            return True
+        tags = entry.tag_digests if entry is not None else ()
+        return not self._fences.merged_between(asked, started, (key.digest, digest(namespace_id(key.namespace)), *tags))
+
+    def still_vouched(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> bool:
+        """Of a copy that its home judged exactly a moment ago: has a fence come since, or the bound risen?"""
+        return self.loaded_since(entry, key, vouched_at, self._fences.merged) and self._timely(
+            entry, namespace, self._clock.now_us()
+        )
+
+    def _timely(self, entry: Entry, namespace: Namespace, now: int) -> bool:
+        return namespace.feed_loss == "serve" or self._fences.within_lag(entry, now, namespace.max_lag)
+
+    @staticmethod
+    def _age(entry: Entry, now: int, *, soft: bool) -> Standing:
+        past = now - entry.fresh_until
+        if past < 0 and not soft:
+            return Standing.FRESH
+        if past < entry.stale_for:
+            return Standing.STALE
+        return Standing.LAST_RESORT if past < entry.error_for else Standing.DEAD
+
+
+def is_due_early(entry: Entry, now: int, beta: float, rng: random.Random) -> bool:
+    """XFetch: refresh ahead of expiry with a probability that grows as it nears, scaled by what a load costs.
+
+    Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015. `-log(U)` is drawn as a
+    standard exponential; beyond ten times the cost of a load the chance is below 5e-5 and not worth the draw.
+    """
+    remaining = entry.fresh_until - now
+    scale = entry.load_ms * 1000 * beta
+    return remaining < 10 * scale and rng.expovariate(1.0) * scale >= remaining

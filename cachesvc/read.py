@@ -1,0 +1,276 @@
+"""The read path, top to bottom: L1 → join or start a flight (`pilot.py` flies it: L2 → L3 → `load.py`) → judge what it brought.
+
+A reader decides for itself, synchronously and after every wait, whether what its flight brought may be answered *now*: copies
+must be admissible at that moment, a loaded value must not have been overtaken by a fence the reader already knew. If not it
+looks again; as every new flight begins after the reader did, one more load is the most a read can cost.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+
+from cachesvc.admission import Admission, Standing, is_due_early
+from cachesvc.clock import Clock
+from cachesvc.dialogue import PLAIN, Answer, Outcome, ReadOptions, Step
+from cachesvc.errors import RequestError
+from cachesvc.fences import Fences
+from cachesvc.flight import Flight, Flights, Landing, Mode
+from cachesvc.lru import L1
+from cachesvc.model import Entry, Key
+from cachesvc.pilot import Pilot
+from cachesvc.tally import Tally
+from cachesvc.tasks import Tasks
+from cachesvc.topology import Namespace
+
+ROUNDS = 4
+"""Looks of one read. The second is a load of its own at the latest; more happen only while fences keep landing on copies."""
+
+L1_MISS = Step("l1", "uri-miss")
+L1_STALE = Step("l1", "stale")
+L1_FENCED = Step("l1", "stale", detail="fenced")
+L1_PASSED = Step("l1", "request")
+
+
+class Reader:
+    def __init__(
+        self,
+        *,
+        namespaces: Mapping[str, Namespace],
+        l1: L1,
+        flights: Flights,
+        pilot: Pilot,
+        fences: Fences,
+        admission: Admission,
+        tasks: Tasks,
+        clock: Clock,
+        rng: random.Random,
+        tally: Tally,
+    ) -> None:
+        self._namespaces = namespaces
+        self._l1 = l1
+        self._flights = flights
+        self._pilot = pilot
+        self._fences = fences
+        self._admission = admission
+        self._tasks = tasks
+        self._clock = clock
+        self._rng = rng
+        self.tally = tally
+
+    # 1. L1 ------------------------------------------------------------------------------------------------------------
+
+    def peek(self, namespace: str, key: Key) -> Entry | None:
+        """The entry, if a plain read may answer it from L1 as fresh right now. No await, no allocation; the hottest path."""
+        entry = self._l1.get(key)
+        if entry is None:
+            return None
+        now = self._clock.now_us()
+        remaining = entry.fresh_until - now
+        contract = self._namespaces[namespace]
+        fences = self._fences
+        if (
+            remaining <= 0
+            or not fences.admits(entry, key.digest, namespace, now)
+            or not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))
+            or fences.is_soft_fenced(entry, key.digest, namespace)
+        ):
+            return None
+        if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+            self._refresh_early(key, contract, entry)
+        self.tally.l1.hits += 1
+        return entry
+
+    async def get(self, key: Key, options: ReadOptions = PLAIN) -> Answer:
+        """Read one key. Cancelling the caller neither cancels the load nor disturbs a connection."""
+        return (await self.get_many((key,), options))[0]
+
+    async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
+        """Read keys of one namespace under one deadline; what is not there by then is an `ERROR` in its slot."""
+        if not keys:
+            return []
+        namespace = self._namespaces[keys[0].namespace]
+        self._flights.forget(self._admission.heed(options.token))
+        answers: list[Answer | None] = [None] * len(keys)
+        try:
+            async with asyncio.timeout(options.timeout_seconds):
+                await self._answer_all(keys, namespace, options, answers)
+        except TimeoutError:
+            pass
+        return [answer if answer is not None else _too_late(options) for answer in answers]
+
+    async def _answer_all(
+        self, keys: Sequence[Key], namespace: Namespace, options: ReadOptions, answers: list[Answer | None]
+    ) -> None:
+        mode = _mode_of(namespace, options)
+        lingers = asyncio.get_running_loop().time() + options.wait_seconds
+        looking = list(range(len(keys)))
+        started = self._fences.merged
+        for turn in range(ROUNDS):
+            boarding: list[tuple[int, Flight, bool]] = []
+            departing: list[Flight] = []
+            for i in looking:
+                answers[i], step = self._from_l1(keys[i], namespace, options, turn)
+                if answers[i] is None:
+                    flight, joined = self._board(keys[i], namespace, mode, step, options)
+                    boarding.append((i, flight, joined))
+                    if not joined:
+                        departing.append(flight)
+            self._depart(departing)
+            looking = []
+            for i, flight, joined in boarding:
+                landing = await self._aboard(flight, lingers)
+                answers[i] = self._judge(flight, landing, joined, started, options)
+                if answers[i] is None:
+                    looking.append(i)
+            if not looking:
+                return
+            self.tally.reads_again += len(looking)
+            if mode is Mode.THROUGH and (turn > 0 or options is not PLAIN):
+                mode = Mode.RELOAD
+        for i in looking:
+            answers[i] = _overtaken()
+
+    def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions, turn: int) -> tuple[Answer | None, Step]:
+        """Answer from L1, fresh or stale; else why it did not."""
+        if options.no_cache:
+            return None, L1_PASSED
+        plain = options is PLAIN or options == PLAIN
+        if plain and turn == 0 and (fresh := self.peek(key.namespace, key)) is not None:
+            return Answer(_hit(fresh), fresh, "l1"), L1_MISS
+        entry = self._l1.get(key)
+        if entry is None:
+            self.tally.l1.misses += 1
+            return None, L1_MISS
+        standing = self._admission.standing(entry, key, namespace)
+        if standing is Standing.REFUSED:
+            self.tally.l1.refused += 1
+            return None, L1_FENCED
+        if not plain and not self._admission.suits(entry, options):
+            self.tally.l1.misses += 1
+            return None, L1_PASSED
+        if standing is Standing.FRESH:
+            self.tally.l1.hits += 1
+            return Answer(_hit(entry), entry, "l1"), L1_MISS
+        self.tally.l1.stale += 1
+        if standing is Standing.STALE and not options.lease and not entry.negative:
+            self._refresh_behind(key, namespace, entry)
+            return Answer(Outcome.STALE, entry, "l1"), L1_STALE
+        if options.max_stale_us is not None and standing is not Standing.DEAD and not entry.negative:
+            return Answer(Outcome.STALE, entry, "l1"), L1_STALE
+        return None, L1_STALE
+
+    # 2. flights -------------------------------------------------------------------------------------------------------
+
+    def _board(self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions) -> tuple[Flight, bool]:
+        """Join the key's flight if there is one; else make it (it is flown by `_depart`)."""
+        solo = options.no_store or bool(options.token)
+        if not solo and (flight := self._flights.find(key, mode)) is not None:
+            self.tally.joined += 1
+            return flight, True
+        known = self._l1.peek(key) if step is not L1_MISS else None
+        flight = Flight(key, namespace, mode, asked=self._fences.merged, step=step, known=known)
+        flight.strict = bool(options.token)
+        flight.keep = not options.no_store
+        self.tally.flights += 1
+        if not solo:
+            self._flights.add(flight)
+        return flight, False
+
+    def _depart(self, flights: list[Flight]) -> None:
+        if flights:
+            self._tasks.spawn(self._pilot.fly(flights), "flight")
+
+    async def _aboard(self, flight: Flight, lingers: float) -> Landing:
+        """The landing; a caller that asked for a lease waits for another's fill only as long as it said."""
+        if flight.mode is not Mode.LEASE:
+            return await flight.landed()
+        if (landing := await flight.landed_or_held()) is not None:
+            return landing
+        try:
+            async with asyncio.timeout_at(lingers):
+                return await flight.landed()
+        except TimeoutError:
+            return Landing(trail=flight.trail, given_up=True)
+
+    # 3. the reader's own decision -------------------------------------------------------------------------------------
+
+    def _judge(self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions) -> Answer | None:
+        """May this reader be answered with what its flight brought? None: look again."""
+        if landing.error is not None:
+            return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
+        lease = flight.claim_lease() if landing.lease is not None else None
+        entry = landing.entry
+        if entry is None:
+            if flight.mode is Mode.LEASE and lease is None and not landing.given_up:
+                return None
+            return Answer(Outcome.MISS, trail=landing.trail, lease=lease)
+        if landing.loaded:
+            return self._judge_loaded(flight, landing, entry, joined, started)
+        if not self._may_answer(flight, landing, entry):
+            return Answer(Outcome.MISS, trail=landing.trail, lease=lease) if lease is not None else None
+        if lease is None and options is not PLAIN and not self._admission.suits(entry, options):
+            return Answer(Outcome.MISS, trail=landing.trail) if flight.mode in (Mode.LOOKUP, Mode.LEASE) else None
+        if landing.stale:
+            return Answer(Outcome.STALE, entry, landing.tier, landing.trail, lease)
+        return Answer(_hit(entry), entry, landing.tier, landing.trail, lease)
+
+    def _judge_loaded(self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int) -> Answer | None:
+        if not self._admission.loaded_since(entry, flight.key, flight.asked, started):
+            return None
+        trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
+        return Answer(Outcome.ABSENT if entry.negative else Outcome.LOADED, entry, "origin", trail)
+
+    def _may_answer(self, flight: Flight, landing: Landing, entry: Entry) -> bool:
+        """Look again after the wait: between the landing and now a fence may have been merged."""
+        if landing.vouched_at is not None:
+            return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
+        return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED
+
+    # refreshes that nobody waits for ----------------------------------------------------------------------------------
+
+    def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
+        if namespace.origin is not None and self._flights.find(key, Mode.EARLY) is None:
+            self.tally.early_refreshes += 1
+            self._take_off(key, namespace, Mode.EARLY, L1_PASSED, entry)
+
+    def _refresh_behind(self, key: Key, namespace: Namespace, entry: Entry) -> None:
+        if namespace.origin is not None and self._flights.find(key, Mode.THROUGH) is None:
+            self._take_off(key, namespace, Mode.THROUGH, L1_STALE, entry)
+
+    def _take_off(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
+        flight = Flight(key, namespace, mode, asked=self._fences.merged, step=step, known=known)
+        self._flights.add(flight)
+        self._depart([flight])
+
+    # for the write path and the feed ----------------------------------------------------------------------------------
+
+    def filled(self, key: Key, entry: Entry) -> None:
+        """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
+        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.held:
+            flight.land(Landing(entry, "l1", flight.trail))
+
+    def lag_us(self) -> int | None:
+        """The staleness bound of this instance now, µs; None while a region's stream has not been read yet."""
+        return self._fences.bound_us(self._clock.now_us())
+
+
+def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
+    if options.only_if_cached:
+        return Mode.LOOKUP
+    if namespace.origin is None:
+        return Mode.LEASE if options.lease else Mode.LOOKUP
+    return Mode.RELOAD if options.no_cache else Mode.THROUGH
+
+
+def _hit(entry: Entry) -> Outcome:
+    return Outcome.ABSENT if entry.negative else Outcome.HIT
+
+
+def _too_late(options: ReadOptions) -> Answer:
+    detail = f"no answer within the caller's deadline of {options.timeout_seconds or 0:g} s; the load goes on"
+    return Answer(Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True))
+
+
+def _overtaken() -> Answer:
+    detail = "every copy was invalidated while it was being answered; ask again"
+    return Answer(Outcome.ERROR, error=RequestError(503, "overtaken", detail, retryable=True, retry_after=1))
