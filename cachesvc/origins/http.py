@@ -1,7 +1,7 @@
 """Loads values of a namespace from its HTTP origin, as a shared cache would (RFC 9110, 9111, 5861, 9875).
 
 One GET per load. The bytes are asked for unencoded, because an entry has no place for a `Content-Encoding`; what comes encoded
-all the same is decoded here, within the same body limit. Redirects are not followed: the origin of a namespace is what its
+all the same is decoded (`decoding.py`), within the same body limit. Redirects are not followed: the origin of a namespace is what its
 contract names, and a key must not be able to lead elsewhere.
 
 | Answer | Is |
@@ -27,6 +27,7 @@ from cachesvc.errors import ConfigError, OriginError
 from cachesvc.interfaces import Loaded
 from cachesvc.model import Entry, Key
 from cachesvc.origins.address import KeyAddress
+from cachesvc.origins.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
 from cachesvc.origins.freshness import freshness_of
 from cachesvc.topology import Origin
 
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 _ABSENT = (404, 410)
 _RETRYABLE = (408, 425, 429)
-_DECODED = ("", "identity", "gzip", "deflate", "br", "zstd")
 _UNTYPED = "application/octet-stream"
 _ETAG = re.compile(r'(?:W/)?"[!#-~]{0,256}"')
 _CONTENT_TYPE = re.compile(r"[ -~]{1,256}")
@@ -45,7 +45,9 @@ _HEADER_VALUE = re.compile(r"[\t -~]*")
 class HttpLoader:
     """A `Loader` over HTTP. A cancelled or timed-out load closes its connection; the pool holds `origin.concurrency` of them.
 
-    A session that is passed in stays open at `stop`; else `start` opens one. Raises `ConfigError` for an unusable origin.
+    A session that is passed in stays open at `stop` and must not decompress by itself (`ValueError`); else `start` opens one.
+    Raises `ConfigError` for an unusable origin.
+
     An answer whose tags cannot be understood, or are too many, is answered but not storable: a copy that an invalidation of
     the missing tag could not reach must not be kept.
     """
@@ -53,6 +55,8 @@ class HttpLoader:
     def __init__(
         self, namespace: str, origin: Origin, *, clock: Clock, tags_max: int = 16, session: aiohttp.ClientSession | None = None
     ) -> None:
+        if session is not None and session.auto_decompress:
+            raise ValueError("HttpLoader: a session with auto_decompress takes a body that is cut short for a whole one")
         path = f"$.namespaces.{namespace}.origin"
         self.namespace = namespace
         self.loads = 0
@@ -81,6 +85,7 @@ class HttpLoader:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._concurrency),
+                auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over everything
             )
@@ -136,9 +141,17 @@ class HttpLoader:
         return headers
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in _DECODED:
-            raise self._error(f"answered with content encoding {encoding!r}, which is not understood", retryable=False)
+        body = await self._raw_body(response)
+        try:
+            return decoded(body, response.headers.get("Content-Encoding", ""), self._max_body)
+        except BodyTooLargeError as error:
+            raise self._too_large() from error
+        except UnknownEncodingError as error:
+            raise self._error(f"answered with {error}, which is not understood", retryable=False) from error
+        except DecodingError as error:
+            raise self._error("the body could not be decoded") from error
+
+    async def _raw_body(self, response: aiohttp.ClientResponse) -> bytes:
         if response.content_length is not None and response.content_length > self._max_body:
             raise self._too_large()
         chunks: list[bytes] = []
@@ -217,7 +230,7 @@ def _why(error: Exception) -> str:
         case aiohttp.ClientConnectorError():
             return "cannot be reached"
         case aiohttp.ClientPayloadError():
-            return "the body ended early or could not be decoded"
+            return "the body ended early"
         case aiohttp.ServerDisconnectedError():
             return "closed the connection without an answer"
         case aiohttp.ClientResponseError():
