@@ -85,6 +85,7 @@ class ReferenceOrigin:
         """Of the server, once it runs."""
         self.random = random.Random(seed)
         self._awake = asyncio.Event()
+        self._asked = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.reset()
         self.set(**behaviour)
@@ -109,6 +110,12 @@ class ReferenceOrigin:
         """Forget what was counted."""
         self.per_key: Counter[str] = Counter()
         self.loads = self.not_modified = self.failures = self.running = self.peak = 0
+
+    async def asked(self, loads: int) -> None:
+        """Wait until at least so many loads have come in."""
+        while self.loads < loads:
+            self._asked.clear()
+            await self._asked.wait()
 
     def stats(self) -> Stats:
         top = dict(self.per_key.most_common(STATS_KEYS))
@@ -137,6 +144,7 @@ class ReferenceOrigin:
         self.per_key[key] += 1
         self.running += 1
         self.peak = max(self.peak, self.running)
+        self._asked.set()
         try:
             await self._delay()
             return self._answer(request, key)

@@ -5,7 +5,7 @@ RFC 9111, 4.2. The apparent age (our clock less `Date`) is left out on purpose: 
 `Age` is what an origin behind a cache has to send.
 """
 
-from calendar import timegm
+from datetime import UTC, datetime
 from email.utils import parsedate_tz
 
 from msgspec import Struct
@@ -68,7 +68,9 @@ def http_date(text: str) -> int | None:
     """Seconds since the epoch of an HTTP date in any of its three formats (RFC 9110, 5.6.7); None if it is not one."""
     try:
         parts = parsedate_tz(text)
-        return None if parts is None else timegm((*parts[:6], 0, 0, 0)) - (parts[9] or 0)
+        if parts is None:
+            return None
+        return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) - (parts[9] or 0)  # the parser itself lets 99 November pass
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

@@ -1,8 +1,8 @@
 """Loads values of a namespace from its HTTP origin, as a shared cache would (RFC 9110, 9111, 5861, 9875).
 
 One GET per load. The bytes are asked for unencoded, because an entry has no place for a `Content-Encoding`; what comes encoded
-all the same is decoded (`decoding.py`), within the same body limit. Redirects are not followed: the origin of a namespace is what its
-contract names, and a key must not be able to lead elsewhere.
+all the same is decoded (`decoding.py`), within the same body limit. Redirects are not followed: the origin of a namespace is
+what its contract names, and a key must not be able to lead elsewhere.
 
 | Answer | Is |
 |---|---|
