@@ -1,0 +1,57 @@
+"""Which core runs what: the measured process alone on one, load and data servers on another. And how busy each was."""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Core numbers. On a machine with one core both are the same, and the ratios say less."""
+
+    server: int
+    load: int
+
+    @classmethod
+    def choose(cls) -> "Cores":
+        usable = sorted(os.sched_getaffinity(0))
+        return cls(usable[0], usable[-1])
+
+
+def on_core(core: int) -> Callable[[], None]:
+    """For `Popen(preexec_fn=…)`: run on this core only, from the first instruction, and end with the process that started it.
+
+    Set before exec, because threads that a server starts inherit the affinity and keep it.
+    """
+    prctl = ctypes.CDLL(None).prctl
+
+    def enter() -> None:
+        os.sched_setaffinity(0, {core})
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return enter
+
+
+class BusyMeter:
+    """Share of time that a core was not idle since the meter was made. All that runs on it counts, not only ours."""
+
+    def __init__(self, core: int) -> None:
+        self._core = core
+        self._busy, self._total = _jiffies(core)
+
+    def share(self) -> float:
+        busy, total = _jiffies(self._core)
+        return (busy - self._busy) / max(1, total - self._total)
+
+
+def _jiffies(core: int) -> tuple[int, int]:
+    """(busy, total) of the core since boot; proc(5): the fourth and fifth numbers are idle and iowait."""
+    with open("/proc/stat") as stat:
+        fields = next(line.split() for line in stat if line.startswith(f"cpu{core} "))
+    numbers = [int(field) for field in fields[1:9]]
+    total = sum(numbers)
+    return total - numbers[3] - numbers[4], total

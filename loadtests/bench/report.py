@@ -1,0 +1,97 @@
+"""What a run prints and writes: the machine, the table as it grows, the JSON rows."""
+
+import json
+import math
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from loadtests.bench.cores import Cores
+from loadtests.bench.drivers import CONNECTIONS
+from loadtests.bench.figures import Result, Sample
+from loadtests.bench.keyspace import KEYS, VALUE_BYTES
+
+_PACKAGES = ("aiohttp", "uvloop", "pymemcache", "aiomcache", "redis", "hiredis", "msgspec", "cachetools", "xxhash")
+_LAYOUT = "{:<18} {:>12} {:>12} {:<11} {:>6} {:>15} {:>7} {:<4} {}"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A comparison without a number."""
+
+    name: str
+    why: str
+
+    def as_json(self) -> dict[str, object]:
+        return {"name": self.name, "ours": None, "theirs": None, "ratio": None, "reach": None, "ok": False, "error": self.why}
+
+
+def machine_lines(cores: Cores, driver_name: str, pairs: int, seconds: float) -> list[str]:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    servers = ", ".join(filter(None, [_first_line("memcached", "-V"), _first_line("redis-server", "--version")]))
+    return [
+        f"machine   {_processor()}, {platform.system()} {platform.release()}",
+        f"          server on core {cores.server}, load on core {cores.load}",
+        f"versions  Python {sys.version.split()[0]}, {packages}",
+        f"          {servers}; load by {driver_name}",
+        f"sizes     {VALUE_BYTES}-byte values, {KEYS} keys, {CONNECTIONS} connections, {pairs} pairs of {seconds:g} s a side",
+    ]
+
+
+def header_lines() -> list[str]:
+    head = _LAYOUT.format(
+        "row", "ours", "theirs", "unit", "ratio", "(range)", "reach", "ok", "busy cores: server/load, ours | theirs"
+    )
+    return [head, "-" * len(head)]
+
+
+def result_line(row: Result | Failed) -> str:
+    if isinstance(row, Failed):
+        return f"{row.name:<18} NO NUMBER: {row.why}"
+    spread = f"({min(row.ratios):.2f}–{max(row.ratios):.2f})"
+    remarks = [_busy([ours for ours, _ in row.pairs]) + " | " + _busy([theirs for _, theirs in row.pairs])]
+    if row.load_bound:
+        remarks.append("LOAD-BOUND")
+    if row.note:
+        remarks.append(row.note)
+    ok = "ok" if row.ok else "MISS"
+    figures = (f"{row.ours:,.{_digits(row.ours)}f}", f"{row.theirs:,.{_digits(row.theirs)}f}")
+    return _LAYOUT.format(row.name, *figures, row.unit, f"{row.ratio:.2f}", spread, str(row.goal), ok, "; ".join(remarks))
+
+
+def write_json(path: Path, rows: Sequence[Result | Failed]) -> None:
+    path.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
+
+
+def _digits(figure: float) -> int:
+    return 0 if figure >= 1000 else 2
+
+
+def _busy(samples: Sequence[Sample]) -> str:
+    return "/".join(_mean_percent([getattr(sample, name) for sample in samples]) for name in ("server_busy", "load_busy"))
+
+
+def _mean_percent(shares: Sequence[float]) -> str:
+    mean = sum(shares) / len(shares)
+    return "–" if math.isnan(mean) else f"{mean:.0%}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(models)} × {models[0]}" if models else platform.machine()
+
+
+def _first_line(program: str, flag: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    return subprocess.run([path, flag], capture_output=True, text=True, check=False).stdout.strip().split(" sha=")[0]

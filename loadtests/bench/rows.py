@@ -1,0 +1,173 @@
+"""The comparisons, in the order of the issue's table. Each measures pair by pair and returns what is printed of it.
+
+A pair is ours, then theirs, for the same time, with the same driver, connections, keys and bytes, on the same cores, against
+servers that were warm before.
+"""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loadtests.bench.cores import BusyMeter, Cores, on_core
+from loadtests.bench.drivers import CONNECTIONS, Driver, Load
+from loadtests.bench.figures import BenchError, Goal, Result, Sample, percentile
+from loadtests.bench.keyspace import BATCH, KEYS, VALUE_BYTES, batch_requests, get_requests, values
+from loadtests.bench.loops import open_loop, poisson_arrivals
+from loadtests.bench.stage import Service, Stage
+
+SDK_CONCURRENCY = 64
+
+Measure = Callable[[float], Sample]
+"""Measures one side for so many seconds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every comparison is given."""
+
+    stage: Stage
+    driver: Driver
+    cores: Cores
+    pairs: int
+    seconds: float
+    """Of one measurement."""
+    warm_up: bool
+    """Run each side once unmeasured first."""
+    smoke: bool = False
+
+    def compare(self, name: str, unit: str, goal: Goal, ours: Measure, theirs: Measure, note: str = "") -> Result:
+        if self.warm_up:
+            ours(1.0)
+            theirs(1.0)
+        pairs = tuple((ours(self.seconds), theirs(self.seconds)) for _ in range(self.pairs))
+        return Result(name, unit, goal, pairs, note)
+
+    def metered(self, measure: Callable[[], float]) -> Sample:
+        server, load = BusyMeter(self.cores.server), BusyMeter(self.cores.load)
+        figure = measure()
+        return Sample(figure, server_busy=server.share(), load_busy=load.share())
+
+    def saturating(self, load: Load) -> Measure:
+        """Keys per second under the closed loop (a GET is one key)."""
+        return lambda seconds: self.metered(lambda: self.driver(load, seconds) * load.keys_per_request)
+
+    def checked(self, service: Service, measure: Measure) -> Measure:
+        """Look again after each measurement whether the claimed tier still answers; a number that fails this is not returned."""
+
+        def measure_and_check(seconds: float) -> Sample:
+            sample = measure(seconds)
+            service.check_tier(every=KEYS // 50)
+            return sample
+
+        return measure_and_check
+
+
+def _gets(base_url: str) -> Load:
+    return Load(base_url, get_requests(base_url, list(values())), least_body=VALUE_BYTES)
+
+
+def _batches(base_url: str) -> Load:
+    requests = batch_requests(base_url, list(values()))
+    return Load(base_url, requests, least_body=BATCH * VALUE_BYTES, keys_per_request=BATCH)
+
+
+def _get_against(name: str, set_up: str, rival: str, reach: float) -> "Comparison":
+    def run(run: Run) -> list[Result]:
+        service, other = run.stage.service(set_up), run.stage.rival(rival)
+        ours = run.checked(service, run.saturating(_gets(service.url)))
+        return [run.compare(name, "requests/s", Goal(reach), ours, run.saturating(_gets(other.url)))]
+
+    return run
+
+
+def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison":
+    def run(run: Run) -> list[Result]:
+        service, port = run.stage.service(set_up), run.stage.memcached().port
+        service.check_batch_tier()
+        argv = ["-m", "loadtests.bench.rivals", "get-many", "--memcached", str(port)]
+
+        def theirs(seconds: float) -> Sample:
+            return run.metered(lambda: _reported([*argv, "--seconds", str(seconds)], run.cores.server)["keys_per_second"])
+
+        ours = run.checked(service, run.saturating(_batches(service.url)))
+        return [run.compare(name, "keys/s", Goal(reach), ours, theirs)]
+
+    return run
+
+
+def _sdk_batching(run: Run) -> list[Result]:
+    service = run.stage.service("l1")
+
+    def measure(mode: str) -> Measure:
+        argv = ["-m", "loadtests.bench.sdk_load", service.url, mode, "--concurrency", str(SDK_CONCURRENCY)]
+        return lambda seconds: run.metered(
+            lambda: _reported([*argv, "--seconds", str(seconds)], run.cores.load)["keys_per_second"]
+        )
+
+    ours = run.checked(service, measure("batched"))
+    note = f"{SDK_CONCURRENCY} concurrent gets in one SDK process, which is meant to be what limits"
+    return [run.compare("sdk_batching", "keys/s", Goal(8), ours, measure("single"), note)]
+
+
+def _l1_p99(run: Run) -> list[Result]:
+    service, bare = run.stage.service("l1"), run.stage.rival("bare")
+    rate = run.driver(_gets(service.url), run.seconds) / 2
+    lags: list[float] = []
+
+    def measure(load: Load) -> Measure:
+        def once(seconds: float) -> Sample:
+            arrivals = poisson_arrivals(rate, max(1.0, seconds), random.Random(0))
+            server = BusyMeter(run.cores.server)
+            timings = open_loop(load.base_url, load.requests, arrivals, connections=CONNECTIONS, least_body=load.least_body)
+            busy = server.share()
+            lags.append(percentile(sorted(timings.send_lags), 0.99))
+            return Sample(percentile(sorted(timings.latencies), 0.99) * 1e3, server_busy=busy)
+
+        return once
+
+    ours, theirs = measure(_gets(service.url)), measure(_gets(bare.url))
+    result = run.compare("l1_p99", "ms", Goal(1.5, at_most=True), run.checked(service, ours), theirs)
+    late = f"driver late by {max(lags) * 1e3:.2f} ms at most (p99)"
+    note = f"Poisson arrivals, {rate:,.0f}/s to both: half of the service's saturation; {late}"
+    return [Result(result.name, result.unit, result.goal, result.pairs, note)]
+
+
+def _l1_memory(run: Run) -> list[Result]:
+    """Measured by a process of its own; against limits instead of a rival."""
+    measured = _reported(["-m", "loadtests.bench.l1_memory"], run.cores.server)
+    return [
+        _limited("l1_memory", "bytes/entry", measured["bytes_per_entry"], 450),
+        _limited("l1_gc_pause", "ms", measured["longest_gc_pause_ms"], 10),
+    ]
+
+
+def _limited(name: str, unit: str, figure: float, limit: float) -> Result:
+    return Result(name, unit, Goal(1, at_most=True), ((Sample(figure), Sample(limit)),), "theirs is the limit")
+
+
+def _reported(argv: Sequence[str], core: int) -> dict[str, float]:
+    """Run a Python module on a core; the JSON object it prints last."""
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, preexec_fn=on_core(core), check=False)
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-3000:]}")
+    reported: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return reported
+
+
+Comparison = Callable[[Run], list[Result]]
+
+COMPARISONS: dict[str, Comparison] = {
+    "l1_get": _get_against("l1_get", "l1", "bare", 0.85),
+    "l2_get": _get_against("l2_get", "l2", "bare", 0.60),
+    "l3_get": _get_against("l3_get", "l3", "bare", 0.50),
+    "l2_get_aiomcache": _get_against("l2_get_aiomcache", "l2", "aiomcache", 1.3),
+    "l2_get_executor": _get_against("l2_get_executor", "l2", "executor", 2),
+    "batch_l1": _batch_against_get_many("batch_l1", "l1", 1.5),
+    "batch_l2": _batch_against_get_many("batch_l2", "l2", 0.5),
+    "sdk_batching": _sdk_batching,
+    "l1_p99": _l1_p99,
+    "l1_memory": _l1_memory,
+}

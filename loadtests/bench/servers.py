@@ -1,0 +1,125 @@
+"""Starts processes on a core, on free ports of 127.0.0.1, waits until they answer, and stops them by pid."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from loadtests.bench.cores import on_core
+from loadtests.bench.figures import BenchError
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Server:
+    """A started process. Its output goes to a log that an error quotes."""
+
+    def __init__(self, name: str, argv: Sequence[str], *, core: int, port: int, log: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.port = port
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                argv, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}, preexec_fn=on_core(core)
+            )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_until(self, answers: Callable[[int], bool]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not answers(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise BenchError(f"{self.name} did not start: {self._log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Ask it to end; after a while make it. Fine if it has ended."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def is_ready(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+    with suppress(OSError, HTTPException):
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    return False
+
+
+class Servers:
+    """Every process of one run; `close` stops them, the last started first."""
+
+    def __init__(self, *, folder: Path, server_core: int, load_core: int) -> None:
+        self.folder = folder
+        self._server_core = server_core
+        self._load_core = load_core
+        self._started = ExitStack()
+        self._count = 0
+
+    def memcached(self) -> Server:
+        port = free_port()
+        argv = [_found("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "128", "-t", "1"]
+        if os.geteuid() == 0:
+            argv += ["-u", "root"]
+        return self._start("memcached", argv, core=self._load_core, port=port, answers=accepts)
+
+    def redis(self) -> Server:
+        port = free_port()
+        argv = [_found("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+        argv += ["--dir", str(self.folder), "--maxmemory-policy", "volatile-lru"]
+        return self._start("redis", argv, core=self._load_core, port=port, answers=accepts)
+
+    def rival(self, name: str, headers: Path, memcached_port: int) -> Server:
+        port = free_port()
+        argv = [sys.executable, "-m", "loadtests.bench.rivals", name, "--port", str(port), "--headers", str(headers)]
+        argv += ["--memcached", str(memcached_port)]
+        return self._start(name, argv, core=self._server_core, port=port, answers=accepts)
+
+    def service(self, config: Path, topology: Path, port: int) -> Server:
+        argv = [sys.executable, "-m", "cachesvc", "serve", "--config", str(config), "--topology", str(topology)]
+        return self._start("cachesvc", argv, core=self._server_core, port=port, answers=is_ready)
+
+    def _start(self, name: str, argv: Sequence[str], *, core: int, port: int, answers: Callable[[int], bool]) -> Server:
+        self._count += 1
+        log = self.folder / f"{self._count:02d}-{name}.log"
+        server = Server(name, argv, core=core, port=port, log=log, env={"PYTHONUNBUFFERED": "1"})
+        self._started.callback(server.stop)
+        server.wait_until(answers)
+        return server
+
+    def close(self) -> None:
+        self._started.close()
+
+
+def _found(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise BenchError(f"{program} is not on PATH; install it (apt-get install memcached redis-server)")
+    return path

@@ -1,0 +1,188 @@
+"""The warm servers of a run: the service in three set-ups, each with one known tier that answers every read, and the rivals.
+
+Each is started when first asked for and then stays up, so that both sides of every pair are warm. Nothing is timed before its
+answers were looked at: right bytes, from the tier that the row claims (`Cache-Status`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+
+import msgspec
+from pymemcache import Client
+
+from loadtests.bench.figures import BenchError
+from loadtests.bench.keyspace import BATCH, MSGPACK, NAMESPACE, batches, path_of, values
+from loadtests.bench.servers import Server, Servers, free_port
+
+_LEAST_SHARE = 0.9
+"""Of the sampled keys, the share that the claimed tier must answer. A tiny L1 holds a few of them, at times."""
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """A service arranged so that `tier` answers."""
+
+    tier: str
+    l1_budget: str
+    has_pool: bool
+
+
+SET_UPS = {
+    "l1": SetUp("l1", "256MiB", has_pool=True),
+    # About a dozen entries: a walk over 2,000 keys never finds in an LRU what it asked for before.
+    "l2": SetUp("l2", "16KiB", has_pool=True),
+    "l3": SetUp("l3", "16KiB", has_pool=False),
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service with every key stored."""
+
+    server: Server
+    tier: str
+    headers: list[tuple[str, str]]
+    """Of one answer: what the rivals answer too."""
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def check_tier(self, *, every: int) -> None:
+        """Read each `every`th key; raises `BenchError` on a wrong body or if the claimed tier does not answer."""
+        found = [self._read(key, value) for key, value in list(values().items())[::every]]
+        if found.count(self.tier) < _LEAST_SHARE * len(found):
+            seen = {tier: found.count(tier) for tier in sorted(set(found))}
+            raise BenchError(f"{self.tier} was to answer, but of {len(found)} keys it was {seen}")
+
+    def check_batch_tier(self) -> None:
+        """The same through `:get`, for every key."""
+        held = values()
+        for batch in batches(list(held)):
+            results = _post(self.server.port, ":get", {"keys": batch})["results"]
+            if [result.get("value") for result in results] != [held[key] for key in batch]:
+                raise BenchError(f"`:get` answered other values than were stored: {str(results)[:500]}")
+            tiers = [result["tier"] for result in results]
+            if tiers.count(self.tier) < _LEAST_SHARE * BATCH:
+                raise BenchError(f"{self.tier} was to answer `:get`, but it was {tiers}")
+
+    def _read(self, key: str, value: bytes) -> str:
+        response, body = _get(self.server.port, key)
+        if body != value:
+            raise BenchError(f"GET {key} answered {response.status} with {len(body)} other bytes: {body[:300]!r}")
+        return answering_tier(response.getheader("Cache-Status", ""))
+
+
+class Stage:
+    """Servers of a run by name."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._services: dict[str, Service] = {}
+        self._rivals: dict[str, Server] = {}
+        self._memcached: Server | None = None
+
+    def service(self, set_up: str) -> Service:
+        if set_up not in self._services:
+            self._services[set_up] = self._start_service(SET_UPS[set_up])
+        return self._services[set_up]
+
+    def rival(self, name: str) -> Server:
+        """Warm, with every key stored, answering the headers of the service's L1 hits."""
+        if name not in self._rivals:
+            headers = self._servers.folder / "headers.json"
+            headers.write_text(json.dumps(self.service("l1").headers))
+            rival = self._servers.rival(name, headers, self.memcached().port)
+            self._rivals[name] = rival
+            for key, value in values().items():
+                if _get(rival.port, key)[1] != value:
+                    raise BenchError(f"{name} answers other bytes for {key} than were stored")
+        return self._rivals[name]
+
+    def memcached(self) -> Server:
+        """The rivals' own memcached, with every key stored as it is."""
+        if self._memcached is None:
+            self._memcached = self._servers.memcached()
+            client = Client(("127.0.0.1", self._memcached.port))
+            client.set_many(values())
+            client.close()
+        return self._memcached
+
+    def _start_service(self, set_up: SetUp) -> Service:
+        pool = [self._servers.memcached().port] if set_up.has_pool else []
+        port = free_port()
+        folder = self._servers.folder
+        config, topology = folder / f"{set_up.tier}-service.yaml", folder / f"{set_up.tier}-topology.yaml"
+        # JSON is YAML.
+        config.write_text(json.dumps(_service_document(set_up, port)))
+        topology.write_text(json.dumps(_topology_document(pool, self._servers.redis().port, self._servers.redis().port)))
+        server = self._servers.service(config, topology, port)
+        _store_all(port)
+        response, _ = _get(port, next(iter(values())))
+        service = Service(server, set_up.tier, response.getheaders())
+        for _ in range(2):  # copies travel up on the first reading
+            _read_all(port)
+        service.check_tier(every=10)
+        return service
+
+
+def _service_document(set_up: SetUp, port: int) -> dict[str, object]:
+    return {"region": "bench", "instance": set_up.tier, "server": {"port": port}, "l1": {"budget": set_up.l1_budget}}
+
+
+def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, object]:
+    """One region, one cell. Lifetimes longer than the run, and no early refresh: a read is a hit and nothing else."""
+    servers = {f"m{number}": {"address": f"127.0.0.1:{port}"} for number, port in enumerate(pool)}
+    return {
+        "version": 1,
+        "regions": {"bench": {"queue": f"redis://127.0.0.1:{queue}/0", "pool": servers}},
+        "cells": {"c1": {"region": "bench", "url": f"redis://127.0.0.1:{cell}/0"}},
+        "namespaces": {NAMESPACE: {"owner": "bench", "ttl": "50m", "jitter": 0.0, "early_refresh": 0.0}},
+    }
+
+
+def _store_all(port: int) -> None:
+    held = values()
+    for batch in batches(list(held)):
+        answer = _post(port, ":put", {"items": [{"key": key, "value": held[key]} for key in batch]})
+        refused = [result for result in answer["results"] if result["outcome"] != "stored"]
+        if refused:
+            raise BenchError(f"`:put` did not store {len(refused)} of {len(batch)}: {refused[0]}")
+
+
+def _read_all(port: int) -> None:
+    for key in values():
+        _get(port, key)
+
+
+def _get(port: int, key: str) -> tuple[HTTPResponse, bytes]:
+    return _exchange(port, "GET", path_of(key), None, {})
+
+
+def _post(port: int, verb: str, body: Mapping[str, object]) -> dict[str, list[dict[str, object]]]:
+    headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
+    response, answer = _exchange(port, "POST", f"/v1/{NAMESPACE}{verb}", msgspec.msgpack.encode(body), headers)
+    if response.status != 200:
+        raise BenchError(f"POST {verb} answered {response.status}: {answer[:500]!r}")
+    return msgspec.msgpack.decode(answer, type=dict)
+
+
+def _exchange(port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[HTTPResponse, bytes]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, dict(headers))
+        response = connection.getresponse()
+        return response, response.read()
+    finally:
+        connection.close()
+
+
+def answering_tier(cache_status: str) -> str:
+    """The tier whose member of `Cache-Status` (RFC 9211) says `hit`: `l2` of `cachesvc-l2; hit, cachesvc-l1; fwd=uri-miss`."""
+    for member in cache_status.split(","):
+        name, *parameters = (part.strip() for part in member.split(";"))
+        if "hit" in parameters:
+            return name.removeprefix("cachesvc-")
+    return "none"
