@@ -1,0 +1,257 @@
+"""What this instance knows of fences, and the rule of COHERENCE.md: is this copy admissible now?
+
+Everything here is synchronous. No `await` may stand between a check and the use of what it admitted, because the fence that
+would have refused it may be merged in between.
+
+A fence on a key or tag goes into a sketch (`sketch.py`), one on a namespace into an exact dict; soft ones have their own pair.
+Beside them stand the floor, the watermark of each region's feed, the unapplied fences and the recent merges (`recent.py`).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from cachesvc.clock import MILLISECONDS, Clock
+from cachesvc.hashing.digest import digest, namespace_id
+from cachesvc.model import Entry, Fence, TokenPairs
+from cachesvc.recent import RecentMerges
+from cachesvc.sketch import FenceSketch
+
+_LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
+_LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
+
+
+class FenceStatistics(Struct, frozen=True):
+    merged: int
+    """Fences merged since the start, from every feed and by this instance itself."""
+    own: int
+    """Of those, the ones this instance issued."""
+    clamped: int
+    """Times from the future (an `at` 4 S ahead, a `complete_to` S ahead) that were cut back: a clock is wrong somewhere."""
+    namespaces: int
+    """Namespaces with an exact fence."""
+    unapplied: int
+    """Fences whose home cell has not said yet that it applied them."""
+    recent: int
+    """Merges still numbered for the rule on answers."""
+    floor: int
+    """µs: no copy up to this time is admissible."""
+    watermark: int
+    """µs: every change accepted before it is merged here; 0 while a region's feed was never read."""
+    bound_us: int
+    """The staleness bound."""
+    estimate: float
+    """The share of admissible entries, as old as the longest L2 TTL, that the sketch refuses by collision."""
+
+
+class Fences:
+    """The fences of one instance. `skew_us` is S; `recent_us` the longest load deadline.
+
+    `floor`, `watermark` (µs) and `merged` (the number of the newest merge) are plain attributes to read; the methods move them.
+    A namespace's name stands wherever its fence is meant; keys and tags are digests.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        skew_us: int,
+        slots: int,
+        regions: Iterable[str],
+        recent_us: int,
+        unapplied_us: int = _LONGEST_L3_TTL_US,
+    ) -> None:
+        """`unapplied_us`: the longest L3 TTL, after which no copy that an unapplied fence concerns can be left."""
+        self._clock = clock
+        self._skew_us = skew_us
+        self._ahead_us = 3 * skew_us
+        self._unapplied_us = unapplied_us
+        self._hard = FenceSketch(slots)
+        self._soft = FenceSketch(slots)
+        self._mask = self._hard.mask
+        self._row0, self._row1 = self._hard.rows
+        self._namespaces: dict[str, int] = {}
+        self._soft_namespaces: dict[str, int] = {}
+        self._any_soft = False
+        self._unapplied: dict[int, int] = {}  # digest -> at, in the order of their merges
+        self._recent = RecentMerges(recent_us)
+        self._watermarks = dict.fromkeys(regions, 0)
+        if not self._watermarks:
+            raise ValueError("fences need at least one region whose feed is read")
+        self.watermark = 0
+        self.floor = 0
+        self.merged = 0
+        self._own = 0
+        self._clamped = 0
+
+    def __repr__(self) -> str:
+        known = f"{self.merged} merged, {len(self._unapplied)} unapplied, floor {self.floor}, watermark {self.watermark}"
+        return f"<Fences [{known}]>"
+
+    # Merging: all of it is by `max`, so duplicates, replays and any order come to the same.
+
+    def merge(self, fences: Sequence[Fence], own: bool = False) -> list[int]:
+        """Honour these from now on. Returns the digests of keys and tags among them: their flights are to be forgotten, now.
+
+        An `at` more than 4 S ahead of the own clock is merged as own clock + 4 S. `own`: issued here, not read from a feed.
+        """
+        now_us = self._clock.now_us()
+        latest = now_us + 4 * self._skew_us
+        self._recent.expire(now_us)
+        touched = []
+        for fence in fences:
+            at = fence.at
+            if at > latest:
+                at = latest
+                self._clamped += 1
+            if fence.namespace:
+                self._merge_namespace(fence, at)
+            else:
+                (self._soft if fence.soft else self._hard).merge(fence.digest, at)
+                touched.append(fence.digest)
+            if fence.soft:
+                self._any_soft = True
+            elif fence.unapplied or self._unapplied:
+                self._note_applied(fence, at, now_us)
+            self._recent.add(fence.digest, now_us)
+        # Only now: whoever reads the new number can rely on every merge up to it.
+        self.merged = self._recent.count
+        if own:
+            self._own += len(fences)
+        return touched
+
+    def _merge_namespace(self, fence: Fence, at: int) -> None:
+        fenced = self._soft_namespaces if fence.soft else self._namespaces
+        fenced[fence.namespace] = max(fenced.get(fence.namespace, 0), at)
+
+    def _note_applied(self, fence: Fence, at: int, now_us: int) -> None:
+        unapplied = self._unapplied
+        known = unapplied.get(fence.digest, 0)
+        if fence.unapplied:
+            unapplied.pop(fence.digest, None)
+            unapplied[fence.digest] = max(known, at)
+        elif known <= at:
+            # An older `at` may announce an earlier change than the one its home still has to apply: that one stays.
+            unapplied.pop(fence.digest, None)
+        self._drop_outlived(now_us)
+
+    def _drop_outlived(self, now_us: int) -> None:
+        horizon = now_us - self._unapplied_us
+        while self._unapplied:
+            oldest = next(iter(self._unapplied))
+            if self._unapplied[oldest] >= horizon:
+                return
+            del self._unapplied[oldest]
+
+    def raise_floor(self, at: int) -> None:
+        """No copy with `as_of <= at` is admissible any more: fences on it may have been lost. Never lowers the floor."""
+        self.floor = max(self.floor, at)
+
+    def heartbeat(self, region: str, complete_to: int) -> None:
+        """This region's feed is merged up to `complete_to`. Call it after merging what stood before it in the stream.
+
+        A time that only a wrong clock can give (S ahead) counts as own clock + S: it must not hide staleness later.
+        """
+        latest = self._clock.now_us() + self._skew_us
+        if complete_to > latest:
+            complete_to = latest
+            self._clamped += 1
+        self._watermarks[region] = max(self._watermarks[region], complete_to)
+        self.watermark = min(self._watermarks.values())
+
+    # Judging copies. `now_us` is the caller's one reading of the clock for the request.
+
+    def admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
+        """May this copy, from whichever tier, be answered (or this fill be stored)? The hottest function of the service."""
+        as_of = entry.as_of
+        if as_of <= self.floor or as_of > now_us + self._ahead_us:
+            return False
+        # The sketch's query by hand: a call would cost as much as the rest, and most copies pass the first row.
+        if as_of <= self._row0[key_digest & self._mask] and as_of <= self._row1[key_digest >> 32 & self._mask]:
+            return False
+        if entry.tag_digests and not self._admits_tags(as_of, entry.tag_digests):
+            return False
+        return namespace not in self._namespaces or as_of > self._namespaces[namespace]
+
+    def _admits_tags(self, as_of: int, tag_digests: tuple[int, ...]) -> bool:
+        row0, row1, mask = self._row0, self._row1, self._mask
+        for tag_digest in tag_digests:
+            if as_of <= row0[tag_digest & mask] and as_of <= row1[tag_digest >> 32 & mask]:
+                return False
+        return True
+
+    def exact_admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
+        """As `admits`, for a copy that its home cell judged exactly (`Reply.exact`): exempt from sketch and floor.
+
+        What the home could not know is checked: the unapplied fences, and a time from the future.
+        """
+        if entry.as_of > now_us + self._ahead_us:
+            return False
+        return not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)
+
+    def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str) -> bool:
+        """Does the copy stand behind a soft fence: stale, whatever its freshness says? Not exact: a collision says yes too."""
+        if not self._any_soft:
+            return False
+        query = self._soft.query
+        newest = max(query(key_digest), self._soft_namespaces.get(namespace, 0), *map(query, entry.tag_digests))
+        return entry.as_of <= newest
+
+    def token_admits(self, entry: Entry, key_digest: int, namespace: str, token: TokenPairs) -> bool:
+        """Does the copy honour the reader's token? Pairs on targets other than its key, tags and namespace do not concern it."""
+        if not token:
+            return True
+        concerned = {key_digest, digest(namespace_id(namespace)), *entry.tag_digests}
+        return all(entry.as_of > at for target, at in token if target in concerned)
+
+    def within_lag(self, entry: Entry, now_us: int, max_lag_us: int) -> bool:
+        """May the copy be answered though fences may be missing here? While the bound is above `max_lag_us`, only a young one."""
+        return now_us - self.watermark <= max_lag_us or entry.as_of > now_us - max_lag_us
+
+    # What to tell the home cell (`not_before`).
+
+    def exact_fence_on(self, key_digest: int, tag_digests: Iterable[int], namespace: str) -> int:
+        """µs: the newest unapplied fence. Sent with a first read: beyond it, home knows better than the sketch does."""
+        known = self._unapplied
+        if not known:
+            return 0
+        targets = (key_digest, digest(namespace_id(namespace)), *tag_digests)
+        return max(known.get(target, 0) for target in targets)
+
+    def fence_on(self, key_digest: int, tag_digests: Iterable[int], namespace: str) -> int:
+        """µs: the newest fence known for these, the floor apart. Sent after a copy that was not exact has been refused.
+
+        It holds the sketch's collisions: sent with every read, it would take from L3 copies the exemption they have.
+        """
+        query = self._hard.query
+        return max(query(key_digest), self._namespaces.get(namespace, 0), *map(query, tag_digests))
+
+    def merged_between(self, after: int, upto: int, digests: Iterable[int]) -> bool:
+        """The rule on answers: was a fence of these merged when `merged` went from `after` (lease asked) to `upto` (read begun)?
+
+        `digests`: the key's, the tags' and the namespace's. If that is so long ago that it is forgotten: yes.
+        """
+        return self._recent.between(after, upto, digests)
+
+    # Seeing inside.
+
+    def bound_us(self, now_us: int) -> int:
+        """The staleness bound: how long ago a change may have been accepted that is not merged here."""
+        return max(0, now_us - self.watermark)
+
+    def estimate(self, age_us: int = _LONGEST_L2_TTL_US) -> float:
+        """The probability that an entry of this age without a fence is refused by collision, `(1 - e**(-rT/slots))**2`."""
+        return self._hard.collision_share(self._clock.now_us() - age_us)
+
+    def statistics(self) -> FenceStatistics:
+        return FenceStatistics(
+            merged=self.merged,
+            own=self._own,
+            clamped=self._clamped,
+            namespaces=len(self._namespaces.keys() | self._soft_namespaces.keys()),
+            unapplied=len(self._unapplied),
+            recent=len(self._recent),
+            floor=self.floor,
+            watermark=self.watermark,
+            bound_us=self.bound_us(self._clock.now_us()),
+            estimate=self.estimate(),
+        )

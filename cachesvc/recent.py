@@ -1,0 +1,78 @@
+"""The last merges of fences, numbered: what the rule on answers asks.
+
+A read that joins a load may be answered by it only if no fence of its targets was merged between the load's lease and the
+read's own start. Both moments are kept as a count of merges, and `between` tells whether one of the merges from the one count
+to the other was of these digests.
+
+Number n lives in slot `n & mask` of three flat rings: its digest, its time, and the number before it of the same digest.
+`_newest` leads from a digest to its newest number, the chain of predecessors to the older ones. So memory is bounded by the
+capacity whatever the rate, and what was forgotten too early (a burst above capacity per load deadline) is answered "yes":
+one more load, never a stale answer.
+"""
+
+from array import array
+from collections.abc import Iterable
+
+CAPACITY = 1 << 16
+"""Merges remembered: 20,000 a second over the default load deadline of 3 s. A power of two."""
+
+
+class RecentMerges:
+    """Numbers are 1, 2, 3, …; `count` is the newest, and a plain attribute because each read notes it."""
+
+    __slots__ = ("_digests", "_forgotten", "_mask", "_newest", "_previous", "_times", "_window_us", "count")
+
+    def __init__(self, window_us: int, capacity: int = CAPACITY) -> None:
+        if capacity < 1 or capacity & (capacity - 1):
+            raise ValueError(f"capacity of recent merges must be a power of two, not {capacity}")
+        self.count = 0
+        self._window_us = window_us
+        self._mask = capacity - 1
+        self._digests = array("Q", bytes(8 * capacity))
+        self._times = array("Q", bytes(8 * capacity))
+        self._previous = array("Q", bytes(8 * capacity))
+        self._newest: dict[int, int] = {}
+        self._forgotten = 0  # merges up to this number are not known any more
+
+    def __len__(self) -> int:
+        return self.count - self._forgotten
+
+    def __repr__(self) -> str:
+        return f"<RecentMerges [{len(self)} of {self.count}]>"
+
+    def add(self, digest: int, now_us: int) -> None:
+        """Number one more merge. First forgets the merge whose slot it takes."""
+        if self.count - self._forgotten > self._mask:
+            self._forget_oldest()
+        self.count = number = self.count + 1
+        slot = number & self._mask
+        self._digests[slot] = digest
+        self._times[slot] = now_us
+        self._previous[slot] = self._newest.get(digest, 0)
+        self._newest[digest] = number
+
+    def expire(self, now_us: int) -> None:
+        """Forget the merges that no running load can ask for, all older than the window."""
+        horizon = now_us - self._window_us
+        while self._forgotten < self.count and self._times[self._forgotten + 1 & self._mask] < horizon:
+            self._forget_oldest()
+
+    def between(self, after: int, upto: int, digests: Iterable[int]) -> bool:
+        """Was one of `digests` merged with a number in `(after, upto]`? Yes too if that range is not all remembered."""
+        if upto <= after:
+            return False
+        if after < self._forgotten:
+            return True
+        return any(after < self._newest_upto(upto, digest) for digest in digests)
+
+    def _newest_upto(self, upto: int, digest: int) -> int:
+        number = self._newest.get(digest, 0)
+        while number > upto:
+            number = self._previous[number & self._mask]
+        return number
+
+    def _forget_oldest(self) -> None:
+        self._forgotten = oldest = self._forgotten + 1
+        digest = self._digests[oldest & self._mask]
+        if self._newest[digest] == oldest:
+            del self._newest[digest]
