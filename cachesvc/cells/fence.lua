@@ -1,0 +1,37 @@
+-- Per target: 'k' for a key or 't' for a tag or namespace, id, '1' if soft, least in µs. Answers `at` for each.
+local replies = {}
+
+local function fence_key(id, soft, least)
+  local at = math.max(next_fence(id), least)
+  call('ZADD', 'fences', format('%.0f', at), id)
+  has_fences = true
+  call('DEL', 'l:' .. id)
+  if not soft then
+    call('UNLINK', 'v:' .. id)
+  elseif call('EXISTS', 'v:' .. id) == 1 then
+    call('SETRANGE', 'v:' .. id, 16, struct.pack('>I8', at))
+  end
+  return at
+end
+
+local function fence_many_keys(id, soft, least)
+  local zset = soft and 'soft' or 'fences'
+  local stored = tonumber(call('ZSCORE', zset, id) or 0)
+  if least == 0 then
+    least = now + 2 * skew + 1000
+  end
+  if least > stored then
+    call('ZADD', zset, format('%.0f', least), id)
+    return least
+  end
+  return stored
+end
+
+for i = 4, #ARGV, 4 do
+  -- A clock that is far ahead must not make a target uncachable for as long as it is wrong.
+  local least = math.min(tonumber(ARGV[i + 3]), now + 4 * skew)
+  local apply = ARGV[i] == 'k' and fence_key or fence_many_keys
+  replies[#replies + 1] = apply(ARGV[i + 1], ARGV[i + 2] == '1', least)
+end
+trim()
+return replies

@@ -1,0 +1,34 @@
+-- Per fill: id, lease token, kept_until in ms, record. Answers 1 (stored) or 0 (fenced) for each.
+-- Idempotent: the record keeps the token it was filled under, so a retry whose first reply was lost is told the same.
+local replies = {}
+
+local function filled_under(id, token)
+  local record = call('GET', 'v:' .. id)
+  if not record then
+    return false
+  end
+  local _, _, _, _, tag_bytes, token_bytes = struct.unpack(HEAD, record)
+  return sub(record, HEAD_BYTES + tag_bytes + 1, HEAD_BYTES + tag_bytes + token_bytes) == token
+end
+
+for i = 4, #ARGV, 4 do
+  local id, token, record = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local as_of, _, _, _, tag_bytes = struct.unpack(HEAD, record)
+  local in_force = call('GET', 'l:' .. id) == token
+  -- The entry may be older than its lease (an origin's Age is subtracted), so its key's fence is looked at too.
+  local admissible = as_of <= tonumber(match(token, ':(%d+)$') or -1)
+    and not (has_fences and as_of <= math.max(key_fence(id), newest('fences', id, record, tag_bytes)))
+
+  local stored = 0
+  if admissible and in_force then
+    store(id, record, ARGV[i + 2])
+    stored = 1
+  elseif admissible and filled_under(id, token) then
+    stored = 1
+  end
+  if in_force then
+    call('DEL', 'l:' .. id)
+  end
+  replies[#replies + 1] = stored
+end
+return replies

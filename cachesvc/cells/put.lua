@@ -1,0 +1,50 @@
+-- Per put: id, '1' if only where nothing is, ETags one of which must match (16 characters each; '*' any; '' no condition),
+-- kept_until in ms, record. Answers `at`, or 0 where the condition did not hold.
+local replies = {}
+
+-- What a condition sees: the admissible copy, unless it says that there is nothing.
+local function present(id)
+  local record = call('GET', 'v:' .. id)
+  if not record then
+    return false
+  end
+  local as_of, _, _, negative, tag_bytes = struct.unpack(HEAD, record)
+  if negative == 1 or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
+    return false
+  end
+  return sub(record, HEAD_BYTES - 15, HEAD_BYTES)
+end
+
+local function matches(etag, wanted)
+  if wanted == '*' then
+    return true
+  end
+  for i = 1, #wanted, 16 do
+    if sub(wanted, i, i + 15) == etag then
+      return true
+    end
+  end
+  return false
+end
+
+local function allowed(id, if_absent, if_match)
+  if if_absent == '' and if_match == '' then
+    return true
+  end
+  local etag = present(id)
+  return not (if_absent == '1' and etag) and (if_match == '' or (etag and matches(etag, if_match)))
+end
+
+for i = 4, #ARGV, 5 do
+  local id, at = ARGV[i], 0
+  if allowed(id, ARGV[i + 1], ARGV[i + 2]) then
+    at = next_fence(id)
+    call('ZADD', 'fences', format('%.0f', at), id)
+    has_fences = true
+    call('DEL', 'l:' .. id)
+    store(id, struct.pack('>I8', at + 1) .. sub(ARGV[i + 4], 9), ARGV[i + 3])
+  end
+  replies[#replies + 1] = at
+end
+trim()
+return replies

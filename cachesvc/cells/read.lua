@@ -1,0 +1,52 @@
+-- ARGV[4] nonce of this batch; then per key: id, spec (flags: 1 lease, 2 refresh; not_before in µs; life of a lease in ms).
+-- Answers broken_at, now, then per key one of
+--   record                  a hit, nothing granted
+--   flags                   a miss, nothing granted; flags: 1 held, 2 fenced, 4 soft
+--   {flags, record, token}  anything else; record and token may be empty
+local nonce = ARGV[4]
+local replies, count = { tonumber(meta[2]), now }, 2
+local spec, wants, not_before, life_ms
+
+local function grant(id, index)
+  local token = nonce .. '-' .. index .. ':' .. format('%.0f', math.max(now, key_fence(id) + 1))
+  return call('SET', 'l:' .. id, token, 'NX', 'PX', life_ms) and token
+end
+
+for i = 5, #ARGV, 2 do
+  local id = ARGV[i]
+  if ARGV[i + 1] ~= spec then
+    spec = ARGV[i + 1]
+    wants, not_before, life_ms = struct.unpack('>BI8I4', spec)
+  end
+
+  local record = call('GET', 'v:' .. id)
+  local flags, fresh = 0, false
+  if record then
+    local as_of, fresh_until, soft_at, _, tag_bytes = struct.unpack(HEAD, record)
+    if as_of <= not_before or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
+      record, flags = false, 2
+    elseif as_of <= soft_at or (has_soft and as_of <= newest('soft', id, record, tag_bytes)) then
+      flags = 4
+    else
+      fresh = now < fresh_until
+    end
+  end
+
+  local token = ''
+  if wants >= 2 or (wants == 1 and not fresh) then
+    token = grant(id, i)
+    if not token then
+      token, flags = '', flags + 1
+    end
+  end
+
+  count = count + 1
+  if record and flags == 0 and token == '' then
+    replies[count] = record
+  elseif not record and token == '' then
+    replies[count] = flags
+  else
+    replies[count] = { flags, record or '', token }
+  end
+end
+return replies
