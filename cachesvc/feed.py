@@ -50,32 +50,35 @@ class FenceFeed:
         self._clock = clock
         self._lead_us = 2 * skew_us + 1000
         self._tally = tally
-        self.tried = asyncio.Event()
-        """Set once the first attempt to open the stream has succeeded or failed: the instance may say that it is ready."""
+        self.region = stream.region
+        self.tried = False
+        """The first attempt to open the stream has succeeded or failed: the instance may say that it is ready."""
+        self.is_open = False
 
     async def run(self) -> None:
-        await _persist(self._open, f"fences of {self._stream.region}", self._tally)
+        await _persist(self._open, f"fences of {self.region}", self._tally)
         while True:
-            await _persist(self._read, f"fences of {self._stream.region}", self._tally)
+            await _persist(self._read, f"fences of {self.region}", self._tally)
 
     async def _open(self) -> None:
         try:
             start = await self._stream.open()
             self._fences.raise_floor(start.floor)
+            self.is_open = True
         finally:
-            self.tried.set()
+            self.tried = True
 
     async def _read(self) -> None:
         batch = await self._stream.read(wait_seconds=WAIT_SECONDS)
         if batch.gap:
             self._tally.gaps += 1
             self._fences.raise_floor(self._clock.now_us() + self._lead_us)
-            log.warning("fences of region %s were lost: everything cached before now is refused", self._stream.region)
+            log.warning("fences of region %s were lost: everything cached before now is refused", self.region)
         self._tally.fences += len(batch.fences)
         if batch.fences:
             self._merger.merge(batch.fences)
         if batch.complete_to is not None:
-            self._fences.heartbeat(self._stream.region, batch.complete_to)
+            self._fences.heartbeat(self.region, batch.complete_to)
 
 
 class Consumer:

@@ -19,6 +19,7 @@ from cachesvc.interfaces import Cell, Fill, Loaded, Loader
 from cachesvc.leases import lease_as_of, released, renewed
 from cachesvc.lifetimes import lifetimes
 from cachesvc.model import Entry, tag_digests_of
+from cachesvc.placement import foreign_tags
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.topology import Origin
@@ -65,7 +66,8 @@ class Loads:
             soft.cancel()
         self._tally.loads_ok += 1
         entry = self._entry_of(loaded, flight, origin, as_of, took_ms=round((loop.time() - began) * 1000))
-        await self._keep(cell, flight, entry, lease, storable=loaded.storable and flight.keep)
+        storable = loaded.storable and flight.keep and not foreign_tags(flight.key.text, entry.tags)
+        await self._keep(cell, flight, entry, lease, storable=storable)
 
     async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
         known = flight.known if flight.known is not None and flight.known.origin_etag else None

@@ -4,6 +4,8 @@ A partition is placed by its pin, else by weighted rendezvous hashing over the a
 tenant, one workspace) shares a partition by sharing a `{tag}` in its keys.
 """
 
+from collections.abc import Iterable
+
 from cachesvc.hashing.rendezvous import Rendezvous
 from cachesvc.model import Target, TargetKind
 from cachesvc.topology import Topology
@@ -22,6 +24,11 @@ def partition(text: str) -> str:
         return text
     end = text.find("}", start + 1)
     return text[start + 1 : end] if end > start + 1 else text
+
+
+def foreign_tags(text: str, tags: Iterable[str]) -> list[str]:
+    """Tags that name another `{partition}` than the key's: their fences live in another home, so this key may not have them."""
+    return [tag for tag in tags if "{" in tag and partition(tag) not in (tag, partition(text))]
 
 
 class Placement:

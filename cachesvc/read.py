@@ -13,6 +13,7 @@ from cachesvc.admission import Admission, Standing, is_due_early
 from cachesvc.clock import Clock
 from cachesvc.dialogue import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.errors import RequestError
+from cachesvc.explain import Explainer
 from cachesvc.fences import Fences
 from cachesvc.flight import Flight, Flights, Landing, Mode
 from cachesvc.lru import L1
@@ -39,6 +40,7 @@ class Reader:
         l1: L1,
         flights: Flights,
         pilot: Pilot,
+        explainer: Explainer,
         fences: Fences,
         admission: Admission,
         tasks: Tasks,
@@ -50,6 +52,7 @@ class Reader:
         self._l1 = l1
         self._flights = flights
         self._pilot = pilot
+        self._explainer = explainer
         self._fences = fences
         self._admission = admission
         self._tasks = tasks
@@ -249,9 +252,13 @@ class Reader:
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.held:
             flight.land(Landing(entry, "l1", flight.trail))
 
+    async def explain(self, key: Key) -> dict[str, object]:
+        """Everything that decides about this key now; changes nothing."""
+        return await self._explainer.explain(key)
+
     def lag_us(self) -> int | None:
         """The staleness bound of this instance now, µs; None while a region's stream has not been read yet."""
-        return self._fences.bound_us(self._clock.now_us())
+        return self._fences.bound_us(self._clock.now_us()) if self._fences.watermark else None
 
 
 def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:

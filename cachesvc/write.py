@@ -16,6 +16,7 @@ from cachesvc.invalidate import Applied, Invalidator
 from cachesvc.leases import lease_as_of
 from cachesvc.lifetimes import lifetimes
 from cachesvc.model import Change, Entry, Fence, Key, tag_digests_of
+from cachesvc.placement import foreign_tags
 from cachesvc.read import Reader
 from cachesvc.shelf import Shelf
 from cachesvc.topology import Namespace
@@ -56,7 +57,7 @@ class Writer:
         if not items:
             return []
         namespace = self._namespaces[items[0][0].namespace]
-        written: list[Written | None] = [_refusal(namespace, draft) for _, draft in items]
+        written: list[Written | None] = [_refusal(namespace, key, draft) for key, draft in items]
         fills = [i for i, (_, draft) in enumerate(items) if written[i] is None and draft.lease]
         puts = [i for i, (_, draft) in enumerate(items) if written[i] is None and not draft.lease]
         if fills:
@@ -184,7 +185,7 @@ class Writer:
         )
 
 
-def _refusal(namespace: Namespace, draft: Draft) -> Written | None:
+def _refusal(namespace: Namespace, key: Key, draft: Draft) -> Written | None:
     """What the namespace's contract forbids, before anything is done."""
     if len(draft.value) > namespace.max_value:
         why = f"the value has {len(draft.value)} bytes; this namespace takes {namespace.max_value:d} (max_value)"
@@ -192,6 +193,9 @@ def _refusal(namespace: Namespace, draft: Draft) -> Written | None:
     if len(draft.tags) > namespace.tags_max:
         why = f"{len(draft.tags)} tags; this namespace takes {namespace.tags_max} (tags_max)"
         return Written(stored=False, error=RequestError(400, "too-many-tags", why, field="Cache-Groups"))
+    if foreign := foreign_tags(key.text, draft.tags):
+        why = f"tag {foreign[0]!r} belongs to another partition than the key: leave its {{…}} out, or use the key's"
+        return Written(stored=False, error=RequestError(400, "foreign-tag", why, field="Cache-Groups"))
     return None
 
 

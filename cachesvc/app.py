@@ -1,0 +1,287 @@
+"""The composition root: the only place that names concrete classes.
+
+Built in one direction (clock → fences → tiers → paths → web), started in that order, stopped in the opposite one. Starting
+never fails because a server is down: tiers are misses, feeds keep trying, and the service says in `/readyz?verbose` what is so.
+"""
+
+import asyncio
+import gc
+import logging
+import random
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from cachesvc.admission import Admission
+from cachesvc.breaker import Breaker
+from cachesvc.cells.redis import RedisCell
+from cachesvc.clock import SECONDS, Clock, SystemClock
+from cachesvc.config import Service
+from cachesvc.explain import Explainer
+from cachesvc.feed import Consumer, FeedTally, FenceFeed
+from cachesvc.fences import Fences
+from cachesvc.flight import Flights
+from cachesvc.hashing.ring import Ring
+from cachesvc.homes import Homes
+from cachesvc.interfaces import Loader, Tier
+from cachesvc.invalidate import Applier, Invalidator, Merger
+from cachesvc.load import Loads
+from cachesvc.lru import L1
+from cachesvc.origins.http import HttpLoader
+from cachesvc.origins.limited import LimitedLoader
+from cachesvc.pilot import Pilot
+from cachesvc.placement import Placement
+from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.read import Reader
+from cachesvc.routes.batched import Batched
+from cachesvc.routes.deadline import Deadline
+from cachesvc.routes.guarded import Guarded
+from cachesvc.routes.sharded import Sharded
+from cachesvc.shelf import Shelf
+from cachesvc.tally import Tally
+from cachesvc.tasks import Tasks
+from cachesvc.tiers.memcached import MemcachedTier
+from cachesvc.tiers.memory import MemoryTier
+from cachesvc.tiers.null import NullTier
+from cachesvc.topology import MemcachedServer, Topology
+from cachesvc.web.server import Web
+from cachesvc.write import Writer
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 0.1
+SWEEP_ENTRIES = 1000
+"""Expired L1 entries are looked for in bounded steps, so that no turn of the loop is long."""
+
+STAND_IN = "stand-in"
+STAND_IN_BYTES = 64 << 20
+
+
+class Part(Protocol):
+    """What is started and stopped."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class App:
+    """One service process. `start` once, then `stop` once."""
+
+    def __init__(
+        self, service: Service, topology: Topology, *, clock: Clock | None = None, rng: random.Random | None = None
+    ) -> None:
+        self.service = service
+        self.topology = topology
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()  # noqa: S311  jitter and early refresh, nothing secret
+        self._skew = service.coherence.max_clock_skew
+        self._tasks = Tasks()
+        self._stack = AsyncExitStack()
+        self._build_tiers()
+        self._build_feeds()
+        self._build_paths()
+        self._web = Web(service, topology, self.reader, self.writer, self.invalidator, self.readiness, self._metrics)
+
+    # build ------------------------------------------------------------------------------------------------------------
+
+    def _build_tiers(self) -> None:
+        service, topology = self.service, self.topology
+        coherence = service.coherence
+        self.fences = Fences(
+            self._clock, self._skew, coherence.sketch_slots, topology.regions, _longest_load_us(topology), service.l3.retention
+        )
+        self.l1 = L1(budget=service.l1.budget, max_entries=service.l1.max_entries)
+        pool = topology.regions[service.region].pool
+        self._ring = Ring({name: server.weight for name, server in pool.items()}) if pool else None
+        self.l2: Tier = (
+            Sharded(self._ring, {name: self._server(name, server) for name, server in pool.items()}) if self._ring else NullTier()
+        )
+        self.cells = {
+            name: RedisCell(name, cell.url, service.l3, self._skew, self._clock) for name, cell in topology.cells.items()
+        }
+        self._homes = Homes(Placement(topology), self.cells)
+        self._loaders: dict[str, Loader] = {
+            name: LimitedLoader(
+                HttpLoader(name, namespace.origin, clock=self._clock, tags_max=namespace.tags_max),
+                limit=namespace.origin.concurrency,
+                wait_seconds=namespace.origin.soft_deadline.seconds,
+            )
+            for name, namespace in topology.namespaces.items()
+            if namespace.origin is not None
+        }
+
+    def _server(self, name: str, server: MemcachedServer) -> Tier:
+        """One memcached server: its batches, its breaker, its deadline, its connection."""
+        if server.address == STAND_IN:
+            return MemoryTier(self._clock, STAND_IN_BYTES)
+        l2 = self.service.l2
+        leaf = MemcachedTier(name, server.address, l2, self._clock)
+        return Batched(Guarded(Deadline(leaf, l2.timeout.seconds), Breaker(name, self._clock)), l2.max_batch)
+
+    def _build_feeds(self) -> None:
+        service, topology = self.service, self.topology
+        retention = service.coherence.fence_retention
+        self._streams = {
+            name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew)
+            for name, region in topology.regions.items()
+        }
+        self._changes = RedisChanges(topology.regions[service.region].queue, service.region)
+        self._flights = Flights()
+        self._merger = Merger(self.fences, self._flights)
+        self._applier = Applier(self._homes, self._clock, self._skew)
+        self.feed_tally = FeedTally()
+        self._feeds = [
+            FenceFeed(stream, self.fences, self._merger, self._clock, self._skew, self.feed_tally)
+            for stream in self._streams.values()
+        ]
+        self._consumer = Consumer(
+            service.instance,
+            self._changes,
+            self._streams[service.region],
+            self._applier,
+            self._merger,
+            self._clock,
+            service.coherence.heartbeat.seconds,
+            self.feed_tally,
+        )
+
+    def _build_paths(self) -> None:
+        namespaces = self.topology.namespaces
+        admission = Admission(self.fences, self._clock)
+        shelf = Shelf(self.l1, self.l2, admission)
+        self.tally = Tally.zero()
+        loads = Loads(loaders=self._loaders, shelf=shelf, admission=admission, clock=self._clock, rng=self._rng, tally=self.tally)
+        pilot = Pilot(
+            shelf=shelf,
+            l2=self.l2,
+            homes=self._homes,
+            loads=loads,
+            flights=self._flights,
+            fences=self.fences,
+            admission=admission,
+            rng=self._rng,
+            tally=self.tally,
+        )
+        explainer = Explainer(
+            topology=self.topology,
+            namespaces=namespaces,
+            l1=self.l1,
+            l2=self.l2,
+            server_of=lambda key: self._ring.server(key.digest) if self._ring else "none: the region has no pool",
+            homes=self._homes,
+            fences=self.fences,
+            admission=admission,
+            clock=self._clock,
+        )
+        self.reader = Reader(
+            namespaces=namespaces,
+            l1=self.l1,
+            flights=self._flights,
+            pilot=pilot,
+            explainer=explainer,
+            fences=self.fences,
+            admission=admission,
+            tasks=self._tasks,
+            clock=self._clock,
+            rng=self._rng,
+            tally=self.tally,
+        )
+        self.invalidator = Invalidator(
+            region=self.service.region,
+            changes=self._changes,
+            stream=self._streams[self.service.region],
+            applier=self._applier,
+            merger=self._merger,
+            shelf=shelf,
+            clock=self._clock,
+            namespaces=namespaces,
+        )
+        self.writer = Writer(
+            namespaces=namespaces,
+            homes=self._homes,
+            invalidator=self.invalidator,
+            reader=self.reader,
+            shelf=shelf,
+            clock=self._clock,
+            rng=self._rng,
+        )
+
+    # start, run, stop -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> int:
+        """Start everything and listen; the bound port. Raises `OSError` if the port is taken; then nothing runs."""
+        try:
+            for part in (self.l2, *self.cells.values(), *self._loaders.values(), self._changes, *self._streams.values()):
+                await self._own(part)
+            self._stack.push_async_callback(self._tasks.stop)
+            self._spawn_loops()
+            port = await self._web.start(self.service.server.host, self.service.server.port)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._stack.push_async_callback(self._web.stop)
+        gc.collect()
+        gc.freeze()  # what is built by now lives as long as the process: full collections need not walk it
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening, let running requests end, then stop the loops and close every connection."""
+        await self._stack.aclose()
+
+    async def _own(self, part: Part) -> None:
+        await part.start()
+        self._stack.push_async_callback(part.stop)
+
+    def _spawn_loops(self) -> None:
+        for feed in self._feeds:
+            self._tasks.spawn(feed.run(), f"fence feed of {feed.region}")
+        self._tasks.spawn(self._consumer.run(), "consumer of changes")
+        self._tasks.spawn(self._consumer.run_heartbeats(), "heartbeats")
+        self._tasks.spawn(self._consumer.run_reclaiming(), "open changes")
+        self._tasks.spawn(self._sweep(), "sweep of L1")
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
+
+    def readiness(self) -> tuple[bool, Mapping[str, object]]:
+        """Ready once every region's fences were tried: read, or known to be out of reach (then `max_lag` guards the reads)."""
+        bound = self.fences.bound_us(self._clock.now_us())
+        feeds = {
+            feed.region: "read" if feed.is_open else "out of reach" if feed.tried else "not tried yet" for feed in self._feeds
+        }
+        unread = any(not feed.is_open for feed in self._feeds)
+        return all(feed.tried for feed in self._feeds), {
+            "region": self.service.region,
+            "instance": self.service.instance,
+            "fence_feeds": feeds,
+            "staleness_bound_seconds": None if unread else round(bound / SECONDS, 3),
+            "topology_version": self.topology.version,
+        }
+
+
+async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
+    """Serve until SIGINT or SIGTERM. `ready` is called once with the bound port."""
+    app = App(service, topology)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    port = await app.start()
+    try:
+        ready(port)
+        await stopping.wait()
+    finally:
+        await app.stop()
+
+
+def _longest_load_us(topology: Topology) -> int:
+    """How long a read may look back: waiting for a lease, then loading."""
+    loads = [
+        namespace.lease_wait + (namespace.origin.hard_deadline if namespace.origin else namespace.lease)
+        for namespace in topology.namespaces.values()
+    ]
+    return max(loads, default=0) + 2 * SECONDS

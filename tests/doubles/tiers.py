@@ -1,0 +1,82 @@
+"""Tiers and cells that break, hang or record when the test says so. Each wraps a real one."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from cachesvc.errors import TierUnavailableError
+from cachesvc.interfaces import Cell, Lookup, Tier
+from cachesvc.model import Entry, Key
+
+
+class ChaosTier:
+    """A tier that can be down; records what it was asked."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
+        self.down = False
+        self.gets: list[str] = []
+        self.sets: list[str] = []
+        self.deletes: list[str] = []
+        self.hold_gets: asyncio.Event | None = None
+        """Set to an event: answers are taken at once and given when it is set (an answer that returns late)."""
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        self.gets += [key.text for key in keys]
+        if self.down:
+            return [TierUnavailableError("chaos", "down")] * len(keys)
+        found = await self.tier.get_many(keys)
+        if self.hold_gets is not None:
+            await self.hold_gets.wait()
+        return found
+
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[Any]:
+        self.sets += [key.text for key, _ in items]
+        if self.down:
+            return [TierUnavailableError("chaos", "down")]
+        return await self.tier.set_many(items)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[Any]:
+        self.deletes += [key.text for key in keys]
+        if self.down:
+            return [TierUnavailableError("chaos", "down")]
+        return await self.tier.delete_many(keys)
+
+    async def start(self) -> None:
+        await self.tier.start()
+
+    async def stop(self) -> None:
+        await self.tier.stop()
+
+
+class ChaosCell:
+    """A cell that can be down, or answer late; everything else is the cell it wraps."""
+
+    BATCHES = frozenset({"read_many", "fill_many", "put_many", "fence_many", "renew_many", "release_many"})
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.name = cell.name
+        self.down = False
+        self.calls: list[tuple[str, int]] = []
+        self.hold: dict[str, asyncio.Event] = {}
+        """Method → event: the call is carried out at once and its answer given when the event is set."""
+
+    def __getattr__(self, method: str) -> Any:
+        inner = getattr(self.cell, method)
+        if method not in self.BATCHES:
+            return inner
+
+        async def call(items: Sequence[Any], **options: Any) -> Any:
+            self.calls.append((method, len(items)))
+            if self.down:
+                return [TierUnavailableError(self.name, "down")] * len(items)
+            answer = await inner(items, **options)
+            if (event := self.hold.get(method)) is not None:
+                await event.wait()
+            return answer
+
+        return call
+
+    def count(self, method: str) -> int:
+        return sum(1 for name, _ in self.calls if name == method)

@@ -1,0 +1,291 @@
+"""The read path: who answers, what is kept where, when the origin is asked, and what staleness is allowed."""
+
+import asyncio
+
+import pytest
+
+from cachesvc.dialogue import Outcome, ReadOptions
+from cachesvc.errors import OriginError
+from cachesvc.model import Key
+from tests.doubles.loaders import absent, loaded, not_modified
+from tests.paths.world import FarSide, Instance
+
+pytestmark = pytest.mark.looptime
+
+SECOND = 1_000_000
+
+
+async def test_a_cold_read_goes_to_the_origin_and_fills_every_tier() -> None:
+    here = Instance()
+    first = await here.get("a")
+    assert (first.outcome, first.tier) == (Outcome.LOADED, "origin")
+    assert [(step.tier, step.reason, step.stored) for step in first.trail] == [
+        ("l3", "uri-miss", True),
+        ("l2", "uri-miss", True),
+        ("l1", "uri-miss", True),
+    ]
+    assert (await here.get("a")).tier == "l1"
+    assert (await Instance(here.far).get("a")).tier == "l2"
+    await asyncio.sleep(0.01)
+    await here.far.l2.tier.delete_many([_key("a")])
+    assert (await Instance(here.far).get("a")).tier == "l3"
+    assert (await Instance(here.far).get("a")).tier == "l2", "an L3 hit is copied to L2"
+    assert here.far.loader.loads("a") == 1
+
+
+async def test_a_tier_that_is_down_is_a_miss_for_reads() -> None:
+    here = Instance()
+    here.far.l2.down = here.far.cell.down = True
+    answer = await here.get("a")
+    assert answer.outcome is Outcome.LOADED
+    assert [(step.tier, step.detail) for step in answer.trail[:2]] == [("l3", "unavailable"), ("l2", "unavailable")]
+    assert (await here.get("a")).tier == "l1", "one load per instance while the home is out of reach"
+    assert here.far.loader.loads("a") == 1
+
+
+async def test_an_l2_outage_leaves_l3_to_answer() -> None:
+    here = Instance()
+    await here.get("a")
+    here.far.l2.down = True
+    assert (await Instance(here.far).get("a")).tier == "l3"
+
+
+async def test_concurrent_reads_of_a_cold_key_over_four_instances_reach_the_origin_once() -> None:
+    far = FarSide()
+    instances = [Instance(far) for _ in range(4)]
+    far.loader.hold()
+    reads = [asyncio.create_task(instances[i % 4].get("a")) for i in range(10_000)]
+    await far.loader.called()
+    await asyncio.sleep(0.5)
+    far.loader.release()
+    answers = await asyncio.gather(*reads)
+    assert {answer.entry.value for answer in answers if answer.entry} == {b"value of a"}
+    assert far.loader.loads("a") == 1
+
+
+async def test_a_collapsed_read_says_so() -> None:
+    here = Instance()
+    here.far.loader.hold()
+    first, second = asyncio.create_task(here.get("a")), asyncio.create_task(here.get("a"))
+    await here.far.loader.called()
+    here.far.loader.release()
+    assert [(await read).trail[0].collapsed for read in (first, second)] == [False, True]
+
+
+@pytest.mark.parametrize("leaving", [1, 2, 3])
+async def test_cancelled_callers_do_not_cancel_the_load(leaving: int) -> None:
+    here = Instance()
+    here.far.loader.hold()
+    reads = [asyncio.create_task(here.get("a")) for _ in range(3)]
+    await here.far.loader.called()
+    for read in reads[:leaving]:
+        read.cancel()
+    await asyncio.sleep(0)
+    here.far.loader.release()
+    done = await asyncio.gather(*reads, return_exceptions=True)
+    assert [isinstance(answer, asyncio.CancelledError) for answer in done] == [i < leaving for i in range(3)]
+    await asyncio.sleep(0.1)
+    assert (await here.get("a")).tier == "l1"
+    assert here.far.loader.loads("a") == 1
+
+
+async def test_a_hung_origin_holds_nobody_beyond_the_hard_deadline_and_the_next_reader_takes_over() -> None:
+    here = Instance()
+    here.far.loader.hold()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    answer = await here.get("a")
+    assert answer.error is not None
+    assert (answer.error.kind, answer.error.status) == ("origin-timeout", 504)
+    assert loop.time() - began == pytest.approx(3.0, abs=0.1)
+    here.far.loader.release()
+    assert (await here.get("a")).outcome is Outcome.LOADED
+
+
+async def test_the_callers_deadline_ends_the_wait_and_not_the_load() -> None:
+    here = Instance()
+    here.far.loader.hold()
+    answer = await here.get("a", options=ReadOptions(timeout_seconds=0.2))
+    assert answer.error is not None
+    assert answer.error.kind == "deadline"
+    here.far.loader.release()
+    await asyncio.sleep(0.1)
+    assert (await here.get("a")).tier == "l1"
+
+
+async def test_a_dead_lease_holder_costs_its_lease_and_no_more() -> None:
+    far = FarSide()
+    dead, alive = Instance(far), Instance(far)
+    far.loader.hold()
+    doomed = asyncio.create_task(dead.get("a", "slow"))
+    await far.loader.called()
+    await dead.tasks.stop()  # as a killed process: no release, no renewal, no fill
+    await asyncio.gather(doomed, return_exceptions=True)
+    await far.cell.renew_many([])
+    far.loader.release()
+    began = asyncio.get_running_loop().time()
+    answer = await alive.get("a", "slow")
+    assert answer.outcome is Outcome.LOADED
+    assert asyncio.get_running_loop().time() - began < 2.5
+
+
+async def test_a_slow_load_keeps_its_lease_by_renewal() -> None:
+    far = FarSide()
+    one, other = Instance(far), Instance(far)
+    far.loader.hold()
+    first = asyncio.create_task(one.get("a", "slow"))
+    await far.loader.called()
+    second = asyncio.create_task(other.get("a", "slow"))
+    await asyncio.sleep(6)  # three lives of the lease
+    far.loader.release()
+    assert (await first).outcome is Outcome.LOADED
+    assert (await second).outcome is Outcome.HIT
+    assert far.loader.loads("a") == 1
+
+
+async def test_a_stale_copy_is_answered_while_one_refresh_runs_behind() -> None:
+    here = Instance()
+    here.far.loader.script("a", loaded(b"old", ttl_us=10 * SECOND), loaded(b"new", ttl_us=10 * SECOND))
+    await here.get("a")
+    await asyncio.sleep(11)
+    answers = [await here.get("a") for _ in range(5)]
+    assert {(answer.outcome, answer.entry.value) for answer in answers if answer.entry} == {(Outcome.STALE, b"old")}
+    await asyncio.sleep(0.1)
+    assert await here.value("a") == b"new"
+    assert here.far.loader.loads("a") == 2
+
+
+async def test_a_failing_origin_leaves_the_stale_copy_as_last_resort() -> None:
+    here = Instance()
+    here.far.loader.script("a", loaded(b"old", ttl_us=SECOND, stale_for_us=0, error_for_us=60 * SECOND), OriginError("down"))
+    await here.get("a")
+    await asyncio.sleep(5)
+    answer = await here.get("a")
+    assert (answer.outcome, answer.entry and answer.entry.value) == (Outcome.STALE, b"old")
+    await asyncio.sleep(61)
+    here.far.loader.script("a", OriginError("down"))
+    gone = await here.get("a")
+    assert gone.error is not None
+    assert (gone.error.kind, gone.error.status, gone.error.retryable) == ("origin-failed", 502, True)
+
+
+async def test_a_slow_origin_is_covered_by_the_last_resort_after_the_soft_deadline() -> None:
+    here = Instance()
+    here.far.loader.script("a", loaded(b"old", ttl_us=SECOND, stale_for_us=0, error_for_us=60 * SECOND))
+    await here.get("a")
+    await asyncio.sleep(5)
+    here.far.loader.hold()
+    began = asyncio.get_running_loop().time()
+    answer = await here.get("a")
+    assert (answer.outcome, answer.entry and answer.entry.value) == (Outcome.STALE, b"old")
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.5, abs=0.05)
+    here.far.loader.release()
+    await asyncio.sleep(0.1)
+    assert await here.value("a") == b"value of a"
+
+
+async def test_absence_is_remembered_for_its_own_short_time() -> None:
+    here = Instance()
+    here.far.loader.script("a", absent(), loaded(b"now here"))
+    assert (await here.get("a")).outcome is Outcome.ABSENT
+    assert (await here.get("a")).outcome is Outcome.ABSENT
+    assert here.far.loader.loads("a") == 1
+    await asyncio.sleep(11)
+    assert (await here.get("a")).outcome is Outcome.LOADED
+
+
+async def test_a_304_fills_the_bytes_that_it_validated() -> None:
+    here = Instance()
+    here.far.loader.script("a", loaded(b"same", ttl_us=SECOND, etag='"v1"', stale_for_us=0), not_modified(ttl_us=60 * SECOND))
+    first = await here.get("a")
+    await asyncio.sleep(2)
+    again = await here.get("a")
+    assert (again.outcome, again.entry and again.entry.value) == (Outcome.LOADED, b"same")
+    assert again.entry is not None
+    assert first.entry is not None
+    assert again.entry.as_of > first.entry.as_of
+    assert here.far.loader.calls[1].known is not None
+    assert (await here.get("a")).tier == "l1"
+
+
+async def test_what_may_not_be_stored_is_answered_and_not_kept() -> None:
+    here = Instance()
+    here.far.loader.script("a", loaded(b"private", storable=False), loaded(b"second"))
+    assert await here.value("a") == b"private"
+    assert await here.value("a") == b"second"
+
+
+async def test_a_tag_of_another_partition_keeps_the_value_out_of_the_tiers() -> None:
+    here = Instance()
+    here.far.loader.script("{a}:1", loaded(b"x", tags=("{b}:t",)), loaded(b"y"))
+    assert await here.value("{a}:1") == b"x"
+    assert (await here.get("{a}:1")).outcome is Outcome.LOADED
+
+
+@pytest.mark.parametrize(
+    ("options", "outcome"),
+    [
+        (ReadOptions(max_age_us=60 * SECOND), Outcome.HIT),
+        (ReadOptions(max_age_us=SECOND), Outcome.LOADED),
+        (ReadOptions(min_fresh_us=1000 * SECOND), Outcome.LOADED),
+        (ReadOptions(no_cache=True), Outcome.LOADED),
+        (ReadOptions(only_if_cached=True), Outcome.HIT),
+        (ReadOptions(only_if_cached=True, max_age_us=SECOND), Outcome.MISS),
+    ],
+)
+async def test_a_reader_may_ask_for_more_than_the_rule(options: ReadOptions, outcome: Outcome) -> None:
+    here = Instance()
+    await here.get("a")
+    await asyncio.sleep(10)
+    assert (await here.get("a", options=options)).outcome is outcome
+
+
+async def test_only_if_cached_never_loads() -> None:
+    here = Instance()
+    assert (await here.get("a", options=ReadOptions(only_if_cached=True))).outcome is Outcome.MISS
+    assert here.far.loader.calls == []
+
+
+async def test_no_store_answers_and_keeps_nothing() -> None:
+    here = Instance()
+    assert (await here.get("a", options=ReadOptions(no_store=True))).outcome is Outcome.LOADED
+    assert (await here.get("a")).outcome is Outcome.LOADED
+    assert here.far.loader.loads("a") == 2
+
+
+async def test_a_batch_reads_each_key_by_the_same_rules() -> None:
+    here = Instance()
+    await here.get("a")
+    here.far.loader.script("bad", OriginError("no", retryable=False))
+    answers = await here.reader.get_many([_key(text) for text in ("a", "b", "b", "bad")])
+    assert [answer.outcome for answer in answers] == [Outcome.HIT, Outcome.LOADED, Outcome.LOADED, Outcome.ERROR]
+    assert here.far.loader.loads("b") == 1
+
+
+async def test_a_batch_asks_l2_and_each_home_once() -> None:
+    far = FarSide()
+    await Instance(far).reader.get_many([_key(f"k{i}") for i in range(50)])
+    before = far.cell.count("read_many")
+    await far.l2.tier.delete_many([_key(f"k{i}") for i in range(50)])
+    answers = await Instance(far).reader.get_many([_key(f"k{i}") for i in range(50)])
+    assert {answer.tier for answer in answers} == {"l3"}
+    assert far.cell.count("read_many") == before + 1
+
+
+async def test_a_hot_entry_is_refreshed_before_it_expires() -> None:
+    here = Instance()
+    here.far.loader.hold()
+    slow = asyncio.create_task(here.get("a", "hot"))
+    await here.far.loader.called()
+    await asyncio.sleep(1)
+    here.far.loader.release()
+    await slow
+    for _ in range(900):
+        await asyncio.sleep(0.01)
+        assert (await here.get("a", "hot")).outcome is Outcome.HIT
+    assert here.far.loader.loads("a") >= 2
+    assert here.tally.early_refreshes >= 1
+
+
+def _key(text: str) -> Key:
+    return Key.of("docs", text)

@@ -1,0 +1,168 @@
+"""One instance's paths (or several instances over the same far tiers) on fakes and a clock that only the test moves."""
+
+import random
+from collections.abc import Iterable
+
+from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
+from cachesvc.tiers.memory import MemoryTier
+
+from cachesvc.admission import Admission
+from cachesvc.cells.memory import MemoryCell
+from cachesvc.dialogue import PLAIN, Answer, Draft, ReadOptions, Receipt, Written
+from cachesvc.explain import Explainer
+from cachesvc.fences import Fences
+from cachesvc.flight import Flights
+from cachesvc.homes import Homes
+from cachesvc.interfaces import Cell, Tier
+from cachesvc.invalidate import Applier, Invalidator, Merger
+from cachesvc.load import Loads
+from cachesvc.lru import L1
+from cachesvc.model import Change, Key
+from cachesvc.pilot import Pilot
+from cachesvc.placement import Placement
+from cachesvc.read import Reader
+from cachesvc.shelf import Shelf
+from cachesvc.tally import Tally
+from cachesvc.tasks import Tasks
+from cachesvc.topology import Cell as CellDocument
+from cachesvc.topology import Namespace, Origin, Region, Topology
+from cachesvc.units import Duration
+from cachesvc.write import Writer
+from tests.doubles.clocks import LoopClock
+from tests.doubles.loaders import ScriptedLoader
+from tests.doubles.tiers import ChaosCell, ChaosTier
+
+SKEW_US = 100_000
+
+TOPOLOGY = Topology(
+    version=1,
+    regions={"here": Region(queue="memory")},
+    cells={"c1": CellDocument(region="here", url="memory")},
+    namespaces={
+        "docs": Namespace(owner="tests", jitter=0.0, early_refresh=0.0, origin=Origin(url="http://origin/{key}")),
+        "aside": Namespace(owner="tests", jitter=0.0),
+        "hot": Namespace(
+            owner="tests", jitter=0.0, early_refresh=1.0, ttl=Duration.parse("10s"), origin=Origin(url="http://origin/{key}")
+        ),
+        "slow": Namespace(
+            owner="tests",
+            jitter=0.0,
+            lease=Duration.parse("2s"),
+            lease_wait=Duration.parse("20s"),
+            origin=Origin(url="http://origin/{key}", hard_deadline=Duration.parse("10s")),
+        ),
+    },
+)
+
+
+class FarSide:
+    """What instances share: the memcached pool, the home cell, the queue, the origin."""
+
+    def __init__(self, clock: LoopClock | None = None) -> None:
+        self.clock = clock or LoopClock()
+        self.l2 = ChaosTier(MemoryTier(self.clock))
+        self.cell = ChaosCell(MemoryCell("c1", clock=self.clock, skew_us=SKEW_US))
+        self.queue = MemoryQueue(self.clock)
+        self.loader = ScriptedLoader()
+
+
+class Instance:
+    """The paths of one service process, wired as `app.py` does, without sockets."""
+
+    def __init__(self, far: FarSide | None = None, *, clock: LoopClock | None = None, topology: Topology = TOPOLOGY) -> None:
+        self.far = far or FarSide()
+        self.clock = clock or self.far.clock
+        rng = random.Random(7)
+        namespaces = topology.namespaces
+        self.fences = Fences(self.clock, SKEW_US, 1 << 12, ["here"], 20_000_000)
+        self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
+        self.flights = Flights()
+        self.l1 = L1(budget=1 << 24, max_entries=10_000)
+        self.admission = Admission(self.fences, self.clock)
+        l2: Tier = self.far.l2
+        cell: Cell = self.far.cell
+        homes = Homes(Placement(topology), {"c1": cell})
+        self.shelf = Shelf(self.l1, l2, self.admission)
+        self.tally = Tally.zero()
+        self.tasks = Tasks()
+        loads = Loads(
+            loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
+            shelf=self.shelf,
+            admission=self.admission,
+            clock=self.clock,
+            rng=rng,
+            tally=self.tally,
+        )
+        pilot = Pilot(
+            shelf=self.shelf,
+            l2=l2,
+            homes=homes,
+            loads=loads,
+            flights=self.flights,
+            fences=self.fences,
+            admission=self.admission,
+            rng=rng,
+            tally=self.tally,
+        )
+        self.reader = Reader(
+            namespaces=namespaces,
+            l1=self.l1,
+            flights=self.flights,
+            pilot=pilot,
+            explainer=Explainer(
+                topology=topology,
+                namespaces=namespaces,
+                l1=self.l1,
+                l2=l2,
+                server_of=lambda _: "m1",
+                homes=homes,
+                fences=self.fences,
+                admission=self.admission,
+                clock=self.clock,
+            ),
+            fences=self.fences,
+            admission=self.admission,
+            tasks=self.tasks,
+            clock=self.clock,
+            rng=rng,
+            tally=self.tally,
+        )
+        self.merger = Merger(self.fences, self.flights)
+        self.applier = Applier(homes, self.clock, SKEW_US)
+        self.changes = MemoryChanges(self.far.queue)
+        self.stream = MemoryFenceStream(self.far.queue, "here")
+        self.invalidator = Invalidator(
+            region="here",
+            changes=self.changes,
+            stream=self.stream,
+            applier=self.applier,
+            merger=self.merger,
+            shelf=self.shelf,
+            clock=self.clock,
+            namespaces=namespaces,
+        )
+        self.writer = Writer(
+            namespaces=namespaces,
+            homes=homes,
+            invalidator=self.invalidator,
+            reader=self.reader,
+            shelf=self.shelf,
+            clock=self.clock,
+            rng=rng,
+        )
+
+    async def get(self, key: str, ns: str = "docs", options: ReadOptions = PLAIN) -> Answer:
+        return await self.reader.get(Key.of(ns, key), options)
+
+    async def value(self, key: str, ns: str = "docs") -> bytes | None:
+        """The bytes of a plain read, whoever answers it."""
+        answer = await self.get(key, ns)
+        return answer.entry.value if answer.entry is not None else None
+
+    async def put(self, key: str, value: bytes, ns: str = "aside", lease: str | None = None, tags: Iterable[str] = ()) -> Written:
+        return await self.writer.put(Key.of(ns, key), Draft(value, lease=lease, tags=tuple(tags)))
+
+    async def invalidate(
+        self, *keys: str, ns: str = "docs", tags: Iterable[str] = (), whole: bool = False, soft: bool = False
+    ) -> Receipt:
+        return await self.invalidator.invalidate(Change(ns, keys=keys, tags=tuple(tags), all=whole, soft=soft))
