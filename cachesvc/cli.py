@@ -1,0 +1,134 @@
+"""The commands: `serve` and `check-config`.
+
+Exit codes: 0 done, or stopped by a signal; 1 it could not run (a port in use, a server that does not start); 2 the command
+line or a configuration document is wrong. Messages go to stderr, and never as a traceback for what a person can set right.
+"""
+
+import argparse
+import asyncio
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import uvloop
+
+from cachesvc import app
+from cachesvc.banner import banner
+from cachesvc.config import Service, check_together, load_service, load_topology
+from cachesvc.embedded.server_process import ServerStartError
+from cachesvc.embedded.set_up import embedded
+from cachesvc.errors import ConfigError
+from cachesvc.topology import Topology
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run a command; its exit code. `arguments` without the program's name."""
+    options = _parser(environ).parse_args(arguments)
+    try:
+        service = _load_service(options.config, environ)
+        topology = _load_topology(options.topology, service)
+        run, _ = COMMANDS[options.command]
+        return run(service, topology, environ)
+    except ConfigError as error:
+        return _fail(2, str(error))
+    except ServerStartError as error:
+        return _fail(1, str(error))
+
+
+def check_config(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> int:
+    """Both documents have been read and checked by now: say what they are."""
+    print(f"service: ok, region {service.region}, instance {service.instance}")
+    if topology is None:
+        print("topology: none given; serve would run the embedded set-up")
+    else:
+        counts = f"{len(topology.regions)} regions, {len(topology.cells)} cells, {len(topology.namespaces)} namespaces"
+        print(f"topology: ok, version {topology.version}, {counts}")
+    return 0
+
+
+def serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    # Until the service handles it, SIGTERM too must leave through `finally`, where embedded servers are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(service, topology, environ))
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            at = f"{service.server.host}:{service.server.port}"
+            return _fail(1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)")
+        raise
+    return 0
+
+
+async def _serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> None:
+    if topology is not None:
+        await _announce_and_serve(service, topology, [])
+        return
+    started = await embedded(service, environ)
+    try:
+        check_together(service, started.topology)
+        await _announce_and_serve(service, started.topology, started.lines)
+    finally:
+        await started.stop()
+
+
+async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
+    def ready(port: int) -> None:
+        print(banner(service, topology, f"http://{service.server.host}:{port}", lines), flush=True)
+
+    await app.serve(service, topology, ready=ready)
+
+
+def _load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
+    try:
+        return load_service(path, environ)
+    except ConfigError as error:
+        raise _in_document(error, path) from error
+
+
+def _load_topology(path: Path | None, service: Service) -> Topology | None:
+    if path is None:
+        return None
+    try:
+        topology = load_topology(path)
+    except ConfigError as error:
+        raise _in_document(error, path) from error
+    check_together(service, topology)
+    return topology
+
+
+def _in_document(error: ConfigError, path: Path | None) -> ConfigError:
+    """With two documents `$.region` alone would not say which file to open."""
+    return ConfigError(f"{path}: {error.path}", error.why) if path and error.path.startswith("$") else error
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"cachesvc: {message}", file=sys.stderr)
+    return code
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cachesvc", description="A multi-tier cache service.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (_, purpose) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose)
+        command.add_argument("--config", type=Path, default=_path(environ, "CACHESVC_CONFIG"), help="service document")
+        command.add_argument("--topology", type=Path, default=_path(environ, "CACHESVC_TOPOLOGY"), help="shared document")
+    return parser
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    return Path(environ[name]) if environ.get(name) else None
+
+
+Command = Callable[[Service, Topology | None, Mapping[str, str]], int]
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "serve": (serve, "serve until Ctrl-C; without a topology, on embedded servers"),
+    "check-config": (check_config, "read and check the documents, and do nothing else"),
+}

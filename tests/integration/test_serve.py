@@ -1,0 +1,89 @@
+"""`python -m cachesvc serve` as a person runs it: no configuration, real servers, a value stored and read, and a clean end."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from loadtests.fleet import Fleet
+from loadtests.fleet_topology import free_ports
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="csvc-", dir="/tmp") as path:
+        yield Path(path)
+
+
+def served(root: Path, port: int) -> subprocess.Popen[str]:
+    environ = {**os.environ, "CACHESVC_RUN_DIR": str(root), "CACHESVC_SERVER_PORT": str(port)}
+    command = [sys.executable, "-m", "cachesvc", "serve"]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_banner(process: subprocess.Popen[str]) -> list[str]:
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if "curl" in line:
+            return lines
+    pytest.fail(f"ended before it was ready: {process.communicate()}")
+
+
+def call(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as answer:
+        return answer.code, answer.read()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_one_command_serves_and_a_signal_stops_all_of_it(root: Path, ending: signal.Signals) -> None:
+    (port,) = free_ports(1)
+    process = served(root, port)
+    try:
+        said = read_banner(process)
+        assert f"http://127.0.0.1:{port}" in said[0]
+        at = f"http://127.0.0.1:{port}/v1/pages/hello"
+        assert call(at)[0] == 404
+        assert call(at, "PUT", b"hello, world")[0] in (200, 201, 204)
+        assert call(at) == (200, b"hello, world")
+    finally:
+        process.send_signal(ending)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert [path.name for path in root.iterdir()] == ["root.lock"]
+
+
+def test_a_port_in_use_ends_the_start_and_the_servers_of_that_start(root: Path) -> None:
+    (port,) = free_ports(1)
+    first = served(root, port)
+    try:
+        read_banner(first)
+        second = served(root, port)
+        _, errors = second.communicate(timeout=30)
+        assert second.returncode == 1
+        assert errors.startswith(f"cachesvc: 127.0.0.1:{port} is in use")
+        assert len([path for path in root.iterdir() if path.is_dir()]) == 1
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=30)
+
+
+def test_two_regions_run_with_four_instances_that_are_ready(tmp_path: Path) -> None:
+    fleet = Fleet(Path("config/two-regions.yaml"), tmp_path / "fleet", environ={"CACHESVC_L1_BUDGET": "8MiB"})
+    with fleet:
+        assert [call(f"{fleet.url(name)}/readyz")[0] for name in ("eu-a", "eu-b", "us-a", "us-b")] == [200] * 4
+        assert call(f"{fleet.url('eu-a')}/v1/pages/k", "PUT", b"v")[0] in (200, 201, 204)
+        assert call(f"{fleet.url('us-b')}/v1/pages/k") == (200, b"v")
+    assert not any(server.is_running for server in fleet.servers())
