@@ -1,0 +1,93 @@
+"""`/metrics`: the table's numbers, read when they are asked for. Nothing here runs while requests are served."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from cachesvc.telemetry.counts import BOUNDS, Counts, Histogram
+from cachesvc.telemetry.table import TABLE, Metric
+
+Source: TypeAlias = Callable[[], object]
+"""Gives a counters object; for rows with labels a mapping of label values to such objects (or to the numbers themselves)."""
+
+_LIMITS = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
+
+
+class Metrics:
+    """The counters of the HTTP layer, and a view of everybody's. One per process: it owns its registry."""
+
+    def __init__(self, table: Iterable[Metric] = TABLE) -> None:
+        self.counts = Counts()
+        self._table = tuple(table)
+        self._sources: dict[str, Source] = {}
+        self.watch("requests", lambda: self.counts.requests)
+        self.watch("batch_keys", lambda: self.counts.batch_keys)
+        self.watch("latency", lambda: {(operation,): found for operation, found in self.counts.latency.items()})
+        registry = CollectorRegistry()
+        registry.register(_View(self._families))
+        ProcessCollector(registry=registry)
+        self._registry = registry
+
+    def __repr__(self) -> str:
+        return f"<Metrics [{', '.join(self._sources)}; {self.counts!r}]>"
+
+    def watch(self, name: str, source: Source) -> None:
+        """Read the rows of this source from what `source()` gives at each scrape. Raises `ValueError` if no row has it."""
+        if not any(row.source == name for row in self._table):
+            known = ", ".join(sorted({row.source for row in self._table}))
+            raise ValueError(f"no metric is read from {name!r}: the table has {known}")
+        self._sources[name] = source
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The text, and its content type: OpenMetrics if `accept` asks for it, else the Prometheus text format."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _families(self) -> Iterable[Family]:
+        found = {name: source() for name, source in self._sources.items()}
+        return [_family(row, found[row.source]) for row in self._table if row.source in found]
+
+
+class _View(Collector):
+    def __init__(self, families: Callable[[], Iterable[Family]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Family]:
+        return self._families()
+
+    def describe(self) -> Iterable[Family]:
+        """Nothing: the registry need not scrape to learn names that the table has once each."""
+        return ()
+
+
+def _family(row: Metric, found: object) -> Family:
+    name = f"cachesvc_{row.name}"
+    if row.kind == "histogram":
+        histogram = HistogramMetricFamily(name, row.help, labels=row.labels, unit=row.unit)
+        for labels, one in _samples(row, found):
+            if isinstance(one, Histogram):
+                buckets = [(limit, float(count)) for limit, count in zip(_LIMITS, one.cumulative(), strict=True)]
+                histogram.add_metric(labels, buckets, one.total)
+        return histogram
+    kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+    family = kind(name, row.help, labels=row.labels, unit=row.unit)
+    for labels, value in _samples(row, found):
+        if isinstance(value, int | float):
+            family.add_metric(labels, value / row.per_unit)
+    return family
+
+
+def _samples(row: Metric, found: object) -> Iterable[tuple[tuple[str, ...], object]]:
+    """Label values and number. A number that is not known now (None) is left out, not reported as 0."""
+    for labels, one in found.items() if isinstance(found, Mapping) else (((), found),):
+        if isinstance(row.field, str):
+            yield labels, getattr(one, row.field) if row.field else one
+        else:
+            for value, field in row.field.items():
+                yield (*labels, value), getattr(one, field)

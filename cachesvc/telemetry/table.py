@@ -1,0 +1,70 @@
+"""Every metric there is, in one table: its name, kind, labels, unit and help, and where its number is read at scrape time.
+
+A number lives as a plain attribute of a counters object (`Tally`, `FenceStatistics`, …). A row names the source it is in and the
+attribute; `metrics.py` reads it. Where `field` maps label values to attributes, these are the values of the row's last label.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from msgspec import Struct
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+class Metric(Struct, frozen=True):
+    name: str
+    """Without the `cachesvc_` prefix, the unit and `_total`."""
+    kind: Kind
+    source: str
+    """What it is read from: the name that `Metrics.watch` was given."""
+    field: str | Mapping[str, str]
+    """The attribute; empty if the source's values are the numbers themselves."""
+    help: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+    per_unit: float = 1.0
+    """What the attribute is divided by to be in `unit`."""
+
+
+_TIER_FIELDS = {"hit": "hits", "stale": "stale", "miss": "misses", "refused": "refused", "error": "errors"}
+
+TABLE: tuple[Metric, ...] = (
+    # HTTP
+    Metric("requests", "counter", "requests", "", "Requests answered.", ("namespace", "operation", "outcome")),
+    Metric("batch_keys", "counter", "batch_keys", "", "Keys of batches, by outcome.", ("namespace", "operation", "outcome")),
+    Metric("request_duration", "histogram", "latency", "", "From the parsed request to its reply.", ("operation",), "seconds"),
+    # tiers and paths
+    Metric("lookups", "counter", "tiers", _TIER_FIELDS, "Look-ups of a tier, by what it had.", ("tier", "outcome")),
+    Metric("flights", "counter", "paths", "flights", "Flights started: look-ups beyond L1 that reads share."),
+    Metric("flights_joined", "counter", "paths", "joined", "Reads that joined a flight instead of starting one."),
+    Metric("loads", "counter", "paths", {"ok": "loads_ok", "failed": "loads_failed"}, "Loads ended.", ("outcome",)),
+    Metric("loads_begun", "counter", "paths", "loads", "Loads asked of an origin."),
+    Metric("leases_granted", "counter", "paths", "leases_granted", "Leases handed to callers, or used for loads here."),
+    Metric("lease_waits", "counter", "paths", "lease_waits", "Flights that waited for another's lease."),
+    Metric("fills", "counter", "paths", "fills", "Fills offered to L3."),
+    Metric("fills_refused", "counter", "paths", "fills_refused", "Fills that L3 refused: their lease was voided."),
+    Metric("early_refreshes", "counter", "paths", "early_refreshes", "Refreshes before expiry (XFetch)."),
+    Metric("reads_again", "counter", "paths", "reads_again", "Reads that looked again because a fence came in between."),
+    Metric("stale_on_error", "counter", "paths", "stale_on_error", "Stale answers because the origin failed."),
+    # coherence
+    Metric("fences_merged", "counter", "fences", "merged", "Fences merged, from feeds and own."),
+    Metric("fences_own", "counter", "fences", "own", "Fences that this instance issued."),
+    Metric("fences_clamped", "counter", "fences", "clamped", "Times from the future that were cut back: look at the clocks."),
+    Metric("fences_unapplied", "gauge", "fences", "unapplied", "Fences that their home cell has not applied yet."),
+    Metric("staleness_bound", "gauge", "fences", "bound_us", "How stale a copy may be at most.", (), "seconds", 1e6),
+    Metric("sketch_false_refusal", "gauge", "fences", "estimate", "Share of old entries refused by collision.", (), "ratio"),
+    # feed
+    Metric("changes_applied", "counter", "feed", "changes", "Changes this instance applied as a consumer."),
+    Metric("changes_redone", "counter", "feed", "redone", "Of these, begun by an invalidate call that did not finish."),
+    Metric("changes_buried", "counter", "feed", "dead_letters", "Changes that could not be read."),
+    Metric("feed_fences", "counter", "feed", "fences", "Fences read from the streams."),
+    Metric("feed_gaps", "counter", "feed", "gaps", "Gaps: items lost before they were read; each raises the floor."),
+    Metric("feed_failures", "counter", "feed", "failures", "Failed exchanges with a queue."),
+    # batchers
+    Metric("batches", "counter", "batchers", "batches", "Batches sent to a server.", ("server",)),
+    Metric("batch_items", "counter", "batchers", "items", "Items in them.", ("server",)),
+    Metric("batch_refused", "counter", "batchers", "refused", "Items not taken: the queue was full.", ("server",)),
+    Metric("batch_waiting", "gauge", "batchers", "waiting", "Items waiting for the next batch.", ("server",)),
+    Metric("batch_in_flight", "gauge", "batchers", "in_flight", "Batches sent and not answered.", ("server",)),
+)

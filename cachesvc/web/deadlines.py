@@ -1,0 +1,79 @@
+"""The longest a request may take, held with one timer for all of them.
+
+A timer per request costs some 4 µs, a tenth of an L1 hit. As all requests have the same limit, the order in which they began is
+the order in which they run out: one sweep looks at the oldest only. A limit is held to within a sweep's pause, so it is for
+what hangs; the deadlines callers send are shorter, and `asyncio.timeout`s.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from cachesvc.errors import RequestError
+
+T = TypeVar("T")
+
+PAUSE_SECONDS = 0.25
+
+
+class Deadlines:
+    def __init__(self, longest_seconds: float) -> None:
+        self._longest = longest_seconds
+        self._running: dict[asyncio.Task[object], float] = {}
+        """Task → when its time is up, on the loop's clock, oldest first."""
+        self._expired: set[asyncio.Task[object]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Deadlines [{len(self._running)} running]>"
+
+    async def hold(self, work: Awaitable[T]) -> T:
+        """Await `work` in the current task. If its time is up it is cancelled, and this raises `RequestError` (504,
+        `deadline`); a cancellation from elsewhere passes through."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("deadlines are held for tasks")
+        loop = asyncio.get_running_loop()
+        self._running[task] = loop.time() + self._longest
+        if self._sweep is None:
+            self._sweep = loop.call_later(PAUSE_SECONDS, self._look)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task in self._expired and task.uncancel() == 0:
+                raise _too_late(self._longest) from None
+            raise
+        finally:
+            del self._running[task]
+            self._expired.discard(task)
+
+    def stop(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for task, ends in self._running.items():
+            if ends > now:
+                break
+            if task not in self._expired:
+                self._expired.add(task)
+                task.cancel()
+        self._sweep = loop.call_later(PAUSE_SECONDS, self._look) if self._running else None
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """Await `work` for as long as the caller said. Raises `RequestError` (504, `deadline`)."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _too_late(seconds) from None
+
+
+def _too_late(seconds: float) -> RequestError:
+    return RequestError(504, "deadline", f"not done within {seconds:g} s; what was begun may still be done", retryable=True)

@@ -1,0 +1,104 @@
+"""The socket side: aiohttp's low-level server, listening and draining. What cannot even be parsed gets a problem too."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+from cachesvc.errors import RequestError
+from cachesvc.web.problems import problem_reply
+from cachesvc.web.reply import Reply
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 2.0
+"""How long the rest of a body that was refused is read and dropped, so that the caller gets to see the refusal."""
+KEEPALIVE_SECONDS = 75.0
+"""An idle connection is closed after this. Longer than what proxies keep theirs (60 s is usual), so that they close first."""
+
+
+class Listener:
+    """Start and stop, each at most once."""
+
+    def __init__(
+        self,
+        handle: Callable[[web.BaseRequest], Awaitable[Reply]],
+        complete: Callable[[Reply], None],
+        shutdown_seconds: float,
+    ) -> None:
+        """`handle` answers a request; `complete` adds what every reply has."""
+        self._handle = handle
+        self._complete = complete
+        self._shutdown_seconds = shutdown_seconds
+        self._runner: web.ServerRunner | None = None
+        self.is_stopping = False
+
+    def __repr__(self) -> str:
+        return f"<Listener [{'stopping' if self.is_stopping else self._runner.addresses if self._runner else 'not started'}]>"
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the bound port. Raises `OSError`."""
+        server = _Server(
+            self._handle,
+            self._complete,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=self._shutdown_seconds)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        return int(runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Listening socket first, then idle connections, then running requests, which get `shutdown_seconds`."""
+        self.is_stopping = True
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+class _Server(web.Server):
+    def __init__(
+        self, handle: Callable[[web.BaseRequest], Awaitable[Reply]], complete: Callable[[Reply], None], **settings: Any
+    ) -> None:
+        super().__init__(handle, **settings)
+        self._complete = complete
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, self._complete, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """A connection whose errors are problem documents too. They repeat nothing of what the other side sent."""
+
+    __slots__ = ("_complete",)
+
+    def __init__(self, server: web.Server, complete: Callable[[Reply], None], **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._complete = complete
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is not HTTP (400), or a failure outside the handler (500). Always closes the connection."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of an answer is on its way already")
+        if status >= 500:
+            log.error("answering failed", exc_info=exc)
+            error = RequestError(500, "internal", "the service failed", retryable=True)
+        elif isinstance(exc, LineTooLong):
+            error = RequestError(431, "bad-request", "the request line or a header is too long")
+        else:
+            error = RequestError(400, "bad-request", "this is no well-formed HTTP/1.1 request")
+        reply = problem_reply(error, "")
+        self._complete(reply)
+        reply.close_after()
+        return reply

@@ -1,0 +1,113 @@
+"""The documents of the wire, one struct each: they decode requests, encode answers, and describe themselves in /openapi.json.
+
+Fields with default values are left out of answers. Times in requests and answers are seconds unless the name says otherwise.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from cachesvc.model import Change
+
+OCTETS = "application/octet-stream"
+CHANGE_EVENT = "dev.cachesvc.change.v1"
+
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Short = Annotated[str, Meta(max_length=8192)]
+
+
+class Problem(Struct, omit_defaults=True):
+    """RFC 9457. `type` is stable: `https://cachesvc.dev/problems/<kind>`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    retryable: bool
+    """Whether the same request may succeed later."""
+    field: str = ""
+    """The header, path segment or body path at fault."""
+    request_id: str = ""
+
+
+class GetMany(Struct, forbid_unknown_fields=True):
+    """`POST /v1/{ns}:get`."""
+
+    keys: list[str]
+    token: Short = ""
+    max_lag: Annotated[str, Meta(max_length=32)] = ""
+    """Such as `500ms`."""
+    lease: bool = False
+    wait: Seconds = 0.0
+
+
+class Got(Struct, omit_defaults=True, gc=False):
+    """One key of `:get`'s answer."""
+
+    outcome: Literal["hit", "stale", "loaded", "absent", "miss", "error"]
+    value: bytes = b""
+    tier: str = ""
+    age: int = 0
+    ttl: int = 0
+    """Negative when stale."""
+    as_of: int = 0
+    """µs since the epoch."""
+    content_type: str = OCTETS
+    tags: tuple[str, ...] = ()
+    lease: str = ""
+    problem: Problem | None = None
+
+
+class GotMany(Struct, omit_defaults=True):
+    results: list[Got]
+    lag: float | None = None
+    """The instance's staleness bound; left out while it is unknown."""
+
+
+class PutItem(Struct, forbid_unknown_fields=True):
+    key: str
+    value: bytes = b""
+    content_type: Annotated[str, Meta(max_length=256)] = OCTETS
+    tags: tuple[str, ...] = ()
+    ttl: Seconds | None = None
+    stale_while_revalidate: Seconds | None = None
+    stale_if_error: Seconds | None = None
+    absent: bool = False
+    """Store "known absent"; there is no value then."""
+    lease: Annotated[str, Meta(max_length=256)] = ""
+
+
+class PutMany(Struct, forbid_unknown_fields=True):
+    """`POST /v1/{ns}:put`."""
+
+    items: list[PutItem]
+
+
+class Put(Struct, omit_defaults=True, gc=False):
+    """One item of `:put`'s answer. `fenced`: the lease was voided, the value was not kept."""
+
+    outcome: Literal["stored", "fenced", "error"]
+    problem: Problem | None = None
+
+
+class PutResults(Struct, omit_defaults=True):
+    results: list[Put]
+    token: str = ""
+
+
+class ChangeEvent(Struct):
+    """A CloudEvent 1.0 in structured mode; attributes not named here are taken and ignored."""
+
+    specversion: Literal["1.0"]
+    type: Literal["dev.cachesvc.change.v1"]
+    id: Annotated[str, Meta(min_length=1)]
+    source: Annotated[str, Meta(min_length=1)]
+    data: Change
+    datacontenttype: str = "application/json"
+
+
+class InvalidationReceipt(Struct):
+    id: str
+    token: str
+    applied: bool
+    """Every home cell concerned has applied it; if not, the fence is out and the region's consumers go on applying it."""

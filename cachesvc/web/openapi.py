@@ -1,0 +1,178 @@
+"""`/openapi.json` (OpenAPI 3.1). Schemas come from the very structs that decode requests and encode answers.
+
+The paths have to agree with `server.py`'s table of calls; a test compares them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from cachesvc.model import Change
+from cachesvc.web.bodies import CLOUDEVENT, JSON, MSGPACK
+from cachesvc.web.messages import ChangeEvent, GetMany, GotMany, InvalidationReceipt, Problem, PutMany, PutResults
+from cachesvc.web.places import MAX_KEY_BYTES
+
+Json: TypeAlias = Mapping[str, object]
+
+_STRUCTS = (Problem, GetMany, GotMany, PutMany, PutResults, Change, ChangeEvent, InvalidationReceipt)
+_OCTETS: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+_ANY_OBJECT: Json = {JSON: {"schema": {"type": "object"}}}
+_TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
+
+_DURATION = {"type": "string", "pattern": r"^\d{1,6}(us|ms|s|m|h|d)$"}
+_ETAGS = {"type": "string"}
+
+
+def document() -> Json:
+    _, schemas = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "cachesvc",
+            "version": "1",
+            "description": "A multi-tier cache. Keys are percent-encoded path segments: write `/` as %2F, and a key's own "
+            "ending `:explain` as %3Aexplain.",
+        },
+        "paths": _paths(),
+        "components": {"schemas": schemas},
+    }
+
+
+def _paths() -> Json:
+    return {
+        "/v1/{namespace}/{key}": {
+            "parameters": [_NAMESPACE, _KEY],
+            "get": _call("readEntry", "The value, from the nearest tier that has it.", _READ, parameters=_READ_HEADERS),
+            "head": _call("headEntry", "As GET, without the value.", _READ, parameters=_READ_HEADERS),
+            "put": _call("writeEntry", "Store the body as the value.", _WRITTEN, parameters=_WRITE_HEADERS, body=_OCTETS),
+            "delete": _call("invalidateEntry", "Invalidate the key in every tier and region.", _RECEIPT, parameters=[_TIMEOUT]),
+        },
+        "/v1/{namespace}/{key}:explain": {
+            "parameters": [_NAMESPACE, _KEY],
+            "get": _call("explainEntry", "Where the key lives, what each tier holds of it, what a read would do.", _DOCUMENT),
+        },
+        "/v1/{namespace}:get": {
+            "parameters": [_NAMESPACE],
+            "post": _call("getMany", "Read many keys.", _ok(_of("GotMany")), parameters=_BATCH_HEADERS, body=_of("GetMany")),
+        },
+        "/v1/{namespace}:put": {
+            "parameters": [_NAMESPACE],
+            "post": _call("putMany", "Write many keys.", _ok(_of("PutResults")), parameters=[_TIMEOUT], body=_of("PutMany")),
+        },
+        "/v1/invalidations": {
+            "post": _call("invalidate", "Invalidate keys, tags or a namespace.", _RECEIPT, parameters=[_TIMEOUT], body=_CHANGES)
+        },
+        "/v1/topology": {"get": _call("topology", "Regions, cells, pools and namespaces, without credentials.", _DOCUMENT)},
+        "/livez": {"get": _call("livez", "The process runs.", _ok(_TEXT))},
+        "/readyz": {"get": _call("readyz", "It may be sent requests.", _READY, parameters=[_VERBOSE])},
+        "/metrics": {"get": _call("metrics", "Prometheus text, or OpenMetrics by Accept.", _ok({**_TEXT, **_OPENMETRICS}))},
+        "/openapi.json": {"get": _call("openapi", "This document.", _DOCUMENT)},
+    }
+
+
+def _call(
+    name: str, summary: str, responses: Json, *, parameters: Sequence[Json] = (), body: Json | None = None
+) -> dict[str, object]:
+    call: dict[str, object] = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {**responses, "default": _PROBLEM},
+    }
+    if parameters:
+        call["parameters"] = list(parameters)
+    if body is not None:
+        call["requestBody"] = {"required": True, "content": body}
+    return call
+
+
+def _ok(content: Json) -> Json:
+    return {"200": {"description": "Done.", "content": content}}
+
+
+def _of(name: str) -> Json:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {JSON: {"schema": schema}, MSGPACK: {"schema": schema}}
+
+
+def _header(name: str, description: str, schema: Json | None = None) -> Json:
+    return {"name": name, "in": "header", "description": description, "schema": schema or {"type": "string"}}
+
+
+_OPENMETRICS: Json = {"application/openmetrics-text": {"schema": {"type": "string"}}}
+_PROBLEM: Json = {
+    "description": "A problem (RFC 9457); `type` is stable.",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+_DOCUMENT = _ok(_ANY_OBJECT)
+_RECEIPT = _ok({JSON: {"schema": {"$ref": "#/components/schemas/InvalidationReceipt"}}})
+_READ: Json = {
+    "200": {
+        "description": "The value. `Cache-Status` says which tier had it.",
+        "headers": {
+            "Cache-Status": {"schema": {"type": "string"}},
+            "Age": {"schema": {"type": "integer"}},
+            "ETag": {"schema": {"type": "string"}},
+            "Cache-Control": {"schema": {"type": "string"}},
+        },
+        "content": _OCTETS,
+    },
+    "304": {"description": "`If-None-Match` has its ETag."},
+    "404": {**_PROBLEM, "description": "`cache-miss` (perhaps with a `Cachesvc-Lease`) or `known-absent`."},
+    "504": {**_PROBLEM, "description": "`not-cached` with only-if-cached, or `deadline`."},
+}
+_WRITTEN: Json = {
+    "204": {"description": "Stored.", "headers": {"Cachesvc-Token": {"schema": {"type": "string"}}}},
+    "409": {**_PROBLEM, "description": "`fenced`: the lease was voided."},
+    "412": {**_PROBLEM, "description": "`precondition-failed`."},
+    "413": {**_PROBLEM, "description": "`value-too-large` or `body-too-large`."},
+}
+_READY: Json = {
+    "200": {"description": "Ready.", "content": {**_TEXT, **_ANY_OBJECT}},
+    "503": {"description": "Not ready.", "content": {**_TEXT, **_ANY_OBJECT, **_PROBLEM["content"]}},  # type: ignore[dict-item] # Json values are open
+}
+_NAMESPACE: Json = {
+    "name": "namespace",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
+}
+_KEY: Json = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "description": f"1 to {MAX_KEY_BYTES} bytes of UTF-8 without control characters.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
+}
+_VERBOSE: Json = {
+    "name": "verbose",
+    "in": "query",
+    "description": "Give the reasons, as JSON.",
+    "allowEmptyValue": True,
+    "schema": {"type": "string", "enum": [""]},
+}
+_TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait, such as 250ms.", _DURATION)
+_BATCH_HEADERS = (
+    _header("Cache-Control", "no-cache, no-store, max-age, max-stale, min-fresh, only-if-cached"),
+    _header("Cachesvc-Token", "A token of a write: nothing older is answered."),
+    _header("Cachesvc-Max-Lag", "The longest staleness bound that is accepted, such as 500ms.", _DURATION),
+    _TIMEOUT,
+)
+_READ_HEADERS = (
+    *_BATCH_HEADERS,
+    _header("If-None-Match", "ETags: 304 if the value has one of them.", _ETAGS),
+    _header("If-Match", "ETags: 412 if the value has none of them.", _ETAGS),
+    _header("Prefer", "`lease` and `wait=N`: on a miss, grant one caller the lease to fill."),
+)
+_WRITE_HEADERS = (
+    _header("Cache-Control", "max-age, stale-while-revalidate, stale-if-error"),
+    _header("Cache-Groups", "Tags (RFC 9875): quoted strings."),
+    _header("Cachesvc-Lease", "Fill under this lease."),
+    _header("If-None-Match", "`*`: only if there is none.", _ETAGS),
+    _header("If-Match", "ETags: only over one of these.", _ETAGS),
+    _TIMEOUT,
+)
+_CHANGES: Json = {
+    **_of("Change"),
+    CLOUDEVENT: {"schema": {"$ref": "#/components/schemas/ChangeEvent"}},
+}

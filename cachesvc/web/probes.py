@@ -1,0 +1,57 @@
+"""What operators and tools ask: probes, metrics, topology, the API's own description. Bodies are small and made per request."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from cachesvc.telemetry.metrics import Metrics
+from cachesvc.topology import Topology
+from cachesvc.web.bodies import JSON
+from cachesvc.web.openapi import document
+from cachesvc.web.places import Place
+from cachesvc.web.redaction import shown_topology
+from cachesvc.web.reply import Reply
+from cachesvc.web.surface import Readiness
+
+TEXT = "text/plain; charset=utf-8"
+
+Probe = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
+
+
+class Probes:
+    def __init__(self, topology: Topology, readiness: Readiness, metrics: Metrics) -> None:
+        self._topology = topology
+        self._readiness = readiness
+        self._metrics = metrics
+        self._openapi = msgspec.json.encode(document())
+
+    async def livez(self, _: web.BaseRequest, __: Place) -> Reply:
+        """The event loop turns: that is all it says. A backend that is down is no reason to restart this process."""
+        return _ok(b"alive\n", TEXT)
+
+    async def readyz(self, _: web.BaseRequest, place: Place) -> Reply:
+        ready, reasons = self._readiness()
+        status, line = (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
+        if "verbose" in place.query.split("&"):
+            return _answer(status, line, msgspec.json.encode({"ready": ready, **reasons}), JSON)
+        return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)
+
+    async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
+        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        return _ok(body, content_type)
+
+    async def topology(self, _: web.BaseRequest, __: Place) -> Reply:
+        return _ok(msgspec.json.encode(shown_topology(self._topology)), JSON)
+
+    async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
+        return _ok(self._openapi, JSON)
+
+
+def _ok(body: bytes, content_type: str) -> Reply:
+    return _answer(200, "HTTP/1.1 200 OK", body, content_type)
+
+
+def _answer(status: int, line: str, body: bytes, content_type: str) -> Reply:
+    head = f"{line}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n"
+    return Reply(status, head.encode(), body, outcome="ok" if status < 500 else "failed")

@@ -1,0 +1,38 @@
+"""The three paths as the web layer sees them. `read.py`, `write.py` and `invalidate.py` satisfy these."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+from cachesvc.dialogue import Answer, Draft, ReadOptions, Receipt, Written
+from cachesvc.model import Change, Entry, Key
+
+Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
+"""Whether this instance may be sent requests, and the reasons, JSON-able, for `/readyz?verbose`."""
+
+
+class Reading(Protocol):
+    """All reads raise `RequestError` for the whole request only; what concerns one key stands in its answer."""
+
+    def peek(self, namespace: str, key: Key, /) -> Entry | None:
+        """The entry if a plain read may be answered from L1 with it, fresh, right now. Counts a hit; a miss is not counted."""
+        ...
+
+    async def get(self, key: Key, options: ReadOptions, /) -> Answer: ...
+
+    async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
+
+    async def explain(self, key: Key, /) -> Mapping[str, object]: ...
+
+    def lag_us(self) -> int | None:
+        """The instance's staleness bound; None while it is unknown."""
+        ...
+
+
+class Writing(Protocol):
+    async def put(self, key: Key, draft: Draft, /) -> Written: ...
+
+    async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]: ...
+
+
+class Invalidating(Protocol):
+    async def invalidate(self, change: Change, /) -> Receipt: ...

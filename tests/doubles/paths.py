@@ -1,0 +1,116 @@
+"""The three paths as the web layer sees them, without anything behind them. They record what they were asked."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from cachesvc.clock import SECONDS, Clock
+from cachesvc.dialogue import PLAIN, Answer, Draft, Outcome, ReadOptions, Receipt, Step, Written
+from cachesvc.errors import RequestError
+from cachesvc.model import Change, Entry, Key, tag_digests_of
+
+MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
+
+
+class FakeReader:
+    """L1 is a dict of entries by key text; what is in `answers` is what `get` says, everything else is a miss."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.l1: dict[str, Entry] = {}
+        self.answers: dict[str, Answer] = {}
+        self.lag: int | None = 250_000
+        self.fails_with: Exception | None = None
+        self.hangs: asyncio.Event | None = None
+        """If set, `get` waits for it."""
+        self.saw: list[tuple[str, str, ReadOptions]] = []
+        self.peeked: list[str] = []
+
+    def peek(self, namespace: str, key: Key, /) -> Entry | None:
+        self.peeked.append(key.text)
+        if self.fails_with is not None:
+            raise self.fails_with
+        entry = self.l1.get(key.text)
+        return entry if entry is not None and entry.fresh_until > self.clock.now_us() else None
+
+    async def get(self, key: Key, options: ReadOptions = PLAIN, /) -> Answer:
+        (answer,) = await self.get_many((key,), options)
+        return answer
+
+    async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN, /) -> list[Answer]:
+        self.saw += [(key.namespace, key.text, options) for key in keys]
+        if self.hangs is not None:
+            await self.hangs.wait()
+        if self.fails_with is not None:
+            raise self.fails_with
+        return [self._answer(key, options) for key in keys]
+
+    def _answer(self, key: Key, options: ReadOptions) -> Answer:
+        if key.text in self.answers:
+            return self.answers[key.text]
+        if (entry := self.l1.get(key.text)) is not None and not options.no_cache:
+            return Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
+        return Answer(Outcome.MISS, trail=MISSED, lease="nonce:17" if options.lease else None)
+
+    async def explain(self, key: Key, /) -> Mapping[str, object]:
+        return {"key": key.text, "namespace": key.namespace, "would": "miss"}
+
+    def lag_us(self) -> int | None:
+        return self.lag
+
+
+class FakeWriter:
+    """Keeps drafts in the reader's L1, except for keys in `outcomes`."""
+
+    def __init__(self, reader: FakeReader) -> None:
+        self.reader = reader
+        self.outcomes: dict[str, Written] = {}
+        self.fails_with: RequestError | None = None
+        self.hangs: asyncio.Event | None = None
+        self.saw: list[tuple[Key, Draft]] = []
+
+    async def put(self, key: Key, draft: Draft, /) -> Written:
+        (written,) = await self.put_many([(key, draft)])
+        if written.error is not None:
+            raise written.error
+        return written
+
+    async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]:
+        self.saw += items
+        if self.hangs is not None:
+            await self.hangs.wait()
+        if self.fails_with is not None:
+            raise self.fails_with
+        return [self.outcomes.get(key.text) or self._store(key, draft) for key, draft in items]
+
+    def _store(self, key: Key, draft: Draft) -> Written:
+        now = self.reader.clock.now_us()
+        entry = Entry(
+            draft.value,
+            now,
+            now + (60 * SECONDS if draft.ttl_us is None else draft.ttl_us),
+            content_type=draft.content_type,
+            tags=draft.tags,
+            tag_digests=tag_digests_of(key.namespace, draft.tags),
+            negative=draft.negative,
+        )
+        self.reader.l1[key.text] = entry
+        return Written(True, entry=entry, token=((key.digest, now),))
+
+
+class FakeInvalidator:
+    """Empties the reader's L1 of the keys named."""
+
+    def __init__(self, reader: FakeReader) -> None:
+        self.reader = reader
+        self.applied = True
+        self.fails_with: RequestError | None = None
+        self.saw: list[Change] = []
+
+    async def invalidate(self, change: Change, /) -> Receipt:
+        self.saw.append(change)
+        if self.fails_with is not None:
+            raise self.fails_with
+        for key in change.keys:
+            self.reader.l1.pop(key, None)
+        at = self.reader.clock.now_us()
+        return Receipt(f"local:{at}-0", tuple((target.digest, at) for target in change.targets()), self.applied)
