@@ -1,0 +1,71 @@
+"""A change on the wire: a CloudEvents 1.0 event in structured JSON (https://cloudevents.io, JSON event format).
+
+    {"specversion": "1.0", "id": "…", "source": "/orders", "type": "dev.cachesvc.change.v1",
+     "data": {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": false, "soft": false}}
+
+Any producer may append one. The extension attribute `helduntil` (a timestamp) is ours: an invalidate call is applying this change
+by itself until then. Other attributes are accepted and ignored; unknown fields of `data` are not, because a
+misspelt `tags` would otherwise invalidate nothing, silently.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cachesvc.interfaces import OpenChange
+from cachesvc.model import Change
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Text = Annotated[str, Meta(min_length=1)]
+_Timestamp = Annotated[datetime, Meta(tz=True)]
+
+
+class _Event(Struct, frozen=True, omit_defaults=True):
+    id: _Text
+    source: _Text
+    data: Change
+    specversion: Literal["1.0"]
+    type: Literal["dev.cachesvc.change.v1"]
+    time: _Timestamp | None = None
+    datacontenttype: str | None = None
+    helduntil: _Timestamp | None = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+def encode(change: Change, *, id_: str, source: str, time_us: int, held_until_us: int = 0) -> bytes:
+    event = _Event(
+        id_,
+        source,
+        change,
+        "1.0",
+        "dev.cachesvc.change.v1",
+        time=_datetime(time_us),
+        datacontenttype="application/json",
+        helduntil=_datetime(held_until_us) if held_until_us else None,
+    )
+    return msgspec.json.encode(event)
+
+
+def decode(item_id: str, event: bytes | None) -> OpenChange:
+    """Never raises: what cannot be read is an `OpenChange` without a change, and with the reason."""
+    if event is None:
+        return OpenChange(item_id, None, "the item has no field `event`")
+    try:
+        found = _decoder.decode(event)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return OpenChange(item_id, None, str(error))
+    if not (found.data.keys or found.data.tags or found.data.all):
+        return OpenChange(item_id, None, "names no keys, no tags and not `all`")
+    return OpenChange(item_id, found.data, held_until_us=_microseconds(found.helduntil) if found.helduntil else 0)
+
+
+def _datetime(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
