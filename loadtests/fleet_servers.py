@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import sys
 import urllib.error
@@ -48,7 +47,6 @@ def origin_server(port: int, run_dir: Path) -> ServerProcess:
         is_ready=lambda: _is_ok(f"http://127.0.0.1:{port}/_stats"),
         run_dir=run_dir,
         environ=_environ({}),
-        stop_signal=signal.SIGINT,
     )
 
 

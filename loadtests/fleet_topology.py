@@ -1,5 +1,7 @@
 """The topology document of a fleet: which ports it names, and the same document on ports that are free here."""
 
+import contextlib
+import random
 import re
 import socket
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from cachesvc.config import load_topology
 from cachesvc.embedded.server_process import ServerStartError
 from cachesvc.topology import Topology
 
+PORTS = (10_000, 30_000)
 _LOOPBACK = re.compile(r"(?<![\w.])(127\.0\.0\.1|localhost):(\d+)")
 
 
@@ -27,12 +30,19 @@ def on_free_ports(text: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports: all are held until the last one is found."""
+    """Different ports: all are held until the last one is found.
+
+    Below the range that the kernel gives to outgoing connections. From within it, a client that knocks at a killed server can
+    be given the server's own port, connect to itself, and keep the server from coming back.
+    """
+    found: list[int] = []
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            port = random.randrange(*PORTS)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 def write_topology(source: Path, target: Path, *, free: bool, namespaces: dict[str, Any]) -> Topology:
