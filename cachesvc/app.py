@@ -44,7 +44,7 @@ from cachesvc.tasks import Tasks
 from cachesvc.tiers.memcached import MemcachedTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.null import NullTier
-from cachesvc.topology import MemcachedServer, Topology
+from cachesvc.topology import STAND_IN, MemcachedServer, Topology
 from cachesvc.web.server import Web
 from cachesvc.write import Writer
 
@@ -54,7 +54,6 @@ SWEEP_SECONDS = 0.1
 SWEEP_ENTRIES = 1000
 """Expired L1 entries are looked for in bounded steps, so that no turn of the loop is long."""
 
-STAND_IN = "stand-in"
 STAND_IN_BYTES = 64 << 20
 
 
@@ -92,7 +91,7 @@ class App:
         self.fences = Fences(
             self._clock, self._skew, coherence.sketch_slots, topology.regions, _longest_load_us(topology), service.l3.retention
         )
-        self.l1 = L1(budget=service.l1.budget, max_entries=service.l1.max_entries)
+        self.l1 = L1(service.l1.budget, service.l1.max_entries, self._clock)
         pool = topology.regions[service.region].pool
         self._ring = Ring({name: server.weight for name, server in pool.items()}) if pool else None
         self.l2: Tier = (

@@ -258,7 +258,7 @@ class Loaded(Struct, frozen=True):
     absent: bool = False
     """404 or 410: becomes a negative entry."""
     not_modified: bool = False
-    """304: the bytes it validated are filled again, under the lease."""
+    """304: `value`, content type and tags are those of `known`, which it validated; filled again, under the lease."""
     storable: bool = True
     """False for `no-store` and `private`: answered, not kept."""
     etag: str | None = None

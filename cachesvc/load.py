@@ -8,8 +8,6 @@ import asyncio
 import random
 from collections.abc import Mapping
 
-from msgspec.structs import replace
-
 from cachesvc.admission import Admission, Standing
 from cachesvc.clock import Clock
 from cachesvc.dialogue import Step
@@ -71,41 +69,33 @@ class Loads:
 
     async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
         known = flight.known if flight.known is not None and flight.known.origin_etag else None
-        hard = origin.hard_deadline.seconds
         loader = self._loaders[flight.key.namespace]
-        try:
-            async with asyncio.timeout(hard):
-                return await loader.load(flight.key, known=known, timeout_seconds=hard)
-        except TimeoutError as late:
-            raise OriginError(f"no answer within the hard deadline of {hard:g} s", status=504) from late
+        return await loader.load(flight.key, known=known, timeout_seconds=origin.hard_deadline.seconds)
 
     def _entry_of(self, loaded: Loaded, flight: Flight, origin: Origin, as_of: int, took_ms: int) -> Entry:
-        """A 304 is a fill of the bytes that it validated; absence is an entry too."""
-        namespace = flight.namespace
-        as_of -= loaded.age_us + origin.lag
-        if loaded.not_modified and flight.known is not None:
-            base = flight.known
-        else:
-            base = Entry(
-                loaded.value,
-                as_of,
-                0,
-                content_type=loaded.content_type,
-                tags=loaded.tags,
-                tag_digests=tag_digests_of(flight.key.namespace, loaded.tags),
-                negative=loaded.absent,
-                origin_etag=loaded.etag or "",
-            )
+        """Absence is an entry too. A 304 brings the bytes that it validated, and is a fill of them."""
         fresh_until, stale_for, error_for = lifetimes(
-            namespace,
-            negative=base.negative,
+            flight.namespace,
+            negative=loaded.absent,
             ttl_us=loaded.ttl_us,
             stale_for_us=loaded.stale_for_us,
             error_for_us=loaded.error_for_us,
             now=self._clock.now_us(),
             rng=self._rng,
         )
-        return replace(base, as_of=as_of, load_ms=took_ms, fresh_until=fresh_until, stale_for=stale_for, error_for=error_for)
+        return Entry(
+            loaded.value,
+            as_of - loaded.age_us - origin.lag,
+            fresh_until,
+            stale_for,
+            error_for,
+            took_ms,
+            loaded.content_type,
+            loaded.tags,
+            tag_digests_of(flight.key.namespace, loaded.tags),
+            loaded.absent,
+            loaded.etag or "",
+        )
 
     async def _keep(self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, *, storable: bool) -> None:
         """L3 decides: what it refuses (`fenced`) goes nowhere. The landing comes after the writes that others would read."""

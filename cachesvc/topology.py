@@ -75,6 +75,10 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     """Takes partitions that are not pinned."""
 
 
+STAND_IN = "stand-in"
+"""The address of a memcached that is stood in for, inside the service, in the embedded set-up."""
+
+
 class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     """One server of a region's pool. Its name, not its address, stands on the ring: it may move without losing its keys."""
 

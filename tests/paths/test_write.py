@@ -105,7 +105,7 @@ async def test_conditions_are_decided_at_home() -> None:
     again = await here.writer.put(Key.of("aside", "k"), Draft(b"2", if_absent=True))
     assert (again.stored, again.reason) == (False, "precondition")
     assert await here.value("k", "aside") == b"1"
-    assert here.far.queue.open_changes() == 0
+    assert len(here.far.queue.changes) == 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_what_the_contract_forbids_is_refused_and_nothing_is_stored(draft:
         await here.writer.put(Key.of("aside", "{k}"), draft)
     assert refusal.value.kind == kind
     assert (await here.get("{k}", "aside")).outcome is Outcome.MISS
-    assert here.far.queue.open_changes() == 0
+    assert len(here.far.queue.changes) == 0
 
 
 async def test_with_the_home_down_a_put_is_refused_and_the_old_value_is_fenced() -> None:
@@ -134,13 +134,13 @@ async def test_with_the_home_down_a_put_is_refused_and_the_old_value_is_fenced()
         await here.put("k", b"2")
     assert refusal.value.kind == "home-unavailable"
     assert (await here.get("k", "aside")).outcome is Outcome.MISS, "the old copies are refused: the writer knows better"
-    assert here.far.queue.open_changes() == 1, "the region's consumers go on with it"
+    assert len(here.far.queue.changes) == 1, "the region's consumers go on with it"
 
 
 async def test_with_the_queue_down_nothing_is_promised() -> None:
     here = Instance()
     await here.put("k", b"1")
-    here.far.queue.down = True
+    here.changes.down = True
     with pytest.raises(RequestError) as refusal:
         await here.put("k", b"2")
     assert refusal.value.kind == "queue-unavailable"
@@ -162,4 +162,4 @@ async def test_an_invalidation_that_names_nothing_is_refused(change: Change, kin
 async def test_a_finished_invalidation_leaves_nothing_open() -> None:
     here = Instance()
     await here.invalidate("a", "b", tags=["t"], whole=True)
-    assert here.far.queue.open_changes() == 0
+    assert len(here.far.queue.changes) == 0

@@ -3,9 +3,6 @@
 import random
 from collections.abc import Iterable
 
-from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
-from cachesvc.tiers.memory import MemoryTier
-
 from cachesvc.admission import Admission
 from cachesvc.cells.memory import MemoryCell
 from cachesvc.dialogue import PLAIN, Answer, Draft, ReadOptions, Receipt, Written
@@ -20,16 +17,19 @@ from cachesvc.lru import L1
 from cachesvc.model import Change, Key
 from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
+from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
 from cachesvc.read import Reader
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
+from cachesvc.tiers.memory import MemoryTier
 from cachesvc.topology import Cell as CellDocument
 from cachesvc.topology import Namespace, Origin, Region, Topology
 from cachesvc.units import Duration
 from cachesvc.write import Writer
 from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import ScriptedLoader
+from tests.doubles.queues import ChaosQueue
 from tests.doubles.tiers import ChaosCell, ChaosTier
 
 SKEW_US = 100_000
@@ -60,7 +60,7 @@ class FarSide:
 
     def __init__(self, clock: LoopClock | None = None) -> None:
         self.clock = clock or LoopClock()
-        self.l2 = ChaosTier(MemoryTier(self.clock))
+        self.l2 = ChaosTier(MemoryTier(self.clock, 1 << 24))
         self.cell = ChaosCell(MemoryCell("c1", clock=self.clock, skew_us=SKEW_US))
         self.queue = MemoryQueue(self.clock)
         self.loader = ScriptedLoader()
@@ -77,7 +77,7 @@ class Instance:
         self.fences = Fences(self.clock, SKEW_US, 1 << 12, ["here"], 20_000_000)
         self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
         self.flights = Flights()
-        self.l1 = L1(budget=1 << 24, max_entries=10_000)
+        self.l1 = L1(1 << 24, 10_000, self.clock)
         self.admission = Admission(self.fences, self.clock)
         l2: Tier = self.far.l2
         cell: Cell = self.far.cell
@@ -129,8 +129,8 @@ class Instance:
         )
         self.merger = Merger(self.fences, self.flights)
         self.applier = Applier(homes, self.clock, SKEW_US)
-        self.changes = MemoryChanges(self.far.queue)
-        self.stream = MemoryFenceStream(self.far.queue, "here")
+        self.changes = ChaosQueue(MemoryChanges(self.far.queue))
+        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here"))
         self.invalidator = Invalidator(
             region="here",
             changes=self.changes,
