@@ -20,6 +20,8 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 ROOT = "$"
 QUANTITIES = (Duration, Size)
+LARGEST = 1 << 52
+"""µs (142 years) or bytes. Sums of a few of these, and of a date, stay within 64 bits and the integers of Lua."""
 
 
 def parse(path: Path) -> Any:
@@ -40,7 +42,7 @@ def parse_text(text: str, *, name: str) -> Any:
         mark = error.problem_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigError(place, f"is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(name, f"is not YAML: {error}") from error
 
 
@@ -133,11 +135,21 @@ def _quantity(kind: type, value: object) -> object:
     if not (kind is Duration or kind is Size):
         raise NotImplementedError(f"no way to read a {kind}")
     if isinstance(value, str):
-        return kind.parse(value)
+        return _parsed(kind, value)
     if value == 0 and type(value) is int:
         return kind(0)  # zero is the same in every unit
     example = "'5m'" if kind is Duration else "'4MiB'"
     raise ValueError(f"{value!r} has no unit: write a number and a unit, such as {example}")
+
+
+def _parsed(kind: type[Duration] | type[Size], text: str) -> Duration | Size:
+    try:
+        quantity = kind.parse(text)
+    except OverflowError:
+        quantity = kind(LARGEST + 1)
+    if quantity > LARGEST:
+        raise ValueError(f"{text!r} is more than can be counted")
+    return quantity
 
 
 def require(holds: bool, path: str, why: str) -> None:

@@ -121,20 +121,21 @@ def _check_weight(weight: float, path: str) -> None:
 
 
 def _check_redis_url(url: str, path: str) -> None:
-    parts = urlsplit(url)
-    sound = (parts.scheme in ("redis", "rediss") and _has_host(url)) or (parts.scheme == "unix" and parts.path.startswith("/"))
+    scheme = url.partition(":")[0]
+    sound = (scheme in ("redis", "rediss") and _has_host(url)) or url.startswith("unix:///")
     # The URL may hold a password: only its scheme is repeated.
-    require(sound, path, f"({parts.scheme or 'no scheme'}) must be redis://host:port/db or unix:///path?db=0")
+    shown = scheme if re.fullmatch(r"[a-z+]{1,12}", scheme) else "no scheme"
+    require(sound, path, f"({shown}) must be redis://host:port/db or unix:///path?db=0")
 
 
 def _is_http_url(url: str) -> bool:
-    return urlsplit(url).scheme in ("http", "https") and _has_host(url)
+    return url.startswith(("http://", "https://")) and _has_host(url)
 
 
 def _has_host(url: str) -> bool:
     try:
         return bool(urlsplit(url).hostname) and urlsplit(url).port != 0
-    except ValueError:  # a port that is no number, or above 65535
+    except ValueError:  # a port that is no number, or above 65535; a broken IPv6 address
         return False
 
 

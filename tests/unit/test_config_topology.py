@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cachesvc.config import load_topology
+from cachesvc.config_document import read_struct
+from cachesvc.config_topology import check_topology
 from cachesvc.errors import ConfigError
+from cachesvc.topology import Topology
 
 SOUND: dict[str, Any] = {
     "version": 3,
@@ -124,3 +129,27 @@ def test_secrets_are_not_repeated_in_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as header:
         load(tmp_path, changed("namespaces/docs/origin/headers", {"Authorization": "hunter2\n"}))
     assert "hunter2" not in f"{url.value}{header.value}"
+
+
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["5m", "1MiB", "http://["])
+)
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+)
+
+
+def places(document: Any, path: str = "") -> list[str]:
+    if not isinstance(document, dict):
+        return []
+    return [place for name, value in document.items() for place in (f"{path}{name}", *places(value, f"{path}{name}/"))]
+
+
+@given(st.sampled_from(places(SOUND)), anything)
+def test_whatever_stands_anywhere_it_is_read_or_refused_with_its_path(path: str, value: Any) -> None:
+    where = "$"
+    try:
+        check_topology(read_struct(changed(path, value), Topology))
+    except ConfigError as error:
+        where = error.path
+    assert where.startswith("$")
