@@ -1,0 +1,153 @@
+"""Many callers, one request.
+
+    idle:       join a, join b (one loop tick)  → [a b] departs at the end of the tick
+    all lanes in flight:  join c, join d        → they wait together
+    a lane is free, or `MAX_DELAY` has passed, or the batch is full  → [c d] departs
+
+The delay bounds what a slow batch (a key that is being loaded from its origin) costs the keys behind it. Equal items of a
+batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
+was asked. An order costs one future; no task, timer or lock.
+
+Cancelling an order takes its caller out, never the batch. An item that nobody waits for any more when its batch departs is
+not sent.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from cachesvc_client.errors import CacheError
+
+MAX_ITEMS = 256
+MAX_WEIGHT = 512 * 1024
+"""Bytes of values in one batch of writes; a larger value departs alone."""
+MAX_WAITING = 100_000
+"""Items unanswered in one batcher; more are refused at once."""
+LANES = 2
+"""Batches under way before the next one waits: one at the server while the answer of the other is taken apart here."""
+MAX_DELAY = 0.002
+"""Seconds a batch waits for a free lane."""
+
+Item = TypeVar("Item", bound=Hashable)
+Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
+Answer = TypeVar("Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
+Send: TypeAlias = Callable[[list[Item], float], Awaitable[Sequence[Answer | CacheError]]]
+"""Sends a batch before a deadline on the loop's clock: an answer for each item in order, or raises `CacheError` for all."""
+
+
+class Intake(Protocol[Item_contra, Answer_co]):
+    """Where callers hand in what they want."""
+
+    def join(self, item: Item_contra, weight: int = 0) -> Awaitable[Answer_co | CacheError]:
+        """The answer, or the failure as a value. `weight` is the item's share of a request, in bytes."""
+        ...
+
+
+class _Batch(Generic[Item, Answer]):
+    __slots__ = ("deadline", "slots", "timer", "weight")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
+        self.timer: asyncio.TimerHandle | None = None  # set once the batch has seen the end of its tick and has to wait
+        self.weight = 0
+
+
+class Batcher(Generic[Item, Answer]):
+    """One stream of batches with equal options. An order is answered within `timeout` seconds of its batch's first."""
+
+    def __init__(self, send: Send[Item, Answer], *, timeout: float, tasks: set[asyncio.Task[None]]) -> None:
+        self._send = send
+        self._timeout = timeout
+        self._tasks = tasks
+        self._open: _Batch[Item, Answer] | None = None
+        self._in_flight = 0
+        self._unanswered = 0
+
+    def join(self, item: Item, weight: int = 0) -> asyncio.Future[Answer | CacheError]:
+        batch = self._open
+        if batch is None:
+            batch = self._begin()
+        elif weight and batch.weight + weight > MAX_WEIGHT:
+            self._depart(batch)
+            batch = self._begin()
+        future: asyncio.Future[Answer | CacheError] = asyncio.get_running_loop().create_future()
+        waiting = batch.slots.get(item)
+        if waiting is not None:
+            waiting.append(future)
+            return future
+        if self._unanswered >= MAX_WAITING:
+            raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
+        self._unanswered += 1
+        batch.weight += weight
+        batch.slots[item] = [future]
+        if len(batch.slots) == MAX_ITEMS:
+            self._depart(batch)
+        return future
+
+    def _begin(self) -> _Batch[Item, Answer]:
+        loop = asyncio.get_running_loop()
+        batch = self._open = _Batch[Item, Answer](loop.time() + self._timeout)
+        loop.call_soon(self._end_of_tick, batch)
+        return batch
+
+    def _end_of_tick(self, batch: _Batch[Item, Answer]) -> None:
+        if batch is not self._open:
+            return
+        if self._in_flight < LANES:
+            self._depart(batch)
+        else:
+            batch.timer = asyncio.get_running_loop().call_later(MAX_DELAY, self._overdue, batch)
+
+    def _overdue(self, batch: _Batch[Item, Answer]) -> None:
+        if batch is self._open:
+            self._depart(batch)
+
+    def _depart(self, batch: _Batch[Item, Answer]) -> None:
+        self._open = None
+        if batch.timer is not None:
+            batch.timer.cancel()
+        self._in_flight += 1
+        task = asyncio.create_task(self._carry(batch), name="cache batch")
+        self._tasks.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._in_flight -= 1
+        # The answered callers were woken before this ran, so what they ask next is on board.
+        if self._open is not None and self._open.timer is not None and self._in_flight < LANES:
+            self._depart(self._open)
+
+    async def _carry(self, batch: _Batch[Item, Answer]) -> None:
+        taken = len(batch.slots)
+        slots = {item: waiting for item, waiting in batch.slots.items() if not all(future.done() for future in waiting)}
+        answers: Sequence[Answer | CacheError] = [CacheError("closed", "the cache was closed")] * len(slots)
+        try:
+            if slots:
+                answers = await self._send(list(slots), batch.deadline)
+        except CacheError as error:
+            answers = [error] * len(slots)
+        except Exception as error:  # noqa: BLE001  whatever it is, callers that are not told would wait for ever
+            answers = [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(slots)
+        finally:
+            self._unanswered -= taken
+            for waiting, answer in zip(slots.values(), answers, strict=True):
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(answer)
+
+
+class OneByOne(Generic[Item, Answer]):
+    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
+
+    def __init__(self, send: Send[Item, Answer], *, timeout: float) -> None:
+        self._send = send
+        self._timeout = timeout
+
+    async def join(self, item: Item, weight: int = 0) -> Answer | CacheError:
+        try:
+            return (await self._send([item], asyncio.get_running_loop().time() + self._timeout))[0]
+        except CacheError as error:
+            return error
