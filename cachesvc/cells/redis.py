@@ -1,0 +1,282 @@
+"""A home cell on Redis: copies, leases and fences, judged and changed by one script call per batch.
+
+Callers' items collect in a batcher per kind of operation; each batch borrows a line (connection) for its exchange, in the
+batcher's own task, so a cancelled caller disturbs nobody. The scripts and what they keep: `prelude.lua`.
+"""
+
+import asyncio
+import random
+import secrets
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from cachesvc import config
+from cachesvc.batching import Batcher
+from cachesvc.cells.line import NEW_ISSUER_WAITS, Line
+from cachesvc.cells.record import ETAG_CHARACTERS, bare, from_record, to_record
+from cachesvc.cells.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.clock import Clock
+from cachesvc.errors import TierError, TierUnavailableError
+from cachesvc.hashing.digest import namespace_id, tag_id
+from cachesvc.interfaces import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.model import Key, Target, TargetKind
+
+READS_IN_FLIGHT = 2
+"""While the server works on one batch of reads, the next is packed or unpacked here."""
+
+HELD, FENCED, SOFT = 1, 2, 4
+"""Flags of a reply, as in `read.lua`."""
+
+_SPEC = struct.Struct(">BQI")
+_PLAIN_MISS = Reply(None, exact=False)
+_MISSES = {
+    flags: Reply(None, exact=False, held=bool(flags & HELD), fenced=bool(flags & FENCED)) for flags in range(HELD + FENCED + 1)
+}
+
+
+class RedisCellStatistics(Struct, frozen=True):
+    """Counters since the start, and the state now."""
+
+    exchanges: int
+    failures: int
+    """Exchanges and connects that ended in a `TierError`."""
+    connects: int
+    lines: int
+    """Connections that are open and idle now."""
+    clock_offset_us: int
+    """The cell's clock less ours at the last read, give or take half of that exchange's time."""
+
+
+class _FenceOrder(Struct, frozen=True, gc=False):
+    target: Target
+    soft: bool
+    least: int
+
+
+class _LeaseOrder(Struct, frozen=True, gc=False):
+    key: Key
+    token: str
+    life_us: int
+    """0 gives it back."""
+
+
+class RedisCell:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        settings: config.L3,
+        skew_us: int,
+        clock: Clock,
+        *,
+        nonce: Callable[[], str] = lambda: secrets.token_hex(8),
+        rng: random.Random | None = None,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._skew_us = skew_us
+        self._clock = clock
+        self._nonce = nonce
+        self._rng = rng or random.Random()  # noqa: S311  spreads reconnects
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=3,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,  # the line limits the time of an exchange as a whole
+            socket_connect_timeout=settings.connect_timeout.seconds,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        self._idle: list[Line] = []
+        self._no_connect_until = 0.0
+        self._exchanges = self._failures = self._connects = self._clock_offset_us = 0
+        self._stopped = False
+        most = settings.max_batch
+        self._reads = Batcher(self._read, most, in_flight=READS_IN_FLIGHT, name=f"{name} reads")
+        self._fills = Batcher(self._fill, most, name=f"{name} fills")
+        self._puts = Batcher(self._put, most, name=f"{name} puts")
+        self._fences = Batcher(self._fence, most, name=f"{name} fences")
+        self._leases = Batcher(self._lease, most, name=f"{name} leases")
+
+    def __repr__(self) -> str:
+        return f"<RedisCell {self.name} [{len(self._idle)} idle lines, {self._exchanges} exchanges, {self._failures} failures]>"
+
+    async def start(self) -> None:
+        """Connects when first used."""
+
+    async def stop(self) -> None:
+        for batcher in (self._reads, self._fills, self._puts, self._fences, self._leases):
+            await batcher.close()
+        self._stopped = True
+        while self._idle:
+            await self._idle.pop().close()
+
+    def statistics(self) -> RedisCellStatistics:
+        return RedisCellStatistics(self._exchanges, self._failures, self._connects, len(self._idle), self._clock_offset_us)
+
+    async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
+        return await self._reads.submit_many(reads)
+
+    async def fill_many(self, fills: Sequence[Fill]) -> Sequence[FillReply | TierError]:
+        return await self._fills.submit_many(fills)
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
+        return await self._puts.submit_many(puts)
+
+    async def fence_many(self, targets: Sequence[Target], *, soft: bool, least: int = 0) -> Sequence[int | TierError]:
+        return await self._fences.submit_many([_FenceOrder(target, soft, least) for target in targets])
+
+    async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
+        return await self._leases.submit_many([_LeaseOrder(key, token, max(life, 1000)) for key, token, life in leases])
+
+    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
+        outcomes = await self._leases.submit_many([_LeaseOrder(key, token, 0) for key, token in leases])
+        return [outcome for outcome in outcomes if isinstance(outcome, TierError)]
+
+    async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
+        ids = [key.id, namespace_id(key.namespace), *(tag_id(key.namespace, tag) for tag in tags)]
+        record, lease, broken_at, now, fence_at, namespace_fence, *tag_fences = await self._exchange(INSPECT, ids, alone=True)
+        return CellKeyState(
+            entry=from_record(key, record),
+            fence_at=fence_at,
+            tag_fences=dict(zip(tags, tag_fences, strict=True)),
+            namespace_fence=namespace_fence,
+            lease_held=bool(lease),
+            lease_as_of=int(lease.rpartition(b":")[2] or 0),
+            broken_at=broken_at,
+            now_us=now,
+        )
+
+    async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
+        args: list[Any] = [self._nonce()]
+        for read in reads:
+            args.append(read.key.id)
+            args.append(_SPEC.pack(2 if read.refresh else read.lease, read.not_before, max(read.lease_us // 1000, 1)))
+        sent_us = self._clock.now_us()
+        answer = await self._exchange(READ, args)
+        if answer == NEW_ISSUER_WAITS:
+            return [_PLAIN_MISS] * len(reads)
+        broken_at, now, *replies = answer
+        self._clock_offset_us = now - (sent_us + self._clock.now_us()) // 2
+        return [_reply(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+
+    async def _fill(self, fills: list[Fill]) -> Sequence[FillReply | TierError]:
+        args: list[Any] = []
+        for fill in fills:
+            token = fill.lease.encode()
+            args += (fill.key.id, token, fill.entry.kept_until // 1000, to_record(fill.key, fill.entry, token))
+        answer = await self._exchange(FILL, args)
+        if answer == NEW_ISSUER_WAITS:  # a lease from before it cannot be in force any more
+            return [FillReply(stored=False)] * len(fills)
+        return [FillReply(stored == 1) for stored in answer]
+
+    async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
+        args: list[Any] = []
+        for put in puts:
+            args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
+            args += (put.entry.kept_until // 1000, to_record(put.key, put.entry))
+        ats = self._issued(await self._exchange(PUT, args))
+        return [
+            PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1)) if at else PutReply(stored=False)
+            for put, at in zip(puts, ats, strict=True)
+        ]
+
+    async def _fence(self, orders: list[_FenceOrder]) -> Sequence[int | TierError]:
+        args: list[Any] = []
+        for order in orders:
+            kind = b"k" if order.target.kind is TargetKind.KEY else b"t"
+            args += (kind, order.target.id, b"1" if order.soft else b"0", order.least)
+        return self._issued(await self._exchange(FENCE, args))
+
+    async def _lease(self, orders: list[_LeaseOrder]) -> Sequence[bool | TierError]:
+        args: list[Any] = []
+        for order in orders:
+            args += (order.key.id, order.token, order.life_us // 1000)
+        answer = await self._exchange(LEASE, args)
+        return [answer != NEW_ISSUER_WAITS and answer[index] == 1 for index in range(len(orders))]
+
+    def _issued(self, answer: Any) -> list[int]:
+        if answer == NEW_ISSUER_WAITS:
+            raise TierUnavailableError(self.name, "new issuer waits")
+        ats: list[int] = answer
+        return ats
+
+    async def _exchange(self, script: Script, args: list[Any], *, alone: bool = False) -> Any:
+        self._exchanges += 1
+        try:
+            line = await self._borrow()
+            try:
+                return await (line.run_alone if alone else line.run)(script, args)
+            finally:
+                await self._give_back(line)
+        except TierError:
+            self._failures += 1
+            raise
+
+    async def _borrow(self) -> Line:
+        while self._idle:
+            line = self._idle.pop()
+            if await line.is_usable():
+                return line
+            await line.close()
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._no_connect_until:
+            raise TierUnavailableError(self.name, "not tried: connecting failed a moment ago")
+        line = self._new_line()
+        try:
+            await line.open(self._settings.connect_timeout.seconds)
+        except TierError:
+            self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
+            raise
+        self._connects += 1
+        return line
+
+    def _new_line(self) -> Line:
+        settings = self._settings
+        return Line(
+            self._pool.make_connection(),  # type: ignore[no-untyped-call]  # redis-py has no types here
+            self.name,
+            skew_us=self._skew_us,
+            retention_ms=settings.retention // 1000,
+            timeout_seconds=settings.timeout.seconds,
+        )
+
+    async def _give_back(self, line: Line) -> None:
+        if self._stopped:
+            await line.close()
+        elif line.is_open:
+            self._idle.append(line)
+
+
+def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
+    if type(reply) is bytes:
+        entry = from_record(key, reply)
+        return _PLAIN_MISS if entry is None else Reply(entry, entry.as_of > broken_at)
+    if type(reply) is int:
+        return _MISSES[reply]
+    flags, record, token = reply
+    entry = from_record(key, record) if record else None
+    return Reply(
+        entry=entry,
+        exact=entry is not None and entry.as_of > broken_at,
+        lease=token.decode() or None,
+        held=bool(flags & HELD),
+        soft=bool(flags & SOFT),
+        fenced=bool(flags & FENCED),
+    )
+
+
+def _condition(if_match: Sequence[str]) -> bytes:
+    """For `put.lua`. Weak and foreign tags can match nothing (RFC 9110, 13.1.1); a condition of only those matches nothing."""
+    if "*" in if_match:
+        return b"*"
+    strong = [bare(tag) for tag in if_match if len(bare(tag)) == ETAG_CHARACTERS]
+    return "".join(strong).encode() if strong or not if_match else b"-"
