@@ -1,0 +1,69 @@
+"""Keys of many callers leave together: one batcher each for the gets, sets and deletes of one server."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from cachesvc.batching import Batcher, BatcherStatistics
+from cachesvc.errors import TierError
+from cachesvc.interfaces import Lookup, Tier
+from cachesvc.model import Entry, Key
+
+Item: TypeAlias = tuple[Key, Entry]
+
+
+class Batched:
+    """Sets leave in the order in which they came, and a caller that awaited its set or delete sees it in its next get.
+
+    A cancelled caller leaves; its keys are still asked for. When too many keys wait, the callers that come get
+    `TierUnavailableError` values at once.
+    """
+
+    def __init__(self, child: Tier, max_batch: int, *, max_waiting: int = 65_536, name: str = "tier") -> None:
+        """`max_batch` keys per exchange; at most `max_waiting` gets (and as many sets, and deletes) wait for theirs."""
+        self._child = child
+        self._gets: Batcher[Key, Entry | None] = Batcher(child.get_many, max_batch, max_waiting=max_waiting, name=f"{name} gets")
+        self._sets: Batcher[Item, None] = Batcher(self._run_sets, max_batch, max_waiting=max_waiting, name=f"{name} sets")
+        self._deletes: Batcher[Key, None] = Batcher(self._run_deletes, max_batch, max_waiting=max_waiting, name=f"{name} deletes")
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        if len(keys) == 1:
+            return (await self._gets.submit(keys[0]),)
+        return await self._gets.submit_many(keys)
+
+    async def set_many(self, items: Sequence[Item]) -> Sequence[TierError]:
+        return _failures(await self._sets.submit_many(items))
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+        return _failures(await self._deletes.submit_many(keys))
+
+    async def _run_sets(self, items: list[Item]) -> Sequence[TierError | None]:
+        return _per_item(await self._child.set_many(items), len(items))
+
+    async def _run_deletes(self, keys: list[Key]) -> Sequence[TierError | None]:
+        return _per_item(await self._child.delete_many(keys), len(keys))
+
+    async def start(self) -> None:
+        await self._child.start()
+
+    async def stop(self) -> None:
+        """What waits is answered `TierUnavailableError`; what is in flight ends."""
+        for batcher in (self._gets, self._sets, self._deletes):
+            await batcher.close()
+        await self._child.stop()
+
+    def statistics(self) -> dict[str, BatcherStatistics]:
+        """Of `gets`, `sets` and `deletes`."""
+        return {"gets": self._gets.statistics(), "sets": self._sets.statistics(), "deletes": self._deletes.statistics()}
+
+    def __repr__(self) -> str:
+        return f"<Batched {self._child!r} [{self._gets!r}]>"
+
+
+def _per_item(failures: Sequence[TierError], items: int) -> Sequence[TierError | None]:
+    """One result per item. Failures do not say whose they are: of a batch that failed in part the callers are told the right
+    number of failures, not which of them concerns whom. Callers count them; nobody acts on one."""
+    return [*failures, *[None] * (items - len(failures))]
+
+
+def _failures(results: Sequence[TierError | None]) -> Sequence[TierError]:
+    return [result for result in results if result is not None]
