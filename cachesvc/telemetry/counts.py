@@ -5,7 +5,7 @@ Namespaces in here are declared ones or empty, never a caller's text: the number
 """
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -50,6 +50,5 @@ class Counts:
         histogram.total += seconds
 
     def keys(self, namespace: str, operation: str, outcomes: Iterable[str]) -> None:
-        counted = self.batch_keys
-        for outcome in outcomes:
-            counted[namespace, operation, outcome] += 1
+        for outcome, count in Counter(outcomes).items():
+            self.batch_keys[namespace, operation, outcome] += count

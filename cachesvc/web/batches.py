@@ -19,7 +19,7 @@ from cachesvc.topology import Namespace
 from cachesvc.web.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.options import is_answered_by_any_fresh_copy, lag_of, options_of, wait_of
-from cachesvc.web.places import Place, check_tags, key_of
+from cachesvc.web.places import Place, check_tags, key_of, keys_of
 from cachesvc.web.problems import UNEXPLAINED, problem_of
 from cachesvc.web.rendering import is_media_type
 from cachesvc.web.reply import Reply
@@ -53,7 +53,7 @@ class Batches:
         asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
         self._check_count(len(asked.keys), "$.keys")
         options = self._options(request, asked)
-        keys = _keys_of(place.namespace, asked.keys)
+        keys = keys_of(place.namespace, asked.keys, "$.keys")
         results, missing = self._from_l1(place.namespace, keys, options)
         if missing:
             answers = await self._reader.get_many([keys[i] for i in missing], options)
@@ -65,7 +65,7 @@ class Batches:
         return _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
 
     def _from_l1(self, namespace: str, keys: Sequence[Key], options: ReadOptions) -> tuple[list[Got], list[int]]:
-        """The results, and the slots still to be filled (they hold a placeholder). Runs at some 1 µs per key: mind it."""
+        """The results, and the slots still to be filled (they hold a placeholder). Runs per key: mind every call in it."""
         if not is_answered_by_any_fresh_copy(options):
             return [_NOTHING] * len(keys), list(range(len(keys)))
         peek = self._reader.peek
@@ -115,25 +115,16 @@ _STORED = Put("stored")
 _FENCED = Put("fenced")
 
 
-def _keys_of(namespace: str, texts: Sequence[str]) -> list[Key]:
-    try:
-        return [key_of(namespace, text, "") for text in texts]
-    except RequestError:
-        # Some key is out of rule: now it is worth the time to say which.
-        return [key_of(namespace, text, f"$.keys[{i}]") for i, text in enumerate(texts)]
-
-
 def _fresh(entry: Entry, now_us: int) -> Got:
-    """A fresh copy from L1. As `_copy`, without what is not needed for one."""
-    age = (now_us - entry.as_of) // SECONDS
-    content_type = entry.content_type
+    """A fresh copy from L1."""
+    as_of, content_type = entry.as_of, entry.content_type
     return Got(
         "absent" if entry.negative else "hit",
         entry.value,
         "l1",
-        age if age > 0 else 0,
+        (now_us - as_of) // SECONDS if now_us > as_of else 0,
         (entry.fresh_until - now_us) // SECONDS,
-        entry.as_of,
+        as_of,
         # The default is left out of the answer only if it is the very object.
         OCTETS if content_type == OCTETS else content_type,
         entry.tags,
