@@ -1,0 +1,85 @@
+"""Exact LRU in one `OrderedDict`: what `cachetools.LRUCache` does with two mappings and three Python calls per hit.
+
+Nothing but the entries is stored: a size, where sizes are asked for, is computed again when the entry goes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from cachetools import Cache
+
+K = TypeVar("K")
+V = TypeVar("V")
+_ABSENT: Any = object()
+
+
+class RecencyCache(Cache[K, V], Generic[K, V]):
+    """Behaves as `cachetools.LRUCache`. `getsizeof`, if given, must always say the same of the same value: sizes are not kept."""
+
+    def __init__(self, maxsize: float, getsizeof: Callable[[V], float] | None = None) -> None:
+        super().__init__(maxsize, getsizeof)
+        self._entries: OrderedDict[K, V] = OrderedDict()  # least recently used first
+        self._size: float = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self._entries)!r}, maxsize={self.maxsize!r}, currsize={self._size!r})"
+
+    def __getitem__(self, key: K) -> V:
+        if key not in self._entries:
+            return self.__missing__(key)
+        self._entries.move_to_end(key)
+        return self._entries[key]
+
+    def get(self, key: K, default: Any = None) -> Any:
+        entries = self._entries
+        value = entries.get(key, _ABSENT)
+        if value is _ABSENT:
+            return default
+        entries.move_to_end(key)
+        return value
+
+    def peek(self, key: K, default: Any = None) -> Any:
+        """As `get`, and the key stays where it is in the order."""
+        return self._entries.get(key, default)
+
+    def __setitem__(self, key: K, value: V) -> None:
+        size = self.getsizeof(value)
+        if size > self.maxsize:
+            raise ValueError("value too large")
+        if size < 0:
+            raise ValueError("value size must be non-negative")
+        if key in self._entries:
+            del self[key]
+        while self._size + size > self.maxsize:
+            self.popitem()
+        self._entries[key] = value
+        self._size += size
+
+    def __delitem__(self, key: K) -> None:
+        self._size -= self.getsizeof(self._entries.pop(key))
+
+    def popitem(self) -> tuple[K, V]:
+        """Remove and return the pair least recently used. Raises KeyError if there is none."""
+        if not self._entries:
+            raise KeyError(f"{type(self).__name__} is empty")
+        key, value = self._entries.popitem(last=False)
+        self._size -= self.getsizeof(value)
+        return key, value
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._size = 0
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def currsize(self) -> float:
+        return self._size
