@@ -1,0 +1,84 @@
+"""pymemcache's client, with exchanges made for batches.
+
+Its own `get_many` reads 4 KiB at a time and checks every key: 2.5 µs of CPU per key against 0.8 here. Worse, each of those
+reads gives the interpreter lock away, and gets it back from a busy event loop only after a switch interval. Here a batch is
+one send and, nearly always, one receive. Its own `set_many` gives a whole batch up at the first entry that the server
+refuses; here replies are matched with entries, and a refusal is the answer of that entry only.
+
+Whatever is raised here leaves the stream at an unknown place: the caller must `close()`, and the next exchange connects.
+"""
+
+from collections.abc import Sequence
+
+from pymemcache.client.base import Client
+from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownError
+
+_RECEIVE_BYTES = 1 << 18
+_END = b"END"
+_REFUSED = b"SERVER_ERROR"
+
+
+class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
+    """One connection, made when it is first needed. Blocking; one thread at a time."""
+
+    def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values held under `names`, which must be legal (`wire_name`). Absent ones are absent from the result."""
+        self._send(b"get %b\r\n" % b" ".join(names))
+        found: dict[bytes, bytes] = {}
+        unread = self._receive(5)
+        at = 0
+        while True:
+            end_of_line = unread.find(b"\r\n", at)
+            if end_of_line < 0:
+                unread, at = unread[at:] + self._receive(1), 0
+                continue
+            header = unread[at:end_of_line].split(b" ")  # VALUE <name> <flags> <bytes>, or END
+            if len(header) != 4:
+                if header != [_END] or end_of_line + 2 != len(unread):
+                    raise MemcacheUnknownError(unread[at : at + 80])
+                return found
+            start = end_of_line + 2
+            end = start + int(header[3])
+            lacking = end + 7 - len(unread)  # after the value comes at least \r\nEND\r\n
+            if lacking > 0:
+                unread = unread[at:] + self._receive(lacking)
+                start, end, at = start - at, end - at, 0
+            found[header[1]] = unread[start:end]
+            at = end + 2
+
+    def exchange(self, commands: Sequence[bytes]) -> list[bytes]:
+        """Send commands that are each answered by one line; the lines, in order. Raises if one says the stream is broken."""
+        self._send(b"".join(commands))
+        received = self._receive(len(commands))
+        while received.count(b"\r\n") < len(commands):
+            received += self._receive(1)
+        replies = received.split(b"\r\n")
+        if replies.pop() or len(replies) != len(commands):
+            raise MemcacheUnknownError(received[-80:])
+        for reply in replies:
+            if reply.startswith((b"ERROR", b"CLIENT_ERROR")):  # it read something else than we meant to write
+                raise MemcacheUnknownError(reply)
+        return replies
+
+    def _send(self, data: bytes) -> None:
+        if self.sock is None:
+            self._connect()
+        self.sock.sendall(data)
+
+    def _receive(self, at_least: int) -> bytes:
+        received: bytes = self.sock.recv(_RECEIVE_BYTES)
+        missing = at_least - len(received)
+        if received and missing <= 0:
+            return received
+        parts = [received]
+        while parts[-1]:
+            if missing <= 0:
+                return b"".join(parts)
+            parts.append(self.sock.recv(_RECEIVE_BYTES))
+            missing -= len(parts[-1])
+        raise MemcacheUnexpectedCloseError
+
+
+def is_refusal(reply: bytes) -> bool:
+    """The server is in step and did not keep this entry: larger than its `-I`, or out of memory."""
+    return reply.startswith(_REFUSED)
