@@ -29,7 +29,7 @@ def main() -> int:
     _say(machine_lines(cores, driver.name, pairs, seconds), ["", *header_lines()])
     with tempfile.TemporaryDirectory(prefix="cachesvc-bench-") as folder:
         servers = Servers(folder=Path(folder), server_core=cores.server, load_core=cores.load)
-        run = Run(Stage(servers), driver, cores, pairs, seconds, warm_up=not args.smoke, smoke=args.smoke)
+        run = Run(Stage(servers), driver, cores, pairs, seconds, warm_up=not args.smoke)
         try:
             rows = _compare(run, args.only)
         finally:

@@ -36,7 +36,6 @@ class Run:
     """Of one measurement."""
     warm_up: bool
     """Run each side once unmeasured first."""
-    smoke: bool = False
 
     def compare(self, name: str, unit: str, goal: Goal, ours: Measure, theirs: Measure, note: str = "") -> Result:
         if self.warm_up:
