@@ -122,7 +122,7 @@ class Batcher(Generic[Item, Answer]):
 
     async def _carry(self, batch: _Batch[Item, Answer]) -> None:
         taken = len(batch.slots)
-        slots = {item: waiting for item, waiting in batch.slots.items() if not all(future.done() for future in waiting)}
+        slots = {item: waiting for item, waiting in batch.slots.items() if not waiting[0].done() or _is_awaited(waiting)}
         answers: Sequence[Answer | CacheError] = [CacheError("closed", "the cache was closed")] * len(slots)
         try:
             if slots:
@@ -137,6 +137,10 @@ class Batcher(Generic[Item, Answer]):
                 for future in waiting:
                     if not future.done():
                         future.set_result(answer)
+
+
+def _is_awaited(waiting: list[asyncio.Future[Answer]]) -> bool:
+    return any(not future.done() for future in waiting)
 
 
 class OneByOne(Generic[Item, Answer]):

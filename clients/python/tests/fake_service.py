@@ -1,0 +1,189 @@
+"""A small service that speaks clients/PROTOCOL.md over real sockets, records every request, and can be made to fail.
+
+One fence clock, one store, no tiers. A token is honoured exactly: an entry is a miss if it is not newer than the pair of its
+key, one of its tags or the namespace.
+"""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+from cachesvc_client.own_writes import pairs_of, token_of
+from xxhash import xxh3_64_intdigest
+
+MSGPACK = "application/msgpack"
+
+
+def digest(target: str) -> int:
+    return xxh3_64_intdigest(target.encode())
+
+
+@dataclass
+class Held:
+    """An entry, and the fence time it is newer than."""
+
+    value: bytes
+    as_of: int
+    content_type: str = "application/octet-stream"
+    tags: list[str] = field(default_factory=list)
+    absent: bool = False
+    stale: bool = False
+
+
+@dataclass
+class Recorded:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+class FakeService:
+    def __init__(self) -> None:
+        self.held: dict[str, Held] = {}
+        self.leases: dict[str, str] = {}
+        """Key → `lease-<as_of>`."""
+        self.fences: dict[int, int] = {}
+        self.saw: list[Recorded] = []
+        self.gate: asyncio.Event = asyncio.Event()
+        """Requests are answered while it is set."""
+        self.gate.set()
+        self.arrived = asyncio.Semaphore(0)
+        """Released once per request, before the gate."""
+        self.problem: tuple[int, dict[str, Any], dict[str, str]] | None = None
+        """Answer everything with this status, problem document and headers."""
+        self.key_problems: dict[str, dict[str, Any]] = {}
+        self.raw_answer: bytes | None = None
+        self._ticks = itertools.count(1_000_000)
+        self._runner: web.ServerRunner | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        await self.start(0)
+        return self
+
+    async def start(self, port: int) -> None:
+        self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            self.gate.set()
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def calls(self, suffix: str) -> list[Recorded]:
+        return [request for request in self.saw if request.path.endswith(suffix)]
+
+    def hold(self, key: str, value: bytes, **more: Any) -> None:
+        self.held[key] = Held(value, next(self._ticks), **more)
+
+    def fence(self, key: str) -> None:
+        """An invalidation by somebody else."""
+        next(self._ticks)
+        self.held.pop(key, None)
+        self.leases.pop(key, None)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = await request.read()
+        packed = request.headers.get("Content-Type") == MSGPACK
+        body = (msgspec.msgpack if packed else msgspec.json).decode(raw) if raw else None
+        self.saw.append(
+            Recorded(
+                request.method, request.path_qs if "%" not in request.raw_path else request.raw_path, dict(request.headers), body
+            )
+        )
+        self.arrived.release()
+        await self.gate.wait()
+        if self.problem is not None:
+            status, document, headers = self.problem
+            return web.json_response(document, status=status, headers=headers, content_type="application/problem+json")
+        if self.raw_answer is not None:
+            return web.Response(body=self.raw_answer, content_type=MSGPACK)
+        return self._answer(request.method, request.raw_path, dict(request.headers), body)
+
+    def _answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> web.Response:
+        if path == "/v1/invalidations":
+            return self._invalidated(body["namespace"], body.get("keys", []), body.get("tags", []), whole=body.get("all", False))
+        namespace, _, rest = path.removeprefix("/v1/").partition("/")
+        if namespace.endswith(":get"):
+            results = [self._read(namespace[:-4], key, body) for key in body["keys"]]
+            return web.Response(body=msgspec.msgpack.encode({"results": results, "lag": 0.1, "news": 1}), content_type=MSGPACK)
+        if namespace.endswith(":put"):
+            return self._put_many(namespace[:-4], body["items"])
+        if method == "DELETE":
+            return self._invalidated(namespace, [unquote(rest)], [], whole=False)
+        return self._read_one(namespace, unquote(rest), headers)
+
+    def _read(self, namespace: str, key: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if key in self.key_problems:
+            return {"outcome": "error", "problem": self.key_problems[key]}
+        held = self._admissible(namespace, key, asked.get("token", ""))
+        got: dict[str, Any] = {"outcome": "miss"}
+        if held is not None:
+            got = {"outcome": "stale" if held.stale else "absent" if held.absent else "hit", "value": held.value, "tier": "l1"}
+        if asked.get("lease") and (held is None or held.stale) and key not in self.leases:
+            got["lease"] = self.leases[key] = f"lease-{next(self._ticks)}"
+        return got
+
+    def _admissible(self, namespace: str, key: str, token: str) -> Held | None:
+        held = self.held.get(key)
+        if held is None:
+            return None
+        targets = {digest(f"{namespace}/{key}"), digest(namespace), *(digest(f"{namespace}#{tag}") for tag in held.tags)}
+        return held if all(held.as_of > at for target, at in pairs_of(token) if target in targets) else None
+
+    def _read_one(self, namespace: str, key: str, headers: dict[str, str]) -> web.Response:
+        held = self._admissible(namespace, key, headers.get("Cachesvc-Token", ""))
+        if held is not None and not held.absent:
+            return web.Response(body=held.value, content_type=held.content_type)
+        kind = "cache-miss" if held is None else "known-absent"
+        document = {"type": f"https://cachesvc.dev/problems/{kind}", "status": 404}
+        return web.json_response(document, status=404, content_type="application/problem+json")
+
+    def _put_many(self, namespace: str, items: list[dict[str, Any]]) -> web.Response:
+        results: list[dict[str, Any]] = []
+        pairs: list[tuple[int, int]] = []
+        for item in items:
+            key, lease = item["key"], item.get("lease")
+            if key in self.key_problems:
+                results.append({"outcome": "error", "problem": self.key_problems[key]})
+                continue
+            if lease and self._is_voided(namespace, item):
+                self.leases.pop(key, None)
+                results.append({"outcome": "fenced"})
+                continue
+            self.leases.pop(key, None)
+            if not lease:
+                pairs.append((digest(f"{namespace}/{key}"), next(self._ticks)))
+            kept = {name: item[name] for name in ("content_type", "tags", "absent") if name in item}
+            self.hold(key, item.get("value", b""), **kept)
+            results.append({"outcome": "stored"})
+        answer = {"results": results, "token": token_of(pairs)}
+        return web.Response(body=msgspec.msgpack.encode(answer), content_type=MSGPACK)
+
+    def _is_voided(self, namespace: str, item: dict[str, Any]) -> bool:
+        lease = item["lease"]
+        targets = [digest(namespace), *(digest(f"{namespace}#{tag}") for tag in item.get("tags", ()))]
+        newest = max(self.fences.get(target, 0) for target in targets)
+        return self.leases.get(item["key"]) != lease or int(lease.removeprefix("lease-")) <= newest
+
+    def _invalidated(self, namespace: str, keys: list[str], tags: list[str], *, whole: bool) -> web.Response:
+        """Only announced: the copies stay, as on an instance that has not heard of it, so that only tokens refuse them."""
+        at = next(self._ticks)
+        targets = [f"{namespace}/{key}" for key in keys] + [f"{namespace}#{tag}" for tag in tags] + [namespace] * whole
+        token = token_of((digest(target), at) for target in targets)
+        self.fences.update((digest(target), at) for target in targets)
+        for key in keys:
+            self.leases.pop(key, None)
+        return web.json_response({"id": f"eu:{at}-0", "token": token, "applied": True}, headers={"Cachesvc-Token": token})
