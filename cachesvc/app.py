@@ -41,6 +41,7 @@ from cachesvc.routes.sharded import Sharded
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
+from cachesvc.telemetry.metrics import Metrics
 from cachesvc.tiers.memcached import MemcachedTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.null import NullTier
@@ -78,9 +79,11 @@ class App:
         self._skew = service.coherence.max_clock_skew
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
+        self._is_warm = False
         self._build_tiers()
         self._build_feeds()
         self._build_paths()
+        self._metrics = self._watched()
         self._web = Web(service, topology, self.reader, self.writer, self.invalidator, self.readiness, self._metrics)
 
     # build ------------------------------------------------------------------------------------------------------------
@@ -92,6 +95,8 @@ class App:
             self._clock, self._skew, coherence.sketch_slots, topology.regions, _longest_load_us(topology), service.l3.retention
         )
         self.l1 = L1(service.l1.budget, service.l1.max_entries, self._clock)
+        self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
+        self._batched: dict[str, Batched] = {}
         pool = topology.regions[service.region].pool
         self._ring = Ring({name: server.weight for name, server in pool.items()}) if pool else None
         self.l2: Tier = (
@@ -114,10 +119,13 @@ class App:
     def _server(self, name: str, server: MemcachedServer) -> Tier:
         """One memcached server: its batches, its breaker, its deadline, its connection."""
         if server.address == STAND_IN:
-            return MemoryTier(self._clock, STAND_IN_BYTES)
+            self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
+            return stand_in
         l2 = self.service.l2
-        leaf = MemcachedTier(name, server.address, l2, self._clock)
-        return Batched(Guarded(Deadline(leaf, l2.timeout.seconds), Breaker(name, self._clock)), l2.max_batch)
+        self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
+        guarded = Guarded(Deadline(leaf, l2.timeout.seconds, name=name), Breaker(), name=name)
+        self._batched[name] = Batched(guarded, l2.max_batch, name=name)
+        return self._batched[name]
 
     def _build_feeds(self) -> None:
         service, topology = self.service, self.topology
@@ -207,6 +215,25 @@ class App:
             rng=self._rng,
         )
 
+    def _watched(self) -> Metrics:
+        """Everything that counts, by the names of the metrics table."""
+        metrics = Metrics()
+        metrics.watch("tiers", lambda: {(name,): getattr(self.tally, name) for name in ("l1", "l2", "l3")})
+        metrics.watch("paths", lambda: self.tally)
+        metrics.watch("l1", self.l1.statistics)
+        metrics.watch("fences", self.fences.statistics)
+        metrics.watch("feed", lambda: self.feed_tally)
+        metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
+        metrics.watch(
+            "batchers",
+            lambda: {
+                (name, operation): statistics
+                for name, batched in self._batched.items()
+                for operation, statistics in batched.statistics().items()
+            },
+        )
+        return metrics
+
     # start, run, stop -------------------------------------------------------------------------------------------------
 
     async def start(self) -> int:
@@ -247,13 +274,17 @@ class App:
             self.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
-        """Ready once every region's fences were tried: read, or known to be out of reach (then `max_lag` guards the reads)."""
-        bound = self.fences.bound_us(self._clock.now_us())
+        """Ready once every region's fences were tried (read, or known to be out of reach: then `max_lag` guards the reads) and
+        the first floor has passed, before which nothing that is loaded could be kept."""
+        now = self._clock.now_us()
+        bound = self.fences.bound_us(now)
+        tried = all(feed.tried for feed in self._feeds)
+        self._is_warm = self._is_warm or (tried and now > self.fences.floor)
         feeds = {
             feed.region: "read" if feed.is_open else "out of reach" if feed.tried else "not tried yet" for feed in self._feeds
         }
         unread = any(not feed.is_open for feed in self._feeds)
-        return all(feed.tried for feed in self._feeds), {
+        return self._is_warm, {
             "region": self.service.region,
             "instance": self.service.instance,
             "fence_feeds": feeds,

@@ -167,7 +167,7 @@ def _wake(queue: list[asyncio.Future[None]]) -> None:
 
 
 class Flights:
-    """The flights in the air, by mode and key digest. A digest collision flies alone: wrong sharing is never possible."""
+    """The flights in the air, by mode and key digest. On a digest collision the later one is shared: wrong sharing is impossible."""
 
     def __init__(self) -> None:
         self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
@@ -176,11 +176,15 @@ class Flights:
         return sum(map(len, self._by_mode))
 
     def find(self, key: Key, mode: Mode) -> Flight | None:
+        """One that can be joined. What has landed is joined only while it refreshes behind a stale answer: a flight that is
+        over in all but its copies to other tiers would give a reader who comes later something older than the tiers have."""
         flight = self._by_mode[mode].get(key.digest)
-        return flight if flight is not None and flight.key.id == key.id else None
+        if flight is None or flight.key.id != key.id:
+            return None
+        return flight if flight.landing is None or flight.landing.stale else None
 
     def add(self, flight: Flight) -> None:
-        self._by_mode[flight.mode].setdefault(flight.key.digest, flight)
+        self._by_mode[flight.mode][flight.key.digest] = flight
 
     def remove(self, flight: Flight) -> None:
         """The flight is over (or forgotten): nobody joins it any more. Fine if it is not there."""

@@ -123,7 +123,7 @@ class ReferenceOrigin:
 
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         app = web.Application()
-        app.router.add_get("/docs/{key}", self._get, allow_head=False)
+        app.router.add_get("/docs/{key:[^/]+}", self._get, allow_head=False)
         app.router.add_get("/_stats", self._get_stats)
         app.router.add_post("/_control", self._post_control)
         # A load that hangs ends with its connection, so that neither a client's timeout nor `stop` leaves it behind.
