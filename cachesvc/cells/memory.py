@@ -170,18 +170,16 @@ class MemoryCell:
     def _fill(self, fill: Fill, now: int) -> bool:
         key_id, entry = fill.key.id, fill.entry
         lease = self._lease(key_id, now)
-        in_force = lease is not None and lease.token == fill.lease
-        if in_force:
-            del self._leases[key_id]
         # The entry may be older than its lease (an origin's Age is subtracted), so its key's fence is looked at too.
         newest = max(self._fences.get(key_id, 0), self._newest(self._fences, fill.key.namespace, entry))
-        if entry.as_of <= newest or entry.as_of > int(fill.lease.rpartition(":")[2]):
+        if lease is None or lease.token != fill.lease:
+            copy = self._copy(key_id, now)
+            return copy is not None and copy.token == fill.lease and entry.as_of > newest
+        del self._leases[key_id]
+        if not newest < entry.as_of <= lease.as_of:
             return False
-        if in_force:
-            self._store(key_id, entry, now, fill.lease)
-            return True
-        copy = self._copy(key_id, now)
-        return copy is not None and copy.token == fill.lease
+        self._store(key_id, entry, now, fill.lease)
+        return True
 
     def _put(self, put: Put, now: int) -> PutReply:
         if not self._allows(put, now):

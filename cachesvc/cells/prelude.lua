@@ -30,7 +30,7 @@ if now < tonumber(meta[3]) then
 end
 
 local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
-local HEAD, HEAD_BYTES = '>I8I8I8BI2B', 44 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
+local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
 local has_fences = call('ZCARD', 'fences') > 0
 local has_soft = call('ZCARD', 'soft') > 0
 local namespaces = { fences = {}, soft = {} }

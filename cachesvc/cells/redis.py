@@ -21,7 +21,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from cachesvc import config
 from cachesvc.batching import Batcher
 from cachesvc.cells.line import NEW_ISSUER_WAITS, Line
-from cachesvc.cells.record import ETAG_CHARACTERS, bare, from_record, to_record
+from cachesvc.cells.record import ETAG_CHARACTERS, EXACT, bare, from_record, to_record
 from cachesvc.cells.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 from cachesvc.clock import Clock
 from cachesvc.errors import TierError, TierUnavailableError
@@ -159,7 +159,8 @@ class RedisCell:
         args: list[Any] = [self._nonce()]
         for read in reads:
             args.append(read.key.id)
-            args.append(_SPEC.pack(2 if read.refresh else read.lease, read.not_before, max(read.lease_us // 1000, 1)))
+            not_before = min(read.not_before, EXACT)
+            args.append(_SPEC.pack(2 if read.refresh else read.lease, not_before, max(read.lease_us // 1000, 1)))
         sent_us = self._clock.now_us()
         answer = await self._exchange(READ, args)
         if answer == NEW_ISSUER_WAITS:

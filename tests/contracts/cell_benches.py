@@ -1,0 +1,145 @@
+"""Home cells to run one suite on, each with what the suite must be able to do to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+
+from cachesvc.cells.memory import MemoryCell
+from cachesvc.cells.redis import RedisCell
+from cachesvc.clock import ManualClock, SystemClock
+from cachesvc.config import L3
+from cachesvc.errors import TierError
+from cachesvc.interfaces import Cell, CellKeyState, Fill, Put, PutReply, Read, Reply
+from cachesvc.model import Entry, Key, Target, tag_digests_of
+from cachesvc.units import Duration
+from tests.doubles.servers import RealServer
+
+SKEW_US = 20_000
+SETTINGS = L3(connect_timeout=Duration.parse("2s"), timeout=Duration.parse("2s"))
+"""Generous: what is tested with it must not depend on how busy the machine is."""
+
+NS = "docs"
+KEY = Key.of(NS, "a")
+
+T = TypeVar("T")
+
+
+class CellBench:
+    """A cell under test, and short words for what tests do with it."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+    async def pass_time(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def restart_with_data(self) -> None:
+        """The server comes back under another run id with all it held: a promoted replica, or a restart from disk."""
+        raise NotImplementedError
+
+    async def lose_all(self) -> None:
+        raise NotImplementedError
+
+    async def settle(self) -> None:
+        """Get a new issuer's wait over with: S for leases and fences, 2 S + 1 ms until what is filled is exact."""
+        await self.cell.read_many([Read(KEY)])
+        await self.pass_time((2 * SKEW_US + 2000) / 1e6)
+
+    async def state(self, key: Key = KEY, tags: Sequence[str] = ()) -> CellKeyState:
+        return await self.cell.inspect(key, tags)
+
+    async def read(self, key: Key = KEY, **how: Any) -> Reply:
+        (reply,) = await self.cell.read_many([Read(key, **{"lease": True, **how})])
+        return good(reply)
+
+    async def entry(self, value: bytes = b"v", *, fresh_for: float = 60, as_of: int | None = None, **fields: Any) -> Entry:
+        now = (await self.state()).now_us
+        fields["tag_digests"] = tag_digests_of(NS, fields.get("tags", ()))
+        return Entry(value, now if as_of is None else as_of, now + round(fresh_for * 1e6), **fields)
+
+    async def fill(self, value: bytes = b"v", *, key: Key = KEY, lease: str | None = None, **fields: Any) -> tuple[Entry, str]:
+        """Fill under a lease (granted for this unless given); it must be stored."""
+        token = lease or (await self.read(key, refresh=True)).lease
+        assert token is not None, "no lease to fill with"
+        entry = await self.entry(value, as_of=as_of_of(token), **fields)
+        assert await self.try_fill(token, entry, key=key), "fenced"
+        return entry, token
+
+    async def try_fill(self, lease: str, entry: Entry, *, key: Key = KEY) -> bool:
+        (reply,) = await self.cell.fill_many([Fill(key, entry, lease)])
+        return good(reply).stored
+
+    async def put(self, entry: Entry, *, key: Key = KEY, **how: Any) -> PutReply:
+        (reply,) = await self.cell.put_many([Put(key, entry, **how)])
+        return good(reply)
+
+    async def fence(self, *targets: Target, soft: bool = False, least: int = 0) -> int:
+        ats = await self.cell.fence_many(targets or [Target.key(NS, KEY.text)], soft=soft, least=least)
+        return good(ats[0])
+
+
+def good(answer: T | TierError) -> T:
+    if isinstance(answer, TierError):
+        raise answer
+    return answer
+
+
+def as_of_of(token: str) -> int:
+    return int(token.partition(":")[2])
+
+
+class MemoryBench(CellBench):
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.memory = MemoryCell("c1", self.clock, SKEW_US)
+        super().__init__(self.memory)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds=seconds)
+
+    async def restart_with_data(self) -> None:
+        self.memory.restart()
+
+    async def lose_all(self) -> None:
+        self.memory.lose()
+
+
+class RedisBench(CellBench):
+    """A real server. Its time is real: tests wait for short things to expire, and never race what must not."""
+
+    def __init__(self, server: RealServer, admin: "Redis") -> None:
+        self.server = server
+        self.admin = admin
+        self.redis = RedisCell("c1", server.redis_url, SETTINGS, SKEW_US, SystemClock())
+        super().__init__(self.redis)
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def restart_with_data(self) -> None:
+        await self.admin.hset("meta", "run_id", "another")
+
+    async def lose_all(self) -> None:
+        await self.admin.flushall()
+
+
+@asynccontextmanager
+async def memory_bench() -> AsyncIterator[CellBench]:
+    yield MemoryBench()
+
+
+@asynccontextmanager
+async def redis_bench(server: RealServer) -> AsyncIterator[RedisBench]:
+    admin = Redis.from_url(server.redis_url)
+    await admin.flushall()
+    bench = RedisBench(server, admin)
+    await bench.cell.start()
+    await bench.settle()
+    try:
+        yield bench
+    finally:
+        await bench.cell.stop()
+        await admin.aclose()

@@ -1,0 +1,235 @@
+"""What only a cell on a real server can do wrong: connections, batches, processes that die or hang, clocks in two places."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from cachesvc.cells.memory import MemoryCell
+from cachesvc.cells.redis import RedisCell
+from cachesvc.cells.script import READ
+from cachesvc.clock import ManualClock, SystemClock
+from cachesvc.config import L3
+from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.interfaces import Fill, Put, Read, Reply
+from cachesvc.model import Entry, Key, Target
+from cachesvc.units import Duration
+from tests.contracts.cell_benches import KEY, NS, SKEW_US, RedisBench, as_of_of, good, redis_bench
+from tests.doubles.servers import RealServer, redis_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RealServer]:
+    with redis_server(tcp=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def bench(server: RealServer) -> AsyncIterator[RedisBench]:
+    async with redis_bench(server) as found:
+        yield found
+
+
+async def ask(cell: RedisCell, key: Key = KEY) -> Reply | TierError:
+    (reply,) = await cell.read_many([Read(key)])
+    return reply
+
+
+async def calls(bench: RedisBench) -> int:
+    stats = await bench.admin.info("commandstats")
+    return int(stats.get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+async def test_what_many_callers_ask_in_one_tick_is_one_call_to_the_server(bench: RedisBench) -> None:
+    before = await calls(bench)
+    await asyncio.gather(*[bench.read(Key.of(NS, str(i))) for i in range(100)])
+    assert await calls(bench) == before + 1
+
+
+async def test_a_dead_server_is_an_error_value_and_its_return_is_noticed(bench: RedisBench) -> None:
+    await bench.fill()
+    bench.server.kill()
+    assert isinstance(await ask(bench.redis), TierUnavailableError)
+    assert isinstance(await ask(bench.redis), TierUnavailableError)
+    (at,) = await bench.cell.fence_many([Target.key(NS, "a")], soft=False)
+    assert isinstance(at, TierUnavailableError)
+    await asyncio.to_thread(bench.server.restart)
+    while isinstance(reply := await ask(bench.redis), TierError):  # noqa: ASYNC110  another process sets no event of ours
+        await asyncio.sleep(0.01)
+    assert reply == Reply(None, exact=False)
+    (at,) = await bench.cell.fence_many([Target.key(NS, "a")], soft=False)
+    assert "new issuer waits" in str(at)
+    await bench.settle()
+    await bench.fill()
+
+
+async def test_connecting_is_not_tried_again_at_once(bench: RedisBench) -> None:
+    bench.server.kill()
+    first, second = await ask(bench.redis), await ask(bench.redis)
+    await asyncio.to_thread(bench.server.restart)
+    assert [isinstance(reply, TierUnavailableError) for reply in (first, second)] == [True, True]
+    assert "not tried" in str(second)
+
+
+async def test_a_hanging_server_costs_the_time_limit_and_its_late_answer_goes_nowhere(bench: RedisBench) -> None:
+    """The connection is closed: a later exchange never takes the late answer for its own."""
+    hasty = L3(connect_timeout=Duration.parse("2s"), timeout=Duration.parse("50ms"))
+    cell = RedisCell("hasty", bench.server.redis_url, hasty, SKEW_US, SystemClock())
+    try:
+        for i in range(4):
+            await bench.put(await bench.entry(b"%d" % i), key=Key.of(NS, f"k{i}"))
+        assert good(await ask(cell, Key.of(NS, "k0"))).entry is not None
+        bench.server.pause()
+        try:
+            assert isinstance(await ask(cell, Key.of(NS, "k1")), TierTimeoutError)
+        finally:
+            bench.server.resume()
+        for i in (2, 3):
+            entry = good(await ask(cell, Key.of(NS, f"k{i}"))).entry
+            assert entry is not None
+            assert entry.value == b"%d" % i
+    finally:
+        await cell.stop()
+
+
+@pytest.mark.parametrize("leaving", [1, 2, 3])
+async def test_cancelled_callers_leave_connections_in_step(bench: RedisBench, leaving: int) -> None:
+    """Cancelled before their batch departs, while it is on the wire, and after: the others get their own answers."""
+    for i in range(3):
+        await bench.put(await bench.entry(b"%d" % i), key=Key.of(NS, f"k{i}"))
+    connects = bench.redis.statistics().connects
+    for turns in range(6):
+        tasks = [asyncio.create_task(bench.read(Key.of(NS, f"k{i}"))) for i in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks[:leaving]:
+            task.cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        values = [reply.entry.value for reply in done if isinstance(reply, Reply) and reply.entry]
+        assert values == [b"0", b"1", b"2"][3 - len(values) :]
+        assert len(values) >= 3 - leaving
+    assert bench.redis.statistics().connects == connects
+    assert bench.redis.statistics().failures == 0
+
+
+async def test_a_line_cancelled_in_the_middle_is_closed(bench: RedisBench) -> None:
+    line = await bench.redis._borrow()
+    bench.server.pause()
+    try:
+        exchange = asyncio.create_task(line.run(READ, [b"nonce"]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        exchange.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await exchange
+        assert not line.is_open
+    finally:
+        bench.server.resume()
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_again(bench: RedisBench) -> None:
+    await bench.fill()
+    await bench.admin.script_flush()
+    assert (await bench.read()).entry is not None
+
+
+async def test_a_read_only_replica_is_unavailable_and_left(bench: RedisBench) -> None:
+    await bench.admin.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]  # redis-py
+    try:
+        (at,) = await bench.cell.fence_many([Target.key(NS, "a")], soft=False)
+        assert isinstance(at, TierUnavailableError)
+        assert bench.redis.statistics().lines == 0
+    finally:
+        await bench.admin.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]  # redis-py
+
+
+async def test_a_full_server_says_so_and_the_connection_stays(bench: RedisBench) -> None:
+    await bench.admin.config_set("maxmemory", "1")
+    try:
+        (at,) = await bench.cell.fence_many([Target.key(NS, "a")], soft=False)
+        assert isinstance(at, TierError)
+        assert "maxmemory" in str(at)
+    finally:
+        await bench.admin.config_set("maxmemory", "0")
+    connects = bench.redis.statistics().connects
+    await bench.fill()
+    assert bench.redis.statistics().connects == connects
+
+
+async def test_two_instances_that_attach_at_once_are_one_new_issuer(server: RealServer, bench: RedisBench) -> None:
+    await bench.lose_all()
+    other = RedisCell("c1", server.redis_url, L3(), SKEW_US, SystemClock())
+    try:
+        await asyncio.gather(ask(other), ask(bench.redis))
+        broken_at = (await bench.state()).broken_at
+        await other.read_many([Read(Key.of(NS, str(i))) for i in range(300)])
+        assert (await bench.state()).broken_at == broken_at
+    finally:
+        await other.stop()
+
+
+async def test_an_absurd_entry_does_not_spoil_the_batch_it_travels_in(bench: RedisBench) -> None:
+    other = Key.of(NS, "b")
+    tokens = [str((await bench.read(key)).lease) for key in (KEY, other)]
+    entry = await bench.entry(as_of=as_of_of(tokens[1]))
+    absurd = Entry(b"", -(1 << 60), 1 << 62)
+    replies = await bench.cell.fill_many(
+        [Fill(KEY, absurd, tokens[0]), Fill(other, entry, tokens[1]), Fill(KEY, entry, "x" * 999)]
+    )
+    assert [good(reply).stored for reply in replies] == [True, True, False]
+    assert (await bench.read(other)).entry == entry
+    (reply,) = await bench.cell.read_many([Read(other, not_before=(1 << 64) - 1)])
+    assert good(reply).fenced
+
+
+async def test_fences_are_not_evicted_or_expired_and_old_ones_are_trimmed(bench: RedisBench) -> None:
+    await bench.fence(Target.tag(NS, "t"), Target.key(NS, "a"))
+    await bench.fence(Target.tag(NS, "s"), soft=True)
+    assert [await bench.admin.ttl(name) for name in ("fences", "soft", "meta")] == [-1, -1, -1]
+    now = (await bench.state()).now_us
+    await bench.admin.zadd("fences", {"docs#old": now - 3_700_000_000, "docs#kept": now - 3_500_000_000})
+    await bench.admin.hdel("meta", "trimmed")
+    await bench.fence(Target.key(NS, "b"))
+    assert await bench.admin.zscore("fences", "docs#old") is None
+    assert await bench.admin.zscore("fences", "docs#kept") is not None
+
+
+async def test_copies_expire_and_never_outlive_the_fences(bench: RedisBench) -> None:
+    await bench.put(replace(await bench.entry(), fresh_until=(await bench.state()).now_us + 10 * 86_400_000_000))
+    assert 0 < await bench.admin.pttl(b"v:" + KEY.id) <= 3_600_000
+
+
+async def test_the_clock_offset_of_the_cell_is_measured(bench: RedisBench) -> None:
+    await bench.read()
+    assert abs(bench.redis.statistics().clock_offset_us) < 1_000_000
+    behind = ManualClock(start_us=0)
+    cell = RedisCell("c1", bench.server.redis_url, L3(), SKEW_US, behind)
+    await ask(cell)
+    await cell.stop()
+    assert cell.statistics().clock_offset_us > 1_000_000_000
+
+
+async def test_a_stopped_cell_answers_unavailable_and_leaves_no_connection(bench: RedisBench) -> None:
+    cell = RedisCell("c1", bench.server.redis_url, L3(), SKEW_US, SystemClock())
+    await ask(cell)
+    await cell.stop()
+    assert isinstance(await ask(cell), TierUnavailableError)
+    assert cell.statistics().lines == 0
+
+
+async def test_fence_and_lease_in_one_tick_of_a_frozen_clock() -> None:
+    """Trace 15: only a clock in this process can stand still. The lease is younger than the fence, so its fill is kept."""
+    numbers = itertools.count()
+    cell = MemoryCell("c1", ManualClock(), 0, nonce=lambda: str(next(numbers)))
+    key, target = KEY, Target.key(NS, KEY.text)
+    ats = [good((await cell.fence_many([target], soft=False))[0]) for _ in range(2)]
+    assert ats[1] == ats[0] + 1
+    (reply,) = await cell.read_many([Read(key, lease=True)])
+    lease = good(reply).lease
+    assert lease == f"0:{ats[1] + 1}"
+    entry = Entry(b"1", as_of_of(lease), as_of_of(lease) + 60_000_000)
+    assert good((await cell.fill_many([Fill(key, entry, lease)]))[0]).stored
+    (put,) = await cell.put_many([Put(key, entry)])
+    assert good(put).at == ats[1] + 1
