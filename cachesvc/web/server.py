@@ -90,13 +90,13 @@ class Web:
         """Answer one request. Raises nothing but `CancelledError`."""
         started = perf_counter()
         operation = namespace = ""
-        message = request.message
         try:
-            place = plain_key_place(message.path, self._namespaces) or place_of(message.path, self._namespaces)
+            target = request.raw_path
+            place = plain_key_place(target, self._namespaces) or place_of(target, self._namespaces)
             namespace = place.namespace
             calls = self._calls[place.kind]
-            operation, handler = calls.get(message.method, _REFUSED)
-            if operation == "get" and asks_nothing(message.raw_headers):
+            operation, handler = calls.get(request.method, _REFUSED)
+            if operation == "get" and asks_nothing(request.raw_headers):
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
                     reply = self._entries.hit(entry)

@@ -1,0 +1,128 @@
+"""The web layer on real sockets over fake paths, on a clock that stands still."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from cachesvc.clock import SECONDS, ManualClock
+from cachesvc.config import Server, Service
+from cachesvc.model import Entry
+from cachesvc.telemetry.metrics import Metrics
+from cachesvc.topology import Cell, Namespace, Origin, Region, Topology
+from cachesvc.units import Duration, Size
+from cachesvc.web.server import Web
+from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+
+TOPOLOGY = Topology(
+    version=3,
+    regions={"eu": Region("redis://user:secret@queue:6379/0", instances={"a": "http://a:8080"})},
+    cells={"c1": Cell("eu", "redis://:secret@c1:6379/0?password=secret&db=1")},
+    namespaces={
+        "pages": Namespace("web", max_value=Size(1000), tags_max=2),
+        "users": Namespace(
+            "id",
+            ttl=Duration(1_500_000),
+            origin=Origin("https://u:secret@o/{key}?api_key=secret", headers={"Authorization": "secret"}),
+        ),
+    },
+)
+LIMITS = Server(
+    max_body=Size(4000), max_batch_keys=5, request_timeout=Duration(5 * SECONDS), shutdown_timeout=Duration(2 * SECONDS)
+)
+
+
+@dataclass
+class Response:
+    status: int
+    headers: dict[str, str]
+    """Names in lower case."""
+    body: bytes
+    version: str = "HTTP/1.1"
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.headers} {self.body[:300]!r}"
+
+
+@dataclass
+class Site:
+    """A running web layer, its fakes, and the plainest client: what it sends is what the test wrote."""
+
+    web: Web
+    port: int
+    clock: ManualClock
+    reader: FakeReader
+    writer: FakeWriter
+    invalidator: FakeInvalidator
+    metrics: Metrics
+    reasons: dict[str, object] = field(default_factory=dict)
+    ready: bool = True
+
+    async def ask(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
+        """One request on a connection of its own."""
+        lines = {"Host": "test", "Connection": "close", **(headers or {})}
+        if body and "Transfer-Encoding" not in lines:
+            lines["Content-Length"] = str(len(body))
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        (response,) = await self.exchange(
+            f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("utf-8", "surrogateescape") + body, method
+        )
+        return response
+
+    async def exchange(self, sent: bytes, *methods: str) -> list[Response]:
+        """Send bytes, read one response per method until then, and then the end of the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(sent)
+            await writer.drain()
+            return [await read_response(reader, method) for method in methods]
+        finally:
+            writer.close()
+
+    def hold(self, key: str, value: bytes = b"value", *, ttl: int = 42, age: int = 3, negative: bool = False) -> Entry:
+        now = self.clock.now_us()
+        entry = Entry(
+            value,
+            now - age * SECONDS,
+            now + ttl * SECONDS,
+            60 * SECONDS,
+            600 * SECONDS,
+            content_type="text/plain",
+            negative=negative,
+        )
+        self.reader.l1[key] = entry
+        return entry
+
+
+async def read_response(reader: asyncio.StreamReader, method: str) -> Response:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    line, *fields = head.rstrip("\r\n").split("\r\n")
+    version, status, _ = line.split(" ", 2)
+    names = [one.partition(": ")[0].lower() for one in fields]
+    assert len(names) == len(set(names)), f"a header stands there twice: {names}"
+    headers = {one.partition(": ")[0].lower(): one.partition(": ")[2] for one in fields}
+    length = 0 if method == "HEAD" or status in ("204", "304", "100") else int(headers["content-length"])
+    return Response(int(status), headers, await reader.readexactly(length), version)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    clock = ManualClock()
+    reader = FakeReader(clock)
+    writer, invalidator, metrics = FakeWriter(reader), FakeInvalidator(reader), Metrics()
+    made: list[Site] = []
+    web = Web(
+        Service(server=LIMITS),
+        TOPOLOGY,
+        reader,
+        writer,
+        invalidator,
+        lambda: (made[0].ready, made[0].reasons),
+        metrics,
+        clock=clock,
+    )
+    port = await web.start("127.0.0.1", 0)
+    made.append(Site(web, port, clock, reader, writer, invalidator, metrics))
+    yield made[0]
+    await web.stop()

@@ -1,0 +1,212 @@
+"""GET and HEAD of a key: what each answer of the read path looks like on the wire."""
+
+import json
+
+import pytest
+
+from cachesvc.clock import SECONDS
+from cachesvc.dialogue import PLAIN, Answer, Outcome, ReadOptions, Step
+from cachesvc.errors import RequestError
+from cachesvc.etag import etag
+from cachesvc.model import Entry
+from cachesvc.web.tokens import write_token
+from tests.wire.conftest import Site
+
+
+async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_asking_further(site: Site) -> None:
+    entry = site.hold("k")
+    response = await site.ask("GET", "/v1/pages/k")
+    assert response.status == 200
+    assert response.body == b"value"
+    assert response.headers == {
+        "content-type": "text/plain",
+        "content-length": "5",
+        "etag": etag(entry),
+        "age": "3",
+        "cache-control": "max-age=45, stale-while-revalidate=60, stale-if-error=600",
+        "cache-status": "cachesvc-l1; hit; ttl=42",
+        "date": "Tue, 14 Nov 2023 22:13:20 GMT",
+        "cachesvc-lag": "0.250",
+        "connection": "close",
+    }
+    assert site.reader.saw == []
+
+
+async def test_head_has_the_headers_of_get_and_no_body(site: Site) -> None:
+    site.hold("k")
+    got, headed = await site.ask("GET", "/v1/pages/k"), await site.ask("HEAD", "/v1/pages/k")
+    assert headed.headers == got.headers
+    assert headed.status == 200
+
+
+L1_MISSED = (Step("l1", "uri-miss", stored=True),)
+ALL_MISSED = (Step("l3", "uri-miss", stored=True), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
+FENCED = (Step("l1", "stale", detail="fenced", collapsed=True),)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tier", "trail", "status"),
+    [
+        (Outcome.HIT, "l2", L1_MISSED, "cachesvc-l2; hit; ttl=42, cachesvc-l1; fwd=uri-miss; stored"),
+        (
+            Outcome.LOADED,
+            "origin",
+            ALL_MISSED,
+            "cachesvc-l3; fwd=uri-miss; stored, cachesvc-l2; fwd=uri-miss, cachesvc-l1; fwd=uri-miss",
+        ),
+        (Outcome.HIT, "l2", FENCED, "cachesvc-l2; hit; ttl=42, cachesvc-l1; fwd=stale; collapsed; detail=fenced"),
+    ],
+)
+async def test_cache_status_names_the_tiers_origin_side_first(
+    site: Site, outcome: Outcome, tier: str, trail: tuple[Step, ...], status: str
+) -> None:
+    site.reader.answers["k"] = Answer(outcome, site.hold("k"), tier, trail)
+    del site.reader.l1["k"]
+    response = await site.ask("GET", "/v1/pages/k")
+    assert (response.status, response.headers["cache-status"]) == (200, status)
+
+
+async def test_a_stale_answer_has_a_negative_ttl_and_is_older_than_its_max_age(site: Site) -> None:
+    entry = Entry(b"v", site.clock.now_us() - 60 * SECONDS, site.clock.now_us() - 10 * SECONDS)
+    site.reader.answers["k"] = Answer(Outcome.STALE, entry, "l1")
+    headers = (await site.ask("GET", "/v1/pages/k")).headers
+    assert (headers["cache-status"], headers["age"], headers["cache-control"]) == (
+        "cachesvc-l1; hit; ttl=-10",
+        "60",
+        "max-age=50",
+    )
+
+
+async def test_tags_are_answered_as_cache_groups(site: Site) -> None:
+    entry = Entry(b"v", 0, site.clock.now_us() + SECONDS, tags=("a", 'b"c'))
+    site.reader.l1["k"] = entry
+    assert (await site.ask("GET", "/v1/pages/k")).headers["cache-groups"] == '"a", "b\\"c"'
+
+
+async def test_what_an_origin_called_a_content_type_cannot_end_the_header_line(site: Site) -> None:
+    site.reader.l1["k"] = Entry(b"v", 0, site.clock.now_us() + SECONDS, content_type="a/b\r\nX-Evil: 1", tags=("a\r\nX-Evil: 2",))
+    response = await site.ask("GET", "/v1/pages/k")
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert "x-evil" not in response.headers
+
+
+async def test_the_lag_is_left_out_while_it_is_unknown_and_follows_within_ten_milliseconds(site: Site) -> None:
+    site.hold("k")
+    site.reader.lag = None
+    assert "cachesvc-lag" not in (await site.ask("GET", "/v1/pages/k")).headers
+    site.reader.lag = 1_234_567
+    site.clock.advance(us=10_000)
+    assert (await site.ask("GET", "/v1/pages/k")).headers["cachesvc-lag"] == "1.235"
+
+
+@pytest.mark.parametrize("negative", ["in L1", "beyond"])
+async def test_known_absent_is_a_404_that_may_be_kept(site: Site, negative: str) -> None:
+    entry = site.hold("k", negative=True)
+    if negative == "beyond":
+        site.reader.answers["k"] = Answer(Outcome.ABSENT, entry, "l2", L1_MISSED)
+        del site.reader.l1["k"]
+    response = await site.ask("GET", "/v1/pages/k")
+    assert response.status == 404
+    assert json.loads(response.body)["type"] == "https://cachesvc.dev/problems/known-absent"
+    assert response.headers["cache-control"].startswith("max-age=45")
+    assert "; hit; ttl=42" in response.headers["cache-status"]
+    assert (await site.ask("HEAD", "/v1/pages/k")).status == 404
+
+
+async def test_a_miss_is_a_404_that_says_where_was_looked(site: Site) -> None:
+    response = await site.ask("GET", "/v1/pages/k")
+    problem = json.loads(response.body)
+    assert (response.status, problem["type"]) == (404, "https://cachesvc.dev/problems/cache-miss")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-status"] == "cachesvc-l3; fwd=uri-miss, cachesvc-l2; fwd=uri-miss, cachesvc-l1; fwd=uri-miss"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-request-id"] == problem["request_id"]
+    assert site.reader.saw == [("pages", "k", PLAIN)]
+
+
+async def test_prefer_lease_grants_one_with_the_miss(site: Site) -> None:
+    response = await site.ask("GET", "/v1/pages/k", {"Prefer": "lease, wait=2"})
+    assert (response.status, response.headers["cachesvc-lease"]) == (404, "nonce:17")
+    assert site.reader.saw == [("pages", "k", ReadOptions(lease=True, wait_seconds=2.0))]
+
+
+async def test_a_wait_is_capped_by_the_request_timeout(site: Site) -> None:
+    await site.ask("GET", "/v1/pages/k", {"Prefer": 'wait="999999", lease', "Cachesvc-Timeout": "90s"})
+    assert site.reader.saw[0][2] == ReadOptions(lease=True, wait_seconds=5.0, timeout_seconds=5.0)
+
+
+async def test_a_stale_answer_may_carry_a_lease(site: Site) -> None:
+    site.reader.answers["k"] = Answer(Outcome.STALE, site.hold("k"), "l3", lease="n:1")
+    del site.reader.l1["k"]
+    response = await site.ask("GET", "/v1/pages/k", {"Prefer": "lease"})
+    assert (response.status, response.headers["cachesvc-lease"]) == (200, "n:1")
+
+
+async def test_only_if_cached_is_answered_with_504_on_a_miss(site: Site) -> None:
+    response = await site.ask("GET", "/v1/pages/k", {"Cache-Control": "only-if-cached"})
+    assert (response.status, json.loads(response.body)["type"][-10:]) == (504, "not-cached")
+
+
+async def test_every_header_of_a_read_reaches_the_read_path(site: Site) -> None:
+    site.hold("k")
+    token = ((7, 1_700_000_000_000_000), (8, 5))
+    await site.ask(
+        "GET",
+        "/v1/pages/k",
+        {
+            "cache-control": "max-age=5, max-stale=7, no-store",
+            "Cachesvc-Token": write_token(token),
+            "Cachesvc-Max-Lag": "500ms",
+            "Cachesvc-Timeout": "250ms",
+        },
+    )
+    wanted = ReadOptions(
+        max_age_us=5 * SECONDS, max_stale_us=7 * SECONDS, no_store=True, token=token, max_lag_us=500_000, timeout_seconds=0.25
+    )
+    assert site.reader.saw == [("pages", "k", wanted)]
+    assert site.reader.peeked == [], "L1 does not know whether its copy is good enough for these"
+
+
+@pytest.mark.parametrize("condition", ["*", '"other", {}', "W/{}", '{},"x"'])
+async def test_if_none_match_is_compared_weakly_and_answered_with_304(site: Site, condition: str) -> None:
+    tag = etag(site.hold("k"))
+    response = await site.ask("GET", "/v1/pages/k", {"If-None-Match": condition.format(tag)})
+    assert (response.status, response.body, response.headers["etag"]) == (304, b"", tag)
+    assert "content-length" not in response.headers
+    assert response.headers["cache-status"] == "cachesvc-l1; hit; ttl=42"
+    assert "max-age=45" in response.headers["cache-control"]
+
+
+async def test_another_etag_gets_the_value(site: Site) -> None:
+    site.hold("k")
+    assert (await site.ask("GET", "/v1/pages/k", {"If-None-Match": '"other"'})).status == 200
+
+
+async def test_if_match_is_compared_strongly_and_answered_with_412(site: Site) -> None:
+    tag = etag(site.hold("k"))
+    assert (await site.ask("GET", "/v1/pages/k", {"If-Match": tag})).status == 200
+    for condition in ('"other"', f"W/{tag}"):
+        assert (await site.ask("GET", "/v1/pages/k", {"If-Match": condition})).status == 412
+
+
+async def test_an_error_of_the_read_path_is_a_problem_with_its_hint_when_to_try_again(site: Site) -> None:
+    error = RequestError(503, "overloaded", "too many loads", retryable=True, retry_after=3)
+    site.reader.answers["k"] = Answer(Outcome.ERROR, trail=L1_MISSED, error=error)
+    response = await site.ask("GET", "/v1/pages/k")
+    problem = json.loads(response.body)
+    assert (response.status, response.headers["retry-after"], problem["retryable"]) == (503, "3", True)
+    assert response.headers["cache-status"] == "cachesvc-l1; fwd=uri-miss; stored"
+
+
+async def test_a_request_id_is_passed_through_and_a_strange_one_replaced(site: Site) -> None:
+    site.hold("k")
+    assert (await site.ask("GET", "/v1/pages/k", {"X-Request-Id": "abc-1"})).headers["x-request-id"] == "abc-1"
+    missed = await site.ask("GET", "/v1/pages/m", {"X-Request-Id": "abc-1"})
+    assert json.loads(missed.body)["request_id"] == missed.headers["x-request-id"] == "abc-1"
+    strange = await site.ask("GET", "/v1/pages/m", {"X-Request-Id": 'a"b c'})
+    assert strange.headers["x-request-id"].isalnum()
+
+
+async def test_explain_is_answered_as_json(site: Site) -> None:
+    response = await site.ask("GET", "/v1/pages/a%2Fb:explain")
+    assert json.loads(response.body) == {"key": "a/b", "namespace": "pages", "would": "miss"}

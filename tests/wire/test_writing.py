@@ -1,0 +1,198 @@
+"""PUT and DELETE of a key, and POST /v1/invalidations."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from cachesvc.clock import SECONDS
+from cachesvc.dialogue import Draft, Written
+from cachesvc.errors import RequestError
+from cachesvc.etag import etag
+from cachesvc.model import Change, Key
+from cachesvc.web.tokens import read_token
+from tests.wire.conftest import Response, Site
+
+
+def kind(response: Response) -> str:
+    problem: dict[str, Any] = json.loads(response.body)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == response.status
+    return str(problem["type"]).removeprefix("https://cachesvc.dev/problems/")
+
+
+async def test_put_stores_the_body_with_what_the_headers_say(site: Site) -> None:
+    headers = {
+        "Content-Type": "application/json; charset=utf-8",
+        "Cache-Control": "max-age=30, stale-while-revalidate=5, stale-if-error=7",
+        "Cache-Groups": '"a", "b"',
+    }
+    response = await site.ask("PUT", "/v1/pages/k", headers, b"{}")
+    draft = Draft(b"{}", headers["Content-Type"], ("a", "b"), 30 * SECONDS, 5 * SECONDS, 7 * SECONDS)
+    assert site.writer.saw == [(Key.of("pages", "k"), draft)]
+    assert (response.status, response.body, response.headers["etag"]) == (204, b"", etag(site.reader.l1["k"]))
+    token = read_token(response.headers["cachesvc-token"], "")
+    assert token == ((Key.of("pages", "k").digest, site.clock.now_us()),)
+
+
+async def test_what_was_put_is_read(site: Site) -> None:
+    await site.ask("PUT", "/v1/pages/k", {}, b"\x00\xff")
+    assert (await site.ask("GET", "/v1/pages/k")).body == b"\x00\xff"
+
+
+async def test_an_empty_value_is_a_value(site: Site) -> None:
+    assert (await site.ask("PUT", "/v1/pages/k")).status == 204
+    response = await site.ask("GET", "/v1/pages/k")
+    assert (response.status, response.headers["content-length"]) == (200, "0")
+
+
+@pytest.mark.parametrize(
+    ("headers", "draft"),
+    [
+        ({"If-None-Match": "*"}, Draft(b"v", if_absent=True)),
+        ({"If-Match": '"a", "b"'}, Draft(b"v", if_match=('"a"', '"b"'))),
+        ({"Cachesvc-Lease": "n:1"}, Draft(b"v", lease="n:1")),
+    ],
+)
+async def test_conditions_and_leases_reach_the_write_path(site: Site, headers: dict[str, str], draft: Draft) -> None:
+    await site.ask("PUT", "/v1/pages/k", headers, b"v")
+    assert site.writer.saw[0][1] == draft
+
+
+@pytest.mark.parametrize(("reason", "status", "name"), [("fenced", 409, "fenced"), ("precondition", 412, "precondition-failed")])
+async def test_what_was_not_stored_is_said_why(site: Site, reason: str, status: int, name: str) -> None:
+    site.writer.outcomes["k"] = Written(False, reason)
+    response = await site.ask("PUT", "/v1/pages/k", {}, b"v")
+    assert (response.status, kind(response)) == (status, name)
+
+
+async def test_a_write_that_fails_passes_on_its_token_and_retry_after(site: Site) -> None:
+    site.writer.fails_with = RequestError(503, "queue-down", "no", retryable=True, token="dG9r")
+    response = await site.ask("PUT", "/v1/pages/k", {}, b"v")
+    assert (response.status, response.headers["retry-after"], response.headers["cachesvc-token"]) == (503, "1", "dG9r")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "name", "field"),
+    [
+        ({"If-Match": '"a"', "If-None-Match": "*"}, 400, "contradiction", "If-Match"),
+        ({"Cachesvc-Lease": "n:1", "If-Match": '"a"'}, 400, "contradiction", "Cachesvc-Lease"),
+        ({"Cachesvc-Lease": "n:1", "If-None-Match": "*"}, 400, "contradiction", "Cachesvc-Lease"),
+        ({"If-None-Match": '"a"'}, 400, "bad-header", "If-None-Match"),
+        ({"If-Match": "a"}, 400, "bad-header", "If-Match"),
+        ({"If-Match": ""}, 400, "bad-header", "If-Match"),
+        ({"Cache-Control": "max-age=soon"}, 400, "bad-cache-control", "Cache-Control"),
+        ({"Cache-Control": "no-store"}, 400, "bad-cache-control", "Cache-Control"),
+        ({"Cache-Groups": "a"}, 400, "bad-tag", "Cache-Groups"),
+        ({"Cache-Groups": '"a", "b", "c"'}, 400, "bad-tag", "Cache-Groups"),
+        ({"Content-Type": "nonsense"}, 400, "bad-header", "Content-Type"),
+        ({"Content-Range": "bytes 0-1/2"}, 400, "bad-header", "Content-Range"),
+        ({"Cachesvc-Lease": "x" * 257}, 400, "bad-lease", "Cachesvc-Lease"),
+        ({"Cachesvc-Timeout": "soon"}, 400, "bad-header", "Cachesvc-Timeout"),
+        ({"Cachesvc-Timeout": "0s"}, 400, "bad-header", "Cachesvc-Timeout"),
+        ({"Content-Encoding": "gzip"}, 415, "content-encoding", "Content-Encoding"),
+        ({"Expect": "a-miracle"}, 417, "expectation", "Expect"),
+    ],
+)
+async def test_a_header_out_of_rule_is_named_and_nothing_is_stored(
+    site: Site, headers: dict[str, str], status: int, name: str, field: str
+) -> None:
+    response = await site.ask("PUT", "/v1/pages/k", headers, b"v")
+    assert (response.status, kind(response), json.loads(response.body)["field"]) == (status, name, field)
+    assert site.writer.saw == []
+
+
+async def test_a_value_above_the_namespaces_limit_is_refused_and_one_at_it_is_not(site: Site) -> None:
+    assert (await site.ask("PUT", "/v1/pages/k", {}, b"x" * 1000)).status == 204
+    response = await site.ask("PUT", "/v1/pages/k", {}, b"x" * 1001)
+    assert (response.status, kind(response), len(site.writer.saw)) == (413, "value-too-large", 1)
+
+
+async def test_a_write_over_its_callers_time_is_a_504(site: Site) -> None:
+    import asyncio
+
+    site.writer.hangs = asyncio.Event()
+    response = await site.ask("PUT", "/v1/pages/k", {"Cachesvc-Timeout": "10ms"}, b"v")
+    assert (response.status, kind(response)) == (504, "deadline")
+
+
+async def test_delete_invalidates_the_key_and_answers_a_receipt(site: Site) -> None:
+    site.hold("a/b")
+    response = await site.ask("DELETE", "/v1/pages/a%2Fb")
+    assert site.invalidator.saw == [Change("pages", keys=("a/b",))]
+    receipt = json.loads(response.body)
+    assert (response.status, receipt["applied"], receipt["token"]) == (200, True, response.headers["cachesvc-token"])
+    assert receipt["id"].startswith("local:")
+    assert (await site.ask("GET", "/v1/pages/a%2Fb")).status == 404
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "Cachesvc-Lease"])
+async def test_delete_has_no_conditions(site: Site, header: str) -> None:
+    assert kind(await site.ask("DELETE", "/v1/pages/k", {header: "*"})) == "contradiction"
+    assert site.invalidator.saw == []
+
+
+CHANGE = {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": False, "soft": True}
+EVENT = {"specversion": "1.0", "type": "dev.cachesvc.change.v1", "id": "1", "source": "/db", "subject": "x", "data": CHANGE}
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("application/json", json.dumps(CHANGE).encode()),
+        ("application/json; charset=utf-8", json.dumps(CHANGE).encode()),
+        ("application/msgpack", msgspec.msgpack.encode(CHANGE)),
+        ("application/cloudevents+json", json.dumps(EVENT).encode()),
+    ],
+)
+async def test_a_change_is_taken_plain_or_as_a_cloud_event(site: Site, media: str, body: bytes) -> None:
+    response = await site.ask("POST", "/v1/invalidations", {"Content-Type": media}, body)
+    assert site.invalidator.saw == [Change("pages", ("a",), ("t",), soft=True)]
+    assert response.status == 200
+    assert len(read_token(json.loads(response.body)["token"], "")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "name", "field"),
+    [
+        ({"namespace": "pages", "wait": "region", "keys": ["a"]}, 400, "invalid-body", "$.wait"),
+        ({"keys": ["a"]}, 400, "invalid-body", "$.namespace"),
+        ({"namespace": "pages", "keys": "a"}, 400, "invalid-body", "$.keys"),
+        ({"namespace": "page", "keys": ["a"]}, 404, "no-such-namespace", "$.namespace"),
+        ({"namespace": "pages"}, 400, "no-target", "$"),
+        ({"namespace": "pages", "keys": ["a", ""]}, 400, "bad-key", "$.keys[1]"),
+        ({"namespace": "pages", "tags": ["a", "\n"]}, 400, "bad-tag", "$.tags[1]"),
+        ({"namespace": "pages", "keys": ["a"] * 3, "tags": ["a"] * 3}, 413, "too-many-keys", "$"),
+    ],
+)
+async def test_a_change_out_of_rule_is_refused_naming_the_field(
+    site: Site, change: dict[str, object], status: int, name: str, field: str
+) -> None:
+    for media, prefix, body in (
+        ("application/json", "$", change),
+        ("application/cloudevents+json", "$.data", {**EVENT, "data": change}),
+    ):
+        response = await site.ask("POST", "/v1/invalidations", {"Content-Type": media}, json.dumps(body).encode())
+        wanted = field.replace("$", prefix, 1)
+        assert (response.status, kind(response), json.loads(response.body)["field"]) == (status, name, wanted)
+    assert site.invalidator.saw == []
+
+
+@pytest.mark.parametrize("wrong", [{"specversion": "0.3"}, {"type": "something.else"}, {"id": ""}])
+async def test_an_event_of_another_kind_is_refused(site: Site, wrong: dict[str, str]) -> None:
+    body = json.dumps({**EVENT, **wrong}).encode()
+    response = await site.ask("POST", "/v1/invalidations", {"Content-Type": "application/cloudevents+json"}, body)
+    assert (response.status, json.loads(response.body)["field"]) == (400, f"$.{next(iter(wrong))}")
+
+
+async def test_an_invalidation_that_waits_for_its_home_cell_says_so(site: Site) -> None:
+    site.invalidator.applied = False
+    assert json.loads((await site.ask("DELETE", "/v1/pages/k")).body)["applied"] is False
+    assert site.metrics.counts.requests["pages", "delete", "pending"] == 1
+
+
+async def test_a_change_that_the_queue_cannot_take_promises_nothing(site: Site) -> None:
+    site.invalidator.fails_with = RequestError(503, "queue-down", "nothing was promised", retryable=True)
+    response = await site.ask("DELETE", "/v1/pages/k")
+    assert (response.status, kind(response)) == (503, "queue-down")
