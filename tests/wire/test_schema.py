@@ -1,0 +1,77 @@
+"""What /openapi.json describes is what is served: schemathesis sends what it allows and what it forbids, and finds no 5xx.
+
+Runs on the fakes in a thread of its own. Set `CACHESVC_BASE_URL=http://127.0.0.1:8080` to point it at a running instance
+with a namespace `pages` (another one: `CACHESVC_NAMESPACE`).
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+from cachesvc.clock import SystemClock
+from cachesvc.config import Service
+from cachesvc.telemetry.metrics import Metrics
+from cachesvc.web.server import Web
+from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.wire.conftest import TOPOLOGY
+
+NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
+
+
+async def serve(started: "asyncio.Queue[int]", stop: asyncio.Event) -> None:
+    reader = FakeReader(SystemClock())
+    web = Web(
+        Service(), TOPOLOGY, reader, FakeWriter(reader), FakeInvalidator(reader), lambda: (True, {"eu": "ready"}), Metrics()
+    )
+    await started.put(await web.start("127.0.0.1", 0))
+    await stop.wait()
+    await web.stop()
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    if given := os.environ.get("CACHESVC_BASE_URL"):
+        yield given
+        return
+    loop = asyncio.new_event_loop()
+    started: asyncio.Queue[int] = asyncio.Queue()
+    stop = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(started, stop),))
+    thread.start()
+    port = asyncio.run_coroutine_threadsafe(started.get(), loop).result(timeout=10)
+    yield f"http://127.0.0.1:{port}"
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(timeout=10)
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def api(base_url: str) -> Any:
+    return schemathesis.openapi.from_url(f"{base_url}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("api")
+
+
+@schema.parametrize()
+@hypothesis.settings(
+    max_examples=int(os.environ.get("CACHESVC_EXAMPLES", "40")),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_every_call_answers_as_described_and_never_with_a_failure(case: schemathesis.Case) -> None:
+    if "namespace" in case.path_parameters and len(str(case.path_parameters["namespace"])) % 4:
+        case.path_parameters["namespace"] = NAMESPACE  # most of them: nothing else would ever be found
+    case.call_and_validate(
+        checks=[not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+    )
