@@ -200,4 +200,5 @@ def _refusal(namespace: Namespace, key: Key, draft: Draft) -> Written | None:
 
 
 def _home_down(error: TierError, so: str) -> RequestError:
-    return RequestError(503, "home-unavailable", f"home cell {error.where} did not answer: {so}", retryable=True, retry_after=1)
+    why = f"home cell {error.where} could not take it ({error.why}): {so}"
+    return RequestError(503, "home-unavailable", why, retryable=True, retry_after=1)

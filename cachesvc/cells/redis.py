@@ -5,6 +5,7 @@ batcher's own task, so a cancelled caller disturbs nobody. The scripts and what 
 """
 
 import asyncio
+import contextlib
 import random
 import secrets
 import struct
@@ -99,6 +100,7 @@ class RedisCell:
         self._no_connect_until = 0.0
         self._exchanges = self._failures = self._connects = self._clock_offset_us = 0
         self._stopped = False
+        self._greeting: asyncio.Task[None] | None = None
         most = settings.max_batch
         self._reads = Batcher(self._read, most, in_flight=READS_IN_FLIGHT, name=f"{name} reads")
         self._fills = Batcher(self._fill, most, name=f"{name} fills")
@@ -110,9 +112,17 @@ class RedisCell:
         return f"<RedisCell {self.name} [{len(self._idle)} idle lines, {self._exchanges} exchanges, {self._failures} failures]>"
 
     async def start(self) -> None:
-        """Connects when first used."""
+        """Begins to connect, so that a new issuer has done its waiting before the first write comes. The next use retries."""
+        self._greeting = asyncio.get_running_loop().create_task(self._greet(), name=f"greeting {self.name}")
+
+    async def _greet(self) -> None:
+        with contextlib.suppress(TierError):
+            await self._give_back(await self._borrow())
 
     async def stop(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+            await asyncio.gather(self._greeting, return_exceptions=True)
         for batcher in (self._reads, self._fills, self._puts, self._fences, self._leases):
             await batcher.close()
         self._stopped = True
