@@ -133,7 +133,7 @@ class L1:
         """
         if not self._unswept:
             self._swept = self._swept + 1 & self._mask
-            self._unswept = list(self._shards[self._swept])
+            self._unswept = list(self._shards[self._swept].keys())
         peek = self._peekers[self._swept]
         looked_at = self._unswept[-limit:]
         del self._unswept[-limit:]

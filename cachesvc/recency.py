@@ -4,7 +4,7 @@ Nothing but the entries is stored: a size, where sizes are asked for, is compute
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from typing import Any, Generic, TypeVar
 
 from cachetools import Cache
@@ -75,7 +75,19 @@ class RecencyCache(Cache[K, V], Generic[K, V]):
         return key in self._entries
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._entries)
+        # Over a copy: each use of a key on the way moves it, and an OrderedDict that moves cannot be iterated.
+        return iter(list(self._entries))
+
+    # The views are the mapping's own, least recent first. Reading through them is no use: it moves nothing.
+
+    def keys(self) -> KeysView[K]:
+        return self._entries.keys()
+
+    def values(self) -> ValuesView[V]:
+        return self._entries.values()
+
+    def items(self) -> ItemsView[K, V]:
+        return self._entries.items()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -1,0 +1,323 @@
+"""The rule of COHERENCE.md on one instance, with a clock that is turned by hand."""
+
+import random
+
+import pytest
+
+from cachesvc.clock import ManualClock
+from cachesvc.fences import Fences
+from cachesvc.model import Entry, Fence, Key, Target, tag_digests_of
+
+S = 100_000
+KEY = Key.of("pages", "home")
+OTHER = Key.of("pages", "about")
+TAG = Target.tag("pages", "menu")
+WHOLE = Target.whole("pages")
+
+
+class Instance:
+    """A `Fences` with its clock; times in the tests are µs after the clock's start."""
+
+    def __init__(self, *regions: str) -> None:
+        self.clock = ManualClock()
+        self.start = self.clock.now_us()
+        self.fences = Fences(self.clock, S, 1 << 16, regions or ("eu",), recent_us=3_000_000)
+
+    def entry(self, as_of: int, *tags: str) -> Entry:
+        return Entry(b"v", self.start + as_of, self.start + 10**9, tags=tags, tag_digests=tag_digests_of("pages", tags))
+
+    def fence(self, at: int, *, soft: bool = False, unapplied: bool = False, own: bool = False) -> list[int]:
+        return self.fences.merge([Fence(KEY.digest, self.start + at, soft, unapplied=unapplied)], own)
+
+    def fence_tag(self, at: int, *, soft: bool = False, unapplied: bool = False) -> list[int]:
+        return self.fences.merge([Fence(TAG.digest, self.start + at, soft, unapplied=unapplied)])
+
+    def fence_all(self, at: int, *, soft: bool = False, unapplied: bool = False) -> list[int]:
+        return self.fences.merge([Fence(WHOLE.digest, self.start + at, soft, "pages", unapplied)])
+
+    def admits(self, entry: Entry) -> bool:
+        return self.fences.admits(entry, KEY.digest, "pages", self.clock.now_us())
+
+    def exact_admits(self, entry: Entry) -> bool:
+        return self.fences.exact_admits(entry, KEY.digest, "pages", self.clock.now_us())
+
+    def soft_fenced(self, entry: Entry) -> bool:
+        return self.fences.is_soft_fenced(entry, KEY.digest, "pages")
+
+
+@pytest.fixture
+def here() -> Instance:
+    return Instance()
+
+
+class TestTheRule:
+    def test_without_a_fence_a_copy_is_admissible(self, here: Instance) -> None:
+        assert here.admits(here.entry(0))
+        assert here.admits(here.entry(0, "menu", "footer"))
+
+    def test_a_copy_must_be_later_than_the_fence_on_its_key(self, here: Instance) -> None:
+        here.fence(10)
+        assert [here.admits(here.entry(as_of)) for as_of in (9, 10, 11)] == [False, False, True]
+
+    def test_a_copy_must_be_later_than_the_fence_on_each_of_its_tags(self, here: Instance) -> None:
+        here.fence_tag(10)
+        assert [here.admits(here.entry(as_of, "footer", "menu")) for as_of in (10, 11)] == [False, True]
+        assert here.admits(here.entry(1, "footer"))
+
+    def test_a_copy_must_be_later_than_the_fence_on_its_namespace(self, here: Instance) -> None:
+        here.fence_all(10)
+        assert [here.admits(here.entry(as_of)) for as_of in (10, 11)] == [False, True]
+        assert here.fences.admits(here.entry(1), Key.of("posts", "home").digest, "posts", here.clock.now_us())
+
+    def test_a_copy_must_be_later_than_the_floor(self, here: Instance) -> None:
+        here.fences.raise_floor(here.start + 10)
+        assert [here.admits(here.entry(as_of)) for as_of in (10, 11)] == [False, True]
+
+    def test_the_floor_is_never_lowered(self, here: Instance) -> None:
+        here.fences.raise_floor(here.start + 10)
+        here.fences.raise_floor(here.start + 5)
+        assert here.fences.floor == here.start + 10
+
+    def test_a_fence_on_one_key_leaves_others_alone(self, here: Instance) -> None:
+        here.fence(10)
+        assert here.fences.admits(here.entry(1), OTHER.digest, "pages", here.clock.now_us())
+
+    def test_an_old_fence_replayed_after_a_newer_one_changes_nothing(self, here: Instance) -> None:
+        for at in (20, 10, 20):
+            here.fence(at)
+            here.fence_all(at)
+        assert [here.admits(here.entry(as_of)) for as_of in (20, 21)] == [False, True]
+
+    def test_a_copy_from_more_than_3_skews_ahead_is_refused(self, here: Instance) -> None:
+        """Trace 14: an instance's clock that is ahead must not give its copies a head start over fences."""
+        assert here.admits(here.entry(3 * S))
+        assert not here.admits(here.entry(3 * S + 1))
+        assert not here.exact_admits(here.entry(3 * S + 1))
+
+    def test_a_fence_from_the_far_future_is_merged_as_4_skews_ahead_and_counted(self, here: Instance) -> None:
+        """Trace 24: a clock a day ahead must not make things uncachable for a day."""
+        here.fence(86_400_000_000)
+        here.fence_all(86_400_000_000)
+        here.clock.advance(us=2 * S)
+        assert [here.admits(here.entry(as_of)) for as_of in (4 * S, 4 * S + 1)] == [False, True]
+        assert here.fences.statistics().clamped == 2
+
+    def test_a_fence_4_skews_ahead_is_taken_as_it_is(self, here: Instance) -> None:
+        here.fence(4 * S)
+        assert here.fences.fence_on(KEY.digest, (), "pages") == here.start + 4 * S
+        assert here.fences.statistics().clamped == 0
+
+
+class TestMerging:
+    def test_keys_and_tags_are_returned_to_have_their_flights_forgotten(self, here: Instance) -> None:
+        fences = [Fence(KEY.digest, 1), Fence(WHOLE.digest, 1, namespace="pages"), Fence(TAG.digest, 1, soft=True)]
+        assert here.fences.merge(fences) == [KEY.digest, TAG.digest]
+
+    def test_merges_are_numbered_and_own_ones_counted(self, here: Instance) -> None:
+        here.fence(1)
+        here.fence(2, own=True)
+        assert here.fences.merged == 2
+        assert here.fences.statistics().own == 1
+
+    def test_a_replayed_fence_is_a_merge_like_any_other(self, here: Instance) -> None:
+        """Two tag fences of two issuers may carry the same time: the second is as much a reason to load again as the first."""
+        here.fence_tag(1)
+        here.fence_tag(1)
+        assert here.fences.merged_between(1, 2, [TAG.digest])
+
+    def test_only_merges_between_lease_and_start_concern_an_answer(self, here: Instance) -> None:
+        """Trace 4: a read that joins a load must not be answered by it if a fence was merged before the read began."""
+        asked = here.fences.merged
+        here.fence_tag(1)
+        started = here.fences.merged
+        here.fence(2)
+        assert here.fences.merged_between(asked, started, [KEY.digest, TAG.digest])
+        assert not here.fences.merged_between(asked, started, [KEY.digest])
+
+    def test_a_namespace_fence_concerns_an_answer_by_the_namespace_digest(self, here: Instance) -> None:
+        here.fence_all(1)
+        assert here.fences.merged_between(0, 1, [WHOLE.digest])
+
+    def test_merges_are_forgotten_after_the_longest_load(self, here: Instance) -> None:
+        here.fence(1)
+        here.clock.advance(seconds=4)
+        here.fence_tag(1)
+        assert here.fences.statistics().recent == 1
+        assert here.fences.merged_between(0, 1, [OTHER.digest]), "forgotten, so possible"
+        assert not here.fences.merged_between(1, 2, [OTHER.digest])
+
+    def test_a_burst_above_capacity_is_forgotten_by_count(self, here: Instance) -> None:
+        here.fences.merge([Fence(number << 20, number) for number in range(100_000)])
+        statistics = here.fences.statistics()
+        assert (statistics.merged, statistics.recent) == (100_000, 1 << 16)
+
+
+class TestUnapplied:
+    def test_a_copy_judged_at_home_is_exempt_from_sketch_and_floor(self, here: Instance) -> None:
+        here.fence(10)
+        here.fence_tag(10)
+        here.fences.raise_floor(here.start + 10)
+        assert here.exact_admits(here.entry(1, "menu"))
+
+    def test_an_unapplied_fence_is_checked_on_a_copy_judged_at_home(self, here: Instance) -> None:
+        here.fence(10, unapplied=True)
+        assert [here.exact_admits(here.entry(as_of)) for as_of in (10, 11)] == [False, True]
+        assert not here.admits(here.entry(10))
+
+    def test_on_tags_and_namespace_too(self, here: Instance) -> None:
+        here.fence_tag(10, unapplied=True)
+        here.fence_all(20, unapplied=True)
+        assert [here.exact_admits(here.entry(as_of, "menu")) for as_of in (20, 21)] == [False, True]
+        assert here.fences.exact_fence_on(KEY.digest, tag_digests_of("pages", ("menu",)), "posts") == here.start + 10
+
+    def test_it_is_kept_until_a_fence_says_that_it_was_applied(self, here: Instance) -> None:
+        here.fence(10, unapplied=True)
+        here.fence(10)
+        assert here.exact_admits(here.entry(1))
+        assert not here.admits(here.entry(1))
+
+    def test_the_application_of_an_earlier_change_does_not_end_it(self, here: Instance) -> None:
+        here.fence(10, unapplied=True)
+        here.fence(20, unapplied=True)
+        here.fence(15)
+        assert not here.exact_admits(here.entry(20))
+
+    def test_an_older_unapplied_fence_does_not_lower_it(self, here: Instance) -> None:
+        here.fence(20, unapplied=True)
+        here.fence(10, unapplied=True)
+        assert not here.exact_admits(here.entry(20))
+
+    def test_it_outlives_no_copy_in_l3(self, here: Instance) -> None:
+        here.fence(10, unapplied=True)
+        here.clock.advance(seconds=3600)
+        here.fence_tag(3_600_000_000, unapplied=True)
+        assert here.fences.statistics().unapplied == 2
+        here.clock.advance(us=11)
+        here.fence_tag(3_600_000_001, unapplied=True)
+        assert here.fences.statistics().unapplied == 1
+
+    def test_soft_fences_are_never_unapplied_refusals(self, here: Instance) -> None:
+        here.fence(10, soft=True, unapplied=True)
+        assert here.exact_admits(here.entry(1))
+        assert here.soft_fenced(here.entry(1))
+
+
+class TestSoft:
+    def test_a_copy_behind_a_soft_fence_is_stale_and_stays_admissible(self, here: Instance) -> None:
+        here.fence(10, soft=True)
+        assert [here.soft_fenced(here.entry(as_of)) for as_of in (10, 11)] == [True, False]
+        assert here.admits(here.entry(1))
+
+    def test_on_tags_and_namespace_too(self, here: Instance) -> None:
+        here.fence_tag(10, soft=True)
+        assert [here.soft_fenced(here.entry(as_of, "menu")) for as_of in (10, 11)] == [True, False]
+        here.fence_all(20, soft=True)
+        assert [here.soft_fenced(here.entry(as_of)) for as_of in (20, 21)] == [True, False]
+        assert here.admits(here.entry(1, "menu"))
+
+    def test_a_hard_fence_is_not_a_soft_one(self, here: Instance) -> None:
+        here.fence(10)
+        assert not here.soft_fenced(here.entry(1))
+        here.fence_tag(5, soft=True)
+        assert not here.soft_fenced(here.entry(1))
+
+
+class TestTokens:
+    def admits(self, here: Instance, entry: Entry, *pairs: tuple[int, int]) -> bool:
+        return here.fences.token_admits(entry, KEY.digest, "pages", tuple((target, here.start + at) for target, at in pairs))
+
+    def test_a_token_is_a_fence_on_key_tag_or_namespace_for_that_read(self, here: Instance) -> None:
+        for target in (KEY.digest, TAG.digest, WHOLE.digest):
+            assert not self.admits(here, here.entry(10, "menu"), (target, 10))
+            assert self.admits(here, here.entry(11, "menu"), (target, 10))
+        assert here.admits(here.entry(1))
+
+    def test_pairs_on_other_targets_do_not_concern_it(self, here: Instance) -> None:
+        assert self.admits(here, here.entry(10), (OTHER.digest, 20), (TAG.digest, 20))
+
+    def test_every_pair_counts(self, here: Instance) -> None:
+        assert not self.admits(here, here.entry(10), (KEY.digest, 5), (KEY.digest, 10))
+
+    def test_no_token_admits(self, here: Instance) -> None:
+        assert self.admits(here, here.entry(1))
+
+
+class TestLag:
+    def test_a_region_that_was_not_read_yet_has_watermark_minus_infinity(self) -> None:
+        here = Instance("eu", "us")
+        here.fences.heartbeat("eu", here.start)
+        assert here.fences.watermark == 0
+        assert here.fences.bound_us(here.clock.now_us()) == here.start
+
+    def test_the_slowest_feed_decides_and_goes_forward_only(self) -> None:
+        here = Instance("eu", "us")
+        for region, at in (("eu", 50), ("us", 20), ("us", 10)):
+            here.fences.heartbeat(region, here.start + at)
+        assert here.fences.watermark == here.start + 20
+
+    def test_without_heartbeats_the_bound_grows(self, here: Instance) -> None:
+        here.fences.heartbeat("eu", here.start)
+        here.fence(1)
+        here.clock.advance(seconds=7)
+        assert here.fences.bound_us(here.clock.now_us()) == 7_000_000
+
+    def test_a_heartbeat_from_the_future_hides_no_staleness(self, here: Instance) -> None:
+        here.fences.heartbeat("eu", here.start + 86_400_000_000)
+        assert here.fences.watermark == here.start + S
+        assert here.fences.bound_us(here.clock.now_us()) == 0
+        assert here.fences.statistics().clamped == 1
+
+    def test_within_the_bound_age_does_not_matter(self, here: Instance) -> None:
+        here.fences.heartbeat("eu", here.start)
+        assert here.fences.within_lag(here.entry(-(10**9)), here.start + 2_000_000, max_lag_us=2_000_000)
+
+    def test_above_the_bound_only_a_young_copy_is_answered(self, here: Instance) -> None:
+        """Trace 17: with the feed lost the tiers act as a micro-cache."""
+        here.fences.heartbeat("eu", here.start)
+        now = here.start + 2_000_001
+        assert [here.fences.within_lag(here.entry(as_of), now, 2_000_000) for as_of in (1, 2)] == [False, True]
+
+    def test_an_unknown_region_is_a_mistake_of_the_caller(self, here: Instance) -> None:
+        with pytest.raises(KeyError):
+            here.fences.heartbeat("mars", 1)
+
+    def test_fences_without_a_feed_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="region"):
+            Fences(ManualClock(), S, 16, (), 1)
+
+
+class TestNotBefore:
+    def test_the_newest_fence_on_key_tags_and_namespace(self, here: Instance) -> None:
+        here.fence(10)
+        assert here.fences.fence_on(KEY.digest, (TAG.digest,), "pages") == here.start + 10
+        here.fence_tag(20)
+        assert here.fences.fence_on(KEY.digest, (TAG.digest,), "pages") == here.start + 20
+        here.fence_all(30)
+        assert here.fences.fence_on(KEY.digest, (TAG.digest,), "pages") == here.start + 30
+
+    def test_nothing_known_is_zero(self, here: Instance) -> None:
+        assert here.fences.fence_on(KEY.digest, (), "pages") == 0
+        assert here.fences.exact_fence_on(KEY.digest, (), "pages") == 0
+
+    def test_what_is_refused_here_is_a_miss_at_home(self, here: Instance) -> None:
+        """Trace 19: without it the reader would get, and refuse, the same copy for ever."""
+        here.fence(10)
+        here.fence_tag(20)
+        refused = here.entry(15, "menu")
+        assert not here.admits(refused)
+        assert refused.as_of <= here.fences.fence_on(KEY.digest, refused.tag_digests, "pages")
+
+
+def test_the_estimate_follows_the_rate_of_fences(here: Instance) -> None:
+    """`(1 - e**(-rT/slots))**2` for 65,536 random fences in 65,536 slots is 0.40, once they are older than the entry it is 0."""
+    rng = random.Random(5)
+    here.fences.merge([Fence(rng.getrandbits(64), here.start) for _ in range(1 << 16)])
+    assert here.fences.estimate() == pytest.approx(0.40, abs=0.05)
+    here.clock.advance(seconds=601)
+    assert here.fences.estimate() == 0
+
+
+def test_its_state_is_told_in_one_line() -> None:
+    here = Instance()
+    here.fence(1, unapplied=True)
+    assert repr(here.fences) == "<Fences [1 merged, 1 unapplied, floor 0, watermark 0]>"
