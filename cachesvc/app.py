@@ -32,7 +32,8 @@ from cachesvc.origins.http import HttpLoader
 from cachesvc.origins.limited import LimitedLoader
 from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
-from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.queues.redis_changes import RedisChanges
+from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.read import Reader
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
@@ -131,10 +132,10 @@ class App:
         service, topology = self.service, self.topology
         retention = service.coherence.fence_retention
         self._streams = {
-            name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew)
+            name: RedisFenceStream(region.queue, name, retention_us=retention, skew_us=self._skew)
             for name, region in topology.regions.items()
         }
-        self._changes = RedisChanges(topology.regions[service.region].queue, service.region)
+        self._changes = RedisChanges(topology.regions[service.region].queue, service.region, self._clock)
         self._flights = Flights()
         self._merger = Merger(self.fences, self._flights)
         self._applier = Applier(self._homes, self._clock, self._skew)
@@ -239,7 +240,8 @@ class App:
     async def start(self) -> int:
         """Start everything and listen; the bound port. Raises `OSError` if the port is taken; then nothing runs."""
         try:
-            for part in (self.l2, *self.cells.values(), *self._loaders.values(), self._changes, *self._streams.values()):
+            parts: list[Part] = [self.l2, *self.cells.values(), *self._loaders.values(), self._changes, *self._streams.values()]
+            for part in parts:
                 await self._own(part)
             self._stack.push_async_callback(self._tasks.stop)
             self._spawn_loops()
