@@ -10,6 +10,7 @@ from multidict import CIMultiDictProxy
 from cachesvc.errors import RequestError
 from cachesvc.web.messages import Problem
 from cachesvc.web.reply import Reply
+from cachesvc.web.tokens import write_token
 
 TYPE_PREFIX = "https://cachesvc.dev/problems/"
 
@@ -82,7 +83,7 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
     if error.retry_after is not None or error.status in _TRY_LATER:
         head += f"Retry-After: {error.retry_after or 1}\r\n"
     if error.token:
-        head += f"Cachesvc-Token: {error.token}\r\n"
+        head += f"Cachesvc-Token: {write_token(error.token)}\r\n"
     reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))
     reply.request_id = request_id
     return reply

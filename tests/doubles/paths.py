@@ -22,6 +22,7 @@ class FakeReader:
         self.fails_with: Exception | None = None
         self.hangs: asyncio.Event | None = None
         """If set, `get` waits for it."""
+        self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
         self.peeked: list[str] = []
 
@@ -38,6 +39,7 @@ class FakeReader:
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN, /) -> list[Answer]:
         self.saw += [(key.namespace, key.text, options) for key in keys]
+        self.asked.set()
         if self.hangs is not None:
             await self.hangs.wait()
         if self.fails_with is not None:

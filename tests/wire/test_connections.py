@@ -197,8 +197,7 @@ async def test_stop_lets_a_running_request_end_closes_its_connection_and_takes_n
     site.reader.hangs = asyncio.Event()
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\n\r\n")
-    while not site.reader.saw:
-        await asyncio.sleep(0)
+    await site.reader.asked.wait()
     stopping = asyncio.create_task(site.web.stop())
     while True:
         try:
