@@ -32,8 +32,7 @@ from cachesvc.origins.http import HttpLoader
 from cachesvc.origins.limited import LimitedLoader
 from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
-from cachesvc.queues.redis_changes import RedisChanges
-from cachesvc.queues.redis_fences import RedisFenceStream
+from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
 from cachesvc.read import Reader
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
