@@ -63,9 +63,9 @@ class MemcachedThread:
             raise
 
     def _abandon(self, job: _Job) -> None:
+        # In this order, and with the mirror of it in `_serve`, only this job's connection can be hit: whatever the thread does
+        # in between, it closes the connection of an abandoned job before it begins the next one.
         job.is_abandoned = True
-        # The thread may end this job and begin the next one between these two lines. Then the next one loses its connection:
-        # an error, and still in step.
         link = self._client.sock
         if self._running is job and link is not None:
             with contextlib.suppress(OSError):
@@ -92,6 +92,8 @@ class MemcachedThread:
                     self._running = job
                     result = self._result_of(job.work)
                     self._running = None
+                    if job.is_abandoned:
+                        self._client.close()
                     loop.call_soon_threadsafe(job.finish, result)
             self._client.close()
             loop.call_soon_threadsafe(ended.set_result, None)

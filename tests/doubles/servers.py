@@ -3,6 +3,7 @@
 Blocking: use them from a fixture that is not `async`, and their `restart` in an async test through `asyncio.to_thread`.
 """
 
+import os
 import shutil
 import signal
 import socket
@@ -54,8 +55,9 @@ class RealServer:
         self._process.restart()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and connects succeed, nothing is answered."""
+        """SIGSTOP, and it has stopped: connections stay open and connects succeed, nothing is answered."""
         self._process.kill(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # the signal is only sent above; a thread may be answering still
 
     def resume(self) -> None:
         self._process.kill(signal.SIGCONT)
