@@ -131,10 +131,10 @@ class App:
         service, topology = self.service, self.topology
         retention = service.coherence.fence_retention
         self._streams = {
-            name: RedisFenceStream(region.queue, name, retention_us=retention, skew_us=self._skew)
+            name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew)
             for name, region in topology.regions.items()
         }
-        self._changes = RedisChanges(topology.regions[service.region].queue, service.region, self._clock)
+        self._changes = RedisChanges(topology.regions[service.region].queue, service.region)
         self._flights = Flights()
         self._merger = Merger(self.fences, self._flights)
         self._applier = Applier(self._homes, self._clock, self._skew)
