@@ -93,6 +93,10 @@ TABLE: tuple[Metric, ...] = (
     Metric("feed_fences", "counter", "feed", "fences", "Fences read from the streams."),
     Metric("feed_gaps", "counter", "feed", "gaps", "Gaps: items lost before they were read; each raises the floor."),
     Metric("feed_failures", "counter", "feed", "failures", "Failed exchanges with a queue."),
+    # cells
+    Metric("cell_exchanges", "counter", "cells", "exchanges", "Script calls to a cell.", ("cell",)),
+    Metric("cell_failures", "counter", "cells", "failures", "Exchanges and connects that failed.", ("cell",)),
+    Metric("cell_clock_offset", "gauge", "cells", "clock_offset_us", "Its clock less ours.", ("cell",), "seconds", 1e6),
     # batchers
     Metric("batches", "counter", "batchers", "batches", "Batches sent to a server.", ("server", "operation")),
     Metric("batch_items", "counter", "batchers", "items", "Items in them.", ("server", "operation")),

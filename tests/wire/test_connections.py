@@ -6,10 +6,17 @@ import logging
 
 import pytest
 
+from cachesvc.clock import ManualClock
+from cachesvc.config import Server, Service
 from cachesvc.errors import RequestError
+from cachesvc.telemetry.metrics import Metrics
+from cachesvc.units import Duration
 from cachesvc.web.deadlines import Deadlines, within
+from cachesvc.web.listener import Listener
 from cachesvc.web.reply import Reply
-from tests.wire.conftest import Site, read_response
+from cachesvc.web.server import Web
+from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.wire.conftest import TOPOLOGY, Site, read_response
 
 
 async def test_a_connection_is_kept_for_the_next_request(site: Site) -> None:
@@ -164,6 +171,20 @@ async def test_a_request_that_hangs_ends_with_504_within_the_request_timeout() -
     deadlines.stop()
 
 
+async def test_the_server_holds_its_requests_to_the_request_timeout() -> None:
+    reader = FakeReader(ManualClock())
+    reader.hangs = asyncio.Event()
+    limits = Server(request_timeout=Duration(1_000))
+    writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
+    web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, lambda: (True, {}), Metrics())
+    port = await web.start("127.0.0.1", 0)
+    client, sending = await asyncio.open_connection("127.0.0.1", port)
+    sending.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await read_response(client, "GET")).status == 504
+    sending.close()
+    await web.stop()
+
+
 async def test_one_timer_serves_all_and_ends_with_the_last() -> None:
     deadlines = Deadlines(60)
     gate = asyncio.Event()
@@ -214,8 +235,6 @@ async def test_stop_lets_a_running_request_end_closes_its_connection_and_takes_n
 
 
 async def test_the_port_that_is_taken_is_an_error_at_start(site: Site) -> None:
-    from cachesvc.web.listener import Listener
-
     async def handle(_: object) -> Reply:
         raise AssertionError
 
