@@ -24,7 +24,7 @@ from cachesvc.recency import RecencyCache
 
 OVERHEAD = 475
 """Bytes an entry costs beyond key and value: the objects' headers, the entry and its two times (310), and the index (80 to 170:
-under turnover a dict has three to six slots per item). With this the process grows to 91 to 104 % of a full budget."""
+under turnover a dict has three to six slots per item). With this the process grows to 90 to 105 % of a budget under turnover."""
 TAGS_OVERHEAD = 128
 """Bytes of the two tuples of a tagged entry."""
 TAG_OVERHEAD = 128
