@@ -28,7 +28,6 @@ class _Event(Struct, frozen=True, omit_defaults=True):
     data: Change
     specversion: Literal["1.0"]
     type: Literal["dev.cachesvc.change.v1"]
-    time: _Timestamp | None = None
     datacontenttype: str | None = None
     helduntil: _Timestamp | None = None
 
@@ -36,14 +35,13 @@ class _Event(Struct, frozen=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(_Event)
 
 
-def encode(change: Change, *, id_: str, source: str, time_us: int, held_until_us: int = 0) -> bytes:
+def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0) -> bytes:
     event = _Event(
         id_,
         source,
         change,
         "1.0",
         "dev.cachesvc.change.v1",
-        time=_datetime(time_us),
         datacontenttype="application/json",
         helduntil=_datetime(held_until_us) if held_until_us else None,
     )

@@ -120,8 +120,7 @@ class MemoryChanges:
     async def stop(self) -> None: ...
 
     async def append(self, change: Change, *, held_until_us: int = 0) -> str:
-        now = self._queue.clock.now_us()
-        event = encode(change, id_=str(next(self._numbers)), source=self._source, time_us=now, held_until_us=held_until_us)
+        event = encode(change, id_=str(next(self._numbers)), source=self._source, held_until_us=held_until_us)
         return _text(self._queue.append_event(event))
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:

@@ -1,0 +1,76 @@
+"""A region's queue server as its two streams use it: every exchange with a time limit, every failure a `TierError`.
+
+redis-py's own `socket_timeout` stays off: a wait may last longer than a call, and its `asyncio.wait_for` around each write can
+swallow a cancellation on Python 3.11 (the write ends in the same turn), which would keep a stopped reader running for ever.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.units import Duration
+
+T = TypeVar("T")
+
+
+class RedisServer:
+    """Connects when first used and again after a failure. Every failure is a `TierError`."""
+
+    def __init__(self, url: str, where: str, timeout: Duration) -> None:
+        self.where = where
+        self._timeout = timeout.seconds
+        self.redis: Redis = Redis.from_url(
+            url,
+            protocol=3,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=timeout.seconds,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+
+    def __repr__(self) -> str:
+        return f"<RedisServer {self.where}>"
+
+    async def stop(self) -> None:
+        await self.redis.aclose()
+
+    def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
+        """A call that runs `<name>.lua` with these arguments."""
+        source = _lua("prelude") + _lua(name)
+        script: AsyncScript = self.redis.register_script(source)
+
+        async def run(args: list[Any]) -> Any:
+            return await self.guarded(script(args=args))
+
+        return run
+
+    async def guarded(self, exchange: Awaitable[T], *, wait_seconds: float = 0) -> T:
+        """Within the time limit, beyond what the call may wait by itself. A connection that is given up is closed by redis-py."""
+        try:
+            async with asyncio.timeout(wait_seconds + self._timeout):
+                return await exchange
+        except (TimeoutError, RedisTimeoutError) as error:
+            raise TierTimeoutError(self.where, f"no answer within {self._timeout:.1f} s") from error
+        except ResponseError as error:
+            raise RefusedError(self.where, str(error)) from error
+        except (RedisError, OSError) as error:
+            raise TierUnavailableError(self.where, str(error)) from error
+
+
+class RefusedError(TierError):
+    """The server answered with an error."""
+
+
+def _lua(name: str) -> str:
+    return resources.files("cachesvc.queues").joinpath(f"{name}.lua").read_text()
