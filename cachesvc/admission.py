@@ -66,9 +66,17 @@ class Admission:
             return remaining > -options.max_stale_us
         return options.max_age_us is None and options.min_fresh_us == 0
 
-    def heed(self, token: TokenPairs) -> list[int]:
-        """A token names fences that this instance may not have heard of yet: merge them. Returns the digests."""
-        news = [Fence(target, at) for target, at in token if self._fences.fence_on(target, (), "") < at]
+    def heed(self, token: TokenPairs, namespace: str) -> list[int]:
+        """A token names fences that this instance may not have heard of yet: merge them. Returns the digests of keys and tags.
+
+        Pairs on other namespaces' targets are merged all the same; one on another namespace as a whole names nothing here.
+        """
+        whole = digest(namespace_id(namespace)) if token else 0
+        news = [
+            Fence(target, at, namespace=namespace if target == whole else "")
+            for target, at in token
+            if self._fences.fence_on(target, (), namespace if target == whole else "") < at
+        ]
         return self._fences.merge(news) if news else []
 
     def not_before(self, key: Key, refused: Entry) -> int:

@@ -223,6 +223,7 @@ class App:
         metrics.watch("l1", self.l1.statistics)
         metrics.watch("fences", self.fences.statistics)
         metrics.watch("feed", lambda: self.feed_tally)
+        metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
         metrics.watch(
             "batchers",

@@ -92,7 +92,7 @@ class Reader:
         if not keys:
             return []
         namespace = self._namespaces[keys[0].namespace]
-        self._flights.forget(self._admission.heed(options.token))
+        self._flights.forget(self._admission.heed(options.token, keys[0].namespace))
         answers: list[Answer | None] = [None] * len(keys)
         try:
             async with asyncio.timeout(options.timeout_seconds):

@@ -115,6 +115,19 @@ async def test_trace_7_a_token_reads_its_write_where_the_feed_is_behind() -> Non
     assert await behind.value("a") == b"1", "a token is a fence: later readers profit"
 
 
+@pytest.mark.parametrize("what", ["tag", "namespace"])
+async def test_a_token_of_a_wide_invalidation_is_honoured_too(what: str) -> None:
+    far = FarSide()
+    store = Store(far, tags=("t",))
+    here, behind = Instance(far), Instance(far)
+    assert await behind.value("a") == b"0"
+    store.value = b"1"
+    receipt = await (here.invalidate(tags=["t"]) if what == "tag" else here.invalidate(whole=True))
+    answer = await behind.get("a", options=ReadOptions(token=receipt.token))
+    assert answer.entry is not None
+    assert answer.entry.value == b"1"
+
+
 async def test_trace_8_a_token_is_checked_on_l3_copies_too() -> None:
     far = FarSide()
     store = Store(far)
