@@ -1,0 +1,123 @@
+"""The envelope: what was stored by any release is read by this one, and nothing else is taken for it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachesvc import envelope
+from cachesvc.envelope import MAGIC, pack, unpack
+from cachesvc.model import Entry, Key, tag_digests_of
+
+SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
+KEY = Key.of("pages", "{ws-7}:block:42")
+TAGS = ("ws-7", "étiquette")
+
+PLAIN = Entry(b"<p>hello</p>", as_of=1_700_000_000_000_001, fresh_until=1_700_000_300_000_000, content_type="text/html")
+WHOLE = Entry(
+    bytes(range(256)),
+    as_of=1_700_000_000_000_001,
+    fresh_until=1_700_000_300_000_000,
+    stale_for=60_000_000,
+    error_for=600_000_000,
+    load_ms=17,
+    content_type="application/json",
+    tags=TAGS,
+    tag_digests=tag_digests_of("pages", TAGS),
+    origin_etag='W/"abc"',
+)
+ABSENT = Entry(b"", as_of=1_700_000_000_000_001, fresh_until=1_700_000_010_000_000, negative=True)
+RELEASED = {"envelope-1-plain.bin": PLAIN, "envelope-1-whole.bin": WHOLE, "envelope-1-absent.bin": ABSENT}
+
+TIMES = st.integers(0, 2**63)
+TEXTS = st.text(max_size=40)
+TAG_LISTS = st.lists(TEXTS, max_size=5).map(tuple)
+
+
+def entries_of(namespace: str) -> st.SearchStrategy[Entry]:
+    return st.builds(
+        lambda tags, **fields: Entry(tags=tags, tag_digests=tag_digests_of(namespace, tags), **fields),
+        tags=TAG_LISTS,
+        value=st.binary(max_size=300),
+        as_of=TIMES,
+        fresh_until=TIMES,
+        stale_for=TIMES,
+        error_for=TIMES,
+        load_ms=st.integers(0, 10_000),
+        content_type=TEXTS,
+        negative=st.booleans(),
+        origin_etag=TEXTS,
+    )
+
+
+@pytest.mark.parametrize(("name", "entry"), RELEASED.items())
+def test_bytes_of_a_release_are_read_by_todays_code(name: str, entry: Entry) -> None:
+    assert unpack(KEY, (SNAPSHOTS / name).read_bytes()) == entry
+
+
+@pytest.mark.parametrize(("name", "entry"), RELEASED.items())
+def test_todays_bytes_are_those_of_the_release(name: str, entry: Entry) -> None:
+    """Changing them means other instances read something else: append a field, or raise the version in `MAGIC`."""
+    assert pack(KEY, entry) == (SNAPSHOTS / name).read_bytes()
+
+
+@given(entries_of("pages"))
+def test_an_entry_survives_the_envelope(entry: Entry) -> None:
+    assert unpack(KEY, pack(KEY, entry)) == entry
+
+
+def test_another_keys_value_is_a_miss() -> None:
+    assert unpack(Key.of("pages", "{ws-7}:block:43"), pack(KEY, PLAIN)) is None
+
+
+def test_another_version_is_a_miss() -> None:
+    assert unpack(KEY, MAGIC[:1] + b"\x02" + pack(KEY, PLAIN)[2:]) is None
+
+
+def test_fields_appended_by_a_later_release_are_ignored() -> None:
+    fields = msgspec.msgpack.decode(pack(KEY, WHOLE)[2:])
+    assert unpack(KEY, MAGIC + msgspec.msgpack.encode([*fields, "new", {"more": [1]}])) == WHOLE
+
+
+def test_fields_that_an_earlier_release_did_not_know_take_their_defaults() -> None:
+    fields = msgspec.msgpack.decode(pack(KEY, WHOLE)[2:])
+    assert unpack(KEY, MAGIC + msgspec.msgpack.encode(fields[:10])) == msgspec.structs.replace(WHOLE, origin_etag="")
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_miss_and_never_raises(data: bytes) -> None:
+    assert unpack(KEY, data) is None
+    assert unpack(KEY, MAGIC + data) is None
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_a_damaged_envelope_never_raises(at: int, byte: int) -> None:
+    data = bytearray(pack(KEY, WHOLE))
+    data[at % len(data)] = byte
+    found = unpack(KEY, bytes(data))
+    assert found is None or isinstance(found, Entry)
+    assert unpack(KEY, bytes(data[: at % len(data)])) is None
+
+
+def test_deep_nesting_is_a_miss_and_not_a_crash() -> None:
+    assert unpack(KEY, MAGIC + b"\x91" * 100_000) is None
+    body = pack(KEY, PLAIN)[2:]
+    assert unpack(KEY, MAGIC + bytes([body[0] + 1]) + body[1:] + b"\x91" * 100_000) is None
+
+
+def test_content_types_and_windows_are_shared_between_entries() -> None:
+    first, second = (unpack(KEY, pack(KEY, WHOLE)) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.content_type is second.content_type
+    assert first.stale_for is second.stale_for
+    assert first.error_for is second.error_for
+
+
+def test_what_is_shared_is_bounded() -> None:
+    for number in range(10_000):
+        unpack(KEY, pack(KEY, Entry(b"", 1, 2, stale_for=1_000_000 + number, content_type=f"text/x-{number}")))
+        assert len(envelope._texts) <= 4096
+        assert len(envelope._windows) <= 4096

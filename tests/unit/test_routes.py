@@ -1,0 +1,205 @@
+"""Routes, each around tiers in memory that record what they were asked."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from cachesvc.breaker import Breaker, BreakerState
+from cachesvc.clock import SECONDS, ManualClock
+from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.hashing.ring import Ring
+from cachesvc.interfaces import Lookup
+from cachesvc.model import Entry, Key
+from cachesvc.routes.batched import Batched
+from cachesvc.routes.deadline import Deadline
+from cachesvc.routes.guarded import Guarded
+from cachesvc.routes.sharded import Sharded
+from cachesvc.tiers.memory import MemoryTier
+from tests.doubles.tiers import ChaosTier
+
+CLOCK = ManualClock()
+KEYS = [Key.of("pages", f"key-{number}") for number in range(60)]
+ENTRIES = [Entry(b"%d" % number, CLOCK.now_us(), CLOCK.now_us() + 60 * SECONDS) for number in range(60)]
+ITEMS = list(zip(KEYS, ENTRIES, strict=True))
+
+
+def recorded() -> ChaosTier:
+    return ChaosTier(MemoryTier(CLOCK, 1 << 26))
+
+
+class Refusing(MemoryTier):
+    """Refuses every third entry, as a server out of memory does."""
+
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+        await super().set_many([item for place, item in enumerate(items) if place % 3])
+        return [TierError("mc-0", "out of memory")] * len(items[::3])
+
+
+@pytest.fixture
+def servers() -> dict[str, ChaosTier]:
+    return {name: recorded() for name in ("a", "b", "c")}
+
+
+@pytest.fixture
+def sharded(servers: dict[str, ChaosTier]) -> Sharded:
+    return Sharded(Ring(dict.fromkeys(servers, 1)), servers)
+
+
+async def test_every_server_is_asked_once_and_only_for_its_own_keys(sharded: Sharded, servers: dict[str, ChaosTier]) -> None:
+    await sharded.set_many(ITEMS)
+    assert list(await sharded.get_many(KEYS)) == ENTRIES
+    await sharded.delete_many(KEYS)
+    for name, server in servers.items():
+        mine = [key.text for key in KEYS if sharded.ring.server(key.digest) == name]
+        assert mine
+        assert (server.sets, server.gets, server.deletes) == (mine, mine, mine)
+
+
+async def test_one_dead_server_costs_only_its_own_keys(sharded: Sharded, servers: dict[str, ChaosTier]) -> None:
+    await sharded.set_many(ITEMS)
+    servers["b"].down = True
+    for key, entry, lookup in zip(KEYS, ENTRIES, await sharded.get_many(KEYS), strict=True):
+        if sharded.ring.server(key.digest) == "b":
+            assert isinstance(lookup, TierUnavailableError)
+        else:
+            assert lookup == entry
+    assert [type(failure) for failure in await sharded.set_many(ITEMS)] == [TierUnavailableError]
+
+
+def test_a_ring_and_children_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the ring has \['a', 'b'\], the children are \['a'\]"):
+        Sharded(Ring({"a": 1, "b": 1}), {"a": recorded()})
+
+
+async def test_stopping_stops_every_server_and_raises_the_first_error(servers: dict[str, ChaosTier]) -> None:
+    stopped: list[str] = []
+
+    class Stopping(ChaosTier):
+        def __init__(self, name: str) -> None:
+            super().__init__(MemoryTier(CLOCK, 1 << 20))
+            self.name = name
+
+        async def stop(self) -> None:
+            stopped.append(self.name)
+            if self.name != "c":
+                raise OSError(self.name)
+
+    sharded = Sharded(Ring(dict.fromkeys("abc", 1)), {name: Stopping(name) for name in "abc"})
+    with pytest.raises(OSError, match="a"):
+        await sharded.stop()
+    assert stopped == ["a", "b", "c"]
+
+
+async def test_gets_sets_and_deletes_of_many_callers_leave_in_one_call_each() -> None:
+    server = recorded()
+    calls: list[tuple[str, int]] = []
+    tier = Batched(Counting(server, calls), 100)
+    await asyncio.gather(*(tier.set_many([item]) for item in ITEMS))
+    answers = await asyncio.gather(*(tier.get_many([key]) for key in KEYS))
+    await asyncio.gather(*(tier.delete_many([key]) for key in KEYS))
+    assert [answer[0] for answer in answers] == ENTRIES
+    assert calls == [("set", 60), ("get", 60), ("delete", 60)]
+    assert {kind: seen.items for kind, seen in tier.statistics().items()} == {"gets": 60, "sets": 60, "deletes": 60}
+
+
+class Counting(ChaosTier):
+    """Records the size of every call."""
+
+    def __init__(self, tier: ChaosTier, calls: list[tuple[str, int]]) -> None:
+        super().__init__(tier)
+        self.calls = calls
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        self.calls.append(("get", len(keys)))
+        return await super().get_many(keys)
+
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+        self.calls.append(("set", len(items)))
+        return await super().set_many(items)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+        self.calls.append(("delete", len(keys)))
+        return await super().delete_many(keys)
+
+
+async def test_failures_of_a_shared_batch_are_told_in_their_right_number() -> None:
+    tier = Batched(Refusing(CLOCK, 1 << 26), 100)
+    told = await asyncio.gather(*(tier.set_many([item]) for item in ITEMS))
+    assert sum(map(len, told)) == 20
+
+
+async def test_a_stopped_batch_route_answers_unavailable() -> None:
+    tier = Batched(recorded(), 100)
+    await tier.start()
+    await tier.stop()
+    assert [type(lookup) for lookup in await tier.get_many(KEYS[:2])] == [TierUnavailableError] * 2
+    assert [type(failure) for failure in await tier.set_many(ITEMS[:2])] == [TierUnavailableError] * 2
+
+
+async def test_an_open_breaker_refuses_without_asking() -> None:
+    server = recorded()
+    tier = Guarded(server, Breaker(threshold=2, now=lambda: 0.0), name="mc-0")
+    server.down = True
+    for _ in range(2):
+        await tier.get_many(KEYS[:3])
+    server.gets.clear()
+    server.down = False
+    assert [str(lookup) for lookup in await tier.get_many(KEYS[:2])] == ["mc-0: not tried: its breaker is open"] * 2
+    assert len(await tier.set_many(ITEMS[:2])) == 2
+    assert len(await tier.delete_many(KEYS[:2])) == 2
+    assert (server.gets, server.sets, server.deletes) == ([], [], [])
+
+
+async def test_a_server_that_answers_in_part_is_not_a_failure() -> None:
+    tier = Guarded(Refusing(CLOCK, 1 << 26), Breaker(threshold=1), name="mc-0")
+    assert len(await tier.set_many(ITEMS)) == 20
+    assert len(await tier.set_many(ITEMS[:1])) == 1
+    assert tier.breaker.state is BreakerState.CLOSED
+
+
+async def test_a_miss_is_an_answer_and_closes_the_breaker_again() -> None:
+    server, seconds = recorded(), [0.0]
+    tier = Guarded(server, Breaker(threshold=1, cool_down_seconds=1, jitter=0, now=lambda: seconds[0]))
+    server.down = True
+    await tier.get_many(KEYS[:1])
+    server.down = False
+    seconds[0] = 1.0
+    assert list(await tier.get_many(KEYS[:1])) == [None]
+    assert tier.breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.looptime
+async def test_a_deadline_answers_for_a_tier_that_does_not() -> None:
+    loop, started = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    cancelled: list[str] = []
+
+    class Hung(ChaosTier):
+        async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+            return await self.hang("get")
+
+        async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+            return await self.hang("set")
+
+        async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+            return await self.hang("delete")
+
+        async def hang(self, call: str) -> Sequence[TierError]:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                cancelled.append(call)
+                raise
+            return []
+
+    tier = Deadline(Hung(MemoryTier(CLOCK, 1 << 20)), 0.5, name="mc-0")
+    assert [type(lookup) for lookup in await tier.get_many(KEYS[:2])] == [TierTimeoutError] * 2
+    assert [str(failure) for failure in await tier.set_many(ITEMS[:1])] == ["mc-0: no answer within 500 ms"]
+    assert [type(failure) for failure in await tier.delete_many(KEYS[:3])] == [TierTimeoutError] * 3
+    assert loop.time() - started == pytest.approx(1.5)
+    assert cancelled == ["get", "set", "delete"]
+
+
+def test_a_deadline_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Deadline(recorded(), 0)
