@@ -36,6 +36,11 @@ class Refusing(MemoryTier):
         return [TierError("mc-0", "out of memory")] * len(items[::3])
 
 
+class Unreachable(MemoryTier):
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+        return [TierTimeoutError("mc-0", "no answer")] * len(items)
+
+
 @pytest.fixture
 def servers() -> dict[str, ChaosTier]:
     return {name: recorded() for name in ("a", "b", "c")}
@@ -155,6 +160,13 @@ async def test_a_server_that_answers_in_part_is_not_a_failure() -> None:
     tier = Guarded(Refusing(CLOCK, 1 << 26), Breaker(threshold=1), name="mc-0")
     assert len(await tier.set_many(ITEMS)) == 20
     assert len(await tier.set_many(ITEMS[:1])) == 1
+    assert tier.breaker.state is BreakerState.CLOSED
+
+
+async def test_an_unreachable_part_of_a_tier_is_not_a_failure_of_the_whole() -> None:
+    sharded = Sharded(Ring({"a": 1, "b": 1}), {"a": Unreachable(CLOCK, 1 << 26), "b": MemoryTier(CLOCK, 1 << 26)})
+    tier = Guarded(sharded, Breaker(threshold=1))
+    assert 0 < len(await tier.set_many(ITEMS)) < len(ITEMS)
     assert tier.breaker.state is BreakerState.CLOSED
 
 
