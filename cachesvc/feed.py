@@ -141,7 +141,7 @@ class Consumer:
         if not due:
             return
         applied = await self._applier.apply([item.change for item in due if item.change is not None])
-        self._merger.merge(applied.fences)
+        self._merger.merge(applied.fences, own=True)
         await self._stream.publish(applied.fences, done=[item.id for item in due] if applied.everywhere else ())
         self._tally.changes += len(due)
         self._tally.redone += sum(item.held_until_us > 0 for item in due)
@@ -156,7 +156,7 @@ async def _persist(work: Callable[[], Awaitable[None]], what: str, tally: FeedTa
         except TierError as error:
             tally.failures += 1
             if not failed:
-                log.warning("%s: %s; trying again until it answers", what, error)
+                log.warning("%s: out of reach, trying again until it answers (%s)", what, error.why)
             failed = True
             await asyncio.sleep(PAUSE_SECONDS)
         else:

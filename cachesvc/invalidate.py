@@ -95,8 +95,9 @@ class Merger:
         self._fences = fences
         self._flights = flights
 
-    def merge(self, fences: Sequence[Fence]) -> None:
-        self._flights.forget(self._fences.merge(fences))
+    def merge(self, fences: Sequence[Fence], *, own: bool = False) -> None:
+        """`own`: issued by this instance, for counting."""
+        self._flights.forget(self._fences.merge(fences, own))
 
 
 class Invalidator:
@@ -150,7 +151,7 @@ class Invalidator:
 
     async def publish(self, applied: Applied, id_: str) -> None:
         """Merge here, tell everybody, and close the change if every home has it. Merging first is safe and sooner."""
-        self._merger.merge(applied.fences)
+        self._merger.merge(applied.fences, own=True)
         try:
             await self._stream.publish(applied.fences, done=[id_] if applied.everywhere else ())
         except TierError as error:

@@ -1,0 +1,19 @@
+"""What the documents say is what the code has."""
+
+from pathlib import Path
+
+from cachesvc.telemetry.table import TABLE
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_metric_stands_in_the_operators_guide_and_no_other_does() -> None:
+    rows = {
+        f"| `cachesvc_{metric.name}{'_' + metric.unit if metric.unit else ''}{'_total' if metric.kind == 'counter' else ''}` "
+        f"| {metric.kind} | {', '.join(metric.labels) or '–'} | {metric.help} |"
+        for metric in TABLE
+    }
+    lines = (DOCS / "operate.md").read_text().splitlines()
+    assert {
+        line for line in lines if line.startswith("| `cachesvc_") and line.count("|") == 5 and "lookups_total{" not in line
+    } == rows
