@@ -5,7 +5,7 @@ slows both. Its ratio is the median of the ratios of the pairs, not the ratio of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -20,10 +20,16 @@ class Sample:
 
     figure: float
     """In the row's unit: requests/s, keys/s, seconds, bytes."""
+    process_share: float = math.nan
+    """CPU time of the measured process over elapsed time."""
     server_busy: float = math.nan
-    """Share of time that the measured process's core was busy, 0 to 1; about 1 when the server is what limits."""
+    """Share of time that the measured process's core was busy, with whatever; more than `process_share` if others took of it."""
     load_busy: float = math.nan
     """The same for the core of the load. Near 1 with `server_busy` below it: the load limits, and the figure is a lower bound."""
+
+    @property
+    def per_cpu_second(self) -> float:
+        return self.figure / self.process_share
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Result:
     pairs: tuple[tuple[Sample, Sample], ...]
     """(ours, theirs), in the order they ran."""
     note: str = ""
+    cpu_bound: bool = False
+    """Both sides use all of their core if they get it, so that figures per CPU second compare."""
 
     @property
     def ours(self) -> float:
@@ -73,10 +81,24 @@ class Result:
         return self.goal.met_by(self.ratio)
 
     @property
+    def ratio_per_cpu(self) -> float:
+        """The median ratio of figures per CPU second of the measured processes: what it would be without others on their core."""
+        if not self.cpu_bound:
+            return math.nan
+        return median(ours.per_cpu_second / theirs.per_cpu_second for ours, theirs in self.pairs)
+
+    @property
     def load_bound(self) -> bool:
-        """In most pairs the load's core was full while one side's was not: that side was held back by the load."""
-        held = sum(_held_back(ours) or _held_back(theirs) for ours, theirs in self.pairs)
-        return held * 2 > len(self.pairs)
+        """In most pairs of a rate the load's core was full and one side's was not: that side was held back by the load."""
+        return not self.goal.at_most and self._mostly(_held_back)
+
+    @property
+    def contended(self) -> bool:
+        """In most pairs other processes took more than a tenth of the core of one side."""
+        return self._mostly(lambda sample: sample.server_busy - sample.process_share > 0.1)
+
+    def _mostly(self, claim: Callable[[Sample], bool]) -> bool:
+        return sum(claim(ours) or claim(theirs) for ours, theirs in self.pairs) * 2 > len(self.pairs)
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -89,7 +111,9 @@ class Result:
             "unit": self.unit,
             "at_most": self.goal.at_most,
             "ratios": self.ratios,
+            "ratio_per_cpu": None if math.isnan(self.ratio_per_cpu) else self.ratio_per_cpu,
             "load_bound": self.load_bound,
+            "contended": self.contended,
             "note": self.note,
         }
 

@@ -17,7 +17,8 @@ from loadtests.bench.figures import Result, Sample
 from loadtests.bench.keyspace import KEYS, VALUE_BYTES
 
 _PACKAGES = ("aiohttp", "uvloop", "pymemcache", "aiomcache", "redis", "hiredis", "msgspec", "cachetools", "xxhash")
-_LAYOUT = "{:<18} {:>12} {:>12} {:<11} {:>6} {:>15} {:>7} {:<4} {}"
+_LAYOUT = "{:<18} {:>12} {:>12} {:<11} {:>6} {:>13} {:>7} {:>7} {:<4} {}"
+_BUSY = "busy: process/its core/load core, ours | theirs"
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,7 @@ def machine_lines(cores: Cores, driver_name: str, pairs: int, seconds: float) ->
 
 
 def header_lines() -> list[str]:
-    head = _LAYOUT.format(
-        "row", "ours", "theirs", "unit", "ratio", "(range)", "reach", "ok", "busy cores: server/load, ours | theirs"
-    )
+    head = _LAYOUT.format("row", "ours", "theirs", "unit", "ratio", "(range)", "per CPU", "reach", "ok", _BUSY)
     return [head, "-" * len(head)]
 
 
@@ -55,13 +54,14 @@ def result_line(row: Result | Failed) -> str:
         return f"{row.name:<18} NO NUMBER: {row.why}"
     spread = f"({min(row.ratios):.2f}–{max(row.ratios):.2f})"
     remarks = [_busy([ours for ours, _ in row.pairs]) + " | " + _busy([theirs for _, theirs in row.pairs])]
-    if row.load_bound:
-        remarks.append("LOAD-BOUND")
+    remarks += [mark for mark, applies in (("LOAD-BOUND", row.load_bound), ("CONTENDED", row.contended)) if applies]
     if row.note:
         remarks.append(row.note)
     ok = "ok" if row.ok else "MISS"
     figures = (f"{row.ours:,.{_digits(row.ours)}f}", f"{row.theirs:,.{_digits(row.theirs)}f}")
-    return _LAYOUT.format(row.name, *figures, row.unit, f"{row.ratio:.2f}", spread, str(row.goal), ok, "; ".join(remarks))
+    per_cpu = "–" if math.isnan(row.ratio_per_cpu) else f"{row.ratio_per_cpu:.2f}"
+    shown = (row.unit, f"{row.ratio:.2f}", spread, per_cpu, str(row.goal), ok, "; ".join(remarks))
+    return _LAYOUT.format(row.name, *figures, *shown)
 
 
 def write_json(path: Path, rows: Sequence[Result | Failed]) -> None:
@@ -73,7 +73,9 @@ def _digits(figure: float) -> int:
 
 
 def _busy(samples: Sequence[Sample]) -> str:
-    return "/".join(_mean_percent([getattr(sample, name) for sample in samples]) for name in ("server_busy", "load_busy"))
+    return "/".join(
+        _mean_percent([getattr(sample, name) for sample in samples]) for name in ("process_share", "server_busy", "load_busy")
+    )
 
 
 def _mean_percent(shares: Sequence[float]) -> str:

@@ -17,6 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from pymemcache import Client, PooledClient
 
+from loadtests.bench.cores import OwnMeter
 from loadtests.bench.keyspace import BATCH, batches, values
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -86,19 +87,19 @@ def serve(name: str, port: int, headers: CIMultiDict[str], address: tuple[str, i
     web.run_app(application(), host="127.0.0.1", port=port, access_log=None, print=None, loop=uvloop.new_event_loop())
 
 
-def get_many_loop(address: tuple[str, int], seconds: float) -> float:
-    """Keys per second of one thread that calls `get_many` of 100 keys again and again."""
+def get_many_loop(address: tuple[str, int], seconds: float) -> dict[str, float]:
+    """Keys per second of one thread that calls `get_many` of 100 keys again and again, and how busy it and its core were."""
     client = Client(address, no_delay=True)
     walk = batches(list(values()))
     fetched, at = 0, 0
-    started = time.perf_counter()
+    meter, started = OwnMeter(), time.perf_counter()
     while (elapsed := time.perf_counter() - started) < seconds:
         got = client.get_many(walk[at])
         if len(got) != BATCH:
             raise SystemExit(f"get_many found {len(got)} of {BATCH} keys")
         fetched += BATCH
         at = (at + 1) % len(walk)
-    return fetched / elapsed
+    return {"keys_per_second": fetched / elapsed, **meter.shares()}
 
 
 def main() -> None:
@@ -111,7 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     address = ("127.0.0.1", args.memcached)
     if args.name == "get-many":
-        print(json.dumps({"keys_per_second": get_many_loop(address, args.seconds)}))
+        print(json.dumps(get_many_loop(address, args.seconds)))
         return
     pairs = json.loads(args.headers.read_text()) if args.headers else []
     headers = CIMultiDict((name, value) for name, value in pairs if name.lower() not in HEADERS_THE_SERVER_ADDS)

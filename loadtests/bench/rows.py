@@ -9,13 +9,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from loadtests.bench.cores import BusyMeter, Cores, on_core
+from loadtests.bench.cores import BusyMeter, Cores, ProcessMeter, on_core
 from loadtests.bench.drivers import CONNECTIONS, Driver, Load
 from loadtests.bench.figures import BenchError, Goal, Result, Sample, percentile
 from loadtests.bench.keyspace import BATCH, KEYS, VALUE_BYTES, batch_requests, get_requests, values
 from loadtests.bench.loops import open_loop, poisson_arrivals
+from loadtests.bench.servers import Server
 from loadtests.bench.stage import Service, Stage
 
 SDK_CONCURRENCY = 64
@@ -37,21 +38,22 @@ class Run:
     warm_up: bool
     """Run each side once unmeasured first."""
 
-    def compare(self, name: str, unit: str, goal: Goal, ours: Measure, theirs: Measure, note: str = "") -> Result:
+    def compare(self, name: str, unit: str, goal: Goal, ours: Measure, theirs: Measure) -> Result:
         if self.warm_up:
             ours(1.0)
             theirs(1.0)
         pairs = tuple((ours(self.seconds), theirs(self.seconds)) for _ in range(self.pairs))
-        return Result(name, unit, goal, pairs, note)
+        return Result(name, unit, goal, pairs)
 
-    def metered(self, measure: Callable[[], float]) -> Sample:
-        server, load = BusyMeter(self.cores.server), BusyMeter(self.cores.load)
+    def metered(self, pid: int, measure: Callable[[], float]) -> Sample:
+        """Measure, and see how much of the cores the process and everything had meanwhile."""
+        process, server, load = ProcessMeter(pid), BusyMeter(self.cores.server), BusyMeter(self.cores.load)
         figure = measure()
-        return Sample(figure, server_busy=server.share(), load_busy=load.share())
+        return Sample(figure, process.share(), server.share(), load.share())
 
-    def saturating(self, load: Load) -> Measure:
+    def saturating(self, server: Server, load: Load) -> Measure:
         """Keys per second under the closed loop (a GET is one key)."""
-        return lambda seconds: self.metered(lambda: self.driver(load, seconds) * load.keys_per_request)
+        return lambda seconds: self.metered(server.pid, lambda: self.driver(load, seconds) * load.keys_per_request)
 
     def checked(self, service: Service, measure: Measure) -> Measure:
         """Look again after each measurement whether the claimed tier still answers; a number that fails this is not returned."""
@@ -76,8 +78,9 @@ def _batches(base_url: str) -> Load:
 def _get_against(name: str, set_up: str, rival: str, reach: float) -> "Comparison":
     def run(run: Run) -> list[Result]:
         service, other = run.stage.service(set_up), run.stage.rival(rival)
-        ours = run.checked(service, run.saturating(_gets(service.url)))
-        return [run.compare(name, "requests/s", Goal(reach), ours, run.saturating(_gets(other.url)))]
+        ours = run.checked(service, run.saturating(service.server, _gets(service.url)))
+        result = run.compare(name, "requests/s", Goal(reach), ours, run.saturating(other, _gets(other.url)))
+        return [replace(result, cpu_bound=True)]
 
     return run
 
@@ -88,10 +91,8 @@ def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison
         service.check_batch_tier()
         argv = ["-m", "loadtests.bench.rivals", "get-many", "--memcached", str(port)]
 
-        def theirs(seconds: float) -> Sample:
-            return run.metered(lambda: _reported([*argv, "--seconds", str(seconds)], run.cores.server)["keys_per_second"])
-
-        ours = run.checked(service, run.saturating(_batches(service.url)))
+        theirs = _by_itself(argv, core=run.cores.server, other_core=run.cores.load)
+        ours = run.checked(service, run.saturating(service.server, _batches(service.url)))
         return [run.compare(name, "keys/s", Goal(reach), ours, theirs)]
 
     return run
@@ -102,13 +103,11 @@ def _sdk_batching(run: Run) -> list[Result]:
 
     def measure(mode: str) -> Measure:
         argv = ["-m", "loadtests.bench.sdk_load", service.url, mode, "--concurrency", str(SDK_CONCURRENCY)]
-        return lambda seconds: run.metered(
-            lambda: _reported([*argv, "--seconds", str(seconds)], run.cores.load)["keys_per_second"]
-        )
+        return _by_itself(argv, core=run.cores.load, other_core=run.cores.server)
 
     ours = run.checked(service, measure("batched"))
-    note = f"{SDK_CONCURRENCY} concurrent gets in one SDK process, which is meant to be what limits"
-    return [run.compare("sdk_batching", "keys/s", Goal(8), ours, measure("single"), note)]
+    note = f"{SDK_CONCURRENCY} concurrent gets; the process measured is the SDK's, the load core here the service's"
+    return [replace(run.compare("sdk_batching", "keys/s", Goal(8), ours, measure("single")), note=note)]
 
 
 def _l1_p99(run: Run) -> list[Result]:
@@ -116,22 +115,21 @@ def _l1_p99(run: Run) -> list[Result]:
     rate = run.driver(_gets(service.url), run.seconds) / 2
     lags: list[float] = []
 
-    def measure(load: Load) -> Measure:
-        def once(seconds: float) -> Sample:
-            arrivals = poisson_arrivals(rate, max(1.0, seconds), random.Random(0))
-            server = BusyMeter(run.cores.server)
-            timings = open_loop(load.base_url, load.requests, arrivals, connections=CONNECTIONS, least_body=load.least_body)
-            busy = server.share()
-            lags.append(percentile(sorted(timings.send_lags), 0.99))
-            return Sample(percentile(sorted(timings.latencies), 0.99) * 1e3, server_busy=busy)
+    def p99_ms(load: Load, seconds: float) -> float:
+        arrivals = poisson_arrivals(rate, max(1.0, seconds), random.Random(0))
+        timings = open_loop(load.base_url, load.requests, arrivals, connections=CONNECTIONS, least_body=load.least_body)
+        lags.append(percentile(sorted(timings.send_lags), 0.99))
+        return percentile(sorted(timings.latencies), 0.99) * 1e3
 
-        return once
+    def measure(server: Server) -> Measure:
+        load = _gets(server.url)
+        return lambda seconds: run.metered(server.pid, lambda: p99_ms(load, seconds))
 
-    ours, theirs = measure(_gets(service.url)), measure(_gets(bare.url))
+    ours, theirs = measure(service.server), measure(bare)
     result = run.compare("l1_p99", "ms", Goal(1.5, at_most=True), run.checked(service, ours), theirs)
     late = f"driver late by {max(lags) * 1e3:.2f} ms at most (p99)"
     note = f"Poisson arrivals, {rate:,.0f}/s to both: half of the service's saturation; {late}"
-    return [Result(result.name, result.unit, result.goal, result.pairs, note)]
+    return [replace(result, note=note)]
 
 
 def _l1_memory(run: Run) -> list[Result]:
@@ -141,6 +139,17 @@ def _l1_memory(run: Run) -> list[Result]:
         _limited("l1_memory", "bytes/entry", measured["bytes_per_entry"], 450),
         _limited("l1_gc_pause", "ms", measured["gc_pause_ms"], 10),
     ]
+
+
+def _by_itself(argv: Sequence[str], *, core: int, other_core: int) -> Measure:
+    """A process that measures its own keys per second and share of `core`; `other_core` is that of what it asks."""
+
+    def measure(seconds: float) -> Sample:
+        other = BusyMeter(other_core)
+        reported = _reported([*argv, "--seconds", str(seconds)], core)
+        return Sample(reported["keys_per_second"], reported["process_share"], reported["core_busy"], other.share())
+
+    return measure
 
 
 def _limited(name: str, unit: str, figure: float, limit: float) -> Result:

@@ -1,7 +1,7 @@
 """Load through the SDK: `python -m loadtests.bench.sdk_load http://127.0.0.1:8080 batched --concurrency 64 --seconds 3`.
 
 So many tasks in one process, each asking for one key after another with a single `get`. `batched`: the SDK as it comes, many
-gets to a request. `single`: the same SDK and HTTP client with batching off, one request per get. Prints `keys_per_second`.
+gets to a request. `single`: the same SDK and HTTP client with batching off, one request per get. Prints a JSON object.
 """
 
 import argparse
@@ -13,20 +13,21 @@ from itertools import cycle
 import uvloop
 from cachesvc_client import Cache, Namespace
 
+from loadtests.bench.cores import OwnMeter
 from loadtests.bench.keyspace import NAMESPACE, values
 
 
-async def keys_per_second(url: str, *, batching: bool, concurrency: int, seconds: float) -> float:
-    """Raises `SystemExit` at a value that is not the one stored."""
+async def measure(url: str, *, batching: bool, concurrency: int, seconds: float) -> dict[str, float]:
+    """Keys per second, and how busy this process and its core were. Raises `SystemExit` at a value that is not the one stored."""
     held = values()
     async with Cache.from_url(url, batching=batching) as cache:
         namespace = cache.namespace(NAMESPACE)
         walk = cycle(held.items())
         for _ in range(concurrency):  # connections are open before the clock starts
             await namespace.get(next(walk)[0])
-        started = time.perf_counter()
+        meter, started = OwnMeter(), time.perf_counter()
         counts = await asyncio.gather(*(_get_until(namespace, walk, started + seconds) for _ in range(concurrency)))
-        return sum(counts) / (time.perf_counter() - started)
+        return {"keys_per_second": sum(counts) / (time.perf_counter() - started), **meter.shares()}
 
 
 async def _get_until(namespace: Namespace[bytes], walk: "cycle[tuple[str, bytes]]", end: float) -> int:
@@ -46,8 +47,8 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0)
     args = parser.parse_args()
-    load = keys_per_second(args.url, batching=args.mode == "batched", concurrency=args.concurrency, seconds=args.seconds)
-    print(json.dumps({"keys_per_second": uvloop.run(load)}))
+    load = measure(args.url, batching=args.mode == "batched", concurrency=args.concurrency, seconds=args.seconds)
+    print(json.dumps(uvloop.run(load)))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_until(self, answers: Callable[[int], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not answers(self.port):

@@ -25,15 +25,15 @@ class SetUp:
     """A service arranged so that `tier` answers."""
 
     tier: str
-    l1_budget: str
+    l1_entries: int
     has_pool: bool
 
 
 SET_UPS = {
-    "l1": SetUp("l1", "256MiB", has_pool=True),
-    # About a dozen entries: a walk over 2,000 keys never finds in an LRU what it asked for before.
-    "l2": SetUp("l2", "16KiB", has_pool=True),
-    "l3": SetUp("l3", "16KiB", has_pool=False),
+    "l1": SetUp("l1", 4_000_000, has_pool=True),
+    # A walk over 2,000 keys never finds in an LRU of 16 what it asked for before.
+    "l2": SetUp("l2", 16, has_pool=True),
+    "l3": SetUp("l3", 16, has_pool=False),
 }
 
 
@@ -129,7 +129,7 @@ class Stage:
 
 
 def _service_document(set_up: SetUp, port: int) -> dict[str, object]:
-    return {"region": "bench", "instance": set_up.tier, "server": {"port": port}, "l1": {"budget": set_up.l1_budget}}
+    return {"region": "bench", "instance": set_up.tier, "server": {"port": port}, "l1": {"max_entries": set_up.l1_entries}}
 
 
 def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The arithmetic behind the benchmark table, and what it refuses to call a number."""
 
 import json
-import math
 
 import pytest
 
@@ -41,14 +40,23 @@ def test_a_comparison_without_a_number_is_not_ok_and_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server_busy", "load_busy", "bound"),
-    [(0.99, 0.99, False), (0.7, 0.99, True), (0.7, 0.5, False), (math.nan, math.nan, False)],
+    ("sample", "bound", "contended"),
+    [
+        (Sample(1.0, process_share=0.99, server_busy=1.0, load_busy=1.0), False, False),
+        (Sample(1.0, process_share=0.7, server_busy=0.7, load_busy=1.0), True, False),
+        (Sample(1.0, process_share=0.6, server_busy=1.0, load_busy=0.5), False, True),
+        (Sample(1.0), False, False),
+    ],
 )
-def test_a_row_is_load_bound_when_the_load_is_full_and_the_server_is_not(
-    server_busy: float, load_busy: float, bound: bool
-) -> None:
-    sample = Sample(1.0, server_busy=server_busy, load_busy=load_busy)
-    assert Result("row", "", Goal(1), ((sample, Sample(1.0)),)).load_bound is bound
+def test_a_row_says_when_the_load_or_other_processes_held_a_side_back(sample: Sample, bound: bool, contended: bool) -> None:
+    disturbed = Result("row", "", Goal(1), ((sample, Sample(1.0)),))
+    assert (disturbed.load_bound, disturbed.contended) == (bound, contended)
+
+
+def test_the_ratio_per_cpu_second_holds_when_others_take_half_of_one_sides_core() -> None:
+    pair = (Sample(45, process_share=0.5), Sample(100, process_share=1.0))
+    halved = Result("row", "", Goal(0.85), (pair,), cpu_bound=True)
+    assert (halved.ratio, halved.ratio_per_cpu) == (0.45, 0.9)
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (0.991, 100), (1.0, 100)])
