@@ -64,7 +64,7 @@ end
 local function store(id, record, kept_until_ms)
   -- Never longer than fences are kept, or a fence could be trimmed before the copy it refuses is gone.
   local until_ms = math.min(tonumber(kept_until_ms), now / 1000 + retention_ms)
-  call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(until_ms, 1)))
+  call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
 end
 
 -- Once a second. A minute longer than any copy is kept: a fill's as_of is that much older than the fill at most.

@@ -136,8 +136,7 @@ async def redis_bench(server: RealServer) -> AsyncIterator[RedisBench]:
     admin = Redis.from_url(server.redis_url)
     await admin.flushall()
     bench = RedisBench(server, admin)
-    await bench.cell.start()
-    await bench.settle()
+    await bench.settle()  # connects; `start` would do so beside it and leave the number of connections to chance
     try:
         yield bench
     finally:

@@ -289,7 +289,7 @@ async def test_a_put_is_a_fence_and_a_fill(bench: CellBench) -> None:
     assert reply.entry is not None
     assert reply.entry.as_of == reply.at + 1
     assert (await bench.read()).entry == reply.entry
-    assert (await bench.state()).fence_at == reply.at
+    assert ((await bench.state()).fence_at, (await bench.state()).lease_held) == (reply.at, False)
     assert not await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease)))
     assert (await bench.read()).entry == reply.entry
 

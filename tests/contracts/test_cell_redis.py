@@ -158,6 +158,22 @@ async def test_a_full_server_says_so_and_the_connection_stays(bench: RedisBench)
     assert bench.redis.statistics().connects == connects
 
 
+async def test_a_cell_is_attached_by_starting_so_that_the_new_issuers_wait_is_over_sooner(bench: RedisBench) -> None:
+    await bench.lose_all()
+    cell = RedisCell("c1", bench.server.redis_url, L3(), SKEW_US, SystemClock())
+    await cell.start()
+    while not await bench.admin.exists("meta"):  # noqa: ASYNC110  another process sets no event of ours
+        await asyncio.sleep(0.001)
+    await cell.stop()
+
+
+async def test_starting_without_a_server_does_not_fail() -> None:
+    cell = RedisCell("c1", "unix:///nowhere/at/all", L3(), SKEW_US, SystemClock())
+    await cell.start()
+    assert isinstance(await ask(cell), TierUnavailableError)
+    await cell.stop()
+
+
 async def test_two_instances_that_attach_at_once_are_one_new_issuer(server: RealServer, bench: RedisBench) -> None:
     await bench.lose_all()
     other = RedisCell("c1", server.redis_url, L3(), SKEW_US, SystemClock())

@@ -195,6 +195,9 @@ async def test_publishing_closes_the_changes_it_is_done_with(bench: QueueBench) 
     await bench.stream().publish([Fence(1, 1)], done=[change_id])
     assert await ids(await bench.changes.reclaim("c2", idle_seconds=0, count=10)) == [other]
     await bench.stream().publish([], done=[other])
+    untaken = await bench.changes.append(CHANGE)
+    await bench.stream().publish([Fence(1, 1)], done=[untaken])
+    assert list(await take(bench)) == []
     assert await bench.changes.complete_to() >= await bench.now_us() - 1_000_000
     assert list(await bench.changes.reclaim("c2", idle_seconds=0, count=10)) == []
 
