@@ -50,6 +50,7 @@ class Tally:
     tiers: Counter[str] = field(default_factory=Counter)
     """`--raw` only."""
     failures: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
     invalidations: int = 0
     seconds: float = 0.0
 
@@ -123,6 +124,7 @@ async def replay(callers: Sequence[Caller], requests: Iterable[str], *, workers:
 
 
 async def _ask(caller: Caller, key: str, tally: Tally) -> None:
+    tally.keys.add(key)
     started = time.perf_counter()
     try:
         value, tier = await caller.read(key)
@@ -186,12 +188,11 @@ async def run(args: argparse.Namespace) -> int:
 def table(args: argparse.Namespace, tally: Tally, hits: Counter[str], loads: int) -> list[str]:
     asked = len(tally.latencies) + tally.failures.total()
     by_tier = tally.tiers if args.raw else hits
-    rows = [("requests", f"{asked:,}"), *((f"{tier} hits", _share(by_tier[tier], asked)) for tier in TIERS)]
-    if args.raw:
-        rows.append(("loaded, or waited for a load", _share(by_tier["loaded"], asked)))
-    else:
-        rest = asked - tally.failures.total() - sum(by_tier[tier] for tier in TIERS) - loads
-        rows.append(("shared another's look-up or load", _share(rest, asked)))
+    rows = [("requests", f"{asked:,}"), ("different keys", _share(len(tally.keys), asked))]
+    rows += [(f"{tier} hits", _share(by_tier[tier], asked)) for tier in TIERS]
+    rest = len(tally.latencies) - sum(by_tier[tier] for tier in TIERS)
+    rows.append(("loaded, or shared a load or look-up", _share(rest, asked)))
+    # Refreshes in the background are loads too: so this is not a part of the requests.
     rows.append(("origin loads, counted there", _share(loads, asked)))
     if args.invalidate_every:
         rows.append(("invalidations", f"{tally.invalidations:,}"))
@@ -202,7 +203,7 @@ def table(args: argparse.Namespace, tally: Tally, hits: Counter[str], loads: int
     rows.append(("requests/s", f"{asked / tally.seconds:,.0f}"))
     via = "plain GETs" if args.raw else "the SDK"
     head = f"{args.trace.name} through {via}: {args.workers} workers over {len(args.url)} instances, namespace {args.namespace}"
-    return [head, *(f"  {name:<34}{value:>20}" for name, value in rows)]
+    return [head, *(f"  {name:<36}{value:>18}" for name, value in rows)]
 
 
 def _share(count: int, of: int) -> str:

@@ -65,14 +65,15 @@ def test_the_parts_of_the_table_add_up_to_the_requests() -> None:
     args = argparse.Namespace(
         trace=Path("t.csv.gz"), raw=False, workers=2, url=["http://a"], namespace="docs", invalidate_every=0
     )
-    tally = Tally(latencies=[0.001] * 9, failures=Counter({"a miss": 1}), seconds=0.5)
+    tally = Tally(latencies=[0.001] * 9, failures=Counter({"a miss": 1}), keys={"doc-1", "doc-2"}, seconds=0.5)
     lines = table(args, tally, Counter(l1=4, l2=2, l3=1), loads=1)
     assert [" ".join(line.split()) for line in lines[1:]] == [
         "requests 10",
+        "different keys 2 (20.0%)",
         "l1 hits 4 (40.0%)",
         "l2 hits 2 (20.0%)",
         "l3 hits 1 (10.0%)",
-        "shared another's look-up or load 1 (10.0%)",
+        "loaded, or shared a load or look-up 2 (20.0%)",
         "origin loads, counted there 1 (10.0%)",
         "not answered: a miss 1",
         "p50 1.00 ms",
