@@ -167,7 +167,7 @@ def _wake(queue: list[asyncio.Future[None]]) -> None:
 
 
 class Flights:
-    """The flights in the air, by mode and key digest. On a digest collision the later one is shared: wrong sharing is impossible."""
+    """The flights in the air, by mode and key digest. Of two keys with one digest the later flight is shared, never both."""
 
     def __init__(self) -> None:
         self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)

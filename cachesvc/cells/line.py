@@ -10,7 +10,6 @@ Whatever ends an exchange early (time limit, cancellation, a broken socket) clos
 never be taken for the answer to something else.
 """
 
-import asyncio
 from typing import Any
 
 import hiredis
@@ -19,6 +18,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from cachesvc.cells.script import ATTACH, Script
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.fair_timeout import FairTimeout
 
 ATTACH_FIRST = 0
 NEW_ISSUER_WAITS = 1
@@ -63,7 +63,7 @@ class Line:
 
     async def _guarded(self, exchange: Any, seconds: float, what: str) -> Any:
         try:
-            async with asyncio.timeout(seconds):
+            async with FairTimeout(seconds):
                 return await exchange
         except TimeoutError as error:
             await self.close()

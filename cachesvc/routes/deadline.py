@@ -1,9 +1,9 @@
 """An upper bound for a whole exchange, however the child spends it: waiting for its turn, connecting, trickling."""
 
-import asyncio
 from collections.abc import Sequence
 
 from cachesvc.errors import TierError, TierTimeoutError
+from cachesvc.fair_timeout import FairTimeout
 from cachesvc.interfaces import Lookup, Tier
 from cachesvc.model import Entry, Key
 
@@ -20,21 +20,21 @@ class Deadline:
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with FairTimeout(self._seconds):
                 return await self._child.get_many(keys)
         except TimeoutError:
             return self._timed_out(len(keys))
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with FairTimeout(self._seconds):
                 return await self._child.set_many(items)
         except TimeoutError:
             return self._timed_out(len(items))
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         try:
-            async with asyncio.timeout(self._seconds):
+            async with FairTimeout(self._seconds):
                 return await self._child.delete_many(keys)
         except TimeoutError:
             return self._timed_out(len(keys))
