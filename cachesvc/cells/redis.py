@@ -38,6 +38,7 @@ HELD, FENCED, SOFT = 1, 2, 4
 
 _SPEC = struct.Struct(">BQI")
 _PLAIN_MISS = Reply(None, exact=False)
+_UNREADABLE = Reply(None, exact=False, fenced=False)
 _MISSES = {
     flags: Reply(None, exact=False, held=bool(flags & HELD), fenced=bool(flags & FENCED)) for flags in range(HELD + FENCED + 1)
 }
@@ -177,7 +178,19 @@ class RedisCell:
             return [_PLAIN_MISS] * len(reads)
         broken_at, now, *replies = answer
         self._clock_offset_us = now - (sent_us + self._clock.now_us()) // 2
-        return [_reply(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+        found = [_reply(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+        await self._ask_past_the_unreadable(reads, found)
+        return found
+
+    async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply]) -> None:
+        """A record of another envelope version looks like a hit to the server, which therefore granted no lease. Ask again for
+        anything later than every record: a miss there, so that one of those who cannot read it loads anew."""
+        again = [i for i, reply in enumerate(found) if reply is _UNREADABLE and reads[i].lease]
+        if again:
+            replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
+            for i, reply in zip(again, replies, strict=True):
+                if isinstance(reply, Reply):
+                    found[i] = reply
 
     async def _fill(self, fills: list[Fill]) -> Sequence[FillReply | TierError]:
         args: list[Any] = []
@@ -270,7 +283,7 @@ class RedisCell:
 def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
     if type(reply) is bytes:
         entry = from_record(key, reply)
-        return _PLAIN_MISS if entry is None else Reply(entry, entry.as_of > broken_at)
+        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
     if type(reply) is int:
         return _MISSES[reply]
     flags, record, token = reply

@@ -12,6 +12,7 @@ from cachesvc.cells.redis import RedisCell
 from cachesvc.cells.script import READ
 from cachesvc.clock import ManualClock, SystemClock
 from cachesvc.config import L3
+from cachesvc.envelope import MAGIC
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.interfaces import Fill, Put, Read, Reply
 from cachesvc.model import Entry, Key, Target
@@ -249,3 +250,16 @@ async def test_fence_and_lease_in_one_tick_of_a_frozen_clock() -> None:
     assert good((await cell.fill_many([Fill(key, entry, lease)]))[0]).stored
     (put,) = await cell.put_many([Put(key, entry)])
     assert good(put).at == ats[1] + 1
+
+
+async def test_a_record_of_another_version_is_a_miss_that_can_be_loaded_again(bench: RedisBench) -> None:
+    await bench.fill()
+    record: bytes = await bench.admin.get(b"v:" + KEY.id)
+    at = record.rindex(MAGIC)
+    await bench.admin.set(b"v:" + KEY.id, record[:at] + b"\xff\xff" + record[at + 2 :], keepttl=True)
+    plain, asking = await bench.redis.read_many([Read(KEY), Read(KEY, lease=True)])
+    assert isinstance(plain, Reply)
+    assert isinstance(asking, Reply)
+    assert (plain.entry, plain.lease) == (None, None)
+    assert asking.entry is None
+    assert asking.lease is not None
