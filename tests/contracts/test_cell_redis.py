@@ -254,7 +254,8 @@ async def test_fence_and_lease_in_one_tick_of_a_frozen_clock() -> None:
 
 async def test_a_record_of_another_version_is_a_miss_that_can_be_loaded_again(bench: RedisBench) -> None:
     await bench.fill()
-    record: bytes = await bench.admin.get(b"v:" + KEY.id)
+    record = await bench.admin.get(b"v:" + KEY.id)
+    assert isinstance(record, bytes)
     at = record.rindex(MAGIC)
     await bench.admin.set(b"v:" + KEY.id, record[:at] + b"\xff\xff" + record[at + 2 :], keepttl=True)
     plain, asking = await bench.redis.read_many([Read(KEY), Read(KEY, lease=True)])
