@@ -98,7 +98,8 @@ class Admission:
         )
 
     def _timely(self, entry: Entry, namespace: Namespace, now: int) -> bool:
-        return namespace.feed_loss == "serve" or self._fences.within_lag(entry, now, namespace.max_lag)
+        max_lag = namespace.max_lag
+        return now - self._fences.watermark <= max_lag or entry.as_of > now - max_lag or namespace.feed_loss == "serve"
 
     @staticmethod
     def _age(entry: Entry, now: int, *, soft: bool) -> Standing:

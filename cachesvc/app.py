@@ -24,7 +24,7 @@ from cachesvc.fences import Fences
 from cachesvc.flight import Flights
 from cachesvc.hashing.ring import Ring
 from cachesvc.homes import Homes
-from cachesvc.interfaces import Loader, Tier
+from cachesvc.interfaces import Loader, Pool
 from cachesvc.invalidate import Applier, Invalidator, Merger
 from cachesvc.load import Loads
 from cachesvc.lru import L1
@@ -99,7 +99,7 @@ class App:
         self._batched: dict[str, Batched] = {}
         pool = topology.regions[service.region].pool
         self._ring = Ring({name: server.weight for name, server in pool.items()}) if pool else None
-        self.l2: Tier = (
+        self.l2: Pool = (
             Sharded(self._ring, {name: self._server(name, server) for name, server in pool.items()}) if self._ring else NullTier()
         )
         self.cells = {
@@ -116,7 +116,7 @@ class App:
             if namespace.origin is not None
         }
 
-    def _server(self, name: str, server: MemcachedServer) -> Tier:
+    def _server(self, name: str, server: MemcachedServer) -> Pool:
         """One memcached server: its batches, its breaker, its deadline, its connection."""
         if server.address == STAND_IN:
             self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
@@ -168,6 +168,7 @@ class App:
             flights=self._flights,
             fences=self.fences,
             admission=admission,
+            tasks=self._tasks,
             rng=self._rng,
             tally=self.tally,
         )

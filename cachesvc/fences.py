@@ -80,6 +80,7 @@ class Fences:
         self.watermark = 0
         self.floor = 0
         self.merged = 0
+        self.version = 0
         self._own = 0
         self._clamped = 0
 
@@ -115,6 +116,7 @@ class Fences:
             self._recent.add(fence.digest, now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
         self.merged = self._recent.count
+        self.version += 1
         if own:
             self._own += len(fences)
         return touched
@@ -145,6 +147,7 @@ class Fences:
     def raise_floor(self, at: int) -> None:
         """No copy with `as_of <= at` is admissible any more: fences on it may have been lost. Never lowers the floor."""
         self.floor = max(self.floor, at)
+        self.version += 1
 
     def heartbeat(self, region: str, complete_to: int) -> None:
         """This region's feed is merged up to `complete_to`. Call it after merging what stood before it in the stream.

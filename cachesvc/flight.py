@@ -45,6 +45,8 @@ class Landing(Struct, frozen=True, gc=False):
     trail: tuple[Step, ...] = ()
     loaded: bool = False
     """From the origin, by this flight: the rule on joiners applies instead of admissibility."""
+    version: int = -1
+    """`Fences.version` when a copy was judged: while it stands, so does the judgement."""
     vouched_at: int | None = None
     """The home cell judged the copy exactly, when this many merges had been seen here: only later ones can refuse it."""
     stale: bool = False
@@ -104,6 +106,10 @@ class Flight:
         """A tier was asked and did not answer (asked again: the newer reason stands)."""
         older = self.trail[1:] if self.trail[0].tier == step.tier else self.trail
         self.trail = (step, *older)
+
+    def stored_in_l1(self) -> None:
+        """L1, the last of the trail, keeps the answer."""
+        self.trail = (*self.trail[:-1], self.trail[-1].as_stored())
 
     def saw(self, entry: Entry) -> None:
         """A copy that could not be answered as fresh; the newest is remembered."""

@@ -7,7 +7,7 @@ Cancellation, for all of them: a cancelled caller leaves the exchange to end by 
 connection is ever left out of step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
@@ -39,6 +39,14 @@ class Tier(Protocol):
 
     async def stop(self) -> None:
         """Close what `start` opened. At most once, after `start`."""
+        ...
+
+
+class Pool(Tier, Protocol):
+    """A tier that takes single keys as well, for callers that would rather be called back than wait in a task."""
+
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        """As `get_many` of one key. Where it batches, this is a future already: no coroutine and no task per key."""
         ...
 
 

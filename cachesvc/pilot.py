@@ -6,7 +6,8 @@ decision and the landing or the copy that follows from it there is no await.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cachesvc.admission import Admission, Standing
 from cachesvc.dialogue import Step
@@ -14,11 +15,12 @@ from cachesvc.errors import RequestError, TierError
 from cachesvc.fences import Fences
 from cachesvc.flight import Flight, Flights, Landing, Mode
 from cachesvc.homes import Homes
-from cachesvc.interfaces import Cell, Lookup, Read, Reply, Tier
+from cachesvc.interfaces import Cell, Lookup, Pool, Read, Reply
 from cachesvc.load import Loads
 from cachesvc.model import Entry, Key
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
+from cachesvc.tasks import Tasks
 from cachesvc.topology import Namespace
 
 FIRST_POLL_SECONDS = 0.02
@@ -40,12 +42,13 @@ class Pilot:
         self,
         *,
         shelf: Shelf,
-        l2: Tier,
+        l2: Pool,
         homes: Homes,
         loads: Loads,
         flights: Flights,
         fences: Fences,
         admission: Admission,
+        tasks: Tasks,
         rng: random.Random,
         tally: Tally,
     ) -> None:
@@ -56,30 +59,56 @@ class Pilot:
         self._flights = flights
         self._fences = fences
         self._admission = admission
+        self._tasks = tasks
         self._rng = rng
         self._tally = tally
 
-    async def fly(self, flights: list[Flight]) -> None:
-        """Fly these together: one multiget per server, one script call per cell. Each lands on its own, whatever happens."""
+    def take_off(self, flight: Flight) -> None:
+        """Fly one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
+        if flight.mode >= Mode.RELOAD:
+            self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+            return
+        asking = asyncio.ensure_future(self._l2.ask(flight.key))
+        asking.add_done_callback(partial(self._l2_answered, flight))
+
+    def take_off_together(self, flights: list[Flight]) -> None:
+        """Fly these with one multiget per server and one script call per cell. Each lands on its own."""
+        self._tasks.spawn(self._fly(flights, self._from_l2), "flights")
+
+    def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
         try:
-            asking = [flight for flight in flights if flight.mode < Mode.RELOAD]
-            left = [flight for flight in flights if flight.mode >= Mode.RELOAD]
-            if asking:
-                left += await self._from_l2(asking)
-            if left:
-                await self._from_l3(left)
+            if self._land_from_l2(flight, asked.result()):
+                self._flights.remove(flight)
+                return
+        except BaseException:
+            self._end(flight)
+            raise
+        self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+
+    async def _fly(self, flights: list[Flight], start: Callable[[list[Flight]], Awaitable[None]]) -> None:
+        try:
+            await start(flights)
         finally:
             for flight in flights:
-                self._flights.remove(flight)
-                if flight.landing is None:
-                    flight.land(Landing(error=_broken(), trail=flight.trail))
+                self._end(flight)
+
+    def _end(self, flight: Flight) -> None:
+        """Nobody joins it any more, and nobody is left waiting, whatever happened."""
+        self._flights.remove(flight)
+        if flight.landing is None:
+            flight.land(Landing(error=_broken(), trail=flight.trail))
 
     # L2 ---------------------------------------------------------------------------------------------------------------
 
-    async def _from_l2(self, flights: list[Flight]) -> list[Flight]:
-        """Land the flights whose copy in L2 is fresh and admissible; return the others."""
-        found = await self._l2.get_many([flight.key for flight in flights])
-        return [flight for flight, entry in zip(flights, found, strict=True) if not self._land_from_l2(flight, entry)]
+    async def _from_l2(self, flights: list[Flight]) -> None:
+        """Land the flights whose copy in L2 is fresh and admissible; the others, and those that pass the copies, go on to L3."""
+        asking = [flight for flight in flights if flight.mode < Mode.RELOAD]
+        left = [flight for flight in flights if flight.mode >= Mode.RELOAD]
+        if asking:
+            found = await self._l2.get_many([flight.key for flight in asking])
+            left += [flight for flight, entry in zip(asking, found, strict=True) if not self._land_from_l2(flight, entry)]
+        if left:
+            await self._from_l3(left)
 
     def _land_from_l2(self, flight: Flight, entry: Lookup) -> bool:
         tally = self._tally.l2
@@ -94,7 +123,10 @@ class Pilot:
         standing = self._admission.standing(entry, flight.key, flight.namespace)
         if standing is Standing.FRESH:
             tally.hits += 1
-            self._land_copy(flight, entry, "l2")
+            if flight.keep:
+                self._shelf.put(flight.key, entry)
+                flight.stored_in_l1()
+            flight.land(Landing(entry, "l2", flight.trail, version=self._fences.version))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -104,11 +136,6 @@ class Pilot:
             flight.passed(L2_STALE)
         flight.saw(entry)
         return False
-
-    def _land_copy(self, flight: Flight, entry: Entry, tier: str, vouched_at: int | None = None) -> None:
-        if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
-            flight.trail = (*flight.trail[:-1], flight.trail[-1].as_stored())
-        flight.land(Landing(entry, tier, flight.trail, vouched_at=vouched_at))
 
     # L3 ---------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +191,10 @@ class Pilot:
         standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
-            self._land_copy(flight, entry, "l3", vouched_at=flight.asked if reply.exact and not flight.strict else None)
+            if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
+                flight.stored_in_l1()
+            vouched_at = flight.asked if reply.exact and not flight.strict else None
+            flight.land(Landing(entry, "l3", flight.trail, version=self._fences.version, vouched_at=vouched_at))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1

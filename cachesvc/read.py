@@ -6,6 +6,7 @@ looks again; as every new flight begins after the reader did, one more load is t
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping, Sequence
 
@@ -78,13 +79,28 @@ class Reader:
             or fences.is_soft_fenced(entry, key.digest, namespace)
         ):
             return None
-        if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
-            self._refresh_early(key, contract, entry)
-        self.tally.l1.hits += 1
+        self._hit_in_l1(key, contract, entry, now)
         return entry
+
+    def _hit_in_l1(self, key: Key, namespace: Namespace, entry: Entry, now: int) -> None:
+        self.tally.l1.hits += 1
+        if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
+            self._refresh_early(key, namespace, entry)
 
     async def get(self, key: Key, options: ReadOptions = PLAIN) -> Answer:
         """Read one key. Cancelling the caller neither cancels the load nor disturbs a connection."""
+        if options is PLAIN:
+            namespace = self._namespaces[key.namespace]
+            started = self._fences.merged
+            answer, step = self._from_l1(key, namespace, PLAIN)
+            if answer is not None:
+                return answer
+            flight, joined = self._board(key, namespace, _mode_of(namespace, PLAIN), step, PLAIN)
+            if not joined:
+                self._pilot.take_off(flight)
+            answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
+            if answer is not None:
+                return answer
         return (await self.get_many((key,), options))[0]
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
@@ -92,13 +108,15 @@ class Reader:
         if not keys:
             return []
         namespace = self._namespaces[keys[0].namespace]
-        self._flights.forget(self._admission.heed(options.token, keys[0].namespace))
+        if options.token:
+            self._flights.forget(self._admission.heed(options.token, keys[0].namespace))
         answers: list[Answer | None] = [None] * len(keys)
-        try:
-            async with asyncio.timeout(options.timeout_seconds):
-                await self._answer_all(keys, namespace, options, answers)
-        except TimeoutError:
-            pass
+        if options.timeout_seconds is None:
+            await self._answer_all(keys, namespace, options, answers)
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.timeout_seconds):
+                    await self._answer_all(keys, namespace, options, answers)
         return [answer if answer is not None else _too_late(options) for answer in answers]
 
     async def _answer_all(
@@ -106,22 +124,18 @@ class Reader:
     ) -> None:
         mode = _mode_of(namespace, options)
         lingers = asyncio.get_running_loop().time() + options.wait_seconds
-        looking = list(range(len(keys)))
+        looking: Sequence[int] = range(len(keys))
         started = self._fences.merged
         for turn in range(ROUNDS):
-            boarding: list[tuple[int, Flight, bool]] = []
-            departing: list[Flight] = []
+            boarded: list[tuple[int, Flight, bool]] = []
             for i in looking:
-                answers[i], step = self._from_l1(keys[i], namespace, options, turn)
+                answers[i], step = self._from_l1(keys[i], namespace, options)
                 if answers[i] is None:
-                    flight, joined = self._board(keys[i], namespace, mode, step, options)
-                    boarding.append((i, flight, joined))
-                    if not joined:
-                        departing.append(flight)
-            self._depart(departing)
+                    boarded.append((i, *self._board(keys[i], namespace, mode, step, options)))
+            self._depart([flight for _, flight, joined in boarded if not joined])
             looking = []
-            for i, flight, joined in boarding:
-                landing = await self._aboard(flight, lingers)
+            for i, flight, joined in boarded:
+                landing = flight.landing or await self._aboard(flight, lingers)
                 answers[i] = self._judge(flight, landing, joined, started, options)
                 if answers[i] is None:
                     looking.append(i)
@@ -133,13 +147,10 @@ class Reader:
         for i in looking:
             answers[i] = _overtaken()
 
-    def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions, turn: int) -> tuple[Answer | None, Step]:
+    def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
         """Answer from L1, fresh or stale; else why it did not."""
         if options.no_cache:
             return None, L1_PASSED
-        plain = options is PLAIN or options == PLAIN
-        if plain and turn == 0 and (fresh := self.peek(key.namespace, key)) is not None:
-            return Answer(_hit(fresh), fresh, "l1"), L1_MISS
         entry = self._l1.get(key)
         if entry is None:
             self.tally.l1.misses += 1
@@ -148,11 +159,11 @@ class Reader:
         if standing is Standing.REFUSED:
             self.tally.l1.refused += 1
             return None, L1_FENCED
-        if not plain and not self._admission.suits(entry, options):
+        if options is not PLAIN and not self._admission.suits(entry, options):
             self.tally.l1.misses += 1
             return None, L1_PASSED
         if standing is Standing.FRESH:
-            self.tally.l1.hits += 1
+            self._hit_in_l1(key, namespace, entry, self._clock.now_us())
             return Answer(_hit(entry), entry, "l1"), L1_MISS
         self.tally.l1.stale += 1
         if standing is Standing.STALE and not options.lease and not entry.negative:
@@ -180,8 +191,10 @@ class Reader:
         return flight, False
 
     def _depart(self, flights: list[Flight]) -> None:
-        if flights:
-            self._tasks.spawn(self._pilot.fly(flights), "flight")
+        if len(flights) == 1:
+            self._pilot.take_off(flights[0])
+        elif flights:
+            self._pilot.take_off_together(flights)
 
     async def _aboard(self, flight: Flight, lingers: float) -> Landing:
         """The landing; a caller that asked for a lease waits for another's fill only as long as it said."""
@@ -225,6 +238,8 @@ class Reader:
 
     def _may_answer(self, flight: Flight, landing: Landing, entry: Entry) -> bool:
         """Look again after the wait: between the landing and now a fence may have been merged."""
+        if landing.version == self._fences.version:
+            return True
         if landing.vouched_at is not None:
             return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
         return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED

@@ -22,6 +22,10 @@ class Shelf:
         self._l1.put(key, entry)
         return True
 
+    def put(self, key: Key, entry: Entry) -> None:
+        """Into L1, what was judged in this very step."""
+        self._l1.put(key, entry)
+
     async def copy(self, items: Sequence[tuple[Key, Namespace, Entry]]) -> None:
         """Into L2. A fence that comes while the copy travels refuses it on every read; failures cost a round trip later."""
         admissible = [

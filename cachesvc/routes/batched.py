@@ -1,6 +1,6 @@
 """Keys of many callers leave together: one batcher each for the gets, sets and deletes of one server."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeAlias
 
 from cachesvc.batching import Batcher, BatcherStatistics
@@ -24,6 +24,9 @@ class Batched:
         self._gets: Batcher[Key, Entry | None] = Batcher(child.get_many, max_batch, max_waiting=max_waiting, name=f"{name} gets")
         self._sets: Batcher[Item, None] = Batcher(self._run_sets, max_batch, max_waiting=max_waiting, name=f"{name} sets")
         self._deletes: Batcher[Key, None] = Batcher(self._run_deletes, max_batch, max_waiting=max_waiting, name=f"{name} deletes")
+
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        return self._gets.submit(key)
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if len(keys) == 1:

@@ -1,12 +1,12 @@
 """One tier made of many servers: every key has its server on the ring."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from cachesvc.errors import TierError
 from cachesvc.hashing.ring import Ring
-from cachesvc.interfaces import Lookup, Tier
+from cachesvc.interfaces import Lookup, Pool
 from cachesvc.model import Entry, Key
 
 
@@ -14,12 +14,15 @@ class Sharded:
     """Asks each key's own server, all servers of a call at the same time. There is no other server to fall back to: the copy
     is on this one or nowhere."""
 
-    def __init__(self, ring: Ring, children: Mapping[str, Tier]) -> None:
+    def __init__(self, ring: Ring, children: Mapping[str, Pool]) -> None:
         """Raises `ValueError` unless ring and `children` name the same servers."""
         if set(ring.weights) != set(children):
             raise ValueError(f"the ring has {sorted(ring.weights)}, the children are {sorted(children)}")
         self.ring = ring
         self._children = dict(children)
+
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        return self._children[self.ring.server(key.digest)].ask(key)
 
     # These hand out the coroutine of the child when one server is concerned, as nearly always: one frame less per key.
 

@@ -28,6 +28,9 @@ class MemoryTier:
         self._bytes = 0
         self._hits = self._misses = self._dropped = self._batches = self._batched_keys = 0
 
+    async def ask(self, key: Key) -> Lookup:
+        return (await self.get_many((key,)))[0]
+
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         self._count_batch(len(keys))
         now = self._clock.now_us()

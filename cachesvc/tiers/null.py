@@ -10,6 +10,9 @@ from cachesvc.model import Entry, Key
 class NullTier:
     """Every get is a miss; what is set is gone."""
 
+    async def ask(self, key: Key) -> Lookup:
+        return (await self.get_many((key,)))[0]
+
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         return [None] * len(keys)
 

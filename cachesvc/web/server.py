@@ -101,7 +101,8 @@ class Web:
                 if entry is not None and not entry.negative:
                     reply = self._entries.hit(entry)
                 else:
-                    reply = await self._deadlines.hold(self._entries.read_plainly(request, place, entry))
+                    # Not held: the path bounds a plain read itself, by the deadlines of its tiers, lease and origin.
+                    reply = await self._entries.read_plainly(request, place, entry)
             elif handler is None:
                 reply = _not_allowed(request, calls)
             else:

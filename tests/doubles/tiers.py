@@ -21,6 +21,9 @@ class ChaosTier:
         self.hold_gets: asyncio.Event | None = None
         """Set to an event: answers are taken at once and given when it is set (an answer that returns late)."""
 
+    async def ask(self, key: Key) -> Lookup:
+        return (await self.get_many((key,)))[0]
+
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         self.gets += [key.text for key in keys]
         if self.down:

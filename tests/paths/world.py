@@ -10,7 +10,7 @@ from cachesvc.explain import Explainer
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
 from cachesvc.homes import Homes
-from cachesvc.interfaces import Cell, Tier
+from cachesvc.interfaces import Cell, Pool
 from cachesvc.invalidate import Applier, Invalidator, Merger
 from cachesvc.load import Loads
 from cachesvc.lru import L1
@@ -79,7 +79,7 @@ class Instance:
         self.flights = Flights()
         self.l1 = L1(1 << 24, 10_000, self.clock)
         self.admission = Admission(self.fences, self.clock)
-        l2: Tier = self.far.l2
+        l2: Pool = self.far.l2
         cell: Cell = self.far.cell
         homes = Homes(Placement(topology), {"c1": cell})
         self.shelf = Shelf(self.l1, l2, self.admission)
@@ -101,6 +101,7 @@ class Instance:
             flights=self.flights,
             fences=self.fences,
             admission=self.admission,
+            tasks=self.tasks,
             rng=rng,
             tally=self.tally,
         )

@@ -179,7 +179,7 @@ async def test_the_server_holds_its_requests_to_the_request_timeout() -> None:
     web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, lambda: (True, {}), Metrics())
     port = await web.start("127.0.0.1", 0)
     client, sending = await asyncio.open_connection("127.0.0.1", port)
-    sending.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\n\r\n")
+    sending.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\nCache-Control: max-age=9\r\n\r\n")
     assert (await read_response(client, "GET")).status == 504
     sending.close()
     await web.stop()
