@@ -3,7 +3,8 @@
 Least recently used goes first, by bytes, as in the server it stands in for; expiry is looked at when an entry is asked for.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 
 from cachesvc.clock import Clock
 from cachesvc.errors import TierError
@@ -28,10 +29,15 @@ class MemoryTier:
         self._bytes = 0
         self._hits = self._misses = self._dropped = self._batches = self._batched_keys = 0
 
-    async def ask(self, key: Key) -> Lookup:
-        return (await self.get_many((key,)))[0]
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
+        answer.set_result(self._look_up((key,))[0])
+        return answer
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        return self._look_up(keys)
+
+    def _look_up(self, keys: Sequence[Key]) -> list[Entry | None]:
         self._count_batch(len(keys))
         now = self._clock.now_us()
         found = [self._get(key.id, now) for key in keys]

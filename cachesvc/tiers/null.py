@@ -1,6 +1,7 @@
 """A tier that holds nothing: for a region without a pool."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 
 from cachesvc.errors import TierError
 from cachesvc.interfaces import Lookup
@@ -10,8 +11,10 @@ from cachesvc.model import Entry, Key
 class NullTier:
     """Every get is a miss; what is set is gone."""
 
-    async def ask(self, key: Key) -> Lookup:
-        return (await self.get_many((key,)))[0]
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
+        answer.set_result(None)
+        return answer
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         return [None] * len(keys)
