@@ -71,7 +71,7 @@ class Fences:
         self._row0, self._row1 = self._hard.rows
         self._namespaces: dict[str, int] = {}
         self._soft_namespaces: dict[str, int] = {}
-        self._any_soft = False
+        self.has_soft = False
         self._unapplied: dict[int, int] = {}  # digest -> at, in the order of their merges
         self._recent = RecentMerges(recent_us)
         self._watermarks = dict.fromkeys(regions, 0)
@@ -110,7 +110,7 @@ class Fences:
                 (self._soft if fence.soft else self._hard).merge(fence.digest, at)
                 touched.append(fence.digest)
             if fence.soft:
-                self._any_soft = True
+                self.has_soft = True
             elif fence.unapplied or self._unapplied:
                 self._note_applied(fence, at, now_us)
             self._recent.add(fence.digest, now_us)
@@ -193,7 +193,7 @@ class Fences:
 
     def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str) -> bool:
         """Does the copy stand behind a soft fence: stale, whatever its freshness says? Not exact: a collision says yes too."""
-        if not self._any_soft:
+        if not self.has_soft:
             return False
         query = self._soft.query
         newest = max(query(key_digest), self._soft_namespaces.get(namespace, 0), *map(query, entry.tag_digests))

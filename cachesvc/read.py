@@ -82,6 +82,29 @@ class Reader:
         self._hit_in_l1(key, contract, entry, now)
         return entry
 
+    def peek_many(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
+        """As `peek` of each, at half the cost: what is the same for all keys of a namespace is found out once."""
+        contract = self._namespaces[namespace]
+        now = self._clock.now_us()
+        fences = self._fences
+        if fences.has_soft or (now - fences.watermark > contract.max_lag and contract.feed_loss == "bound"):
+            return [self.peek(namespace, key) for key in keys]
+        get, admits = self._l1.get, fences.admits
+        found: list[Entry | None] = []
+        hits = 0
+        for key in keys:
+            entry = get(key)
+            if entry is not None:
+                if entry.fresh_until > now and admits(entry, key.digest, namespace, now):
+                    hits += 1
+                    if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+                        self._refresh_early(key, contract, entry)
+                else:
+                    entry = None
+            found.append(entry)
+        self.tally.l1.hits += hits
+        return found
+
     def _hit_in_l1(self, key: Key, namespace: Namespace, entry: Entry, now: int) -> None:
         self.tally.l1.hits += 1
         if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):

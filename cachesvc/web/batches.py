@@ -68,8 +68,7 @@ class Batches:
         """The results, and the slots still to be filled (they hold a placeholder). Runs per key: mind every call in it."""
         if not is_answered_by_any_fresh_copy(options):
             return [_NOTHING] * len(keys), list(range(len(keys)))
-        peek = self._reader.peek
-        entries = [peek(namespace, key) for key in keys]
+        entries = self._reader.peek_many(namespace, keys)
         now = self._clock.now_us()
         results = [_NOTHING if entry is None else _fresh(entry, now) for entry in entries]
         return results, [i for i, entry in enumerate(entries) if entry is None]

@@ -33,6 +33,9 @@ class FakeReader:
         entry = self.l1.get(key.text)
         return entry if entry is not None and entry.fresh_until > self.clock.now_us() else None
 
+    def peek_many(self, namespace: str, keys: Sequence[Key], /) -> list[Entry | None]:
+        return [self.peek(namespace, key) for key in keys]
+
     async def get(self, key: Key, options: ReadOptions = PLAIN, /) -> Answer:
         (answer,) = await self.get_many((key,), options)
         return answer
