@@ -109,7 +109,8 @@ class Flight:
 
     def stored_in_l1(self) -> None:
         """L1, the last of the trail, keeps the answer."""
-        self.trail = (*self.trail[:-1], self.trail[-1].as_stored())
+        trail = self.trail
+        self.trail = (trail[0].as_stored(),) if len(trail) == 1 else (*trail[:-1], trail[-1].as_stored())
 
     def saw(self, entry: Entry) -> None:
         """A copy that could not be answered as fresh; the newest is remembered."""
