@@ -11,7 +11,7 @@ from cachesvc.config import L2
 from cachesvc.errors import TierError
 from cachesvc.hashing.digest import digest
 from cachesvc.hashing.ring import Ring
-from cachesvc.interfaces import Tier
+from cachesvc.interfaces import Pool, Tier
 from cachesvc.model import Entry, Key, tag_digests_of
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
@@ -32,7 +32,7 @@ def memory(clock: Clock = CLOCK) -> MemoryTier:
     return MemoryTier(clock, Size.parse("64MiB"))
 
 
-def stack(server: str, leaf: Tier) -> Tier:
+def stack(server: str, leaf: Tier) -> Pool:
     """As `app.py` builds it for one server."""
     return Batched(Guarded(Deadline(leaf, PATIENT.timeout.seconds, name=server), Breaker(), name=server), 512, name=server)
 
@@ -48,6 +48,10 @@ TIERS: Mapping[str, Callable[[Callable[[str], Tier]], Tier]] = {
         Ring({"mc-0": 1, "mc-1": 1}), {name: stack(name, memcached(name)) for name in ("mc-0", "mc-1")}
     ),
 }
+
+
+POOLS = ("memory", "sharded", "batched", "stack")
+"""Of these, the ones that take single keys as well."""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,22 @@ async def test_an_entry_comes_back_with_every_field(tier: Tier, key: Callable[[s
     )
     assert not await tier.set_many([(k, whole)])
     assert list(await tier.get_many([k])) == [whole]
+
+
+@pytest.mark.parametrize("tier", POOLS, indirect=True)
+async def test_a_key_asked_alone_is_answered_as_in_a_batch(tier: Pool, key: Callable[[str], Key]) -> None:
+    held = entry(b"alone")
+    await tier.set_many([(key("alone"), held)])
+    asked = [asyncio.ensure_future(tier.ask(key(text))) for text in ("alone", "nowhere")]
+    assert [await answer for answer in asked] == [held, None]
+
+
+@pytest.mark.parametrize("tier", POOLS, indirect=True)
+async def test_who_asks_alone_and_leaves_disturbs_nobody(tier: Pool, key: Callable[[str], Key]) -> None:
+    await tier.set_many([(key(str(i)), entry(b"%d" % i)) for i in range(3)])
+    asked = [asyncio.ensure_future(tier.ask(key(str(i)))) for i in range(3)]
+    asked[0].cancel()
+    assert [answer.value for answer in await asyncio.gather(*asked[1:]) if isinstance(answer, Entry)] == [b"1", b"2"]
 
 
 async def test_known_absent_is_an_entry_and_not_a_miss(tier: Tier, key: Callable[[str], Key]) -> None:
