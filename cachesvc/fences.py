@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.hashing.digest import digest, namespace_id
-from cachesvc.model import Entry, Fence, TokenPairs
+from cachesvc.model import Entry, Fence
 from cachesvc.recent import RecentMerges
 from cachesvc.sketch import FenceSketch
 
@@ -198,13 +198,6 @@ class Fences:
         query = self._soft.query
         newest = max(query(key_digest), self._soft_namespaces.get(namespace, 0), *map(query, entry.tag_digests))
         return entry.as_of <= newest
-
-    def token_admits(self, entry: Entry, key_digest: int, namespace: str, token: TokenPairs) -> bool:
-        """Does the copy honour the reader's token? Pairs on targets other than its key, tags and namespace do not concern it."""
-        if not token:
-            return True
-        concerned = {key_digest, digest(namespace_id(namespace)), *entry.tag_digests}
-        return all(entry.as_of > at for target, at in token if target in concerned)
 
     def within_lag(self, entry: Entry, now_us: int, max_lag_us: int) -> bool:
         """May the copy be answered though fences may be missing here? While the bound is above `max_lag_us`, only a young one."""

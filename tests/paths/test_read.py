@@ -89,6 +89,25 @@ async def test_cancelled_callers_do_not_cancel_the_load(leaving: int) -> None:
     assert here.far.loader.loads("a") == 1
 
 
+@pytest.mark.parametrize("leaving", [1, 2, 3])
+async def test_callers_cancelled_while_l2_is_asked_leave_the_flight_to_the_others(leaving: int) -> None:
+    here = Instance()
+    await here.get("a")
+    here.l1.clear()
+    here.far.l2.hold_gets = asyncio.Event()
+    reads = [asyncio.create_task(here.get("a")) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    for read in reads[:leaving]:
+        read.cancel()
+    await asyncio.sleep(0.01)
+    here.far.l2.hold_gets.set()
+    done = await asyncio.gather(*reads, return_exceptions=True)
+    assert [getattr(answer, "tier", "cancelled") for answer in done] == ["cancelled"] * leaving + ["l2"] * (3 - leaving)
+    await asyncio.sleep(0.01)
+    assert (await here.get("a")).tier == "l1"
+    assert len(here.flights) == 0
+
+
 async def test_a_hung_origin_holds_nobody_beyond_the_hard_deadline_and_the_next_reader_takes_over() -> None:
     here = Instance()
     here.far.loader.hold()

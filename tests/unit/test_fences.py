@@ -222,26 +222,6 @@ class TestSoft:
         assert not here.soft_fenced(here.entry(1))
 
 
-class TestTokens:
-    def admits(self, here: Instance, entry: Entry, *pairs: tuple[int, int]) -> bool:
-        return here.fences.token_admits(entry, KEY.digest, "pages", tuple((target, here.start + at) for target, at in pairs))
-
-    def test_a_token_is_a_fence_on_key_tag_or_namespace_for_that_read(self, here: Instance) -> None:
-        for target in (KEY.digest, TAG.digest, WHOLE.digest):
-            assert not self.admits(here, here.entry(10, "menu"), (target, 10))
-            assert self.admits(here, here.entry(11, "menu"), (target, 10))
-        assert here.admits(here.entry(1))
-
-    def test_pairs_on_other_targets_do_not_concern_it(self, here: Instance) -> None:
-        assert self.admits(here, here.entry(10), (OTHER.digest, 20), (TAG.digest, 20))
-
-    def test_every_pair_counts(self, here: Instance) -> None:
-        assert not self.admits(here, here.entry(10), (KEY.digest, 5), (KEY.digest, 10))
-
-    def test_no_token_admits(self, here: Instance) -> None:
-        assert self.admits(here, here.entry(1))
-
-
 class TestLag:
     def test_a_region_that_was_not_read_yet_has_watermark_minus_infinity(self) -> None:
         here = Instance("eu", "us")
