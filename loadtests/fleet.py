@@ -144,7 +144,8 @@ def main() -> int:
     parser.add_argument("--ports", choices=["fixed", "free"], default="fixed")
     parser.add_argument("--origin", action="store_true", help="also run the reference origin")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         with Fleet(arguments.topology, arguments.run_dir, ports=arguments.ports, with_origin=arguments.origin) as fleet:
             print(fleet.table(), f"\nDocument and logs: {fleet.run_dir}. Ctrl-C stops all of it.", flush=True)
