@@ -54,6 +54,8 @@ class Admission:
 
     def suits(self, entry: Entry, options: ReadOptions) -> bool:
         """Does a copy meet what this reader asked beyond the rule (RFC 9111, 5.2.1; `Cachesvc-Max-Lag`)?"""
+        if options.no_cache:
+            return False
         now = self._clock.now_us()
         remaining = entry.fresh_until - now
         if options.max_age_us is not None and now - entry.as_of > options.max_age_us:

@@ -7,6 +7,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+STOP_TRIES = 3
+STOP_SECONDS = 1.0
+
 
 class Tasks:
     """Owns what it spawns. On the event loop only."""
@@ -25,11 +28,16 @@ class Tasks:
         return task
 
     async def stop(self) -> None:
-        """Cancel what still runs and wait until it has ended."""
-        running = list(self._running)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        """Cancel what still runs and wait until it has ended. A task that swallowed its cancellation (as `asyncio.wait_for` may
+        on Python 3.11) is cancelled again; one that will not end is named in the log and left."""
+        for _ in range(STOP_TRIES):
+            running = [task for task in self._running if not task.done()]
+            if not running:
+                return
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=STOP_SECONDS)
+        log.error("not stopped: %s", ", ".join(task.get_name() for task in self._running))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

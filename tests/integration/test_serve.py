@@ -99,3 +99,22 @@ def test_two_regions_run_with_four_instances_that_are_ready(tmp_path: Path) -> N
         assert call(f"{fleet.url('eu-a')}/v1/pages/k", "PUT", b"v")[0] == 204
         assert call(f"{fleet.url('us-b')}/v1/pages/k") == (200, b"v")
     assert not any(server.is_running for server in fleet.servers())
+
+
+@pytest.mark.slow
+def test_the_description_holds_on_the_real_service_and_nothing_answers_5xx(root: Path) -> None:
+    """The schemathesis run that the web layer passes on fakes, with real tiers behind it."""
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    process = served(root, port)
+    try:
+        read_banner(process)
+        wait_ready(url)
+        environ = {**os.environ, "CACHESVC_BASE_URL": url, "CACHESVC_EXAMPLES": "15"}
+        suite = Path(__file__).parents[1] / "wire" / "test_schema.py"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
+        run = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=110, check=False)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert run.returncode == 0, run.stdout[-4000:]

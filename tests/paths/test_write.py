@@ -93,6 +93,12 @@ async def test_a_stale_value_goes_along_with_the_lease() -> None:
     assert await here.value("k", "aside") == b"new"
 
 
+async def test_no_cache_has_nothing_to_answer_with_where_the_caller_loads() -> None:
+    here = Instance()
+    await here.put("k", b"v")
+    assert (await here.get("k", "aside", ReadOptions(no_cache=True))).outcome is Outcome.MISS
+
+
 async def test_known_absence_can_be_stored() -> None:
     here = Instance()
     await here.writer.put(Key.of("aside", "k"), Draft(b"", negative=True))
