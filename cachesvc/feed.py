@@ -6,7 +6,7 @@ watermark stands still, so the staleness bound grows and the read path turns str
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from cachesvc.errors import TierError
 from cachesvc.fences import Fences
 from cachesvc.interfaces import Changes, FenceStream, OpenChange
 from cachesvc.invalidate import Applier, Merger
+from cachesvc.model import Fence
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ class Consumer:
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
         self._tally = tally
+        self._fenced: set[str] = set()
+        """Open changes whose fallback fence this consumer has published."""
 
     async def run(self) -> None:
         while True:
@@ -137,14 +140,28 @@ class Consumer:
             self._tally.dead_letters += 1
             log.error("change %s of the queue cannot be read and was buried: %s", unreadable.id, unreadable.reason)
             await self._changes.bury(unreadable)
-        due = [item for item in taken if item.change is not None and item.held_until_us <= now]
+        due = [(item, item.change) for item in taken if item.change is not None and item.held_until_us <= now]
         if not due:
             return
-        applied = await self._applier.apply([item.change for item in due if item.change is not None])
-        self._merger.merge(applied.fences, own=True)
-        await self._stream.publish(applied.fences, done=[item.id for item in due] if applied.everywhere else ())
-        self._tally.changes += len(due)
-        self._tally.redone += sum(item.held_until_us > 0 for item in due)
+        applied = await self._applier.apply([change for _, change in due])
+        missed = applied.missed
+        still_open = {
+            item.id: digests for item, change in due if missed and (digests := missed & {t.digest for t in change.targets()})
+        }
+        fences = self._news(applied.fences, still_open)
+        self._merger.merge(fences, own=True)
+        await self._stream.publish(fences, done=[item.id for item, _ in due if item.id not in still_open])
+        self._fenced = (self._fenced - {item.id for item, _ in due}) | still_open.keys()
+        self._tally.changes += len(due) - len(still_open)
+        self._tally.redone += sum(item.held_until_us > 0 for item, _ in due if item.id not in still_open)
+
+    def _news(self, fences: Sequence[Fence], still_open: Mapping[str, frozenset[int]]) -> Sequence[Fence]:
+        """Without the fallback fences that went out before: a home that stays away must not have its keys fenced anew, with a
+        later `at`, at every try."""
+        if not still_open:
+            return fences
+        new = frozenset[int]().union(*(digests for id_, digests in still_open.items() if id_ not in self._fenced))
+        return [fence for fence in fences if not fence.unapplied or fence.digest in new]
 
 
 async def _persist(work: Callable[[], Awaitable[None]], what: str, tally: FeedTally) -> None:

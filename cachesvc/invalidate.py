@@ -25,9 +25,14 @@ applied twice in normal running, and short beside `max_lag` plus what a dead ins
 
 
 class Applied(Struct, frozen=True):
+    """What applying changes came to: the fences to publish. Those of homes out of reach are `unapplied`."""
+
     fences: Sequence[Fence]
-    everywhere: bool
-    """Every home cell concerned took it. False: some fences are `unapplied` and the change must stay open."""
+
+    @property
+    def missed(self) -> frozenset[int]:
+        """Digests of the targets that some home has not taken: their changes must stay open."""
+        return frozenset(fence.digest for fence in self.fences if fence.unapplied)
 
 
 class Applier:
@@ -43,7 +48,7 @@ class Applier:
         hard = _unique(target for change in changes if not change.soft for target in change.targets())
         soft = _unique(target for change in changes if change.soft for target in change.targets())
         done = await asyncio.gather(self._apply(hard, soft=False), self._apply(soft, soft=True))
-        return Applied([*done[0], *done[1]], not any(fence.unapplied for fences in done for fence in fences))
+        return Applied([*done[0], *done[1]])
 
     async def _apply(self, targets: Sequence[Target], *, soft: bool) -> list[Fence]:
         at = self._clock.now_us() + self._lead_us  # for tags and namespaces, and for keys whose home cannot issue one
@@ -139,7 +144,7 @@ class Invalidator:
         await self.publish(applied, id_)
         if not change.soft:
             await self._shelf.drop([Key.of(change.namespace, text) for text in change.keys])
-        return Receipt(f"{self._region}:{id_}", tuple((fence.digest, fence.at) for fence in applied.fences), applied.everywhere)
+        return Receipt(f"{self._region}:{id_}", tuple((fence.digest, fence.at) for fence in applied.fences), not applied.missed)
 
     async def announce(self, change: Change) -> str:
         """Append a change that this process is about to apply by itself; its id."""
@@ -153,7 +158,7 @@ class Invalidator:
         """Merge here, tell everybody, and close the change if every home has it. Merging first is safe and sooner."""
         self._merger.merge(applied.fences, own=True)
         try:
-            await self._stream.publish(applied.fences, done=[id_] if applied.everywhere else ())
+            await self._stream.publish(applied.fences, done=() if applied.missed else [id_])
         except TierError as error:
             why = "the change was accepted, but its fence could not be published yet; the region's consumers go on with it"
             token = tuple((fence.digest, fence.at) for fence in applied.fences)

@@ -113,24 +113,21 @@ class Writer:
         puts = [(i, self._put_of(namespace, *items[i])) for i in which]
         fences: list[Fence] = []
         stored: list[tuple[Key, Namespace, Entry]] = []
-        everywhere = True
         for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
             for (i, put), reply in zip(group, await cell.put_many([put for _, put in group]), strict=True):
                 written[i] = self._putted(put, reply)
                 if isinstance(reply, TierError):
-                    everywhere = False
                     fences.append(self._invalidator.fallback(put.key))
                 elif reply.stored and reply.entry is not None:
                     fences.append(Fence(put.key.digest, reply.at))
                     stored.append((put.key, namespace, reply.entry))
-        await self._announced(id_, fences, stored, everywhere, which, written)
+        await self._announced(id_, fences, stored, which, written)
 
     async def _announced(
         self,
         id_: str,
         fences: list[Fence],
         stored: list[tuple[Key, Namespace, Entry]],
-        everywhere: bool,
         which: list[int],
         written: list[Written | None],
     ) -> None:
@@ -139,7 +136,7 @@ class Writer:
             await self._invalidator.forgo(id_)
             return
         try:
-            await self._invalidator.publish(Applied(fences, everywhere), id_)
+            await self._invalidator.publish(Applied(fences), id_)
         except RequestError as error:
             for i in which:
                 if (answer := written[i]) is not None and answer.stored:

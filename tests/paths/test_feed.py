@@ -6,7 +6,7 @@ import pytest
 
 from cachesvc.dialogue import Outcome
 from cachesvc.feed import Consumer, FeedTally, FenceFeed
-from cachesvc.model import Change
+from cachesvc.model import Change, Key
 from cachesvc.tasks import Tasks
 from tests.doubles.loaders import loaded
 from tests.paths.world import SKEW_US, FarSide, Instance
@@ -130,6 +130,29 @@ async def test_with_the_home_down_the_fence_goes_out_at_once_and_the_change_is_a
     await asyncio.sleep(5)
     assert not far.queue.changes
     assert await one.paths.value("a") == b"1"
+    await _stop(one)
+
+
+async def test_a_home_that_stays_away_holds_up_neither_other_changes_nor_fences_its_keys_again_and_again() -> None:
+    far = FarSide()
+    one = Running(far, "one")
+    one.start()
+    await asyncio.sleep(2)
+    far.other.down = True
+    await one.paths.changes.append(Change("docs", keys=("{elsewhere}:a", "near")))
+    await one.paths.changes.append(Change("docs", keys=("b",)))
+    await asyncio.sleep(1)
+    assert len(far.queue.changes) == 1, "the change of the other home is done"
+    key = Key.of("docs", "{elsewhere}:a")
+    fenced_at = one.paths.fences.fence_on(key.digest, (), "docs")
+    await asyncio.sleep(10)
+    assert one.paths.fences.fence_on(key.digest, (), "docs") == fenced_at
+    await one.paths.value(key.text)
+    assert (await one.paths.get(key.text)).tier == "l1", "and its keys can be cached meanwhile"
+    far.other.down = False
+    await asyncio.sleep(3)
+    assert not far.queue.changes
+    assert one.paths.fences.fence_on(key.digest, (), "docs") > fenced_at, "its home issues its own"
     await _stop(one)
 
 

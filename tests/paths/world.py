@@ -37,7 +37,8 @@ SKEW_US = 100_000
 TOPOLOGY = Topology(
     version=1,
     regions={"here": Region(queue="memory")},
-    cells={"c1": CellDocument(region="here", url="memory")},
+    cells={"c1": CellDocument(region="here", url="memory"), "c2": CellDocument(region="here", url="memory", active=False)},
+    pins={"elsewhere": "c2"},
     namespaces={
         "docs": Namespace(owner="tests", jitter=0.0, early_refresh=0.0, origin=Origin(url="http://origin/{key}")),
         "aside": Namespace(owner="tests", jitter=0.0),
@@ -62,6 +63,8 @@ class FarSide:
         self.clock = clock or LoopClock()
         self.l2 = ChaosTier(MemoryTier(self.clock, 1 << 24))
         self.cell = ChaosCell(MemoryCell("c1", clock=self.clock, skew_us=SKEW_US))
+        self.other = ChaosCell(MemoryCell("c2", clock=self.clock, skew_us=SKEW_US))
+        """Home of the partition `elsewhere`, and of nothing else."""
         self.queue = MemoryQueue(self.clock)
         self.loader = ScriptedLoader()
 
@@ -81,7 +84,7 @@ class Instance:
         self.admission = Admission(self.fences, self.clock)
         l2: Pool = self.far.l2
         cell: Cell = self.far.cell
-        homes = Homes(Placement(topology), {"c1": cell})
+        homes = Homes(Placement(topology), {"c1": cell, "c2": self.far.other})
         self.shelf = Shelf(self.l1, l2, self.admission)
         self.tally = Tally.zero()
         self.tasks = Tasks()
