@@ -23,6 +23,15 @@ from cachesvc.units import Duration
 T = TypeVar("T")
 
 
+def _lua(name: str) -> bytes:
+    return resources.files("cachesvc.queues").joinpath(f"{name}.lua").read_bytes()
+
+
+_PRELUDE = _lua("prelude")
+_LUA = {name: _PRELUDE + _lua(name) for name in ("append", "bury", "complete_to", "open", "publish", "read")}
+"""Read when the module is: no event loop waits for a file."""
+
+
 class RedisServer:
     """Connects when first used and again after a failure. Every failure is a `TierError`."""
 
@@ -47,8 +56,7 @@ class RedisServer:
 
     def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
         """A call that runs `<name>.lua` with these arguments."""
-        source = _lua("prelude") + _lua(name)
-        script: AsyncScript = self.redis.register_script(source)
+        script: AsyncScript = self.redis.register_script(_LUA[name])
 
         async def run(args: list[Any]) -> Any:
             return await self.guarded(script(args=args))
@@ -70,7 +78,3 @@ class RedisServer:
 
 class RefusedError(TierError):
     """The server answered with an error."""
-
-
-def _lua(name: str) -> str:
-    return resources.files("cachesvc.queues").joinpath(f"{name}.lua").read_text()
