@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from functools import cache
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -118,11 +119,68 @@ class Written(Struct, frozen=True, gc=False):
     error: RequestError | None = None
 
 
+class Reach(StrEnum):
+    """How far an invalidation must have got before the call returns."""
+
+    NONE = "none"
+    """Applied and published; merged where it was called."""
+    REGION = "region"
+    """Merged by every live instance of the region."""
+    GLOBAL = "global"
+    """Merged by every live instance of every region."""
+
+
+class InvalidateOptions(Struct, frozen=True, gc=False):
+    wait: Reach = Reach.NONE
+    timeout_seconds: float = 5.0
+    """For `wait`: then the receipt names who is missing."""
+    who: str = ""
+    """For the audit: the caller's declared name, or its address."""
+
+
 class Receipt(Struct, frozen=True, gc=False):
     """How far an invalidation got when the call returned."""
 
     id: str
-    """The change's id in the region's queue, prefixed by the region."""
+    """The change's id in the region's queue, prefixed by the region: `eu:1700000000000-0`."""
     token: TokenPairs
     applied: bool
     """Every home cell concerned has applied it. False: the fence is out, and the region's consumers go on applying it."""
+    position: str = ""
+    """Of the fence on the region's `fences` stream."""
+    wait: Reach = Reach.NONE
+    reached: bool = True
+    """What `wait` asked for holds. False: not by the deadline; `missing` says who."""
+    missing: tuple[str, ...] = ()
+    """Instances that were waited for and have not merged the fence, as `region/instance`."""
+
+
+class ReceiptState(Struct, frozen=True):
+    """How far a change has got by now."""
+
+    id: str
+    state: Literal["open", "parked", "done", "buried"]
+    position: str = ""
+    cells: tuple[str, ...] = ()
+    """Home cells that have applied it."""
+    missed: tuple[str, ...] = ()
+    """Home cells that have not."""
+    merged: tuple[str, ...] = ()
+    """Live instances past the fence, as `region/instance`."""
+    missing: tuple[str, ...] = ()
+    """Live instances that are not."""
+    reason: str = ""
+    """Why it was buried."""
+
+
+class Estimate(Struct, frozen=True):
+    """What an invalidation would touch (`dry_run`), as this instance sees it."""
+
+    l1_entries: int
+    """Copies in this instance's L1 that it would refuse."""
+    recent_reads: float
+    """The share of this instance's recent reads (a sample of L1's hits) that it would touch: 0 to 1."""
+    sampled: int
+    """How many recent reads the share was taken from."""
+    cells: tuple[str, ...]
+    """Home cells that would have to apply it."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from cachesvc.hashing.digest import digest, key_id, namespace_id, tag_id
+from cachesvc.units import Duration
 
 
 class Key(Struct, frozen=True, gc=False):
@@ -101,6 +102,11 @@ class Fence(Struct, frozen=True, gc=False):
     """Named only by a namespace fence: those are kept exactly, beside the sketch."""
     unapplied: bool = False
     """Published while the home cell could not be reached: L3 cannot judge it, so the instance does."""
+    over: int = 0
+    """µs. Above 0 the fence is paced: each entry it concerns becomes stale (not gone) at its own moment from `at` to `at + over`."""
+    placement: int = 0
+    """The placement under which it was applied (`Placement.id`); 0: every one. An instance under another placement cannot rely
+    on its home cells having it, and keeps it as unapplied."""
 
 
 class Change(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -111,6 +117,14 @@ class Change(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     tags: tuple[str, ...] = ()
     all: bool = False
     soft: bool = False
+    """Copies become stale instead of gone."""
+    over: str = ""
+    """A duration such as `5m`: pace it. Each entry becomes stale at its own moment of that window, as if softly invalidated then."""
+
+    @property
+    def over_us(self) -> int:
+        """Raises `ValueError` for what is no duration: who takes a change in checks this first."""
+        return Duration.parse(self.over) if self.over else 0
 
     def targets(self) -> list[Target]:
         found = [Target.key(self.namespace, key) for key in self.keys]

@@ -30,6 +30,22 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
     """Sent with every load, such as an authorization the origin asks for. Never logged."""
 
 
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
+    """How rows of a table become keys and tags: change data capture in the format of Debezium.
+
+    Templates name columns in `{column}`; braces that are to stay in a key (its `{partition}`) are those around a template:
+    `{ws-{workspace_id}}:block:{id}` gives `{ws-7}:block:42`.
+    """
+
+    source: str
+    """`schema.table` as in the event's `source` (`public.blocks`)."""
+    keys: tuple[str, ...] = ()
+    """Templates of the keys that a row concerns."""
+    tags: tuple[str, ...] = ()
+    """Templates of the tags."""
+    soft: bool = False
+
+
 class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     """One team's contract with the cache."""
 
@@ -61,6 +77,8 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     """Tags of one entry."""
     origin: Origin | None = None
     """Read-through if given; else look-aside."""
+    sources: tuple[Source, ...] = ()
+    """Tables whose row changes invalidate here."""
 
 
 class Cell(Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,6 +115,15 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     """Name → base URL, for clients to choose from."""
 
 
+class Former(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where partitions were before this version. Keep it in the document for `l3.retention` after the last instance has the new
+    version: until then invalidations are applied in the new home and in the former one."""
+
+    cells: dict[str, float]
+    """The cells that were active, with their weights."""
+    pins: dict[str, str] = field(default_factory=dict)
+
+
 class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     """Grows with every change; fences carry it."""
@@ -105,3 +132,5 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     namespaces: dict[str, Namespace]
     pins: dict[str, str] = field(default_factory=dict)
     """Partition → cell, overriding the hash."""
+    former: Former | None = None
+    """Given while partitions move."""

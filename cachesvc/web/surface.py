@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
-from cachesvc.dialogue import Answer, Draft, ReadOptions, Receipt, Written
+from cachesvc.dialogue import Answer, Draft, Estimate, InvalidateOptions, ReadOptions, Receipt, ReceiptState, Written
 from cachesvc.model import Change, Entry, Key
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
@@ -39,4 +39,12 @@ class Writing(Protocol):
 
 
 class Invalidating(Protocol):
-    async def invalidate(self, change: Change, /) -> Receipt: ...
+    async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt: ...
+
+    async def estimate(self, change: Change, /) -> Estimate:
+        """What it would touch; changes nothing."""
+        ...
+
+    async def receipt(self, id_: str, /) -> ReceiptState | None:
+        """How far a change has got; None for an id that is unknown or forgotten. `id_` has the form `region:id`."""
+        ...

@@ -1,0 +1,1 @@
+"""What an invalidation would touch, before it is done."""
