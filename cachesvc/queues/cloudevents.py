@@ -8,6 +8,7 @@ by itself until then. Other attributes are accepted and ignored; unknown fields 
 misspelt `tags` would otherwise invalidate nothing, silently.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -48,17 +49,22 @@ def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0) -> 
     return msgspec.json.encode(event)
 
 
+def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
+    """An item of `changes`. Never raises: what cannot be read is an `OpenChange` without changes, and with the reason."""
+    return decode(item_id, fields.get(b"event"))
+
+
 def decode(item_id: str, event: bytes | None) -> OpenChange:
-    """Never raises: what cannot be read is an `OpenChange` without a change, and with the reason."""
     if event is None:
-        return OpenChange(item_id, None, "the item has no field `event`")
+        return OpenChange(item_id, reason="the item has no field `event`")
     try:
         found = _decoder.decode(event)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return OpenChange(item_id, None, str(error))
+        return OpenChange(item_id, reason=str(error))
     if not (found.data.keys or found.data.tags or found.data.all):
-        return OpenChange(item_id, None, "names no keys, no tags and not `all`")
-    return OpenChange(item_id, found.data, held_until_us=_microseconds(found.helduntil) if found.helduntil else 0)
+        return OpenChange(item_id, reason="names no keys, no tags and not `all`")
+    held = _microseconds(found.helduntil) if found.helduntil else 0
+    return OpenChange(item_id, (found.data,), held_until_us=held, source=found.source)
 
 
 def _datetime(us: int) -> datetime:
