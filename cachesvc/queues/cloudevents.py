@@ -9,7 +9,6 @@ misspelt `tags` would otherwise invalidate nothing, silently.
 """
 
 from collections.abc import Mapping
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
