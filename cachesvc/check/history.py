@@ -1,11 +1,16 @@
 """What the checker records: one line of JSON for each thing that happened, in the order it was noted.
 
 Times are µs of one monotonic clock (the checker's own): moments of different processes are never compared. `as_of` alone is the
-service's own time, µs since the epoch, and is there to be shown. A value is `key:w:checksum`, `w` counting the writes of that key.
+service's own time, µs since the epoch, and is there to be shown. A value is `key:w:checksum`, `w` counting the writes of its key.
 """
 
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import BinaryIO, Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 
@@ -49,6 +54,8 @@ class Fenced(Struct, frozen=True, tag="fenced"):
     id: str
     region: str
     position: str
+    at: int = 0
+    """The fence's own moment in the service's time, to be shown; 0: not told."""
 
 
 class Merged(Struct, frozen=True, tag="merged"):
@@ -117,3 +124,98 @@ class Run(Struct, frozen=True, tag="run"):
 
 
 Record: TypeAlias = Run | Write | Announcement | Fenced | Merged | Load | Read | Fault
+
+_MOST_AT_ONCE = 1_000
+"""Records in one write to the file: what a checker that is killed can lose."""
+
+_encode = msgspec.json.Encoder().encode
+_decode: Callable[[bytes], Record] = msgspec.json.Decoder(Record).decode
+
+
+class HistoryWriter:
+    """Keeps every record in memory, for the judge, and appends it to a file, if there is one.
+
+    `add` never blocks: the file belongs to a thread of its own, since a disk that stalls for a second would otherwise stall the
+    loop whose reads are being timed. Making one (an earlier file of that name is replaced) and `close` do block: off the loop.
+    `close` writes what is left and raises what the file raised; the records in memory are whole even then.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.records: list[Record] = []
+        self._unwritten: SimpleQueue[Record | None] = SimpleQueue()
+        """None: nothing comes after."""
+        self._failure: OSError | None = None
+        self._thread: Thread | None = None
+        if path is not None:
+            file = path.open("wb")
+            self._thread = Thread(target=self._write, args=(file,), name="history-writer", daemon=True)
+            self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<HistoryWriter: {len(self.records)} records, {self._unwritten.qsize()} unwritten>"
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        if self._thread is not None and self._failure is None:
+            self._unwritten.put(record)
+
+    def close(self) -> None:
+        if self._thread is None:
+            return
+        self._unwritten.put(None)
+        self._thread.join()
+        self._thread = None
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self, file: BinaryIO) -> None:
+        try:
+            with file:
+                while batch := self._next_batch():
+                    file.write(_lines(record for record in batch if record is not None))
+                    file.flush()
+                    if batch[-1] is None:
+                        return
+        except OSError as error:
+            self._failure = error
+
+    def _next_batch(self) -> list[Record | None]:
+        """What is waiting, up to `None` and at most `_MOST_AT_ONCE`; waits for the first."""
+        batch = [self._unwritten.get()]
+        while batch[-1] is not None and len(batch) < _MOST_AT_ONCE:
+            try:
+                batch.append(self._unwritten.get_nowait())
+            except Empty:
+                break
+        return batch
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    return b"".join(_encode(record) + b"\n" for record in records)
+
+
+class History(Struct, frozen=True):
+    """What a file of records held."""
+
+    records: tuple[Record, ...]
+    cut_short: bool
+    """The last line was not whole (its writer was killed), and is left out."""
+
+
+class BadLineError(Exception):
+    """A line of a history is no record."""
+
+
+def read_history(path: Path) -> History:
+    """The records of a file, in the order they were noted. Only its last line may be broken; any other raises `BadLineError`."""
+    *lines, rest = path.read_bytes().split(b"\n")
+    records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    # A line is whole once its newline is there. What a killed writer left without one may even parse (`12` of `1234`).
+    return History(records=tuple(records), cut_short=bool(rest))
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return _decode(line)
+    except msgspec.DecodeError as error:
+        raise BadLineError(f"{path}: line {number} is no record of a history: {error}") from error
