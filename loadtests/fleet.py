@@ -10,7 +10,7 @@ import argparse
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -18,8 +18,16 @@ from typing import Any, Literal
 from cachesvc.config import load_topology
 from cachesvc.embedded.server_process import ServerProcess, ServerStartError, stop_all
 from cachesvc.errors import ConfigError
-from loadtests.fleet_servers import cell_server, instance_server, memcached_server, origin_server, queue_server
-from loadtests.fleet_topology import port_of, refuse_taken_ports, write_topology
+from loadtests.fleet_servers import (
+    RUN_MODULE,
+    cell_server,
+    instance_server,
+    instance_words,
+    memcached_server,
+    origin_server,
+    queue_server,
+)
+from loadtests.fleet_topology import port_of, refuse_taken_ports, write_detoured, write_topology
 
 
 class Fleet:
@@ -39,9 +47,11 @@ class Fleet:
         namespaces: Mapping[str, Any] | None = None,
         with_instances: bool = True,
         with_origin: bool = False,
+        detours: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """`environ`: settings of every instance (`{"CACHESVC_L1_BUDGET": "16MiB"}`). `namespaces`: added to the document,
         as plain mappings. `with_origin`: also run the reference origin, at the one address that namespaces load from.
+        `detours`: for an instance, the servers (`cell-eu-1`) that it is to reach at another port, where a proxy listens.
         """
         if ports == "fixed":
             refuse_taken_ports(load_topology(topology_path))  # before the files of a fleet that runs are removed
@@ -60,6 +70,7 @@ class Fleet:
         self.queues = {name: queue_server(name, port_of(region.queue), self.run_dir) for name, region in regions.items()}
         """The Redis of each queue, by region."""
         self.origin = origin_server(self._origin_port(), self.run_dir) if with_origin else None
+        self._documents = dict(self._detoured(detours or {}))
         self.instances = dict(self._instances(environ or {})) if with_instances else {}
         """By name of the instance."""
 
@@ -83,6 +94,11 @@ class Fleet:
     def url(self, instance: str) -> str:
         """The base URL of an instance."""
         return next(region.instances[instance] for region in self.topology.regions.values() if instance in region.instances)
+
+    def launch_with(self, instance: str, launcher: Sequence[str]) -> None:
+        """What the instance is from its next start on: the module (and its words) that takes `serve …` (see `SERVICE`)."""
+        document = self._documents.get(instance, self.topology_path)
+        self.instances[instance].command = [*RUN_MODULE, *instance_words(document, launcher)]
 
     def servers(self) -> list[ServerProcess]:
         """Every process, in the order of starting."""
@@ -113,11 +129,20 @@ class Fleet:
         (port,) = {port_of(namespace.origin.url) for namespace in self.topology.namespaces.values() if namespace.origin}
         return port
 
+    def _detoured(self, detours: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Path]]:
+        """The documents of the instances that do not use the fleet's own."""
+        ports = {server.name: port_of(_place(server)) for server in self._backends()}
+        for instance, servers in detours.items():
+            document = self.run_dir / f"topology-{instance}.yaml"
+            write_detoured(self.topology_path, document, {ports[server]: port for server, port in servers.items()})
+            yield instance, document
+
     def _instances(self, environ: Mapping[str, str]) -> Iterator[tuple[str, ServerProcess]]:
         for region_name, region in self.topology.regions.items():
             for name, url in region.instances.items():
                 own = {"CACHESVC_REGION": region_name, "CACHESVC_INSTANCE": name, "CACHESVC_SERVER_PORT": str(port_of(url))}
-                yield name, instance_server(name, url, self.topology_path, self.run_dir, {**environ, **own})
+                document = self._documents.get(name, self.topology_path)
+                yield name, instance_server(name, url, document, self.run_dir, {**environ, **own})
 
 
 def empty_run_dir(path: Path) -> Path:

@@ -6,13 +6,18 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cachesvc.embedded import memcached, valkey
 from cachesvc.embedded.server_process import ServerProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+SERVICE = ("cachesvc",)
+"""The module that an instance runs, and its words before `serve`. A drill may put a launcher of its own in its place."""
+
+RUN_MODULE = (sys.executable, "-m")
 
 
 def memcached_server(name: str, port: int, run_dir: Path) -> ServerProcess:
@@ -40,22 +45,27 @@ def queue_server(name: str, port: int, run_dir: Path) -> ServerProcess:
 
 def origin_server(port: int, run_dir: Path) -> ServerProcess:
     """The reference origin (`loadtests/origin.py`)."""
-    command = [sys.executable, "-m", "loadtests.origin", "--port", str(port)]
-    return ServerProcess(
-        "origin",
-        command,
-        is_ready=lambda: _is_ok(f"http://127.0.0.1:{port}/_stats"),
-        run_dir=run_dir,
-        environ=_environ({}),
-    )
+    words = ["loadtests.origin", "--port", str(port)]
+    return module_server("origin", words, lambda: _is_ok(f"http://127.0.0.1:{port}/_stats"), run_dir)
 
 
 def instance_server(name: str, url: str, topology: Path, run_dir: Path, settings: Mapping[str, str]) -> ServerProcess:
     """A service instance; ready when `/readyz` says so."""
-    command = [sys.executable, "-m", "cachesvc", "serve", "--topology", str(topology)]
-    return ServerProcess(
-        f"instance-{name}", command, is_ready=lambda: _is_ok(f"{url}/readyz"), run_dir=run_dir, environ=_environ(settings)
-    )
+    words = instance_words(topology, SERVICE)
+    return module_server(f"instance-{name}", words, lambda: _is_ok(f"{url}/readyz"), run_dir, settings)
+
+
+def instance_words(topology: Path, launcher: Sequence[str]) -> list[str]:
+    """After `python -m`: an instance that `launcher` runs."""
+    return [*launcher, "serve", "--topology", str(topology)]
+
+
+def module_server(
+    name: str, words: Sequence[str], is_ready: Callable[[], bool], run_dir: Path, settings: Mapping[str, str] | None = None
+) -> ServerProcess:
+    """A module of this repository: `words` are its name and its arguments, `settings` go into its environment."""
+    environ = _environ(settings or {})
+    return ServerProcess(name, [*RUN_MODULE, *words], is_ready=is_ready, run_dir=run_dir, environ=environ)
 
 
 def _redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) -> ServerProcess:

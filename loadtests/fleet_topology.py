@@ -4,7 +4,7 @@ import contextlib
 import random
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ def write_topology(source: Path, target: Path, *, free: bool, namespaces: dict[s
     document["namespaces"].update(namespaces)
     target.write_text(yaml.safe_dump(document, sort_keys=False))
     return load_topology(target)
+
+
+def write_detoured(source: Path, target: Path, ports: Mapping[int, int]) -> None:
+    """Write the document as those see it who reach a server at another port: names, and so placement, stay the same."""
+    text = source.read_text()
+    target.write_text(_LOOPBACK.sub(lambda match: f"{match[1]}:{ports.get(int(match[2]), match[2])}", text))
 
 
 def refuse_taken_ports(topology: Topology) -> None:

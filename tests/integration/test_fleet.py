@@ -11,6 +11,7 @@ import redis
 from cachesvc.config import load_topology
 from cachesvc.embedded.server_process import ServerStartError
 from loadtests.fleet import Fleet
+from loadtests.fleet_servers import SERVICE
 from loadtests.fleet_topology import on_free_ports, port_of, ports_of
 
 TWO_REGIONS = Path("config/two-regions.yaml")
@@ -81,6 +82,24 @@ def test_namespaces_can_be_added_to_the_document(tmp_path: Path) -> None:
     fleet = Fleet(TWO_REGIONS, tmp_path / "run", namespaces={"traces": {"owner": "drill", "ttl": "3s"}})
     assert fleet.topology.namespaces["traces"].ttl == 3_000_000
     assert len(fleet.instances) == 4
+
+
+def test_an_instance_can_be_sent_to_a_server_through_another_port(tmp_path: Path) -> None:
+    fleet = Fleet(TWO_REGIONS, tmp_path / "run", detours={"us-a": {"cell-eu-1": 9_999, "memcached-us-m2": 9_998}})
+    seen = load_topology(Path(fleet.instances["us-a"].command[-1]))
+    assert port_of(seen.cells["eu-1"].url) == 9_999
+    assert port_of(seen.regions["us"].pool["us-m2"].address) == 9_998
+    assert seen.cells["eu-2"] == fleet.topology.cells["eu-2"]
+    assert load_topology(Path(fleet.instances["us-b"].command[-1])) == fleet.topology
+
+
+def test_an_instance_can_be_launched_by_another_module(tmp_path: Path) -> None:
+    fleet = Fleet(TWO_REGIONS, tmp_path / "run")
+    plain = fleet.instances["eu-a"].command
+    fleet.launch_with("eu-a", ["tests.faults.mutant", "--clock-offset", "40ms"])
+    assert fleet.instances["eu-a"].command[2:6] == ["tests.faults.mutant", "--clock-offset", "40ms", "serve"]
+    fleet.launch_with("eu-a", SERVICE)
+    assert fleet.instances["eu-a"].command == plain
 
 
 def test_equal_ports_stay_equal_on_free_ones() -> None:

@@ -1,0 +1,174 @@
+"""A TCP proxy whose links are broken on command: what stands between some instances and a server in a drill.
+
+    python -m tests.faults.proxy 25000 us-sees-eu-1=25001:26101 …        (control port; name=listen:target of each link)
+
+A process of its own, so that neither a busy test nor a stopped one slows what passes through. It obeys one `Order` a line on its
+control port and answers each with `Passed`. A direction of a link is in one of these modes:
+
+    open   bytes pass, after `delay_ms`
+    hold   bytes wait and are delivered when it opens, also those of a caller that hung up meanwhile, as the network would: a
+           write that was given up arrives late
+    lose   bytes are swallowed; connections that lost some are reset when it opens
+    cut    connections are reset, and so is every new one; concerns both directions
+"""
+
+import asyncio
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+CHUNK = 1 << 16
+
+Mode = Literal["open", "hold", "lose", "cut"]
+
+
+class Order(Struct, forbid_unknown_fields=True):
+    link: str
+    mode: Mode = "open"
+    way: Literal["both", "up", "down"] = "both"
+    """`up`: from the client to the server."""
+    delay_ms: float = 0
+
+
+class Passed(Struct, frozen=True):
+    """What a link has seen since it was made."""
+
+    connections: int
+    up: int
+    """Bytes that came from clients, delivered or not."""
+    down: int
+    refused: int
+    """Connections that were reset because the link was cut."""
+    stopped: int
+    """Bytes that were held or lost."""
+
+
+class Way:
+    """One direction of a link, for all its connections."""
+
+    def __init__(self) -> None:
+        self._mode: Mode = "open"
+        self._delay = 0.0
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self.bytes = self.stopped = 0
+
+    def set(self, mode: Mode, delay: float) -> None:
+        self._mode, self._delay = mode, delay
+        if mode in ("hold", "lose"):
+            self._opened.clear()
+        else:
+            self._opened.set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the sender has ended. Raises `ConnectionError` when something of it was lost."""
+        while chunk := await reader.read(CHUNK):
+            self.bytes += len(chunk)
+            if self._delay:
+                await asyncio.sleep(self._delay)
+            await self._pass(len(chunk))
+            writer.write(chunk)
+            await writer.drain()
+        await self._pass(0)
+        writer.write_eof()
+
+    async def _pass(self, size: int) -> None:
+        """At once if it is open. The end of a stream is held back and lost like its bytes."""
+        if self._opened.is_set():
+            return
+        self.stopped += size
+        is_lost = self._mode == "lose"
+        await self._opened.wait()
+        if is_lost:
+            raise ConnectionResetError("lost on the way")  # the caller resets both ends
+
+
+class Link:
+    """A listening port and the server that it leads to."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._is_cut = False
+        self._up, self._down = Way(), Way()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._connections = self._refused = 0
+
+    async def listen(self, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", port)
+
+    def obey(self, order: Order) -> Passed:
+        self._is_cut = order.mode == "cut"
+        for name, way in (("up", self._up), ("down", self._down)):
+            if order.way in ("both", name):
+                way.set(order.mode, order.delay_ms / 1000)
+        if self._is_cut:
+            for writer in self._open:
+                _reset(writer)
+        stopped = self._up.stopped + self._down.stopped
+        return Passed(self._connections, self._up.bytes, self._down.bytes, self._refused, stopped)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            self._refused += 1
+            _reset(writer)
+            return
+        self._connections += 1
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            _reset(writer)
+            return
+        ends = {writer, server_writer}
+        self._open |= ends
+        try:
+            # A failure of either direction ends both; the end of one leaves the other its answers.
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._up.carry(reader, server_writer))
+                both.create_task(self._down.carry(server_reader, writer))
+        except* OSError:
+            for end in ends:
+                _reset(end)
+        finally:
+            self._open -= ends
+            for end in ends:
+                end.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """The other side sees a reset and not an orderly end: what is unsent is dropped."""
+    if writer.transport.is_closing():  # it was reset before
+        return
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def obey(links: Mapping[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Obey the orders of one control connection."""
+    while line := await reader.readline():
+        order = msgspec.json.decode(line, type=Order)
+        writer.write(msgspec.json.encode(links[order.link].obey(order)) + b"\n")
+        await writer.drain()
+    writer.close()
+
+
+async def main(control: int, specified: list[str]) -> None:
+    """Until it is killed."""
+    links: dict[str, Link] = {}
+    servers = []
+    for one in specified:
+        name, _, ports = one.partition("=")
+        listen, target = map(int, ports.split(":"))
+        links[name] = Link(target)
+        servers.append(await links[name].listen(listen))
+    servers.append(await asyncio.start_server(lambda reader, writer: obey(links, reader, writer), "127.0.0.1", control))
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2:]))
