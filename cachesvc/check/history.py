@@ -44,6 +44,9 @@ class Announcement(Struct, frozen=True, tag="announcement"):
     """What `wait` asked for was said to hold."""
     failures: tuple[int, ...] = ()
     """When earlier attempts of this announcement ended in an error (the queue was down, the instance gone)."""
+    queue_down: bool = False
+    """The attempts that failed did so because the queue took nothing; as the instance said, if one was called. Only such an outage
+    obliges the caches to be fresh without having been told: while an instance alone is gone, they cannot know."""
     tags: tuple[str, ...] = ()
     """Not empty: announced by these tags and not by key."""
 
@@ -74,6 +77,7 @@ class Load(Struct, frozen=True, tag="load"):
     w: int
     started: int
     ended: int
+    """Under a lease: no later than when the fill was sent off, since the lease may be another's before the answer is here."""
     lease: str = ""
     stored: bool | None = None
     """Look-aside: the fill was accepted. None: not known."""
@@ -89,8 +93,9 @@ class Read(Struct, frozen=True, tag="read"):
     outcome: str
     """`hit`, `stale`, `loaded`, `absent`, `miss` or `error`."""
     w: int | None = None
-    """Of the value that was read; None if there was none."""
+    """Of the value that was read; None if there was none. `absent` is what the key was before its first write: as if 0."""
     tier: str = ""
+    """Who answered: `l1`, `l2`, `l3`, `origin`; `near` for a cache of the caller's own, which merges after its instance did."""
     as_of: int = 0
     lag: float | None = None
     """The staleness bound that the answer claimed, seconds."""
@@ -101,7 +106,12 @@ class Read(Struct, frozen=True, tag="read"):
     deadline_us: int = 0
     """What the read was allowed to take; 0: not limited."""
     reason: str = ""
-    """Of an error: the problem's kind or the exception's name."""
+    """Of an error: the problem's kind or the exception's name. `foreign`: the bytes are no value of this key."""
+
+    @property
+    def version(self) -> int | None:
+        """The `w` that this read showed; None if it showed nothing."""
+        return 0 if self.w is None and self.outcome == "absent" else self.w
 
 
 class Fault(Struct, frozen=True, tag="fault"):
@@ -123,12 +133,19 @@ class Run(Struct, frozen=True, tag="run"):
     look_aside: bool = False
 
 
+def region_of(instance: str) -> str:
+    """`eu` of `eu/eu-a`."""
+    return instance.partition("/")[0]
+
+
 Record: TypeAlias = Run | Write | Announcement | Fenced | Merged | Load | Read | Fault
 
 _MOST_AT_ONCE = 1_000
 """Records in one write to the file: what a checker that is killed can lose."""
 
-_encode = msgspec.json.Encoder().encode
+encode: Callable[[Record], bytes] = msgspec.json.Encoder().encode
+"""A record as its line of the history, without the newline."""
+
 _decode: Callable[[bytes], Record] = msgspec.json.Decoder(Record).decode
 
 
@@ -191,7 +208,7 @@ class HistoryWriter:
 
 
 def _lines(records: Iterable[Record]) -> bytes:
-    return b"".join(_encode(record) + b"\n" for record in records)
+    return b"".join(encode(record) + b"\n" for record in records)
 
 
 class History(Struct, frozen=True):
