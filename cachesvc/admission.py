@@ -38,7 +38,7 @@ class Admission:
         now = self._clock.now_us()
         if not self._fences.admits(entry, key.digest, key.namespace, now) or not self._timely(entry, namespace, now):
             return Standing.REFUSED
-        return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace))
+        return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace, now))
 
     def standing_at_home(self, reply: Reply, key: Key, namespace: Namespace, *, strict: bool) -> Standing:
         """Of a copy from L3, which its home has judged: sketch and floor apply only where the home's word does not reach."""
@@ -49,7 +49,8 @@ class Admission:
         judged = reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
         if not (judged or self._fences.admits(entry, key.digest, key.namespace, now)) or not self._timely(entry, namespace, now):
             return Standing.REFUSED
-        soft = reply.soft or (not judged and self._fences.is_soft_fenced(entry, key.digest, key.namespace))
+        is_behind = self._fences.is_paced_stale if judged else self._fences.is_soft_fenced
+        soft = reply.soft or is_behind(entry, key.digest, key.namespace, now)
         return self._age(entry, now, soft=soft)
 
     def suits(self, entry: Entry, options: ReadOptions) -> bool:

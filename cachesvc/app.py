@@ -14,26 +14,33 @@ from contextlib import AsyncExitStack
 from typing import Protocol
 
 from cachesvc.admission import Admission
+from cachesvc.apply import Applier
 from cachesvc.breaker import Breaker
+from cachesvc.broadcast import Broadcast
 from cachesvc.cells.redis import RedisCell
 from cachesvc.clock import SECONDS, Clock, SystemClock
 from cachesvc.config import Service
+from cachesvc.consume import Consumer, ConsumerTally
+from cachesvc.estimate import Estimator
 from cachesvc.explain import Explainer
-from cachesvc.feed import Consumer, FeedTally, FenceFeed
+from cachesvc.feed import FeedTally, FenceFeed
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
 from cachesvc.hashing.ring import Ring
 from cachesvc.homes import Homes
 from cachesvc.interfaces import Loader, Pool
-from cachesvc.invalidate import Applier, Invalidator, Merger
+from cachesvc.invalidate import Invalidator, Merger
 from cachesvc.load import Loads
 from cachesvc.lru import L1
 from cachesvc.origins.http import HttpLoader
 from cachesvc.origins.limited import LimitedLoader
 from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
+from cachesvc.queues.events import EventReader
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
 from cachesvc.read import Reader
+from cachesvc.read_sample import ReadSample
+from cachesvc.receipts import Receipts
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
 from cachesvc.routes.guarded import Guarded
@@ -84,15 +91,24 @@ class App:
         self._build_feeds()
         self._build_paths()
         self._metrics = self._watched()
-        self._web = Web(service, topology, self.reader, self.writer, self.invalidator, self.readiness, self._metrics)
+        self._web = Web(
+            service, topology, self.reader, self.writer, self.invalidator, self.broadcast, self.readiness, self._metrics
+        )
 
     # build ------------------------------------------------------------------------------------------------------------
 
     def _build_tiers(self) -> None:
         service, topology = self.service, self.topology
         coherence = service.coherence
+        placement = Placement(topology)
         self.fences = Fences(
-            self._clock, self._skew, coherence.sketch_slots, topology.regions, _longest_load_us(topology), service.l3.retention
+            self._clock,
+            self._skew,
+            coherence.sketch_slots,
+            topology.regions,
+            _longest_load_us(topology),
+            service.l3.retention,
+            placement.id,
         )
         self.l1 = L1(service.l1.budget, service.l1.max_entries, self._clock)
         self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
@@ -102,10 +118,12 @@ class App:
         self.l2: Pool = (
             Sharded(self._ring, {name: self._server(name, server) for name, server in pool.items()}) if self._ring else NullTier()
         )
+        under = (placement.id, topology.version)
         self.cells = {
-            name: RedisCell(name, cell.url, service.l3, self._skew, self._clock) for name, cell in topology.cells.items()
+            name: RedisCell(name, cell.url, service.l3, self._skew, self._clock, placement=under)
+            for name, cell in topology.cells.items()
         }
-        self._homes = Homes(Placement(topology), self.cells)
+        self._homes = Homes(placement, self.cells)
         self._loaders: dict[str, Loader] = {
             name: LimitedLoader(
                 HttpLoader(name, namespace.origin, clock=self._clock, tags_max=namespace.tags_max),
@@ -129,29 +147,35 @@ class App:
 
     def _build_feeds(self) -> None:
         service, topology = self.service, self.topology
+        here = topology.regions[service.region]
+        me = (service.region, service.instance)
         retention = service.coherence.fence_retention
         self._streams = {
-            name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew)
+            name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew, reader=me)
             for name, region in topology.regions.items()
         }
-        self._changes = RedisChanges(topology.regions[service.region].queue, service.region)
+        read_event = EventReader(topology.namespaces, service.server.max_batch_keys)
+        self._changes = RedisChanges(here.queue, service.region, decode=read_event)
         self._flights = Flights()
         self._merger = Merger(self.fences, self._flights)
         self._applier = Applier(self._homes, self._clock, self._skew)
+        self.broadcast = Broadcast(self._clock, self._skew, topology.regions)
         self.feed_tally = FeedTally()
         self._feeds = [
-            FenceFeed(stream, self.fences, self._merger, self._clock, self._skew, self.feed_tally)
+            FenceFeed(stream, self.fences, self._merger, self.broadcast, self._clock, self._skew, self.feed_tally)
             for stream in self._streams.values()
         ]
+        self.consumer_tally = ConsumerTally()
         self._consumer = Consumer(
             service.instance,
-            self._changes,
-            self._streams[service.region],
-            self._applier,
-            self._merger,
-            self._clock,
-            service.coherence.heartbeat.seconds,
-            self.feed_tally,
+            changes=self._changes,
+            stream=self._streams[service.region],
+            applier=self._applier,
+            merger=self._merger,
+            clock=self._clock,
+            heartbeat_seconds=service.coherence.heartbeat.seconds,
+            namespaces=list(topology.namespaces),
+            tally=self.consumer_tally,
         )
 
     def _build_paths(self) -> None:
@@ -159,6 +183,7 @@ class App:
         admission = Admission(self.fences, self._clock)
         shelf = Shelf(self.l1, self.l2, admission)
         self.tally = Tally.zero()
+        sample = ReadSample()
         loads = Loads(loaders=self._loaders, shelf=shelf, admission=admission, clock=self._clock, rng=self._rng, tally=self.tally)
         pilot = Pilot(
             shelf=shelf,
@@ -195,14 +220,18 @@ class App:
             clock=self._clock,
             rng=self._rng,
             tally=self.tally,
+            sample=sample,
         )
         self.invalidator = Invalidator(
             region=self.service.region,
+            instance=self.service.instance,
             changes=self._changes,
             stream=self._streams[self.service.region],
             applier=self._applier,
             merger=self._merger,
             shelf=shelf,
+            receipts=self._receipts(),
+            estimator=Estimator(self.l1, sample, self._homes),
             clock=self._clock,
             namespaces=namespaces,
         )
@@ -216,6 +245,16 @@ class App:
             rng=self._rng,
         )
 
+    def _receipts(self) -> Receipts:
+        coherence = self.service.coherence
+        longest_lag = max((namespace.max_lag for namespace in self.topology.namespaces.values()), default=0)
+        return Receipts(
+            self.service.region,
+            self._streams,
+            heartbeat_seconds=coherence.heartbeat.seconds,
+            outdated_seconds=(longest_lag + coherence.heartbeat + 2 * self._skew) / SECONDS,
+        )
+
     def _watched(self) -> Metrics:
         """Everything that counts, by the names of the metrics table."""
         metrics = Metrics()
@@ -224,6 +263,9 @@ class App:
         metrics.watch("l1", self.l1.statistics)
         metrics.watch("fences", self.fences.statistics)
         metrics.watch("feed", lambda: self.feed_tally)
+        metrics.watch("feeds", lambda: {(name,): self.fences.bound_of(name) for name in self.topology.regions})
+        metrics.watch("consumer", lambda: self.consumer_tally)
+        metrics.watch("broadcast", self.broadcast.statistics)
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
         metrics.watch(
@@ -277,22 +319,21 @@ class App:
             self.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
-        """Ready once every region's fences were tried (read, or known to be out of reach: then `max_lag` guards the reads) and
-        the first floor has passed, before which nothing that is loaded could be kept."""
+        """Ready once every region's retained fences are merged (or its queue is known to be out of reach: then `max_lag` guards
+        the reads), and the first floor has passed, before which nothing that is loaded could be kept."""
         now = self._clock.now_us()
-        bound = self.fences.bound_us(now)
-        tried = all(feed.tried for feed in self._feeds)
-        self._is_warm = self._is_warm or (tried and now > self.fences.floor)
-        feeds = {
-            feed.region: "read" if feed.is_open else "out of reach" if feed.tried else "not tried yet" for feed in self._feeds
-        }
-        unread = any(not feed.is_open for feed in self._feeds)
+        settled = all(feed.has_caught_up if feed.is_open else feed.tried for feed in self._feeds)
+        self._is_warm = self._is_warm or (settled and now > self.fences.floor)
+        bounds = {feed.region: self.fences.bound_of(feed.region) for feed in self._feeds}
         return self._is_warm, {
             "region": self.service.region,
             "instance": self.service.instance,
-            "fence_feeds": feeds,
-            "staleness_bound_seconds": None if unread else round(bound / SECONDS, 3),
+            "fence_feeds": {feed.region: _state(feed) for feed in self._feeds},
+            "staleness_bound_seconds": {
+                region: None if bound is None else round(bound / SECONDS, 3) for region, bound in bounds.items()
+            },
             "topology_version": self.topology.version,
+            "placement": f"{self._homes.placement_id:08x}",
         }
 
 
@@ -309,6 +350,12 @@ async def serve(service: Service, topology: Topology, *, ready: Callable[[int], 
         await stopping.wait()
     finally:
         await app.stop()
+
+
+def _state(feed: FenceFeed) -> str:
+    if feed.is_open:
+        return "read" if feed.has_caught_up else "catching up"
+    return "out of reach" if feed.tried else "not tried yet"
 
 
 def _longest_load_us(topology: Topology) -> int:

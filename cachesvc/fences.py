@@ -3,8 +3,9 @@
 Everything here is synchronous. No `await` may stand between a check and the use of what it admitted, because the fence that
 would have refused it may be merged in between.
 
-A fence on a key or tag goes into a sketch (`sketch.py`), one on a namespace into an exact dict; soft ones have their own pair.
-Beside them stand the floor, the watermark of each region's feed, the unapplied fences and the recent merges (`recent.py`).
+A fence on a key or tag goes into a sketch (`sketch.py`), one on a namespace into an exact dict; soft ones have their own pair,
+paced ones their windows (`paced.py`). Beside them stand the floor, the watermark of each region's feed, the unapplied fences and
+the recent merges (`recent.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from msgspec import Struct
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.hashing.digest import digest, namespace_id
 from cachesvc.model import Entry, Fence
+from cachesvc.paced import PacedFences
 from cachesvc.recent import RecentMerges
 from cachesvc.sketch import FenceSketch
 
@@ -32,6 +34,8 @@ class FenceStatistics(Struct, frozen=True):
     """Namespaces with an exact fence."""
     unapplied: int
     """Fences whose home cell has not said yet that it applied them."""
+    paced: int
+    """Targets of paced purges that are remembered."""
     recent: int
     """Merges still numbered for the rule on answers."""
     floor: int
@@ -59,8 +63,10 @@ class Fences:
         regions: Iterable[str],
         recent_us: int,
         unapplied_us: int = _LONGEST_L3_TTL_US,
+        placement: int = 0,
     ) -> None:
-        """`unapplied_us`: the longest L3 TTL, after which no copy that an unapplied fence concerns can be left."""
+        """`unapplied_us`: the longest L3 TTL, after which no copy that an unapplied fence concerns can be left. `placement`: the
+        one this instance works under (`Placement.id`)."""
         self._clock = clock
         self._skew_us = skew_us
         self._ahead_us = 3 * skew_us
@@ -72,10 +78,14 @@ class Fences:
         self._namespaces: dict[str, int] = {}
         self._soft_namespaces: dict[str, int] = {}
         self.has_soft = False
+        """There are soft or paced fences: copies have to be asked whether they stand behind one."""
+        self._paced = PacedFences(unapplied_us)
+        self._soft_floor = 0  # every copy up to it is stale: paced fences were given up for want of room
+        self._placement = placement
         self._unapplied: dict[int, int] = {}  # digest -> at, in the order of their merges
         self._recent = RecentMerges(recent_us)
-        self._watermarks = dict.fromkeys(regions, 0)
-        if not self._watermarks:
+        self.watermarks = dict.fromkeys(regions, 0)
+        if not self.watermarks:
             raise ValueError("fences need at least one region whose feed is read")
         self.watermark = 0
         self.floor = 0
@@ -98,22 +108,21 @@ class Fences:
         now_us = self._clock.now_us()
         latest = now_us + 4 * self._skew_us
         self._recent.expire(now_us)
-        touched = []
+        merge, touched = self._hard.merge, []
         for fence in fences:
             at = fence.at
             if at > latest:
                 at = latest
                 self._clamped += 1
-            if fence.namespace:
-                self._merge_namespace(fence, at)
+            if fence.soft or fence.namespace or fence.over:
+                self._merge_other(fence, at, now_us)
             else:
-                (self._soft if fence.soft else self._hard).merge(fence.digest, at)
+                merge(fence.digest, at)
+            if not fence.namespace:
                 touched.append(fence.digest)
-            if fence.soft:
-                self.has_soft = True
-            elif fence.unapplied or self._unapplied:
+            if self._unapplied or fence.unapplied or fence.placement:
                 self._note_applied(fence, at, now_us)
-            self._recent.add(fence.digest, now_us)
+        self._recent.add_many([fence.digest for fence in fences], now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
         self.merged = self._recent.count
         self.version += 1
@@ -121,14 +130,28 @@ class Fences:
             self._own += len(fences)
         return touched
 
-    def _merge_namespace(self, fence: Fence, at: int) -> None:
-        fenced = self._soft_namespaces if fence.soft else self._namespaces
-        fenced[fence.namespace] = max(fenced.get(fence.namespace, 0), at)
+    def _merge_other(self, fence: Fence, at: int, now_us: int) -> None:
+        """Anything but a hard fence on a key or tag."""
+        if fence.over:
+            self.has_soft = True
+            self._paced.drop_outlived(now_us)
+            self._soft_floor = max(self._soft_floor, self._paced.merge(fence.digest, at, fence.over, now_us))
+        elif fence.namespace:
+            self.has_soft |= fence.soft
+            fenced = self._soft_namespaces if fence.soft else self._namespaces
+            fenced[fence.namespace] = max(fenced.get(fence.namespace, 0), at)
+        else:
+            self.has_soft = True
+            self._soft.merge(fence.digest, at)
 
     def _note_applied(self, fence: Fence, at: int, now_us: int) -> None:
+        """Keep what home cells cannot be relied on to know: fences they have not applied, and those applied in the homes of
+        another placement than ours (COHERENCE.md, "Moving a partition")."""
+        if fence.soft or fence.over:
+            return
         unapplied = self._unapplied
         known = unapplied.get(fence.digest, 0)
-        if fence.unapplied:
+        if fence.unapplied or fence.placement not in (0, self._placement):
             unapplied.pop(fence.digest, None)
             unapplied[fence.digest] = max(known, at)
         elif known <= at:
@@ -158,8 +181,8 @@ class Fences:
         if complete_to > latest:
             complete_to = latest
             self._clamped += 1
-        self._watermarks[region] = max(self._watermarks[region], complete_to)
-        self.watermark = min(self._watermarks.values())
+        self.watermarks[region] = max(self.watermarks[region], complete_to)
+        self.watermark = min(self.watermarks.values())
 
     # Judging copies. `now_us` is the caller's one reading of the clock for the request.
 
@@ -191,13 +214,21 @@ class Fences:
             return False
         return not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)
 
-    def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str) -> bool:
-        """Does the copy stand behind a soft fence: stale, whatever its freshness says? Not exact: a collision says yes too."""
+    def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
+        """Does the copy stand behind a soft or paced fence: stale, whatever its freshness says? Not exact: a collision says yes
+        too."""
         if not self.has_soft:
             return False
         query = self._soft.query
-        newest = max(query(key_digest), self._soft_namespaces.get(namespace, 0), *map(query, entry.tag_digests))
-        return entry.as_of <= newest
+        newest = max(self._soft_floor, query(key_digest), self._soft_namespaces.get(namespace, 0), *map(query, entry.tag_digests))
+        return entry.as_of <= newest or self.is_paced_stale(entry, key_digest, namespace, now_us)
+
+    def is_paced_stale(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
+        """Has a paced purge reached this copy? Exact, and for copies of every tier: home cells do not know paced fences."""
+        if not self._paced:
+            return False
+        targets = (key_digest, digest(namespace_id(namespace)), *entry.tag_digests)
+        return self._paced.is_due(entry.as_of, key_digest, targets, now_us)
 
     def within_lag(self, entry: Entry, now_us: int, max_lag_us: int) -> bool:
         """May the copy be answered though fences may be missing here? While the bound is above `max_lag_us`, only a young one."""
@@ -234,6 +265,11 @@ class Fences:
         """The staleness bound: how long ago a change may have been accepted that is not merged here."""
         return max(0, now_us - self.watermark)
 
+    def bound_of(self, region: str) -> int | None:
+        """How far one region's feed is behind at most, µs; None if it was never read."""
+        watermark = self.watermarks[region]
+        return max(0, self._clock.now_us() - watermark) if watermark else None
+
     def estimate(self, age_us: int = _LONGEST_L2_TTL_US) -> float:
         """The probability that an entry of this age without a fence is refused by collision, `(1 - e**(-rT/slots))**2`."""
         return self._hard.collision_share(self._clock.now_us() - age_us)
@@ -245,6 +281,7 @@ class Fences:
             clamped=self._clamped,
             namespaces=len(self._namespaces.keys() | self._soft_namespaces.keys()),
             unapplied=len(self._unapplied),
+            paced=len(self._paced),
             recent=len(self._recent),
             floor=self.floor,
             watermark=self.watermark,

@@ -12,7 +12,7 @@ For short collections call `gc.freeze()` once after building an `L1`: keys and e
 shards, the only containers, then are too. They are made once and never replaced, not even by `clear`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from cachetools import Cache
@@ -143,6 +143,12 @@ class L1:
                 dropped += self._drop(self._swept, key_id)
         self.expired += dropped
         return dropped
+
+    def copies(self) -> Iterator[list[tuple[bytes, Entry]]]:
+        """All copies by key id, a shard at a time, as they stand when its turn comes. Nothing changes."""
+        for shard, peek in zip(self._shards, self._peekers, strict=True):
+            found = ((key_id, peek(key_id)) for key_id in list(shard.keys()))
+            yield [(key_id, entry) for key_id, entry in found if entry is not None]
 
     def statistics(self) -> L1Statistics:
         return L1Statistics(

@@ -206,6 +206,8 @@ class Pilot:
         else:
             tally.stale += 1
             flight.passed(L3_STALE)
+            # Fresh to its home, which granted no lease; stale here, behind a fence that the home does not know (a paced one).
+            flight.refused_here |= reply.lease is None and not reply.held
         if entry is not None:
             flight.saw(entry)
         return False

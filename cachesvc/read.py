@@ -20,6 +20,7 @@ from cachesvc.flight import Flight, Flights, Landing, Mode
 from cachesvc.lru import L1
 from cachesvc.model import Entry, Key
 from cachesvc.pilot import Pilot
+from cachesvc.read_sample import EVERY, ReadSample
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
 from cachesvc.topology import Namespace
@@ -48,9 +49,11 @@ class Reader:
         clock: Clock,
         rng: random.Random,
         tally: Tally,
+        sample: ReadSample,
     ) -> None:
         self._namespaces = namespaces
         self._l1 = l1
+        self._sample = sample
         self._flights = flights
         self._pilot = pilot
         self._explainer = explainer
@@ -76,7 +79,7 @@ class Reader:
             remaining <= 0
             or not fences.admits(entry, key.digest, namespace, now)
             or not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))
-            or fences.is_soft_fenced(entry, key.digest, namespace)
+            or fences.is_soft_fenced(entry, key.digest, namespace, now)
         ):
             return None
         self._hit_in_l1(key, contract, entry, now)
@@ -91,22 +94,26 @@ class Reader:
             return [self.peek(namespace, key) for key in keys]
         get, admits = self._l1.get, fences.admits
         found: list[Entry | None] = []
-        hits = 0
+        hits = before = self.tally.l1.hits
         for key in keys:
             entry = get(key)
             if entry is not None:
                 if entry.fresh_until > now and admits(entry, key.digest, namespace, now):
                     hits += 1
+                    if not hits & EVERY:
+                        self._sample.note(key, entry)
                     if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
                         self._refresh_early(key, contract, entry)
                 else:
                     entry = None
             found.append(entry)
-        self.tally.l1.hits += hits
+        self.tally.l1.hits += hits - before
         return found
 
     def _hit_in_l1(self, key: Key, namespace: Namespace, entry: Entry, now: int) -> None:
-        self.tally.l1.hits += 1
+        self.tally.l1.hits = hits = self.tally.l1.hits + 1
+        if not hits & EVERY:
+            self._sample.note(key, entry)
         if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
             self._refresh_early(key, namespace, entry)
 

@@ -11,7 +11,7 @@ one more load, never a stale answer.
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 CAPACITY = 1 << 16
 """Merges remembered: 20,000 a second over the default load deadline of 3 s. A power of two."""
@@ -50,6 +50,17 @@ class RecentMerges:
         self._times[slot] = now_us
         self._previous[slot] = self._newest.get(digest, 0)
         self._newest[digest] = number
+
+    def add_many(self, digests: Sequence[int], now_us: int) -> None:
+        """Number these merges. Of more than the ring can hold at once, as when a new instance reads what is retained, none is
+        remembered: who asks about them is told "yes"."""
+        if len(digests) <= self._mask:
+            for digest in digests:
+                self.add(digest, now_us)
+            return
+        self.count += len(digests)
+        self._forgotten = self.count
+        self._newest.clear()
 
     def expire(self, now_us: int) -> None:
         """Forget the merges that no running load can ask for, all older than the window."""

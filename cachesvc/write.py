@@ -7,15 +7,16 @@ the current one is the writer's responsibility.
 import random
 from collections.abc import Mapping, Sequence
 
+from cachesvc.apply import Applied
 from cachesvc.clock import Clock
 from cachesvc.dialogue import Draft, Written
 from cachesvc.errors import RequestError, TierError
 from cachesvc.homes import Homes
 from cachesvc.interfaces import Fill, FillReply, Put, PutReply
-from cachesvc.invalidate import Applied, Invalidator
+from cachesvc.invalidate import Invalidator
 from cachesvc.leases import lease_as_of
 from cachesvc.lifetimes import lifetimes
-from cachesvc.model import Change, Entry, Fence, Key, tag_digests_of
+from cachesvc.model import Change, Entry, Key, tag_digests_of
 from cachesvc.placement import foreign_tags
 from cachesvc.read import Reader
 from cachesvc.shelf import Shelf
@@ -111,32 +112,34 @@ class Writer:
                 written[i] = Written(stored=False, error=error)
             return
         puts = [(i, self._put_of(namespace, *items[i])) for i in which]
-        fences: list[Fence] = []
+        applied = Applied()
         stored: list[tuple[Key, Namespace, Entry]] = []
+        moved: list[tuple[Key, int]] = []
         for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
             for (i, put), reply in zip(group, await cell.put_many([put for _, put in group]), strict=True):
                 written[i] = self._putted(put, reply)
                 if isinstance(reply, TierError):
-                    fences.append(self._invalidator.fallback(put.key))
+                    applied.merge(self._invalidator.fallback(put.key))
                 elif reply.stored and reply.entry is not None:
-                    fences.append(Fence(put.key.digest, reply.at))
+                    moved.append((put.key, reply.at))
                     stored.append((put.key, namespace, reply.entry))
-        await self._announced(id_, fences, stored, which, written)
+        applied.merge(await self._invalidator.follow(moved))
+        await self._announced(id_, applied, stored, which, written)
 
     async def _announced(
         self,
         id_: str,
-        fences: list[Fence],
+        applied: Applied,
         stored: list[tuple[Key, Namespace, Entry]],
         which: list[int],
         written: list[Written | None],
     ) -> None:
         """Tell everybody, then keep near: the fence goes first, so that the new entry is the only one it lets through."""
-        if not fences:
+        if not applied.fences:
             await self._invalidator.forgo(id_)
             return
         try:
-            await self._invalidator.publish(Applied(fences), id_)
+            await self._invalidator.publish(applied, applied.done(id_, [fence.digest for fence in applied.fences]))
         except RequestError as error:
             for i in which:
                 if (answer := written[i]) is not None and answer.stored:

@@ -4,14 +4,16 @@ import random
 from collections.abc import Iterable
 
 from cachesvc.admission import Admission
+from cachesvc.apply import Applier
 from cachesvc.cells.memory import MemoryCell
-from cachesvc.dialogue import PLAIN, Answer, Draft, ReadOptions, Receipt, Written
+from cachesvc.dialogue import PLAIN, Answer, Draft, InvalidateOptions, Reach, ReadOptions, Receipt, Written
+from cachesvc.estimate import Estimator
 from cachesvc.explain import Explainer
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
 from cachesvc.homes import Homes
 from cachesvc.interfaces import Cell, Pool
-from cachesvc.invalidate import Applier, Invalidator, Merger
+from cachesvc.invalidate import Invalidator, Merger
 from cachesvc.load import Loads
 from cachesvc.lru import L1
 from cachesvc.model import Change, Key
@@ -19,6 +21,8 @@ from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
 from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
 from cachesvc.read import Reader
+from cachesvc.read_sample import ReadSample
+from cachesvc.receipts import Receipts
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
@@ -72,22 +76,31 @@ class FarSide:
 class Instance:
     """The paths of one service process, wired as `app.py` does, without sockets."""
 
-    def __init__(self, far: FarSide | None = None, *, clock: LoopClock | None = None, topology: Topology = TOPOLOGY) -> None:
+    def __init__(
+        self,
+        far: FarSide | None = None,
+        *,
+        clock: LoopClock | None = None,
+        topology: Topology = TOPOLOGY,
+        name: str = "i0",
+    ) -> None:
         self.far = far or FarSide()
         self.clock = clock or self.far.clock
         rng = random.Random(7)
         namespaces = topology.namespaces
-        self.fences = Fences(self.clock, SKEW_US, 1 << 12, ["here"], 20_000_000)
+        placement = Placement(topology)
+        self.fences = Fences(self.clock, SKEW_US, 1 << 12, ["here"], 20_000_000, placement=placement.id)
         self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
         self.flights = Flights()
         self.l1 = L1(1 << 24, 10_000, self.clock)
         self.admission = Admission(self.fences, self.clock)
         l2: Pool = self.far.l2
         cell: Cell = self.far.cell
-        homes = Homes(Placement(topology), {"c1": cell, "c2": self.far.other})
+        homes = Homes(placement, {"c1": cell, "c2": self.far.other})
         self.shelf = Shelf(self.l1, l2, self.admission)
         self.tally = Tally.zero()
         self.tasks = Tasks()
+        sample = ReadSample()
         loads = Loads(
             loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
             shelf=self.shelf,
@@ -130,18 +143,23 @@ class Instance:
             clock=self.clock,
             rng=rng,
             tally=self.tally,
+            sample=sample,
         )
         self.merger = Merger(self.fences, self.flights)
         self.applier = Applier(homes, self.clock, SKEW_US)
         self.changes = ChaosQueue(MemoryChanges(self.far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here"))
+        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))
+        self.receipts = Receipts("here", {"here": self.stream}, heartbeat_seconds=0.5, outdated_seconds=2.7)
         self.invalidator = Invalidator(
             region="here",
+            instance=name,
             changes=self.changes,
             stream=self.stream,
             applier=self.applier,
             merger=self.merger,
             shelf=self.shelf,
+            receipts=self.receipts,
+            estimator=Estimator(self.l1, sample, homes),
             clock=self.clock,
             namespaces=namespaces,
         )
@@ -167,6 +185,14 @@ class Instance:
         return await self.writer.put(Key.of(ns, key), Draft(value, lease=lease, tags=tuple(tags)))
 
     async def invalidate(
-        self, *keys: str, ns: str = "docs", tags: Iterable[str] = (), whole: bool = False, soft: bool = False
+        self,
+        *keys: str,
+        ns: str = "docs",
+        tags: Iterable[str] = (),
+        whole: bool = False,
+        soft: bool = False,
+        over: str = "",
+        wait: Reach = Reach.NONE,
     ) -> Receipt:
-        return await self.invalidator.invalidate(Change(ns, keys=keys, tags=tuple(tags), all=whole, soft=soft))
+        change = Change(ns, keys=keys, tags=tuple(tags), all=whole, soft=soft, over=over)
+        return await self.invalidator.invalidate(change, InvalidateOptions(wait))

@@ -1,0 +1,173 @@
+"""A member of a region's consumer group: it takes changes, applies them, publishes the fences, and closes them.
+
+Three loops. What is new is taken as it comes. What was left open (held by an invalidate call that died, taken by a consumer that
+died) is looked for once a second, and so is what was parked because a home cell was out of reach. Heartbeats say how far the group is.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence, Set
+
+from msgspec import Struct
+
+from cachesvc.apply import Applier
+from cachesvc.clock import Clock
+from cachesvc.interfaces import Changes, Completion, FenceStream, OpenChange
+from cachesvc.invalidate import Merger, audit_of
+from cachesvc.model import Change, Fence
+from cachesvc.persist import persist
+
+log = logging.getLogger(__name__)
+
+TAKE = 500
+"""Changes of one batch: one script call per cell."""
+WAIT_SECONDS = 0.25
+RECLAIM_IDLE_SECONDS = 1.0
+"""A change that its consumer left open for this long goes to another; a parked one is tried again."""
+
+
+class ConsumerTally(Struct):
+    """What the consumer counts."""
+
+    changes: int = 0
+    """Changes applied by this instance as a consumer."""
+    redone: int = 0
+    """Of these, announced by an invalidate call that did not finish in its time."""
+    parked: int = 0
+    """Times a change was parked (again): a home cell was out of reach."""
+    skipped: int = 0
+    """Events that say nothing changed: snapshot rows, tombstones, tables that nobody maps."""
+    dead_letters: int = 0
+    epochs: int = 0
+    """Times that `changes` was found to be another stream than before: every namespace was fenced."""
+    failures: int = 0
+    backlog: int = 0
+    """Accepted and not acknowledged, when this consumer last looked."""
+    waiting: int = 0
+    """Parked, when this consumer last looked."""
+    buried: int = 0
+    """On the dead-letter stream, when this consumer last looked."""
+
+
+class Consumer:
+    """A change that an invalidate call holds is left to it until its time is over; then it is done here, if it is still open."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        changes: Changes,
+        stream: FenceStream,
+        applier: Applier,
+        merger: Merger,
+        clock: Clock,
+        heartbeat_seconds: float,
+        namespaces: Sequence[str],
+        tally: ConsumerTally,
+    ) -> None:
+        self._name = name
+        self._changes = changes
+        self._stream = stream
+        self._applier = applier
+        self._merger = merger
+        self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
+        self._namespaces = namespaces
+        self._tally = tally
+        self._epoch = ""
+        self._fenced: set[str] = set()
+        """Parked changes whose fallback fence this consumer has published."""
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
+
+    async def run(self) -> None:
+        while True:
+            await persist(self._take, "changes", self._failed)
+
+    async def run_heartbeats(self) -> None:
+        while True:
+            await persist(self._beat, "heartbeat", self._failed)
+            await asyncio.sleep(self._heartbeat_seconds)
+
+    async def run_reclaiming(self) -> None:
+        while True:
+            await asyncio.sleep(RECLAIM_IDLE_SECONDS)
+            await persist(self._reclaim, "open changes", self._failed)
+
+    async def _take(self) -> None:
+        await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))
+
+    async def _reclaim(self) -> None:
+        await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
+        await self._do(await self._changes.parked(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE), again=True)
+        count = await self._changes.open_count()
+        self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+
+    def _failed(self) -> None:
+        self._tally.failures += 1
+
+    # heartbeats -------------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        completion = await self._changes.completion()
+        if completion.epoch != self._epoch:
+            await self._meet_epoch(completion)
+        await self._stream.heartbeat(completion.complete_to)
+
+    async def _meet_epoch(self, completion: Completion) -> None:
+        """`changes` may have lost what it had accepted: fence every namespace, before a heartbeat claims that all is done."""
+        if not completion.announced:
+            lost = [Change(name, all=True) for name in self._namespaces]
+            log.warning(
+                "the queue's stream of changes is a new one: every namespace is fenced, in case changes were lost with it"
+            )
+            applied = await self._applier.apply(lost)
+            self._merger.merge(applied.fences, own=True)
+            await self._stream.publish(applied.fences)
+            await self._changes.announced(completion.epoch)
+            self._tally.epochs += 1
+        self._epoch = completion.epoch
+
+    # changes ----------------------------------------------------------------------------------------------------------
+
+    async def _do(self, taken: Sequence[OpenChange], *, again: bool = False) -> None:
+        """`again`: these were parked, so their fences are out and their audit is written."""
+        now = self._clock.now_us()
+        due = [item for item in taken if item.held_until_us <= now]
+        if any(item.changes for item in due):
+            await self._apply([item for item in due if item.changes], again)
+        for item in due:
+            if item.reason:
+                self._tally.dead_letters += 1
+                log.error("change %s of the queue is out of rule and was buried: %s", item.id, item.reason)
+                await self._changes.bury(item)
+        if nothing := [item.id for item in due if not (item.changes or item.reason)]:
+            self._tally.skipped += len(nothing)
+            await self._changes.acknowledge(nothing)
+
+    async def _apply(self, items: Sequence[OpenChange], again: bool) -> None:
+        applied = await self._applier.apply([change for item in items for change in item.changes])
+        digests = iter(applied.named)
+        named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
+        done = [
+            applied.done(item.id, named[item.id], None if again else audit_of(item.changes, item.source, self._name))
+            for item in items
+            if not item.reason  # these are buried next
+        ]
+        missed = {one.id for one in done if one.missed}
+        fences = self._news(applied.fences, missed, named)
+        self._merger.merge(fences, own=True)
+        await self._stream.publish(fences, done=done)
+        self._fenced = (self._fenced - named.keys()) | missed
+        self._tally.changes += len(done) - len(missed)
+        self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)
+        self._tally.parked += len(missed)
+
+    def _news(self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]) -> Sequence[Fence]:
+        """Without the fallback fences that went out before: a home that stays away must not have its keys fenced anew, with a
+        later `at`, at every try."""
+        if not missed:
+            return fences
+        new = {digest for id_ in missed - self._fenced for digest in named[id_]}
+        return [fence for fence in fences if not fence.unapplied or fence.digest in new]
