@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
@@ -88,9 +88,15 @@ def read_value(data: Any, kind: Any, path: str) -> Any:
     if get_origin(kind) is dict:
         value_kind = get_args(kind)[1]
         return {name: read_value(value, value_kind, f"{path}.{name}") for name, value in as_mapping(data, path).items()}
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+    if get_origin(kind) is tuple and _is_struct(get_args(kind)[0]) and isinstance(data, list):
+        return tuple(read_struct(item, get_args(kind)[0], f"{path}[{index}]") for index, item in enumerate(data))
+    if _is_struct(kind):
         return read_struct(data, kind, path)
     return read_leaf(data, kind, path)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
@@ -100,7 +106,7 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(data, kind, dec_hook=_quantity, strict=strict)
     except msgspec.ValidationError as error:
-        allowed = get_args(kind)
+        allowed = get_args(kind) if get_origin(kind) is Literal else ()
         if allowed:
             raise ConfigError(
                 path, f"{data!r} is none of {', '.join(map(repr, allowed))}{did_you_mean(data, allowed)}"

@@ -33,17 +33,20 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """How rows of a table become keys and tags: change data capture in the format of Debezium.
 
-    Templates name columns in `{column}`; braces that are to stay in a key (its `{partition}`) are those around a template:
-    `{ws-{workspace_id}}:block:{id}` gives `{ws-7}:block:42`.
+    Templates name columns in `{column}` (`{column?}` if it may be null); braces around text with a column stay, they are the
+    partition: `{ws-{workspace_id}}:block:{id}` gives `{ws-7}:block:42`. The grammar: `config_sources.py`.
     """
 
     source: str
-    """`schema.table` as in the event's `source` (`public.blocks`)."""
+    """`schema.table` as in the event's `source` (`public.blocks`), or `database.table` where there are no schemas."""
+    key: str = ""
+    """Template of the key that a row concerns, if it is one."""
     keys: tuple[str, ...] = ()
-    """Templates of the keys that a row concerns."""
+    """Templates, if they are several."""
     tags: tuple[str, ...] = ()
     """Templates of the tags."""
     soft: bool = False
+    """Copies become stale instead of gone."""
 
 
 class Namespace(Struct, frozen=True, forbid_unknown_fields=True):

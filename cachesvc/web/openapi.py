@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from cachesvc.key_text import MAX_KEY_BYTES
 from cachesvc.model import Change
 from cachesvc.web.bodies import CLOUDEVENT, JSON, MSGPACK
 from cachesvc.web.messages import ChangeEvent, GetMany, GotMany, InvalidationReceipt, Problem, PutMany, PutResults
-from cachesvc.web.places import MAX_KEY_BYTES
 
 Json: TypeAlias = Mapping[str, object]
 

@@ -15,14 +15,12 @@ from cachesvc import cache_groups
 from cachesvc.config_document import did_you_mean
 from cachesvc.errors import RequestError
 from cachesvc.hashing.digest import digest, key_id
+from cachesvc.key_text import MAX_KEY_BYTES, check_key
 from cachesvc.model import Key
-
-MAX_KEY_BYTES = 1024
 
 _PLAIN_KEY = re.compile(r"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{}-]{1,1024})(?<!:explain)").fullmatch
 """A key path without a single escape: what is written is what is meant. Everything else is looked at piece by piece."""
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 _AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE).match
 
 
@@ -88,16 +86,9 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
 def key_of(namespace: str, text: str, field: str) -> Key:
     """The key, if it is within the rules. `field` is where it stood in the request."""
     try:
-        key = Key.of(namespace, text)
-    except UnicodeEncodeError:
-        raise RequestError(400, "bad-key", "a key is UTF-8, without lone surrogates", field=field) from None
-    size = len(key.id) - len(namespace) - 1
-    if not 1 <= size <= MAX_KEY_BYTES:
-        raise RequestError(400, "bad-key", f"a key has 1 to {MAX_KEY_BYTES} bytes, this one has {size}", field=field)
-    # isprintable() settles nearly all of them in a fraction of the time, but also refuses some letters and spaces we take.
-    if not text.isprintable() and (match := _CONTROL(text)):
-        raise RequestError(400, "bad-key", f"a key has no control characters: U+{ord(match[0]):04X} is one", field=field)
-    return key
+        return Key.of(namespace, check_key(text))
+    except ValueError as error:
+        raise RequestError(400, "bad-key", str(error), field=field) from None
 
 
 def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
