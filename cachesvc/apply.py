@@ -52,12 +52,12 @@ class Applier:
         for change, targets in zip(changes, named, strict=True):
             kinds.setdefault((change.soft, change.over_us), {}).update((target.id, target) for target in targets)
         applied = Applied(named=[[target.digest for target in targets] for targets in named])
-        parts = (self._apply(list(targets.values()), soft=soft) for (soft, over), targets in kinds.items() if not over)
+        parts = (self._apply(list(unique.values()), soft=soft) for (soft, over), unique in kinds.items() if not over)
         for part in await asyncio.gather(*parts):
             applied.merge(part)
-        for (_, over), targets in kinds.items():
+        for (_, over), unique in kinds.items():
             if over:
-                applied.fences += self._paced(list(targets.values()), over)
+                applied.fences += self._paced(list(unique.values()), over)
         return applied
 
     def fallback(self, target: Target) -> Applied:

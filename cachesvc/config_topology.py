@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from cachesvc.config_document import did_you_mean, require
+from cachesvc.config_sources import check_sources
 from cachesvc.errors import ConfigError
-from cachesvc.topology import Namespace, Origin, Region, Topology
+from cachesvc.topology import Former, Namespace, Origin, Region, Topology
 
 NAMESPACE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 REGION_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -27,7 +28,9 @@ def check_topology(topology: Topology) -> None:
         _check_name(REGION_NAME, name, "$.regions", "region")
         _check_region(region, f"$.regions.{name}")
     _check_cells(topology)
-    _check_pins(topology)
+    _check_pins(topology.pins, topology.cells, "$.pins")
+    if topology.former is not None:
+        _check_former(topology.former, topology)
     for name, namespace in topology.namespaces.items():
         _check_name(NAMESPACE_NAME, name, "$.namespaces", "namespace")
         _check_namespace(namespace, f"$.namespaces.{name}")
@@ -61,14 +64,33 @@ def _check_cells(topology: Topology) -> None:
     _refuse_twins([*queues, *((f"$.cells.{name}.url", cell.url) for name, cell in topology.cells.items())])
 
 
-def _check_pins(topology: Topology) -> None:
-    for partition, cell in topology.pins.items():
-        here = f"$.pins.{partition}"
+def _check_pins(pins: Mapping[str, str], cells: Iterable[str], path: str) -> None:
+    for partition, cell in pins.items():
+        here = f"{path}.{partition}"
         require(bool(partition), here, "a partition has at least one character")
         tagged = partition.startswith("{") and partition.endswith("}")
         require(not tagged, here, f"name the partition without its braces: {partition[1:-1]}")
-        if cell not in topology.cells:
-            raise ConfigError(here, f"no cell {cell!r}{did_you_mean(cell, topology.cells)}")
+        if cell not in cells:
+            raise ConfigError(here, f"no cell {cell!r}{did_you_mean(cell, cells)}")
+
+
+def _check_former(former: Former, topology: Topology) -> None:
+    """A former cell must still be there: it may hold copies, and invalidations have to reach them."""
+    path = "$.former"
+    require(bool(former.cells), f"{path}.cells", "is empty: name the cells that were active, each with its weight")
+    for name, weight in former.cells.items():
+        here = f"{path}.cells.{name}"
+        hint = did_you_mean(name, topology.cells)
+        require(
+            name in topology.cells,
+            here,
+            f"no cell {name!r}{hint}; keep it under cells, with active: false, while it is named here",
+        )
+        _check_weight(weight, here)
+    _check_pins(former.pins, topology.cells, f"{path}.pins")
+    active = {name: cell.weight for name, cell in topology.cells.items() if cell.active}
+    moved = (former.cells, former.pins) != (active, topology.pins)
+    require(moved, path, "is where partitions are now: say where they were, or leave it out")
 
 
 def _check_namespace(namespace: Namespace, path: str) -> None:
@@ -86,6 +108,7 @@ def _check_namespace(namespace: Namespace, path: str) -> None:
     require(0 <= namespace.tags_max <= 128, f"{path}.tags_max", f"{namespace.tags_max} is not 0 to 128")
     if namespace.origin is not None:
         _check_origin(namespace.origin, namespace, f"{path}.origin")
+    check_sources(namespace.sources, f"{path}.sources")
 
 
 def _check_origin(origin: Origin, namespace: Namespace, path: str) -> None:

@@ -1,7 +1,8 @@
 """A member of a region's consumer group: it takes changes, applies them, publishes the fences, and closes them.
 
 Three loops. What is new is taken as it comes. What was left open (held by an invalidate call that died, taken by a consumer that
-died) is looked for once a second, and so is what was parked because a home cell was out of reach. Heartbeats say how far the group is.
+died) is looked for once a second, and so is what was parked because a home cell was out of reach. Heartbeats say how far the
+group is.
 """
 
 import asyncio

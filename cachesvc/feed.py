@@ -1,5 +1,4 @@
-"""An instance's ear: it reads every region's fences from its own position, merges them, tells its subscribers, and reports how far
-it is.
+"""An instance's ear: it reads every region's fences, merges them, tells its subscribers, and reports how far it is.
 
 The loop never ends by a failure: what a queue cannot do now is logged once, counted, and tried again after a pause. Meanwhile the
 watermark stands still, so the staleness bound grows and the read path turns strict by itself (COHERENCE.md, "Watermark").

@@ -23,6 +23,20 @@ class Homes:
         """Every cell that must apply an invalidation of this target."""
         return [self._cells[name] for name in self._placement.cells_of(target)]
 
+    def former_of_target(self, target: Target) -> list[Cell]:
+        """Cells that were home to this target and are not now: they must apply its invalidation too, after the homes of now."""
+        return [self._cells[name] for name in self._placement.former_cells_of(target)]
+
+    @property
+    def has_former(self) -> bool:
+        """Partitions are moving: `former_of_target` may name cells."""
+        return self._placement.former is not None
+
+    @property
+    def placement_id(self) -> int:
+        """For fences: under which placement they were applied."""
+        return self._placement.id
+
     def group(self, items: Iterable[tuple[Key, T]]) -> list[tuple[Cell, list[T]]]:
         """The items by the home of their key, so that each cell gets one batch."""
         groups: dict[str, tuple[Cell, list[T]]] = {}

@@ -182,7 +182,7 @@ class OpenChange(Struct, frozen=True):
 
 class Completion(Struct, frozen=True):
     complete_to: int
-    """µs: every change accepted before it is acknowledged or parked (oldest pending or undelivered id; else the queue's clock)."""
+    """µs: every change accepted before is acknowledged or parked (oldest pending or undelivered id; else the queue's clock)."""
     epoch: str
     """Of the `changes` stream. Another one than before: accepted changes may have been lost with the server's tail."""
     announced: bool
@@ -214,7 +214,7 @@ class Changes(Protocol):
         ...
 
     async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """Parked changes (`Done.missed`) that nobody tried for `idle_seconds`: now this consumer's. Closed as any other, by id."""
+        """Parked changes (`Done.missed`) that nobody tried for `idle_seconds`: now this consumer's. Closed by id, as any."""
         ...
 
     async def acknowledge(self, ids: Sequence[str]) -> None:

@@ -103,7 +103,7 @@ class Fence(Struct, frozen=True, gc=False):
     unapplied: bool = False
     """Published while the home cell could not be reached: L3 cannot judge it, so the instance does."""
     over: int = 0
-    """µs. Above 0 the fence is paced: each entry it concerns becomes stale (not gone) at its own moment from `at` to `at + over`."""
+    """µs. Above 0 the fence is paced: each entry becomes stale (not gone) at its own moment from `at` to `at + over`."""
     placement: int = 0
     """The placement under which it was applied (`Placement.id`); 0: every one. An instance under another placement cannot rely
     on its home cells having it, and keeps it as unapplied."""
@@ -119,7 +119,7 @@ class Change(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     soft: bool = False
     """Copies become stale instead of gone."""
     over: str = ""
-    """A duration such as `5m`: pace it. Each entry becomes stale at its own moment of that window, as if softly invalidated then."""
+    """A duration such as `5m`: pace it. Each entry becomes stale at its own moment of that window."""
 
     @property
     def over_us(self) -> int:

@@ -1,8 +1,8 @@
 """Paced fences: a big purge without a herd.
 
-A paced fence (`Fence.over`) makes the entries of its target stale one after the other. An entry whose digest stands at a share s of
-the 64-bit range becomes stale at `at + s * over`; digests are uniform, so the entries of a target spread evenly over the window,
-and every instance, every near cache and every tier picks the same moment for the same key.
+A paced fence (`Fence.over`) makes the entries of its target stale one after the other: an entry whose key's digest stands at a
+share s of the 64-bit range becomes stale at `at + s * over`. Digests are uniform, so the entries of a target spread evenly over
+the window, and every instance, every near cache and every tier picks the same moment for the same key.
 
 They are few and are kept exactly, by target, until no copy that they concern can be left in any tier: home cells do not know
 them, so copies that a home vouched for are judged by them here as well.

@@ -2,10 +2,16 @@
 
 A partition is placed by its pin, else by weighted rendezvous hashing over the active cells. All that is asked together (one
 tenant, one workspace) shares a partition by sharing a `{tag}` in its keys.
+
+While partitions move, a topology also says where they were (`former`), and a placement knows the one before it.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 
+from msgspec.structs import replace
+
+from cachesvc.hashing.digest import digest
 from cachesvc.hashing.rendezvous import Rendezvous
 from cachesvc.model import Target, TargetKind
 from cachesvc.topology import Topology
@@ -40,7 +46,12 @@ class Placement:
 
     def __init__(self, topology: Topology) -> None:
         self._pins = topology.pins
-        self._hash = Rendezvous({name: cell.weight for name, cell in topology.cells.items() if cell.active})
+        weights = {name: cell.weight for name, cell in topology.cells.items() if cell.active}
+        self._hash = Rendezvous(weights)
+        self.id = _id_of(weights, topology.pins)
+        """A 32-bit number, never 0: the same for documents that place every partition alike because they name the same active
+        cells, weights and pins, whatever else they say; the same in every process and release."""
+        self.former = Placement(as_it_was(topology)) if topology.former else None
         pinned_to = set(topology.pins.values())
         self._homes = tuple(name for name, cell in topology.cells.items() if cell.active or name in pinned_to)
         self._young: dict[str, str] = {}
@@ -68,6 +79,14 @@ class Placement:
             return (self.home(target.text),)
         return self._homes
 
+    def former_cells_of(self, target: Target) -> tuple[str, ...]:
+        """The cells that were home to what it concerns and are not any more. They may hold its copies and leases, and instances
+        that still have the former topology read there."""
+        if self.former is None:
+            return ()
+        now = self.cells_of(target)
+        return tuple(name for name in self.former.cells_of(target) if name not in now)
+
     def _remember(self, text: str) -> str:
         if len(self._young) >= REMEMBERED:
             self._old, self._young = self._young, {}
@@ -79,4 +98,24 @@ class Placement:
         return self._pins.get(name) or self._hash.first(name.encode())
 
     def __repr__(self) -> str:
-        return f"<Placement [{len(self._homes)} cells, {len(self._pins)} pins, {len(self._young) + len(self._old)} remembered]>"
+        remembered = len(self._young) + len(self._old)
+        return f"<Placement {self.id:08x} [{len(self._homes)} cells, {len(self._pins)} pins, {remembered} remembered]>"
+
+
+def as_it_was(topology: Topology) -> Topology:
+    """The topology with its partitions where `former` says that they were. Without `former`, itself."""
+    former = topology.former
+    if former is None:
+        return topology
+    cells = {
+        name: replace(cell, active=name in former.cells, weight=former.cells.get(name, cell.weight))
+        for name, cell in topology.cells.items()
+    }
+    return replace(topology, cells=cells, pins=former.pins, former=None)
+
+
+def _id_of(weights: Mapping[str, float], pins: Mapping[str, str]) -> int:
+    """Wire format: fences carry it. JSON, so that no name can run into the next; weights in hex, which no release rounds."""
+    cells = [[name, float(weights[name]).hex()] for name in sorted(weights)]
+    text = json.dumps([cells, sorted(pins.items())], separators=(",", ":"))
+    return digest(text.encode()) & 0xFFFFFFFF or 1

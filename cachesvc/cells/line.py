@@ -1,6 +1,6 @@
 """One connection to a cell's server, one exchange at a time.
 
-    open:  connect → INFO server → attach (a server whose run id the cell does not know begins as a new issuer)
+    open:  connect → INFO server → attach (a run id or a placement that the cell does not know makes it a new issuer)
     run:   EVALSHA → the reply;  NOSCRIPT → load, again;  "attach first" → attach, again (once)
 
 redis-py makes the connection and reads the replies; the exchange is driven here, because its client would add a pool, a
@@ -26,10 +26,18 @@ NEW_ISSUER_WAITS = 1
 
 class Line:
     def __init__(
-        self, connection: AbstractConnection, where: str, skew_us: int, retention_ms: int, timeout_seconds: float
+        self,
+        connection: AbstractConnection,
+        where: str,
+        *,
+        placement: tuple[int, int],
+        skew_us: int,
+        retention_ms: int,
+        timeout_seconds: float,
     ) -> None:
         self._connection = connection
         self._where = where
+        self._placement = placement
         self._skew = b"%d" % skew_us
         self._retention = b"%d" % retention_ms
         self._timeout_seconds = timeout_seconds
@@ -87,7 +95,7 @@ class Line:
     async def _attach(self) -> None:
         info: bytes = await self._call(b"INFO", b"server")
         self._run_id = next(line[7:] for line in info.split(b"\r\n") if line.startswith(b"run_id:"))
-        await self._evaluate(ATTACH, [self._run_id, self._skew])
+        await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
 
     async def _run(self, script: Script, args: list[Any]) -> Any:
         for _ in range(2):

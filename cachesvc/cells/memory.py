@@ -38,7 +38,7 @@ _NOTHING_YET = Reply(None, exact=False)
 
 
 class MemoryCell:
-    """One event loop, one cell. `restart` and `lose` do to it what a drill does to a server."""
+    """One event loop, one cell. `restart`, `lose` and `activate` do to it what a drill does to a server."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class MemoryCell:
         self._soft: dict[bytes, int] = {}
         self._broken_at = 0
         self._issues_from = 0
+        self._placement = (0, 0)
         self._trimmed = 0
 
     def __repr__(self) -> str:
@@ -79,7 +80,18 @@ class MemoryCell:
         """A restart that brings nothing back."""
         for held in (self._copies, self._leases, self._fences, self._soft):
             held.clear()
+        self._placement = (0, 0)
         self.restart()
+
+    def activate(self, placement: int, version: int) -> None:
+        """An instance attached with this `Placement.id` and topology version. A newer version with another placement, or with
+        versions in between that never came here, may have given this cell partitions: a new issuer, as after a restart."""
+        known, seen = self._placement
+        if version <= seen:
+            return
+        self._placement = (placement, version)
+        if placement != known or version > seen + 1:
+            self.restart()
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         now = self._clock.now_us()

@@ -8,7 +8,7 @@
 --   l:<key id>   the lease in force: its token `nonce:as_of`. Expires with the lease.
 --   fences       zset: key, tag and namespace ids → the newest fence `at` in µs (below 2^53, so a double is exact)
 --   soft         zset: tag and namespace ids → the newest soft fence. A key's soft fence stands in its record.
---   meta         run_id, broken_at, issues_from, trimmed
+--   meta         run_id, placement, version (of the newest topology that attached), broken_at, issues_from, trimmed
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: a record's as_of is later than its key's fence. Every script that moves that fence drops or replaces the record

@@ -79,12 +79,17 @@ class RedisCell:
         skew_us: int,
         clock: Clock,
         *,
+        placement: tuple[int, int] = (0, 0),
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
     ) -> None:
+        """`placement`: `Placement.id` and the topology's version. Connecting with a newer version and another id than the cell has
+        seen makes it a new issuer: it cannot tell whether it was given partitions, so it is taken to have been. That costs misses
+        and refused writes for S, where the opposite mistake would serve old values."""
         self.name = name
         self._settings = settings
         self._skew_us = skew_us
+        self._placement = placement
         self._clock = clock
         self._nonce = nonce
         self._rng = rng or random.Random()  # noqa: S311  spreads reconnects
@@ -268,6 +273,7 @@ class RedisCell:
         return Line(
             self._pool.make_connection(),  # type: ignore[no-untyped-call]  # redis-py has no types here
             self.name,
+            placement=self._placement,
             skew_us=self._skew_us,
             retention_ms=settings.retention // 1000,
             timeout_seconds=settings.timeout.seconds,

@@ -45,8 +45,8 @@ class Announcement(Struct, frozen=True, tag="announcement"):
     failures: tuple[int, ...] = ()
     """When earlier attempts of this announcement ended in an error (the queue was down, the instance gone)."""
     queue_down: bool = False
-    """The attempts that failed did so because the queue took nothing; as the instance said, if one was called. Only such an outage
-    obliges the caches to be fresh without having been told: while an instance alone is gone, they cannot know."""
+    """The attempts that failed did so because the queue took nothing: the instance said so (of an event it goes without saying).
+    Only such an outage obliges caches to be fresh without having been told: while an instance alone is gone, they cannot know."""
     tags: tuple[str, ...] = ()
     """Not empty: announced by these tags and not by key."""
 

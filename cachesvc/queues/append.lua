@@ -1,6 +1,6 @@
 -- ARGV: 1 the event, 2 how many open changes there may be. Answers the id, or nothing when the stream is full: trimming it
 -- would skip changes that were promised.
-if call('XLEN', 'changes') >= tonumber(ARGV[2]) then
+if call('XLEN', 'changes') + call('HLEN', 'changes:parked') >= tonumber(ARGV[2]) then
   return false
 end
 return call('XADD', 'changes', '*', 'event', ARGV[1])

@@ -1,16 +1,46 @@
--- ARGV: 1 candidate for the epoch, 2 retention in ms, 3 number of items; per item: number of its arguments, the arguments; then
--- the ids of the changes that are done with it. Answers the epoch.
-local at = 4
-for _ = 1, tonumber(ARGV[3]) do
-  local size, fields = tonumber(ARGV[at]), {}
-  for i = 1, size do
-    fields[i] = ARGV[at + i]
-  end
-  publish(ARGV[1], tonumber(ARGV[2]), fields)
+-- ARGV: 1 candidate for the epoch, 2 retention in ms, 3 what goes with the items, as JSON: [paced fences, changes that are done],
+-- 4 number of items; per item: number of its arguments, the arguments.
+--   a paced fence: [member, µs until which it is in force]
+--   a change:      [id, whether it is parked, its receipt's lines of cells, fields of its audit item]
+-- Answers the epoch and the id of the last item.
+local paced, dones = unpack(cjson.decode(ARGV[3]))
+
+local position, at = '', 5
+for _ = 1, tonumber(ARGV[4]) do
+  local size = tonumber(ARGV[at])
+  position = publish(ARGV[1], tonumber(ARGV[2]), { unpack(ARGV, at + 1, at + size) })
   at = at + size + 1
 end
-for i = at, #ARGV do
-  redis.pcall('XACK', 'changes', 'cachesvc', ARGV[i])
-  call('XDEL', 'changes', ARGV[i])
+
+for _, fence in ipairs(paced) do
+  call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
 end
-return epoch()
+if paced[1] then
+  call('ZREMRANGEBYSCORE', 'fences:paced', '-inf', whole(now))
+end
+
+-- Out of the stream, so that `complete_to` can pass it; kept with its fields, and tried again later.
+local function park(id)
+  local fields = fields_of(id)
+  if fields then
+    close(id)
+    call('HSET', 'changes:parked', id, cmsgpack.pack(fields))
+    call('ZADD', 'changes:tried', whole(now), id)
+  end
+  return fields
+end
+
+for _, done in ipairs(dones) do
+  local id, is_parked, cells, audit = unpack(done)
+  local was = call('HGET', receipts_of(id), id)
+  local settled = is_parked and park(id) or not is_parked and close(id)
+  -- One that somebody else settled meanwhile keeps that receipt. It also was audited then, as was a parked one when it was parked.
+  if settled or not was then
+    local where = position ~= '' and position or match(was or '', '^.([^\n]*)') or ''
+    keep_receipt(id, (is_parked and settled and 'p' or 'd') .. where .. '\n' .. cells)
+  end
+  if audit[1] and not was then
+    call('XADD', 'audit', 'MAXLEN', '~', AUDIT_ITEMS, '*', 'receipt', id, unpack(audit))
+  end
+end
+return { epoch_of('fences'), position }

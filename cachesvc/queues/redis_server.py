@@ -28,7 +28,11 @@ def _lua(name: str) -> bytes:
 
 
 _PRELUDE = _lua("prelude")
-_LUA = {name: _PRELUDE + _lua(name) for name in ("append", "bury", "complete_to", "open", "publish", "read")}
+_SCRIPTS = (
+    *("append", "make_group", "acknowledge", "bury", "parked", "completion", "announced"),
+    *("publish", "open", "read", "readers", "receipt"),
+)
+_LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Read when the module is: no event loop waits for a file."""
 
 

@@ -1,6 +1,14 @@
 """A region's two streams on Redis. The server's side: `prelude.lua`.
 
-`changes` has one consumer group. Of `fences` every reader keeps its own position:
+`changes` has one consumer group. A change leaves it in one of three ways, each in one transaction:
+
+    acknowledge                    closed
+    publish(done=[Done(missed)])   closed or parked, with its fence, receipt and audit
+    bury                           on the dead-letter stream
+
+A parked one keeps its id, and is closed by it wherever it is.
+
+Of `fences` every reader keeps its own position:
 
     read:  wait (XREAD, only a hint) → one script: the epoch, and the items from the position on, its own item included
            another epoch, or the own item gone → gap: first take the new position, then say so
@@ -9,18 +17,22 @@ A publisher that sees another epoch publishes again what it published in the las
 """
 
 import asyncio
+import re
 import secrets
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from cachesvc.errors import TierUnavailableError
-from cachesvc.interfaces import FenceBatch, FenceStart, OpenChange
+from cachesvc.interfaces import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
 from cachesvc.model import Change, Fence
-from cachesvc.queues import fence_items
-from cachesvc.queues.cloudevents import decode, encode
+from cachesvc.queues import fence_items, receipts
+from cachesvc.queues.cloudevents import decode_item, encode
 from cachesvc.queues.redis_server import RedisServer, RefusedError
+from cachesvc.queues.roll import Roll
 from cachesvc.units import Duration
 
 CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
@@ -30,16 +42,30 @@ REMEMBER_SECONDS = 60.0
 REMEMBER_ITEMS = 10_000
 """A bound, should more than a hundred items a second be published: beyond it the oldest are not published again."""
 
+_ID = re.compile(r"\d{1,19}-\d{1,19}")
+"""Of an item of a stream; callers name receipts by what they like."""
+
 
 class RedisChanges:
-    def __init__(self, url: str, region: str, *, timeout: Duration = TIMEOUT, max_open: int = 1_000_000) -> None:
-        """`max_open`: changes that may be open at once; beyond it `append` is refused and nothing is lost silently."""
+    def __init__(
+        self,
+        url: str,
+        region: str,
+        *,
+        decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
+        timeout: Duration = TIMEOUT,
+        max_open: int = 1_000_000,
+    ) -> None:
+        """`decode` reads an item by its id and fields, and never raises. `max_open`: changes that may be open at once; beyond it
+        `append` is refused and nothing is lost silently."""
         self._server = RedisServer(url, f"changes of {region}", timeout)
         self._source = f"/cachesvc/{region}"
+        self._decode = decode
         self._max_open = max_open
-        self._append = self._server.script("append")
-        self._bury = self._server.script("bury")
-        self._complete_to = self._server.script("complete_to")
+        script = self._server.script
+        self._append, self._make_group, self._acknowledge = script("append"), script("make_group"), script("acknowledge")
+        self._bury, self._parked = script("bury"), script("parked")
+        self._completion, self._announced = script("completion"), script("announced")
 
     def __repr__(self) -> str:
         return f"<RedisChanges {self._source}>"
@@ -63,22 +89,14 @@ class RedisChanges:
         except RefusedError as error:
             if not error.why.startswith("NOGROUP"):
                 raise
-        await self._make_group()
+        await self._make_group([_candidate()])
         return await self._take(consumer, count, wait_seconds)
 
     async def _take(self, consumer: str, count: int, wait_seconds: float) -> list[OpenChange]:
         block = round(wait_seconds * 1000) or None  # 0 would be for ever
         reading = self._server.redis.xreadgroup(GROUP, consumer, {CHANGES: ">"}, count=count, block=block)
         streams: Any = await self._server.guarded(reading, wait_seconds=wait_seconds)
-        return [_open(item) for batch in (streams or {}).values() for items in batch for item in items]
-
-    async def _make_group(self) -> None:
-        """From the beginning: changes that came before the group are its to do."""
-        try:
-            await self._server.guarded(self._server.redis.xgroup_create(CHANGES, GROUP, id="0", mkstream=True))
-        except RefusedError as error:
-            if not error.why.startswith("BUSYGROUP"):  # another consumer was first
-                raise
+        return [self._open(item) for batch in (streams or {}).values() for items in batch for item in items]
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
         found: list[OpenChange] = []
@@ -93,30 +111,44 @@ class RedisChanges:
                 if error.why.startswith("NOGROUP"):
                     return found
                 raise
-            found += [_open(item) for item in answer[1]]
+            found += [self._open(item) for item in answer[1]]
             cursor = answer[0].decode()
             if cursor == "0-0":
                 break
         return found
 
+    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
+        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
+        items = await self._parked([round(idle_seconds * 1_000_000), count])
+        return [self._open((item_id, _mapping(fields))) for item_id, fields in items]
+
+    def _open(self, item: tuple[bytes, Mapping[bytes, bytes]]) -> OpenChange:
+        item_id, fields = item
+        return self._decode(item_id.decode(), fields)
+
     async def acknowledge(self, ids: Sequence[str]) -> None:
-        if not ids:
-            return
-        pipe = self._server.redis.pipeline(transaction=True)
-        pipe.xack(CHANGES, GROUP, *ids)
-        pipe.xdel(CHANGES, *ids)  # also takes it out of what the group is still to be given
-        await self._server.guarded(pipe.execute())
+        if ids:
+            await self._acknowledge([*ids])
 
     async def bury(self, change: OpenChange) -> None:
         await self._bury([change.id, change.reason])
 
-    async def complete_to(self) -> int:
-        return int(await self._complete_to([]))
+    async def completion(self) -> Completion:
+        complete_to, epoch, announced = await self._completion([_candidate()])
+        return Completion(complete_to, epoch.decode(), announced=announced == epoch)
+
+    async def announced(self, epoch: str) -> None:
+        await self._announced([epoch])
+
+    async def open_count(self) -> OpenCount:
+        pipe = self._server.redis.pipeline(transaction=True)
+        pipe.xlen(CHANGES)
+        pipe.hlen("changes:parked")
+        pipe.xlen("changes:dead")
+        return OpenCount(*await self._server.guarded(pipe.execute()))
 
 
 class RedisFenceStream:
-    """`max_batch`: items of one read."""
-
     def __init__(
         self,
         url: str,
@@ -124,14 +156,21 @@ class RedisFenceStream:
         *,
         skew: Duration,
         retention: Duration,
+        reader: tuple[str, str] = ("", ""),
         timeout: Duration = TIMEOUT,
-        max_batch: int = 256,
+        max_batch: int = 1024,
     ) -> None:
+        """`reader`: the region and the name of the instance that reads; others wait for it. Without one nobody does. `max_batch`:
+        items of one read, at most."""
         self.region = region
         self._server = RedisServer(url, f"fences of {region}", timeout)
-        self._publish, self._read, self._open = (self._server.script(name) for name in ("publish", "read", "open"))
+        script = self._server.script
+        self._publish, self._open, self._read = script("publish"), script("open"), script("read")
+        self._readers, self._receipt = script("readers"), script("receipt")
         self._skew_us = int(skew)
-        self._retention_ms = retention // 1000
+        self._retention_us = int(retention)
+        self._reader = "/".join(reader) if any(reader) else ""
+        self._roll = Roll()
         self._max_batch = max_batch
         self._epoch = b""
         self._position = b""
@@ -139,6 +178,8 @@ class RedisFenceStream:
         """The item at the position has been delivered; false only after `open` and a gap."""
         self._published_epoch = b""
         self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
+        self._paced: dict[str, int] = {}
+        """Published from here, by the µs until which they are in force: all of them are repeated, however long ago."""
 
     def __repr__(self) -> str:
         return f"<RedisFenceStream {self.region} at {self._position.decode() or 'no position'}>"
@@ -149,36 +190,49 @@ class RedisFenceStream:
     async def stop(self) -> None:
         await self._server.stop()
 
-    async def publish(self, fences: Sequence[Fence], *, done: Sequence[str] = ()) -> None:
-        items = fence_items.encode(fences)
+    async def publish(self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False) -> str:
+        items = fence_items.encode(fences, report=report)
         if not (items or done):
-            return
-        epoch = await self._append(items, done)
+            return ""
+        paced = {fence_items.paced_member(fence): fence.at + fence.over + self._retention_us for fence in fences if fence.over}
+        epoch, position = await self._append(items, paced, done)
         await self._repeat_after(epoch)
         now = asyncio.get_running_loop().time()
         self._published.extend((now, item) for item in items)
+        if paced:
+            self._remember(paced, max(fence.at for fence in fences))
+        return str(position.decode())
+
+    def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
+        self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
 
     async def heartbeat(self, complete_to: int) -> None:
-        await self._repeat_after(await self._append([fence_items.heartbeat(complete_to)]))
+        epoch, _ = await self._append([fence_items.heartbeat(complete_to)])
+        await self._repeat_after(epoch)
 
-    async def _append(self, items: Sequence[list[bytes]], done: Sequence[str] = ()) -> bytes:
+    async def _append(
+        self, items: Sequence[list[bytes]], paced: Mapping[str, int] | None = None, done: Sequence[Done] = ()
+    ) -> tuple[bytes, bytes]:
+        """The epoch, and the position of the last item."""
+        dones = [(item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item)) for item in done]
+        beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
-        epoch: bytes = await self._publish([_candidate(), self._retention_ms, len(items), *flat, *done])
-        return epoch
+        epoch, position = await self._publish([_candidate(), self._retention_us // 1000, beside, len(items), *flat])
+        return epoch, position
 
     async def _repeat_after(self, epoch: bytes) -> None:
         """Twice is harmless (fences merge by their newest); not at all would leave what the lost tail carried to chance."""
         known, oldest = self._published_epoch, asyncio.get_running_loop().time() - REMEMBER_SECONDS
         while self._published and self._published[0][0] < oldest:
             self._published.popleft()
-        if known and known != epoch and self._published:
-            epoch = await self._append([item for _, item in self._published])
+        if known and known != epoch and (self._published or self._paced):
+            epoch, _ = await self._append([item for _, item in self._published], self._paced)
         self._published_epoch = epoch
 
     async def open(self) -> FenceStart:
-        await self._take_position()
+        tail, paced = await self._take_position(self._reader)
         ms = int(self._position.partition(b"-")[0])
-        return FenceStart(floor=ms * 1000 + 999 + 3 * self._skew_us)
+        return FenceStart(ms * 1000 + 999 + 3 * self._skew_us, paced, _before(self._position), tail.decode())
 
     async def read(self, *, wait_seconds: float) -> FenceBatch:
         """Cancelled, it has either moved the position and answered, or done nothing."""
@@ -189,7 +243,7 @@ class RedisFenceStream:
         epoch, items = await self._read([self._position, self._max_batch + self._delivered])
         if epoch != self._epoch or not items or items[0][0] != self._position:
             return await self._gap()
-        return self._deliver(items[self._delivered :])
+        return await self._deliver(items[self._delivered :])
 
     async def _wait(self, seconds: float) -> None:
         block = max(round(seconds * 1000), 1)  # 0 would be for ever
@@ -197,25 +251,53 @@ class RedisFenceStream:
         await self._server.guarded(waiting, wait_seconds=seconds)
 
     async def _gap(self) -> FenceBatch:
-        await self._take_position()
-        return FenceBatch((), None, gap=True)
+        """The last report stands until the caller has raised its floor: that is what makes the new position true."""
+        _, paced = await self._take_position("")
+        return FenceBatch(paced, None, gap=True, position=_before(self._position), report=True)
 
-    async def _take_position(self) -> None:
-        self._epoch, self._position = await self._open([_candidate(), self._retention_ms])
+    async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
+        """The newest item, and the paced fences in force."""
+        answer = await self._open([_candidate(), self._retention_us // 1000, register])
+        self._epoch, self._position, tail, paced = answer
         self._delivered = False
+        return tail, fence_items.paced_fences(paced)
 
-    def _deliver(self, items: Sequence[Any]) -> FenceBatch:
-        decoded = [fence_items.decode(_mapping(fields)) for _, fields in items]
+    async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
+        said = fence_items.decode(_mapping(fields) for _, fields in items)
+        paced = () if said.whole else await self._paced_in_force()
         if items:
             self._position, self._delivered = items[-1][0], True
-        fences = [fence for item in decoded if item is not None for fence in item.fences]
-        heartbeats = [item.complete_to for item in decoded if item is not None and item.complete_to is not None]
-        return FenceBatch(fences, heartbeats[-1] if heartbeats else None, gap=None in decoded)
+        position = self._position.decode() if self._delivered else _before(self._position)
+        return FenceBatch([*said.fences, *paced], said.complete_to, not said.whole, position, said.report or not said.whole)
+
+    async def _paced_in_force(self) -> Sequence[Fence]:
+        seconds, us = await self._server.guarded(self._server.redis.time())
+        reading: Any = self._server.redis.zrangebyscore("fences:paced", seconds * 1_000_000 + us, "+inf")
+        return fence_items.paced_fences(await self._server.guarded(reading))
+
+    async def report(self, position: str) -> None:
+        """The answer keeps the roll fresh, for the day the server forgets it."""
+        await self._call_readers([self._reader, position or "0-0", self._epoch or "-"])
+
+    async def readers(self) -> Sequence[ReaderPosition]:
+        return await self._call_readers(["", "", ""])
+
+    async def _call_readers(self, arguments: list[Any]) -> Sequence[ReaderPosition]:
+        listed = [
+            ReaderPosition(*reader.decode().split("/", 1), position.decode(), silent)
+            for reader, position, silent in await self._readers(arguments)
+        ]
+        return self._roll.call(listed, asyncio.get_running_loop().time())
+
+    async def receipt(self, id_: str) -> ReceiptRecord | None:
+        kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None
+        return None if kept is None else receipts.parse(kept.decode())
 
 
-def _open(item: Any) -> OpenChange:
-    item_id, fields = item
-    return decode(item_id.decode(), fields.get(b"event"))
+def _before(position: bytes) -> str:
+    """The last id that is not later than everything before this item: all that a reader has merged who has yet to be given it."""
+    ms, number = (int(part) for part in position.split(b"-"))
+    return f"{ms}-{number - 1}" if number else f"{ms - 1}-{(1 << 64) - 1}"
 
 
 def _candidate() -> str:

@@ -21,7 +21,7 @@ class Instance:
     def __init__(self, *regions: str) -> None:
         self.clock = ManualClock()
         self.start = self.clock.now_us()
-        self.fences = Fences(self.clock, S, 1 << 16, regions or ("eu",), recent_us=3_000_000)
+        self.fences = Fences(self.clock, S, 1 << 16, regions or ("eu",), recent_us=3_000_000, placement=7)
 
     def entry(self, as_of: int, *tags: str) -> Entry:
         return Entry(b"v", self.start + as_of, self.start + 10**9, tags=tags, tag_digests=tag_digests_of("pages", tags))
@@ -42,7 +42,7 @@ class Instance:
         return self.fences.exact_admits(entry, KEY.digest, "pages", self.clock.now_us())
 
     def soft_fenced(self, entry: Entry) -> bool:
-        return self.fences.is_soft_fenced(entry, KEY.digest, "pages")
+        return self.fences.is_soft_fenced(entry, KEY.digest, "pages", self.clock.now_us())
 
 
 @pytest.fixture
@@ -147,9 +147,16 @@ class TestMerging:
         assert not here.fences.merged_between(1, 2, [OTHER.digest])
 
     def test_a_burst_above_capacity_is_forgotten_by_count(self, here: Instance) -> None:
-        here.fences.merge([Fence(number << 20, number) for number in range(100_000)])
+        for start in range(0, 100_000, 10_000):
+            here.fences.merge([Fence(number << 20, number) for number in range(start, start + 10_000)])
         statistics = here.fences.statistics()
         assert (statistics.merged, statistics.recent) == (100_000, 1 << 16)
+
+    def test_a_flood_at_once_is_numbered_and_not_remembered(self, here: Instance) -> None:
+        here.fences.merge([Fence(number << 20, number) for number in range(100_000)])
+        statistics = here.fences.statistics()
+        assert (statistics.merged, statistics.recent) == (100_000, 0)
+        assert here.fences.merged_between(99_999, 100_000, [1]), "what is not known is answered yes"
 
 
 class TestUnapplied:
@@ -220,6 +227,62 @@ class TestSoft:
         assert not here.soft_fenced(here.entry(1))
         here.fence_tag(5, soft=True)
         assert not here.soft_fenced(here.entry(1))
+
+
+class TestOtherPlacements:
+    """A fence applied in the homes of another placement than ours: our home cells may not have it."""
+
+    def test_it_is_kept_as_unapplied(self, here: Instance) -> None:
+        here.fences.merge([Fence(KEY.digest, here.start + 10, placement=8)])
+        assert [here.exact_admits(here.entry(as_of)) for as_of in (10, 11)] == [False, True]
+        assert here.fences.exact_fence_on(KEY.digest, (), "pages") == here.start + 10
+
+    def test_one_of_our_own_placement_or_of_none_is_not(self, here: Instance) -> None:
+        here.fences.merge([Fence(KEY.digest, here.start + 10, placement=7), Fence(TAG.digest, here.start + 10)])
+        assert here.exact_admits(here.entry(10, "menu"))
+
+    def test_a_later_one_of_our_own_ends_it(self, here: Instance) -> None:
+        here.fences.merge([Fence(KEY.digest, here.start + 10, placement=8)])
+        here.fences.merge([Fence(KEY.digest, here.start + 11, placement=7)])
+        assert here.exact_admits(here.entry(1)), "our home has judged it"
+
+
+class TestPacedFences:
+    OVER = 1_000_000
+
+    def pace(self, here: Instance, digest: int = WHOLE.digest, namespace: str = "pages") -> int:
+        """The moment of KEY, in µs after the start."""
+        here.fences.merge([Fence(digest, here.start, namespace=namespace, over=self.OVER)])
+        return KEY.digest * self.OVER >> 64
+
+    @pytest.mark.parametrize("target", [WHOLE, TAG, Target.key("pages", "home")])
+    def test_a_copy_becomes_stale_at_the_moment_of_its_key_and_not_before(self, here: Instance, target: Target) -> None:
+        moment = self.pace(here, target.digest, "pages" if target is WHOLE else "")
+        copy = here.entry(0, "menu")
+        here.clock.advance(us=moment - 1)
+        assert not here.soft_fenced(copy)
+        here.clock.advance(us=1)
+        assert here.soft_fenced(copy)
+        assert here.admits(copy), "stale, not gone"
+        assert not here.soft_fenced(here.entry(1, "menu")), "filled since"
+
+    def test_a_copy_that_its_home_vouches_for_too(self, here: Instance) -> None:
+        here.clock.advance(us=self.pace(here))
+        now = here.clock.now_us()
+        assert here.fences.is_paced_stale(here.entry(0), KEY.digest, "pages", now)
+        assert not here.fences.is_paced_stale(here.entry(0), KEY.digest, "posts", now)
+
+    def test_another_window_does_not_make_fresh_again_what_the_first_made_stale(self, here: Instance) -> None:
+        here.clock.advance(us=self.pace(here))
+        here.fences.merge([Fence(WHOLE.digest, here.clock.now_us(), namespace="pages", over=self.OVER)])
+        assert here.soft_fenced(here.entry(0))
+
+    def test_it_is_remembered_until_no_tier_can_hold_what_it_concerns(self, here: Instance) -> None:
+        self.pace(here)
+        for elapsed, remembered in ((3_600_000_000 + self.OVER, 2), (1, 2)):
+            here.clock.advance(us=elapsed)
+            here.fences.merge([Fence(OTHER.digest + elapsed, here.clock.now_us(), over=self.OVER)])
+            assert here.fences.statistics().paced == remembered, "the second push finds the first window over"
 
 
 class TestLag:
