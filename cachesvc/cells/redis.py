@@ -83,9 +83,9 @@ class RedisCell:
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
     ) -> None:
-        """`placement`: `Placement.id` and the topology's version. Connecting with a newer version and another id than the cell has
-        seen makes it a new issuer: it cannot tell whether it was given partitions, so it is taken to have been. That costs misses
-        and refused writes for S, where the opposite mistake would serve old values."""
+        """`placement`: `Placement.id` and the topology's version. Whoever connects with a newer version and another id than the
+        cell has seen makes it a new issuer: it cannot tell whether it was given partitions, so it is taken to have been. That
+        costs misses and refused writes for S, where the opposite mistake would serve old values."""
         self.name = name
         self._settings = settings
         self._skew_us = skew_us

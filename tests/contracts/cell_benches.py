@@ -43,6 +43,10 @@ class CellBench:
     async def lose_all(self) -> None:
         raise NotImplementedError
 
+    async def activate(self, placement: int, version: int) -> None:
+        """An instance with this placement and version of the topology attaches, beside the one that the test asks through."""
+        raise NotImplementedError
+
     async def settle(self) -> None:
         """Get a new issuer's wait over with: S for leases and fences, 2 S + 1 ms until what is filled is exact."""
         await self.cell.read_many([Read(KEY)])
@@ -106,6 +110,9 @@ class MemoryBench(CellBench):
     async def lose_all(self) -> None:
         self.memory.lose()
 
+    async def activate(self, placement: int, version: int) -> None:
+        self.memory.activate(placement, version)
+
 
 class RedisBench(CellBench):
     """A real server. Its time is real: tests wait for short things to expire, and never race what must not."""
@@ -124,6 +131,13 @@ class RedisBench(CellBench):
 
     async def lose_all(self) -> None:
         await self.admin.flushall()
+
+    async def activate(self, placement: int, version: int) -> None:
+        cell = RedisCell("c1", self.server.redis_url, SETTINGS, SKEW_US, SystemClock(), placement=(placement, version))
+        try:
+            await cell.read_many([Read(KEY)])
+        finally:
+            await cell.stop()
 
 
 @asynccontextmanager

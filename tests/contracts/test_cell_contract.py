@@ -376,6 +376,99 @@ async def test_a_cell_that_lost_everything_is_a_new_issuer(bench: CellBench) -> 
     assert (await bench.read()).exact
 
 
+async def test_a_cell_that_a_topology_gave_partitions_is_a_new_issuer(bench: CellBench) -> None:
+    """Traces 2, 13: the home that they had issued fences and leases that this cell knows nothing of."""
+    await bench.activate(7, 1)
+    await bench.settle()
+    await bench.fill(b"0")
+    lease = (await bench.read(OTHER)).lease
+    assert lease is not None
+    await bench.activate(8, 2)
+    assert (await bench.read(Key.of(NS, "c"))).lease is None
+    (at,) = await bench.cell.fence_many([Target.key(NS, KEY.text)], soft=False)
+    assert isinstance(at, TierUnavailableError)
+    assert not await bench.try_fill(lease, await bench.entry(as_of=as_of_of(lease)), key=OTHER)
+    await bench.settle()
+    reply = await bench.read()
+    assert reply.entry is not None
+    assert not reply.exact
+    await bench.fill(b"1")
+    assert (await bench.read()).exact
+
+
+@pytest.mark.parametrize(
+    ("placement", "version", "what"),
+    [
+        (7, 5, "the same document again"),
+        (7, 6, "a newer document that moves nothing"),
+        (8, 4, "an older one, that an instance still has"),
+        (8, 5, "the same version of another placement: somebody forgot to count"),
+        (0, 0, "an instance that says nothing of its placement"),
+    ],
+)
+async def test_who_attaches_with_no_newer_placement_disturbs_nobody(
+    bench: CellBench, placement: int, version: int, what: str
+) -> None:
+    await bench.activate(7, 5)
+    await bench.settle()
+    entry, _ = await bench.fill()
+    await bench.activate(placement, version)
+    reply = await bench.read(refresh=True)
+    assert (reply.entry, reply.exact) == (entry, True), what
+    assert reply.lease is not None, what
+
+
+async def test_instances_of_two_topologies_work_beside_each_other(bench: CellBench) -> None:
+    """The older one goes on once the new issuer's wait is over, and attaching it again does not flip the cell back."""
+    await bench.activate(7, 1)
+    await bench.activate(8, 2)
+    await bench.settle()
+    broken_at = (await bench.state()).broken_at
+    await bench.activate(7, 1)
+    await bench.activate(8, 2)
+    await bench.fence()
+    await bench.fill()
+    assert (await bench.read()).exact
+    assert (await bench.state()).broken_at == broken_at
+
+
+async def test_a_version_that_never_came_here_may_have_moved_partitions_away_and_back(bench: CellBench) -> None:
+    await bench.activate(7, 1)
+    await bench.settle()
+    await bench.fill()
+    await bench.activate(7, 3)  # 2 was another placement, and this cell out of its instances' reach
+    await bench.settle()
+    assert not (await bench.read()).exact
+
+
+async def test_a_former_home_takes_the_new_homes_time_as_the_least(bench: CellBench) -> None:
+    """Traces 2, 13: it drops copy and lease, and what it answers is later than every lease that it has granted."""
+    target = Target.key(NS, KEY.text)
+    await bench.fill(b"0")
+    lease = (await bench.read(refresh=True)).lease
+    assert lease is not None
+    least = (await bench.state()).now_us + 3 * SKEW_US
+    at = await bench.fence(target, least=least)
+    assert at >= least
+    assert (await bench.state()).entry is None
+    assert not (await bench.state()).lease_held
+    assert not await bench.try_fill(lease, await bench.entry(as_of=as_of_of(lease)))
+    assert await bench.fence(target, least=least) > at, "later than its own last one"
+    await bench.pass_time(5 * SKEW_US / 1e6)
+    assert await bench.fence(target, least=least) > least + 2 * SKEW_US, "and than its own clock"
+
+
+async def test_a_former_home_takes_a_soft_fence_with_a_least_too(bench: CellBench) -> None:
+    entry, _ = await bench.fill()
+    least = (await bench.state()).now_us + 3 * SKEW_US
+    at = await bench.fence(soft=True, least=least)
+    assert at >= least
+    reply = await bench.read()
+    assert (reply.entry, reply.soft) == (entry, True)
+    assert reply.lease is not None
+    assert as_of_of(reply.lease) > at
+
+
 async def test_inspecting_changes_nothing(bench: CellBench) -> None:
     entry, _ = await bench.fill(tags=("t",))
     lease = (await bench.read(refresh=True, lease_us=60_000_000)).lease

@@ -188,6 +188,34 @@ async def test_two_instances_that_attach_at_once_are_one_new_issuer(server: Real
         await other.stop()
 
 
+async def test_two_instances_that_bring_a_new_placement_at_once_are_one_new_issuer(server: RealServer, bench: RedisBench) -> None:
+    both = [RedisCell("c1", server.redis_url, L3(), SKEW_US, SystemClock(), placement=(7, 1)) for _ in range(2)]
+    try:
+        await asyncio.gather(*map(ask, both))
+        broken_at = (await bench.state()).broken_at
+        await both[0].read_many([Read(Key.of(NS, str(i))) for i in range(300)])
+        assert (await bench.state()).broken_at == broken_at
+        assert await bench.admin.hmget("meta", "placement", "version") == [b"7", b"1"]
+    finally:
+        for cell in both:
+            await cell.stop()
+
+
+async def test_the_meta_record_of_a_release_that_knew_no_placement_makes_a_new_issuer(bench: RedisBench) -> None:
+    await bench.admin.hdel("meta", "placement", "version")
+    broken_at = (await bench.state()).broken_at
+    await bench.activate(7, 1)
+    assert (await bench.state()).broken_at > broken_at
+
+
+async def test_a_restart_keeps_the_newest_placement_seen(bench: RedisBench) -> None:
+    """Or the older instance that attaches first would make the newer one a new issuer once more."""
+    await bench.activate(8, 2)
+    await bench.restart_with_data()
+    await bench.activate(7, 1)
+    assert await bench.admin.hmget("meta", "placement", "version") == [b"8", b"2"]
+
+
 async def test_an_absurd_entry_does_not_spoil_the_batch_it_travels_in(bench: RedisBench) -> None:
     other = Key.of(NS, "b")
     tokens = [str((await bench.read(key)).lease) for key in (KEY, other)]

@@ -68,6 +68,13 @@ def test_a_sound_document_is_read_whole(tmp_path: Path) -> None:
     assert topology.pins == {"ws-7": "c2"}
 
 
+def test_a_document_says_where_partitions_were_while_they_move(tmp_path: Path) -> None:
+    """A former cell may be inactive, and unpinned, by now."""
+    former = load(tmp_path, changed("former", {"cells": {"c1": 1, "c2": 0.5}})).former
+    assert (former.cells, former.pins) == ({"c1": 1.0, "c2": 0.5}, {})
+    assert load(tmp_path, changed("former", {"cells": {"c1": 1}})).former.pins == {}, "a pin that was not there moved a partition"
+
+
 @pytest.mark.parametrize("path", sorted(Path("config").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_shipped_documents_are_sound(path: Path) -> None:
     assert load_topology(path).cells
@@ -93,6 +100,18 @@ CASES: list[tuple[str, Any, str]] = [
     ("cells", {}, "$.cells: there is no active cell"),
     ("pins/ws-8", "c3", "$.pins.ws-8: no cell 'c3' (there is c1, c2)"),
     ("pins/{ws-8}", "c1", "$.pins.{ws-8}: name the partition without its braces: ws-8"),
+    ("former", {}, "$.former.cells: is missing"),
+    ("former", {"cells": {}}, "$.former.cells: is empty: name the cells that were active"),
+    (
+        "former",
+        {"cells": {"c9": 1}},
+        "$.former.cells.c9: no cell 'c9' (there is c1, c2); keep it under cells, with active: false",
+    ),
+    ("former", {"cells": {"c2": -1}}, "$.former.cells.c2: -1.0 is no weight"),
+    ("former", {"cells": {"c2": 1}, "pins": {"a": "c9"}}, "$.former.pins.a: no cell 'c9'"),
+    ("former", {"cells": {"c2": 1}, "pins": {"{a}": "c1"}}, "$.former.pins.{a}: name the partition without its braces: a"),
+    ("former", {"cells": {"c1": 1}, "pins": {"ws-7": "c2"}}, "$.former: is where partitions are now"),
+    ("former", {"cells": {"c2": 1}, "weights": {}}, "$.former.weights: unknown field"),
     ("namespaces/Pages", {"owner": "web"}, "$.namespaces.Pages: 'Pages' is no namespace name: it must match"),
     ("namespaces/pages/owner", " ", "$.namespaces.pages.owner: is empty"),
     ("namespaces/pages/tll", "5m", "$.namespaces.pages.tll: unknown field (did you mean 'ttl'?)"),

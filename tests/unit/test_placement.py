@@ -5,16 +5,21 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cachesvc import placement as module
+from cachesvc.cells.memory import MemoryCell
+from cachesvc.clock import ManualClock
+from cachesvc.homes import Homes
+from cachesvc.interfaces import Cell as CellProtocol
 from cachesvc.model import Target
-from cachesvc.placement import Placement, partition
-from cachesvc.topology import Cell, Namespace, Region, Topology
+from cachesvc.placement import Placement, as_it_was, partition
+from cachesvc.topology import Cell, Former, Namespace, Region, Topology
 
 
-def topology(*, pins: dict[str, str] | None = None, **active: bool) -> Topology:
+def topology(*, pins: dict[str, str] | None = None, former: Former | None = None, **active: bool) -> Topology:
     cells = {name: Cell(region="eu", url=f"redis://h/{name}", active=active[name]) for name in active}
-    return Topology(1, {"eu": Region(queue="redis://q/0")}, cells, {"pages": Namespace(owner="web")}, pins or {})
+    return Topology(1, {"eu": Region(queue="redis://q/0")}, cells, {"pages": Namespace(owner="web")}, pins or {}, former)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +90,75 @@ def test_what_is_remembered_is_bounded_and_changes_no_answer(monkeypatch: pytest
     homes = [placement.home(f"ws-{n}") for n in range(100)]
     assert "20 remembered" in repr(placement)
     assert [placement.home(f"ws-{n}") for n in range(100)] == homes
+
+
+def test_the_number_of_a_placement_is_the_same_in_every_release() -> None:
+    """Golden: fences carry it, and instances of two releases must not take each other's placement for another."""
+    plain = Placement(topology(c1=True, c2=True))
+    pinned = Placement(topology(c1=True, c2=True, old=False, pins={"ws-1": "old", "wß": "c1"}))
+    assert (plain.id, pinned.id) == (2484994667, 3080554056)
+
+
+def test_documents_that_differ_only_in_what_places_nothing_have_one_number() -> None:
+    one = topology(c1=True, c2=True, pins={"a": "c1", "b": "c2"})
+    elsewhere = {name: replace(cell, url=f"{cell.url}/elsewhere", weight=1) for name, cell in reversed(one.cells.items())}
+    other = replace(
+        one,
+        version=9,
+        cells={"spare": Cell(region="eu", url="redis://s", active=False, weight=7.0), **elsewhere},
+        pins={"b": "c2", "a": "c1"},
+        namespaces={},
+        former=Former({"spare": 1.0}),
+    )
+    assert Placement(one).id == Placement(other).id
+
+
+def test_what_places_otherwise_has_another_number() -> None:
+    base = topology(c1=True, c2=True, c3=False)
+    heavier = replace(base, cells={**base.cells, "c1": replace(base.cells["c1"], weight=1.0000001)})
+    others = [
+        base,
+        heavier,
+        topology(c1=True, c2=False, c3=False),
+        topology(c1=True, c2=True, c3=True),
+        topology(c1=True, c2=True, pins={"ws-1": "c1"}),
+        topology(c1=True, c2=True, pins={"ws-1": "c2"}),
+        topology(c1=True, c2=True, pins={"ws-2": "c1"}),
+    ]
+    ids = {Placement(other).id for other in others}
+    assert len(ids) == len(others)
+    assert all(0 < id_ < 1 << 32 for id_ in ids)
+
+
+def test_while_partitions_move_the_homes_they_left_are_known() -> None:
+    moving = topology(c1=True, c2=True, old=False, pins={"ws-2": "c2"}, former=Former({"old": 1.0}, {"ws-1": "c1", "ws-2": "c2"}))
+    placement = Placement(moving)
+    assert placement.former_cells_of(Target.key("pages", "{ws-3}:a")) == ("old",)
+    assert placement.former_cells_of(Target.key("pages", "{ws-2}:a")) == (), "it stays where it was"
+    assert placement.former_cells_of(Target.tag("pages", "user:{ws-3}")) == ("old",)
+    assert placement.former_cells_of(Target.tag("pages", "user:1")) == ("old",), "the others apply it as homes of now"
+    assert placement.former_cells_of(Target.whole("pages")) == ("old",)
+    assert Placement(topology(c1=True)).former_cells_of(Target.whole("pages")) == ()
+
+
+def test_the_former_placement_is_the_one_that_the_former_document_had() -> None:
+    """By its number, with the weights of then: so the homes that are asked are those that were used."""
+    before = topology(c1=True, c2=True, c3=False, pins={"ws-1": "c3"})
+    before = replace(before, cells={**before.cells, "c2": replace(before.cells["c2"], weight=2.5)})
+    after = topology(c1=False, c2=True, c3=True, former=Former({"c2": 2.5, "c1": 1.0}, {"ws-1": "c3"}))
+    former = Placement(after).former
+    assert former is not None
+    assert former.id == Placement(before).id != Placement(after).id
+    assert all(former.home(f"ws-{n}") == Placement(before).home(f"ws-{n}") for n in range(50))
+    assert as_it_was(before) is before
+
+
+def test_homes_give_the_cells_of_now_and_of_before() -> None:
+    cells: dict[str, CellProtocol] = {name: MemoryCell(name, ManualClock(), 0) for name in ("c1", "c2")}
+    placement = Placement(topology(c1=False, c2=True, former=Former({"c1": 1.0})))
+    homes = Homes(placement, cells)
+    target = Target.key("pages", "a")
+    assert homes.of_target(target) == [cells["c2"]]
+    assert homes.former_of_target(target) == [cells["c1"]]
+    assert (homes.has_former, homes.placement_id) == (True, placement.id)
+    assert not Homes(Placement(topology(c1=True)), cells).has_former
