@@ -1,0 +1,63 @@
+"""Raw change events, put on a region's `changes` stream by `XADD` as a producer outside the service would."""
+
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+STREAM = "changes"
+TIMEOUT_SECONDS = 2.0
+
+
+class QueueError(Exception):
+    """The queue did not say that it took the event."""
+
+
+class Producers:
+    """One connection pool per region. An async context manager: closed on leaving."""
+
+    def __init__(self, queues: Mapping[str, str], source: str) -> None:
+        """`queues`: region → URL. `source`: the events' own, a URI reference."""
+        self.regions = tuple(queues)
+        self._source = source
+        self._clients = {region: _client(url) for region, url in queues.items()}
+
+    async def __aenter__(self) -> "Producers":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def add(self, region: str, change: Mapping[str, object]) -> str:
+        """The change's id, `region:stream-id`. Raises `QueueError`: then it may have been taken or not."""
+        try:
+            item = await self._clients[region].xadd(STREAM, {"event": self._event(change)})
+        except (RedisError, OSError) as error:
+            raise QueueError(f"changes of {region}: {error}") from error
+        return f"{region}:{item.decode() if isinstance(item, bytes) else item}"
+
+    def _event(self, change: Mapping[str, object]) -> bytes:
+        """A CloudEvent 1.0 in structured JSON."""
+        return msgspec.json.encode(
+            {
+                "specversion": "1.0",
+                "type": "dev.cachesvc.change.v1",
+                "id": uuid.uuid4().hex,
+                "source": self._source,
+                "datacontenttype": "application/json",
+                "data": change,
+            }
+        )
+
+
+def _client(url: str) -> Redis:
+    # Retries are the announcer's, which notes each failure.
+    return Redis.from_url(
+        url, retry=Retry(NoBackoff(), 0), socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+    )
