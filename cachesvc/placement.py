@@ -49,8 +49,8 @@ class Placement:
         weights = {name: cell.weight for name, cell in topology.cells.items() if cell.active}
         self._hash = Rendezvous(weights)
         self.id = _id_of(weights, topology.pins)
-        """32 bits, never 0. Of the active cells with their weights, and the pins: whatever else documents say, those that agree in
-        these have the same one, in every process and release."""
+        """32 bits, never 0. Of the active cells with their weights, and the pins: documents that agree in these have the same
+        one, in every process and release."""
         self.former = Placement(as_it_was(topology)) if topology.former else None
         pinned_to = set(topology.pins.values())
         self._homes = tuple(name for name, cell in topology.cells.items() if cell.active or name in pinned_to)
