@@ -124,7 +124,7 @@ class Change(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     @property
     def over_us(self) -> int:
         """Raises `ValueError` for what is no duration: who takes a change in checks this first."""
-        return Duration.parse(self.over) if self.over else 0
+        return int(Duration.parse(self.over)) if self.over else 0
 
     def targets(self) -> list[Target]:
         found = [Target.key(self.namespace, key) for key in self.keys]

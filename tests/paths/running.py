@@ -1,0 +1,67 @@
+"""An instance with its loops: the feed that reads fences, and the consumer of changes."""
+
+import asyncio
+
+from cachesvc.broadcast import Broadcast
+from cachesvc.consume import Consumer, ConsumerTally
+from cachesvc.feed import FeedTally, FenceFeed
+from cachesvc.tasks import Tasks
+from tests.paths.world import SKEW_US, FarSide, Instance
+
+HEARTBEAT_SECONDS = 0.5
+
+
+class Running:
+    def __init__(self, far: FarSide, name: str) -> None:
+        self.paths = paths = Instance(far, name=name)
+        paths.fences.watermark = 0
+        self.tally = ConsumerTally()
+        self.heard = FeedTally()
+        self.tasks = Tasks()
+        self.broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
+        self.feed = FenceFeed(paths.stream, paths.fences, paths.merger, self.broadcast, paths.clock, SKEW_US, self.heard)
+        self.consumer = Consumer(
+            name,
+            changes=paths.changes,
+            stream=paths.stream,
+            applier=paths.applier,
+            merger=paths.merger,
+            clock=paths.clock,
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+            namespaces=["docs", "aside"],
+            tally=self.tally,
+        )
+
+    def start(self, *, consuming: bool = True) -> None:
+        self.tasks.spawn(self.feed.run(), "feed")
+        if consuming:
+            self.tasks.spawn(self.consumer.run(), "consumer")
+            self.tasks.spawn(self.consumer.run_heartbeats(), "heartbeats")
+            self.tasks.spawn(self.consumer.run_reclaiming(), "open changes")
+
+    async def stop(self) -> None:
+        await self.tasks.stop()
+        await self.paths.tasks.stop()
+
+    def bound_us(self) -> int:
+        return self.paths.fences.bound_us(self.paths.clock.now_us())
+
+
+async def started(far: FarSide, *names: str) -> list[Running]:
+    """These instances, running long enough to have heard a heartbeat and to cache."""
+    running = [Running(far, name) for name in names]
+    for one in running:
+        one.start()
+    await asyncio.sleep(2)
+    return running
+
+
+async def stop(*running: Running) -> None:
+    for one in running:
+        await one.stop()
+
+
+async def never(*_: object, **__: object) -> list[object]:
+    """A call that hangs."""
+    await asyncio.Event().wait()
+    return []

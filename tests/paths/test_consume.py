@@ -1,0 +1,168 @@
+"""Changes applied by whoever lives; and what an outage of a home or of the queue does."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cachesvc.interfaces import OpenChange
+from cachesvc.model import Change, Key
+from tests.doubles.loaders import loaded
+from tests.paths.running import Running, never, started, stop
+from tests.paths.world import FarSide
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_an_invalidate_call_is_not_done_twice() -> None:
+    far = FarSide()
+    one, two = await started(far, "one", "two")
+    await one.paths.invalidate("a")
+    before = far.cell.count("fence_many")
+    await asyncio.sleep(10)
+    assert far.cell.count("fence_many") == before
+    assert one.tally.changes + two.tally.changes == 0
+    await stop(one, two)
+
+
+async def test_trace_06_a_call_that_dies_between_applying_and_publishing_is_done_again_by_the_group() -> None:
+    far = FarSide()
+    one, two = Running(far, "one"), Running(far, "two")
+    one.start(consuming=False)
+    two.start()
+    await asyncio.sleep(2)
+    assert await two.paths.value("a") == b"value of a"
+    far.loader.default = loaded(b"1")
+    far.cell.hold["fence_many"] = asyncio.Event()
+    doomed = asyncio.create_task(one.paths.invalidate("a"))
+    await asyncio.sleep(0.1)
+    doomed.cancel()  # applied at home, never published
+    far.cell.hold.clear()
+    await asyncio.sleep(5)
+    assert await two.paths.value("a") == b"1"
+    assert two.tally.redone == 1
+    assert not far.queue.changes
+    await stop(one, two)
+
+
+async def test_what_a_dead_consumer_took_is_done_by_another() -> None:
+    far = FarSide()
+    one, two = Running(far, "one"), Running(far, "two")
+    two.start(consuming=False)
+    await asyncio.sleep(1)
+    assert await two.paths.value("a") == b"value of a"
+    far.loader.default = loaded(b"1")
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    assert len(await one.paths.changes.take("one", count=10, wait_seconds=0)) == 1  # and dies
+    two.start()
+    await asyncio.sleep(5)
+    assert await two.paths.value("a") == b"1"
+    await stop(one, two)
+
+
+async def test_a_malformed_event_is_buried_with_its_reason_and_blocks_nobody() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    far.queue.append_event(b"not json")
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(2)
+    assert (one.tally.dead_letters, one.tally.buried) == (1, 1)
+    assert one.tally.changes == 1
+    assert len(far.queue.dead) == 1
+    await stop(one)
+
+
+async def test_with_the_home_down_the_fence_goes_out_at_once_and_the_change_is_applied_when_it_is_back() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    await one.paths.value("a")
+    far.cell.down = True
+    far.loader.default = loaded(b"1")
+    receipt = await one.paths.invalidate("a")
+    assert not receipt.applied
+    assert await one.paths.value("a") == b"1"
+    await asyncio.sleep(10)
+    assert one.tally.waiting == 1
+    assert one.bound_us() < 1_500_000, "the change is parked: it holds up nobody's bound"
+    state = await one.paths.receipts.state(receipt.id)
+    assert state is not None
+    assert (state.state, state.missed) == ("parked", ("c1",))
+    far.cell.down = False
+    await asyncio.sleep(5)
+    assert one.tally.waiting == 0
+    state = await one.paths.receipts.state(receipt.id)
+    assert state is not None
+    assert (state.state, state.cells, state.missed) == ("done", ("c1",), ())
+    assert await one.paths.value("a") == b"1"
+    await stop(one)
+
+
+async def test_a_home_that_stays_away_holds_up_neither_other_changes_nor_fences_its_keys_again_and_again() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    far.other.down = True
+    await one.paths.changes.append(Change("docs", keys=("{elsewhere}:a", "near")))
+    await one.paths.changes.append(Change("docs", keys=("b",)))
+    await asyncio.sleep(1.5)
+    assert not far.queue.changes
+    assert one.tally.waiting == 1, "the change of the other home is done"
+    key = Key.of("docs", "{elsewhere}:a")
+    fenced_at = one.paths.fences.fence_on(key.digest, (), "docs")
+    await asyncio.sleep(10)
+    assert one.paths.fences.fence_on(key.digest, (), "docs") == fenced_at
+    await one.paths.value(key.text)
+    assert (await one.paths.get(key.text)).tier == "l1", "and its keys can be cached meanwhile"
+    far.other.down = False
+    await asyncio.sleep(3)
+    assert one.tally.waiting == 0
+    assert one.paths.fences.fence_on(key.digest, (), "docs") > fenced_at, "its home issues its own"
+    await stop(one)
+
+
+async def test_trace_16_heartbeats_do_not_vouch_for_changes_that_nobody_has_done() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    await one.paths.value("a")
+    assert one.bound_us() < 1_000_000
+    one.paths.changes.queue.take = never  # the consumer hangs; its heartbeats go on
+    await asyncio.sleep(1)
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(5)
+    assert one.bound_us() > 3_000_000
+    far.loader.default = loaded(b"1")
+    assert await one.paths.value("a") == b"1", "max_lag bounds what the lost change may cost"
+    await stop(one)
+
+
+async def test_a_stream_of_changes_that_is_another_one_fences_every_namespace_once() -> None:
+    """A change may have been accepted and lost with the old stream: nothing cached before can be vouched for, L3 included."""
+    far = FarSide()
+    one, two = await started(far, "one", "two")
+    await one.paths.value("a")
+    far.loader.default = loaded(b"1")
+    epochs = one.tally.epochs + two.tally.epochs
+    far.queue.lose()
+    await asyncio.sleep(2)
+    assert await one.paths.value("a") == await two.paths.value("a") == b"1"
+    assert one.tally.epochs + two.tally.epochs == epochs + 1
+    fenced = one.paths.fences.fence_on(0, (), "docs")
+    await asyncio.sleep(5)
+    assert one.paths.fences.fence_on(0, (), "docs") == fenced
+    await stop(one, two)
+
+
+async def test_an_event_that_says_nothing_changed_is_skipped_and_closed() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    take = one.paths.changes.queue.take
+
+    async def take_as_nothing(*arguments: Any, **options: Any) -> list[OpenChange]:
+        return [OpenChange(item.id) for item in await take(*arguments, **options)]
+
+    one.paths.changes.queue.take = take_as_nothing
+    await asyncio.sleep(0.5)
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(1)
+    assert (one.tally.skipped, one.tally.changes) == (1, 0)
+    assert not far.queue.changes
+    await stop(one)
