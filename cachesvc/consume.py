@@ -120,8 +120,9 @@ class Consumer:
         """`changes` may have lost what it had accepted: fence every namespace, before a heartbeat claims that all is done."""
         if not completion.announced:
             lost = [Change(name, all=True) for name in self._namespaces]
-            log.warning(
-                "the queue's stream of changes is a new one: every namespace is fenced, in case changes were lost with it"
+            log.log(
+                logging.WARNING if self._epoch else logging.INFO,
+                "the region's stream of changes is a new one: all is fenced, in case changes were lost with the old one",
             )
             applied = await self._applier.apply(lost)
             self._merger.merge(applied.fences, own=True)

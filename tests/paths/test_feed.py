@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Outcome
+from cachesvc.dialogue import Outcome, Reach
 from cachesvc.model import Change
 from tests.doubles.loaders import loaded
 from tests.paths.running import Running, started, stop
@@ -77,8 +77,10 @@ async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() 
     readers = await one.paths.stream.readers()
     assert sorted(reader.instance for reader in readers) == ["one", "two"]
     assert all(reader.silent_us <= 600_000 for reader in readers)
-    two.paths.stream.calls.clear()
-    await one.paths.stream.publish([], done=[])
     await asyncio.sleep(0.1)
-    assert "report" not in two.paths.stream.calls, "nobody waits: the next heartbeat is soon enough"
+    for waits in (False, True):
+        two.paths.stream.calls.clear()
+        await one.paths.invalidate("a", wait=Reach.REGION if waits else Reach.NONE)
+        await asyncio.sleep(0.05)
+        assert ("report" in two.paths.stream.calls) is waits, "if nobody waits, the next heartbeat is soon enough"
     await stop(one, two)
