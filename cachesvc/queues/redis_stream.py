@@ -283,15 +283,17 @@ class RedisFenceStream:
         return await self._call_readers(["", "", ""])
 
     async def _call_readers(self, arguments: list[Any]) -> Sequence[ReaderPosition]:
-        listed = [
-            ReaderPosition(*reader.decode().split("/", 1), position.decode(), silent)
-            for reader, position, silent in await self._readers(arguments)
-        ]
+        listed = [_reader(*found) for found in await self._readers(arguments)]
         return self._roll.call(listed, asyncio.get_running_loop().time())
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None
         return None if kept is None else receipts.parse(kept.decode())
+
+
+def _reader(name: bytes, position: bytes, silent_us: int) -> ReaderPosition:
+    region, _, instance = name.decode().partition("/")
+    return ReaderPosition(region, instance, position.decode(), silent_us)
 
 
 def _before(position: bytes) -> str:

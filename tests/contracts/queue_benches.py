@@ -1,13 +1,13 @@
 """Queues to run one suite on, each with what the suite must be able to do to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 
 from cachesvc.clock import ManualClock
-from cachesvc.interfaces import Changes, FenceStream
+from cachesvc.interfaces import Audit, Changes, FenceStream
 from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
 from cachesvc.units import Duration
@@ -17,18 +17,33 @@ SKEW = Duration.parse("100ms")
 RETENTION = Duration.parse("1h")
 
 
+Fields = Mapping[bytes, bytes]
+
+
 class QueueBench:
     changes: Changes
 
-    def stream(self, max_batch: int = 100) -> FenceStream:
+    def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
         """A reader (and publisher) of its own."""
         raise NotImplementedError
 
-    async def append_event(self, event: bytes) -> str:
+    async def append_fields(self, fields: Fields) -> str:
         """What any producer can do."""
         raise NotImplementedError
 
-    async def dead(self) -> list[tuple[str, str, bytes]]:
+    async def append_event(self, event: bytes) -> str:
+        return await self.append_fields({b"event": event})
+
+    async def dead(self) -> list[tuple[str, str, Fields]]:
+        """Of each that is buried: id, reason, the fields it had."""
+        raise NotImplementedError
+
+    async def audit(self) -> list[tuple[str, Audit]]:
+        """Oldest first, each with its receipt's id."""
+        raise NotImplementedError
+
+    async def pass_time(self, seconds: float) -> None:
+        """For readers, receipts, paced fences and parked changes."""
         raise NotImplementedError
 
     async def trim_fences(self, keep: int) -> None:
@@ -48,15 +63,21 @@ class MemoryBench(QueueBench):
         self.queue = MemoryQueue(self.clock)
         self.changes = MemoryChanges(self.queue)
 
-    def stream(self, max_batch: int = 100) -> FenceStream:
-        return MemoryFenceStream(self.queue, "here", skew_us=SKEW, retention_us=RETENTION, max_batch=max_batch)
+    def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
+        return MemoryFenceStream(self.queue, "here", skew_us=SKEW, retention_us=RETENTION, reader=reader, max_batch=max_batch)
 
-    async def append_event(self, event: bytes) -> str:
-        ms, number = self.queue.append_event(event)
+    async def append_fields(self, fields: Fields) -> str:
+        ms, number = self.queue.append_change(fields)
         return f"{ms}-{number}"
 
-    async def dead(self) -> list[tuple[str, str, bytes]]:
+    async def dead(self) -> list[tuple[str, str, Fields]]:
         return self.queue.dead
+
+    async def audit(self) -> list[tuple[str, Audit]]:
+        return self.queue.audit
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds=seconds)
 
     async def trim_fences(self, keep: int) -> None:
         self.queue.trim_fences(keep)
@@ -76,18 +97,36 @@ class RedisBench(QueueBench):
         self.changes = RedisChanges(server.redis_url, "here")
         self._streams: list[RedisFenceStream] = []
 
-    def stream(self, max_batch: int = 100) -> RedisFenceStream:
-        made = RedisFenceStream(self.server.redis_url, "here", skew=SKEW, retention=RETENTION, max_batch=max_batch)
+    def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> RedisFenceStream:
+        made = RedisFenceStream(self.server.redis_url, "here", skew=SKEW, retention=RETENTION, reader=reader, max_batch=max_batch)
         self._streams.append(made)
         return made
 
-    async def append_event(self, event: bytes) -> str:
-        item_id: Any = await self.admin.xadd("changes", {"event": event})
+    async def append_fields(self, fields: Fields) -> str:
+        item_id: Any = await self.admin.xadd("changes", dict(fields))
         return str(item_id.decode())
 
-    async def dead(self) -> list[tuple[str, str, bytes]]:
+    async def dead(self) -> list[tuple[str, str, Fields]]:
         items: Any = await self.admin.xrange("changes:dead")
-        return [(fields[b"id"].decode(), fields[b"reason"].decode(), fields[b"event"]) for _, fields in items]
+        return [(fields.pop(b"id").decode(), fields.pop(b"reason").decode(), fields) for _, fields in items]
+
+    async def audit(self) -> list[tuple[str, Audit]]:
+        items: Any = await self.admin.xrange("audit")
+        texts = [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in items]
+        return [(of.pop("receipt"), Audit(**{**of, "soft": of["soft"] == "true"})) for of in texts]
+
+    async def pass_time(self, seconds: float) -> None:
+        """The server's clock cannot be set, so what it has written down becomes older."""
+        us = round(seconds * 1_000_000)
+        readers: Any = await self.admin.hgetall("fences:readers")
+        for name, said in readers.items():
+            position, at, epoch = said.split()
+            await self.admin.hset("fences:readers", name, b"%s %d %s" % (position, int(at) - us, epoch))
+        for key in ("changes:tried", "fences:paced"):
+            for member, score in await self.admin.zrange(key, 0, -1, withscores=True):
+                await self.admin.zadd(key, {member: score - us})
+        async for key in self.admin.scan_iter("receipts:*"):
+            await self.admin.pexpire(key, await self.admin.pttl(key) - us // 1000)
 
     async def trim_fences(self, keep: int) -> None:
         await self.admin.xtrim("fences", maxlen=keep, approximate=False)

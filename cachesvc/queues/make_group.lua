@@ -1,0 +1,2 @@
+-- ARGV: 1 candidate for the epoch of `changes`.
+make_group(ARGV[1])

@@ -1,0 +1,21 @@
+-- ARGV: 1 the reader that reports (empty: nobody does), 2 its position, 3 the epoch it read that under.
+-- Answers [reader, position, µs of silence] of every reader that is not silent for a minute; the others are forgotten. A position in
+-- another epoch's stream says nothing of this one, whose ids may be smaller.
+local SILENT_US = 60000000
+
+local epoch = epoch_of('fences')
+if ARGV[1] ~= '' then
+  call('HSET', 'fences:readers', ARGV[1], ARGV[2] .. ' ' .. whole(now) .. ' ' .. ARGV[3])
+end
+
+local found, all = {}, call('HGETALL', 'fences:readers')
+for i = 1, #all, 2 do
+  local position, at, under = match(all[i + 1], '^(%S+) (%S+) (%S+)$')
+  local silent = math.max(now - at, 0)
+  if silent > SILENT_US then
+    call('HDEL', 'fences:readers', all[i])
+  else
+    found[#found + 1] = { all[i], under == epoch and position or '0-0', silent }
+  end
+end
+return found
