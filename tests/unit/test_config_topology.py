@@ -1,6 +1,7 @@
 """The shared document: a sound one is read whole; each mistake is refused with path, reason and suggestion."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cachesvc.config import load_topology
 from cachesvc.config_document import read_struct
 from cachesvc.config_topology import check_topology
 from cachesvc.errors import ConfigError
+from cachesvc.placement import Placement
 from cachesvc.topology import Topology
 
 SOUND: dict[str, Any] = {
@@ -73,6 +75,18 @@ def test_a_document_says_where_partitions_were_while_they_move(tmp_path: Path) -
     former = load(tmp_path, changed("former", {"cells": {"c1": 1, "c2": 0.5}})).former
     assert (former.cells, former.pins) == ({"c1": 1.0, "c2": 0.5}, {})
     assert load(tmp_path, changed("former", {"cells": {"c1": 1}})).former.pins == {}, "a pin that was not there moved a partition"
+
+
+def test_the_guide_to_moving_shows_documents_of_one_move(tmp_path: Path) -> None:
+    """Each is sound; the second says where partitions were in the first; the third moves nothing."""
+    texts = re.findall(r"```yaml\n(.*?)```", Path("docs/moving.md").read_text(), re.DOTALL)
+    before, moving, after = (load(tmp_path, yaml.safe_load(text)) for text in texts)
+    assert [document.version for document in (before, moving, after)] == [7, 8, 9]
+    former = Placement(moving).former
+    assert former is not None
+    assert former.id == Placement(before).id
+    assert Placement(moving).id == Placement(after).id
+    assert after.former is None
 
 
 @pytest.mark.parametrize("path", sorted(Path("config").glob("*.yaml")), ids=lambda path: path.name)
