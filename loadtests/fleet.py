@@ -95,6 +95,10 @@ class Fleet:
         """The base URL of an instance."""
         return next(region.instances[instance] for region in self.topology.regions.values() if instance in region.instances)
 
+    def port(self, server: str) -> int:
+        """Where a backend listens, by the name of its process (`cell-eu-1`)."""
+        return next(port_of(_place(one)) for one in self._backends() if one.name == server)
+
     def launch_with(self, instance: str, launcher: Sequence[str]) -> None:
         """What the instance is from its next start on: the module (and its words) that takes `serve …` (see `SERVICE`)."""
         document = self._documents.get(instance, self.topology_path)
@@ -131,10 +135,9 @@ class Fleet:
 
     def _detoured(self, detours: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Path]]:
         """The documents of the instances that do not use the fleet's own."""
-        ports = {server.name: port_of(_place(server)) for server in self._backends()}
         for instance, servers in detours.items():
             document = self.run_dir / f"topology-{instance}.yaml"
-            write_detoured(self.topology_path, document, {ports[server]: port for server, port in servers.items()})
+            write_detoured(self.topology_path, document, {self.port(server): port for server, port in servers.items()})
             yield instance, document
 
     def _instances(self, environ: Mapping[str, str]) -> Iterator[tuple[str, ServerProcess]]:

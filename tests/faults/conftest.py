@@ -1,0 +1,30 @@
+"""The arena that drills share, and the table at the end."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults import results
+from tests.faults.arena import Arena, arena
+
+
+@pytest.fixture(scope="session")
+def shared_arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with arena(tmp_path_factory.mktemp("arena")) as running:
+        yield running
+
+
+@pytest.fixture
+async def field(shared_arena: Arena) -> Arena:
+    """Whole and current at the start of each drill."""
+    await shared_arena.restore()
+    return shared_arena
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not results.ROWS:
+        return
+    table = results.report(results.ROWS)
+    (results.DIRECTORY / "results.md").write_text(f"{table}\n")
+    terminalreporter.section("fault drills")
+    terminalreporter.write_line(table)

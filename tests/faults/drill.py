@@ -1,0 +1,156 @@
+"""A drill: the checker runs against the arena while a test breaks something, and is asked for its judgement at the end."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+from msgspec.structs import replace
+
+from cachesvc.check.history import Fault, HistoryWriter, Read, Record, Write
+from cachesvc.check.judge import judge
+from cachesvc.check.report import plain
+from cachesvc.check.run import check, monotonic_us
+from cachesvc.check.settings import CheckSettings, LoadDelays
+from cachesvc.check.values import decode
+from cachesvc.model import Entry, Key
+from tests.faults import results
+from tests.faults.arena import NAMESPACE, Arena
+
+MUST_HOLD = ("C0", "C1", "C2", "C3", "C4", "C5", "C7", "C8")
+LEAST_READS, LEAST_ANNOUNCEMENTS = 400, 60
+"""Below this a drill shows nothing."""
+WAIT_SECONDS = 10.0
+
+
+class Drill:
+    """While it runs: what happened so far, and a note of each fault."""
+
+    def __init__(self, arena: Arena, history: HistoryWriter, namespace: str) -> None:
+        self.arena = arena
+        self.mended = 0
+        """When the last fault was made good."""
+        self._history = history
+        self._namespace = namespace
+
+    @contextmanager
+    def fault(self, what: str) -> Iterator[None]:
+        """Inside, something is broken."""
+        started = monotonic_us()
+        try:
+            yield
+        finally:
+            self.mended = monotonic_us()
+            self._history.add(Fault(what, started, self.mended))
+
+    def keys(self) -> list[Key]:
+        """The checker's own, of this run, as far as they were written."""
+        return [Key.of(self._namespace, key) for key in self.newest()]
+
+    def newest(self) -> dict[str, int]:
+        """How often each key has been written."""
+        return {record.key: record.w for record in self.records if isinstance(record, Write)}
+
+    def outdated(self, held: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:
+        """Of these copies the ones that have been written over: (the write they show, the newest)."""
+        newest = self.newest()
+        shown = {key: decode(key, entry.value) for key, entry in held.items()}
+        return {key: (w, newest[key]) for key, w in shown.items() if w < newest[key]}
+
+    def reads(self, *, since: int = 0, outcome: str = "", tier: str = "", instance: str = "") -> list[Read]:
+        """Those of the reads so far that were so; an empty word asks for nothing."""
+        asked = {"outcome": outcome, "tier": tier, "instance": instance}
+        wanted = {field: value for field, value in asked.items() if value}
+        return [
+            record
+            for record in self.records
+            if isinstance(record, Read) and record.started >= since and all(getattr(record, f) == v for f, v in wanted.items())
+        ]
+
+    @property
+    def records(self) -> list[Record]:
+        return self._history.records
+
+    async def warm(self) -> None:
+        """Until every instance answers hits and L2 has its share: then there is something to break."""
+        instances = len(self.arena.fleet.instances)
+        await until(
+            "every instance answers from L1, and L2 answers too",
+            lambda: len({read.instance for read in self.reads(tier="l1")}) == instances and len(self.reads(tier="l2")) > 20,
+        )
+
+    async def written(self, times: int = 1, *, keys: list[Key] | None = None) -> None:
+        """Until each of these keys (or any of its own) has been written so many times more."""
+        before = self.newest()
+        wanted = [key.text for key in keys] if keys else list(before)
+        enough = len(wanted) // 2 + 1  # the rarest keys of a Zipf law take long
+        await until(
+            f"{enough} of {len(wanted)} keys are written",
+            lambda: sum(self.newest().get(key, 0) >= before.get(key, 0) + times for key in wanted) >= enough,
+        )
+
+
+@asynccontextmanager
+async def drill(
+    arena: Arena,
+    name: str,
+    *,
+    seconds: float,
+    seed: int = 1,
+    delays: LoadDelays | None = None,
+    namespace: str = NAMESPACE,
+    stopped: str = "",
+) -> AsyncIterator[Drill]:
+    """The checker loads the arena for `seconds`, within which the block has to end, and settles. Then everything must have held.
+
+    `stopped`: an instance (`eu/eu-b`) that the fault stops: no deadline can be kept by a process that does not run.
+    """
+    settings = arena.settings(seconds=seconds, seed=seed, delays=delays, namespace=namespace)
+    history = HistoryWriter()
+    async with checking(settings, history) as run:
+        yield Drill(arena, history, namespace)
+        assert not run.done(), f"the load was over before the drill: it needs more than {seconds:g} s"
+    records = without_deadlines(history.records, stopped)
+    verdict = judge(records)
+    row = results.row_of(name, verdict, seconds=seconds)
+    results.ROWS.append(row)
+    kept = results.keep(row, records)
+    told = f"{name}, seed {seed} (history: {kept})\n{plain(verdict)}"
+    must_hold = {*MUST_HOLD, *(["C6"] if settings.look_aside else [])}
+    assert not set(verdict.broken) & must_hold, told
+    assert not set(verdict.unobserved) & must_hold, told
+    assert verdict.figures.reads >= LEAST_READS, told
+    assert verdict.figures.announcements >= LEAST_ANNOUNCEMENTS, told
+
+
+def without_deadlines(records: Sequence[Record], stopped: str) -> list[Record]:
+    """Reads of the stopped instance that overlap a fault had no deadline; whatever they showed is judged all the same."""
+    faults = [record for record in records if isinstance(record, Fault)]
+    return [
+        replace(record, deadline_us=0)
+        if isinstance(record, Read)
+        and record.instance == stopped
+        and any(record.started < fault.ended and fault.started < record.ended for fault in faults)
+        else record
+        for record in records
+    ]
+
+
+@asynccontextmanager
+async def checking(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[asyncio.Task[None]]:
+    """The checker runs inside, and to its end when the block has ended; not if the block failed."""
+    run = asyncio.create_task(check(settings, history), name="checker")
+    try:
+        yield run
+        await run
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+
+
+async def until(what: str, holds: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait for it, within a bound. `what` is said if it does not come."""
+    give_up_at = time.monotonic() + WAIT_SECONDS
+    while not (await held if isinstance(held := holds(), Awaitable) else held):
+        assert time.monotonic() < give_up_at, f"not within {WAIT_SECONDS:g} s: {what}"
+        await asyncio.sleep(0.05)
