@@ -50,19 +50,19 @@ def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0) -> 
 
 
 def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
-    """An item of `changes`. Never raises: what cannot be read is an `OpenChange` without changes, and with the reason."""
-    return decode(item_id, fields.get(b"event"))
+    """An item of `changes` with nothing but what this package writes. `events.EventReader` reads what producers write as well."""
+    event = fields.get(b"event")
+    return OpenChange(item_id, reason="the item has no field `event`") if event is None else decode(item_id, event)
 
 
-def decode(item_id: str, event: bytes | None) -> OpenChange:
-    if event is None:
-        return OpenChange(item_id, reason="the item has no field `event`")
+def decode(item_id: str, event: bytes) -> OpenChange:
+    """Never raises: what cannot be read is an `OpenChange` without changes, and with the reason."""
     try:
         found = _decoder.decode(event)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return OpenChange(item_id, reason=str(error))
     if not (found.data.keys or found.data.tags or found.data.all):
-        return OpenChange(item_id, reason="names no keys, no tags and not `all`")
+        return OpenChange(item_id, reason="names no keys, no tags and not `all`", source=found.source)
     held = _microseconds(found.helduntil) if found.helduntil else 0
     return OpenChange(item_id, (found.data,), held_until_us=held, source=found.source)
 
