@@ -17,6 +17,7 @@ from cachesvc.check.history import Announcement, Fenced
 from cachesvc.check.instances import Instance, InstanceError, Instances
 from cachesvc.check.origin import Note, Now
 from cachesvc.check.producers import Producers, QueueError
+from cachesvc.clock import SECONDS
 from cachesvc.tasks import Tasks
 
 Wait: TypeAlias = Literal["none", "region", "global"]
@@ -27,6 +28,8 @@ AGAIN_SECONDS = (0.05, 1.0)
 """The first pause after a failure and the longest; each is twice the one before."""
 QUEUE_DOWN = "queue-unavailable"
 """The problem of an instance whose region's queue takes nothing."""
+FENCE_SECONDS = 120
+"""How long the fence of an accepted change is looked for. Without it C3 has nothing to say about that change; C2 has."""
 UNTOLD = 64
 """Announcements that may be under way. Beyond it nothing is written, so that a dead queue does not pile them up."""
 
@@ -144,7 +147,8 @@ class Announcer:
     async def _find_fence(self, id_: str, region: str) -> None:
         """Ask for the receipt until it says where the fence stands, or that there will be none."""
         pause, longest = AGAIN_SECONDS
-        while True:
+        ends = self._now() + FENCE_SECONDS * SECONDS
+        while self._now() < ends:
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
             try:

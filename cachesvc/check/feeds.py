@@ -26,9 +26,9 @@ class FeedEvent(Struct, frozen=True):
     """One server-sent event."""
 
     kind: str
-    """`fences`, `heartbeat` or `reset`."""
-    id: str
-    data: bytes
+    """`fences`, `heartbeat` or `reset`; or `subscribed`, which is ours: what comes next may be older than its arrival."""
+    id: str = ""
+    data: bytes = b""
 
     @property
     def vector(self) -> dict[str, str]:
@@ -106,6 +106,7 @@ class Feed:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
         timeout = aiohttp.ClientTimeout(sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
         async with self._http.get(self._url, headers=headers, timeout=timeout, raise_for_status=True) as answer:
+            self._take(FeedEvent("subscribed"))
             parser = EventParser()
             async for chunk in answer.content.iter_any():
                 for event in parser.feed(chunk):

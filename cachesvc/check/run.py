@@ -103,7 +103,7 @@ class _Running:
             await asyncio.gather(*(self.reader.read(instance, self.space.keys) for instance in self.instances.all))
 
     def _client(self, name: str) -> Client:
-        dice = Dice(self._random(name), self.space)
+        dice = Dice(self._random(name), self.space, self.settings.read_share, with_events=bool(self.settings.queues))
         return Client(name, self.settings, dice, self.instances, self.store, self.reader, self.announcer)
 
     def _random(self, whose: str) -> Random:

@@ -29,7 +29,8 @@ MOST_KEYS_AT_ONCE = 6
 ZIPF = 1.0
 
 Act = Literal["session", "read", "api", "event", "tag"]
-ACTS: Mapping[Act, float] = {"session": 0.35, "read": 0.35, "api": 0.15, "event": 0.10, "tag": 0.05}
+READS: Mapping[Act, float] = {"session": 0.5, "read": 0.5}
+WRITES: Mapping[Act, float] = {"api": 0.50, "event": 0.33, "tag": 0.17}
 WAITS: Mapping[Wait, float] = {"none": 0.7, "region": 0.2, "global": 0.1}
 
 
@@ -55,14 +56,16 @@ class Keyspace(Struct, frozen=True):
 class Dice:
     """A client's random choices."""
 
-    def __init__(self, random: Random, space: Keyspace) -> None:
+    def __init__(self, random: Random, space: Keyspace, read_share: float, *, with_events: bool) -> None:
         self._random = random
+        self._read_share = read_share
+        self._with_events = with_events
         self._tags = space.tags
         self._pools = {"session": _hot(space.of_sessions), "any": _hot(space.keys)}
 
-    def act(self, *, with_events: bool) -> Act:
-        act = _drawn(self._random, ACTS)
-        return "api" if act == "event" and not with_events else act
+    def act(self) -> Act:
+        act = _drawn(self._random, READS if self._random.random() < self._read_share else WRITES)
+        return "api" if act == "event" and not self._with_events else act
 
     def key(self) -> str:
         return self._keys("any", 1)[0]
@@ -124,7 +127,7 @@ class Client:
     async def run(self) -> None:
         mean_seconds = self._settings.clients / self._settings.rate
         while not self.is_stopping:
-            await self._act(self._dice.act(with_events=bool(self._settings.queues)))
+            await self._act(self._dice.act())
             await asyncio.sleep(self._dice.pause(mean_seconds))
 
     async def _act(self, act: Act) -> None:
