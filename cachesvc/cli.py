@@ -1,4 +1,4 @@
-"""The commands: `serve` and `check-config`.
+"""The commands: `serve`, `check-config` and `publish`.
 
 Exit codes: 0 done, or stopped by a signal; 1 it could not run (a port in use, a server that does not start); 2 the command
 line or a configuration document is wrong. Messages go to stderr, and never as a traceback for what a person can set right.
@@ -12,15 +12,16 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
-from cachesvc import app
+from cachesvc import app, publish
 from cachesvc.banner import banner
 from cachesvc.config import Service, check_together, load_service, load_topology
 from cachesvc.embedded.server_process import ServerStartError
 from cachesvc.embedded.set_up import embedded
-from cachesvc.errors import ConfigError
+from cachesvc.errors import ConfigError, TierError
 from cachesvc.topology import Topology
 
 
@@ -28,18 +29,18 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     """Run a command; its exit code. `arguments` without the program's name."""
     options = _parser(environ).parse_args(arguments)
     try:
-        service = _load_service(options.config, environ)
-        topology = _load_topology(options.topology, service)
-        run, _ = COMMANDS[options.command]
-        return run(service, topology, environ)
+        return COMMANDS[options.command].run(options, environ)
     except ConfigError as error:
         return _fail(2, str(error))
-    except ServerStartError as error:
+    except (ServerStartError, TierError) as error:
         return _fail(1, str(error))
+    except KeyboardInterrupt:
+        return 0
 
 
-def check_config(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> int:
-    """Both documents have been read and checked by now: say what they are."""
+def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Read and check both documents, and say what they are."""
+    service, topology = _load(options, environ)
     print(f"service: ok, region {service.region}, instance {service.instance}")
     if topology is None:
         print("topology: none given; serve would run the embedded set-up")
@@ -49,15 +50,14 @@ def check_config(service: Service, topology: Topology | None, environ: Mapping[s
     return 0
 
 
-def serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> int:
+def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until SIGINT or SIGTERM."""
+    service, topology = _load(options, environ)
     # Until the service handles it, SIGTERM too must leave through `finally`, where embedded servers are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(service, topology, environ))
-    except KeyboardInterrupt:
-        return 0
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             at = f"{service.server.host}:{service.server.port}"
@@ -83,6 +83,11 @@ async def _announce_and_serve(service: Service, topology: Topology, lines: Seque
         print(banner(service, topology, f"http://{service.server.host}:{port}", lines), flush=True)
 
     await app.serve(service, topology, ready=ready)
+
+
+def _load(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Service, Topology | None]:
+    service = _load_service(options.config, environ)
+    return service, _load_topology(options.topology, service)
 
 
 def _load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
@@ -116,19 +121,28 @@ def _fail(code: int, message: str) -> int:
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cachesvc", description="A multi-tier cache service.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, (_, purpose) in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=purpose)
-        command.add_argument("--config", type=Path, default=_path(environ, "CACHESVC_CONFIG"), help="service document")
-        command.add_argument("--topology", type=Path, default=_path(environ, "CACHESVC_TOPOLOGY"), help="shared document")
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.purpose, description=command.purpose), environ)
     return parser
+
+
+def _documents(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    parser.add_argument("--config", type=Path, default=_path(environ, "CACHESVC_CONFIG"), help="service document")
+    parser.add_argument("--topology", type=Path, default=_path(environ, "CACHESVC_TOPOLOGY"), help="shared document")
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:
     return Path(environ[name]) if environ.get(name) else None
 
 
-Command = Callable[[Service, Topology | None, Mapping[str, str]], int]
-COMMANDS: dict[str, tuple[Command, str]] = {
-    "serve": (serve, "serve until Ctrl-C; without a topology, on embedded servers"),
-    "check-config": (check_config, "read and check the documents, and do nothing else"),
+class Command(NamedTuple):
+    purpose: str
+    add_arguments: Callable[[argparse.ArgumentParser, Mapping[str, str]], None]
+    run: Callable[[argparse.Namespace, Mapping[str, str]], int]
+
+
+COMMANDS = {
+    "serve": Command("serve until Ctrl-C; without a topology, on embedded servers", _documents, serve),
+    "check-config": Command("read and check the documents, and do nothing else", _documents, check_config),
+    "publish": Command("announce changes on a region's queue", publish.add_arguments, lambda options, _: publish.run(options)),
 }
