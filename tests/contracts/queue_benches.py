@@ -1,13 +1,13 @@
 """Queues to run one suite on, each with what the suite must be able to do to it."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 
 from cachesvc.clock import ManualClock
-from cachesvc.interfaces import Audit, Changes, FenceStream
+from cachesvc.interfaces import Audit, Changes, FenceStream, OpenChange
 from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
 from cachesvc.units import Duration
@@ -18,6 +18,7 @@ RETENTION = Duration.parse("1h")
 
 
 Fields = Mapping[bytes, bytes]
+Decode = Callable[[str, Fields], OpenChange]
 
 
 class QueueBench:
@@ -25,6 +26,10 @@ class QueueBench:
 
     def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
         """A reader (and publisher) of its own."""
+        raise NotImplementedError
+
+    def reading_by(self, decode: Decode) -> AbstractAsyncContextManager[Changes]:
+        """The queue's changes as somebody reads them who knows other items."""
         raise NotImplementedError
 
     async def append_fields(self, fields: Fields) -> str:
@@ -66,6 +71,10 @@ class MemoryBench(QueueBench):
     def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
         return MemoryFenceStream(self.queue, "here", skew_us=SKEW, retention_us=RETENTION, reader=reader, max_batch=max_batch)
 
+    @asynccontextmanager
+    async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
+        yield MemoryChanges(self.queue, decode=decode)
+
     async def append_fields(self, fields: Fields) -> str:
         ms, number = self.queue.append_change(fields)
         return f"{ms}-{number}"
@@ -102,8 +111,17 @@ class RedisBench(QueueBench):
         self._streams.append(made)
         return made
 
+    @asynccontextmanager
+    async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
+        changes = RedisChanges(self.server.redis_url, "here", decode=decode)
+        try:
+            yield changes
+        finally:
+            await changes.stop()
+
     async def append_fields(self, fields: Fields) -> str:
-        item_id: Any = await self.admin.xadd("changes", dict(fields))
+        item: Any = fields
+        item_id: Any = await self.admin.xadd("changes", item)
         return str(item_id.decode())
 
     async def dead(self) -> list[tuple[str, str, Fields]]:
@@ -123,7 +141,8 @@ class RedisBench(QueueBench):
             position, at, epoch = said.split()
             await self.admin.hset("fences:readers", name, b"%s %d %s" % (position, int(at) - us, epoch))
         for key in ("changes:tried", "fences:paced"):
-            for member, score in await self.admin.zrange(key, 0, -1, withscores=True):
+            scored: Any = await self.admin.zrange(key, 0, -1, withscores=True)
+            for member, score in scored:
                 await self.admin.zadd(key, {member: score - us})
         async for key in self.admin.scan_iter("receipts:*"):
             await self.admin.pexpire(key, await self.admin.pttl(key) - us // 1000)

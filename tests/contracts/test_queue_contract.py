@@ -7,7 +7,7 @@ import pytest
 
 from cachesvc.interfaces import Done, FenceStream, OpenChange
 from cachesvc.model import Change, Fence
-from tests.contracts.queue_benches import SKEW, QueueBench
+from tests.contracts.queue_benches import SKEW, Fields, QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü/#"), tags=("t",), soft=True)
 SHORT = 0.01
@@ -281,3 +281,78 @@ async def test_many_fences_at_once_arrive_all(queue: QueueBench) -> None:
     await reader.open()
     await queue.stream().publish([Fence(i, i + 1) for i in range(10_000)])
     assert sorted(await drain(reader)) == list(range(1, 10_001))
+
+
+async def test_a_placement_travels_with_its_fences(queue: QueueBench) -> None:
+    fences = [
+        Fence(1, 1),
+        Fence(2, 2, placement=7),
+        Fence(3, 3, soft=True, placement=(1 << 32) - 1),
+        Fence(4, 4, namespace="docs", placement=7),
+        Fence(5, 5, unapplied=True, placement=7),
+    ]
+    reader = queue.stream()
+    await reader.open()
+    await queue.stream().publish(fences)
+    seen: list[Fence] = []
+    while len(seen) < len(fences):
+        seen += (await reader.read(wait_seconds=SHORT)).fences
+    assert sorted(seen, key=lambda fence: fence.at) == fences
+
+
+async def test_the_epoch_of_changes_is_announced_once(queue: QueueBench) -> None:
+    """A queue that nobody has used yet has an epoch too, and nobody has announced it."""
+    first = await queue.changes.completion()
+    assert first.epoch
+    assert not first.announced
+    await queue.changes.append(CHANGE)
+    await take(queue)
+    assert (await queue.changes.completion()).epoch == first.epoch
+    await queue.changes.announced(first.epoch)
+    after = await queue.changes.completion()
+    assert (after.epoch, after.announced) == (first.epoch, True)
+
+
+async def test_a_queue_that_lost_its_changes_has_another_epoch(queue: QueueBench) -> None:
+    """Even if a producer made the new stream before any of us came to it."""
+    before = await queue.changes.completion()
+    await queue.changes.announced(before.epoch)
+    await queue.lose_all()
+    await queue.append_event(EVENT)
+    after = await queue.changes.completion()
+    assert after.epoch != before.epoch
+    assert not after.announced
+    await queue.changes.announced(before.epoch)
+    assert not (await queue.changes.completion()).announced, "who comes late with the old one does not hide the new one"
+    await queue.changes.announced(after.epoch)
+    assert (await queue.changes.completion()).announced
+    assert len(await take(queue)) == 1
+
+
+async def test_a_fence_is_out_when_its_change_is_closed(queue: QueueBench) -> None:
+    """Publishing is one transaction: `complete_to` cannot pass a change whose fence is not on the stream before the heartbeat."""
+    reader = queue.stream()
+    await reader.open()
+    id_ = await queue.changes.append(CHANGE)
+    await queue.stream().publish([Fence(1, 1)], done=[Done(id_)])
+    await queue.stream().heartbeat(await complete_to(queue))
+    batch = await reader.read(wait_seconds=SHORT)
+    assert [fence.at for fence in batch.fences] == [1]
+    assert (batch.complete_to or 0) > int(id_.partition("-")[0]) * 1000 - 1
+
+
+async def test_who_reads_an_item_gets_its_id_and_all_its_fields(queue: QueueBench) -> None:
+    seen: dict[str, Fields] = {}
+
+    def decode(id_: str, fields: Fields) -> OpenChange:
+        seen[id_] = dict(fields)
+        return OpenChange(id_, source="somebody")
+
+    fields = {b"schema": b"1", b"value": b"\xff\x00"}
+    async with queue.reading_by(decode) as changes:
+        id_ = await queue.append_fields(fields)
+        assert list(await changes.take("c1", count=1, wait_seconds=SHORT)) == [OpenChange(id_, source="somebody")]
+        assert list(await changes.reclaim("c1", idle_seconds=0, count=1)) == [OpenChange(id_, source="somebody")]
+        await queue.stream().publish([], done=[Done(id_, ("c2",))])
+        assert list(await changes.parked("c1", idle_seconds=0, count=1)) == [OpenChange(id_, source="somebody")]
+    assert seen == {id_: fields}

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.interfaces import FenceBatch
+from cachesvc.interfaces import Done, FenceBatch, ReceiptRecord
 from cachesvc.model import Change, Fence
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
 from cachesvc.units import Duration
@@ -138,6 +139,95 @@ async def test_an_item_that_cannot_be_read_is_a_gap(bench: RedisBench, fields: d
     batch = await reader.read(wait_seconds=SHORT)
     assert ([fence.at for fence in batch.fences], batch.gap) == ([1], True)
     assert not (await reader.read(wait_seconds=SHORT)).gap
+
+
+async def test_an_item_that_cannot_be_read_may_have_been_paced(bench: RedisBench) -> None:
+    """So the gap tells those in force, once, beside what else was read."""
+    reader = await caught_up(bench.stream())
+    paced = Fence(7, await bench.now_us(), over=1_000_000)
+    await bench.stream().publish([paced])
+    await reader.read(wait_seconds=SHORT)
+    await bench.admin.xadd("fences", {"later": "1"})
+    await bench.admin.zadd("fences:paced", {"of a later release": paced.at + 1_000_000_000})
+    await bench.stream().publish([Fence(1, 1)])
+    batch = await reader.read(wait_seconds=SHORT)
+    assert (list(batch.fences), batch.gap, batch.report) == ([Fence(1, 1), paced], True, True)
+
+
+async def test_a_publisher_repeats_its_paced_fences_however_old(bench: RedisBench) -> None:
+    publisher = bench.stream()
+    now = await bench.now_us()
+    paced, over = Fence(1, now - 120_000_000, over=600_000_000), Fence(2, now - 9_000_000_000, over=1_000_000)
+    await publisher.publish([over])
+    await publisher.publish([paced])
+    await bench.lose_all()
+    await publisher.publish([Fence(3, 3)])
+    assert list((await bench.stream().open()).fences) == [paced]
+
+
+@pytest.mark.parametrize("lost", ["stream", "group"])
+@pytest.mark.parametrize("notices", ["take", "completion"])
+async def test_the_epoch_of_changes_goes_with_its_group(bench: RedisBench, lost: str, notices: str) -> None:
+    before = await bench.changes.completion()
+    if lost == "stream":
+        await bench.admin.delete("changes")
+    else:
+        await bench.admin.xgroup_destroy("changes", "cachesvc")
+    await bench.admin.xadd("changes", {"event": "x"})
+    if notices == "take":
+        await bench.changes.take("c", count=1, wait_seconds=SHORT)
+    assert (await bench.changes.completion()).epoch != before.epoch
+
+
+async def test_a_server_that_started_again_has_another_epoch_of_changes(bench: RedisBench) -> None:
+    """Even with all its keys: its disk may lack the tail."""
+    before = await bench.changes.completion()
+    await bench.changes.announced(before.epoch)
+    random: Any = await bench.admin.get("changes:epoch")
+    await bench.changes.stop()
+    await bench.admin.aclose()
+    await asyncio.to_thread(bench.server.restart)
+    await bench.changes.take("c", count=1, wait_seconds=SHORT)
+    await bench.admin.set("changes:epoch", random)
+    await bench.admin.set("changes:announced", before.epoch)
+    after = await bench.changes.completion()
+    assert after.epoch != before.epoch
+    assert not after.announced
+
+
+async def test_a_read_ends_after_a_mebibyte(bench: RedisBench) -> None:
+    """A million retained fences are no single answer: the reader's loop goes on between its reads."""
+    publisher, reader = bench.stream(), bench.stream(max_batch=1000)
+    total = 64 * 4096
+    await publisher.publish([Fence(number, 1) for number in range(total)])
+    await reader.open()
+    sizes: list[int] = []
+    while sum(sizes) < total:
+        sizes.append(len((await reader.read(wait_seconds=SHORT)).fences))
+    assert max(sizes) <= 32 * 4096
+
+
+async def test_parked_changes_count_as_open(bench: RedisBench) -> None:
+    changes = RedisChanges(bench.server.redis_url, "here", max_open=1)
+    try:
+        id_ = await changes.append(CHANGE)
+        await bench.stream().publish([Fence(1, 1)], done=[Done(id_, ("c2",))])
+        with pytest.raises(TierUnavailableError, match="do not keep up"):
+            await changes.append(CHANGE)
+    finally:
+        await changes.stop()
+
+
+async def test_a_publication_that_was_refused_closed_nothing(bench: RedisBench) -> None:
+    id_ = await bench.changes.append(CHANGE)
+    await bench.admin.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(TierError, match="maxmemory"):
+            await bench.stream().publish([Fence(1, 1)], done=[Done(id_)])
+    finally:
+        await bench.admin.config_set("maxmemory", "0")
+    assert await bench.stream().receipt(id_) == ReceiptRecord("open")
+    assert await bench.admin.xlen("fences") == 0
 
 
 async def test_items_older_than_the_retention_go(bench: RedisBench) -> None:
