@@ -57,7 +57,11 @@ class Producers:
 
 
 def _client(url: str) -> Redis:
-    # Retries are the announcer's, which notes each failure.
+    # Retries are the announcer's, which notes each failure. The driver's own version would be looked up on disk, on the loop.
     return Redis.from_url(
-        url, retry=Retry(NoBackoff(), 0), socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+        url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        driver_info=None,
     )
