@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 
-class Write(Struct, frozen=True, tag="write"):
+class Write(Struct, frozen=True, omit_defaults=True, tag="write"):
     """A new version at the origin. `w` of a key is 0 before its first write."""
 
     key: str
@@ -24,7 +24,7 @@ class Write(Struct, frozen=True, tag="write"):
     """Of the value."""
 
 
-class Announcement(Struct, frozen=True, tag="announcement"):
+class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
     """Writes told to the cache: through the invalidate API of an instance, or as an event on a region's `changes`."""
 
     how: Literal["api", "event"]
@@ -51,7 +51,7 @@ class Announcement(Struct, frozen=True, tag="announcement"):
     """Not empty: announced by these tags and not by key."""
 
 
-class Fenced(Struct, frozen=True, tag="fenced"):
+class Fenced(Struct, frozen=True, omit_defaults=True, tag="fenced"):
     """Where the fence of a change stands on its region's stream (from its receipt)."""
 
     id: str
@@ -61,7 +61,7 @@ class Fenced(Struct, frozen=True, tag="fenced"):
     """The fence's own moment in the service's time, to be shown; 0: not told."""
 
 
-class Merged(Struct, frozen=True, tag="merged"):
+class Merged(Struct, frozen=True, omit_defaults=True, tag="merged"):
     """An instance has merged a region's stream up to `position`. It did so at `at` or a little earlier."""
 
     instance: str
@@ -70,7 +70,7 @@ class Merged(Struct, frozen=True, tag="merged"):
     at: int
 
 
-class Load(Struct, frozen=True, tag="load"):
+class Load(Struct, frozen=True, omit_defaults=True, tag="load"):
     """The origin was asked for a value (by the service), or a caller loaded one under a lease."""
 
     key: str
@@ -84,7 +84,7 @@ class Load(Struct, frozen=True, tag="load"):
     instance: str = ""
 
 
-class Read(Struct, frozen=True, tag="read"):
+class Read(Struct, frozen=True, omit_defaults=True, tag="read"):
     instance: str
     """As `region/instance`."""
     key: str
@@ -114,14 +114,14 @@ class Read(Struct, frozen=True, tag="read"):
         return 0 if self.w is None and self.outcome == "absent" else self.w
 
 
-class Fault(Struct, frozen=True, tag="fault"):
+class Fault(Struct, frozen=True, omit_defaults=True, tag="fault"):
     what: str
     started: int
     ended: int
     """When it was made good."""
 
 
-class Run(Struct, frozen=True, tag="run"):
+class Run(Struct, frozen=True, omit_defaults=True, tag="run"):
     """The first line: what everything else is judged by."""
 
     seed: int

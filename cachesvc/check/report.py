@@ -55,7 +55,7 @@ def _lines(verdict: Verdict, cut_short: bool) -> Iterator[str]:
 
 
 def _row(finding: Finding) -> Sequence[str]:
-    return finding.check, finding.state, _count(finding), finding.rule
+    return finding.check, finding.state, f"{_count(finding)}: {finding.rule}"
 
 
 def _count(finding: Finding) -> str:
