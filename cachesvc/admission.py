@@ -96,8 +96,11 @@ class Admission:
 
     def still_vouched(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> bool:
         """Of a copy that its home judged exactly a moment ago: has a fence come since, or the bound risen?"""
-        return self.loaded_since(entry, key, vouched_at, self._fences.merged) and self._timely(
-            entry, namespace, self._clock.now_us()
+        now = self._clock.now_us()
+        return (
+            self.loaded_since(entry, key, vouched_at, self._fences.merged)
+            and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+            and self._timely(entry, namespace, now)
         )
 
     def _timely(self, entry: Entry, namespace: Namespace, now: int) -> bool:

@@ -80,7 +80,7 @@ class FenceFeed:
     async def _read(self) -> None:
         batch = await self._stream.read(wait_seconds=WAIT_SECONDS)
         if batch.gap:
-            self._meet_gap(batch)
+            self._meet_gap()
         self._tally.fences += len(batch.fences)
         if batch.fences:
             self._merger.merge(batch.fences)
@@ -91,9 +91,9 @@ class FenceFeed:
         if batch.report:
             await self._stream.report(batch.position)
 
-    def _meet_gap(self, batch: FenceBatch) -> None:
+    def _meet_gap(self) -> None:
         self._tally.gaps += 1
-        self._fences.raise_floor(self._clock.now_us() + self._lead_us)
+        self._fences.raise_floor(self._clock.now_us() + self._lead_us, lost=True)
         log.warning("fences of region %s were lost: everything cached before now is refused", self.region)
 
     def _tell(self, batch: FenceBatch) -> None:

@@ -89,6 +89,7 @@ class Fences:
             raise ValueError("fences need at least one region whose feed is read")
         self.watermark = 0
         self.floor = 0
+        self._lost_until = 0
         self.merged = 0
         self.version = 0
         self._own = 0
@@ -167,9 +168,15 @@ class Fences:
                 return
             del self._unapplied[oldest]
 
-    def raise_floor(self, at: int) -> None:
-        """No copy with `as_of <= at` is admissible any more: fences on it may have been lost. Never lowers the floor."""
+    def raise_floor(self, at: int, *, lost: bool = False) -> None:
+        """No copy with `as_of <= at` is admissible any more: fences on it may be unknown here. Never lowers the floor.
+
+        `lost`: they were on the stream and were never read. Among them may be some that a home cell has not applied, so what it
+        vouches for is not exempt.
+        """
         self.floor = max(self.floor, at)
+        if lost:
+            self._lost_until = max(self._lost_until, at)
         self.version += 1
 
     def heartbeat(self, region: str, complete_to: int) -> None:
@@ -208,9 +215,9 @@ class Fences:
     def exact_admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
         """As `admits`, for a copy that its home cell judged exactly (`Reply.exact`): exempt from sketch and floor.
 
-        What the home could not know is checked: the unapplied fences, and a time from the future.
+        What the home could not know is checked: the unapplied fences, lost ones, and a time from the future.
         """
-        if entry.as_of > now_us + self._ahead_us:
+        if entry.as_of <= self._lost_until or entry.as_of > now_us + self._ahead_us:
             return False
         return not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)
 

@@ -23,15 +23,15 @@ class Cores:
         return cls(usable[0], usable[-1])
 
 
-def on_core(core: int) -> Callable[[], None]:
-    """For `Popen(preexec_fn=…)`: run on this core only, from the first instruction, and end with the process that started it.
+def on_core(*cores: int) -> Callable[[], None]:
+    """For `Popen(preexec_fn=…)`: run on this core (or these) only, from the first instruction, and end with the process that started it.
 
     Set before exec, because threads that a server starts inherit the affinity and keep it.
     """
     prctl = ctypes.CDLL(None).prctl
 
     def enter() -> None:
-        os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     return enter

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from loadtests.bench.cores import BusyMeter, Cores, ProcessMeter, on_core
 from loadtests.bench.drivers import CONNECTIONS, Driver, Load
@@ -141,6 +142,36 @@ def _l1_memory(run: Run) -> list[Result]:
     ]
 
 
+def _fence_memory(run: Run) -> list[Result]:
+    """Merging, and what the check of one hit costs beside an L1 `GET` of the same machine and minute."""
+    service = run.stage.service("l1")
+    get_us = 1e6 / run.saturating(service.server, _gets(service.url))(run.seconds).figure
+    measured = _reported(["-m", "loadtests.bench.fence_memory"], run.cores.server)
+    check = Result("fence_check", "µs", Goal(0.03, at_most=True), ((Sample(measured["check_us"]), Sample(get_us)),))
+    return [
+        replace(check, note="theirs is a whole L1 GET"),
+        _limited("fence_merge", "s", measured["merge_seconds"], 2, "1,000,000 fences"),
+        _limited("fence_growth", "MiB", max(0.0, measured["grown_bytes"]) / (1 << 20), 8, "of memory, by these; 8 MiB is noise"),
+    ]
+
+
+def _fence_lag(run: Run) -> list[Result]:
+    argv = ["-m", "loadtests.bench.fence_lag", "--seconds", str(run.seconds)]
+    measured = _reported(argv, run.cores.server, run.cores.load)
+    rows = (("single", "fence_lag_single", 15), ("batches", "fence_lag_batches", 50), ("invalidate", "invalidate_p99", 5))
+    return [_limited(name, "ms", measured[kind]["p99_ms"], limit, _figures(measured[kind])) for kind, name, limit in rows]
+
+
+def _fence_start(run: Run) -> list[Result]:
+    measured = _reported(["-m", "loadtests.bench.fence_start"], run.cores.server, run.cores.load)
+    note = f"1,000,000 retained fences; without any it takes {measured['ready_seconds_without_fences']:.2f} s"
+    return [_limited("fence_start", "s", measured["ready_seconds"], 3, note)]
+
+
+def _figures(measured: dict[str, float]) -> str:
+    return ", ".join(f"{name} {figure:,.4g}" for name, figure in measured.items())
+
+
 def _by_itself(argv: Sequence[str], *, core: int, other_core: int) -> Measure:
     """A process that measures its own keys per second and share of `core`; `other_core` is that of what it asks."""
 
@@ -152,17 +183,17 @@ def _by_itself(argv: Sequence[str], *, core: int, other_core: int) -> Measure:
     return measure
 
 
-def _limited(name: str, unit: str, figure: float, limit: float) -> Result:
-    return Result(name, unit, Goal(1, at_most=True), ((Sample(figure), Sample(limit)),), "theirs is the limit")
+def _limited(name: str, unit: str, figure: float, limit: float, note: str = "") -> Result:
+    said = "; ".join(filter(None, ["theirs is the limit", note]))
+    return Result(name, unit, Goal(1, at_most=True), ((Sample(figure), Sample(limit)),), said)
 
 
-def _reported(argv: Sequence[str], core: int) -> dict[str, float]:
-    """Run a Python module on a core; the JSON object it prints last."""
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, preexec_fn=on_core(core), check=False)
+def _reported(argv: Sequence[str], *cores: int) -> Any:
+    """Run a Python module on these cores; the JSON object it prints last."""
+    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, preexec_fn=on_core(*cores), check=False)
     if done.returncode != 0:
         raise BenchError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-3000:]}")
-    reported: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return reported
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 Comparison = Callable[[Run], list[Result]]
@@ -178,4 +209,7 @@ COMPARISONS: dict[str, Comparison] = {
     "sdk_batching": _sdk_batching,
     "l1_p99": _l1_p99,
     "l1_memory": _l1_memory,
+    "fence_memory": _fence_memory,
+    "fence_lag": _fence_lag,
+    "fence_start": _fence_start,
 }

@@ -1,0 +1,70 @@
+"""How soon a new instance is ready with a million retained fences: `python -m loadtests.bench.fence_start` prints one JSON object.
+
+The fences are published as the consumers of 10,000 changes a second publish them; then a process is started, and asked until
+`/readyz` answers 200. Python's own start and imports are part of it.
+"""
+
+import asyncio
+import json
+import random
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import uvloop
+
+from cachesvc.clock import SystemClock
+from cachesvc.config import Coherence
+from cachesvc.model import Fence
+from cachesvc.queues.redis_stream import RedisFenceStream
+from cachesvc.units import Duration
+from loadtests.bench.fence_lag import DOCUMENT
+from loadtests.fleet import Fleet
+
+FENCES = 1_000_000
+BATCH = 500
+
+
+async def publish(url: str, region: str) -> None:
+    stream = RedisFenceStream(url, region, skew=Duration.parse("100ms"), retention=Coherence().fence_retention)
+    rng, now = random.Random(0), SystemClock().now_us()
+    for _ in range(FENCES // BATCH):
+        await stream.publish([Fence(rng.getrandbits(64), now) for _ in range(BATCH)])
+    await stream.heartbeat(now)
+    await stream.stop()
+
+
+def ready_seconds(fleet: Fleet, name: str) -> float:
+    began = time.perf_counter()
+    instance = fleet.instances[name]
+    instance.spawn()
+    while not _is_ready(f"{fleet.url(name)}/readyz"):
+        time.sleep(0.02)
+    return time.perf_counter() - began
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def measure() -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="cachesvc-start-") as folder:
+        fleet = Fleet(DOCUMENT, Path(folder) / "run")
+        with fleet:
+            region, document = next(iter(fleet.topology.regions.items()))
+            name = next(iter(document.instances))
+            fleet.instances[name].stop()
+            without = ready_seconds(fleet, name)
+            fleet.instances[name].stop()
+            uvloop.run(publish(document.queue, region))
+            return {"ready_seconds": ready_seconds(fleet, name), "ready_seconds_without_fences": without}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))
