@@ -24,7 +24,7 @@ class Cores:
 
 
 def on_core(*cores: int) -> Callable[[], None]:
-    """For `Popen(preexec_fn=…)`: run on this core (or these) only, from the first instruction, and end with the process that started it.
+    """For `Popen(preexec_fn=…)`: run on these cores only, from the first instruction, and end with the process that started it.
 
     Set before exec, because threads that a server starts inherit the affinity and keep it.
     """

@@ -1,8 +1,8 @@
 """How long a change takes to be merged everywhere: `python -m loadtests.bench.fence_lag` prints one JSON object.
 
-Two regions of two instances with real servers. Changes are appended to one region's `changes` as a producer does, in an open loop (on
-schedule, whatever is behind). An instance has merged one when `GET /v1/fences` says so: the sending and reading of that event is
-counted too, so the figures are upper bounds. Then invalidate calls, one after the other on each of four connections, on a quiet fleet.
+Two regions of two instances with real servers. Changes are appended to one region's `changes` as a producer does, in an open loop
+(on schedule, whatever is behind). An instance has merged one when `GET /v1/fences` says so: the sending and reading of that event
+is counted too, so the figures are upper bounds. Then invalidate calls on a quiet fleet, one after the other on four connections.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What a million fences cost an instance: `python -m loadtests.bench.fence_memory` prints one JSON object.
 
-They come in batches as a feed brings them. The sketch's pages become memory when they are first written, so it is written all over
-before: what is measured is what merging itself takes.
+They come in batches as a feed brings them. The sketch's pages become memory when they are first written, so it is written all
+over before: what is measured is what merging itself takes.
 """
 
 import json

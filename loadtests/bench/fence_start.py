@@ -1,10 +1,9 @@
-"""How soon a new instance is ready with a million retained fences: `python -m loadtests.bench.fence_start` prints one JSON object.
+"""How soon a new instance is ready with a million retained fences: `python -m loadtests.bench.fence_start` prints a JSON object.
 
 The fences are published as the consumers of 10,000 changes a second publish them; then a process is started, and asked until
 `/readyz` answers 200. Python's own start and imports are part of it.
 """
 
-import asyncio
 import json
 import random
 import tempfile
