@@ -69,6 +69,8 @@ class HttpOrigin:
 
     def __init__(self, store: VersionedStore, random: Random, note: Note, now: Now, delays: LoadDelays = AT_ONCE) -> None:
         self.delays = delays
+        self.running = 0
+        """Loads now."""
         self.url = ""
         """What a namespace's `origin.url` has to be, once it listens."""
         self._store = store
@@ -102,9 +104,11 @@ class HttpOrigin:
             raise web.HTTPNotFound
         started = self._now()
         snapshot = self._store.snapshot(key)
+        self.running += 1
         try:
             await asyncio.sleep(self.delays.draw(self._random))
         finally:
+            self.running -= 1
             self._note(Load(key, snapshot.w, started, self._now()))
         return _answer(request, snapshot)
 
