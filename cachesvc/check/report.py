@@ -61,7 +61,7 @@ def _row(finding: Finding) -> Sequence[str]:
 def _count(finding: Finding) -> str:
     if finding.broken:
         return f"{finding.broken:,} of {finding.judged:,} {finding.of}"
-    count = f"{finding.judged:,} {finding.of} judged"
+    count = f"{finding.judged:,} {finding.of} judged" if finding.judged or not finding.unobserved else ""
     return "; ".join(part for part in (count, finding.note, finding.unobserved) if part)
 
 
