@@ -1,4 +1,4 @@
-"""The commands: `serve`, `check-config` and `publish`.
+"""The commands: `serve`, `check-config`, `publish` and `check`.
 
 Exit codes: 0 done, or stopped by a signal; 1 it could not run (a port in use, a server that does not start); 2 the command
 line or a configuration document is wrong. Messages go to stderr, and never as a traceback for what a person can set right.
@@ -18,6 +18,7 @@ import uvloop
 
 from cachesvc import app, publish
 from cachesvc.banner import banner
+from cachesvc.check import command as check
 from cachesvc.config import Service, check_together, load_service, load_topology
 from cachesvc.embedded.server_process import ServerStartError
 from cachesvc.embedded.set_up import embedded
@@ -145,4 +146,9 @@ COMMANDS = {
     "serve": Command("serve until Ctrl-C; without a topology, on embedded servers", _documents, serve),
     "check-config": Command("read and check the documents, and do nothing else", _documents, check_config),
     "publish": Command("announce changes on a region's queue", publish.add_arguments, lambda options, _: publish.run(options)),
+    "check": Command(
+        "load a deployment from outside and judge what it answers",
+        lambda parser, _: check.add_arguments(parser),
+        lambda options, _: check.run(options),
+    ),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc import app
-from cachesvc.cli import main
+from cachesvc.cli import COMMANDS, main
 from cachesvc.config import Service
 from cachesvc.topology import Topology
 
@@ -94,3 +94,16 @@ def test_check_config_says_what_the_documents_are(capsys: pytest.CaptureFixture[
 def test_an_unknown_command_is_refused() -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["sever"], {})
+
+
+def test_each_command_has_its_own_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["publish", "pages", "--config", "service.yaml"], {})
+    assert "unrecognized arguments: --config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"], {})
+    assert COMMANDS[command].purpose in capsys.readouterr().out
