@@ -43,7 +43,7 @@ class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
     reached: bool = True
     """What `wait` asked for was said to hold."""
     failures: tuple[int, ...] = ()
-    """When earlier attempts of this announcement ended in an error (the queue was down, the instance gone)."""
+    """When attempts of this announcement ended in an error (the queue was down, the instance gone)."""
     queue_down: bool = False
     """The attempts that failed did so because the queue took nothing: the instance said so (of an event it goes without saying).
     Only such an outage obliges caches to be fresh without having been told: while an instance alone is gone, they cannot know."""

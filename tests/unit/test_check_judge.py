@@ -102,8 +102,11 @@ class TestC2TheBound:
 
     def test_a_write_that_was_never_accepted_is_owed_up_to_its_last_failure(self) -> None:
         history: list[Record] = [write(1, 1), event(1, 2, 99, id="", failures=(4, 50))]
-        assert state("C2", *history, read(0, 99)) == VIOLATED
-        assert state("C2", *history, read(0, 100)) == UNOBSERVED
+        assert state("C2", *history, read(0, 50)) == VIOLATED
+        assert state("C2", *history, read(0, 51)) == UNOBSERVED
+
+    def test_giving_up_is_no_failure_of_the_queue(self) -> None:
+        assert state("C2", write(1, 1), event(1, 2, 99, id=""), read(0, 99)) == UNOBSERVED
 
     def test_an_instance_that_is_gone_tells_the_others_nothing(self) -> None:
         history: list[Record] = [write(1, 1), call(1, 2, 99, failures=(4, 50))]

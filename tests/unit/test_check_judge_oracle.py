@@ -82,9 +82,8 @@ def owed_by_c1(told: Announcement, read: Read) -> bool:
 def owed_by_c2(told: Announcement, read: Read) -> bool:
     if told.id and read.started - told.ended > BOUND:
         return True
-    failures = told.failures if told.id else (*told.failures, told.ended)
-    down = bool(failures) and (told.how == "event" or told.queue_down)
-    return down and read.started - told.started > BOUND and any(read.started <= failed for failed in failures)
+    down = told.how == "event" or told.queue_down
+    return down and read.started - told.started > BOUND and any(read.started <= failed for failed in told.failures)
 
 
 def owed_by_c3(told: Announcement, fence: Fenced, merges: list[Merged], read: Read) -> bool:

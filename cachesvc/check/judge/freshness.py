@@ -93,7 +93,7 @@ def within_the_bound(docket: Docket) -> Finding:
     Told: from the moment its announcement was accepted (its end; a cache cannot know of a write before). While the queue takes
     nothing, caches must assume the worst: so a write whose first attempts failed for that reason is owed as if it had been told
     when the first attempt began, by the reads that start up to the last failure; then again from its acceptance on. A write that
-    was never accepted is owed up to the last failure only. Failures in a row count as one outage.
+    was never accepted is owed up to the last failure only. Failures in a row count as one outage; an event's are the queue's own.
 
     Not owed from the commit itself: between the commit and the first attempt the queue may have been well, and have said so.
     """
@@ -114,10 +114,12 @@ def within_the_bound(docket: Docket) -> Finding:
 
 
 def _outage_end(told: Announcement) -> int | None:
-    """When the outage that kept `told` from the queue was last met; None if there was none."""
-    if told.how == "api" and not told.queue_down:
-        return None
-    return max(told.failures, default=None) if told.id else told.ended
+    """When the outage that kept `told` from the queue was last met; None if there was none.
+
+    Of an announcement that was given up, too: its end is no failure, the queue may have been back by then.
+    """
+    met = told.how == "event" or told.queue_down
+    return max(told.failures, default=None) if met else None
 
 
 def _overdue(docket: Docket, read: Read, debt: Debt) -> str:
