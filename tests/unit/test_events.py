@@ -47,11 +47,16 @@ def test_a_sound_event_is_its_change_and_who_said_it() -> None:
     assert read_event(event(data=data)) == OpenChange("7-0", (change,), source="/shop")
 
 
-def test_what_the_api_appends_is_read_with_the_time_until_which_it_is_held() -> None:
+@pytest.mark.parametrize(
+    ("until_us", "held_until_us"),
+    [(1_700_000_000_000_000, 1_700_000_000_000_000), (1_700_000_060_000_000, 1_700_000_060_000_000), (1_700_000_060_000_001, 0)],
+    ids=["at once", "a minute", "longer than any call lasts"],
+)
+def test_what_the_api_appends_is_held_for_it_but_not_for_ever(until_us: int, held_until_us: int) -> None:
     change = Change("search", all=True)
-    written = encode(change, id_="1", source="/cachesvc/eu", held_until_us=1_700_000_000_000_001)
-    found = read("7-0", {b"event": written})
-    assert found == OpenChange("7-0", (change,), held_until_us=1_700_000_000_000_001, source="/cachesvc/eu")
+    written = encode(change, id_="1", source="/cachesvc/eu", held_until_us=until_us)
+    found = read("1700000000000-0", {b"event": written})
+    assert found == OpenChange("1700000000000-0", (change,), held_until_us=held_until_us, source="/cachesvc/eu")
 
 
 @pytest.mark.parametrize(
