@@ -1,11 +1,14 @@
 """Tiers and cells that break, hang or record when the test says so. Each wraps a real one."""
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+from cachesvc.cells.memory import MemoryCell
+from cachesvc.clock import Clock
 from cachesvc.errors import TierUnavailableError
-from cachesvc.interfaces import Cell, Lookup, Tier
+from cachesvc.interfaces import Lookup, Tier
 from cachesvc.model import Entry, Key
 
 
@@ -56,8 +59,10 @@ class ChaosCell:
     """A cell that can be down, or answer late; everything else is the cell it wraps."""
 
     BATCHES = frozenset({"read_many", "fill_many", "put_many", "fence_many", "renew_many", "release_many"})
+    MOST_CALLS = 10_000
+    """A path that asks without end fails its test: nothing in here takes time, so no timeout would end it."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: MemoryCell) -> None:
         self.cell = cell
         self.name = cell.name
         self.down = False
@@ -72,6 +77,7 @@ class ChaosCell:
 
         async def call(items: Sequence[Any], **options: Any) -> Any:
             self.calls.append((method, len(items)))
+            assert len(self.calls) < self.MOST_CALLS, f"{method} is called without end"
             if self.down:
                 return [TierUnavailableError(self.name, "down")] * len(items)
             answer = await inner(items, **options)
@@ -80,6 +86,15 @@ class ChaosCell:
             return answer
 
         return call
+
+    def replica(self, clock: Clock) -> MemoryCell:
+        """What a replica on this clock holds, if replication stops now."""
+        return copy.deepcopy(self.cell, {id(self.cell._clock): clock})
+
+    def promote(self, replica: MemoryCell) -> None:
+        """It takes over: what the cell before it held and issued since is lost."""
+        self.cell = replica
+        replica.restart()
 
     def count(self, method: str) -> int:
         return sum(1 for name, _ in self.calls if name == method)

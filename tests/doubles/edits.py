@@ -1,0 +1,102 @@
+"""A change of the production code inside this process: some text of one function or one Lua script is exchanged for other text.
+
+What is edited is the text as it stands. So an edit says in one line what it takes out, goes with the code when that is rearranged
+around it, and fails loudly (`EditError`) once its text is gone, instead of silently testing nothing. Only cachesvc and the
+standard library are imported here: the fault drills use it in real instance processes.
+"""
+
+import ast
+import hashlib
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+Undo = Callable[[], None]
+
+
+class EditError(AssertionError):
+    """The text is not there, or there more than once: the protection has moved, and the edit must follow it."""
+
+
+class Edit(Protocol):
+    def apply(self) -> Undo: ...
+
+
+@dataclass(frozen=True)
+class InPython:
+    """In the function or method at `where` (`package.module:Class.method`), with its indentation taken off."""
+
+    where: str
+    old: str
+    new: str
+
+    def apply(self) -> Undo:
+        """Exchange it for everybody who looks it up from now on: bound methods that were taken before stay as they were."""
+        module_name, _, path = self.where.partition(":")
+        module = importlib.import_module(module_name)
+        *outer, name = path.split(".")
+        owner: Any = module
+        for part in outer:
+            owner = getattr(owner, part)
+        original = vars(owner)[name]
+        source = _exchanged(_source_of(module, path.split(".")), self.old, self.new, self.where)
+        made: dict[str, Any] = {}
+        exec(compile(source, self.where, "exec"), vars(module), made)  # noqa: S102  the source is our own
+        setattr(owner, name, made[name])
+        return lambda: setattr(owner, name, original)
+
+
+@dataclass(frozen=True)
+class InCellScript:
+    """In a script of the home cells (`cachesvc.cells.script`), by the name of its constant: prelude and body are one text."""
+
+    script: str
+    old: str
+    new: str
+
+    def apply(self) -> Undo:
+        script = getattr(importlib.import_module("cachesvc.cells.script"), self.script)
+        source, sha = script.source, script.sha
+        script.source = _exchanged(source.decode(), self.old, self.new, f"the Lua of {self.script}").encode()
+        script.sha = hashlib.sha1(script.source, usedforsecurity=False).hexdigest().encode()
+
+        def undo() -> None:
+            script.source, script.sha = source, sha
+
+        return undo
+
+
+@dataclass(frozen=True)
+class InQueueScript:
+    """In a script of the queues (`cachesvc.queues.redis_server`), by its name. For servers that are connected to from now on."""
+
+    script: str
+    old: str
+    new: str
+
+    def apply(self) -> Undo:
+        scripts: dict[str, bytes] = vars(importlib.import_module("cachesvc.queues.redis_server"))["_LUA"]
+        source = scripts[self.script]
+        scripts[self.script] = _exchanged(source.decode(), self.old, self.new, f"the Lua of {self.script}").encode()
+        return lambda: scripts.update({self.script: source})
+
+
+def _source_of(module: ModuleType, path: list[str]) -> str:
+    """Of a function, with its decorators. By name, not by line number: the file may have changed since it was imported."""
+    text = inspect.getsource(module)
+    node: Any = ast.parse(text)
+    for part in path:
+        node = next(inner for inner in node.body if getattr(inner, "name", "") == part)
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return textwrap.dedent("".join(text.splitlines(keepends=True)[first - 1 : node.end_lineno]))
+
+
+def _exchanged(source: str, old: str, new: str, where: str) -> str:
+    found = source.count(old)
+    if found != 1:
+        raise EditError(f"{where}: the text to take out is there {found} times, not once: {old!r}")
+    return source.replace(old, new)

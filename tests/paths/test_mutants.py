@@ -1,0 +1,113 @@
+"""Every trace is held back by something: take the protection out, and the trace's test fails.
+
+So a test that cannot fail, and a protection that no test needs, are both found here.
+"""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from types import ModuleType
+
+import pytest
+
+from cachesvc.errors import RequestError, TierError
+from clients.python.tests import test_traces as test_traces_in_the_sdk
+from tests.contracts.cell_benches import CellBench, memory_bench, redis_bench
+from tests.doubles.edits import InCellScript
+from tests.doubles.mutants import MUTANTS, without
+from tests.doubles.servers import RealServer
+from tests.paths import test_moving, test_traces_at_home, test_traces_feeds, test_traces_reading, test_traces_times
+
+Trace = Callable[..., Awaitable[None]]
+
+ON_FAKES = (test_traces_at_home, test_traces_times, test_traces_reading, test_traces_feeds, test_moving)
+IN_THE_SDK = (test_traces_in_the_sdk,)
+
+LONGEST_SECONDS = 3600
+"""Of the fake clock: a trace that hangs without its protection has failed."""
+FAILURES = (AssertionError, TimeoutError, RequestError, TierError)
+"""What a trace may fail with. Anything else says that the mutant is no program."""
+
+
+def _traces(modules: Iterable[ModuleType]) -> dict[int, list[Trace]]:
+    found: dict[int, list[Trace]] = {}
+    for module in modules:
+        for name, test in vars(module).items():
+            if match := re.match(r"test_trace_(\d\d)_", name):
+                found.setdefault(int(match[1]), []).append(test)
+    return found
+
+
+TRACES = _traces(ON_FAKES)
+SDK_TRACES = _traces(IN_THE_SDK)
+AT_HOME = _traces([test_traces_at_home])
+PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in TRACES]
+SDK_PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in SDK_TRACES]
+IN_LUA = [name for name, mutant in MUTANTS.items() if any(isinstance(edit, InCellScript) for edit in mutant.edits)]
+
+
+@pytest.fixture
+def taken_out(name: str) -> Iterator[None]:
+    """Without the protection. No loop runs yet: what is imported for it may read its Lua."""
+    with without(name):
+        yield
+
+
+@pytest.mark.parametrize("number", range(1, 27))
+def test_every_trace_is_a_test_and_something_holds_it_back(number: int) -> None:
+    assert TRACES.get(number) or SDK_TRACES.get(number)
+    assert [name for name, mutant in MUTANTS.items() if number in mutant.breaks]
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_protection_that_was_taken_out_can_be_put_back(name: str) -> None:
+    for _ in range(2):
+        with without(name):
+            pass
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("taken_out")
+@pytest.mark.parametrize(("name", "number"), PAIRS)
+async def test_without_the_protection_the_trace_happens(name: str, number: int, caplog: pytest.LogCaptureFixture) -> None:
+    assert await _one_fails(TRACES[number], memory_bench), f"trace {number} is held back without {name}"
+    assert not _surprises(caplog)
+
+
+@pytest.mark.usefixtures("taken_out")
+@pytest.mark.parametrize(("name", "number"), SDK_PAIRS)
+async def test_without_the_protection_the_trace_happens_in_the_sdk(name: str, number: int) -> None:
+    assert await _one_fails(SDK_TRACES[number], memory_bench), f"trace {number} is held back without {name}"
+
+
+@pytest.mark.usefixtures("taken_out")
+@pytest.mark.parametrize("name", IN_LUA)
+async def test_without_the_protection_in_lua_a_trace_happens_on_a_real_server(name: str, cell_server: RealServer) -> None:
+    tests = [test for number in MUTANTS[name].breaks for test in AT_HOME.get(number, ())]
+    assert await _one_fails(tests, lambda: redis_bench(cell_server))
+
+
+async def _one_fails(tests: Iterable[Trace], home: Callable[[], AbstractAsyncContextManager[CellBench]]) -> bool:
+    for test in tests:
+        try:
+            async with asyncio.timeout(LONGEST_SECONDS):
+                await _run(test, home)
+        except FAILURES:
+            return True
+    return False
+
+
+async def _run(test: Trace, home: Callable[[], AbstractAsyncContextManager[CellBench]]) -> None:
+    if "bench" not in inspect.signature(test).parameters:
+        await test()
+        return
+    async with home() as bench:
+        await test(bench)
+
+
+def _surprises(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Background tasks that ended in what is no outcome of a trace."""
+    ended = (record for record in caplog.records if record.exc_info and record.exc_info[1])
+    return [record.getMessage() for record in ended if not isinstance(record.exc_info[1], FAILURES)]  # type: ignore[index]

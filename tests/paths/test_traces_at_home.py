@@ -1,0 +1,117 @@
+"""Traces that a home cell alone decides: leases, fills, the times it issues. In memory, and in the Lua of a real server."""
+
+from msgspec.structs import replace
+
+from cachesvc.model import Key, Target
+from tests.contracts.cell_benches import KEY, NS, SKEW_US, CellBench, as_of_of
+
+OTHER = Key.of(NS, "b")
+A_DAY_US = 86_400_000_000
+
+
+async def test_trace_01_a_promoted_replica_must_not_issue_at_once(bench: CellBench) -> None:
+    """Its clock may be S behind that of the cell before it: what it granted now could be earlier than what that one issued."""
+    await bench.fill(b"0")
+    await bench.restart_with_data()
+    assert (await bench.read(OTHER)).lease is None
+    await bench.settle()
+    assert (await bench.read(OTHER)).lease is not None
+
+
+async def test_trace_12_a_promoted_replica_must_not_vouch_for_what_it_inherited(bench: CellBench) -> None:
+    await bench.fill(b"0")
+    assert (await bench.read()).exact
+    await bench.restart_with_data()
+    await bench.settle()
+    inherited = await bench.read()
+    assert inherited.entry is not None
+    assert inherited.entry.value == b"0"
+    assert not inherited.exact, "the fence of it may be lost with the old primary: sketch and floor have to judge it"
+    await bench.fill(b"1")
+    assert (await bench.read()).exact
+
+
+async def test_trace_13_a_home_that_was_given_partitions_must_not_vouch_for_what_it_held_of_them_before(bench: CellBench) -> None:
+    await bench.activate(7, 1)
+    await bench.settle()
+    await bench.fill(b"0")
+    await bench.activate(9, 3)  # under version 2 the partition had another home, and there its fence was issued
+    await bench.settle()
+    assert not (await bench.read()).exact
+
+
+async def test_trace_14_a_fence_must_not_be_behind_a_clock_that_is_ahead_by_s(bench: CellBench) -> None:
+    before = (await bench.state()).now_us
+    at = await bench.fence()
+    assert at >= before + SKEW_US
+
+
+async def test_trace_15_a_lease_in_the_tick_of_a_fence_must_not_be_behind_it(bench: CellBench) -> None:
+    for _ in range(3):
+        at = await bench.fence()
+        lease = (await bench.read()).lease
+        assert lease is not None
+        assert as_of_of(lease) > at
+        _, token = await bench.fill(b"1", lease=lease)
+        assert token == lease, "a load after a fence can be kept at once"
+
+
+async def test_trace_19_a_copy_that_the_reader_refuses_must_not_keep_it_from_the_lease(bench: CellBench) -> None:
+    entry, _ = await bench.fill(b"0")
+    reply = await bench.read(not_before=entry.as_of)
+    assert reply.entry is None
+    assert reply.lease is not None
+
+
+async def test_trace_21_a_fill_must_not_land_when_its_lease_has_expired(bench: CellBench) -> None:
+    first = (await bench.read(lease_us=10_000)).lease  # i0 loads 0; the commit comes, and i0 is slow
+    assert first is not None
+    await bench.pass_time(0.02)
+    await bench.fill(b"1")  # i1 gets the lease, loads 1 and fills
+    assert not await bench.try_fill(first, await bench.entry(b"0", as_of=as_of_of(first)))
+    assert await _value(bench) == b"1"
+
+
+async def test_trace_22_a_renewal_must_not_bring_back_a_lease_that_a_fence_deleted(bench: CellBench) -> None:
+    lease = (await bench.read()).lease  # i0 loads 0
+    assert lease is not None
+    await bench.fence()  # the commit, and its fence
+    assert list(await bench.cell.renew_many([(KEY, lease, 5_000_000)])) == [False]
+    assert not await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease)))
+    assert (await bench.read()).lease is not None, "nobody else can hold it up"
+
+
+async def test_trace_23_a_fill_must_not_be_lost_when_only_its_reply_was(bench: CellBench) -> None:
+    entry, lease = await bench.fill(b"1")
+    assert await bench.try_fill(lease, entry), "the retry is told what the first try was"
+    assert await _value(bench) == b"1"
+
+
+async def test_trace_23_a_fill_must_not_be_done_twice_when_something_came_between(bench: CellBench) -> None:
+    entry, first = await bench.fill(b"0")
+    await bench.fence()
+    assert not await bench.try_fill(first, entry)
+    await bench.fill(b"1")
+    assert not await bench.try_fill(first, entry)
+    assert await _value(bench) == b"1"
+
+
+async def test_trace_23_a_renewal_may_be_repeated(bench: CellBench) -> None:
+    lease = (await bench.read()).lease
+    assert lease is not None
+    assert list(await bench.cell.renew_many([(KEY, lease, 5_000_000)] * 2)) == [True, True]
+
+
+async def test_trace_24_an_at_from_a_clock_a_day_ahead_must_not_stop_caching_for_a_day(bench: CellBench) -> None:
+    ahead = (await bench.state()).now_us + A_DAY_US
+    await bench.fence(Target.tag(NS, "t"), least=ahead)
+    await bench.pass_time(5 * SKEW_US / 1e6)
+    entry = await bench.entry(b"1", tags=("t",))
+    lease = (await bench.read()).lease
+    assert lease is not None
+    assert await bench.try_fill(lease, replace(entry, as_of=as_of_of(lease)))
+
+
+async def _value(bench: CellBench) -> bytes | None:
+    entry = (await bench.read(lease=False)).entry
+    return entry.value if entry is not None else None

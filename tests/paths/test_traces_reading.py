@@ -1,0 +1,129 @@
+"""Traces of reads and loads that a write overtakes: what may be answered, and what may be kept."""
+
+import asyncio
+
+import pytest
+
+from cachesvc.dialogue import Outcome, ReadOptions
+from cachesvc.model import Fence, Key, Target
+from tests.doubles.loaders import loaded
+from tests.paths.truth import Store
+from tests.paths.world import SKEW_US, FarSide, Instance
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_trace_03_a_tag_fence_in_the_future_must_not_cost_endless_loads() -> None:
+    far = FarSide()
+    Store(far, tags=("t",))
+    i0 = Instance(far)
+    await i0.invalidate(tags=["t"])  # its fence leads the clock by 2 S: what is loaded now is not admissible yet
+    answer = await i0.get("a")
+    assert answer.outcome is Outcome.LOADED, "answered all the same"
+    assert far.loader.loads("a") == 1
+    assert i0.l1.peek(Key.of("docs", "a")) is None, "and not kept"
+
+
+async def test_trace_03_what_a_fence_in_the_future_refuses_must_not_be_kept_though_its_home_has_not_heard_of_it() -> None:
+    far = FarSide()
+    Store(far, tags=("t",))
+    i0 = Instance(far)
+    i0.merger.merge([Fence(Target.tag("docs", "t").digest, far.clock.now_us() + 2 * SKEW_US, unapplied=True)])
+    assert (await i0.get("a")).outcome is Outcome.LOADED
+    assert i0.l1.peek(Key.of("docs", "a")) is None
+    assert not far.l2.sets
+
+
+async def test_trace_04_a_reader_who_knows_a_tag_fence_must_not_be_answered_by_an_older_load() -> None:
+    far = FarSide()
+    store = Store(far)
+    i0 = Instance(far)
+    far.loader.hold()
+    far.loader.script("a", loaded(b"0", tags=("t",)))
+    read_0 = asyncio.create_task(i0.get("a"))
+    await far.loader.called()
+    store.commit()
+    await i0.invalidate(tags=["t"])
+    read_1 = asyncio.create_task(i0.get("a"))
+    await asyncio.sleep(0.01)
+    assert i0.tally.joined == 1, "it joins the flight: nobody knows the value's tags yet"
+    far.loader.release()
+    old, new = await read_0, await read_1
+    assert old.entry is not None
+    assert new.entry is not None
+    assert (old.entry.value, new.entry.value) == (b"0", b"1")
+    assert far.loader.loads("a") == 2
+
+
+async def test_trace_05_a_reader_must_not_join_a_flight_that_its_keys_fence_overtook() -> None:
+    far = FarSide()
+    store = Store(far)
+    i0 = Instance(far)
+    far.loader.hold()
+    far.loader.script("a", loaded(b"0"))
+    read_0 = asyncio.create_task(i0.get("a"))
+    await far.loader.called()
+    store.commit()
+    await i0.invalidate("a")
+    read_1 = asyncio.create_task(i0.get("a"))
+    await asyncio.sleep(0.01)
+    far.loader.release()
+    answers = await read_0, await read_1
+    assert [answer.entry.value for answer in answers if answer.entry] == [b"0", b"1"]
+    assert i0.tally.joined == 0
+    assert await i0.value("a") == b"1", "and the late fill of the first load was refused by L3"
+
+
+async def test_trace_07_a_token_must_not_miss_its_write_where_the_feed_is_behind() -> None:
+    far = FarSide()
+    store = Store(far)
+    i0, i1 = Instance(far), Instance(far)
+    assert await i1.value("a") == b"0"
+    store.commit()
+    receipt = await i0.invalidate("a")
+    assert await i1.value("a") == b"0", "its feed has not told it yet"
+    answer = await i1.get("a", options=ReadOptions(token=receipt.token))
+    assert answer.entry is not None
+    assert answer.entry.value == b"1"
+    assert await i1.value("a") == b"1", "a token is a fence: later readers profit"
+
+
+async def test_trace_08_a_token_must_not_be_answered_with_an_l3_copy_from_before_it() -> None:
+    far = FarSide()
+    store = Store(far)
+    await Instance(far).value("a")
+    store.commit()
+    token = ((Target.key("docs", "a").digest, far.clock.now_us() + SKEW_US),)  # a fence that went with the home's old primary
+    await asyncio.sleep(0.2)
+    i1 = Instance(far)
+    far.l2.down = True
+    answer = await i1.get("a", options=ReadOptions(token=token))
+    assert answer.entry is not None
+    assert answer.entry.value == b"1"
+
+
+async def test_trace_19_copies_that_only_the_reader_refuses_must_not_be_answered_nor_loaded_without_a_lease() -> None:
+    far = FarSide()
+    store = Store(far)
+    i0 = Instance(far)
+    await i0.value("a")  # 0 in L1, L2 and L3
+    store.commit()
+    i0.merger.merge([Fence(Target.key("docs", "a").digest, far.clock.now_us(), unapplied=True)])
+    assert await i0.value("a") == b"1"
+    assert far.loader.loads("a") == 2
+    assert i0.tally.leases_granted == 2
+
+
+async def test_trace_20_a_memcached_that_returns_with_old_content_must_not_be_believed() -> None:
+    far = FarSide()
+    store = Store(far)
+    i0 = Instance(far)
+    await i0.value("a")
+    await asyncio.sleep(0.01)
+    far.l2.down = True  # cut off: the delete that follows the fence does not reach it
+    store.commit()
+    await i0.invalidate("a")
+    far.l2.down = False
+    held = (await far.l2.tier.get_many([Key.of("docs", "a")]))[0]
+    assert getattr(held, "value", None) == b"0", "the old copy is really there"
+    assert await i0.value("a") == b"1"
