@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from cachesvc import cache_control, cache_groups
 from cachesvc.clock import Clock
 from cachesvc.config import Server
-from cachesvc.dialogue import PLAIN, Answer, Draft, Outcome, ReadOptions
+from cachesvc.dialogue import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
 from cachesvc.errors import RequestError
 from cachesvc.etag import etag
 from cachesvc.model import Change, Entry
@@ -17,6 +17,7 @@ from cachesvc.topology import Namespace
 from cachesvc.web import conditions
 from cachesvc.web.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.cache_status import cache_status
+from cachesvc.web.callers import caller_of
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.options import is_answered_by_any_fresh_copy, options_of
 from cachesvc.web.places import Place
@@ -150,8 +151,8 @@ class Entries:
         for field in ("If-Match", "If-None-Match", "Cachesvc-Lease"):
             if field in request.headers:
                 raise RequestError(400, "contradiction", "DELETE invalidates whatever is there: it has no condition", field=field)
-        receipt = await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)))
-        return receipt_reply(receipt)
+        options = InvalidateOptions(who=caller_of(request))
+        return receipt_reply(await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options))
 
 
 _KNOWN_ABSENT = RequestError(404, "known-absent", "the origin said that there is no such value")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cachesvc.model import Change
+from cachesvc.dialogue import Reach
 
 OCTETS = "application/octet-stream"
 CHANGE_EVENT = "dev.cachesvc.change.v1"
@@ -95,6 +95,26 @@ class PutResults(Struct, omit_defaults=True):
     token: str = ""
 
 
+class Invalidation(Struct, forbid_unknown_fields=True):
+    """`POST /v1/invalidations`: a change, and how it is to be done."""
+
+    namespace: str
+    keys: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    all: bool = False
+    """The whole namespace."""
+    confirm: Annotated[str, Meta(max_length=64)] = ""
+    """With `all`: the namespace once more."""
+    soft: bool = False
+    """Copies become stale instead of gone."""
+    over: Annotated[str, Meta(max_length=32)] = ""
+    """A duration, such as `5m`: copies become stale one after the other within it."""
+    wait: Reach = Reach.NONE
+    """Answer when it is merged by every live instance of the region, or of all; or say at the deadline who is missing."""
+    dry_run: bool = False
+    """Only say what it would touch."""
+
+
 class ChangeEvent(Struct):
     """A CloudEvent 1.0 in structured mode; attributes not named here are taken and ignored."""
 
@@ -102,7 +122,7 @@ class ChangeEvent(Struct):
     type: Literal["dev.cachesvc.change.v1"]
     id: Annotated[str, Meta(min_length=1)]
     source: Annotated[str, Meta(min_length=1)]
-    data: Change
+    data: Invalidation
     datacontenttype: str = "application/json"
 
 
@@ -111,3 +131,10 @@ class InvalidationReceipt(Struct):
     token: str
     applied: bool
     """Every home cell concerned has applied it; if not, the fence is out and the region's consumers go on applying it."""
+    position: str
+    """Of the fence on the region's stream."""
+    wait: Reach
+    reached: bool
+    """What `wait` asked for holds. If not, the status is 202."""
+    missing: tuple[str, ...]
+    """Who had not merged the fence at the deadline, as `region/instance`."""

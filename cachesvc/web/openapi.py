@@ -8,14 +8,25 @@ from typing import TypeAlias
 
 import msgspec
 
+from cachesvc.dialogue import Estimate, ReceiptState
 from cachesvc.key_text import MAX_KEY_BYTES
-from cachesvc.model import Change
 from cachesvc.web.bodies import CLOUDEVENT, JSON, MSGPACK
-from cachesvc.web.messages import ChangeEvent, GetMany, GotMany, InvalidationReceipt, Problem, PutMany, PutResults
+from cachesvc.web.messages import ChangeEvent, GetMany, GotMany, Invalidation, InvalidationReceipt, Problem, PutMany, PutResults
 
 Json: TypeAlias = Mapping[str, object]
 
-_STRUCTS = (Problem, GetMany, GotMany, PutMany, PutResults, Change, ChangeEvent, InvalidationReceipt)
+_STRUCTS = (
+    Problem,
+    GetMany,
+    GotMany,
+    PutMany,
+    PutResults,
+    Invalidation,
+    ChangeEvent,
+    InvalidationReceipt,
+    ReceiptState,
+    Estimate,
+)
 _OCTETS: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 _ANY_OBJECT: Json = {JSON: {"schema": {"type": "object"}}}
 _TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
@@ -46,7 +57,9 @@ def _paths() -> Json:
             "get": _call("readEntry", "The value, from the nearest tier that has it.", _READ, parameters=_READ_HEADERS),
             "head": _call("headEntry", "As GET, without the value.", _READ, parameters=_READ_HEADERS),
             "put": _call("writeEntry", "Store the body as the value.", _WRITTEN, parameters=_WRITE_HEADERS, body=_OCTETS),
-            "delete": _call("invalidateEntry", "Invalidate the key in every tier and region.", _RECEIPT, parameters=[_TIMEOUT]),
+            "delete": _call(
+                "invalidateEntry", "Invalidate the key in every tier and region.", _RECEIPT, parameters=[_CALLER, _TIMEOUT]
+            ),
         },
         "/v1/{namespace}/{key}:explain": {
             "parameters": [_NAMESPACE, _KEY],
@@ -61,7 +74,26 @@ def _paths() -> Json:
             "post": _call("putMany", "Write many keys.", _ok(_of("PutResults")), parameters=[_TIMEOUT], body=_of("PutMany")),
         },
         "/v1/invalidations": {
-            "post": _call("invalidate", "Invalidate keys, tags or a namespace.", _RECEIPT, parameters=[_TIMEOUT], body=_CHANGES)
+            "post": _call(
+                "invalidate",
+                "Invalidate keys, tags or a namespace; or, with dry_run, say what that would touch.",
+                _INVALIDATED,
+                parameters=[_CALLER, _WAIT_TIMEOUT],
+                body=_CHANGES,
+            )
+        },
+        "/v1/invalidations/{id}": {
+            "parameters": [_RECEIPT_ID],
+            "get": _call("receipt", "How far an invalidation has got by now.", _STATE),
+        },
+        "/v1/fences": {
+            "get": _call(
+                "fences",
+                "What this instance has merged, as endless server-sent events: `fences`, `reset`, and `heartbeat` at least "
+                "every 500 ms. For near caches; see clients/PROTOCOL.md.",
+                _EVENTS,
+                parameters=[_LAST_EVENT_ID],
+            )
         },
         "/v1/topology": {"get": _call("topology", "Regions, cells, pools and namespaces, without credentials.", _DOCUMENT)},
         "/livez": {"get": _call("livez", "The process runs.", _ok(_TEXT))},
@@ -106,6 +138,30 @@ _PROBLEM: Json = {
 }
 _DOCUMENT = _ok(_ANY_OBJECT)
 _RECEIPT = _ok({JSON: {"schema": {"$ref": "#/components/schemas/InvalidationReceipt"}}})
+_INVALIDATED: Json = {
+    "200": {
+        "description": "Done, as far as `wait` asked for; or the estimate of a dry run.",
+        "content": {
+            JSON: {
+                "schema": {
+                    "anyOf": [{"$ref": "#/components/schemas/InvalidationReceipt"}, {"$ref": "#/components/schemas/Estimate"}]
+                }
+            }
+        },
+    },
+    "202": {
+        "description": "Its fence is out; the instances in `missing` had not merged it at the deadline.",
+        "content": {JSON: {"schema": {"$ref": "#/components/schemas/InvalidationReceipt"}}},
+    },
+}
+_STATE: Json = {
+    **_ok({JSON: {"schema": {"$ref": "#/components/schemas/ReceiptState"}}}),
+    "404": {**_PROBLEM, "description": "`no-such-receipt`: unknown, or longer than 15 minutes ago."},
+}
+_EVENTS: Json = {
+    **_ok({"text/event-stream": {"schema": {"type": "string"}}}),
+    "503": {**_PROBLEM, "description": "`too-many-subscribers` or `stopping`."},
+}
 _READ: Json = {
     "200": {
         "description": "The value. `Cache-Status` says which tier had it.",
@@ -144,6 +200,13 @@ _KEY: Json = {
     "description": f"1 to {MAX_KEY_BYTES} bytes of UTF-8 without control characters.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
 }
+_RECEIPT_ID: Json = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "As a receipt says it.",
+    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}$"},
+}
 _VERBOSE: Json = {
     "name": "verbose",
     "in": "query",
@@ -152,6 +215,11 @@ _VERBOSE: Json = {
     "schema": {"type": "string", "enum": [""]},
 }
 _TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait, such as 250ms.", _DURATION)
+_WAIT_TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait; with `wait`, 5s if it is not said.", _DURATION)
+_CALLER = _header("Cachesvc-Caller", "Who does this, for the audit.", {"type": "string", "minLength": 1, "maxLength": 128})
+_LAST_EVENT_ID = _header(
+    "Last-Event-ID", "Resume after this event, of whichever instance; if that cannot be, a reset comes first."
+)
 _BATCH_HEADERS = (
     _header("Cache-Control", "no-cache, no-store, max-age, max-stale, min-fresh, only-if-cached"),
     _header("Cachesvc-Token", "A token of a write: nothing older is answered."),
@@ -173,6 +241,6 @@ _WRITE_HEADERS = (
     _TIMEOUT,
 )
 _CHANGES: Json = {
-    **_of("Change"),
+    **_of("Invalidation"),
     CLOUDEVENT: {"schema": {"$ref": "#/components/schemas/ChangeEvent"}},
 }

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     GET_MANY = "get_many"
     PUT_MANY = "put_many"
     INVALIDATIONS = "invalidations"
+    RECEIPT = "receipt"
+    FENCES = "fences"
     TOPOLOGY = "topology"
     LIVEZ = "livez"
     READYZ = "readyz"
@@ -39,12 +41,14 @@ class Kind(StrEnum):
 
 _FIXED = {
     "/v1/invalidations": Kind.INVALIDATIONS,
+    "/v1/fences": Kind.FENCES,
     "/v1/topology": Kind.TOPOLOGY,
     "/livez": Kind.LIVEZ,
     "/readyz": Kind.READYZ,
     "/metrics": Kind.METRICS,
     "/openapi.json": Kind.OPENAPI,
 }
+_RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}").fullmatch
 _VERBS = {"get": Kind.GET_MANY, "put": Kind.PUT_MANY}
 _NOWHERE = Key("", "", b"", 0)
 
@@ -55,6 +59,8 @@ class Place(Struct, frozen=True, gc=False):
     """A declared one, or empty where the place has none."""
     key: Key = _NOWHERE
     query: str = ""
+    receipt: str = ""
+    """The id of a change, `region:id`."""
 
 
 def plain_key_place(target: str, namespaces: Collection[str]) -> Place | None:
@@ -78,6 +84,8 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
         raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
     if query:
         raise RequestError(400, "bad-query", "this path takes no query; in a key, write '?' as %3F", field="query")
+    if segments[2] == "invalidations" and len(segments) == 4:
+        return Place(Kind.RECEIPT, receipt=_receipt_id(segments[3]))
     if len(segments) > 4:
         raise RequestError(400, "bad-key", "a key is one path segment: write '/' in it as %2F", field="key")
     return _key_place(segments[2], segments[3], namespaces) if len(segments) == 4 else _batch_place(segments[2], namespaces)
@@ -132,6 +140,13 @@ def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
     name = _decoded(namespace, "namespace")
     check_namespace(name, namespaces, "namespace")
     return Place(_VERBS[verb], name)
+
+
+def _receipt_id(segment: str) -> str:
+    text = _decoded(segment, "id")
+    if not _RECEIPT_ID(text):
+        raise RequestError(400, "bad-receipt", "the id of a receipt is region:id, such as eu:1700000000000-0", field="id")
+    return text
 
 
 def _decoded(segment: str, field: str) -> str:

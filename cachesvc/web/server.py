@@ -10,6 +10,7 @@ from time import perf_counter
 
 from aiohttp import web
 
+from cachesvc.broadcast import Broadcast
 from cachesvc.clock import Clock, SystemClock
 from cachesvc.config import Service
 from cachesvc.errors import RequestError
@@ -26,6 +27,7 @@ from cachesvc.web.probes import Probes
 from cachesvc.web.problems import problem_reply, request_id_of
 from cachesvc.web.rendering import Tail
 from cachesvc.web.reply import Reply
+from cachesvc.web.streams import Streams
 from cachesvc.web.surface import Invalidating, Readiness, Reading, Writing
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 _INTERNAL = RequestError(500, "internal", "the service failed; the request_id finds it in its log", retryable=True)
-_READS = ("get", "head", "get_many")
-"""Operations whose `Cachesvc-Timeout` the read path keeps itself, key by key."""
+_KEEP_TIME = ("get", "head", "get_many", "invalidate")
+"""Operations that see to their `Cachesvc-Timeout` themselves: reads key by key, an invalidation that waits for others by saying
+who is missing."""
 
 
 class Web:
@@ -48,6 +51,7 @@ class Web:
         reader: Reading,
         writer: Writing,
         invalidator: Invalidating,
+        broadcast: Broadcast,
         readiness: Readiness,
         metrics: Metrics,
         *,
@@ -62,16 +66,18 @@ class Web:
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._entries = Entries(service.server, topology.namespaces, reader, writer, invalidator, self._clock)
         batches = Batches(service.server, topology.namespaces, reader, writer, self._clock, metrics.counts)
+        self._streams = Streams(broadcast)
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service.server, topology.namespaces, invalidator),
+            Invalidations(service, topology.namespaces, invalidator),
+            self._streams,
             Probes(topology, readiness, metrics),
         )
         self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
 
     def __repr__(self) -> str:
-        return f"<Web [{self._listener!r}, {self._deadlines!r}]>"
+        return f"<Web [{self._listener!r}, {self._deadlines!r}, {self._streams!r}]>"
 
     # start and stop ---------------------------------------------------------------------------------------------------
 
@@ -80,7 +86,9 @@ class Web:
         return await self._listener.start(host, port)
 
     async def stop(self) -> None:
-        """Close the listening socket, let running requests end within `shutdown_timeout`, then close their connections."""
+        """Close the listening socket, let running requests end within `shutdown_timeout`, then close their connections. Streams,
+        which would never end, are ended at once: their subscribers go on at another instance."""
+        self._streams.stop()
         await self._listener.stop()
         self._deadlines.stop()
 
@@ -119,7 +127,7 @@ class Web:
         return reply
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
-        seconds = None if operation in _READS else timeout_of(request.headers, self._limits.request_timeout.seconds)
+        seconds = None if operation in _KEEP_TIME else timeout_of(request.headers, self._limits.request_timeout.seconds)
         return await (handler(request, place) if seconds is None else within(seconds, handler(request, place)))
 
     def _complete(self, reply: Reply) -> None:
@@ -138,7 +146,7 @@ _REFUSED = ("refused", None)
 
 
 def _calls(
-    entries: Entries, batches: Batches, invalidations: Invalidations, probes: Probes
+    entries: Entries, batches: Batches, invalidations: Invalidations, streams: Streams, probes: Probes
 ) -> Mapping[Kind, Mapping[str, tuple[str, Handler]]]:
     """What can be done at each kind of place: method → name of the operation, and who does it."""
     return {
@@ -152,6 +160,8 @@ def _calls(
         Kind.GET_MANY: {"POST": ("get_many", batches.get_many)},
         Kind.PUT_MANY: {"POST": ("put_many", batches.put_many)},
         Kind.INVALIDATIONS: {"POST": ("invalidate", invalidations.post)},
+        Kind.RECEIPT: _viewed("receipt", invalidations.receipt),
+        Kind.FENCES: _viewed("fences", streams.fences),
         Kind.TOPOLOGY: _viewed("topology", probes.topology),
         Kind.LIVEZ: _viewed("livez", probes.livez),
         Kind.READYZ: _viewed("readyz", probes.readyz),

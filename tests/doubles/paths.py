@@ -4,7 +4,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from cachesvc.clock import SECONDS, Clock
-from cachesvc.dialogue import PLAIN, Answer, Draft, Outcome, ReadOptions, Receipt, Step, Written
+from cachesvc.dialogue import (
+    PLAIN,
+    Answer,
+    Draft,
+    Estimate,
+    InvalidateOptions,
+    Outcome,
+    Reach,
+    ReadOptions,
+    Receipt,
+    ReceiptState,
+    Step,
+    Written,
+)
 from cachesvc.errors import RequestError
 from cachesvc.model import Change, Entry, Key, tag_digests_of
 
@@ -103,19 +116,39 @@ class FakeWriter:
 
 
 class FakeInvalidator:
-    """Empties the reader's L1 of the keys named."""
+    """Empties the reader's L1 of the keys named. Receipts are those in `states`."""
 
     def __init__(self, reader: FakeReader) -> None:
         self.reader = reader
         self.applied = True
+        self.missing: tuple[str, ...] = ()
+        """Who is not there when `wait` ends."""
         self.fails_with: RequestError | None = None
+        self.hangs: asyncio.Event | None = None
+        self.states: dict[str, ReceiptState] = {}
         self.saw: list[Change] = []
+        self.saw_options: list[InvalidateOptions] = []
+        self.estimated: list[Change] = []
 
-    async def invalidate(self, change: Change, /) -> Receipt:
+    async def invalidate(self, change: Change, options: InvalidateOptions = InvalidateOptions(), /) -> Receipt:  # noqa: B008  frozen
         self.saw.append(change)
+        self.saw_options.append(options)
+        if self.hangs is not None:
+            await self.hangs.wait()
         if self.fails_with is not None:
             raise self.fails_with
         for key in change.keys:
             self.reader.l1.pop(key, None)
         at = self.reader.clock.now_us()
-        return Receipt(f"local:{at}-0", tuple((target.digest, at) for target in change.targets()), self.applied)
+        missing = () if options.wait is Reach.NONE else self.missing
+        token = tuple((target.digest, at) for target in change.targets())
+        return Receipt(f"local:{at}-0", token, self.applied, f"{at}-1", options.wait, reached=not missing, missing=missing)
+
+    async def estimate(self, change: Change, /) -> Estimate:
+        self.estimated.append(change)
+        return Estimate(len(self.reader.l1), 0.25, 1000, ("c1",))
+
+    async def receipt(self, id_: str, /) -> ReceiptState | None:
+        if self.fails_with is not None:
+            raise self.fails_with
+        return self.states.get(id_)

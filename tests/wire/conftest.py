@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cachesvc.broadcast import Broadcast
 from cachesvc.clock import SECONDS, ManualClock
 from cachesvc.config import Server, Service
 from cachesvc.model import Entry
@@ -31,6 +32,7 @@ TOPOLOGY = Topology(
 LIMITS = Server(
     max_body=Size(4000), max_batch_keys=5, request_timeout=Duration(5 * SECONDS), shutdown_timeout=Duration(2 * SECONDS)
 )
+SKEW_US = 100_000
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Site:
     reader: FakeReader
     writer: FakeWriter
     invalidator: FakeInvalidator
+    broadcast: Broadcast
     metrics: Metrics
     reasons: dict[str, object] = field(default_factory=dict)
     ready: bool = True
@@ -111,6 +114,7 @@ async def site() -> AsyncIterator[Site]:
     clock = ManualClock()
     reader = FakeReader(clock)
     writer, invalidator, metrics = FakeWriter(reader), FakeInvalidator(reader), Metrics()
+    broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions, max_subscribers=2)
     made: list[Site] = []
     web = Web(
         Service(server=LIMITS),
@@ -118,11 +122,12 @@ async def site() -> AsyncIterator[Site]:
         reader,
         writer,
         invalidator,
+        broadcast,
         lambda: (made[0].ready, made[0].reasons),
         metrics,
         clock=clock,
     )
     port = await web.start("127.0.0.1", 0)
-    made.append(Site(web, port, clock, reader, writer, invalidator, metrics))
+    made.append(Site(web, port, clock, reader, writer, invalidator, broadcast, metrics))
     yield made[0]
     await web.stop()

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from cachesvc.broadcast import Broadcast
 from cachesvc.clock import ManualClock
 from cachesvc.config import Server, Service
 from cachesvc.errors import RequestError
@@ -16,7 +17,7 @@ from cachesvc.web.listener import Listener
 from cachesvc.web.reply import Reply
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
-from tests.wire.conftest import TOPOLOGY, Site, read_response
+from tests.wire.conftest import SKEW_US, TOPOLOGY, Site, read_response
 
 
 async def test_a_connection_is_kept_for_the_next_request(site: Site) -> None:
@@ -172,11 +173,13 @@ async def test_a_request_that_hangs_ends_with_504_within_the_request_timeout() -
 
 
 async def test_the_server_holds_its_requests_to_the_request_timeout() -> None:
-    reader = FakeReader(ManualClock())
+    clock = ManualClock()
+    reader = FakeReader(clock)
     reader.hangs = asyncio.Event()
     limits = Server(request_timeout=Duration(1_000))
     writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
-    web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, lambda: (True, {}), Metrics())
+    broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions)
+    web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), Metrics())
     port = await web.start("127.0.0.1", 0)
     client, sending = await asyncio.open_connection("127.0.0.1", port)
     sending.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\nCache-Control: max-age=9\r\n\r\n")

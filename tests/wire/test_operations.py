@@ -30,7 +30,7 @@ async def test_readyz_is_503_until_ready_and_says_why_if_asked(site: Site) -> No
     assert (verbose.status, json.loads(verbose.body)) == (503, {"ready": False, "feeds": {"eu": "not read yet"}})
 
 
-@pytest.mark.parametrize("target", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/topology"])
+@pytest.mark.parametrize("target", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/topology", "/v1/fences"])
 async def test_head_is_answered_wherever_get_is(site: Site, target: str) -> None:
     assert (await site.ask("HEAD", target)).status == 200
 
@@ -99,7 +99,7 @@ def test_the_counters_of_other_parts_are_read_when_scraped() -> None:
     tally, metrics = Tally.zero(), Metrics()
     metrics.watch("paths", lambda: tally)
     metrics.watch("tiers", lambda: {("l1",): tally.l1, ("l2",): tally.l2})
-    metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 1_500_000, 0.25))
+    metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 1_500_000, 0.25))
     tally.l2.refused, tally.loads = 7, 9
     found = samples(metrics.exposition("")[0].decode())
     assert found["cachesvc_lookups_total", ("refused", "l2")] == 7
@@ -124,6 +124,8 @@ PATHS = {
     Kind.GET_MANY: "/v1/{namespace}:get",
     Kind.PUT_MANY: "/v1/{namespace}:put",
     Kind.INVALIDATIONS: "/v1/invalidations",
+    Kind.RECEIPT: "/v1/invalidations/{id}",
+    Kind.FENCES: "/v1/fences",
     Kind.TOPOLOGY: "/v1/topology",
     Kind.LIVEZ: "/livez",
     Kind.READYZ: "/readyz",
@@ -137,7 +139,7 @@ async def test_the_description_has_every_call_and_no_other(site: Site) -> None:
     assert described["openapi"] == "3.1.0"
     assert set(described["paths"]) == set(PATHS.values())
     for path in PATHS.values():
-        target = path.replace("{namespace}", "pages").replace("{key}", "k")
+        target = path.replace("{namespace}", "pages").replace("{key}", "k").replace("{id}", "eu:1-0")
         allowed = (await site.ask("PATCH", target)).headers["allow"].lower().split(", ")
         methods = set(described["paths"][path]) - {"parameters"}
         assert methods | ({"head"} if "get" in methods else set()) == set(allowed), path

@@ -17,21 +17,30 @@ import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
+from cachesvc.broadcast import Broadcast
 from cachesvc.clock import SystemClock
 from cachesvc.config import Service
 from cachesvc.telemetry.metrics import Metrics
 from cachesvc.web.openapi import document
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
-from tests.wire.conftest import TOPOLOGY
+from tests.wire.conftest import SKEW_US, TOPOLOGY
 
 NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
 
 
 async def serve(started: "asyncio.Queue[int]", stop: asyncio.Event) -> None:
-    reader = FakeReader(SystemClock())
+    clock = SystemClock()
+    reader = FakeReader(clock)
     web = Web(
-        Service(), TOPOLOGY, reader, FakeWriter(reader), FakeInvalidator(reader), lambda: (True, {"eu": "ready"}), Metrics()
+        Service(),
+        TOPOLOGY,
+        reader,
+        FakeWriter(reader),
+        FakeInvalidator(reader),
+        Broadcast(clock, SKEW_US, TOPOLOGY.regions),
+        lambda: (True, {"eu": "ready"}),
+        Metrics(),
     )
     await started.put(await web.start("127.0.0.1", 0))
     await stop.wait()
@@ -63,7 +72,8 @@ def packed(_: schemathesis.SerializationContext, value: object) -> bytes:
         return b"\xc1"
 
 
-schema = schemathesis.openapi.from_dict(msgspec.json.decode(msgspec.json.encode(document())))
+# An answer that does not end cannot be read whole, as schemathesis does: test_streams.py has it, good and bad.
+schema = schemathesis.openapi.from_dict(msgspec.json.decode(msgspec.json.encode(document()))).exclude(path="/v1/fences")
 
 
 @schema.parametrize()

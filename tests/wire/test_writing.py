@@ -1,10 +1,9 @@
-"""PUT and DELETE of a key, and POST /v1/invalidations."""
+"""PUT and DELETE of a key."""
 
 import asyncio
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from cachesvc.clock import SECONDS
@@ -134,59 +133,6 @@ async def test_delete_invalidates_the_key_and_answers_a_receipt(site: Site) -> N
 async def test_delete_has_no_conditions(site: Site, header: str) -> None:
     assert kind(await site.ask("DELETE", "/v1/pages/k", {header: "*"})) == "contradiction"
     assert site.invalidator.saw == []
-
-
-CHANGE = {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": False, "soft": True}
-EVENT = {"specversion": "1.0", "type": "dev.cachesvc.change.v1", "id": "1", "source": "/db", "subject": "x", "data": CHANGE}
-
-
-@pytest.mark.parametrize(
-    ("media", "body"),
-    [
-        ("application/json", json.dumps(CHANGE).encode()),
-        ("application/json; charset=utf-8", json.dumps(CHANGE).encode()),
-        ("application/msgpack", msgspec.msgpack.encode(CHANGE)),
-        ("application/cloudevents+json", json.dumps(EVENT).encode()),
-    ],
-)
-async def test_a_change_is_taken_plain_or_as_a_cloud_event(site: Site, media: str, body: bytes) -> None:
-    response = await site.ask("POST", "/v1/invalidations", {"Content-Type": media}, body)
-    assert site.invalidator.saw == [Change("pages", ("a",), ("t",), soft=True)]
-    assert response.status == 200
-    assert len(read_token(json.loads(response.body)["token"], "")) == 2
-
-
-@pytest.mark.parametrize(
-    ("change", "status", "name", "field"),
-    [
-        ({"namespace": "pages", "wait": "region", "keys": ["a"]}, 400, "invalid-body", "$.wait"),
-        ({"keys": ["a"]}, 400, "invalid-body", "$.namespace"),
-        ({"namespace": "pages", "keys": "a"}, 400, "invalid-body", "$.keys"),
-        ({"namespace": "page", "keys": ["a"]}, 404, "no-such-namespace", "$.namespace"),
-        ({"namespace": "pages"}, 400, "no-target", "$"),
-        ({"namespace": "pages", "keys": ["a", ""]}, 400, "bad-key", "$.keys[1]"),
-        ({"namespace": "pages", "tags": ["a", "\n"]}, 400, "bad-tag", "$.tags[1]"),
-        ({"namespace": "pages", "keys": ["a"] * 3, "tags": ["a"] * 3}, 413, "too-many-keys", "$"),
-    ],
-)
-async def test_a_change_out_of_rule_is_refused_naming_the_field(
-    site: Site, change: dict[str, object], status: int, name: str, field: str
-) -> None:
-    for media, prefix, body in (
-        ("application/json", "$", change),
-        ("application/cloudevents+json", "$.data", {**EVENT, "data": change}),
-    ):
-        response = await site.ask("POST", "/v1/invalidations", {"Content-Type": media}, json.dumps(body).encode())
-        wanted = field.replace("$", prefix, 1)
-        assert (response.status, kind(response), json.loads(response.body)["field"]) == (status, name, wanted)
-    assert site.invalidator.saw == []
-
-
-@pytest.mark.parametrize("wrong", [{"specversion": "0.3"}, {"type": "something.else"}, {"id": ""}])
-async def test_an_event_of_another_kind_is_refused(site: Site, wrong: dict[str, str]) -> None:
-    body = json.dumps({**EVENT, **wrong}).encode()
-    response = await site.ask("POST", "/v1/invalidations", {"Content-Type": "application/cloudevents+json"}, body)
-    assert (response.status, json.loads(response.body)["field"]) == (400, f"$.{next(iter(wrong))}")
 
 
 async def test_an_invalidation_that_waits_for_its_home_cell_says_so(site: Site) -> None:
