@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cachesvc.clock import SECONDS, Clock
+from cachesvc.errors import TierError
 from cachesvc.interfaces import (
     Audit,
     Completion,
@@ -334,7 +335,9 @@ class MemoryFenceStream:
 
     async def start(self) -> None: ...
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """Signs off, so that nobody waits for this instance."""
+        self._queue.readers.pop(self._reader, None)
 
     async def publish(self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False) -> str:
         queue = self._queue
@@ -388,15 +391,17 @@ class MemoryFenceStream:
         await self.readers()
 
     async def readers(self) -> Sequence[ReaderPosition]:
-        return self._roll.call(self._queue.listed_readers(), self._queue.clock.now_us() / SECONDS)
+        queue = self._queue
+        return self._roll.call(queue.listed_readers(), str(queue.epoch), queue.clock.now_us() / SECONDS)
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
-        position = _parse(id_)
+        if not _ID.fullmatch(id_):
+            return None
         if (kept := self._queue.receipt(id_)) is not None:
             return kept
-        if position in self._queue.changes:
+        if _parse(id_) in self._queue.changes:
             return ReceiptRecord("open")
-        return ReceiptRecord("parked") if position in self._queue.parked else None
+        return ReceiptRecord("parked") if _parse(id_) in self._queue.parked else None
 
     def _take_position(self) -> Position:
         """Before the oldest retained item; in an empty stream before one appended for this, so that a later loss shows."""
@@ -430,6 +435,8 @@ def _text(position: Position) -> str:
 
 
 def _parse(id_: str) -> Position:
-    """What names no item is before all."""
+    """As a server, it refuses what is no id: a caller that passes one has lost a change."""
     found = _ID.fullmatch(id_)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    if found is None:
+        raise TierError("memory queue", f"{id_!r} is not the id of a change")
+    return int(found[1]), int(found[2])

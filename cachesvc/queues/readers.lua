@@ -1,6 +1,6 @@
 -- ARGV: 1 the reader that reports (empty: nobody does), 2 its position, 3 the epoch it read that under.
--- Answers [reader, position, µs of silence] of every reader that is not silent for a minute; the others are forgotten. A position in
--- another epoch's stream says nothing of this one, whose ids may be smaller.
+-- Answers the epoch, and [reader, position, µs of silence] of every reader that is not silent for a minute; the others are forgotten.
+-- A position in another epoch's stream says nothing of this one, whose ids may be smaller.
 local SILENT_US = 60000000
 
 local epoch = epoch_of('fences')
@@ -18,4 +18,4 @@ for i = 1, #all, 2 do
     found[#found + 1] = { all[i], under == epoch and position or '0-0', silent }
   end
 end
-return found
+return { epoch, found }

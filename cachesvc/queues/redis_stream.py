@@ -17,6 +17,7 @@ A publisher that sees another epoch publishes again what it published in the las
 """
 
 import asyncio
+import logging
 import re
 import secrets
 import uuid
@@ -26,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from cachesvc.errors import TierUnavailableError
+from cachesvc.errors import TierError, TierUnavailableError
 from cachesvc.interfaces import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
 from cachesvc.model import Change, Fence
 from cachesvc.queues import fence_items, receipts
@@ -34,6 +35,8 @@ from cachesvc.queues.cloudevents import decode_item, encode
 from cachesvc.queues.redis_server import RedisServer, RefusedError
 from cachesvc.queues.roll import Roll
 from cachesvc.units import Duration
+
+log = logging.getLogger(__name__)
 
 CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
 TIMEOUT = Duration.parse("1s")
@@ -188,7 +191,18 @@ class RedisFenceStream:
         """Connects when first used."""
 
     async def stop(self) -> None:
-        await self._server.stop()
+        """Signs off, so that nobody waits for this instance; if the queue is out of reach, silence will say it."""
+        try:
+            if self._reader and self._position:
+                await self._sign_off()
+        except TierError:
+            log.info("%r could not sign off: others wait for this instance until it has been silent for long enough", self)
+        finally:
+            await self._server.stop()
+
+    async def _sign_off(self) -> None:
+        leaving: Any = self._server.redis.hdel("fences:readers", self._reader)
+        await self._server.guarded(leaving)
 
     async def publish(self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False) -> str:
         items = fence_items.encode(fences, report=report)
@@ -283,8 +297,9 @@ class RedisFenceStream:
         return await self._call_readers(["", "", ""])
 
     async def _call_readers(self, arguments: list[Any]) -> Sequence[ReaderPosition]:
-        listed = [_reader(*found) for found in await self._readers(arguments)]
-        return self._roll.call(listed, asyncio.get_running_loop().time())
+        epoch, found = await self._readers(arguments)
+        listed = [_reader(*one) for one in found]
+        return self._roll.call(listed, epoch.decode(), asyncio.get_running_loop().time())
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from cachesvc.errors import TierError
 from cachesvc.interfaces import Done, FenceStream, OpenChange
 from cachesvc.model import Change, Fence
 from tests.contracts.queue_benches import SKEW, Fields, QueueBench
@@ -356,3 +357,14 @@ async def test_who_reads_an_item_gets_its_id_and_all_its_fields(queue: QueueBenc
         await queue.stream().publish([], done=[Done(id_, ("c2",))])
         assert list(await changes.parked("c1", idle_seconds=0, count=1)) == [OpenChange(id_, source="somebody")]
     assert seen == {id_: fields}
+
+
+async def test_what_is_no_id_is_refused(queue: QueueBench) -> None:
+    """Quietly closing nothing would leave a change open of which the caller thinks that it is done."""
+    await queue.changes.append(CHANGE)
+    await take(queue)
+    for id_ in ("x", "here:1700000000000-0"):
+        with pytest.raises(TierError):
+            await queue.changes.acknowledge([id_])
+        with pytest.raises(TierError):
+            await queue.stream().publish([], done=[Done(id_)])

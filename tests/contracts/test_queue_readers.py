@@ -112,6 +112,26 @@ async def test_who_is_silent_for_a_minute_is_waited_for_no_longer(queue: QueueBe
     assert await standing(queue.stream()) == {"here/i1": "6-0", "there/i/2": "5-0"}
 
 
+async def test_who_stops_is_waited_for_no_longer(queue: QueueBench) -> None:
+    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    await one.open()
+    await two.open()
+    await two.report("5-0")
+    await one.stop()
+    assert await standing(two) == {"there/i/2": "5-0"}
+
+
+async def test_who_has_left_before_a_loss_is_not_waited_for_after_it(queue: QueueBench) -> None:
+    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    await one.open()
+    await two.open()
+    await two.report("5-0")
+    await one.stop()
+    await two.report("5-0")
+    await queue.lose_all()
+    assert await standing(two) == {"there/i/2": "0-0"}
+
+
 async def test_a_queue_that_lost_its_readers_does_not_make_them_vanish(queue: QueueBench) -> None:
     """Whoever waits through an instance that has heard of them still waits for them."""
     one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)

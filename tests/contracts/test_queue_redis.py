@@ -75,6 +75,14 @@ async def test_a_hanging_server_costs_the_time_limit(bench: RedisBench) -> None:
         await changes.stop()
 
 
+async def test_an_instance_stops_while_its_queue_is_dead(bench: RedisBench) -> None:
+    reader = bench.stream(reader=("here", "i1"))
+    await reader.open()
+    bench.server.kill()
+    await reader.stop()
+    await asyncio.to_thread(bench.server.restart)
+
+
 async def test_a_waiting_reader_does_not_hold_up_what_is_published(bench: RedisBench) -> None:
     stream = await caught_up(bench.stream())
     waiting = asyncio.create_task(stream.read(wait_seconds=30))
