@@ -1,12 +1,13 @@
 """Templates of keys and tags: what they render, and what is refused with its path."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.config_document import read_struct
+from cachesvc.config_document import parse_text, read_struct
 from cachesvc.config_sources import Column, check_sources, parse_template
 from cachesvc.errors import ConfigError
 from cachesvc.placement import partition
@@ -99,6 +100,12 @@ def test_tags_of_the_keys_partition_and_without_one_are_taken(tags: list[str]) -
 
 def test_a_source_of_tags_alone_may_name_any_partition() -> None:
     assert read_and_check(SOUND, {"source": "public.blocks", "tags": ["{page-{page_id}}:blocks"]})
+
+
+def test_the_example_in_the_guide_is_sound() -> None:
+    example = Path("docs/producers.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (source,) = parse_text(example, name="producers.md")["namespaces"]["pages"]["sources"]
+    assert read_and_check(source).sources[0].source == "public.blocks"
 
 
 @given(st.text(alphabet="{}a?1 ", max_size=12) | st.text(max_size=12))
