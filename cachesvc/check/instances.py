@@ -178,7 +178,7 @@ class Instance:
             return Got(outcome, body, tier)
         problem = _problem(body)
         if status == 404 and problem.kind in ("known-absent", "cache-miss"):
-            return Got("absent" if problem.kind == "known-absent" else "miss", tier=answered_by(cache_status)[1])
+            return Got("absent", tier=answered_by(cache_status)[1]) if problem.kind == "known-absent" else Got("miss")
         raise self._failure(status, body)
 
     def _failure(self, status: int, body: bytes) -> InstanceError:
