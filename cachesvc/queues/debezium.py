@@ -72,6 +72,8 @@ def row_change(document: object, key: bytes = b"") -> RowChange | None:
     if op not in OPERATIONS:
         raise UnreadableError(f"Debezium's op {op!r:.64} is none of {', '.join(OPERATIONS)}")
     before, after = (_row(envelope.get(name), name) for name in ("before", "after"))
+    if op in ("c", "u") and after is None:
+        raise UnreadableError(f"Debezium's op {op!r} without `after`")
     name = f"/debezium/{source.get('connector')}/{source.get('name')}"
     return RowChange(op, _tables(source), before, after, _key(key), name)
 

@@ -9,7 +9,7 @@ is applied, and the event is a dead letter as well, because a copy under the old
     absent, and part of the record's key         unchanged: a change of the key comes as a delete and a create
     absent, or the placeholder of a large value  unknown
     null, on a delete                            unknown, unless the template says that it may be null: `{column?}`
-    0 or empty, on a delete                      rendered, and yet unknown: Debezium writes these for a NOT NULL column that it
+    0 or empty, on a delete or if it changed     rendered, and yet unknown: Debezium writes these for a NOT NULL column that it
                                                  was not sent (JdbcValueConverters.convertValue). Not if it is in the record's key
 
 A snapshot (`r`) says nothing about a change, and a message (`m`) nothing about a row.
@@ -108,15 +108,23 @@ class _Rule:
         return {name: _text(name, there[name]) for name in self._columns if name in there and there[name] != UNAVAILABLE}
 
     def _faults(self, row: RowChange, images: Sequence[Image]) -> list[str]:
-        old, new = images[0], images[-1]
-        if row.op != "d" and (lacking := [name for name in self._columns if name not in {**new, **(row.after or {})}]):
-            return [f"the row has no column {name!r}{did_you_mean(name, row.after or {})}" for name in lacking]
-        faults = [f"what {name!r} was is not in the event: {REMEDY}" for name in self._columns if name not in old]
-        if row.op == "d":
-            doubtful = [name for name in self._columns if old.get(name) in ("0", "") and name not in (row.key or {})]
-            faults += [f"{name!r} was {old[name]!r}, which may also stand for unknown: {REMEDY}" for name in doubtful]
+        old, there = images[0], row.after or {}
+        if row.op != "d" and (lacking := [name for name in self._columns if name not in there]):
+            return [f"the row has no column {name!r}{did_you_mean(name, there)}" for name in lacking]
+        unknown = [f"what {name!r} was is not in the event: {REMEDY}" for name in self._columns if name not in old]
         nulls = [name for name in self._never_null if all(image.get(name, "") is None for image in images)]
-        return faults + [f"{name!r} is null: {REMEDY}, or the template {{{name}?}} if it may be null" for name in nulls]
+        return [
+            *unknown,
+            *(f"{name!r} was {old[name]!r}, which may also stand for unknown: {REMEDY}" for name in self._doubtful(row, images)),
+            *(f"{name!r} is null: {REMEDY}, or the template {{{name}?}} if it may be null" for name in nulls),
+        ]
+
+    def _doubtful(self, row: RowChange, images: Sequence[Image]) -> list[str]:
+        if row.op == "c":
+            return []
+        old, new, key = images[0], images[-1], row.key or {}
+        blank = [name for name in self._columns if old.get(name) in ("0", "") and name not in key]
+        return [name for name in blank if row.op == "d" or new.get(name) != old[name]]
 
 
 def _rendered(templates: Iterable[Template], images: Sequence[Image]) -> tuple[str, ...]:
