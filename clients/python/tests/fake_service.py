@@ -6,6 +6,7 @@ key, one of its tags or the namespace.
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import unquote
@@ -57,6 +58,9 @@ class FakeService:
         self.problem: tuple[int, dict[str, Any], dict[str, str]] | None = None
         """Answer everything with this status, problem document and headers."""
         self.key_problems: dict[str, dict[str, Any]] = {}
+        self.missing: list[str] = []
+        """Instances that do not merge in time what is waited for."""
+        self.receipts: dict[str, dict[str, Any]] = {}
         self.raw_answer: bytes | None = None
         self._ticks = itertools.count(1_000_000)
         self._runner: web.ServerRunner | None = None
@@ -114,7 +118,9 @@ class FakeService:
 
     def _answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> web.Response:
         if path == "/v1/invalidations":
-            return self._invalidated(body["namespace"], body.get("keys", []), body.get("tags", []), whole=body.get("all", False))
+            return self._invalidate(body)
+        if path.startswith("/v1/invalidations/"):
+            return self._receipt(path.rpartition("/")[2])
         namespace, _, rest = path.removeprefix("/v1/").partition("/")
         if namespace.endswith(":get"):
             results = [self._read(namespace[:-4], key, body) for key in body["keys"]]
@@ -147,9 +153,7 @@ class FakeService:
         held = self._admissible(namespace, key, headers.get("Cachesvc-Token", ""))
         if held is not None and not held.absent:
             return web.Response(body=held.value, content_type=held.content_type)
-        kind = "cache-miss" if held is None else "known-absent"
-        document = {"type": f"https://cachesvc.dev/problems/{kind}", "status": 404}
-        return web.json_response(document, status=404, content_type="application/problem+json")
+        return _problem(404, "cache-miss" if held is None else "known-absent")
 
     def _put_many(self, namespace: str, items: list[dict[str, Any]]) -> web.Response:
         results: list[dict[str, Any]] = []
@@ -178,7 +182,20 @@ class FakeService:
         newest = max(self.fences.get(target, 0) for target in targets)
         return self.leases.get(item["key"]) != lease or int(lease.removeprefix("lease-")) <= newest
 
-    def _invalidated(self, namespace: str, keys: list[str], tags: list[str], *, whole: bool) -> web.Response:
+    def _invalidate(self, body: dict[str, Any]) -> web.Response:
+        whole = body.get("all", False)
+        if whole and body.get("confirm") != body["namespace"]:
+            return _problem(400, "confirm-needed")
+        missing = self.missing if body.get("wait", "none") != "none" else []
+        return self._invalidated(body["namespace"], body.get("keys", []), body.get("tags", []), whole=whole, missing=missing)
+
+    def _receipt(self, id_: str) -> web.Response:
+        state = self.receipts.get(id_)
+        return _problem(404, "no-such-receipt") if state is None else web.json_response(state)
+
+    def _invalidated(
+        self, namespace: str, keys: list[str], tags: list[str], *, whole: bool, missing: Sequence[str] = ()
+    ) -> web.Response:
         """Only announced: the copies stay, as on an instance that has not heard of it, so that only tokens refuse them."""
         at = next(self._ticks)
         targets = [f"{namespace}/{key}" for key in keys] + [f"{namespace}#{tag}" for tag in tags] + [namespace] * whole
@@ -186,4 +203,11 @@ class FakeService:
         self.fences.update((digest(target), at) for target in targets)
         for key in keys:
             self.leases.pop(key, None)
-        return web.json_response({"id": f"eu:{at}-0", "token": token, "applied": True}, headers={"Cachesvc-Token": token})
+        receipt = {"id": f"eu:{at}-0", "token": token, "applied": True, "position": f"{at}-1", "news": 1}
+        receipt |= {"reached": not missing, "missing": list(missing)}
+        return web.json_response(receipt, status=202 if missing else 200, headers={"Cachesvc-Token": token})
+
+
+def _problem(status: int, kind: str) -> web.Response:
+    document = {"type": f"https://cachesvc.dev/problems/{kind}", "status": status}
+    return web.json_response(document, status=status, content_type="application/problem+json")

@@ -218,7 +218,7 @@ async def test_a_reader_after_an_own_write_does_not_join_a_load_from_before(
     elif write == "delete":
         await pages.delete("a")
     else:
-        await pages.invalidate(["a"] * (write == "key"), tags=["t"] * (write == "tag"), all=write == "all")
+        await pages.invalidate(["a"] * (write == "key"), tags=["t"] * (write == "tag"), all=write == "all", confirm="pages")
     late = asyncio.create_task(pages.get_or_load("a", source, timeout=2))
     await asyncio.sleep(0)
     source.gate.set()

@@ -29,6 +29,9 @@ def test_bad_settings_are_refused_by_name() -> None:
         Cache.from_url("http://a", default_timeout="5 minutes")
     with pytest.raises(ValueError, match="load_timeout: must be longer than 0"):
         Cache.from_url("http://a", load_timeout=0)
+    for caller in ("x" * 129, "a\nb", " a"):
+        with pytest.raises(ValueError, match="caller"):
+            Cache.from_url("http://a", caller=caller)
     with pytest.raises(ValueError, match="max_loads_without_cache"):
         Cache.from_url("http://a", max_loads_without_cache=0)
     cache = Cache.from_url("http://a")
@@ -66,6 +69,18 @@ async def test_bad_arguments_of_writes_are_refused_by_name(service: FakeService,
         await pages.set("a", b"", tags=["ü"])
     with pytest.raises(ValueError, match="nothing to invalidate"):
         await pages.invalidate()
+    with pytest.raises(ValueError, match="all=True purges all of 'pages': if that is meant, say confirm='pages' as well"):
+        await pages.invalidate(all=True)
+    with pytest.raises(ValueError, match="confirm='pages'"):
+        await pages.invalidate(all=True, confirm="page")
+    with pytest.raises(ValueError, match="over: '5 minutes' is not a duration"):
+        await pages.invalidate(["a"], over="5 minutes")
+    with pytest.raises(ValueError, match="over: must be longer than 0"):
+        await pages.invalidate(["a"], over=0)
+    with pytest.raises(ValueError, match="wait: 'all' is none of none, region, global"):
+        await pages.invalidate(["a"], wait="all")  # type: ignore[arg-type]  # the mistake in question
+    with pytest.raises(ValueError, match="is no id, such as eu:"):
+        await cache.receipt("../livez")
     with pytest.raises(ValueError, match="ttl: -1"):
         await pages.set("a", b"", ttl=-1)
     with pytest.raises(TypeError, match="a value here is bytes, not str"):

@@ -1,6 +1,7 @@
 """Reads honour this client's own writes, on an instance that has not heard of them."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from cachesvc_client import Cache
@@ -24,7 +25,7 @@ async def test_an_invalidated_copy_is_not_read_again(
     service.hold("a", b"old", tags=["t"])
     pages = cache.namespace("pages")
     assert await pages.get("a") == b"old"
-    receipt = await pages.invalidate(keys, tags=tags, all=whole)
+    receipt = await pages.invalidate(keys, tags=tags, all=whole, confirm="pages")
     assert receipt.applied
     assert service.held["a"].value == b"old"
     assert await pages.get("a") is None
@@ -42,10 +43,13 @@ async def test_a_deleted_key_is_not_read_again_by_either_kind_of_request(service
             assert await pages.get("a:explain") is None
 
 
-async def test_a_soft_invalidation_lets_stale_copies_be_read(service: FakeService, cache: Cache) -> None:
+@pytest.mark.parametrize("lenience", [{"soft": True}, {"over": "5m"}, {"soft": True, "over": 300}])
+async def test_a_soft_or_paced_invalidation_lets_stale_copies_be_read(
+    service: FakeService, cache: Cache, lenience: dict[str, Any]
+) -> None:
     service.hold("a", b"old")
     pages = cache.namespace("pages")
-    await pages.invalidate(["a"], soft=True)
+    await pages.invalidate(["a"], **lenience)
     assert await pages.get("a") == b"old"
 
 

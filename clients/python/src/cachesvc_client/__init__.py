@@ -6,7 +6,7 @@ from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.loading import ABSENT, Absent
 from cachesvc_client.lookaside import Loader
 from cachesvc_client.namespace import Namespace
-from cachesvc_client.wire import Receipt
+from cachesvc_client.wire import Receipt, ReceiptState
 
 __all__ = [
     "ABSENT",
@@ -21,6 +21,7 @@ __all__ = [
     "Namespace",
     "PartialError",
     "Receipt",
+    "ReceiptState",
     "Statistics",
     "json_of",
     "msgpack_of",

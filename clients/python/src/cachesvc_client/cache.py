@@ -7,15 +7,16 @@ from typing import Any, Self, TypeVar, overload
 from msgspec import Struct
 from yarl import URL
 
-from cachesvc_client.calls import Calls
+from cachesvc_client.calls import Calls, receipt_state
 from cachesvc_client.codecs import BYTES, Codec, json_of
 from cachesvc_client.durations import Duration, header_of, positive_seconds_of, seconds_of
 from cachesvc_client.endpoints import urls_of
 from cachesvc_client.loading import Loads
-from cachesvc_client.names import check_namespace
+from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.namespace import Namespace
 from cachesvc_client.own_writes import OwnWrites
 from cachesvc_client.transport import Transport
+from cachesvc_client.wire import ReceiptState
 
 V = TypeVar("V")
 
@@ -54,12 +55,14 @@ class Cache:
         lease_wait: float,
         max_loads_without_cache: int,
         batching: bool,
+        caller: str,
     ) -> None:
         connect_timeout = timeout if len(urls) == 1 else timeout / 2  # time is left for another one
         # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
         self._transport = Transport(urls, connect_timeout=connect_timeout, max_connections=64 if batching else 0)
         self._timeout = timeout
         self._batching = batching
+        self._caller = caller
         self._own_writes = OwnWrites(time.monotonic)
         self._loads = Loads(timeout=load_timeout, lease_wait=lease_wait, most_without_cache=max_loads_without_cache)
         self._batch_tasks: set[asyncio.Task[None]] = set()
@@ -76,11 +79,13 @@ class Cache:
         lease_wait: Duration = "5s",
         max_loads_without_cache: int = 16,
         batching: bool = True,
+        caller: str = "",
     ) -> "Cache":
         """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
 
         `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits for
         another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
+        `caller`: who invalidates, for the service's audit; else it notes the address.
         """
         if max_loads_without_cache < 1:
             raise ValueError("max_loads_without_cache: at least 1")
@@ -91,6 +96,7 @@ class Cache:
             lease_wait=seconds_of(lease_wait, "lease_wait"),
             max_loads_without_cache=max_loads_without_cache,
             batching=batching,
+            caller=check_caller(caller),
         )
 
     @overload
@@ -121,7 +127,7 @@ class Cache:
             raise ValueError("codec and type: give one of them")
         lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
         return Namespace(
-            Calls(check_namespace(name), self._transport, self._own_writes, max_lag=lag),
+            Calls(check_namespace(name), self._transport, self._own_writes, max_lag=lag, caller=self._caller),
             codec if codec is not None else json_of(type) if type is not None else BYTES,
             self._loads,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
@@ -129,6 +135,13 @@ class Cache:
             batch_tasks=self._batch_tasks,
             load_tasks=self._load_tasks,
         )
+
+    async def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
+        """How far the invalidation with this receipt has got by now. Raises `CacheError` `no-such-receipt` if there was none in
+        the last 15 minutes.
+        """
+        check_receipt_id(id)
+        return await receipt_state(self._transport, id, asyncio.get_running_loop().time() + self._timeout)
 
     def statistics(self) -> Statistics:
         loads = self._loads

@@ -12,7 +12,20 @@ import msgspec
 from cachesvc_client.errors import CacheError
 from cachesvc_client.own_writes import OwnWrites
 from cachesvc_client.transport import Reply, Transport, error_of, problem_error
-from cachesvc_client.wire import JSON, MSGPACK, GetMany, Got, GotMany, Invalidation, Put, PutItem, PutMany, PutResults, Receipt
+from cachesvc_client.wire import (
+    JSON,
+    MSGPACK,
+    GetMany,
+    Got,
+    GotMany,
+    Invalidation,
+    Put,
+    PutItem,
+    PutMany,
+    PutResults,
+    Receipt,
+    ReceiptState,
+)
 
 S = TypeVar("S")
 
@@ -23,14 +36,16 @@ _pack = msgspec.msgpack.Encoder().encode
 _got_many = msgspec.msgpack.Decoder(GotMany)
 _put_results = msgspec.msgpack.Decoder(PutResults)
 _receipt = msgspec.json.Decoder(Receipt)
+_receipt_state = msgspec.json.Decoder(ReceiptState)
 
 
 class Calls:
-    def __init__(self, namespace: str, transport: Transport, own_writes: OwnWrites, *, max_lag: str) -> None:
+    def __init__(self, namespace: str, transport: Transport, own_writes: OwnWrites, *, max_lag: str, caller: str) -> None:
         self.namespace = namespace
         self._transport = transport
         self._own = own_writes
         self._max_lag = max_lag
+        self._caller = {"Cachesvc-Caller": caller} if caller else {}
         self._get_path = f"/v1/{namespace}:get"
         self._put_path = f"/v1/{namespace}:put"
 
@@ -70,18 +85,19 @@ class Calls:
         self._learn(answer.token, [item.key for item in items])
         return [error_of(put.problem) if put.outcome == "error" else put for put in answer.results]
 
-    async def invalidate(self, keys: list[str], tags: tuple[str, ...], *, whole: bool, soft: bool, deadline: float) -> Receipt:
-        body = msgspec.json.encode(Invalidation(self.namespace, keys, tags, whole, soft))
-        return self._receipt_of(await self._transport.post("/v1/invalidations", body, JSON, deadline), keys, soft=soft)
+    async def invalidate(self, asked: Invalidation, deadline: float) -> Receipt:
+        body = msgspec.json.encode(asked)
+        reply = await self._transport.post("/v1/invalidations", body, JSON, deadline, self._caller)
+        return self._receipt_of(reply, asked.keys, lenient=asked.is_lenient)
 
     async def delete(self, key: str, deadline: float) -> Receipt:
-        return self._receipt_of(await self._transport.send("DELETE", self._path(key), deadline), [key])
+        return self._receipt_of(await self._transport.send("DELETE", self._path(key), deadline, self._caller), [key])
 
-    def _receipt_of(self, reply: Reply, keys: list[str], *, soft: bool = False) -> Receipt:
-        """A soft invalidation allows stale answers, so nothing has to be remembered of it. One that was accepted but is not
-        out yet (503 with a token) has to be: the write that it announces has happened.
+    def _receipt_of(self, reply: Reply, keys: list[str], *, lenient: bool = False) -> Receipt:
+        """A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. One that was accepted but is
+        not out yet (503 with a token) has to be: the write that it announces has happened.
         """
-        if not soft:
+        if not lenient:
             self._learn(reply.headers.get("Cachesvc-Token", ""), keys)
         return _decoded(_receipt, reply)
 
@@ -98,8 +114,13 @@ class Calls:
         return f"/v1/{self.namespace}/{path.replace('.', '%2E') if key in ('.', '..') else path}"
 
 
+async def receipt_state(transport: Transport, id_: str, deadline: float) -> ReceiptState:
+    """Raises `CacheError` `no-such-receipt` if it is unknown, or was forgotten."""
+    return _decoded(_receipt_state, await transport.send("GET", f"/v1/invalidations/{id_}", deadline))
+
+
 def _decoded(decoder: "msgspec.msgpack.Decoder[S] | msgspec.json.Decoder[S]", reply: Reply) -> S:
-    if reply.status != 200:
+    if reply.status not in (200, 202):
         raise problem_error(reply)
     try:
         return decoder.decode(reply.body)

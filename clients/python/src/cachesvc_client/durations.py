@@ -31,6 +31,12 @@ def positive_seconds_of(value: Duration, name: str) -> float:
     return seconds
 
 
+def text_of(value: Duration, name: str) -> str:
+    """As the service's documents take it: `5m` as it stands, numbers in milliseconds."""
+    seconds = positive_seconds_of(value, name)
+    return value if isinstance(value, str) else header_of(seconds)
+
+
 def header_of(seconds: float) -> str:
     """As `Cachesvc-Timeout` takes it: whole milliseconds, at least one."""
     return f"{max(1, int(seconds * 1000))}ms"

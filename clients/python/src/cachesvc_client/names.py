@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 MAX_KEY_BYTES = 1024
 MAX_TAG_BYTES = 256
+MAX_CALLER_LENGTH = 128
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TAG = re.compile(rf"[ -~]{{1,{MAX_TAG_BYTES}}}")
 
@@ -17,6 +19,17 @@ def check_namespace(name: str) -> str:
     if not _NAMESPACE.fullmatch(name):
         raise ValueError(f"namespace {name!r}: 1 to 64 of a-z, 0-9, '_' and '-', beginning with a letter")
     return name
+
+
+def check_caller(name: str) -> str:
+    if not (len(name) <= MAX_CALLER_LENGTH and name.isascii() and name.isprintable() and name == name.strip()):
+        raise ValueError(f"caller {name!r}: at most {MAX_CALLER_LENGTH} printable ASCII characters, no space at its ends")
+    return name
+
+
+def check_receipt_id(id_: str) -> None:
+    if not _RECEIPT_ID.fullmatch(id_):
+        raise ValueError(f"receipt {id_!r}: is no id, such as eu:1700000000000-0")
 
 
 def check_key(key: str) -> None:

@@ -4,17 +4,17 @@
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, get_args, overload
 
 from cachesvc_client.batching import Batcher, Intake, OneByOne
 from cachesvc_client.calls import Calls
 from cachesvc_client.codecs import Codec
-from cachesvc_client.durations import Duration, positive_seconds_of, seconds_of
+from cachesvc_client.durations import Duration, positive_seconds_of, seconds_of, text_of
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.loading import ABSENT, Lifetimes, Loads
 from cachesvc_client.lookaside import WAIT_TURN, Loader, LookAside, decoded
 from cachesvc_client.names import check_key, checked_keys, checked_tags
-from cachesvc_client.wire import Got, Put, PutItem, Receipt
+from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -226,20 +226,37 @@ class Namespace(Generic[V]):
         *,
         tags: Iterable[str] = (),
         all: bool = False,  # noqa: A002  the protocol's word
+        confirm: str = "",
         soft: bool = False,
+        over: Duration | None = None,
+        wait: Wait = "none",
         timeout: Duration | None = None,
     ) -> Receipt:
         """Say that these changed, after the change was committed. No read of this client that starts afterwards is answered
         with what was loaded before; `soft`: it may be, as stale, while it is being loaded anew.
+
+        `all`: the whole namespace, to be confirmed with its name. `over`: a big purge without a herd; copies become stale one
+        after the other within this time. `wait`: return when every live instance of the region (`region`), or of all regions
+        (`global`), has merged it: then no reader there, with or without a token, gets what was loaded before. If that is not so
+        within the timeout, the receipt's `reached` is false and `missing` says who.
         """
-        key_list, tag_list = checked_keys(keys), checked_tags(tags)
-        if not (key_list or tag_list or all):
-            raise ValueError("nothing to invalidate: name keys, tags, or all=True")
+        asked = Invalidation(self.name, checked_keys(keys), checked_tags(tags), all, confirm, soft, wait=wait)
+        if over is not None:
+            asked.over = text_of(over, "over")
+        self._check(asked)
         try:
-            return await self._calls.invalidate(key_list, tag_list, whole=all, soft=soft, deadline=self._deadline(timeout))
+            return await self._calls.invalidate(asked, self._deadline(timeout))
         finally:
-            if not soft:
-                self._forget(key_list, wide=bool(tag_list) or all)
+            if not asked.is_lenient:
+                self._forget(asked.keys, wide=bool(asked.tags) or all)
+
+    def _check(self, asked: Invalidation) -> None:
+        if not (asked.keys or asked.tags or asked.all):
+            raise ValueError("nothing to invalidate: name keys, tags, or all=True")
+        if asked.all and asked.confirm != self.name:
+            raise ValueError(f"all=True purges all of {self.name!r}: if that is meant, say confirm={self.name!r} as well")
+        if asked.wait not in get_args(Wait):
+            raise ValueError(f"wait: {asked.wait!r} is none of {', '.join(get_args(Wait))}")
 
     async def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
         """`invalidate` for one key."""

@@ -57,9 +57,11 @@ class Transport:
     def is_open(self) -> bool:
         return self._session is not None
 
-    async def post(self, path: str, body: bytes, content_type: str, deadline: float) -> Reply:
+    async def post(
+        self, path: str, body: bytes, content_type: str, deadline: float, headers: dict[str, str] | None = None
+    ) -> Reply:
         """`path` is one of few. Raises `CacheError`."""
-        return await self._sent("POST", path, body, content_type, deadline)
+        return await self._sent("POST", path, body, content_type, deadline, headers)
 
     async def send(self, method: str, path: str, deadline: float, headers: dict[str, str] | None = None) -> Reply:
         """A request without a body. Raises `CacheError`."""

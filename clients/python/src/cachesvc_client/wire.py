@@ -1,11 +1,16 @@
 """The documents of clients/PROTOCOL.md, one struct each. Fields with default values are left out in both directions."""
 
+from typing import Literal, TypeAlias
+
 from msgspec import Struct
 
 OCTETS = "application/octet-stream"
 MSGPACK = "application/msgpack"
 JSON = "application/json"
 PROBLEM_TYPES = "https://cachesvc.dev/problems/"
+
+Wait: TypeAlias = Literal["none", "region", "global"]
+"""Who must have merged an invalidation before its call returns: nobody else, the region's live instances, or all regions'."""
 
 
 class Problem(Struct):
@@ -84,7 +89,15 @@ class Invalidation(Struct, omit_defaults=True):
     keys: list[str]
     tags: tuple[str, ...] = ()
     all: bool = False
+    confirm: str = ""
     soft: bool = False
+    over: str = ""
+    wait: Wait = "none"
+
+    @property
+    def is_lenient(self) -> bool:
+        """Copies become stale and may still be answered."""
+        return self.soft or bool(self.over)
 
 
 class Receipt(Struct, frozen=True):
@@ -95,3 +108,28 @@ class Receipt(Struct, frozen=True):
     """For another process that must read this write; the client that wrote sends it with its reads by itself."""
     applied: bool
     """Every home cell concerned has applied it. False: the fence is out, and the service goes on applying it."""
+    position: str = ""
+    """Of its fence on the region's stream."""
+    reached: bool = True
+    """What `wait` asked for holds: every live instance concerned has merged it. False: not by the deadline."""
+    missing: tuple[str, ...] = ()
+    """Who had not, as `region/instance`."""
+
+
+class ReceiptState(Struct, frozen=True):
+    """How far an invalidation has got by now."""
+
+    id: str
+    state: Literal["open", "parked", "done", "buried"]
+    """`open`: accepted, its fence is not out. `parked`: the fence is out, a home cell is missing. `buried`: it cannot be done."""
+    position: str = ""
+    cells: tuple[str, ...] = ()
+    """Home cells that have applied it."""
+    missed: tuple[str, ...] = ()
+    """Home cells that have not."""
+    merged: tuple[str, ...] = ()
+    """Live instances that have merged it, as `region/instance`."""
+    missing: tuple[str, ...] = ()
+    """Live instances that have not."""
+    reason: str = ""
+    """Why it was buried."""
