@@ -14,6 +14,7 @@ import aiohttp
 from msgspec import Struct
 
 from cachesvc.check.history import Merged
+from cachesvc.check.instances import Instance
 from cachesvc.check.origin import Note, Now
 
 AGAIN_SECONDS = 0.2
@@ -75,7 +76,7 @@ def vector_of(text: str) -> dict[str, str]:
 class Feed:
     """The subscription to one instance."""
 
-    def __init__(self, instance: str, url: str, http: aiohttp.ClientSession, take: Take) -> None:
+    def __init__(self, instance: Instance, http: aiohttp.ClientSession, take: Take) -> None:
         self.instance = instance
         self.resets = 0
         self.broken = 0
@@ -84,28 +85,37 @@ class Feed:
         """The first event has come."""
         self.why = "nothing was sent"
         """Why the last subscription ended."""
-        self._url = f"{url}/v1/fences"
         self._http = http
         self._take = take
         self._last_id = ""
 
     def __repr__(self) -> str:
-        return f"<Feed of {self.instance} at {self._last_id or 'no position'}: {self.broken} times broken, {self.resets} resets>"
+        return f"<Feed of {self.instance.name} at {self._last_id or 'no position'}: {self.broken} breaks, {self.resets} resets>"
 
     async def follow(self) -> None:
-        """For ever: an instance that is gone is tried again, from the last event that came."""
+        """For ever: an instance that is gone is tried again, from the last event that came.
+
+        One that drops its followers may be starting anew, so it has to say that it is ready before it is asked again. Silence
+        says nothing of the kind: what an instance answers when it wakes up is to be judged.
+        """
         while True:
             try:
                 await self._subscribe()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                self.instance.is_gone = True
+            except TimeoutError as error:  # before `ClientError`, which aiohttp's own is as well
+                self.why = str(error) or "silence"
+            except (aiohttp.ClientError, OSError) as error:
                 self.why = str(error) or type(error).__name__
+                self.instance.is_gone = True
             self.broken += 1
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _subscribe(self) -> None:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
         timeout = aiohttp.ClientTimeout(sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
-        async with self._http.get(self._url, headers=headers, timeout=timeout, raise_for_status=True) as answer:
+        async with self._http.get(
+            f"{self.instance.url}/v1/fences", headers=headers, timeout=timeout, raise_for_status=True
+        ) as answer:
             self._take(FeedEvent("subscribed"))
             parser = EventParser()
             async for chunk in answer.content.iter_any():

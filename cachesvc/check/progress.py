@@ -22,13 +22,17 @@ class Progress:
         self._counts: Counter[str] = Counter()
 
     async def show(self) -> None:
-        """For ever."""
+        """Until it is cancelled."""
         started = time.monotonic()
         on_terminal = self._out.isatty()
-        while True:
-            await asyncio.sleep(TERMINAL_SECONDS if on_terminal else LOG_SECONDS)
-            line = self.line(time.monotonic() - started)
-            print(f"\r\x1b[K{line}" if on_terminal else line, end="" if on_terminal else "\n", file=self._out, flush=True)
+        try:
+            while True:
+                await asyncio.sleep(TERMINAL_SECONDS if on_terminal else LOG_SECONDS)
+                line = self.line(time.monotonic() - started)
+                print(f"\r\x1b[K{line}" if on_terminal else line, end="" if on_terminal else "\n", file=self._out, flush=True)
+        finally:
+            if on_terminal:  # what is printed next gets a line of its own
+                print(file=self._out, flush=True)
 
     def line(self, seconds: float) -> str:
         for record in self._records[self._seen :]:

@@ -77,7 +77,7 @@ class _Running:
         self.instances = Instances(settings.instances, settings.namespace, http)
         self.reader = Reader(settings, self.store, self._random("reader"), note, now)
         self.announcer = Announcer(settings.namespace, self.instances, producers, self._random("announcer"), note, now)
-        self.feeds = [Feed(each.name, each.url, http, Merges(each.name, note, now).take) for each in self.instances.all]
+        self.feeds = [Feed(each, http, Merges(each.name, note, now).take) for each in self.instances.all]
         self.clients = [self._client(f"c{i}") for i in range(settings.clients)]
         self.background = Tasks()
 
@@ -124,7 +124,7 @@ async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIter
         stack.push_async_callback(running.background.stop)
         running.background.spawn(running.instances.look(), "look for instances that are gone")
         for feed in running.feeds:
-            running.background.spawn(feed.follow(), f"feed of {feed.instance}")
+            running.background.spawn(feed.follow(), f"feed of {feed.instance.name}")
         await asyncio.gather(*(first_event(feed) for feed in running.feeds))
         yield running
 
@@ -169,4 +169,4 @@ async def first_event(feed: Feed) -> None:
         async with asyncio.timeout(START_SECONDS):
             await feed.started.wait()
     except TimeoutError as error:
-        raise CheckError(f"{feed.instance} does not tell what it has merged (GET /v1/fences): {feed.why}") from error
+        raise CheckError(f"{feed.instance.name} does not tell what it has merged (GET /v1/fences): {feed.why}") from error

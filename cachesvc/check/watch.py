@@ -92,7 +92,7 @@ def _followed(
         if event.kind == "reset":
             resets.inc()
 
-    return Feed(instance.name, instance.url, http, take)
+    return Feed(instance, http, take)
 
 
 class Canaries:

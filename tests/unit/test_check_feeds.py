@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cachesvc.check.feeds import EventParser, Feed, FeedEvent, Merges, vector_of
 from cachesvc.check.history import Merged, Record
+from cachesvc.check.instances import Instance
 from cachesvc.check.merge_lag import MergeLags
 from tests.doubles.deployment import FakeDeployment, deployment
 
@@ -70,7 +71,8 @@ async def test_a_feed_that_breaks_is_taken_up_where_it_was_left(fake: FakeDeploy
     instance = fake.instances["eu/eu-a"]
     taken: asyncio.Queue[FeedEvent] = asyncio.Queue()
     async with aiohttp.ClientSession() as http:
-        feed = Feed("eu/eu-a", instance.url, http, taken.put_nowait)
+        followed = Instance("eu/eu-a", instance.url, "check", http)
+        feed = Feed(followed, http, taken.put_nowait)
         following = asyncio.create_task(feed.follow())
         assert [(await taken.get()).kind for _ in range(2)] == ["subscribed", "reset"]
         fake.invalidate(["k"], [])
@@ -81,6 +83,7 @@ async def test_a_feed_that_breaks_is_taken_up_where_it_was_left(fake: FakeDeploy
         await asyncio.wait([following])
     assert instance.last_event_ids == ["eu=1000-1"]
     assert (feed.broken, feed.resets) == (1, 2)
+    assert followed.is_gone, "until it says that it is ready"
 
 
 def fences(*digests: int, namespaces: tuple[tuple[str, int, bool, int], ...] = ()) -> bytes:
