@@ -18,11 +18,18 @@ from tests.contracts.cell_benches import CellBench, memory_bench, redis_bench
 from tests.doubles.edits import InCellScript
 from tests.doubles.mutants import MUTANTS, without
 from tests.doubles.servers import RealServer
-from tests.paths import test_moving, test_traces_at_home, test_traces_feeds, test_traces_reading, test_traces_times
+from tests.paths import (
+    test_moving,
+    test_traces_at_home,
+    test_traces_changes,
+    test_traces_reading,
+    test_traces_streams,
+    test_traces_times,
+)
 
 Trace = Callable[..., Awaitable[None]]
 
-ON_FAKES = (test_traces_at_home, test_traces_times, test_traces_reading, test_traces_feeds, test_moving)
+ON_FAKES = (test_traces_at_home, test_traces_times, test_traces_reading, test_traces_changes, test_traces_streams, test_moving)
 IN_THE_SDK = (test_traces_in_the_sdk,)
 
 LONGEST_SECONDS = 3600

@@ -1,60 +1,19 @@
-"""Traces of what is on its way: changes that nobody has done, fences that nobody has read, streams that lost their tail."""
+"""Traces of fences that were published and never read: trimmed, lost with the queue, from before an instance began."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from cachesvc.cells.memory import MemoryCell
-from cachesvc.interfaces import OpenChange
 from cachesvc.model import Change, Fence, Target
 from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import loaded
 from tests.doubles.tiers import ChaosCell
-from tests.paths.running import Running
+from tests.paths.living import IN_TIME, living
 from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, FarSide, Instance
 
 pytestmark = pytest.mark.looptime
-
-IN_TIME = 1 << 62
-"""The watermark of a feed that is never late: the floor alone has to refuse what is old."""
-
-
-@asynccontextmanager
-async def living(far: FarSide, name: str, *, consuming: bool = True, deaf: bool = False) -> AsyncIterator[Running]:
-    """An instance with its loops, for the block. Deaf: it cannot reach its queue."""
-    instance = Running(far, name)
-    instance.paths.stream.down = instance.paths.changes.down = deaf
-    instance.start(consuming=consuming)
-    try:
-        yield instance
-    finally:
-        await instance.stop()
-
-
-async def hang(*_: object, **__: object) -> list[OpenChange]:
-    """A consumer that takes nothing any more, while its heartbeats go on."""
-    return await asyncio.Event().wait() and []
-
-
-async def test_trace_06_a_handler_that_dies_after_applying_must_not_leave_the_others_untold() -> None:
-    far = FarSide()
-    store = Store(far)
-    async with living(far, "i0", consuming=False) as i0, living(far, "i1") as i1:
-        await asyncio.sleep(2)
-        assert await i1.paths.value("a") == b"0"
-        store.commit()
-        far.cell.hold["fence_many"] = asyncio.Event()
-        doomed = asyncio.create_task(i0.paths.invalidate("a"))
-        await asyncio.sleep(0.1)
-        doomed.cancel()  # applied at home, never published
-        far.cell.hold.clear()
-        await asyncio.sleep(5)
-        assert await i1.paths.value("a") == b"1"
-        assert i1.tally.redone == 1
-        assert not far.queue.changes
 
 
 async def test_trace_09_a_gap_must_not_leave_what_a_clock_that_is_ahead_has_dated() -> None:
@@ -170,66 +129,6 @@ async def test_trace_12_l3_must_not_be_exempt_from_the_floor_of_a_start_after_a_
         assert await i2.paths.value("a") == b"1"
 
 
-async def test_trace_16_heartbeats_must_not_vouch_for_changes_that_nobody_has_done() -> None:
-    far = FarSide()
-    store = Store(far)
-    async with living(far, "i1") as i1:
-        await asyncio.sleep(2)
-        assert await i1.paths.value("a") == b"0"
-        assert i1.bound_us() < 1_000_000
-        i1.paths.changes.queue.take = hang
-        await asyncio.sleep(1)
-        store.commit()
-        await i1.paths.changes.append(Change("docs", keys=("a",)))
-        await asyncio.sleep(5)
-        assert i1.bound_us() > 3_000_000
-        assert await i1.paths.value("a") == b"1"
-
-
-async def test_trace_17_l1_must_not_answer_beyond_max_lag_while_changes_are_not_done() -> None:
-    far = FarSide()
-    async with living(far, "i1") as i1:
-        await _with_a_change_that_nobody_does(far, i1)
-        assert await i1.paths.value("a") == b"1"
-
-
-async def test_trace_17_l2_must_not_answer_beyond_max_lag_while_changes_are_not_done() -> None:
-    far = FarSide()
-    async with living(far, "i1") as i1, living(far, "i2", consuming=False) as i2:
-        await _with_a_change_that_nobody_does(far, i1)
-        assert await i2.paths.value("a") == b"1"
-
-
-async def test_trace_17_l3_must_not_answer_beyond_max_lag_while_changes_are_not_done() -> None:
-    far = FarSide()
-    async with living(far, "i1") as i1, living(far, "i2", consuming=False) as i2:
-        await _with_a_change_that_nobody_does(far, i1)
-        far.l2.down = True
-        assert await i2.paths.value("a") == b"1"
-
-
-async def test_trace_17_a_running_load_must_not_answer_readers_that_came_beyond_max_lag() -> None:
-    far = FarSide()
-    store = Store(far)
-    async with living(far, "i1") as i1:
-        await asyncio.sleep(2)
-        i1.paths.changes.queue.take = hang
-        await i1.paths.changes.append(Change("slow", keys=("b",)))
-        await asyncio.sleep(5)
-        far.loader.hold()
-        far.loader.script("a", loaded(b"0"))
-        read_0 = asyncio.create_task(i1.paths.get("a", "slow"))
-        await far.loader.called()
-        store.commit()
-        await i1.paths.changes.append(Change("slow", keys=("a",)))
-        await asyncio.sleep(5)
-        read_1 = asyncio.create_task(i1.paths.value("a", "slow"))
-        await asyncio.sleep(0.01)
-        far.loader.release()
-        await read_0
-        assert await read_1 == b"1"
-
-
 async def test_trace_25_a_reader_must_not_miss_the_tail_that_the_queue_lost() -> None:
     far = FarSide()
     store = Store(far)
@@ -272,18 +171,6 @@ async def _with_an_old_copy_in_l2(far: FarSide) -> None:
     await i0.invalidate("a")
     far.l2.down = False
     await asyncio.sleep(10)
-
-
-async def _with_a_change_that_nobody_does(far: FarSide, i1: Running) -> None:
-    """0 in every tier, a write and its change; the only consumer hangs, for longer than `max_lag`."""
-    store = Store(far)
-    await asyncio.sleep(2)
-    assert await i1.paths.value("a") == b"0"
-    i1.paths.changes.queue.take = hang
-    await asyncio.sleep(1)
-    store.commit()
-    await i1.paths.changes.append(Change("docs", keys=("a",)))
-    await asyncio.sleep(5)
 
 
 async def _with_a_fence_that_the_home_has_lost(far: FarSide, i1: Instance) -> None:

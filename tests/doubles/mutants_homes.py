@@ -1,0 +1,141 @@
+"""Protections in the home cells and in those who apply fences there: leases, fills, and the times that are issued."""
+
+from tests.doubles.edits import InCellScript, InPython
+from tests.doubles.mutant import Mutant
+
+MEMORY_CELL = "cachesvc.cells.memory:MemoryCell."
+
+HOMES: dict[str, Mutant] = {
+    "lead-s": Mutant(
+        "a home issues `at` by its own clock, without the lead of S",
+        (14,),
+        (
+            InPython(MEMORY_CELL + "_fence_key", "now + self._skew_us", "now"),
+            InCellScript("FENCE", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"),
+            InCellScript("PUT", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"),
+        ),
+    ),
+    "lead-2s": Mutant(
+        "an instance issues `at` by its own clock, without the lead of 2 S",
+        (1, 2, 14),
+        (InPython("cachesvc.apply:Applier._fallback_at", " + self._lead_us", ""),),
+    ),
+    "new-issuer": Mutant(
+        "a home that was promoted or restarted issues at once instead of waiting S",
+        (1, 2),
+        (
+            InPython(MEMORY_CELL + "restart", "now + self._skew_us\n", "0\n"),
+            InCellScript("READ", "now < tonumber(meta[3])", "false"),
+            InCellScript("FILL", "now < tonumber(meta[3])", "false"),
+            InCellScript("FENCE", "now < tonumber(meta[3])", "false"),
+            InCellScript("PUT", "now < tonumber(meta[3])", "false"),
+            InCellScript("LEASE", "now < tonumber(meta[3])", "false"),
+        ),
+    ),
+    "stored-at": Mutant(
+        "a lease is not made later than the key's stored fence",
+        (15,),
+        (
+            InPython(MEMORY_CELL + "_grant", "max(now, self._fences.get(key_id, 0) + 1)", "now"),
+            InCellScript("READ", "math.max(now, key_fence(id) + 1)", "now"),
+        ),
+    ),
+    "broken-at": Mutant(
+        "a home vouches for what it held before it was promoted, restarted or restored",
+        (12,),
+        (
+            InPython(MEMORY_CELL + "_read", "entry is not None and entry.as_of > self._broken_at", "entry is not None"),
+            InPython(
+                "cachesvc.cells.redis:_reply",
+                """\
+        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+""",
+                """\
+        return _UNREADABLE if entry is None else Reply(entry, exact=True)
+""",
+            ),
+        ),
+    ),
+    "sanity-least": Mutant(
+        "a home believes an `at` from the far future",
+        (24,),
+        (
+            InPython(MEMORY_CELL + "fence_many", "least = min(least, now + 4 * self._skew_us)\n", "pass\n"),
+            InCellScript("FENCE", "math.min(tonumber(ARGV[i + 3]), now + 4 * skew)", "tonumber(ARGV[i + 3])"),
+        ),
+    ),
+    "lease-check": Mutant(
+        "L3 takes a fill whatever lease it came under",
+        (21, 23),
+        (
+            InPython(
+                MEMORY_CELL + "_fill",
+                """\
+    if lease is None or lease.token != fill.lease:
+        copy = self._copy(key_id, now)
+        return copy is not None and copy.token == fill.lease and entry.as_of > newest
+    del self._leases[key_id]
+    if not newest < entry.as_of <= lease.as_of:
+        return False
+""",
+                """\
+    self._leases.pop(key_id, None)
+    if entry.as_of <= newest:
+        return False
+""",
+            ),
+            InCellScript("FILL", "local in_force = call('GET', 'l:' .. id) == token", "local in_force = true"),
+        ),
+    ),
+    "renewal": Mutant(
+        "a renewal re-creates a lease that is gone",
+        (22,),
+        (
+            InPython(
+                MEMORY_CELL + "_prolong",
+                """\
+    if lease is None or lease.token != token:
+        return False
+""",
+                """\
+    if lease is None:
+        lease = self._leases[key_id] = _Lease(token, int(token.partition(":")[2]), expires_at)
+""",
+            ),
+            InCellScript(
+                "LEASE",
+                "local in_force = call('GET', lease) == ARGV[i + 1]",
+                "call('SET', lease, ARGV[i + 1], 'NX')\n  local in_force = true",
+            ),
+        ),
+    ),
+    "idempotent-fill": Mutant(
+        "a fill does not remember the lease it came under",
+        (23,),
+        (
+            InPython(MEMORY_CELL + "_fill", "copy is not None and copy.token == fill.lease and entry.as_of > newest", "False"),
+            InCellScript("FILL", "elseif admissible and filled_under(id, token) then", "elseif false then"),
+        ),
+    ),
+    "not-before": Mutant(
+        "the read script does not hear what the reader refuses",
+        (19,),
+        (
+            InPython(MEMORY_CELL + "_read", "as_of <= read.not_before or ", ""),
+            InCellScript("READ", "as_of <= not_before or ", ""),
+        ),
+    ),
+    "activation": Mutant(
+        "a cell that a topology may have given partitions goes on as if nothing had been",
+        (13,),
+        (
+            InPython(MEMORY_CELL + "activate", "self.restart()", "pass"),
+            InCellScript("ATTACH", "meta[1] ~= ARGV[1] or given", "meta[1] ~= ARGV[1]"),
+        ),
+    ),
+    "former-home": Mutant(
+        "while a partition moves, invalidations are applied in its new home only",
+        (13,),
+        (InPython("cachesvc.apply:Applier._apply", "if self._homes.has_former:", "if False:"),),
+    ),
+}

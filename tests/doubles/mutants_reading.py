@@ -1,0 +1,169 @@
+"""Protections of reads: which copies and loads may be answered, and which may be kept."""
+
+from tests.doubles.edits import InPython
+from tests.doubles.mutant import Mutant
+
+UNFENCED = (
+    "(self._admission._age(entry, now, soft=False)"
+    " if self._admission._timely(entry, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
+)
+"""What a copy is good for, fences and floor apart."""
+
+READING: dict[str, Mutant] = {
+    "sketch-l1": Mutant(
+        "fences are not looked at for copies in L1",
+        (7, 14),
+        (
+            InPython("cachesvc.read:Reader.peek", "not fences.admits(entry, key.digest, namespace, now)", "False"),
+            InPython("cachesvc.read:Reader.peek_many", " and admits(entry, key.digest, namespace, now)", ""),
+            InPython(
+                "cachesvc.read:Reader._from_l1",
+                "self._admission.standing(entry, key, namespace)",
+                UNFENCED.format(namespace="namespace"),
+            ),
+        ),
+    ),
+    "sketch-l2": Mutant(
+        "fences are not looked at for copies in L2",
+        (20,),
+        (
+            InPython(
+                "cachesvc.pilot:Pilot._land_from_l2",
+                "self._admission.standing(entry, flight.key, flight.namespace)",
+                UNFENCED.format(namespace="flight.namespace"),
+            ),
+        ),
+    ),
+    "sketch-l3": Mutant(
+        "fences are not looked at for copies in L3 that their home cannot vouch for",
+        (12,),
+        (
+            InPython(
+                "cachesvc.admission:Admission.standing_at_home",
+                "judged or self._fences.admits(entry, key.digest, key.namespace, now)",
+                "True",
+            ),
+        ),
+    ),
+    "unapplied": Mutant(
+        "fences that a home could not apply are not remembered beside its word",
+        (19,),
+        (
+            InPython(
+                "cachesvc.fences:Fences.exact_admits",
+                "not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
+                "True",
+            ),
+        ),
+    ),
+    "late-fill": Mutant(
+        "what was loaded or found is kept in L1 and L2 whether it is admissible or not",
+        (3,),
+        (
+            InPython(
+                "cachesvc.shelf:Shelf.keep",
+                "self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD)",
+                "False",
+            ),
+            InPython(
+                "cachesvc.shelf:Shelf.copy",
+                "if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)",
+                "",
+            ),
+        ),
+    ),
+    "sanity-at": Mutant(
+        "an instance believes an `at` from the far future",
+        (24,),
+        (InPython("cachesvc.fences:Fences.merge", "at > latest", "False"),),
+    ),
+    "sanity-as-of": Mutant(
+        "an `as_of` from the far future is believed",
+        (14,),
+        (
+            InPython(
+                "cachesvc.fences:Fences.admits", "as_of <= self.floor or as_of > now_us + self._ahead_us", "as_of <= self.floor"
+            ),
+            InPython("cachesvc.fences:Fences.exact_admits", "entry.as_of > now_us + self._ahead_us", "False"),
+        ),
+    ),
+    "answer-rule": Mutant(
+        "a loaded value is answered only if it could be kept",
+        (3,),
+        (
+            InPython(
+                "cachesvc.read:Reader._judge_loaded",
+                "not self._admission.loaded_since(entry, flight.key, flight.asked, started)",
+                "self._admission.standing(entry, flight.key, flight.namespace).name == 'REFUSED'",
+            ),
+        ),
+    ),
+    "joiner-check": Mutant(
+        "who joins a load is answered by it whatever has been merged since its lease",
+        (4,),
+        (
+            InPython(
+                "cachesvc.read:Reader._judge_loaded",
+                "not self._admission.loaded_since(entry, flight.key, flight.asked, started)",
+                "False",
+            ),
+        ),
+    ),
+    "flight-forgetting": Mutant(
+        "a key's fence neither forgets its flight nor is asked of those who join it",
+        (5,),
+        (
+            InPython("cachesvc.flight:Flights.forget", "flights.pop(digest, None)", "pass"),
+            InPython("cachesvc.admission:Admission.loaded_since", "(key.digest, digest(", "(digest("),
+        ),
+    ),
+    "token": Mutant(
+        "a token is not heeded",
+        (7, 8),
+        (InPython("cachesvc.admission:Admission.heed", "return self._fences.merge(news) if news else []", "return []"),),
+    ),
+    "token-l3": Mutant(
+        "copies in L3 are not held against the reader's token",
+        (8,),
+        (
+            InPython("cachesvc.admission:Admission.standing_at_home", "reply.exact and not strict and", "reply.exact and"),
+            InPython("cachesvc.pilot:Pilot._land_from_l3", "if reply.exact and not flight.strict else", "if reply.exact else"),
+        ),
+    ),
+    "max-lag": Mutant(
+        "copies in L1 and L2 are answered however far the feed may be behind",
+        (16, 17),
+        (
+            InPython(
+                "cachesvc.read:Reader.peek",
+                'not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))',
+                "False",
+            ),
+            InPython("cachesvc.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"),
+            InPython("cachesvc.admission:Admission.standing", " or not self._timely(entry, namespace, now)", ""),
+        ),
+    ),
+    "max-lag-l3": Mutant(
+        "copies in L3 are answered however far the feed may be behind",
+        (17,),
+        (InPython("cachesvc.admission:Admission.standing_at_home", " or not self._timely(entry, namespace, now)", ""),),
+    ),
+    "sdk-snapshot": Mutant(
+        "the SDK calls the loader before it asks for the lease",
+        (18,),
+        (
+            InPython(
+                "cachesvc_client.lookaside:LookAside.get_or_load",
+                "    got = await self._leases.join(key)\n",
+                """\
+    opened = await loader(key)
+
+    async def loader(_, opened=opened):
+        return opened
+
+    got = await self._leases.join(key)
+""",
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,130 @@
+"""Protections on the way from a change to the fences in force: what is lost, late, or not yet done."""
+
+from tests.doubles.edits import InPython, InQueueScript
+from tests.doubles.mutant import Mutant
+
+STREAMS: dict[str, Mutant] = {
+    "append-first": Mutant(
+        "an invalidation is applied before its change is appended",
+        (6,),
+        (
+            InPython(
+                "cachesvc.invalidate:Invalidator.invalidate",
+                """\
+    id_ = await self.announce(change)
+    applied = await self._applier.apply([change])
+""",
+                """\
+    applied = await self._applier.apply([change])
+    id_ = await self.announce(change)
+""",
+            ),
+        ),
+    ),
+    "complete-to": Mutant(
+        "a heartbeat says that all is done, whatever is open",
+        (16, 17),
+        (
+            InPython(
+                "cachesvc.queues.memory:MemoryChanges.completion", "now if oldest is None else min(oldest[0] * 1000, now)", "now"
+            ),
+            InQueueScript("completion", "oldest and math.min(tonumber(match(oldest, '^%d+')) * 1000, now) or now", "now"),
+        ),
+    ),
+    "changes-epoch": Mutant(
+        "nobody announces that accepted changes may have been lost",
+        (25,),
+        (InPython("cachesvc.consume:Consumer._meet_epoch", "not completion.announced", "False"),),
+    ),
+    "gap-floor": Mutant(
+        "a gap does not raise the floor",
+        (9, 12, 25),
+        (
+            InPython(
+                "cachesvc.feed:FenceFeed._meet_gap",
+                "self._fences.raise_floor(self._clock.now_us() + self._lead_us, lost=True)",
+                "pass",
+            ),
+        ),
+    ),
+    "gap-floor-lead": Mutant(
+        "a gap raises the floor to the own clock, not 2 S beyond it",
+        (9,),
+        (InPython("cachesvc.feed:FenceFeed._meet_gap", " + self._lead_us", ""),),
+    ),
+    "start-floor": Mutant(
+        "a new instance has no floor",
+        (10, 11),
+        (InPython("cachesvc.feed:FenceFeed._open", "self._fences.raise_floor(start.floor)", "pass"),),
+    ),
+    "start-floor-published": Mutant(
+        "the floor of a new instance is the oldest retained `at`, not the time of its publication + 3 S",
+        (10,),
+        (
+            InPython(
+                "cachesvc.queues.memory:MemoryFenceStream.open",
+                "position[0] * 1000 + 999 + 3 * self._skew_us",
+                "min((f.at for f in fence_items.decode(item.fields for item in queue.fences).fences), default=0)",
+            ),
+            InPython(
+                "cachesvc.queues.redis_stream:RedisFenceStream.open",
+                "ms * 1000 + 999 + 3 * self._skew_us",
+                "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1])).fences), default=0)",
+            ),
+        ),
+    ),
+    "start-floor-lead": Mutant(
+        "the floor of a new instance is a time of publication, not 3 S beyond it",
+        (10,),
+        (
+            InPython("cachesvc.queues.memory:MemoryFenceStream.open", " + 999 + 3 * self._skew_us", ""),
+            InPython("cachesvc.queues.redis_stream:RedisFenceStream.open", " + 999 + 3 * self._skew_us", ""),
+        ),
+    ),
+    "unread-region": Mutant(
+        "a region whose stream was never read does not count as far behind",
+        (11,),
+        (
+            InPython(
+                "cachesvc.admission:Admission._timely", "now - self._fences.watermark <= max_lag", "not self._fences.watermark"
+            ),
+        ),
+    ),
+    "position": Mutant(
+        "a reader does not look whether the item at its position is still there",
+        (9, 12),
+        (
+            InPython(
+                "cachesvc.queues.memory:MemoryFenceStream._has_gap",
+                "self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position",
+                "self._epoch != self._queue.epoch",
+            ),
+            InPython(
+                "cachesvc.queues.redis_stream:RedisFenceStream.read",
+                """\
+    if epoch != self._epoch or not items or items[0][0] != self._position:
+        return await self._gap()
+    return await self._deliver(items[self._delivered :])
+""",
+                """\
+    if epoch != self._epoch:
+        return await self._gap()
+    return await self._deliver([item for item in items if not self._delivered or item[0] != self._position])
+""",
+            ),
+        ),
+    ),
+    "epoch": Mutant(
+        "a reader does not look whether the stream is still the same",
+        (25,),
+        (
+            InPython("cachesvc.queues.memory:MemoryFenceStream._has_gap", "self._epoch != self._queue.epoch or ", ""),
+            InPython("cachesvc.queues.redis_stream:RedisFenceStream.read", "epoch != self._epoch or ", ""),
+        ),
+    ),
+    "placement": Mutant(
+        "a fence that was applied in other homes than ours is taken to be in ours",
+        (26,),
+        (InPython("cachesvc.fences:Fences._note_applied", " or fence.placement not in (0, self._placement)", ""),),
+    ),
+}

@@ -1,0 +1,29 @@
+"""Instances that live for the length of a block, and what may be wrong with them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from cachesvc.interfaces import OpenChange
+from tests.paths.running import Running
+from tests.paths.world import FarSide
+
+IN_TIME = 1 << 62
+"""The watermark of a feed that is never late: fences and the floor alone have to refuse what is old."""
+
+
+@asynccontextmanager
+async def living(far: FarSide, name: str, *, consuming: bool = True, deaf: bool = False) -> AsyncIterator[Running]:
+    """An instance with its loops, for the block. Deaf: it cannot reach its queue."""
+    instance = Running(far, name)
+    instance.paths.stream.down = instance.paths.changes.down = deaf
+    instance.start(consuming=consuming)
+    try:
+        yield instance
+    finally:
+        await instance.stop()
+
+
+async def hang(*_: object, **__: object) -> list[OpenChange]:
+    """A consumer that takes nothing any more, while its heartbeats go on."""
+    return await asyncio.Event().wait() and []

@@ -1,0 +1,104 @@
+"""Traces of changes that were accepted and that nobody has done yet."""
+
+import asyncio
+
+import pytest
+
+from cachesvc.model import Change
+from tests.doubles.loaders import loaded
+from tests.paths.living import hang, living
+from tests.paths.running import Running
+from tests.paths.truth import Store
+from tests.paths.world import FarSide
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_trace_06_a_handler_that_dies_after_applying_must_not_leave_the_others_untold() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0", consuming=False) as i0, living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        store.commit()
+        far.cell.hold["fence_many"] = asyncio.Event()
+        doomed = asyncio.create_task(i0.paths.invalidate("a"))
+        await asyncio.sleep(0.1)
+        doomed.cancel()  # applied at home, never published
+        far.cell.hold.clear()
+        await asyncio.sleep(5)
+        assert await i1.paths.value("a") == b"1"
+        assert i1.tally.redone == 1
+        assert not far.queue.changes
+
+
+async def test_trace_16_heartbeats_must_not_vouch_for_changes_that_nobody_has_done() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        assert i1.bound_us() < 1_000_000
+        i1.paths.changes.queue.take = hang
+        await asyncio.sleep(1)
+        store.commit()
+        await i1.paths.changes.append(Change("docs", keys=("a",)))
+        await asyncio.sleep(5)
+        assert i1.bound_us() > 3_000_000
+        assert await i1.paths.value("a") == b"1"
+
+
+async def test_trace_17_l1_must_not_answer_beyond_max_lag_while_changes_are_not_done() -> None:
+    far = FarSide()
+    async with living(far, "i1") as i1:
+        await _with_a_change_that_nobody_does(far, i1)
+        assert await i1.paths.value("a") == b"1"
+
+
+async def test_trace_17_l2_must_not_answer_beyond_max_lag_while_changes_are_not_done() -> None:
+    far = FarSide()
+    async with living(far, "i1") as i1, living(far, "i2", consuming=False) as i2:
+        await _with_a_change_that_nobody_does(far, i1)
+        assert await i2.paths.value("a") == b"1"
+
+
+async def test_trace_17_l3_must_not_answer_beyond_max_lag_while_changes_are_not_done() -> None:
+    far = FarSide()
+    async with living(far, "i1") as i1, living(far, "i2", consuming=False) as i2:
+        await _with_a_change_that_nobody_does(far, i1)
+        far.l2.down = True
+        assert await i2.paths.value("a") == b"1"
+
+
+async def test_trace_17_a_running_load_must_not_answer_readers_that_came_beyond_max_lag() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        i1.paths.changes.queue.take = hang
+        await i1.paths.changes.append(Change("slow", keys=("b",)))
+        await asyncio.sleep(5)
+        far.loader.hold()
+        far.loader.script("a", loaded(b"0"))
+        read_0 = asyncio.create_task(i1.paths.get("a", "slow"))
+        await far.loader.called()
+        store.commit()
+        await i1.paths.changes.append(Change("slow", keys=("a",)))
+        await asyncio.sleep(5)
+        read_1 = asyncio.create_task(i1.paths.value("a", "slow"))
+        await asyncio.sleep(0.01)
+        far.loader.release()
+        await read_0
+        assert await read_1 == b"1"
+
+
+async def _with_a_change_that_nobody_does(far: FarSide, i1: Running) -> None:
+    """0 in every tier, a write and its change; the only consumer hangs, for longer than `max_lag`."""
+    store = Store(far)
+    await asyncio.sleep(2)
+    assert await i1.paths.value("a") == b"0"
+    i1.paths.changes.queue.take = hang
+    await asyncio.sleep(1)
+    store.commit()
+    await i1.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(5)
