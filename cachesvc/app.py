@@ -154,7 +154,7 @@ class App:
             name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew, reader=me)
             for name, region in topology.regions.items()
         }
-        read_event = EventReader(topology.namespaces, service.server.max_batch_keys)
+        read_event = EventReader(topology.namespaces, service.server.max_batch_keys, retention)
         self._changes = RedisChanges(here.queue, service.region, decode=read_event)
         self._flights = Flights()
         self._merger = Merger(self.fences, self._flights)

@@ -20,7 +20,7 @@ from msgspec import Struct
 from redis import Redis
 from redis.exceptions import RedisError
 
-from cachesvc.config import Server, load_topology
+from cachesvc.config import Coherence, Server, load_topology
 from cachesvc.config_document import did_you_mean
 from cachesvc.errors import ConfigError, TierUnavailableError
 from cachesvc.model import Change
@@ -28,6 +28,8 @@ from cachesvc.queues.cloudevents import decode, encode
 from cachesvc.queues.events import checked
 
 MAX_BATCH_KEYS = Server().max_batch_keys
+LONGEST_OVER = Coherence().fence_retention
+"""The defaults: the service documents of the instances are not known here."""
 TIMEOUT_SECONDS = 5.0
 BLOCK = 1 << 16
 """Bytes of a file that are read, checked and sent together: a few hundred events."""
@@ -157,7 +159,7 @@ def _from_line(line: bytes, options: argparse.Namespace, destination: Destinatio
 
 def _check(change: Change, confirm: str, destination: Destination, where: str) -> None:
     """What an instance would refuse is refused here."""
-    _, faults = checked(change, MAX_BATCH_KEYS)
+    _, faults = checked(change, MAX_BATCH_KEYS, LONGEST_OVER)
     if faults:
         raise ConfigError(where, faults[0])
     known = destination.namespaces

@@ -25,13 +25,14 @@ from msgspec.structs import replace
 
 from cachesvc.cache_groups import check_tag
 from cachesvc.config_document import did_you_mean
-from cachesvc.config_topology import KEPT_AT_MOST, NAMESPACE_NAME
+from cachesvc.config_topology import NAMESPACE_NAME
 from cachesvc.interfaces import OpenChange, position_of
 from cachesvc.key_text import check_key
 from cachesvc.model import Change
 from cachesvc.queues import cloudevents, debezium
 from cachesvc.queues.rows import RowMapping
 from cachesvc.topology import Namespace
+from cachesvc.units import Duration
 
 LONGEST_HOLD = 60_000_000
 """µs after the item came. An invalidate call holds its change for seconds; what says more would only hold up `complete_to`."""
@@ -42,9 +43,11 @@ SHOWN_FAULTS = 3
 class EventReader:
     """Reads the items of `changes`, under one topology. Never raises: what is wrong with an item is its `reason`."""
 
-    def __init__(self, namespaces: Mapping[str, Namespace], max_batch_keys: int) -> None:
+    def __init__(self, namespaces: Mapping[str, Namespace], max_batch_keys: int, longest_over: Duration) -> None:
+        """`longest_over`: a paced fence is not kept longer."""
         self._namespaces = namespaces
         self._max_batch_keys = max_batch_keys
+        self._longest_over = longest_over
         self._rows = RowMapping(namespaces)
 
     def __repr__(self) -> str:
@@ -84,7 +87,7 @@ class EventReader:
         faults = [found.reason] if found.reason else []
         changes = []
         for change in found.changes:
-            sound, wrong = checked(change, self._max_batch_keys)
+            sound, wrong = checked(change, self._max_batch_keys, self._longest_over)
             faults += wrong
             if sound is not None:
                 changes.append(sound)
@@ -97,9 +100,9 @@ class EventReader:
         return [f"no namespace {namespace!r}{did_you_mean(namespace, self._namespaces)}"]
 
 
-def checked(change: Change, max_batch_keys: int) -> tuple[Change | None, list[str]]:
+def checked(change: Change, max_batch_keys: int, longest_over: Duration) -> tuple[Change | None, list[str]]:
     """What of it can be applied, by the rules of the API, and what is wrong with it. Not whether there is such a namespace."""
-    if fault := _fault(change, max_batch_keys):
+    if fault := _fault(change, max_batch_keys) or _over_fault(change, longest_over):
         return None, [fault]
     keys, wrong_keys = _within(_check_key, change.keys)
     tags, wrong_tags = _within(check_tag, change.tags)
@@ -117,11 +120,17 @@ def _fault(change: Change, max_batch_keys: int) -> str:
         return f"{count} keys and tags, at most {max_batch_keys} in one event: send several"
     if not (count or change.all):
         return "names no keys, no tags and not `all`"
+    return ""
+
+
+def _over_fault(change: Change, longest: Duration) -> str:
     try:
         over = change.over_us
     except (ValueError, OverflowError) as error:
-        return f"over: {error}"
-    return "over: above 30d, longer than any copy is kept" if over > KEPT_AT_MOST else ""
+        return f"over: {str(error)[:200]}"
+    return (
+        f"over: {change.over} is not above 0 and at most {longest.seconds:g}s" if change.over and not 0 < over <= longest else ""
+    )
 
 
 def _within(check: Callable[[str, int], str], texts: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:

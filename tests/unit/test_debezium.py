@@ -14,10 +14,15 @@ from cachesvc.model import Change
 from cachesvc.placement import partition
 from cachesvc.queues.events import EventReader
 from cachesvc.topology import Namespace
+from cachesvc.units import Duration
+
+HOUR = Duration.parse("1h")
 
 
 def reader(*sources: dict[str, Any], namespace: str = "pages") -> EventReader:
-    return EventReader({namespace: read_struct({"owner": "web", "sources": list(sources)}, Namespace)}, max_batch_keys=100)
+    return EventReader(
+        {namespace: read_struct({"owner": "web", "sources": list(sources)}, Namespace)}, max_batch_keys=100, longest_over=HOUR
+    )
 
 
 BLOCKS = {"source": "public.blocks", "key": "{ws-{workspace_id}}:block:{id}"}
@@ -296,7 +301,7 @@ def test_one_row_may_concern_several_namespaces_hard_and_softly() -> None:
             {"owner": "s", "sources": [{"source": "shop.public.blocks", "tags": ["ws-{workspace_id}"]}]}, Namespace
         ),
     }
-    found = EventReader(namespaces, 100)("7-0", record(envelope("d", ROW), {"id": 42}))
+    found = EventReader(namespaces, 100, HOUR)("7-0", record(envelope("d", ROW), {"id": 42}))
     assert found.changes == (
         Change("pages", ("{ws-7}:block:42",)),
         Change("pages", ("list:7",), soft=True),

@@ -14,7 +14,9 @@ from cachesvc.model import Change
 from cachesvc.queues.cloudevents import encode
 from cachesvc.queues.events import EventReader
 from cachesvc.topology import Namespace
+from cachesvc.units import Duration
 
+HOUR = Duration.parse("1h")
 NAMESPACES = {
     "pages": read_struct(
         {
@@ -27,7 +29,7 @@ NAMESPACES = {
         {"owner": "search", "sources": [{"source": "public.blocks", "tags": ["ws-{workspace_id}"]}]}, Namespace
     ),
 }
-read = EventReader(NAMESPACES, max_batch_keys=3)
+read = EventReader(NAMESPACES, max_batch_keys=3, longest_over=HOUR)
 
 
 def event(**changed: Any) -> dict[str, Any]:
@@ -91,7 +93,8 @@ def data(**fields: Any) -> dict[str, Any]:
         (data(kyes=["a"]), "Object contains unknown field `kyes` - at `$.data`"),
         (data(keys="a"), "Expected `array`, got `str` - at `$.data.keys`"),
         (data(keys=["a"], over="5min"), "over: '5min' is not a duration"),
-        (data(keys=["a"], over="31d"), "over: above 30d"),
+        (data(keys=["a"], over="61m"), "over: 61m is not above 0 and at most 3600s"),
+        (data(keys=["a"], over="0s"), "over: 0s is not above 0 and at most 3600s"),
         (data(keys=["a"], over=f"{'9' * 400}d"), "over: "),
         (data(keys=["a", "b"], tags=["c", "d"]), "4 keys and tags, at most 3 in one event: send several"),
         (event(data={"namespace": "pages/x", "all": True}), "'pages/x' is no namespace name: it must match"),
@@ -138,7 +141,7 @@ def test_keys_and_tags_out_of_rule_are_named_and_the_others_applied() -> None:
 
 
 def test_a_reason_stays_short() -> None:
-    reader = EventReader(NAMESPACES, max_batch_keys=1000)
+    reader = EventReader(NAMESPACES, max_batch_keys=1000, longest_over=HOUR)
     found = reader("7-0", {b"event": json.dumps(data(keys=[""] * 1000)).encode()})
     assert found.reason.endswith("; and 997 more")
 

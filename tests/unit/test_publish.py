@@ -15,7 +15,10 @@ from cachesvc.config_document import read_struct
 from cachesvc.model import Change
 from cachesvc.queues.events import EventReader
 from cachesvc.topology import Namespace
+from cachesvc.units import Duration
 from tests.doubles.servers import RealServer, redis_server
+
+HOUR = Duration.parse("1h")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ class Queue:
     def __init__(self, url: str, redis: Redis) -> None:
         self.url = url
         self._redis = redis
-        self._read = EventReader({name: read_struct({"owner": "web"}, Namespace) for name in ("pages", "docs")}, 1000)
+        self._read = EventReader({name: read_struct({"owner": "web"}, Namespace) for name in ("pages", "docs")}, 1000, HOUR)
 
     def items(self) -> list[Any]:
         found: Any = self._redis.xrange("changes")
