@@ -36,7 +36,7 @@ class Admission:
     def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
         """Of a copy from L1 or L2, or of one that the home cell cannot vouch for."""
         now = self._clock.now_us()
-        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self._timely(entry, namespace, now):
+        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self.is_timely(entry.as_of, namespace, now):
             return Standing.REFUSED
         return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace, now))
 
@@ -47,7 +47,9 @@ class Admission:
             return Standing.REFUSED if reply.fenced else Standing.DEAD
         now = self._clock.now_us()
         judged = reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
-        if not (judged or self._fences.admits(entry, key.digest, key.namespace, now)) or not self._timely(entry, namespace, now):
+        if not (judged or self._fences.admits(entry, key.digest, key.namespace, now)) or not self.is_timely(
+            entry.as_of, namespace, now
+        ):
             return Standing.REFUSED
         is_behind = self._fences.is_paced_stale if judged else self._fences.is_soft_fenced
         soft = reply.soft or is_behind(entry, key.digest, key.namespace, now)
@@ -100,12 +102,13 @@ class Admission:
         return (
             self.loaded_since(entry, key, vouched_at, self._fences.merged)
             and self._fences.exact_admits(entry, key.digest, key.namespace, now)
-            and self._timely(entry, namespace, now)
+            and self.is_timely(entry.as_of, namespace, now)
         )
 
-    def _timely(self, entry: Entry, namespace: Namespace, now: int) -> bool:
+    def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
+        """As far as the staleness bound goes: may what was loaded from `as_of` on be answered to a reader of now?"""
         max_lag = namespace.max_lag
-        return now - self._fences.watermark <= max_lag or entry.as_of > now - max_lag or namespace.feed_loss == "serve"
+        return now - self._fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
 
     @staticmethod
     def _age(entry: Entry, now: int, *, soft: bool) -> Standing:

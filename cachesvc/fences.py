@@ -172,11 +172,13 @@ class Fences:
         """No copy with `as_of <= at` is admissible any more: fences on it may be unknown here. Never lowers the floor.
 
         `lost`: they were on the stream and were never read. Among them may be some that a home cell has not applied, so what it
-        vouches for is not exempt.
+        vouches for is not exempt, and what is being loaded now may be concerned by one.
         """
         self.floor = max(self.floor, at)
         if lost:
             self._lost_until = max(self._lost_until, at)
+            self._recent.forget()
+            self.merged = self._recent.count
         self.version += 1
 
     def heartbeat(self, region: str, complete_to: int) -> None:

@@ -3,11 +3,13 @@
 A flight is flown by its own task, never by a caller: a caller that leaves or times out takes only its own waiter along. It
 lands once, for everybody who waits; after that the task may go on (refresh behind a stale answer, copy to a nearer tier).
 
-Rules of joining (COHERENCE.md, "Answers"):
+Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
 
 1. Merging a key's fence forgets its flight: later readers start anew, those aboard still get its answer.
 2. A fence on a tag or namespace forgets nothing (nobody knows yet which tags the value will have); a reader therefore
    compares what it knew at its own start with `asked`, the number of merges when the flight asked for its lease.
+3. While the staleness bound is above `max_lag`, a flight that began longer ago than that is not joined: nobody can say what
+   was committed since.
 """
 
 import asyncio
@@ -64,6 +66,7 @@ class Flight:
         "_lookers",
         "_waiters",
         "asked",
+        "began_us",
         "held",
         "keep",
         "key",
@@ -76,8 +79,12 @@ class Flight:
         "trail",
     )
 
-    def __init__(self, key: Key, namespace: Namespace, mode: Mode, *, asked: int, step: Step, known: Entry | None) -> None:
+    def __init__(
+        self, key: Key, namespace: Namespace, mode: Mode, *, asked: int, began_us: int, step: Step, known: Entry | None
+    ) -> None:
         self.key = key
+        self.began_us = began_us
+        """When it began, by the wall clock."""
         self.namespace = namespace
         self.mode = mode
         self.asked = asked

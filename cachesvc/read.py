@@ -210,11 +210,13 @@ class Reader:
     def _board(self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions) -> tuple[Flight, bool]:
         """Join the key's flight if there is one; else make it (`_depart` has it flown)."""
         solo = options is not PLAIN and (options.no_store or bool(options.token))
-        if not solo and (flight := self._flights.find(key, mode)) is not None:
+        now = self._clock.now_us()
+        flight = None if solo else self._flights.find(key, mode)
+        if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
             self.tally.joined += 1
             return flight, True
         known = self._l1.peek(key) if step is not L1_MISS else None
-        flight = Flight(key, namespace, mode, asked=self._fences.merged, step=step, known=known)
+        flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self.tally.flights += 1
         if solo:
             flight.strict = bool(options.token)
@@ -292,7 +294,8 @@ class Reader:
             self._take_off(key, namespace, Mode.THROUGH, L1_STALE, entry)
 
     def _take_off(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
-        flight = Flight(key, namespace, mode, asked=self._fences.merged, step=step, known=known)
+        now = self._clock.now_us()
+        flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self._flights.add(flight)
         self._depart([flight])
 

@@ -51,6 +51,12 @@ class RecentMerges:
         self._previous[slot] = self._newest.get(digest, 0)
         self._newest[digest] = number
 
+    def forget(self) -> None:
+        """Number one more merge, of targets that nobody knows (fences were lost): whoever asks about it is told "yes"."""
+        self.count += 1
+        self._forgotten = self.count
+        self._newest.clear()
+
     def add_many(self, digests: Sequence[int], now_us: int) -> None:
         """Number these merges. Of more than the ring can hold at once, as when a new instance reads what is retained, none is
         remembered: who asks about them is told "yes"."""
