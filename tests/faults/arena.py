@@ -15,7 +15,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from cachesvc.check.settings import CheckSettings, LoadDelays, deployment_of
-from cachesvc.embedded.server_process import ServerProcess
+from cachesvc.embedded.server_process import ServerProcess, stop_all
 from loadtests.fleet import Fleet
 from loadtests.fleet_servers import SERVICE
 from loadtests.fleet_topology import free_ports
@@ -25,7 +25,12 @@ DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 NAMESPACE, LOOK_ASIDE = "check", "aside"
 """Of the checker: read through, and with leases for the callers' own loaders."""
 MAX_LAG_SECONDS, HEARTBEAT_SECONDS, LEASE_SECONDS = 1.0, 0.2, 1.0
+MUTANT = "tests.faults.mutant"
+"""The launcher of instances with something wrong."""
 HEALTHY_WITHIN_SECONDS = 15.0
+
+DELAYS = LoadDelays(slow=0.03, longest_seconds=0.3, late=0.002, late_seconds=LEASE_SECONDS + 0.5)
+"""Slow enough for writes to come in between, and seldom: all clients soon wait for the same hot key."""
 
 SETTINGS = {
     "CACHESVC_COHERENCE_HEARTBEAT": f"{HEARTBEAT_SECONDS * 1000:.0f}ms",
@@ -47,6 +52,8 @@ class Arena:
         self._origin = f"127.0.0.1:{origin_port}"
         self._altered: set[str] = set()
         """Instances that are something else than the service."""
+        self._guests: list[ServerProcess] = []
+        """Processes of one drill."""
 
     def settings(
         self, *, seconds: float, seed: int, delays: LoadDelays | None = None, namespace: str = NAMESPACE
@@ -57,8 +64,9 @@ class Arena:
             deployed,
             seed=seed,
             duration_seconds=seconds,
-            rate=250.0,
-            delays=delays or LoadDelays(longest_seconds=0.5, late_seconds=LEASE_SECONDS + 0.5),
+            clients=32,
+            rate=400.0,
+            delays=delays or DELAYS,
             heartbeat_us=round(HEARTBEAT_SECONDS * 1e6),
         )
 
@@ -73,6 +81,12 @@ class Arena:
     async def start(self, name: str) -> None:
         """Start a server that was killed, and wait until it is ready without holding up the loop."""
         server = self.server(name)
+        server.spawn()
+        await asyncio.to_thread(server.wait_ready)
+
+    async def start_guest(self, server: ServerProcess) -> None:
+        """A process that runs until the drill is over and its check has ended."""
+        self._guests.append(server)
         server.spawn()
         await asyncio.to_thread(server.wait_ready)
 
@@ -98,6 +112,8 @@ class Arena:
 
     async def restore(self) -> None:
         """Everything runs as it should, every link is open, and every instance knows that it is current."""
+        stop_all(self._guests)
+        self._guests.clear()
         self.links.mend()
         for server in self.fleet.servers():
             server.kill(signal.SIGCONT)
@@ -125,12 +141,15 @@ class Arena:
             lines = (await answer.text()).splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{metric} "))
 
+    async def counted_in(self, region: str, metric: str) -> float:
+        """Of all instances of a region together."""
+        return sum([await self.counted(instance, metric) for instance in self.fleet.topology.regions[region].instances])
+
     async def _is_current(self, http: aiohttp.ClientSession, instance: str) -> bool:
         try:
             async with http.get(f"{self.fleet.url(instance)}/readyz?verbose", timeout=aiohttp.ClientTimeout(1)) as answer:
-                told = await answer.json()
-                bound = told.get("staleness_bound_seconds")
-                return answer.status == 200 and bound is not None and bound < MAX_LAG_SECONDS
+                bounds = (await answer.json())["staleness_bound_seconds"].values()
+                return answer.status == 200 and all(bound is not None and bound < MAX_LAG_SECONDS for bound in bounds)
         except (aiohttp.ClientError, TimeoutError):
             return False
 
@@ -163,6 +182,6 @@ def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:
 
 
 def _namespaces(origin_port: int) -> dict[str, object]:
-    times = {"ttl": "1m", "max_lag": f"{MAX_LAG_SECONDS:g}s", "lease": f"{LEASE_SECONDS:g}s", "lease_wait": "1s"}
+    times = {"ttl": "1m", "max_lag": f"{MAX_LAG_SECONDS:g}s", "lease": f"{LEASE_SECONDS:g}s", "lease_wait": "2s"}
     origin = {"url": f"http://127.0.0.1:{origin_port}/check/{{key}}", "soft_deadline": "500ms", "hard_deadline": "3s"}
     return {NAMESPACE: {"owner": "drills", **times, "origin": origin}, LOOK_ASIDE: {"owner": "drills", **times}}

@@ -1,0 +1,157 @@
+"""What drills break, and how it is made good. Each makes sure that the fault was a real one: old bytes are there, a tail is gone.
+
+Used with every protection in place (nothing may happen) and without one (the checker has to notice).
+"""
+
+import os
+
+from redis.asyncio import Redis
+
+from loadtests.fleet_servers import cell_server
+from loadtests.fleet_topology import free_ports
+from tests.faults.arena import MAX_LAG_SECONDS
+from tests.faults.contents import Memcached, at_home_in, on_memcached, records
+from tests.faults.drill import Drill, until
+from tests.faults.links import Links
+from tests.faults.proxy import Mode
+
+LONG = 2 * MAX_LAG_SECONDS
+"""A fault that is longer than the staleness bound."""
+
+
+# any server -------------------------------------------------------------------------------------------------------------
+
+
+async def kill(running: Drill, server: str, *, seconds: float = MAX_LAG_SECONDS) -> None:
+    """Killed, and started again with what it keeps on disk: nothing, unless it is a queue."""
+    with running.fault(f"{server} killed"):
+        running.arena.kill(server)
+        await running.written(seconds=seconds)
+        await running.arena.start(server)
+
+
+async def stop(running: Drill, server: str, *, seconds: float = LONG) -> None:
+    """SIGSTOP, then SIGCONT."""
+    with running.fault(f"{server} stopped"):
+        running.arena.pause(server)
+        await running.written(seconds=seconds)
+        running.arena.resume(server)
+
+
+async def cut_off(running: Drill, link: str, mode: Mode, *, seconds: float = LONG) -> None:
+    with running.fault(f"{link} {mode}"), running.arena.links.broken(link, mode=mode):
+        await running.written(seconds=seconds)
+
+
+# memcached --------------------------------------------------------------------------------------------------------------
+
+
+async def cut_off_memcached(running: Drill, name: str, link: str, mode: Mode) -> None:
+    """It comes back with what it held when it was cut off; with `hold`, what was sent to it meanwhile arrives after that."""
+    with running.fault(f"memcached {name} cut off"), running.arena.links.broken(link, mode=mode):
+        await running.written(seconds=LONG)
+        await memcached_holds_old_content(running, name)
+
+
+async def replace_memcached_by_an_old_copy(running: Drill, name: str, link: str) -> None:
+    """Another process on the same port, with the items of before."""
+    server = f"memcached-{name}"
+    memcached = Memcached(running.arena.fleet.port(server))
+    old = await memcached.items(on_memcached(running.arena.fleet.topology, name, running.keys()))
+    with running.fault(f"memcached {name} replaced"), running.arena.links.broken(link):
+        running.arena.kill(server)
+        await running.written()
+        await running.arena.start(server)
+        await memcached.put(old)
+        await memcached_holds_old_content(running, name)
+
+
+async def memcached_holds_old_content(running: Drill, name: str) -> None:
+    """Asked of the server itself: whoever believes it reads values that were written over."""
+    fleet = running.arena.fleet
+    memcached = Memcached(fleet.port(f"memcached-{name}"))
+    held = await memcached.entries(on_memcached(fleet.topology, name, running.keys()))
+    assert len(running.outdated(held)) >= 2, f"nothing to fall for: {held}"
+
+
+# cells ------------------------------------------------------------------------------------------------------------------
+
+
+async def flush(running: Drill, cell: str) -> None:
+    async with running.arena.redis(f"cell-{cell}") as redis:
+        with running.fault(f"cell {cell} flushed"):
+            assert await redis.exists("meta")
+            await redis.flushall()
+
+
+async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
+    """Replication is cut, keys are written, the primary is killed, and the replica takes its place at its port."""
+    arena = running.arena
+    primary = arena.fleet.port(f"cell-{cell}")
+    port, through = free_ports(2)
+    link = Links({"replication": (through, primary)}, arena.fleet.run_dir)
+    await arena.start_guest(link.process)
+    await arena.start_guest(cell_server("replica", port, arena.fleet.run_dir))
+    async with Redis(port=port, protocol=3, socket_timeout=5) as replica:
+        await replica.replicaof("127.0.0.1", str(through))
+        await until("the replica is in step", lambda: is_in_step(replica))
+        with running.fault(f"cell {cell} replaced by a lagging replica"):
+            with link.broken("replication", mode="lose"):
+                await running.written()
+                arena.kill(f"cell-{cell}")
+            await replica.replicaof("NO", "ONE")
+            held = await records(replica, at_home_in(arena.fleet.topology, cell, running.keys()))
+            assert running.outdated(held), "nothing to fall for"
+            await replica.config_set("port", primary)
+
+
+async def is_in_step(replica: Redis) -> bool:
+    told = await replica.info("replication")
+    return bool(told["master_link_status"] == "up")
+
+
+# queues -----------------------------------------------------------------------------------------------------------------
+
+
+async def stop_queue(running: Drill, region: str) -> None:
+    with running.fault(f"queue of {region} stopped"):
+        running.arena.pause(f"queue-{region}")
+        await running.written(seconds=LONG)
+        await nobody_is_sure(running)
+        running.arena.resume(f"queue-{region}")
+
+
+async def nobody_is_sure(running: Drill) -> None:
+    """The fault is felt: every instance knows that it may be staler than `max_lag`."""
+    for instance in running.arena.fleet.instances:
+        assert await running.arena.counted(instance, "cachesvc_staleness_bound_seconds") > MAX_LAG_SECONDS
+
+
+async def lose_the_tail(running: Drill, region: str) -> None:
+    """As after a failover to a replica that lagged: the last changes and fences are not there any more."""
+    arena, queue = running.arena, f"queue-{region}"
+    (log,) = (arena.fleet.run_dir / queue / "appendonlydir").glob("*.incr.aof")
+    kept = log.stat().st_size
+    async with arena.redis(queue) as redis:
+        with running.fault(f"queue of {region} loses its tail"):
+            await running.written()
+            newest = (await redis.xinfo_stream("fences"))["last-generated-id"]
+            arena.kill(queue)
+            os.truncate(log, kept)
+            await arena.start(queue)
+            assert await redis.xlen("fences") > 1
+            assert not await redis.xrange("fences", newest, newest), "no tail was lost"
+
+
+async def trim_fences_past(running: Drill, instance: str, region: str) -> None:
+    """The instance is stopped, and when it goes on, what it has not read is not there any more."""
+    arena = running.arena
+    async with arena.redis(f"queue-{region}") as redis:
+        with running.fault(f"fences of {region} trimmed past {instance}"), running.stopped(instance):
+            await running.written()
+            await redis.xtrim("fences", maxlen=1, approximate=False)
+
+
+async def stop_instance(running: Drill, instance: str, *, seconds: float = LONG) -> None:
+    with running.fault(f"{instance} stopped"), running.stopped(instance):
+        await running.written(seconds=seconds)
