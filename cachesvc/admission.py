@@ -47,9 +47,8 @@ class Admission:
             return Standing.REFUSED if reply.fenced else Standing.DEAD
         now = self._clock.now_us()
         judged = reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
-        if not (judged or self._fences.admits(entry, key.digest, key.namespace, now)) or not self.is_timely(
-            entry.as_of, namespace, now
-        ):
+        is_admissible = judged or self._fences.admits(entry, key.digest, key.namespace, now)
+        if not is_admissible or not self.is_timely(entry.as_of, namespace, now):
             return Standing.REFUSED
         is_behind = self._fences.is_paced_stale if judged else self._fences.is_soft_fenced
         soft = reply.soft or is_behind(entry, key.digest, key.namespace, now)

@@ -137,10 +137,9 @@ class Consumer:
         """`again`: these were parked, so their fences are out and their audit is written."""
         now = self._clock.now_us()
         due = [item for item in taken if item.held_until_us <= now]
-        if any(item.changes for item in due):
-            await self._apply([item for item in due if item.changes], again)
+        parked = await self._apply([item for item in due if item.changes], again)
         for item in due:
-            if item.reason:
+            if item.reason and item.id not in parked:
                 self._tally.dead_letters += 1
                 log.error("change %s of the queue is out of rule and was buried: %s", item.id, item.reason)
                 await self._changes.bury(item)
@@ -148,23 +147,27 @@ class Consumer:
             self._tally.skipped += len(nothing)
             await self._changes.acknowledge(nothing)
 
-    async def _apply(self, items: Sequence[OpenChange], again: bool) -> None:
+    async def _apply(self, items: Sequence[OpenChange], again: bool) -> Set[str]:
+        """The ids of those that some home has missed: parked, even if they are to be buried once it has them."""
+        if not items:
+            return frozenset()
         applied = await self._applier.apply([change for item in items for change in item.changes])
         digests = iter(applied.named)
         named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
         done = [
             applied.done(item.id, named[item.id], None if again else audit_of(item.changes, item.source, self._name))
             for item in items
-            if not item.reason  # these are buried next
         ]
         missed = {one.id for one in done if one.missed}
+        to_bury = {item.id for item in items if item.reason} - missed
         fences = self._news(applied.fences, missed, named)
         self._merger.merge(fences, own=True)
-        await self._stream.publish(fences, done=done)
+        await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury])
         self._fenced = (self._fenced - named.keys()) | missed
         self._tally.changes += len(done) - len(missed)
         self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)
         self._tally.parked += len(missed)
+        return missed
 
     def _news(self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]) -> Sequence[Fence]:
         """Without the fallback fences that went out before: a home that stays away must not have its keys fenced anew, with a

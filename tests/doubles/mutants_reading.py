@@ -5,7 +5,7 @@ from tests.doubles.mutant import Mutant
 
 UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
-    " if self._admission._timely(entry, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
+    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
 )
 """What a copy is good for, fences and floor apart."""
 
@@ -140,13 +140,13 @@ READING: dict[str, Mutant] = {
                 "False",
             ),
             InPython("cachesvc.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"),
-            InPython("cachesvc.admission:Admission.standing", " or not self._timely(entry, namespace, now)", ""),
+            InPython("cachesvc.admission:Admission.standing", " or not self.is_timely(entry.as_of, namespace, now)", ""),
         ),
     ),
     "max-lag-l3": Mutant(
         "copies in L3 are answered however far the feed may be behind",
         (17,),
-        (InPython("cachesvc.admission:Admission.standing_at_home", " or not self._timely(entry, namespace, now)", ""),),
+        (InPython("cachesvc.admission:Admission.standing_at_home", " or not self.is_timely(entry.as_of, namespace, now)", ""),),
     ),
     "sdk-snapshot": Mutant(
         "the SDK calls the loader before it asks for the lease",

@@ -86,7 +86,7 @@ STREAMS: dict[str, Mutant] = {
         (11,),
         (
             InPython(
-                "cachesvc.admission:Admission._timely", "now - self._fences.watermark <= max_lag", "not self._fences.watermark"
+                "cachesvc.admission:Admission.is_timely", "now - self._fences.watermark <= max_lag", "not self._fences.watermark"
             ),
         ),
     ),
