@@ -131,7 +131,7 @@ async def test_an_invalidation_reaches_every_instance_of_every_region(caller: Ca
     await caller.control(version=1)
 
 
-@pytest.mark.parametrize("change", [{"tags": ["docs"]}, {"all": True}])
+@pytest.mark.parametrize("change", [{"tags": ["docs"]}, {"all": True, "confirm": "docs"}])
 async def test_tags_and_whole_namespaces_reach_every_instance(caller: Caller, change: dict[str, object]) -> None:
     key = f"wide-{next(iter(change))}"
     before = await caller.values(key)

@@ -9,11 +9,18 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from cachesvc.broadcast import Broadcast
+from cachesvc.clock import ManualClock
+from cachesvc.config import Server, Service
 from cachesvc.errors import RequestError
 from cachesvc.model import Fence
+from cachesvc.telemetry.metrics import Metrics
+from cachesvc.units import Duration
 from cachesvc.web import streams
 from cachesvc.web.places import Kind, Place
-from tests.wire.conftest import Site
+from cachesvc.web.server import Web
+from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.wire.conftest import SKEW_US, TOPOLOGY, Site
 
 LONGEST_EVENT = 1 << 20
 
@@ -83,6 +90,22 @@ async def test_heartbeats_come_though_nothing_happens(site: Site, subscriber: Su
     before = loop.time()
     await subscriber.event_of("heartbeat")
     assert loop.time() - before < 2 * streams.BEAT_SECONDS + 0.1
+
+
+async def test_no_request_timeout_ends_a_stream() -> None:
+    clock = ManualClock()
+    reader = FakeReader(clock)
+    broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions)
+    limits = Server(request_timeout=Duration(1_000))
+    writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
+    web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), Metrics())
+    port = await web.start("127.0.0.1", 0)
+    subscriber = Subscriber(*await asyncio.open_connection("127.0.0.1", port))
+    await subscriber.begin("Cachesvc-Timeout: 1ms\r\n")
+    for _ in range(3):
+        await subscriber.event_of("heartbeat")
+    subscriber.writer.close()
+    await web.stop()
 
 
 @pytest.mark.parametrize("id_", ["eu", "eu=1", "eu=1-0,", "EU=1-0"])
