@@ -146,7 +146,21 @@ READING: dict[str, Mutant] = {
     "max-lag-l3": Mutant(
         "copies in L3 are answered however far the feed may be behind",
         (17,),
-        (InPython("cachesvc.admission:Admission.standing_at_home", " or not self.is_timely(entry.as_of, namespace, now)", ""),),
+        (
+            InPython(
+                "cachesvc.admission:Admission.standing_at_home",
+                """\
+ or not self.is_timely(
+        entry.as_of, namespace, now
+    )""",
+                "",
+            ),
+        ),
+    ),
+    "max-lag-loads": Mutant(
+        "a running load is joined however long ago it began, and however far the feed may be behind",
+        (17,),
+        (InPython("cachesvc.read:Reader._board", " and self._admission.is_timely(flight.began_us, namespace, now)", ""),),
     ),
     "sdk-snapshot": Mutant(
         "the SDK calls the loader before it asks for the lease",

@@ -47,6 +47,11 @@ STREAMS: dict[str, Mutant] = {
             ),
         ),
     ),
+    "gap-loads": Mutant(
+        "a gap does not overtake the loads that are running",
+        (9,),
+        (InPython("cachesvc.fences:Fences.raise_floor", "self._recent.forget()", "pass"),),
+    ),
     "gap-floor-lead": Mutant(
         "a gap raises the floor to the own clock, not 2 S beyond it",
         (9,),

@@ -6,31 +6,45 @@ So a test that cannot fail, and a protection that no test needs, are both found 
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from types import ModuleType
 
 import pytest
 
 from cachesvc.errors import RequestError, TierError
 from clients.python.tests import test_traces as test_traces_in_the_sdk
-from tests.contracts.cell_benches import CellBench, memory_bench, redis_bench
-from tests.doubles.edits import InCellScript
+from tests.contracts import cell_benches, queue_benches
+from tests.doubles.edits import InPython
 from tests.doubles.mutants import MUTANTS, without
 from tests.doubles.servers import RealServer
 from tests.paths import (
     test_moving,
     test_traces_at_home,
     test_traces_changes,
+    test_traces_on_the_queue,
     test_traces_reading,
     test_traces_streams,
     test_traces_times,
 )
 
 Trace = Callable[..., Awaitable[None]]
+Benches = Mapping[str, Callable[[], AbstractAsyncContextManager[object]]]
+"""What traces may ask for, by the name of the argument."""
 
-ON_FAKES = (test_traces_at_home, test_traces_times, test_traces_reading, test_traces_changes, test_traces_streams, test_moving)
+ON_A_SERVER = (test_traces_at_home, test_traces_on_the_queue)
+ON_FAKES = (
+    *ON_A_SERVER,
+    test_traces_times,
+    test_traces_reading,
+    test_traces_changes,
+    test_traces_streams,
+    test_moving,
+)
 IN_THE_SDK = (test_traces_in_the_sdk,)
+
+IN_MEMORY: Benches = {"bench": cell_benches.memory_bench, "queue": queue_benches.memory_bench}
 
 LONGEST_SECONDS = 3600
 """Of the fake clock: a trace that hangs without its protection has failed."""
@@ -49,10 +63,14 @@ def _traces(modules: Iterable[ModuleType]) -> dict[int, list[Trace]]:
 
 TRACES = _traces(ON_FAKES)
 SDK_TRACES = _traces(IN_THE_SDK)
-AT_HOME = _traces([test_traces_at_home])
+SERVER_TRACES = _traces(ON_A_SERVER)
 PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in TRACES]
 SDK_PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in SDK_TRACES]
-IN_LUA = [name for name, mutant in MUTANTS.items() if any(isinstance(edit, InCellScript) for edit in mutant.edits)]
+IN_A_SERVER = [
+    name
+    for name, mutant in MUTANTS.items()
+    if any(not isinstance(edit, InPython) or "redis" in edit.where for edit in mutant.edits)
+]
 
 
 @pytest.fixture
@@ -79,39 +97,33 @@ def test_a_protection_that_was_taken_out_can_be_put_back(name: str) -> None:
 @pytest.mark.usefixtures("taken_out")
 @pytest.mark.parametrize(("name", "number"), PAIRS)
 async def test_without_the_protection_the_trace_happens(name: str, number: int, caplog: pytest.LogCaptureFixture) -> None:
-    assert await _one_fails(TRACES[number], memory_bench), f"trace {number} is held back without {name}"
+    assert await _one_fails(TRACES[number], IN_MEMORY), f"trace {number} is held back without {name}"
     assert not _surprises(caplog)
 
 
 @pytest.mark.usefixtures("taken_out")
 @pytest.mark.parametrize(("name", "number"), SDK_PAIRS)
 async def test_without_the_protection_the_trace_happens_in_the_sdk(name: str, number: int) -> None:
-    assert await _one_fails(SDK_TRACES[number], memory_bench), f"trace {number} is held back without {name}"
+    assert await _one_fails(SDK_TRACES[number], {}), f"trace {number} is held back without {name}"
 
 
 @pytest.mark.usefixtures("taken_out")
-@pytest.mark.parametrize("name", IN_LUA)
-async def test_without_the_protection_in_lua_a_trace_happens_on_a_real_server(name: str, cell_server: RealServer) -> None:
-    tests = [test for number in MUTANTS[name].breaks for test in AT_HOME.get(number, ())]
-    assert await _one_fails(tests, lambda: redis_bench(cell_server))
+@pytest.mark.parametrize("name", IN_A_SERVER)
+async def test_without_the_protection_a_trace_happens_on_a_real_server(name: str, server: RealServer) -> None:
+    benches: Benches = {"bench": partial(cell_benches.redis_bench, server), "queue": partial(queue_benches.redis_bench, server)}
+    tests = [test for number in MUTANTS[name].breaks for test in SERVER_TRACES.get(number, ())]
+    assert await _one_fails(tests, benches)
 
 
-async def _one_fails(tests: Iterable[Trace], home: Callable[[], AbstractAsyncContextManager[CellBench]]) -> bool:
+async def _one_fails(tests: Iterable[Trace], benches: Benches) -> bool:
     for test in tests:
         try:
-            async with asyncio.timeout(LONGEST_SECONDS):
-                await _run(test, home)
+            async with asyncio.timeout(LONGEST_SECONDS), AsyncExitStack() as stack:
+                wanted = [benches[name] for name in inspect.signature(test).parameters]
+                await test(*[await stack.enter_async_context(bench()) for bench in wanted])
         except FAILURES:
             return True
     return False
-
-
-async def _run(test: Trace, home: Callable[[], AbstractAsyncContextManager[CellBench]]) -> None:
-    if "bench" not in inspect.signature(test).parameters:
-        await test()
-        return
-    async with home() as bench:
-        await test(bench)
 
 
 def _surprises(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,0 +1,77 @@
+"""Traces that a region's queue alone decides: does it say what it has lost? In memory, and in the Lua of a real server."""
+
+from typing import Any
+
+from cachesvc.interfaces import FenceStream
+from cachesvc.model import Change, Fence
+from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
+
+
+async def test_trace_09_a_reader_must_not_miss_that_it_was_overtaken_by_trimming(queue: QueueBench) -> None:
+    reader = await _reader(queue)
+    await queue.stream().publish([Fence(1, 10)])
+    await queue.stream().publish([Fence(2, 20)])
+    await queue.trim_fences(keep=1)
+    assert (await reader.read(wait_seconds=0)).gap
+
+
+async def test_trace_10_a_small_at_published_late_must_not_lower_the_floor_of_a_new_reader(queue: QueueBench) -> None:
+    stalled_at = await queue.now_us()
+    await queue.stream().publish([Fence(1, stalled_at + 1)])
+    published_at = await queue.now_us()
+    await queue.stream().publish([Fence(2, stalled_at)])
+    await queue.trim_fences(keep=1)
+    start = await queue.stream().open()
+    assert start.floor >= published_at + 3 * SKEW
+
+
+async def test_trace_11_an_empty_stream_must_not_be_without_a_floor(queue: QueueBench) -> None:
+    before = await queue.now_us()
+    start = await queue.stream().open()
+    assert start.floor >= before + 3 * SKEW
+
+
+async def test_trace_16_a_heartbeat_must_not_claim_what_is_open(queue: QueueBench) -> None:
+    await queue.changes.completion()
+    before = await queue.now_us()
+    await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.changes.take("hangs", count=1, wait_seconds=0)
+    appended = await queue.now_us()
+    assert before - 1000 <= (await queue.changes.completion()).complete_to <= appended
+
+
+async def test_trace_25_a_reader_must_not_miss_that_the_queue_lost_its_tail(queue: QueueBench) -> None:
+    reader = await _reader(queue)
+    await queue.stream().publish([Fence(1, 10)])
+    await _fail_over_without_the_last_item(queue)
+    assert (await reader.read(wait_seconds=0)).gap
+
+
+async def test_trace_25_a_consumer_must_not_miss_that_accepted_changes_may_be_lost(queue: QueueBench) -> None:
+    epoch = (await queue.changes.completion()).epoch
+    await queue.changes.announced(epoch)
+    await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.lose_all()
+    completion = await queue.changes.completion()
+    assert completion.epoch != epoch
+    assert not completion.announced
+
+
+async def _reader(queue: QueueBench) -> FenceStream:
+    """One that has read all there is."""
+    reader = queue.stream()
+    await queue.stream().heartbeat(1)
+    await reader.open()
+    await reader.read(wait_seconds=0)
+    return reader
+
+
+async def _fail_over_without_the_last_item(queue: QueueBench) -> None:
+    """To a replica that has got all but the last item: what a reader has read is still there."""
+    if isinstance(queue, MemoryBench):
+        queue.queue.fences.pop()
+        queue.queue.epoch += 1
+    elif isinstance(queue, RedisBench):
+        newest: Any = await queue.admin.xrevrange("fences", count=1)
+        await queue.admin.xdel("fences", newest[0][0])
+        await queue.admin.set("fences:epoch", "of another server")
