@@ -146,16 +146,7 @@ READING: dict[str, Mutant] = {
     "max-lag-l3": Mutant(
         "copies in L3 are answered however far the feed may be behind",
         (17,),
-        (
-            InPython(
-                "cachesvc.admission:Admission.standing_at_home",
-                """\
- or not self.is_timely(
-        entry.as_of, namespace, now
-    )""",
-                "",
-            ),
-        ),
+        (InPython("cachesvc.admission:Admission.standing_at_home", " or not self.is_timely(entry.as_of, namespace, now)", ""),),
     ),
     "max-lag-loads": Mutant(
         "a running load is joined however long ago it began, and however far the feed may be behind",
