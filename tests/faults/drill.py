@@ -18,7 +18,7 @@ from tests.faults import results
 from tests.faults.arena import MAX_LAG_SECONDS, NAMESPACE, Arena
 
 MUST_HOLD = ("C0", "C1", "C2", "C3", "C4", "C5", "C7", "C8")
-LEAST_READS, LEAST_ANNOUNCEMENTS = 1_000, 60
+LEAST_READS, LEAST_ANNOUNCEMENTS = 1_000, 40
 """Below this a drill shows nothing."""
 WAIT_SECONDS = 10.0
 

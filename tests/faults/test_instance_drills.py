@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cachesvc.check.settings import LoadDelays
+from loadtests.fleet_servers import SERVICE
 from tests.faults import breaking
 from tests.faults.arena import LEASE_SECONDS, LOOK_ASIDE, MUTANT, Arena
 from tests.faults.drill import Drill, drill, until
@@ -35,7 +36,7 @@ async def test_instance_killed_between_applying_in_the_home_cell_and_publishing(
         await until("it has died", lambda: not field.fleet.instances["eu-a"].is_running)
         with running.fault("instance died before publishing"):
             await running.written(seconds=breaking.LONG)
-            await field.start("instance-eu-a")
+            await field.relaunch({"eu-a": SERVICE})
         await answers_again(running, "eu/eu-a")
 
 

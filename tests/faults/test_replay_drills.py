@@ -28,7 +28,7 @@ async def test_events_duplicated_shuffled_and_replayed_from_an_hour_ago(field: A
         with running.fault("everything comes again"):
             for _ in range(3):
                 await recorder.give_again(Random(SEED))
-                await running.written()
+                await asyncio.sleep(0.5)
         await running.recovers(
             "all answer from L1 again",
             lambda: len({read.instance for read in running.reads(since=running.mended, tier="l1")}) == len(field.fleet.instances),
