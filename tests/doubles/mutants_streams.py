@@ -34,7 +34,11 @@ STREAMS: dict[str, Mutant] = {
     "changes-epoch": Mutant(
         "nobody announces that accepted changes may have been lost",
         (25,),
-        (InPython("cachesvc.consume:Consumer._meet_epoch", "not completion.announced", "False"),),
+        (
+            InPython("cachesvc.consume:Consumer._meet_epoch", "not completion.announced", "False"),
+            InPython("cachesvc.queues.memory:MemoryChanges.completion", "announced=queue.announced == epoch", "announced=True"),
+            InPython("cachesvc.queues.redis_stream:RedisChanges.completion", "announced=announced == epoch", "announced=True"),
+        ),
     ),
     "gap-floor": Mutant(
         "a gap does not raise the floor",
