@@ -135,7 +135,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "former-home": Mutant(
         "while a partition moves, invalidations are applied in its new home only",
-        (13,),
+        (2, 13),
         (InPython("cachesvc.apply:Applier._apply", "if self._homes.has_former:", "if False:"),),
     ),
 }

@@ -68,7 +68,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "start-floor-published": Mutant(
         "the floor of a new instance is the oldest retained `at`, not the time of its publication + 3 S",
-        (10,),
+        (10, 11),
         (
             InPython(
                 "cachesvc.queues.memory:MemoryFenceStream.open",
@@ -84,7 +84,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "start-floor-lead": Mutant(
         "the floor of a new instance is a time of publication, not 3 S beyond it",
-        (10,),
+        (10, 11),
         (
             InPython("cachesvc.queues.memory:MemoryFenceStream.open", " + 999 + 3 * self._skew_us", ""),
             InPython("cachesvc.queues.redis_stream:RedisFenceStream.open", " + 999 + 3 * self._skew_us", ""),

@@ -64,6 +64,7 @@ def _traces(modules: Iterable[ModuleType]) -> dict[int, list[Trace]]:
 TRACES = _traces(ON_FAKES)
 SDK_TRACES = _traces(IN_THE_SDK)
 SERVER_TRACES = _traces(ON_A_SERVER)
+EACH = [(number, test) for number, tests in TRACES.items() for test in tests]
 PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in TRACES]
 SDK_PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in SDK_TRACES]
 IN_A_SERVER = [
@@ -99,6 +100,17 @@ def test_a_protection_that_was_taken_out_can_be_put_back(name: str) -> None:
 async def test_without_the_protection_the_trace_happens(name: str, number: int, caplog: pytest.LogCaptureFixture) -> None:
     assert await _one_fails(TRACES[number], IN_MEMORY), f"trace {number} is held back without {name}"
     assert not _surprises(caplog)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("number", "test"), EACH, ids=[test.__name__ for _, test in EACH])
+async def test_a_trace_can_happen(number: int, test: Trace) -> None:
+    """There is a protection of its own without which this very test fails."""
+    for name in (name for name, mutant in MUTANTS.items() if number in mutant.breaks):
+        with without(name):
+            if await _one_fails([test], IN_MEMORY):
+                return
+    pytest.fail("it holds whatever is taken out")
 
 
 @pytest.mark.usefixtures("taken_out")
