@@ -11,6 +11,8 @@ from cachesvc.errors import ConfigError
 from cachesvc.topology import Former, Namespace, Origin, Region, Topology
 
 NAMESPACE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+RESERVED = ("fences", "invalidations", "topology")
+"""What stands at `/v1/…` beside the namespaces."""
 REGION_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -33,6 +35,7 @@ def check_topology(topology: Topology) -> None:
         _check_former(topology.former, topology)
     for name, namespace in topology.namespaces.items():
         _check_name(NAMESPACE_NAME, name, "$.namespaces", "namespace")
+        require(name not in RESERVED, f"$.namespaces.{name}", "is a path of the API itself: choose another name")
         _check_namespace(namespace, f"$.namespaces.{name}")
 
 

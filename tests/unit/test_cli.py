@@ -88,7 +88,7 @@ def test_production_does_not_run_on_embedded_servers(capsys: pytest.CaptureFixtu
 
 def test_check_config_says_what_the_documents_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--topology", TWO_REGIONS], {"CACHESVC_REGION": "eu"}) == 0
-    assert "topology: ok, version 1, 2 regions, 4 cells, 3 namespaces" in capsys.readouterr().out
+    assert "topology: ok, version 1, 2 regions, 4 cells, 4 namespaces" in capsys.readouterr().out
 
 
 def test_an_unknown_command_is_refused() -> None:

@@ -127,6 +127,7 @@ CASES: list[tuple[str, Any, str]] = [
     ("former", {"cells": {"c1": 1}, "pins": {"ws-7": "c2"}}, "$.former: is where partitions are now"),
     ("former", {"cells": {"c2": 1}, "weights": {}}, "$.former.weights: unknown field"),
     ("namespaces/Pages", {"owner": "web"}, "$.namespaces.Pages: 'Pages' is no namespace name: it must match"),
+    ("namespaces/invalidations", {"owner": "web"}, "$.namespaces.invalidations: is a path of the API itself: choose another"),
     ("namespaces/pages/owner", " ", "$.namespaces.pages.owner: is empty"),
     ("namespaces/pages/tll", "5m", "$.namespaces.pages.tll: unknown field (did you mean 'ttl'?)"),
     ("namespaces/pages/ttl", "5min", "$.namespaces.pages.ttl: '5min' is not a duration"),
