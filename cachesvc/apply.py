@@ -12,8 +12,9 @@ from msgspec import Struct, field
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.errors import TierError
 from cachesvc.homes import Homes
-from cachesvc.interfaces import Audit, Cell, Done
+from cachesvc.interfaces import Cell
 from cachesvc.model import Change, Fence, Key, Target, TargetKind
+from cachesvc.streams import Audit, Done
 
 
 class Applied(Struct):

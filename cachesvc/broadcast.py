@@ -25,8 +25,8 @@ from msgspec import Struct
 
 from cachesvc.clock import Clock
 from cachesvc.errors import RequestError
-from cachesvc.interfaces import position_of
 from cachesvc.model import Fence
+from cachesvc.streams import position_of
 
 Vector: TypeAlias = dict[str, str]
 """Region → position. A region that was never read is left out."""

@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from cachesvc.apply import Applier
 from cachesvc.clock import Clock
-from cachesvc.interfaces import Changes, Completion, FenceStream, OpenChange
 from cachesvc.invalidate import Merger, audit_of
 from cachesvc.model import Change, Fence
 from cachesvc.persist import persist
+from cachesvc.streams import Changes, Completion, FenceStream, OpenChange
 
 log = logging.getLogger(__name__)
 

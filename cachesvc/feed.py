@@ -11,9 +11,9 @@ from msgspec import Struct
 from cachesvc.broadcast import Broadcast
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.fences import Fences
-from cachesvc.interfaces import FenceBatch, FenceStream, position_of
 from cachesvc.invalidate import Merger
 from cachesvc.persist import persist
+from cachesvc.streams import FenceBatch, FenceStream, position_of
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from cachesvc.errors import RequestError, TierError
 from cachesvc.estimate import Estimator
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
-from cachesvc.interfaces import Audit, Changes, Done, FenceStream
 from cachesvc.model import Change, Fence, Key, Target
 from cachesvc.receipts import Receipts
 from cachesvc.shelf import Shelf
+from cachesvc.streams import Audit, Changes, Done, FenceStream
 
 HOLD_US = 2 * SECONDS
 """How long the region's consumers leave a change to the call that appended it: well above what a call takes, so that nothing is

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from cachesvc.config_document import did_you_mean
 from cachesvc.dialogue import InvalidateOptions, Reach, ReceiptState
 from cachesvc.errors import RequestError, TierError
-from cachesvc.interfaces import FenceStream, ReaderPosition, position_of
+from cachesvc.streams import FenceStream, ReaderPosition, position_of
 
 FIRST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05

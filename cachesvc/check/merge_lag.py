@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cachesvc.check.feeds import FeedEvent
-from cachesvc.interfaces import position_of
+from cachesvc.streams import position_of
 
 _PAIR = struct.Struct(">QQ")
 

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from cachesvc.interfaces import OpenChange
 from cachesvc.model import Change
+from cachesvc.streams import OpenChange
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Text = Annotated[str, Meta(min_length=1)]

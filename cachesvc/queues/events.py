@@ -26,11 +26,11 @@ from msgspec.structs import replace
 from cachesvc.cache_groups import check_tag
 from cachesvc.config_document import did_you_mean
 from cachesvc.config_topology import NAMESPACE_NAME
-from cachesvc.interfaces import OpenChange, position_of
 from cachesvc.key_text import check_key
 from cachesvc.model import Change
 from cachesvc.queues import cloudevents, debezium
 from cachesvc.queues.rows import RowMapping
+from cachesvc.streams import OpenChange, position_of
 from cachesvc.topology import Namespace
 from cachesvc.units import Duration
 

@@ -9,12 +9,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
 from cachesvc.clock import SECONDS
-from cachesvc.interfaces import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
 from cachesvc.model import Change, Fence
 from cachesvc.queues import fence_items
 from cachesvc.queues.cloudevents import decode_item, encode
 from cachesvc.queues.memory_server import ID, NOWHERE, Item, MemoryQueue, Position, Report, Taken, parse, text_of
 from cachesvc.queues.roll import Roll
+from cachesvc.streams import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
 
 __all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
 

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from cachesvc.clock import SECONDS, Clock
 from cachesvc.errors import TierError
-from cachesvc.interfaces import Audit, Done, ReaderPosition, ReceiptRecord
 from cachesvc.model import Fence
 from cachesvc.queues import fence_items
 from cachesvc.queues.roll import SILENT_SECONDS
+from cachesvc.streams import Audit, Done, ReaderPosition, ReceiptRecord
 
 Position = tuple[int, int]
 """Milliseconds and a number among those of the same millisecond, as Redis numbers the items of a stream."""

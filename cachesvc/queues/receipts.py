@@ -9,7 +9,7 @@ eu-3                    home cells that did not
 from collections.abc import Sequence
 from typing import Literal
 
-from cachesvc.interfaces import Done, ReceiptRecord
+from cachesvc.streams import Done, ReceiptRecord
 
 _STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {"o": "open", "p": "parked", "d": "done", "b": "buried"}
 

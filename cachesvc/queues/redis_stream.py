@@ -28,12 +28,12 @@ from typing import Any
 import msgspec
 
 from cachesvc.errors import TierError, TierUnavailableError
-from cachesvc.interfaces import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
 from cachesvc.model import Change, Fence
 from cachesvc.queues import fence_items, receipts
 from cachesvc.queues.cloudevents import decode_item, encode
 from cachesvc.queues.redis_server import RedisServer, RefusedError
 from cachesvc.queues.roll import Roll
+from cachesvc.streams import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
 from cachesvc.units import Duration
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.interfaces import ReaderPosition
+from cachesvc.streams import ReaderPosition
 
 SILENT_SECONDS = 60.0
 

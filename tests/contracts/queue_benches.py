@@ -7,9 +7,9 @@ from typing import Any
 from redis.asyncio import Redis
 
 from cachesvc.clock import ManualClock
-from cachesvc.interfaces import Audit, Changes, FenceStream, OpenChange
 from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.streams import Audit, Changes, FenceStream, OpenChange
 from cachesvc.units import Duration
 from tests.doubles.servers import RealServer
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from cachesvc.errors import TierError
-from cachesvc.interfaces import Done, FenceStream, OpenChange
 from cachesvc.model import Change, Fence
+from cachesvc.streams import Done, FenceStream, OpenChange
 from tests.contracts.queue_benches import SKEW, Fields, QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü/#"), tags=("t",), soft=True)

@@ -1,7 +1,7 @@
 """Paced fences are told to every reader while they are in force, however long ago their items were trimmed."""
 
-from cachesvc.interfaces import FenceBatch
 from cachesvc.model import Fence
+from cachesvc.streams import FenceBatch
 from tests.contracts.queue_benches import RETENTION, QueueBench
 
 SHORT = 0.01

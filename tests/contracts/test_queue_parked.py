@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from cachesvc.interfaces import Done, OpenChange, OpenCount
 from cachesvc.model import Change, Fence
+from cachesvc.streams import Done, OpenChange, OpenCount
 from tests.contracts.queue_benches import QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü"), tags=("t",))

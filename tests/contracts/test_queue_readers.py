@@ -2,8 +2,8 @@
 
 import pytest
 
-from cachesvc.interfaces import FenceStream, ReaderPosition, position_of
 from cachesvc.model import Fence
+from cachesvc.streams import FenceStream, ReaderPosition, position_of
 from tests.contracts.queue_benches import QueueBench
 
 SHORT = 0.01

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.interfaces import Done, FenceBatch, ReceiptRecord
 from cachesvc.model import Change, Fence
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.streams import Done, FenceBatch, ReceiptRecord
 from cachesvc.units import Duration
 from tests.contracts.queue_benches import RETENTION, SKEW, RedisBench, redis_bench
 from tests.doubles.servers import RealServer, redis_server

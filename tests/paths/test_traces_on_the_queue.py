@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cachesvc.interfaces import FenceStream, position_of
 from cachesvc.model import Change, Fence
+from cachesvc.streams import FenceStream, position_of
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
 
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cachesvc.interfaces import OpenChange
 from cachesvc.model import Change
 from cachesvc.queues.cloudevents import decode, decode_item, encode
+from cachesvc.streams import OpenChange
 
 CHANGE = Change("pages", ("{ws-7}:a", "\u2028"), ("t",), soft=True, over="5m")
 

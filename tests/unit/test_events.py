@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.config_document import read_struct
-from cachesvc.interfaces import OpenChange
 from cachesvc.model import Change
 from cachesvc.queues.cloudevents import encode
 from cachesvc.queues.events import EventReader
+from cachesvc.streams import OpenChange
 from cachesvc.topology import Namespace
 from cachesvc.units import Duration
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 from cachesvc.check.history import Announcement, Fault, Fenced, Load, Merged, Read, Record, Run, Write
-from cachesvc.interfaces import position_of
+from cachesvc.streams import position_of
 
 RecordT = TypeVar("RecordT", bound=Record)
 
