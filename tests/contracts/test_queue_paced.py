@@ -11,13 +11,7 @@ BIG = (1 << 64) - 1
 
 async def test_paced_fences_arrive_as_they_were_published(queue: QueueBench) -> None:
     fences = [Fence(BIG, 1, over=MINUTE), Fence(2, 2, True, over=1), Fence(3, 3, namespace="ü,\n", over=MINUTE), Fence(4, 4)]
-    reader = queue.stream()
-    await reader.open()
-    await queue.stream().publish(fences)
-    seen: list[Fence] = []
-    while len(seen) < len(fences):
-        seen += (await reader.read(wait_seconds=SHORT)).fences
-    assert sorted(seen, key=lambda fence: fence.at) == fences
+    assert await queue.delivered(fences) == fences
 
 
 async def test_a_new_reader_is_told_of_those_whose_items_are_gone(queue: QueueBench) -> None:
