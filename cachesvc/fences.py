@@ -109,7 +109,8 @@ class Fences:
         now_us = self._clock.now_us()
         latest = now_us + 4 * self._skew_us
         self._recent.expire(now_us)
-        merge, touched = self._hard.merge, []
+        row0, row1, mask = self._row0, self._row1, self._mask
+        touched = []
         for fence in fences:
             at = fence.at
             if at > latest:
@@ -118,7 +119,12 @@ class Fences:
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
             else:
-                merge(fence.digest, at)
+                # The sketch's merge by hand: a new instance does this a million times before it is ready.
+                target = fence.digest
+                if row0[target & mask] < at:
+                    row0[target & mask] = at
+                if row1[target >> 32 & mask] < at:
+                    row1[target >> 32 & mask] = at
             if not fence.namespace:
                 touched.append(fence.digest)
             if self._unapplied or fence.unapplied or fence.placement:

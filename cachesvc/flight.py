@@ -13,7 +13,7 @@ Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 from enum import IntEnum
 
 from msgspec import Struct
@@ -206,8 +206,9 @@ class Flights:
         if flights.get(flight.key.digest) is flight:
             del flights[flight.key.digest]
 
-    def forget(self, digests: Iterable[int]) -> None:
+    def forget(self, digests: Collection[int]) -> None:
         """Fences on these were merged: later readers start anew."""
-        for digest in digests:
-            for flights in self._by_mode:
-                flights.pop(digest, None)
+        for flights in self._by_mode:
+            if flights:
+                for digest in digests:
+                    flights.pop(digest, None)

@@ -20,7 +20,7 @@ CAPACITY = 1 << 16
 class RecentMerges:
     """Numbers are 1, 2, 3, …; `count` is the newest, and a plain attribute because each read notes it."""
 
-    __slots__ = ("_digests", "_forgotten", "_mask", "_newest", "_previous", "_times", "_window_us", "count")
+    __slots__ = ("_digests", "_flood", "_forgotten", "_mask", "_newest", "_previous", "_times", "_window_us", "count")
 
     def __init__(self, window_us: int, capacity: int = CAPACITY) -> None:
         if capacity < 1 or capacity & (capacity - 1):
@@ -28,6 +28,7 @@ class RecentMerges:
         self.count = 0
         self._window_us = window_us
         self._mask = capacity - 1
+        self._flood = capacity // 8
         self._digests = array("Q", bytes(8 * capacity))
         self._times = array("Q", bytes(8 * capacity))
         self._previous = array("Q", bytes(8 * capacity))
@@ -58,9 +59,9 @@ class RecentMerges:
         self._newest.clear()
 
     def add_many(self, digests: Sequence[int], now_us: int) -> None:
-        """Number these merges. Of more than the ring can hold at once, as when a new instance reads what is retained, none is
-        remembered: who asks about them is told "yes"."""
-        if len(digests) <= self._mask:
+        """Number these merges. Of very many at once, as when a new instance reads what is retained, none is remembered (it would
+        cost more than the rest of the merge): who asks about them is told "yes"."""
+        if len(digests) <= self._flood:
             for digest in digests:
                 self.add(digest, now_us)
             return
