@@ -147,8 +147,8 @@ class TestMerging:
         assert not here.fences.merged_between(1, 2, [OTHER.digest])
 
     def test_a_burst_above_capacity_is_forgotten_by_count(self, here: Instance) -> None:
-        for start in range(0, 100_000, 10_000):
-            here.fences.merge([Fence(number << 20, number) for number in range(start, start + 10_000)])
+        for start in range(0, 100_000, 5_000):
+            here.fences.merge([Fence(number << 20, number) for number in range(start, start + 5_000)])
         statistics = here.fences.statistics()
         assert (statistics.merged, statistics.recent) == (100_000, 1 << 16)
 
