@@ -15,7 +15,7 @@ from cachesvc_client.loading import Loads
 from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.namespace import Namespace
 from cachesvc_client.own_writes import OwnWrites
-from cachesvc_client.transport import Transport
+from cachesvc_client.transport import Session, Transport
 from cachesvc_client.wire import ReceiptState
 
 V = TypeVar("V")
@@ -56,10 +56,12 @@ class Cache:
         max_loads_without_cache: int,
         batching: bool,
         caller: str,
+        session: Session | None = None,
     ) -> None:
         connect_timeout = timeout if len(urls) == 1 else timeout / 2  # time is left for another one
         # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
-        self._transport = Transport(urls, connect_timeout=connect_timeout, max_connections=64 if batching else 0)
+        most = 64 if batching else 0
+        self._transport = Transport(urls, connect_timeout=connect_timeout, max_connections=most, session=session)
         self._timeout = timeout
         self._batching = batching
         self._caller = caller
@@ -80,12 +82,14 @@ class Cache:
         max_loads_without_cache: int = 16,
         batching: bool = True,
         caller: str = "",
+        session: Session | None = None,
     ) -> "Cache":
         """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
 
         `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits for
         another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
-        `caller`: who invalidates, for the service's audit; else it notes the address.
+        `caller`: who invalidates, for the service's audit; else it notes the address. `session`: an `aiohttp.ClientSession` to
+        use and leave open, or a stand-in for one (`cachesvc_client.testing`).
         """
         if max_loads_without_cache < 1:
             raise ValueError("max_loads_without_cache: at least 1")
@@ -97,6 +101,7 @@ class Cache:
             max_loads_without_cache=max_loads_without_cache,
             batching=batching,
             caller=check_caller(caller),
+            session=session,
         )
 
     @overload

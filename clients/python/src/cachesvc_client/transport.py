@@ -6,8 +6,9 @@ as that would pass an overload on; nor is a request that ran out of time.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -28,19 +29,34 @@ class Reply(NamedTuple):
     body: bytes
 
 
+class Session(Protocol):
+    """What is used of an `aiohttp.ClientSession`: one that is passed in, or a stand-in (`cachesvc_client.testing`)."""
+
+    @property
+    def request(self) -> Callable[..., AbstractAsyncContextManager[aiohttp.ClientResponse]]: ...
+
+
 class Transport:
     """One HTTP session. To be opened on the loop it is used on."""
 
-    def __init__(self, urls: Sequence[URL], *, connect_timeout: float, max_connections: int) -> None:
+    def __init__(
+        self, urls: Sequence[URL], *, connect_timeout: float, max_connections: int, session: Session | None = None
+    ) -> None:
+        """`session`: used instead of one of its own, and left open."""
         self._endpoints = Endpoints(urls)
         self._connect_timeout = connect_timeout
         self._max_connections = max_connections
-        self._session: aiohttp.ClientSession | None = None
+        self._given = session
+        self._own: aiohttp.ClientSession | None = None
+        self._session: Session | None = None
         self.requests = 0
         self.failovers = 0
 
     def open(self) -> None:
-        self._session = aiohttp.ClientSession(
+        if self._given is not None:
+            self._session = self._given
+            return
+        self._session = self._own = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
@@ -49,8 +65,9 @@ class Transport:
         )
 
     async def close(self) -> None:
-        if self._session is not None:
-            session, self._session = self._session, None
+        self._session = None
+        if self._own is not None:
+            session, self._own = self._own, None
             await session.close()
 
     @property
