@@ -95,7 +95,13 @@ def _paths() -> Json:
                 parameters=[_LAST_EVENT_ID],
             )
         },
-        "/v1/topology": {"get": _call("topology", "Regions, cells, pools and namespaces, without credentials.", _DOCUMENT)},
+        "/v1/topology": {
+            "get": _call(
+                "topology",
+                "Regions, cells, pools and namespaces, without credentials; `here`: the instance that answers.",
+                _TOPOLOGY,
+            )
+        },
         "/livez": {"get": _call("livez", "The process runs.", _ok(_TEXT))},
         "/readyz": {"get": _call("readyz", "It may be sent requests.", _READY, parameters=[_VERBOSE])},
         "/metrics": {"get": _call("metrics", "Prometheus text, or OpenMetrics by Accept.", _ok({**_TEXT, **_OPENMETRICS}))},
@@ -137,6 +143,12 @@ _PROBLEM: Json = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 _DOCUMENT = _ok(_ANY_OBJECT)
+_HERE = {
+    "type": "object",
+    "required": ["region", "instance"],
+    "properties": {"region": {"type": "string"}, "instance": {"type": "string"}},
+}
+_TOPOLOGY = _ok({JSON: {"schema": {"type": "object", "required": ["here"], "properties": {"here": _HERE}}}})
 _RECEIPT = _ok({JSON: {"schema": {"$ref": "#/components/schemas/InvalidationReceipt"}}})
 _INVALIDATED: Json = {
     "200": {

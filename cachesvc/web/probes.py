@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from cachesvc.config import Service
 from cachesvc.telemetry.metrics import Metrics
 from cachesvc.topology import Topology
 from cachesvc.web.bodies import JSON
@@ -20,7 +21,8 @@ Probe = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 
 class Probes:
-    def __init__(self, topology: Topology, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(self, service: Service, topology: Topology, readiness: Readiness, metrics: Metrics) -> None:
+        self._here = {"region": service.region, "instance": service.instance}
         self._topology = topology
         self._readiness = readiness
         self._metrics = metrics
@@ -42,7 +44,8 @@ class Probes:
         return _ok(body, content_type)
 
     async def topology(self, _: web.BaseRequest, __: Place) -> Reply:
-        return _ok(msgspec.json.encode(shown_topology(self._topology)), JSON)
+        """The shared document, and beside it who answers: a client takes the instances of its own region from it."""
+        return _ok(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}), JSON)
 
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
         return _ok(self._openapi, JSON)

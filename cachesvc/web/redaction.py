@@ -19,14 +19,14 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE).match
 _HARMLESS = frozenset(["db"])
 
 
-def shown_topology(topology: Topology) -> Shown:
+def shown_topology(topology: Topology) -> dict[str, Shown]:
     """A document of plain values, durations and sizes as people write them."""
-    return _shown(topology)
+    return _shown_fields(topology)
 
 
 def _shown(value: object, name: str = "") -> Shown:
     if isinstance(value, Struct):
-        return {field: _shown(getattr(value, field), field) for field in value.__struct_fields__}
+        return _shown_fields(value)
     if isinstance(value, dict):
         return {str(key): HIDDEN if name == "headers" else _shown(item) for key, item in value.items()}
     if isinstance(value, Duration):
@@ -36,6 +36,10 @@ def _shown(value: object, name: str = "") -> Shown:
     if isinstance(value, str):
         return without_credentials(value) if _URL(value) else value
     return value if isinstance(value, int | float) or value is None else str(value)
+
+
+def _shown_fields(value: Struct) -> dict[str, Shown]:
+    return {field: _shown(getattr(value, field), field) for field in value.__struct_fields__}
 
 
 def _written(amount: int, units: tuple[tuple[str, int], ...], zero: str) -> str:

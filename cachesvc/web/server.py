@@ -72,7 +72,7 @@ class Web:
             batches,
             Invalidations(service, topology.namespaces, invalidator),
             self._streams,
-            Probes(topology, readiness, metrics),
+            Probes(service, topology, readiness, metrics),
         )
         self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
 

@@ -117,7 +117,7 @@ async def site() -> AsyncIterator[Site]:
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions, max_subscribers=2)
     made: list[Site] = []
     web = Web(
-        Service(server=LIMITS),
+        Service(server=LIMITS, instance="a"),
         TOPOLOGY,
         reader,
         writer,

@@ -49,6 +49,11 @@ async def test_the_topology_is_shown_without_any_secret(site: Site) -> None:
     assert users["origin"]["headers"] == {"Authorization": "***"}
 
 
+async def test_the_topology_says_whose_region_it_was_asked_in(site: Site) -> None:
+    shown = json.loads((await site.ask("GET", "/v1/topology")).body)
+    assert shown["here"] == {"region": "local", "instance": "a"}
+
+
 def samples(text: str, parse: Any = parse_text) -> dict[tuple[str, tuple[str, ...]], float]:
     return {(s.name, tuple(s.labels.values())): s.value for family in parse(text) for s in family.samples}
 
