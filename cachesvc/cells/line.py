@@ -81,7 +81,8 @@ class Line:
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
         except ResponseError as error:  # an answer, so the connection is in step
             raise TierError(self._where, f"{what}: {error}") from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:
+            # RuntimeError is uvloop's for a write to a connection that was reset since its last use; redis-py lets it through.
             await self.close()
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
         except BaseException:

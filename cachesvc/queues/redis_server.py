@@ -76,7 +76,8 @@ class RedisServer:
             raise TierTimeoutError(self.where, f"no answer within {self._timeout:.1f} s") from error
         except ResponseError as error:
             raise RefusedError(self.where, str(error)) from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:
+            # RuntimeError is uvloop's for a write to a connection that was reset since its last use; redis-py lets it through.
             raise TierUnavailableError(self.where, str(error)) from error
 
 

@@ -3,6 +3,7 @@
 Used with every protection in place (nothing may happen) and without one (the checker has to notice).
 """
 
+import asyncio
 import os
 
 from redis.asyncio import Redis
@@ -85,8 +86,13 @@ async def flush(running: Drill, cell: str) -> None:
 
 
 async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
-    """Replication is cut, keys are written, the primary is killed, and the replica takes its place at its port."""
+    """Replication is cut, keys are written, the primary is killed, and the replica takes its place at its port.
+
+    Of the cell's own region the pool and an instance are restarted: with L1 and L2 full, nobody would ask the replica.
+    """
     arena = running.arena
+    region = arena.fleet.topology.cells[cell].region
+    emptied = [*(f"memcached-{name}" for name in arena.fleet.topology.regions[region].pool), f"instance-{region}-b"]
     primary = arena.fleet.port(f"cell-{cell}")
     port, through = free_ports(2)
     link = Links({"replication": (through, primary)}, arena.fleet.run_dir)
@@ -102,7 +108,10 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
             await replica.replicaof("NO", "ONE")
             held = await records(replica, at_home_in(arena.fleet.topology, cell, running.keys()))
             assert running.outdated(held), "nothing to fall for"
+            for server in emptied:
+                arena.kill(server)
             await replica.config_set("port", primary)
+            await asyncio.gather(*(arena.start(server) for server in emptied))
 
 
 async def is_in_step(replica: Redis) -> bool:
@@ -113,12 +122,15 @@ async def is_in_step(replica: Redis) -> bool:
 # queues -----------------------------------------------------------------------------------------------------------------
 
 
-async def stop_queue(running: Drill, region: str) -> None:
-    with running.fault(f"queue of {region} stopped"):
-        running.arena.pause(f"queue-{region}")
-        await running.written(seconds=LONG)
+async def stop_queues(running: Drill, *regions: str) -> None:
+    """All of them: then nobody takes any change, and every write is news that no instance can have."""
+    with running.fault(f"queues of {' and '.join(regions)} stopped"):
+        for region in regions:
+            running.arena.pause(f"queue-{region}")
+        await running.written(seconds=3 * MAX_LAG_SECONDS)
         await nobody_is_sure(running)
-        running.arena.resume(f"queue-{region}")
+        for region in regions:
+            running.arena.resume(f"queue-{region}")
 
 
 async def nobody_is_sure(running: Drill) -> None:
@@ -128,19 +140,25 @@ async def nobody_is_sure(running: Drill) -> None:
 
 
 async def lose_the_tail(running: Drill, region: str) -> None:
-    """As after a failover to a replica that lagged: the last changes and fences are not there any more."""
+    """As after a failover to a replica that lagged: changes that were accepted are not there any more.
+
+    The region's own instances are cut off from it meanwhile, or they would have taken every change before it is lost.
+    """
     arena, queue = running.arena, f"queue-{region}"
     (log,) = (arena.fleet.run_dir / queue / "appendonlydir").glob("*.incr.aof")
-    kept = log.stat().st_size
     async with arena.redis(queue) as redis:
-        with running.fault(f"queue of {region} loses its tail"):
-            await running.written()
-            newest = (await redis.xinfo_stream("fences"))["last-generated-id"]
+        with running.fault(f"queue of {region} loses its tail"), arena.links.broken(f"{region}:{queue}"):
+            kept = log.stat().st_size
+            await until("changes wait that nobody takes", lambda: has_items(redis, "changes", 5))
+            newest = (await redis.xinfo_stream("changes"))["last-generated-id"]
             arena.kill(queue)
             os.truncate(log, kept)
             await arena.start(queue)
-            assert await redis.xlen("fences") > 1
-            assert not await redis.xrange("fences", newest, newest), "no tail was lost"
+            assert not await redis.xrange("changes", newest, newest), "no tail was lost"
+
+
+async def has_items(redis: Redis, stream: str, count: int) -> bool:
+    return bool(await redis.xlen(stream) >= count)
 
 
 async def trim_fences_past(running: Drill, instance: str, region: str) -> None:
@@ -155,3 +173,15 @@ async def trim_fences_past(running: Drill, instance: str, region: str) -> None:
 async def stop_instance(running: Drill, instance: str, *, seconds: float = LONG) -> None:
     with running.fault(f"{instance} stopped"), running.stopped(instance):
         await running.written(seconds=seconds)
+
+
+# links ------------------------------------------------------------------------------------------------------------------
+
+
+async def reset_again_and_again(running: Drill, *links: str, times: int = 20) -> None:
+    """Connections are reset while they are idle, in use, and as soon as they are opened; in between they work."""
+    with running.fault(f"{', '.join(links)} reset {times} times"):
+        for _ in range(times):
+            with running.arena.links.broken(*links):
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)

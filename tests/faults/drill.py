@@ -127,6 +127,7 @@ async def drill(
         running = Drill(arena, history, namespace)
         yield running
         assert not run.done(), f"the load was over before the drill: it needs more than {seconds:g} s"
+        await run
     records = without_deadlines(history.records, running.paused)
     verdict = judge(records)
     row = results.row_of(name, verdict, recovery_us=running.recovery, seconds=seconds)
@@ -155,14 +156,20 @@ def without_deadlines(records: Sequence[Record], paused: Set[str]) -> list[Recor
 
 @asynccontextmanager
 async def checking(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[asyncio.Task[None]]:
-    """The checker runs inside, and to its end when the block has ended; not if the block failed."""
+    """The checker runs inside. Raises what it raised, which is then why the block failed."""
     run = asyncio.create_task(check(settings, history), name="checker")
     try:
         yield run
-        await run
     finally:
-        run.cancel()
-        await asyncio.wait([run])
+        await ended(run)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel it if it still runs, and raise what it failed with."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 async def until(what: str, holds: Callable[[], bool | Awaitable[bool]]) -> None:

@@ -44,7 +44,7 @@ def row_of(drill: str, verdict: Verdict, *, recovery_us: int = 0, seconds: float
         writes=figures.writes,
         violations=sum(finding.broken for finding in verdict.findings if finding.check != "C9"),
         longest_stale_ms=figures.longest_stale / 1000,
-        recovery_ms=max(recovery_us, *(recovery.took for recovery in figures.recoveries)) / 1000,
+        recovery_ms=max([recovery_us, *(recovery.took for recovery in figures.recoveries)]) / 1000,
         broken=tuple(check for check in verdict.broken if check != "C9"),
         switched_off=switched_off,
         seconds=seconds,

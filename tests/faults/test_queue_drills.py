@@ -9,10 +9,10 @@ from tests.faults.drill import Drill, drill
 pytestmark = pytest.mark.faults
 
 
-async def test_queue_stopped_for_longer_than_max_lag(field: Arena) -> None:
-    async with drill(field, "queue stopped, continued", seconds=9) as running:
+async def test_both_queues_stopped_for_longer_than_max_lag(field: Arena) -> None:
+    async with drill(field, "both queues stopped, continued", seconds=9) as running:
         await running.warm()
-        await breaking.stop_queue(running, "eu")
+        await breaking.stop_queues(running, "eu", "us")
         await is_believed_again(running)
 
 

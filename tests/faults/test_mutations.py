@@ -1,0 +1,102 @@
+"""The checker can fail: with a protection of the service switched off, it reports a violation, within a bounded time.
+
+Both instances of `eu` run without the protection (`tests/doubles/mutants.py`); the fault is one that every drill withstands.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Set
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cachesvc.check.history import HistoryWriter
+from cachesvc.check.judge import judge
+from cachesvc.check.report import plain
+from cachesvc.check.settings import LoadDelays
+from cachesvc.check.verdicts import Verdict
+from tests.doubles.mutants import MUTANTS
+from tests.faults import breaking, results
+from tests.faults.arena import DELAYS, LEASE_SECONDS, LOOK_ASIDE, MAX_LAG_SECONDS, MUTANT, NAMESPACE, Arena
+from tests.faults.drill import Drill, checking, ended
+
+pytestmark = pytest.mark.faults
+
+WITHIN_SECONDS = 30.0
+SLOW = LoadDelays(slow=1, longest_seconds=0.2, late=0)
+LATE = LoadDelays(slow=0.05, longest_seconds=LEASE_SECONDS, late=0.1, late_seconds=LEASE_SECONDS + 0.5)
+
+
+Fault = Callable[[Drill], Awaitable[None]]
+
+
+async def nothing(running: Drill) -> None:
+    """The load is enough."""
+
+
+class Mutation(Struct, frozen=True):
+    without: str
+    caught_by: Set[str]
+    """Any of these checks: which of them comes first is a matter of luck."""
+    fault: Fault = nothing
+    """What is broken, again and again until it is caught."""
+    delays: LoadDelays = DELAYS
+    namespace: str = NAMESPACE
+    keys: int = 20
+    """Few of them make races frequent."""
+
+
+MUTATIONS = (
+    Mutation("sketch-l1", {"C1", "C3"}),
+    Mutation("sketch-l2", {"C1", "C3"}),
+    Mutation("token", {"C4"}, lambda running: breaking.cut_off(running, "eu:queue-us", "hold", seconds=MAX_LAG_SECONDS)),
+    Mutation("flight-forgetting", {"C1", "C3"}, delays=SLOW, keys=5),
+    Mutation("joiner-check", {"C1", "C3"}, delays=SLOW, keys=5),
+    Mutation("lease-check", {"C6"}, delays=LATE, namespace=LOOK_ASIDE),
+    Mutation("gap-floor", {"C3"}, lambda running: breaking.trim_fences_past(running, "eu-b", "us")),
+    Mutation("position", {"C3"}, lambda running: breaking.trim_fences_past(running, "eu-b", "us")),
+    Mutation("max-lag", {"C2"}, lambda running: breaking.stop_queues(running, "eu", "us")),
+    Mutation("broken-at", {"C1", "C3"}, lambda running: breaking.promote_a_lagging_replica(running, "eu-1")),
+    Mutation("unapplied", {"C1", "C3"}, lambda running: breaking.cut_off(running, "us:cell-eu-1", "lose")),
+    Mutation("changes-epoch", {"C2"}, lambda running: breaking.lose_the_tail(running, "eu")),
+)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.without)
+async def test_a_protection_that_is_switched_off_is_missed(field: Arena, mutation: Mutation) -> None:
+    await field.relaunch({instance: [MUTANT, "--without", mutation.without] for instance in ("eu-a", "eu-b")})
+    await field.healthy()
+    usual = field.settings(seconds=WITHIN_SECONDS, seed=1, delays=mutation.delays, namespace=mutation.namespace)
+    settings = replace(usual, keys=mutation.keys)
+    history = HistoryWriter()
+    began = time.monotonic()
+    async with checking(settings, history):
+        running = Drill(field, history, mutation.namespace)
+        await running.warm()
+        breaking_it = asyncio.create_task(again_and_again(mutation.fault, running))
+        verdict = await first_violation(history, mutation.caught_by)
+        await ended(breaking_it)
+    row = results.row_of(
+        MUTANTS[mutation.without].without, verdict, seconds=time.monotonic() - began, switched_off=mutation.without
+    )
+    results.ROWS.append(row)
+    results.keep(row, history.records)
+    print(plain(verdict))
+    assert set(verdict.broken) & mutation.caught_by, plain(verdict)
+
+
+async def again_and_again(fault: Fault, running: Drill) -> None:
+    while True:
+        await fault(running)
+        await asyncio.sleep(1)
+
+
+async def first_violation(history: HistoryWriter, checks: Set[str]) -> Verdict:
+    """The verdict in which one of these is violated; the last one if the time is over."""
+    give_up_at = time.monotonic() + WITHIN_SECONDS
+    while True:
+        await asyncio.sleep(0.5)
+        verdict = await asyncio.to_thread(judge, list(history.records))
+        if set(verdict.broken) & checks or time.monotonic() > give_up_at:
+            return verdict
