@@ -1,5 +1,10 @@
-"""How a namespace's values become bytes and come back."""
+"""How a namespace's values become bytes and come back, and how the two sides of a rolling deploy keep apart.
 
+A schema version travels in the content type, `application/json; v=3`, which the service stores and answers as it is: values
+need no frame, and other clients can still read them. A reader takes its own version only.
+"""
+
+import re
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -10,9 +15,16 @@ from cachesvc_client.wire import OCTETS
 
 V = TypeVar("V")
 
+MAX_CONTENT_TYPE = 240
+"""Characters; with the version it stays within the 256 that the service takes."""
+MAX_VERSION = 999_999_999
+
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?")
+_VERSION = re.compile(r";[ \t]*v=([0-9]{1,9})(?![^; \t])")
+
 
 class Codec(Protocol[V]):
-    """May raise anything from `decode`: the value then counts as undecodable, as after a change of its type."""
+    """May raise anything from `decode`: the value then counts as unreadable, as after a change of its type."""
 
     @property
     def content_type(self) -> str: ...
@@ -62,3 +74,51 @@ def msgpack_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
 BYTES: Codec[bytes] = _Bytes()
 JSON: Codec[Any] = json_of(Any)
 MSGPACK: Codec[Any] = msgpack_of(Any)
+
+
+class UnreadableError(Exception):
+    """The stored bytes are none that this reader takes. An answer rather than a failure: it is told as a miss."""
+
+    def __init__(self, why: str, *, newer: bool = False) -> None:
+        super().__init__(why)
+        self.newer = newer
+        """It was written by a later version, which this reader must not replace: the two would take turns at it."""
+
+
+class Schema(Generic[V]):
+    """A codec at a version; 0 is the version of values that name none."""
+
+    def __init__(self, codec: Codec[V], version: int = 0) -> None:
+        """Raises `ValueError` for a content type or a version that cannot travel."""
+        plain = codec.content_type
+        if len(plain) > MAX_CONTENT_TYPE or not _MEDIA_TYPE.fullmatch(plain):
+            raise ValueError(f"codec: its content_type {plain[:80]!r} is no media type, such as application/json")
+        if version_of(plain):
+            raise ValueError(f"codec: its content_type {plain[:80]!r} names a version: say version= instead")
+        if isinstance(version, bool) or not 0 <= version <= MAX_VERSION:
+            raise ValueError(f"version: {version!r} is no whole number from 1 to {MAX_VERSION}")
+        self.version = version
+        self.content_type = f"{plain}; v={version}" if version else plain
+        self._encode = codec.encode
+        self._decode = codec.decode
+
+    def encode(self, value: V) -> bytes:
+        return self._encode(value)
+
+    def decode(self, value: bytes, content_type: str) -> V:
+        """Raises `UnreadableError`. The media type itself is not compared: origins spell it as they like, and what does not
+        decode is told anyway.
+        """
+        if content_type != self.content_type and (version := version_of(content_type)) != self.version:
+            why = f"the stored value has schema version {version}, this reader takes {self.version}"
+            raise UnreadableError(why, newer=version > self.version)
+        try:
+            return self._decode(value)
+        except Exception as error:  # the codec is the caller's and may raise anything
+            raise UnreadableError(f"the stored value does not fit the namespace's codec: {error}") from error
+
+
+def version_of(content_type: str) -> int:
+    """0 if it names none."""
+    match = _VERSION.search(content_type)
+    return int(match[1]) if match else 0

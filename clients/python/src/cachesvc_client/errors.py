@@ -10,8 +10,7 @@ class CacheError(Exception):
 
     Its `type` is the last segment of the problem's `type` (`bad-key`, `no-such-namespace`, …), or one of the client's own:
     `unreachable` (no instance took the request), `deadline` (no answer in time), `bad-answer` (an answer that is none of the
-    protocol), `undecodable` (a value that the namespace's codec cannot read), `overloaded` (too much waits in this client),
-    `load-cancelled` and `closed`.
+    protocol), `overloaded` (too much waits in this client), `load-cancelled` and `closed`.
     """
 
     def __init__(

@@ -1,43 +1,16 @@
 """Running the callers' loaders: within a time, and within a number where the cache does not hold them back."""
 
 import asyncio
-import enum
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, TypeAlias, TypeVar
-
-from msgspec import Struct
+from typing import TypeVar
 
 from cachesvc_client.errors import CacheError
-from cachesvc_client.wire import Put, PutItem
+from cachesvc_client.wire import Put
 
 V = TypeVar("V")
 
 log = logging.getLogger(__name__)
-
-
-class _Sentinel(enum.Enum):
-    ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-ABSENT: Final = _Sentinel.ABSENT
-"""What a loader returns for "there is no such value": it is stored, so that the source is not asked again and again."""
-Absent: TypeAlias = Literal[_Sentinel.ABSENT]
-
-
-class Lifetimes(Struct, frozen=True):
-    """How long a value is kept and what invalidates it. Seconds; None: the namespace's."""
-
-    ttl: float | None = None
-    stale: float | None = None
-    stale_if_error: float | None = None
-    tags: tuple[str, ...] = ()
-
-    def item(self, key: str, value: bytes, content_type: str) -> PutItem:
-        return PutItem(key, value, content_type, self.tags, self.ttl, self.stale, self.stale_if_error)
 
 
 class Loads:

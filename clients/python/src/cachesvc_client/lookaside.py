@@ -20,9 +20,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from cachesvc_client.batching import Intake
 from cachesvc_client.codecs import Codec
+from cachesvc_client.context import ABSENT, Absent
 from cachesvc_client.errors import CacheError
 from cachesvc_client.flight import Flights, landed
-from cachesvc_client.loading import ABSENT, Absent, Lifetimes, Loads
+from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.loading import Loads
 from cachesvc_client.wire import Got, Put, PutItem
 
 V = TypeVar("V")

@@ -47,21 +47,21 @@ def check_key(key: str) -> None:
 
 
 def checked_keys(keys: Iterable[str]) -> list[str]:
-    found = _listed(keys, "keys")
+    found = listed(keys, "keys")
     for key in found:
         check_key(key)
     return found
 
 
 def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(_listed(tags, "tags")) if tags else ()
+    found = tuple(listed(tags, "tags")) if tags else ()
     for tag in found:
         if not _TAG.fullmatch(tag):
             raise ValueError(f"tag {tag!r}: a tag has 1 to {MAX_TAG_BYTES} printable ASCII characters")
     return found
 
 
-def _listed(names: Iterable[str], what: str) -> list[str]:
+def listed(names: Iterable[str], what: str) -> list[str]:
     if isinstance(names, str):  # it would be taken for its letters
         raise ValueError(f"{what}: a list of them, not one text: [{names!r}]")  # noqa: TRY004  a mistake in a value like the rest
     return list(names)

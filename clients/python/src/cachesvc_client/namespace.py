@@ -9,9 +9,11 @@ from typing import Any, Generic, TypeVar, get_args, overload
 from cachesvc_client.batching import Batcher, Intake, OneByOne
 from cachesvc_client.calls import Calls
 from cachesvc_client.codecs import Codec
-from cachesvc_client.durations import Duration, positive_seconds_of, seconds_of, text_of
+from cachesvc_client.context import ABSENT
+from cachesvc_client.durations import Duration, positive_seconds_of, text_of
 from cachesvc_client.errors import CacheError, PartialError
-from cachesvc_client.loading import ABSENT, Lifetimes, Loads
+from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
+from cachesvc_client.loading import Loads
 from cachesvc_client.lookaside import WAIT_TURN, Loader, LookAside, decoded
 from cachesvc_client.names import check_key, checked_keys, checked_tags
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
@@ -145,7 +147,7 @@ class Namespace(Generic[V]):
                 positive_seconds_of(timeout, "timeout"),
                 self.get_or_load(key, loader, ttl=ttl, stale=stale, tags=tags, default=default),
             )
-        lifetimes = _lifetimes(ttl, stale, None, tags)
+        lifetimes = lifetimes_of(ttl, stale, None, tags)
         try:
             value = await self._look_aside.get_or_load(key, loader, lifetimes)
         except CacheError as error:
@@ -177,7 +179,7 @@ class Namespace(Generic[V]):
                 positive_seconds_of(timeout, "timeout"),
                 self.set(key, value, ttl=ttl, stale=stale, stale_if_error=stale_if_error, tags=tags),
             )
-        item = self._item(key, value, _lifetimes(ttl, stale, stale_if_error, tags))
+        item = self._item(key, value, lifetimes_of(ttl, stale, stale_if_error, tags))
         try:
             put = await self._puts.join(item, len(item.value))
         finally:
@@ -203,7 +205,7 @@ class Namespace(Generic[V]):
                 positive_seconds_of(timeout, "timeout"),
                 self.set_many(values, ttl=ttl, stale=stale, stale_if_error=stale_if_error, tags=tags),
             )
-        lifetimes = _lifetimes(ttl, stale, stale_if_error, tags)
+        lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
         orders = [self._put_batches.join(item, len(item.value)) for item in items]
         try:
@@ -287,17 +289,3 @@ async def _within(seconds: float, call: Awaitable[T]) -> T:
         if not limit.expired():
             raise
         raise CacheError("deadline", f"no answer within {seconds:g} s", retryable=True) from error
-
-
-def _lifetimes(ttl: Duration | None, stale: Duration | None, stale_if_error: Duration | None, tags: Iterable[str]) -> Lifetimes:
-    if ttl is None and stale is None and stale_if_error is None and not tags:
-        return _DEFAULT
-    return Lifetimes(
-        None if ttl is None else seconds_of(ttl, "ttl"),
-        None if stale is None else seconds_of(stale, "stale"),
-        None if stale_if_error is None else seconds_of(stale_if_error, "stale_if_error"),
-        checked_tags(tags),
-    )
-
-
-_DEFAULT = Lifetimes()

@@ -36,8 +36,18 @@ class Got(Struct, gc=False):
 
     outcome: str
     value: bytes = b""
+    tier: str = ""
+    age: int = 0
+    ttl: int = 0
+    """Negative when stale."""
+    as_of: int = 0
+    """µs since the epoch; 0 if the answer did not say, as on a miss."""
+    content_type: str = OCTETS
+    tags: tuple[str, ...] = ()
     lease: str = ""
     problem: Problem | None = None
+    lag: float | None = None
+    """Of the whole answer (`GotMany.lag`), noted on each key of it."""
 
     @property
     def is_found(self) -> bool:
@@ -52,6 +62,7 @@ class Got(Struct, gc=False):
 
 class GotMany(Struct):
     results: list[Got]
+    lag: float | None = None
 
 
 class PutItem(Struct, omit_defaults=True, eq=False):

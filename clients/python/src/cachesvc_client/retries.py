@@ -1,0 +1,71 @@
+"""Whether to ask again, and after which pause.
+
+Only calls that may be done twice come here, and only with failures that may pass. Pauses are drawn from the whole range
+("full jitter"), so that clients that failed together do not come again together. What the service said in `Retry-After` comes
+first, if there is time for it; if there is not, the caller is told at once rather than at its deadline.
+
+The budget is one client's: retries are a share of its requests. Without it, each of a thousand clients being modest would still
+double the load on a service that is down because of its load.
+"""
+
+import random
+
+from msgspec import Struct
+
+from cachesvc_client.errors import CacheError
+
+
+class Retries(Struct, frozen=True):
+    most: int = 2
+    """Retries of one request; 0: none."""
+    first_pause: float = 0.02
+    """Seconds; the upper end of the first pause, doubled for each further one: about the time in which a short queue drains."""
+    longest_pause: float = 0.5
+    share: float = 0.1
+    """Retries per request, in the long run. At a tenth, an outage makes the load a tenth larger."""
+    reserve: int = 10
+    """Retries that may be saved up, so that a quiet client can retry as well."""
+
+
+class RetryBudget:
+    """Requests earn, retries spend. Counted without a lock: threads that race may miscount by one."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._share = retries.share
+        self._reserve = float(retries.reserve)
+        self._left = self._reserve
+
+    def earn(self) -> None:
+        self._left = min(self._reserve, self._left + self._share)
+
+    def spend(self) -> bool:
+        """Whether there was one left."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Backoff:
+    """One client's retries."""
+
+    def __init__(self, retries: Retries, rng: random.Random) -> None:
+        self._retries = retries
+        self._rng = rng
+        self._budget = RetryBudget(retries)
+        self.granted = 0
+
+    def begin(self) -> None:
+        """A request is sent for the first time."""
+        self._budget.earn()
+
+    def pause(self, error: CacheError, retry: int, time_left: float) -> float | None:
+        """Seconds to wait before retry number `retry` (from 0), or None: give up."""
+        if not error.retryable or retry >= self._retries.most:
+            return None
+        range_ = min(self._retries.longest_pause, self._retries.first_pause * 2.0**retry)
+        pause = (error.retry_after or 0.0) + self._rng.random() * range_
+        if pause >= time_left or not self._budget.spend():
+            return None
+        self.granted += 1
+        return pause
