@@ -7,7 +7,7 @@ SDK := $(wildcard clients/python/pyproject.toml)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint demo bench run-two-regions servers clean
+.PHONY: help run test test-faults lint demo bench run-two-regions servers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +15,11 @@ help: ## Show this list
 run: $(INSTALLED) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--topology …" for others)
 	@exec $(BIN)/python -m cachesvc serve $(ARGS)
 
-test: $(INSTALLED) servers lint ## Install missing servers, then lint and run every test (ARGS="-k name" for some)
-	$(BIN)/pytest $(ARGS)
+test: $(INSTALLED) servers lint ## Install missing servers, then lint and run every test but the drills (ARGS="-k name" for some)
+	$(BIN)/pytest -m "not faults" $(ARGS)
+
+test-faults: $(INSTALLED) servers ## Break real servers while the checker runs; ends with a table (ARGS="-k name", DRILL_SEED=n)
+	$(BIN)/pytest tests/faults -m faults $(ARGS)
 
 lint: $(INSTALLED) ## Ruff, formatting, types, and the one way of imports
 	$(BIN)/ruff check .

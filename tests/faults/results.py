@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from cachesvc.check.history import Record, encode
-from cachesvc.check.verdicts import Verdict
+from cachesvc.check.verdicts import Finding, Verdict
 
 DIRECTORY = Path(__file__).parents[2] / ".run" / "faults"
 """Of rows (`*.json`), the table (`results.md`) and the histories of drills that failed (`*.jsonl`)."""
@@ -31,7 +31,9 @@ class Row(Struct, frozen=True):
     later, until the last read that failed or missed what had been committed by then."""
     broken: tuple[str, ...] = ()
     switched_off: str = ""
-    """The protection that the instances of a mutation run lacked."""
+    """The protection that the instances of a mutation run lacked; `drill` says what it is."""
+    says: str = ""
+    """The first accusation."""
     seconds: float = 0.0
 
 
@@ -42,13 +44,18 @@ def row_of(drill: str, verdict: Verdict, *, recovery_us: int = 0, seconds: float
         reads=figures.reads,
         failed_reads=figures.errors,
         writes=figures.writes,
-        violations=sum(finding.broken for finding in verdict.findings if finding.check != "C9"),
+        violations=sum(finding.broken for finding in _broken(verdict)),
         longest_stale_ms=figures.longest_stale / 1000,
         recovery_ms=max([recovery_us, *(recovery.took for recovery in figures.recoveries)]) / 1000,
-        broken=tuple(check for check in verdict.broken if check != "C9"),
+        broken=tuple(finding.check for finding in _broken(verdict)),
         switched_off=switched_off,
+        says=next((finding.examples[0].says for finding in _broken(verdict) if finding.examples), ""),
         seconds=seconds,
     )
+
+
+def _broken(verdict: Verdict) -> list[Finding]:
+    return [finding for finding in verdict.findings if finding.broken and finding.check != "C9"]
 
 
 def keep(row: Row, records: Iterable[Record]) -> Path:
@@ -62,7 +69,7 @@ def keep(row: Row, records: Iterable[Record]) -> Path:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Both tables in Markdown: the drills, then what was reported of each protection that was switched off."""
+    """In Markdown: the drills, then what was reported of each protection that was switched off."""
     drills = _table(
         ("drill", "reads", "failed", "writes", "violations", "longest stale", "recovery"),
         (
@@ -72,14 +79,15 @@ def report(rows: Sequence[Row]) -> str:
         ),
     )
     mutations = _table(
-        ("switched off", "drill", "reported", "violations", "reads", "within"),
+        ("switched off", "that is", "reported", "violations", "reads", "within"),
         (
             (row.switched_off, row.drill, " ".join(row.broken), row.violations, row.reads, f"{row.seconds:.1f} s")
             for row in rows
             if row.switched_off
         ),
     )
-    return "\n\n".join(table for table in (drills, mutations) if table)
+    reports = "\n".join(f"- `{row.switched_off}`: {row.says}" for row in rows if row.says)
+    return "\n\n".join(part for part in (drills, mutations, reports) if part)
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
