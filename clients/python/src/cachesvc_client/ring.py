@@ -1,0 +1,44 @@
+"""Which instance a key is asked of, so that its copy in L1, its flight and its lease are in one place.
+
+Consistent hashing (Karger et al., STOC 1997) over the names of instances: each has 160 points on a circle of 64-bit numbers,
+and a key belongs to the first point at or after its digest. An instance that leaves gives its keys to the others, one that joins
+takes its share, and no other key moves. Points depend on names alone, so every client, in every language, agrees.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from xxhash import xxh3_64_intdigest
+
+POINTS = 160
+
+
+class Ring:
+    """Immutable: other instances are another ring."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Raises `ValueError` if there are none."""
+        placed = sorted(
+            (xxh3_64_intdigest(b"%s#%d" % (name.encode(), nth)), name) for name in set(names) for nth in range(POINTS)
+        )
+        if not placed:
+            raise ValueError("a ring needs at least one name")
+        self._points = [point for point, _ in placed]
+        self._owners = [name for _, name in placed]
+        self.names = frozenset(self._owners)
+
+    def __repr__(self) -> str:
+        return f"<Ring of {', '.join(sorted(self.names))}>"
+
+    def first(self, key_digest: int) -> str:
+        """Whose the key is."""
+        return self._owners[bisect_left(self._points, key_digest) % len(self._owners)]
+
+    def preference(self, key_digest: int) -> list[str]:
+        """All names: the key's own, then whoever would have it if those before were gone."""
+        start, found = bisect_left(self._points, key_digest), dict[str, None]()
+        for nth in range(start, start + len(self._owners)):
+            found[self._owners[nth % len(self._owners)]] = None
+            if len(found) == len(self.names):
+                break
+        return list(found)

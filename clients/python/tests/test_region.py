@@ -1,0 +1,118 @@
+"""Which instance is asked, from what is configured and what the topology says."""
+
+import random
+
+import msgspec
+import pytest
+from cachesvc_client.endpoints import Endpoint, urls_of
+from cachesvc_client.region import AFTER_FAILURE_SECONDS, REFRESH_SECONDS, Region, instances_of
+from xxhash import xxh3_64_intdigest
+
+KEYS = [xxh3_64_intdigest(b"pages/key-%d" % nth) for nth in range(300)]
+
+
+def document(here: str = "eu", **regions: dict[str, str]) -> bytes:
+    named = {name: {"queue": "redis://q", "instances": instances} for name, instances in regions.items()}
+    return msgspec.json.encode({"version": 1, "here": {"region": here, "instance": "x"}, "regions": named, "cells": {}})
+
+
+EU = {"eu-a": "http://10.0.0.1:8080", "eu-b": "http://10.0.0.2:8080", "eu-c": "http://10.0.0.3:8080"}
+
+
+def region(urls: str = "http://lb:8080,http://lb2:8080") -> Region:
+    return Region(urls_of(urls), random.Random(1))
+
+
+def bases(endpoints: list[Endpoint]) -> list[str]:
+    return [str(endpoint.base) for endpoint in endpoints]
+
+
+def test_before_the_topology_is_known_the_configured_are_asked_in_order() -> None:
+    known = region()
+    assert {str(known.home(key, 0.0).base) for key in KEYS} == {"http://lb:8080"}
+    known.candidates(0.0)[0].failed(0.0)
+    assert {str(known.home(key, 0.1).base) for key in KEYS} == {"http://lb2:8080"}
+    assert {str(known.home(key, 10.0).base) for key in KEYS} == {"http://lb:8080"}
+
+
+def test_only_the_instances_of_the_own_region_are_used() -> None:
+    assert instances_of(document(eu=EU, us={"us-a": "http://10.1.0.1:8080"})) == EU
+    assert instances_of(document(here="ap", eu=EU)) == {}
+    assert instances_of(b'{"regions":{"eu":{"instances":{"a":"http://a"}}}}') == {}, "a service that does not say who it is"
+
+
+def test_every_key_has_its_instance_and_the_next_one_while_that_is_out_of_reach() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    homes = {key: known.home(key, 0.0) for key in KEYS}
+    assert set(bases(list(homes.values()))) == set(EU.values())
+    broken = homes[KEYS[0]]
+    broken.failed(0.0)
+    for key, home in homes.items():
+        assert (known.home(key, 0.1) is home) == (home is not broken)
+        assert known.home(key, 0.1) is not broken
+    assert all(known.home(key, 10.0) is home for key, home in homes.items())
+
+
+def test_a_failed_request_goes_to_the_instances_and_last_to_what_was_configured() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    home = known.home(KEYS[0], 0.0)
+    order = bases(known.candidates(0.0, home))
+    assert order[0] == str(home.base)
+    assert set(order[1:3]) == set(EU.values()) - {str(home.base)}
+    assert order[3:] == ["http://lb:8080", "http://lb2:8080"]
+
+
+def test_an_instance_that_is_configured_too_is_there_once_and_keeps_its_failures() -> None:
+    known = region("http://10.0.0.1:8080/")
+    known.candidates(0.0)[0].failed(0.0)
+    known.learn(document(eu=EU))
+    assert len(known) == 3
+    assert all(str(known.home(key, 0.1).base) != "http://10.0.0.1:8080/" for key in KEYS)
+
+
+def test_with_everyone_out_of_reach_the_own_one_is_tried() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    own = known.home(KEYS[0], 0.0)
+    for endpoint in known.candidates(0.0):
+        endpoint.failed(0.0)
+    assert known.home(KEYS[0], 0.1) is own
+
+
+def test_a_topology_without_instances_leaves_the_configured() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    known.learn(document(eu={}))
+    assert bases(known.candidates(0.0)) == ["http://lb:8080", "http://lb2:8080"]
+    assert known.feed_urls() == ["http://lb:8080", "http://lb2:8080"]
+
+
+@pytest.mark.parametrize("bad", [b"", b"[]", b'{"regions":{"eu":{"instances":{"a":"nowhere"}}},"here":{"region":"eu"}}'])
+def test_what_is_no_topology_changes_nothing(bad: bytes) -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    with pytest.raises(ValueError):  # noqa: PT011  msgspec's or ours
+        known.learn(bad)
+    assert set(known.feed_urls()) == set(EU.values())
+
+
+def test_the_document_is_due_at_once_then_now_and_then_and_soon_after_a_failure() -> None:
+    known = region()
+    assert known.is_due(0.0)
+    known.asked(100.0)
+    assert not known.is_due(100.0 + REFRESH_SECONDS * 0.89)
+    assert known.is_due(100.0 + REFRESH_SECONDS)
+    known.failed()
+    assert not known.is_due(100.0 + AFTER_FAILURE_SECONDS / 2)
+    assert known.is_due(100.0 + AFTER_FAILURE_SECONDS)
+
+
+def test_the_configured_are_asked_for_the_document_first_so_that_a_fallback_leads_back() -> None:
+    known = region("http://eu:8080,http://us:8080")
+    eu, us = known.candidates(0.0)
+    known.learn(document(here="us", us={"us-a": "http://10.1.0.1:8080"}))
+    assert known.sources(0.0)[:2] == [eu, us]
+    eu.failed(0.0)
+    assert known.sources(0.1)[0] is us
