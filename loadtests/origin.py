@@ -3,6 +3,7 @@
     python -m loadtests.origin --port 9100 --latency 20ms --failure-rate 0.0
 
 `GET /docs/{key}` answers bytes that follow from key, version and size alone, with `ETag`, `Cache-Control` and `Cache-Groups`.
+`POST /docs/{key}` changes that document: it has the next version from now on, and the answer says which.
 `GET /_stats` tells what it was asked. `POST /_control` changes what it does: a JSON object with some of the fields of `Control`,
 and answers all of them; with `"reset": true` it also forgets what it counted. In a test, use `ReferenceOrigin` directly.
 """
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from cachesvc import cache_groups
 from cachesvc.units import Duration, Size
+from loadtests.documents import document
 
 STATS_KEYS = 20
 """How many of the most loaded keys `/_stats` names."""
@@ -45,7 +47,7 @@ class Behaviour(msgspec.Struct, forbid_unknown_fields=True):
     groups: list[str] = msgspec.field(default_factory=lambda: ["docs"])
     """Tags of every document; `{key}` in one stands for the percent-encoded key."""
     version: int = 1
-    """Part of every body: another version, other bytes."""
+    """Part of every body: another version, other bytes. A key that was changed n times is n versions ahead."""
     size: str = "512B"
 
 
@@ -70,12 +72,6 @@ class Stats(msgspec.Struct, frozen=True):
     top: dict[str, int]
 
 
-def document(key: str, version: int, size: int) -> bytes:
-    """The bytes of a key: readable at the front, the same in every process."""
-    line = f"{key} v{version} ".encode()
-    return (line * (size // len(line) + 1))[:size]
-
-
 class ReferenceOrigin:
     """The server, in this process. Change `behaviour` with `set`; read `loads`, `peak` and the others at any time."""
 
@@ -84,6 +80,8 @@ class ReferenceOrigin:
         self.url = ""
         """Of the server, once it runs."""
         self.random = random.Random(seed)
+        self._changes: Counter[str] = Counter()
+        """Changes of single documents. Not forgotten by `reset`: a version that came again would have other bytes."""
         self._awake = asyncio.Event()
         self._asked = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -111,6 +109,14 @@ class ReferenceOrigin:
         self.per_key: Counter[str] = Counter()
         self.loads = self.not_modified = self.failures = self.running = self.peak = 0
 
+    def version_of(self, key: str) -> int:
+        return self.behaviour.version + self._changes[key]
+
+    def change(self, key: str) -> int:
+        """The document's new version."""
+        self._changes[key] += 1
+        return self.version_of(key)
+
     async def asked(self, loads: int) -> None:
         """Wait until at least so many loads have come in."""
         while self.loads < loads:
@@ -124,6 +130,7 @@ class ReferenceOrigin:
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         app = web.Application()
         app.router.add_get("/docs/{key:[^/]+}", self._get, allow_head=False)
+        app.router.add_post("/docs/{key:[^/]+}", self._post)
         app.router.add_get("/_stats", self._get_stats)
         app.router.add_post("/_control", self._post_control)
         # A load that hangs ends with its connection, so that neither a client's timeout nor `stop` leaves it behind.
@@ -166,7 +173,7 @@ class ReferenceOrigin:
         headers = self._headers(key)
         if key in now.absent:
             return web.Response(status=404, headers=headers)
-        body = document(key, now.version, self._size)
+        body = document(key, self.version_of(key), self._size)
         headers["ETag"] = f'"{blake2b(body, digest_size=8).hexdigest()}"'
         if headers["ETag"] in request.headers.get("If-None-Match", ""):
             self.not_modified += 1
@@ -179,6 +186,9 @@ class ReferenceOrigin:
             named = (group.replace("{key}", quote(key, safe="")) for group in self.behaviour.groups)
             headers["Cache-Groups"] = ", ".join(f'"{group}"' for group in named)
         return headers
+
+    async def _post(self, request: web.Request) -> web.Response:
+        return _json({"version": self.change(request.match_info["key"])})
 
     async def _get_stats(self, _: web.Request) -> web.Response:
         return _json(self.stats())
@@ -196,7 +206,7 @@ class ReferenceOrigin:
         return _json(self.behaviour)
 
 
-def _json(answer: msgspec.Struct) -> web.Response:
+def _json(answer: msgspec.Struct | dict[str, int]) -> web.Response:
     return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
 

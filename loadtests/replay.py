@@ -2,10 +2,9 @@
 
     python -m loadtests.replay ../shared/traces/web12.csv.gz --url http://127.0.0.1:8101 --url http://127.0.0.1:8201
 
-The trace is gzip, one request a line, `key` or `key,size` (the size is not used: the origin decides it). The namespace is
-read-through and its origin is `python -m loadtests.origin`, which counts the loads itself. `--workers` callers, spread over the
-instances, take the requests in the order of the trace, each the next one when its last is answered; so latencies are those of
-a closed loop.
+The trace is one of `../shared/traces` (see `loadtests/load/traces.py`). The namespace is read-through and its origin is
+`python -m loadtests.origin`, which counts the loads itself. `--workers` callers, spread over the instances, take the requests in
+the order of the trace, each the next one when its last is answered; so latencies are those of a closed loop.
 
 Where answers came from: from the instances' `/metrics`, before and after, since the SDK does not tell a caller. So nothing else
 should use the namespace's instances meanwhile. With `--raw`, plain `GET`s instead of the SDK, and the tier from `Cache-Status`.
@@ -13,12 +12,11 @@ should use the namespace's instances meanwhile. With `--raw`, plain `GET`s inste
 
 import argparse
 import asyncio
-import gzip
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,7 +29,9 @@ import uvloop
 from cachesvc_client import Cache, CacheError
 
 from loadtests.bench.figures import percentile
-from loadtests.bench.stage import answering_tier
+from loadtests.documents import OtherBytesError, version_of
+from loadtests.load.answers import answered_by
+from loadtests.load.traces import requests_of
 
 TIERS = ("l1", "l2", "l3")
 _LOOKUP = re.compile(r'^cachesvc_lookups_total\{(?=[^}]*tier="(\w+)")(?=[^}]*outcome="(hit|stale)")[^}]*\} (\S+)$', re.MULTILINE)
@@ -89,18 +89,11 @@ class RawCaller:
             body = await answer.read()
             if answer.status != 200:
                 raise UnansweredError(str(answer.status))
-            tier = answering_tier(answer.headers.get("Cache-Status", ""))
-            return body, "loaded" if tier == "none" else tier
+            return body, answered_by(answer.headers.get("Cache-Status", ""))[0]
 
     async def invalidate(self, key: str) -> None:
         async with self._session.delete(self._prefix + quote(key, safe="")) as answer:
             answer.raise_for_status()
-
-
-def requests_of(trace: Path) -> Iterator[str]:
-    with gzip.open(trace, "rt") as lines:
-        for line in lines:
-            yield f"doc-{line.split(',', 1)[0].strip()}"
 
 
 async def replay(callers: Sequence[Caller], requests: Iterable[str], *, workers: int, invalidate_every: int) -> Tally:
@@ -140,8 +133,10 @@ def check(key: str, value: bytes | None) -> None:
     """Raises `UnansweredError` unless this is what the reference origin has for the key."""
     if value is None:
         raise UnansweredError("a miss")
-    if not value.startswith(f"{key} v".encode()):
-        raise UnansweredError("the bytes of another key")
+    try:
+        version_of(key, value)
+    except OtherBytesError as error:
+        raise UnansweredError(str(error)) from error
 
 
 async def hits_of(session: aiohttp.ClientSession, base_urls: Sequence[str]) -> Counter[str]:

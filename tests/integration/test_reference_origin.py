@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from loadtests.origin import ReferenceOrigin, document
+from loadtests.documents import OtherBytesError, document, version_of
+from loadtests.origin import ReferenceOrigin
 
 
 @pytest.fixture
@@ -53,6 +54,21 @@ async def test_another_version_has_other_bytes_and_another_etag(http: aiohttp.Cl
     assert (await get(http, **{"If-None-Match": etag}))[0] == 304
     assert await control(http, version=2) == 200
     assert await get(http, **{"If-None-Match": etag}) == (200, document("a", 2, 100), (await get(http))[2])
+
+
+def test_a_document_says_its_version_and_another_keys_bytes_are_none() -> None:
+    assert version_of("a", document("a", 12, 100)) == 12
+    for other in (document("ab", 1, 100), document("a", 12, 4), b""):
+        with pytest.raises(OtherBytesError):
+            version_of("a", other)
+
+
+async def test_a_changed_document_is_a_version_ahead_of_the_others(http: aiohttp.ClientSession) -> None:
+    for version in (2, 3):
+        async with http.post("/docs/a") as response:
+            assert await response.json() == {"version": version}
+    await control(http, version=10, reset=True)
+    assert [version_of(key, (await get(http, key))[1]) for key in "ab"] == [12, 10]
 
 
 async def test_it_counts_what_it_was_asked_until_it_is_told_to_forget(http: aiohttp.ClientSession) -> None:

@@ -1,11 +1,10 @@
 """The replay of a trace: every request once, in order, and nothing that went wrong counted as an answer."""
 
 import argparse
-import gzip
 from collections import Counter
 from pathlib import Path
 
-from loadtests.replay import _LOOKUP, Tally, UnansweredError, replay, requests_of, table
+from loadtests.replay import _LOOKUP, Tally, UnansweredError, replay, table
 
 
 class Instance:
@@ -44,12 +43,6 @@ async def test_failures_misses_and_another_keys_bytes_are_no_answers() -> None:
     tally = await replay([Instance()], ["doc-down", "doc-lost", "doc-mixed-up", "doc-1"], workers=1, invalidate_every=0)
     assert tally.failures == {"unreachable": 1, "a miss": 1, "the bytes of another key": 1}
     assert len(tally.latencies) == 1
-
-
-def test_a_trace_line_is_a_key_with_or_without_a_size(tmp_path: Path) -> None:
-    trace = tmp_path / "t.csv.gz"
-    trace.write_bytes(gzip.compress(b"0,68\n17\n"))
-    assert list(requests_of(trace)) == ["doc-0", "doc-17"]
 
 
 def test_hits_are_read_from_the_look_ups_metric_whatever_the_order_of_its_labels() -> None:

@@ -1,0 +1,181 @@
+"""The users that are plain HTTP clients: one who reads, one who reads 100 keys at once, one who changes and invalidates.
+
+Instances are chosen per request as a balancer in front of them would; a connection that breaks is tried once more, elsewhere,
+within the same latency. Everything that is asked here may be asked twice.
+"""
+
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from locust import FastHttpUser
+from locust.contrib.fasthttp import ResponseContextManager
+
+from loadtests.documents import OtherBytesError
+from loadtests.load.answers import Read, answered_by, lag_of
+from loadtests.load.arrivals import Turn
+from loadtests.load.changes import ChangeError
+from loadtests.load.users import UnansweredError, Visitor
+
+MSGPACK = "application/msgpack"
+BULK_KEYS = 100
+
+
+class _Problem(msgspec.Struct):
+    type: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.type.rpartition("/")[2]
+
+
+class _Got(msgspec.Struct):
+    outcome: str
+    value: bytes = b""
+    tier: str = ""
+
+
+class _GotMany(msgspec.Struct):
+    results: list[_Got]
+    lag: float | None = None
+
+
+_got_many = msgspec.msgpack.Decoder(_GotMany).decode
+
+
+class HttpVisitor(Visitor, FastHttpUser):
+    abstract = True
+
+    def exchange(self, turn: Turn, path: str, **request: Any) -> ResponseContextManager:
+        """The answer, or the failure, of the second attempt if the first one met a broken connection."""
+        first = self._attempt(turn, path, request)
+        if first.status_code or isinstance(broken_by(first), TimeoutError):
+            return first
+        self.shared.recorder.failover()
+        second = self._attempt(turn, path, request)
+        second.request_meta["response_time"] += first.request_meta["response_time"] - turn.lateness * 1e3
+        return second
+
+    def _attempt(self, turn: Turn, path: str, request: dict[str, Any]) -> ResponseContextManager:
+        """Reported when it is left as a context, and so not at all if it never is."""
+        instance = self.shared.balancer.pick()
+        method, name = self.route
+        answer = self.client.request(method, instance + path, name=name, catch_response=True, context={"turn": turn}, **request)
+        answer.request_meta["response_time"] += turn.lateness * 1e3
+        if not answer.status_code:
+            self.shared.balancer.broke(instance)
+        return answer
+
+
+class HttpReader(HttpVisitor):
+    abstract = True
+    kind = "http"
+    route = ("GET", "/v1/{ns}/{key}")
+
+    def ask(self, turn: Turn) -> None:
+        key, asked_at = self.shared.key(), monotonic()
+        with self.exchange(turn, f"/v1/{self.shared.settings.namespace}/{quote(key, safe='')}") as answer:
+            try:
+                read = self._read(key, answer, asked_at)
+            except (UnansweredError, OtherBytesError) as error:
+                answer.failure(error)
+            else:
+                answer.success()
+                self.shared.recorder.reads([read], lag_of(header(answer, "Cachesvc-Lag")))
+
+    def _read(self, key: str, answer: ResponseContextManager, asked_at: float) -> Read:
+        """A miss is an answer, a failure is an exception."""
+        if answer.status_code == 404 and problem_of(answer).kind in ("cache-miss", "known-absent"):
+            return Read("miss")
+        if answer.status_code != 200:
+            raise refusal(answer)
+        return self.judged(key, answer.content, answered_by(header(answer, "Cache-Status")), asked_at)
+
+
+class BulkReader(HttpVisitor):
+    """A key of its batch that failed is a read that was answered by `error`; the request fails if all of them did."""
+
+    abstract = True
+    kind = "bulk"
+    route = ("POST", "/v1/{ns}:get")
+
+    def ask(self, turn: Turn) -> None:
+        keys, asked_at = self.shared.keys(BULK_KEYS), monotonic()
+        headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
+        body = msgspec.msgpack.encode({"keys": keys})
+        path = f"/v1/{self.shared.settings.namespace}:get"
+        with self.exchange(turn, path, data=body, headers=headers) as answer:
+            try:
+                got = self._got(answer)
+                reads = [self._read(key, one, asked_at) for key, one in zip(keys, got.results, strict=True)]
+            except (UnansweredError, OtherBytesError) as error:
+                answer.failure(error)
+            else:
+                answer.success()
+                self.shared.recorder.reads(reads, got.lag)
+
+    def _got(self, answer: ResponseContextManager) -> _GotMany:
+        if answer.status_code != 200:
+            raise refusal(answer)
+        got = _got_many(answer.content)
+        if all(one.outcome == "error" for one in got.results):
+            raise UnansweredError("every key of a batch failed")
+        return got
+
+    def _read(self, key: str, got: _Got, asked_at: float) -> Read:
+        if got.outcome == "error":
+            return Read("error")
+        if got.outcome in ("miss", "absent"):
+            return Read("miss")
+        tier = got.tier if got.outcome in ("hit", "stale") else "origin"
+        return self.judged(key, got.value, (tier, got.outcome == "stale"), asked_at)
+
+
+class Writer(HttpVisitor):
+    """Changes a document at the origin, then invalidates it: what is measured is the invalidation."""
+
+    abstract = True
+    kind = "writer"
+    route = ("POST", "/v1/invalidations")
+
+    def ask(self, turn: Turn) -> None:
+        key = self.shared.key()
+        try:
+            version = self.shared.changes.change(key)
+        except ChangeError as error:
+            self.report(turn, 0.0, UnansweredError(str(error)))
+            return
+        asked = {"namespace": self.shared.settings.namespace, "keys": [key]}
+        with self.exchange(turn, "/v1/invalidations", json=asked) as answer:
+            if answer.status_code in (200, 202):
+                answer.success()
+                self.shared.versions.written(key, version)
+            else:
+                answer.failure(refusal(answer))
+
+
+def refusal(answer: ResponseContextManager) -> UnansweredError:
+    """Why there is no answer, or none of use."""
+    if answer.status_code:
+        return UnansweredError(f"{answer.status_code} {problem_of(answer).kind}".rstrip())
+    broken = broken_by(answer)
+    return UnansweredError("no answer in time" if isinstance(broken, TimeoutError) else type(broken).__name__)
+
+
+def broken_by(answer: ResponseContextManager) -> BaseException | None:
+    """What locust met instead of an answer."""
+    error: BaseException | None = getattr(answer, "error", None)
+    return error
+
+
+def problem_of(answer: ResponseContextManager) -> _Problem:
+    try:
+        return msgspec.json.decode(answer.content, type=_Problem)
+    except msgspec.MsgspecError:
+        return _Problem()
+
+
+def header(answer: ResponseContextManager, name: str) -> str:
+    """Empty if there is none."""
+    return str(answer.headers.get(name, "")) if answer.headers is not None else ""
