@@ -118,7 +118,7 @@ class Region:
         return sorted(self._everyone, key=lambda one: (one is not home, max(one.rests_until, now)))
 
     def sources(self, now: float) -> list[Endpoint]:
-        """Whom to ask for the document: the configured URLs first. Others may be of another region, if these were out of reach for
+        """Whom to ask for the document: the configured URLs first. Others may be of another region, if these were away for
         a while, and would never lead back."""
         return sorted(dict.fromkeys((*self._configured, *self._everyone)), key=lambda one: max(one.rests_until, now))
 
