@@ -63,6 +63,11 @@ class ServerProcess:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of one that ended by itself or by a signal (negative); None while it runs, or if it was never started."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         """Start and wait until it is ready. Raises `ServerStartError`, and then nothing runs."""
         self.spawn()
@@ -91,8 +96,7 @@ class ServerProcess:
         pause = 0.002
         while True:
             if not self.is_running:
-                code = self._process.returncode if self._process else None
-                raise ServerStartError(f"{self.name} ended at once (exit {code}): {self.log_tail()}")
+                raise ServerStartError(f"{self.name} ended at once (exit {self.exit_code}): {self.log_tail()}")
             with contextlib.suppress(OSError):
                 if self._is_ready():
                     return

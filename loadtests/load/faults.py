@@ -1,0 +1,171 @@
+"""What a scenario breaks, and how it is made good: real signals to real processes, and what the origin is told to do.
+
+A fault begins and ends; both are called on the main thread, may take a while, and are noted with the moments at which they were
+really done. A fault that is over when `begin` returns does nothing in `end`.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import urllib3
+
+from cachesvc.embedded.server_process import ServerProcess
+from loadtests.load.keys import Part, keys_of
+
+
+class Place(Protocol):
+    """What faults happen to."""
+
+    def server(self, name: str) -> ServerProcess:
+        """By the name of its process, such as `cell-eu-1` or `instance-us-a`."""
+        ...
+
+    def instances(self) -> Sequence[str]:
+        """The names of the processes of all instances."""
+        ...
+
+    def urls(self) -> Sequence[str]: ...
+
+    @property
+    def namespace(self) -> str: ...
+
+    def tell_origin(self, behaviour: Mapping[str, Any]) -> None: ...
+
+    def marked(self, what: str) -> AbstractContextManager[None]:
+        """Inside, this is so: shown in the progress and shaded in the plot."""
+        ...
+
+
+class Fault(Protocol):
+    @property
+    def what(self) -> str:
+        """For the plot: a few words. Empty: the fault marks its parts itself."""
+        ...
+
+    def begin(self, place: Place) -> None: ...
+
+    def end(self, place: Place) -> None: ...
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A server is killed (SIGKILL), and started again at the same port with nothing in its memory."""
+
+    server: str
+
+    @property
+    def what(self) -> str:
+        return f"{self.server} killed"
+
+    def begin(self, place: Place) -> None:
+        place.server(self.server).kill(signal.SIGKILL)
+
+    def end(self, place: Place) -> None:
+        place.server(self.server).start()
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A server is stopped (SIGSTOP): its port takes connections and nobody answers. Then it continues with all it knew."""
+
+    server: str
+
+    @property
+    def what(self) -> str:
+        return f"{self.server} stopped"
+
+    def begin(self, place: Place) -> None:
+        server = place.server(self.server)
+        server.kill(signal.SIGSTOP)
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+
+    def end(self, place: Place) -> None:
+        place.server(self.server).kill(signal.SIGCONT)
+
+
+@dataclass(frozen=True)
+class OriginDoes:
+    """The origin behaves otherwise, then as before."""
+
+    what: str
+    behaviour: Mapping[str, Any]
+    before: Mapping[str, Any]
+
+    def begin(self, place: Place) -> None:
+        place.tell_origin(self.behaviour)
+
+    def end(self, place: Place) -> None:
+        place.tell_origin(self.before)
+
+
+@dataclass(frozen=True)
+class RollingRestart:
+    """Each instance in turn is asked to stop (SIGTERM), ends when its requests are done, and is started again."""
+
+    pause_seconds: float
+    what: str = ""
+
+    def begin(self, place: Place) -> None:
+        for name in place.instances():
+            with place.marked(f"{name.removeprefix('instance-')} restarts"):
+                place.server(name).restart()
+            time.sleep(self.pause_seconds)
+
+    def end(self, place: Place) -> None:
+        """It ended by itself."""
+
+
+@dataclass
+class InvalidationStorm:
+    """Invalidations of many keys a second through the API, of the same keys that are read. One thread, one connection."""
+
+    per_second: float
+    keys: str
+    """A source of keys, as `LOAD_KEYS`."""
+    keys_each: int = 1
+    """In each invalidation."""
+    seed: int = 7
+    sent: int = field(default=0, init=False)
+    failed: int = field(default=0, init=False)
+    _over: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    @property
+    def what(self) -> str:
+        return f"{self.per_second * self.keys_each:g} invalidated keys/s"
+
+    def begin(self, place: Place) -> None:
+        self._over.clear()
+        self._thread = threading.Thread(target=self._storm, args=(place.urls(), place.namespace), name="storm", daemon=True)
+        self._thread.start()
+
+    def end(self, place: Place) -> None:
+        self._over.set()
+        if self._thread:
+            self._thread.join()
+
+    def _storm(self, urls: Sequence[str], namespace: str) -> None:
+        keys = keys_of(self.keys, Part(), self.seed)
+        with urllib3.PoolManager(timeout=2.0, retries=False) as http:
+            due = time.monotonic()
+            while not self._over.wait(max(0.0, due - time.monotonic())):
+                due += 1 / self.per_second
+                change = {"namespace": namespace, "keys": [next(keys) for _ in range(self.keys_each)]}
+                self._send(http, urls[self.sent % len(urls)], change)
+
+    def _send(self, http: urllib3.PoolManager, url: str, change: Mapping[str, Any]) -> None:
+        self.sent += 1
+        try:
+            answer = http.request(
+                "POST", f"{url}/v1/invalidations", body=msgspec.json.encode(change), headers={"Content-Type": "application/json"}
+            )
+            self.failed += answer.status >= 400
+        except urllib3.exceptions.HTTPError:
+            self.failed += 1

@@ -1,0 +1,114 @@
+"""The figures of a stretch of a run: what thresholds are about, what the table shows. Pure.
+
+A percentile of a stretch is the median of its seconds' percentiles: one second in which the machine did something else does not
+move it, a fault that lasts does. `worst_p99_ms` is the worst second, for limits that even one second must keep.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+from loadtests.load.judge_rows import Sample, ServerRow, between, servers_between
+
+CACHE_TIERS = ("near", "l1", "l2", "l3")
+
+FIGURES: Mapping[str, str] = {
+    "rate": "requests a second",
+    "goodput": "requests a second that did not fail",
+    "failed_share": "share of requests that failed",
+    "sdk_failed_share": "share of calls of the SDK that failed",
+    "p50_ms": "median of the seconds' p50, ms",
+    "p95_ms": "median of the seconds' p95, ms",
+    "p99_ms": "median of the seconds' p99, ms",
+    "worst_p99_ms": "p99 of the worst second, ms",
+    "hit_share": "share of reads answered by L1, L2, L3 or the SDK's near cache",
+    "near_share": "share of reads answered by the SDK's near cache",
+    "l1_share": "share of reads answered by L1",
+    "l2_share": "share of reads answered by L2",
+    "l3_share": "share of reads answered by L3",
+    "stale_share": "share of reads answered stale, as allowed",
+    "too_stale": "reads answered staler than max_lag allows",
+    "origin_loads": "loads counted at the origin",
+    "origin_loads_per_s": "loads a second, counted at the origin",
+    "origin_loads_per_read": "loads at the origin for each read",
+    "origin_loads_per_key": "loads at the origin for each different key loaded since the run began",
+    "origin_peak": "most loads at once at the origin, since the run began",
+    "lag_max_s": "the longest staleness bound that an answer named, s",
+    "late_p99_ms": "how late requests of an open loop began: median of the seconds' p99, ms",
+    "driver_cpu": "share of a core that the load generator used: median of the seconds",
+}
+"""Every figure by its name in `thresholds.yaml`, and what it is."""
+
+
+def figures_of(samples: Iterable[Sample], servers: Iterable[ServerRow], begins: float, ends: float) -> dict[str, float]:
+    """What can be said of a stretch; a figure that nothing was recorded for is left out, not 0."""
+    seen = between(samples, begins, ends)
+    found = {**_of_callers(seen), **_of_origin(servers_between(servers, begins, ends))}
+    reads = sum(row.reads for row in seen)
+    if reads and "origin_loads" in found:
+        # Rates, not counts: the callers' seconds and the origin's rows do not begin and end at the same moments.
+        found["origin_loads_per_read"] = found["origin_loads_per_s"] / (reads / len(seen))
+    return found
+
+
+def _of_callers(rows: Sequence[Sample]) -> dict[str, float]:
+    if not rows:
+        return {}
+    requests, failures = sum(row.requests for row in rows), sum(row.failures for row in rows)
+    found = {
+        "rate": requests / len(rows),
+        "goodput": (requests - failures) / len(rows),
+        "too_stale": float(sum(row.too_stale for row in rows)),
+        "driver_cpu": median(row.driver_cpu for row in rows),
+        **_latencies(rows),
+        **_shares(rows),
+    }
+    lags = [row.lag_max for row in rows if row.lag_max is not None]
+    if lags:
+        found["lag_max_s"] = max(lags)
+    if requests:
+        found["failed_share"] = failures / requests
+    return found | _of_sdk(rows)
+
+
+def _latencies(rows: Sequence[Sample]) -> dict[str, float]:
+    columns = {
+        "p50_ms": [row.p50_ms for row in rows],
+        "p95_ms": [row.p95_ms for row in rows],
+        "p99_ms": [row.p99_ms for row in rows],
+        "late_p99_ms": [row.late_ms_p99 for row in rows],
+    }
+    known = {name: [value for value in column if value is not None] for name, column in columns.items()}
+    found = {name: median(values) for name, values in known.items() if values}
+    if known["p99_ms"]:
+        found["worst_p99_ms"] = max(known["p99_ms"])
+    return found
+
+
+def _shares(rows: Sequence[Sample]) -> dict[str, float]:
+    reads = sum(row.reads for row in rows)
+    if not reads:
+        return {}
+    by_tier = {f"{tier}_share": sum(row.by_tier.get(tier, 0) for row in rows) / reads for tier in CACHE_TIERS}
+    return {**by_tier, "hit_share": sum(by_tier.values()), "stale_share": sum(row.stale for row in rows) / reads}
+
+
+def _of_sdk(rows: Sequence[Sample]) -> dict[str, float]:
+    routes = [route for row in rows for name, route in row.by_route.items() if "sdk" in name.lower()]
+    requests = sum(route.requests for route in routes)
+    return {"sdk_failed_share": sum(route.failures for route in routes) / requests} if requests else {}
+
+
+def _of_origin(rows: Sequence[ServerRow]) -> dict[str, float]:
+    told = [(row.t, row.origin) for row in rows if row.origin is not None]
+    if len(told) < 2:
+        return {}
+    (began, first), (ended, last) = told[0], told[-1]
+    loads = last.loads - first.loads
+    found = {
+        "origin_loads": float(loads),
+        "origin_loads_per_s": loads / (ended - began),
+        "origin_peak": float(last.peak),
+    }
+    if last.keys:
+        found["origin_loads_per_key"] = last.loads / last.keys
+    return found

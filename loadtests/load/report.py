@@ -1,0 +1,133 @@
+"""What is said of scenarios that ran: one in full, all of them in a table, and the files that stay."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from loadtests.load.judge import Finding
+from loadtests.load.judge_rows import Story
+from loadtests.load.plot import svg_of
+from loadtests.load.plot_page import index_of, page_of
+from loadtests.load.report_words import shown
+from loadtests.scenarios.scenario import Scenario
+
+COLUMNS = {
+    "rate": "req/s",
+    "failed_share": "failed",
+    "p50_ms": "p50",
+    "p99_ms": "p99",
+    "hit_share": "hits",
+    "stale_share": "stale",
+    "too_stale": "too stale",
+    "origin_loads_per_s": "loads/s",
+    "origin_peak": "peak",
+}
+"""Of the summary: figure → head. The figures are those of the stretch that the scenario is about."""
+BUSY = 0.9
+"""Share of a core from which on the load generator may have been what was slow."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one scenario."""
+
+    scenario: Scenario
+    folder: Path
+    figures: dict[str, dict[str, float]]
+    """Stretch → figure → value."""
+    findings: list[Finding]
+    failure: str = ""
+    """Why it could not run to its end."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.failure and all(finding.ok for finding in self.findings)
+
+    @property
+    def verdict(self) -> str:
+        if self.failure:
+            return "NOT RUN"
+        missed = sum(not finding.ok for finding in self.findings)
+        return f"{missed} of {len(self.findings)} MISSED" if missed else f"ok ({len(self.findings)} limits)"
+
+    @property
+    def shown(self) -> dict[str, float]:
+        return self.figures.get(self.scenario.shown, {})
+
+    def reasons(self) -> list[str]:
+        """Why it is not ok."""
+        missed = [finding.reason() for finding in self.findings if not finding.ok]
+        return [f"it could not run to its end: {self.failure}"] if self.failure else missed
+
+    def remarks(self) -> list[str]:
+        """What to keep in mind when reading the figures."""
+        busy = [stretch for stretch, figures in self.figures.items() if figures.get("driver_cpu", 0.0) > BUSY]
+        return [f"the load generator itself was busy in {', '.join(busy)}: its latencies are in the figures"] if busy else []
+
+
+def keep(outcome: Outcome, story: Story) -> None:
+    """Write the verdict, the marks and the plot into the folder."""
+    folder = outcome.folder
+    (folder / "marks.json").write_bytes(msgspec.json.format(msgspec.json.encode(story.marks)))
+    (folder / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(as_json(outcome))))
+    drawn = svg_of(story)
+    (folder / "plot.svg").write_text(drawn)
+    (folder / "plot.html").write_text(
+        page_of(outcome.scenario.name, outcome.scenario.about, outcome.verdict, _table(outcome), drawn)
+    )
+
+
+def as_json(outcome: Outcome) -> dict[str, object]:
+    return {
+        "scenario": outcome.scenario.name,
+        "ok": outcome.ok,
+        "failure": outcome.failure,
+        "missed": outcome.reasons(),
+        "limits": [
+            {"stretch": each.stretch, "figure": each.figure, "value": each.value, "bound": each.bound, "ok": each.ok}
+            for each in outcome.findings
+        ],
+        "figures": outcome.figures,
+    }
+
+
+def print_outcome(out: Console, outcome: Outcome) -> None:
+    style = "green" if outcome.ok else "bold red"
+    out.print(f"[{style}]{outcome.scenario.name}: {outcome.verdict}[/]", highlight=False)
+    for reason in outcome.reasons():
+        out.print(f"  {escape(reason)}", highlight=False, soft_wrap=True)
+    for remark in outcome.remarks():
+        out.print(f"  note: {escape(remark)}", highlight=False, soft_wrap=True)
+    out.print(f"  in {outcome.folder}/: plot.html, locust.html, *.csv, samples.jsonl", highlight=False, soft_wrap=True)
+
+
+def print_summary(out: Console, outcomes: Sequence[Outcome]) -> None:
+    """A row for each scenario."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("scenario", "stretch", *COLUMNS.values(), "verdict"):
+        table.add_column(head, justify="left" if head in ("scenario", "stretch", "verdict") else "right", no_wrap=True)
+    for outcome in outcomes:
+        style = "green" if outcome.ok else "bold red"
+        cells = [shown(figure, outcome.shown.get(figure)) for figure in COLUMNS]
+        table.add_row(outcome.scenario.name, outcome.scenario.shown, *cells, f"[{style}]{outcome.verdict}[/]")
+    out.print()
+    out.print(table)
+
+
+def write_index(folder: Path, outcomes: Sequence[Outcome]) -> Path:
+    """A page of all that ran; its path."""
+    rows = [(each.scenario.name, each.scenario.about, each.verdict, each.ok) for each in outcomes]
+    path = folder / "index.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(index_of(rows))
+    return path
+
+
+def _table(outcome: Outcome) -> list[tuple[str, str, str, str, bool]]:
+    """Stretch, figure, value, what is allowed, whether it is kept."""
+    return [(each.stretch, each.figure, shown(each.figure, each.value), each.allowed, each.ok) for each in outcome.findings]

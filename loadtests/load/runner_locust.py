@@ -1,0 +1,57 @@
+"""Locust as a process of its own: gevent patches the standard library, so it is kept away from everything else here."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cachesvc.embedded.server_process import ServerProcess
+from loadtests.fleet_servers import REPOSITORY
+from loadtests.load.judge_rows import Sample, read_rows
+from loadtests.load.runner_stage import Stage
+from loadtests.scenarios.scenario import Leg
+
+LOCUSTFILE = REPOSITORY / "loadtests" / "load" / "locustfile.py"
+MORE_SECONDS = 2.0
+"""What a leg runs beyond its time, so that its last second is recorded whole."""
+SEED = 1
+
+
+def locust_process(leg: Leg, rate: float, stage: Stage, folder: Path) -> ServerProcess:
+    """Ready when the first second is recorded. It ends by itself."""
+    folder.mkdir()
+    samples = folder / "samples.jsonl"
+    return ServerProcess(
+        "locust",
+        command(leg, folder),
+        is_ready=lambda: bool(read_rows(samples, Sample)),
+        run_dir=folder,
+        environ={**os.environ, "PYTHONPATH": str(REPOSITORY), **settings(leg, rate, stage, folder)},
+    )
+
+
+def command(leg: Leg, folder: Path) -> Sequence[str]:
+    options = {
+        "-f": str(LOCUSTFILE),
+        "--users": str(leg.users),
+        "--spawn-rate": str(leg.users),  # all at once: the shape of the load is made by arrivals, not by users that come
+        "--run-time": f"{leg.seconds + MORE_SECONDS:.0f}s",
+        "--html": str(folder / "locust.html"),
+        "--csv": str(folder / "locust"),
+        "--exit-code-on-error": "0",  # failures are judged by the thresholds
+    }
+    return [sys.executable, "-m", "locust", "--headless", "--only-summary", *(word for pair in options.items() for word in pair)]
+
+
+def settings(leg: Leg, rate: float, stage: Stage, folder: Path) -> Mapping[str, str]:
+    return {
+        "LOAD_URLS": ",".join(stage.urls()),
+        "LOAD_ORIGIN": stage.origin_url,
+        "LOAD_NAMESPACE": stage.namespace,
+        "LOAD_MAX_LAG": str(stage.fleet.topology.namespaces[stage.namespace].max_lag / 1e6),
+        "LOAD_OUT": str(folder),
+        "LOAD_MIX": leg.mix,
+        "LOAD_KEYS": leg.keys,
+        "LOAD_RATE": f"{rate:g}",
+        "LOAD_SEED": str(SEED),
+    }

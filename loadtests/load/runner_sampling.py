@@ -1,0 +1,70 @@
+"""Each second, what the origin has counted and what every instance says of itself, as a line of `servers.jsonl`.
+
+A thread of its own: the one that breaks things waits for servers, and may not make gaps in what is recorded.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import urllib3
+
+from loadtests.load.judge_rows import OriginRow, ServerRow
+
+EVERY_SECONDS = 1.0
+WAIT_SECONDS = 0.8
+"""A server that does not answer within this is missing in the row."""
+
+
+class Sampling:
+    """Context manager: samples inside."""
+
+    def __init__(self, origin_url: str, instances: Mapping[str, str], path: Path) -> None:
+        """`instances`: name → base URL."""
+        self._origin_url = origin_url
+        self._instances = instances
+        self._path = path
+        self._over = threading.Event()
+        self._http = urllib3.PoolManager(timeout=WAIT_SECONDS, retries=False, maxsize=2)
+        self._thread = threading.Thread(target=self._sample, name="sampling", daemon=True)
+
+    def __enter__(self) -> "Sampling":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._http.clear()
+
+    def _sample(self) -> None:
+        with self._path.open("ab", buffering=0) as out, ThreadPoolExecutor(len(self._instances) + 1) as pool:
+            due = time.monotonic()
+            while not self._over.wait(max(0.0, due - time.monotonic())):
+                due += EVERY_SECONDS
+                out.write(msgspec.json.encode(self._row(pool)) + b"\n")
+
+    def _row(self, pool: ThreadPoolExecutor) -> ServerRow:
+        at = time.time()
+        origin = pool.submit(self._ask, f"{self._origin_url}/_stats")
+        instances = pool.map(lambda url: metrics_of(self._ask(f"{url}/metrics")), self._instances.values())
+        stats = origin.result()
+        told = msgspec.json.decode(stats, type=OriginRow) if stats else None
+        return ServerRow(at, told, dict(zip(self._instances, instances, strict=True)))
+
+    def _ask(self, url: str) -> bytes:
+        """The body; empty if there is no answer."""
+        try:
+            answer = self._http.request("GET", url)
+        except urllib3.exceptions.HTTPError:
+            return b""
+        return answer.data if answer.status == 200 else b""
+
+
+def metrics_of(exposition: bytes) -> dict[str, float]:
+    """Those without labels, by name without the prefix."""
+    lines = (line.split() for line in exposition.decode().splitlines() if line.startswith("cachesvc_") and "{" not in line)
+    return {name.removeprefix("cachesvc_"): float(value) for name, value, *_ in lines}

@@ -1,0 +1,114 @@
+"""One scenario on its stage: its legs one after the other, its faults at their moments, and the story of all that."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from cachesvc.embedded.server_process import ServerProcess, ServerStartError
+from loadtests.load.faults import Fault
+from loadtests.load.judge_figures import figures_of
+from loadtests.load.judge_rows import Mark, Sample, ServerRow, Story, read_rows
+from loadtests.load.runner_locust import MORE_SECONDS, locust_process
+from loadtests.load.runner_stage import Stage
+from loadtests.scenarios.scenario import At, Leg, Scenario, Times
+
+GRACE_SECONDS = 15.0
+"""Locust gets this long beyond its time to end and write its reports."""
+TICK_SECONDS = 0.5
+
+
+class LoadError(Exception):
+    """A scenario that could not run to its end: nothing can be said of the service."""
+
+
+class Shown(Protocol):
+    """Told about twice a second that time has passed."""
+
+    def show(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    at: float
+    """Seconds from the first second of load of the leg."""
+    do: Callable[[], None]
+
+
+class Run:
+    def __init__(self, scenario: Scenario, stage: Stage) -> None:
+        self.scenario = scenario
+        self.stage = stage
+        self._stretches: dict[str, tuple[float, float]] = {}
+        self._broken: dict[int, tuple[Fault, Mark | None]] = {}
+        """What is broken now, in the order in which it was."""
+
+    def story(self) -> Story:
+        """What is known by now. From any thread."""
+        folder, legs = self.stage.folder, self.scenario.legs
+        samples = [row for leg in legs for row in read_rows(folder / leg.name / "samples.jsonl", Sample)]
+        servers = read_rows(folder / "servers.jsonl", ServerRow)
+        return Story(self.scenario.name, self.scenario.seconds, samples, servers, list(self.stage.marks), dict(self._stretches))
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        story = self.story()
+        return {name: figures_of(story.samples, story.servers, *times) for name, times in story.stretches.items()}
+
+    def play(self, shown: Shown) -> None:
+        """Raises `LoadError`; `ServerStartError` if a server does not come back."""
+        for leg in self.scenario.legs:
+            folder = self.stage.folder / leg.name
+            locust = locust_process(leg, self._rate(leg), self.stage, folder)
+            try:
+                _start(locust)
+                self._play(leg, locust, read_rows(folder / "samples.jsonl", Sample)[0].t, shown)
+            finally:
+                locust.stop()
+                for fault, _ in list(self._broken.values()):  # if the leg was cut short; a storm would outlive its stage
+                    self._end(fault)
+
+    def _play(self, leg: Leg, locust: ServerProcess, began: float, shown: Shown) -> None:
+        self._stretches |= {each.name: (began + each.begins, began + each.ends) for each in leg.stretches}
+        for step in sorted((step for at in leg.faults for step in self._steps(at)), key=lambda step: step.at):
+            _wait(began + step.at, locust, shown)
+            step.do()
+        _wait(began + leg.seconds + MORE_SECONDS + GRACE_SECONDS, locust, shown)
+        if locust.exit_code != 0:
+            raise LoadError(f"{leg.name}: locust did not end well (exit {locust.exit_code}): {locust.log_tail()}")
+
+    def _steps(self, at: At) -> Iterator[Step]:
+        yield Step(at.begins, partial(self._begin, at.fault))
+        yield Step(at.ends, partial(self._end, at.fault))
+
+    def _begin(self, fault: Fault) -> None:
+        self._broken[id(fault)] = (fault, self.stage.mark(fault.what) if fault.what else None)
+        fault.begin(self.stage)
+
+    def _end(self, fault: Fault) -> None:
+        _, mark = self._broken.pop(id(fault))
+        fault.end(self.stage)
+        if mark is not None:
+            mark.ended = time.time()
+
+    def _rate(self, leg: Leg) -> float:
+        if not isinstance(leg.rate, Times):
+            return leg.rate
+        measured = self.figures().get(leg.rate.stretch, {}).get("goodput")
+        if not measured:
+            raise LoadError(f"{leg.name}: nothing was answered in {leg.rate.stretch}, which its rate is a multiple of")
+        return leg.rate.factor * measured
+
+
+def _start(locust: ServerProcess) -> None:
+    try:
+        locust.start()
+    except ServerStartError as error:
+        raise LoadError(f"no load: {error}") from error
+
+
+def _wait(until: float, locust: ServerProcess, shown: Shown) -> None:
+    """Until then, or until locust has ended."""
+    while locust.is_running and (left := until - time.time()) > 0:
+        time.sleep(min(left, TICK_SECONDS))
+        shown.show()

@@ -1,0 +1,22 @@
+"""The origin takes 1.5 s instead of 20 ms, three times the soft deadline: what is held is answered stale, and promptly."""
+
+from loadtests.load.faults import OriginDoes
+from loadtests.scenarios.scenario import At, Leg, Scenario, Stretch
+
+BEFORE = {"latency": "20ms", "cache_control": "max-age=5, stale-while-revalidate=60"}
+
+SCENARIO = Scenario(
+    name="slow_origin",
+    about="the origin answers after 1.5 s for 20 s; copies are fresh for 5 s",
+    origin=BEFORE,
+    main="slow",
+    legs=(
+        Leg(
+            "load",
+            seconds=60,
+            keys="zipf:1000:1.1",
+            faults=(At(20, 40, OriginDoes("origin takes 1.5 s", {"latency": "1500ms"}, {"latency": "20ms"})),),
+            stretches=(Stretch("quiet", 12, 20), Stretch("slow", 22, 40), Stretch("after", 45, 60)),
+        ),
+    ),
+)
