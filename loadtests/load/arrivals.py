@@ -63,8 +63,9 @@ class Arrivals:
     def __init__(
         self, steps: Sequence[Step], share: float, random: Random, *, clock: Callable[[], float], sleep: Callable[[float], object]
     ) -> None:
+        self.share = share
+        """May change; moments that were given stay as they are."""
         self._steps = steps
-        self._share = share
         self._random = random
         self._clock = clock
         self._sleep = sleep
@@ -95,4 +96,4 @@ class Arrivals:
         """The rate at the moment given last, and when it ends."""
         number = bisect_right(self._steps, self._at, key=lambda step: step.begins)
         ends = self._steps[number].begins if number < len(self._steps) else inf
-        return self._steps[number - 1].rate * self._share, ends
+        return self._steps[number - 1].rate * self.share, ends

@@ -4,12 +4,14 @@ A `Driver` has the users and counts, a `Keeper` has the files. A process alone i
 it drives, and its tallies go along with its reports to the master. So `LOAD_OUT` is written by exactly one process.
 """
 
+import logging
 import time
 from typing import Any
 
 import gevent
 from locust import log
 from locust.env import Environment
+from locust.rpc import Message
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests.load.arrivals import CLOSED
@@ -22,6 +24,10 @@ from loadtests.load.users import Visitor
 
 REPORT_FIELD = "cachesvc_seconds"
 """Of a worker's report."""
+USERS_MESSAGE = "cachesvc_users"
+"""The master tells the workers how many users there are of each class, when all of them are there."""
+
+_log = logging.getLogger(__name__)
 
 
 def attach(settings: Settings, environment: Environment) -> None:
@@ -41,6 +47,8 @@ class Driver:
         environment.events.test_start.add_listener(self.begin)
         environment.events.request.add_listener(self.note)
         environment.events.report_to_master.add_listener(self.report)
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.register_message(USERS_MESSAGE, self.divide)
 
     def begin(self, **_: Any) -> None:
         changes = Changes(self._settings.origin, timeout=self._settings.timeout)
@@ -55,6 +63,13 @@ class Driver:
 
     def report(self, data: dict[str, Any], **_: Any) -> None:
         data[REPORT_FIELD] = to_report(self.recorder.drain())
+
+    def divide(self, msg: Message, **_: Any) -> None:
+        """An open loop's requests among the workers, by the users that each has of those in all."""
+        own = self._environment.runner.user_classes_count if self._environment.runner else {}
+        for kind in self._environment.user_classes:
+            if issubclass(kind, Visitor) and (total := msg.data[kind.__name__]):
+                Visitor.shared.divide(kind.kind, own.get(kind.__name__, 0) / total)
 
     def _part(self) -> Part:
         """Which of the workers this is. Locust tells them how many the master was told to expect."""
@@ -76,19 +91,34 @@ class Keeper:
         self._environment = environment
         self._driver = driver
         self._record = Record(settings.out, delay=0 if driver else REPORT_DELAY)
+        self._has_users = True
+        environment.events.spawning_complete.add_listener(self.count_users)
         environment.events.worker_report.add_listener(self.merge)
         environment.events.quitting.add_listener(self.decide_exit_code)
         environment.events.quit.add_listener(self.end)
         self._writing = gevent.spawn(self._write)
+
+    def count_users(self, **_: Any) -> None:
+        """Requests of a kind that has no user would silently not be made."""
+        runner = self._environment.runner
+        counts = runner.target_user_classes_count if runner else {}
+        missing = [name for name, count in counts.items() if not count]
+        if missing:
+            self._has_users = False
+            _log.error("--users is too small for LOAD_MIX: there is no %s", ", no ".join(missing))
+        if isinstance(runner, MasterRunner):
+            runner.send_message(USERS_MESSAGE, counts)
 
     def merge(self, data: dict[str, Any], **_: Any) -> None:
         if REPORT_FIELD in data:
             self._record.add(from_report(data[REPORT_FIELD]))
 
     def decide_exit_code(self, **_: Any) -> None:
-        """Failed requests are for a judge to weigh. What fails the run itself is our own error: a user's, or a listener's."""
+        """Failed requests are for a judge to weigh. What fails the run itself is our own error: a user's, a listener's, a mix
+        without the users for it.
+        """
         runner = self._environment.runner
-        failed = log.unhandled_greenlet_exception or (runner is not None and runner.exceptions)
+        failed = log.unhandled_greenlet_exception or not self._has_users or (runner is not None and runner.exceptions)
         self._environment.process_exit_code = 1 if failed else 0
 
     def end(self, **_: Any) -> None:

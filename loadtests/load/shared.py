@@ -36,6 +36,15 @@ class Shared:
         arrivals = self._arrivals.get(kind)
         return arrivals.take() if arrivals else CLOSED
 
+    def divide(self, kind: str, part: float) -> None:
+        """This process makes so much of the requests of this kind: as much as it has of the users of that kind.
+
+        Processes have equal parts until that is known, which would be too few requests where locust put all users of a kind
+        into one of them.
+        """
+        if kind in self._arrivals:
+            self._arrivals[kind].share = self.settings.share_of(kind) * part
+
     def key(self) -> str:
         return next(self._keys)
 
@@ -53,6 +62,6 @@ class Shared:
         if not self.settings.rate:
             return
         for kind in self.settings.mix:
-            share = self.settings.share_of(kind) / part.of
             random = part.random(self.settings.seed, f"arrivals of {kind}")
+            share = self.settings.share_of(kind) / part.of
             yield kind, Arrivals(self.settings.rate, share, random, clock=monotonic, sleep=sleep)
