@@ -92,6 +92,10 @@ class Arena:
         server.spawn()
         await asyncio.to_thread(server.wait_ready)
 
+    def dismiss_guests(self) -> None:
+        stop_all(self._guests)
+        self._guests.clear()
+
     def pause(self, name: str) -> None:
         """SIGSTOP, and it has stopped."""
         server = self.server(name)
@@ -114,8 +118,7 @@ class Arena:
 
     async def restore(self) -> None:
         """Everything runs as it should, every link is open, and every instance knows that it is current."""
-        stop_all(self._guests)
-        self._guests.clear()
+        self.dismiss_guests()
         self.links.mend()
         for server in self.fleet.servers():
             server.kill(signal.SIGCONT)

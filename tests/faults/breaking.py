@@ -92,6 +92,9 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
     """
     arena = running.arena
     region = arena.fleet.topology.cells[cell].region
+    if not arena.server(f"cell-{cell}").is_running:
+        arena.dismiss_guests()  # an earlier replica stands in its place
+        await arena.start(f"cell-{cell}")
     emptied = [*(f"memcached-{name}" for name in arena.fleet.topology.regions[region].pool), f"instance-{region}-b"]
     primary = arena.fleet.port(f"cell-{cell}")
     port, through = free_ports(2)
@@ -162,12 +165,15 @@ async def has_items(redis: Redis, stream: str, count: int) -> bool:
     return bool(await redis.xlen(stream) >= count)
 
 
-async def trim_fences_past(running: Drill, instance: str, region: str) -> None:
-    """The instance is stopped, and when it goes on, what it has not read is not there any more."""
+async def trim_fences_past(running: Drill, instance: str, region: str, *, seconds: float = MAX_LAG_SECONDS / 2) -> None:
+    """The instance is stopped, and when it goes on, what it has not read is not there any more.
+
+    Not for long: after `max_lag` it would doubt every copy anyway.
+    """
     arena = running.arena
     async with arena.redis(f"queue-{region}") as redis:
         with running.fault(f"fences of {region} trimmed past {instance}"), running.stopped(instance):
-            await running.written()
+            await running.written(seconds=seconds)
             await redis.xtrim("fences", maxlen=1, approximate=False)
 
 
