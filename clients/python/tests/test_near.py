@@ -241,13 +241,17 @@ def test_a_clock_of_the_service_that_was_set_back_is_believed_in_the_end(bench: 
     assert bench.shelf.is_trusted
 
 
-def test_a_forked_child_is_bypassed_and_not_stopped_by_a_lock_that_was_held(bench: Bench) -> None:
+def test_a_forked_child_begins_empty_and_is_not_stopped_by_a_lock_that_was_held(bench: Bench) -> None:
     bench.keep("a")
-    bench.near._lock.acquire()  # a thread that exists no more
-    bench.near.abandon()
+    bench.fence("pages/b")
+    bench.near._lock.acquire()  # by a thread that exists no more
+    bench.near.after_fork()
+    assert not bench.keep("a")
+    bench.beat()
     assert bench.held(["a"]) == []
-    bench.fence("pages/a")
+    assert bench.keep("a")
     assert not bench.keep("b")
+    assert bench.shelf.statistics().entries == 1
 
 
 # bounds ---------------------------------------------------------------------------------------------------------------

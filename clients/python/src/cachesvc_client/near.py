@@ -118,6 +118,10 @@ class Shelf:
         self._settings = settings
         self._near = near
         self._clock = near.clock
+        self.begin()
+
+    def begin(self) -> None:
+        """Empty."""
         self._copies: OrderedDict[str, Copy] = OrderedDict()
         self._by_key: dict[int, Copy] = {}
         self._by_tag: dict[int, set[Copy]] = {}
@@ -174,6 +178,8 @@ class Shelf:
             return False
         for known in (self._copies.get(copy.key), self._by_key.get(copy.targets[0])):
             if known is not None:
+                if known.got is copy.got:
+                    return True  # callers that shared an answer each bring it
                 if known.got.as_of > copy.got.as_of:
                     return False  # a slower answer, from before the one that is held
                 self.take(known)
@@ -196,10 +202,6 @@ class Shelf:
             if not sharing:
                 del self._by_tag[tag]
         self._bytes -= copy.cost
-
-    def clear(self) -> None:
-        for copy in list(self._copies.values()):
-            self.take(copy)
 
     def of(self, target: int) -> Sequence[Copy]:
         """The copies that a fence on `target` concerns."""
@@ -304,12 +306,14 @@ class Near:
             self._is_down = True
             self._trust()
 
-    def abandon(self) -> None:
-        """In a forked child, where nobody feeds it: bypassed for good. The lock may be held by a thread that was left behind, and
-        what that thread was changing is half done: neither is touched again."""
+    def after_fork(self) -> None:
+        """In the child, alone: the lock may be held by a thread that was left behind, and what that was changing be half done. So
+        it begins empty, and is bypassed until it is fed. Fences are remembered: they were merged before their event's id was."""
         self._lock = threading.Lock()
+        self._shelves = WeakSet(self._shelves)
+        for shelf in self._shelves:
+            shelf.begin()
         self.down()
-        self._shelves = WeakSet()
 
     def _trust(self) -> None:
         for shelf in self._shelves:
@@ -364,7 +368,7 @@ class Near:
         targets += [target_digest(f"{namespace}#{tag}") for tag in tags]
         with self._lock:
             if everything:
-                shelf.clear()
+                shelf.begin()
             for target in targets:
                 for copy in shelf.of(target):
                     shelf.take(copy)

@@ -131,6 +131,15 @@ class NearFeed:
         self._failures += 1
         self._nth += 1
 
+    def closed(self) -> None:
+        """Nobody follows it any more."""
+        self._near.down()
+        self.is_up = False
+
+    def after_fork(self) -> None:
+        """In the child, before another runner starts there."""
+        self._near.after_fork()
+
     def pause(self) -> float:
         """Seconds until the next attempt: hardly any after a first failure, as another instance is likely to be well; all
         clients of an instance that died come at once, so it is random."""
