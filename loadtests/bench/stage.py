@@ -15,6 +15,7 @@ from pymemcache import Client
 from loadtests.bench.figures import BenchError
 from loadtests.bench.keyspace import BATCH, MSGPACK, NAMESPACE, batches, path_of, values
 from loadtests.bench.servers import Server, Servers, free_port
+from loadtests.load.answers import answered_by
 
 _LEAST_SHARE = 0.9
 """Of the sampled keys, the share that the claimed tier must answer. A tiny L1 holds a few of them, at times."""
@@ -72,7 +73,7 @@ class Service:
         response, body = _get(self.server.port, key)
         if body != value:
             raise BenchError(f"GET {key} answered {response.status} with {len(body)} other bytes: {body[:300]!r}")
-        return answering_tier(response.getheader("Cache-Status", ""))
+        return answered_by(response.getheader("Cache-Status", ""))[0]
 
 
 class Stage:
@@ -177,12 +178,3 @@ def _exchange(port: int, method: str, path: str, body: bytes | None, headers: Ma
         return response, response.read()
     finally:
         connection.close()
-
-
-def answering_tier(cache_status: str) -> str:
-    """The tier whose member of `Cache-Status` (RFC 9211) says `hit`: `l2` of `cachesvc-l2; hit, cachesvc-l1; fwd=uri-miss`."""
-    for member in cache_status.split(","):
-        name, *parameters = (part.strip() for part in member.split(";"))
-        if "hit" in parameters:
-            return name.removeprefix("cachesvc-")
-    return "none"

@@ -7,7 +7,6 @@ import pytest
 from loadtests.bench.drivers import answers_per_second
 from loadtests.bench.figures import BenchError, Goal, Result, Sample, percentile
 from loadtests.bench.report import Failed, result_line
-from loadtests.bench.stage import answering_tier
 
 
 def row(*pairs: tuple[float, float], goal: Goal | None = None) -> Result:
@@ -82,17 +81,3 @@ def test_wrks_rate_is_answers_over_the_time_it_measured() -> None:
 def test_wrks_rate_is_refused_when_an_answer_failed_or_bytes_are_missing(changed: dict[str, int]) -> None:
     with pytest.raises(BenchError):
         answers_per_second(summary(**changed), least_body=512)
-
-
-@pytest.mark.parametrize(
-    ("cache_status", "tier"),
-    [
-        ("cachesvc-l1; hit; ttl=42", "l1"),
-        ("cachesvc-l2; hit; ttl=9, cachesvc-l1; fwd=uri-miss", "l2"),
-        ("cachesvc-l3;hit, cachesvc-l2; fwd=miss, cachesvc-l1; fwd=uri-miss", "l3"),
-        ("cachesvc-l1; fwd=uri-miss; detail=hit", "none"),
-        ("", "none"),
-    ],
-)
-def test_the_tier_that_answered_is_the_one_that_says_hit(cache_status: str, tier: str) -> None:
-    assert answering_tier(cache_status) == tier
