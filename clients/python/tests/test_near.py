@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from cachesvc_client import near as near_module
-from cachesvc_client.near import Near, NearSettings, Shelf, target_digest
+from cachesvc_client.context import ABSENT
+from cachesvc_client.near import PENDING, Near, NearSettings, Shelf, target_digest
 from cachesvc_client.wire import Got
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ class Bench:
         self.seconds = 100.0
         self.heeded: list[tuple[int, int]] = []
         self.near = Near(lambda: self.seconds, lambda digest, at: self.heeded.append((digest, at)))
-        self.shelf = self.near.shelf("pages", settings or NearSettings())
+        self.shelf = self.near.shelf("pages", settings or NearSettings(), lambda got: got.value, shares_objects=True)
         self.beat()
 
     def us(self, seconds: float) -> int:
@@ -43,7 +44,7 @@ class Bench:
     def keep(self, key: str, *, as_of: int = 0, shelf: Shelf | None = None, **more: Any) -> bool:
         fields: dict[str, Any] = {"outcome": "hit", "value": b"v", "ttl": 60, "as_of": as_of or self.now - 1_000, **more}
         got = Got(**fields)
-        return (shelf or self.shelf).keep(key, got.value, got, self.seconds)
+        return (shelf or self.shelf).keep(key, got, self.seconds)
 
     def held(self, keys: Iterable[str]) -> list[str]:
         return [key for key in keys if self.shelf.get(key)]
@@ -61,7 +62,7 @@ def test_what_was_answered_fresh_is_held_until_its_ttl_ends(bench: Bench) -> Non
     assert bench.keep("a", ttl=60)
     copy = bench.shelf.get("a")
     assert copy is not None
-    assert copy.value == b"v"
+    assert bench.shelf.value(copy) == b"v"
     for _ in range(59):
         bench.turn(1.0)
     assert bench.shelf.get("a") is copy
@@ -123,11 +124,45 @@ def test_a_slower_answer_does_not_replace_a_newer_copy(bench: Bench) -> None:
     assert not bench.keep("a", value=b"old", as_of=bench.now - 5)
     copy = bench.shelf.get("a")
     assert copy is not None
-    assert copy.value == b"new"
+    assert bench.shelf.value(copy) == b"new"
 
 
 def test_an_answer_from_the_future_is_not_held(bench: Bench) -> None:
     assert not bench.keep("a", as_of=bench.now + near_module.AHEAD_US + 1)
+
+
+# values ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_an_object_is_made_once_where_nobody_can_change_it_and_for_each_reader_elsewhere(bench: Bench, shares: bool) -> None:
+    shelf = bench.near.shelf("pages", NearSettings(), lambda got: list(got.value), shares_objects=shares)
+    bench.keep("a", shelf=shelf)
+    copy = shelf.get("a")
+    assert copy is not None
+    assert copy.value is PENDING
+    first = shelf.value(copy)
+    assert first == [118]
+    assert copy.value is (first if shares else PENDING)
+    assert shelf.statistics().bytes == near_module.OVERHEAD_BYTES + 1 + (2 if shares else 1)
+
+
+def test_known_absent_is_held_as_such(bench: Bench) -> None:
+    bench.keep("a", outcome="absent", value=b"")
+    copy = bench.shelf.get("a")
+    assert copy is not None
+    assert copy.value is ABSENT
+
+
+def test_a_copy_tells_its_age_and_the_bound_of_the_near_cache(bench: Bench) -> None:
+    bench.keep("a", as_of=bench.now - 5_000_000, ttl=60, tier="l1", age=5, lag=0.3)
+    bench.turn(2.0)
+    copy = bench.shelf.get("a")
+    assert copy is not None
+    told = bench.shelf.aged(copy)
+    assert (told.tier, told.age, told.ttl, told.value) == ("near", 7, 58, b"v")
+    assert told.lag == pytest.approx(0.1)
+    assert (copy.got.tier, copy.got.age) == ("l1", 5)
 
 
 # windows --------------------------------------------------------------------------------------------------------------
@@ -188,8 +223,8 @@ def test_an_old_copy_is_kept_once_its_instance_vouches_for_more_than_the_floor(b
 
 def test_before_the_first_heartbeat_nothing_is_kept() -> None:
     near = Near(lambda: 5.0, lambda digest, at: None)
-    shelf = near.shelf("pages", NearSettings())
-    assert not shelf.keep("a", b"v", Got("hit", b"v", ttl=60, as_of=T0), 5.0)
+    shelf = near.shelf("pages", NearSettings(), lambda got: got.value, shares_objects=True)
+    assert not shelf.keep("a", Got("hit", b"v", ttl=60, as_of=T0), 5.0)
     assert shelf.get("a") is None
 
 
@@ -213,7 +248,7 @@ def test_a_feed_that_is_down_is_not_trusted_and_what_was_held_is_good_again_when
 
 
 def test_a_watermark_later_than_max_lag_is_not_trusted(bench: Bench) -> None:
-    strict = bench.near.shelf("pages", NearSettings(max_lag="500ms"))
+    strict = bench.near.shelf("pages", NearSettings(max_lag="500ms"), lambda got: got.value, shares_objects=True)
     for shelf in (bench.shelf, strict):
         assert bench.keep("a", shelf=shelf)
     bench.beat(behind=0.6)
@@ -288,7 +323,7 @@ def test_the_indexes_hold_nothing_that_is_gone() -> None:
 
 
 def test_a_shelf_goes_with_its_namespace_object(bench: Bench) -> None:
-    other = bench.near.shelf("users", NearSettings())
+    other = bench.near.shelf("users", NearSettings(), lambda got: got.value, shares_objects=True)
     bench.keep("a", shelf=other)
     del other
     gc.collect()

@@ -30,7 +30,7 @@ def heartbeat(id_: str = "eu=1-1", floor: int = 0, **complete_to: int) -> bytes:
 class Bench:
     def __init__(self, *urls: str) -> None:
         self.near = Near(lambda: 100.0, lambda digest, at: None)
-        self.shelf = self.near.shelf("pages", NearSettings())
+        self.shelf = self.near.shelf("pages", NearSettings(), lambda got: got.value, shares_objects=True)
         self.urls = list(urls) or ["http://a:1", "http://b:1"]
         self.feed = NearFeed(self.near, lambda: self.urls, random.Random(1))
 
@@ -39,7 +39,7 @@ class Bench:
 
     def hold(self, *keys: str, tags: tuple[str, ...] = ()) -> None:
         for key in keys:
-            assert self.shelf.keep(key, b"v", Got("hit", b"v", ttl=60, as_of=T0 - 1_000, tags=tags), 100.0)
+            assert self.shelf.keep(key, Got("hit", b"v", ttl=60, as_of=T0 - 1_000, tags=tags), 100.0)
 
     def held(self, keys: str) -> str:
         return "".join(key for key in keys if self.shelf.get(key))
@@ -71,7 +71,7 @@ def test_a_reset_or_a_heartbeat_with_a_higher_floor_empties(bench: Bench) -> Non
     bench.feed.received(event("reset", "eu=2-0", floor=T0, reason="a gap"))
     assert bench.held("a") == ""
     assert bench.feed.resets == 2
-    assert bench.shelf.keep("b", b"v", Got("hit", b"v", ttl=60, as_of=T0 + 1), 100.0)
+    assert bench.shelf.keep("b", Got("hit", b"v", ttl=60, as_of=T0 + 1), 100.0)
     bench.feed.received(heartbeat(floor=T0 + 1))
     assert bench.held("b") == ""
 

@@ -4,7 +4,8 @@
                   └─────► fences.py: remembered, for answers that arrive later
     heartbeat ──────────► every shelf: `trusted_until`
     answers ──► Shelf.keep: admitted by all that is remembered? ──► held
-    readers ──► Shelf.get: held, before its end, before `trusted_until`?
+    readers ──► Shelf.get: held, before its end, before `trusted_until`? ──► its `value`; PENDING: `Shelf.value`
+    own writes, tokens handed over ──► Near.merge; own writes whose answer never came ──► Shelf.drop
 
 **A held copy is admissible.** The rule asks for a check whenever a copy is read. Here a fence finds the copies it concerns by an
 index of their targets' digests and takes them out when it comes, so that a hit is a look-up and two comparisons. A fence costs a
@@ -23,15 +24,18 @@ and a hit only sets a flag, so readers in other threads need no lock. Everything
 which is never held over anything that waits.
 """
 
+import enum
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 from msgspec import Struct
+from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
+from cachesvc_client.context import ABSENT
 from cachesvc_client.durations import Duration, positive_seconds_of
 from cachesvc_client.fences import Fences, moment_of
 from cachesvc_client.watermark import Watermark
@@ -53,12 +57,16 @@ _SECOND = 1_000_000
 _FRESH = ("hit", "loaded", "absent")
 
 
+class _Pending(enum.Enum):
+    PENDING = "pending"
+
+
 class NearSettings(Struct, frozen=True):
     """Opting in, for one namespace."""
 
     max_entries: int = 10_000
     max_bytes: int = 64 << 20
-    """Of keys, values and about 900 bytes an entry. A value is counted once as bytes and once more if its object is kept."""
+    """Of keys, values and about 900 bytes an entry. A value counts twice where its object is kept beside its bytes."""
     max_lag: Duration = "2s"
     """How late invalidations may be known here. While the feed is down or later than this, reads go to the service."""
 
@@ -90,11 +98,15 @@ class NearStatistics(Struct, frozen=True):
     """The feed vouches for what is held; if not, every read goes to the service."""
 
 
+PENDING: Final = _Pending.PENDING
+"""The value of a copy whose object is not kept: its type may be changed by callers, or nobody has asked for it yet."""
+
+
 class Copy(Struct, gc=False, eq=False):
-    """One entry held. Its value is bytes or immutable, so the collector has nothing to find in it."""
+    """One entry held. Its value is PENDING, ABSENT or immutable, so the collector has nothing to find in it."""
 
     value: Any
-    """What a hit answers."""
+    """What a hit answers, unless it is PENDING."""
     got: Got
     """The answer that brought it."""
     until: float
@@ -109,7 +121,9 @@ class Copy(Struct, gc=False, eq=False):
 class Shelf:
     """The copies of one namespace object. `get` may be called from any thread and takes no lock; `Near` calls the rest."""
 
-    def __init__(self, namespace: str, settings: NearSettings, near: "Near") -> None:
+    def __init__(
+        self, namespace: str, settings: NearSettings, near: "Near", decode: Callable[[Got], Any], *, shares_objects: bool
+    ) -> None:
         self.namespace = namespace
         self.digest = target_digest(namespace)
         self.max_lag = positive_seconds_of(settings.max_lag, "max_lag")
@@ -117,6 +131,8 @@ class Shelf:
         self.hits = self.passed = self.kept = self.fenced = self.refused = self.evicted = 0
         self._settings = settings
         self._near = near
+        self._decode = decode
+        self._shares_objects = shares_objects
         self._clock = near.clock
         self.begin()
 
@@ -147,12 +163,28 @@ class Shelf:
     def is_trusted(self) -> bool:
         return self._clock() < self.trusted_until
 
-    def keep(self, key: str, value: Any, got: Got, asked_at: float) -> bool:
+    def value(self, copy: Copy) -> Any:
+        """The value of a copy where it is PENDING: decoded, for this caller alone unless nobody can change it. Raises what the
+        decoder raises; that reader is to ask the service, as if nothing were held."""
+        value = self._decode(copy.got)
+        if self._shares_objects:
+            copy.value = value
+            if value is not copy.got.value:
+                self._near.charge(self, copy, len(copy.got.value))
+        return value
+
+    def aged(self, copy: Copy) -> Got:
+        """The answer that brought the copy, as the near cache gives it now."""
+        now = self._clock()
+        age = self._near.seconds_since(copy.got.as_of)
+        return replace(copy.got, tier="near", age=int(age), ttl=int(copy.until - now), lag=self._near.bound)
+
+    def keep(self, key: str, got: Got, asked_at: float) -> bool:
         """Hold the answer, if it is fresh and every fence that is known by now admits it. Whether it is held.
 
-        `value`: what hits will answer, bytes or immutable. `asked_at`: by this clock, not later than the request was sent.
+        `asked_at`: by this clock, not later than the request was sent.
         """
-        return got.outcome in _FRESH and self.is_trusted and self._near.keep(self, key, value, got, asked_at)
+        return got.outcome in _FRESH and self.is_trusted and self._near.keep(self, key, got, asked_at)
 
     def drop(self, keys: Iterable[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
         """Copies of what may have been invalidated by a call whose answer never came."""
@@ -191,6 +223,12 @@ class Shelf:
         self.kept += 1
         self._make_room()
         return True
+
+    def grow(self, copy: Copy, size: int) -> None:
+        if self._copies.get(copy.key) is copy:
+            copy.cost += size
+            self._bytes += size
+            self._make_room()
 
     def take(self, copy: Copy) -> None:
         if self._copies.get(copy.key) is not copy:
@@ -243,9 +281,10 @@ class Near:
         self._is_down = True
         self.resets = 0
 
-    def shelf(self, namespace: str, settings: NearSettings) -> Shelf:
-        """For one namespace object, which keeps it: it goes when nobody holds it any more."""
-        shelf = Shelf(namespace, settings, self)
+    def shelf(self, namespace: str, settings: NearSettings, decode: Callable[[Got], Any], *, shares_objects: bool) -> Shelf:
+        """For one namespace object, which keeps it: it goes when nobody holds it any more. `shares_objects`: what `decode`
+        makes is bytes or immutable, so that one object can be handed to everybody."""
+        shelf = Shelf(namespace, settings, self, decode, shares_objects=shares_objects)
         with self._lock:
             self._shelves.add(shelf)
             self._fences.know_namespace(shelf.digest)
@@ -260,6 +299,11 @@ class Near:
     def bound(self) -> float | None:
         """Seconds: how late invalidations may be known here. None before the first heartbeat."""
         return self._watermark.bound(self.clock()) if self._watermark.is_known else None
+
+    def seconds_since(self, at: int) -> float:
+        """Of the service; 0 for what is ahead of it."""
+        with self._lock:
+            return max(0.0, self.clock() - self._watermark.local(at)) if self._watermark.is_known else 0.0
 
     # what is said of copies -------------------------------------------------------------------------------------------
 
@@ -333,7 +377,7 @@ class Near:
 
     # what is kept -----------------------------------------------------------------------------------------------------
 
-    def keep(self, shelf: Shelf, key: str, value: Any, got: Got, asked_at: float) -> bool:
+    def keep(self, shelf: Shelf, key: str, got: Got, asked_at: float) -> bool:
         namespace = shelf.namespace
         targets = (
             target_digest(f"{namespace}/{key}"),
@@ -352,8 +396,14 @@ class Near:
             until = now + got.ttl
             if (due := self._fences.due(got.as_of, targets[0], targets)) is not None:
                 until = min(until, self._watermark.local(due))
-            cost = len(key) + len(got.value) * (1 if value is got.value else 2) + OVERHEAD_BYTES
+            value = ABSENT if got.outcome == "absent" else PENDING
+            cost = len(key) + len(got.value) + OVERHEAD_BYTES
             return until > now and shelf.put(Copy(value, got, until, key, targets, cost))
+
+    def charge(self, shelf: Shelf, copy: Copy, size: int) -> None:
+        """The copy has grown."""
+        with self._lock:
+            shelf.grow(copy, size)
 
     def _admits(self, got: Got, targets: Sequence[int], asked_at: float) -> bool:
         return (got.as_of > self._fences.floor or self._is_vouched(got.lag, asked_at)) and self._fences.admits(got.as_of, targets)
