@@ -48,7 +48,7 @@ $(INSTALLED): pyproject.toml $(SDK)
 	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' $(if $(SDK),-e clients/python)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,load]' $(if $(SDK),-e clients/python)
 	@touch $@
 
 # The integration tests run against real servers, which they start and stop themselves.
