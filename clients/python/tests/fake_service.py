@@ -13,10 +13,12 @@ from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
+from cachesvc_client.lookups import etag_of
 from cachesvc_client.own_writes import pairs_of, token_of
 from xxhash import xxh3_64_intdigest
 
 MSGPACK = "application/msgpack"
+OCTETS = "application/octet-stream"
 
 
 def digest(target: str) -> int:
@@ -29,7 +31,7 @@ class Held:
 
     value: bytes
     as_of: int
-    content_type: str = "application/octet-stream"
+    content_type: str = OCTETS
     tags: list[str] = field(default_factory=list)
     absent: bool = False
     stale: bool = False
@@ -101,7 +103,7 @@ class FakeService:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         raw = await request.read()
         packed = request.headers.get("Content-Type") == MSGPACK
-        body = (msgspec.msgpack if packed else msgspec.json).decode(raw) if raw else None
+        body = (msgspec.msgpack if packed else msgspec.json).decode(raw) if raw and request.method == "POST" else None
         self.saw.append(
             Recorded(
                 request.method, request.path_qs if "%" not in request.raw_path else request.raw_path, dict(request.headers), body
@@ -114,6 +116,8 @@ class FakeService:
             return web.json_response(document, status=status, headers=headers, content_type="application/problem+json")
         if self.raw_answer is not None:
             return web.Response(body=self.raw_answer, content_type=MSGPACK)
+        if request.method == "PUT":
+            return self._put_if_match(request, raw)
         return self._answer(request.method, request.raw_path, dict(request.headers), body)
 
     def _answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> web.Response:
@@ -138,6 +142,8 @@ class FakeService:
         got: dict[str, Any] = {"outcome": "miss"}
         if held is not None:
             got = {"outcome": "stale" if held.stale else "absent" if held.absent else "hit", "value": held.value, "tier": "l1"}
+            got |= {"age": 3, "ttl": -1 if held.stale else 42, "as_of": held.as_of, "tags": held.tags}
+            got |= {"content_type": held.content_type} if held.content_type != OCTETS else {}
         if asked.get("lease") and (held is None or held.stale) and key not in self.leases:
             got["lease"] = self.leases[key] = f"lease-{next(self._ticks)}"
         return got
@@ -152,8 +158,20 @@ class FakeService:
     def _read_one(self, namespace: str, key: str, headers: dict[str, str]) -> web.Response:
         held = self._admissible(namespace, key, headers.get("Cachesvc-Token", ""))
         if held is not None and not held.absent:
-            return web.Response(body=held.value, content_type=held.content_type)
+            return web.Response(body=held.value, headers={"Content-Type": held.content_type})
         return _problem(404, "cache-miss" if held is None else "known-absent")
+
+    def _put_if_match(self, request: web.BaseRequest, value: bytes) -> web.Response:
+        namespace, _, rest = request.raw_path.removeprefix("/v1/").partition("/")
+        key, held = unquote(rest), self.held.get(unquote(rest))
+        if held is None or etag_of(held.value, held.content_type) != request.headers["If-Match"]:
+            return _problem(412, "precondition-failed")
+        at = next(self._ticks)
+        tags = request.headers.get("Cache-Groups", "")
+        self.hold(
+            key, value, content_type=request.headers["Content-Type"], tags=[tag.strip('" ') for tag in tags.split(",") if tag]
+        )
+        return web.Response(status=204, headers={"Cachesvc-Token": token_of([(digest(f"{namespace}/{key}"), at)])})
 
     def _put_many(self, namespace: str, items: list[dict[str, Any]]) -> web.Response:
         results: list[dict[str, Any]] = []

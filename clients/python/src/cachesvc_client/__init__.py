@@ -1,28 +1,47 @@
 """The Python SDK of cachesvc. `Cache.from_url(…)` is the way in."""
 
 from cachesvc_client.cache import Cache, Statistics
+from cachesvc_client.cached import CachedFunction
+from cachesvc_client.changes import NotSentError
 from cachesvc_client.codecs import BYTES, JSON, MSGPACK, Codec, json_of, msgpack_of
-from cachesvc_client.context import ABSENT, Absent
+from cachesvc_client.context import ABSENT, Absent, LoadContext
 from cachesvc_client.errors import CacheError, PartialError
-from cachesvc_client.lookaside import Loader
+from cachesvc_client.loading import Loader
+from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable
 from cachesvc_client.namespace import Namespace
+from cachesvc_client.on_commit import OnCommit
+from cachesvc_client.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
+from cachesvc_client.retries import Retries
 from cachesvc_client.wire import Receipt, ReceiptState
 
 __all__ = [
     "ABSENT",
     "BYTES",
+    "IN_REGION",
     "JSON",
+    "LAPTOP",
+    "LOW_LATENCY",
     "MSGPACK",
     "Absent",
     "Cache",
     "CacheError",
+    "CachedFunction",
     "Codec",
+    "Hit",
+    "LoadContext",
     "Loader",
+    "Lookup",
+    "Miss",
     "Namespace",
+    "NotSentError",
+    "OnCommit",
     "PartialError",
+    "Profile",
     "Receipt",
     "ReceiptState",
+    "Retries",
     "Statistics",
+    "Unavailable",
     "json_of",
     "msgpack_of",
 ]

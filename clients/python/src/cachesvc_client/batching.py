@@ -8,12 +8,15 @@ The delay bounds what a slow batch (a key that is being loaded from its origin) 
 batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
 was asked. An order costs one future; no task, timer or lock.
 
+Each instance has batches of its own (`Spread`): only what is asked of the same one leaves together.
+
 Cancelling an order takes its caller out, never the batch. An item that nobody waits for any more when its batch departs is
 not sent.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context, copy_context
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from cachesvc_client.errors import CacheError
@@ -32,6 +35,7 @@ Item = TypeVar("Item", bound=Hashable)
 Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
+Home = TypeVar("Home", bound=Hashable)
 Send: TypeAlias = Callable[[list[Item], float], Awaitable[Sequence[Answer | CacheError]]]
 """Sends a batch before a deadline on the loop's clock: an answer for each item in order, or raises `CacheError` for all."""
 
@@ -45,10 +49,11 @@ class Intake(Protocol[Item_contra, Answer_co]):
 
 
 class _Batch(Generic[Item, Answer]):
-    __slots__ = ("deadline", "slots", "timer", "weight")
+    __slots__ = ("context", "deadline", "slots", "timer", "weight")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.context: Context = copy_context()  # of the caller that began it: whose trace its request belongs to
         self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
         self.timer: asyncio.TimerHandle | None = None  # set once the batch has seen the end of its tick and has to wait
         self.weight = 0
@@ -109,7 +114,7 @@ class Batcher(Generic[Item, Answer]):
         if batch.timer is not None:
             batch.timer.cancel()
         self._in_flight += 1
-        task = asyncio.create_task(self._carry(batch), name="cache batch")
+        task = asyncio.get_running_loop().create_task(self._carry(batch), name="cache batch", context=batch.context)
         self._tasks.add(task)
         task.add_done_callback(self._landed)
 
@@ -155,3 +160,19 @@ class OneByOne(Generic[Item, Answer]):
             return (await self._send([item], asyncio.get_running_loop().time() + self._timeout))[0]
         except CacheError as error:
             return error
+
+
+class Spread(Generic[Home, Item, Answer]):
+    """An intake for each instance, made when it is first needed."""
+
+    def __init__(self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]) -> None:
+        self._home_of = home_of
+        self._intake_for = intake_for
+        self._intakes: dict[Home, Intake[Item, Answer]] = {}
+
+    def join(self, item: Item, weight: int = 0) -> Awaitable[Answer | CacheError]:
+        home = self._home_of(item)
+        intake = self._intakes.get(home)
+        if intake is None:
+            intake = self._intakes[home] = self._intake_for(home)
+        return intake.join(item, weight)

@@ -2,19 +2,26 @@
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar, overload
 
 from msgspec import Struct
 from yarl import URL
 
-from cachesvc_client.calls import Calls, receipt_state
-from cachesvc_client.codecs import BYTES, Codec, json_of
+from cachesvc_client.calls import Calls
+from cachesvc_client.codecs import BYTES, Codec, Schema, json_of
 from cachesvc_client.durations import Duration, header_of, positive_seconds_of, seconds_of
 from cachesvc_client.endpoints import urls_of
+from cachesvc_client.exchanges import Exchanges, receipt_request, receipt_state
+from cachesvc_client.flight import Airspace
+from cachesvc_client.handed import Handed
 from cachesvc_client.loading import Loads
 from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.namespace import Namespace
+from cachesvc_client.on_commit import OnCommit
 from cachesvc_client.own_writes import OwnWrites
+from cachesvc_client.profiles import IN_REGION, Profile, profile_with
+from cachesvc_client.tracing import Traceparent, opentelemetry_traceparent
 from cachesvc_client.transport import Session, Transport
 from cachesvc_client.wire import ReceiptState
 
@@ -38,6 +45,10 @@ class Statistics(Struct, frozen=True):
     """Loaded values that could not be stored."""
     forgotten_writes: int
     """Own writes that reads may no longer honour: there were too many within a minute."""
+    retries: int
+    """Requests sent again after a failure that may pass and a pause."""
+    unreadable: int
+    """Stored values of another version or type, counted as misses."""
 
 
 class Cache:
@@ -49,24 +60,27 @@ class Cache:
     def __init__(
         self,
         urls: list[URL],
+        profile: Profile,
         *,
-        timeout: float,
-        load_timeout: float,
-        lease_wait: float,
-        max_loads_without_cache: int,
         batching: bool,
         caller: str,
-        session: Session | None = None,
+        traceparent: Traceparent,
+        session: Session | None,
     ) -> None:
-        connect_timeout = timeout if len(urls) == 1 else timeout / 2  # time is left for another one
         # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
-        most = 64 if batching else 0
-        self._transport = Transport(urls, connect_timeout=connect_timeout, max_connections=most, session=session)
-        self._timeout = timeout
+        connections = profile.max_connections if batching else 0
+        self._transport = Transport(urls, profile, max_connections=connections, traceparent=traceparent, session=session)
+        self._timeout = profile.timeout
         self._batching = batching
         self._caller = caller
         self._own_writes = OwnWrites(time.monotonic)
-        self._loads = Loads(timeout=load_timeout, lease_wait=lease_wait, most_without_cache=max_loads_without_cache)
+        self._handed = Handed()
+        self._loads = Loads(
+            timeout=profile.load_timeout,
+            lease_wait=profile.lease_wait,
+            most_without_cache=profile.max_loads_without_cache,
+        )
+        self._airspaces: dict[str, Airspace] = {}
         self._batch_tasks: set[asyncio.Task[None]] = set()
         self._load_tasks: set[asyncio.Task[Any]] = set()
         self._urls = urls
@@ -76,43 +90,51 @@ class Cache:
         cls,
         url: str,
         *,
-        default_timeout: Duration = "2s",
-        load_timeout: Duration = "30s",
-        lease_wait: Duration = "5s",
-        max_loads_without_cache: int = 16,
+        profile: Profile = IN_REGION,
+        default_timeout: Duration | None = None,
+        load_timeout: Duration | None = None,
+        lease_wait: Duration | None = None,
+        max_loads_without_cache: int | None = None,
         batching: bool = True,
         caller: str = "",
+        traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
     ) -> "Cache":
         """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
 
-        `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits for
-        another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
-        `caller`: who invalidates, for the service's audit; else it notes the address. `session`: an `aiohttp.ClientSession` to
-        use and leave open, or a stand-in for one (`cachesvc_client.testing`).
+        `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`); what is named besides replaces a part
+        of it. `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits
+        for another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
+        `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
+        of each request; unless said, OpenTelemetry's, if the process uses it. `session`: an `aiohttp.ClientSession` of yours,
+        which stays open.
         """
-        if max_loads_without_cache < 1:
-            raise ValueError("max_loads_without_cache: at least 1")
         return cls(
             urls_of(url),
-            timeout=positive_seconds_of(default_timeout, "default_timeout"),
-            load_timeout=positive_seconds_of(load_timeout, "load_timeout"),
-            lease_wait=seconds_of(lease_wait, "lease_wait"),
-            max_loads_without_cache=max_loads_without_cache,
+            profile_with(
+                profile,
+                timeout=None if default_timeout is None else positive_seconds_of(default_timeout, "default_timeout"),
+                load_timeout=None if load_timeout is None else positive_seconds_of(load_timeout, "load_timeout"),
+                lease_wait=None if lease_wait is None else seconds_of(lease_wait, "lease_wait"),
+                max_loads_without_cache=max_loads_without_cache,
+            ),
             batching=batching,
             caller=check_caller(caller),
+            traceparent=traceparent,
             session=session,
         )
 
     @overload
-    def namespace(self, name: str, *, timeout: Duration | None = None, max_lag: Duration | None = None) -> Namespace[bytes]: ...
+    def namespace(
+        self, name: str, *, version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+    ) -> Namespace[bytes]: ...
     @overload
     def namespace(
-        self, name: str, *, codec: Codec[V], timeout: Duration | None = None, max_lag: Duration | None = None
+        self, name: str, *, codec: Codec[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
     ) -> Namespace[V]: ...
     @overload
     def namespace(
-        self, name: str, *, type: type[V], timeout: Duration | None = None, max_lag: Duration | None = None
+        self, name: str, *, type: type[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
     ) -> Namespace[V]: ...
     def namespace(
         self,
@@ -120,33 +142,55 @@ class Cache:
         *,
         codec: Codec[Any] | None = None,
         type: type[Any] | None = None,  # noqa: A002  the word callers think of
+        version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
     ) -> Namespace[Any]:
         """A namespace with values of bytes, of a codec (`JSON`, `MSGPACK`, your own), or of a type as JSON.
 
-        `timeout`: of its calls, instead of `default_timeout`. `max_lag`: the longest staleness bound its readers accept. Keep
-        the object: calls share requests within one of them.
+        `version`: of the values' schema, from 1; count it up when the type changes so that the other version could not read it.
+        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. Keep the
+        object: calls share requests within one of them.
         """
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
+        exchanges = Exchanges(check_namespace(name), self._own_writes, max_lag=lag, caller=self._caller)
         return Namespace(
-            Calls(check_namespace(name), self._transport, self._own_writes, max_lag=lag, caller=self._caller),
-            codec if codec is not None else json_of(type) if type is not None else BYTES,
+            Calls(exchanges, self._transport),
+            Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version),
             self._loads,
+            self._handed,
+            self._airspaces.setdefault(name, Airspace()),
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
             batch_tasks=self._batch_tasks,
             load_tasks=self._load_tasks,
         )
 
+    def on_commit(self) -> OnCommit:
+        """Invalidations that are sent when the block ends, and not if it raises: `async with cache.on_commit() as tx`."""
+        return OnCommit(self._batch_tasks)
+
+    def token(self) -> str:
+        """What this client has written in the last minute, for a service that is told of it: there, reads within
+        `with cache.with_token(token)` show it. Empty if nothing. The newest 255 keys and tags, if there are more.
+        """
+        return self._own_writes.token()
+
+    def with_token(self, token: str) -> AbstractContextManager[None]:
+        """A block whose reads honour the token of another client, or of a `Receipt`. An empty one asks for nothing. Raises
+        `ValueError` for what is no token, or has too many parts.
+        """
+        return self._handed.block(token)
+
     async def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
         """How far the invalidation with this receipt has got by now. Raises `CacheError` `no-such-receipt` if there was none in
         the last 15 minutes.
         """
         check_receipt_id(id)
-        return await receipt_state(self._transport, id, asyncio.get_running_loop().time() + self._timeout)
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        return receipt_state(await self._transport.send(receipt_request(id), deadline))
 
     def statistics(self) -> Statistics:
         loads = self._loads
@@ -158,6 +202,8 @@ class Cache:
             loads.fenced,
             loads.unfilled,
             self._own_writes.dropped,
+            self._transport.retries,
+            loads.unreadable,
         )
 
     def __repr__(self) -> str:

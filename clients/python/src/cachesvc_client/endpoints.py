@@ -36,7 +36,7 @@ class Endpoint:
         self.failures = 0
         self.rests_until = 0.0
 
-    def batch_url(self, path: str) -> URL:
+    def fixed_url(self, path: str) -> URL:
         """The URL of one of the few fixed paths; parsed once."""
         url = self._paths.get(path)
         if url is None:
@@ -65,6 +65,11 @@ class Endpoints:
     def __len__(self) -> int:
         return len(self._all)
 
-    def candidates(self, now: float) -> list[Endpoint]:
-        """Everyone, the ones that rest last: with nobody else left, trying beats giving up."""
-        return sorted(self._all, key=lambda endpoint: max(endpoint.rests_until, now))
+    def home(self, key_digest: int, now: float) -> Endpoint:
+        """The instance to ask for this key: its copy, flight and lease should be in one place."""
+        return self.candidates(now)[0]
+
+    def candidates(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
+        """Everyone in the order of asking: `home`, those that are well, those that rest. With nobody else left, trying beats
+        giving up."""
+        return sorted(self._all, key=lambda endpoint: (endpoint is not home, max(endpoint.rests_until, now)))

@@ -2,25 +2,36 @@
 """One team's part of the cache, with one type of values."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, get_args, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from cachesvc_client.batching import Batcher, Intake, OneByOne
+from cachesvc_client.batching import Batcher, Intake, OneByOne, Spread
+from cachesvc_client.cached import CachedFunction
 from cachesvc_client.calls import Calls
-from cachesvc_client.codecs import Codec
+from cachesvc_client.changes import invalidation_of
+from cachesvc_client.codecs import Schema, UnreadableError
 from cachesvc_client.context import ABSENT
-from cachesvc_client.durations import Duration, positive_seconds_of, text_of
+from cachesvc_client.durations import Duration, positive_seconds_of, seconds_of
+from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError, PartialError
+from cachesvc_client.flight import Airspace
+from cachesvc_client.handed import Handed, Wanted
 from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
-from cachesvc_client.loading import Loads
-from cachesvc_client.lookaside import WAIT_TURN, Loader, LookAside, decoded
-from cachesvc_client.names import check_key, checked_keys, checked_tags
+from cachesvc_client.loading import Loader, Loads
+from cachesvc_client.lookaside import WAIT_TURN, LookAside
+from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
+from cachesvc_client.names import check_key, checked_keys
+from cachesvc_client.templates import Naming
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 
 V = TypeVar("V")
 D = TypeVar("D")
+R = TypeVar("R")
 T = TypeVar("T")
+Item = TypeVar("Item", bound=Hashable)
+Answer = TypeVar("Answer")
+P = ParamSpec("P")
 
 
 class Namespace(Generic[V]):
@@ -28,14 +39,17 @@ class Namespace(Generic[V]):
 
     Every call ends within the namespace's timeout with an answer or a `CacheError`; a call's own `timeout` can only shorten
     it. Keys, tags and durations out of rule raise `ValueError` before anything is sent. A cancelled read has no effect; a
-    cancelled write may or may not have happened. Neither touches what other callers asked for at the same time.
+    cancelled write may or may not have happened. Neither touches what other callers asked for at the same time. A stored value
+    of another schema version or type is a miss.
     """
 
     def __init__(
         self,
         calls: Calls,
-        codec: Codec[V],
+        schema: Schema[V],
         loads: Loads,
+        handed: Handed,
+        airspace: Airspace,
         *,
         timeout: float,
         batching: bool,
@@ -44,20 +58,26 @@ class Namespace(Generic[V]):
     ) -> None:
         self.name = calls.namespace
         self._calls = calls
-        self._codec = codec
+        self._schema = schema
+        self._loads = loads
+        self._handed = handed
+        self._airspace = airspace
         self._timeout = timeout
-        self._read_batches: Batcher[str, Got] = Batcher(calls.read, timeout=timeout, tasks=batch_tasks)
-        self._put_batches: Batcher[PutItem, Put] = Batcher(calls.put, timeout=timeout, tasks=batch_tasks)
-        self._reads: Intake[str, Got] = self._read_batches
-        self._puts: Intake[PutItem, Put] = self._put_batches
-        leases: Intake[str, Got] = Batcher(calls.lease, timeout=timeout, tasks=batch_tasks)
-        if not batching:
-            self._reads = OneByOne(calls.read_alone, timeout=timeout)
-            self._puts = OneByOne(calls.put, timeout=timeout)
-            leases = OneByOne(calls.lease, timeout=timeout)
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
-        waits: Batcher[str, Got] = Batcher(waiting, timeout=timeout, tasks=batch_tasks)
-        self._look_aside = LookAside(leases, waits, self._puts, codec, loads, load_tasks)
+        together = partial(_together, timeout=timeout, tasks=batch_tasks)
+        self._read_batches: Intake[Wanted, Got] = Spread(calls.home, together(calls.read))
+        self._put_batches: Intake[PutItem, Put] = Spread(calls.home_of_item, together(calls.put))
+        waits: Intake[Wanted, Got] = Spread(calls.home, together(waiting))
+        if batching:
+            self._reads, self._puts = self._read_batches, self._put_batches
+            leases: Intake[Wanted, Got] = Spread(calls.home, together(calls.lease))
+        else:
+            alone = partial(_one_by_one, timeout=timeout)
+            self._reads = Spread(calls.home, alone(calls.read_alone))
+            self._puts = Spread(calls.home_of_item, alone(calls.put))
+            leases = Spread(calls.home, alone(calls.lease))
+        self._look_aside = LookAside(leases, waits, self._puts, self._purge, schema, loads, load_tasks)
+        airspace.add(self._look_aside.flights)
 
     def __repr__(self) -> str:
         return f"<Namespace {self.name}>"
@@ -73,16 +93,51 @@ class Namespace(Generic[V]):
         check_key(key)
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self.get(key, default))
-        got = await self._reads.join(key)
+        got = await self._reads.join(self._handed.wanted(key))
         if isinstance(got, CacheError):
             raise got.copy()
-        return decoded(self._codec, got.value) if got.is_found else default
+        if not got.is_found:
+            return default
+        try:
+            return self._schema.decode(got.value, got.content_type)
+        except UnreadableError:
+            self._loads.unreadable += 1
+            return default
+
+    async def lookup(self, key: str, *, timeout: Duration | None = None) -> Lookup[V]:
+        """`get`, with what is known about the value. That the cache cannot be asked is an answer here, and no exception; what it
+        refuses is raised.
+        """
+        check_key(key)
+        try:
+            got = await self._asked(key, timeout)
+        except CacheError as error:
+            if not error.is_outage:
+                raise
+            return Unavailable(error)
+        if not got.is_found:
+            return Miss("absent" if got.outcome == "absent" else "miss")
+        try:
+            value = self._schema.decode(got.value, got.content_type)
+        except UnreadableError:
+            self._loads.unreadable += 1
+            return Miss("unreadable")
+        return Hit(value, got.tier, got.age, got.ttl, got.outcome == "stale", got.lag, etag_of(got.value, got.content_type))
+
+    async def _asked(self, key: str, timeout: Duration | None) -> Got:
+        """With all that a batch says of a key, also where single reads are sent alone."""
+        if timeout is not None:
+            return await _within(positive_seconds_of(timeout, "timeout"), self._asked(key, None))
+        got = await self._read_batches.join(self._handed.wanted(key))
+        if isinstance(got, CacheError):
+            raise got.copy()
+        return got
 
     async def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
         """The values that were found. `PartialError` if some keys failed; it has what the others brought."""
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self.get_many(keys))
-        orders = {key: self._read_batches.join(key) for key in checked_keys(keys)}
+        orders = {key: self._read_batches.join(self._handed.wanted(key)) for key in checked_keys(keys)}
         found: dict[str, V] = {}
         failed: dict[str, CacheError] = {}
         for key, order in orders.items():
@@ -91,9 +146,9 @@ class Namespace(Generic[V]):
                 if isinstance(got, CacheError):
                     failed[key] = got.copy()
                 elif got.is_found:
-                    found[key] = decoded(self._codec, got.value)
-            except CacheError as error:
-                failed[key] = error
+                    found[key] = self._schema.decode(got.value, got.content_type)
+            except UnreadableError:
+                self._loads.unreadable += 1
         if failed:
             raise PartialError(failed, found)
         return found
@@ -135,11 +190,11 @@ class Namespace(Generic[V]):
     ) -> Any:
         """The value, loaded by `await loader(key)` and stored if nobody has it; `default` if it is (or loads as) `ABSENT`.
 
-        One load per key in this process, one lease per key anywhere; the arguments of the caller that starts the load count,
-        and all its callers get the same object. `timeout` bounds this caller's wait and not the load, which has the cache's
-        `load_timeout`. What the loader raises is raised here. With the cache out of reach the loader runs all the same,
-        `max_loads_without_cache` at a time. A value that the codec cannot read (its type has changed) is invalidated and
-        loaded anew.
+        A loader with a parameter named `ctx` is given the `LoadContext` instead of the key. One load per key in this process, one
+        lease per key anywhere; the arguments of the caller that starts the load count, and all its callers get the same object.
+        `timeout` bounds this caller's wait and not the load, which has the cache's `load_timeout`. What the loader raises is
+        raised here. With the cache out of reach the loader runs all the same, `max_loads_without_cache` at a time. A stored value
+        of another type or an earlier version is replaced; one of a later version is loaded past, and stays.
         """
         check_key(key)
         if timeout is not None:
@@ -148,14 +203,30 @@ class Namespace(Generic[V]):
                 self.get_or_load(key, loader, ttl=ttl, stale=stale, tags=tags, default=default),
             )
         lifetimes = lifetimes_of(ttl, stale, None, tags)
-        try:
-            value = await self._look_aside.get_or_load(key, loader, lifetimes)
-        except CacheError as error:
-            if error.type != "undecodable":
-                raise
-            await self.delete(key)
-            value = await self._look_aside.get_or_load(key, loader, lifetimes)
+        value = await self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes)
         return default if value is ABSENT else value
+
+    def cached(
+        self,
+        key: str,
+        *,
+        ttl: Duration | None = None,
+        stale: Duration | None = None,
+        tags: Iterable[str] = (),
+        ignore: Iterable[str] = (),
+    ) -> Callable[[Callable[P, Awaitable[R]]], CachedFunction[P, R]]:
+        """Answer an async function from this namespace. `key` and `tags` are templates over its parameters: `profile:{user_id}`.
+
+        Every parameter is in the key, or named in `ignore` (no result depends on it), or is `self`, `cls` or `ctx`: else two
+        different calls would have one answer. Raises `ValueError` when the function is decorated.
+        """
+        ttl_seconds = None if ttl is None else seconds_of(ttl, "ttl")
+        stale_seconds = None if stale is None else seconds_of(stale, "stale")
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> CachedFunction[P, R]:
+            return CachedFunction(self, function, Naming(function, key, tags, ignore), ttl=ttl_seconds, stale=stale_seconds)
+
+        return decorate
 
     # writing --------------------------------------------------------------------------------------------------------
 
@@ -183,7 +254,7 @@ class Namespace(Generic[V]):
         try:
             put = await self._puts.join(item, len(item.value))
         finally:
-            self._look_aside.flights.forget(key)
+            self._airspace.forget([key])
         if isinstance(put, CacheError):
             raise put.copy()
         return None
@@ -211,14 +282,39 @@ class Namespace(Generic[V]):
         try:
             puts = {item.key: await order for item, order in zip(items, orders, strict=True)}
         finally:
-            for key in values:
-                self._look_aside.flights.forget(key)
+            self._airspace.forget(list(values))
         if failed := {key: put.copy() for key, put in puts.items() if isinstance(put, CacheError)}:
             raise PartialError(failed, {})
         return None
 
     def _item(self, key: str, value: V, lifetimes: Lifetimes) -> PutItem:
-        return lifetimes.item(key, self._codec.encode(value), self._codec.content_type)
+        return lifetimes.item(key, self._schema.encode(value), self._schema.content_type)
+
+    async def touch(
+        self,
+        key: str,
+        *,
+        ttl: Duration | None = None,
+        stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> bool:
+        """Let the stored value live anew, for these durations (left out: the namespace's). False if there is no fresh one.
+
+        There is no call for this: the value is read and stored once more, if it is still the stored one by then (`If-Match`).
+        So a touch costs a read and a write of the whole value, and it invalidates: every reader of the moment goes to the home
+        cell. It never brings back what was invalidated, except softly and at that very moment.
+        """
+        check_key(key)
+        lifetimes = lifetimes_of(ttl, stale, stale_if_error)
+        deadline = self._deadline(timeout)
+        got = await self._asked(key, timeout)
+        if got.outcome not in ("hit", "loaded"):
+            return False
+        try:
+            return await self._calls.touch(key, got, lifetimes, deadline)
+        finally:
+            self._airspace.forget([key])
 
     # invalidating ---------------------------------------------------------------------------------------------------
 
@@ -242,23 +338,16 @@ class Namespace(Generic[V]):
         (`global`), has merged it: then no reader there, with or without a token, gets what was loaded before. If that is not so
         within the timeout, the receipt's `reached` is false and `missing` says who.
         """
-        asked = Invalidation(self.name, checked_keys(keys), checked_tags(tags), all, confirm, soft, wait=wait)
-        if over is not None:
-            asked.over = text_of(over, "over")
-        self._check(asked)
+        asked = invalidation_of(self.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait)
+        return await self.send(asked, timeout=timeout)
+
+    async def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
+        """`invalidate`, as a document: one of a transaction that could not be sent, for instance."""
         try:
             return await self._calls.invalidate(asked, self._deadline(timeout))
-        finally:
+        finally:  # also after a failure: it may have been applied all the same
             if not asked.is_lenient:
-                self._forget(asked.keys, wide=bool(asked.tags) or all)
-
-    def _check(self, asked: Invalidation) -> None:
-        if not (asked.keys or asked.tags or asked.all):
-            raise ValueError("nothing to invalidate: name keys, tags, or all=True")
-        if asked.all and asked.confirm != self.name:
-            raise ValueError(f"all=True purges all of {self.name!r}: if that is meant, say confirm={self.name!r} as well")
-        if asked.wait not in get_args(Wait):
-            raise ValueError(f"wait: {asked.wait!r} is none of {', '.join(get_args(Wait))}")
+                self._airspace.forget(asked.keys, wide=bool(asked.tags) or asked.all)
 
     async def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
         """`invalidate` for one key."""
@@ -266,18 +355,30 @@ class Namespace(Generic[V]):
         try:
             return await self._calls.delete(key, self._deadline(timeout))
         finally:
-            self._forget([key], wide=False)
+            self._airspace.forget([key])
 
-    def _forget(self, keys: list[str], *, wide: bool) -> None:
-        """Also after a failure: the change may have been applied all the same."""
-        if wide:
-            self._look_aside.flights.forget_all()
-        for key in keys:
-            self._look_aside.flights.forget(key)
+    async def _purge(self, key: str) -> Receipt:
+        """`delete`, from inside the flight of the key, which is not to be forgotten for it."""
+        return await self._calls.delete(key, self._deadline(None))
 
     def _deadline(self, timeout: Duration | None) -> float:
         seconds = self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
         return asyncio.get_running_loop().time() + seconds
+
+
+def _together(
+    send: Callable[[Endpoint, list[Item], float], Awaitable[Sequence[Answer | CacheError]]],
+    *,
+    timeout: float,
+    tasks: set[asyncio.Task[None]],
+) -> Callable[[Endpoint], Intake[Item, Answer]]:
+    return lambda home: Batcher(partial(send, home), timeout=timeout, tasks=tasks)
+
+
+def _one_by_one(
+    send: Callable[[Endpoint, list[Item], float], Awaitable[Sequence[Answer | CacheError]]], *, timeout: float
+) -> Callable[[Endpoint], Intake[Item, Answer]]:
+    return lambda home: OneByOne(partial(send, home), timeout=timeout)
 
 
 async def _within(seconds: float, call: Awaitable[T]) -> T:

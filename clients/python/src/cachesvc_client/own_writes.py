@@ -7,6 +7,8 @@ service's shortest path.
 
 Pairs are kept for a minute, by when every instance has either heard of the write or bounds its staleness itself. Beyond the
 bounds the oldest go first, and are counted: their writes are the likeliest to be known everywhere.
+
+Not locked: a client that is used by several threads holds a lock of its own around each call.
 """
 
 import binascii
@@ -22,6 +24,10 @@ KEPT_SECONDS = 60.0
 MAX_KEYS = 50_000
 MAX_WIDE = 128
 """Pairs of tags and of the whole, per namespace. With a batch of 256 keys a token has at most 384 pairs: 8192 letters."""
+MAX_PAIRS = 384
+"""Pairs of one request's token."""
+MAX_HANDED = MAX_PAIRS - MAX_WIDE - 1
+"""Pairs that one client hands to another: with those of the other's own writes, they must fit into a read of one key."""
 
 _PAIR = struct.Struct(">QQ")
 _Kept: TypeAlias = OrderedDict[int, tuple[int, float]]
@@ -68,17 +74,29 @@ class OwnWrites:
             else:
                 self._keep(self._wide.setdefault(namespace, OrderedDict()), digest, at, self._max_wide)
 
-    def token_for(self, namespace: str, keys: Iterable[str]) -> str:
-        """What a read of these keys must honour; empty if nothing, which costs next to nothing."""
+    def pairs_for(self, namespace: str, keys: Iterable[str]) -> list[tuple[int, int]]:
+        """What a read of these keys must honour; to know that it is nothing costs next to nothing."""
         wide = self._wide.get(namespace)
         if not self._keys and not wide:
-            return ""
+            return []
         now = self._clock()
         pairs = [(digest, at) for digest, (at, _) in self._fresh(wide, now).items()] if wide else []
         if kept := self._fresh(self._keys, now):
             digests = {key_digest(namespace, key) for key in keys}
             pairs += [(digest, kept[digest][0]) for digest in digests if digest in kept]
+        return pairs
+
+    def token_for(self, namespace: str, keys: Iterable[str]) -> str:
+        """The same as text; empty if nothing."""
+        pairs = self.pairs_for(namespace, keys)
         return token_of(pairs) if pairs else ""
+
+    def token(self) -> str:
+        """The newest `MAX_HANDED` pairs of all namespaces, for another client."""
+        now = self._clock()
+        kept = [pair for one in (self._keys, *self._wide.values()) for pair in self._fresh(one, now).items()]
+        newest = sorted(((at, digest) for digest, (at, _) in kept), reverse=True)[:MAX_HANDED]
+        return token_of((digest, at) for at, digest in newest)
 
     def _keep(self, kept: _Kept, digest: int, at: int, most: int) -> None:
         known, _ = kept.pop(digest, (0, 0.0))

@@ -4,6 +4,7 @@ All durations are seconds.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cachesvc_client.retries import Retries
 
@@ -34,6 +35,24 @@ class Profile(Struct, frozen=True, kw_only=True):
         for field in ("max_loads_without_cache", "max_connections"):
             if getattr(self, field) < 1:
                 raise ValueError(f"profile: {field} must be at least 1")
+
+
+def profile_with(
+    profile: Profile,
+    *,
+    timeout: float | None = None,
+    load_timeout: float | None = None,
+    lease_wait: float | None = None,
+    max_loads_without_cache: int | None = None,
+) -> Profile:
+    """The profile with the parts that a caller named for itself."""
+    given: dict[str, float | None] = {
+        "timeout": timeout,
+        "load_timeout": load_timeout,
+        "lease_wait": lease_wait,
+        "max_loads_without_cache": max_loads_without_cache,
+    }
+    return replace(profile, **{name: value for name, value in given.items() if value is not None})
 
 
 LAPTOP = Profile(timeout=5.0, connect_timeout=1.0)

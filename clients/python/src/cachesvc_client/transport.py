@@ -1,32 +1,26 @@
-"""Requests over HTTP: deadline, failover, and problem documents as `CacheError`.
+"""Requests over HTTP: deadline, failover, retries.
 
-A request that no instance took, or whose connection broke, is sent to the next one within the same deadline. That holds for
-writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried elsewhere,
-as that would pass an overload on; nor is a request that ran out of time.
+A request that no instance took, or whose connection broke, is sent to the next one at once, within the same deadline. That holds
+for writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried
+elsewhere, as that would pass an overload on; it may be tried again after a pause, if the request is one that may be (retries.py).
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import aiohttp
-import msgspec
-from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cachesvc_client.durations import header_of
 from cachesvc_client.endpoints import Endpoint, Endpoints
 from cachesvc_client.errors import CacheError
-from cachesvc_client.wire import PROBLEM_TYPES, Problem
-
-_decode_problem = msgspec.json.Decoder(Problem).decode
-
-
-class Reply(NamedTuple):
-    status: int
-    headers: CIMultiDictProxy[str]
-    body: bytes
+from cachesvc_client.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.profiles import Profile
+from cachesvc_client.retries import Backoff
+from cachesvc_client.tracing import Traceparent, trace_headers
 
 
 class Session(Protocol):
@@ -40,12 +34,20 @@ class Transport:
     """One HTTP session. To be opened on the loop it is used on."""
 
     def __init__(
-        self, urls: Sequence[URL], *, connect_timeout: float, max_connections: int, session: Session | None = None
+        self,
+        urls: Sequence[URL],
+        profile: Profile,
+        *,
+        max_connections: int,
+        traceparent: Traceparent,
+        session: Session | None = None,
     ) -> None:
         """`session`: used instead of one of its own, and left open."""
         self._endpoints = Endpoints(urls)
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = profile.connect_timeout
         self._max_connections = max_connections
+        self._traceparent = traceparent
+        self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
         self._own: aiohttp.ClientSession | None = None
         self._session: Session | None = None
@@ -74,35 +76,59 @@ class Transport:
     def is_open(self) -> bool:
         return self._session is not None
 
-    async def post(
-        self, path: str, body: bytes, content_type: str, deadline: float, headers: dict[str, str] | None = None
-    ) -> Reply:
-        """`path` is one of few. Raises `CacheError`."""
-        return await self._sent("POST", path, body, content_type, deadline, headers)
+    @property
+    def retries(self) -> int:
+        return self._backoff.granted
 
-    async def send(self, method: str, path: str, deadline: float, headers: dict[str, str] | None = None) -> Reply:
-        """A request without a body. Raises `CacheError`."""
-        return await self._sent(method, path, None, "", deadline, headers)
+    def home(self, key_digest: int) -> Endpoint:
+        """The instance to ask for a key."""
+        return self._endpoints.home(key_digest, asyncio.get_running_loop().time())
 
-    async def _sent(
-        self, method: str, path: str, body: bytes | None, content_type: str, deadline: float, extra: dict[str, str] | None = None
-    ) -> Reply:
-        """The reply of the first instance that gives one before `deadline`, a time on the loop's clock."""
+    async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
+        """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,
+        if there may be one. Raises `CacheError`.
+        """
+        self._backoff.begin()
+        retry = 0
+        while True:
+            try:
+                reply = await self._sent(request, deadline, home)
+            except CacheError as error:
+                pause = self._pause(request, error, retry, deadline)
+                if pause is None:
+                    raise
+            else:
+                failure = passing_failure(reply)
+                pause = None if failure is None else self._pause(request, failure, retry, deadline)
+                if pause is None:
+                    return reply
+            await asyncio.sleep(pause)
+            retry += 1
+
+    def _pause(self, request: Request, failure: CacheError, retry: int, deadline: float) -> float | None:
+        if not request.is_repeatable:
+            return None
+        return self._backoff.pause(failure, retry, deadline - asyncio.get_running_loop().time())
+
+    async def _sent(self, request: Request, deadline: float, home: Endpoint | None) -> Reply:
+        """One try: the reply of the first instance that gives one."""
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `async with`")
         loop = asyncio.get_running_loop()
+        method, what = request.method, f"{request.method} {request.path[:200]}"
+        headers = {**request.headers, **trace_headers(self._traceparent)}
         failure: Exception | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                for endpoint in self._attempts(loop.time()):
-                    headers = {"Cachesvc-Timeout": header_of(_told(deadline - loop.time())), **(extra or {})}
-                    if content_type:
-                        headers["Content-Type"] = content_type
-                    url = endpoint.url(path) if body is None else endpoint.batch_url(path)
+                for endpoint in self._attempts(home, loop.time()):
+                    headers["Cachesvc-Timeout"] = header_of(told(deadline - loop.time()))
+                    url = endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)
                     self.requests += 1
                     try:
-                        async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+                        async with session.request(
+                            method, url, data=request.body, headers=headers, allow_redirects=False
+                        ) as response:
                             reply = Reply(response.status, response.headers, await response.read())
                     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
                         failure = error
@@ -112,45 +138,12 @@ class Transport:
                         endpoint.worked()
                         return reply
         except TimeoutError:
-            raise CacheError("deadline", f"no answer to {method} {path[:200]} in time", retryable=True) from failure
+            raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from failure
         except aiohttp.ClientError as error:
             raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
-        raise CacheError("unreachable", f"no instance took {method} {path[:200]}: {failure}", retryable=True) from failure
+        raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
 
-    def _attempts(self, now: float) -> list[Endpoint]:
+    def _attempts(self, home: Endpoint | None, now: float) -> list[Endpoint]:
         """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
-        candidates = self._endpoints.candidates(now)
+        candidates = self._endpoints.candidates(now, home)
         return [*candidates, candidates[0]]
-
-
-def problem_error(reply: Reply) -> CacheError:
-    """The error that a reply other than 2xx stands for."""
-    try:
-        problem = _decode_problem(reply.body)
-    except msgspec.MsgspecError:
-        problem = Problem(detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500)
-    error = error_of(problem, reply.status)
-    error.retry_after = _seconds_or_none(reply.headers.get("Retry-After"))
-    error.request_id = problem.request_id or reply.headers.get("X-Request-Id", "")
-    return error
-
-
-def error_of(problem: Problem | None, status: int = 0) -> CacheError:
-    problem = problem or Problem(detail="an error without a problem document", status=500)
-    return CacheError(
-        problem.type.removeprefix(PROBLEM_TYPES) or "bad-answer",
-        problem.detail or problem.title,
-        status=status or problem.status,
-        retryable=problem.retryable,
-        request_id=problem.request_id,
-        field=problem.field,
-    )
-
-
-def _told(seconds: float) -> float:
-    """What the service is told of the time that is left: a little less, so that its partial answer still arrives in time."""
-    return max(seconds * 0.9, seconds - 0.05)
-
-
-def _seconds_or_none(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdigit() else None
