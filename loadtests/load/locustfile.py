@@ -22,6 +22,11 @@ from loadtests.load.users_http import BulkReader, HttpReader, Writer
 def classes_of(settings: Settings) -> dict[str, type[Visitor]]:
     """A class for each kind in the mix, by its name."""
     kinds: list[type[Visitor]] = [HttpReader, BulkReader, Writer]
+    if "sdk" in settings.mix:
+        # Only then: a mix without it needs no SDK.
+        from loadtests.load.users_sdk import SdkReader
+
+        kinds.append(SdkReader)
     shares = {kind: settings.mix[kind.kind] for kind in kinds if kind.kind in settings.mix}
     return {
         kind.__name__: type(kind.__name__, (kind,), {"abstract": False, "weight": weight, "host": settings.urls[0]})

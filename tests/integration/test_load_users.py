@@ -61,7 +61,8 @@ class StandIn:
         self.asked[":get"] += 1
         keys = msgspec.msgpack.decode(await request.read())["keys"]
         results: list[dict[str, Any]] = [{"outcome": "hit", "tier": "l2", "value": document(key, 1, 100)} for key in keys]
-        results[0] = {"outcome": "error", "problem": {"status": 503}}
+        if len(keys) == 100:
+            results[0] = {"outcome": "error", "problem": {"status": 503}}
         return web.Response(body=msgspec.msgpack.encode({"results": results, "lag": 0.75}), content_type=MSGPACK)
 
     async def _invalidate(self, request: web.Request) -> web.Response:
@@ -148,6 +149,15 @@ async def test_each_kind_of_user_asks_and_what_answers_say_is_recorded(load: Loa
     assert (load.out / "locust.html").stat().st_size > 10_000
 
 
+async def test_the_sdk_is_a_user_like_the_others(load: Load) -> None:
+    load.settings |= {"LOAD_MIX": "sdk=1", "LOAD_RATE": "150"}
+    code, log = await load.run("--users", "20")
+    assert code == 0, log
+    summary = load.summary
+    assert (list(summary["by_route"]), summary["failures"]) == (["SDK lookup"], 0), summary["reasons"]
+    assert (summary["by_tier"]["l2"], summary["lag_max"]) == (summary["requests"], 0.75)
+
+
 async def test_workers_make_one_load_together_and_the_master_has_the_record(load: Load, service: StandIn) -> None:
     (port,) = free_ports(1)
     load.settings |= {"LOAD_MIX": "http=3,writer=1", "LOAD_RATE": "150", "LOAD_MAX_LAG": "60"}
@@ -206,7 +216,7 @@ async def test_nothing_of_the_service_is_in_the_process_that_gevent_has_patched(
         "import runpy, sys; runpy.run_path('loadtests/load/locustfile.py');"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('cachesvc', 'uvloop')))"
     )
-    load.settings |= {"LOAD_MIX": "http=1,bulk=1,writer=1"}
+    load.settings |= {"LOAD_MIX": "http=1,sdk=1,bulk=1,writer=1"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, env={**os.environ, **load.settings, "PYTHONPATH": "."}, stdout=asyncio.subprocess.PIPE
     )
