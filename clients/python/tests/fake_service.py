@@ -6,7 +6,7 @@ key, one of its tags or the namespace.
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import unquote
@@ -59,6 +59,14 @@ class FakeService:
         """Released once per request, before the gate."""
         self.problem: tuple[int, dict[str, Any], dict[str, str]] | None = None
         """Answer everything with this status, problem document and headers."""
+        self.passing: list[tuple[int, dict[str, Any], dict[str, str]]] = []
+        """The same for the next requests, one each."""
+        self.problems_of: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {}
+        """The same for the invalidations of a namespace."""
+        self.on_read: Callable[[int], None] = lambda nth: None
+        """Called before each `:get` is answered, with its number from 1."""
+        self.changes_before_puts: Callable[[], None] = lambda: None
+        """Called after each `:get` was answered: what somebody else does before this client's next request."""
         self.key_problems: dict[str, dict[str, Any]] = {}
         self.missing: list[str] = []
         """Instances that do not merge in time what is waited for."""
@@ -101,9 +109,11 @@ class FakeService:
         self.leases.pop(key, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        body: Any = None
         raw = await request.read()
         packed = request.headers.get("Content-Type") == MSGPACK
-        body = (msgspec.msgpack if packed else msgspec.json).decode(raw) if raw and request.method == "POST" else None
+        if raw and request.method == "POST":
+            body = (msgspec.msgpack if packed else msgspec.json).decode(raw)
         self.saw.append(
             Recorded(
                 request.method, request.path_qs if "%" not in request.raw_path else request.raw_path, dict(request.headers), body
@@ -111,8 +121,11 @@ class FakeService:
         )
         self.arrived.release()
         await self.gate.wait()
-        if self.problem is not None:
-            status, document, headers = self.problem
+        problem = self.passing.pop(0) if self.passing else self.problem
+        if problem is None and request.path == "/v1/invalidations":
+            problem = self.problems_of.get(body["namespace"])
+        if problem is not None:
+            status, document, headers = problem
             return web.json_response(document, status=status, headers=headers, content_type="application/problem+json")
         if self.raw_answer is not None:
             return web.Response(body=self.raw_answer, content_type=MSGPACK)
@@ -127,7 +140,9 @@ class FakeService:
             return self._receipt(path.rpartition("/")[2])
         namespace, _, rest = path.removeprefix("/v1/").partition("/")
         if namespace.endswith(":get"):
+            self.on_read(len(self.calls(":get")))
             results = [self._read(namespace[:-4], key, body) for key in body["keys"]]
+            self.changes_before_puts()
             return web.Response(body=msgspec.msgpack.encode({"results": results, "lag": 0.1, "news": 1}), content_type=MSGPACK)
         if namespace.endswith(":put"):
             return self._put_many(namespace[:-4], body["items"])

@@ -11,9 +11,8 @@ bounds the oldest go first, and are counted: their writes are the likeliest to b
 Not locked: a client that is used by several threads holds a lock of its own around each call.
 """
 
-import binascii
 import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -41,8 +40,8 @@ def key_digest(namespace: str, key: str) -> int:
 def pairs_of(token: str) -> list[tuple[int, int]]:
     """Raises `ValueError` if it is no token."""
     try:
-        return list(_PAIR.iter_unpack(urlsafe_b64decode(token + "=" * (-len(token) % 4))))
-    except (binascii.Error, struct.error) as error:
+        return list(_PAIR.iter_unpack(b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)))
+    except (ValueError, struct.error) as error:
         raise ValueError(f"{token[:64]!r} is no token") from error
 
 
