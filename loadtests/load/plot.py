@@ -43,8 +43,9 @@ COLOURS = {
 """What it is → its colour on white and on black."""
 STYLE = """
 text,.ink{fill:currentColor}.title{font-size:15px;font-weight:600}.head{font-weight:600}.small{font-size:11px}
-.grid,.edge{stroke:currentColor}.edge{stroke-dasharray:3 3;stroke-opacity:.6}.shade{fill-opacity:.1}
+.grid,.edge{stroke:currentColor}.edge{stroke-dasharray:3 3;stroke-opacity:.6}
 .line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}.area{fill:currentColor;fill-opacity:.85}
+.area.shade{fill-opacity:.1}.area.paper{fill-opacity:1}
 .line.stale{stroke-dasharray:4 3}
 """
 
@@ -58,7 +59,7 @@ def svg_of(story: Story) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" {size}'
         f' role="img" aria-label="{escape(story.scenario)}: latency, requests, who answered and origin loads over time">\n'
         f"<style>{_style()}</style>\n"
-        f'<rect class="area paper" style="fill-opacity:1" width="{WIDTH}" height="{picture.height:g}"/>\n{parts}\n</svg>\n'
+        f'<rect class="area paper" width="{WIDTH}" height="{picture.height:g}"/>\n{parts}\n</svg>\n'
     )
 
 

@@ -58,7 +58,7 @@ def origin_loads(story: Story) -> list[Line]:
         for (began, before), (ended, after) in pairwise(told)
         if ended > began and ended >= story.began
     ]
-    return [Line("loads at the origin", "/s", "loads", points)]
+    return [Line("loads", "/s", "loads", points)]
 
 
 def _column(story: Story, read: Callable[[Sample], float | None]) -> list[Point]:

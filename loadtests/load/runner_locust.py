@@ -53,5 +53,6 @@ def settings(leg: Leg, rate: float, stage: Stage, folder: Path) -> Mapping[str, 
         "LOAD_MIX": leg.mix,
         "LOAD_KEYS": leg.keys,
         "LOAD_RATE": f"{rate:g}",
+        "LOAD_TIMEOUT": f"{leg.timeout:g}",
         "LOAD_SEED": str(SEED),
     }

@@ -26,8 +26,8 @@ TWO_REGIONS = REPOSITORY / "config" / "two-regions.yaml"
 ORIGIN_OF = "docs"
 """The namespace of the document whose origin the one under load has, too."""
 NAMESPACE = "load"
-SETTINGS = {"CACHESVC_L1_BUDGET": "2MiB"}
-"""Room for two thousand of the keys: less than there are, so that L2 and L3 have something to answer."""
+SETTINGS = {"CACHESVC_L1_BUDGET": "1MiB"}
+"""Room for about a thousand documents: half of the usual keys, so that L2 and L3 have something to answer."""
 
 
 class Stage:

@@ -6,7 +6,7 @@ What is read and was invalidated must be loaded again, so origin loads rise with
 from loadtests.load.faults import InvalidationStorm
 from loadtests.scenarios.scenario import At, Leg, Scenario, Stretch
 
-KEYS = "zipf:5000:1.1"
+KEYS = "zipf:2000:1.1"
 
 SCENARIO = Scenario(
     name="invalidation_storm",

@@ -6,7 +6,7 @@ fast, whether answered or not, and at last at half the speed: it must recover by
 
 from loadtests.scenarios.scenario import Leg, Scenario, Stretch, Times
 
-MIX, KEYS = "http=1", "zipf:5000:1.1"
+MIX, KEYS = "http=1", "zipf:2000:1.1"
 
 SCENARIO = Scenario(
     name="overload",
@@ -17,7 +17,8 @@ SCENARIO = Scenario(
         Leg(
             "overload",
             seconds=20,
-            users=600,
+            users=3000,
+            timeout=1.0,
             rate=Times(3, "saturation"),
             mix=MIX,
             keys=KEYS,
@@ -26,7 +27,7 @@ SCENARIO = Scenario(
         Leg(
             "relief",
             seconds=12,
-            users=128,
+            users=300,
             rate=Times(0.5, "saturation"),
             mix=MIX,
             keys=KEYS,

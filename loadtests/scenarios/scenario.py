@@ -44,11 +44,14 @@ class Leg:
     seconds: float
     stretches: tuple[Stretch, ...]
     faults: tuple[At, ...] = ()
-    users: int = 64
+    users: int = 300
+    """In an open loop at least the rate times the longest latency, or requests begin late and are failures for that."""
     rate: float | Times = 300.0
     """Requests a second in an open loop; 0: each user asks again as soon as it is answered."""
+    timeout: float = 5.0
+    """Seconds that a caller waits."""
     mix: str = "http=6,sdk=3,writer=1"
-    keys: str = "zipf:5000:1.1"
+    keys: str = "zipf:2000:1.1"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ SCENARIO = Scenario(
         Leg(
             "load",
             seconds=60,
+            users=800,
             keys="zipf:1000:1.1",
             faults=(At(20, 40, OriginDoes("origin takes 1.5 s", {"latency": "1500ms"}, {"latency": "20ms"})),),
             stretches=(Stretch("quiet", 12, 20), Stretch("slow", 22, 40), Stretch("after", 45, 60)),
