@@ -1,0 +1,48 @@
+"""The SDK for threads and gevent: the names of `cachesvc_client`, without `await`. `Cache.from_url(…)` is the way in."""
+
+from cachesvc_client.cache import Statistics
+from cachesvc_client.changes import NotSentError
+from cachesvc_client.codecs import BYTES, JSON, MSGPACK, Codec, json_of, msgpack_of
+from cachesvc_client.context import ABSENT, Absent, LoadContext
+from cachesvc_client.errors import CacheError, PartialError
+from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable
+from cachesvc_client.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
+from cachesvc_client.retries import Retries
+from cachesvc_client.sync.cache import Cache
+from cachesvc_client.sync.cached import CachedFunction
+from cachesvc_client.sync.loading import Loader
+from cachesvc_client.sync.namespace import Namespace
+from cachesvc_client.sync.on_commit import OnCommit
+from cachesvc_client.wire import Receipt, ReceiptState
+
+__all__ = [
+    "ABSENT",
+    "BYTES",
+    "IN_REGION",
+    "JSON",
+    "LAPTOP",
+    "LOW_LATENCY",
+    "MSGPACK",
+    "Absent",
+    "Cache",
+    "CacheError",
+    "CachedFunction",
+    "Codec",
+    "Hit",
+    "LoadContext",
+    "Loader",
+    "Lookup",
+    "Miss",
+    "Namespace",
+    "NotSentError",
+    "OnCommit",
+    "PartialError",
+    "Profile",
+    "Receipt",
+    "ReceiptState",
+    "Retries",
+    "Statistics",
+    "Unavailable",
+    "json_of",
+    "msgpack_of",
+]

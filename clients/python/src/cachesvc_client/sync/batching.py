@@ -1,0 +1,186 @@
+"""Many threads, one request.
+
+    a lane is free:             join a                  → [a] departs at once, on the thread of its caller
+    all lanes in flight:        join b, join c, join d  → they wait together
+    a lane is free, or `MAX_DELAY` has passed, or the batch is full  → [b c d] departs, on the thread of b
+
+The first to join a batch leads it: it waits for a lane, sends, and hands out the answers; the others wait for it. So there is
+no thread, timer or task but the callers' own, and a single caller waits for nobody. Locks and events are those of `threading`,
+which gevent replaces by its own.
+
+The delay bounds what a slow batch (a key that is being loaded from its origin) costs the keys behind it. Equal items of a
+batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
+was asked. Callers share a batch if they have equal timeouts: else one with little time would lead those with more into its
+own deadline.
+
+Who runs out of time leaves; an item that nobody waits for when its batch departs is not sent. If the leader is torn out of its
+call (`gevent.Timeout`, `KeyboardInterrupt`), the others, still in their time, join the next batch.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from cachesvc_client.batching import LANES, MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
+from cachesvc_client.errors import CacheError
+from cachesvc_client.sync import forks
+
+Item = TypeVar("Item", bound=Hashable)
+Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
+Answer = TypeVar("Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
+Home = TypeVar("Home", bound=Hashable)
+Send: TypeAlias = Callable[[list[Item], float], Sequence[Answer | CacheError]]
+"""Sends a batch before a deadline on `time.monotonic`: an answer for each item in order, or raises `CacheError` for all."""
+
+
+class Intake(Protocol[Item_contra, Answer_co]):
+    """Where callers hand in what they want."""
+
+    def join(self, item: Item_contra, timeout: float, weight: int = 0) -> Answer_co | CacheError:
+        """The answer, or the failure as a value, in `timeout` seconds. `weight`: the item's share of a request, in bytes."""
+        ...
+
+
+class _Batch(Generic[Item, Answer]):
+    """`waiting` and `weight` change under the batcher's lock, until it departs; `answers` is set before `landed`."""
+
+    __slots__ = ("answers", "deadline", "go", "landed", "timeout", "waiting", "weight")
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout
+        self.waiting: dict[Item, int] = {}
+        """How many callers wait for each item."""
+        self.weight = 0
+        self.go = threading.Event()
+        """A lane is free, or there is no sense in waiting for one."""
+        self.landed = threading.Event()
+        self.answers: dict[Item, Answer | CacheError] | None = None
+        """None after landing: the leader was torn out of its call."""
+
+
+class Batcher(Generic[Item, Answer]):
+    """One stream of batches with equal options."""
+
+    def __init__(self, send: Send[Item, Answer]) -> None:
+        self._send = send
+        self.after_fork()
+        forks.register(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards what follows; never held while waiting
+        self._open: dict[float, _Batch[Item, Answer]] = {}
+        """By timeout, the oldest first: the batches that can be joined. Each has a leader that waits for a lane."""
+        self._in_flight = 0
+        self._unanswered = 0
+
+    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
+        deadline = time.monotonic() + timeout
+        while True:
+            batch, leads = self._board(item, timeout, weight)
+            if leads:
+                self._lead(batch)
+            elif not batch.landed.wait(deadline - time.monotonic()):
+                self._leave(batch, item)
+                return CacheError("deadline", f"no answer within {timeout:g} s", retryable=True)
+            if batch.answers is not None:
+                return batch.answers[item]
+            timeout = max(deadline - time.monotonic(), 0.0)
+
+    def _board(self, item: Item, timeout: float, weight: int) -> tuple[_Batch[Item, Answer], bool]:
+        """A seat in a batch, and whether it is the leader's."""
+        with self._lock:
+            batch = self._open.get(timeout)
+            if batch is not None and weight and batch.weight + weight > MAX_WEIGHT:
+                self._depart(batch)
+                batch = None
+            if batch is not None and item in batch.waiting:
+                batch.waiting[item] += 1
+                return batch, False
+            if self._unanswered >= MAX_WAITING:
+                raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
+            self._unanswered += 1
+            leads = batch is None
+            if batch is None:
+                batch = self._open[timeout] = _Batch(timeout)
+            batch.waiting[item] = 1
+            batch.weight += weight
+            if self._in_flight < LANES or len(batch.waiting) == MAX_ITEMS:
+                self._depart(batch)
+            return batch, leads
+
+    def _leave(self, batch: _Batch[Item, Answer], item: Item) -> None:
+        with self._lock:
+            batch.waiting[item] -= 1
+
+    def _depart(self, batch: _Batch[Item, Answer]) -> None:
+        """Nobody joins it any more. The lock is held; the leader does the rest."""
+        del self._open[batch.timeout]
+        self._in_flight += 1
+        batch.go.set()
+
+    def _lead(self, batch: _Batch[Item, Answer]) -> None:
+        try:
+            batch.go.wait(MAX_DELAY)
+            batch.answers = self._carried(self._boarded(batch), batch.deadline)
+        finally:
+            self._land(batch)
+            batch.landed.set()
+
+    def _boarded(self, batch: _Batch[Item, Answer]) -> list[Item]:
+        with self._lock:
+            if self._is_open(batch):  # the delay is over
+                self._depart(batch)
+            return [item for item, callers in batch.waiting.items() if callers]
+
+    def _carried(self, items: list[Item], deadline: float) -> dict[Item, Answer | CacheError]:
+        try:
+            return dict(zip(items, self._send(items, deadline), strict=True))
+        except CacheError as error:
+            return dict.fromkeys(items, error)
+        except Exception as error:  # noqa: BLE001  whatever it is, all callers are to be told, each with an error of its own
+            return dict.fromkeys(items, CacheError("bad-answer", f"{type(error).__name__}: {error}"))
+
+    def _land(self, batch: _Batch[Item, Answer]) -> None:
+        with self._lock:
+            self._unanswered -= len(batch.waiting)
+            if self._is_open(batch):  # its leader was torn out before it departed
+                del self._open[batch.timeout]
+                return
+            self._in_flight -= 1
+            if self._open and self._in_flight < LANES:
+                self._depart(next(iter(self._open.values())))
+
+    def _is_open(self, batch: _Batch[Item, Answer]) -> bool:
+        return self._open.get(batch.timeout) is batch
+
+
+class OneByOne(Generic[Item, Answer]):
+    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
+
+    def __init__(self, send: Send[Item, Answer]) -> None:
+        self._send = send
+
+    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
+        try:
+            return self._send([item], time.monotonic() + timeout)[0]
+        except CacheError as error:
+            return error
+
+
+class Spread(Generic[Home, Item, Answer]):
+    """An intake for each instance, made when it is first needed."""
+
+    def __init__(self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]) -> None:
+        self._home_of = home_of
+        self._intake_for = intake_for
+        self._intakes: dict[Home, Intake[Item, Answer]] = {}
+
+    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
+        home = self._home_of(item)
+        intake = self._intakes.get(home)
+        if intake is None:
+            intake = self._intakes.setdefault(home, self._intake_for(home))  # two threads must not get one each
+        return intake.join(item, timeout, weight)

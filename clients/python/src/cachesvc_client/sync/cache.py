@@ -1,0 +1,198 @@
+"""The client: where the instances are, how long to wait for them, and the namespaces."""
+
+import random
+import time
+from contextlib import AbstractContextManager
+from typing import Any, Self, TypeVar, overload
+
+from yarl import URL
+
+from cachesvc_client.cache import Statistics
+from cachesvc_client.codecs import BYTES, Codec, Schema, json_of
+from cachesvc_client.durations import Duration, header_of, positive_seconds_of, seconds_of
+from cachesvc_client.endpoints import urls_of
+from cachesvc_client.exchanges import Exchanges, receipt_request, receipt_state
+from cachesvc_client.handed import Handed
+from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
+from cachesvc_client.profiles import IN_REGION, Profile, profile_with
+from cachesvc_client.region import Region
+from cachesvc_client.sync.calls import Calls
+from cachesvc_client.sync.flight import Airspace
+from cachesvc_client.sync.loading import Loads
+from cachesvc_client.sync.namespace import Namespace
+from cachesvc_client.sync.on_commit import OnCommit
+from cachesvc_client.sync.own_writes import SharedOwnWrites
+from cachesvc_client.sync.transport import Session, Transport
+from cachesvc_client.tracing import Traceparent, opentelemetry_traceparent
+from cachesvc_client.wire import ReceiptState
+
+V = TypeVar("V")
+
+_UNBATCHED_CONNECTIONS = 1024
+"""Kept for as many threads; more than these open a connection for each request."""
+
+
+class Cache:
+    """A client of one region's instances, for any number of threads or patched greenlets, used as
+    `with Cache.from_url(…) as cache`.
+
+    It may be used on both sides of a fork: the child makes connections of its own, and honours what was written before the fork.
+    Calls that are under way when the block is left end with their answers or a `CacheError`.
+    """
+
+    def __init__(
+        self,
+        urls: list[URL],
+        profile: Profile,
+        *,
+        batching: bool,
+        caller: str,
+        traceparent: Traceparent,
+        session: Session | None,
+    ) -> None:
+        self._region = Region(urls, random.Random())  # noqa: S311  spreads load, guards nothing
+        connections = profile.max_connections if batching else _UNBATCHED_CONNECTIONS
+        self._transport = Transport(self._region, profile, max_connections=connections, traceparent=traceparent, session=session)
+        self._timeout = profile.timeout
+        self._batching = batching
+        self._caller = caller
+        self._own_writes = SharedOwnWrites(time.monotonic)
+        self._handed = Handed()
+        self._loads = Loads(
+            timeout=profile.load_timeout,
+            lease_wait=profile.lease_wait,
+            most_without_cache=profile.max_loads_without_cache,
+        )
+        self._airspaces: dict[str, Airspace] = {}
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        profile: Profile = IN_REGION,
+        default_timeout: Duration | None = None,
+        load_timeout: Duration | None = None,
+        lease_wait: Duration | None = None,
+        max_loads_without_cache: int | None = None,
+        batching: bool = True,
+        caller: str = "",
+        traceparent: Traceparent = opentelemetry_traceparent,
+        session: Session | None = None,
+    ) -> "Cache":
+        """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
+
+        `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`); what is named besides replaces a part
+        of it. `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits
+        for another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
+        `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
+        of each request; unless said, OpenTelemetry's, if the process uses it. `session`: a `urllib3.PoolManager` of yours, which
+        stays open, and is yours to renew after a fork.
+        """
+        return cls(
+            urls_of(url),
+            profile_with(
+                profile,
+                timeout=None if default_timeout is None else positive_seconds_of(default_timeout, "default_timeout"),
+                load_timeout=None if load_timeout is None else positive_seconds_of(load_timeout, "load_timeout"),
+                lease_wait=None if lease_wait is None else seconds_of(lease_wait, "lease_wait"),
+                max_loads_without_cache=max_loads_without_cache,
+            ),
+            batching=batching,
+            caller=check_caller(caller),
+            traceparent=traceparent,
+            session=session,
+        )
+
+    @overload
+    def namespace(
+        self, name: str, *, version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+    ) -> Namespace[bytes]: ...
+    @overload
+    def namespace(
+        self, name: str, *, codec: Codec[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+    ) -> Namespace[V]: ...
+    @overload
+    def namespace(
+        self, name: str, *, type: type[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+    ) -> Namespace[V]: ...
+    def namespace(
+        self,
+        name: str,
+        *,
+        codec: Codec[Any] | None = None,
+        type: type[Any] | None = None,  # noqa: A002  the word callers think of
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+    ) -> Namespace[Any]:
+        """A namespace with values of bytes, of a codec (`JSON`, `MSGPACK`, your own), or of a type as JSON.
+
+        `version`: of the values' schema, from 1; count it up when the type changes so that the other version could not read it.
+        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. Keep the
+        object: calls share requests within one of them.
+        """
+        if codec is not None and type is not None:
+            raise ValueError("codec and type: give one of them")
+        lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
+        exchanges = Exchanges(check_namespace(name), self._own_writes, max_lag=lag, caller=self._caller)
+        return Namespace(
+            Calls(exchanges, self._transport),
+            Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version),
+            self._loads,
+            self._handed,
+            self._airspaces.setdefault(name, Airspace()),
+            timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
+            batching=self._batching,
+        )
+
+    def on_commit(self) -> OnCommit:
+        """Invalidations that are sent when the block ends, and not if it raises: `with cache.on_commit() as tx`."""
+        return OnCommit()
+
+    def token(self) -> str:
+        """What this client has written in the last minute, for a service that is told of it: there, reads within
+        `with cache.with_token(token)` show it. Empty if nothing. The newest 255 keys and tags, if there are more.
+        """
+        return self._own_writes.token()
+
+    def with_token(self, token: str) -> AbstractContextManager[None]:
+        """A block whose reads, on this thread or greenlet, honour the token of another client, or of a `Receipt`. An empty one
+        asks for nothing. Raises `ValueError` for what is no token, or has too many parts.
+        """
+        return self._handed.block(token)
+
+    def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
+        """How far the invalidation with this receipt has got by now. Raises `CacheError` `no-such-receipt` if there was none in
+        the last 15 minutes.
+        """
+        check_receipt_id(id)
+        return receipt_state(self._transport.send(receipt_request(id), time.monotonic() + self._timeout))
+
+    def statistics(self) -> Statistics:
+        loads = self._loads
+        return Statistics(
+            self._transport.requests,
+            self._transport.failovers,
+            loads.started,
+            loads.without_cache,
+            loads.fenced,
+            loads.unfilled,
+            self._own_writes.dropped,
+            self._transport.retries,
+            loads.unreadable,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Cache {self._region!r} [{'open' if self._transport.is_open else 'closed'}]>"
+
+    def __enter__(self) -> Self:
+        self._transport.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The end of the block, for those who cannot use one."""
+        self._transport.close()

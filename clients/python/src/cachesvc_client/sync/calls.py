@@ -1,0 +1,61 @@
+"""One namespace's exchanges over the transport. Deadlines are times on `time.monotonic`, `home` is the instance to ask first."""
+
+from collections.abc import Callable, Sequence
+
+from cachesvc_client.endpoints import Endpoint
+from cachesvc_client.errors import CacheError
+from cachesvc_client.exchanges import Exchanges, Reply, Request
+from cachesvc_client.handed import Wanted
+from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.sync.transport import Transport
+from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt
+
+
+class Calls:
+    def __init__(self, exchanges: Exchanges, transport: Transport) -> None:
+        self.namespace = exchanges.namespace
+        self._exchanges = exchanges
+        self._transport = transport
+
+    def home(self, wanted: Wanted) -> Endpoint:
+        """The one place that decides whom a key is asked of."""
+        return self._transport.home(self._exchanges.digest(wanted))
+
+    def home_of_item(self, item: PutItem) -> Endpoint:
+        return self.home(item.key)
+
+    def read(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+        return self._each_part(wanted, home, deadline, self._exchanges.read)
+
+    def lease(self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0) -> Sequence[Got | CacheError]:
+        return self._each_part(wanted, home, deadline, lambda part, token: self._exchanges.lease(part, token, wait))
+
+    def _each_part(
+        self, wanted: list[Wanted], home: Endpoint, deadline: float, ask: Callable[[Sequence[Wanted], str], Request]
+    ) -> list[Got | CacheError]:
+        answers: list[Got | CacheError] = []
+        for part, token in self._exchanges.parts(wanted):
+            answers += self._exchanges.got(self._transport.send(ask(part, token), deadline, home), part)
+        return answers
+
+    def read_alone(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+        """One key, by `GET`."""
+        ((part, token),) = self._exchanges.parts(wanted)
+        request = self._exchanges.read_alone(part[0], token)
+        return [self._exchanges.got_alone(self._transport.send(request, deadline, home))]
+
+    def put(self, home: Endpoint, items: list[PutItem], deadline: float) -> Sequence[Put | CacheError]:
+        return self._exchanges.put_results(self._transport.send(self._exchanges.put(items), deadline, home), items)
+
+    def touch(self, key: str, got: Got, lifetimes: Lifetimes, deadline: float) -> bool:
+        return self._exchanges.touched(self._to_home(key, self._exchanges.touch(key, got, lifetimes), deadline), key)
+
+    def delete(self, key: str, deadline: float) -> Receipt:
+        return self._exchanges.receipt(self._to_home(key, self._exchanges.delete(key), deadline), [key])
+
+    def _to_home(self, key: str, request: Request, deadline: float) -> Reply:
+        return self._transport.send(request, deadline, self.home(key))
+
+    def invalidate(self, asked: Invalidation, deadline: float) -> Receipt:
+        reply = self._transport.send(self._exchanges.invalidate(asked), deadline)
+        return self._exchanges.receipt(reply, asked.keys, lenient=asked.is_lenient)

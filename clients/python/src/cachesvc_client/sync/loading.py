@@ -1,0 +1,86 @@
+"""Running the callers' loaders, on the callers' threads, and within a number where the cache does not hold them back.
+
+No thread can be stopped from outside: a loader is told its deadline (`ctx.deadline`, `ctx.time_left`) and has to keep to it. What
+it brings later is answered all the same, and likely not kept, as its lease has expired.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from cachesvc_client.context import Absent, LoadContext, takes_context
+from cachesvc_client.errors import CacheError
+from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.sync import forks
+from cachesvc_client.wire import Put
+
+V = TypeVar("V")
+Loader: TypeAlias = Callable[[Any], V | Absent]
+"""Loads the value of a key: `loader(key)`, or `loader(ctx)` if it has a parameter of that name. Read the source only after it was
+called, not before: the lease counts from there."""
+
+log = logging.getLogger(__name__)
+
+
+class Loads:
+    """The loads of one client, over all namespaces."""
+
+    def __init__(self, *, timeout: float, lease_wait: float, most_without_cache: int) -> None:
+        self.timeout = timeout
+        """Seconds that a loader is given."""
+        self.lease_wait = lease_wait
+        """Seconds to wait for another holder's fill before loading without a lease."""
+        self._most = most_without_cache
+        self.started = 0
+        self.without_cache = 0
+        self.fenced = 0
+        self.unfilled = 0
+        self.unreadable = 0
+        self._fills_fail = False
+        self.after_fork()
+        forks.register(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()  # guards the counters
+        self._turns = threading.Semaphore(self._most)
+
+    def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> tuple[V | Absent, Lifetimes]:
+        """The value, and how long it lives. Raises what the loader raises."""
+        return self._run(LoadContext(key, lifetimes, time.monotonic() + self.timeout, time.monotonic), loader)
+
+    def run_without_cache(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+        """The same, when no lease holds back other processes: at most so many at a time, or the source would get all at once
+        what the cache used to keep from it. The time includes the wait for a turn.
+        """
+        with self._lock:
+            self.without_cache += 1
+        ctx = LoadContext(key, lifetimes, time.monotonic() + self.timeout, time.monotonic)
+        if not self._turns.acquire(timeout=self.timeout):
+            raise CacheError("deadline", f"{key!r} had no turn to be loaded within {self.timeout:g} s", retryable=True)
+        try:
+            return self._run(ctx, loader)[0]
+        finally:
+            self._turns.release()
+
+    def _run(self, ctx: LoadContext, loader: Loader[V]) -> tuple[V | Absent, Lifetimes]:
+        with self._lock:
+            self.started += 1
+        value = loader(ctx if takes_context(loader) else ctx.key)
+        return value, ctx.lifetimes
+
+    def count_fill(self, key: str, filled: Put | CacheError) -> None:
+        """A fill that failed costs a load later, not this answer. The first of a row of failures is logged."""
+        failed = isinstance(filled, CacheError)
+        with self._lock:
+            is_first = failed and not self._fills_fail
+            self._fills_fail = failed
+            self.unfilled += failed
+            self.fenced += isinstance(filled, Put) and filled.outcome == "fenced"
+        if is_first:
+            log.warning("the loaded value of %r could not be stored: %s", key, filled)
+
+    def count_unreadable(self) -> None:
+        with self._lock:
+            self.unreadable += 1

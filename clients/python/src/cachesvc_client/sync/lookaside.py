@@ -1,0 +1,185 @@
+"""`get_or_load`: read, or be the one that loads. All on the caller's thread.
+
+    fresh                       → answer
+    stale, lease granted        → load, fill with the lease, answer what was loaded; if the loader fails, the stale value
+    stale, lease held           → answer
+    known absent                → absent
+    miss, lease granted         → load, fill with the lease, answer
+    miss, lease held elsewhere  → wait for that fill; take over if its holder gives up; too long: load and do not fill
+    unreadable                  → as a miss: replace it, once for all callers; of a newer version: load and do not fill
+    the cache is out of reach   → load and do not fill, at most so many at a time
+
+Where the async flavour refreshes a stale value in the background, here the one caller that got the lease does it in its call,
+while all others are answered at once. A thread of our own would be cheaper for that caller and wrong for its loader: what loaders
+use is bound to the thread or greenlet of the request (database sessions, application contexts), and at the end of the process
+a daemon thread is cut off in the middle.
+
+The first read never waits for another holder's fill: it shares its request with keys that are hits, and one answer comes for
+all. Only the keys that have to wait ask again, among themselves, in short turns.
+
+What holds beyond that is said in `cachesvc_client.lookaside`.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from cachesvc_client.codecs import Schema, UnreadableError
+from cachesvc_client.context import ABSENT, Absent
+from cachesvc_client.errors import CacheError
+from cachesvc_client.handed import Wanted, key_of
+from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.lookaside import SHORT_TURN
+from cachesvc_client.sync import forks
+from cachesvc_client.sync.batching import Intake
+from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
+from cachesvc_client.sync.loading import Loader, Loads
+from cachesvc_client.wire import Got, Put, PutItem
+
+V = TypeVar("V")
+
+log = logging.getLogger(__name__)
+
+
+class _Ask(NamedTuple, Generic[V]):
+    wanted: Wanted
+    loader: Loader[V]
+    lifetimes: Lifetimes
+    deadline: float
+    """Of the caller's patience, on `time.monotonic`; a load that has begun is not given up."""
+
+    @property
+    def key(self) -> str:
+        return key_of(self.wanted)
+
+
+class LookAside(Generic[V]):
+    def __init__(
+        self,
+        leases: Intake[Wanted, Got],
+        waits: Intake[Wanted, Got],
+        puts: Intake[PutItem, Put],
+        delete: Callable[[str], object],
+        schema: Schema[V],
+        loads: Loads,
+        *,
+        timeout: float,
+    ) -> None:
+        """`timeout`: of a call of the cache."""
+        self._leases = leases
+        self._waits = waits
+        self._puts = puts
+        self._delete = delete
+        self._schema = schema
+        self._loads = loads
+        self._timeout = timeout
+        self.flights: Flights[V | Absent] = Flights()
+        self.after_fork()
+        forks.register(self)
+
+    def after_fork(self) -> None:
+        self._claim = threading.Lock()  # two threads that share an answer must not both take its lease
+
+    def get_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes, timeout: float | None = None) -> V | Absent:
+        """Raises what the loader raises; `CacheError` if the cache refuses what is asked, not if it is out of reach."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        ask = _Ask(wanted, loader, lifetimes, deadline)
+        while True:
+            flight = self.flights.get(wanted)
+            end = self._read(ask) if flight is None else flight.end(deadline)
+            if isinstance(end, Failed):
+                raise end.error
+            if end is not None:
+                return end.value
+
+    def _read(self, ask: _Ask[V]) -> End[V | Absent]:
+        got = self._leases.join(ask.wanted, self._time_for(ask))
+        if isinstance(got, CacheError):
+            if not got.is_outage or time.monotonic() >= ask.deadline:
+                raise got.copy()
+            return self._flown(ask, lambda: self._load_unfilled(ask))
+        lease = self._lease_of(got)
+        if got.outcome == "miss":
+            return self._flown(ask, lambda: self._land(ask, lease), anew=bool(lease))
+        try:
+            value = self._value_of(got)
+        except UnreadableError as unreadable:
+            newer = unreadable.newer
+            return self._flown(ask, lambda: self._replaced(ask, lease, newer=newer), anew=bool(lease))
+        return Brought(self._refreshed(ask, lease, value) if lease else value)
+
+    def _flown(self, ask: _Ask[V], load: Callable[[], V | Absent], *, anew: bool = False) -> End[V | Absent]:
+        """`anew`: with the lease in hand. A flight that waits for just that lease could not be waited for."""
+        longest = self._timeout + self._loads.lease_wait + self._loads.timeout
+        flight, leads = self.flights.begin(ask.wanted, time.monotonic() + longest, anew=anew)
+        return self.flights.run(flight, load) if leads else flight.end(ask.deadline)
+
+    def _time_for(self, ask: _Ask[V]) -> float:
+        """Of one read: none longer than the namespace's, so that callers who are in no hurry share a request."""
+        return self._timeout if ask.deadline == math.inf else min(self._timeout, max(0.0, ask.deadline - time.monotonic()))
+
+    def _lease_of(self, got: Got) -> str:
+        with self._claim:
+            return got.claim_lease()
+
+    def _value_of(self, got: Got) -> V | Absent:
+        """Raises `UnreadableError`."""
+        return self._schema.decode(got.value, got.content_type) if got.is_found else ABSENT
+
+    # the loads, in flight ---------------------------------------------------------------------------------------------
+
+    def _land(self, ask: _Ask[V], lease: str) -> V | Absent:
+        """A miss: with the lease load; without it wait for who holds it, or take it over."""
+        patience = time.monotonic() + self._loads.lease_wait
+        while not lease:
+            now = time.monotonic()
+            if now >= ask.deadline:
+                raise GaveUpError("deadline", f"nobody had loaded {ask.key!r} in time", retryable=True)
+            if now >= patience:
+                return self._load_unfilled(ask)
+            got = self._waits.join(ask.wanted, self._time_for(ask))
+            if isinstance(got, CacheError):
+                return self._load_unfilled(ask)
+            lease = self._lease_of(got)
+            if got.outcome != "miss" and not lease:
+                try:
+                    return self._value_of(got)
+                except UnreadableError:  # its holder is of another version
+                    return self._load_unfilled(ask)
+            if not lease:
+                time.sleep(max(0.0, now + SHORT_TURN - time.monotonic()))
+        return self._load(ask, lease)
+
+    def _replaced(self, ask: _Ask[V], lease: str, *, newer: bool) -> V | Absent:
+        """What is stored cannot be read: invalidate it, so that there is a lease to be had, and load."""
+        self._loads.count_unreadable()
+        if newer:
+            return self._load_unfilled(ask)
+        if not lease:
+            try:
+                self._delete(ask.key)
+            except CacheError:
+                return self._load_unfilled(ask)
+        return self._land(ask, lease)
+
+    def _refreshed(self, ask: _Ask[V], lease: str, stale: V | Absent) -> V | Absent:
+        """In no flight: whoever else asks meanwhile has the stale value to be answered with."""
+        try:
+            return self._load(ask, lease)
+        except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+            log.debug("the refresh of %r failed: %r", ask.key, error)
+            return stale
+
+    def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
+        value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
+        item = lifetimes.item(ask.key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type)
+        item.absent = value is ABSENT
+        item.lease = lease
+        self._loads.count_fill(ask.key, self._puts.join(item, self._timeout, len(item.value)))
+        return value
+
+    def _load_unfilled(self, ask: _Ask[V]) -> V | Absent:
+        return self._loads.run_without_cache(ask.key, ask.loader, ask.lifetimes)

@@ -1,0 +1,31 @@
+"""`OwnWrites` for many threads."""
+
+import threading
+from collections.abc import Callable, Iterable
+
+from cachesvc_client.own_writes import OwnWrites
+from cachesvc_client.sync import forks
+
+
+class SharedOwnWrites(OwnWrites):
+    """What was written before a fork is honoured on both sides of it."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.after_fork()
+        forks.register(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def learn(self, namespace: str, token: str, keys: Iterable[str]) -> None:
+        with self._lock:
+            super().learn(namespace, token, keys)
+
+    def pairs_for(self, namespace: str, keys: Iterable[str]) -> list[tuple[int, int]]:
+        with self._lock:
+            return super().pairs_for(namespace, keys)
+
+    def token(self) -> str:
+        with self._lock:
+            return super().token()

@@ -1,0 +1,54 @@
+"""Calls on threads of their own, whose ends are told to the test."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds a test waits for what must come at once."""
+
+
+class Caller(Generic[T]):
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._brought: Any = None
+        self._raised: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._brought = self._call()
+        except BaseException as error:  # noqa: BLE001  told to the test
+            self._raised = error
+
+    def outcome(self) -> T | BaseException:
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive(), "the call has not ended"
+        return self._brought if self._raised is None else self._raised
+
+    def result(self) -> T:
+        outcome = self.outcome()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+def calls(*functions: Callable[[], T]) -> list[Caller[T]]:
+    return [Caller(function) for function in functions]
+
+
+def results(callers: list[Caller[T]]) -> list[T]:
+    return [caller.result() for caller in callers]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread does next. It is told by no event, as the thread goes on to wait right after."""
+    alarm = threading.Event()
+    for _ in range(int(PATIENCE / 0.001)):
+        if holds():
+            return
+        alarm.wait(0.001)
+    raise AssertionError("it did not come to pass")
