@@ -1,0 +1,134 @@
+"""The service as the conformance cases meet it: the real web layer, paths and loops on fake servers, on the loop's fake clock.
+
+No socket: requests are handed to the web layer as aiohttp would, replies are read from what it would write. So that under
+looptime an hour costs nothing, and every loop (feed, consumer, heartbeats) does its work meanwhile.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest import mock
+
+from aiohttp import StreamReader
+from aiohttp.test_utils import make_mocked_request
+
+from cachesvc.broadcast import Broadcast, Subscription
+from cachesvc.config import Server, Service
+from cachesvc.config_document import read_struct
+from cachesvc.consume import Consumer, ConsumerTally
+from cachesvc.errors import OriginError
+from cachesvc.feed import FeedTally, FenceFeed
+from cachesvc.interfaces import Loaded
+from cachesvc.model import Key
+from cachesvc.telemetry.metrics import Metrics
+from cachesvc.topology import Cell as CellDocument
+from cachesvc.topology import Namespace, Region, Topology
+from cachesvc.web.reply import Reply
+from cachesvc.web.server import Web
+from cachesvc.web.streams import StreamReply
+from clients.conformance.case_format import namespaces
+from clients.conformance.replay import Answered, Requested
+from tests.doubles.loaders import absent, loaded
+from tests.paths.world import SKEW_US, FarSide, Instance
+
+TOPOLOGY = Topology(
+    version=1,
+    regions={"here": Region(queue="memory", instances={"a": "http://a.test:8080"})},
+    cells={"c1": CellDocument(region="here", url="memory"), "c2": CellDocument(region="here", url="memory", active=False)},
+    namespaces={name: read_struct(document, Namespace, f"$.{name}") for name, document in namespaces().items()},
+)
+
+
+def origin(key: Key) -> Loaded:
+    """Of `articles`, as the README of the cases has it."""
+    if key.text.startswith("absent-"):
+        return absent()
+    if key.text.startswith("broken-"):
+        raise OriginError("out of order", status=502)
+    return loaded(f"value of {key.text}".encode(), content_type="text/plain", tags=("article",))
+
+
+class ServiceFeed:
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._pending: list[str] = []
+
+    async def next(self) -> tuple[str, str, Any]:
+        while not self._pending:
+            self._pending = (await self._subscription.next()).decode().split("\n\n")[:-1]
+        fields = dict(line.split(": ", 1) for line in self._pending.pop(0).split("\n"))
+        return fields["event"], fields["id"], json.loads(fields["data"])
+
+
+class ReplayedService:
+    def __init__(self, web: Web) -> None:
+        self._web = web
+
+    async def exchange(self, request: Requested) -> Answered:
+        return _answered(await self._reply(request))
+
+    async def subscribe(self, request: Requested) -> tuple[Answered, ServiceFeed]:
+        reply = await self._reply(request)
+        assert isinstance(reply, StreamReply), reply.head
+        return _answered(reply), ServiceFeed(reply.subscription)
+
+    async def advance(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def _reply(self, request: Requested) -> Reply:
+        body = StreamReader(mock.Mock(_reading_paused=False), 1 << 16, loop=asyncio.get_running_loop())
+        body.feed_data(request.body)
+        body.feed_eof()
+        headers = dict(request.headers)
+        if request.body:
+            headers["Content-Length"] = str(len(request.body))
+        return await self._web.handle(make_mocked_request(request.method, request.target, headers, payload=body))
+
+
+def _answered(reply: Reply) -> Answered:
+    lines = reply.head.decode("latin-1").rstrip("\r\n").split("\r\n")[1:]
+    fields = [line.partition(": ") for line in lines]
+    return Answered(reply.status, {name.lower(): value for name, _, value in fields}, reply.payload)
+
+
+@asynccontextmanager
+async def replayed_service() -> AsyncIterator[ReplayedService]:
+    """A region of one instance that has been up for a while."""
+    far = FarSide()
+    far.loader.default = origin
+    paths = Instance(far, topology=TOPOLOGY, name="a")
+    paths.fences.watermark = 0
+    broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
+    feed = FenceFeed(paths.stream, paths.fences, paths.merger, broadcast, paths.clock, SKEW_US, FeedTally())
+    consumer = Consumer(
+        "a",
+        changes=paths.changes,
+        stream=paths.stream,
+        applier=paths.applier,
+        merger=paths.merger,
+        clock=paths.clock,
+        heartbeat_seconds=0.5,
+        namespaces=list(TOPOLOGY.namespaces),
+        tally=ConsumerTally(),
+    )
+    web = Web(
+        Service(server=Server()),
+        TOPOLOGY,
+        paths.reader,
+        paths.writer,
+        paths.invalidator,
+        broadcast,
+        lambda: (True, {}),
+        Metrics(),
+        clock=paths.clock,
+    )
+    for loop in (feed.run(), consumer.run(), consumer.run_heartbeats(), consumer.run_reclaiming()):
+        paths.tasks.spawn(loop, "a loop of the instance")
+    await asyncio.sleep(2)
+    try:
+        yield ReplayedService(web)
+    finally:
+        await web.stop()
+        await paths.tasks.stop()
