@@ -4,10 +4,12 @@ import gc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from cachesvc_client import near as near_module
+from cachesvc_client.codecs import BYTES, Schema, json_of
 from cachesvc_client.context import ABSENT
-from cachesvc_client.near import PENDING, Near, NearSettings, Shelf, target_digest
+from cachesvc_client.near import NOTHING, Near, NearSettings, Shelf, target_digest
 from cachesvc_client.wire import Got
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ class Bench:
         self.seconds = 100.0
         self.heeded: list[tuple[int, int]] = []
         self.near = Near(lambda: self.seconds, lambda digest, at: self.heeded.append((digest, at)))
-        self.shelf = self.near.shelf("pages", settings or NearSettings(), lambda got: got.value, shares_objects=True)
+        self.shelf = self.near.shelf("pages", settings or NearSettings(), Schema(BYTES))
         self.beat()
 
     def us(self, seconds: float) -> int:
@@ -47,7 +49,7 @@ class Bench:
         return (shelf or self.shelf).keep(key, got, self.seconds)
 
     def held(self, keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if self.shelf.get(key)]
+        return [key for key in keys if self.shelf.value(key) is not NOTHING]
 
     def fence(self, *targets: str, at: int = 0, soft: bool = False) -> None:
         self.near.merge([(target_digest(target), at or self.now) for target in targets], soft=soft)
@@ -60,14 +62,10 @@ def bench() -> Bench:
 
 def test_what_was_answered_fresh_is_held_until_its_ttl_ends(bench: Bench) -> None:
     assert bench.keep("a", ttl=60)
-    copy = bench.shelf.get("a")
-    assert copy is not None
-    assert bench.shelf.value(copy) == b"v"
-    for _ in range(59):
+    for _ in range(60):
+        assert bench.shelf.value("a") == b"v"
         bench.turn(1.0)
-    assert bench.shelf.get("a") is copy
-    bench.turn(1.0)
-    assert bench.shelf.get("a") is None
+    assert bench.shelf.value("a") is NOTHING
 
 
 @pytest.mark.parametrize(
@@ -85,7 +83,7 @@ def test_a_fence_on_key_tag_or_namespace_takes_the_copy_out_and_refuses_late_ans
     as_of = bench.now - 1_000
     bench.keep("a", tags=("t",), as_of=as_of)
     bench.fence(target, at=as_of, soft=soft)
-    assert bench.shelf.get("a") is None
+    assert bench.shelf.value("a") is NOTHING
     assert not bench.keep("a", tags=("t",), as_of=as_of)
     assert bench.keep("a", tags=("t",), as_of=as_of + 1)
 
@@ -122,9 +120,7 @@ def test_an_instance_that_answers_what_a_fence_refuses_is_told_of_it(bench: Benc
 def test_a_slower_answer_does_not_replace_a_newer_copy(bench: Bench) -> None:
     bench.keep("a", value=b"new", as_of=bench.now)
     assert not bench.keep("a", value=b"old", as_of=bench.now - 5)
-    copy = bench.shelf.get("a")
-    assert copy is not None
-    assert bench.shelf.value(copy) == b"new"
+    assert bench.shelf.value("a") == b"new"
 
 
 def test_an_answer_from_the_future_is_not_held(bench: Bench) -> None:
@@ -134,35 +130,48 @@ def test_an_answer_from_the_future_is_not_held(bench: Bench) -> None:
 # values ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shares", [True, False])
-def test_an_object_is_made_once_where_nobody_can_change_it_and_for_each_reader_elsewhere(bench: Bench, shares: bool) -> None:
-    shelf = bench.near.shelf("pages", NearSettings(), lambda got: list(got.value), shares_objects=shares)
-    bench.keep("a", shelf=shelf)
-    copy = shelf.get("a")
-    assert copy is not None
-    assert copy.value is PENDING
-    first = shelf.value(copy)
-    assert first == [118]
-    assert copy.value is (first if shares else PENDING)
-    assert shelf.statistics().bytes == near_module.OVERHEAD_BYTES + 1 + (2 if shares else 1)
+class Frozen(msgspec.Struct, frozen=True):
+    name: str
+
+
+class Open(msgspec.Struct):
+    name: str
+
+
+@pytest.mark.parametrize(("kind", "is_one"), [(Frozen, True), (Open, False)])
+def test_an_object_is_made_once_where_nobody_can_change_it_and_for_each_reader_elsewhere(
+    bench: Bench, kind: type[Any], is_one: bool
+) -> None:
+    shelf = bench.near.shelf("pages", NearSettings(), Schema(json_of(kind)))
+    value = b'{"name":"x"}'
+    bench.keep("a", shelf=shelf, value=value)
+    first = shelf.value("a")
+    assert first == kind("x")
+    assert (shelf.value("a") is first) == is_one
+    assert shelf.statistics().bytes == near_module.OVERHEAD_BYTES + 1 + len(value) * (2 if is_one else 1)
+
+
+def test_what_this_schema_cannot_read_is_as_good_as_not_held(bench: Bench) -> None:
+    shelf = bench.near.shelf("pages", NearSettings(), Schema(json_of(Frozen), 2))
+    bench.keep("a", shelf=shelf, value=b"{}")
+    assert shelf.value("a") is NOTHING
 
 
 def test_known_absent_is_held_as_such(bench: Bench) -> None:
     bench.keep("a", outcome="absent", value=b"")
-    copy = bench.shelf.get("a")
-    assert copy is not None
-    assert copy.value is ABSENT
+    assert bench.shelf.value("a") is ABSENT
 
 
 def test_a_copy_tells_its_age_and_the_bound_of_the_near_cache(bench: Bench) -> None:
     bench.keep("a", as_of=bench.now - 5_000_000, ttl=60, tier="l1", age=5, lag=0.3)
     bench.turn(2.0)
-    copy = bench.shelf.get("a")
-    assert copy is not None
-    told = bench.shelf.aged(copy)
+    told = bench.shelf.got("a")
+    assert told is not None
     assert (told.tier, told.age, told.ttl, told.value) == ("near", 7, 58, b"v")
     assert told.lag == pytest.approx(0.1)
-    assert (copy.got.tier, copy.got.age) == ("l1", 5)
+    assert bench.shelf.got("b") is None
+    bench.near.down()
+    assert bench.shelf.got("a") is None
 
 
 # windows --------------------------------------------------------------------------------------------------------------
@@ -223,9 +232,9 @@ def test_an_old_copy_is_kept_once_its_instance_vouches_for_more_than_the_floor(b
 
 def test_before_the_first_heartbeat_nothing_is_kept() -> None:
     near = Near(lambda: 5.0, lambda digest, at: None)
-    shelf = near.shelf("pages", NearSettings(), lambda got: got.value, shares_objects=True)
+    shelf = near.shelf("pages", NearSettings(), Schema(BYTES))
     assert not shelf.keep("a", Got("hit", b"v", ttl=60, as_of=T0), 5.0)
-    assert shelf.get("a") is None
+    assert shelf.value("a") is NOTHING
 
 
 def test_a_silent_feed_is_not_trusted_for_long(bench: Bench) -> None:
@@ -248,14 +257,14 @@ def test_a_feed_that_is_down_is_not_trusted_and_what_was_held_is_good_again_when
 
 
 def test_a_watermark_later_than_max_lag_is_not_trusted(bench: Bench) -> None:
-    strict = bench.near.shelf("pages", NearSettings(max_lag="500ms"), lambda got: got.value, shares_objects=True)
+    strict = bench.near.shelf("pages", NearSettings(max_lag="500ms"), Schema(BYTES))
     for shelf in (bench.shelf, strict):
         assert bench.keep("a", shelf=shelf)
     bench.beat(behind=0.6)
-    assert bench.shelf.get("a")
-    assert strict.get("a") is None
+    assert bench.shelf.value("a") == b"v"
+    assert strict.value("a") is NOTHING
     bench.beat(behind=2.5)
-    assert bench.shelf.get("a") is None
+    assert bench.shelf.value("a") is NOTHING
 
 
 def test_a_process_that_was_stopped_does_not_take_old_heartbeats_for_news(bench: Bench) -> None:
@@ -323,7 +332,7 @@ def test_the_indexes_hold_nothing_that_is_gone() -> None:
 
 
 def test_a_shelf_goes_with_its_namespace_object(bench: Bench) -> None:
-    other = bench.near.shelf("users", NearSettings(), lambda got: got.value, shares_objects=True)
+    other = bench.near.shelf("users", NearSettings(), Schema(BYTES))
     bench.keep("a", shelf=other)
     del other
     gc.collect()
@@ -371,5 +380,5 @@ def test_nothing_is_answered_that_a_fence_told_of_refuses(history: list[tuple[st
 
 def copies(shelf: Shelf) -> Iterator[tuple[str, int]]:
     for key in "abc":
-        if copy := shelf.get(key):
-            yield key, copy.got.as_of
+        if got := shelf.got(key):
+            yield key, got.as_of

@@ -7,7 +7,8 @@ import struct
 from typing import Any
 
 import pytest
-from cachesvc_client.near import Near, NearSettings, target_digest
+from cachesvc_client.codecs import BYTES, Schema
+from cachesvc_client.near import NOTHING, Near, NearSettings, target_digest
 from cachesvc_client.near_feed import LONGEST_PAUSE, FeedError, NearFeed
 from cachesvc_client.wire import Got
 
@@ -30,7 +31,7 @@ def heartbeat(id_: str = "eu=1-1", floor: int = 0, **complete_to: int) -> bytes:
 class Bench:
     def __init__(self, *urls: str) -> None:
         self.near = Near(lambda: 100.0, lambda digest, at: None)
-        self.shelf = self.near.shelf("pages", NearSettings(), lambda got: got.value, shares_objects=True)
+        self.shelf = self.near.shelf("pages", NearSettings(), Schema(BYTES))
         self.urls = list(urls) or ["http://a:1", "http://b:1"]
         self.feed = NearFeed(self.near, lambda: self.urls, random.Random(1))
 
@@ -42,7 +43,7 @@ class Bench:
             assert self.shelf.keep(key, Got("hit", b"v", ttl=60, as_of=T0 - 1_000, tags=tags), 100.0)
 
     def held(self, keys: str) -> str:
-        return "".join(key for key in keys if self.shelf.get(key))
+        return "".join(key for key in keys if self.shelf.value(key) is not NOTHING)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Deadlines, failover and problem documents."""
 
 import asyncio
+import random
 import socket
 
 import pytest
 from cachesvc_client import Cache, CacheError
-from cachesvc_client.endpoints import Endpoints, urls_of
+from cachesvc_client.endpoints import urls_of
+from cachesvc_client.region import Region
 
 from clients.python.tests.fake_service import FakeService
 
@@ -76,7 +78,7 @@ async def test_a_problem_document_becomes_the_error(service: FakeService, cache:
         "request_id": "r-1",
         "field": "$.keys",
     }
-    service.problem = (503, document, {"Retry-After": "2"})
+    service.problem = (503, document, {"Retry-After": "60"})
     with pytest.raises(CacheError) as caught:
         await cache.namespace("pages").get("a")
     error = caught.value
@@ -84,7 +86,7 @@ async def test_a_problem_document_becomes_the_error(service: FakeService, cache:
         "overloaded",
         503,
         True,
-        2.0,
+        60.0,
         "r-1",
         "$.keys",
         "overloaded: come back",
@@ -136,7 +138,7 @@ async def test_leaving_the_block_waits_for_what_is_under_way(service: FakeServic
 
 
 def test_an_instance_that_fails_rests_longer_each_time_and_is_still_tried_when_all_rest() -> None:
-    endpoints = Endpoints(urls_of("http://a,http://b"))
+    endpoints = Region(urls_of("http://a,http://b"), random.Random(1))
     a, b = endpoints.candidates(0)
     a.failed(0)
     assert (endpoints.candidates(0.4), endpoints.candidates(0.5)) == ([b, a], [a, b])

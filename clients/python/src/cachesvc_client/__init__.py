@@ -9,6 +9,8 @@ from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.loading import Loader
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable
 from cachesvc_client.namespace import Namespace
+from cachesvc_client.near import NearSettings, NearStatistics
+from cachesvc_client.near_feed import FeedStatistics
 from cachesvc_client.on_commit import OnCommit
 from cachesvc_client.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.retries import Retries
@@ -27,12 +29,15 @@ __all__ = [
     "CacheError",
     "CachedFunction",
     "Codec",
+    "FeedStatistics",
     "Hit",
     "LoadContext",
     "Loader",
     "Lookup",
     "Miss",
     "Namespace",
+    "NearSettings",
+    "NearStatistics",
     "NotSentError",
     "OnCommit",
     "PartialError",

@@ -1,6 +1,7 @@
 """The client: where the instances are, how long to wait for them, and the namespaces."""
 
 import asyncio
+import random
 import time
 from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar, overload
@@ -18,9 +19,12 @@ from cachesvc_client.handed import Handed
 from cachesvc_client.loading import Loads
 from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.namespace import Namespace
+from cachesvc_client.near import Near, NearSettings
+from cachesvc_client.near_feed import NearFeed
 from cachesvc_client.on_commit import OnCommit
-from cachesvc_client.own_writes import OwnWrites
+from cachesvc_client.own_writes import OwnWrites, pairs_of
 from cachesvc_client.profiles import IN_REGION, Profile, profile_with
+from cachesvc_client.region import Region
 from cachesvc_client.tracing import Traceparent, opentelemetry_traceparent
 from cachesvc_client.transport import Session, Transport
 from cachesvc_client.wire import ReceiptState
@@ -62,6 +66,7 @@ class Cache:
         urls: list[URL],
         profile: Profile,
         *,
+        discover: bool,
         batching: bool,
         caller: str,
         traceparent: Traceparent,
@@ -69,11 +74,15 @@ class Cache:
     ) -> None:
         # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
         connections = profile.max_connections if batching else 0
-        self._transport = Transport(urls, profile, max_connections=connections, traceparent=traceparent, session=session)
+        region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
+        self._transport = Transport(region, profile, max_connections=connections, traceparent=traceparent, session=session)
         self._timeout = profile.timeout
         self._batching = batching
         self._caller = caller
         self._own_writes = OwnWrites(time.monotonic)
+        self._near = Near(time.monotonic, self._own_writes.heed)
+        self._feed = NearFeed(self._near, region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
+        self._feeding: asyncio.Task[None] | None = None
         self._handed = Handed()
         self._loads = Loads(
             timeout=profile.load_timeout,
@@ -96,6 +105,7 @@ class Cache:
         lease_wait: Duration | None = None,
         max_loads_without_cache: int | None = None,
         batching: bool = True,
+        discover: bool = True,
         caller: str = "",
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
@@ -105,6 +115,7 @@ class Cache:
         `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`); what is named besides replaces a part
         of it. `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits
         for another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
+        `discover`: the region's instances are asked directly, each for its share of the keys; False: only what is named here.
         `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
         of each request; unless said, OpenTelemetry's, if the process uses it. `session`: an `aiohttp.ClientSession` of yours,
         which stays open.
@@ -119,6 +130,7 @@ class Cache:
                 max_loads_without_cache=max_loads_without_cache,
             ),
             batching=batching,
+            discover=discover,
             caller=check_caller(caller),
             traceparent=traceparent,
             session=session,
@@ -126,15 +138,35 @@ class Cache:
 
     @overload
     def namespace(
-        self, name: str, *, version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+        self,
+        name: str,
+        *,
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[bytes]: ...
     @overload
     def namespace(
-        self, name: str, *, codec: Codec[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+        self,
+        name: str,
+        *,
+        codec: Codec[V],
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[V]: ...
     @overload
     def namespace(
-        self, name: str, *, type: type[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+        self,
+        name: str,
+        *,
+        type: type[V],
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[V]: ...
     def namespace(
         self,
@@ -145,28 +177,44 @@ class Cache:
         version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[Any]:
         """A namespace with values of bytes, of a codec (`JSON`, `MSGPACK`, your own), or of a type as JSON.
 
         `version`: of the values' schema, from 1; count it up when the type changes so that the other version could not read it.
-        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. Keep the
-        object: calls share requests within one of them.
+        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. `near`: keep
+        copies in this process. Keep the object: calls share requests, and copies, within one of them.
         """
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
-        exchanges = Exchanges(check_namespace(name), self._own_writes, max_lag=lag, caller=self._caller)
+        schema: Schema[Any] = Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version)
+        shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
+        self._follow_feed()
+        exchanges = Exchanges(check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller)
         return Namespace(
             Calls(exchanges, self._transport),
-            Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version),
+            schema,
             self._loads,
             self._handed,
             self._airspaces.setdefault(name, Airspace()),
+            self._near,
+            shelf,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
             batch_tasks=self._batch_tasks,
             load_tasks=self._load_tasks,
         )
+
+    def _follow_feed(self) -> None:
+        """From the first namespace with a near cache on, while the client is open."""
+        if self._near.is_used and self._transport.is_open and self._feeding is None:
+            self._feeding = asyncio.create_task(self._transport.follow(self._feed), name="cache feed")
+
+    @property
+    def feed(self) -> NearFeed:
+        """What keeps the near caches honest: `feed.statistics()`."""
+        return self._feed
 
     def on_commit(self) -> OnCommit:
         """Invalidations that are sent when the block ends, and not if it raises: `async with cache.on_commit() as tx`."""
@@ -182,6 +230,7 @@ class Cache:
         """A block whose reads honour the token of another client, or of a `Receipt`. An empty one asks for nothing. Raises
         `ValueError` for what is no token, or has too many parts.
         """
+        self._near.merge(pairs_of(token))
         return self._handed.block(token)
 
     async def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
@@ -213,6 +262,7 @@ class Cache:
 
     async def __aenter__(self) -> Self:
         self._transport.open()
+        self._follow_feed()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -229,4 +279,9 @@ class Cache:
             while self._batch_tasks:
                 await asyncio.wait(self._batch_tasks)
         finally:
+            if self._feeding is not None:
+                feeding, self._feeding = self._feeding, None
+                feeding.cancel()
+                await asyncio.wait([feeding])
+                self._feeding = None
             await self._transport.close()

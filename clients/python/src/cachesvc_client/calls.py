@@ -1,6 +1,7 @@
 """One namespace's exchanges over the transport. Deadlines are times on the loop's clock, `home` is the instance to ask first."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -36,11 +37,12 @@ class Calls:
         self, ask: Callable[[list[Wanted], str], Request], home: Endpoint, wanted: list[Wanted], deadline: float
     ) -> Sequence[Got | CacheError]:
         parts = [(part, ask(part, token)) for part, token in self._exchanges.parts(wanted)]
+        asked_at = time.monotonic()
         if len(parts) == 1:  # nearly always, and it spares a task
             part, request = parts[0]
-            return self._exchanges.got(await self._transport.send(request, deadline, home), part)
+            return self._exchanges.got(await self._transport.send(request, deadline, home), part, asked_at)
         answers = await asyncio.gather(*(self._transport.send(request, deadline, home) for _, request in parts))
-        results = (self._exchanges.got(reply, part) for (part, _), reply in zip(parts, answers, strict=True))
+        results = (self._exchanges.got(reply, part, asked_at) for (part, _), reply in zip(parts, answers, strict=True))
         return [got for part in results for got in part]
 
     async def read_alone(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
+from cachesvc_client.immutable import is_immutable
 from cachesvc_client.wire import JSON as JSON_TYPE
 from cachesvc_client.wire import MSGPACK as MSGPACK_TYPE
 from cachesvc_client.wire import OCTETS
@@ -34,8 +35,14 @@ class Codec(Protocol[V]):
     def decode(self, value: bytes, /) -> V: ...
 
 
+def makes_immutable(codec: Codec[Any]) -> bool:
+    """Whether one object that it decoded may be handed to many. A codec of your own says so by an attribute `makes_immutable`."""
+    return bool(getattr(codec, "makes_immutable", False))
+
+
 class _Bytes:
     content_type = OCTETS
+    makes_immutable = True
 
     def encode(self, value: bytes) -> bytes:
         if not isinstance(value, bytes):
@@ -47,8 +54,9 @@ class _Bytes:
 
 
 class _Typed(Generic[V]):
-    def __init__(self, content_type: str, encode: Any, decode: Any) -> None:
+    def __init__(self, content_type: str, encode: Any, decode: Any, *, makes_immutable: bool) -> None:
         self.content_type = content_type
+        self.makes_immutable = makes_immutable
         self._encode = encode
         self._decode = decode
 
@@ -63,12 +71,12 @@ class _Typed(Generic[V]):
 
 def json_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
     """JSON that must fit `type`: a msgspec struct, dataclass, TypedDict, list[int], …"""
-    return _Typed(JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode)
+    return _Typed(JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, makes_immutable=is_immutable(type))
 
 
 def msgpack_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
     """MessagePack that must fit `type`."""
-    return _Typed(MSGPACK_TYPE, msgspec.msgpack.encode, msgspec.msgpack.Decoder(type).decode)
+    return _Typed(MSGPACK_TYPE, msgspec.msgpack.encode, msgspec.msgpack.Decoder(type).decode, makes_immutable=is_immutable(type))
 
 
 BYTES: Codec[bytes] = _Bytes()
@@ -99,6 +107,7 @@ class Schema(Generic[V]):
             raise ValueError(f"version: {version!r} is no whole number from 1 to {MAX_VERSION}")
         self.version = version
         self.content_type = f"{plain}; v={version}" if version else plain
+        self.makes_immutable = makes_immutable(codec)
         self._encode = codec.encode
         self._decode = codec.decode
 

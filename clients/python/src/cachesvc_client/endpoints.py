@@ -1,6 +1,4 @@
-"""Which instance to ask: the first of the list that is not known to be out of reach."""
-
-from collections.abc import Sequence
+"""One instance: where it is, and whether it was out of reach lately."""
 
 from yarl import URL
 
@@ -54,22 +52,3 @@ class Endpoint:
     def worked(self) -> None:
         self.failures = 0
         self.rests_until = 0.0
-
-
-class Endpoints:
-    """The list, in its order of preference."""
-
-    def __init__(self, urls: Sequence[URL]) -> None:
-        self._all = [Endpoint(url) for url in urls]
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def home(self, key_digest: int, now: float) -> Endpoint:
-        """The instance to ask for this key: its copy, flight and lease should be in one place."""
-        return self.candidates(now)[0]
-
-    def candidates(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
-        """Everyone in the order of asking: `home`, those that are well, those that rest. With nobody else left, trying beats
-        giving up."""
-        return sorted(self._all, key=lambda endpoint: (endpoint is not home, max(endpoint.rests_until, now)))

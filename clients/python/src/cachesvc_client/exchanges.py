@@ -14,6 +14,7 @@ from cachesvc_client.errors import CacheError
 from cachesvc_client.handed import Wanted, key_of
 from cachesvc_client.lifetimes import Lifetimes
 from cachesvc_client.lookups import etag_of
+from cachesvc_client.near import Near, Shelf
 from cachesvc_client.own_writes import MAX_PAIRS, OwnWrites, key_digest, pairs_of, token_of
 from cachesvc_client.wire import (
     JSON,
@@ -71,9 +72,21 @@ class Reply(NamedTuple):
 class Exchanges:
     """Those of one namespace."""
 
-    def __init__(self, namespace: str, own_writes: OwnWrites, *, max_lag: str = "", caller: str = "") -> None:
+    def __init__(
+        self,
+        namespace: str,
+        own_writes: OwnWrites,
+        near: Near | None = None,
+        *,
+        shelf: Shelf | None = None,
+        max_lag: str = "",
+        caller: str = "",
+    ) -> None:
+        """`shelf`: where answers are kept, for a namespace that has a near cache."""
         self.namespace = namespace
         self._own = own_writes
+        self._near = near
+        self._shelf = shelf
         self._max_lag = max_lag
         self._caller = {"Cachesvc-Caller": caller} if caller else {}
         self._get_path = f"/v1/{namespace}:get"
@@ -114,13 +127,16 @@ class Exchanges:
     def _get(self, asked: GetMany, *, is_repeatable: bool = True) -> Request:
         return Request("POST", self._get_path, _pack(asked), {"Content-Type": MSGPACK}, is_repeatable, is_fixed=True)
 
-    @staticmethod
-    def got(reply: Reply, wanted: Sequence[Wanted]) -> list[Got | CacheError]:
+    def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
+        """`asked_at`: monotonic, not later than the request was sent."""
         answer = _decoded(_got_many, reply)
         _check_count(answer.results, wanted)
         lag = answer.lag
         for got in answer.results:
             got.lag = lag
+        if self._shelf is not None:
+            for one, got in zip(wanted, answer.results, strict=True):
+                self._shelf.keep(key_of(one), got, asked_at)
         return [error_of(got.problem) if got.outcome == "error" else got for got in answer.results]
 
     def read_alone(self, wanted: Wanted, token: str) -> Request:
@@ -192,6 +208,8 @@ class Exchanges:
     def _learn(self, token: str, keys: Iterable[str]) -> None:
         try:
             self._own.learn(self.namespace, token, keys)
+            if self._near is not None:
+                self._near.merge(pairs_of(token))
         except ValueError as error:
             raise CacheError("bad-answer", str(error)) from error
 

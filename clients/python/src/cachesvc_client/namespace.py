@@ -22,6 +22,7 @@ from cachesvc_client.loading import Loader, Loads
 from cachesvc_client.lookaside import WAIT_TURN, LookAside
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
 from cachesvc_client.names import check_key, checked_keys
+from cachesvc_client.near import NOTHING, Near, Shelf
 from cachesvc_client.templates import Naming
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 
@@ -50,6 +51,8 @@ class Namespace(Generic[V]):
         loads: Loads,
         handed: Handed,
         airspace: Airspace,
+        near: Near,
+        shelf: Shelf | None,
         *,
         timeout: float,
         batching: bool,
@@ -62,6 +65,8 @@ class Namespace(Generic[V]):
         self._loads = loads
         self._handed = handed
         self._airspace = airspace
+        self._near = near
+        self._shelf = shelf
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=batch_tasks)
@@ -82,6 +87,11 @@ class Namespace(Generic[V]):
     def __repr__(self) -> str:
         return f"<Namespace {self.name}>"
 
+    @property
+    def near(self) -> Shelf | None:
+        """The near cache of this object, if it has one: `near.statistics()`."""
+        return self._shelf
+
     # reading --------------------------------------------------------------------------------------------------------
 
     @overload
@@ -90,6 +100,9 @@ class Namespace(Generic[V]):
     async def get(self, key: str, default: D, *, timeout: Duration | None = None) -> V | D: ...
     async def get(self, key: str, default: Any = None, *, timeout: Duration | None = None) -> Any:
         """The value, or `default` on a miss. Calls of one moment share a request."""
+        shelf = self._shelf
+        if shelf is not None and (value := shelf.value(key)) is not NOTHING:
+            return default if value is ABSENT else value
         check_key(key)
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self.get(key, default))
@@ -109,8 +122,9 @@ class Namespace(Generic[V]):
         refuses is raised.
         """
         check_key(key)
+        got = self._shelf.got(key) if self._shelf is not None else None
         try:
-            got = await self._asked(key, timeout)
+            got = got or await self._asked(key, timeout)
         except CacheError as error:
             if not error.is_outage:
                 raise
@@ -137,8 +151,8 @@ class Namespace(Generic[V]):
         """The values that were found. `PartialError` if some keys failed; it has what the others brought."""
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self.get_many(keys))
-        orders = {key: self._read_batches.join(self._handed.wanted(key)) for key in checked_keys(keys)}
-        found: dict[str, V] = {}
+        found, missing = self._held(checked_keys(keys))
+        orders = {key: self._read_batches.join(self._handed.wanted(key)) for key in missing}
         failed: dict[str, CacheError] = {}
         for key, order in orders.items():
             got = await order
@@ -152,6 +166,15 @@ class Namespace(Generic[V]):
         if failed:
             raise PartialError(failed, found)
         return found
+
+    def _held(self, keys: list[str]) -> tuple[dict[str, V], list[str]]:
+        """What the near cache has of these, and what is to be asked for."""
+        shelf = self._shelf
+        if shelf is None:
+            return {}, keys
+        values = {key: shelf.value(key) for key in keys}
+        found = {key: value for key, value in values.items() if value is not NOTHING and value is not ABSENT}
+        return found, [key for key, value in values.items() if value is NOTHING]
 
     @overload
     async def get_or_load(
@@ -196,6 +219,9 @@ class Namespace(Generic[V]):
         raised here. With the cache out of reach the loader runs all the same, `max_loads_without_cache` at a time. A stored value
         of another type or an earlier version is replaced; one of a later version is loaded past, and stays.
         """
+        shelf = self._shelf
+        if shelf is not None and (held := shelf.value(key)) is not NOTHING:
+            return default if held is ABSENT else held
         check_key(key)
         if timeout is not None:
             return await _within(
@@ -254,7 +280,7 @@ class Namespace(Generic[V]):
         try:
             put = await self._puts.join(item, len(item.value))
         finally:
-            self._airspace.forget([key])
+            self._forget([key])
         if isinstance(put, CacheError):
             raise put.copy()
         return None
@@ -282,7 +308,7 @@ class Namespace(Generic[V]):
         try:
             puts = {item.key: await order for item, order in zip(items, orders, strict=True)}
         finally:
-            self._airspace.forget(list(values))
+            self._forget(list(values))
         if failed := {key: put.copy() for key, put in puts.items() if isinstance(put, CacheError)}:
             raise PartialError(failed, {})
         return None
@@ -314,7 +340,7 @@ class Namespace(Generic[V]):
         try:
             return await self._calls.touch(key, got, lifetimes, deadline)
         finally:
-            self._airspace.forget([key])
+            self._forget([key])
 
     # invalidating ---------------------------------------------------------------------------------------------------
 
@@ -345,9 +371,9 @@ class Namespace(Generic[V]):
         """`invalidate`, as a document: one of a transaction that could not be sent, for instance."""
         try:
             return await self._calls.invalidate(asked, self._deadline(timeout))
-        finally:  # also after a failure: it may have been applied all the same
+        finally:
             if not asked.is_lenient:
-                self._airspace.forget(asked.keys, wide=bool(asked.tags) or asked.all)
+                self._forget(asked.keys, asked.tags, everything=asked.all)
 
     async def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
         """`invalidate` for one key."""
@@ -355,7 +381,12 @@ class Namespace(Generic[V]):
         try:
             return await self._calls.delete(key, self._deadline(timeout))
         finally:
-            self._airspace.forget([key])
+            self._forget([key])
+
+    def _forget(self, keys: list[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
+        """What was there before a write; also after its failure, as it may have been applied all the same."""
+        self._airspace.forget(keys, wide=bool(tags) or everything)
+        self._near.drop(self.name, keys, tags, everything=everything)
 
     async def _purge(self, key: str) -> Receipt:
         """`delete`, from inside the flight of the key, which is not to be forgotten for it."""

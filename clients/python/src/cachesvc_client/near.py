@@ -4,8 +4,8 @@
                   └─────► fences.py: remembered, for answers that arrive later
     heartbeat ──────────► every shelf: `trusted_until`
     answers ──► Shelf.keep: admitted by all that is remembered? ──► held
-    readers ──► Shelf.get: held, before its end, before `trusted_until`? ──► its `value`; PENDING: `Shelf.value`
-    own writes, tokens handed over ──► Near.merge; own writes whose answer never came ──► Shelf.drop
+    readers ──► Shelf.value: held, before its end, before `trusted_until`? or NOTHING, and they ask the service
+    own writes, tokens handed over ──► Near.merge; own writes whose answer never came ──► Near.drop
 
 **A held copy is admissible.** The rule asks for a check whenever a copy is read. Here a fence finds the copies it concerns by an
 index of their targets' digests and takes them out when it comes, so that a hit is a look-up and two comparisons. A fence costs a
@@ -35,6 +35,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
+from cachesvc_client.codecs import Schema, UnreadableError
 from cachesvc_client.context import ABSENT
 from cachesvc_client.durations import Duration, positive_seconds_of
 from cachesvc_client.fences import Fences, moment_of
@@ -57,8 +58,8 @@ _SECOND = 1_000_000
 _FRESH = ("hit", "loaded", "absent")
 
 
-class _Pending(enum.Enum):
-    PENDING = "pending"
+class _Nothing(enum.Enum):
+    NOTHING = "nothing"
 
 
 class NearSettings(Struct, frozen=True):
@@ -98,15 +99,15 @@ class NearStatistics(Struct, frozen=True):
     """The feed vouches for what is held; if not, every read goes to the service."""
 
 
-PENDING: Final = _Pending.PENDING
-"""The value of a copy whose object is not kept: its type may be changed by callers, or nobody has asked for it yet."""
+NOTHING: Final = _Nothing.NOTHING
+"""No value, where ABSENT and None are values."""
 
 
 class Copy(Struct, gc=False, eq=False):
-    """One entry held. Its value is PENDING, ABSENT or immutable, so the collector has nothing to find in it."""
+    """One entry held. The collector finds nothing in it, as what it holds is immutable."""
 
     value: Any
-    """What a hit answers, unless it is PENDING."""
+    """What a hit answers. NOTHING: it is to be made from `got`, for the first time, or every time as callers may change it."""
     got: Got
     """The answer that brought it."""
     until: float
@@ -121,9 +122,7 @@ class Copy(Struct, gc=False, eq=False):
 class Shelf:
     """The copies of one namespace object. `get` may be called from any thread and takes no lock; `Near` calls the rest."""
 
-    def __init__(
-        self, namespace: str, settings: NearSettings, near: "Near", decode: Callable[[Got], Any], *, shares_objects: bool
-    ) -> None:
+    def __init__(self, namespace: str, settings: NearSettings, near: "Near", schema: Schema[Any]) -> None:
         self.namespace = namespace
         self.digest = target_digest(namespace)
         self.max_lag = positive_seconds_of(settings.max_lag, "max_lag")
@@ -131,8 +130,7 @@ class Shelf:
         self.hits = self.passed = self.kept = self.fenced = self.refused = self.evicted = 0
         self._settings = settings
         self._near = near
-        self._decode = decode
-        self._shares_objects = shares_objects
+        self._schema = schema
         self._clock = near.clock
         self.begin()
 
@@ -147,37 +145,46 @@ class Shelf:
         trust = "trusted" if self.is_trusted else "bypassed"
         return f"<Shelf of {self.namespace} [{len(self._copies)} entries, {self._bytes} bytes, {trust}]>"
 
-    def get(self, key: str) -> Copy | None:
-        """The copy to answer with, now, without awaiting anything first."""
+    def value(self, key: str) -> Any:
+        """What to answer with, ABSENT included, or NOTHING: then the service is to be asked. Use it before awaiting anything."""
         copy = self._copies.get(key)
         if copy is not None:
             now = self._clock()
             if now < copy.until and now < self.trusted_until:
                 copy.used = True
                 self.hits += 1
-                return copy
+                value = copy.value
+                return value if value is not NOTHING else self._made(copy)
         self.passed += 1
-        return None
+        return NOTHING
 
-    @property
-    def is_trusted(self) -> bool:
-        return self._clock() < self.trusted_until
+    def got(self, key: str) -> Got | None:
+        """The same as an answer of the service, with the age it has now."""
+        copy = self._copies.get(key)
+        now = self._clock()
+        if copy is None or now >= copy.until or now >= self.trusted_until:
+            self.passed += 1
+            return None
+        copy.used = True
+        self.hits += 1
+        age = self._near.seconds_since(copy.got.as_of)
+        return replace(copy.got, tier="near", age=int(age), ttl=int(copy.until - now), lag=self._near.bound)
 
-    def value(self, copy: Copy) -> Any:
-        """The value of a copy where it is PENDING: decoded, for this caller alone unless nobody can change it. Raises what the
-        decoder raises; that reader is to ask the service, as if nothing were held."""
-        value = self._decode(copy.got)
-        if self._shares_objects:
+    def _made(self, copy: Copy) -> Any:
+        """For this caller alone, unless nobody can change it."""
+        try:
+            value = self._schema.decode(copy.got.value, copy.got.content_type)
+        except UnreadableError:  # the service is asked as if nothing were held, and whoever asks deals with what it answers
+            return NOTHING
+        if self._schema.makes_immutable:
             copy.value = value
             if value is not copy.got.value:
                 self._near.charge(self, copy, len(copy.got.value))
         return value
 
-    def aged(self, copy: Copy) -> Got:
-        """The answer that brought the copy, as the near cache gives it now."""
-        now = self._clock()
-        age = self._near.seconds_since(copy.got.as_of)
-        return replace(copy.got, tier="near", age=int(age), ttl=int(copy.until - now), lag=self._near.bound)
+    @property
+    def is_trusted(self) -> bool:
+        return self._clock() < self.trusted_until
 
     def keep(self, key: str, got: Got, asked_at: float) -> bool:
         """Hold the answer, if it is fresh and every fence that is known by now admits it. Whether it is held.
@@ -185,10 +192,6 @@ class Shelf:
         `asked_at`: by this clock, not later than the request was sent.
         """
         return got.outcome in _FRESH and self.is_trusted and self._near.keep(self, key, got, asked_at)
-
-    def drop(self, keys: Iterable[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
-        """Copies of what may have been invalidated by a call whose answer never came."""
-        self._near.drop(self, keys, tags, everything=everything)
 
     def statistics(self) -> NearStatistics:
         return NearStatistics(
@@ -275,25 +278,24 @@ class Near:
         self.clock = clock
         self._heed = heed
         self._shelves: WeakSet[Shelf] = WeakSet()
-        self._fences = Fences()
+        self._fences = Fences(slots=1)  # until there is something to protect
         self._watermark = Watermark()
         self._lock = threading.Lock()
         self._is_down = True
-        self.resets = 0
+        self.is_used = False
+        """A shelf has been made, so the feed is to be followed; and for good, as forgetting fences would need another floor."""
 
-    def shelf(self, namespace: str, settings: NearSettings, decode: Callable[[Got], Any], *, shares_objects: bool) -> Shelf:
-        """For one namespace object, which keeps it: it goes when nobody holds it any more. `shares_objects`: what `decode`
-        makes is bytes or immutable, so that one object can be handed to everybody."""
-        shelf = Shelf(namespace, settings, self, decode, shares_objects=shares_objects)
+    def shelf(self, namespace: str, settings: NearSettings, schema: Schema[Any]) -> Shelf:
+        """For one namespace object, which keeps it: it goes when nobody holds it any more."""
+        shelf = Shelf(namespace, settings, self, schema)
         with self._lock:
+            if not self.is_used:
+                self._fences = Fences()
+                self.is_used = True
             self._shelves.add(shelf)
             self._fences.know_namespace(shelf.digest)
             self._trust()
         return shelf
-
-    @property
-    def is_used(self) -> bool:
-        return bool(self._shelves)
 
     @property
     def bound(self) -> float | None:
@@ -309,6 +311,8 @@ class Near:
 
     def merge(self, pairs: Iterable[Pair], *, soft: bool = False) -> None:
         """Fences on keys, tags and namespaces: from the feed, from a token, or from a write of this client."""
+        if not self.is_used:
+            return
         with self._lock:
             shelves = tuple(self._shelves)
             for target, at in pairs:
@@ -396,7 +400,7 @@ class Near:
             until = now + got.ttl
             if (due := self._fences.due(got.as_of, targets[0], targets)) is not None:
                 until = min(until, self._watermark.local(due))
-            value = ABSENT if got.outcome == "absent" else PENDING
+            value = ABSENT if got.outcome == "absent" else NOTHING
             cost = len(key) + len(got.value) + OVERHEAD_BYTES
             return until > now and shelf.put(Copy(value, got, until, key, targets, cost))
 
@@ -412,15 +416,17 @@ class Near:
         """Had the instance merged every change from before the floor when it answered?"""
         return lag is not None and self._watermark.now(asked_at) - int(lag * _SECOND) - SKEW_US >= self._fences.floor
 
-    def drop(self, shelf: Shelf, keys: Iterable[str], tags: Iterable[str], *, everything: bool) -> None:
-        namespace = shelf.namespace
+    def drop(self, namespace: str, keys: Iterable[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
+        """What may have been invalidated by a write of this client, whether or not it was answered."""
+        if not self.is_used:
+            return
         targets = [target_digest(f"{namespace}/{key}") for key in keys]
         targets += [target_digest(f"{namespace}#{tag}") for tag in tags]
         with self._lock:
-            if everything:
-                shelf.begin()
-            for target in targets:
-                for copy in shelf.of(target):
+            for shelf in [shelf for shelf in self._shelves if shelf.namespace == namespace]:
+                if everything:
+                    shelf.begin()
+                for copy in [copy for target in targets for copy in shelf.of(target)]:
                     shelf.take(copy)
 
 

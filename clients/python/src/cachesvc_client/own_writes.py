@@ -73,6 +73,10 @@ class OwnWrites:
             else:
                 self._keep(self._wide.setdefault(namespace, OrderedDict()), digest, at, self._max_wide)
 
+    def heed(self, digest: int, at: int) -> None:
+        """A fence on a key that this client has heard of otherwise: an instance that has not would answer what it refuses."""
+        self._keep(self._keys, digest, at, self._max_keys)
+
     def pairs_for(self, namespace: str, keys: Iterable[str]) -> list[tuple[int, int]]:
         """What a read of these keys must honour; to know that it is nothing costs next to nothing."""
         wide = self._wide.get(namespace)

@@ -53,9 +53,11 @@ def instances_of(document: bytes) -> dict[str, str]:
 class Region:
     """Immutable but for what `learn` and the endpoints' own failures change. One thread at a time may call `learn`."""
 
-    def __init__(self, urls: Sequence[URL], rng: random.Random) -> None:
+    def __init__(self, urls: Sequence[URL], rng: random.Random, *, discover: bool = True) -> None:
+        """`discover`: False, and the configured URLs are all there is."""
         self._configured = [Endpoint(url) for url in urls]
         self._rng = rng
+        self._discover = discover
         self._instances: dict[str, Endpoint] = {}
         self._ring: Ring | None = None
         self._everyone = list(self._configured)
@@ -69,7 +71,7 @@ class Region:
     # the document -----------------------------------------------------------------------------------------------------
 
     def is_due(self, now: float) -> bool:
-        return now >= self._due
+        return self._discover and now >= self._due
 
     def asked(self, now: float) -> None:
         """A request for the document is under way: nobody else need send one."""
@@ -123,8 +125,8 @@ class Region:
         return sorted(dict.fromkeys((*self._configured, *self._everyone)), key=lambda one: max(one.rests_until, now))
 
     def feed_urls(self) -> list[str]:
-        """Where a feed may be had: the instances, or as long as they are not known, the configured URLs."""
-        return [str(endpoint.base) for endpoint in self._instances.values() or self._configured]
+        """Where a feed may be had."""
+        return [str(endpoint.base) for endpoint in self._everyone]
 
 
 def _spelled(url: URL) -> str:

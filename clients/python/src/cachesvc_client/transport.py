@@ -6,21 +6,28 @@ elsewhere, as that would pass an overload on; it may be tried again after a paus
 """
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import aiohttp
-from yarl import URL
 
 from cachesvc_client.durations import header_of
-from cachesvc_client.endpoints import Endpoint, Endpoints
+from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError
 from cachesvc_client.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.feed_task import follow
+from cachesvc_client.near_feed import NearFeed
 from cachesvc_client.profiles import Profile
+from cachesvc_client.region import TOPOLOGY_PATH, Region
 from cachesvc_client.retries import Backoff
 from cachesvc_client.tracing import Traceparent, trace_headers
+
+log = logging.getLogger(__name__)
+
+REFRESH_TIMEOUT = 5.0
 
 
 class Session(Protocol):
@@ -35,7 +42,7 @@ class Transport:
 
     def __init__(
         self,
-        urls: Sequence[URL],
+        region: Region,
         profile: Profile,
         *,
         max_connections: int,
@@ -43,7 +50,8 @@ class Transport:
         session: Session | None = None,
     ) -> None:
         """`session`: used instead of one of its own, and left open."""
-        self._endpoints = Endpoints(urls)
+        self._region = region
+        self._refreshing: asyncio.Task[None] | None = None
         self._connect_timeout = profile.connect_timeout
         self._max_connections = max_connections
         self._traceparent = traceparent
@@ -68,6 +76,10 @@ class Transport:
 
     async def close(self) -> None:
         self._session = None
+        if self._refreshing is not None and not self._refreshing.done():
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+            self._refreshing = None  # the next `open` may be on another loop
         if self._own is not None:
             session, self._own = self._own, None
             await session.close()
@@ -81,8 +93,27 @@ class Transport:
         return self._backoff.granted
 
     def home(self, key_digest: int) -> Endpoint:
-        """The instance to ask for a key."""
-        return self._endpoints.home(key_digest, asyncio.get_running_loop().time())
+        """The instance to ask for a key. If the list of instances is old, it is asked for besides; nobody waits for that."""
+        now = asyncio.get_running_loop().time()
+        if self._region.is_due(now) and self._session is not None:
+            self._region.asked(now)
+            self._refreshing = asyncio.create_task(self._refresh(self._session, now), name="cache topology")
+        return self._region.home(key_digest, now)
+
+    async def _refresh(self, session: Session, now: float) -> None:
+        url = self._region.sources(now)[0].url(TOPOLOGY_PATH)
+        try:
+            async with asyncio.timeout(REFRESH_TIMEOUT), session.request("GET", url, allow_redirects=False) as response:
+                if response.status == 200:
+                    self._region.learn(await response.read())
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.debug("the topology could not be had from %s: %r", url, error)
+            self._region.failed()
+
+    async def follow(self, feed: NearFeed) -> None:
+        """For ever, while it is open."""
+        if self._session is not None:
+            await follow(feed, self._session)
 
     async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
         """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,
@@ -134,6 +165,7 @@ class Transport:
                         failure = error
                         self.failovers += 1
                         endpoint.failed(loop.time())
+                        self._region.failed()
                     else:
                         endpoint.worked()
                         return reply
@@ -145,5 +177,5 @@ class Transport:
 
     def _attempts(self, home: Endpoint | None, now: float) -> list[Endpoint]:
         """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
-        candidates = self._endpoints.candidates(now, home)
+        candidates = self._region.candidates(now, home)
         return [*candidates, candidates[0]]
