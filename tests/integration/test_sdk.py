@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from cachesvc_client import ABSENT, Absent, Cache
+from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss
 
 from loadtests.fleet_topology import free_ports
 from tests.integration.test_serve import read_banner, served, wait_ready
@@ -74,3 +75,54 @@ async def test_many_and_single_gets_agree_and_absence_is_remembered(url: str) ->
         )
         assert await namespace.get_or_load("nobody", nothing, default=b"none") == b"none"
         assert await namespace.get("nobody", b"none") == b"none"
+
+
+async def test_a_version_a_tag_and_an_etag_are_answered_as_they_were_stored(url: str) -> None:
+    async with Cache.from_url(url) as cache:
+        pages = cache.namespace("pages", codec=JSON, version=3)
+        await pages.set("versioned", [1, 2], tags=['a "b" \\c', "d, e"])
+        found = await pages.lookup("versioned")
+        assert isinstance(found, Hit)
+        with await asyncio.to_thread(urllib.request.urlopen, f"{url}/v1/pages/versioned") as answer:
+            assert (answer.headers["Content-Type"], answer.headers["ETag"]) == ("application/json; v=3", found.etag)
+        assert await cache.namespace("pages", codec=JSON, version=2).lookup("versioned") == Miss("unreadable")
+
+
+async def test_a_touch_prolongs_what_is_stored_with_its_tags_and_nothing_else(url: str) -> None:
+    async with Cache.from_url(url) as cache:
+        pages = cache.namespace("pages", codec=JSON, version=3)
+        tags = ['a "b" \\c', "d, e"]
+        await pages.set("touched", [1, 2], ttl="10s", tags=tags)
+        assert await pages.touch("touched", ttl="1h")
+        found = await pages.lookup("touched")
+        assert isinstance(found, Hit)
+        assert (found.value, found.ttl > 1800) == ([1, 2], True)
+        await pages.invalidate(tags=tags[:1])
+        assert await pages.get("touched") is None
+        assert not await pages.touch("touched")
+
+
+async def test_another_client_reads_a_write_it_has_the_token_of(url: str) -> None:
+    async with Cache.from_url(url) as writer, Cache.from_url(url) as reader:
+        await writer.namespace("pages").set("handed", b"1")
+        assert await reader.namespace("pages").get("handed") == b"1"
+        await writer.namespace("pages").set("handed", b"2")
+        with reader.with_token(writer.token()):
+            assert await reader.namespace("pages").get("handed") == b"2"
+
+
+async def test_a_cached_function_is_invalidated_by_what_was_committed(url: str) -> None:
+    truth = "first"
+    async with Cache.from_url(url) as cache:
+        pages = cache.namespace("pages", codec=JSON)
+
+        @pages.cached("title:{slug}", ttl="5m", tags=["slug:{slug}"])
+        async def title(slug: str) -> str:
+            return truth
+
+        assert await asyncio.gather(*(title("home") for _ in range(20))) == ["first"] * 20
+        truth = "second"
+        assert await title("home") == "first"
+        async with cache.on_commit() as tx:
+            tx.invalidate(pages, tags=["slug:home"])
+        assert await title("home") == "second"
