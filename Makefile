@@ -7,7 +7,7 @@ SDK := $(wildcard clients/python/pyproject.toml)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint demo bench run-two-regions servers clean
+.PHONY: help run test test-faults lint demo bench load run-two-regions servers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: $(INSTALLED) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
 bench: $(INSTALLED) ## Every comparison side by side (ONLY=name, JSON=file, SMOKE=1)
 	@command -v wrk >/dev/null || echo "wrk is not installed (apt-get install wrk): load comes from the built-in driver"
 	@$(BIN)/python -m loadtests.bench
+
+load: $(INSTALLED) servers ## Scenarios: load, faults, a verdict and a plot each, in .run/load (SCENARIO=steady, DURATION=0.3)
+	@exec $(BIN)/python -m loadtests.load.runner $(SCENARIO) --duration $(or $(DURATION),1)
 
 run-two-regions: $(INSTALLED) servers ## Two regions of two cells with real servers and an origin, until Ctrl-C
 	@exec $(BIN)/python -m loadtests.fleet config/two-regions.yaml --run-dir .run/two-regions --origin

@@ -183,12 +183,12 @@ def _counts(panel: _Panel, lines: list[Line]) -> Iterator[str]:
     yield from panel.legend(lines)
 
 
-def _answered(panel: _Panel, lines: list[Line], stale: Line) -> Iterator[str]:
+def _answered(panel: _Panel, lines: list[Line], over: list[Line]) -> Iterator[str]:
     values = Scale(0.0, 100.0, panel.bottom, panel.top)
     yield from panel.frame(values)
     yield from panel.stacked(lines, values)
-    yield panel.curve(stale, values)
-    yield from panel.legend([*lines[::-1], stale], filled=True)
+    yield from (panel.curve(line, values) for line in over)
+    yield from panel.legend([*lines[::-1], *over], filled=True)
 
 
 def _path(points: Sequence[Point], time: Scale, values: Scale) -> str:

@@ -47,8 +47,11 @@ def answered(story: Story) -> list[Line]:
     return [Line(ANSWERED[tier], "%", tier, _column(story, partial(_percent, tier))) for tier in present]
 
 
-def stale(story: Story) -> Line:
-    return Line("stale", "%", "stale", _column(story, lambda row: row.stale * 100 / row.reads if row.reads else None))
+def stale(story: Story) -> list[Line]:
+    """In percent of the reads of each second; nothing if there was none."""
+    if not any(row.stale for row in story.samples):
+        return []
+    return [Line("stale", "%", "stale", _column(story, lambda row: row.stale * 100 / row.reads if row.reads else None))]
 
 
 def origin_loads(story: Story) -> list[Line]:

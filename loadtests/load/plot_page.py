@@ -1,14 +1,16 @@
 """Pages around pictures: one of a scenario with its limits, one of all scenarios. Self-contained: no script, no other file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
+
+import msgspec
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#667080;--rule:#e4e7ec;--paper:#fff;--ok:#15803d;--bad:#b42318}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#98a2b3;--rule:#2c333d;--paper:#14181d;--ok:#4ade80;--bad:#f97066}}
-body{background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem}
+body{background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem;margin:0}h1 small{font-weight:500;font-size:1rem;margin-left:.6rem}p{color:var(--soft);margin:.2rem 0 1rem}
-svg,img{width:100%;height:auto}table{border-collapse:collapse;width:100%;font-size:14px;margin:1rem 0}
+svg,img{width:100%;height:auto}table{border-collapse:collapse;width:100%;font-size:13px;margin:1rem 0}
 th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--rule)}th{color:var(--soft);font-weight:500}
 td.number{font-variant-numeric:tabular-nums}.ok{color:var(--ok)}.bad{color:var(--bad);font-weight:600}section{margin-bottom:3rem}
 """
@@ -25,24 +27,45 @@ def page_of(name: str, about: str, verdict: str, limits: Sequence[tuple[str, str
     )
 
 
-def index_of(scenarios: Iterable[tuple[str, str, str, bool]]) -> str:
-    """Name, what it is about, verdict, whether all is kept."""
-    return _page("Load scenarios", "<h1>Load scenarios</h1><p></p>" + "".join(_section(*each) for each in scenarios))
+class Kept(msgspec.Struct, frozen=True):
+    """Of a `verdict.json`: what the page of all scenarios shows."""
+
+    scenario: str
+    about: str
+    stretch: str
+    ok: bool
+    verdict: str
+    shown: list[str]
 
 
-def _section(name: str, about: str, verdict: str, ok: bool) -> str:
-    link = escape(name)
-    picture = f'<a href="{link}/plot.html"><img src="{link}/plot.svg" alt="{link}: latency, requests, tiers, origin loads"></a>'
-    return f"<section>{_head(name, verdict, ok)}<p>{escape(about)}</p>{picture}</section>"
+def index_of(heads: Sequence[str], scenarios: Sequence[Kept]) -> str:
+    table = f"<table><tr>{''.join(f'<th>{escape(head)}' for head in heads)}</tr>{''.join(map(_summary, scenarios))}</table>"
+    return _page("Load scenarios", f"<h1>Load scenarios</h1>{table}{''.join(map(_section, scenarios))}")
+
+
+def _summary(kept: Kept) -> str:
+    cells = "".join(f'<td class="number">{escape(cell)}' for cell in (kept.stretch, *kept.shown))
+    name = escape(kept.scenario)
+    return f'<tr><td><a href="#{name}">{name}</a>{cells}<td class="{_class(kept.ok)}">{escape(kept.verdict)}</tr>'
+
+
+def _section(kept: Kept) -> str:
+    name = escape(kept.scenario)
+    picture = f'<a href="{name}/plot.html"><img src="{name}/plot.svg" alt="{name}: latency, requests, tiers, origin loads"></a>'
+    return f'<section id="{name}">{_head(name, kept.verdict, kept.ok)}<p>{escape(kept.about)}</p>{picture}</section>'
 
 
 def _head(name: str, verdict: str, ok: bool) -> str:
-    return f'<h1>{escape(name)}<small class="{"ok" if ok else "bad"}">{escape(verdict)}</small></h1>'
+    return f'<h1>{escape(name)}<small class="{_class(ok)}">{escape(verdict)}</small></h1>'
+
+
+def _class(ok: bool) -> str:
+    return "ok" if ok else "bad"
 
 
 def _row(stretch: str, figure: str, value: str, allowed: str, kept: bool) -> str:
     cells = "".join(f'<td class="number">{escape(cell)}' for cell in (stretch, figure, value, allowed))
-    return f'<tr>{cells}<td class="{"ok" if kept else "bad"}">{"kept" if kept else "missed"}</tr>'
+    return f'<tr>{cells}<td class="{_class(kept)}">{"kept" if kept else "missed"}</tr>'
 
 
 def _page(title: str, body: str) -> str:

@@ -1,6 +1,6 @@
 """What is said of scenarios that ran: one in full, all of them in a table, and the files that stay."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from loadtests.load.judge import Finding
 from loadtests.load.judge_rows import Story
 from loadtests.load.plot import svg_of
-from loadtests.load.plot_page import index_of, page_of
+from loadtests.load.plot_page import Kept, index_of, page_of
 from loadtests.load.report_words import shown
 from loadtests.scenarios.scenario import Scenario
 
@@ -56,8 +56,10 @@ class Outcome:
         return f"{missed} of {len(self.findings)} MISSED" if missed else f"ok ({len(self.findings)} limits)"
 
     @property
-    def shown(self) -> dict[str, float]:
-        return self.figures.get(self.scenario.shown, {})
+    def cells(self) -> list[str]:
+        """Its figures of the summary, by the heads of `COLUMNS`."""
+        figures = self.figures.get(self.scenario.shown, {})
+        return [shown(figure, figures.get(figure)) for figure in COLUMNS]
 
     def reasons(self) -> list[str]:
         """Why it is not ok."""
@@ -85,7 +87,11 @@ def keep(outcome: Outcome, story: Story) -> None:
 def as_json(outcome: Outcome) -> dict[str, object]:
     return {
         "scenario": outcome.scenario.name,
+        "about": outcome.scenario.about,
+        "stretch": outcome.scenario.shown,
         "ok": outcome.ok,
+        "verdict": outcome.verdict,
+        "shown": outcome.cells,
         "failure": outcome.failure,
         "missed": outcome.reasons(),
         "limits": [
@@ -113,18 +119,17 @@ def print_summary(out: Console, outcomes: Sequence[Outcome]) -> None:
         table.add_column(head, justify="left" if head in ("scenario", "stretch", "verdict") else "right", no_wrap=True)
     for outcome in outcomes:
         style = "green" if outcome.ok else "bold red"
-        cells = [shown(figure, outcome.shown.get(figure)) for figure in COLUMNS]
-        table.add_row(outcome.scenario.name, outcome.scenario.shown, *cells, f"[{style}]{outcome.verdict}[/]")
+        table.add_row(outcome.scenario.name, outcome.scenario.shown, *outcome.cells, f"[{style}]{outcome.verdict}[/]")
     out.print()
     out.print(table)
 
 
-def write_index(folder: Path, outcomes: Sequence[Outcome]) -> Path:
-    """A page of all that ran; its path."""
-    rows = [(each.scenario.name, each.scenario.about, each.verdict, each.ok) for each in outcomes]
+def write_index(folder: Path, names: Iterable[str]) -> Path:
+    """A page of the latest run of each of these scenarios that has been run at all; its path."""
+    verdicts = [folder / name / "verdict.json" for name in names]
+    kept = [msgspec.json.decode(path.read_bytes(), type=Kept) for path in verdicts if path.exists()]
     path = folder / "index.html"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(index_of(rows))
+    path.write_text(index_of(("scenario", "stretch", *COLUMNS.values(), "verdict"), kept))
     return path
 
 

@@ -51,7 +51,7 @@ def main() -> int:
     finally:
         if outcomes:
             print_summary(out, outcomes)
-            out.print(f"Plots: {write_index(options.out, outcomes)}", soft_wrap=True)
+            out.print(f"Plots: {write_index(options.out, SCENARIOS)}", soft_wrap=True)
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
