@@ -159,14 +159,14 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc_client.lookaside:LookAside.get_or_load",
-                "    got = await self._leases.join(key)\n",
+                "    got = await self._leases.join(wanted)\n",
                 """\
-    opened = await loader(key)
+    opened = await loader(wanted)
 
     async def loader(_, opened=opened):
         return opened
 
-    got = await self._leases.join(key)
+    got = await self._leases.join(wanted)
 """,
             ),
         ),
