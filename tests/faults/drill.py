@@ -123,16 +123,17 @@ async def drill(
     """The checker loads the arena for `seconds`, in which the block has to end, and settles. Then everything must have held."""
     settings = arena.settings(seconds=seconds, seed=seed, delays=delays, namespace=namespace)
     history = HistoryWriter()
-    async with checking(settings, history) as run:
-        running = Drill(arena, history, namespace)
-        yield running
-        assert not run.done(), f"the load was over before the drill: it needs more than {seconds:g} s"
-        await run
-    records = without_deadlines(history.records, running.paused)
-    verdict = judge(records)
-    row = results.row_of(name, verdict, recovery_us=running.recovery, seconds=seconds)
+    running = Drill(arena, history, namespace)
+    try:
+        async with checking(settings, history) as run:
+            yield running
+            assert not run.done(), f"the load was over before the drill: it needs more than {seconds:g} s"
+            await run
+    finally:  # a drill that failed half-way has a history too
+        verdict = judge(without_deadlines(running.records, running.paused))
+        row = results.row_of(name, verdict, recovery_us=running.recovery, seconds=seconds)
+        kept = results.keep(row, running.records)
     results.ROWS.append(row)
-    kept = results.keep(row, records)
     told = f"{name}, seed {seed} (history: {kept})\n{plain(verdict)}"
     must_hold = {*MUST_HOLD, *(["C6"] if settings.look_aside else [])}
     assert not set(verdict.broken) & must_hold, told

@@ -17,7 +17,7 @@ SEED = 7
 
 async def test_events_duplicated_shuffled_and_replayed_from_an_hour_ago(field: Arena) -> None:
     async with (
-        drill(field, "events and fences replayed, shuffled", seconds=8, seed=SEED) as running,
+        drill(field, "events and fences replayed, shuffled", seconds=12, seed=SEED) as running,
         Redis(port=field.fleet.port("queue-eu")) as redis,
     ):
         recorder = Recorder(redis)
