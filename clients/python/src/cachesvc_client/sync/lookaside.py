@@ -159,11 +159,23 @@ class LookAside(Generic[V]):
         if newer:
             return self._load_unfilled(ask)
         if not lease:
-            try:
-                self._delete(ask.key)
-            except CacheError:
+            again = self._leases.join(ask.wanted, self._time_for(ask))  # an earlier flight may have replaced it meanwhile
+            if isinstance(again, CacheError):
                 return self._load_unfilled(ask)
+            lease = self._lease_of(again)
+            if again.outcome != "miss" and not lease:
+                try:
+                    return self._value_of(again)
+                except UnreadableError:
+                    return self._invalidated(ask)
         return self._land(ask, lease)
+
+    def _invalidated(self, ask: _Ask[V]) -> V | Absent:
+        try:
+            self._delete(ask.key)
+        except CacheError:
+            return self._load_unfilled(ask)
+        return self._land(ask, "")
 
     def _refreshed(self, ask: _Ask[V], lease: str, stale: V | Absent) -> V | Absent:
         """In no flight: whoever else asks meanwhile has the stale value to be answered with."""
