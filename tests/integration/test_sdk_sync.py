@@ -1,0 +1,88 @@
+"""The sync SDK against the real service: threads of two clients that know nothing of each other."""
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+
+import pytest
+from cachesvc_client import ABSENT, Absent, Hit, Miss
+from cachesvc_client.sync import Cache
+
+from loadtests.fleet_topology import free_ports
+from tests.integration.test_serve import read_banner, served, wait_ready
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    (port,) = free_ports(1)
+    with TemporaryDirectory(prefix="csvc-", dir="/tmp") as root:
+        process = served(Path(root), port)
+        try:
+            read_banner(process)
+            wait_ready(f"http://127.0.0.1:{port}")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+
+
+class Pages:
+    """A loader that counts."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.text = b"first"
+        self._lock = Lock()
+
+    def load(self, key: str) -> bytes:
+        with self._lock:
+            self.loads += 1
+        time.sleep(0.05)  # a slow source: the others have to wait
+        return self.text
+
+
+def test_one_of_many_threads_in_two_clients_loads(url: str) -> None:
+    pages = Pages()
+    with Cache.from_url(url, default_timeout="5s") as one, Cache.from_url(url, default_timeout="5s") as two:
+        namespaces = [one.namespace("pages"), two.namespace("pages")]
+        with ThreadPoolExecutor(40) as threads:
+            asking = [threads.submit(namespaces[i % 2].get_or_load, "sync-shared", pages.load, ttl="5m") for i in range(40)]
+            assert {future.result() for future in asking} == {b"first"}
+    assert pages.loads == 1
+
+
+def test_an_invalidation_after_a_commit_is_seen_by_its_client_at_once(url: str) -> None:
+    pages = Pages()
+    with Cache.from_url(url, default_timeout="5s") as cache:
+        namespace = cache.namespace("pages")
+        assert namespace.get_or_load("{ws-8}:block:42", pages.load, tags=["user:10"]) == b"first"
+        found = namespace.lookup("{ws-8}:block:42")
+        assert isinstance(found, Hit)
+        assert found.value == b"first"
+        pages.text = b"second"
+        with cache.on_commit() as tx:
+            tx.invalidate(namespace, tags=["user:10"])
+        assert namespace.lookup("{ws-8}:block:42") == Miss()
+        assert namespace.get_or_load("{ws-8}:block:42", pages.load, tags=["user:10"]) == b"second"
+
+
+def test_many_and_single_gets_agree_and_absence_is_remembered(url: str) -> None:
+    def nothing(_key: str) -> Absent:
+        return ABSENT
+
+    with Cache.from_url(url, default_timeout="5s") as cache:
+        namespace = cache.namespace("pages")
+        keys = [f"sync{i}" for i in range(100)]
+        namespace.set_many({key: key.encode() for key in keys})
+        with ThreadPoolExecutor(20) as threads:
+            singles = list(threads.map(namespace.get, keys))
+        assert singles == [key.encode() for key in keys]
+        assert dict(zip(keys, singles, strict=True)) == namespace.get_many(keys)
+        assert cache.statistics().requests < 100, "threads shared requests"
+        assert namespace.get_or_load("sync-nobody", nothing, default=b"none") == b"none"
+        assert namespace.get("sync-nobody", b"none") == b"none"
+        assert namespace.touch("sync1", ttl="5m")
