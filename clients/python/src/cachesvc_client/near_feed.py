@@ -29,7 +29,7 @@ READ_TIMEOUT = SILENCE_SECONDS
 """Seconds without a byte, and the feed counts as broken."""
 CONNECT_TIMEOUT = 2.0
 FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 2.0
 
 _PAIR = struct.Struct(">QQ")
 
@@ -75,7 +75,7 @@ class NearFeed:
     def __init__(self, near: Near, instances: Callable[[], Sequence[str]], rng: random.Random) -> None:
         """`instances`: the base URLs to choose from, now."""
         self._near = near
-        self._instances = instances
+        self.instances = instances
         self._rng = rng
         self._nth = rng.randrange(1 << 16)  # clients spread over the instances
         self._failures = 0
@@ -94,7 +94,7 @@ class NearFeed:
 
     def url(self) -> str:
         """Where to connect to: the same instance until it fails, then the next one."""
-        urls = self._instances()
+        urls = self.instances()
         return urls[self._nth % len(urls)].rstrip("/") + PATH
 
     def headers(self) -> dict[str, str]:
