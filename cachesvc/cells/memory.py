@@ -174,7 +174,9 @@ class MemoryCell:
     def _grant(self, key_id: bytes, life_us: int, now: int) -> str | None:
         if self._lease(key_id, now) is not None:
             return None
-        as_of = max(now, self._fences.get(key_id, 0) + 1)
+        fence = self._fences.get(key_id, 0)
+        # Growing with the clock even while the fence leads it; `read.lua` says why.
+        as_of = max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)
         token = f"{self._nonce()}:{as_of}"
         self._leases[key_id] = _Lease(token, as_of, now + life_us)
         return token

@@ -7,8 +7,15 @@ local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
 
+-- Later than the key's fence, and than the lease before this one even while the fence leads the clock: of two loads the later one
+-- must look younger, or a reader who has seen it could be answered with the other. It stays below now + S, where the next fence is.
+local function next_as_of(id)
+  local fence = key_fence(id)
+  return math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)
+end
+
 local function grant(id, index)
-  local token = nonce .. '-' .. index .. ':' .. format('%.0f', math.max(now, key_fence(id) + 1))
+  local token = nonce .. '-' .. index .. ':' .. format('%.0f', next_as_of(id))
   return call('SET', 'l:' .. id, token, 'NX', 'PX', life_ms) and token
 end
 

@@ -36,8 +36,8 @@ HOMES: dict[str, Mutant] = {
         "a lease is not made later than the key's stored fence",
         (15,),
         (
-            InPython(MEMORY_CELL + "_grant", "max(now, self._fences.get(key_id, 0) + 1)", "now"),
-            InCellScript("READ", "math.max(now, key_fence(id) + 1)", "now"),
+            InPython(MEMORY_CELL + "_grant", "max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)", "now"),
+            InCellScript("READ", "math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)", "now"),
         ),
     ),
     "broken-at": Mutant(
