@@ -49,10 +49,11 @@ class Intake(Protocol[Item_contra, Answer_co]):
 
 
 class _Batch(Generic[Item, Answer]):
-    __slots__ = ("context", "deadline", "slots", "timer", "weight")
+    __slots__ = ("context", "deadline", "loop", "slots", "timer", "weight")
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self.loop = loop
+        self.deadline = loop.time() + timeout
         self.context: Context = copy_context()  # of the caller that began it: whose trace its request belongs to
         self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
         self.timer: asyncio.TimerHandle | None = None  # set once the batch has seen the end of its tick and has to wait
@@ -77,7 +78,7 @@ class Batcher(Generic[Item, Answer]):
         elif weight and batch.weight + weight > MAX_WEIGHT:
             self._depart(batch)
             batch = self._begin()
-        future: asyncio.Future[Answer | CacheError] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer | CacheError] = batch.loop.create_future()
         waiting = batch.slots.get(item)
         if waiting is not None:
             waiting.append(future)
@@ -92,9 +93,8 @@ class Batcher(Generic[Item, Answer]):
         return future
 
     def _begin(self) -> _Batch[Item, Answer]:
-        loop = asyncio.get_running_loop()
-        batch = self._open = _Batch[Item, Answer](loop.time() + self._timeout)
-        loop.call_soon(self._end_of_tick, batch)
+        batch = self._open = _Batch[Item, Answer](asyncio.get_running_loop(), self._timeout)
+        batch.loop.call_soon(self._end_of_tick, batch)
         return batch
 
     def _end_of_tick(self, batch: _Batch[Item, Answer]) -> None:
@@ -103,7 +103,7 @@ class Batcher(Generic[Item, Answer]):
         if self._in_flight < LANES:
             self._depart(batch)
         else:
-            batch.timer = asyncio.get_running_loop().call_later(MAX_DELAY, self._overdue, batch)
+            batch.timer = batch.loop.call_later(MAX_DELAY, self._overdue, batch)
 
     def _overdue(self, batch: _Batch[Item, Answer]) -> None:
         if batch is self._open:
@@ -114,7 +114,7 @@ class Batcher(Generic[Item, Answer]):
         if batch.timer is not None:
             batch.timer.cancel()
         self._in_flight += 1
-        task = asyncio.get_running_loop().create_task(self._carry(batch), name="cache batch", context=batch.context)
+        task = batch.loop.create_task(self._carry(batch), name="cache batch", context=batch.context)
         self._tasks.add(task)
         task.add_done_callback(self._landed)
 

@@ -22,7 +22,7 @@ class Calls:
 
     def home(self, wanted: Wanted) -> Endpoint:
         """The one place that decides whom a key is asked of."""
-        return self._transport.home(self._exchanges.digest(wanted))
+        return self._transport.sole_home or self._transport.home(self._exchanges.digest(wanted))
 
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)

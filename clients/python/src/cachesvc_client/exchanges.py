@@ -117,11 +117,11 @@ class Exchanges:
         return pairs
 
     def read(self, wanted: Sequence[Wanted], token: str) -> Request:
-        return self._get(GetMany([key_of(one) for one in wanted], token, self._max_lag))
+        return self._get(GetMany(_keys(wanted), token, self._max_lag))
 
     def lease(self, wanted: Sequence[Wanted], token: str, wait: float = 0.0) -> Request:
         """Read, and be granted the leases of what is not fresh; wait up to `wait` seconds for the fills of other holders."""
-        asked = GetMany([key_of(one) for one in wanted], token, self._max_lag, lease=True, wait=wait)
+        asked = GetMany(_keys(wanted), token, self._max_lag, lease=True, wait=wait)
         return self._get(asked, is_repeatable=False)
 
     def _get(self, asked: GetMany, *, is_repeatable: bool = True) -> Request:
@@ -274,6 +274,10 @@ def _decoded(decoder: "msgspec.msgpack.Decoder[S] | msgspec.json.Decoder[S]", re
         return decoder.decode(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CacheError("bad-answer", f"not what the protocol says: {error}") from error
+
+
+def _keys(wanted: Sequence[Wanted]) -> list[str]:
+    return [one if isinstance(one, str) else one.key for one in wanted]
 
 
 def _check_count(results: Sequence[Got] | Sequence[Put], asked: Sequence[object]) -> None:

@@ -61,6 +61,7 @@ class Region:
         self._instances: dict[str, Endpoint] = {}
         self._ring: Ring | None = None
         self._everyone = list(self._configured)
+        self._sole: Endpoint | None = self._configured[0]
         self._due = 0.0
         self._asked = 0.0
 
@@ -97,11 +98,19 @@ class Region:
             self._ring = Ring(found) if found else None
         self._instances = found
         self._everyone = list(dict.fromkeys((*found.values(), *self._configured)))
+        everybodys = list(found.values()) or self._configured[:1]
+        self._sole = everybodys[0] if len(everybodys) == 1 else None
 
     # whom to ask ------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._everyone)
+
+    @property
+    def sole(self) -> Endpoint | None:
+        """Whose all keys are, if that is so and it has not failed: then nobody needs a digest, the dearest part of asking."""
+        sole = self._sole
+        return sole if sole is not None and not sole.rests_until else None
 
     def home(self, key_digest: int, now: float) -> Endpoint:
         """The instance for this key: its own, or, while that is out of reach, the next one on the ring."""

@@ -92,13 +92,21 @@ class Transport:
     def retries(self) -> int:
         return self._backoff.granted
 
+    @property
+    def sole_home(self) -> Endpoint | None:
+        """The instance to ask for any key, if there is but one."""
+        return self._region.sole
+
     def home(self, key_digest: int) -> Endpoint:
-        """The instance to ask for a key. If the list of instances is old, it is asked for besides; nobody waits for that."""
+        """The instance to ask for a key."""
+        return self._region.home(key_digest, asyncio.get_running_loop().time())
+
+    def _refresh_if_due(self) -> None:
+        """If the list of instances is old, it is asked for besides; nobody waits for that."""
         now = asyncio.get_running_loop().time()
         if self._region.is_due(now) and self._session is not None:
             self._region.asked(now)
             self._refreshing = asyncio.create_task(self._refresh(self._session, now), name="cache topology")
-        return self._region.home(key_digest, now)
 
     async def _refresh(self, session: Session, now: float) -> None:
         url = self._region.sources(now)[0].url(TOPOLOGY_PATH)
@@ -119,6 +127,7 @@ class Transport:
         """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,
         if there may be one. Raises `CacheError`.
         """
+        self._refresh_if_due()
         self._backoff.begin()
         retry = 0
         while True:
