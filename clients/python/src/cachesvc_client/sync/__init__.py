@@ -6,6 +6,8 @@ from cachesvc_client.codecs import BYTES, JSON, MSGPACK, Codec, json_of, msgpack
 from cachesvc_client.context import ABSENT, Absent, LoadContext
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable
+from cachesvc_client.near import NearSettings, NearStatistics
+from cachesvc_client.near_feed import FeedStatistics
 from cachesvc_client.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.retries import Retries
 from cachesvc_client.sync.cache import Cache
@@ -28,12 +30,15 @@ __all__ = [
     "CacheError",
     "CachedFunction",
     "Codec",
+    "FeedStatistics",
     "Hit",
     "LoadContext",
     "Loader",
     "Lookup",
     "Miss",
     "Namespace",
+    "NearSettings",
+    "NearStatistics",
     "NotSentError",
     "OnCommit",
     "PartialError",

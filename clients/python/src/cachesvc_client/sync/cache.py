@@ -14,9 +14,13 @@ from cachesvc_client.endpoints import urls_of
 from cachesvc_client.exchanges import Exchanges, receipt_request, receipt_state
 from cachesvc_client.handed import Handed
 from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
+from cachesvc_client.near import Near, NearSettings
+from cachesvc_client.near_feed import NearFeed
+from cachesvc_client.own_writes import pairs_of
 from cachesvc_client.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.region import Region
 from cachesvc_client.sync.calls import Calls
+from cachesvc_client.sync.feeding import Feeding
 from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
@@ -45,18 +49,22 @@ class Cache:
         urls: list[URL],
         profile: Profile,
         *,
+        discover: bool,
         batching: bool,
         caller: str,
         traceparent: Traceparent,
         session: Session | None,
     ) -> None:
-        self._region = Region(urls, random.Random())  # noqa: S311  spreads load, guards nothing
+        self._region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
         connections = profile.max_connections if batching else _UNBATCHED_CONNECTIONS
         self._transport = Transport(self._region, profile, max_connections=connections, traceparent=traceparent, session=session)
         self._timeout = profile.timeout
         self._batching = batching
         self._caller = caller
         self._own_writes = SharedOwnWrites(time.monotonic)
+        self._near = Near(time.monotonic, self._own_writes.heed)
+        feed = NearFeed(self._near, self._region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
+        self._feeding = Feeding(self._near, feed)
         self._handed = Handed()
         self._loads = Loads(
             timeout=profile.load_timeout,
@@ -76,6 +84,7 @@ class Cache:
         lease_wait: Duration | None = None,
         max_loads_without_cache: int | None = None,
         batching: bool = True,
+        discover: bool = True,
         caller: str = "",
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
@@ -85,6 +94,7 @@ class Cache:
         `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`); what is named besides replaces a part
         of it. `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits
         for another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
+        `discover`: the instances of the region are asked directly, each for its share of the keys; False: only those named here.
         `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
         of each request; unless said, OpenTelemetry's, if the process uses it. `session`: a `urllib3.PoolManager` of yours, which
         stays open, and is yours to renew after a fork.
@@ -99,6 +109,7 @@ class Cache:
                 max_loads_without_cache=max_loads_without_cache,
             ),
             batching=batching,
+            discover=discover,
             caller=check_caller(caller),
             traceparent=traceparent,
             session=session,
@@ -106,15 +117,35 @@ class Cache:
 
     @overload
     def namespace(
-        self, name: str, *, version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+        self,
+        name: str,
+        *,
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[bytes]: ...
     @overload
     def namespace(
-        self, name: str, *, codec: Codec[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+        self,
+        name: str,
+        *,
+        codec: Codec[V],
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[V]: ...
     @overload
     def namespace(
-        self, name: str, *, type: type[V], version: int = 0, timeout: Duration | None = None, max_lag: Duration | None = None
+        self,
+        name: str,
+        *,
+        type: type[V],
+        version: int = 0,
+        timeout: Duration | None = None,
+        max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[V]: ...
     def namespace(
         self,
@@ -125,26 +156,39 @@ class Cache:
         version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
+        near: NearSettings | None = None,
     ) -> Namespace[Any]:
         """A namespace with values of bytes, of a codec (`JSON`, `MSGPACK`, your own), or of a type as JSON.
 
         `version`: of the values' schema, from 1; count it up when the type changes so that the other version could not read it.
-        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. Keep the
-        object: calls share requests within one of them.
+        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. `near`: keep
+        copies in this process, of plain reads and loads by batches; a thread follows the fences for them. Keep the object: calls
+        share requests, and copies, within one.
         """
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
-        exchanges = Exchanges(check_namespace(name), self._own_writes, max_lag=lag, caller=self._caller)
+        schema: Schema[Any] = Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version)
+        shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
+        if self._transport.is_open:
+            self._feeding.start_if_used()
+        exchanges = Exchanges(check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller)
         return Namespace(
             Calls(exchanges, self._transport),
-            Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version),
+            schema,
             self._loads,
             self._handed,
             self._airspaces.setdefault(name, Airspace()),
+            self._near,
+            shelf,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
         )
+
+    @property
+    def feed(self) -> NearFeed:
+        """What keeps the near caches honest: `feed.statistics()`."""
+        return self._feeding.feed
 
     def on_commit(self) -> OnCommit:
         """Invalidations that are sent when the block ends, and not if it raises: `with cache.on_commit() as tx`."""
@@ -160,6 +204,7 @@ class Cache:
         """A block whose reads, on this thread or greenlet, honour the token of another client, or of a `Receipt`. An empty one
         asks for nothing. Raises `ValueError` for what is no token, or has too many parts.
         """
+        self._near.merge(pairs_of(token))
         return self._handed.block(token)
 
     def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
@@ -188,11 +233,13 @@ class Cache:
 
     def __enter__(self) -> Self:
         self._transport.open()
+        self._feeding.start_if_used()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """The end of the block, for those who cannot use one."""
+        """The end of the block, for those who cannot use one. With a near cache it may take as long as a heartbeat."""
         self._transport.close()
+        self._feeding.stop()

@@ -1,5 +1,6 @@
 """One namespace's exchanges over the transport. Deadlines are times on `time.monotonic`, `home` is the instance to ask first."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from cachesvc_client.endpoints import Endpoint
@@ -35,7 +36,8 @@ class Calls:
     ) -> list[Got | CacheError]:
         answers: list[Got | CacheError] = []
         for part, token in self._exchanges.parts(wanted):
-            answers += self._exchanges.got(self._transport.send(ask(part, token), deadline, home), part)
+            asked_at = time.monotonic()
+            answers += self._exchanges.got(self._transport.send(ask(part, token), deadline, home), part, asked_at)
         return answers
 
     def read_alone(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:

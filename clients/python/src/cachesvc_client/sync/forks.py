@@ -7,7 +7,7 @@ anew in the child, before any of its code runs: nothing there can be in the midd
 
 import os
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 
 class Forked(Protocol):
@@ -16,11 +16,12 @@ class Forked(Protocol):
         ...
 
 
-_forked: WeakSet[Forked] = WeakSet()
+_forked: WeakKeyDictionary[Forked, None] = WeakKeyDictionary()
+"""In the order of registration: a part comes after those that it uses, as it may start a thread."""
 
 
 def register(part: Forked) -> None:
-    _forked.add(part)
+    _forked[part] = None
 
 
 def _in_child() -> None:

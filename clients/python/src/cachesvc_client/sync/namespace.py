@@ -17,6 +17,7 @@ from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
 from cachesvc_client.lookaside import WAIT_TURN
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
 from cachesvc_client.names import check_key, checked_keys
+from cachesvc_client.near import NOTHING, Near, Shelf
 from cachesvc_client.sync.batching import Batcher, Intake, OneByOne, Spread
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.calls import Calls
@@ -50,6 +51,8 @@ class Namespace(Generic[V]):
         loads: Loads,
         handed: Handed,
         airspace: Airspace,
+        near: Near,
+        shelf: Shelf | None,
         *,
         timeout: float,
         batching: bool,
@@ -60,6 +63,8 @@ class Namespace(Generic[V]):
         self._loads = loads
         self._handed = handed
         self._airspace = airspace
+        self._near = near
+        self._shelf = shelf
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting))
@@ -78,6 +83,11 @@ class Namespace(Generic[V]):
     def __repr__(self) -> str:
         return f"<Namespace {self.name}>"
 
+    @property
+    def near(self) -> Shelf | None:
+        """The near cache of this object, if it has one: `near.statistics()`."""
+        return self._shelf
+
     # reading --------------------------------------------------------------------------------------------------------
 
     @overload
@@ -86,6 +96,9 @@ class Namespace(Generic[V]):
     def get(self, key: str, default: D, *, timeout: Duration | None = None) -> V | D: ...
     def get(self, key: str, default: Any = None, *, timeout: Duration | None = None) -> Any:
         """The value, or `default` on a miss. Calls of several threads share a request."""
+        shelf = self._shelf
+        if shelf is not None and (value := shelf.value(key)) is not NOTHING:
+            return default if value is ABSENT else value
         check_key(key)
         got = _answered(self._reads.join(self._handed.wanted(key), self._seconds(timeout)))
         if not got.is_found:
@@ -99,8 +112,9 @@ class Namespace(Generic[V]):
     def lookup(self, key: str, *, timeout: Duration | None = None) -> Lookup[V]:
         """`get`, with what is known about the value. That the cache cannot be asked is an answer here, and no exception."""
         check_key(key)
+        got = self._shelf.got(key) if self._shelf is not None else None
         try:
-            got = self._asked(key, timeout)
+            got = got or self._asked(key, timeout)
         except CacheError as error:
             if not error.is_outage:
                 raise
@@ -123,8 +137,8 @@ class Namespace(Generic[V]):
         instance that has some of them, one after the other.
         """
         deadline = self._deadline(timeout)
-        wanted = [self._handed.wanted(key) for key in dict.fromkeys(checked_keys(keys))]
-        found: dict[str, V] = {}
+        found, missing = self._held(checked_keys(keys))
+        wanted = [self._handed.wanted(key) for key in dict.fromkeys(missing)]
         failed: dict[str, CacheError] = {}
         for one, got in self._each(wanted, self._calls.home, self._calls.read, deadline):
             key = key_of(one)
@@ -138,6 +152,15 @@ class Namespace(Generic[V]):
         if failed:
             raise PartialError(failed, found)
         return found
+
+    def _held(self, keys: list[str]) -> tuple[dict[str, V], list[str]]:
+        """What the near cache has of these, and what is to be asked for."""
+        shelf = self._shelf
+        if shelf is None:
+            return {}, keys
+        values = {key: shelf.value(key) for key in keys}
+        found = {key: value for key, value in values.items() if value is not NOTHING and value is not ABSENT}
+        return found, [key for key, value in values.items() if value is NOTHING]
 
     @overload
     def get_or_load(
@@ -179,6 +202,9 @@ class Namespace(Generic[V]):
         The loader runs in the call of one of its callers, and the others wait. It cannot be stopped: `timeout` bounds the wait
         for others, and `load_timeout` is what `ctx.deadline` says. A stale value is refreshed by the call that got its lease.
         """
+        shelf = self._shelf
+        if shelf is not None and (held := shelf.value(key)) is not NOTHING:
+            return default if held is ABSENT else held
         check_key(key)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
         lifetimes = lifetimes_of(ttl, stale, None, tags)
@@ -228,7 +254,7 @@ class Namespace(Generic[V]):
         try:
             put = self._puts.join(item, self._seconds(timeout), len(item.value))
         finally:
-            self._airspace.forget([key])
+            self._forget([key])
         if isinstance(put, CacheError):
             raise put.copy()
 
@@ -250,7 +276,7 @@ class Namespace(Generic[V]):
         try:
             puts = list(self._each(items, self._calls.home_of_item, self._calls.put, deadline, lambda item: len(item.value)))
         finally:
-            self._airspace.forget(list(values))
+            self._forget(list(values))
         if failed := {item.key: put.copy() for item, put in puts if isinstance(put, CacheError)}:
             raise PartialError(failed, {})
 
@@ -297,7 +323,7 @@ class Namespace(Generic[V]):
         try:
             return self._calls.touch(key, got, lifetimes, deadline)
         finally:
-            self._airspace.forget([key])
+            self._forget([key])
 
     # invalidating ---------------------------------------------------------------------------------------------------
 
@@ -323,9 +349,9 @@ class Namespace(Generic[V]):
         """`invalidate`, as a document: one of a transaction that could not be sent, for instance."""
         try:
             return self._calls.invalidate(asked, self._deadline(timeout))
-        finally:  # also after a failure: it may have been applied all the same
+        finally:
             if not asked.is_lenient:
-                self._airspace.forget(asked.keys, wide=bool(asked.tags) or asked.all)
+                self._forget(asked.keys, asked.tags, everything=asked.all)
 
     def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
         """`invalidate` for one key."""
@@ -333,7 +359,12 @@ class Namespace(Generic[V]):
         try:
             return self._calls.delete(key, self._deadline(timeout))
         finally:
-            self._airspace.forget([key])
+            self._forget([key])
+
+    def _forget(self, keys: list[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
+        """What was there before a write; also after its failure, as it may have been applied all the same."""
+        self._airspace.forget(keys, wide=bool(tags) or everything)
+        self._near.drop(self.name, keys, tags, everything=everything)
 
     def _purge(self, key: str) -> Receipt:
         """`delete`, from inside the flight of the key, which is not to be forgotten for it."""

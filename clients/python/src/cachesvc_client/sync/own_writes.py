@@ -22,6 +22,10 @@ class SharedOwnWrites(OwnWrites):
         with self._lock:
             super().learn(namespace, token, keys)
 
+    def heed(self, digest: int, at: int) -> None:
+        with self._lock:
+            super().heed(digest, at)
+
     def pairs_for(self, namespace: str, keys: Iterable[str]) -> list[tuple[int, int]]:
         with self._lock:
             return super().pairs_for(namespace, keys)
