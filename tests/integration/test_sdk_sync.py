@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 
 import pytest
-from cachesvc_client import ABSENT, Absent, Hit, Miss
+from cachesvc_client import ABSENT, Absent, Hit, Miss, NearSettings
 from cachesvc_client.sync import Cache
 
+from clients.python.tests.sync.callers import in_child, until
 from loadtests.fleet_topology import free_ports
 from tests.integration.test_serve import read_banner, served, wait_ready
 
@@ -86,3 +87,31 @@ def test_many_and_single_gets_agree_and_absence_is_remembered(url: str) -> None:
         assert namespace.get_or_load("sync-nobody", nothing, default=b"none") == b"none"
         assert namespace.get("sync-nobody", b"none") == b"none"
         assert namespace.touch("sync1", ttl="5m")
+
+
+def test_a_near_copy_is_read_without_a_request_until_another_client_invalidates_it(url: str) -> None:
+    with Cache.from_url(url, default_timeout="5s") as writer, Cache.from_url(url, default_timeout="5s") as reader:
+        writer.namespace("pages").set("sync-near", b"1")
+        pages = reader.namespace("pages", near=NearSettings())
+        until(lambda: isinstance(found := pages.lookup("sync-near"), Hit) and found.tier == "near")
+        before = reader.statistics().requests
+        assert [pages.get("sync-near") for _ in range(100)] == [b"1"] * 100
+        assert pages.get_many(["sync-near"]) == {"sync-near": b"1"}
+        assert reader.statistics().requests == before
+        writer.namespace("pages").set("sync-near", b"2")
+        until(lambda: pages.get("sync-near") == b"2")
+
+
+def test_a_child_process_has_a_near_cache_and_a_feed_of_its_own(url: str) -> None:
+    with Cache.from_url(url, default_timeout="5s") as cache:
+        pages = cache.namespace("pages", near=NearSettings())
+        pages.set("sync-fork", b"1")
+        until(lambda: isinstance(found := pages.lookup("sync-fork"), Hit) and found.tier == "near")
+
+        def child() -> bytes:
+            assert not isinstance(found := pages.lookup("sync-fork"), Hit) or found.tier != "near"
+            until(lambda: isinstance(found := pages.lookup("sync-fork"), Hit) and found.tier == "near")
+            return b"near"
+
+        assert in_child(child) == b"near"
+        assert pages.get("sync-fork") == b"1"

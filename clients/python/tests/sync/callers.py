@@ -1,5 +1,6 @@
-"""Calls on threads of their own, whose ends are told to the test."""
+"""Calls on threads of their own, and in a child process, whose ends are told to the test."""
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -52,3 +53,22 @@ def until(holds: Callable[[], bool]) -> None:
             return
         alarm.wait(0.001)
     raise AssertionError("it did not come to pass")
+
+
+def in_child(work: Callable[[], bytes | None]) -> bytes:
+    """What it returns there, or how it failed. The child must not come back into pytest, whatever happens."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, work() or b"None")
+        except BaseException as error:  # noqa: BLE001  told to the test
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        caller = Caller(answer.read)
+        told = caller.result()
+    os.waitpid(child, 0)
+    return told

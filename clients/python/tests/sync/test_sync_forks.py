@@ -3,13 +3,13 @@
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from cachesvc_client.sync import Cache, forks
 
-from clients.python.tests.sync.callers import PATIENCE, Caller
+from clients.python.tests.sync.callers import PATIENCE, Caller, in_child
 from clients.python.tests.sync.threaded_service import ThreadedService
 
 pytestmark = [
@@ -17,25 +17,6 @@ pytestmark = [
     # Python 3.12 on warns that other threads may hold locks: just that is tried here.
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
-
-
-def in_child(work: Callable[[], bytes | None]) -> bytes:
-    """What it returns there, or how it failed. The child must not come back into pytest, whatever happens."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, work() or b"None")
-        except BaseException as error:  # noqa: BLE001  told to the test
-            os.write(writing, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answer:
-        caller = Caller(answer.read)
-        told = caller.result()
-    os.waitpid(child, 0)
-    return told
 
 
 @contextmanager
