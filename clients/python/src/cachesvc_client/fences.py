@@ -67,9 +67,10 @@ class Fences:
         else:
             self._sketch.merge(digest, at)
         if not soft:
-            self._recent[digest] = max(at, self._recent.pop(digest, 0))
-            if len(self._recent) > self._most_recent:
-                self._recent.popitem(last=False)
+            recent = self._recent
+            recent[digest] = max(at, recent.pop(digest, 0))
+            if len(recent) > self._most_recent:
+                recent.popitem(last=False)
 
     def pace(self, digest: int, at: int, over: int, now: int) -> None:
         """Honour this window too; those of one target add up."""

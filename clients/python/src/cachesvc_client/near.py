@@ -151,7 +151,8 @@ class Shelf:
         if copy is not None:
             now = self._clock()
             if now < copy.until and now < self.trusted_until:
-                copy.used = True
+                if not copy.used:  # to look costs a fraction of setting it
+                    copy.used = True
                 self.hits += 1
                 value = copy.value
                 return value if value is not NOTHING else self._made(copy)
@@ -314,11 +315,12 @@ class Near:
         if not self.is_used:
             return
         with self._lock:
-            shelves = tuple(self._shelves)
+            shelves, merge = tuple(self._shelves), self._fences.merge
             for target, at in pairs:
-                self._fences.merge(target, at, soft=soft)
+                merge(target, at, soft=soft)
                 for shelf in shelves:
-                    self._fence(shelf, target, at, soft=soft)
+                    if copies := shelf.of(target):
+                        self._fence(shelf, copies, at, soft=soft)
 
     def pace(self, target: int, at: int, over: int) -> None:
         with self._lock:
@@ -367,8 +369,8 @@ class Near:
         for shelf in self._shelves:
             shelf.trusted_until = 0.0 if self._is_down else self._watermark.trusted_until(shelf.max_lag)
 
-    def _fence(self, shelf: Shelf, target: int, at: int, *, soft: bool) -> None:
-        for copy in self._take_older(shelf, shelf.of(target), at):
+    def _fence(self, shelf: Shelf, copies: Sequence[Copy], at: int, *, soft: bool) -> None:
+        for copy in self._take_older(shelf, copies, at):
             if not soft:
                 self._heed(copy.targets[0], at)
 
