@@ -22,26 +22,21 @@ def snippets(page: str) -> list[str]:
 
 
 async def run(code: CodeType, names: dict[str, Any]) -> None:
-    """A whole program in a thread, as it runs a loop of its own; else a piece of one, which may await."""
-    if "run" in code.co_names and "asyncio" in code.co_names:
-        await asyncio.to_thread(exec, code, names)
-    elif code.co_flags & CO_COROUTINE:
-        await eval(code, names)  # noqa: S307  the same
+    """What does not await may block or run a loop of its own, and the service of these tests is on this one: it gets a thread."""
+    if code.co_flags & CO_COROUTINE:
+        await eval(code, names)  # noqa: S307  our own page
     else:
-        exec(code, names)  # noqa: S102  the same
+        await asyncio.to_thread(exec, code, names)
 
 
 @pytest.mark.parametrize("page", PAGES)
 async def test_every_snippet_of_a_page_runs(page: str, service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "page"}
-    first, *rest = snippets(page)
-    for nth, text in enumerate([first, *rest]):
-        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        code = compile(text.replace(SHOWN_URL, service.url), f"{page}#{nth + 1}", "exec", flags=flags)
-        if nth == 0:
-            await run(code, names)
+    for nth, text in enumerate(snippets(page)):
+        where = f"{page}#{nth + 1}"
+        code = compile(text.replace(SHOWN_URL, service.url), where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await run(code, names)
+        if nth == 0:  # a whole program, that has closed its cache; the others are pieces of it
             await names["cache"].__aenter__()
-        else:
-            await run(code, names)
     await names["cache"].aclose()
     assert capsys.readouterr().out.startswith("Ada\nGrace\n")
