@@ -18,6 +18,7 @@ from loadtests.scenarios.scenario import Scenario
 
 COLUMNS = {
     "rate": "req/s",
+    "goodput": "good/s",
     "failed_share": "failed",
     "p50_ms": "p50",
     "p99_ms": "p99",

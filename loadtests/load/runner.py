@@ -25,13 +25,13 @@ from loadtests.scenarios.scenario import Scenario
 
 SHORTEST, LONGEST = 0.2, 20.0
 """Of `--duration`: below, a scenario shows nothing; above, somebody meant seconds."""
-LOG_WIDTH = 160
-"""Of the summary where nobody said how wide a line is."""
+SUMMARY_WIDTH = 160
+"""A narrower terminal breaks the lines itself; rich would cut the figures short."""
 
 
 def main() -> int:
     options = _arguments()
-    out = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
+    out = Console(width=max(Console().width, SUMMARY_WIDTH))
     try:
         thresholds = read_thresholds(options.thresholds, {name: set(each.stretches()) for name, each in SCENARIOS.items()})
     except ThresholdError as error:

@@ -1,4 +1,7 @@
-"""The origin takes 1.5 s instead of 20 ms, three times the soft deadline: what is held is answered stale, and promptly."""
+"""The origin takes 1.5 s instead of 20 ms, three times the soft deadline: what is held is answered stale, and promptly.
+
+A few writers go on. What they invalidate cannot be answered stale, and must be loaded: hot keys faster than a load takes.
+"""
 
 from loadtests.load.faults import OriginDoes
 from loadtests.scenarios.scenario import At, Leg, Scenario, Stretch
@@ -15,6 +18,7 @@ SCENARIO = Scenario(
             "load",
             seconds=60,
             users=800,
+            mix="http=12,sdk=6,writer=1",
             keys="zipf:1000:1.1",
             faults=(At(20, 40, OriginDoes("origin takes 1.5 s", {"latency": "1500ms"}, {"latency": "20ms"})),),
             stretches=(Stretch("quiet", 12, 20), Stretch("slow", 22, 40), Stretch("after", 45, 60)),
