@@ -16,6 +16,7 @@ FIGURES: Mapping[str, str] = {
     "goodput": "requests a second that did not fail",
     "failed_share": "share of requests that failed",
     "sdk_failed_share": "share of calls of the SDK that failed",
+    "sdk_p50_ms": "of calls of the SDK, median of the seconds' p50, ms",
     "p50_ms": "median of the seconds' p50, ms",
     "p95_ms": "median of the seconds' p95, ms",
     "p99_ms": "median of the seconds' p99, ms",
@@ -95,7 +96,9 @@ def _shares(rows: Sequence[Sample]) -> dict[str, float]:
 def _of_sdk(rows: Sequence[Sample]) -> dict[str, float]:
     routes = [route for row in rows for name, route in row.by_route.items() if "sdk" in name.lower()]
     requests = sum(route.requests for route in routes)
-    return {"sdk_failed_share": sum(route.failures for route in routes) / requests} if requests else {}
+    found = {"sdk_failed_share": sum(route.failures for route in routes) / requests} if requests else {}
+    middles = [route.p50_ms for route in routes if route.p50_ms is not None]
+    return found | ({"sdk_p50_ms": median(middles)} if middles else {})
 
 
 def _of_origin(rows: Sequence[ServerRow]) -> dict[str, float]:

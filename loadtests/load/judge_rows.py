@@ -17,6 +17,7 @@ class Route(msgspec.Struct, frozen=True):
 
     requests: int = 0
     failures: int = 0
+    p50_ms: float | None = None
 
 
 class Sample(msgspec.Struct, frozen=True):

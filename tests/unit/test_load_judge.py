@@ -46,9 +46,9 @@ def test_loads_are_what_the_origin_counted_in_the_stretch() -> None:
 
 
 def test_calls_of_the_sdk_are_told_apart() -> None:
-    routes = {"SDK get": Route(40, 1), "GET /v1/{ns}/{key}": Route(60, 30)}
+    routes = {"SDK lookup": Route(40, 1, 2.5), "GET /v1/{ns}/{key}": Route(60, 30)}
     figures = figures_of([second(0, failures=31, by_route=routes)], [], 0, 1)
-    assert (figures["sdk_failed_share"], figures["failed_share"]) == (1 / 40, 0.31)
+    assert (figures["sdk_failed_share"], figures["sdk_p50_ms"], figures["failed_share"]) == (1 / 40, 2.5, 0.31)
 
 
 def test_what_was_not_recorded_is_left_out_and_not_nought() -> None:
