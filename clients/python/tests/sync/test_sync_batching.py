@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 from cachesvc_client import CacheError
-from cachesvc_client.batching import LANES, MAX_ITEMS
-from cachesvc_client.sync.batching import Batcher, Spread
+from cachesvc_client.batching import MAX_ITEMS
+from cachesvc_client.sync.batching import LANES, Batcher, Spread
 
 from clients.python.tests.sync.callers import PATIENCE, Caller, calls, results, until
 
@@ -37,6 +37,10 @@ class Line:
         if number in self.tears:
             raise Torn
         return [item.upper() for item in items]
+
+    def open_gates(self) -> None:
+        for gate in self.gates:
+            gate.set()
 
     def await_departures(self, number: int) -> None:
         for _ in range(number):
@@ -84,8 +88,8 @@ def test_those_who_arrive_while_all_lanes_are_busy_leave_together() -> None:
     assert results(others) == ["A", "B", "C", "A"]
     assert sorted(line.sent[LANES]) == ["a", "b", "c"]
     assert len(line.sent) == LANES + 1
-    line.gates[1].set()
-    assert results(first) == ["BUSY0", "BUSY1"]
+    line.open_gates()
+    assert results(first) == [f"BUSY{i}" for i in range(LANES)]
     assert (batcher._in_flight, batcher._unanswered) == (0, 0)
 
 
@@ -93,9 +97,8 @@ def test_a_slow_batch_delays_the_next_by_the_maximum_delay_only() -> None:
     line = Line(gated=LANES)
     batcher: Batcher[str, str] = Batcher(line)
     first = busy(line, batcher)
-    assert batcher.join("c", 5) == "C", "while both lanes are still busy"
-    for gate in line.gates:
-        gate.set()
+    assert batcher.join("c", 5) == "C", "while the other is still under way"
+    line.open_gates()
     results(first)
 
 
@@ -107,8 +110,7 @@ def test_a_full_batch_departs_at_once() -> None:
     others = calls(*(partial(batcher.join, f"k{i}", 5) for i in range(MAX_ITEMS)))
     line.await_departures(1)
     assert len(line.sent[LANES]) == MAX_ITEMS
-    for gate in line.gates:
-        gate.set()
+    line.open_gates()
     results(others)
     results(first)
 
@@ -128,7 +130,7 @@ def test_a_caller_that_runs_out_of_time_leaves_the_batch_sound() -> None:
     line.gates[0].set()
     assert results(leader) == ["LEADS"]
     assert line.sent[LANES] == ["leads"], "nobody waited for the other item any more"
-    line.gates[1].set()
+    line.open_gates()
     results(first)
     assert (batcher._in_flight, batcher._unanswered) == (0, 0)
 
@@ -140,8 +142,7 @@ def test_callers_with_little_time_do_not_lead_others_into_it() -> None:
     first = busy(line, batcher)
     others = calls(lambda: batcher.join("a", 5), lambda: batcher.join("b", 6))
     until(lambda: len(batcher._open) == 2)
-    for gate in line.gates:
-        gate.set()
+    line.open_gates()
     assert results(others) == ["A", "B"]
     assert sorted(line.sent[LANES:]) == [["a"], ["b"]]
     results(first)
@@ -157,8 +158,7 @@ def test_a_leader_that_is_torn_out_of_its_call_leaves_the_others_to_the_next_one
     until(lambda: waiting(batcher) == 1)
     others = calls(lambda: batcher.join("b", 5), lambda: batcher.join("c", 5))
     until(lambda: waiting(batcher) == 3)
-    for gate in line.gates:
-        gate.set()
+    line.open_gates()
     assert isinstance(leader.outcome(), Torn)
     assert results(others) == ["B", "C"]
     results(first)

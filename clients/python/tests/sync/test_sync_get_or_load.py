@@ -318,16 +318,19 @@ def test_a_value_of_a_later_version_is_loaded_past_and_stays(threaded: ThreadedS
 
 
 def test_two_threads_that_share_an_answer_do_not_both_take_its_lease(
-    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate makes them share: both are in the batch that waits while the lanes are busy."""
+    """The gate makes them share: both are in the batch that waits for the first one."""
+    monkeypatch.setattr("cachesvc_client.sync.batching.MAX_DELAY", PATIENCE)
     threaded.shut_gate()
-    busy = [Caller(lambda i=i: pages.get_or_load(f"busy{i}", source)) for i in range(2)]  # type: ignore[misc]  # binds the number
-    threaded.await_arrivals(2)
+    busy = Caller(lambda: pages.get_or_load("busy", source))
+    threaded.await_arrivals(1)
+    (leases,) = pages._look_aside._leases._intakes.values()  # type: ignore[attr-defined]  # it is a Spread
     pair = calls(*[lambda: pages.get_or_load("a", source)] * 2)
+    until(lambda: [batch.waiting for batch in leases._open.values()] == [{"a": 2}])
     threaded.open_gate()
-    assert results([*busy, *pair]) == [b"loaded"] * 4
-    assert sorted(source.loaded) == ["a", "busy0", "busy1"]
+    assert results([busy, *pair]) == [b"loaded"] * 3
+    assert sorted(source.loaded) == ["a", "busy"]
 
 
 def test_a_stored_absence_is_no_miss(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:

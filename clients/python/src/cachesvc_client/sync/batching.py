@@ -1,10 +1,10 @@
 """Many threads, one request.
 
-    a lane is free:             join a                  → [a] departs at once, on the thread of its caller
-    all lanes in flight:        join b, join c, join d  → they wait together
-    a lane is free, or `MAX_DELAY` has passed, or the batch is full  → [b c d] departs, on the thread of b
+    nothing is in flight:   join a                  → [a] departs at once, on the thread of its caller
+    [a] is in flight:       join b, join c, join d  → they wait together
+    [a] has landed, or `MAX_DELAY` has passed, or the batch is full  → [b c d] departs, on the thread of b
 
-The first to join a batch leads it: it waits for a lane, sends, and hands out the answers; the others wait for it. So there is
+The first to join a batch leads it: it waits for its turn, sends, and hands out the answers; the others wait for it. So there is
 no thread, timer or task but the callers' own, and a single caller waits for nobody. Locks and events are those of `threading`,
 which gevent replaces by its own.
 
@@ -22,9 +22,13 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from cachesvc_client.batching import LANES, MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
+from cachesvc_client.batching import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
 from cachesvc_client.errors import CacheError
 from cachesvc_client.sync import forks
+
+LANES = 1
+"""Batches under way before the next one waits. The async flavour has two, to decode one answer while the next is made; threads
+take turns at that anyway, and a second lane makes the batches half as large (64 threads: 15,000 against 21,000 gets/s)."""
 
 Item = TypeVar("Item", bound=Hashable)
 Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
