@@ -1,0 +1,33 @@
+"""A cache service in memory, for the tests of those who use one.
+
+The client is the real one: batching, retries, leases, tokens, the near cache and its errors are those of production. Only the
+service is not: it keeps what it is told in this process, without network and without waiting, and its clock is turned by hand.
+
+    from cachesvc_client.testing import FakeService
+
+    async def test_a_renamed_user_is_seen_at_once() -> None:
+        service = FakeService()
+        async with service.cache() as cache:
+            users = cache.namespace("users")
+            await users.set("7", b"Ada", ttl="5m", tags=["team:1"])
+            await users.invalidate(tags=["team:1"])
+            assert await users.get("7") is None
+            service.clock.advance("10s")
+            service.down()
+            assert await users.get_or_load("7", load_user) == b"Ada Lovelace"  # the loader ran: the cache never breaks the caller
+
+Threads: `with service.sync_cache() as cache`. Values, stale windows, known absence, tags, soft and paced invalidations, leases,
+fences, tokens and receipts behave as the service's do: the fake passes the same conformance cases (clients/conformance).
+
+Faults: `fail_next(3, "overloaded", retry_after=1)`, `drop_next()`, `down()` and `up()`, `delay("1s")`, `lag("5s")`,
+`miss_instances("us/us-b")`. What others do: `hold`, `invalidate`, `take_lease`; `held` looks. Records: `calls`. A loader that is
+slow, or fails: `FakeLoader`. Read-through namespaces: `FakeService({"pages": Contract(origin=…)})`.
+"""
+
+from cachesvc_client.testing.clock import FakeClock
+from cachesvc_client.testing.contract import Contract, Loaded
+from cachesvc_client.testing.http import Request, Response
+from cachesvc_client.testing.loader import FakeLoader
+from cachesvc_client.testing.service import FakeService, Recorded
+
+__all__ = ["Contract", "FakeClock", "FakeLoader", "FakeService", "Loaded", "Recorded", "Request", "Response"]

@@ -1,0 +1,203 @@
+"""What the fake service holds and the rule by which it answers: entries, fences, leases. No I/O, no waiting.
+
+The rule is that of clients/PROTOCOL.md: a copy is good while it is newer than every fence on its key, its tags and its namespace.
+There is one copy of each value and one order of events, so every fence is heard at once.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+
+from cachesvc_client.testing.clock import FakeClock
+from cachesvc_client.testing.contract import SECONDS, Contract
+
+Standing: TypeAlias = Literal["fresh", "stale", "last resort", "dead"]
+Pairs: TypeAlias = Mapping[int, int]
+"""A token: digest → at."""
+
+
+def digest(target: str) -> int:
+    """Of `ns/key`, `ns#tag` or `ns`."""
+    return xxh3_64_intdigest(target.encode())
+
+
+class Draft(Struct, frozen=True):
+    """What a caller wants stored. Seconds; None: the namespace's."""
+
+    value: bytes = b""
+    content_type: str = "application/octet-stream"
+    tags: tuple[str, ...] = ()
+    ttl: float | None = None
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+    absent: bool = False
+
+
+class Entry(Struct, frozen=True):
+    """µs."""
+
+    draft: Draft
+    targets: tuple[int, ...]
+    """Digests of its key, its tags and its namespace; the key's is the first."""
+    as_of: int
+    fresh_until: int
+    stale_for: int
+    error_for: int
+    lease: str = ""
+    """Under which it was filled: a fill that is sent again finds itself."""
+
+    @property
+    def etag(self) -> str:
+        return f'"{xxh3_64_hexdigest(self.draft.value, xxh3_64_intdigest(self.draft.content_type.encode()))}"'
+
+
+class Fenced(Struct, frozen=True):
+    """One target of an invalidation, as subscribers are told it."""
+
+    target: str
+    at: int
+    soft: bool = False
+    over: int = 0
+
+
+class _Lease(Struct, frozen=True):
+    token: str
+    as_of: int
+    expires_at: int
+
+
+class Home:
+    def __init__(self, clock: FakeClock, contract_of: Callable[[str], Contract]) -> None:
+        self._clock = clock
+        self._contract_of = contract_of
+        self._entries: dict[str, Entry] = {}
+        self._leases: dict[str, _Lease] = {}
+        self._hard: dict[int, int] = {}
+        self._soft: dict[int, int] = {}
+        self._paced: dict[int, list[tuple[int, int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # reading ----------------------------------------------------------------------------------------------------------
+
+    def entry(self, namespace: str, key: str, token: Pairs) -> Entry | None:
+        """The copy, unless a fence forbids it, known here or brought along. It may be stale, or too old for anything."""
+        entry = self._entries.get(f"{namespace}/{key}")
+        if entry is None or self._is_fenced(entry.as_of, entry.targets):
+            return None
+        return None if any(entry.as_of <= token.get(target, 0) for target in entry.targets) else entry
+
+    def standing(self, entry: Entry) -> Standing:
+        past = self._clock.now_us() - entry.fresh_until
+        if past < 0 and not self._is_soft_fenced(entry):
+            return "fresh"
+        if past < entry.stale_for:
+            return "stale"
+        return "last resort" if past < entry.error_for else "dead"
+
+    def _is_fenced(self, as_of: int, targets: Iterable[int]) -> bool:
+        return any(as_of <= self._hard.get(target, 0) for target in targets)
+
+    def _is_soft_fenced(self, entry: Entry) -> bool:
+        if any(entry.as_of <= self._soft.get(target, 0) for target in entry.targets):
+            return True
+        now, key_digest = self._clock.now_us(), entry.targets[0]
+        windows = [window for target in entry.targets for window in self._paced.get(target, ())]
+        return any(entry.as_of <= at and now >= at + (key_digest * over >> 64) for at, over in windows)
+
+    # leases -----------------------------------------------------------------------------------------------------------
+
+    def grant(self, namespace: str, key: str) -> str:
+        """The lease; empty if another caller holds it."""
+        if self.is_leased(namespace, key):
+            return ""
+        as_of = self._clock.stamp()
+        token = f"{as_of % 0xFFFF:04x}:{as_of}"
+        life = round(self._contract_of(namespace).lease * SECONDS)
+        self._leases[f"{namespace}/{key}"] = _Lease(token, as_of, self._clock.now_us() + life)
+        return token
+
+    def is_leased(self, namespace: str, key: str) -> bool:
+        lease = self._leases.get(f"{namespace}/{key}")
+        return lease is not None and self._clock.now_us() < lease.expires_at
+
+    def fill(self, namespace: str, key: str, draft: Draft, token: str) -> bool:
+        """False: the lease was voided or has expired, or a fence has come on what would be stored."""
+        id_ = f"{namespace}/{key}"
+        held = self._entries.get(id_)
+        if held is not None and held.lease == token:
+            return not self._is_fenced(held.as_of, held.targets)
+        lease = self._leases.get(id_)
+        if lease is None or lease.token != token or not self.is_leased(namespace, key):
+            return False
+        del self._leases[id_]
+        if self._is_fenced(lease.as_of, _targets(namespace, key, draft.tags)):
+            return False
+        self._store(namespace, key, draft, lease.as_of, token)
+        return True
+
+    # writing ----------------------------------------------------------------------------------------------------------
+
+    def put(self, namespace: str, key: str, draft: Draft) -> Fenced:
+        """An invalidation and a fill in one."""
+        (fenced,) = self.invalidate(namespace, keys=[key])
+        self._store(namespace, key, draft, self._clock.stamp())
+        return fenced
+
+    def load(self, namespace: str, key: str, draft: Draft) -> Entry:
+        """What an origin brought."""
+        return self._store(namespace, key, draft, self._clock.stamp())
+
+    def _store(self, namespace: str, key: str, draft: Draft, as_of: int, lease: str = "") -> Entry:
+        contract = self._contract_of(namespace)
+        ttl = draft.ttl if draft.ttl is not None else contract.negative_ttl if draft.absent else contract.ttl
+        stale = draft.stale_while_revalidate if draft.stale_while_revalidate is not None else contract.stale_while_revalidate
+        error = draft.stale_if_error if draft.stale_if_error is not None else contract.stale_if_error
+        entry = self._entries[f"{namespace}/{key}"] = Entry(
+            draft,
+            _targets(namespace, key, draft.tags),
+            as_of,
+            self._clock.now_us() + round(ttl * SECONDS),
+            0 if draft.absent else round(stale * SECONDS),
+            0 if draft.absent else round(error * SECONDS),
+            lease,
+        )
+        return entry
+
+    # invalidating -----------------------------------------------------------------------------------------------------
+
+    def invalidate(
+        self,
+        namespace: str,
+        *,
+        keys: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        whole: bool = False,
+        soft: bool = False,
+        over: int = 0,
+    ) -> list[Fenced]:
+        for key in keys if not over else ():
+            self._leases.pop(f"{namespace}/{key}", None)
+        targets = [f"{namespace}/{key}" for key in keys] + [f"{namespace}#{tag}" for tag in tags] + [namespace] * whole
+        return [self._fence(Fenced(target, self._clock.stamp(), soft and not over, over)) for target in targets]
+
+    def _fence(self, fenced: Fenced) -> Fenced:
+        target = digest(fenced.target)
+        if fenced.over:
+            self._paced.setdefault(target, []).append((fenced.at, fenced.over))
+        else:
+            (self._soft if fenced.soft else self._hard)[target] = fenced.at
+        return fenced
+
+    def count(self, namespace: str, keys: Sequence[str], tags: Sequence[str], *, whole: bool) -> int:
+        """Copies that an invalidation would touch."""
+        named = {digest(f"{namespace}/{key}") for key in keys} | {digest(f"{namespace}#{tag}") for tag in tags}
+        named |= {digest(namespace)} if whole else set()
+        return sum(1 for entry in self._entries.values() if named & set(entry.targets) and self.standing(entry) != "dead")
+
+
+def _targets(namespace: str, key: str, tags: Iterable[str]) -> tuple[int, ...]:
+    return (digest(f"{namespace}/{key}"), *(digest(f"{namespace}#{tag}") for tag in tags), digest(namespace))

@@ -1,0 +1,70 @@
+"""Requests and answers as values, and problem documents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from cachesvc_client.wire import JSON, MSGPACK, PROBLEM_TYPES
+
+
+class Request(Struct):
+    method: str
+    target: str
+    """Path and query, percent-encoded."""
+    headers: Mapping[str, str] = {}
+    """Names in lower case."""
+    body: bytes = b""
+
+    @property
+    def media_type(self) -> str:
+        named = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return MSGPACK if named in ("application/x-msgpack", "application/vnd.msgpack") else named
+
+    @property
+    def document(self) -> Any:
+        """The body decoded, if it is a document; for those who look at what was sent."""
+        if not self.body:
+            return None
+        if self.media_type == MSGPACK:
+            return msgspec.msgpack.decode(self.body)
+        return msgspec.json.decode(self.body) if self.media_type == JSON else self.body
+
+
+class Response(Struct):
+    status: int
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+class Refused(Exception):  # noqa: N818  an answer to a caller
+    """A request is answered with a problem document."""
+
+    def __init__(self, status: int, kind: str, detail: str, field: str = "", *, retryable: bool = False) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.field = field
+        self.retryable = retryable
+
+    def document(self, request_id: str = "") -> dict[str, Any]:
+        named = {"field": self.field, "request_id": request_id}
+        return {
+            "type": PROBLEM_TYPES + self.kind,
+            "title": self.kind.replace("-", " ").capitalize(),
+            "status": self.status,
+            "detail": self.detail,
+            "retryable": self.retryable,
+            **{name: value for name, value in named.items() if value},
+        }
+
+    def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+        request_id = request.headers.get("x-request-id", "fake")
+        said = {"Content-Type": "application/problem+json", "X-Request-Id": request_id, **(headers or {})}
+        return Response(self.status, said, msgspec.json.encode(self.document(request_id)))
+
+
+def json_response(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, {"Content-Type": JSON, **(headers or {})}, msgspec.json.encode(document))

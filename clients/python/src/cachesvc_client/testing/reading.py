@@ -1,0 +1,89 @@
+"""One read of the fake service: what is asked of a copy beyond the rule, and what comes of it."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from cachesvc_client.testing.clock import FakeClock
+from cachesvc_client.testing.contract import SECONDS, Contract, Loaded
+from cachesvc_client.testing.home import Draft, Entry, Home, Pairs
+
+Outcome: TypeAlias = Literal["hit", "stale", "loaded", "absent", "miss", "failed"]
+
+
+class Asked(Struct, frozen=True):
+    """Of a read. Times in µs; None: not asked."""
+
+    token: Pairs = {}
+    lease: bool = False
+    wait: float = 0.0
+    """Seconds."""
+    max_lag: int | None = None
+    max_age: int | None = None
+    max_stale: int | None = None
+    min_fresh: int = 0
+    no_cache: bool = False
+    only_if_cached: bool = False
+
+
+class Found(Struct, frozen=True):
+    outcome: Outcome
+    entry: Entry | None = None
+    lease: str = ""
+    held: bool = False
+    """Another caller has the lease: worth waiting for its fill."""
+
+
+class Reader:
+    def __init__(self, home: Home, clock: FakeClock, contract_of: Callable[[str], Contract]) -> None:
+        self._home = home
+        self._clock = clock
+        self._contract_of = contract_of
+        self.lag = 0.05
+        """The staleness bound that answers say, in seconds. Above a namespace's `max_lag`, old copies are not answered."""
+
+    def read(self, namespace: str, key: str, asked: Asked) -> Found:
+        entry = None if asked.no_cache else self._home.entry(namespace, key, asked.token)
+        standing = "dead" if entry is None else self._home.standing(entry)
+        if entry is not None and self._suits(entry, asked, self._contract_of(namespace)):
+            if standing == "fresh":
+                return Found("absent" if entry.draft.absent else "hit", entry)
+            is_kept = standing == "stale" or (asked.max_stale is not None and standing == "last resort")
+            if is_kept and not entry.draft.absent:
+                return self._stale(namespace, key, entry, asked)
+        if self._contract_of(namespace).origin is not None:
+            return self._loaded(namespace, key, entry if standing != "dead" else None)
+        lease = self._home.grant(namespace, key) if asked.lease else ""
+        return Found("miss", lease=lease, held=asked.lease and not lease)
+
+    def _suits(self, entry: Entry, asked: Asked, contract: Contract) -> bool:
+        now = self._clock.now_us()
+        remaining = entry.fresh_until - now
+        lags = [round(contract.max_lag * SECONDS)] + ([asked.max_lag] if asked.max_lag is not None else [])
+        if any(self.lag * SECONDS > lag and entry.as_of <= now - lag for lag in lags):
+            return False
+        if asked.max_age is not None and now - entry.as_of > asked.max_age:
+            return False
+        if remaining >= asked.min_fresh:
+            return True
+        if asked.max_stale is not None:
+            return remaining > -asked.max_stale
+        return asked.max_age is None and asked.min_fresh == 0
+
+    def _stale(self, namespace: str, key: str, entry: Entry, asked: Asked) -> Found:
+        """Answered as it is, while somebody loads it anew: the caller with the lease, or the origin behind this answer."""
+        if self._contract_of(namespace).origin is not None:
+            self._loaded(namespace, key, entry)
+            return Found("stale", entry)
+        return Found("stale", entry, self._home.grant(namespace, key) if asked.lease else "")
+
+    def _loaded(self, namespace: str, key: str, last_resort: Entry | None) -> Found:
+        origin = self._contract_of(namespace).origin
+        try:
+            value = origin(key) if origin is not None else None
+        except Exception:  # noqa: BLE001  whatever the test's origin raises, to a reader the origin has failed
+            return Found("stale", last_resort) if last_resort is not None else Found("failed")
+        loaded = Loaded(value) if isinstance(value, bytes) else value
+        draft = Draft(absent=True) if loaded is None else Draft(loaded.value, loaded.content_type, loaded.tags)
+        return Found("absent" if draft.absent else "loaded", self._home.load(namespace, key, draft))

@@ -1,0 +1,304 @@
+"""The fake service: which call a request is, faults, records, and the clients of it."""
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+import cachesvc_client.sync
+from cachesvc_client.cache import Cache
+from cachesvc_client.durations import Duration, seconds_of
+from cachesvc_client.profiles import IN_REGION
+from cachesvc_client.retries import Retries
+from cachesvc_client.testing.asking import asked_of, key_of, timeout_of
+from cachesvc_client.testing.async_session import AsyncSession
+from cachesvc_client.testing.batch import Batches
+from cachesvc_client.testing.clock import FakeClock
+from cachesvc_client.testing.contract import Contract
+from cachesvc_client.testing.faults import Dropped, Failing, Faults
+from cachesvc_client.testing.feed import Feed, Subscription
+from cachesvc_client.testing.home import Draft, Fenced, Home
+from cachesvc_client.testing.http import Refused, Request, Response, json_response
+from cachesvc_client.testing.invalidating import INSTANCE, REGION, Invalidations
+from cachesvc_client.testing.reading import Reader
+from cachesvc_client.testing.single import SingleKeys
+from cachesvc_client.testing.sync_session import SyncSession
+
+URL = "http://cache.test"
+PROFILE = replace(IN_REGION, retries=Retries(first_pause=0.0, longest_pause=0.0))
+"""Retries as in production, without their pauses."""
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]*:[0-9]+-[0-9]+")
+_SILENT = ("/v1/topology", "/v1/fences")
+"""Asked for besides by a client, at times of its own: not recorded, and no fault of the script falls on them."""
+
+
+class Recorded(Struct, frozen=True):
+    """A request that arrived."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    document: Any
+    """The body, decoded; None if there was none."""
+
+
+class FakeService:
+    """See `cachesvc_client.testing`. For any number of clients, of both flavours, in any threads of one process."""
+
+    def __init__(self, namespaces: Mapping[str, Contract] | None = None) -> None:
+        """`namespaces`: the declared ones. If left out every name is one, with the service's default contract."""
+        self.clock = FakeClock()
+        self.calls: list[Recorded] = []
+        self._namespaces = namespaces
+        self._lock = threading.RLock()  # guards all state: clients may be in several threads
+        self._listeners: set[Callable[[], object]] = set()
+        self._faults = Faults()
+        self._home = Home(self.clock, self._contract_of)
+        self._reader = Reader(self._home, self.clock, self._contract_of)
+        self._feed = Feed(self.clock)
+        parts = (self.clock, self._contract_of, self._told)
+        self._single = SingleKeys(self._home, self._reader, *parts)
+        self._batches = Batches(self._home, self._reader, *parts)
+        self._invalidations = Invalidations(self._home, *parts)
+        self.clock.on_advance(self._changed)
+
+    def __repr__(self) -> str:
+        return f"<FakeService [{len(self._home)} values, {len(self.calls)} calls] {self.clock!r}>"
+
+    # clients ----------------------------------------------------------------------------------------------------------
+
+    def cache(self, **options: Any) -> Cache:
+        """A client, for `async with`; the options are those of `Cache.from_url`."""
+        return Cache.from_url(URL, session=self.session(), **{"profile": PROFILE, **options})
+
+    def session(self) -> AsyncSession:
+        """For those who make their clients themselves: `Cache.from_url(…, session=service.session())`."""
+        return AsyncSession(self)
+
+    def sync_cache(self, **options: Any) -> cachesvc_client.sync.Cache:
+        """A client for threads, for `with`."""
+        return cachesvc_client.sync.Cache.from_url(URL, session=SyncSession(self), **{"profile": PROFILE, **options})
+
+    # what others do ---------------------------------------------------------------------------------------------------
+
+    def hold(self, namespace: str, key: str, value: bytes, *, ttl: Duration | None = None, tags: tuple[str, ...] = ()) -> None:
+        """Somebody else has stored this."""
+        with self._lock:
+            seconds = None if ttl is None else seconds_of(ttl, "ttl")
+            self._told([self._home.put(namespace, key, Draft(value, tags=tags, ttl=seconds))])
+
+    def held(self, namespace: str, key: str) -> bytes | None:
+        """What a reader would be answered from now, fresh or stale; None if it is a miss or known to be absent."""
+        with self._lock:
+            entry = self._home.entry(namespace, key, {})
+            if entry is None or entry.draft.absent or self._home.standing(entry) not in ("fresh", "stale"):
+                return None
+            return entry.draft.value
+
+    def invalidate(self, namespace: str, *keys: str, tags: tuple[str, ...] = (), whole: bool = False, soft: bool = False) -> None:
+        """Somebody else has invalidated these."""
+        with self._lock:
+            self._told(self._home.invalidate(namespace, keys=keys, tags=tags, whole=whole, soft=soft))
+
+    def take_lease(self, namespace: str, key: str) -> str:
+        """Somebody else loads this key, until the lease expires; empty if it is taken already."""
+        with self._lock:
+            return self._home.grant(namespace, key)
+
+    # faults -----------------------------------------------------------------------------------------------------------
+
+    def fail_next(
+        self,
+        count: int = 1,
+        kind: str = "overloaded",
+        *,
+        status: int = 503,
+        retryable: bool = True,
+        retry_after: int | None = None,
+        on: str = "",
+    ) -> None:
+        """The next requests are answered with this problem. `on`: of those only whose method and target contain it, `:get`."""
+        self._faults.add(Failing(kind, status, retryable, retry_after), count, on)
+
+    def answer_next(self, response: Response, *, on: str = "") -> None:
+        """The next request is answered with this, whatever it asks."""
+        self._faults.add(response, 1, on)
+
+    def drop_next(self, count: int = 1, *, on: str = "") -> None:
+        """The connection of the next requests breaks."""
+        self._faults.add(Dropped("the connection broke, as the test asked"), count, on)
+
+    def down(self) -> None:
+        """Out of reach, until `up`. Feeds of near caches end."""
+        self._faults.down(True)
+        self._feed.end()
+
+    def up(self) -> None:
+        self._faults.down(False)
+
+    def delay(self, by: Duration) -> None:
+        """Every answer takes so long: a call whose time is shorter fails with its deadline, at once; others are not held up."""
+        self._faults.delay(by)
+
+    def lag(self, by: Duration) -> None:
+        """Invalidations arrive with this delay at most: above its `max_lag` a namespace answers only what is younger."""
+        self._reader.lag = seconds_of(by, "by")
+
+    def miss_instances(self, *names: str) -> None:
+        """These, such as `us/us-b`, do not merge in time what an invalidation waits for."""
+        self._invalidations.missing = list(names)
+
+    # requests ---------------------------------------------------------------------------------------------------------
+
+    def respond(self, request: Request, *, is_first: bool = True, is_patient: bool = True) -> Response | None:
+        """The answer. None: it waits for another's fill; ask again when something has changed, `is_first` no more, and not
+        `is_patient` when the time to wait is over. Raises `Dropped` or `TooLate` if the test asked for it.
+        """
+        with self._lock:
+            try:
+                path = request.target.partition("?")[0]
+                if is_first and path not in _SILENT:
+                    self._record(request)
+                if path not in _SILENT or self._faults.is_down:
+                    fault = self._faults.take(request, timeout_of(request.headers)) if is_first else None
+                    if fault is not None:
+                        return fault
+                response = self._routed(request, is_patient)
+            except Refused as refused:
+                allow = {"Allow": refused.detail} if refused.status == 405 else {}
+                return refused.response(request, allow)
+            if response is not None:
+                response.headers.setdefault("Cachesvc-Lag", f"{self._reader.lag:.3f}")
+                self._changed()
+            return response
+
+    def wait_of(self, request: Request) -> float:
+        """How long it waits for another's fill, in seconds."""
+        document = _readable(request)
+        return float(document.get("wait", 0.0)) if isinstance(document, dict) else asked_of(request.headers).wait
+
+    def subscribe(self, request: Request) -> Subscription:
+        """The fences as they come. Raises `Refused` and `Dropped`."""
+        with self._lock:
+            self._faults.take(request, None)
+            return self._feed.subscribe(request.headers.get("last-event-id", ""))
+
+    def beat(self) -> None:
+        """A heartbeat, though nothing happens: subscribers measure their feed by the real clock."""
+        with self._lock:
+            self._feed.beat()
+
+    def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
+        """`listener` is called, in any thread, when something may have changed. Returns how to end it."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    def _changed(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+    def _told(self, fenced: list[Fenced]) -> None:
+        self._feed.told(fenced)
+        self._changed()
+
+    def _record(self, request: Request) -> None:
+        self.calls.append(Recorded(request.method, request.target, dict(request.headers), _readable(request)))
+
+    def _contract_of(self, namespace: str) -> Contract:
+        if self._namespaces is None:
+            return _DEFAULT
+        if namespace not in self._namespaces:
+            raise Refused(404, "no-such-namespace", f"no namespace {namespace!r}", "namespace")
+        return self._namespaces[namespace]
+
+    def _routed(self, request: Request, is_patient: bool) -> Response | None:
+        path, _, query = request.target.partition("?")
+        match path.split("/"):
+            case ["", "livez" | "readyz"]:
+                return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, b"ready\n")
+            case ["", "v1", "topology"]:
+                return json_response(self._topology(), headers={"Cache-Control": "no-store"})
+            case ["", "v1", "invalidations"]:
+                _allow(request, "POST")
+                return self._invalidations.post(request)
+            case ["", "v1", "invalidations", id_]:
+                if not _RECEIPT_ID.fullmatch(id_):
+                    raise Refused(400, "bad-receipt", "the id of a receipt is region:id", "id")
+                return self._invalidations.state(id_)
+            case ["", "v1", segment] if segment.endswith((":get", ":put")):
+                _allow(request, "POST")
+                return self._batch(request, segment, is_patient)
+            case ["", "v1", namespace, key]:
+                if query:
+                    raise Refused(400, "bad-query", "this path takes no query", "query")
+                return self._key(request, namespace, key, is_patient)
+            case ["", "v1", _, _, _, *_]:
+                raise Refused(400, "bad-key", "a key is one path segment: write '/' in it as %2F", "key")
+        raise Refused(404, "no-such-path", "there is nothing at this path")
+
+    def _batch(self, request: Request, segment: str, is_patient: bool) -> Response | None:
+        namespace, _, verb = segment.rpartition(":")
+        self._contract_of(namespace)
+        if verb == "put":
+            return self._batches.put(request, namespace)
+        return self._batches.get(request, namespace, is_patient=is_patient)
+
+    def _key(self, request: Request, namespace: str, segment: str, is_patient: bool) -> Response | None:
+        _allow(request, "GET", "HEAD", "PUT", "DELETE")
+        self._contract_of(namespace)
+        key = key_of(_decoded(segment), "key")
+        match request.method:
+            case "PUT":
+                return self._single.write(request, namespace, key)
+            case "DELETE":
+                return self._invalidations.delete(request, namespace, key)
+        return self._single.read(request, namespace, key, is_patient=is_patient)
+
+    def _topology(self) -> dict[str, Any]:
+        known = self._namespaces if self._namespaces is not None else {}
+        shown = {name: _shown(contract) for name, contract in known.items()}
+        regions = {REGION: {"instances": {INSTANCE: URL}}}
+        return {"version": 1, "here": {"region": REGION, "instance": INSTANCE}, "regions": regions, "namespaces": shown}
+
+
+_DEFAULT = Contract()
+
+
+def _readable(request: Request) -> Any:
+    try:
+        return request.document
+    except ValueError:  # a test that sends nonsense gets to see it
+        return request.body
+
+
+def _allow(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise Refused(405, "method", ", ".join(methods), "method")
+
+
+def _decoded(segment: str) -> str:
+    if _BAD_ESCAPE.search(segment):
+        raise Refused(400, "bad-escape", "write '%' as %25", "key")
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise Refused(400, "bad-key", "not UTF-8", "key") from None
+
+
+def _shown(contract: Contract) -> dict[str, str]:
+    names = ("ttl", "stale_while_revalidate", "stale_if_error", "negative_ttl", "max_lag", "lease")
+    return {name: _duration_text(getattr(contract, name)) for name in names}
+
+
+def _duration_text(seconds: float) -> str:
+    """As people write it: `5m`, `1500ms`."""
+    ms = round(seconds * 1000)
+    units = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
+    return next((f"{ms // size}{unit}" for size, unit in units if ms and ms % size == 0), "0s")
