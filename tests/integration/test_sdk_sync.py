@@ -12,7 +12,7 @@ import pytest
 from cachesvc_client import ABSENT, Absent, Hit, Miss, NearSettings
 from cachesvc_client.sync import Cache
 
-from clients.python.tests.sync.callers import in_child, until
+from clients.python.tests.sync.callers import in_child, in_greenlets, until
 from loadtests.fleet_topology import free_ports
 from tests.integration.test_serve import read_banner, served, wait_ready
 
@@ -115,3 +115,9 @@ def test_a_child_process_has_a_near_cache_and_a_feed_of_its_own(url: str) -> Non
 
         assert in_child(child) == b"near"
         assert pages.get("sync-fork") == b"1"
+
+
+def test_greenlets_share_a_client_with_a_near_cache(url: str) -> None:
+    said = in_greenlets(url, "gets", "loads", "near")
+    assert [said[name]["right"] for name in ("gets", "loads", "near")] == [200, 200, 200]
+    assert (said["loads"]["loads"], said["near"]["requests"]) == (1, 0)

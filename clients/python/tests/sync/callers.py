@@ -1,9 +1,14 @@
-"""Calls on threads of their own, and in a child process, whose ends are told to the test."""
+"""Calls on threads of their own, in a child process and on greenlets, whose ends are told to the test."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
@@ -72,3 +77,10 @@ def in_child(work: Callable[[], bytes | None]) -> bytes:
         told = caller.result()
     os.waitpid(child, 0)
     return told
+
+
+def in_greenlets(url: str, *shown: str) -> dict[str, dict[str, int]]:
+    command = [sys.executable, str(Path(__file__).with_name("greenlets.py")), url, *shown]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return msgspec.json.decode(ended.stdout, type=dict[str, dict[str, int]])

@@ -1,4 +1,4 @@
-"""Run by `test_sync_gevent.py` in a process of its own, as patching cannot be undone. argv[1]: the service."""
+"""Run by `test_sync_gevent.py` in a process of its own, as patching cannot be undone. argv: the service, what to show."""
 
 from gevent import monkey
 
@@ -8,7 +8,7 @@ import json  # noqa: E402  all that blocks is imported after patching
 import sys  # noqa: E402
 
 import gevent  # noqa: E402
-from cachesvc_client.sync import Cache  # noqa: E402
+from cachesvc_client.sync import Cache, Hit, NearSettings  # noqa: E402
 
 GREENLETS = 200
 
@@ -59,5 +59,20 @@ def torn(cache: Cache) -> dict[str, object]:
     return {"right": sum(value == b"loaded" for value in patient), "of": len(patient)}
 
 
+def near(cache: Cache) -> dict[str, object]:
+    """The feed is followed on a greenlet, beside the readers."""
+    pages = cache.namespace("pages", near=NearSettings())
+    pages.set("near", b"1")
+    with gevent.Timeout(10):
+        while not isinstance(found := pages.lookup("near"), Hit) or found.tier != "near":
+            gevent.sleep(0.01)
+    before = cache.statistics().requests
+    jobs = [gevent.spawn(pages.get, "near") for _ in range(GREENLETS)]
+    gevent.joinall(jobs, raise_error=True)
+    return {"right": sum(job.value == b"1" for job in jobs), "requests": cache.statistics().requests - before}
+
+
+SHOWN = {"gets": gets, "loads": loads, "torn": torn, "near": near}
+
 with Cache.from_url(sys.argv[1], default_timeout="10s", lease_wait="200ms") as opened:
-    print(json.dumps({"gets": gets(opened), "loads": loads(opened), "torn": torn(opened)}))
+    print(json.dumps({name: SHOWN[name](opened) for name in sys.argv[2:]}))

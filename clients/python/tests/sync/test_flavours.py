@@ -16,11 +16,6 @@ ELSEWHERE = {
 CLASSES = ["Cache", "CachedFunction", "Namespace", "OnCommit"]
 OF_THEIR_OWN = {"CachedFunction", "Cache", "Loader", "Namespace", "OnCommit"}
 """The names that stand for different things: what awaits, and what is awaited."""
-WITHOUT_PARTS = {
-    "tasks",  # what a flavour runs in the background is its own affair
-    "batch_tasks",
-    "load_tasks",
-}
 
 
 def public(of: type) -> dict[str, Callable[..., Any]]:
@@ -31,7 +26,7 @@ def public(of: type) -> dict[str, Callable[..., Any]]:
 
 def parameters(method: Callable[..., Any]) -> list[tuple[str, object, object]]:
     signature = inspect.signature(method)
-    return [(one.name, one.kind, one.default) for one in signature.parameters.values() if one.name not in WITHOUT_PARTS]
+    return [(one.name, one.kind, one.default) for one in signature.parameters.values()]
 
 
 def test_the_same_names_are_exported() -> None:

@@ -159,6 +159,17 @@ def test_a_cache_that_is_not_open_says_so(threaded: ThreadedService) -> None:
             assert pages.get("a") is None
 
 
+def test_a_call_under_way_outlives_the_block(threaded: ThreadedService) -> None:
+    threaded.fake.hold("a", b"1")
+    with Cache.from_url(threaded.url, default_timeout="5s") as cache:
+        pages = cache.namespace("pages")
+        threaded.shut_gate()
+        caller = Caller(lambda: pages.get("a"))
+        threaded.await_arrivals(1)
+    threaded.open_gate()
+    assert caller.result() == b"1"
+
+
 def test_each_key_is_asked_of_its_own_instance_and_of_the_next_when_that_is_gone(threaded: ThreadedService) -> None:
     with ThreadedService() as other:
         services = {"a": threaded, "b": other}

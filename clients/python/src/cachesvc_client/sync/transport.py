@@ -114,8 +114,9 @@ class Transport:
             source = self._region.sources(now)[0]
         try:
             reply = self._exchanged(source, _TOPOLOGY, {}, now + self._connect_timeout)
-            with self._lock:
-                self._region.learn(reply.body if reply.status == 200 else b"")
+            if reply.status == 200:
+                with self._lock:
+                    self._region.learn(reply.body)
         except (CacheError, HTTPError, ValueError):
             with self._lock:
                 self._region.failed()
