@@ -8,6 +8,7 @@ import pytest
 from cachesvc import cache_groups
 from cachesvc.clock import ManualClock
 from cachesvc.errors import RequestError
+from cachesvc.etag import etag
 from cachesvc.fences import Fences
 from cachesvc.hashing.digest import digest
 from cachesvc.hashing.ring import Ring
@@ -95,6 +96,10 @@ def admits(given: dict[str, Any]) -> str:
     return "stale" if fences.is_soft_fenced(entry, key, "pages", now) else "fresh"
 
 
+def etag_of(given: dict[str, str]) -> str:
+    return etag(Entry(given["value"].encode(), 0, 0, content_type=given["content_type"]))
+
+
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "digest": digest_of,
     "token": token,
@@ -106,6 +111,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "key": may_be_a_key,
     "tag": may_be_a_tag,
     "cache_groups": cache_groups.format,
+    "etag": etag_of,
     "admits": admits,
 }
 

@@ -14,6 +14,7 @@ from cachesvc_client.durations import seconds_of
 from cachesvc_client.exchanges import Exchanges
 from cachesvc_client.fences import moment_of
 from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.lookups import etag_of
 from cachesvc_client.names import check_key, checked_tags
 from cachesvc_client.near import Near, target_digest
 from cachesvc_client.own_writes import OwnWrites, key_digest, pairs_of, token_of
@@ -200,6 +201,10 @@ def cache_groups(tags: list[str]) -> str:
     return str(_exchanges().touch("a", got, Lifetimes()).headers["Cache-Groups"])
 
 
+def etag(given: dict[str, str]) -> str:
+    return etag_of(given["value"].encode(), given["content_type"])
+
+
 FUNCTIONS: dict[str, Any] = {
     "digest": digest,
     "token": token,
@@ -211,6 +216,7 @@ FUNCTIONS: dict[str, Any] = {
     "key": may_be_a_key,
     "tag": may_be_a_tag,
     "cache_groups": cache_groups,
+    "etag": etag,
 }
 
 
