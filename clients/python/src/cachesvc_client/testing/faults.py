@@ -50,9 +50,6 @@ class Faults:
     def delay(self, by: Duration) -> None:
         self._delay = seconds_of(by, "by")
 
-    def clear(self) -> None:
-        self.__init__()  # type: ignore[misc]  # as it was made
-
     def take(self, request: Request, timeout: float | None) -> Response | None:
         """The answer that a fault makes, if any. Raises `Dropped` or `TooLate`."""
         if self.is_down:

@@ -43,7 +43,9 @@ class Feed:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self._floor = clock.stamp()
+        self._count = 0
         self._events: list[tuple[str, bytes]] = []
+        """With the position after each."""
         self._subscriptions: list[Subscription] = []
         clock.on_advance(self.beat)
 
@@ -64,9 +66,9 @@ class Feed:
         return subscription
 
     def told(self, fenced: list[Fenced]) -> None:
-        self._events.append(("", b""))
+        self._count += 1
         event = _event("fences", self._id(), _data(fenced))
-        self._events[-1] = (self._position(), event)
+        self._events.append((self._position(), event))
         for subscription in self._subscriptions:
             subscription.tell(event)
         self.beat()
@@ -83,7 +85,7 @@ class Feed:
             subscription.end()
 
     def _position(self) -> str:
-        return f"{self._floor // 1000}-{len(self._events)}"
+        return f"{self._floor // 1000}-{self._count}"
 
     def _id(self) -> str:
         return f"{REGION}={self._position()}"
