@@ -38,22 +38,20 @@ class Faults:
 
     def __init__(self) -> None:
         self._script: deque[tuple[str, Fault]] = deque()
-        self.is_down = False
+        self._is_down = False
         self._delay = 0.0
 
     def add(self, fault: Fault, count: int, on: str) -> None:
         self._script.extend([(on, fault)] * count)
 
     def down(self, is_down: bool) -> None:
-        self.is_down = is_down
+        self._is_down = is_down
 
     def delay(self, by: Duration) -> None:
         self._delay = seconds_of(by, "by")
 
     def take(self, request: Request, timeout: float | None) -> Response | None:
         """The answer that a fault makes, if any. Raises `Dropped` or `TooLate`."""
-        if self.is_down:
-            raise Dropped("the service is down, as the test asked")
         if self._delay and timeout is not None and self._delay > timeout:
             raise TooLate
         for nth, (on, fault) in enumerate(self._script):
@@ -61,6 +59,11 @@ class Faults:
                 del self._script[nth]
                 return self._happen(fault, request)
         return None
+
+    def check_reach(self) -> None:
+        """Raises `Dropped` while the service is down."""
+        if self._is_down:
+            raise Dropped("the service is down, as the test asked")
 
     @staticmethod
     def _happen(fault: Fault, request: Request) -> Response:

@@ -139,6 +139,7 @@ class FakeService:
         """Out of reach, until `up`. Feeds of near caches end."""
         self._faults.down(True)
         self._feed.end()
+        self._changed()
 
     def up(self) -> None:
         self._faults.down(False)
@@ -163,21 +164,22 @@ class FakeService:
         """
         with self._lock:
             try:
-                path = request.target.partition("?")[0]
-                if is_first and path not in _SILENT:
-                    self._record(request)
-                if path not in _SILENT or self._faults.is_down:
-                    fault = self._faults.take(request, timeout_of(request.headers)) if is_first else None
-                    if fault is not None:
-                        return fault
-                response = self._routed(request, is_patient)
+                response = self._scripted(request) if is_first else None
+                response = response or self._routed(request, is_patient)
             except Refused as refused:
-                allow = {"Allow": refused.detail} if refused.status == 405 else {}
-                return refused.response(request, allow)
+                response = refused.response(request, {"Allow": refused.detail} if refused.status == 405 else {})
             if response is not None:
                 response.headers.setdefault("Cachesvc-Lag", f"{self._reader.lag:.3f}")
                 self._changed()
             return response
+
+    def _scripted(self, request: Request) -> Response | None:
+        """What the test asked for instead of an answer."""
+        self._faults.check_reach()
+        if request.target.partition("?")[0] in _SILENT:
+            return None
+        self._record(request)
+        return self._faults.take(request, timeout_of(request.headers))
 
     def wait_of(self, request: Request) -> float:
         """How long it waits for another's fill, in seconds."""
@@ -187,7 +189,7 @@ class FakeService:
     def subscribe(self, request: Request) -> Subscription:
         """The fences as they come. Raises `Refused` and `Dropped`."""
         with self._lock:
-            self._faults.take(request, None)
+            self._faults.check_reach()
             return self._feed.subscribe(request.headers.get("last-event-id", ""))
 
     def beat(self) -> None:
