@@ -163,6 +163,7 @@ class FakeService:
         `is_patient` when the time to wait is over. Raises `Dropped` or `TooLate` if the test asked for it.
         """
         with self._lock:
+            self._faults.check_reach()
             try:
                 response = self._scripted(request) if is_first else None
                 response = response or self._routed(request, is_patient)
@@ -175,7 +176,6 @@ class FakeService:
 
     def _scripted(self, request: Request) -> Response | None:
         """What the test asked for instead of an answer."""
-        self._faults.check_reach()
         if request.target.partition("?")[0] in _SILENT:
             return None
         self._record(request)
