@@ -265,6 +265,7 @@ class App:
         metrics.watch("feed", lambda: self.feed_tally)
         metrics.watch("feeds", lambda: {(name,): self.fences.bound_of(name) for name in self.topology.regions})
         metrics.watch("consumer", lambda: self.consumer_tally)
+        metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", self.broadcast.statistics)
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})

@@ -32,6 +32,10 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """Keys in one `:get`, `:put` or invalidation."""
     request_timeout: Duration = Duration.parse("10s")
     """Upper bound of `Cachesvc-Timeout`, and what a request without it may take."""
+    max_in_progress: int = 10_000
+    """Requests that wait for something at once; one more is answered 503. High: those who join one load cost little."""
+    max_delay: Duration = Duration.parse("200ms")
+    """How late the event loop may be. Later than that for a second is overload: what needs more than L1 is answered 503."""
     shutdown_timeout: Duration = Duration.parse("10s")
     """Requests under way get this long to end after a stop signal."""
 
@@ -142,6 +146,8 @@ def _check_server(server: Server) -> None:
     require(server.max_body > 0, "$.server.max_body", "must be larger than 0")
     require(1 <= server.max_batch_keys <= 100_000, "$.server.max_batch_keys", "must be 1 to 100000")
     require(server.request_timeout > 0, "$.server.request_timeout", "must be longer than 0")
+    require(server.max_in_progress >= 1, "$.server.max_in_progress", "must be at least 1")
+    require(server.max_delay >= 10_000, "$.server.max_delay", "below 10ms every burst would count as overload")
 
 
 def _check_coherence(coherence: Coherence) -> None:

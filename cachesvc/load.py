@@ -44,7 +44,7 @@ class Loads:
         self._tally = tally
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
-        """Load, fill, land. Without a lease (home out of reach) the entry's `as_of` is this instance's own clock."""
+        """Load, fill, land. Without a lease (home out of reach, or its holder slow) `as_of` is this instance's own clock."""
         origin = flight.namespace.origin
         assert origin is not None  # noqa: S101  only namespaces with an origin have flights that load
         as_of = lease_as_of(lease) if lease else self._clock.now_us()

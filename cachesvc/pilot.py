@@ -229,14 +229,20 @@ class Pilot:
             await self._loads.load(cell, flight, lease)
 
     async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | None:
-        """The lease. None: the flight has landed and need not load; or, not landed, the home is out of reach."""
+        """The lease. None: the flight has landed and need not load; or, not landed, it loads without one, because the home is out
+        of reach, or because a holder took longer than `lease_wait` (fences void a hot key's leases faster than a slow origin
+        loads): what is loaded then is answered and not kept."""
         loop = asyncio.get_running_loop()
         end = loop.time() + flight.namespace.lease_wait.seconds
         pause = FIRST_POLL_SECONDS
         while not isinstance(reply, TierError) and reply.lease is None:
             if not flight.refused_here:
-                self._wait_for_fill(flight, over=loop.time() >= end)
+                is_over = loop.time() >= end
+                self._wait_for_fill(flight, over=is_over)
                 if flight.landing is not None:
+                    return None
+                if is_over:
+                    flight.keep = False
                     return None
                 await asyncio.sleep(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
@@ -254,7 +260,7 @@ class Pilot:
         return reply.lease
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
-        """Another holds the lease: answer stale where the rules allow it, give up when patience is over, else wait."""
+        """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
         self._tally.lease_waits += not flight.held
         if flight.mode is not Mode.RELOAD:
             self._loads.land_stale(flight)
@@ -263,7 +269,6 @@ class Pilot:
             flight.land(Landing(trail=flight.trail, given_up=True))
         elif over:
             self._loads.land_last_resort(flight)
-            flight.land(Landing(error=_held_elsewhere(flight), trail=flight.trail))
 
     def _hand_over(self, flight: Flight, lease: str | None) -> None:
         """Look-aside: the caller loads. A stale copy within its window goes along, so that only one caller has to wait."""
@@ -275,14 +280,3 @@ class Pilot:
 
 def _broken() -> RequestError:
     return RequestError(503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True)
-
-
-def _held_elsewhere(flight: Flight) -> RequestError:
-    wait = flight.namespace.lease_wait.seconds
-    return RequestError(
-        503,
-        "load-in-progress",
-        f"another instance is loading this key and did not finish within lease_wait ({wait:g} s)",
-        retryable=True,
-        retry_after=1,
-    )

@@ -75,7 +75,8 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     lease: Duration = Duration.parse("5s")
     """Life of a lease; a live holder renews it up to the hard deadline. Bounds what a dead holder costs."""
     lease_wait: Duration = Duration.parse("3s")
-    """How long a reader waits for a load that another instance holds the lease of, when nothing stale can be answered."""
+    """How long a reader waits for a load that another instance holds the lease of, when nothing stale can be answered. Then it
+    loads by itself: such a load is answered and not kept."""
     tags_max: int = 16
     """Tags of one entry."""
     origin: Origin | None = None

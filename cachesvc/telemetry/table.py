@@ -34,6 +34,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("requests", "counter", "requests", "", "Requests answered.", ("namespace", "operation", "outcome")),
     Metric("batch_keys", "counter", "batch_keys", "", "Keys of batches, by outcome.", ("namespace", "operation", "outcome")),
     Metric("request_duration", "histogram", "latency", "", "From the parsed request to its reply.", ("operation",), "seconds"),
+    Metric("requests_in_progress", "gauge", "overload", "in_progress", "Requests that wait for something now."),
+    Metric("requests_shed", "counter", "overload", "shed", "Requests refused because of overload (503 overloaded)."),
     # tiers and paths
     Metric("lookups", "counter", "tiers", _TIER_FIELDS, "Look-ups of a tier, by what it had.", ("tier", "outcome")),
     Metric("flights", "counter", "paths", "flights", "Flights started: look-ups beyond L1 that reads share."),

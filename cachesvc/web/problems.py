@@ -46,6 +46,7 @@ _TITLES = {
     "no-such-receipt": "No such receipt",
     "no-target": "Nothing to invalidate",
     "not-cached": "Not cached, and only the cache was asked",
+    "overloaded": "Too much to do",
     "precondition-failed": "The precondition does not hold",
     "stopping": "The instance stops",
     "too-many-keys": "Too many keys",

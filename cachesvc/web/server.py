@@ -6,6 +6,7 @@ and on building its response; an L1 hit here takes less than that altogether.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from cachesvc.broadcast import Broadcast
 from cachesvc.clock import Clock, SystemClock
 from cachesvc.config import Service
 from cachesvc.errors import RequestError
+from cachesvc.model import Entry
 from cachesvc.telemetry.metrics import Metrics
 from cachesvc.topology import Topology
 from cachesvc.web.batches import Batches
@@ -22,6 +24,7 @@ from cachesvc.web.entries import Entries
 from cachesvc.web.invalidations import Invalidations
 from cachesvc.web.listener import Listener
 from cachesvc.web.options import asks_nothing, timeout_of
+from cachesvc.web.overload import Overload
 from cachesvc.web.places import Kind, Place, place_of, plain_key_place
 from cachesvc.web.probes import Probes
 from cachesvc.web.problems import problem_reply, request_id_of
@@ -38,6 +41,9 @@ _INTERNAL = RequestError(500, "internal", "the service failed; the request_id fi
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
 """Operations that see to their `Cachesvc-Timeout` themselves: reads key by key, an invalidation that waits for others by saying
 who is missing."""
+_SHEDDABLE = ("get", "head", "get_many", "put", "put_many")
+"""Refused under overload. Not invalidations, or all would be stale; and not what tells that there is overload."""
+_AT_ANY_TIME: AbstractContextManager[None] = nullcontext()
 
 
 class Web:
@@ -67,6 +73,7 @@ class Web:
         self._entries = Entries(service.server, topology.namespaces, reader, writer, invalidator, self._clock)
         batches = Batches(service.server, topology.namespaces, reader, writer, self._clock, metrics.counts)
         self._streams = Streams(broadcast)
+        self.overload = Overload(service.server)
         self._calls = _calls(
             self._entries,
             batches,
@@ -83,6 +90,7 @@ class Web:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port that was bound (`port` may be 0). Raises `OSError` if it is taken."""
+        self.overload.start()
         return await self._listener.start(host, port)
 
     async def stop(self) -> None:
@@ -91,6 +99,7 @@ class Web:
         self._streams.stop()
         await self._listener.stop()
         self._deadlines.stop()
+        self.overload.stop()
 
     # one request ------------------------------------------------------------------------------------------------------
 
@@ -109,8 +118,7 @@ class Web:
                 if entry is not None and not entry.negative:
                     reply = self._entries.hit(entry)
                 else:
-                    # Not held: the path bounds a plain read itself, by the deadlines of its tiers, lease and origin.
-                    reply = await self._entries.read_plainly(request, place, entry)
+                    reply = await self._read_on(request, place, entry)
             elif handler is None:
                 reply = _not_allowed(request, calls)
             else:
@@ -126,9 +134,15 @@ class Web:
         self._counts.request(namespace, operation, reply.outcome, perf_counter() - started)
         return reply
 
+    async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
+        """Not held in L1. The path bounds a plain read itself, by the deadlines of its tiers, lease and origin."""
+        with self.overload:
+            return await self._entries.read_plainly(request, place, entry)
+
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
         seconds = None if operation in _KEEP_TIME else timeout_of(request.headers, self._limits.request_timeout.seconds)
-        return await (handler(request, place) if seconds is None else within(seconds, handler(request, place)))
+        with self.overload if operation in _SHEDDABLE else _AT_ANY_TIME:
+            return await (handler(request, place) if seconds is None else within(seconds, handler(request, place)))
 
     def _complete(self, reply: Reply) -> None:
         """The lines that every answer has."""

@@ -6,7 +6,9 @@ import pytest
 
 from cachesvc.dialogue import Outcome, ReadOptions
 from cachesvc.errors import OriginError
-from cachesvc.model import Key
+from cachesvc.interfaces import Fill, Read
+from cachesvc.leases import lease_as_of
+from cachesvc.model import Entry, Key
 from tests.doubles.loaders import absent, loaded, not_modified
 from tests.paths.world import FarSide, Instance
 
@@ -308,3 +310,26 @@ async def test_a_hot_entry_is_refreshed_before_it_expires() -> None:
 
 def _key(text: str) -> Key:
     return Key.of("docs", text)
+
+
+async def test_a_holder_that_is_slower_than_the_readers_patience_costs_a_load_of_their_own_that_is_not_kept() -> None:
+    """A hot key under a slow origin: its leases are voided faster than anyone can load. Readers get what they load themselves."""
+    far = FarSide()
+    here = Instance(far)
+    key = Key.of("docs", "a")
+    (held,) = await far.cell.read_many([Read(key, lease=True, lease_us=60_000_000)])
+    assert held.lease is not None
+    began = asyncio.get_running_loop().time()
+    answer = await here.get("a")
+    assert answer.outcome is Outcome.LOADED
+    assert 3.0 <= asyncio.get_running_loop().time() - began < 3.5, "lease_wait"
+    assert here.l1.peek(key) is None
+    assert far.l2.sets == []
+    assert (await far.cell.fill_many([Fill(key, entry_as_of(held.lease), held.lease)]))[0].stored, (
+        "the holder's fill still counts"
+    )
+
+
+def entry_as_of(lease: str) -> Entry:
+    as_of = lease_as_of(lease)
+    return Entry(b"held", as_of, as_of + 10**9)
