@@ -165,12 +165,16 @@ class Reader:
                     flight, joined = self._board(key, namespace, mode, step, options)
                     boarded.append((i, flight, joined))
             self._depart([flight for _, flight, joined in boarded if not joined])
-            looking = []
-            for i, flight, joined in boarded:
-                landing = flight.landing or await self._aboard(flight, lingers)
-                answers[i] = self._judge(flight, landing, joined, started, options)
-                if answers[i] is None:
-                    looking.append(i)
+            try:
+                for i, flight, joined in boarded:
+                    landing = flight.landing or await self._aboard(flight, lingers)
+                    answers[i] = self._judge(flight, landing, joined, started, options)
+            except asyncio.CancelledError:  # the deadline came while one was waited for: who has landed meanwhile is answered
+                for i, flight, joined in boarded:
+                    if answers[i] is None and flight.landing is not None:
+                        answers[i] = self._judge(flight, flight.landing, joined, started, options)
+                raise
+            looking = [i for i, _, _ in boarded if answers[i] is None]
             if not looking:
                 return
             self.tally.reads_again += len(looking)

@@ -333,3 +333,14 @@ async def test_a_holder_that_is_slower_than_the_readers_patience_costs_a_load_of
 def entry_as_of(lease: str) -> Entry:
     as_of = lease_as_of(lease)
     return Entry(b"held", as_of, as_of + 10**9)
+
+
+async def test_at_the_deadline_every_key_that_is_there_is_answered_wherever_it_stood_in_the_batch() -> None:
+    here = Instance()
+    await here.value("warm")
+    here.l1.clear()
+    here.far.loader.hold()
+    keys = [Key.of("docs", text) for text in ("slow", "warm", "slow too")]
+    answers = await here.reader.get_many(keys, ReadOptions(timeout_seconds=0.2))
+    assert [answer.outcome for answer in answers] == [Outcome.ERROR, Outcome.HIT, Outcome.ERROR]
+    here.far.loader.release()
