@@ -5,6 +5,7 @@ key, one of its tags or the namespace.
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
+from cachesvc_client.durations import seconds_of
 from cachesvc_client.lookups import etag_of
 from cachesvc_client.own_writes import pairs_of, token_of
 from xxhash import xxh3_64_intdigest
@@ -68,6 +70,8 @@ class FakeService:
         self.changes_before_puts: Callable[[], None] = lambda: None
         """Called after each `:get` was answered: what somebody else does before this client's next request."""
         self.key_problems: dict[str, dict[str, Any]] = {}
+        self.slow: dict[str, asyncio.Event] = {}
+        """Keys whose load goes on until their event is set: reads wait for them as long as they were told to."""
         self.missing: list[str] = []
         """Instances that do not merge in time what is waited for."""
         self.receipts: dict[str, dict[str, Any]] = {}
@@ -126,6 +130,7 @@ class FakeService:
         )
         self.arrived.release()
         await self.gate.wait()
+        await self._load(request, body)
         problem = self.passing.pop(0) if self.passing else self.problem
         if problem is None and request.path == "/v1/invalidations":
             problem = self.problems_of.get(body["namespace"])
@@ -137,6 +142,15 @@ class FakeService:
         if request.method == "PUT":
             return self._put_if_match(request, raw)
         return self._answer(request.method, request.raw_path, dict(request.headers), body)
+
+    async def _load(self, request: web.BaseRequest, body: Any) -> None:
+        asked = body["keys"] if request.path.endswith(":get") else []
+        loads = [self.slow[key].wait() for key in asked if key in self.slow]
+        if not loads:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds_of(request.headers["Cachesvc-Timeout"], "Cachesvc-Timeout")):
+                await asyncio.gather(*loads)
 
     def _answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> web.Response:
         if path == "/v1/invalidations":
@@ -158,6 +172,9 @@ class FakeService:
     def _read(self, namespace: str, key: str, asked: dict[str, Any]) -> dict[str, Any]:
         if key in self.key_problems:
             return {"outcome": "error", "problem": self.key_problems[key]}
+        if key in self.slow and not self.slow[key].is_set():
+            late = {"type": "https://cachesvc.dev/problems/deadline", "status": 504, "retryable": True}
+            return {"outcome": "error", "problem": late}
         held = self._admissible(namespace, key, asked.get("token", ""))
         got: dict[str, Any] = {"outcome": "miss"}
         if held is not None:

@@ -3,8 +3,9 @@
     idle:       join a, join b (one loop tick)  → [a b] departs at the end of the tick
     all lanes in flight:  join c, join d        → they wait together
     a lane is free, or `MAX_DELAY` has passed, or the batch is full  → [c d] departs
+    c is late (a key that is being loaded from its origin)           → d is answered, c changes to the slow lane
 
-The delay bounds what a slow batch (a key that is being loaded from its origin) costs the keys behind it. Equal items of a
+The delay bounds what a slow batch costs the keys behind it, the slow lane what a slow key costs those beside it. Equal items of a
 batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
 was asked. An order costs one future; no task, timer or lock.
 
@@ -15,11 +16,14 @@ not sent.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from cachesvc_client.errors import CacheError
+from cachesvc_client.slow_lane import SlowLane
+from cachesvc_client.turns import is_late
 
 MAX_ITEMS = 256
 MAX_WEIGHT = 512 * 1024
@@ -30,6 +34,8 @@ LANES = 2
 """Batches under way before the next one waits: one at the server while the answer of the other is taken apart here."""
 MAX_DELAY = 0.002
 """Seconds a batch waits for a free lane."""
+MAX_SLOW_DELAY = 0.02
+"""The same for slow keys, whose batches take fifty times as long: more of them at once would use up the connections."""
 
 Item = TypeVar("Item", bound=Hashable)
 Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
@@ -63,21 +69,35 @@ class _Batch(Generic[Item, Answer]):
 class Batcher(Generic[Item, Answer]):
     """One stream of batches with equal options. An order is answered within `timeout` seconds of its batch's first."""
 
-    def __init__(self, send: Send[Item, Answer], *, timeout: float, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(
+        self,
+        send: Send[Item, Answer],
+        *,
+        timeout: float,
+        tasks: set[asyncio.Task[None]],
+        max_delay: float = MAX_DELAY,
+        slow_lane: SlowLane[Item, Answer] | None = None,
+    ) -> None:
+        """`slow_lane`: for the items that are late, unless they were sent alone. Without it late is an answer."""
         self._send = send
         self._timeout = timeout
         self._tasks = tasks
+        self._max_delay = max_delay
+        self._slow_lane = slow_lane
         self._open: _Batch[Item, Answer] | None = None
         self._in_flight = 0
         self._unanswered = 0
 
-    def join(self, item: Item, weight: int = 0) -> asyncio.Future[Answer | CacheError]:
+    def join(self, item: Item, weight: int = 0, deadline: float = math.inf) -> asyncio.Future[Answer | CacheError]:
+        """`deadline`: of this item's callers, on the loop's clock. Its batch has the first deadline of them all."""
         batch = self._open
         if batch is None:
             batch = self._begin()
         elif weight and batch.weight + weight > MAX_WEIGHT:
             self._depart(batch)
             batch = self._begin()
+        if deadline < batch.deadline:
+            batch.deadline = deadline
         future: asyncio.Future[Answer | CacheError] = batch.loop.create_future()
         waiting = batch.slots.get(item)
         if waiting is not None:
@@ -103,7 +123,7 @@ class Batcher(Generic[Item, Answer]):
         if self._in_flight < LANES:
             self._depart(batch)
         else:
-            batch.timer = batch.loop.call_later(MAX_DELAY, self._overdue, batch)
+            batch.timer = batch.loop.call_later(self._max_delay, self._overdue, batch)
 
     def _overdue(self, batch: _Batch[Item, Answer]) -> None:
         if batch is self._open:
@@ -138,7 +158,11 @@ class Batcher(Generic[Item, Answer]):
             answers = [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(slots)
         finally:
             self._unanswered -= taken
-            for waiting, answer in zip(slots.values(), answers, strict=True):
+            slow_lane = self._slow_lane if len(slots) > 1 and batch.loop.time() < batch.deadline else None
+            for (item, waiting), answer in zip(slots.items(), answers, strict=True):
+                if slow_lane is not None and is_late(answer):
+                    slow_lane.take(item, answer, waiting, batch.deadline)
+                    continue
                 for future in waiting:
                     if not future.done():
                         future.set_result(answer)

@@ -7,10 +7,11 @@ from functools import partial
 
 from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError
-from cachesvc_client.exchanges import Exchanges, Reply, Request
+from cachesvc_client.exchanges import Exchanges, Reply, Request, told
 from cachesvc_client.handed import Wanted
 from cachesvc_client.lifetimes import Lifetimes
 from cachesvc_client.transport import Transport
+from cachesvc_client.turns import SLOW_TURN, first_turn
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt
 
 
@@ -28,7 +29,16 @@ class Calls:
         return self.home(item.key)
 
     async def read(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
-        return await self._each_part(self._exchanges.read, home, wanted, deadline)
+        """What several callers ask for: keys that are not there after a first turn are answered as late."""
+        turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
+        return await self._each_part(partial(self._exchanges.read, turn=turn), home, wanted, deadline)
+
+    async def read_slow(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+        """One more turn for keys that were late; until the first of their deadlines, at most. The service may be late with its
+        answer, without the connection being given up.
+        """
+        turn = min(SLOW_TURN, told(deadline - asyncio.get_running_loop().time()))
+        return await self._each_part(partial(self._exchanges.read, turn=turn), home, wanted, deadline + SLOW_TURN)
 
     async def lease(self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0) -> Sequence[Got | CacheError]:
         return await self._each_part(partial(self._exchanges.lease, wait=wait), home, wanted, deadline)

@@ -60,6 +60,8 @@ class Request(NamedTuple):
     """
     is_fixed: bool = False
     """The path is one of few: what is made of it is worth keeping."""
+    turn: float = math.inf
+    """Seconds after which the service is to answer with what is there, if that is before the deadline (turns.py)."""
 
 
 class Reply(NamedTuple):
@@ -116,16 +118,16 @@ class Exchanges:
             pairs[digest] = max(at, pairs.get(digest, 0))
         return pairs
 
-    def read(self, wanted: Sequence[Wanted], token: str) -> Request:
-        return self._get(GetMany(_keys(wanted), token, self._max_lag))
+    def read(self, wanted: Sequence[Wanted], token: str, turn: float = math.inf) -> Request:
+        return self._get(GetMany(_keys(wanted), token, self._max_lag), turn=turn)
 
     def lease(self, wanted: Sequence[Wanted], token: str, wait: float = 0.0) -> Request:
         """Read, and be granted the leases of what is not fresh; wait up to `wait` seconds for the fills of other holders."""
         asked = GetMany(_keys(wanted), token, self._max_lag, lease=True, wait=wait)
         return self._get(asked, is_repeatable=False)
 
-    def _get(self, asked: GetMany, *, is_repeatable: bool = True) -> Request:
-        return Request("POST", self._get_path, _pack(asked), {"Content-Type": MSGPACK}, is_repeatable, is_fixed=True)
+    def _get(self, asked: GetMany, *, is_repeatable: bool = True, turn: float = math.inf) -> Request:
+        return Request("POST", self._get_path, _pack(asked), {"Content-Type": MSGPACK}, is_repeatable, is_fixed=True, turn=turn)
 
     def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
         """`asked_at`: monotonic, not later than the request was sent."""

@@ -30,14 +30,10 @@ from cachesvc_client.flight import Flights, landed
 from cachesvc_client.handed import Wanted, key_of
 from cachesvc_client.lifetimes import Lifetimes
 from cachesvc_client.loading import Loader, Loads
+from cachesvc_client.turns import SHORT_TURN
 from cachesvc_client.wire import Got, Put, PutItem
 
 V = TypeVar("V")
-
-WAIT_TURN = 0.25
-"""Seconds of one wait for another holder's fill; the most that it delays the other waiting keys of its request."""
-SHORT_TURN = 0.05
-"""A turn that ended sooner than this without a value is filled up to it, or many waiters would ask without pause."""
 
 
 class LookAside(Generic[V]):

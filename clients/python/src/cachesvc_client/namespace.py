@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from cachesvc_client.batching import Batcher, Intake, OneByOne, Spread
+from cachesvc_client.batching import MAX_SLOW_DELAY, Batcher, Intake, OneByOne, Spread
 from cachesvc_client.cached import CachedFunction
 from cachesvc_client.calls import Calls
 from cachesvc_client.changes import invalidation_of
@@ -19,11 +19,13 @@ from cachesvc_client.flight import Airspace
 from cachesvc_client.handed import Handed, Wanted
 from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
 from cachesvc_client.loading import Loader, Loads
-from cachesvc_client.lookaside import WAIT_TURN, LookAside
+from cachesvc_client.lookaside import LookAside
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
 from cachesvc_client.names import check_key, checked_keys
 from cachesvc_client.near import NOTHING, Near, Shelf
+from cachesvc_client.slow_lane import SlowLane
 from cachesvc_client.templates import Naming
+from cachesvc_client.turns import WAIT_TURN
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 
 V = TypeVar("V")
@@ -70,7 +72,7 @@ class Namespace(Generic[V]):
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=batch_tasks)
-        self._read_batches: Intake[Wanted, Got] = Spread(calls.home, together(calls.read))
+        self._read_batches: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls, timeout=timeout, tasks=batch_tasks))
         self._put_batches: Intake[PutItem, Put] = Spread(calls.home_of_item, together(calls.put))
         waits: Intake[Wanted, Got] = Spread(calls.home, together(waiting))
         if batching:
@@ -404,6 +406,11 @@ def _together(
     tasks: set[asyncio.Task[None]],
 ) -> Callable[[Endpoint], Intake[Item, Answer]]:
     return lambda home: Batcher(partial(send, home), timeout=timeout, tasks=tasks)
+
+
+def _reading(calls: Calls, home: Endpoint, *, timeout: float, tasks: set[asyncio.Task[None]]) -> Batcher[Wanted, Got]:
+    turns: Batcher[Wanted, Got] = Batcher(partial(calls.read_slow, home), timeout=timeout, tasks=tasks, max_delay=MAX_SLOW_DELAY)
+    return Batcher(partial(calls.read, home), timeout=timeout, tasks=tasks, slow_lane=SlowLane(turns, tasks))
 
 
 def _one_by_one(

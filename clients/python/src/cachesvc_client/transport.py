@@ -162,7 +162,7 @@ class Transport:
         try:
             async with asyncio.timeout_at(deadline):
                 for endpoint in self._attempts(home, loop.time()):
-                    headers["Cachesvc-Timeout"] = header_of(told(deadline - loop.time()))
+                    headers["Cachesvc-Timeout"] = header_of(min(request.turn, told(deadline - loop.time())))
                     url = endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)
                     self.requests += 1
                     try:

@@ -59,6 +59,12 @@ class ThreadedService:
     def shut_gate(self) -> None:
         self.fake.gate.clear()
 
+    def begin_load(self, key: str) -> None:
+        self.fake.slow[key] = asyncio.Event()
+
+    def end_load(self, key: str) -> None:
+        self._loop.call_soon_threadsafe(self.fake.slow[key].set)
+
     def open_gate(self) -> None:
         self._loop.call_soon_threadsafe(self.fake.gate.set)
 

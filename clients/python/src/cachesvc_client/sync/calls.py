@@ -9,6 +9,7 @@ from cachesvc_client.exchanges import Exchanges, Reply, Request
 from cachesvc_client.handed import Wanted
 from cachesvc_client.lifetimes import Lifetimes
 from cachesvc_client.sync.transport import Transport
+from cachesvc_client.turns import first_turn
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt
 
 
@@ -25,8 +26,12 @@ class Calls:
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)
 
-    def read(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
-        return self._each_part(wanted, home, deadline, self._exchanges.read)
+    def read(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, turn: float | None = None
+    ) -> Sequence[Got | CacheError]:
+        """Keys that are not there after `turn` seconds (unless said, a first turn) are answered as late."""
+        seconds = first_turn(len(wanted), deadline - time.monotonic()) if turn is None else turn
+        return self._each_part(wanted, home, deadline, lambda part, token: self._exchanges.read(part, token, seconds))
 
     def lease(self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0) -> Sequence[Got | CacheError]:
         return self._each_part(wanted, home, deadline, lambda part, token: self._exchanges.lease(part, token, wait))

@@ -32,11 +32,11 @@ from cachesvc_client.context import ABSENT, Absent
 from cachesvc_client.errors import CacheError
 from cachesvc_client.handed import Wanted, key_of
 from cachesvc_client.lifetimes import Lifetimes
-from cachesvc_client.lookaside import SHORT_TURN
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.batching import Intake
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
 from cachesvc_client.sync.loading import Loader, Loads
+from cachesvc_client.turns import SHORT_TURN
 from cachesvc_client.wire import Got, Put, PutItem
 
 V = TypeVar("V")

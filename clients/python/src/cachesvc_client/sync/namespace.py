@@ -14,7 +14,6 @@ from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.handed import Handed, Wanted, key_of
 from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
-from cachesvc_client.lookaside import WAIT_TURN
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
 from cachesvc_client.names import check_key, checked_keys
 from cachesvc_client.near import NOTHING, Near, Shelf
@@ -24,7 +23,9 @@ from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
+from cachesvc_client.sync.slow_lane import Patience, SlowLane
 from cachesvc_client.templates import Naming
+from cachesvc_client.turns import SLOW_TURN, WAIT_TURN, first_turn, is_late
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 
 V = TypeVar("V")
@@ -68,7 +69,7 @@ class Namespace(Generic[V]):
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting))
-        self._look_ups: Intake[Wanted, Got] = Spread(calls.home, _together(calls.read))
+        self._look_ups: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls))
         if batching:
             self._reads = self._look_ups
             self._puts: Intake[PutItem, Put] = Spread(calls.home_of_item, _together(calls.put))
@@ -136,11 +137,11 @@ class Namespace(Generic[V]):
         """The values that were found. `PartialError` if some keys failed; it has what the others brought. A request for each
         instance that has some of them, one after the other.
         """
-        deadline = self._deadline(timeout)
+        patience = Patience(self._seconds(timeout))
         found, missing = self._held(checked_keys(keys))
         wanted = [self._handed.wanted(key) for key in dict.fromkeys(missing)]
         failed: dict[str, CacheError] = {}
-        for one, got in self._each(wanted, self._calls.home, self._calls.read, deadline):
+        for one, got in self._read_each(wanted, patience):
             key = key_of(one)
             try:
                 if isinstance(got, CacheError):
@@ -152,6 +153,21 @@ class Namespace(Generic[V]):
         if failed:
             raise PartialError(failed, found)
         return found
+
+    def _read_each(self, wanted: list[Wanted], patience: Patience) -> Iterator[tuple[Wanted, Got | CacheError]]:
+        """In turns: a key of one instance that takes all the time must leave some to the other instances."""
+        turn = first_turn(len(wanted), patience.deadline - time.monotonic())
+        while True:
+            late: dict[Wanted, CacheError] = {}
+            for one, got in self._each(wanted, self._calls.home, partial(self._calls.read, turn=turn), patience.deadline):
+                if is_late(got):
+                    late[one] = got
+                else:
+                    yield one, got
+            if not late or not patience.allows_another_turn():
+                break
+            wanted, turn = list(late), SLOW_TURN
+        yield from late.items()
 
     def _held(self, keys: list[str]) -> tuple[dict[str, V], list[str]]:
         """What the near cache has of these, and what is to be asked for."""
@@ -385,6 +401,10 @@ def _answered(got: Got | CacheError) -> Got:
 
 def _together(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]]) -> Callable[[Endpoint], Intake[I, A]]:
     return lambda home: Batcher(partial(send, home))
+
+
+def _reading(calls: Calls, home: Endpoint) -> SlowLane[Wanted, Got]:
+    return SlowLane(Batcher(partial(calls.read, home)), Batcher(partial(calls.read, home, turn=SLOW_TURN)))
 
 
 def _one_by_one(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]]) -> Callable[[Endpoint], Intake[I, A]]:

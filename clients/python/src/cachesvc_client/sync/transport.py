@@ -197,7 +197,7 @@ class Transport:
             request.method,
             str(endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)),
             body=request.body,
-            headers={**_HEADERS, "Cachesvc-Timeout": header_of(told(left)), **traced, **request.headers},
+            headers={**_HEADERS, "Cachesvc-Timeout": header_of(min(request.turn, told(left))), **traced, **request.headers},
             timeout=urllib3.Timeout(connect=min(self._connect_timeout, left), total=left),
             retries=False,
             redirect=False,

@@ -1,0 +1,52 @@
+"""The keys that were not there when their batch had to be answered: their callers ask again, and share requests with each other
+only. What holds beyond that is said in `cachesvc_client.slow_lane`.
+"""
+
+import time
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from cachesvc_client.errors import CacheError
+from cachesvc_client.exchanges import told
+from cachesvc_client.sync.batching import Intake
+from cachesvc_client.turns import SHORT_TURN, is_late
+
+Item = TypeVar("Item", bound=Hashable)
+Answer = TypeVar("Answer")
+
+
+class Patience:
+    """One caller's time, for turn after turn."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self._answers_way = seconds - told(seconds)
+        """What the service leaves of the time: with no more of it left, it was given all that there was."""
+        self._turn_ends = 0.0
+
+    def allows_another_turn(self) -> bool:
+        """Fill up the turn that was too short. If there is time for another, it begins when this returns."""
+        time.sleep(max(0.0, min(self._turn_ends, self.deadline) - time.monotonic()))
+        now = time.monotonic()
+        self._turn_ends = now + SHORT_TURN
+        return self.deadline - now > self._answers_way
+
+    def shared(self) -> float:
+        """What is left, rounded down: callers share a batch if they have equal time."""
+        left = self.deadline - time.monotonic()
+        return left - left % SHORT_TURN or left
+
+
+class SlowLane(Generic[Item, Answer]):
+    """An intake that is two: batches that are answered after a first turn, and those of the keys that are late then."""
+
+    def __init__(self, batches: Intake[Item, Answer], turns: Intake[Item, Answer]) -> None:
+        self._batches = batches
+        self._turns = turns
+
+    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
+        patience = Patience(timeout)
+        answer = self._batches.join(item, timeout, weight)
+        while is_late(answer) and patience.allows_another_turn():
+            answer = self._turns.join(item, patience.shared(), weight)
+        return answer
