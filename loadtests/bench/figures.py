@@ -37,6 +37,7 @@ class Goal:
     """What a row must reach."""
 
     reach: float
+    """0: nothing. The row shows, and is not judged."""
     at_most: bool = False
     """The ratio is a cost (latency, memory): smaller is better."""
 
@@ -44,7 +45,7 @@ class Goal:
         return ratio <= self.reach if self.at_most else ratio >= self.reach
 
     def __str__(self) -> str:
-        return f"{'≤' if self.at_most else '≥'} {self.reach:g}"
+        return "–" if self.reach == 0 else f"{'≤' if self.at_most else '≥'} {self.reach:g}"
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,61 @@ def _sdk_batching(run: Run) -> list[Result]:
     return [replace(run.compare("sdk_batching", "keys/s", Goal(8), ours, measure("single")), note=note)]
 
 
+def _near_hit(run: Run) -> list[Result]:
+    """Ours are costs beside an LRU's and rates beside cashews', whose `get` is async only."""
+    service = run.stage.service("l1")
+    argv = ["-m", "loadtests.bench.sdk_near", service.url, "--pairs", str(run.pairs), "--seconds", str(run.seconds / 10)]
+    costs: list[dict[str, float]] = _reported(argv, run.cores.load)
+
+    def against_lru(name: str, ours: str) -> Result:
+        pairs = tuple((Sample(cost[ours]), Sample(cost["lru"])) for cost in costs)
+        return Result(name, "ns", Goal(3, at_most=True), pairs, "theirs is cachetools.LRUCache[key]")
+
+    def against_cashews(name: str, ours: str) -> Result:
+        pairs = tuple((Sample(1e9 / cost[ours]), Sample(1e9 / cost["cashews"])) for cost in costs)
+        return Result(name, "gets/s", Goal(5), pairs, "theirs is await cashews' get, in memory")
+
+    return [
+        against_lru("near_hit", "near"),
+        against_lru("near_hit_sync", "near_sync"),
+        against_cashews("near_hit_cashews", "near"),
+        against_cashews("near_sync_cashews", "near_sync"),
+    ]
+
+
+def _sdk_get_many(run: Run) -> list[Result]:
+    service = run.stage.service("l1")
+
+    def measure(client: str) -> Measure:
+        argv = ["-m", "loadtests.bench.sdk_get_many", service.url, client]
+        return _by_itself(argv, core=run.cores.load, other_core=run.cores.server)
+
+    ours = run.checked(service, measure("sdk"))
+    note = "theirs is a bare aiohttp client; the process measured is the client, the load core here the service's"
+    half = replace(run, seconds=run.seconds / 2)
+    return [replace(half.compare("sdk_get_many", "keys/s", Goal(0.8), ours, measure("raw")), note=note)]
+
+
+def _sdk_side_by_side(run: Run) -> list[Result]:
+    """A line for each rival, beside ours of its kind: cashews keeps copies in the process too. Not judged."""
+    scale = ["--seconds", f"{run.seconds / 3:g}", "--lifetime", f"{run.seconds * 2 / 3:g}", "--stampedes", str(run.pairs)]
+    argv = ["-m", "loadtests.bench.sdk_side_by_side", "--json", "--expiries", "1", "--service", run.stage.service("l1").url]
+    found: dict[str, dict[str, float]] = _reported([*argv, *scale], run.cores.server, run.cores.load)
+
+    def beside(name: str, ours: str, theirs: str) -> Result:
+        one, other = found[ours], found[theirs]
+        said = ", ".join(f"{what.replace('_', ' ')} {one[what]:.3g}|{other[what]:.3g}" for what in list(one)[1:])
+        pair = (Sample(one["reads_per_second"]), Sample(other["reads_per_second"]))
+        return Result(name, "reads/s", Goal(0), (pair,), f"{ours}|{theirs}: {said}")
+
+    return [
+        beside("side_by_hand", "ours", "by hand"),
+        beside("side_aiocache", "ours", "aiocache"),
+        beside("side_cashews_early", "ours, near", "cashews early"),
+        beside("side_cashews_lock", "ours, near", "cashews lock"),
+    ]
+
+
 def _l1_p99(run: Run) -> list[Result]:
     service, bare = run.stage.service("l1"), run.stage.rival("bare")
     rate = run.driver(_gets(service.url), run.seconds) / 2
@@ -206,7 +261,10 @@ COMPARISONS: dict[str, Comparison] = {
     "l2_get_executor": _get_against("l2_get_executor", "l2", "executor", 2),
     "batch_l1": _batch_against_get_many("batch_l1", "l1", 1.5),
     "batch_l2": _batch_against_get_many("batch_l2", "l2", 0.5),
+    "near_hit": _near_hit,
     "sdk_batching": _sdk_batching,
+    "sdk_get_many": _sdk_get_many,
+    "sdk_side_by_side": _sdk_side_by_side,
     "l1_p99": _l1_p99,
     "l1_memory": _l1_memory,
     "fence_memory": _fence_memory,
