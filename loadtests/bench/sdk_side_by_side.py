@@ -107,9 +107,9 @@ def table(found: dict[str, Figures], plan: Plan) -> list[str]:
 
 
 def _line(name: str, figures: Figures) -> str:
-    warm = (f"{figures.reads_per_second:,.0f}", f"{figures.p99_ms:.2f}", figures.loads)
-    stampede = (f"{figures.stampede_p99_ms:.1f}", f"{figures.stampede_loads:.1f}")
-    return _LAYOUT.format(name, *warm, *stampede, f"{figures.expiry_p99_ms:.1f}", f"{figures.expiry_loads:.1f}")
+    warm = (f"{figures.reads_per_second:,.0f}", f"{figures.p99_ms:.3g}", figures.loads)
+    stampede = (f"{figures.stampede_p99_ms:.3g}", f"{figures.stampede_loads:.1f}")
+    return _LAYOUT.format(name, *warm, *stampede, f"{figures.expiry_p99_ms:.3g}", f"{figures.expiry_loads:.1f}")
 
 
 def _cores() -> str:

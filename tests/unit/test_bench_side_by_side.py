@@ -114,7 +114,7 @@ def test_the_processes_are_counted_together_and_the_longest_of_them_is_the_time(
 
 def test_the_table_says_who_is_compared_with_which_settings() -> None:
     lines = table({"by hand": Figures(21_783.4, 12.304, 0, 31.44, 200.0, 4.9, 29.5)}, PLAN)
-    assert "by hand            21,783    12.30       0 │      31.4   200.0 │       4.9    29.5" in lines
+    assert "by hand            21,783     12.3       0 │      31.4   200.0 │       4.9    29.5" in lines
     assert lines[-1].startswith("by hand        redis ")
 
 
