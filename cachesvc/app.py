@@ -37,7 +37,8 @@ from cachesvc.origins.limited import LimitedLoader
 from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
 from cachesvc.queues.events import EventReader
-from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.queues.redis_changes import RedisChanges
+from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.read import Reader
 from cachesvc.read_sample import ReadSample
 from cachesvc.receipts import Receipts

@@ -5,7 +5,8 @@ swallow a cancellation on Python 3.11 (the write ends in the same turn), which w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -21,6 +22,11 @@ from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.units import Duration
 
 T = TypeVar("T")
+
+CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
+"""Names on the server, as the scripts have them."""
+TIMEOUT = Duration.parse("1s")
+"""Of one call. Not the data path: a second of patience costs an invalidation less than redoing it."""
 
 
 def _lua(name: str) -> bytes:
@@ -83,3 +89,13 @@ class RedisServer:
 
 class RefusedError(TierError):
     """The server answered with an error."""
+
+
+def candidate() -> str:
+    """For the random part of a stream's epoch, should the script that gets it make the stream."""
+    return secrets.token_hex(8)
+
+
+def mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Fields and values of an item as a script answers them."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))

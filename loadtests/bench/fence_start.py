@@ -17,7 +17,7 @@ import uvloop
 from cachesvc.clock import SystemClock
 from cachesvc.config import Coherence
 from cachesvc.model import Fence
-from cachesvc.queues.redis_stream import RedisFenceStream
+from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.units import Duration
 from loadtests.bench.fence_lag import DOCUMENT
 from loadtests.fleet import Fleet

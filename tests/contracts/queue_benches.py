@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from cachesvc.clock import ManualClock
 from cachesvc.model import Fence
 from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
-from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.queues.redis_changes import RedisChanges
+from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.streams import Audit, Changes, FenceStream, OpenChange
 from cachesvc.units import Duration
 from tests.doubles.servers import RealServer

@@ -8,7 +8,8 @@ import pytest
 
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model import Change, Fence
-from cachesvc.queues.redis_stream import RedisChanges, RedisFenceStream
+from cachesvc.queues.redis_changes import RedisChanges
+from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.streams import Done, FenceBatch, ReceiptRecord
 from cachesvc.units import Duration
 from tests.contracts.queue_benches import RETENTION, SKEW, RedisBench, redis_bench

@@ -37,7 +37,7 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython("cachesvc.consume:Consumer._meet_epoch", "not completion.announced", "False"),
             InPython("cachesvc.queues.memory:MemoryChanges.completion", "announced=queue.announced == epoch", "announced=True"),
-            InPython("cachesvc.queues.redis_stream:RedisChanges.completion", "announced=announced == epoch", "announced=True"),
+            InPython("cachesvc.queues.redis_changes:RedisChanges.completion", "announced=announced == epoch", "announced=True"),
         ),
     ),
     "gap-floor": Mutant(
@@ -76,7 +76,7 @@ STREAMS: dict[str, Mutant] = {
                 "min((f.at for f in fence_items.decode(item.fields for item in queue.fences).fences), default=0)",
             ),
             InPython(
-                "cachesvc.queues.redis_stream:RedisFenceStream.open",
+                "cachesvc.queues.redis_fences:RedisFenceStream.open",
                 "ms * 1000 + 999 + 3 * self._skew_us",
                 "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1])).fences), default=0)",
             ),
@@ -87,7 +87,7 @@ STREAMS: dict[str, Mutant] = {
         (10, 11),
         (
             InPython("cachesvc.queues.memory:MemoryFenceStream.open", " + 999 + 3 * self._skew_us", ""),
-            InPython("cachesvc.queues.redis_stream:RedisFenceStream.open", " + 999 + 3 * self._skew_us", ""),
+            InPython("cachesvc.queues.redis_fences:RedisFenceStream.open", " + 999 + 3 * self._skew_us", ""),
         ),
     ),
     "unread-region": Mutant(
@@ -109,7 +109,7 @@ STREAMS: dict[str, Mutant] = {
                 "self._epoch != self._queue.epoch",
             ),
             InPython(
-                "cachesvc.queues.redis_stream:RedisFenceStream.read",
+                "cachesvc.queues.redis_fences:RedisFenceStream.read",
                 """\
     if epoch != self._epoch or not items or items[0][0] != self._position:
         return await self._gap()
@@ -128,7 +128,7 @@ STREAMS: dict[str, Mutant] = {
         (25,),
         (
             InPython("cachesvc.queues.memory:MemoryFenceStream._has_gap", "self._epoch != self._queue.epoch or ", ""),
-            InPython("cachesvc.queues.redis_stream:RedisFenceStream.read", "epoch != self._epoch or ", ""),
+            InPython("cachesvc.queues.redis_fences:RedisFenceStream.read", "epoch != self._epoch or ", ""),
         ),
     ),
     "placement": Mutant(

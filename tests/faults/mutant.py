@@ -20,7 +20,7 @@ from typing import Any
 from cachesvc import cli
 from cachesvc.clock import SystemClock
 from cachesvc.model import Fence
-from cachesvc.queues.redis_stream import RedisFenceStream
+from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.streams import Done
 from cachesvc.units import Duration
 from tests.doubles.mutants import MUTANTS

@@ -1,14 +1,4 @@
-"""A region's two streams on Redis. The server's side: `prelude.lua`.
-
-`changes` has one consumer group. A change leaves it in one of three ways, each in one transaction:
-
-    acknowledge                    closed
-    publish(done=[Done(missed)])   closed or parked, with its fence, receipt and audit
-    bury                           on the dead-letter stream
-
-A parked one keeps its id, and is closed by it wherever it is.
-
-Of `fences` every reader keeps its own position:
+"""A region's `fences` on Redis: a stream of which every reader keeps its own position. The server's side: `prelude.lua`.
 
     read:  wait (XREAD, only a hint) → one script: the epoch, and the items from the position on, its own item included
            another epoch, or the own item gone → gap: first take the new position, then say so
@@ -19,136 +9,28 @@ A publisher that sees another epoch publishes again what it published in the las
 import asyncio
 import logging
 import re
-import secrets
-import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from cachesvc.errors import TierError, TierUnavailableError
-from cachesvc.model import Change, Fence
+from cachesvc.errors import TierError
+from cachesvc.model import Fence
 from cachesvc.queues import fence_items, receipts
-from cachesvc.queues.cloudevents import decode_item, encode
-from cachesvc.queues.redis_server import RedisServer, RefusedError
+from cachesvc.queues.redis_server import FENCES, TIMEOUT, RedisServer, candidate, mapping
 from cachesvc.queues.roll import Roll
-from cachesvc.streams import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
+from cachesvc.streams import Done, FenceBatch, FenceStart, ReaderPosition, ReceiptRecord
 from cachesvc.units import Duration
 
 log = logging.getLogger(__name__)
 
-CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
-TIMEOUT = Duration.parse("1s")
-"""Of one call. Not the data path: a second of patience costs an invalidation less than redoing it."""
 REMEMBER_SECONDS = 60.0
 REMEMBER_ITEMS = 10_000
 """A bound, should more than a hundred items a second be published: beyond it the oldest are not published again."""
 
 _ID = re.compile(r"\d{1,19}-\d{1,19}")
 """Of an item of a stream; callers name receipts by what they like."""
-
-
-class RedisChanges:
-    def __init__(
-        self,
-        url: str,
-        region: str,
-        *,
-        decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
-        timeout: Duration = TIMEOUT,
-        max_open: int = 1_000_000,
-    ) -> None:
-        """`decode` reads an item by its id and fields, and never raises. `max_open`: changes that may be open at once; beyond it
-        `append` is refused and nothing is lost silently."""
-        self._server = RedisServer(url, f"changes of {region}", timeout)
-        self._source = f"/cachesvc/{region}"
-        self._decode = decode
-        self._max_open = max_open
-        script = self._server.script
-        self._append, self._make_group, self._acknowledge = script("append"), script("make_group"), script("acknowledge")
-        self._bury, self._parked = script("bury"), script("parked")
-        self._completion, self._announced = script("completion"), script("announced")
-
-    def __repr__(self) -> str:
-        return f"<RedisChanges {self._source}>"
-
-    async def start(self) -> None:
-        """Connects when first used."""
-
-    async def stop(self) -> None:
-        await self._server.stop()
-
-    async def append(self, change: Change, *, held_until_us: int = 0) -> str:
-        event = encode(change, id_=uuid.uuid4().hex, source=self._source, held_until_us=held_until_us)
-        item_id = await self._append([event, self._max_open])
-        if item_id is None:
-            raise TierUnavailableError(self._server.where, f"{self._max_open} changes are open: the consumers do not keep up")
-        return str(item_id.decode())
-
-    async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
-        try:
-            return await self._take(consumer, count, wait_seconds)
-        except RefusedError as error:
-            if not error.why.startswith("NOGROUP"):
-                raise
-        await self._make_group([_candidate()])
-        return await self._take(consumer, count, wait_seconds)
-
-    async def _take(self, consumer: str, count: int, wait_seconds: float) -> list[OpenChange]:
-        block = round(wait_seconds * 1000) or None  # 0 would be for ever
-        reading = self._server.redis.xreadgroup(GROUP, consumer, {CHANGES: ">"}, count=count, block=block)
-        streams: Any = await self._server.guarded(reading, wait_seconds=wait_seconds)
-        return [self._open(item) for batch in (streams or {}).values() for items in batch for item in items]
-
-    async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        found: list[OpenChange] = []
-        cursor = "0-0"
-        while len(found) < count:
-            claiming = self._server.redis.xautoclaim(
-                CHANGES, GROUP, consumer, round(idle_seconds * 1000), cursor, count=count - len(found)
-            )
-            try:
-                answer: Any = await self._server.guarded(claiming)
-            except RefusedError as error:
-                if error.why.startswith("NOGROUP"):
-                    return found
-                raise
-            found += [self._open(item) for item in answer[1]]
-            cursor = answer[0].decode()
-            if cursor == "0-0":
-                break
-        return found
-
-    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
-        items = await self._parked([round(idle_seconds * 1_000_000), count])
-        return [self._open((item_id, _mapping(fields))) for item_id, fields in items]
-
-    def _open(self, item: tuple[bytes, Mapping[bytes, bytes]]) -> OpenChange:
-        item_id, fields = item
-        return self._decode(item_id.decode(), fields)
-
-    async def acknowledge(self, ids: Sequence[str]) -> None:
-        if ids:
-            await self._acknowledge([*ids])
-
-    async def bury(self, change: OpenChange) -> None:
-        await self._bury([change.id, change.reason])
-
-    async def completion(self) -> Completion:
-        complete_to, epoch, announced = await self._completion([_candidate()])
-        return Completion(complete_to, epoch.decode(), announced=announced == epoch)
-
-    async def announced(self, epoch: str) -> None:
-        await self._announced([epoch])
-
-    async def open_count(self) -> OpenCount:
-        pipe = self._server.redis.pipeline(transaction=True)
-        pipe.xlen(CHANGES)
-        pipe.hlen("changes:parked")
-        pipe.xlen("changes:dead")
-        return OpenCount(*await self._server.guarded(pipe.execute()))
 
 
 class RedisFenceStream:
@@ -231,7 +113,7 @@ class RedisFenceStream:
         dones = [(item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item)) for item in done]
         beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
-        epoch, position = await self._publish([_candidate(), self._retention_us // 1000, beside, len(items), *flat])
+        epoch, position = await self._publish([candidate(), self._retention_us // 1000, beside, len(items), *flat])
         return epoch, position
 
     async def _repeat_after(self, epoch: bytes) -> None:
@@ -271,13 +153,13 @@ class RedisFenceStream:
 
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
         """The newest item, and the paced fences in force."""
-        answer = await self._open([_candidate(), self._retention_us // 1000, register])
+        answer = await self._open([candidate(), self._retention_us // 1000, register])
         self._epoch, self._position, tail, paced = answer
         self._delivered = False
         return tail, fence_items.paced_fences(paced)
 
     async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
-        said = fence_items.decode(_mapping(fields) for _, fields in items)
+        said = fence_items.decode(mapping(fields) for _, fields in items)
         paced = () if said.whole else await self._paced_in_force()
         if items:
             self._position, self._delivered = items[-1][0], True
@@ -315,11 +197,3 @@ def _before(position: bytes) -> str:
     """The last id that is not later than everything before this item: all that a reader has merged who has yet to be given it."""
     ms, number = (int(part) for part in position.split(b"-"))
     return f"{ms}-{number - 1}" if number else f"{ms - 1}-{(1 << 64) - 1}"
-
-
-def _candidate() -> str:
-    return secrets.token_hex(8)
-
-
-def _mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
