@@ -7,7 +7,7 @@ from typing import Any
 
 import cachesvc_client.testing
 import pytest
-from cachesvc_client import ABSENT, Absent, Cache, CacheError, Hit
+from cachesvc_client import ABSENT, Absent, Cache, CacheError, Hit, PartialError
 from cachesvc_client.near import NearSettings
 from cachesvc_client.testing import Contract, FakeLoader, FakeService, Response
 
@@ -139,6 +139,18 @@ async def test_a_delay_beyond_the_callers_time_is_its_deadline_at_once() -> None
         with pytest.raises(CacheError) as caught:
             await cache.namespace("pages").get("a")
         assert caught.value.type == "deadline"
+
+
+async def test_keys_that_share_a_request_are_there_after_the_delay() -> None:
+    service = FakeService()
+    service.hold("pages", "a", b"A")
+    service.delay("250ms")
+    async with service.cache(default_timeout="5s") as cache:
+        assert await cache.namespace("pages").get_many(["a", "b"]) == {"a": b"A"}
+    async with service.cache(default_timeout="100ms") as cache:
+        with pytest.raises(PartialError) as caught:
+            await cache.namespace("pages").get_many(["a", "b"])
+        assert {error.type for error in caught.value.failed.values()} == {"deadline"}
 
 
 async def test_a_late_feed_leaves_only_what_is_younger_than_max_lag() -> None:

@@ -1,12 +1,15 @@
 """What the fake service is told to get wrong."""
 
+import time
 from collections import deque
 from typing import TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from cachesvc_client.durations import Duration, seconds_of
 from cachesvc_client.testing.http import Refused, Request, Response
+from cachesvc_client.wire import MSGPACK
 
 
 class Dropped(Exception):  # noqa: N818  what happens to a request
@@ -40,6 +43,8 @@ class Faults:
         self._script: deque[tuple[str, Fault]] = deque()
         self._is_down = False
         self._delay = 0.0
+        self._there_at: dict[str, float] = {}
+        """Keys that were late for a batch."""
 
     def add(self, fault: Fault, count: int, on: str) -> None:
         self._script.extend([(on, fault)] * count)
@@ -49,16 +54,38 @@ class Faults:
 
     def delay(self, by: Duration) -> None:
         self._delay = seconds_of(by, "by")
+        self._there_at.clear()
 
     def take(self, request: Request, timeout: float | None) -> Response | None:
         """The answer that a fault makes, if any. Raises `Dropped` or `TooLate`."""
-        if self._delay and timeout is not None and self._delay > timeout:
-            raise TooLate
+        if timeout is not None and self._delay > timeout:
+            keys = self._keys_in_turns(request)
+            if not keys:
+                raise TooLate
+            if self._are_late(keys, timeout):
+                return _late(request, len(keys))
         for nth, (on, fault) in enumerate(self._script):
             if on in f"{request.method} {request.target}":
                 del self._script[nth]
                 return self._happen(fault, request)
         return None
+
+    def _keys_in_turns(self, request: Request) -> list[str]:
+        """The keys of a read that says less time than its callers have: one of several keys, or of what was late in one."""
+        document = request.document if request.target.endswith(":get") else None
+        if not isinstance(document, dict) or document.get("lease"):
+            return []
+        keys: list[str] = document.get("keys", [])
+        return keys if len(keys) > 1 or all(key in self._there_at for key in keys) else []
+
+    def _are_late(self, keys: list[str], timeout: float) -> bool:
+        """They are there when the delay is over since they were first asked for; by the real clock, as callers wait by it."""
+        now = time.monotonic()
+        if max(self._there_at.setdefault(key, now + self._delay) for key in keys) > now + timeout:
+            return True
+        for key in keys:
+            self._there_at.pop(key, None)
+        return False
 
     def check_reach(self) -> None:
         """Raises `Dropped` while the service is down."""
@@ -70,3 +97,11 @@ class Faults:
         if isinstance(fault, Dropped):
             raise fault
         return fault.response(request) if isinstance(fault, Failing) else fault
+
+
+def _late(request: Request, count: int) -> Response:
+    """Each key's answer at the end of a turn."""
+    problem = Refused(504, "deadline", "it takes so long, as the test asked", retryable=True).document()
+    encode = msgspec.msgpack.encode if request.media_type == MSGPACK else msgspec.json.encode
+    results = [{"outcome": "error", "problem": problem}] * count
+    return Response(200, {"Content-Type": request.media_type}, encode({"results": results}))

@@ -145,7 +145,9 @@ class FakeService:
         self._faults.down(False)
 
     def delay(self, by: Duration) -> None:
-        """Every answer takes so long: a call whose time is shorter fails with its deadline, at once; others are not held up."""
+        """Every answer takes so long: a call whose time is shorter fails with its deadline, at once; others are not held up.
+        Only keys that share a request wait, by the real clock, if it is longer than the turn that they are asked in.
+        """
         self._faults.delay(by)
 
     def lag(self, by: Duration) -> None:
