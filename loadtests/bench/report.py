@@ -16,7 +16,19 @@ from loadtests.bench.drivers import CONNECTIONS
 from loadtests.bench.figures import Result, Sample
 from loadtests.bench.keyspace import KEYS, VALUE_BYTES
 
-_PACKAGES = ("aiohttp", "uvloop", "pymemcache", "aiomcache", "redis", "hiredis", "msgspec", "cachetools", "xxhash")
+_PACKAGES = (
+    "aiohttp",
+    "uvloop",
+    "pymemcache",
+    "aiomcache",
+    "redis",
+    "hiredis",
+    "msgspec",
+    "cachetools",
+    "xxhash",
+    "cashews",
+    "aiocache",
+)
 _LAYOUT = "{:<18} {:>12} {:>12} {:<11} {:>6} {:>13} {:>7} {:>7} {:<4} {}"
 _BUSY = "busy: process/its core/load core, ours | theirs"
 

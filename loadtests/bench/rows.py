@@ -123,7 +123,7 @@ def _near_hit(run: Run) -> list[Result]:
 
     def against_cashews(name: str, ours: str) -> Result:
         pairs = tuple((Sample(1e9 / cost[ours]), Sample(1e9 / cost["cashews"])) for cost in costs)
-        return Result(name, "gets/s", Goal(5), pairs, "theirs is await cashews' get, in memory")
+        return Result(name, "gets/s", Goal(5), pairs, "theirs is cashews' get, in memory")
 
     return [
         against_lru("near_hit", "near"),
