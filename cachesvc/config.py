@@ -35,7 +35,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     max_in_progress: int = 10_000
     """Requests that wait for something at once; one more is answered 503. High: those who join one load cost little."""
     max_delay: Duration = Duration.parse("200ms")
-    """How late the event loop may be. Later than that for a second is overload: what needs more than L1 is answered 503."""
+    """How long requests that need more than L1 may stay while the process has no time left. Longer than that is overload, and so
+    many are answered 503 that the others stay no longer."""
     shutdown_timeout: Duration = Duration.parse("10s")
     """Requests under way get this long to end after a stop signal."""
 

@@ -1,6 +1,8 @@
 """The socket side: aiohttp's low-level server, listening and draining. What cannot even be parsed gets a problem too."""
 
+import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +19,15 @@ LINGER_SECONDS = 2.0
 """How long the rest of a body that was refused is read and dropped, so that the caller gets to see the refusal."""
 KEEPALIVE_SECONDS = 75.0
 """An idle connection is closed after this. Longer than what proxies keep theirs (60 s is usual), so that they close first."""
+
+
+BACKLOG = 1024
+"""Connections that wait to be accepted."""
+ACCEPTED_AT_ONCE = 32
+"""Connections in one turn of the loop. libuv accepts one per turn and listening socket, so the socket is listened on so often:
+else those who connect anew, as callers do whose last request was too late, would queue where nobody can refuse them (950 of them
+were seen), and be served when they have gone.
+"""
 
 
 class Listener:
@@ -51,7 +62,9 @@ class Listener:
         runner = web.ServerRunner(server, shutdown_timeout=self._shutdown_seconds)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
+            with await _listening(host, port) as listening:
+                for _ in range(ACCEPTED_AT_ONCE):
+                    await web.SockSite(runner, listening.dup(), backlog=BACKLOG).start()
         except OSError:
             await runner.cleanup()
             raise
@@ -63,6 +76,13 @@ class Listener:
         self.is_stopping = True
         if self._runner is not None:
             await self._runner.cleanup()
+
+
+async def _listening(host: str, port: int) -> socket.socket:
+    """Bound to the first address of the host. Raises `OSError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, *_, address = found[0]
+    return socket.create_server(address, family=family, backlog=BACKLOG)
 
 
 class _Server(web.Server):

@@ -14,6 +14,7 @@ from aiohttp import web
 from cachesvc.broadcast import Broadcast
 from cachesvc.clock import Clock, SystemClock
 from cachesvc.config import Service
+from cachesvc.core_time import CoreTime
 from cachesvc.errors import RequestError
 from cachesvc.model import Entry
 from cachesvc.telemetry.metrics import Metrics
@@ -73,7 +74,8 @@ class Web:
         self._entries = Entries(service.server, topology.namespaces, reader, writer, invalidator, self._clock)
         batches = Batches(service.server, topology.namespaces, reader, writer, self._clock, metrics.counts)
         self._streams = Streams(broadcast)
-        self.overload = Overload(service.server)
+        self._core_time = CoreTime()
+        self.overload = Overload(service.server, self._core_time)
         self._calls = _calls(
             self._entries,
             batches,
@@ -100,6 +102,7 @@ class Web:
         await self._listener.stop()
         self._deadlines.stop()
         self.overload.stop()
+        self._core_time.close()
 
     # one request ------------------------------------------------------------------------------------------------------
 
