@@ -54,11 +54,11 @@ class ProcessMeter:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._used = _cpu_seconds(pid)
+        self._used = cpu_seconds(pid)
         self._started = time.perf_counter()
 
     def share(self) -> float:
-        return (_cpu_seconds(self._pid) - self._used) / (time.perf_counter() - self._started)
+        return (cpu_seconds(self._pid) - self._used) / (time.perf_counter() - self._started)
 
 
 class OwnMeter:
@@ -72,7 +72,7 @@ class OwnMeter:
         return {"process_share": self._process.share(), "core_busy": self._core.share()}
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """User and system time; proc(5): fields 14 and 15, counted from behind the parenthesised name."""
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()

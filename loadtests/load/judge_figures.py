@@ -15,11 +15,15 @@ FIGURES: Mapping[str, str] = {
     "rate": "requests a second",
     "goodput": "requests a second that did not fail",
     "failed_share": "share of requests that failed",
+    "refused_share": "share of requests refused for overload (503)",
+    "unanswered_share": "share of requests that were not answered in time",
     "sdk_failed_share": "share of calls of the SDK that failed",
     "sdk_p50_ms": "of calls of the SDK, median of the seconds' p50, ms",
     "p50_ms": "median of the seconds' p50, ms",
     "p95_ms": "median of the seconds' p95, ms",
     "p99_ms": "median of the seconds' p99, ms",
+    "served_p95_ms": "of requests that did not fail, median of the seconds' p95, ms",
+    "failed_p95_ms": "of requests that failed, median of the seconds' p95, ms",
     "worst_p99_ms": "p99 of the worst second, ms",
     "hit_share": "share of reads answered by L1, L2, L3 or the SDK's near cache",
     "near_share": "share of reads answered by the SDK's near cache",
@@ -36,14 +40,21 @@ FIGURES: Mapping[str, str] = {
     "lag_max_s": "the longest staleness bound that an answer named, s",
     "late_p99_ms": "how late requests of an open loop began: median of the seconds' p99, ms",
     "driver_cpu": "share of a core that the load generator used: median of the seconds",
+    "starved_share": "share of requests for which the load generator had no free user",
+    "instance_cpu": "share of a core that the busiest instance used",
 }
 """Every figure by its name in `thresholds.yaml`, and what it is."""
+
+
+_REASONS = {"refused_share": "503 overloaded", "unanswered_share": "no answer in time"}
+"""Figure → the reason of the failures that it counts, as the users say it."""
 
 
 def figures_of(samples: Iterable[Sample], servers: Iterable[ServerRow], begins: float, ends: float) -> dict[str, float]:
     """What can be said of a stretch; a figure that nothing was recorded for is left out, not 0."""
     seen = between(samples, begins, ends)
-    found = {**_of_callers(seen), **_of_origin(servers_between(servers, begins, ends))}
+    told = servers_between(servers, begins, ends)
+    found = {**_of_callers(seen), **_of_origin(told), **_of_instances(told)}
     reads = sum(row.reads for row in seen)
     if reads and "origin_loads" in found:
         # Rates, not counts: the callers' seconds and the origin's rows do not begin and end at the same moments.
@@ -68,6 +79,8 @@ def _of_callers(rows: Sequence[Sample]) -> dict[str, float]:
         found["lag_max_s"] = max(lags)
     if requests:
         found["failed_share"] = failures / requests
+        found["starved_share"] = sum(row.starved for row in rows) / requests
+        found |= {name: sum(row.reasons.get(reason, 0) for row in rows) / requests for name, reason in _REASONS.items()}
     return found | _of_sdk(rows)
 
 
@@ -76,6 +89,8 @@ def _latencies(rows: Sequence[Sample]) -> dict[str, float]:
         "p50_ms": [row.p50_ms for row in rows],
         "p95_ms": [row.p95_ms for row in rows],
         "p99_ms": [row.p99_ms for row in rows],
+        "served_p95_ms": [row.served_p95_ms for row in rows],
+        "failed_p95_ms": [row.failed_p95_ms for row in rows],
         "late_p99_ms": [row.late_ms_p99 for row in rows],
     }
     known = {name: [value for value in column if value is not None] for name, column in columns.items()}
@@ -99,6 +114,14 @@ def _of_sdk(rows: Sequence[Sample]) -> dict[str, float]:
     found = {"sdk_failed_share": sum(route.failures for route in routes) / requests} if requests else {}
     middles = [route.p50_ms for route in routes if route.p50_ms is not None]
     return found | ({"sdk_p50_ms": median(middles)} if middles else {})
+
+
+def _of_instances(rows: Sequence[ServerRow]) -> dict[str, float]:
+    told = [(row.t, row.cpu_seconds) for row in rows if row.cpu_seconds]
+    if len(told) < 2:
+        return {}
+    (began, first), (ended, last) = told[0], told[-1]
+    return {"instance_cpu": max(last[name] - first.get(name, 0.0) for name in last) / (ended - began)}
 
 
 def _of_origin(rows: Sequence[ServerRow]) -> dict[str, float]:

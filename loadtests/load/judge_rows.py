@@ -38,9 +38,15 @@ class Sample(msgspec.Struct, frozen=True):
     p95_ms: float | None = None
     p99_ms: float | None = None
     max_ms: float | None = None
+    served_p95_ms: float | None = None
+    """Of the requests that did not fail."""
+    failed_p95_ms: float | None = None
+    """Of those that did."""
     by_route: dict[str, Route] = {}
     late_ms_p99: float | None = None
     """How late requests of an open loop began, because no user was free or the generator itself was slow."""
+    starved: int = 0
+    """Requests of an open loop that found no free user when they were due."""
     driver_cpu: float = 0.0
     """Share of a core that the generator used."""
     reasons: dict[str, int] = {}
@@ -72,6 +78,8 @@ class ServerRow(msgspec.Struct, frozen=True):
     """None: it did not answer."""
     instances: dict[str, dict[str, float]] = {}
     """The metrics of each instance that have no labels; empty: it did not answer."""
+    cpu_seconds: dict[str, float] = {}
+    """What the process of each instance has used since it was started; those that do not run are missing."""
 
 
 class Mark(msgspec.Struct):

@@ -16,7 +16,7 @@ from loadtests.load.changes import ChangeError
 from loadtests.load.process import attach
 from loadtests.load.settings import Settings, settings_of
 from loadtests.load.users import Visitor
-from loadtests.load.users_http import BulkReader, HttpReader, Writer
+from loadtests.load.users_http import BulkReader, HttpReader, HttpVisitor, Writer
 
 
 def classes_of(settings: Settings) -> dict[str, type[Visitor]]:
@@ -27,6 +27,7 @@ def classes_of(settings: Settings) -> dict[str, type[Visitor]]:
         from loadtests.load.users_sdk import SdkReader
 
         kinds.append(SdkReader)
+    HttpVisitor.network_timeout = HttpVisitor.connection_timeout = settings.timeout
     shares = {kind: settings.mix[kind.kind] for kind in kinds if kind.kind in settings.mix}
     return {
         kind.__name__: type(kind.__name__, (kind,), {"abstract": False, "weight": weight, "host": settings.urls[0]})

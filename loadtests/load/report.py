@@ -44,15 +44,19 @@ class Outcome:
     findings: list[Finding]
     failure: str = ""
     """Why it could not run to its end."""
+    doubt: str = ""
+    """Why it ran, but shows nothing of the service."""
 
     @property
     def ok(self) -> bool:
-        return not self.failure and all(finding.ok for finding in self.findings)
+        return not self.failure and not self.doubt and all(finding.ok for finding in self.findings)
 
     @property
     def verdict(self) -> str:
         if self.failure:
             return "NOT RUN"
+        if self.doubt:
+            return "NOT JUDGED"
         missed = sum(not finding.ok for finding in self.findings)
         return f"{missed} of {len(self.findings)} MISSED" if missed else f"ok ({len(self.findings)} limits)"
 
@@ -64,8 +68,11 @@ class Outcome:
 
     def reasons(self) -> list[str]:
         """Why it is not ok."""
-        missed = [finding.reason() for finding in self.findings if not finding.ok]
-        return [f"it could not run to its end: {self.failure}"] if self.failure else missed
+        if self.failure:
+            return [f"it could not run to its end: {self.failure}"]
+        if self.doubt:
+            return [f"it says nothing of the service: {self.doubt}"]
+        return [finding.reason() for finding in self.findings if not finding.ok]
 
     def remarks(self) -> list[str]:
         """What to keep in mind when reading the figures."""

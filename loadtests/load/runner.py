@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cachesvc.embedded.server_process import ServerStartError
 from loadtests.load.judge import judge
+from loadtests.load.judge_driver import doubt_of
 from loadtests.load.progress import Progress
 from loadtests.load.report import Outcome, keep, print_outcome, print_summary, write_index
 from loadtests.load.runner_sampling import Sampling
@@ -64,7 +65,7 @@ def run(scenario: Scenario, limits: Limits, folder: Path) -> Outcome:
     played = Run(scenario, stage)
     failure = _play(played)
     figures = played.figures()
-    outcome = Outcome(scenario, folder, figures, judge(limits, figures), failure)
+    outcome = Outcome(scenario, folder, figures, judge(limits, figures), failure, doubt_of(scenario, figures))
     keep(outcome, played.story())
     return outcome
 
@@ -72,9 +73,8 @@ def run(scenario: Scenario, limits: Limits, folder: Path) -> Outcome:
 def _play(run: Run) -> str:
     """Why it could not run to its end; empty if it did."""
     stage = run.stage
-    instances = {name: stage.fleet.url(name) for name in stage.fleet.instances}
     try:
-        with stage, Sampling(stage.origin_url, instances, stage.folder / "servers.jsonl"), Progress(run.story) as progress:
+        with stage, Sampling(stage.origin_url, stage.fleet, stage.folder / "servers.jsonl"), Progress(run.story) as progress:
             run.play(progress)
     except (LoadError, ServerStartError) as error:
         return str(error)

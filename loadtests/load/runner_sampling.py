@@ -3,15 +3,18 @@
 A thread of its own: the one that breaks things waits for servers, and may not make gaps in what is recorded.
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import urllib3
 
+from loadtests.bench.cores import cpu_seconds
+from loadtests.fleet import Fleet
 from loadtests.load.judge_rows import OriginRow, ServerRow
 
 EVERY_SECONDS = 1.0
@@ -22,10 +25,11 @@ WAIT_SECONDS = 0.8
 class Sampling:
     """Context manager: samples inside."""
 
-    def __init__(self, origin_url: str, instances: Mapping[str, str], path: Path) -> None:
-        """`instances`: name → base URL."""
+    def __init__(self, origin_url: str, fleet: Fleet, path: Path) -> None:
         self._origin_url = origin_url
-        self._instances = instances
+        self._processes = fleet.instances
+        self._instances = {name: fleet.url(name) for name in fleet.instances}
+        """Name → base URL."""
         self._path = path
         self._over = threading.Event()
         self._http = urllib3.PoolManager(timeout=WAIT_SECONDS, retries=False, maxsize=2)
@@ -53,7 +57,12 @@ class Sampling:
         instances = pool.map(lambda url: metrics_of(self._ask(f"{url}/metrics")), self._instances.values())
         stats = origin.result()
         told = msgspec.json.decode(stats, type=OriginRow) if stats else None
-        return ServerRow(at, told, dict(zip(self._instances, instances, strict=True)))
+        return ServerRow(at, told, dict(zip(self._instances, instances, strict=True)), dict(self._used()))
+
+    def _used(self) -> Iterator[tuple[str, float]]:
+        for name, process in self._processes.items():
+            with contextlib.suppress(FileNotFoundError):  # it does not run now
+                yield name, cpu_seconds(process.pid)
 
     def _ask(self, url: str) -> bytes:
         """The body; empty if there is no answer."""

@@ -8,7 +8,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,7 @@ from cachesvc.embedded.server_process import ServerProcess
 from loadtests.fleet import Fleet, empty_run_dir
 from loadtests.fleet_servers import REPOSITORY
 from loadtests.load.judge_rows import Mark
+from loadtests.load.runner_cores import Apart
 from loadtests.scenarios.scenario import Scenario
 
 TWO_REGIONS = REPOSITORY / "config" / "two-regions.yaml"
@@ -39,8 +40,11 @@ class Stage:
     def __init__(self, scenario: Scenario, folder: Path) -> None:
         self.folder = empty_run_dir(folder)
         self.marks: list[Mark] = []
-        self.fleet = Fleet(self._document(scenario), self.folder / "fleet", environ=SETTINGS, with_origin=True)
+        environ = {**SETTINGS, **scenario.settings}
+        self.fleet = Fleet(self._document(scenario), self.folder / "fleet", environ=environ, with_origin=True)
+        self._bottleneck = scenario.bottleneck
         self._behaviour = scenario.origin
+        self._open = ExitStack()
         self._http = urllib3.PoolManager(timeout=5.0, retries=False)
 
     @property
@@ -54,7 +58,8 @@ class Stage:
         return [server.name for server in self.fleet.instances.values()]
 
     def urls(self) -> Sequence[str]:
-        return [self.fleet.url(name) for name in self.fleet.instances]
+        """Of those that are asked."""
+        return [self.fleet.url(name) for name in ([self._bottleneck] if self._bottleneck else self.fleet.instances)]
 
     def tell_origin(self, behaviour: Mapping[str, Any]) -> None:
         answer = self._http.request("POST", f"{self.origin_url}/_control", body=json.dumps(behaviour))
@@ -76,17 +81,18 @@ class Stage:
         return mark
 
     def __enter__(self) -> "Stage":
-        self.fleet.start()
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._http.clear)
+            apart = opened.enter_context(Apart()) if self._bottleneck else None
+            opened.enter_context(self.fleet)
+            if apart:
+                apart.move(self.fleet.instances[self._bottleneck].pid)
             self.tell_origin(self._behaviour)
-        except BaseException:
-            self.fleet.stop()
-            raise
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._http.clear()
-        self.fleet.stop()
+        self._open.close()
 
     def _document(self, scenario: Scenario) -> Path:
         """The two regions with the namespace of the scenario, whose origin is at the one address that all are given."""

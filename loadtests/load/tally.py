@@ -38,6 +38,10 @@ class Tally(Struct):
     too_stale: int = 0
     lag_max: float | None = None
     """The longest staleness bound that an instance said of itself; None if none did."""
+    served: Latencies = field(default_factory=dict)
+    """Of the requests that did not fail."""
+    failed: Latencies = field(default_factory=dict)
+    """Of those that did: how soon they were told."""
     late: Latencies = field(default_factory=dict)
     """How late requests of an open loop began; empty in a closed one."""
     starved: int = 0
@@ -52,6 +56,7 @@ class Tally(Struct):
         tally = self.routes.setdefault(route, RouteTally())
         tally.requests += 1
         keep(tally.latencies, seconds)
+        keep(self.failed if reason else self.served, seconds)
         if reason:
             tally.failures += 1
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
@@ -72,6 +77,8 @@ class Tally(Struct):
             self.routes.setdefault(route, RouteTally()).add(tally)
         _add_counts(self.reasons, other.reasons)
         _add_counts(self.tiers, other.tiers)
+        add(self.served, other.served)
+        add(self.failed, other.failed)
         add(self.late, other.late)
         self.stale += other.stale
         self.too_stale += other.too_stale
@@ -91,6 +98,8 @@ class Tally(Struct):
             "stale": self.stale,
             "too_stale": self.too_stale,
             "lag_max": self.lag_max,
+            "served_p95_ms": percentiles_ms(self.served, (0.95,))[0],
+            "failed_p95_ms": percentiles_ms(self.failed, (0.95,))[0],
             "late_ms_p99": percentiles_ms(self.late, (0.99,))[0],
             "starved": self.starved,
             "failovers": self.failovers,

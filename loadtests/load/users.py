@@ -14,6 +14,9 @@ from loadtests.load.answers import Read
 from loadtests.load.arrivals import Turn
 from loadtests.load.shared import Shared
 
+TOO_LATE = "no answer in time"
+"""The reason of every request that was not answered while its caller waited."""
+
 
 class UnansweredError(Exception):
     """A request that failed. The message is the reason to group by: it names no key and no instance."""
@@ -42,6 +45,7 @@ class Visitor(User):
 
     def report(self, turn: Turn, seconds: float, failure: Exception | None) -> None:
         """A request that locust's own client did not make."""
+        failure = failure or self.too_late(turn.lateness + seconds)
         method, name = self.route
         self.environment.events.request.fire(
             request_type=method,
@@ -51,6 +55,10 @@ class Visitor(User):
             exception=failure,
             context={"turn": turn},
         )
+
+    def too_late(self, seconds: float) -> UnansweredError | None:
+        """An answer to a caller who is gone is none."""
+        return UnansweredError(TOO_LATE) if seconds > self.shared.settings.timeout else None
 
     def judged(self, key: str, value: bytes, answered_by: tuple[str, bool], asked_at: float) -> Read:
         """A value, from this tier, stale or not. Raises `OtherBytesError` if it is none of the key's."""

@@ -16,7 +16,7 @@ from loadtests.documents import OtherBytesError
 from loadtests.load.answers import Read, answered_by, lag_of
 from loadtests.load.arrivals import Turn
 from loadtests.load.changes import ChangeError
-from loadtests.load.users import UnansweredError, Visitor
+from loadtests.load.users import TOO_LATE, UnansweredError, Visitor
 
 MSGPACK = "application/msgpack"
 BULK_KEYS = 100
@@ -46,16 +46,24 @@ _got_many = msgspec.msgpack.Decoder(_GotMany).decode
 
 class HttpVisitor(Visitor, FastHttpUser):
     abstract = True
+    max_retries = 0  # locust's own would begin the caller's wait anew each time
 
     def exchange(self, turn: Turn, path: str, **request: Any) -> ResponseContextManager:
         """The answer, or the failure, of the second attempt if the first one met a broken connection."""
         first = self._attempt(turn, path, request)
-        if first.status_code or isinstance(broken_by(first), TimeoutError):
+        if first.status_code or isinstance(broken_by(first), TimeoutError) or self._lateness_of(first):
             return first
         self.shared.recorder.failover()
         second = self._attempt(turn, path, request)
         second.request_meta["response_time"] += first.request_meta["response_time"] - turn.lateness * 1e3
         return second
+
+    def _check_time(self, answer: ResponseContextManager) -> None:
+        if late := self._lateness_of(answer):
+            raise late
+
+    def _lateness_of(self, answer: ResponseContextManager) -> UnansweredError | None:
+        return self.too_late(answer.request_meta["response_time"] / 1e3)
 
     def _attempt(self, turn: Turn, path: str, request: dict[str, Any]) -> ResponseContextManager:
         """Reported when it is left as a context, and so not at all if it never is."""
@@ -77,6 +85,7 @@ class HttpReader(HttpVisitor):
         key, asked_at = self.shared.key(), monotonic()
         with self.exchange(turn, f"/v1/{self.shared.settings.namespace}/{quote(key, safe='')}") as answer:
             try:
+                self._check_time(answer)
                 read = self._read(key, answer, asked_at)
             except (UnansweredError, OtherBytesError) as error:
                 answer.failure(error)
@@ -107,6 +116,7 @@ class BulkReader(HttpVisitor):
         path = f"/v1/{self.shared.settings.namespace}:get"
         with self.exchange(turn, path, data=body, headers=headers) as answer:
             try:
+                self._check_time(answer)
                 got = self._got(answer)
                 reads = [self._read(key, one, asked_at) for key, one in zip(keys, got.results, strict=True)]
             except (UnansweredError, OtherBytesError) as error:
@@ -148,19 +158,20 @@ class Writer(HttpVisitor):
             return
         asked = {"namespace": self.shared.settings.namespace, "keys": [key]}
         with self.exchange(turn, "/v1/invalidations", json=asked) as answer:
-            if answer.status_code in (200, 202):
-                answer.success()
-                self.shared.versions.written(key, version)
-            else:
+            if answer.status_code not in (200, 202):
                 answer.failure(refusal(answer))
+                return
+            self.shared.versions.written(key, version)  # at the latest now, however late that is
+            late = self._lateness_of(answer)
+            answer.failure(late) if late else answer.success()
 
 
 def refusal(answer: ResponseContextManager) -> UnansweredError:
     """Why there is no answer, or none of use."""
     if answer.status_code:
         return UnansweredError(f"{answer.status_code} {problem_of(answer).kind}".rstrip())
-    broken = broken_by(answer)
-    return UnansweredError("no answer in time" if isinstance(broken, TimeoutError) else type(broken).__name__)
+    broken = getattr(broken_by(answer), "original", None) or broken_by(answer)
+    return UnansweredError(TOO_LATE if isinstance(broken, TimeoutError) else type(broken).__name__)
 
 
 def broken_by(answer: ResponseContextManager) -> BaseException | None:

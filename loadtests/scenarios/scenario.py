@@ -64,6 +64,11 @@ class Scenario:
     """How the origin behaves at first: fields of `loadtests.origin.Behaviour`."""
     namespace: Mapping[str, Any] = field(default_factory=dict)
     """Of the namespace under load, beside its owner and origin: fields of `cachesvc.topology.Namespace`."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of every instance, beside the usual: names and values of its environment."""
+    bottleneck: str = ""
+    """The one instance that is asked, alone on a core, with all else on another: what cannot do more is to be the instance, and
+    not the load generator. Empty: all are asked, wherever they run."""
     main: str = ""
     """The stretch whose figures stand in the summary; empty: the last one."""
 

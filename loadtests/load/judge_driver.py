@@ -1,0 +1,38 @@
+"""Whether a run shows what the service can do, or what the load generator can. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from loadtests.load.judge import Figures
+from loadtests.load.report_words import share, spoken
+from loadtests.scenarios.scenario import Scenario, Times
+
+DRIVER_CPU = 0.8
+"""Share of a core. Above, requests wait in the generator, and their latency is its own."""
+LATE_MS = 100.0
+"""How late a hundredth of the requests may begin."""
+STARVED_SHARE = 0.01
+"""Requests that waited for a user: with so many the loop is no longer open."""
+INSTANCE_CPU = 0.75
+"""Share of a core. Below, the instance had room, and whatever limited the run was something else."""
+
+
+def doubt_of(scenario: Scenario, figures: Figures) -> str:
+    """Why the figures say nothing of the service, for a scenario that is about its limits; empty if they do."""
+    if not scenario.bottleneck:
+        return ""
+    found = [f"in {stretch} {what}" for stretch, seen in figures.items() for what in _doubts(seen)]
+    measured = {leg.rate.stretch for leg in scenario.legs if isinstance(leg.rate, Times)}
+    used = {stretch: figures.get(stretch, {}).get("instance_cpu", 0.0) for stretch in sorted({scenario.shown, *measured})}
+    idle = [
+        f"in {stretch} the instance used only {share(part)} of its core" for stretch, part in used.items() if part < INSTANCE_CPU
+    ]
+    return "; ".join([*found, *idle])
+
+
+def _doubts(seen: Mapping[str, float]) -> Iterator[str]:
+    if (used := seen.get("driver_cpu", 0.0)) > DRIVER_CPU:
+        yield f"the load generator used {share(used)} of a core"
+    if (late := seen.get("late_p99_ms", 0.0)) > LATE_MS:
+        yield f"requests began {spoken(late)} ms late"
+    if (starved := seen.get("starved_share", 0.0)) > STARVED_SHARE:
+        yield f"{share(starved)} of the requests waited for a user of the load generator"
