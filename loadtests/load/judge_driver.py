@@ -6,7 +6,7 @@ from loadtests.load.judge import Figures
 from loadtests.load.report_words import share, spoken
 from loadtests.scenarios.scenario import Scenario, Times
 
-DRIVER_CPU = 0.8
+DRIVER_CPU = 0.9
 """Share of a core. Above, requests wait in the generator, and their latency is its own."""
 LATE_MS = 100.0
 """How late a hundredth of the requests may begin."""

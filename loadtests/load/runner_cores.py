@@ -1,6 +1,6 @@
-"""One process alone on a core, and everything else that is started meanwhile on another.
+"""Some processes apart on a core, and everything else that is started meanwhile on another.
 
-Children inherit the cores of the thread that starts them, so it is this thread that is moved first, and the one process last.
+Children inherit the cores of the thread that starts them, so it is this thread that is moved first, and they are moved last.
 """
 
 import os
@@ -11,7 +11,7 @@ from loadtests.bench.cores import Cores
 
 
 class Apart:
-    """Context manager, for the thread that starts processes: those inside stay off the core that `move` puts one on."""
+    """Context manager, for the thread that starts processes: those inside stay off the core that `move` puts some on."""
 
     def __init__(self) -> None:
         self._cores = Cores.choose()

@@ -67,8 +67,8 @@ class Scenario:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of every instance, beside the usual: names and values of its environment."""
     bottleneck: str = ""
-    """The one instance that is asked, alone on a core, with all else on another: what cannot do more is to be the instance, and
-    not the load generator. Empty: all are asked, wherever they run."""
+    """The one instance that is asked, on a core with L2 and L3, and all else on another: what cannot do more is to be the
+    instance, and not the load generator. Empty: all are asked, wherever they run."""
     main: str = ""
     """The stretch whose figures stand in the summary; empty: the last one."""
 
