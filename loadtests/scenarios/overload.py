@@ -2,8 +2,8 @@
 
 One instance is asked, on a core without the load, for a hundred keys at once that its small L1 does not have. That is 1.5 ms of
 its time and a third of that of the load generator's, so it is the instance that is overloaded. What it can answer is measured
-first, by callers that ask again as soon as they are answered. Then requests come three times as fast, whether answered or not, and
-at last at half the speed: it must recover by itself. A few invalidations come along, which must not be refused.
+first, by callers that ask again as soon as they are answered. Then requests come three times as fast, whether answered or not,
+and at last at half the speed: it must recover by itself. A few invalidations come along, which must not be refused.
 """
 
 from loadtests.scenarios.scenario import Leg, Scenario, Stretch, Times
