@@ -9,6 +9,8 @@ The delay bounds what a slow batch costs the keys behind it, the slow lane what 
 batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
 was asked. An order costs one future; no task, timer or lock.
 
+    join_all [a … z]  → departs by itself and at once: it is a batch already, and costs one future for all of its items
+
 Each instance has batches of its own (`Spread`): only what is asked of the same one leaves together.
 
 Cancelling an order takes its caller out, never the batch. An item that nobody waits for any more when its batch departs is
@@ -17,8 +19,10 @@ not sent.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextvars import Context, copy_context
+from functools import partial
+from itertools import chain
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from cachesvc_client.errors import CacheError
@@ -26,6 +30,8 @@ from cachesvc_client.slow_lane import SlowLane
 from cachesvc_client.turns import is_late
 
 MAX_ITEMS = 256
+MIN_OWN = 16
+"""Items of one caller that are worth a request of their own; fewer share one with what else is asked at the time."""
 MAX_WEIGHT = 512 * 1024
 """Bytes of values in one batch of writes; a larger value departs alone."""
 MAX_WAITING = 100_000
@@ -103,14 +109,25 @@ class Batcher(Generic[Item, Answer]):
         if waiting is not None:
             waiting.append(future)
             return future
-        if self._unanswered >= MAX_WAITING:
-            raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
-        self._unanswered += 1
+        self._admit(1)
         batch.weight += weight
         batch.slots[item] = [future]
         if len(batch.slots) == MAX_ITEMS:
             self._depart(batch)
         return future
+
+    def join_all(self, items: Sequence[Item]) -> list[asyncio.Future[list[Answer | CacheError]]]:
+        """The answers to what one caller asks for at once, each item named once: those of all parts are in this order."""
+        if len(items) < MIN_OWN:
+            return [asyncio.gather(*map(self.join, items))]
+        self._admit(len(items))
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        return [self._depart_alone(items[start : start + MAX_ITEMS], deadline) for start in range(0, len(items), MAX_ITEMS)]
+
+    def _admit(self, items: int) -> None:
+        if self._unanswered + items > MAX_WAITING:
+            raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
+        self._unanswered += items
 
     def _begin(self) -> _Batch[Item, Answer]:
         batch = self._open = _Batch[Item, Answer](asyncio.get_running_loop(), self._timeout)
@@ -133,8 +150,16 @@ class Batcher(Generic[Item, Answer]):
         self._open = None
         if batch.timer is not None:
             batch.timer.cancel()
+        self._launch(self._carry(batch), batch.context)
+
+    def _depart_alone(self, items: Sequence[Item], deadline: float) -> asyncio.Future[list[Answer | CacheError]]:
+        order: asyncio.Future[list[Answer | CacheError]] = asyncio.get_running_loop().create_future()
+        self._launch(self._carry_alone(items, deadline, order), copy_context())
+        return order
+
+    def _launch(self, carrying: Coroutine[None, None, None], context: Context) -> None:
         self._in_flight += 1
-        task = batch.loop.create_task(self._carry(batch), name="cache batch", context=batch.context)
+        task = asyncio.get_running_loop().create_task(carrying, name="cache batch", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._landed)
 
@@ -148,17 +173,13 @@ class Batcher(Generic[Item, Answer]):
     async def _carry(self, batch: _Batch[Item, Answer]) -> None:
         taken = len(batch.slots)
         slots = {item: waiting for item, waiting in batch.slots.items() if not waiting[0].done() or _is_awaited(waiting)}
-        answers: Sequence[Answer | CacheError] = [CacheError("closed", "the cache was closed")] * len(slots)
+        answers: Sequence[Answer | CacheError] = [_closed()] * len(slots)
         try:
             if slots:
-                answers = await self._send(list(slots), batch.deadline)
-        except CacheError as error:
-            answers = [error] * len(slots)
-        except Exception as error:  # noqa: BLE001  whatever it is, callers that are not told would wait for ever
-            answers = [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(slots)
+                answers = await self._answers(list(slots), batch.deadline)
         finally:
             self._unanswered -= taken
-            slow_lane = self._slow_lane if len(slots) > 1 and batch.loop.time() < batch.deadline else None
+            slow_lane = self._lane_of_late(len(slots), batch.deadline)
             for (item, waiting), answer in zip(slots.items(), answers, strict=True):
                 if slow_lane is not None and is_late(answer):
                     slow_lane.take(item, answer, waiting, batch.deadline)
@@ -166,6 +187,69 @@ class Batcher(Generic[Item, Answer]):
                 for future in waiting:
                     if not future.done():
                         future.set_result(answer)
+
+    async def _carry_alone(
+        self, items: Sequence[Item], deadline: float, order: asyncio.Future[list[Answer | CacheError]]
+    ) -> None:
+        answers: list[Answer | CacheError] = [_closed()] * len(items)
+        try:
+            if not order.done():  # as it is if its caller has left
+                answers = list(await self._answers(list(items), deadline))
+        finally:
+            self._unanswered -= len(items)
+            if not order.done():
+                self._answer(order, items, answers, deadline)
+
+    def _answer(
+        self,
+        order: asyncio.Future[list[Answer | CacheError]],
+        items: Sequence[Item],
+        answers: list[Answer | CacheError],
+        deadline: float,
+    ) -> None:
+        """At once, or when those that are late have come out of the slow lane."""
+        slow_lane = self._lane_of_late(len(items), deadline)
+        failures = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, CacheError)]
+        late = [(place, failure) for place, failure in failures if is_late(failure)]  # of few: that costs a call for each
+        if slow_lane is None or not late:
+            order.set_result(answers)
+            return
+        loop = asyncio.get_running_loop()
+        later: list[asyncio.Future[Answer | CacheError]] = [loop.create_future() for _ in late]
+        for (place, answer), waiting in zip(late, later, strict=True):
+            slow_lane.take(items[place], answer, [waiting], deadline)
+        rest = asyncio.gather(*later)
+        rest.add_done_callback(partial(_complete, order, answers, [place for place, _ in late]))
+        order.add_done_callback(lambda _: rest.cancel())  # a caller that leaves waits for none of them
+
+    def _lane_of_late(self, items: int, deadline: float) -> SlowLane[Item, Answer] | None:
+        """Where the late ones of a batch of so many go on waiting. None: late is their answer."""
+        return self._slow_lane if items > 1 and asyncio.get_running_loop().time() < deadline else None
+
+    async def _answers(self, items: list[Item], deadline: float) -> Sequence[Answer | CacheError]:
+        try:
+            return await self._send(items, deadline)
+        except CacheError as error:
+            return [error] * len(items)
+        except Exception as error:  # noqa: BLE001  whatever it is, callers that are not told would wait for ever
+            return [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(items)
+
+
+def _closed() -> CacheError:
+    """What those are told whose batch is cancelled."""
+    return CacheError("closed", "the cache was closed")
+
+
+def _complete(
+    order: asyncio.Future[list[Answer | CacheError]],
+    answers: list[Answer | CacheError],
+    places: list[int],
+    rest: asyncio.Future[list[Answer | CacheError]],
+) -> None:
+    if not order.done():
+        for place, answer in zip(places, rest.result(), strict=True):
+            answers[place] = answer
+        order.set_result(answers)
 
 
 def _is_awaited(waiting: list[asyncio.Future[Answer]]) -> bool:
@@ -200,3 +284,34 @@ class Spread(Generic[Home, Item, Answer]):
         if intake is None:
             intake = self._intakes[home] = self._intake_for(home)
         return intake.join(item, weight)
+
+
+class SpreadBatches(Spread[Home, Item, Answer]):
+    """Batches for each instance, and what one caller asks for at once, spread over them."""
+
+    def __init__(
+        self,
+        home_of: Callable[[Item], Home],
+        by_home: Callable[[Sequence[Item]], Mapping[Home, Sequence[Item]]],
+        batcher_for: Callable[[Home], Batcher[Item, Answer]],
+    ) -> None:
+        super().__init__(home_of, self._batcher)
+        self._by_home = by_home
+        self._batcher_for = batcher_for
+        self._batchers: dict[Home, Batcher[Item, Answer]] = {}
+
+    def _batcher(self, home: Home) -> Batcher[Item, Answer]:
+        batcher = self._batchers.get(home)
+        if batcher is None:
+            batcher = self._batchers[home] = self._batcher_for(home)
+        return batcher
+
+    async def join_all(self, items: Sequence[Item]) -> list[Answer | CacheError]:
+        """The answers in the order of the items, each of which is named once."""
+        parts = self._by_home(items)
+        orders = [order for home, part in parts.items() for order in self._batcher(home).join_all(part)]
+        answers = list(chain.from_iterable(await asyncio.gather(*orders)))
+        if len(parts) == 1:  # nearly always, and then they are in order
+            return answers
+        found = dict(zip(chain.from_iterable(parts.values()), answers, strict=True))
+        return [found[item] for item in items]

@@ -28,6 +28,16 @@ class Calls:
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)
 
+    def by_home(self, wanted: Sequence[Wanted]) -> dict[Endpoint, Sequence[Wanted]]:
+        """The same for many keys."""
+        sole = self._transport.sole_home
+        if sole is not None and wanted:
+            return {sole: wanted}
+        parts: dict[Endpoint, list[Wanted]] = {}
+        for one in wanted:
+            parts.setdefault(self.home(one), []).append(one)
+        return dict(parts)
+
     async def read(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
         """What several callers ask for: keys that are not there after a first turn are answered as late."""
         turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())

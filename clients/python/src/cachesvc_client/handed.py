@@ -5,7 +5,7 @@ are made once and used by many requests, each of which may have come with its ow
 request, which then has the pairs of all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
@@ -47,6 +47,11 @@ class Handed:
     def wanted(self, key: str) -> Wanted:
         token = self._token.get()
         return UnderToken(key, token) if token else key
+
+    def all_wanted(self, keys: Iterable[str]) -> list[Wanted]:
+        """The same for many keys."""
+        token = self._token.get()
+        return [UnderToken(key, token) for key in keys] if token else list(keys)
 
 
 def _merged(outer: str, inner: str) -> str:

@@ -48,6 +48,9 @@ def check_key(key: str) -> None:
 
 def checked_keys(keys: Iterable[str]) -> list[str]:
     found = listed(keys, "keys")
+    text = "".join(found)
+    if text.isascii() and text.isprintable() and all(found) and len(max(found, key=len, default="")) <= MAX_KEY_BYTES:
+        return found  # nearly always, and for a tenth of what it costs to look at each
     for key in found:
         check_key(key)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from cachesvc_client.batching import MAX_SLOW_DELAY, Batcher, Intake, OneByOne, Spread
+from cachesvc_client.batching import MAX_SLOW_DELAY, Batcher, Intake, OneByOne, Spread, SpreadBatches
 from cachesvc_client.cached import CachedFunction
 from cachesvc_client.calls import Calls
 from cachesvc_client.changes import invalidation_of
@@ -72,11 +72,13 @@ class Namespace(Generic[V]):
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=batch_tasks)
-        self._read_batches: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls, timeout=timeout, tasks=batch_tasks))
+        reading = partial(_reading, calls, timeout=timeout, tasks=batch_tasks)
+        self._read_batches: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(calls.home, calls.by_home, reading)
         self._put_batches: Intake[PutItem, Put] = Spread(calls.home_of_item, together(calls.put))
         waits: Intake[Wanted, Got] = Spread(calls.home, together(waiting))
         if batching:
-            self._reads, self._puts = self._read_batches, self._put_batches
+            self._reads: Intake[Wanted, Got] = self._read_batches
+            self._puts = self._put_batches
             leases: Intake[Wanted, Got] = Spread(calls.home, together(calls.lease))
         else:
             alone = partial(_one_by_one, timeout=timeout)
@@ -154,15 +156,16 @@ class Namespace(Generic[V]):
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self.get_many(keys))
         found, missing = self._held(checked_keys(keys))
-        orders = {key: self._read_batches.join(self._handed.wanted(key)) for key in missing}
+        keys = list(dict.fromkeys(missing))
+        answers = await self._read_batches.join_all(self._handed.all_wanted(keys))
+        decode = self._schema.decode
         failed: dict[str, CacheError] = {}
-        for key, order in orders.items():
-            got = await order
+        for key, got in zip(keys, answers, strict=True):
             try:
                 if isinstance(got, CacheError):
                     failed[key] = got.copy()
                 elif got.is_found:
-                    found[key] = self._schema.decode(got.value, got.content_type)
+                    found[key] = decode(got.value, got.content_type)
             except UnreadableError:
                 self._loads.unreadable += 1
         if failed:
