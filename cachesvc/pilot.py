@@ -229,15 +229,13 @@ class Pilot:
             await self._loads.load(cell, flight, lease)
 
     async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | None:
-        """The lease. None: the flight has landed and need not load; or, not landed, it loads without one, because the home is out
-        of reach, or because a holder took longer than `lease_wait` (fences void a hot key's leases faster than a slow origin
-        loads): what is loaded then is answered and not kept."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + flight.namespace.lease_wait.seconds
+        """The lease. None: the flight has landed and need not load; or, not landed, it loads without one, as the home is out of
+        reach, or waiting has become hopeless (`_is_hopeless`). What is loaded in the second case is answered and not kept."""
+        began, merged = asyncio.get_running_loop().time(), self._fences.merged
         pause = FIRST_POLL_SECONDS
         while not isinstance(reply, TierError) and reply.lease is None:
             if not flight.refused_here:
-                is_over = loop.time() >= end
+                is_over = self._is_hopeless(flight, began, merged)
                 self._wait_for_fill(flight, over=is_over)
                 if flight.landing is not None:
                     return None
@@ -258,6 +256,16 @@ class Pilot:
             return None
         self._tally.leases_granted += 1
         return reply.lease
+
+    def _is_hopeless(self, flight: Flight, began: float, merged: int) -> bool:
+        """A holder has taken longer than `lease_wait`; or its load is slow, and was voided by a fence while it was waited for:
+        fences that come faster than a slow origin loads would have readers wait for one voided load after the other."""
+        waited = asyncio.get_running_loop().time() - began
+        namespace = flight.namespace
+        if waited >= namespace.lease_wait.seconds:
+            return True
+        is_slow = namespace.origin is not None and waited >= namespace.origin.soft_deadline.seconds
+        return is_slow and self._fences.merged_between(merged, self._fences.merged, (flight.key.digest,))
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
         """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""

@@ -8,9 +8,9 @@ from cachesvc.dialogue import Outcome, ReadOptions
 from cachesvc.errors import OriginError
 from cachesvc.interfaces import Fill, Read
 from cachesvc.leases import lease_as_of
-from cachesvc.model import Entry, Key
+from cachesvc.model import Entry, Fence, Key
 from tests.doubles.loaders import absent, loaded, not_modified
-from tests.paths.world import FarSide, Instance
+from tests.paths.world import SKEW_US, FarSide, Instance
 
 pytestmark = pytest.mark.looptime
 
@@ -344,3 +344,17 @@ async def test_at_the_deadline_every_key_that_is_there_is_answered_wherever_it_s
     answers = await here.reader.get_many(keys, ReadOptions(timeout_seconds=0.2))
     assert [answer.outcome for answer in answers] == [Outcome.ERROR, Outcome.HIT, Outcome.ERROR]
     here.far.loader.release()
+
+
+async def test_a_slow_load_that_a_fence_voids_is_not_waited_for_twice() -> None:
+    far = FarSide()
+    here = Instance(far)
+    key = Key.of("docs", "a")
+    await far.cell.read_many([Read(key, lease=True, lease_us=60_000_000)])
+    began = asyncio.get_running_loop().time()
+    reading = asyncio.create_task(here.get("a"))
+    await asyncio.sleep(0.7)
+    here.merger.merge([Fence(key.digest, far.clock.now_us() + SKEW_US)])  # its home has granted the next lease already
+    answer = await reading
+    assert answer.outcome is Outcome.LOADED
+    assert 0.7 <= asyncio.get_running_loop().time() - began < 1.1, "soft_deadline is over, and waiting has become hopeless"
