@@ -39,15 +39,16 @@ def monotonic_us() -> int:
     return time.monotonic_ns() // 1000
 
 
-async def check(settings: CheckSettings, history: HistoryWriter) -> None:
-    """Run once and note everything. Faults may be made, and noted, meanwhile by whoever called this.
+async def check(settings: CheckSettings, history: HistoryWriter, *, until: asyncio.Event | None = None) -> None:
+    """Run once and note everything. Faults may be made, and noted, meanwhile by whoever called this, who can hold the load until
+    that is done: it lasts as long as `settings` say, and longer if `until` is not set by then.
 
     Raises `CheckError` if it cannot begin. An instance that is out of reach later is part of what is checked. Cancelled, the load
     ends at once and what was noted can be judged.
     """
     history.add(run_of(settings))
     async with _started(settings, history) as running:
-        await running.load()
+        await running.load(until)
         await running.settle()
         await running.sweep()
 
@@ -81,11 +82,13 @@ class _Running:
         self.clients = [self._client(f"c{i}") for i in range(settings.clients)]
         self.background = Tasks()
 
-    async def load(self) -> None:
+    async def load(self, until: asyncio.Event | None) -> None:
         self.origin.delays = self.reader.delays = self.settings.delays
         for client in self.clients:
             self.background.spawn(client.run(), repr(client))
         await asyncio.sleep(self.settings.duration_seconds)
+        if until is not None:
+            await until.wait()
 
     async def settle(self) -> None:
         """Nothing more is written, and loads are quick again. What can still be announced is; then as long as the promise allows,

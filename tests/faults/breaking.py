@@ -71,8 +71,12 @@ async def memcached_holds_old_content(running: Drill, name: str) -> None:
     """Asked of the server itself: whoever believes it reads values that were written over."""
     fleet = running.arena.fleet
     memcached = Memcached(fleet.port(f"memcached-{name}"))
-    held = await memcached.entries(on_memcached(fleet.topology, name, running.keys()))
-    assert len(running.outdated(held)) >= 2, f"nothing to fall for: {held}"
+
+    async def is_a_trap() -> bool:
+        held = await memcached.entries(on_memcached(fleet.topology, name, running.keys()))
+        return len(running.outdated(held)) >= 2
+
+    await until(f"two keys that memcached {name} holds are written over", is_a_trap)
 
 
 # cells ------------------------------------------------------------------------------------------------------------------
@@ -107,14 +111,18 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
         with running.fault(f"cell {cell} replaced by a lagging replica"):
             with link.broken("replication", mode="lose"):
                 await running.written()
+                await until("a key that the replica holds is written over", lambda: holds_old_content(running, cell, replica))
                 arena.kill(f"cell-{cell}")
             await replica.replicaof("NO", "ONE")
-            held = await records(replica, at_home_in(arena.fleet.topology, cell, running.keys()))
-            assert running.outdated(held), "nothing to fall for"
             for server in emptied:
                 arena.kill(server)
             await replica.config_set("port", primary)
             await asyncio.gather(*(arena.start(server) for server in emptied))
+
+
+async def holds_old_content(running: Drill, cell: str, replica: Redis) -> bool:
+    held = await records(replica, at_home_in(running.arena.fleet.topology, cell, running.keys()))
+    return bool(running.outdated(held))
 
 
 async def is_in_step(replica: Redis) -> bool:
