@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -74,6 +75,25 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     """Streams are trimmed by time, never shorter than the longest L2 TTL."""
 
 
+class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    otlp: str = ""
+    """Base URL of an OTLP/HTTP receiver, such as `http://127.0.0.1:4318`: traces go to `/v1/traces` there, metrics to
+    `/v1/metrics`. Empty: nothing is exported, and nothing is traced."""
+    trace_ratio: float = 0.01
+    """Share of requests traced whose caller did not decide it (`traceparent`)."""
+    slow: Duration = Duration.parse("250ms")
+    """A request that took longer, or failed, is exported as a single span although it was not sampled."""
+    metrics_interval: Duration = Duration.parse("15s")
+    """Between two exports of metrics to `otlp`. `/metrics` is there in any case."""
+    hashed_keys: bool = False
+    """Debugging: spans carry digests of keys."""
+    debug_token: str = ""
+    """Who sends it as `Cachesvc-Debug` may see key text (`/v1/hotkeys`). Empty: nobody may."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: lines for people on a terminal, JSON otherwise."""
+
+
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
     region: str = "local"
     instance: str = ""
@@ -83,6 +103,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     l2: L2 = field(default_factory=L2)
     l3: L3 = field(default_factory=L3)
     coherence: Coherence = field(default_factory=Coherence)
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
@@ -113,6 +134,7 @@ def check_service(service: Service) -> None:
         require(0 < far.timeout < service.server.request_timeout, f"$.{name}.timeout", "must be below server.request_timeout")
         require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
     _check_coherence(service.coherence)
+    _check_telemetry(service.telemetry)
     require(
         service.coherence.fence_retention >= service.l3.retention,
         "$.coherence.fence_retention",
@@ -160,6 +182,20 @@ def _check_coherence(coherence: Coherence) -> None:
     require(coherence.max_clock_skew <= 60_000_000, "$.coherence.max_clock_skew", "above 1m: set the clocks instead")
     require(coherence.heartbeat > 0, "$.coherence.heartbeat", "must be longer than 0")
     require(coherence.heartbeat < coherence.fence_retention, "$.coherence.heartbeat", "must be below fence_retention")
+
+
+def _check_telemetry(telemetry: Telemetry) -> None:
+    url = telemetry.otlp
+    require(
+        not url or url.startswith(("http://", "https://")),
+        "$.telemetry.otlp",
+        "is no http:// or https:// URL of an OTLP receiver",
+    )
+    require(0 <= telemetry.trace_ratio <= 1, "$.telemetry.trace_ratio", "must be 0 (none) to 1 (all)")
+    require(telemetry.slow > 0, "$.telemetry.slow", "must be longer than 0")
+    require(telemetry.metrics_interval >= 1_000_000, "$.telemetry.metrics_interval", "must be at least 1s")
+    short = 0 < len(telemetry.debug_token) < 16
+    require(not short, "$.telemetry.debug_token", "is too easy to guess: at least 16 characters, or none")
 
 
 def _default_instance_name(port: int) -> str:
