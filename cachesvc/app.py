@@ -1,4 +1,4 @@
-"""The composition root: the only place that names concrete classes.
+"""The composition root. With `backends.py`, what is far away, the only place that names concrete classes.
 
 Built in one direction (clock → fences → tiers → paths → web), started in that order, stopped in the opposite one. Starting
 never fails because a server is down: tiers are misses, feeds keep trying, and the service says in `/readyz?verbose` what is so.
@@ -11,13 +11,11 @@ import random
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 from cachesvc.admission import Admission
 from cachesvc.apply import Applier
-from cachesvc.breaker import Breaker
+from cachesvc.backends import Backends, Part
 from cachesvc.broadcast import Broadcast
-from cachesvc.cells.redis import RedisCell
 from cachesvc.clock import SECONDS, Clock, SystemClock
 from cachesvc.config import Service
 from cachesvc.consume import Consumer, ConsumerTally
@@ -26,34 +24,20 @@ from cachesvc.explain import Explainer
 from cachesvc.feed import FeedTally, FenceFeed
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
-from cachesvc.hashing.ring import Ring
 from cachesvc.homes import Homes
-from cachesvc.interfaces import Loader, Pool
 from cachesvc.invalidate import Invalidator, Merger
 from cachesvc.load import Loads
 from cachesvc.lru import L1
-from cachesvc.origins.http import HttpLoader
-from cachesvc.origins.limited import LimitedLoader
 from cachesvc.pilot import Pilot
 from cachesvc.placement import Placement
-from cachesvc.queues.events import EventReader
-from cachesvc.queues.redis_changes import RedisChanges
-from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.read import Reader
 from cachesvc.read_sample import ReadSample
 from cachesvc.receipts import Receipts
-from cachesvc.routes.batched import Batched
-from cachesvc.routes.deadline import Deadline
-from cachesvc.routes.guarded import Guarded
-from cachesvc.routes.sharded import Sharded
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
 from cachesvc.telemetry.metrics import Metrics
-from cachesvc.tiers.memcached import MemcachedTier
-from cachesvc.tiers.memory import MemoryTier
-from cachesvc.tiers.null import NullTier
-from cachesvc.topology import STAND_IN, MemcachedServer, Topology
+from cachesvc.topology import Topology
 from cachesvc.web.server import Web
 from cachesvc.write import Writer
 
@@ -62,16 +46,6 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 0.1
 SWEEP_ENTRIES = 1000
 """Expired L1 entries are looked for in bounded steps, so that no turn of the loop is long."""
-
-STAND_IN_BYTES = 64 << 20
-
-
-class Part(Protocol):
-    """What is started and stopped."""
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
 
 
 class App:
@@ -112,51 +86,13 @@ class App:
             placement.id,
         )
         self.l1 = L1(service.l1.budget, service.l1.max_entries, self._clock)
-        self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
-        self._batched: dict[str, Batched] = {}
-        pool = topology.regions[service.region].pool
-        self._ring = Ring({name: server.weight for name, server in pool.items()}) if pool else None
-        self.l2: Pool = (
-            Sharded(self._ring, {name: self._server(name, server) for name, server in pool.items()}) if self._ring else NullTier()
-        )
-        under = (placement.id, topology.version)
-        self.cells = {
-            name: RedisCell(name, cell.url, service.l3, self._skew, self._clock, placement=under)
-            for name, cell in topology.cells.items()
-        }
-        self._homes = Homes(placement, self.cells)
-        self._loaders: dict[str, Loader] = {
-            name: LimitedLoader(
-                HttpLoader(name, namespace.origin, clock=self._clock, tags_max=namespace.tags_max),
-                limit=namespace.origin.concurrency,
-                wait_seconds=namespace.origin.soft_deadline.seconds,
-            )
-            for name, namespace in topology.namespaces.items()
-            if namespace.origin is not None
-        }
-
-    def _server(self, name: str, server: MemcachedServer) -> Pool:
-        """One memcached server: its batches, its breaker, its deadline, its connection."""
-        if server.address == STAND_IN:
-            self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
-            return stand_in
-        l2 = self.service.l2
-        self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
-        guarded = Guarded(Deadline(leaf, l2.timeout.seconds, name=name), Breaker(), name=name)
-        self._batched[name] = Batched(guarded, l2.max_batch, name=name)
-        return self._batched[name]
+        self._backends = Backends(service, topology, placement, self._clock)
+        self.l2 = self._backends.l2
+        self._homes = Homes(placement, self._backends.cells)
 
     def _build_feeds(self) -> None:
         service, topology = self.service, self.topology
-        here = topology.regions[service.region]
-        me = (service.region, service.instance)
-        retention = service.coherence.fence_retention
-        self._streams = {
-            name: RedisFenceStream(region.queue, name, retention=retention, skew=self._skew, reader=me)
-            for name, region in topology.regions.items()
-        }
-        read_event = EventReader(topology.namespaces, service.server.max_batch_keys, retention)
-        self._changes = RedisChanges(here.queue, service.region, decode=read_event)
+        streams = self._backends.streams
         self._flights = Flights()
         self._merger = Merger(self.fences, self._flights)
         self._applier = Applier(self._homes, self._clock, self._skew)
@@ -164,13 +100,13 @@ class App:
         self.feed_tally = FeedTally()
         self._feeds = [
             FenceFeed(stream, self.fences, self._merger, self.broadcast, self._clock, self._skew, self.feed_tally)
-            for stream in self._streams.values()
+            for stream in streams.values()
         ]
         self.consumer_tally = ConsumerTally()
         self._consumer = Consumer(
             service.instance,
-            changes=self._changes,
-            stream=self._streams[service.region],
+            changes=self._backends.changes,
+            stream=streams[service.region],
             applier=self._applier,
             merger=self._merger,
             clock=self._clock,
@@ -185,7 +121,16 @@ class App:
         shelf = Shelf(self.l1, self.l2, admission)
         self.tally = Tally.zero()
         sample = ReadSample()
-        loads = Loads(loaders=self._loaders, shelf=shelf, admission=admission, clock=self._clock, rng=self._rng, tally=self.tally)
+        loads = Loads(
+            loaders=self._backends.loaders,
+            shelf=shelf,
+            admission=admission,
+            clock=self._clock,
+            rng=self._rng,
+            tally=self.tally,
+        )
+            loaders=self._backends.loaders, shelf=shelf, admission=admission, clock=self._clock, rng=self._rng, tally=self.tally
+        )
         pilot = Pilot(
             shelf=shelf,
             l2=self.l2,
@@ -203,7 +148,7 @@ class App:
             namespaces=namespaces,
             l1=self.l1,
             l2=self.l2,
-            server_of=lambda key: self._ring.server(key.digest) if self._ring else "none: the region has no pool",
+            server_of=self._backends.server_of,
             homes=self._homes,
             fences=self.fences,
             admission=admission,
@@ -226,8 +171,8 @@ class App:
         self.invalidator = Invalidator(
             region=self.service.region,
             instance=self.service.instance,
-            changes=self._changes,
-            stream=self._streams[self.service.region],
+            changes=self._backends.changes,
+            stream=self._backends.streams[self.service.region],
             applier=self._applier,
             merger=self._merger,
             shelf=shelf,
@@ -251,7 +196,7 @@ class App:
         longest_lag = max((namespace.max_lag for namespace in self.topology.namespaces.values()), default=0)
         return Receipts(
             self.service.region,
-            self._streams,
+            self._backends.streams,
             heartbeat_seconds=coherence.heartbeat.seconds,
             outdated_seconds=(longest_lag + coherence.heartbeat + 2 * self._skew) / SECONDS,
         )
@@ -268,16 +213,7 @@ class App:
         metrics.watch("consumer", lambda: self.consumer_tally)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", self.broadcast.statistics)
-        metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
-        metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
-        metrics.watch(
-            "batchers",
-            lambda: {
-                (name, operation): statistics
-                for name, batched in self._batched.items()
-                for operation, statistics in batched.statistics().items()
-            },
-        )
+        self._backends.watch(metrics)
         return metrics
 
     # start, run, stop -------------------------------------------------------------------------------------------------
@@ -285,8 +221,7 @@ class App:
     async def start(self) -> int:
         """Start everything and listen; the bound port. Raises `OSError` if the port is taken; then nothing runs."""
         try:
-            parts: list[Part] = [self.l2, *self.cells.values(), *self._loaders.values(), self._changes, *self._streams.values()]
-            for part in parts:
+            for part in self._backends.parts():
                 await self._own(part)
             self._stack.push_async_callback(self._tasks.stop)
             self._spawn_loops()
