@@ -129,8 +129,6 @@ class App:
             rng=self._rng,
             tally=self.tally,
         )
-            loaders=self._backends.loaders, shelf=shelf, admission=admission, clock=self._clock, rng=self._rng, tally=self.tally
-        )
         pilot = Pilot(
             shelf=shelf,
             l2=self.l2,
