@@ -118,7 +118,15 @@ async def aiocache_stampede(backends: Backends, load: Load, ages: Ages) -> Async
         serializer=NullSerializer(encoding=None),
         key_builder=lambda _function, key: key,
     )
-    read: Read = caching(load)
+    decorated: Read = caching(load)
+
+    async def read(key: str) -> bytes | None:
+        while True:
+            try:
+                return await decorated(key)
+            except KeyError:  # RedLock._release of aiocache 0.12: two releases of one key cross, and the second finds no event
+                continue
+
     try:
         yield read
     finally:
