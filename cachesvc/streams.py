@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from cachesvc.model import Change, Fence
+from cachesvc.trace import SpanContext
 
 
 class OpenChange(Struct, frozen=True):
@@ -24,6 +25,8 @@ class OpenChange(Struct, frozen=True):
     """An invalidate call is doing this one itself until then; redo it only if it is still open afterwards."""
     source: str = ""
     """Who said it: the event's `source`. For the audit."""
+    trace: SpanContext | None = None
+    """What it was announced in: the event's `traceparent`."""
 
 
 class Completion(Struct, frozen=True):
@@ -47,8 +50,9 @@ class OpenCount(Struct, frozen=True):
 class Changes(Protocol):
     """The `changes` stream of one region with its one consumer group: at least once, never skipped. All raise `TierError`."""
 
-    async def append(self, change: Change, *, held_until_us: int = 0) -> str:
-        """Durably accept a change; its id. Raises if the queue cannot take it: then nothing was promised."""
+    async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
+        """Durably accept a change, made in the trace `traceparent`; its id. Raises if the queue cannot take it: then nothing was
+        promised."""
         ...
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
@@ -126,6 +130,10 @@ class FenceBatch(Struct, frozen=True):
     """Where the reader stands after it; positions of one stream compare by `position_of`."""
     report: bool = False
     """Somebody waits for the readers' positions (or a heartbeat came by): `FenceStream.report` once this is merged."""
+    published: Sequence[int] = ()
+    """µs, by the queue's clock to the millisecond: when each item with fences was appended, in stream order."""
+    causes: Sequence[SpanContext] = ()
+    """The sampled traces that these fences come from (`FenceStream.publish`)."""
 
 
 class FenceStart(Struct, frozen=True):
@@ -169,11 +177,14 @@ class FenceStream(Protocol):
 
     region: str
 
-    async def publish(self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False) -> str:
+    async def publish(
+        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+    ) -> str:
         """Append fences and, in the same transaction, close (or park) the changes `done` of this region's `changes`, keep their
         receipts and their audit. Returns the position of the last item; empty if there was nothing to append.
 
-        `report`: readers are to report as soon as they have merged it, because somebody waits for that.
+        `report`: readers are to report as soon as they have merged it, because somebody waits for that. `causes`: the sampled
+        traces that these fences come from; readers get the first eight with the last item.
         """
         ...
 

@@ -11,7 +11,7 @@ No key and no value belongs in a span. Attribute names: OpenTelemetry's where it
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from random import getrandbits
@@ -24,6 +24,8 @@ Attribute: TypeAlias = str | bool | int | float
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _LONGEST = 128
+MOST_LINKS = 128
+"""Of a span for many, as OpenTelemetry limits them."""
 
 
 class SpanContext(NamedTuple):
@@ -120,6 +122,19 @@ def span(
     """
     parent = current()
     return _NOTHING if parent is None else _spanned(parent.child(name, kind), attributes)
+
+
+def linked(
+    recorder: Recorder | None, name: str, kind: Kind, links: Sequence[SpanContext]
+) -> AbstractContextManager[Span | None]:
+    """Around work that was asked for elsewhere, by any number of others: a trace of its own that says who they were.
+
+    Nothing, and None, without a recorder or if none of `links` is sampled; `links` are those that are.
+    """
+    if recorder is None or not links:
+        return _NOTHING
+    context = SpanContext(new_trace_id(), new_span_id(), True)
+    return _spanned(Span(name, kind, context, recorder, links=[*links[:MOST_LINKS]]), None)
 
 
 @contextmanager

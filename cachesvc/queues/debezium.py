@@ -17,7 +17,7 @@ tombstone, a key without a value. The same stream may carry heartbeats (`ts_ms` 
 changes of schemas (`ddl`). The CloudEvents converter
 (https://debezium.io/documentation/reference/stable/integrations/cloudevents.html) writes type
 `io.debezium.<connector>.datachangeevent`, with what is in `op` and `source` as attributes `iodebezium…`, and `before` and `after`
-in `data`.
+in `data`. With `opentelemetry.tracing.attributes.enable` it adds `traceparent`.
 """
 
 import re
@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from cachesvc.queues.cloudevents import trace_of
 from cachesvc.queues.rows import Row, RowChange
 
 TOMBSTONES = (b"default", b"null", b"")
@@ -75,7 +76,7 @@ def row_change(document: object, key: bytes = b"") -> RowChange | None:
     if op in ("c", "u") and after is None:
         raise UnreadableError(f"Debezium's op {op!r} without `after`")
     name = f"/debezium/{source.get('connector')}/{source.get('name')}"
-    return RowChange(op, _tables(source), before, after, _key(key), name)
+    return RowChange(op, _tables(source), before, after, _key(key), name, trace_of(envelope.get("traceparent")))
 
 
 def _payload(document: object) -> object:
@@ -93,7 +94,7 @@ def _envelope(event: Mapping[str, Any]) -> dict[str, Any]:
     if "iodebeziumop" not in event:
         raise UnreadableError("the row change has no attribute `iodebeziumop`: set extension.attributes.enable=true")
     source = {name: event.get(f"iodebezium{name}") for name in ("connector", "name", "db", "schema", "table")}
-    return {**data, "op": event["iodebeziumop"], "source": source}
+    return {**data, "op": event["iodebeziumop"], "source": source, "traceparent": event.get("traceparent")}
 
 
 def _says_nothing_of_rows(envelope: Mapping[str, Any]) -> bool:

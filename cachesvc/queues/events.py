@@ -81,7 +81,7 @@ class EventReader:
         if row is None:
             return OpenChange(item_id)
         concerned = self._rows.concerned(row)
-        return OpenChange(item_id, concerned.changes, _reason(concerned.faults), source=row.source)
+        return OpenChange(item_id, concerned.changes, _reason(concerned.faults), source=row.source, trace=row.trace)
 
     def _checked(self, found: OpenChange) -> OpenChange:
         faults = [found.reason] if found.reason else []

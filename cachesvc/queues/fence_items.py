@@ -4,8 +4,10 @@ p  hard fences: (digest u64, at u64) pairs        n  namespace fences: msgpack a
 q  soft fences, likewise                          w  paced fences: JSON array of [digest, at, soft, namespace, over]
 u  present: p, q and n are unapplied              g  the placement under which p, q and n were applied, decimal; absent: 0
 h  a heartbeat: complete_to in µs, decimal        r  present: readers are to report once they have merged it
-                                                  o  an item that says nothing: a reader's first position
+t  the sampled traces that the publication comes  o  an item that says nothing: a reader's first position
+   from: up to 8 `traceparent`s in its last item
 
+A `t` that cannot be read is passed over: it says nothing of a fence.
 Paced fences are judged by instances alone, so neither `unapplied` nor a placement says anything of them: they travel without.
 """
 
@@ -16,13 +18,16 @@ import msgspec
 from msgspec import Struct
 
 from cachesvc.model import Fence
+from cachesvc.trace import SpanContext
 
+MOST_CAUSES = 8
+"""Traces of one item: it is repeated to every instance of every region, and one of many tells what happened."""
 PAIRS_PER_ITEM = 4096
 """64 KiB: a reader takes many items at once, and one command should not hold the server up."""
 REPORT = (b"r", b"1")
 
 _PAIR = struct.Struct(">QQ")
-_FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"h", b"r", b"o"))
+_FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"h", b"r", b"t", b"o"))
 _Namespaces = list[tuple[int, int, bool, str]]
 _Paced = tuple[int, int, bool, str, int]
 _decode_namespaces = msgspec.msgpack.Decoder(_Namespaces).decode
@@ -39,9 +44,12 @@ class Items(Struct, frozen=True):
     report: bool
     whole: bool
     """False: at least one could not be read. What it said is lost, and the reader treats it as that."""
+    published: Sequence[int]
+    """µs, of each item that carries fences."""
+    causes: Sequence[SpanContext]
 
 
-def encode(fences: Iterable[Fence], *, report: bool = False) -> list[list[bytes]]:
+def encode(fences: Iterable[Fence], *, report: bool = False, causes: Sequence[SpanContext] = ()) -> list[list[bytes]]:
     """Fields and values of the items that carry these fences."""
     alike: dict[tuple[bool, int], list[Fence]] = {}
     for fence in fences:
@@ -49,6 +57,8 @@ def encode(fences: Iterable[Fence], *, report: bool = False) -> list[list[bytes]
     items = [_fields(chunk, *of) for of, found in alike.items() for chunk in _chunks(found)]
     if report and items:
         items[-1] += REPORT
+    if causes and items:
+        items[-1] += b"t", b" ".join(str(cause).encode() for cause in causes[:MOST_CAUSES])
     return items
 
 
@@ -56,10 +66,13 @@ def heartbeat(complete_to: int) -> list[bytes]:
     return [b"h", b"%d" % complete_to]
 
 
-def decode(items: Iterable[Mapping[bytes, bytes]]) -> Items:
+def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
+    """Of each item the milliseconds of its id, and its fields."""
     fences: list[Fence] = []
+    published: list[int] = []
+    causes: list[SpanContext] = []
     complete_to, report, whole = None, False, True
-    for fields in items:
+    for ms, fields in items:
         try:
             fences += _fences(fields)
             if beat := fields.get(b"h"):
@@ -68,7 +81,11 @@ def decode(items: Iterable[Mapping[bytes, bytes]]) -> Items:
             whole = False
         whole = whole and fields.keys() <= _FIELDS
         report = report or b"r" in fields
-    return Items(fences, complete_to, report, whole)
+        if b"h" not in fields and b"o" not in fields:
+            published.append(ms * 1000)
+        if b"t" in fields:
+            causes += _causes(fields[b"t"])
+    return Items(fences, complete_to, report, whole, published, causes)
 
 
 def paced_member(fence: Fence) -> str:
@@ -120,6 +137,11 @@ def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
     if packed := fields.get(b"w"):
         fences += [_from_paced(*paced) for paced in _decode_paced(packed)]
     return fences
+
+
+def _causes(joined: bytes) -> list[SpanContext]:
+    parsed = [SpanContext.parse(text) for text in joined.decode("ascii", "replace").split(" ")]
+    return [context for context in parsed if context is not None]
 
 
 def _paced(fence: Fence) -> _Paced:

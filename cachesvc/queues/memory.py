@@ -15,6 +15,7 @@ from cachesvc.queues.cloudevents import decode_item, encode
 from cachesvc.queues.memory_server import ID, NOWHERE, Item, MemoryQueue, Position, Report, Taken, parse, text_of
 from cachesvc.queues.roll import Roll
 from cachesvc.streams import Completion, Done, FenceBatch, FenceStart, OpenChange, OpenCount, ReaderPosition, ReceiptRecord
+from cachesvc.trace import SpanContext
 
 __all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
 
@@ -39,8 +40,9 @@ class MemoryChanges:
 
     async def stop(self) -> None: ...
 
-    async def append(self, change: Change, *, held_until_us: int = 0) -> str:
-        event = encode(change, id_=str(next(self._numbers)), source=self._source, held_until_us=held_until_us)
+    async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
+        id_ = str(next(self._numbers))
+        event = encode(change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent)
         return text_of(self._queue.append_event(event))
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
@@ -130,9 +132,11 @@ class MemoryFenceStream:
         """Signs off, so that nobody waits for this instance."""
         self._queue.readers.pop(self._reader, None)
 
-    async def publish(self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False) -> str:
+    async def publish(
+        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+    ) -> str:
         queue = self._queue
-        positions = [text_of(queue.append_item(item)) for item in fence_items.encode(fences, report=report)]
+        positions = [text_of(queue.append_item(item)) for item in fence_items.encode(fences, report=report, causes=causes)]
         position = positions[-1] if positions else ""
         for fence in fences:
             if fence.over:
@@ -167,13 +171,13 @@ class MemoryFenceStream:
         items = self._after()
         if items:
             self._position, self._delivered = items[-1].position, True
-        return self._batch(fence_items.decode(item.fields for item in items))
+        return self._batch(fence_items.decode((item.position[0], item.fields) for item in items))
 
     def _batch(self, said: fence_items.Items) -> FenceBatch:
         gap = not said.whole
         fences = [*said.fences, *self._queue.paced_in_force()] if gap else said.fences
         position = self._position if self._delivered else _before(self._position)
-        return FenceBatch(fences, said.complete_to, gap, text_of(position), said.report or gap)
+        return FenceBatch(fences, said.complete_to, gap, text_of(position), said.report or gap, said.published, said.causes)
 
     async def report(self, position: str) -> None:
         """The roll is called here too: it keeps fresh for the day the queue forgets its readers."""

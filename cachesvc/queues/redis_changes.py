@@ -51,8 +51,9 @@ class RedisChanges:
     async def stop(self) -> None:
         await self._server.stop()
 
-    async def append(self, change: Change, *, held_until_us: int = 0) -> str:
-        event = encode(change, id_=uuid.uuid4().hex, source=self._source, held_until_us=held_until_us)
+    async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
+        id_ = uuid.uuid4().hex
+        event = encode(change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent)
         item_id = await self._append([event, self._max_open])
         if item_id is None:
             raise TierUnavailableError(self._server.where, f"{self._max_open} changes are open: the consumers do not keep up")

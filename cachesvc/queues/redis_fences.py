@@ -21,6 +21,7 @@ from cachesvc.queues import fence_items, receipts
 from cachesvc.queues.redis_server import FENCES, TIMEOUT, RedisServer, candidate, mapping
 from cachesvc.queues.roll import Roll
 from cachesvc.streams import Done, FenceBatch, FenceStart, ReaderPosition, ReceiptRecord
+from cachesvc.trace import SpanContext
 from cachesvc.units import Duration
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,10 @@ class RedisFenceStream:
         leaving: Any = self._server.redis.hdel("fences:readers", self._reader)
         await self._server.guarded(leaving)
 
-    async def publish(self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False) -> str:
-        items = fence_items.encode(fences, report=report)
+    async def publish(
+        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+    ) -> str:
+        items = fence_items.encode(fences, report=report, causes=causes)
         if not (items or done):
             return ""
         paced = {fence_items.paced_member(fence): fence.at + fence.over + self._retention_us for fence in fences if fence.over}
@@ -159,12 +162,13 @@ class RedisFenceStream:
         return tail, fence_items.paced_fences(paced)
 
     async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
-        said = fence_items.decode(mapping(fields) for _, fields in items)
+        said = fence_items.decode((int(id_.partition(b"-")[0]), mapping(fields)) for id_, fields in items)
         paced = () if said.whole else await self._paced_in_force()
         if items:
             self._position, self._delivered = items[-1][0], True
         position = self._position.decode() if self._delivered else _before(self._position)
-        return FenceBatch([*said.fences, *paced], said.complete_to, not said.whole, position, said.report or not said.whole)
+        fences, gap = [*said.fences, *paced], not said.whole
+        return FenceBatch(fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes)
 
     async def _paced_in_force(self) -> Sequence[Fence]:
         seconds, us = await self._server.guarded(self._server.redis.time())

@@ -24,6 +24,7 @@ from cachesvc.config_document import did_you_mean
 from cachesvc.config_sources import Template, key_templates, parse_template
 from cachesvc.model import Change
 from cachesvc.topology import Namespace, Source
+from cachesvc.trace import SpanContext
 
 UNAVAILABLE = "__debezium_unavailable_value"
 """Stands for a large value that an update left alone (TOAST)."""
@@ -45,6 +46,7 @@ class RowChange(Struct, frozen=True):
     """The record's key: the columns that identify the row, normally its primary key."""
     source: str = ""
     """Who said it, for the audit."""
+    trace: SpanContext | None = None
 
 
 class Concerned(Struct, frozen=True):

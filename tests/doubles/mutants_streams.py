@@ -73,7 +73,7 @@ STREAMS: dict[str, Mutant] = {
             InPython(
                 "cachesvc.queues.memory:MemoryFenceStream.open",
                 "position[0] * 1000 + 999 + 3 * self._skew_us",
-                "min((f.at for f in fence_items.decode(item.fields for item in queue.fences).fences), default=0)",
+                "min((f.at for f in fence_items.decode((0, item.fields) for item in queue.fences).fences), default=0)",
             ),
             InPython(
                 "cachesvc.queues.redis_fences:RedisFenceStream.open",

@@ -13,7 +13,7 @@ PAIRS = struct.pack(">4Q", 1, 2, BIG, 4)
 
 
 def decoded(*items: dict[bytes, bytes]) -> tuple[list[Fence], int | None, bool, bool]:
-    found = fence_items.decode(items)
+    found = fence_items.decode(enumerate(items))
     return list(found.fences), found.complete_to, found.report, found.whole
 
 
