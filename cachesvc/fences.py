@@ -46,6 +46,8 @@ class FenceStatistics(Struct, frozen=True):
     """The staleness bound."""
     estimate: float
     """The share of admissible entries, as old as the longest L2 TTL, that the sketch refuses by collision."""
+    floor_raises: int
+    """Times that the floor rose."""
 
 
 class Fences:
@@ -89,6 +91,7 @@ class Fences:
             raise ValueError("fences need at least one region whose feed is read")
         self.watermark = 0
         self.floor = 0
+        self._floor_raises = 0
         self._lost_until = 0
         self.merged = 0
         self.version = 0
@@ -180,6 +183,7 @@ class Fences:
         `lost`: they were on the stream and were never read. Among them may be some that a home cell has not applied, so what it
         vouches for is not exempt, and what is being loaded now may be concerned by one.
         """
+        self._floor_raises += at > self.floor
         self.floor = max(self.floor, at)
         if lost:
             self._lost_until = max(self._lost_until, at)
@@ -302,4 +306,5 @@ class Fences:
             watermark=self.watermark,
             bound_us=self.bound_us(self._clock.now_us()),
             estimate=self.estimate(),
+            floor_raises=self._floor_raises,
         )

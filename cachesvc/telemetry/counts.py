@@ -6,30 +6,9 @@ Namespaces in here are declared ones or empty, never a caller's text: the number
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from msgspec import Struct
-
-BOUNDS = (0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the latency buckets, seconds. From 100 µs, below which nearly every L1 hit stays; the last is infinity."""
-
-
-class Histogram(Struct):
-    buckets: list[int]
-    """Observations per bucket, not cumulative; one more than there are bounds."""
-    total: float = 0.0
-    """Seconds."""
-
-    @classmethod
-    def empty(cls) -> "Histogram":
-        return cls([0] * (len(BOUNDS) + 1))
-
-    def cumulative(self) -> Sequence[int]:
-        running, found = 0, []
-        for count in self.buckets:
-            running += count
-            found.append(running)
-        return found
+from cachesvc.histogram import DURATIONS, Histogram
 
 
 class Counts:
@@ -38,7 +17,7 @@ class Counts:
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.batch_keys: defaultdict[tuple[str, str, str], int] = defaultdict(int)
-        self.latency: defaultdict[str, Histogram] = defaultdict(Histogram.empty)
+        self.latency: defaultdict[str, Histogram] = defaultdict(_no_durations)
 
     def __repr__(self) -> str:
         return f"<Counts [{sum(self.requests.values())} requests, {sum(self.batch_keys.values())} keys of batches]>"
@@ -46,9 +25,13 @@ class Counts:
     def request(self, namespace: str, operation: str, outcome: str, seconds: float) -> None:
         self.requests[namespace, operation, outcome] += 1
         histogram = self.latency[operation]
-        histogram.buckets[bisect_left(BOUNDS, seconds)] += 1
+        histogram.buckets[bisect_left(DURATIONS, seconds)] += 1  # `observe` by hand: this is once per request
         histogram.total += seconds
 
     def keys(self, namespace: str, operation: str, outcomes: Iterable[str]) -> None:
         for outcome, count in Counter(outcomes).items():
             self.batch_keys[namespace, operation, outcome] += count
+
+
+def _no_durations() -> Histogram:
+    return Histogram.of(DURATIONS)

@@ -9,14 +9,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from cachesvc.telemetry.counts import BOUNDS, Counts, Histogram
+from cachesvc.histogram import Histogram
+from cachesvc.telemetry.counts import Counts
 from cachesvc.telemetry.table import TABLE, Metric
 
 Source: TypeAlias = Callable[[], object]
 """Gives a counters object; for rows with labels a mapping of label values to such objects (or to the numbers themselves)."""
-
-_LIMITS = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
 
 
 class Metrics:
@@ -72,7 +72,8 @@ def _family(row: Metric, found: object) -> Family:
         histogram = HistogramMetricFamily(name, row.help, labels=row.labels, unit=row.unit)
         for labels, one in _samples(row, found):
             if isinstance(one, Histogram):
-                buckets = [(limit, float(count)) for limit, count in zip(_LIMITS, one.cumulative(), strict=True)]
+                limits = (*(floatToGoString(bound) for bound in one.bounds), "+Inf")
+                buckets = [(limit, float(count)) for limit, count in zip(limits, one.cumulative(), strict=True)]
                 histogram.add_metric(labels, buckets, one.total)
         return histogram
     kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily

@@ -8,8 +8,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from cachesvc.fences import FenceStatistics
+from cachesvc.histogram import DURATIONS
 from cachesvc.tally import Tally
-from cachesvc.telemetry.counts import BOUNDS
 from cachesvc.telemetry.metrics import Metrics
 from cachesvc.telemetry.table import TABLE
 from cachesvc.web.openapi import document
@@ -92,7 +92,7 @@ async def test_openmetrics_is_given_to_those_who_accept_it(site: Site) -> None:
 
 def test_a_latency_stands_in_every_bucket_from_its_bound_up() -> None:
     metrics = Metrics()
-    for seconds in (0.0, BOUNDS[0], 0.0003, 99.0):
+    for seconds in (0.0, DURATIONS[0], 0.0003, 99.0):
         metrics.counts.request("", "get", "hit", seconds)
     found = samples(metrics.exposition("")[0].decode())
     buckets = [value for (name, _), value in found.items() if name == "cachesvc_request_duration_seconds_bucket"]
@@ -104,13 +104,14 @@ def test_the_counters_of_other_parts_are_read_when_scraped() -> None:
     tally, metrics = Tally.zero(), Metrics()
     metrics.watch("paths", lambda: tally)
     metrics.watch("tiers", lambda: {("l1",): tally.l1, ("l2",): tally.l2})
-    metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 1_500_000, 0.25))
+    metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 1_500_000, 0.25, 2))
     tally.l2.refused, tally.loads = 7, 9
     found = samples(metrics.exposition("")[0].decode())
     assert found["cachesvc_lookups_total", ("refused", "l2")] == 7
     assert found["cachesvc_loads_begun_total", ()] == 9
     assert found["cachesvc_staleness_bound_seconds", ()] == 1.5
     assert found["cachesvc_sketch_false_refusal_ratio", ()] == 0.25
+    assert found["cachesvc_floor_raises_total", ()] == 2
 
 
 def test_a_source_that_no_metric_is_read_from_is_refused() -> None:
