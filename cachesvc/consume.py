@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence, Set
 
 from msgspec import Struct
 
-from cachesvc.apply import Applier
+from cachesvc.apply import Applied, Applier
 from cachesvc.clock import Clock
 from cachesvc.invalidate import Merger, audit_of
 from cachesvc.model import Change, Fence
+from cachesvc.outage import Outage
 from cachesvc.persist import persist
 from cachesvc.streams import Changes, Completion, FenceStream, OpenChange
+from cachesvc.trace import Recorder, SpanContext, linked, span
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,9 @@ class Consumer:
         heartbeat_seconds: float,
         namespaces: Sequence[str],
         tally: ConsumerTally,
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder`: of spans. What is done here is one only if a producer's trace is sampled."""
         self._name = name
         self._changes = changes
         self._stream = stream
@@ -75,7 +79,9 @@ class Consumer:
         self._heartbeat_seconds = heartbeat_seconds
         self._namespaces = namespaces
         self._tally = tally
+        self._recorder = recorder
         self._epoch = ""
+        self._outage = Outage("the queue of changes", log)
         self._fenced: set[str] = set()
         """Parked changes whose fallback fence this consumer has published."""
 
@@ -84,17 +90,17 @@ class Consumer:
 
     async def run(self) -> None:
         while True:
-            await persist(self._take, "changes", self._failed)
+            await persist(self._take, self._outage, self._failed)
 
     async def run_heartbeats(self) -> None:
         while True:
-            await persist(self._beat, "heartbeat", self._failed)
+            await persist(self._beat, self._outage, self._failed)
             await asyncio.sleep(self._heartbeat_seconds)
 
     async def run_reclaiming(self) -> None:
         while True:
             await asyncio.sleep(RECLAIM_IDLE_SECONDS)
-            await persist(self._reclaim, "open changes", self._failed)
+            await persist(self._reclaim, self._outage, self._failed)
 
     async def _take(self) -> None:
         await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))
@@ -151,7 +157,17 @@ class Consumer:
         """The ids of those that some home has missed: parked, even if they are to be buried once it has them."""
         if not items:
             return frozenset()
-        applied = await self._applier.apply([change for item in items for change in item.changes])
+        causes = [item.trace for item in items if item.trace is not None and item.trace.sampled]
+        with linked(self._recorder, "cache.apply", "consumer", causes) as applying:
+            changes = [change for item in items for change in item.changes]
+            applied = await self._applier.apply(changes)
+            applied.describe(applying, changes)
+            return await self._publish(items, applied, causes, again)
+
+    async def _publish(
+        self, items: Sequence[OpenChange], applied: Applied, causes: Sequence[SpanContext], again: bool
+    ) -> Set[str]:
+        """Inside the span of applying: that is the whole of the work that was asked for."""
         digests = iter(applied.named)
         named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
         done = [
@@ -162,7 +178,8 @@ class Consumer:
         to_bury = {item.id for item in items if item.reason} - missed
         fences = self._news(applied.fences, missed, named)
         self._merger.merge(fences, own=True)
-        await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury])
+        with span("cache.publish", "producer"):
+            await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury], causes=causes)
         self._fenced = (self._fenced - named.keys()) | missed
         self._tally.changes += len(done) - len(missed)
         self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)

@@ -12,8 +12,10 @@ from cachesvc.broadcast import Broadcast
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.fences import Fences
 from cachesvc.invalidate import Merger
+from cachesvc.outage import Outage
 from cachesvc.persist import persist
 from cachesvc.streams import FenceBatch, FenceStream, position_of
+from cachesvc.trace import Recorder, linked
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,9 @@ class FenceFeed:
         clock: Clock,
         skew_us: int,
         tally: FeedTally,
+        recorder: Recorder | None = None,
     ) -> None:
+        """`recorder`: of spans. A merge is one only if the trace that the fence comes from is sampled."""
         self._stream = stream
         self._fences = fences
         self._merger = merger
@@ -49,7 +53,9 @@ class FenceFeed:
         self._clock = clock
         self._lead_us = 2 * skew_us + MILLISECONDS
         self._tally = tally
+        self._recorder = recorder
         self._tail = (0, 0)
+        self._outage = Outage(f"the feed of region {stream.region}", log)
         self.region = stream.region
         self.tried = False
         """The first attempt to open the stream has succeeded or failed."""
@@ -62,9 +68,9 @@ class FenceFeed:
         return f"<FenceFeed of {self.region} [{state}]>"
 
     async def run(self) -> None:
-        await persist(self._open, f"fences of {self.region}", self._failed)
+        await persist(self._open, self._outage, self._failed)
         while True:
-            await persist(self._read, f"fences of {self.region}", self._failed)
+            await persist(self._read, self._outage, self._failed)
 
     async def _open(self) -> None:
         try:
@@ -83,13 +89,22 @@ class FenceFeed:
             self._meet_gap()
         self._tally.fences += len(batch.fences)
         if batch.fences:
-            self._merger.merge(batch.fences)
+            self._merge(batch)
         if batch.complete_to is not None:
             self._fences.heartbeat(self.region, batch.complete_to)
         self._tell(batch)
         self.has_caught_up = self.has_caught_up or position_of(batch.position) >= self._tail
         if batch.report:
             await self._stream.report(batch.position)
+
+    def _merge(self, batch: FenceBatch) -> None:
+        """What an instance merges at its start is history: it is in nobody's trace that it was not there."""
+        with linked(self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()) as merging:
+            self._merger.merge(batch.fences)
+            if merging is not None:
+                merging.attributes["cachesvc.region"] = self.region
+                merging.attributes["cachesvc.fences"] = len(batch.fences)
+                merging.attributes["cachesvc.lag_ms"] = max(self._clock.now_us() - min(batch.published), 0) / MILLISECONDS
 
     def _meet_gap(self) -> None:
         self._tally.gaps += 1

@@ -29,6 +29,7 @@ from cachesvc.model import Entry, Key
 from cachesvc.origins.address import KeyAddress
 from cachesvc.origins.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
 from cachesvc.origins.freshness import freshness_of
+from cachesvc.outage import Outage
 from cachesvc.topology import Origin
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class HttpLoader:
         self._tags_max = tags_max
         self._session = session
         self._owns_session = session is None
+        self._outage = Outage(f"loading {namespace!r}", logger)
 
     def __repr__(self) -> str:
         return f"<HttpLoader {self.namespace}: {self.loads} loads, {self.failures} failures, {self.timeouts} timeouts>"
@@ -99,17 +101,26 @@ class HttpLoader:
         if self._session is None:
             raise RuntimeError(f"HttpLoader of {self.namespace!r}: load before start")
         try:
-            async with asyncio.timeout(timeout_seconds):
-                return await self._load(self._session, key, known if known is not None and known.origin_etag else None)
-        except OriginError:
+            loaded = await self._load_in_time(self._session, key, known, timeout_seconds)
+        except OriginError as error:
             self.failures += 1
+            if error.retryable:  # else it is the key that was refused, not the origin that is down
+                self._outage.failed(error)
             raise
+        if self._outage.is_on:
+            self._outage.worked()
+        return loaded
+
+    async def _load_in_time(
+        self, session: aiohttp.ClientSession, key: Key, known: Entry | None, timeout_seconds: float
+    ) -> Loaded:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._load(session, key, known if known is not None and known.origin_etag else None)
         except TimeoutError as error:
-            self.failures += 1
             self.timeouts += 1
             raise self._error(f"no complete answer within {timeout_seconds:g} s", status=504) from error
         except (aiohttp.ClientError, OSError) as error:
-            self.failures += 1
             raise self._error(_why(error)) from error
 
     async def _load(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded:

@@ -7,6 +7,7 @@ from cachesvc.breaker import Breaker, BreakerState
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.interfaces import Lookup, Tier
 from cachesvc.model import Entry, Key
+from cachesvc.outage import Outage
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class Guarded:
         self.breaker = breaker
         self._child = child
         self._name = name
+        self._outage = Outage(name, logger)
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if not self.breaker.admits():
@@ -49,21 +51,17 @@ class Guarded:
         failed = bool(results) and isinstance(results[0], _UNREACHABLE)
         if failed and len(results) >= items and all(isinstance(result, _UNREACHABLE) for result in results):
             self._count_failure(results[0])
-        elif self.breaker.failures_in_a_row:
+        elif self.breaker.failures_in_a_row or self._outage.is_on:
             self._count_recovery()
 
     def _count_failure(self, failure: Lookup) -> None:
-        opened_before = self.breaker.times_opened
-        was_closed = self.breaker.state is BreakerState.CLOSED
         self.breaker.failed()
-        if was_closed and self.breaker.times_opened > opened_before:
-            logger.warning("%s is left alone after %d failures in a row: %s", self._name, self.breaker.failures_in_a_row, failure)
+        if self.breaker.state is BreakerState.OPEN:  # one failure is no outage
+            self._outage.failed(f"left alone after {self.breaker.failures_in_a_row} failures in a row: {failure}")
 
     def _count_recovery(self) -> None:
-        was_closed = self.breaker.state is BreakerState.CLOSED
         self.breaker.succeeded()
-        if not was_closed:
-            logger.warning("%s answers again", self._name)
+        self._outage.worked()
 
     def _refusal(self, items: int) -> list[TierError]:
         return [TierUnavailableError(self._name, "not tried: its breaker is open")] * items
