@@ -15,6 +15,7 @@ from cachesvc.homes import Homes
 from cachesvc.interfaces import Cell
 from cachesvc.model import Change, Fence, Key, Target, TargetKind
 from cachesvc.streams import Audit, Done
+from cachesvc.trace import Span
 
 
 class Applied(Struct):
@@ -30,6 +31,18 @@ class Applied(Struct):
     def done(self, id_: str, digests: Sequence[int], audit: Audit | None = None) -> Done:
         """The change that named these, for publishing."""
         return Done(id_, missed=_names(self.missed, digests), cells=_names(self.took, digests), audit=audit)
+
+    def describe(self, span: Span | None, changes: Sequence[Change]) -> None:
+        """On the span of applying these: counts and names of cells, no keys."""
+        if span is None:
+            return
+        span.attributes["cachesvc.changes"] = len(changes)
+        span.attributes["cachesvc.cells"] = ",".join(_all_names(self.took))
+        if len(namespaces := {change.namespace for change in changes}) == 1:
+            span.attributes["cachesvc.namespace"] = namespaces.pop()
+        if self.missed:
+            span.attributes["cachesvc.missed"] = ",".join(_all_names(self.missed))
+            span.error = "home-unavailable"
 
     def merge(self, other: "Applied") -> None:
         """Add what else was applied."""
@@ -142,6 +155,10 @@ def _by_least(targets: Sequence[Target], at: int | None, issued: Mapping[int, in
 
 def _name(target: Target) -> str:
     return target.namespace if target.kind is TargetKind.NAMESPACE else ""
+
+
+def _all_names(cells: Mapping[int, Sequence[str]]) -> list[str]:
+    return sorted({name for names in cells.values() for name in names})
 
 
 def _names(cells: Mapping[int, Sequence[str]], digests: Sequence[int]) -> tuple[str, ...]:

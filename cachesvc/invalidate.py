@@ -17,6 +17,7 @@ from cachesvc.model import Change, Fence, Key, Target
 from cachesvc.receipts import Receipts
 from cachesvc.shelf import Shelf
 from cachesvc.streams import Audit, Changes, Done, FenceStream
+from cachesvc.trace import current, span, traceparent
 
 HOLD_US = 2 * SECONDS
 """How long the region's consumers leave a change to the call that appended it: well above what a call takes, so that nothing is
@@ -77,7 +78,9 @@ class Invalidator:
         """
         self._check(change)
         id_ = await self.announce(change)
-        applied = await self._applier.apply([change])
+        with span("cache.apply") as applying:
+            applied = await self._applier.apply([change])
+            applied.describe(applying, [change])
         done = applied.done(id_, applied.named[0], audit_of([change], options.who, self._instance))
         position = await self.publish(applied, done, report=options.wait is not Reach.NONE)
         if not (change.soft or change.over):
@@ -106,16 +109,20 @@ class Invalidator:
     async def announce(self, change: Change) -> str:
         """Append a change that this process is about to apply by itself; its id."""
         try:
-            return await self._changes.append(change, held_until_us=self._clock.now_us() + HOLD_US)
+            return await self._changes.append(change, held_until_us=self._clock.now_us() + HOLD_US, traceparent=traceparent())
         except TierError as error:
             why = f"the queue of region {self._region!r} did not take the change, nothing was done: {error.why}"
             raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
 
     async def publish(self, applied: Applied, done: Done, *, report: bool = False) -> str:
-        """Merge here, tell everybody, and close the change, or park it if a home is missing. Merging first is safe and sooner."""
+        """Merge here, tell everybody, and close the change, or park it if a home is missing. Merging first is safe and sooner.
+        Whoever merges the fence links that to the request that this is a part of."""
         self._merger.merge(applied.fences, own=True)
+        request = current()
+        causes = (request.context,) if request is not None else ()
         try:
-            return await self._stream.publish(applied.fences, done=[done], report=report)
+            with span("cache.publish", "producer"):
+                return await self._stream.publish(applied.fences, done=[done], report=report, causes=causes)
         except TierError as error:
             why = "the change was accepted, but its fence could not be published yet; the region's consumers go on with it"
             token = tuple((fence.digest, fence.at) for fence in applied.fences)

@@ -83,8 +83,7 @@ def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
         report = report or b"r" in fields
         if b"h" not in fields and b"o" not in fields:
             published.append(ms * 1000)
-        if b"t" in fields:
-            causes += _causes(fields[b"t"])
+            causes += _causes(fields[b"t"]) if b"t" in fields else ()
     return Items(fences, complete_to, report, whole, published, causes)
 
 

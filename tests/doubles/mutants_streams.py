@@ -12,7 +12,9 @@ STREAMS: dict[str, Mutant] = {
                 "cachesvc.invalidate:Invalidator.invalidate",
                 """\
     id_ = await self.announce(change)
-    applied = await self._applier.apply([change])
+    with span("cache.apply") as applying:
+        applied = await self._applier.apply([change])
+        applied.describe(applying, [change])
 """,
                 """\
     applied = await self._applier.apply([change])
