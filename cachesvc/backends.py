@@ -10,6 +10,7 @@ from cachesvc.breaker import Breaker
 from cachesvc.cells.redis import RedisCell
 from cachesvc.clock import Clock
 from cachesvc.config import Service
+from cachesvc.exchange import Server
 from cachesvc.hashing.ring import Ring
 from cachesvc.interfaces import Loader, Pool
 from cachesvc.model import Key
@@ -81,7 +82,7 @@ class Backends:
         l2 = self._service.l2
         self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
         guarded = Guarded(Deadline(leaf, l2.timeout.seconds, name=name), Breaker(), name=name)
-        self._batched[name] = Batched(guarded, l2.max_batch, name=name)
+        self._batched[name] = Batched(guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address))
         return self._batched[name]
 
     def parts(self) -> Sequence[Part]:

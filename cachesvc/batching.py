@@ -7,6 +7,9 @@
 So batches grow with the load by themselves: an idle server answers a single key at once, a busy one gets large batches.
 An order (one call of `submit` or `submit_many`) costs one future; nothing else is made per key: no task, timer or lock.
 
+A batch runs in a context of its own, not in that of the caller who happened to come first: what is exchanged for many belongs
+to the trace of one only if `Exchange` says so.
+
 Cancelling a future takes its caller out, never the batch: what was submitted is still sent and its answer dropped.
 The queue is bounded; when it is full an order is answered at once with a `TierUnavailableError` as its value.
 """
@@ -14,11 +17,14 @@ The queue is bounded; when it is full an order is answered at once with a `TierU
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from cachesvc.errors import TierError, TierUnavailableError
+from cachesvc.exchange import Exchange, failure_in
+from cachesvc.trace import Span, current
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,14 +48,17 @@ class BatcherStatistics(Struct, frozen=True):
 
 
 class _Batch:
-    """Orders side by side: `items` is flat, `counts` says how many of them belong to each future (0: one, not a list)."""
+    """Orders side by side: `items` is flat, `counts` says how many of them belong to each future (0: one, not a list).
 
-    __slots__ = ("counts", "futures", "items")
+    `riders` are the sampled spans that orders came from."""
+
+    __slots__ = ("counts", "futures", "items", "riders")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.futures: list[asyncio.Future[Any]] = []
         self.counts: list[int] = []
+        self.riders: list[Span] = []
 
     def answer(self, results: Sequence[Any]) -> None:
         at = 0
@@ -82,8 +91,18 @@ class Batcher(Generic[T, R]):
     Belongs to one event loop; not thread-safe.
     """
 
-    def __init__(self, run: "Run[T, R]", max_batch: int, *, max_waiting: int = 65_536, in_flight: int = 1, name: str = "batcher"):
-        """`max_waiting` bounds the items that wait; `in_flight` the batches that may be under way at once."""
+    def __init__(
+        self,
+        run: "Run[T, R]",
+        max_batch: int,
+        *,
+        max_waiting: int = 65_536,
+        in_flight: int = 1,
+        name: str = "batcher",
+        exchange: Exchange | None = None,
+    ):
+        """`max_waiting` bounds the items that wait; `in_flight` the batches that may be under way at once. With `exchange`, a
+        batch that has something of a traced caller aboard is a span."""
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
         self.name = name
@@ -91,6 +110,8 @@ class Batcher(Generic[T, R]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._free_slots = in_flight
+        self._exchange = exchange
+        self._context = Context()
         self._open = _Batch()  # takes new orders
         self._full: deque[_Batch] = deque()  # older than `_open`, ready to depart
         self._waiting = 0
@@ -114,6 +135,8 @@ class Batcher(Generic[T, R]):
         batch.items.append(item)
         batch.futures.append(future)
         batch.counts.append(0)
+        if (rider := current()) is not None:
+            batch.riders.append(rider)
         self._waiting += 1
         if not self._departure_is_due and self._free_slots:
             self._schedule_departure()
@@ -142,6 +165,8 @@ class Batcher(Generic[T, R]):
         batch.items.extend(items)
         batch.futures.append(future)
         batch.counts.append(count)
+        if (rider := current()) is not None:
+            batch.riders.append(rider)
         self._waiting += count
         if not self._departure_is_due and self._free_slots:
             self._schedule_departure()
@@ -177,7 +202,7 @@ class Batcher(Generic[T, R]):
 
     def _schedule_departure(self) -> None:
         self._departure_is_due = True
-        asyncio.get_running_loop().call_soon(self._depart)
+        asyncio.get_running_loop().call_soon(self._depart, context=self._context)
 
     def _depart(self) -> None:
         self._departure_is_due = False
@@ -195,7 +220,8 @@ class Batcher(Generic[T, R]):
 
     async def _carry(self, batch: _Batch) -> None:
         try:
-            results = await self._run(batch.items)
+            traced = self._exchange if batch.riders else None
+            results = await (self._run(batch.items) if traced is None else self._run_in(traced, batch))
             if len(results) != sum(count or 1 for count in batch.counts):
                 raise RuntimeError(f"{self.name}: {len(results)} results for another number of items")  # noqa: TRY301  told to every caller
             batch.answer(results)
@@ -211,6 +237,12 @@ class Batcher(Generic[T, R]):
             # One tick later, not now: the callers just answered run first, and what they submit travels with this batch.
             if self._waiting and not self._departure_is_due:
                 self._schedule_departure()
+
+    async def _run_in(self, exchange: Exchange, batch: _Batch) -> Sequence[R | TierError]:
+        with exchange.spanned(batch.riders, len(batch.items)) as span:
+            results = await self._run(batch.items)
+            span.error = failure_in(results)
+        return results
 
     async def close(self) -> None:
         """Answer what waits with a `TierUnavailableError`, refuse what comes, and see the batches in flight to their end."""

@@ -6,6 +6,7 @@ batcher's own task, so a cancelled caller disturbs nobody. The scripts and what 
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
 import struct
@@ -20,15 +21,19 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc import config
-from cachesvc.batching import Batcher
+from cachesvc.batching import Batcher, Run
 from cachesvc.cells.line import NEW_ISSUER_WAITS, Line
 from cachesvc.cells.record import ETAG_CHARACTERS, EXACT, bare, from_record, to_record
 from cachesvc.cells.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 from cachesvc.clock import Clock
 from cachesvc.errors import TierError, TierUnavailableError
+from cachesvc.exchange import Exchange, Server
 from cachesvc.hashing.digest import namespace_id, tag_id
 from cachesvc.interfaces import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
 from cachesvc.model import Key, Target, TargetKind
+from cachesvc.outage import Outage
+
+log = logging.getLogger(__name__)
 
 READS_IN_FLIGHT = 2
 """While the server works on one batch of reads, the next is packed or unpacked here."""
@@ -105,14 +110,20 @@ class RedisCell:
         self._idle: list[Line] = []
         self._no_connect_until = 0.0
         self._exchanges = self._failures = self._connects = self._clock_offset_us = 0
+        self._outage = Outage(f"cell {name}", log)
         self._stopped = False
         self._greeting: asyncio.Task[None] | None = None
-        most = settings.max_batch
-        self._reads = Batcher(self._read, most, in_flight=READS_IN_FLIGHT, name=f"{name} reads")
-        self._fills = Batcher(self._fill, most, name=f"{name} fills")
-        self._puts = Batcher(self._put, most, name=f"{name} puts")
-        self._fences = Batcher(self._fence, most, name=f"{name} fences")
-        self._leases = Batcher(self._lease, most, name=f"{name} leases")
+        server = Server.redis(name, url)
+
+        def batcher(run: Run[Any, Any], operation: str, in_flight: int = 1) -> Batcher[Any, Any]:
+            exchange = Exchange(server, operation)
+            return Batcher(run, settings.max_batch, in_flight=in_flight, name=f"{name} {operation}s", exchange=exchange)
+
+        self._reads: Batcher[Read, Reply] = batcher(self._read, "read", READS_IN_FLIGHT)
+        self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill")
+        self._puts: Batcher[Put, PutReply] = batcher(self._put, "put")
+        self._fences: Batcher[_FenceOrder, int] = batcher(self._fence, "fence")
+        self._leases: Batcher[_LeaseOrder, bool] = batcher(self._lease, "lease")
 
     def __repr__(self) -> str:
         return f"<RedisCell {self.name} [{len(self._idle)} idle lines, {self._exchanges} exchanges, {self._failures} failures]>"
@@ -243,12 +254,16 @@ class RedisCell:
         try:
             line = await self._borrow()
             try:
-                return await (line.run_alone if alone else line.run)(script, args)
+                answer = await (line.run_alone if alone else line.run)(script, args)
             finally:
                 await self._give_back(line)
-        except TierError:
+        except TierError as error:
             self._failures += 1
+            self._outage.failed(error.why)
             raise
+        if self._outage.is_on:
+            self._outage.worked()
+        return answer
 
     async def _borrow(self) -> Line:
         while self._idle:

@@ -1,10 +1,11 @@
 """Keys of many callers leave together: one batcher each for the gets, sets and deletes of one server."""
 
 from collections.abc import Awaitable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from cachesvc.batching import Batcher, BatcherStatistics
+from cachesvc.batching import Batcher, BatcherStatistics, Run
 from cachesvc.errors import TierError
+from cachesvc.exchange import Exchange, Server
 from cachesvc.interfaces import Lookup, Tier
 from cachesvc.model import Entry, Key
 
@@ -18,12 +19,20 @@ class Batched:
     `TierUnavailableError` values at once.
     """
 
-    def __init__(self, child: Tier, max_batch: int, *, max_waiting: int = 65_536, name: str = "tier") -> None:
-        """`max_batch` keys per exchange; at most `max_waiting` gets (and as many sets, and deletes) wait for theirs."""
+    def __init__(
+        self, child: Tier, max_batch: int, *, max_waiting: int = 65_536, name: str = "tier", server: Server | None = None
+    ) -> None:
+        """`max_batch` keys per exchange; at most `max_waiting` gets (and as many sets, and deletes) wait for theirs. `server` is
+        who is at the other end, for traces; without it there is nobody to name, and no span."""
+
+        def batcher(run: Run[Any, Any], operation: str) -> Batcher[Any, Any]:
+            exchange = Exchange(server, operation) if server else None
+            return Batcher(run, max_batch, max_waiting=max_waiting, name=f"{name} {operation}s", exchange=exchange)
+
         self._child = child
-        self._gets: Batcher[Key, Entry | None] = Batcher(child.get_many, max_batch, max_waiting=max_waiting, name=f"{name} gets")
-        self._sets: Batcher[Item, None] = Batcher(self._run_sets, max_batch, max_waiting=max_waiting, name=f"{name} sets")
-        self._deletes: Batcher[Key, None] = Batcher(self._run_deletes, max_batch, max_waiting=max_waiting, name=f"{name} deletes")
+        self._gets: Batcher[Key, Entry | None] = batcher(child.get_many, "get")
+        self._sets: Batcher[Item, None] = batcher(self._run_sets, "set")
+        self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete")
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
         return self._gets.submit(key)
