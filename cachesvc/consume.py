@@ -167,7 +167,7 @@ class Consumer:
     async def _publish(
         self, items: Sequence[OpenChange], applied: Applied, causes: Sequence[SpanContext], again: bool
     ) -> Set[str]:
-        """Inside the span of applying: that is the whole of the work that was asked for."""
+        """Under the span of applying, which is the whole of the work that was asked for."""
         digests = iter(applied.named)
         named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
         done = [
