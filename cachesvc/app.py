@@ -25,6 +25,7 @@ from cachesvc.feed import FeedTally, FenceFeed
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
 from cachesvc.homes import Homes
+from cachesvc.hot_keys import HotKeys
 from cachesvc.invalidate import Invalidator, Merger
 from cachesvc.load import Loads
 from cachesvc.lru import L1
@@ -118,9 +119,10 @@ class App:
     def _build_paths(self) -> None:
         namespaces = self.topology.namespaces
         admission = Admission(self.fences, self._clock)
-        shelf = Shelf(self.l1, self.l2, admission)
+        self._hot_keys = HotKeys(namespaces, self._clock)
+        shelf = Shelf(self.l1, self.l2, admission, self._hot_keys)
         self.tally = Tally.zero()
-        sample = ReadSample()
+        sample = ReadSample(self._hot_keys, self._rng)
         loads = Loads(
             loaders=self._backends.loaders,
             shelf=shelf,

@@ -20,7 +20,7 @@ from cachesvc.flight import Flight, Flights, Landing, Mode
 from cachesvc.lru import L1
 from cachesvc.model import Entry, Key
 from cachesvc.pilot import Pilot
-from cachesvc.read_sample import EVERY, ReadSample
+from cachesvc.read_sample import ReadSample
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
 from cachesvc.topology import Namespace
@@ -92,7 +92,7 @@ class Reader:
         fences = self._fences
         if fences.has_soft or (now - fences.watermark > contract.max_lag and contract.feed_loss == "bound"):
             return [self.peek(namespace, key) for key in keys]
-        get, admits = self._l1.get, fences.admits
+        get, admits, sample = self._l1.get, fences.admits, self._sample
         found: list[Entry | None] = []
         hits = before = self.tally.l1.hits
         for key in keys:
@@ -100,8 +100,8 @@ class Reader:
             if entry is not None:
                 if entry.fresh_until > now and admits(entry, key.digest, namespace, now):
                     hits += 1
-                    if not hits & EVERY:
-                        self._sample.note(key, entry)
+                    if hits >= sample.next_hit:
+                        sample.note(key, entry)
                     if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
                         self._refresh_early(key, contract, entry)
                 else:
@@ -112,7 +112,7 @@ class Reader:
 
     def _hit_in_l1(self, key: Key, namespace: Namespace, entry: Entry, now: int) -> None:
         self.tally.l1.hits = hits = self.tally.l1.hits + 1
-        if not hits & EVERY:
+        if hits >= self._sample.next_hit:
             self._sample.note(key, entry)
         if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
             self._refresh_early(key, namespace, entry)
@@ -203,9 +203,11 @@ class Reader:
             return Answer(_hit(entry), entry, "l1"), L1_MISS
         self.tally.l1.stale += 1
         if standing is Standing.STALE and not options.lease and not entry.negative:
+            self._sample.beyond(key)
             self._refresh_behind(key, namespace, entry)
             return Answer(Outcome.STALE, entry, "l1"), L1_STALE
         if options.max_stale_us is not None and standing is not Standing.DEAD and not entry.negative:
+            self._sample.beyond(key)
             return Answer(Outcome.STALE, entry, "l1"), L1_STALE
         return None, L1_STALE
 
@@ -213,6 +215,7 @@ class Reader:
 
     def _board(self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions) -> tuple[Flight, bool]:
         """Join the key's flight if there is one; else make it (`_depart` has it flown)."""
+        self._sample.beyond(key)
         solo = options is not PLAIN and (options.no_store or bool(options.token))
         now = self._clock.now_us()
         flight = None if solo else self._flights.find(key, mode)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cachesvc.admission import Admission, Standing
+from cachesvc.hot_keys import HotKeys
 from cachesvc.interfaces import Tier
 from cachesvc.lru import L1
 from cachesvc.model import Entry, Key
@@ -10,20 +11,22 @@ from cachesvc.topology import Namespace
 
 
 class Shelf:
-    def __init__(self, l1: L1, l2: Tier, admission: Admission) -> None:
+    def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys) -> None:
         self._l1 = l1
         self._l2 = l2
         self._admission = admission
+        self._hot_keys = hot_keys
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry) -> bool:
         """Into L1, if it may be answered from there now. Synchronous: no fence can come between check and put."""
         if self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD):
             return False
-        self._l1.put(key, entry)
+        self.put(key, entry)
         return True
 
     def put(self, key: Key, entry: Entry) -> None:
         """Into L1, what was judged in this very step."""
+        self._hot_keys.valued(key, len(entry.value))
         self._l1.put(key, entry)
 
     async def copy(self, items: Sequence[tuple[Key, Namespace, Entry]]) -> None:

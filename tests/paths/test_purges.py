@@ -66,7 +66,7 @@ async def test_an_estimate_counts_and_changes_nothing() -> None:
     ):
         estimate = await here.invalidator.estimate(change)
         assert (estimate.l1_entries, estimate.recent_reads) == (entries, share)
-    assert estimate.sampled == 4
+    assert 2 <= estimate.sampled <= 8, "one hit in 64, in gaps of chance"
     assert estimate.cells == ("c1", "c2")
     assert (await here.invalidator.estimate(Change("aside", keys=("{elsewhere}:a",)))).cells == ("c2",)
     assert (await here.get("a", "aside")).tier == "l1"

@@ -12,6 +12,7 @@ from cachesvc.explain import Explainer
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
 from cachesvc.homes import Homes
+from cachesvc.hot_keys import HotKeys
 from cachesvc.interfaces import Cell, Pool
 from cachesvc.invalidate import Invalidator, Merger
 from cachesvc.load import Loads
@@ -97,10 +98,11 @@ class Instance:
         l2: Pool = self.far.l2
         cell: Cell = self.far.cell
         homes = Homes(placement, {"c1": cell, "c2": self.far.other})
-        self.shelf = Shelf(self.l1, l2, self.admission)
+        hot_keys = HotKeys(namespaces, self.clock)
+        self.shelf = Shelf(self.l1, l2, self.admission, hot_keys)
         self.tally = Tally.zero()
         self.tasks = Tasks()
-        sample = ReadSample()
+        sample = ReadSample(hot_keys, random.Random(8))
         loads = Loads(
             loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
             shelf=self.shelf,

@@ -1,9 +1,17 @@
 """The share of recent reads that an invalidation would touch."""
 
+import random
+
 import pytest
 
+from cachesvc.clock import ManualClock
+from cachesvc.hot_keys import HotKeys
 from cachesvc.model import Entry, Key, Target, tag_digests_of
 from cachesvc.read_sample import SIZE, ReadSample
+
+
+def new_sample() -> ReadSample:
+    return ReadSample(HotKeys(("pages", "posts"), ManualClock()), random.Random(7))
 
 
 def entry(*tags: str) -> Entry:
@@ -11,7 +19,7 @@ def entry(*tags: str) -> Entry:
 
 
 def test_a_read_is_touched_by_its_key_its_tags_and_its_namespace() -> None:
-    sample = ReadSample()
+    sample = new_sample()
     sample.note(Key.of("pages", "a"), entry("menu"))
     sample.note(Key.of("pages", "b"), entry("menu", "footer"))
     sample.note(Key.of("posts", "a"), entry())
@@ -30,11 +38,11 @@ def test_a_read_is_touched_by_its_key_its_tags_and_its_namespace() -> None:
 
 
 def test_without_reads_the_share_is_nothing() -> None:
-    assert ReadSample().share({1}) == 0.0
+    assert new_sample().share({1}) == 0.0
 
 
 def test_only_the_newest_reads_are_remembered() -> None:
-    sample = ReadSample()
+    sample = new_sample()
     for number in range(SIZE + 10):
         sample.note(Key.of("pages", str(number)), entry())
     assert len(sample) == SIZE

@@ -1,0 +1,109 @@
+"""Of each namespace, the keys read most and the largest values, of the last minute or two.
+
+They are noted in windows of a minute, of which two are kept: the one that runs and the one before it. What is reported is thus
+as exact as `heavy_hitters.py` promises, which counts that decay would not be, and it is forgotten after two minutes.
+Key text is kept in here, and is personal data: whoever shows it has to decide to whom.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec import Struct
+
+from cachesvc.clock import SECONDS, Clock
+from cachesvc.heavy_hitters import HeavyHitters, Hitter, together
+from cachesvc.largest import Largest, largest_of
+from cachesvc.model import Key
+
+WINDOW_US = 60 * SECONDS
+COUNTED = 128
+"""Keys counted per window: whatever has more than 0.8 % of a namespace's reads is seen, and its share known to within that."""
+ENOUGH = 100
+"""Sampled reads below which a share is chance, and no metric."""
+
+
+class Popularity(Struct, frozen=True):
+    """Of one namespace."""
+
+    seconds: float
+    """How long it was looked at."""
+    sampled: int
+    """Reads that were looked at, one in `read_sample.EVERY`."""
+    hitters: Sequence[Hitter[str]]
+    """By key text, the most frequent first."""
+    largest: Sequence[tuple[str, int]]
+    """Key text, and bytes of the value; the largest first."""
+
+
+class PopularityStatistics(Struct, frozen=True):
+    share: float | None
+    """Of the namespace's reads, those of the key that is read most, at least. None: too few were looked at."""
+    largest: int | None
+    """Bytes of the largest value. None: none was seen."""
+
+
+class HotKeys:
+    def __init__(self, namespaces: Collection[str], clock: Clock) -> None:
+        self._clock = clock
+        self._began_us = clock.now_us()
+        self._windows = {name: _Windows() for name in namespaces}
+        self._looked_at_since_us = self._began_us
+
+    def __repr__(self) -> str:
+        return f"<HotKeys [{len(self._windows)} namespaces]>"
+
+    def read(self, key: Key) -> None:
+        """A read that was sampled."""
+        self._turn(self._clock.now_us())
+        self._windows[key.namespace].reads.note(key.text)
+
+    def valued(self, key: Key, size: int) -> None:
+        """A value that was seen. Called for every fill, so it leaves the look at the clock to the sampled reads."""
+        self._windows[key.namespace].sizes.note(key.text, size)
+
+    def popularity(self, namespace: str) -> Popularity:
+        self._turn(now := self._clock.now_us())
+        windows = self._windows[namespace]
+        return Popularity(
+            seconds=(now - self._looked_at_since_us) / SECONDS,
+            sampled=windows.reads.noted + windows.reads_before.noted,
+            hitters=together(windows.reads, windows.reads_before),
+            largest=largest_of((windows.sizes, windows.sizes_before)),
+        )
+
+    def statistics(self) -> Mapping[tuple[str], PopularityStatistics]:
+        """By namespace."""
+        return {(name,): _statistics(self.popularity(name)) for name in self._windows}
+
+    def _turn(self, now: int) -> None:
+        """Begin a new window if the running one is over; if nobody looked for longer than that, the one before is empty too."""
+        late = now - self._began_us
+        if 0 <= late < WINDOW_US:
+            return
+        for windows in self._windows.values():
+            windows.turn(is_long_ago=not 0 <= late < 2 * WINDOW_US)
+        self._looked_at_since_us = self._began_us if 0 <= late < 2 * WINDOW_US else now
+        self._began_us = now
+
+
+class _Windows:
+    """Of one namespace: the one that runs, and the one before it."""
+
+    def __init__(self) -> None:
+        self.reads: HeavyHitters[str] = HeavyHitters(COUNTED)
+        self.reads_before: HeavyHitters[str] = HeavyHitters(COUNTED)
+        self.sizes = Largest()
+        self.sizes_before = Largest()
+
+    def turn(self, *, is_long_ago: bool) -> None:
+        self.reads_before = HeavyHitters(COUNTED) if is_long_ago else self.reads
+        self.sizes_before = Largest() if is_long_ago else self.sizes
+        self.reads = HeavyHitters(COUNTED)
+        self.sizes = Largest()
+
+
+def _statistics(found: Popularity) -> PopularityStatistics:
+    hottest = found.hitters[0].surely if found.hitters else 0
+    return PopularityStatistics(
+        share=hottest / found.sampled if found.sampled >= ENOUGH else None,
+        largest=found.largest[0][1] if found.largest else None,
+    )
