@@ -76,7 +76,7 @@ class FenceFeed:
         try:
             start = await self._stream.open()
             self._fences.raise_floor(start.floor)
-            self._merger.merge(start.fences)
+            self._merger.merge(start.fences, region=self.region)
             self._tail = position_of(start.tail)
             self._broadcast.reset(self.region, start.position, self._fences.floor, "this instance has just begun to read")
             self.is_open = True
@@ -100,7 +100,7 @@ class FenceFeed:
     def _merge(self, batch: FenceBatch) -> None:
         """What an instance merges at its start is history: it is in nobody's trace that it was not there."""
         with linked(self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()) as merging:
-            self._merger.merge(batch.fences)
+            self._merger.merge(batch.fences, region=self.region)
             if merging is not None:
                 merging.attributes["cachesvc.region"] = self.region
                 merging.attributes["cachesvc.fences"] = len(batch.fences)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.hashing.digest import digest, namespace_id
+from cachesvc.merge_log import MergeLog
 from cachesvc.model import Entry, Fence
 from cachesvc.paced import PacedFences
 from cachesvc.recent import RecentMerges
@@ -48,6 +49,26 @@ class FenceStatistics(Struct, frozen=True):
     """The share of admissible entries, as old as the longest L2 TTL, that the sketch refuses by collision."""
     floor_raises: int
     """Times that the floor rose."""
+
+
+class Known(Struct, frozen=True):
+    """What is known here of fences on one target; µs, 0 for none."""
+
+    hard: int
+    """From the sketch, unless it is a namespace's: not earlier than the newest fence, later if another target collides."""
+    soft: int
+    """Likewise."""
+    unapplied: int
+    """Exact: a fence that the home cell has not applied, or applied under another placement."""
+    windows: tuple[tuple[int, int], ...]
+    """Paced fences, exact: `(at, over)`."""
+
+
+class FloorRaise(Struct, frozen=True):
+    at: int
+    raised_at: int
+    lost: bool
+    """Fences were lost; else this instance had just begun to read a feed."""
 
 
 class Fences:
@@ -92,6 +113,9 @@ class Fences:
         self.watermark = 0
         self.floor = 0
         self._floor_raises = 0
+        self.floor_raise: FloorRaise | None = None
+        """The raise that the floor stands at."""
+        self.log = MergeLog()
         self._lost_until = 0
         self.merged = 0
         self.version = 0
@@ -104,10 +128,11 @@ class Fences:
 
     # Merging: all of it is by `max`, so duplicates, replays and any order come to the same.
 
-    def merge(self, fences: Sequence[Fence], own: bool = False) -> list[int]:
+    def merge(self, fences: Sequence[Fence], own: bool = False, region: str = "") -> list[int]:
         """Honour these from now on. Returns the digests of keys and tags among them: their flights are to be forgotten, now.
 
         An `at` more than 4 S ahead of the own clock is merged as own clock + 4 S. `own`: issued here, not read from a feed.
+        `region`: whose feed it was.
         """
         now_us = self._clock.now_us()
         latest = now_us + 4 * self._skew_us
@@ -133,6 +158,7 @@ class Fences:
             if self._unapplied or fence.unapplied or fence.placement:
                 self._note_applied(fence, at, now_us)
         self._recent.add_many([fence.digest for fence in fences], now_us)
+        self.log.note(fences, region, now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
         self.merged = self._recent.count
         self.version += 1
@@ -184,7 +210,9 @@ class Fences:
         vouches for is not exempt, and what is being loaded now may be concerned by one.
         """
         self._floor_raises += at > self.floor
-        self.floor = max(self.floor, at)
+        if at > self.floor:
+            self.floor = at
+            self.floor_raise = FloorRaise(at, self._clock.now_us(), lost)
         if lost:
             self._lost_until = max(self._lost_until, at)
             self._recent.forget()
@@ -279,6 +307,15 @@ class Fences:
         return self._recent.between(after, upto, digests)
 
     # Seeing inside.
+
+    def known(self, target: int, namespace: str = "") -> Known:
+        """Of a key or tag by its digest; of a namespace by its digest and its name."""
+        return Known(
+            hard=self._namespaces.get(namespace, 0) if namespace else self._hard.query(target),
+            soft=self._soft_namespaces.get(namespace, 0) if namespace else self._soft.query(target),
+            unapplied=self._unapplied.get(target, 0),
+            windows=self._paced.windows_of(target),
+        )
 
     def bound_us(self, now_us: int) -> int:
         """The staleness bound: how long ago a change may have been accepted that is not merged here."""

@@ -34,9 +34,9 @@ class Merger:
         self._fences = fences
         self._flights = flights
 
-    def merge(self, fences: Sequence[Fence], *, own: bool = False) -> None:
-        """`own`: issued by this instance, for counting."""
-        self._flights.forget(self._fences.merge(fences, own))
+    def merge(self, fences: Sequence[Fence], *, own: bool = False, region: str = "") -> None:
+        """`own`: issued by this instance, for counting. `region`: whose feed brought them."""
+        self._flights.forget(self._fences.merge(fences, own, region))
 
 
 class Invalidator:

@@ -51,6 +51,10 @@ class PacedFences:
             for at, over in windows[target]
         )
 
+    def windows_of(self, target: int) -> tuple[tuple[int, int], ...]:
+        """`(at, over)` of each, µs."""
+        return self._windows.get(target, ())
+
     def drop_outlived(self, now_us: int) -> None:
         """Forget targets whose windows concern nothing any more. Looks at the oldest only: cheap enough for every merge."""
         while self._windows:

@@ -67,6 +67,13 @@ class Placement:
         found = self._young.get(text)
         return found if found is not None else self._remember(text)
 
+    def scores(self, name: str) -> list[tuple[str, float]]:
+        """The cells that a partition could be placed in by its hash, with their scores, the home first; a pin overrides it."""
+        return self._hash.ranked(name.encode())
+
+    def is_pinned(self, name: str) -> bool:
+        return name in self._pins
+
     def cells_of(self, target: Target) -> tuple[str, ...]:
         """The cells in which an invalidation must be applied.
 

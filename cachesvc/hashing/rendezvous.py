@@ -24,9 +24,18 @@ class Rendezvous:
             raise ValueError("nothing to choose from")
         best, chosen = -1.0, ""
         for prefix, weight, name in self._candidates:
-            # 52 bits and a half are exact in a float, so u is never rounded to 0 or 1, where the score is not finite.
-            u = ((xxh3_64_intdigest(prefix + text) >> 12) + 0.5) / 4503599627370496.0
-            score = -weight / math.log(u)
+            score = _score(prefix + text, weight)
             if score > best:
                 best, chosen = score, name
         return chosen
+
+    def ranked(self, text: bytes) -> list[tuple[str, float]]:
+        """All names with their scores, the first one first."""
+        scores = [(name, _score(prefix + text, weight)) for prefix, weight, name in self._candidates]
+        return sorted(scores, key=lambda scored: -scored[1])
+
+
+def _score(text: bytes, weight: float) -> float:
+    # 52 bits and a half are exact in a float, so u is never rounded to 0 or 1, where the score is not finite.
+    u = ((xxh3_64_intdigest(text) >> 12) + 0.5) / 4503599627370496.0
+    return -weight / math.log(u)

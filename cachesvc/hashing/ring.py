@@ -36,6 +36,13 @@ class Ring:
         """The server of a key by its 64-bit digest (`Key.digest`)."""
         return self._owners[bisect_left(self._points, key_digest)]
 
+    def position(self, key_digest: int) -> tuple[int, str]:
+        """The point that makes its server the key's, and the server that would have the key without it; itself if it is alone."""
+        at = bisect_left(self._points, key_digest)
+        owner = self._owners[at]
+        after = (self._owners[i % len(self._points)] for i in range(at, at + len(self._points)))
+        return self._points[at % len(self._points)], next((name for name in after if name != owner), owner)
+
     def __repr__(self) -> str:
         return f"<Ring {self.weights} [{len(self._points)} points]>"
 
