@@ -22,6 +22,7 @@ from cachesvc.dialogue import Step
 from cachesvc.errors import RequestError
 from cachesvc.model import Entry, Key
 from cachesvc.topology import Namespace
+from cachesvc.trace import Attribute, Span, current
 
 
 class Mode(IntEnum):
@@ -75,6 +76,7 @@ class Flight:
         "mode",
         "namespace",
         "refused_here",
+        "span",
         "strict",
         "trail",
     )
@@ -101,6 +103,8 @@ class Flight:
         """False for `no-store`: nothing of it stays in a tier."""
         self.held = False
         """Another holds the lease: this flight waits for its fill."""
+        self.span: Span | None = current()
+        """Of who started it, and once it loads, of its load. None: not sampled."""
         self.landing: Landing | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._lookers: list[asyncio.Future[None]] = []
@@ -108,6 +112,17 @@ class Flight:
     def __repr__(self) -> str:
         state = "landed" if self.landing else "flying"
         return f"<Flight {self.mode.name} of {self.key.namespace} {self.key.digest:016x} [{state}, {len(self._waiters)} aboard]>"
+
+    def note(self, attribute: str, value: Attribute) -> None:
+        """In the trace of who started it. A flight may outlast that one's span: what has ended is being exported."""
+        if self.span is not None and not self.span.ended_ns:
+            self.span.attributes[attribute] = value
+
+    def joined_by(self, reader: Span) -> None:
+        """A traced reader is shown where what it waits for is done."""
+        reader.attributes["cachesvc.collapsed"] = True
+        if self.span is not None and self.span is not reader:
+            reader.link(self.span.context)
 
     def passed(self, step: Step) -> None:
         """A tier was asked and did not answer (asked again: the newer reason stands)."""

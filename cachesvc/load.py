@@ -21,6 +21,7 @@ from cachesvc.placement import foreign_tags
 from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.topology import Origin
+from cachesvc.trace import span
 
 
 class Loads:
@@ -45,6 +46,11 @@ class Loads:
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
         """Load, fill, land. Without a lease (home out of reach, or its holder slow) `as_of` is this instance's own clock."""
+        attributes = {"cachesvc.namespace": flight.key.namespace, "cachesvc.lease": "granted" if lease else "none"}
+        with span("cache.load", attributes=attributes) as flight.span:
+            await self._load(cell, flight, lease)
+
+    async def _load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
         origin = flight.namespace.origin
         assert origin is not None  # noqa: S101  only namespaces with an origin have flights that load
         as_of = lease_as_of(lease) if lease else self._clock.now_us()
@@ -147,9 +153,11 @@ class Loads:
         return True
 
     def _land_failure(self, flight: Flight, failure: OriginError) -> None:
+        kind = "origin-timeout" if failure.status == 504 else "origin-failed"
+        if flight.span is not None:
+            flight.span.error = kind
         if self.land_last_resort(flight):
             return
-        kind = "origin-timeout" if failure.status == 504 else "origin-failed"
         detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
         error = RequestError(
             failure.status, kind, detail, retryable=failure.retryable, retry_after=1 if failure.retryable else None

@@ -255,6 +255,8 @@ class Pilot:
         if isinstance(reply, TierError):
             return None
         self._tally.leases_granted += 1
+        if not flight.held:
+            flight.note("cachesvc.lease", "granted")
         return reply.lease
 
     def _is_hopeless(self, flight: Flight, began: float, merged: int) -> bool:
@@ -269,7 +271,9 @@ class Pilot:
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
         """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
-        self._tally.lease_waits += not flight.held
+        if not flight.held:
+            self._tally.lease_waits += 1
+            flight.note("cachesvc.lease", "waited")
         if flight.mode is not Mode.RELOAD:
             self._loads.land_stale(flight)
         flight.hold()

@@ -17,6 +17,7 @@ from cachesvc.errors import RequestError
 from cachesvc.explain import Explainer
 from cachesvc.fences import Fences
 from cachesvc.flight import Flight, Flights, Landing, Mode
+from cachesvc.hot_keys import Popularity
 from cachesvc.lru import L1
 from cachesvc.model import Entry, Key
 from cachesvc.pilot import Pilot
@@ -24,6 +25,7 @@ from cachesvc.read_sample import ReadSample
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
 from cachesvc.topology import Namespace
+from cachesvc.trace import current
 
 ROUNDS = 4
 """Looks of one read. The second is a load of its own at the latest; more happen only while fences keep landing on copies."""
@@ -221,6 +223,8 @@ class Reader:
         flight = None if solo else self._flights.find(key, mode)
         if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
             self.tally.joined += 1
+            if (span := current()) is not None:
+                flight.joined_by(span)
             return flight, True
         known = self._l1.peek(key) if step is not L1_MISS else None
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
@@ -316,6 +320,10 @@ class Reader:
     async def explain(self, key: Key) -> dict[str, object]:
         """Everything that decides about this key now; changes nothing."""
         return await self._explainer.explain(key)
+
+    def popularity(self, namespace: str) -> Popularity:
+        """What was read most of late, here."""
+        return self._sample.hot_keys.popularity(namespace)
 
     def lag_us(self) -> int | None:
         """The staleness bound of this instance now, µs; None while a region's stream has not been read yet."""

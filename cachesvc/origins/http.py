@@ -29,8 +29,10 @@ from cachesvc.model import Entry, Key
 from cachesvc.origins.address import KeyAddress
 from cachesvc.origins.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
 from cachesvc.origins.freshness import freshness_of
+from cachesvc.origins.get_span import GetSpan, answered
 from cachesvc.outage import Outage
 from cachesvc.topology import Origin
+from cachesvc.trace import traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class HttpLoader:
         self.untaggable = 0
         """Answers that were not storable for their `Cache-Groups`."""
         self._address = KeyAddress(origin.url, path=f"{path}.url")
+        self._span = GetSpan(origin.url)
         self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
         self._headers.update(_checked(origin.headers, path))
         self._concurrency = origin.concurrency
@@ -134,22 +137,32 @@ class HttpLoader:
     async def _get(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded | None:
         """None for a 304 that is not about `known`."""
         self.loads += 1
-        url, headers = self._address.of(key.text), self._conditional(known)
-        async with session.get(url, headers=headers, allow_redirects=False) as response:
-            if response.status in (200, 203):
-                return self._loaded(response.headers, await self._body(response))
-            if response.status in _ABSENT:
-                return self._loaded(response.headers, b"", absent=True)
-            if response.status == 304:
-                return self._revalidated(response.headers, known)
-            raise self._refusal(response.status)
+        with self._span.around() as span:
+            url, headers = self._address.of(key.text), self._headers_of(known)
+            async with session.get(url, headers=headers, allow_redirects=False) as response:
+                answered(span, response.status)
+                return await self._answer(response, known)
 
-    def _conditional(self, known: Entry | None) -> CIMultiDict[str]:
-        if known is None:
+    def _headers_of(self, known: Entry | None) -> CIMultiDict[str]:
+        """Conditional on `known`, and in the caller's trace, sampled or not."""
+        trace = traceparent()
+        if known is None and not trace:
             return self._headers
         headers = self._headers.copy()
-        headers["If-None-Match"] = known.origin_etag
+        if known is not None:
+            headers["If-None-Match"] = known.origin_etag
+        if trace:
+            headers["traceparent"] = trace
         return headers
+
+    async def _answer(self, response: aiohttp.ClientResponse, known: Entry | None) -> Loaded | None:
+        if response.status in (200, 203):
+            return self._loaded(response.headers, await self._body(response))
+        if response.status in _ABSENT:
+            return self._loaded(response.headers, b"", absent=True)
+        if response.status == 304:
+            return self._revalidated(response.headers, known)
+        raise self._refusal(response.status)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = await self._raw_body(response)
