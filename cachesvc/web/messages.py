@@ -138,3 +138,38 @@ class InvalidationReceipt(Struct):
     """What `wait` asked for holds. If not, the status is 202."""
     missing: tuple[str, ...]
     """Who had not merged the fence at the deadline, as `region/instance`."""
+
+
+class HotKey(Struct, omit_defaults=True):
+    """One key of `GET /v1/hotkeys`."""
+
+    digest: str
+    """xxh3 of `namespace/key`, 16 hexadecimal digits."""
+    share: float
+    """Of the namespace's reads, at least."""
+    error: float
+    """By how much the share may be higher, beside the chance of sampling."""
+    reads_per_second: float
+    """At this instance, about."""
+    key: str = ""
+    """Only for the debug token."""
+
+
+class LargeValue(Struct, omit_defaults=True):
+    digest: str
+    bytes: int
+    key: str = ""
+    """Only for the debug token."""
+
+
+class HotKeys(Struct):
+    """What this instance was asked for in the last minute or two."""
+
+    namespace: str
+    window_seconds: float
+    reads_sampled: int
+    sampled_one_in: int
+    hot: list[HotKey]
+    """Those read most, the first most of all."""
+    largest: list[LargeValue]
+    """Of the values that it saw, the largest first."""

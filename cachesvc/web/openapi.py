@@ -11,7 +11,17 @@ import msgspec
 from cachesvc.dialogue import Estimate, ReceiptState
 from cachesvc.key_text import MAX_KEY_BYTES
 from cachesvc.web.bodies import CLOUDEVENT, JSON, MSGPACK
-from cachesvc.web.messages import ChangeEvent, GetMany, GotMany, Invalidation, InvalidationReceipt, Problem, PutMany, PutResults
+from cachesvc.web.messages import (
+    ChangeEvent,
+    GetMany,
+    GotMany,
+    HotKeys,
+    Invalidation,
+    InvalidationReceipt,
+    Problem,
+    PutMany,
+    PutResults,
+)
 
 Json: TypeAlias = Mapping[str, object]
 
@@ -26,6 +36,7 @@ _STRUCTS = (
     InvalidationReceipt,
     ReceiptState,
     Estimate,
+    HotKeys,
 )
 _OCTETS: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 _ANY_OBJECT: Json = {JSON: {"schema": {"type": "object"}}}
@@ -100,6 +111,14 @@ def _paths() -> Json:
                 "topology",
                 "Regions, cells, pools and namespaces, without credentials; `here`: the instance that answers.",
                 _TOPOLOGY,
+            )
+        },
+        "/v1/hotkeys": {
+            "get": _call(
+                "hotKeys",
+                "The keys that this instance was asked for most in the last minute or two, and the largest values.",
+                _HOT_KEYS,
+                parameters=[_NAMESPACE_QUERY, _DEBUG],
             )
         },
         "/livez": {"get": _call("livez", "The process runs.", _ok(_TEXT))},
@@ -195,6 +214,11 @@ _WRITTEN: Json = {
     "412": {**_PROBLEM, "description": "`precondition-failed`."},
     "413": {**_PROBLEM, "description": "`value-too-large` or `body-too-large`."},
 }
+_HOT_KEYS: Json = {
+    **_ok({JSON: {"schema": {"$ref": "#/components/schemas/HotKeys"}}}),
+    "403": {**_PROBLEM, "description": "`no-debug`: not the debug token, or none is set there."},
+    "404": {**_PROBLEM, "description": "`no-such-namespace`."},
+}
 _READY: Json = {
     "200": {"description": "Ready.", "content": {**_TEXT, **_ANY_OBJECT}},
     "503": {"description": "Not ready.", "content": {**_TEXT, **_ANY_OBJECT, **_PROBLEM["content"]}},  # type: ignore[dict-item] # Json values are open
@@ -212,6 +236,8 @@ _KEY: Json = {
     "description": f"1 to {MAX_KEY_BYTES} bytes of UTF-8 without control characters.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
 }
+_NAMESPACE_QUERY: Json = {**_NAMESPACE, "in": "query"}
+_DEBUG = _header("Cachesvc-Debug", "The instance's telemetry.debug_token: key text is shown, and not only digests.")
 _RECEIPT_ID: Json = {
     "name": "id",
     "in": "path",

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     RECEIPT = "receipt"
     FENCES = "fences"
     TOPOLOGY = "topology"
+    HOT_KEYS = "hotkeys"
     LIVEZ = "livez"
     READYZ = "readyz"
     METRICS = "metrics"
@@ -43,6 +44,7 @@ _FIXED = {
     "/v1/invalidations": Kind.INVALIDATIONS,
     "/v1/fences": Kind.FENCES,
     "/v1/topology": Kind.TOPOLOGY,
+    "/v1/hotkeys": Kind.HOT_KEYS,
     "/livez": Kind.LIVEZ,
     "/readyz": Kind.READYZ,
     "/metrics": Kind.METRICS,

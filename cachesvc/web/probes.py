@@ -45,10 +45,14 @@ class Probes:
 
     async def topology(self, _: web.BaseRequest, __: Place) -> Reply:
         """The shared document, and beside it who answers: a client takes the instances of its own region from it."""
-        return _ok(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}), JSON)
+        return json_reply(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}))
 
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
-        return _ok(self._openapi, JSON)
+        return json_reply(self._openapi)
+
+
+def json_reply(body: bytes) -> Reply:
+    return _ok(body, JSON)
 
 
 def _ok(body: bytes, content_type: str) -> Reply:

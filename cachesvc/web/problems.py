@@ -41,6 +41,7 @@ _TITLES = {
     "known-absent": "Known to be absent",
     "load-failed": "The value could not be loaded",
     "method": "The method is not allowed here",
+    "no-debug": "Key text is not shown",
     "no-such-namespace": "No such namespace",
     "no-such-path": "No such path",
     "no-such-receipt": "No such receipt",
@@ -93,6 +94,7 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
         head += f"Cachesvc-Token: {write_token(error.token)}\r\n"
     reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))
     reply.request_id = request_id
+    reply.problem = error.kind
     return reply
 
 

@@ -22,6 +22,7 @@ from cachesvc.topology import Topology
 from cachesvc.web.batches import Batches
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.entries import Entries
+from cachesvc.web.hot_keys import HotKeysView
 from cachesvc.web.invalidations import Invalidations
 from cachesvc.web.listener import Listener
 from cachesvc.web.options import asks_nothing, timeout_of
@@ -82,6 +83,7 @@ class Web:
             Invalidations(service, topology.namespaces, invalidator),
             self._streams,
             Probes(service, topology, readiness, metrics),
+            HotKeysView(service, topology.namespaces, reader),
         )
         self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
 
@@ -163,7 +165,7 @@ _REFUSED = ("refused", None)
 
 
 def _calls(
-    entries: Entries, batches: Batches, invalidations: Invalidations, streams: Streams, probes: Probes
+    entries: Entries, batches: Batches, invalidations: Invalidations, streams: Streams, probes: Probes, hot_keys: HotKeysView
 ) -> Mapping[Kind, Mapping[str, tuple[str, Handler]]]:
     """What can be done at each kind of place: method → name of the operation, and who does it."""
     return {
@@ -180,6 +182,7 @@ def _calls(
         Kind.RECEIPT: _viewed("receipt", invalidations.receipt),
         Kind.FENCES: _viewed("fences", streams.fences),
         Kind.TOPOLOGY: _viewed("topology", probes.topology),
+        Kind.HOT_KEYS: _viewed("hotkeys", hot_keys.get),
         Kind.LIVEZ: _viewed("livez", probes.livez),
         Kind.READYZ: _viewed("readyz", probes.readyz),
         Kind.METRICS: _viewed("metrics", probes.metrics),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from cachesvc.dialogue import Answer, Draft, Estimate, InvalidateOptions, ReadOptions, Receipt, ReceiptState, Written
+from cachesvc.hot_keys import Popularity
 from cachesvc.model import Change, Entry, Key
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
@@ -26,6 +27,10 @@ class Reading(Protocol):
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
 
     async def explain(self, key: Key, /) -> Mapping[str, object]: ...
+
+    def popularity(self, namespace: str, /) -> Popularity:
+        """What it was asked for most of late."""
+        ...
 
     def lag_us(self) -> int | None:
         """The instance's staleness bound; None while it is unknown."""

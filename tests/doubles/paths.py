@@ -19,6 +19,7 @@ from cachesvc.dialogue import (
     Written,
 )
 from cachesvc.errors import RequestError
+from cachesvc.hot_keys import HotKeys, Popularity
 from cachesvc.model import Change, Entry, Key, tag_digests_of
 
 MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
@@ -38,6 +39,7 @@ class FakeReader:
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
         self.peeked: list[str] = []
+        self.hot_keys = HotKeys(("pages", "users"), clock)
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
         self.peeked.append(key.text)
@@ -71,6 +73,9 @@ class FakeReader:
 
     async def explain(self, key: Key, /) -> Mapping[str, object]:
         return {"key": key.text, "namespace": key.namespace, "would": "miss"}
+
+    def popularity(self, namespace: str, /) -> Popularity:
+        return self.hot_keys.popularity(namespace)
 
     def lag_us(self) -> int | None:
         return self.lag

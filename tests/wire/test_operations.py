@@ -133,6 +133,7 @@ PATHS = {
     Kind.RECEIPT: "/v1/invalidations/{id}",
     Kind.FENCES: "/v1/fences",
     Kind.TOPOLOGY: "/v1/topology",
+    Kind.HOT_KEYS: "/v1/hotkeys",
     Kind.LIVEZ: "/livez",
     Kind.READYZ: "/readyz",
     Kind.METRICS: "/metrics",
