@@ -119,9 +119,11 @@ class Flight:
             self.span.attributes[attribute] = value
 
     def joined_by(self, reader: Span) -> None:
-        """A traced reader is shown where what it waits for is done."""
+        """A traced reader is shown where what it waits for is done. One that names a key twice joins nobody else."""
+        if self.span is reader:
+            return
         reader.attributes["cachesvc.collapsed"] = True
-        if self.span is not None and self.span is not reader:
+        if self.span is not None:
             reader.link(self.span.context)
 
     def passed(self, step: Step) -> None:
