@@ -19,6 +19,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.exchange import Exchange, Server
+from cachesvc.trace import current
 from cachesvc.units import Duration
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class RedisServer:
 
     def __init__(self, url: str, where: str, timeout: Duration) -> None:
         self.where = where
+        self._place = Server.redis(where, url)
         self._timeout = timeout.seconds
         self.redis: Redis = Redis.from_url(
             url,
@@ -65,11 +68,15 @@ class RedisServer:
         await self.redis.aclose()
 
     def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
-        """A call that runs `<name>.lua` with these arguments."""
+        """A call that runs `<name>.lua` with these arguments; a span of the trace it is called in."""
         script: AsyncScript = self.redis.register_script(_LUA[name])
+        exchange = Exchange(self._place, name)
 
         async def run(args: list[Any]) -> Any:
-            return await self.guarded(script(args=args))
+            if (caller := current()) is None:
+                return await self.guarded(script(args=args))
+            with exchange.spanned((caller,), 1):
+                return await self.guarded(script(args=args))
 
         return run
 

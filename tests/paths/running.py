@@ -6,20 +6,23 @@ from cachesvc.broadcast import Broadcast
 from cachesvc.consume import Consumer, ConsumerTally
 from cachesvc.feed import FeedTally, FenceFeed
 from cachesvc.tasks import Tasks
+from cachesvc.trace import Recorder
 from tests.paths.world import SKEW_US, FarSide, Instance
 
 HEARTBEAT_SECONDS = 0.5
 
 
 class Running:
-    def __init__(self, far: FarSide, name: str) -> None:
+    def __init__(self, far: FarSide, name: str, recorder: Recorder | None = None) -> None:
         self.paths = paths = Instance(far, name=name)
         paths.fences.watermark = 0
         self.tally = ConsumerTally()
         self.heard = FeedTally()
         self.tasks = Tasks()
         self.broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
-        self.feed = FenceFeed(paths.stream, paths.fences, paths.merger, self.broadcast, paths.clock, SKEW_US, self.heard)
+        self.feed = FenceFeed(
+            paths.stream, paths.fences, paths.merger, self.broadcast, paths.clock, SKEW_US, self.heard, recorder
+        )
         self.consumer = Consumer(
             name,
             changes=paths.changes,
@@ -30,6 +33,7 @@ class Running:
             heartbeat_seconds=HEARTBEAT_SECONDS,
             namespaces=["docs", "aside"],
             tally=self.tally,
+            recorder=recorder,
         )
 
     def start(self, *, consuming: bool = True) -> None:
@@ -47,9 +51,9 @@ class Running:
         return self.paths.fences.bound_us(self.paths.clock.now_us())
 
 
-async def started(far: FarSide, *names: str) -> list[Running]:
+async def started(far: FarSide, *names: str, recorder: Recorder | None = None) -> list[Running]:
     """These instances, running long enough to have heard a heartbeat and to cache."""
-    running = [Running(far, name) for name in names]
+    running = [Running(far, name, recorder) for name in names]
     for one in running:
         one.start()
     await asyncio.sleep(2)

@@ -7,6 +7,7 @@ import pytest
 from cachesvc.model import Change
 from cachesvc.queues.cloudevents import decode, decode_item, encode
 from cachesvc.streams import OpenChange
+from cachesvc.trace import SpanContext
 
 CHANGE = Change("pages", ("{ws-7}:a", "\u2028"), ("t",), soft=True, over="5m")
 
@@ -37,6 +38,13 @@ def test_what_was_written_is_read(change: Change, held_until_us: int) -> None:
     event = encode(change, id_="1", source="/s", held_until_us=held_until_us)
     assert decode("7-0", event) == OpenChange("7-0", (change,), held_until_us=held_until_us, source="/s")
     assert decode_item("7-0", {b"event": event}) == decode("7-0", event)
+
+
+def test_an_event_names_the_trace_it_was_made_in() -> None:
+    context = SpanContext(1, 2, False)
+    event = encode(CHANGE, id_="1", source="/s", traceparent=str(context))
+    assert json.loads(event)["traceparent"] == "00-00000000000000000000000000000001-0000000000000002-00"
+    assert decode("7-0", event) == OpenChange("7-0", (CHANGE,), source="/s", trace=context)
 
 
 def test_an_item_without_an_event_is_a_dead_letter() -> None:

@@ -14,6 +14,7 @@ from cachesvc.placement import partition
 from cachesvc.queues.events import EventReader
 from cachesvc.streams import OpenChange
 from cachesvc.topology import Namespace
+from cachesvc.trace import SpanContext
 from cachesvc.units import Duration
 
 HOUR = Duration.parse("1h")
@@ -93,6 +94,13 @@ CLOUD_EVENT = {
 def test_a_row_change_is_read_in_every_format(fields: dict[bytes, bytes]) -> None:
     change = Change("pages", ("{ws-7}:block:42", "{ws-8}:block:42"))
     assert read("7-0", fields) == OpenChange("7-0", (change,), source="/debezium/postgresql/shop")
+
+
+def test_the_converter_names_the_trace_of_a_row_change() -> None:
+    traceparent = "00-00000000000000000000000000000001-0000000000000002-01"
+    assert read("7-0", record({**CLOUD_EVENT, "traceparent": traceparent})).trace == SpanContext(1, 2, True)
+    assert read("7-0", record({**CLOUD_EVENT, "traceparent": 7})).trace is None
+    assert read("7-0", record(CLOUD_EVENT)).trace is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from cachesvc.model import Fence
 from cachesvc.queues import fence_items
+from cachesvc.trace import SpanContext
 
 BIG = (1 << 64) - 1
 PAIRS = struct.pack(">4Q", 1, 2, BIG, 4)
@@ -80,6 +81,19 @@ def test_only_the_last_item_asks_for_a_report() -> None:
     assert [b"r" in item for item in written(Fence(1, 1), Fence(2, 2, placement=1), report=True)] == [False, True]
     assert written(report=True) == []
     assert decoded({b"p": PAIRS[:16], b"r": b"1"}) == ([Fence(1, 2)], None, True, True)
+
+
+@pytest.mark.parametrize("causes", [b"", b"x", b"00-0-0-01", b"\xff " * 9])
+def test_traces_that_cannot_be_read_cost_no_fence(causes: bytes) -> None:
+    found = fence_items.decode([(7, {b"p": PAIRS[:16], b"t": causes})])
+    assert (found.fences, found.whole, found.causes) == ([Fence(1, 2)], True, [])
+
+
+def test_only_the_last_item_names_the_traces_it_comes_from() -> None:
+    cause = SpanContext(1, 2, True)
+    items = fence_items.encode([Fence(1, 1), Fence(2, 2, placement=1)], causes=[cause])
+    assert [b"t" in item for item in items] == [False, True]
+    assert items[-1][-1] == b"00-00000000000000000000000000000001-0000000000000002-01"
 
 
 def test_a_paced_fence_travels_without_what_says_nothing_of_it() -> None:
