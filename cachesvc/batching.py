@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from cachesvc.errors import TierError, TierUnavailableError
 from cachesvc.exchange import Exchange, failure_in
+from cachesvc.histogram import SIZES, Histogram
 from cachesvc.trace import Span, current
 
 T = TypeVar("T")
@@ -121,6 +122,8 @@ class Batcher(Generic[T, R]):
         self._batches = 0
         self._items = 0
         self._refused = 0
+        self.sizes = Histogram.of(SIZES)
+        """Items of the batches that departed."""
 
     def submit(self, item: T) -> "asyncio.Future[R | TierError]":
         """The result of one item. Never raises; a refusal is a `TierUnavailableError` value."""
@@ -214,6 +217,7 @@ class Batcher(Generic[T, R]):
             self._free_slots -= 1
             self._batches += 1
             self._items += len(batch.items)
+            self.sizes.observe(len(batch.items))
             task = asyncio.get_running_loop().create_task(self._carry(batch), name=self.name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

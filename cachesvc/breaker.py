@@ -51,6 +51,11 @@ class Breaker:
         self._rng = rng or random.Random()  # noqa: S311  spreads load, guards no secret
         self._probe_at = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Is the server left alone, a probe apart?"""
+        return self.state is not BreakerState.CLOSED
+
     def admits(self) -> bool:
         """May this call go through? A yes while not closed makes the call the probe; its outcome must be told.
 

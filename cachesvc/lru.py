@@ -12,13 +12,14 @@ For short collections call `gc.freeze()` once after building an `L1`: keys and e
 shards, the only containers, then are too. They are made once and never replaced, not even by `clear`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from cachetools import Cache
 from msgspec import Struct
 
-from cachesvc.clock import Clock
+from cachesvc.clock import SECONDS, Clock
+from cachesvc.histogram import AGES, Histogram
 from cachesvc.model import Entry, Key
 from cachesvc.recency import RecencyCache
 
@@ -54,6 +55,23 @@ class L1Statistics(Struct, frozen=True):
     shards: int
 
 
+class NamespaceBook(Struct):
+    """One namespace's part of L1."""
+
+    items: int = 0
+    bytes: int = 0
+    evictions: int = 0
+    """Entries dropped for room."""
+
+
+class _Books(dict[bytes, NamespaceBook]):
+    """By the bytes of a key id before its `/`. Looked up for every put and eviction: what is missing is made, not asked for."""
+
+    def __missing__(self, namespace: bytes) -> NamespaceBook:
+        self[namespace] = book = NamespaceBook()
+        return book
+
+
 class L1:
     """Entries by `Key.id`, at most `budget` bytes and `max_entries` of them. Counters are plain attributes to read.
 
@@ -81,6 +99,8 @@ class L1:
         self.expired = 0
         self.rejected = 0
         self.evicted_age_us = 0
+        self.eviction_ages = Histogram.of(AGES)
+        self._books = _Books()
 
     def __repr__(self) -> str:
         return f"<L1 [{self.items} items, {self.bytes} of {self._budget} bytes, {len(self._shards)} shards]>"
@@ -111,6 +131,9 @@ class L1:
         self._shards[place][key.id] = entry
         self.items += 1
         self.bytes += charge
+        book = self._books[key.id.partition(b"/")[0]]
+        book.items += 1
+        book.bytes += charge
         return True
 
     def delete(self, key: Key) -> bool:
@@ -124,6 +147,8 @@ class L1:
         self._unswept = []
         self.items = 0
         self.bytes = 0
+        for book in self._books.values():
+            book.items = book.bytes = 0
 
     def sweep(self, now_us: int, limit: int = 1000) -> int:
         """Look at up to `limit` entries, from where the last sweep stopped, and drop those past all use. How many were dropped.
@@ -162,6 +187,10 @@ class L1:
             shards=len(self._shards),
         )
 
+    def by_namespace(self) -> Mapping[str, NamespaceBook]:
+        """Of every namespace that was ever held. They go on counting."""
+        return {namespace.decode(): book for namespace, book in self._books.items()}
+
     def _make_room(self, charge: int) -> None:
         while self.items >= self._max_entries or self.bytes + charge > self._budget:
             shard = self._shards[self._victims_from]
@@ -171,10 +200,11 @@ class L1:
 
     def _evict_from(self, shard: Cache[bytes, Entry]) -> None:
         key_id, entry = shard.popitem()
-        self._unbook(key_id, entry)
+        self._unbook(key_id, entry).evictions += 1
         self.evictions += 1
         if self.evictions & AGE_SAMPLE == 1:
-            self.evicted_age_us = self._clock.now_us() - entry.as_of
+            self.evicted_age_us = age_us = self._clock.now_us() - entry.as_of
+            self.eviction_ages.observe(age_us / SECONDS)
 
     def _drop(self, place: int, key_id: bytes) -> bool:
         entry = self._peekers[place](key_id)
@@ -187,9 +217,14 @@ class L1:
         del self._shards[place][key_id]
         self._unbook(key_id, entry)
 
-    def _unbook(self, key_id: bytes, entry: Entry) -> None:
+    def _unbook(self, key_id: bytes, entry: Entry) -> NamespaceBook:
+        charge = charge_of(key_id, entry)
         self.items -= 1
-        self.bytes -= charge_of(key_id, entry)
+        self.bytes -= charge
+        book = self._books[key_id.partition(b"/")[0]]
+        book.items -= 1
+        book.bytes -= charge
+        return book
 
 
 def charge_of(key_id: bytes, entry: Entry) -> int:

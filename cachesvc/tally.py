@@ -4,7 +4,10 @@ Arithmetic that holds: `lookups of a tier = hits + stale + misses + refused + er
 nothing is in the air; `joined` flights saved as many loads or look-ups.
 """
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+from cachesvc.clock import SECONDS
+from cachesvc.histogram import AGES, Histogram
 
 
 class TierTally(Struct):
@@ -41,6 +44,15 @@ class Tally(Struct):
     reads_again: int = 0
     """Reads that had to look again because a fence came in between."""
     stale_on_error: int = 0
+    stale_ages: dict[str, Histogram] = field(default_factory=dict)
+    """By namespace: how long past its freshness a copy was when it was answered stale, seconds. 0 for one that a soft fence
+    made stale before its time."""
+
+    def answered_stale(self, namespace: str, overdue_us: int) -> None:
+        ages = self.stale_ages.get(namespace)
+        if ages is None:
+            self.stale_ages[namespace] = ages = Histogram.of(AGES)
+        ages.observe(max(0, overdue_us) / SECONDS)
 
     @classmethod
     def zero(cls) -> "Tally":

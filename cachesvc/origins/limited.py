@@ -7,6 +7,7 @@ once may cost them the origin. Loads that waited too long are refused without ha
 import asyncio
 
 from cachesvc.errors import OriginError
+from cachesvc.histogram import DURATIONS, Histogram
 from cachesvc.interfaces import Loaded, Loader
 from cachesvc.model import Entry, Key
 
@@ -28,6 +29,8 @@ class LimitedLoader:
         self.waiting = 0
         self.refused = 0
         """Loads that got no turn in time."""
+        self.durations = Histogram.of(DURATIONS)
+        """Seconds that loads took, failed and cancelled ones too, once they had their turn."""
         self._loader = loader
         self._wait_seconds = wait_seconds
         self._turns = asyncio.Semaphore(limit)
@@ -39,9 +42,11 @@ class LimitedLoader:
         left = await self._take_turn(timeout_seconds)
         self.running += 1
         self.peak = max(self.peak, self.running)
+        began = asyncio.get_running_loop().time()
         try:
             return await self._loader.load(key, known=known, timeout_seconds=left)
         finally:
+            self.durations.observe(asyncio.get_running_loop().time() - began)
             self.running -= 1
             self._turns.release()
 

@@ -1,6 +1,6 @@
 """Keys of many callers leave together: one batcher each for the gets, sets and deletes of one server."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cachesvc.batching import Batcher, BatcherStatistics, Run
@@ -33,6 +33,7 @@ class Batched:
         self._gets: Batcher[Key, Entry | None] = batcher(child.get_many, "get")
         self._sets: Batcher[Item, None] = batcher(self._run_sets, "set")
         self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete")
+        self.batchers: Mapping[str, Batcher[Any, Any]] = {"gets": self._gets, "sets": self._sets, "deletes": self._deletes}
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
         return self._gets.submit(key)
@@ -59,13 +60,13 @@ class Batched:
 
     async def stop(self) -> None:
         """What waits is answered `TierUnavailableError`; what is in flight ends."""
-        for batcher in (self._gets, self._sets, self._deletes):
+        for batcher in self.batchers.values():
             await batcher.close()
         await self._child.stop()
 
     def statistics(self) -> dict[str, BatcherStatistics]:
         """Of `gets`, `sets` and `deletes`."""
-        return {"gets": self._gets.statistics(), "sets": self._sets.statistics(), "deletes": self._deletes.statistics()}
+        return {operation: batcher.statistics() for operation, batcher in self.batchers.items()}
 
     def __repr__(self) -> str:
         return f"<Batched {self._child!r} [{self._gets!r}]>"

@@ -12,7 +12,7 @@ from cachesvc.interfaces import Lookup
 from cachesvc.model import Entry, Key
 from cachesvc.tiers.memcached_client import PipelinedClient, is_refusal
 from cachesvc.tiers.memcached_thread import MemcachedThread
-from cachesvc.tiers.statistics import TierStatistics
+from cachesvc.tiers.statistics import Fullness, TierStatistics
 from cachesvc.units import Size
 
 LARGEST_ITEM = Size.parse("1MiB") - 512
@@ -81,6 +81,16 @@ class MemcachedTier:
 
     def _refusals(self, replies: Sequence[bytes]) -> list[TierError]:
         return [TierError(self.name, reply.decode("ascii", "replace")) for reply in replies if is_refusal(reply)]
+
+    async def fullness(self) -> Fullness:
+        """What the server says of itself. Raises `TierError`."""
+        answer = await self._thread.run(lambda client: client.stats())
+        if isinstance(answer, TierError):
+            raise answer
+        try:
+            return Fullness(*(answer[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions")))
+        except KeyError as error:
+            raise TierError(self.name, f"its stats lack {error}") from error
 
     async def start(self) -> None:
         await self._thread.start()

@@ -10,7 +10,7 @@ from cachesvc.clock import Clock
 from cachesvc.errors import TierError
 from cachesvc.interfaces import Lookup
 from cachesvc.model import Entry, Key
-from cachesvc.tiers.statistics import TierStatistics
+from cachesvc.tiers.statistics import Fullness, TierStatistics
 from cachesvc.units import Size
 
 ENTRY_OVERHEAD_BYTES = 550
@@ -27,7 +27,7 @@ class MemoryTier:
         self._max_entry_bytes = min(max_entry_bytes, max_bytes)
         self._entries: dict[bytes, Entry] = {}
         self._bytes = 0
-        self._hits = self._misses = self._dropped = self._batches = self._batched_keys = 0
+        self._hits = self._misses = self._dropped = self._batches = self._batched_keys = self._evictions = 0
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
         answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
@@ -72,6 +72,7 @@ class MemoryTier:
         self._bytes += _size(key_id, entry)
         while self._bytes > self._max_bytes:
             self._discard(next(iter(self._entries)))
+            self._evictions += 1
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         self._count_batch(len(keys))
@@ -105,6 +106,9 @@ class MemoryTier:
             dropped=self._dropped,
             failed_writes=0,
         )
+
+    async def fullness(self) -> Fullness:
+        return Fullness(len(self._entries), self._bytes, self._max_bytes, self._evictions)
 
     def __len__(self) -> int:
         return len(self._entries)

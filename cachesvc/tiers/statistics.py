@@ -1,4 +1,4 @@
-"""What a tier counts."""
+"""What a tier counts, and what a server says of itself."""
 
 from msgspec import Struct
 
@@ -20,3 +20,15 @@ class TierStatistics(Struct, frozen=True):
     """Entries not kept because they were too large or already past their use."""
     failed_writes: int
     """Entries and deletes that should have been done and were not."""
+
+
+class Fullness(Struct, frozen=True):
+    """What a server says of itself, since its own start."""
+
+    items: int
+    bytes: int
+    """What they take there."""
+    limit: int
+    """Bytes that bound them."""
+    evictions: int
+    """Entries that it dropped for room."""

@@ -86,6 +86,13 @@ class L1Machine(RuleBasedStateMachine):
         assert (self.l1.items, self.l1.bytes) == (len(self.model), self.charged())
         assert (self.l1.evictions, self.l1.expired) == (self.evictions, self.expired)
 
+    @invariant()
+    def the_namespaces_books_add_up(self) -> None:
+        books = self.l1.by_namespace().values()
+        assert sum(book.items for book in books) == self.l1.items
+        assert sum(book.bytes for book in books) == self.l1.bytes
+        assert sum(book.evictions for book in books) == self.l1.evictions
+
 
 TestL1 = L1Machine.TestCase
 TestL1.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -251,3 +251,23 @@ def test_without_any_room_it_cannot_be_built(budget: int, max_entries: int) -> N
 
 def test_its_state_is_told_in_one_line() -> None:
     assert repr(filled(2, l1(20))) == f"<L1 [2 items, {2 * SMALL} of {20 * SMALL} bytes, 1 shards]>"
+
+
+def test_each_namespace_has_its_own_book() -> None:
+    cache = filled(9, l1(10))
+    cache.put(Key.of("ab", "a/b"), entry())  # a slash of the key's own is not the one after the namespace
+    assert {name: (book.items, book.bytes) for name, book in cache.by_namespace().items()} == {
+        "ns": (9, 9 * SMALL),
+        "ab": (1, SMALL),
+    }
+    for number in range(9, 19):
+        cache.put(key(number), entry())
+    assert {name: (book.items, book.evictions) for name, book in cache.by_namespace().items()} == {"ns": (10, 9), "ab": (0, 1)}
+    cache.clear()
+    assert {name: (book.items, book.bytes) for name, book in cache.by_namespace().items()} == {"ns": (0, 0), "ab": (0, 0)}
+
+
+def test_one_eviction_in_sixteen_is_asked_its_age() -> None:
+    cache = filled(10 + 17, l1(10))
+    assert cache.evictions == 17
+    assert sum(cache.eviction_ages.buckets) == 2
