@@ -207,6 +207,7 @@ class App:
         metrics.watch("tiers", lambda: {(name,): getattr(self.tally, name) for name in ("l1", "l2", "l3")})
         metrics.watch("paths", lambda: self.tally)
         metrics.watch("l1", self.l1.statistics)
+        metrics.watch("hot_keys", self._hot_keys.statistics)
         metrics.watch("fences", self.fences.statistics)
         metrics.watch("feed", lambda: self.feed_tally)
         metrics.watch("feeds", lambda: {(name,): self.fences.bound_of(name) for name in self.topology.regions})

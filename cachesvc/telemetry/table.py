@@ -58,6 +58,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("reads_again", "counter", "paths", "reads_again", "Reads that looked again because a fence came in between."),
     Metric("stale_on_error", "counter", "paths", "stale_on_error", "Stale answers because the origin failed."),
     Metric("stale_age", "histogram", "stale_ages", "", "Past its freshness, of stale answers.", ("namespace",), "seconds"),
+    Metric("hot_key_share", "gauge", "hot_keys", "share", "Of its reads, those of the key read most, at least.", ("namespace",)),
+    Metric("largest_value", "gauge", "hot_keys", "largest", "The largest value seen of late.", ("namespace",), "bytes"),
     # origins
     Metric("origin_load_duration", "histogram", "origins", "durations", "Loads, failed ones too.", ("namespace",), "seconds"),
     Metric("origin_running", "gauge", "origins", "running", "Loads that an origin works on now.", ("namespace",)),
