@@ -119,11 +119,33 @@ class CellKeyState(Struct, frozen=True):
     entry: Entry | None
     fence_at: int
     tag_fences: dict[str, int]
+    """Of the tags that were asked for, and of those of the entry."""
     namespace_fence: int
     lease_held: bool
     lease_as_of: int
     broken_at: int
     now_us: int
+    lease: str = ""
+    """The token of the lease in force."""
+    lease_until: int = 0
+    """µs, by the cell's clock."""
+    soft_fence: int = 0
+    """The key's, if one came since the entry was stored."""
+    soft_tag_fences: dict[str, int] = {}
+    soft_namespace_fence: int = 0
+
+    @property
+    def refused_until(self) -> int:
+        """µs: the copy at home is refused if it is not later. By a fence on a tag or the namespace: a hard one on the key takes
+        the copy with it, so `fence_at` is behind any copy that is there, or soft."""
+        of_tags = [self.tag_fences[tag] for tag in self.entry.tags] if self.entry else []
+        return max(self.namespace_fence, *of_tags, 0)
+
+    @property
+    def stale_until(self) -> int:
+        """µs: the copy at home stands behind a soft fence if it is not later."""
+        of_tags = [self.soft_tag_fences[tag] for tag in self.entry.tags] if self.entry else []
+        return max(self.soft_fence, self.soft_namespace_fence, *of_tags)
 
 
 class Cell(Protocol):

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from cachesvc.errors import RequestError, TierError
+from cachesvc.hashing.digest import digest
 from cachesvc.interfaces import Cell
 from cachesvc.model import Key
 
@@ -17,6 +18,16 @@ def lease_as_of(lease: str) -> int:
             400, "bad-lease", "not a lease token: send the one that the miss was answered with", field="Cachesvc-Lease"
         )
     return int(as_of)
+
+
+def holder_mark(region: str, instance: str) -> str:
+    """What the nonces of an instance's leases begin with, so that a lease tells whose it is. Names would make tokens long."""
+    return f"{digest(f'{region}/{instance}'.encode()) & 0xFFFFFFFF:08x}"
+
+
+def holder_of(lease: str, instances: Iterable[tuple[str, str]]) -> str:
+    """`region/instance` through which the lease was asked for; empty if it is none of these."""
+    return next((f"{region}/{name}" for region, name in instances if lease.startswith(holder_mark(region, name))), "")
 
 
 @contextlib.asynccontextmanager

@@ -1,14 +1,29 @@
 -- What the cell holds of one key; changes nothing. ARGV: 1 key id, 2 namespace id, then tag ids.
--- Answers record, lease token, broken_at, now, fence of the key, of the namespace, then of each tag ('' or 0 for nothing).
+-- Answers record, lease token, ms that the lease has left, broken_at, now, the key's soft fence (which stands in its record); then
+--   fence and soft fence of each of ARGV, and of each tag of the record ('' or 0 for nothing).
 local id = ARGV[1]
+local record = redis.call('GET', 'v:' .. id) or ''
 local time = redis.call('TIME')
+local soft_at, tags = 0, {}
+if record ~= '' then
+  local _, _, soft, _, tag_bytes = struct.unpack('>I8I8I8BI4B', record)
+  soft_at = soft
+  if tag_bytes > 0 then
+    tags = cmsgpack.unpack(string.sub(record, 47, 46 + tag_bytes))
+  end
+end
 local replies = {
-  redis.call('GET', 'v:' .. id) or '',
+  record,
   redis.call('GET', 'l:' .. id) or '',
+  redis.call('PTTL', 'l:' .. id),
   tonumber(redis.call('HGET', 'meta', 'broken_at') or 0),
   time[1] * 1000000 + time[2],
+  soft_at,
 }
-for i = 1, #ARGV do
-  replies[#replies + 1] = tonumber(redis.call('ZSCORE', 'fences', ARGV[i]) or 0)
+for _, targets in ipairs({ ARGV, tags }) do
+  for _, target in ipairs(targets) do
+    replies[#replies + 1] = tonumber(redis.call('ZSCORE', 'fences', target) or 0)
+    replies[#replies + 1] = tonumber(redis.call('ZSCORE', 'soft', target) or 0)
+  end
 end
 return replies

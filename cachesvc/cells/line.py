@@ -10,6 +10,7 @@ Whatever ends an exchange early (time limit, cancellation, a broken socket) clos
 never be taken for the answer to something else.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import hiredis
@@ -62,9 +63,10 @@ class Line:
         """The reply to a script that begins with the prelude: a list, or `NEW_ISSUER_WAITS`. Raises `TierError`."""
         return await self._guarded(self._run(script, args), self._timeout_seconds, script.name)
 
-    async def run_alone(self, script: Script, args: list[Any]) -> Any:
-        """The reply to a script without the prelude. Raises `TierError`."""
-        return await self._guarded(self._evaluate(script, args), self._timeout_seconds, script.name)
+    async def run_untouched(self, script: Script, args: list[Any]) -> Any:
+        """The reply to a script without the prelude, which makes no key look used (where the server can: Redis from 7.2 on, and
+        Valkey). Raises `TierError`."""
+        return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
@@ -94,9 +96,13 @@ class Line:
         await self._attach()
 
     async def _attach(self) -> None:
-        info: bytes = await self._call(b"INFO", b"server")
-        self._run_id = next(line[7:] for line in info.split(b"\r\n") if line.startswith(b"run_id:"))
+        self._run_id = (await self._info("server"))["run_id"].encode()
         await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
+
+    async def _info(self, section: str) -> Mapping[str, str]:
+        said: bytes = await self._call(b"INFO", section.encode())
+        fields = (line.partition(":") for line in said.decode().splitlines())
+        return {name: value for name, colon, value in fields if colon}
 
     async def _run(self, script: Script, args: list[Any]) -> Any:
         for _ in range(2):
@@ -105,6 +111,30 @@ class Line:
                 return reply
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record again and again")
+
+    async def _run_untouched(self, script: Script, args: list[Any]) -> Any:
+        try:
+            return await self._evaluate_untouched(script, args)
+        except NoScriptError:
+            await self._call(b"SCRIPT", b"LOAD", script.source)
+            return await self._evaluate_untouched(script, args)
+
+    async def _evaluate_untouched(self, script: Script, args: list[Any]) -> Any:
+        """One round trip, after which the connection is what it was."""
+        commands = ((b"CLIENT", b"NO-TOUCH", b"ON"), (b"EVALSHA", script.sha, b"0", *args), (b"CLIENT", b"NO-TOUCH", b"OFF"))
+        packed = b"".join(hiredis.pack_command(command) for command in commands)
+        await self._connection.send_packed_command(packed, check_health=False)
+        _, reply, _ = [await self._reply_or_refusal() for _ in commands]
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    async def _reply_or_refusal(self) -> Any:
+        """A refusal is an answer, too: older servers do not know NO-TOUCH."""
+        try:
+            return await self._connection.read_response(disable_decoding=True)
+        except ResponseError as refusal:
+            return refusal
 
     async def _evaluate(self, script: Script, args: list[Any]) -> Any:
         try:

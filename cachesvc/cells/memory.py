@@ -137,15 +137,22 @@ class MemoryCell:
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         now = self._clock.now_us()
         copy, lease = self._copy(key.id, now), self._lease(key.id, now)
+        named = {tag: tag_id(key.namespace, tag) for tag in (*tags, *(copy.entry.tags if copy else ()))}
+        whole = namespace_id(key.namespace)
         return CellKeyState(
             entry=copy.entry if copy else None,
             fence_at=self._fences.get(key.id, 0),
-            tag_fences={tag: self._fences.get(tag_id(key.namespace, tag), 0) for tag in tags},
-            namespace_fence=self._fences.get(namespace_id(key.namespace), 0),
+            tag_fences={tag: self._fences.get(id_, 0) for tag, id_ in named.items()},
+            namespace_fence=self._fences.get(whole, 0),
             lease_held=lease is not None,
             lease_as_of=lease.as_of if lease else 0,
             broken_at=self._broken_at,
             now_us=now,
+            lease=lease.token if lease else "",
+            lease_until=lease.expires_at if lease else 0,
+            soft_fence=copy.soft_at if copy else 0,
+            soft_tag_fences={tag: self._soft.get(id_, 0) for tag, id_ in named.items()},
+            soft_namespace_fence=self._soft.get(whole, 0),
         )
 
     def _read(self, read: Read, now: int) -> Reply:

@@ -10,7 +10,8 @@ import logging
 import random
 import secrets
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from msgspec import Struct
@@ -29,6 +30,7 @@ from cachesvc.clock import Clock
 from cachesvc.errors import TierError, TierUnavailableError
 from cachesvc.exchange import Exchange, Server
 from cachesvc.hashing.digest import namespace_id, tag_id
+from cachesvc.histogram import DURATIONS, Histogram
 from cachesvc.interfaces import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
 from cachesvc.model import Key, Target, TargetKind
 from cachesvc.outage import Outage
@@ -60,6 +62,14 @@ class RedisCellStatistics(Struct, frozen=True):
     """Connections that are open and idle now."""
     clock_offset_us: int
     """The cell's clock less ours at the last read, give or take half of that exchange's time."""
+
+
+class CellMemory(Struct, frozen=True):
+    """What a cell's server says of itself, bytes."""
+
+    used: int
+    limit: int | None
+    """None: it was given none, and the machine's memory is the limit."""
 
 
 class _FenceOrder(Struct, frozen=True, gc=False):
@@ -124,6 +134,15 @@ class RedisCell:
         self._puts: Batcher[Put, PutReply] = batcher(self._put, "put")
         self._fences: Batcher[_FenceOrder, int] = batcher(self._fence, "fence")
         self._leases: Batcher[_LeaseOrder, bool] = batcher(self._lease, "lease")
+        self.batchers: Mapping[str, Batcher[Any, Any]] = {
+            "reads": self._reads,
+            "fills": self._fills,
+            "puts": self._puts,
+            "fences": self._fences,
+            "leases": self._leases,
+        }
+        self.durations = {operation: Histogram.of(DURATIONS) for operation in self.batchers}
+        """Seconds of exchanges, failed ones too; waiting for a connection is not part of them."""
 
     def __repr__(self) -> str:
         return f"<RedisCell {self.name} [{len(self._idle)} idle lines, {self._exchanges} exchanges, {self._failures} failures]>"
@@ -140,7 +159,7 @@ class RedisCell:
         if self._greeting is not None:
             self._greeting.cancel()
             await asyncio.gather(self._greeting, return_exceptions=True)
-        for batcher in (self._reads, self._fills, self._puts, self._fences, self._leases):
+        for batcher in self.batchers.values():
             await batcher.close()
         self._stopped = True
         while self._idle:
@@ -148,6 +167,15 @@ class RedisCell:
 
     def statistics(self) -> RedisCellStatistics:
         return RedisCellStatistics(self._exchanges, self._failures, self._connects, len(self._idle), self._clock_offset_us)
+
+    async def memory(self) -> CellMemory:
+        """How full the server is, as it says. Raises `TierError`."""
+        line = await self._borrow()
+        try:
+            said = await line.info("memory")
+        finally:
+            await self._give_back(line)
+        return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         return await self._reads.submit_many(reads)
@@ -169,18 +197,14 @@ class RedisCell:
         return [outcome for outcome in outcomes if isinstance(outcome, TierError)]
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
+        """Beside the paths: neither batched nor counted."""
         ids = [key.id, namespace_id(key.namespace), *(tag_id(key.namespace, tag) for tag in tags)]
-        record, lease, broken_at, now, fence_at, namespace_fence, *tag_fences = await self._exchange(INSPECT, ids, alone=True)
-        return CellKeyState(
-            entry=from_record(key, record),
-            fence_at=fence_at,
-            tag_fences=dict(zip(tags, tag_fences, strict=True)),
-            namespace_fence=namespace_fence,
-            lease_held=bool(lease),
-            lease_as_of=int(lease.rpartition(b":")[2] or 0),
-            broken_at=broken_at,
-            now_us=now,
-        )
+        line = await self._borrow()
+        try:
+            answer = await line.run_untouched(INSPECT, ids)
+        finally:
+            await self._give_back(line)
+        return _state(key, tags, answer)
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         args: list[Any] = [self._nonce()]
@@ -249,13 +273,15 @@ class RedisCell:
         ats: list[int] = answer
         return ats
 
-    async def _exchange(self, script: Script, args: list[Any], *, alone: bool = False) -> Any:
+    async def _exchange(self, script: Script, args: list[Any]) -> Any:
         self._exchanges += 1
         try:
             line = await self._borrow()
+            began = perf_counter()
             try:
-                answer = await (line.run_alone if alone else line.run)(script, args)
+                answer = await line.run(script, args)
             finally:
+                self.durations[f"{script.name}s"].observe(perf_counter() - began)
                 await self._give_back(line)
         except TierError as error:
             self._failures += 1
@@ -316,6 +342,28 @@ def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
         held=bool(flags & HELD),
         soft=bool(flags & SOFT),
         fenced=bool(flags & FENCED),
+    )
+
+
+def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
+    record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
+    entry = from_record(key, record)
+    (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(fences[::2], fences[1::2], strict=True)
+    named = dict(zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False))  # an unreadable record's tags have no names
+    return CellKeyState(
+        entry=entry,
+        fence_at=fence_at,
+        tag_fences={tag: hard for tag, (hard, _) in named.items()},
+        namespace_fence=namespace_fence,
+        lease_held=bool(lease),
+        lease_as_of=int(lease.rpartition(b":")[2] or 0),
+        broken_at=broken_at,
+        now_us=now,
+        lease=lease.decode(),
+        lease_until=now + 1000 * lease_ms if lease else 0,
+        soft_fence=soft_fence,
+        soft_tag_fences={tag: soft for tag, (_, soft) in named.items()},
+        soft_namespace_fence=soft_namespace_fence,
     )
 
 

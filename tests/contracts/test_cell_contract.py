@@ -477,8 +477,22 @@ async def test_inspecting_changes_nothing(bench: CellBench) -> None:
     lease = (await bench.read(refresh=True, lease_us=60_000_000)).lease
     first, second = await bench.state(tags=("t",)), await bench.state(tags=("t",))
     assert lease is not None
-    assert (first.entry, first.lease_held, first.lease_as_of) == (entry, True, as_of_of(lease))
-    assert replace(first, now_us=0) == replace(second, now_us=0)
+    assert (first.entry, first.lease_held, first.lease, first.lease_as_of) == (entry, True, lease, as_of_of(lease))
+    assert first.lease_until - first.now_us == pytest.approx(60_000_000, abs=2_000_000)
+    assert replace(first, now_us=0, lease_until=0) == replace(second, now_us=0, lease_until=0)
+
+
+async def test_inspecting_tells_every_fence_on_the_key_and_on_the_tags_it_has(bench: CellBench) -> None:
+    await bench.fill(tags=("own",))
+    key_at = await bench.fence(Target.key(NS, KEY.text), soft=True)
+    own_at = await bench.fence(Target.tag(NS, "own"), soft=True)
+    asked_at = await bench.fence(Target.tag(NS, "asked"))
+    whole_at = await bench.fence(Target.whole(NS), soft=True)
+    state = await bench.state(tags=("asked",))
+    assert (state.fence_at, state.soft_fence) == (key_at, key_at)
+    assert (state.tag_fences, state.soft_tag_fences) == ({"asked": asked_at, "own": 0}, {"asked": 0, "own": own_at})
+    assert (state.namespace_fence, state.soft_namespace_fence) == (0, whole_at)
+    assert (state.refused_until, state.stale_until) == (0, max(key_at, own_at, whole_at))
 
 
 async def test_concurrent_callers_get_their_own_answers(bench: CellBench) -> None:
