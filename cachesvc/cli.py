@@ -23,6 +23,7 @@ from cachesvc.config import Service, check_together, load_service, load_topology
 from cachesvc.embedded.server_process import ServerStartError
 from cachesvc.embedded.set_up import embedded
 from cachesvc.errors import ConfigError, TierError
+from cachesvc.telemetry import logs
 from cachesvc.topology import Topology
 
 
@@ -54,6 +55,7 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int
 def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until SIGINT or SIGTERM."""
     service, topology = _load(options, environ)
+    logs.set_up(service)
     # Until the service handles it, SIGTERM too must leave through `finally`, where embedded servers are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

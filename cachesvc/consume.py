@@ -82,6 +82,7 @@ class Consumer:
         self._recorder = recorder
         self._epoch = ""
         self._outage = Outage("the queue of changes", log)
+        self._misuse = Outage("a producer of changes", log)
         self._fenced: set[str] = set()
         """Parked changes whose fallback fence this consumer has published."""
 
@@ -147,8 +148,11 @@ class Consumer:
         for item in due:
             if item.reason and item.id not in parked:
                 self._tally.dead_letters += 1
-                log.error("change %s of the queue is out of rule and was buried: %s", item.id, item.reason)
+                # Its reason may quote keys; it stands beside the event on the dead-letter stream.
+                self._misuse.failed(f"change {item.id} is out of rule and was buried, see dead letters")
                 await self._changes.bury(item)
+        if self._misuse.is_on and due and not any(item.reason for item in due):
+            self._misuse.worked()
         if nothing := [item.id for item in due if not (item.changes or item.reason)]:
             self._tally.skipped += len(nothing)
             await self._changes.acknowledge(nothing)

@@ -15,8 +15,9 @@ TWO_REGIONS = "config/two-regions.yaml"
 
 
 @pytest.fixture(autouse=True)
-def _signals_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def _signals_and_logging_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("cachesvc.telemetry.logs.set_up", lambda *_: None)
 
 
 def serving(monkeypatch: pytest.MonkeyPatch, *, failure: BaseException | None = None) -> list[tuple[Service, Topology]]:
