@@ -12,6 +12,7 @@ from cachesvc.broadcast import Broadcast
 from cachesvc.clock import MILLISECONDS, Clock
 from cachesvc.fences import Fences
 from cachesvc.invalidate import Merger
+from cachesvc.lags import ChangeLags
 from cachesvc.outage import Outage
 from cachesvc.persist import persist
 from cachesvc.streams import FenceBatch, FenceStream, position_of
@@ -43,6 +44,7 @@ class FenceFeed:
         clock: Clock,
         skew_us: int,
         tally: FeedTally,
+        lags: ChangeLags,
         recorder: Recorder | None = None,
     ) -> None:
         """`recorder`: of spans. A merge is one only if the trace that the fence comes from is sampled."""
@@ -53,6 +55,7 @@ class FenceFeed:
         self._clock = clock
         self._lead_us = 2 * skew_us + MILLISECONDS
         self._tally = tally
+        self._lags = lags
         self._recorder = recorder
         self._tail = (0, 0)
         self._outage = Outage(f"the feed of region {stream.region}", log)
@@ -102,9 +105,12 @@ class FenceFeed:
         with linked(self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()) as merging:
             self._merger.merge(batch.fences, region=self.region)
             if merging is not None:
-                merging.attributes["cachesvc.region"] = self.region
+                merging.attributes["cachesvc.feed"] = self.region
                 merging.attributes["cachesvc.fences"] = len(batch.fences)
                 merging.attributes["cachesvc.lag_ms"] = max(self._clock.now_us() - min(batch.published), 0) / MILLISECONDS
+
+        if self.has_caught_up and not batch.gap:
+            self._lags.note_merged(batch.published, self._clock.now_us())
 
     def _meet_gap(self) -> None:
         self._tally.gaps += 1

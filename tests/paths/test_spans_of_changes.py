@@ -59,7 +59,7 @@ async def test_a_merge_says_whose_fences_and_how_late() -> None:
     await asyncio.sleep(1)
     merging = recording.named("cache.merge")
     lag = merging.attributes.pop("cachesvc.lag_ms")
-    assert merging.attributes == {"cachesvc.region": "here", "cachesvc.fences": 1}
+    assert merging.attributes == {"cachesvc.feed": "here", "cachesvc.fences": 1}
     assert isinstance(lag, float)
     assert 2000 <= lag <= 3000
     await stop(one)
