@@ -4,6 +4,7 @@ L1 is asked in one synchronous loop; only the keys it does not answer go on to `
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -23,6 +24,7 @@ from cachesvc.web.places import Place, check_tags, key_of, keys_of
 from cachesvc.web.problems import UNEXPLAINED, problem_of
 from cachesvc.web.rendering import is_media_type
 from cachesvc.web.reply import Reply
+from cachesvc.web.spans import of_batch
 from cachesvc.web.surface import Reading, Writing
 from cachesvc.web.tokens import merged, read_token, write_token
 
@@ -60,9 +62,13 @@ class Batches:
             now = self._clock.now_us()
             for i, answer in zip(missing, answers, strict=True):
                 results[i] = _got(answer, now)
-        self._counts.keys(place.namespace, "get_many", [result.outcome for result in results])
+        outcomes = [result.outcome for result in results]
+        self._counts.keys(place.namespace, "get_many", outcomes)
         lag = self._reader.lag_us()
-        return _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
+        reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
+        reply.attributes = partial(of_batch, outcomes, reading=True)
+        reply.has_waited = options.wait_seconds > 0
+        return reply
 
     def _from_l1(self, namespace: str, keys: Sequence[Key], options: ReadOptions) -> tuple[list[Got], list[int]]:
         """The results, and the slots still to be filled (they hold a placeholder). Runs per key: mind every call in it."""
@@ -100,9 +106,12 @@ class Batches:
         written = await self._writer.put_many([items[i] for i in storing]) if storing else []
         for i, one in zip(storing, written, strict=True):
             results[i] = _put(one)
-        self._counts.keys(place.namespace, "put_many", [result.outcome for result in results])
+        outcomes = [result.outcome for result in results]
+        self._counts.keys(place.namespace, "put_many", outcomes)
         token = write_token(merged((pair for one in written for pair in one.token), "token"))
-        return _reply(media, PutResults(results, token))
+        reply = _reply(media, PutResults(results, token))
+        reply.attributes = partial(of_batch, outcomes, reading=False)
+        return reply
 
     def _check_count(self, count: int, field: str) -> None:
         if count > self._limits.max_batch_keys:

@@ -1,6 +1,7 @@
 """`/v1/{ns}/{key}`: read, write and invalidate one key, and `:explain` it."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -25,6 +26,7 @@ from cachesvc.web.problems import UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.receipts import receipt_reply
 from cachesvc.web.rendering import absence_lines, is_media_type, not_modified_head, positive_head, seconds_of
 from cachesvc.web.reply import Reply
+from cachesvc.web.spans import of_answer
 from cachesvc.web.surface import Invalidating, Reading, Writing
 from cachesvc.web.tokens import write_token
 
@@ -71,6 +73,12 @@ class Entries:
         return self._answered(request, answer, PLAIN, conditions.NONE)
 
     def _answered(self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions) -> Reply:
+        reply = self._said(request, answer, options, asked)
+        reply.attributes = partial(of_answer, answer)
+        reply.has_waited = options.wait_seconds > 0
+        return reply
+
+    def _said(self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions) -> Reply:
         """The reply that says this answer. Raises `RequestError` for none but a failed precondition."""
         entry = answer.entry
         if answer.outcome is Outcome.ERROR or entry is None:

@@ -1,6 +1,7 @@
 """`POST /v1/invalidations`: a change, plain or as a CloudEvent, and how it is to be done; `GET /v1/invalidations/{id}`."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -10,6 +11,7 @@ from cachesvc.dialogue import InvalidateOptions, Reach
 from cachesvc.errors import RequestError
 from cachesvc.model import Change
 from cachesvc.topology import Namespace
+from cachesvc.trace import Attribute
 from cachesvc.units import Duration
 from cachesvc.web.bodies import CLOUDEVENT, JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.callers import caller_of
@@ -57,7 +59,10 @@ class Invalidations:
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
         # A call that waits for others has its own answer to a timeout: the receipt that says who is missing.
         bounded = within(timeout, invalidating) if timeout is not None and asked.wait is Reach.NONE else invalidating
-        return receipt_reply(await bounded)
+        reply = receipt_reply(await bounded)
+        reply.attributes = partial(_of_change, change)
+        reply.has_waited = asked.wait is not Reach.NONE
+        return reply
 
     def _options(self, asked: Invalidation, timeout: float | None, who: str) -> InvalidateOptions:
         longest = self._limits.request_timeout.seconds
@@ -99,3 +104,9 @@ class Invalidations:
             why = "no change has this id, or it is too long ago: receipts are kept for 15 minutes"
             raise RequestError(404, "no-such-receipt", why, field="id")
         return state_reply(state)
+
+
+def _of_change(change: Change) -> Mapping[str, Attribute]:
+    """What a span says of it."""
+    targets = len(change.keys) + len(change.tags)
+    return {"cachesvc.namespace": change.namespace, "cachesvc.targets": targets, "cachesvc.all": change.all}

@@ -5,11 +5,14 @@ aiohttp's own `Response` builds a multidict, completes it and serialises it: 10 
 lines arrive as bytes; this class adds what depends on the connection, and leaves out the body for HEAD.
 """
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10
+
+from cachesvc.trace import Attribute
 
 if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
@@ -22,6 +25,14 @@ _JOIN_UP_TO = 65536
 
 
 class Reply(web.StreamResponse):
+    # Of few replies: these are read from the class by all others.
+    problem: str = ""
+    """The `type` of the problem it says."""
+    has_waited: bool = False
+    """It took long because the caller asked to wait."""
+    attributes: Callable[[], Mapping[str, Attribute]] | None = None
+    """What a span says of it beyond its outcome. Called only if there is a span."""
+
     def __init__(self, status: int, head: bytes, body: bytes = b"", *, outcome: str = "ok") -> None:
         """`head`: status line and complete header lines (with `Content-Length` where there may be a body), no empty line."""
         super().__init__(status=status)

@@ -7,6 +7,7 @@ and on building its response; an L1 hit here takes less than that altogether.
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from random import Random
 from time import perf_counter
 
 from aiohttp import web
@@ -19,19 +20,21 @@ from cachesvc.errors import RequestError
 from cachesvc.model import Entry
 from cachesvc.telemetry.metrics import Metrics
 from cachesvc.topology import Topology
+from cachesvc.trace import Recorder, Span, under
 from cachesvc.web.batches import Batches
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.entries import Entries
 from cachesvc.web.hot_keys import HotKeysView
 from cachesvc.web.invalidations import Invalidations
 from cachesvc.web.listener import Listener
-from cachesvc.web.options import asks_nothing, timeout_of
+from cachesvc.web.options import plain_traceparent, timeout_of
 from cachesvc.web.overload import Overload
 from cachesvc.web.places import Kind, Place, place_of, plain_key_place
 from cachesvc.web.probes import Probes
 from cachesvc.web.problems import problem_reply, request_id_of
 from cachesvc.web.rendering import Tail
 from cachesvc.web.reply import Reply
+from cachesvc.web.spans import ServerSpans, passing
 from cachesvc.web.streams import Streams
 from cachesvc.web.surface import Invalidating, Readiness, Reading, Writing
 
@@ -64,7 +67,9 @@ class Web:
         metrics: Metrics,
         *,
         clock: Clock | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        """Without a `recorder` nothing is traced."""
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = reader
@@ -75,6 +80,10 @@ class Web:
         self._entries = Entries(service.server, topology.namespaces, reader, writer, invalidator, self._clock)
         batches = Batches(service.server, topology.namespaces, reader, writer, self._clock, metrics.counts)
         self._streams = Streams(broadcast)
+        self._spans: ServerSpans | None = None
+        if recorder is not None:
+            rng = Random()  # noqa: S311  which requests are traced, nothing secret
+            self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, reader.lag_us, rng)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time)
         self._calls = _calls(
@@ -112,22 +121,28 @@ class Web:
         """Answer one request. Raises nothing but `CancelledError`."""
         started = perf_counter()
         operation = namespace = ""
+        spans = self._spans
+        span: Span | None = None
         try:
             target = request.raw_path
             place = plain_key_place(target, self._namespaces) or place_of(target, self._namespaces)
             namespace = place.namespace
             calls = self._calls[place.kind]
             operation, handler = calls.get(request.method, _REFUSED)
-            if operation == "get" and asks_nothing(request.raw_headers):
+            if operation == "get" and (traceparent := plain_traceparent(request.raw_headers)) is not None:
+                if spans is not None and spans.sampling.takes(traceparent):
+                    span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
                     reply = self._entries.hit(entry)
                 else:
-                    reply = await self._read_on(request, place, entry)
+                    span = span or (passing(traceparent) if spans is not None else None)
+                    reply = await _part_of(span, self._read_on(request, place, entry))
             elif handler is None:
                 reply = _not_allowed(request, calls)
             else:
-                reply = await self._deadlines.hold(self._call(operation, handler, request, place))
+                span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
+                reply = await _part_of(span, self._deadlines.hold(self._call(operation, handler, request, place)))
                 reply.request_id = reply.request_id or request_id_of(request.headers)
         except RequestError as error:
             reply = problem_reply(error, request_id_of(request.headers))
@@ -136,7 +151,10 @@ class Web:
             # Keys may be personal data: the log has the place of the failure, the caller the id.
             log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
         self._complete(reply)
-        self._counts.request(namespace, operation, reply.outcome, perf_counter() - started)
+        seconds = perf_counter() - started
+        self._counts.request(namespace, operation, reply.outcome, seconds)
+        if spans is not None and (span is not None or reply.outcome == "failed" or seconds > spans.sampling.slow_seconds):
+            spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
 
     async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
@@ -162,6 +180,16 @@ class Web:
 
 
 _REFUSED = ("refused", None)
+
+
+def _part_of(span: Span | None, work: Awaitable[Reply]) -> Awaitable[Reply]:
+    """`work`, not begun yet, as a part of `span`."""
+    return work if span is None else _under(span, work)
+
+
+async def _under(span: Span, work: Awaitable[Reply]) -> Reply:
+    with under(span):
+        return await work
 
 
 def _calls(
