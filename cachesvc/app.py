@@ -27,6 +27,7 @@ from cachesvc.flight import Flights
 from cachesvc.homes import Homes
 from cachesvc.hot_keys import HotKeys
 from cachesvc.invalidate import Invalidator, Merger
+from cachesvc.lags import ChangeLags
 from cachesvc.load import Loads
 from cachesvc.lru import L1
 from cachesvc.pilot import Pilot
@@ -99,8 +100,9 @@ class App:
         self._applier = Applier(self._homes, self._clock, self._skew)
         self.broadcast = Broadcast(self._clock, self._skew, topology.regions)
         self.feed_tally = FeedTally()
+        self._lags = ChangeLags()
         self._feeds = [
-            FenceFeed(stream, self.fences, self._merger, self.broadcast, self._clock, self._skew, self.feed_tally)
+            FenceFeed(stream, self.fences, self._merger, self.broadcast, self._clock, self._skew, self.feed_tally, self._lags)
             for stream in streams.values()
         ]
         self.consumer_tally = ConsumerTally()
@@ -114,6 +116,7 @@ class App:
             heartbeat_seconds=service.coherence.heartbeat.seconds,
             namespaces=list(topology.namespaces),
             tally=self.consumer_tally,
+            lags=self._lags,
         )
 
     def _build_paths(self) -> None:
@@ -180,6 +183,7 @@ class App:
             estimator=Estimator(self.l1, sample, self._homes),
             clock=self._clock,
             namespaces=namespaces,
+            lags=self._lags,
         )
         self.writer = Writer(
             namespaces=namespaces,

@@ -14,6 +14,7 @@ from msgspec import Struct
 from cachesvc.apply import Applied, Applier
 from cachesvc.clock import Clock
 from cachesvc.invalidate import Merger, audit_of
+from cachesvc.lags import ChangeLags
 from cachesvc.model import Change, Fence
 from cachesvc.outage import Outage
 from cachesvc.persist import persist
@@ -67,6 +68,7 @@ class Consumer:
         heartbeat_seconds: float,
         namespaces: Sequence[str],
         tally: ConsumerTally,
+        lags: ChangeLags,
         recorder: Recorder | None = None,
     ) -> None:
         """`recorder`: of spans. What is done here is one only if a producer's trace is sampled."""
@@ -79,6 +81,7 @@ class Consumer:
         self._heartbeat_seconds = heartbeat_seconds
         self._namespaces = namespaces
         self._tally = tally
+        self._lags = lags
         self._recorder = recorder
         self._epoch = ""
         self._outage = Outage("the queue of changes", log)
@@ -183,7 +186,9 @@ class Consumer:
         fences = self._news(applied.fences, missed, named)
         self._merger.merge(fences, own=True)
         with span("cache.publish", "producer"):
-            await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury], causes=causes)
+            position = await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury], causes=causes)
+        if not again:
+            self._lags.note_published(named, position)
         self._fenced = (self._fenced - named.keys()) | missed
         self._tally.changes += len(done) - len(missed)
         self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)

@@ -13,6 +13,7 @@ from cachesvc.errors import RequestError, TierError
 from cachesvc.estimate import Estimator
 from cachesvc.fences import Fences
 from cachesvc.flight import Flights
+from cachesvc.lags import ChangeLags
 from cachesvc.model import Change, Fence, Key, Target
 from cachesvc.receipts import Receipts
 from cachesvc.shelf import Shelf
@@ -54,6 +55,7 @@ class Invalidator:
         estimator: Estimator,
         clock: Clock,
         namespaces: Container[str],
+        lags: ChangeLags,
     ) -> None:
         self._region = region
         self._instance = instance
@@ -66,6 +68,7 @@ class Invalidator:
         self._estimator = estimator
         self._clock = clock
         self._namespaces = namespaces
+        self._lags = lags
 
     async def invalidate(self, change: Change, options: InvalidateOptions = AT_ONCE) -> Receipt:
         """Invalidate keys, tags or a whole namespace. When it returns, this instance never again answers what was loaded
@@ -122,11 +125,13 @@ class Invalidator:
         causes = (request.context,) if request is not None else ()
         try:
             with span("cache.publish", "producer"):
-                return await self._stream.publish(applied.fences, done=[done], report=report, causes=causes)
+                position = await self._stream.publish(applied.fences, done=[done], report=report, causes=causes)
         except TierError as error:
             why = "the change was accepted, but its fence could not be published yet; the region's consumers go on with it"
             token = tuple((fence.digest, fence.at) for fence in applied.fences)
             raise RequestError(503, "fence-not-published", why, retryable=True, retry_after=1, token=token) from error
+        self._lags.note_published([done.id], position)
+        return position
 
     def fallback(self, key: Key) -> Applied:
         """For a key whose home cannot be reached now: its change is parked until the home has it."""

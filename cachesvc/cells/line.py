@@ -68,6 +68,10 @@ class Line:
         Valkey). Raises `TierError`."""
         return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
 
+    async def info(self, section: str) -> Mapping[str, str]:
+        """A section of what the server says of itself. Raises `TierError`."""
+        return await self._guarded(self._info(section), self._timeout_seconds, "info")  # type: ignore[no-any-return]
+
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
 

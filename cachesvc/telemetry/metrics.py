@@ -9,7 +9,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from cachesvc.histogram import Histogram
 from cachesvc.telemetry.counts import Counts
@@ -72,7 +71,7 @@ def _family(row: Metric, found: object) -> Family:
         histogram = HistogramMetricFamily(name, row.help, labels=row.labels, unit=row.unit)
         for labels, one in _samples(row, found):
             if isinstance(one, Histogram):
-                limits = (*(floatToGoString(bound) for bound in one.bounds), "+Inf")
+                limits = (*(str(bound) for bound in one.bounds), "+Inf")
                 buckets = [(limit, float(count)) for limit, count in zip(limits, one.cumulative(), strict=True)]
                 histogram.add_metric(labels, buckets, one.total)
         return histogram

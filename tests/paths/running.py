@@ -21,7 +21,7 @@ class Running:
         self.tasks = Tasks()
         self.broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
         self.feed = FenceFeed(
-            paths.stream, paths.fences, paths.merger, self.broadcast, paths.clock, SKEW_US, self.heard, recorder
+            paths.stream, paths.fences, paths.merger, self.broadcast, paths.clock, SKEW_US, self.heard, paths.lags, recorder
         )
         self.consumer = Consumer(
             name,
@@ -33,6 +33,7 @@ class Running:
             heartbeat_seconds=HEARTBEAT_SECONDS,
             namespaces=["docs", "aside"],
             tally=self.tally,
+            lags=paths.lags,
             recorder=recorder,
         )
 

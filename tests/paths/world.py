@@ -15,6 +15,7 @@ from cachesvc.homes import Homes
 from cachesvc.hot_keys import HotKeys
 from cachesvc.interfaces import Cell, Pool
 from cachesvc.invalidate import Invalidator, Merger
+from cachesvc.lags import ChangeLags
 from cachesvc.load import Loads
 from cachesvc.lru import L1
 from cachesvc.model import Change, Key
@@ -152,6 +153,7 @@ class Instance:
         self.changes = ChaosQueue(MemoryChanges(self.far.queue))
         self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))
         self.receipts = Receipts("here", {"here": self.stream}, heartbeat_seconds=0.5, outdated_seconds=2.7)
+        self.lags = ChangeLags()
         self.invalidator = Invalidator(
             region="here",
             instance=name,
@@ -164,6 +166,7 @@ class Instance:
             estimator=Estimator(self.l1, sample, homes),
             clock=self.clock,
             namespaces=namespaces,
+            lags=self.lags,
         )
         self.writer = Writer(
             namespaces=namespaces,

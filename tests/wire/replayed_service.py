@@ -101,7 +101,7 @@ async def replayed_service() -> AsyncIterator[ReplayedService]:
     paths = Instance(far, topology=TOPOLOGY, name="a")
     paths.fences.watermark = 0
     broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
-    feed = FenceFeed(paths.stream, paths.fences, paths.merger, broadcast, paths.clock, SKEW_US, FeedTally())
+    feed = FenceFeed(paths.stream, paths.fences, paths.merger, broadcast, paths.clock, SKEW_US, FeedTally(), paths.lags)
     consumer = Consumer(
         "a",
         changes=paths.changes,
@@ -112,6 +112,7 @@ async def replayed_service() -> AsyncIterator[ReplayedService]:
         heartbeat_seconds=0.5,
         namespaces=list(TOPOLOGY.namespaces),
         tally=ConsumerTally(),
+        lags=paths.lags,
     )
     web = Web(
         Service(server=Server()),
