@@ -11,6 +11,7 @@ from cachesvc.errors import TierError
 from cachesvc.interfaces import Lookup
 from cachesvc.model import Entry, Key
 from cachesvc.tiers.memcached_client import PipelinedClient, is_refusal
+from cachesvc.tiers.memcached_look import look
 from cachesvc.tiers.memcached_thread import MemcachedThread
 from cachesvc.tiers.statistics import Fullness, TierStatistics
 from cachesvc.units import Size
@@ -37,6 +38,7 @@ class MemcachedTier:
         self.name = name
         self.address = address
         self._clock = clock
+        self._timeout_seconds = settings.timeout.seconds
         client = PipelinedClient(
             address, connect_timeout=settings.connect_timeout.seconds, timeout=settings.timeout.seconds, no_delay=True
         )
@@ -60,6 +62,10 @@ class MemcachedTier:
         self._misses += missed
         self._hits += len(keys) - missed
         return lookups
+
+    async def look(self, key: Key) -> Lookup:
+        """What is held of the key, for a person who asks: nothing changes and nothing is counted."""
+        return await look(self.name, self.address, wire_name(key.id), key, self._timeout_seconds)
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         now = self._clock.now_us()

@@ -37,6 +37,11 @@ class MemoryTier:
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         return self._look_up(keys)
 
+    async def look(self, key: Key) -> Lookup:
+        """What is held of the key, for a person who asks: nothing changes and nothing is counted."""
+        entry = self._entries.get(key.id)
+        return entry if entry is not None and entry.kept_until > self._clock.now_us() else None
+
     def _look_up(self, keys: Sequence[Key]) -> list[Entry | None]:
         self._count_batch(len(keys))
         now = self._clock.now_us()
