@@ -26,6 +26,7 @@ from cachesvc.errors import ConfigError, TierUnavailableError
 from cachesvc.model import Change
 from cachesvc.queues.cloudevents import decode, encode
 from cachesvc.queues.events import checked
+from cachesvc.trace import SpanContext
 
 MAX_BATCH_KEYS = Server().max_batch_keys
 LONGEST_OVER = Coherence().fence_retention
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--soft", action="store_true", help="copies become stale instead of gone")
     add("--over", default="", metavar="DURATION", help="spread it over this time, such as 5m, to spare the origin")
     add("--source", default="/cachesvc/publish", help="who says so, for the audit (%(default)s)")
+    add("--traceparent", default="", metavar="W3C", help="the trace in which it changed: what becomes of it is linked to that")
     add("--file", metavar="FILE", help="instead: a change or a CloudEvent on each line; - is standard input")
     add("--queue", default="", metavar="URL", help="of the region's queue; better --topology if it holds a password")
     add("--topology", type=Path, default=environ.get("CACHESVC_TOPOLOGY") or None, help="shared document, which names the queues")
@@ -114,7 +116,7 @@ def _from_options(options: argparse.Namespace, destination: Destination) -> byte
         raise ConfigError("NAMESPACE", "is not given: whose entries changed?")
     change = Change(options.namespace, tuple(options.keys), tuple(options.tags), options.all, options.soft, options.over)
     _check(change, options.confirm, destination, "publish")
-    return _event(change, options.source)
+    return _event(change, options)
 
 
 def _open(file: str) -> BinaryIO:
@@ -154,7 +156,7 @@ def _from_line(line: bytes, options: argparse.Namespace, destination: Destinatio
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(where, f"neither a change nor a CloudEvent of one: {error}") from None
     _check(change, options.confirm, destination, where)
-    return _event(change, options.source)
+    return _event(change, options)
 
 
 def _check(change: Change, confirm: str, destination: Destination, where: str) -> None:
@@ -169,10 +171,12 @@ def _check(change: Change, confirm: str, destination: Destination, where: str) -
         raise ConfigError(where, f"this is everything in {change.namespace!r}: say --confirm {change.namespace}")
 
 
-def _event(change: Change, source: str) -> bytes:
-    if not source:
+def _event(change: Change, options: argparse.Namespace) -> bytes:
+    if not options.source:
         raise ConfigError("--source", "is empty: the audit is to say who it was")
-    return encode(change, id_=uuid.uuid4().hex, source=source)
+    if options.traceparent and SpanContext.parse(options.traceparent) is None:
+        raise ConfigError("--traceparent", "is none, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    return encode(change, id_=uuid.uuid4().hex, source=options.source, traceparent=options.traceparent)
 
 
 def _send(queue: Redis, events: Sequence[bytes], destination: Destination, published: int) -> list[str]:

@@ -87,6 +87,15 @@ def test_the_event_says_who_it_was(queue: Queue) -> None:
     assert json.loads(fields[b"event"])["source"] == "/runbooks/42"
 
 
+def test_the_event_says_in_which_trace_it_changed(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    queue.publish("pages", "--key", "a", "--traceparent", traceparent)
+    ((_, fields),) = queue.items()
+    assert json.loads(fields[b"event"])["traceparent"] == traceparent
+    assert queue.publish("pages", "--key", "a", "--traceparent", "yes") == 2
+    assert "--traceparent" in capsys.readouterr().err
+
+
 def test_the_receipt_is_printed_with_its_region(queue: Queue, topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["publish", "pages", "--key", "a"], {"CACHESVC_TOPOLOGY": str(topology), "CACHESVC_REGION": "eu"}) == 0
     assert queue.publish("pages", "--key", "b") == 0
