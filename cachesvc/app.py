@@ -39,6 +39,8 @@ from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
 from cachesvc.telemetry.metrics import Metrics
+from cachesvc.telemetry.resource import resource_of
+from cachesvc.telemetry.tracing import SpanTally, Tracing
 from cachesvc.topology import Topology
 from cachesvc.web.server import Web
 from cachesvc.write import Writer
@@ -64,12 +66,22 @@ class App:
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
         self._is_warm = False
+        otlp = service.telemetry.otlp
+        self._tracing = Tracing(otlp, resource_of(service)) if otlp else None
         self._build_tiers()
         self._build_feeds()
         self._build_paths()
         self._metrics = self._watched()
         self._web = Web(
-            service, topology, self.reader, self.writer, self.invalidator, self.broadcast, self.readiness, self._metrics
+            service,
+            topology,
+            self.reader,
+            self.writer,
+            self.invalidator,
+            self.broadcast,
+            self.readiness,
+            self._metrics,
+            recorder=self._tracing,
         )
 
     # build ------------------------------------------------------------------------------------------------------------
@@ -102,7 +114,17 @@ class App:
         self.feed_tally = FeedTally()
         self._lags = ChangeLags()
         self._feeds = [
-            FenceFeed(stream, self.fences, self._merger, self.broadcast, self._clock, self._skew, self.feed_tally, self._lags)
+            FenceFeed(
+                stream,
+                self.fences,
+                self._merger,
+                self.broadcast,
+                self._clock,
+                self._skew,
+                self.feed_tally,
+                self._lags,
+                recorder=self._tracing,
+            )
             for stream in streams.values()
         ]
         self.consumer_tally = ConsumerTally()
@@ -116,6 +138,7 @@ class App:
             heartbeat_seconds=service.coherence.heartbeat.seconds,
             namespaces=list(topology.namespaces),
             tally=self.consumer_tally,
+            recorder=self._tracing,
             lags=self._lags,
         )
 
@@ -218,6 +241,7 @@ class App:
         metrics.watch("consumer", lambda: self.consumer_tally)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", self.broadcast.statistics)
+        metrics.watch("spans", lambda: self._tracing.tally if self._tracing else SpanTally())
         self._backends.watch(metrics)
         return metrics
 
@@ -226,7 +250,7 @@ class App:
     async def start(self) -> int:
         """Start everything and listen; the bound port. Raises `OSError` if the port is taken; then nothing runs."""
         try:
-            for part in self._backends.parts():
+            for part in (*filter(None, (self._tracing,)), *self._backends.parts()):
                 await self._own(part)
             self._stack.push_async_callback(self._tasks.stop)
             self._spawn_loops()

@@ -150,4 +150,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("batch_in_flight", "gauge", "batchers", "in_flight", "Batches sent and not answered.", ("server", "operation")),
     Metric("batch_size", "histogram", "batch_sizes", "", "Items of a batch.", ("server", "operation")),
     Metric("exchange_duration", "histogram", "exchanges", "", "One exchange with a server.", ("server", "operation"), "seconds"),
+    # traces
+    Metric("spans_exported", "counter", "spans", "exported", "Spans that the OTLP receiver took."),
+    Metric("spans_dropped", "counter", "spans", "dropped", "Spans it did not take, or for which there was no room."),
 )
