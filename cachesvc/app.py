@@ -7,10 +7,12 @@ never fails because a server is down: tiers are misses, feeds keep trying, and t
 import asyncio
 import gc
 import logging
+import platform
 import random
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from importlib.metadata import version
 
 from cachesvc.admission import Admission
 from cachesvc.apply import Applier
@@ -233,7 +235,10 @@ class App:
         metrics = Metrics()
         metrics.watch("tiers", lambda: {(name,): getattr(self.tally, name) for name in ("l1", "l2", "l3")})
         metrics.watch("paths", lambda: self.tally)
+        metrics.watch("stale_ages", lambda: {(name,): ages for name, ages in self.tally.stale_ages.items()})
         metrics.watch("l1", self.l1.statistics)
+        metrics.watch("l1_eviction_ages", lambda: self.l1.eviction_ages)
+        metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in self.l1.by_namespace().items()})
         metrics.watch("hot_keys", self._hot_keys.statistics)
         metrics.watch("fences", self.fences.statistics)
         metrics.watch("feed", lambda: self.feed_tally)
@@ -241,6 +246,12 @@ class App:
         metrics.watch("consumer", lambda: self.consumer_tally)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", self.broadcast.statistics)
+        metrics.watch("lags", lambda: {("published",): self._lags.published, ("merged",): self._lags.merged})
+        metrics.watch("namespaces", lambda: {(name,): namespace for name, namespace in self.topology.namespaces.items()})
+        metrics.watch("topology", lambda: self.topology)
+        build = {(version("cachesvc"), platform.python_version()): 1}
+        metrics.watch("build", lambda: build)
+        metrics.watch("ready", lambda: self.readiness()[0])
         metrics.watch("spans", lambda: self._tracing.tally if self._tracing else SpanTally())
         self._backends.watch(metrics)
         return metrics
@@ -278,6 +289,8 @@ class App:
         self._tasks.spawn(self._consumer.run_heartbeats(), "heartbeats")
         self._tasks.spawn(self._consumer.run_reclaiming(), "open changes")
         self._tasks.spawn(self._sweep(), "sweep of L1")
+        for polled in self._backends.polled:
+            self._tasks.spawn(polled.run(), f"polling {polled.name}")
 
     async def _sweep(self) -> None:
         while True:

@@ -3,15 +3,17 @@
 Part of the composition root: built without I/O, started and stopped by `app.py`.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+from cachesvc.batching import Batcher
 from cachesvc.breaker import Breaker
-from cachesvc.cells.redis import RedisCell
+from cachesvc.cells.redis import CellMemory, RedisCell
 from cachesvc.clock import Clock
 from cachesvc.config import Service
 from cachesvc.exchange import Server
 from cachesvc.hashing.ring import Ring
+from cachesvc.histogram import Histogram
 from cachesvc.interfaces import Loader, Pool
 from cachesvc.model import Key
 from cachesvc.origins.http import HttpLoader
@@ -23,11 +25,14 @@ from cachesvc.queues.redis_fences import RedisFenceStream
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
 from cachesvc.routes.guarded import Guarded
+from cachesvc.routes.measured import Measured
 from cachesvc.routes.sharded import Sharded
 from cachesvc.telemetry.metrics import Metrics
+from cachesvc.telemetry.polled import Polled
 from cachesvc.tiers.memcached import MemcachedTier
 from cachesvc.tiers.memory import MemoryTier
 from cachesvc.tiers.null import NullTier
+from cachesvc.tiers.statistics import Fullness
 from cachesvc.topology import STAND_IN, MemcachedServer, Topology
 
 STAND_IN_BYTES = 64 << 20
@@ -47,6 +52,8 @@ class Backends:
         self._clock = clock
         self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
         self._batched: dict[str, Batched] = {}
+        self._measured: dict[str, Measured] = {}
+        self._breakers: dict[str, Breaker] = {}
         here = topology.regions[service.region]
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
         self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
@@ -64,7 +71,7 @@ class Backends:
         }
         read_event = EventReader(topology.namespaces, service.server.max_batch_keys, retention)
         self.changes = RedisChanges(here.queue, service.region, decode=read_event)
-        self.loaders: dict[str, Loader] = {
+        self._limited = {
             name: LimitedLoader(
                 HttpLoader(name, namespace.origin, clock=clock, tags_max=namespace.tags_max),
                 limit=namespace.origin.concurrency,
@@ -73,6 +80,12 @@ class Backends:
             for name, namespace in topology.namespaces.items()
             if namespace.origin is not None
         }
+        self.loaders: Mapping[str, Loader] = self._limited
+        self._fullness: Polled[Fullness] = Polled(
+            "memcached servers", {name: leaf.fullness for name, leaf in self._leaves.items()}
+        )
+        self._memory: Polled[CellMemory] = Polled("memory of cells", {name: cell.memory for name, cell in self.cells.items()})
+        self.polled = (self._fullness, self._memory)
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
         """One memcached server: its batches, its breaker, its deadline, its connection."""
@@ -81,7 +94,9 @@ class Backends:
             return stand_in
         l2 = self._service.l2
         self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
-        guarded = Guarded(Deadline(leaf, l2.timeout.seconds, name=name), Breaker(), name=name)
+        self._measured[name] = measured = Measured(Deadline(leaf, l2.timeout.seconds, name=name))
+        self._breakers[name] = breaker = Breaker()
+        guarded = Guarded(measured, breaker, name=name)
         self._batched[name] = Batched(guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address))
         return self._batched[name]
 
@@ -97,11 +112,22 @@ class Backends:
         """Have what is counted here read at each scrape."""
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
-        metrics.watch(
-            "batchers",
-            lambda: {
-                (name, operation): statistics
-                for name, batched in self._batched.items()
-                for operation, statistics in batched.statistics().items()
-            },
-        )
+        metrics.watch("breakers", lambda: {(name,): breaker for name, breaker in self._breakers.items()})
+        metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
+        metrics.watch("batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()})
+        metrics.watch("batch_sizes", lambda: {place: batcher.sizes for place, batcher in self._batchers()})
+        metrics.watch("exchanges", lambda: dict(self._durations()))
+        metrics.watch("server_stats", lambda: self._fullness.said)
+        metrics.watch("cell_memory", lambda: self._memory.said)
+        metrics.watch("polls", lambda: {("memcached",): self._fullness, ("cell",): self._memory})
+
+    def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
+        """By server and operation. A cell may have a server's name: their operations differ."""
+        for batching in (self._batched, self.cells):
+            for name, one in batching.items():
+                yield from (((name, operation), batcher) for operation, batcher in one.batchers.items())
+
+    def _durations(self) -> Iterator[tuple[tuple[str, str], Histogram]]:
+        for measuring in (self._measured, self.cells):
+            for name, one in measuring.items():
+                yield from (((name, operation), found) for operation, found in one.durations.items())

@@ -207,10 +207,10 @@ class Reader:
         if standing is Standing.STALE and not options.lease and not entry.negative:
             self._sample.beyond(key)
             self._refresh_behind(key, namespace, entry)
-            return Answer(Outcome.STALE, entry, "l1"), L1_STALE
+            return self._stale(key, entry, "l1"), L1_STALE
         if options.max_stale_us is not None and standing is not Standing.DEAD and not entry.negative:
             self._sample.beyond(key)
-            return Answer(Outcome.STALE, entry, "l1"), L1_STALE
+            return self._stale(key, entry, "l1"), L1_STALE
         return None, L1_STALE
 
     # 2. flights -------------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ class Reader:
         if lease is None and options is not PLAIN and not self._admission.suits(entry, options):
             return Answer(Outcome.MISS, trail=landing.trail) if flight.mode in (Mode.LOOKUP, Mode.LEASE) else None
         if landing.stale:
-            return Answer(Outcome.STALE, entry, landing.tier, landing.trail, lease)
+            return self._stale(flight.key, entry, landing.tier, landing.trail, lease)
         return Answer(_hit(entry), entry, landing.tier, landing.trail, lease)
 
     def _judge_loaded(self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int) -> Answer | None:
@@ -292,6 +292,10 @@ class Reader:
         if landing.vouched_at is not None:
             return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
         return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED
+
+    def _stale(self, key: Key, entry: Entry, tier: str, trail: tuple[Step, ...] = (), lease: str | None = None) -> Answer:
+        self.tally.answered_stale(key.namespace, self._clock.now_us() - entry.fresh_until)
+        return Answer(Outcome.STALE, entry, tier, trail, lease)
 
     # refreshes that nobody waits for ----------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("server_limit", "gauge", "server_stats", "limit", "What bounds them.", ("server",), "bytes"),
     Metric("server_evictions", "counter", "server_stats", "evictions", "Entries it dropped for room.", ("server",)),
     Metric("breaker_open", "gauge", "breakers", "is_open", "1 while a memcached server is left alone.", ("server",)),
-    Metric("polls_failed", "counter", "polls", "failed", "Times a server or cell did not say how full it is."),
+    Metric("polls_failed", "counter", "polls", "failed", "Times one did not say how full it is.", ("kind",)),
     # coherence
     Metric("fences_merged", "counter", "fences", "merged", "Fences merged, from feeds and own."),
     Metric("fences_own", "counter", "fences", "own", "Fences that this instance issued."),
