@@ -165,7 +165,8 @@ class Consumer:
         if not items:
             return frozenset()
         causes = [item.trace for item in items if item.trace is not None and item.trace.sampled]
-        with linked(self._recorder, "cache.apply", "consumer", causes) as applying:
+        # No span of a retry: one a second, while a home is away, would bury the producer's trace. The merge of the last tells.
+        with linked(None if again else self._recorder, "cache.apply", "consumer", causes) as applying:
             changes = [change for item in items for change in item.changes]
             applied = await self._applier.apply(changes)
             applied.describe(applying, changes)

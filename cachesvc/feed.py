@@ -101,14 +101,13 @@ class FenceFeed:
             await self._stream.report(batch.position)
 
     def _merge(self, batch: FenceBatch) -> None:
-        """What an instance merges at its start is history: it is in nobody's trace that it was not there."""
+        """What was published before this instance had caught up came in its time to those who were there: no span, no lag."""
         with linked(self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()) as merging:
             self._merger.merge(batch.fences, region=self.region)
             if merging is not None:
                 merging.attributes["cachesvc.feed"] = self.region
                 merging.attributes["cachesvc.fences"] = len(batch.fences)
                 merging.attributes["cachesvc.lag_ms"] = max(self._clock.now_us() - min(batch.published), 0) / MILLISECONDS
-
         if self.has_caught_up and not batch.gap:
             self._lags.note_merged(batch.published, self._clock.now_us())
 
