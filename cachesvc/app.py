@@ -10,7 +10,7 @@ import logging
 import platform
 import random
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
@@ -41,6 +41,7 @@ from cachesvc.shelf import Shelf
 from cachesvc.tally import Tally
 from cachesvc.tasks import Tasks
 from cachesvc.telemetry.metrics import Metrics
+from cachesvc.telemetry.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.tracing import SpanTally, Tracing
 from cachesvc.topology import Topology
@@ -74,6 +75,8 @@ class App:
         self._build_feeds()
         self._build_paths()
         self._metrics = self._watched()
+        every = service.telemetry.metrics_interval.seconds
+        self._metrics_export = MetricsExport(self._metrics, otlp, resource_of(service), every) if otlp else None
         self._web = Web(
             service,
             topology,
@@ -252,6 +255,7 @@ class App:
         build = {(version("cachesvc"), platform.python_version()): 1}
         metrics.watch("build", lambda: build)
         metrics.watch("ready", lambda: self.readiness()[0])
+        metrics.watch("otlp", lambda: self._metrics_export.tally if self._metrics_export else ExportTally())
         metrics.watch("spans", lambda: self._tracing.tally if self._tracing else SpanTally())
         self._backends.watch(metrics)
         return metrics
@@ -261,7 +265,7 @@ class App:
     async def start(self) -> int:
         """Start everything and listen; the bound port. Raises `OSError` if the port is taken; then nothing runs."""
         try:
-            for part in (*filter(None, (self._tracing,)), *self._backends.parts()):
+            for part in self._parts():
                 await self._own(part)
             self._stack.push_async_callback(self._tasks.stop)
             self._spawn_loops()
@@ -273,6 +277,11 @@ class App:
         gc.collect()
         gc.freeze()  # what is built by now lives as long as the process: full collections need not walk it
         return port
+
+    def _parts(self) -> Sequence[Part]:
+        """In the order of their start. What exports is first, and so is stopped last: it has the end to tell."""
+        exports = (self._tracing, self._metrics_export)
+        return [*(part for part in exports if part is not None), *self._backends.parts()]
 
     async def stop(self) -> None:
         """Stop listening, let running requests end, then stop the loops and close every connection."""

@@ -1,7 +1,7 @@
 """`/metrics`: the table's numbers, read when they are asked for. Nothing here runs while requests are served."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,6 +16,15 @@ from cachesvc.telemetry.table import TABLE, Metric
 
 Source: TypeAlias = Callable[[], object]
 """Gives a counters object; for rows with labels a mapping of label values to such objects (or to the numbers themselves)."""
+
+
+Sample: TypeAlias = tuple[tuple[str, ...], int | float | Histogram]
+"""Label values, and the number or the distribution."""
+
+
+class Reading(NamedTuple):
+    row: Metric
+    samples: Sequence[Sample]
 
 
 class Metrics:
@@ -48,9 +57,13 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def _families(self) -> Iterable[Family]:
+    def readings(self) -> Sequence[Reading]:
+        """What every row of the table says now; a row that nothing is watched for says nothing."""
         found = {name: source() for name, source in self._sources.items()}
-        return [_family(row, found[row.source]) for row in self._table if row.source in found]
+        return [Reading(row, tuple(_samples(row, found[row.source]))) for row in self._table if row.source in found]
+
+    def _families(self) -> Iterable[Family]:
+        return map(_family, self.readings())
 
 
 class _View(Collector):
@@ -65,26 +78,35 @@ class _View(Collector):
         return ()
 
 
-def _family(row: Metric, found: object) -> Family:
+def _family(reading: Reading) -> Family:
+    row = reading.row
     name = f"cachesvc_{row.name}"
     if row.kind == "histogram":
         histogram = HistogramMetricFamily(name, row.help, labels=row.labels, unit=row.unit)
-        for labels, one in _samples(row, found):
+        for labels, one in reading.samples:
             if isinstance(one, Histogram):
-                limits = (*(str(bound) for bound in one.bounds), "+Inf")
+                limits = (*map(str, one.bounds), "+Inf")
                 buckets = [(limit, float(count)) for limit, count in zip(limits, one.cumulative(), strict=True)]
                 histogram.add_metric(labels, buckets, one.total)
         return histogram
     kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
     family = kind(name, row.help, labels=row.labels, unit=row.unit)
-    for labels, value in _samples(row, found):
-        if isinstance(value, int | float):
-            family.add_metric(labels, value / row.per_unit)
+    for labels, value in reading.samples:
+        if not isinstance(value, Histogram):
+            family.add_metric(labels, value)
     return family
 
 
-def _samples(row: Metric, found: object) -> Iterable[tuple[tuple[str, ...], object]]:
-    """Label values and number. A number that is not known now (None) is left out, not reported as 0."""
+def _samples(row: Metric, found: object) -> Iterable[Sample]:
+    """A number that is not known now (None) is left out, not reported as 0."""
+    for labels, value in _values(row, found):
+        if isinstance(value, Histogram):
+            yield labels, value
+        elif isinstance(value, int | float):
+            yield labels, value if row.per_unit == 1 else value / row.per_unit
+
+
+def _values(row: Metric, found: object) -> Iterable[tuple[tuple[str, ...], object]]:
     for labels, one in found.items() if isinstance(found, Mapping) else (((), found),):
         if isinstance(row.field, str):
             yield labels, getattr(one, row.field) if row.field else one
