@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
 from cachesvc.broadcast import Broadcast
 from cachesvc.clock import SECONDS, ManualClock
-from cachesvc.config import Server, Service
+from cachesvc.config import Server, Service, Telemetry
 from cachesvc.model import Entry
 from cachesvc.telemetry.metrics import Metrics
 from cachesvc.topology import Cell, Namespace, Origin, Region, Topology
+from cachesvc.trace import Recorder
 from cachesvc.units import Duration, Size
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
@@ -111,13 +113,19 @@ async def read_response(reader: asyncio.StreamReader, method: str) -> Response:
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
+    async with running_site() as running:
+        yield running
+
+
+@asynccontextmanager
+async def running_site(telemetry: Telemetry | None = None, recorder: Recorder | None = None) -> AsyncIterator[Site]:
     clock = ManualClock()
     reader = FakeReader(clock)
     writer, invalidator, metrics = FakeWriter(reader), FakeInvalidator(reader), Metrics()
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions, max_subscribers=2)
     made: list[Site] = []
     web = Web(
-        Service(server=LIMITS, instance="a"),
+        Service(server=LIMITS, instance="a", telemetry=telemetry or Telemetry()),
         TOPOLOGY,
         reader,
         writer,
@@ -126,6 +134,7 @@ async def site() -> AsyncIterator[Site]:
         lambda: (made[0].ready, made[0].reasons),
         metrics,
         clock=clock,
+        recorder=recorder,
     )
     port = await web.start("127.0.0.1", 0)
     made.append(Site(web, port, clock, reader, writer, invalidator, broadcast, metrics))
