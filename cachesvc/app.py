@@ -76,7 +76,7 @@ class App:
         self._build_paths()
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
-        self._metrics_export = MetricsExport(self._metrics, otlp, resource_of(service), every) if otlp else None
+        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource_of(service), every) if otlp else None
         self._web = Web(
             service,
             topology,

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 from opentelemetry.exporter.otlp.proto.http import metric_exporter
@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from cachesvc.histogram import Histogram
 from cachesvc.outage import Outage
-from cachesvc.telemetry.metrics import Metrics, Reading, Sample
+from cachesvc.telemetry.metrics import Reading, Sample
 from cachesvc.telemetry.table import Metric
 
 log = logging.getLogger(__name__)
@@ -48,18 +48,18 @@ class MetricsExport:
 
     def __init__(
         self,
-        metrics: Metrics,
+        read: Callable[[], Sequence[Reading]],
         otlp: str,
         resource: Resource,
         interval_seconds: float,
         *,
         exporter: sdk.MetricExporter | None = None,
     ) -> None:
-        """`otlp`: base URL of the receiver."""
+        """`read`: the numbers now (`Metrics.readings`). `otlp`: base URL of the receiver."""
         # It logs every attempt; the outage is said once, below.
         logging.getLogger(metric_exporter.__name__).setLevel(logging.CRITICAL)
         self.tally = ExportTally()
-        self._metrics = metrics
+        self._read = read
         self._resource = resource
         self._interval_seconds = interval_seconds
         endpoint = f"{otlp.rstrip('/')}/v1/metrics"
@@ -92,7 +92,7 @@ class MetricsExport:
             await self._export()
 
     async def _export(self) -> None:
-        data = metrics_data(self._metrics.readings(), self._resource, self._started_ns, time.time_ns())
+        data = metrics_data(self._read(), self._resource, self._started_ns, time.time_ns())
         is_taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         # A daemon: one that hangs in a receiver's connection does not keep the process.
         self._sender = threading.Thread(target=self._send, args=(data, is_taken), name="export of metrics", daemon=True)
