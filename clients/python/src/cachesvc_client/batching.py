@@ -25,6 +25,7 @@ from functools import partial
 from itertools import chain
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from cachesvc_client import spans
 from cachesvc_client.errors import CacheError
 from cachesvc_client.slow_lane import SlowLane
 from cachesvc_client.turns import is_late
@@ -61,7 +62,7 @@ class Intake(Protocol[Item_contra, Answer_co]):
 
 
 class _Batch(Generic[Item, Answer]):
-    __slots__ = ("context", "deadline", "loop", "slots", "timer", "weight")
+    __slots__ = ("callers", "context", "deadline", "loop", "slots", "timer", "weight")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
@@ -70,6 +71,7 @@ class _Batch(Generic[Item, Answer]):
         self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
         self.timer: asyncio.TimerHandle | None = None  # set once the batch has seen the end of its tick and has to wait
         self.weight = 0
+        self.callers: dict[spans.Call, None] = {}  # in the order in which they joined: those whose traces are sampled
 
 
 class Batcher(Generic[Item, Answer]):
@@ -104,6 +106,8 @@ class Batcher(Generic[Item, Answer]):
             batch = self._begin()
         if deadline < batch.deadline:
             batch.deadline = deadline
+        if callers := spans.callers():
+            batch.callers.update(dict.fromkeys(callers))
         future: asyncio.Future[Answer | CacheError] = batch.loop.create_future()
         waiting = batch.slots.get(item)
         if waiting is not None:
@@ -150,6 +154,8 @@ class Batcher(Generic[Item, Answer]):
         self._open = None
         if batch.timer is not None:
             batch.timer.cancel()
+        if batch.callers:
+            batch.context.run(spans.carry, batch.callers)
         self._launch(self._carry(batch), batch.context)
 
     def _depart_alone(self, items: Sequence[Item], deadline: float) -> asyncio.Future[list[Answer | CacheError]]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from contextlib import AbstractContextManager
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from msgspec import Struct
 from yarl import URL
@@ -25,9 +25,13 @@ from cachesvc_client.on_commit import OnCommit
 from cachesvc_client.own_writes import OwnWrites, pairs_of
 from cachesvc_client.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.region import Region
+from cachesvc_client.spans import Spans
 from cachesvc_client.tracing import Traceparent, opentelemetry_traceparent
 from cachesvc_client.transport import Session, Transport
 from cachesvc_client.wire import ReceiptState
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 V = TypeVar("V")
 
@@ -71,6 +75,7 @@ class Cache:
         caller: str,
         traceparent: Traceparent,
         session: Session | None,
+        tracer_provider: "TracerProvider | None",
     ) -> None:
         # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
         connections = profile.max_connections if batching else 0
@@ -84,6 +89,7 @@ class Cache:
         self._feed = NearFeed(self._near, region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
         self._feeding: asyncio.Task[None] | None = None
         self._handed = Handed()
+        self._spans = Spans(tracer_provider)
         self._loads = Loads(
             timeout=profile.load_timeout,
             lease_wait=profile.lease_wait,
@@ -109,6 +115,7 @@ class Cache:
         caller: str = "",
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
+        tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
         """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
 
@@ -118,7 +125,7 @@ class Cache:
         `discover`: the region's instances are asked directly, each for its share of the keys; False: only what is named here.
         `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
         of each request; unless said, OpenTelemetry's, if the process uses it. `session`: an `aiohttp.ClientSession` of yours,
-        which stays open.
+        which stays open. `tracer_provider`: where its spans go, instead of the process's.
         """
         return cls(
             urls_of(url),
@@ -134,6 +141,7 @@ class Cache:
             caller=check_caller(caller),
             traceparent=traceparent,
             session=session,
+            tracer_provider=tracer_provider,
         )
 
     @overload
@@ -200,6 +208,7 @@ class Cache:
             self._airspaces.setdefault(name, Airspace()),
             self._near,
             shelf,
+            self._spans,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
             batch_tasks=self._batch_tasks,

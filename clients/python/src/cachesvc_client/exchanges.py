@@ -39,6 +39,7 @@ S = TypeVar("S")
 _VERBS = (":explain", ":get", ":put")
 """With these at its end the path of a key could be read as another call."""
 
+_PACKED = {"Content-Type": MSGPACK}
 _pack = msgspec.msgpack.Encoder().encode
 _got_many = msgspec.msgpack.Decoder(GotMany)
 _put_results = msgspec.msgpack.Decoder(PutResults)
@@ -62,6 +63,9 @@ class Request(NamedTuple):
     """The path is one of few: what is made of it is worth keeping."""
     turn: float = math.inf
     """Seconds after which the service is to answer with what is there, if that is before the deadline (turns.py)."""
+    operation: str = ""
+    """What its span is called; without one it has none."""
+    items: int = 1
 
 
 class Reply(NamedTuple):
@@ -127,7 +131,9 @@ class Exchanges:
         return self._get(asked, is_repeatable=False)
 
     def _get(self, asked: GetMany, *, is_repeatable: bool = True, turn: float = math.inf) -> Request:
-        return Request("POST", self._get_path, _pack(asked), {"Content-Type": MSGPACK}, is_repeatable, is_fixed=True, turn=turn)
+        return Request(
+            "POST", self._get_path, _pack(asked), _PACKED, is_repeatable, True, turn, operation="cache.get", items=len(asked.keys)
+        )
 
     def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
         """`asked_at`: monotonic, not later than the request was sent."""
@@ -146,7 +152,7 @@ class Exchanges:
         headers = {"Cachesvc-Token": token} if token else {}
         if self._max_lag:
             headers["Cachesvc-Max-Lag"] = self._max_lag
-        return Request("GET", self._path(key_of(wanted)), headers=headers)
+        return Request("GET", self._path(key_of(wanted)), headers=headers, operation="cache.get")
 
     @staticmethod
     def got_alone(reply: Reply) -> Got:
@@ -163,7 +169,9 @@ class Exchanges:
     def put(self, items: Sequence[PutItem]) -> Request:
         is_repeatable = not any(item.lease for item in items)
         body = _pack(PutMany(list(items)))
-        return Request("POST", self._put_path, body, {"Content-Type": MSGPACK}, is_repeatable, is_fixed=True)
+        return Request(
+            "POST", self._put_path, body, _PACKED, is_repeatable, is_fixed=True, operation="cache.set", items=len(items)
+        )
 
     def put_results(self, reply: Reply, items: Sequence[PutItem]) -> list[Put | CacheError]:
         answer = _decoded(_put_results, reply)
@@ -178,7 +186,7 @@ class Exchanges:
             headers["Cache-Control"] = lives
         if got.tags:
             headers["Cache-Groups"] = ", ".join(map(_structured_string, got.tags))
-        return Request("PUT", self._path(key), got.value, headers, is_repeatable=False)
+        return Request("PUT", self._path(key), got.value, headers, is_repeatable=False, operation="cache.set")
 
     def touched(self, reply: Reply, key: str) -> bool:
         """False: another value is stored by now, or none."""
@@ -194,10 +202,11 @@ class Exchanges:
 
     def invalidate(self, asked: Invalidation) -> Request:
         headers = {"Content-Type": JSON, **self._caller}
-        return Request("POST", "/v1/invalidations", msgspec.json.encode(asked), headers, is_fixed=True)
+        body = msgspec.json.encode(asked)
+        return Request("POST", "/v1/invalidations", body, headers, is_fixed=True, operation="cache.invalidate")
 
     def delete(self, key: str) -> Request:
-        return Request("DELETE", self._path(key), headers=self._caller)
+        return Request("DELETE", self._path(key), headers=self._caller, operation="cache.invalidate")
 
     def receipt(self, reply: Reply, keys: Iterable[str], *, lenient: bool = False) -> Receipt:
         """A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. One that was accepted but is

@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast
 from cachesvc_client.context import Absent, LoadContext, takes_context
 from cachesvc_client.errors import CacheError
 from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.spans import inner
 from cachesvc_client.wire import Put
 
 V = TypeVar("V")
@@ -61,7 +62,8 @@ class Loads:
     async def _run(self, context: LoadContext, loader: Loader[V]) -> Loaded[V]:
         self.started += 1
         call = cast(Callable[[str | LoadContext], Awaitable[V | Absent]], loader)
-        value = await call(context if takes_context(loader) else context.key)
+        with inner("cache.load"):
+            value = await call(context if takes_context(loader) else context.key)
         return Loaded(value, context.lifetimes)
 
     async def _run_in_turn(self, context: LoadContext, loader: Loader[V]) -> Loaded[V]:

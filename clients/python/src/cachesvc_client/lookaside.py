@@ -30,6 +30,7 @@ from cachesvc_client.flight import Flights, landed
 from cachesvc_client.handed import Wanted, key_of
 from cachesvc_client.lifetimes import Lifetimes
 from cachesvc_client.loading import Loader, Loads
+from cachesvc_client.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.turns import SHORT_TURN
 from cachesvc_client.wire import Got, Put, PutItem
 
@@ -59,6 +60,7 @@ class LookAside(Generic[V]):
         """Raises what the loader raises; `CacheError` if the cache refuses what is asked, not if it is out of reach."""
         flight = self.flights.get(wanted)
         if flight is not None:
+            tell_collapsed()
             return await landed(flight)
         got = await self._leases.join(wanted)
         if isinstance(got, CacheError):
@@ -66,6 +68,7 @@ class LookAside(Generic[V]):
                 raise got.copy()
             return await self._flown(wanted, lambda: self._load_unfilled(wanted, loader, lifetimes))
         lease = got.claim_lease()
+        tell_got(got, lease=bool(lease))
         if got.outcome == "miss":
             return await self._flown(wanted, lambda: self._land(wanted, lease, loader, lifetimes))
         try:
@@ -122,7 +125,9 @@ class LookAside(Generic[V]):
         item = lifetimes.item(key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type)
         item.absent = value is ABSENT
         item.lease = lease
-        self._loads.count_fill(key, await self._puts.join(item, len(item.value)))
+        with inner("cache.set"):
+            filled = await self._puts.join(item, len(item.value))
+        self._loads.count_fill(key, filled)
         return value
 
     async def _load_unfilled(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:

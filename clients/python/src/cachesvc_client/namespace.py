@@ -24,6 +24,7 @@ from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
 from cachesvc_client.names import check_key, checked_keys
 from cachesvc_client.near import NOTHING, Near, Shelf
 from cachesvc_client.slow_lane import SlowLane
+from cachesvc_client.spans import Spans, tell_got
 from cachesvc_client.templates import Naming
 from cachesvc_client.turns import WAIT_TURN
 from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
@@ -35,6 +36,7 @@ T = TypeVar("T")
 Item = TypeVar("Item", bound=Hashable)
 Answer = TypeVar("Answer")
 P = ParamSpec("P")
+Answered = TypeVar("Answered", Got, Put)
 
 
 class Namespace(Generic[V]):
@@ -55,6 +57,7 @@ class Namespace(Generic[V]):
         airspace: Airspace,
         near: Near,
         shelf: Shelf | None,
+        spans: Spans,
         *,
         timeout: float,
         batching: bool,
@@ -69,6 +72,7 @@ class Namespace(Generic[V]):
         self._airspace = airspace
         self._near = near
         self._shelf = shelf
+        self._spans = spans
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=batch_tasks)
@@ -110,9 +114,8 @@ class Namespace(Generic[V]):
         check_key(key)
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self.get(key, default))
-        got = await self._reads.join(self._handed.wanted(key))
-        if isinstance(got, CacheError):
-            raise got.copy()
+        with self._spans.call("cache.get", self.name):
+            got = _answered(await self._reads.join(self._handed.wanted(key)))
         if not got.is_found:
             return default
         try:
@@ -146,10 +149,8 @@ class Namespace(Generic[V]):
         """With all that a batch says of a key, also where single reads are sent alone."""
         if timeout is not None:
             return await _within(positive_seconds_of(timeout, "timeout"), self._asked(key, None))
-        got = await self._read_batches.join(self._handed.wanted(key))
-        if isinstance(got, CacheError):
-            raise got.copy()
-        return got
+        with self._spans.call("cache.get", self.name):
+            return _answered(await self._read_batches.join(self._handed.wanted(key)))
 
     async def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
         """The values that were found. `PartialError` if some keys failed; it has what the others brought."""
@@ -157,7 +158,8 @@ class Namespace(Generic[V]):
             return await _within(positive_seconds_of(timeout, "timeout"), self.get_many(keys))
         found, missing = self._held(checked_keys(keys))
         keys = list(dict.fromkeys(missing))
-        answers = await self._read_batches.join_all(self._handed.all_wanted(keys))
+        with self._spans.call("cache.get", self.name, items=len(keys)):
+            answers = await self._read_batches.join_all(self._handed.all_wanted(keys))
         decode = self._schema.decode
         failed: dict[str, CacheError] = {}
         for key, got in zip(keys, answers, strict=True):
@@ -234,7 +236,8 @@ class Namespace(Generic[V]):
                 self.get_or_load(key, loader, ttl=ttl, stale=stale, tags=tags, default=default),
             )
         lifetimes = lifetimes_of(ttl, stale, None, tags)
-        value = await self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes)
+        with self._spans.call("cache.get_or_load", self.name):
+            value = await self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes)
         return default if value is ABSENT else value
 
     def cached(
@@ -283,11 +286,10 @@ class Namespace(Generic[V]):
             )
         item = self._item(key, value, lifetimes_of(ttl, stale, stale_if_error, tags))
         try:
-            put = await self._puts.join(item, len(item.value))
+            with self._spans.call("cache.set", self.name):
+                _answered(await self._puts.join(item, len(item.value)))
         finally:
             self._forget([key])
-        if isinstance(put, CacheError):
-            raise put.copy()
         return None
 
     async def set_many(
@@ -309,9 +311,10 @@ class Namespace(Generic[V]):
             )
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
-        orders = [self._put_batches.join(item, len(item.value)) for item in items]
         try:
-            puts = {item.key: await order for item, order in zip(items, orders, strict=True)}
+            with self._spans.call("cache.set", self.name, items=len(items)):
+                orders = [self._put_batches.join(item, len(item.value)) for item in items]
+                puts = {item.key: await order for item, order in zip(items, orders, strict=True)}
         finally:
             self._forget(list(values))
         if failed := {key: put.copy() for key, put in puts.items() if isinstance(put, CacheError)}:
@@ -343,7 +346,8 @@ class Namespace(Generic[V]):
         if got.outcome not in ("hit", "loaded"):
             return False
         try:
-            return await self._calls.touch(key, got, lifetimes, deadline)
+            with self._spans.call("cache.set", self.name):
+                return await self._calls.touch(key, got, lifetimes, deadline)
         finally:
             self._forget([key])
 
@@ -375,7 +379,8 @@ class Namespace(Generic[V]):
     async def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
         """`invalidate`, as a document: one of a transaction that could not be sent, for instance."""
         try:
-            return await self._calls.invalidate(asked, self._deadline(timeout))
+            with self._spans.call("cache.invalidate", self.name):
+                return await self._calls.invalidate(asked, self._deadline(timeout))
         finally:
             if not asked.is_lenient:
                 self._forget(asked.keys, asked.tags, everything=asked.all)
@@ -384,7 +389,8 @@ class Namespace(Generic[V]):
         """`invalidate` for one key."""
         check_key(key)
         try:
-            return await self._calls.delete(key, self._deadline(timeout))
+            with self._spans.call("cache.invalidate", self.name):
+                return await self._calls.delete(key, self._deadline(timeout))
         finally:
             self._forget([key])
 
@@ -400,6 +406,14 @@ class Namespace(Generic[V]):
     def _deadline(self, timeout: Duration | None) -> float:
         seconds = self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
         return asyncio.get_running_loop().time() + seconds
+
+
+def _answered(answer: Answered | CacheError) -> Answered:
+    if isinstance(answer, CacheError):
+        raise answer.copy()  # the others that it concerns raise one of their own
+    if isinstance(answer, Got):
+        tell_got(answer)
+    return answer
 
 
 def _together(

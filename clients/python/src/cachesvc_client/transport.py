@@ -23,6 +23,7 @@ from cachesvc_client.near_feed import NearFeed
 from cachesvc_client.profiles import Profile
 from cachesvc_client.region import TOPOLOGY_PATH, Region
 from cachesvc_client.retries import Backoff
+from cachesvc_client.spans import Call, request_span, tell_server
 from cachesvc_client.tracing import Traceparent, trace_headers
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class Transport:
         retry = 0
         while True:
             try:
-                reply = await self._sent(request, deadline, home)
+                with request_span(request.operation, items=request.items) as span:
+                    reply = await self._sent(request, deadline, home, span)
             except CacheError as error:
                 pause = self._pause(request, error, retry, deadline)
                 if pause is None:
@@ -150,7 +152,7 @@ class Transport:
             return None
         return self._backoff.pause(failure, retry, deadline - asyncio.get_running_loop().time())
 
-    async def _sent(self, request: Request, deadline: float, home: Endpoint | None) -> Reply:
+    async def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
         """One try: the reply of the first instance that gives one."""
         session = self._session
         if session is None:
@@ -177,6 +179,7 @@ class Transport:
                         self._region.failed()
                     else:
                         endpoint.worked()
+                        tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                         return reply
         except TimeoutError:
             raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from failure

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from cachesvc_client import spans
 from cachesvc_client.batching import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
 from cachesvc_client.errors import CacheError
 from cachesvc_client.sync import forks
@@ -48,9 +49,9 @@ class Intake(Protocol[Item_contra, Answer_co]):
 
 
 class _Batch(Generic[Item, Answer]):
-    """`waiting` and `weight` change under the batcher's lock, until it departs; `answers` is set before `landed`."""
+    """`waiting`, `weight` and `callers` change under the batcher's lock, until it departs; `answers` is set before `landed`."""
 
-    __slots__ = ("answers", "deadline", "go", "landed", "timeout", "waiting", "weight")
+    __slots__ = ("answers", "callers", "deadline", "go", "landed", "timeout", "waiting", "weight")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
@@ -58,6 +59,8 @@ class _Batch(Generic[Item, Answer]):
         self.waiting: dict[Item, int] = {}
         """How many callers wait for each item."""
         self.weight = 0
+        self.callers: dict[spans.Call, None] = {}
+        """In the order in which they joined: those whose traces are sampled."""
         self.go = threading.Event()
         """A lane is free, or there is no sense in waiting for one."""
         self.landed = threading.Event()
@@ -102,6 +105,7 @@ class Batcher(Generic[Item, Answer]):
                 batch = None
             if batch is not None and item in batch.waiting:
                 batch.waiting[item] += 1
+                batch.callers.update(dict.fromkeys(spans.callers()))
                 return batch, False
             if self._unanswered >= MAX_WAITING:
                 raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
@@ -110,6 +114,7 @@ class Batcher(Generic[Item, Answer]):
             if batch is None:
                 batch = self._open[timeout] = _Batch(timeout)
             batch.waiting[item] = 1
+            batch.callers.update(dict.fromkeys(spans.callers()))
             batch.weight += weight
             if self._in_flight < LANES or len(batch.waiting) == MAX_ITEMS:
                 self._depart(batch)
@@ -128,7 +133,9 @@ class Batcher(Generic[Item, Answer]):
     def _lead(self, batch: _Batch[Item, Answer]) -> None:
         try:
             batch.go.wait(MAX_DELAY)
-            batch.answers = self._carried(self._boarded(batch), batch.deadline)
+            items = self._boarded(batch)
+            with spans.carrying(batch.callers):
+                batch.answers = self._carried(items, batch.deadline)
         finally:
             self._land(batch)
             batch.landed.set()

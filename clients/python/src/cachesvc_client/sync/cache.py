@@ -3,7 +3,7 @@
 import random
 import time
 from contextlib import AbstractContextManager
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from yarl import URL
 
@@ -19,6 +19,7 @@ from cachesvc_client.near_feed import NearFeed
 from cachesvc_client.own_writes import pairs_of
 from cachesvc_client.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.region import Region
+from cachesvc_client.spans import Spans
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.feeding import Feeding
 from cachesvc_client.sync.flight import Airspace
@@ -29,6 +30,9 @@ from cachesvc_client.sync.own_writes import SharedOwnWrites
 from cachesvc_client.sync.transport import Session, Transport
 from cachesvc_client.tracing import Traceparent, opentelemetry_traceparent
 from cachesvc_client.wire import ReceiptState
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 V = TypeVar("V")
 
@@ -54,6 +58,7 @@ class Cache:
         caller: str,
         traceparent: Traceparent,
         session: Session | None,
+        tracer_provider: "TracerProvider | None",
     ) -> None:
         self._region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
         connections = profile.max_connections if batching else _UNBATCHED_CONNECTIONS
@@ -66,6 +71,7 @@ class Cache:
         feed = NearFeed(self._near, self._region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
         self._feeding = Feeding(self._near, feed)
         self._handed = Handed()
+        self._spans = Spans(tracer_provider)
         self._loads = Loads(
             timeout=profile.load_timeout,
             lease_wait=profile.lease_wait,
@@ -88,6 +94,7 @@ class Cache:
         caller: str = "",
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
+        tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
         """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
 
@@ -97,7 +104,7 @@ class Cache:
         `discover`: the instances of the region are asked directly, each for its share of the keys; False: only those named here.
         `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
         of each request; unless said, OpenTelemetry's, if the process uses it. `session`: a `urllib3.PoolManager` of yours, which
-        stays open, and is yours to renew after a fork.
+        stays open, and is yours to renew after a fork. `tracer_provider`: where its spans go, instead of the process's.
         """
         return cls(
             urls_of(url),
@@ -113,6 +120,7 @@ class Cache:
             caller=check_caller(caller),
             traceparent=traceparent,
             session=session,
+            tracer_provider=tracer_provider,
         )
 
     @overload
@@ -181,6 +189,7 @@ class Cache:
             self._airspaces.setdefault(name, Airspace()),
             self._near,
             shelf,
+            self._spans,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
         )

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from cachesvc_client.context import Absent, LoadContext, takes_context
 from cachesvc_client.errors import CacheError
 from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.spans import inner
 from cachesvc_client.sync import forks
 from cachesvc_client.wire import Put
 
@@ -67,7 +68,8 @@ class Loads:
     def _run(self, ctx: LoadContext, loader: Loader[V]) -> tuple[V | Absent, Lifetimes]:
         with self._lock:
             self.started += 1
-        value = loader(ctx if takes_context(loader) else ctx.key)
+        with inner("cache.load"):
+            value = loader(ctx if takes_context(loader) else ctx.key)
         return value, ctx.lifetimes
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:

@@ -32,6 +32,7 @@ from cachesvc_client.context import ABSENT, Absent
 from cachesvc_client.errors import CacheError
 from cachesvc_client.handed import Wanted, key_of
 from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.batching import Intake
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
@@ -89,6 +90,8 @@ class LookAside(Generic[V]):
         ask = _Ask(wanted, loader, lifetimes, deadline)
         while True:
             flight = self.flights.get(wanted)
+            if flight is not None:
+                tell_collapsed()
             end = self._read(ask) if flight is None else flight.end(deadline)
             if isinstance(end, Failed):
                 raise end.error
@@ -102,6 +105,7 @@ class LookAside(Generic[V]):
                 raise got.copy()
             return self._flown(ask, lambda: self._load_unfilled(ask))
         lease = self._lease_of(got)
+        tell_got(got, lease=bool(lease))
         if got.outcome == "miss":
             return self._flown(ask, lambda: self._land(ask, lease), anew=bool(lease))
         try:
@@ -190,7 +194,9 @@ class LookAside(Generic[V]):
         item = lifetimes.item(ask.key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type)
         item.absent = value is ABSENT
         item.lease = lease
-        self._loads.count_fill(ask.key, self._puts.join(item, self._timeout, len(item.value)))
+        with inner("cache.set"):
+            filled = self._puts.join(item, self._timeout, len(item.value))
+        self._loads.count_fill(ask.key, filled)
         return value
 
     def _load_unfilled(self, ask: _Ask[V]) -> V | Absent:

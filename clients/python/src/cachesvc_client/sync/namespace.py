@@ -17,6 +17,7 @@ from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
 from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
 from cachesvc_client.names import check_key, checked_keys
 from cachesvc_client.near import NOTHING, Near, Shelf
+from cachesvc_client.spans import Spans, tell_got
 from cachesvc_client.sync.batching import Batcher, Intake, OneByOne, Spread
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.calls import Calls
@@ -34,6 +35,7 @@ I = TypeVar("I")  # noqa: E741  an item
 A = TypeVar("A")
 R = TypeVar("R")
 P = ParamSpec("P")
+Answered = TypeVar("Answered", Got, Put)
 
 
 class Namespace(Generic[V]):
@@ -54,6 +56,7 @@ class Namespace(Generic[V]):
         airspace: Airspace,
         near: Near,
         shelf: Shelf | None,
+        spans: Spans,
         *,
         timeout: float,
         batching: bool,
@@ -66,6 +69,7 @@ class Namespace(Generic[V]):
         self._airspace = airspace
         self._near = near
         self._shelf = shelf
+        self._spans = spans
         self._timeout = timeout
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting))
@@ -101,7 +105,8 @@ class Namespace(Generic[V]):
         if shelf is not None and (value := shelf.value(key)) is not NOTHING:
             return default if value is ABSENT else value
         check_key(key)
-        got = _answered(self._reads.join(self._handed.wanted(key), self._seconds(timeout)))
+        with self._spans.call("cache.get", self.name):
+            got = _answered(self._reads.join(self._handed.wanted(key), self._seconds(timeout)))
         if not got.is_found:
             return default
         try:
@@ -131,7 +136,8 @@ class Namespace(Generic[V]):
 
     def _asked(self, key: str, timeout: Duration | None) -> Got:
         """With all that a batch says of a key, also where single reads are sent alone."""
-        return _answered(self._look_ups.join(self._handed.wanted(key), self._seconds(timeout)))
+        with self._spans.call("cache.get", self.name):
+            return _answered(self._look_ups.join(self._handed.wanted(key), self._seconds(timeout)))
 
     def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
         """The values that were found. `PartialError` if some keys failed; it has what the others brought. A request for each
@@ -141,7 +147,9 @@ class Namespace(Generic[V]):
         found, missing = self._held(checked_keys(keys))
         wanted = [self._handed.wanted(key) for key in dict.fromkeys(missing)]
         failed: dict[str, CacheError] = {}
-        for one, got in self._read_each(wanted, patience):
+        with self._spans.call("cache.get", self.name, items=len(wanted)):
+            answers = list(self._read_each(wanted, patience))
+        for one, got in answers:
             key = key_of(one)
             try:
                 if isinstance(got, CacheError):
@@ -224,7 +232,8 @@ class Namespace(Generic[V]):
         check_key(key)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
         lifetimes = lifetimes_of(ttl, stale, None, tags)
-        value = self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
+        with self._spans.call("cache.get_or_load", self.name):
+            value = self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
         return default if value is ABSENT else value
 
     def cached(
@@ -268,11 +277,10 @@ class Namespace(Generic[V]):
         check_key(key)
         item = self._item(key, value, lifetimes_of(ttl, stale, stale_if_error, tags))
         try:
-            put = self._puts.join(item, self._seconds(timeout), len(item.value))
+            with self._spans.call("cache.set", self.name):
+                _answered(self._puts.join(item, self._seconds(timeout), len(item.value)))
         finally:
             self._forget([key])
-        if isinstance(put, CacheError):
-            raise put.copy()
 
     def set_many(
         self,
@@ -290,7 +298,8 @@ class Namespace(Generic[V]):
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
         try:
-            puts = list(self._each(items, self._calls.home_of_item, self._calls.put, deadline, lambda item: len(item.value)))
+            with self._spans.call("cache.set", self.name, items=len(items)):
+                puts = list(self._each(items, self._calls.home_of_item, self._calls.put, deadline, lambda item: len(item.value)))
         finally:
             self._forget(list(values))
         if failed := {item.key: put.copy() for item, put in puts if isinstance(put, CacheError)}:
@@ -337,7 +346,8 @@ class Namespace(Generic[V]):
         if got.outcome not in ("hit", "loaded"):
             return False
         try:
-            return self._calls.touch(key, got, lifetimes, deadline)
+            with self._spans.call("cache.set", self.name):
+                return self._calls.touch(key, got, lifetimes, deadline)
         finally:
             self._forget([key])
 
@@ -364,7 +374,8 @@ class Namespace(Generic[V]):
     def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
         """`invalidate`, as a document: one of a transaction that could not be sent, for instance."""
         try:
-            return self._calls.invalidate(asked, self._deadline(timeout))
+            with self._spans.call("cache.invalidate", self.name):
+                return self._calls.invalidate(asked, self._deadline(timeout))
         finally:
             if not asked.is_lenient:
                 self._forget(asked.keys, asked.tags, everything=asked.all)
@@ -373,7 +384,8 @@ class Namespace(Generic[V]):
         """`invalidate` for one key."""
         check_key(key)
         try:
-            return self._calls.delete(key, self._deadline(timeout))
+            with self._spans.call("cache.invalidate", self.name):
+                return self._calls.delete(key, self._deadline(timeout))
         finally:
             self._forget([key])
 
@@ -393,10 +405,12 @@ class Namespace(Generic[V]):
         return time.monotonic() + self._seconds(timeout)
 
 
-def _answered(got: Got | CacheError) -> Got:
-    if isinstance(got, CacheError):
-        raise got.copy()  # the others that it concerns raise one of their own
-    return got
+def _answered(answer: Answered | CacheError) -> Answered:
+    if isinstance(answer, CacheError):
+        raise answer.copy()  # the others that it concerns raise one of their own
+    if isinstance(answer, Got):
+        tell_got(answer)
+    return answer
 
 
 def _together(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]]) -> Callable[[Endpoint], Intake[I, A]]:

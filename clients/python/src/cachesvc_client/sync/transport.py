@@ -27,6 +27,7 @@ from cachesvc_client.exchanges import Reply, Request, passing_failure, told
 from cachesvc_client.profiles import Profile
 from cachesvc_client.region import TOPOLOGY_PATH, Region
 from cachesvc_client.retries import Backoff
+from cachesvc_client.spans import Call, request_span, tell_server
 from cachesvc_client.sync import forks
 from cachesvc_client.tracing import Traceparent, trace_headers
 
@@ -132,7 +133,8 @@ class Transport:
         retry = 0
         while True:
             try:
-                reply = self._sent(request, deadline, home)
+                with request_span(request.operation, items=request.items) as span:
+                    reply = self._sent(request, deadline, home, span)
             except CacheError as error:
                 pause = self._pause(request, error, retry, deadline)
                 if pause is None:
@@ -151,7 +153,7 @@ class Transport:
         with self._lock:
             return self._backoff.pause(error, retry, deadline - time.monotonic())
 
-    def _sent(self, request: Request, deadline: float, home: Endpoint | None) -> Reply:
+    def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
         """One try: the reply of the first instance that gives one."""
         what = f"{request.method} {request.path[:200]}"
         traced = trace_headers(self._traceparent)
@@ -168,6 +170,7 @@ class Transport:
                 raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
             else:
                 endpoint.worked()
+                tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                 return reply
         raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
 
