@@ -6,6 +6,9 @@ from opentelemetry.sdk.resources import Resource
 
 from cachesvc.config import Service
 
+VERSION = version("cachesvc")
+"""Read once: it stands in a file."""
+
 
 class InstanceResource(Resource):
     """Compared as the object it is. The encoder sorts every span by its resource, and `Resource` makes its hash from JSON each
@@ -20,7 +23,7 @@ def resource_of(service: Service) -> Resource:
     made = Resource.create(
         {
             "service.name": "cachesvc",
-            "service.version": version("cachesvc"),
+            "service.version": VERSION,
             "service.instance.id": f"{service.region}/{service.instance}",
             "cloud.region": service.region,
             "cachesvc.region": service.region,
