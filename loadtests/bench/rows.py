@@ -17,10 +17,12 @@ from loadtests.bench.drivers import CONNECTIONS, Driver, Load
 from loadtests.bench.figures import BenchError, Goal, Result, Sample, percentile
 from loadtests.bench.keyspace import BATCH, KEYS, VALUE_BYTES, batch_requests, get_requests, values
 from loadtests.bench.loops import open_loop, poisson_arrivals
+from loadtests.bench.scraper import scraped
 from loadtests.bench.servers import Server
 from loadtests.bench.stage import Service, Stage
 
 SDK_CONCURRENCY = 64
+TRACED = {"some": "1 %", "all": "100 %"}
 
 Measure = Callable[[float], Sample]
 """Measures one side for so many seconds."""
@@ -84,6 +86,33 @@ def _get_against(name: str, set_up: str, rival: str, reach: float) -> "Compariso
         return [replace(result, cpu_bound=True)]
 
     return run
+
+
+def _telemetry_cost(run: Run) -> list[Result]:
+    """Ours is with telemetry, theirs the same service without."""
+
+    def against_none(name: str, tier: str, share: str, reach: float) -> Result:
+        traced, plain = run.stage.service(f"{tier}_traced_{share}"), run.stage.service(tier)
+        saturating = run.saturating(traced.server, _gets(traced.url))
+
+        def ours(seconds: float) -> Sample:
+            with scraped(traced.url):
+                return saturating(seconds)
+
+        theirs = run.checked(plain, run.saturating(plain.server, _gets(plain.url)))
+        result = run.compare(name, "requests/s", Goal(reach), run.checked(traced, ours), theirs)
+        return replace(
+            result,
+            cpu_bound=True,
+            note=f"{TRACED[share]} of requests traced, metrics scraped and sent every second; theirs: none of it",
+        )
+
+    return [
+        against_none("telemetry_cost_l1", "l1", "some", 0.93),
+        against_none("telemetry_cost_l1_all", "l1", "all", 0.5),
+        against_none("telemetry_cost_l2", "l2", "some", 0.93),
+        against_none("telemetry_cost_l2_all", "l2", "all", 0.5),
+    ]
 
 
 def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison":
@@ -266,6 +295,7 @@ COMPARISONS: dict[str, Comparison] = {
     "sdk_get_many": _sdk_get_many,
     "sdk_side_by_side": _sdk_side_by_side,
     "l1_p99": _l1_p99,
+    "telemetry_cost": _telemetry_cost,
     "l1_memory": _l1_memory,
     "fence_memory": _fence_memory,
     "fence_lag": _fence_lag,

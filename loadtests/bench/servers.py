@@ -106,6 +106,11 @@ class Servers:
         argv += ["--memcached", str(memcached_port)]
         return self._start(name, argv, core=self._server_core, port=port, answers=accepts)
 
+    def otlp_sink(self) -> Server:
+        port = free_port()
+        argv = [sys.executable, "-m", "loadtests.bench.otlp_sink", "--port", str(port)]
+        return self._start("otlp-sink", argv, core=self._load_core, port=port, answers=accepts)
+
     def service(self, config: Path, topology: Path, port: int) -> Server:
         argv = [sys.executable, "-m", "cachesvc", "serve", "--config", str(config), "--topology", str(topology)]
         return self._start("cachesvc", argv, core=self._server_core, port=port, answers=is_ready)

@@ -28,6 +28,12 @@ class SetUp:
     tier: str
     l1_entries: int
     has_pool: bool
+    trace_ratio: float | None = None
+    """None: all telemetry is off but `/metrics`. Else spans of this share of requests are exported, and metrics every second."""
+
+    @property
+    def name(self) -> str:
+        return self.tier if self.trace_ratio is None else f"{self.tier}-traced-{self.trace_ratio:g}"
 
 
 SET_UPS = {
@@ -35,6 +41,10 @@ SET_UPS = {
     # A walk over 2,000 keys never finds in an LRU of 16 what it asked for before.
     "l2": SetUp("l2", 16, has_pool=True),
     "l3": SetUp("l3", 16, has_pool=False),
+    "l1_traced_some": SetUp("l1", 4_000_000, has_pool=True, trace_ratio=0.01),
+    "l1_traced_all": SetUp("l1", 4_000_000, has_pool=True, trace_ratio=1.0),
+    "l2_traced_some": SetUp("l2", 16, has_pool=True, trace_ratio=0.01),
+    "l2_traced_all": SetUp("l2", 16, has_pool=True, trace_ratio=1.0),
 }
 
 
@@ -115,9 +125,10 @@ class Stage:
         pool = [self._servers.memcached().port] if set_up.has_pool else []
         port = free_port()
         folder = self._servers.folder
-        config, topology = folder / f"{set_up.tier}-service.yaml", folder / f"{set_up.tier}-topology.yaml"
+        config, topology = folder / f"{set_up.name}-service.yaml", folder / f"{set_up.name}-topology.yaml"
         # JSON is YAML.
-        config.write_text(json.dumps(_service_document(set_up, port)))
+        otlp = "" if set_up.trace_ratio is None else self._servers.otlp_sink().url
+        config.write_text(json.dumps(_service_document(set_up, port, otlp)))
         topology.write_text(json.dumps(_topology_document(pool, self._servers.redis().port, self._servers.redis().port)))
         server = self._servers.service(config, topology, port)
         _store_all(port)
@@ -129,8 +140,14 @@ class Stage:
         return service
 
 
-def _service_document(set_up: SetUp, port: int) -> dict[str, object]:
-    return {"region": "bench", "instance": set_up.tier, "server": {"port": port}, "l1": {"max_entries": set_up.l1_entries}}
+def _service_document(set_up: SetUp, port: int, otlp: str) -> dict[str, object]:
+    return {
+        "region": "bench",
+        "instance": set_up.name,
+        "server": {"port": port},
+        "l1": {"max_entries": set_up.l1_entries},
+        "telemetry": {"otlp": otlp, "trace_ratio": set_up.trace_ratio or 0.0, "metrics_interval": "1s"},
+    }
 
 
 def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, object]:
