@@ -94,7 +94,7 @@ class App:
     def _build_tiers(self) -> None:
         service, topology = self.service, self.topology
         coherence = service.coherence
-        placement = Placement(topology)
+        placement = self._placement = Placement(topology)
         self.fences = Fences(
             self._clock,
             self._skew,
@@ -176,14 +176,16 @@ class App:
         )
         explainer = Explainer(
             topology=self.topology,
-            namespaces=namespaces,
+            placement=self._placement,
+            me=(self.service.region, self.service.instance),
             l1=self.l1,
-            l2=self.l2,
-            server_of=self._backends.server_of,
+            pool=self._backends,
             homes=self._homes,
+            peers=self._backends.peers,
             fences=self.fences,
             admission=admission,
             clock=self._clock,
+            is_overloaded=lambda: self._web.overload.is_shedding,
         )
         self.reader = Reader(
             namespaces=namespaces,

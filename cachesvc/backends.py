@@ -3,6 +3,7 @@
 Part of the composition root: built without I/O, started and stopped by `app.py`.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,12 +13,15 @@ from cachesvc.cells.redis import CellMemory, RedisCell
 from cachesvc.clock import Clock
 from cachesvc.config import Service
 from cachesvc.exchange import Server
+from cachesvc.explanation import Memcached
 from cachesvc.hashing.ring import Ring
 from cachesvc.histogram import Histogram
-from cachesvc.interfaces import Loader, Pool
+from cachesvc.interfaces import Loader, Lookup, Pool
+from cachesvc.leases import holder_mark
 from cachesvc.model import Key
 from cachesvc.origins.http import HttpLoader
 from cachesvc.origins.limited import LimitedLoader
+from cachesvc.peers import HttpPeers
 from cachesvc.placement import Placement
 from cachesvc.queues.events import EventReader
 from cachesvc.queues.redis_changes import RedisChanges
@@ -60,11 +64,21 @@ class Backends:
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
         skew = service.coherence.max_clock_skew
         under = (placement.id, topology.version)
-        self.cells = {
-            name: RedisCell(name, cell.url, service.l3, skew, clock, placement=under) for name, cell in topology.cells.items()
-        }
-        retention = service.coherence.fence_retention
         me = (service.region, service.instance)
+        mark = holder_mark(*me)
+        self.cells = {
+            name: RedisCell(name, cell.url, service.l3, skew, clock, placement=under, nonce=lambda: mark + secrets.token_hex(6))
+            for name, cell in topology.cells.items()
+        }
+        self.peers = HttpPeers(
+            {
+                (region, name): url
+                for region, there in topology.regions.items()
+                for name, url in there.instances.items()
+                if (region, name) != me
+            }
+        )
+        retention = service.coherence.fence_retention
         self.streams = {
             name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, reader=me)
             for name, region in topology.regions.items()
@@ -102,11 +116,22 @@ class Backends:
 
     def parts(self) -> Sequence[Part]:
         """In the order of their start."""
-        return [self.l2, *self.cells.values(), *self.loaders.values(), self.changes, *self.streams.values()]
+        return [self.l2, *self.cells.values(), *self.loaders.values(), self.changes, *self.streams.values(), self.peers]
 
-    def server_of(self, key: Key) -> str:
-        """The memcached server that has the key's copies."""
-        return self._ring.server(key.digest) if self._ring else "none: the region has no pool"
+    def memcached_of(self, key: Key) -> Memcached:
+        """The server that has the key's copies, and why."""
+        if self._ring is None:
+            return Memcached("none", "the region has no pool")
+        point, other = self._ring.position(key.digest)
+        server = self._ring.server(key.digest)
+        beyond = f"without it {other} would have the key" if other != server else "it is alone"
+        breaker = self._breakers.get(server)
+        why = f"the first point of the ring at or after {key.digest:016x} is {point:016x}; {beyond}"
+        return Memcached(server, why, str(breaker.state) if breaker else "")
+
+    async def look(self, key: Key) -> Lookup:
+        """The copy in the region's pool; nothing changes, nothing is counted, and no breaker is asked."""
+        return await self._leaves[self._ring.server(key.digest)].look(key) if self._ring else None
 
     def watch(self, metrics: Metrics) -> None:
         """Have what is counted here read at each scrape."""

@@ -1,152 +1,357 @@
 """Why is this value old, or missing? Everything that decides about one key, asked of the live system; nothing is changed.
 
-The verdict is computed by the same `Admission` that reads use, so it cannot disagree with what a read would do now.
+The instance that is asked looks at its own L1, its region's memcached and the key's home, and asks every other instance for the
+same, all at once. What takes longer than a person would like to wait is left out, and said to be. The words are in `verdict.py`;
+whether a copy may be answered is decided by the same `Admission` that reads use, so it cannot disagree with what a read would do.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from cachesvc.admission import Admission, Standing
-from cachesvc.clock import Clock
-from cachesvc.errors import TierError
+from cachesvc.clock import SECONDS, Clock
+from cachesvc.errors import TierError, TierTimeoutError
 from cachesvc.etag import etag
+from cachesvc.explanation import (
+    Copy,
+    Explanation,
+    FencesSeen,
+    Home,
+    HomeCell,
+    LeaseSeen,
+    Memcached,
+    Merge,
+    Now,
+    Question,
+    Seen,
+    TargetFences,
+    Window,
+)
+from cachesvc.fair_timeout import FairTimeout
 from cachesvc.fences import Fences
 from cachesvc.homes import Homes
-from cachesvc.interfaces import CellKeyState, Reply, Tier
+from cachesvc.interfaces import CellKeyState, Lookup, Reply
+from cachesvc.leases import holder_of
 from cachesvc.lru import L1
-from cachesvc.model import Entry, Key
-from cachesvc.placement import partition
+from cachesvc.merge_log import Merged
+from cachesvc.model import Entry, Key, Target
+from cachesvc.placement import Placement, partition
 from cachesvc.topology import Namespace, Topology
+from cachesvc.verdict import RULES, decide, marked, oldest, verdict
 
-RULES = {
-    Standing.FRESH: "fresh and later than every fence on it: answered",
-    Standing.STALE: "past its freshness, within stale-while-revalidate: answered stale while it is refreshed",
-    Standing.LAST_RESORT: "past its freshness, within stale-if-error: answered only if the origin fails",
-    Standing.DEAD: "past every window: not answered",
-    Standing.REFUSED: "not later than a fence, the floor or the staleness bound: refused",
-}
+TIER_SECONDS = 0.045
+"""For the far tiers of an instance: less than its neighbours wait for it (`peers.py`), so that they learn what it does know."""
+MOST_MERGES = 8
+
+_FROM_THE_FUTURE = "its as_of, which is in the future: a clock is wrong"
+
+T = TypeVar("T")
+
+
+class PoolView(Protocol):
+    """The region's memcached pool, beside the paths."""
+
+    def memcached_of(self, key: Key) -> Memcached:
+        """Where the key's copies are."""
+        ...
+
+    async def look(self, key: Key) -> Lookup:
+        """The copy there; nothing changes, also not for its breaker."""
+        ...
+
+
+class Peers(Protocol):
+    async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
+        """What every other instance of every region sees. One that does not answer in time is there with its reason."""
+        ...
 
 
 class Explainer:
     def __init__(
         self,
         *,
+        me: tuple[str, str],
         topology: Topology,
-        namespaces: Mapping[str, Namespace],
+        placement: Placement,
         l1: L1,
-        l2: Tier,
-        server_of: Callable[[Key], str],
+        pool: PoolView,
         homes: Homes,
+        peers: Peers,
         fences: Fences,
         admission: Admission,
         clock: Clock,
+        is_overloaded: Callable[[], bool],
     ) -> None:
+        """`me`: region and name of this instance."""
+        self._region, self._instance = me
         self._topology = topology
-        self._namespaces = namespaces
+        self._placement = placement
         self._l1 = l1
-        self._l2 = l2
-        self._server_of = server_of
+        self._pool = pool
         self._homes = homes
+        self._peers = peers
         self._fences = fences
         self._admission = admission
         self._clock = clock
+        self._is_overloaded = is_overloaded
 
-    async def explain(self, key: Key) -> dict[str, object]:
-        """JSON-able. A tier that does not answer is said so in its place."""
-        namespace = self._namespaces[key.namespace]
-        cell = self._homes.of(key)
+    async def explain(self, key: Key, question: Question) -> Explanation:
+        """All that is known of the key, everywhere. What does not answer is said so in its place."""
+        began = perf_counter()
+        asked, elsewhere = await asyncio.gather(self.see(key, question), self._peers.ask(key, question))
+        asked, *elsewhere = marked([asked, *elsewhere])
+        home = _home_by_whoever_could(asked, elsewhere)
+        found = oldest([asked, *elsewhere], home)
+        return Explanation(
+            verdict=verdict(asked, elsewhere, found),
+            key=key.text,
+            namespace=key.namespace,
+            owner=self._topology.namespaces[key.namespace].owner,
+            digest=f"{key.digest:016x}",
+            partition=partition(key.text),
+            home_cell=self._home_cell(key),
+            memcached_server=asked.memcached.server if asked.memcached else "",
+            asked=asked.name,
+            tiers=asked.tiers,
+            memcached=asked.memcached,
+            fences=asked.fences,
+            home=home,
+            now=asked.now,
+            oldest=found,
+            elsewhere=tuple(elsewhere),
+            milliseconds=_milliseconds_since(began),
+        )
+
+    async def see(self, key: Key, question: Question) -> Seen:
+        """What this instance sees of it."""
+        began = perf_counter()
         l1 = self._l1.peek(key)
-        (l2,) = await self._l2.get_many([key])
-        seen = [entry for entry in (l1, l2) if isinstance(entry, Entry)]
+        asking_l2 = _in_time(self._pool.look(key), "memcached")
+        asking_home = _in_time(self._inspect(key, l1.tags if l1 else ()), "home")
+        l2, home = await asyncio.gather(asking_l2, asking_home)
+        judge = _Judge(key, self._topology.namespaces[key.namespace], question, self._fences, self._admission, self._clock)
+        tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
+        held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
+        tags = dict.fromkeys(tag for entry in held if isinstance(entry, Entry) for tag in entry.tags)
+        memcached, at_home = self._pool.memcached_of(key), self._home(home)
+        return Seen(
+            region=self._region,
+            instance=self._instance,
+            clock=self._clock.now_us(),
+            tiers=tiers,
+            memcached=memcached,
+            fences=self._seen_fences(key, list(tags), home),
+            home=at_home,
+            now=self._decided(tiers, at_home, key, memcached),
+            milliseconds=_milliseconds_since(began),
+        )
+
+    def _decided(self, tiers: dict[str, Copy], home: Home, key: Key, memcached: Memcached) -> Now:
+        namespace = self._topology.namespaces[key.namespace]
+        asks_l2 = memcached.breaker != "open"
+        return decide(tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded())
+
+    async def _inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState | TierError:
         try:
-            home: CellKeyState | TierError = await cell.inspect(key, seen[0].tags if seen else ())
+            return await self._homes.of(key).inspect(key, tags)
         except TierError as error:
-            home = error
-        tiers = {
-            "l1": self._copy(key, namespace, l1),
-            "l2": self._copy(key, namespace, l2),
-            "l3": self._at_home(key, namespace, home),
-        }
-        return {
-            "key": key.text,
-            "namespace": key.namespace,
-            "owner": namespace.owner,
-            "digest": f"{key.digest:016x}",
-            "partition": partition(key.text),
-            "home_cell": {"name": cell.name, "why": self._why_home(key), "region": self._topology.cells[cell.name].region},
-            "memcached_server": self._server_of(key),
-            "tiers": tiers,
-            "fences": self._known(key, seen),
-            "home": self._records(home),
-            "now": self._verdict(tiers, namespace),
-        }
+            return error
 
-    def _why_home(self, key: Key) -> str:
-        return "pinned" if partition(key.text) in self._topology.pins else "rendezvous hash over active cells"
+    # where it lives ---------------------------------------------------------------------------------------------------
 
-    def _copy(self, key: Key, namespace: Namespace, entry: Entry | TierError | None) -> dict[str, object]:
-        if entry is None:
-            return {"held": False}
-        if isinstance(entry, TierError):
-            return {"held": None, "unavailable": str(entry)}
-        return self._described(entry, self._admission.standing(entry, key, namespace))
+    def _home_cell(self, key: Key) -> HomeCell:
+        name, placed = self._placement.home(key.text), partition(key.text)
+        former = self._placement.former.home(key.text) if self._placement.former else ""
+        return HomeCell(
+            name=name,
+            region=self._topology.cells[name].region,
+            why="pinned" if self._placement.is_pinned(placed) else "rendezvous hash over active cells: the highest score",
+            scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
+            former=former if former != name else "",
+        )
 
-    def _at_home(self, key: Key, namespace: Namespace, home: CellKeyState | TierError) -> dict[str, object]:
-        if isinstance(home, TierError):
-            return {"held": None, "unavailable": str(home)}
-        if home.entry is None:
-            return {"held": False}
+    def _home(self, state: CellKeyState | TierError) -> Home:
+        if isinstance(state, TierError):
+            return Home(unavailable=str(state))
+        instances = ((region, name) for region, here in self._topology.regions.items() for name in here.instances)
+        holder = holder_of(state.lease, (*instances, (self._region, self._instance)))
+        return Home(
+            lease_held=state.lease_held,
+            lease=LeaseSeen(holder, state.lease_as_of, state.lease_until) if state.lease_held else None,
+            key_fence=state.fence_at,
+            tag_fences=state.tag_fences,
+            namespace_fence=state.namespace_fence,
+            broken_at=state.broken_at,
+            clock=state.now_us,
+        )
+
+    # fences -----------------------------------------------------------------------------------------------------------
+
+    def _seen_fences(self, key: Key, tags: Sequence[str], home: CellKeyState | TierError) -> FencesSeen:
+        targets = {"key": Target.key(key.namespace, key.text)}
+        targets |= {f"tag {tag}": Target.tag(key.namespace, tag) for tag in tags}
+        targets["namespace"] = Target.whole(key.namespace)
+        merged = {name: self._fences.log.of(target.digest) for name, target in targets.items()}
+        merges = [(name, one) for name, found in merged.items() for one in found]
+        merges.sort(key=lambda named: named[1].merged_at, reverse=True)
+        digests = [target.digest for name, target in targets.items() if name.startswith("tag ")]
+        state = home if isinstance(home, CellKeyState) else None
+        return FencesSeen(
+            newest_known_here=self._fences.fence_on(key.digest, digests, key.namespace),
+            floor=self._fences.floor,
+            floor_why=self._why_floor(),
+            staleness_bound_seconds=round(self._fences.bound_us(self._clock.now_us()) / SECONDS, 3),
+            max_lag_seconds=self._topology.namespaces[key.namespace].max_lag.seconds,
+            targets=tuple(self._fences_on(key, name, target, state, merged[name]) for name, target in targets.items()),
+            merges=tuple(_merge(name, one) for name, one in merges[:MOST_MERGES]),
+            merges_forgotten_until=self._fences.log.forgotten_until,
+        )
+
+    def _fences_on(
+        self, key: Key, name: str, target: Target, home: CellKeyState | None, merged: Iterable[Merged]
+    ) -> TargetFences:
+        known = self._fences.known(target.digest, key.namespace if name == "namespace" else "")
+        at_home, soft_at_home = _stored(home, name) if home else (None, None)
+        explained = {one.fence.at for one in merged} | {at_home, known.unapplied}
+        return TargetFences(
+            target=name,
+            at_home=at_home,
+            soft_at_home=soft_at_home,
+            here=known.hard,
+            soft_here=known.soft,
+            unapplied=known.unapplied,
+            paced=tuple(Window(at, over / SECONDS, at + (key.digest * over >> 64)) for at, over in known.windows),
+            perhaps_collision=at_home is not None and known.hard > at_home and known.hard not in explained,
+        )
+
+    def _why_floor(self) -> str:
+        raised = self._fences.floor_raise
+        if raised is None:
+            return ""
+        return "fences were lost before they were read" if raised.lost else "this instance had just begun to read the fences"
+
+
+class _Judge:
+    """One key's copies, by the rule, as a read that asks `question` would judge them now."""
+
+    def __init__(
+        self, key: Key, namespace: Namespace, question: Question, fences: Fences, admission: Admission, clock: Clock
+    ) -> None:
+        self._key = key
+        self._namespace = namespace
+        self._options = question.options
+        self._fences = fences
+        self._admission = admission
+        self._now = clock.now_us()
+
+    def near(self, entry: Lookup) -> Copy:
+        """Of L1 or L2."""
+        if not isinstance(entry, Entry):
+            return _no_copy(entry)
+        standing = self._admission.standing(entry, self._key, self._namespace)
+        return self._described(entry, standing, [*self._fences_here(entry), *self._always(entry)])
+
+    def at_home(self, home: CellKeyState | TierError) -> Copy:
+        if isinstance(home, TierError) or home.entry is None:
+            return _no_copy(home if isinstance(home, TierError) else None)
         entry = home.entry
-        judged = max(home.fence_at, home.namespace_fence, *home.tag_fences.values(), 0) < entry.as_of
-        reply = Reply(entry if judged else None, exact=entry.as_of > home.broken_at, fenced=not judged)
-        return self._described(entry, self._admission.standing_at_home(reply, key, namespace, strict=False))
+        fenced = entry.as_of <= home.refused_until
+        is_exact = entry.as_of > home.broken_at
+        reply = Reply(None if fenced else entry, exact=is_exact, soft=entry.as_of <= home.stale_until, fenced=fenced)
+        strict = bool(self._options.token)
+        standing = self._admission.standing_at_home(reply, self._key, self._namespace, strict=strict)
+        reasons = ["a fence stored at home on its namespace or one of its tags"] if fenced else []
+        if not is_exact or strict:
+            reasons += self._fences_here(entry)
+        elif not self._fences.exact_admits(entry, self._key.digest, self._key.namespace, self._now):
+            reasons.append("a fence that the home has not applied, or lost ones")
+        return self._described(entry, standing, [*reasons, *self._always(entry)])
 
-    def _described(self, entry: Entry, standing: Standing) -> dict[str, object]:
-        now = self._clock.now_us()
-        return {
-            "held": True,
-            "standing": standing.value,
-            "rule": RULES[standing],
-            "etag": etag(entry),
-            "as_of": entry.as_of,
-            "age_seconds": round((now - entry.as_of) / 1e6, 3),
-            "ttl_seconds": round((entry.fresh_until - now) / 1e6, 3),
-            "stale_while_revalidate_seconds": entry.stale_for / 1e6,
-            "stale_if_error_seconds": entry.error_for / 1e6,
-            "negative": entry.negative,
-            "bytes": len(entry.value),
-            "tags": list(entry.tags),
-        }
+    def _described(self, entry: Entry, standing: Standing, reasons: Sequence[str]) -> Copy:
+        if self._is_before_token(entry):
+            standing, reasons = Standing.REFUSED, ["the token of this read", *reasons]
+        return Copy(
+            held=True,
+            standing=standing.value,
+            rule=RULES[standing],
+            refused_by=tuple(reasons or [_FROM_THE_FUTURE]) if standing is Standing.REFUSED else (),
+            suits=self._admission.suits(entry, self._options),
+            etag=etag(entry),
+            as_of=entry.as_of,
+            fresh_until=entry.fresh_until,
+            stale_until=entry.fresh_until + entry.stale_for,
+            last_resort_until=entry.fresh_until + entry.error_for,
+            age_seconds=round((self._now - entry.as_of) / SECONDS, 3),
+            ttl_seconds=round((entry.fresh_until - self._now) / SECONDS, 3),
+            bytes=len(entry.value),
+            content_type=entry.content_type,
+            tags=entry.tags,
+            negative=entry.negative,
+        )
 
-    def _known(self, key: Key, seen: list[Entry]) -> dict[str, object]:
-        tags = seen[0].tag_digests if seen else ()
-        bound = self._fences.bound_us(self._clock.now_us())
-        return {
-            "newest_known_here": self._fences.fence_on(key.digest, tags, key.namespace),
-            "floor": self._fences.floor,
-            "staleness_bound_seconds": None if bound is None else round(bound / 1e6, 3),
-        }
+    def _is_before_token(self, entry: Entry) -> bool:
+        """A read would merge what its token names; an explanation changes nothing."""
+        targets = (self._key.digest, Target.whole(self._key.namespace).digest, *entry.tag_digests)
+        return any(digest in targets and entry.as_of <= at for digest, at in self._options.token)
 
-    @staticmethod
-    def _records(home: CellKeyState | TierError) -> dict[str, object]:
-        if isinstance(home, TierError):
-            return {"unavailable": str(home)}
-        return {
-            "key_fence": home.fence_at,
-            "tag_fences": home.tag_fences,
-            "namespace_fence": home.namespace_fence,
-            "lease_held": home.lease_held,
-            "lease_as_of": home.lease_as_of,
-            "broken_at": home.broken_at,
-            "clock": home.now_us,
-        }
+    def _fences_here(self, entry: Entry) -> list[str]:
+        fences, as_of = self._fences, entry.as_of
+        reasons = ["the floor"] if as_of <= fences.floor else []
+        if as_of <= fences.known(self._key.digest).hard:
+            reasons.append("a fence on the key")
+        tags = zip(entry.tags, entry.tag_digests, strict=True)
+        reasons += [f"a fence on its tag {tag}" for tag, digest in tags if as_of <= fences.known(digest).hard]
+        if as_of <= fences.known(Target.whole(self._key.namespace).digest, self._key.namespace).hard:
+            reasons.append("a fence on its namespace")
+        return reasons
 
-    @staticmethod
-    def _verdict(tiers: Mapping[str, Mapping[str, object]], namespace: Namespace) -> dict[str, str]:
-        """The first tier whose copy is answered; else what happens instead."""
-        for wanted in (Standing.FRESH, Standing.STALE):
-            for tier, copy in tiers.items():
-                if copy.get("standing") == wanted.value:
-                    return {"a_read_would": f"answer from {tier}", "because": RULES[wanted]}
-        if namespace.origin is not None:
-            return {"a_read_would": "load from the origin", "because": "no tier holds a copy that may be answered"}
-        return {"a_read_would": "miss", "because": "no tier holds a copy that may be answered, and the caller loads (look-aside)"}
+    def _always(self, entry: Entry) -> list[str]:
+        """What forbids copies of any tier."""
+        bound = self._fences.bound_us(self._now) / SECONDS
+        late = not self._admission.is_timely(entry.as_of, self._namespace, self._now)
+        return [f"the staleness bound, {bound:.1f} s, above max_lag, {self._namespace.max_lag.seconds:g} s"] if late else []
+
+
+def _no_copy(found: TierError | None) -> Copy:
+    return Copy(held=False) if found is None else Copy(held=None, unavailable=str(found))
+
+
+def _stored(home: CellKeyState, name: str) -> tuple[int, int]:
+    """Hard and soft, by the home."""
+    if name == "key":
+        return home.fence_at, home.soft_fence
+    if name == "namespace":
+        return home.namespace_fence, home.soft_namespace_fence
+    tag = name.removeprefix("tag ")
+    return home.tag_fences.get(tag, 0), home.soft_tag_fences.get(tag, 0)
+
+
+def _merge(name: str, merged: Merged) -> Merge:
+    fence = merged.fence
+    kind = "paced" if fence.over else "soft" if fence.soft else "hard"
+    return Merge(name, kind, fence.at, merged.merged_at, merged.region or "here")
+
+
+def _home_by_whoever_could(asked: Seen, elsewhere: Iterable[Seen]) -> Home:
+    """The home's own word, from the nearest that it reached: this instance may be cut off from it and others not."""
+    mine = asked.home or Home(unavailable="not asked")
+    if not mine.unavailable:
+        return mine
+    told = ((seen.name, seen.home) for seen in elsewhere if seen.home is not None and not seen.home.unavailable)
+    return next((replace(home, told_by=name) for name, home in told), mine)
+
+
+async def _in_time(asking: Awaitable[T], where: str) -> T | TierError:
+    try:
+        async with FairTimeout(TIER_SECONDS):
+            return await asking
+    except TimeoutError:
+        return TierTimeoutError(where, f"no answer within {TIER_SECONDS * 1000:g} ms")
+
+
+def _milliseconds_since(began: float) -> float:
+    return round((perf_counter() - began) * 1000, 1)

@@ -15,6 +15,7 @@ from cachesvc.clock import Clock
 from cachesvc.dialogue import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.errors import RequestError
 from cachesvc.explain import Explainer
+from cachesvc.explanation import Explanation, Question, Seen
 from cachesvc.fences import Fences
 from cachesvc.flight import Flight, Flights, Landing, Mode
 from cachesvc.hot_keys import Popularity
@@ -321,9 +322,9 @@ class Reader:
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.held:
             flight.land(Landing(entry, "l1", flight.trail))
 
-    async def explain(self, key: Key) -> dict[str, object]:
+    async def explain(self, key: Key, question: Question) -> Explanation | Seen:
         """Everything that decides about this key now; changes nothing."""
-        return await self._explainer.explain(key)
+        return await (self._explainer.see(key, question) if question.alone else self._explainer.explain(key, question))
 
     def popularity(self, namespace: str) -> Popularity:
         """What was read most of late, here."""

@@ -13,6 +13,7 @@ from cachesvc.config import Server
 from cachesvc.dialogue import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
 from cachesvc.errors import RequestError
 from cachesvc.etag import etag
+from cachesvc.explanation import Question
 from cachesvc.model import Change, Entry
 from cachesvc.topology import Namespace
 from cachesvc.web import conditions
@@ -31,6 +32,9 @@ from cachesvc.web.surface import Invalidating, Reading, Writing
 from cachesvc.web.tokens import write_token
 
 _HIT = Outcome.HIT.value
+_ALONE = "scope=instance"
+_EXPLAINED = ("Cachesvc-Token", "Cachesvc-Max-Lag", "Cache-Control")
+"""Headers of a read that change which copies answer it: an explanation is told to the other instances with them."""
 
 
 class Entries:
@@ -109,7 +113,12 @@ class Entries:
         return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS)
 
     async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
-        body = msgspec.json.encode(await self._reader.explain(place.key))
+        """Of the read that has these headers; for another instance, which asks with `scope=instance`, only what is seen here."""
+        if place.query not in ("", _ALONE):
+            raise RequestError(400, "bad-query", f"here: {_ALONE}", field="query")
+        options = options_of(request.headers, self._limits.request_timeout.seconds)
+        sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
+        body = msgspec.json.encode(await self._reader.explain(place.key, Question(options, sent, place.query == _ALONE)))
         return Reply(200, _json_head(len(body)), body)
 
     # writing ----------------------------------------------------------------------------------------------------------

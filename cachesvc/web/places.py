@@ -84,13 +84,15 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
     segments = path.split("/")
     if segments[:2] != ["", "v1"] or len(segments) < 3:
         raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
-    if query:
+    if query and not segments[-1].endswith(":explain"):
         raise RequestError(400, "bad-query", "this path takes no query; in a key, write '?' as %3F", field="query")
     if segments[2] == "invalidations" and len(segments) == 4:
         return Place(Kind.RECEIPT, receipt=_receipt_id(segments[3]))
     if len(segments) > 4:
         raise RequestError(400, "bad-key", "a key is one path segment: write '/' in it as %2F", field="key")
-    return _key_place(segments[2], segments[3], namespaces) if len(segments) == 4 else _batch_place(segments[2], namespaces)
+    if len(segments) == 4:
+        return _key_place(segments[2], segments[3], query, namespaces)
+    return _batch_place(segments[2], namespaces)
 
 
 def key_of(namespace: str, text: str, field: str) -> Key:
@@ -126,13 +128,13 @@ def check_tags(tags: Iterable[str], field: str) -> None:
             raise RequestError(400, "bad-tag", str(error), field=f"{field}[{i}]") from None
 
 
-def _key_place(namespace: str, key: str, namespaces: Collection[str]) -> Place:
+def _key_place(namespace: str, key: str, query: str, namespaces: Collection[str]) -> Place:
     kind = Kind.KEY
     if key.endswith(":explain"):
         kind, key = Kind.EXPLAIN, key.removesuffix(":explain")
     name = _decoded(namespace, "namespace")
     check_namespace(name, namespaces, "namespace")
-    return Place(kind, name, key_of(name, _decoded(key, "key"), "key"))
+    return Place(kind, name, key_of(name, _decoded(key, "key"), "key"), query)
 
 
 def _batch_place(segment: str, namespaces: Collection[str]) -> Place:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from cachesvc.dialogue import Answer, Draft, Estimate, InvalidateOptions, ReadOptions, Receipt, ReceiptState, Written
+from cachesvc.explanation import Explanation, Question, Seen
 from cachesvc.hot_keys import Popularity
 from cachesvc.model import Change, Entry, Key
 
@@ -26,7 +27,9 @@ class Reading(Protocol):
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
 
-    async def explain(self, key: Key, /) -> Mapping[str, object]: ...
+    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
+        """Why a read would be answered as it would; changes nothing."""
+        ...
 
     def popularity(self, namespace: str, /) -> Popularity:
         """What it was asked for most of late."""

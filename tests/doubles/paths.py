@@ -1,7 +1,7 @@
 """The three paths as the web layer sees them, without anything behind them. They record what they were asked."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cachesvc.clock import SECONDS, Clock
 from cachesvc.dialogue import (
@@ -19,6 +19,7 @@ from cachesvc.dialogue import (
     Written,
 )
 from cachesvc.errors import RequestError
+from cachesvc.explanation import Explanation, Question, Seen
 from cachesvc.hot_keys import HotKeys, Popularity
 from cachesvc.model import Change, Entry, Key, tag_digests_of
 
@@ -39,6 +40,7 @@ class FakeReader:
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
         self.peeked: list[str] = []
+        self.explained: list[Question] = []
         self.hot_keys = HotKeys(("pages", "users"), clock)
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
@@ -71,8 +73,9 @@ class FakeReader:
             return Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
         return Answer(Outcome.MISS, trail=MISSED, lease="nonce:17" if options.lease else None)
 
-    async def explain(self, key: Key, /) -> Mapping[str, object]:
-        return {"key": key.text, "namespace": key.namespace, "would": "miss"}
+    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
+        self.explained.append(question)
+        return Seen("eu", "a") if question.alone else Explanation("It is not held.", key.text, key.namespace)
 
     def popularity(self, namespace: str, /) -> Popularity:
         return self.hot_keys.popularity(namespace)

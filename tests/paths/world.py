@@ -34,6 +34,7 @@ from cachesvc.topology import Namespace, Origin, Region, Topology
 from cachesvc.units import Duration
 from cachesvc.write import Writer
 from tests.doubles.clocks import LoopClock
+from tests.doubles.explaining import FakePeers, FakePoolView
 from tests.doubles.loaders import ScriptedLoader
 from tests.doubles.queues import ChaosQueue
 from tests.doubles.tiers import ChaosCell, ChaosTier
@@ -67,7 +68,8 @@ class FarSide:
 
     def __init__(self, clock: LoopClock | None = None) -> None:
         self.clock = clock or LoopClock()
-        self.l2 = ChaosTier(MemoryTier(self.clock, 1 << 24))
+        self.pool = MemoryTier(self.clock, 1 << 24)
+        self.l2 = ChaosTier(self.pool)
         self.cell = ChaosCell(MemoryCell("c1", clock=self.clock, skew_us=SKEW_US))
         self.other = ChaosCell(MemoryCell("c2", clock=self.clock, skew_us=SKEW_US))
         """Home of the partition `elsewhere`, and of nothing else."""
@@ -103,6 +105,8 @@ class Instance:
         self.shelf = Shelf(self.l1, l2, self.admission, hot_keys)
         self.tally = Tally.zero()
         self.tasks = Tasks()
+        self.peers = FakePeers()
+        self.pool = FakePoolView(self.far.l2, self.far.pool)
         sample = ReadSample(hot_keys, random.Random(8))
         loads = Loads(
             loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
@@ -131,14 +135,16 @@ class Instance:
             pilot=pilot,
             explainer=Explainer(
                 topology=topology,
-                namespaces=namespaces,
+                placement=placement,
+                me=("here", name),
                 l1=self.l1,
-                l2=l2,
-                server_of=lambda _: "m1",
+                pool=self.pool,
                 homes=homes,
+                peers=self.peers,
                 fences=self.fences,
                 admission=self.admission,
                 clock=self.clock,
+                is_overloaded=lambda: False,
             ),
             fences=self.fences,
             admission=self.admission,

@@ -209,4 +209,21 @@ async def test_a_request_id_is_passed_through_and_a_strange_one_replaced(site: S
 
 async def test_explain_is_answered_as_json(site: Site) -> None:
     response = await site.ask("GET", "/v1/pages/a%2Fb:explain")
-    assert json.loads(response.body) == {"key": "a/b", "namespace": "pages", "would": "miss"}
+    explained = json.loads(response.body)
+    assert (explained["key"], explained["namespace"], explained["verdict"]) == ("a/b", "pages", "It is not held.")
+
+
+async def test_explain_is_of_the_read_that_has_these_headers_and_hands_them_on(site: Site) -> None:
+    token = write_token(((7, 9),))
+    await site.ask("GET", "/v1/pages/a:explain", {"Cachesvc-Token": token, "Cachesvc-Max-Lag": "1s", "X-Other": "1"})
+    (question,) = site.reader.explained
+    assert (question.options.token, question.options.max_lag_us, question.alone) == (((7, 9),), 1_000_000, False)
+    assert question.headers == {"Cachesvc-Token": token, "Cachesvc-Max-Lag": "1s"}
+
+
+async def test_another_instance_is_told_what_is_seen_here(site: Site) -> None:
+    response = await site.ask("GET", "/v1/pages/a:explain?scope=instance")
+    assert json.loads(response.body) == {"region": "eu", "instance": "a"}
+    assert site.reader.explained[0].alone
+    for target in ("/v1/pages/a:explain?scope=all", "/v1/pages/a%3Aexplain?scope=instance"):
+        assert (await site.ask("GET", target)).status == 400

@@ -1,0 +1,39 @@
+"""What an explainer asks beside the paths: the pool on fakes, and other instances without a network."""
+
+from collections.abc import Sequence
+
+from cachesvc.errors import TierUnavailableError
+from cachesvc.explain import Explainer
+from cachesvc.explanation import Memcached, Question, Seen
+from cachesvc.interfaces import Lookup
+from cachesvc.model import Key
+from cachesvc.tiers.memory import MemoryTier
+from tests.doubles.tiers import ChaosTier
+
+
+class FakePoolView:
+    """One server, `m1`: `held` is what it holds, `tier` how it answers the paths."""
+
+    def __init__(self, tier: ChaosTier, held: MemoryTier) -> None:
+        self.tier = tier
+        self.held = held
+        self.breaker = "closed"
+
+    def memcached_of(self, key: Key) -> Memcached:
+        return Memcached("m1", "it is the only one", self.breaker)
+
+    async def look(self, key: Key) -> Lookup:
+        if self.tier.down:
+            return TierUnavailableError("m1", "down")
+        return await self.held.look(key)
+
+
+class FakePeers:
+    """Those of `explainers`, asked in this process, and the `silent` ones."""
+
+    def __init__(self) -> None:
+        self.explainers: list[Explainer] = []
+        self.silent: list[Seen] = []
+
+    async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
+        return [*[await explainer.see(key, question) for explainer in self.explainers], *self.silent]
