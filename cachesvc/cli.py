@@ -1,4 +1,4 @@
-"""The commands: `serve`, `check-config`, `publish` and `check`.
+"""The commands: `serve`, `check-config`, `publish`, `check` and `top`.
 
 Exit codes: 0 done, or stopped by a signal; 1 it could not run (a port in use, a server that does not start); 2 the command
 line or a configuration document is wrong. Messages go to stderr, and never as a traceback for what a person can set right.
@@ -24,6 +24,7 @@ from cachesvc.embedded.server_process import ServerStartError
 from cachesvc.embedded.set_up import embedded
 from cachesvc.errors import ConfigError, TierError
 from cachesvc.telemetry import logs
+from cachesvc.top import command as top
 from cachesvc.topology import Topology
 
 
@@ -153,4 +154,5 @@ COMMANDS = {
         lambda parser, _: check.add_arguments(parser),
         lambda options, _: check.run(options),
     ),
+    "top": Command("look at a deployment: what is wrong, slow or hot", top.add_arguments, lambda options, _: top.run(options)),
 }
