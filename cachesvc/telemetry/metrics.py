@@ -102,6 +102,8 @@ def _samples(row: Metric, found: object) -> Iterable[Sample]:
     for labels, value in _values(row, found):
         if isinstance(value, Histogram):
             yield labels, value
+        elif isinstance(value, bool):
+            yield labels, int(value)  # OTLP has no points that are true
         elif isinstance(value, int | float):
             yield labels, value if row.per_unit == 1 else value / row.per_unit
 
