@@ -293,3 +293,18 @@ async def test_a_record_of_another_version_is_a_miss_that_can_be_loaded_again(be
     assert (plain.entry, plain.lease) == (None, None)
     assert asking.entry is None
     assert asking.lease is not None
+
+
+async def test_a_cell_says_what_it_holds_and_what_bounds_that(bench: RedisBench) -> None:
+    unbounded = await bench.redis.memory()
+    assert unbounded.used > 0
+    assert unbounded.limit is None
+    await bench.admin.config_set("maxmemory", 1 << 28)
+    assert (await bench.redis.memory()).limit == 1 << 28
+    await bench.admin.config_set("maxmemory", 0)
+
+
+async def test_an_exchange_is_measured_by_its_operation(bench: RedisBench) -> None:
+    before = sum(bench.redis.durations["reads"].buckets)
+    await bench.read(KEY)
+    assert sum(bench.redis.durations["reads"].buckets) == before + 1

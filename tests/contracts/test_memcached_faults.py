@@ -138,10 +138,25 @@ async def test_a_dead_server_is_left_alone_and_found_again(server: RealServer, c
         answers = [await get(tier, KEYS[0]) for _ in range(6)]
     assert all(isinstance(answer, TierUnavailableError) for answer in answers)
     assert leaf.statistics().errors == 3
-    assert [record.getMessage().split(":")[:2] for record in caplog.records] == [["mc-0 fails", " left alone after 3 failures in a row"]]
+    assert [record.getMessage().split(":")[:2] for record in caplog.records] == [
+        ["mc-0 fails", " left alone after 3 failures in a row"]
+    ]
     await asyncio.to_thread(server.restart)
     assert "breaker is open" in str(await get(tier, KEYS[0]))
     seconds = 5.0
     assert await get(tier, KEYS[0]) is None
     assert breaker.state is BreakerState.CLOSED
     await tier.stop()
+
+
+async def test_a_server_says_how_full_it_is_unless_it_is_dead(tier: MemcachedTier, server: RealServer) -> None:
+    before = await tier.fullness()
+    await tier.set_many(list(zip(KEYS, ENTRIES, strict=True)))
+    full = await tier.fullness()
+    assert (full.items - before.items, full.evictions) == (len(KEYS), 0)
+    assert before.bytes < full.bytes < full.limit
+    server.kill()
+    with pytest.raises(TierUnavailableError):
+        await tier.fullness()
+    await asyncio.to_thread(server.restart)
+    assert (await tier.fullness()).items == 0

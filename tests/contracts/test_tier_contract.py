@@ -16,6 +16,7 @@ from cachesvc.model import Entry, Key, tag_digests_of
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
 from cachesvc.routes.guarded import Guarded
+from cachesvc.routes.measured import Measured
 from cachesvc.routes.sharded import Sharded
 from cachesvc.tiers.memcached import MemcachedTier
 from cachesvc.tiers.memory import MemoryTier
@@ -34,7 +35,8 @@ def memory(clock: Clock = CLOCK) -> MemoryTier:
 
 def stack(server: str, leaf: Tier) -> Pool:
     """As `app.py` builds it for one server."""
-    return Batched(Guarded(Deadline(leaf, PATIENT.timeout.seconds, name=server), Breaker(), name=server), 512, name=server)
+    measured = Measured(Deadline(leaf, PATIENT.timeout.seconds, name=server))
+    return Batched(Guarded(measured, Breaker(), name=server), 512, name=server)
 
 
 TIERS: Mapping[str, Callable[[Callable[[str], Tier]], Tier]] = {
@@ -44,6 +46,7 @@ TIERS: Mapping[str, Callable[[Callable[[str], Tier]], Tier]] = {
     "batched": lambda _: Batched(memory(), 64),
     "guarded": lambda _: Guarded(memory(), Breaker()),
     "deadline": lambda _: Deadline(memory(), 5.0),
+    "measured": lambda _: Measured(memory()),
     "stack": lambda memcached: Sharded(
         Ring({"mc-0": 1, "mc-1": 1}), {name: stack(name, memcached(name)) for name in ("mc-0", "mc-1")}
     ),

@@ -84,3 +84,30 @@ async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() 
         await asyncio.sleep(0.05)
         assert ("report" in two.paths.stream.calls) is waits, "if nobody waits, the next heartbeat is soon enough"
     await stop(one, two)
+
+
+async def test_lags_are_those_of_changes_that_came_while_it_listened() -> None:
+    """What is on the stream when an instance starts is history: that it merges it late is no lag."""
+    far = FarSide()
+    (one,) = await started(far, "one")
+    await one.paths.invalidator.invalidate(Change("docs", keys=("a",)))
+    await asyncio.sleep(3)
+    (late,) = await started(far, "late")
+    assert sum(late.paths.lags.merged.buckets) == 0
+    await one.paths.changes.append(Change("docs", keys=("b",)))
+    await asyncio.sleep(1)
+    assert sum(late.paths.lags.merged.buckets) == 1
+    assert late.paths.lags.merged.total < 1
+    assert sum(one.paths.lags.published.buckets) + sum(late.paths.lags.published.buckets) == 2
+    await stop(one, late)
+
+
+async def test_a_change_that_waits_for_a_consumer_is_published_late() -> None:
+    far = FarSide()
+    one = Running(far, "one")
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(5)
+    one.start()
+    await asyncio.sleep(1)
+    assert one.paths.lags.published.total == pytest.approx(5, abs=0.5)
+    await stop(one)

@@ -174,6 +174,7 @@ async def test_a_stale_copy_is_answered_while_one_refresh_runs_behind() -> None:
     await asyncio.sleep(0.1)
     assert await here.value("a") == b"new"
     assert here.far.loader.loads("a") == 2
+    assert sum(here.tally.stale_ages["docs"].buckets) == 5
 
 
 async def test_a_failing_origin_leaves_the_stale_copy_as_last_resort() -> None:
@@ -183,6 +184,7 @@ async def test_a_failing_origin_leaves_the_stale_copy_as_last_resort() -> None:
     await asyncio.sleep(5)
     answer = await here.get("a")
     assert (answer.outcome, answer.entry and answer.entry.value) == (Outcome.STALE, b"old")
+    assert here.tally.stale_ages["docs"].total == pytest.approx(4, abs=0.2)
     await asyncio.sleep(61)
     here.far.loader.script("a", OriginError("down"))
     gone = await here.get("a")

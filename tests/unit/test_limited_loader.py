@@ -125,6 +125,18 @@ async def test_a_failed_load_gives_its_turn_back() -> None:
     assert (await (await stand.begin("b"))).value == b"value of b"
 
 
+@pytest.mark.looptime
+async def test_a_load_is_timed_from_its_turn_on_whether_it_succeeds_or_fails() -> None:
+    stand = Stand(1)
+    stand.origin.script("b", OriginError("down"))
+    tasks = [await stand.begin(text) for text in "ab"]
+    await asyncio.sleep(3)
+    stand.origin.release()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(stand.loader.durations.buckets) == 2
+    assert stand.loader.durations.total == pytest.approx(3, abs=0.1)
+
+
 async def test_it_starts_and_stops_what_it_wraps() -> None:
     stand = Stand(1)
     await stand.loader.start()

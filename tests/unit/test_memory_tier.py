@@ -3,6 +3,7 @@
 from cachesvc.clock import SECONDS, ManualClock
 from cachesvc.model import Entry, Key
 from cachesvc.tiers.memory import ENTRY_OVERHEAD_BYTES, MemoryTier
+from cachesvc.tiers.statistics import Fullness
 
 KEYS = [Key.of("p", str(number)) for number in range(4)]
 
@@ -55,3 +56,11 @@ async def test_statistics_count_what_happened() -> None:
     await held(tier)
     seen = tier.statistics()
     assert (seen.hits, seen.misses, seen.dropped, seen.batches, seen.batched_keys) == (1, 3, 1, 2, 6)
+
+
+async def test_it_says_how_full_it_is() -> None:
+    clock = ManualClock()
+    charge = 1000 + len(KEYS[0].id) + ENTRY_OVERHEAD_BYTES
+    tier = MemoryTier(clock, 2 * charge)
+    await tier.set_many([(key, entry(clock)) for key in KEYS[:3]])
+    assert await tier.fullness() == Fullness(items=2, bytes=2 * charge, limit=2 * charge, evictions=1)

@@ -14,6 +14,7 @@ from cachesvc.model import Entry, Key
 from cachesvc.routes.batched import Batched
 from cachesvc.routes.deadline import Deadline
 from cachesvc.routes.guarded import Guarded
+from cachesvc.routes.measured import Measured
 from cachesvc.routes.sharded import Sharded
 from cachesvc.tiers.memory import MemoryTier
 from tests.doubles.tiers import ChaosTier
@@ -215,3 +216,34 @@ async def test_a_deadline_answers_for_a_tier_that_does_not() -> None:
 def test_a_deadline_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         Deadline(recorded(), 0)
+
+
+async def test_every_exchange_is_measured_and_what_an_open_breaker_refuses_is_none() -> None:
+    server = recorded()
+    measured = Measured(server)
+    tier = Guarded(measured, Breaker(threshold=1, now=lambda: 0.0))
+    await tier.set_many(ITEMS[:2])
+    await tier.get_many(KEYS[:2])
+    await tier.delete_many(KEYS[:1])
+    server.down = True
+    for _ in range(3):
+        await tier.get_many(KEYS[:1])
+    assert {operation: sum(found.buckets) for operation, found in measured.durations.items()} == {
+        "gets": 2,
+        "sets": 1,
+        "deletes": 1,
+    }
+
+
+async def test_an_exchange_that_is_cancelled_is_measured_too() -> None:
+    class Hung(MemoryTier):
+        async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+            await asyncio.Event().wait()
+            return []
+
+    measured = Measured(Hung(CLOCK, 1 << 20))
+    asking = asyncio.create_task(measured.get_many(KEYS[:1]))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert sum(measured.durations["gets"].buckets) == 1
