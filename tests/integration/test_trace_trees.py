@@ -33,6 +33,8 @@ HIDDEN = frozenset(
 )
 """What varies, and what every line would repeat."""
 
+VALUE = b"what the origin answers"
+
 LOADED = """\
   client get m1
   client read c1
@@ -77,7 +79,7 @@ class GatedOrigin:
         self.traceparents.append(request.headers.get("traceparent", ""))
         await self.gate.wait()
         lifetime = "max-age=0, stale-while-revalidate=60" if request.match_info["key"] == "stale" else "max-age=300"
-        return web.Response(body=b"value", headers={"Cache-Control": lifetime})
+        return web.Response(body=VALUE, headers={"Cache-Control": lifetime})
 
 
 class Bench:
@@ -249,3 +251,28 @@ async def test_a_put_shows_its_home_and_its_copy(bench: Bench) -> None:
     assert "\n  client put c1" in tree
     assert "\n  client set m1" in tree
     assert len({line for line in tree.splitlines() if line.startswith("server")}) == 1
+
+
+async def test_a_server_that_is_silent_is_named_with_what_is_wrong(bench: Bench, memcached: RealServer) -> None:
+    await bench.loaded("silent")
+    await asyncio.to_thread(memcached.pause)
+    try:
+        trace_id = await bench.get("silent", instance=1)
+    finally:
+        memcached.resume()
+    tree = await bench.tree(trace_id, "cache.get_or_load", "get m1")
+    assert tree.startswith(
+        """\
+server cache.get_or_load cache.hit=true cache.tier=l3 cachesvc.outcome=hit
+  client get m1 failed error.type=timeout
+  client read c1"""
+    )
+
+
+async def test_no_key_and_no_value_leaves_the_service(bench: Bench) -> None:
+    trace_id = await bench.get("jane.doe@example.com")
+    await bench.tree(trace_id, "cache.get_or_load", "cache.load")
+    bodies = b"".join(bench.receiver.bodies)
+    assert b"cache.load" in bodies
+    assert b"jane" not in bodies
+    assert VALUE not in bodies

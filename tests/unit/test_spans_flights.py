@@ -87,6 +87,18 @@ async def test_one_key_twice_in_a_call_is_no_other_ones_flight(instance: Instanc
     assert (reader.links, reader.attributes.get("cachesvc.collapsed")) == ([], None)
 
 
+async def test_who_joins_many_flights_of_one_caller_has_one_link_to_it(instance: Instance, recording: Recording) -> None:
+    keys = [Key.of("docs", text) for text in "abc"]
+    first, second = recording.root("first"), recording.root("second")
+
+    async def read_all(span: Span) -> None:
+        with under(span):
+            await instance.reader.get_many(keys)
+
+    await asyncio.gather(read_all(first), read_all(second))
+    assert second.links == [first.context]
+
+
 async def test_a_refresh_behind_a_stale_answer_is_in_the_trace_of_who_was_answered(
     instance: Instance, recording: Recording
 ) -> None:
