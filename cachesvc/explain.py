@@ -43,7 +43,7 @@ from cachesvc.placement import Placement, partition
 from cachesvc.topology import Namespace, Topology
 from cachesvc.verdict import RULES, decide, marked, oldest, verdict
 
-TIER_SECONDS = 0.045
+TIER_SECONDS = 0.04
 """For the far tiers of an instance: less than its neighbours wait for it (`peers.py`), so that they learn what it does know."""
 MOST_MERGES = 8
 

@@ -11,7 +11,7 @@ from yarl import URL
 from cachesvc.explanation import Question, Seen
 from cachesvc.model import Key
 
-ANSWER_SECONDS = 0.06
+ANSWER_SECONDS = 0.05
 """So a whole explanation is there within 100 ms. An instance that is farther away is named as one that did not answer."""
 CONNECTIONS = 100
 """At once; more peers wait for their turn within the same time."""

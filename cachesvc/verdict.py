@@ -161,7 +161,7 @@ def verdict(asked: Seen, elsewhere: Sequence[Seen], found: Oldest | None) -> str
     if others := _others(asked, elsewhere):
         sentences.append(others)
     if silent := [f"{seen.name} ({seen.unavailable})" for seen in elsewhere if seen.unavailable]:
-        sentences.append(f"Not asked: {', '.join(silent)}.")
+        sentences.append(f"No answer from {', '.join(silent)}.")
     return " ".join(sentences)
 
 
@@ -174,10 +174,16 @@ def _what_happens(asked: Seen) -> str:
 
 
 def _others(asked: Seen, elsewhere: Sequence[Seen]) -> str:
-    """Instances that would do something else."""
-    here = asked.now.a_read_would if asked.now else ""
+    """Instances whose caller would get something else: the same version from another tier is no news."""
     doing: dict[str, list[str]] = {}
     for seen in elsewhere:
-        if seen.now is not None and seen.now.a_read_would != here:
+        if seen.now is not None and _gets(seen) != _gets(asked):
             doing.setdefault(seen.now.a_read_would, []).append(seen.name)
     return " ".join(f"At {', '.join(names)} it would {would}." for would, names in doing.items())
+
+
+def _gets(seen: Seen) -> str:
+    """The version that a caller would get, or what happens instead."""
+    if seen.now is None:
+        return ""
+    return seen.tiers[seen.now.tier].etag if seen.now.tier else seen.now.a_read_would

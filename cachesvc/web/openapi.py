@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from cachesvc.dialogue import Estimate, ReceiptState
+from cachesvc.explanation import Explanation, Seen
 from cachesvc.key_text import MAX_KEY_BYTES
 from cachesvc.web.bodies import CLOUDEVENT, JSON, MSGPACK
 from cachesvc.web.messages import (
@@ -36,6 +37,8 @@ _STRUCTS = (
     InvalidationReceipt,
     ReceiptState,
     Estimate,
+    Explanation,
+    Seen,
     HotKeys,
 )
 _OCTETS: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
@@ -74,7 +77,13 @@ def _paths() -> Json:
         },
         "/v1/{namespace}/{key}:explain": {
             "parameters": [_NAMESPACE, _KEY],
-            "get": _call("explainEntry", "Where the key lives, what each tier holds of it, what a read would do.", _DOCUMENT),
+            "get": _call(
+                "explainEntry",
+                "Where the key lives, what every tier of every region holds of it, which fences touch it, and what a read "
+                "with these headers would do now, by which rule. Changes nothing; who does not answer within 50 ms is named.",
+                _EXPLAINED,
+                parameters=[_SCOPE, *_COPY_HEADERS],
+            ),
         },
         "/v1/{namespace}:get": {
             "parameters": [_NAMESPACE],
@@ -162,6 +171,9 @@ _PROBLEM: Json = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 _DOCUMENT = _ok(_ANY_OBJECT)
+_EXPLAINED = _ok(
+    {JSON: {"schema": {"anyOf": [{"$ref": "#/components/schemas/Explanation"}, {"$ref": "#/components/schemas/Seen"}]}}}
+)
 _HERE = {
     "type": "object",
     "required": ["region", "instance"],
@@ -252,18 +264,24 @@ _VERBOSE: Json = {
     "allowEmptyValue": True,
     "schema": {"type": "string", "enum": [""]},
 }
+_SCOPE: Json = {
+    "name": "scope",
+    "in": "query",
+    "description": "Only what the instance that is asked sees (`Seen`): how instances ask each other.",
+    "schema": {"type": "string", "enum": ["instance"]},
+}
 _TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait, such as 250ms.", _DURATION)
 _WAIT_TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait; with `wait`, 5s if it is not said.", _DURATION)
 _CALLER = _header("Cachesvc-Caller", "Who does this, for the audit.", {"type": "string", "minLength": 1, "maxLength": 128})
 _LAST_EVENT_ID = _header(
     "Last-Event-ID", "Resume after this event, of whichever instance; if that cannot be, a reset comes first."
 )
-_BATCH_HEADERS = (
+_COPY_HEADERS = (
     _header("Cache-Control", "no-cache, no-store, max-age, max-stale, min-fresh, only-if-cached"),
     _header("Cachesvc-Token", "A token of a write: nothing older is answered."),
     _header("Cachesvc-Max-Lag", "The longest staleness bound that is accepted, such as 500ms.", _DURATION),
-    _TIMEOUT,
 )
+_BATCH_HEADERS = (*_COPY_HEADERS, _TIMEOUT)
 _READ_HEADERS = (
     *_BATCH_HEADERS,
     _header("If-None-Match", "ETags: 304 if the value has one of them.", _ETAGS),

@@ -29,11 +29,11 @@ class FakePoolView:
 
 
 class FakePeers:
-    """Those of `explainers`, asked in this process, and the `silent` ones."""
+    """Those of `explainers`, asked in this process, and what others are to have answered."""
 
     def __init__(self) -> None:
         self.explainers: list[Explainer] = []
-        self.silent: list[Seen] = []
+        self.answers: list[Seen] = []
 
     async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
-        return [*[await explainer.see(key, question) for explainer in self.explainers], *self.silent]
+        return [*[await explainer.see(key, question) for explainer in self.explainers], *self.answers]

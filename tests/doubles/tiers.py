@@ -8,7 +8,7 @@ from typing import Any
 from cachesvc.cells.memory import MemoryCell
 from cachesvc.clock import Clock
 from cachesvc.errors import TierUnavailableError
-from cachesvc.interfaces import Lookup, Tier
+from cachesvc.interfaces import CellKeyState, Lookup, Tier
 from cachesvc.model import Entry, Key
 
 
@@ -86,6 +86,11 @@ class ChaosCell:
             return answer
 
         return call
+
+    async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
+        if self.down:
+            raise TierUnavailableError(self.name, "down")
+        return await self.cell.inspect(key, tags)
 
     def replica(self, clock: Clock) -> MemoryCell:
         """What a replica on this clock holds, if replication stops now."""

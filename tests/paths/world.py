@@ -106,6 +106,7 @@ class Instance:
         self.tally = Tally.zero()
         self.tasks = Tasks()
         self.peers = FakePeers()
+        self.is_overloaded = False
         self.pool = FakePoolView(self.far.l2, self.far.pool)
         sample = ReadSample(hot_keys, random.Random(8))
         loads = Loads(
@@ -128,24 +129,25 @@ class Instance:
             rng=rng,
             tally=self.tally,
         )
+        self.explainer = Explainer(
+            topology=topology,
+            placement=placement,
+            me=("here", name),
+            l1=self.l1,
+            pool=self.pool,
+            homes=homes,
+            peers=self.peers,
+            fences=self.fences,
+            admission=self.admission,
+            clock=self.clock,
+            is_overloaded=lambda: self.is_overloaded,
+        )
         self.reader = Reader(
             namespaces=namespaces,
             l1=self.l1,
             flights=self.flights,
             pilot=pilot,
-            explainer=Explainer(
-                topology=topology,
-                placement=placement,
-                me=("here", name),
-                l1=self.l1,
-                pool=self.pool,
-                homes=homes,
-                peers=self.peers,
-                fences=self.fences,
-                admission=self.admission,
-                clock=self.clock,
-                is_overloaded=lambda: False,
-            ),
+            explainer=self.explainer,
             fences=self.fences,
             admission=self.admission,
             tasks=self.tasks,
