@@ -72,9 +72,15 @@ def _cell(cell: str, seen: Between) -> ServerRow:
         p99=quantile(0.99, latency),
         bytes=seen.most("cell_memory_bytes", cell=cell),
         limit=seen.most("cell_memory_limit_bytes", cell=cell) or None,
-        failing_at=_above_0(seen.rates_at("cell_failures_total", cell=cell)),
+        failing_at=sorted({*_above_0(seen.rates_at("cell_failures_total", cell=cell)), *_unknown_at(cell, seen)}),
         clock_offset=max(seen.values("cell_clock_offset_seconds", cell=cell).values(), key=abs, default=None),
     )
+
+
+def _unknown_at(cell: str, seen: Between) -> Sequence[str]:
+    """Who asked it how full it is, in the background, and has no answer: so a cell that nobody uses just now is missed too."""
+    known = seen.values("cell_memory_bytes", cell=cell)
+    return [name for name in _above_0(seen.values("polls_failed_total")) if name not in known]
 
 
 def _looked_up(tier: str, seen: Between) -> tuple[float | None, float | None, float | None]:

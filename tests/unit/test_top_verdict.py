@@ -1,0 +1,174 @@
+"""From two looks at a deployment to rows, to a verdict, to what stands on the terminal."""
+
+from collections.abc import Mapping
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from cachesvc.top.between import Look
+from cachesvc.top.exposition import Exposition
+from cachesvc.top.picture import Picture, picture_of
+from cachesvc.top.rows import ChangeRow
+from cachesvc.top.scrape import HotKey, HotKeys, Ready, Scrape, Silence
+from cachesvc.top.verdict import troubles
+from cachesvc.top.view import view
+
+FIRST = """\
+cachesvc_requests_total{namespace="pages",operation="get",outcome="hit"} 100
+cachesvc_requests_total{namespace="docs",operation="get",outcome="loaded"} 10
+cachesvc_batch_keys_total{namespace="pages",operation="get_many",outcome="stale"} 0
+cachesvc_requests_shed_total 0
+cachesvc_requests_in_progress 2
+cachesvc_request_duration_seconds_bucket{operation="get",le="0.001"} 0
+cachesvc_request_duration_seconds_bucket{operation="get",le="+Inf"} 0
+cachesvc_lookups_total{tier="l1",outcome="hit"} 100
+cachesvc_lookups_total{tier="l1",outcome="miss"} 10
+cachesvc_l1_size_bytes 1048576
+cachesvc_l1_budget_bytes 67108864
+cachesvc_server_keys_total{server="m1",outcome="hit"} 5
+cachesvc_server_keys_total{server="m1",outcome="error"} 0
+cachesvc_breaker_open{server="m1"} 0
+cachesvc_cell_exchanges_total{cell="c1"} 10
+cachesvc_cell_failures_total{cell="c1"} 0
+cachesvc_cell_clock_offset_seconds{cell="c1"} 0.001
+cachesvc_feed_bound_seconds{region="eu"} 0.25
+cachesvc_max_lag_seconds{namespace="pages"} 2
+cachesvc_max_lag_seconds{namespace="docs"} 5
+cachesvc_origin_running{namespace="docs"} 1
+cachesvc_origin_ceiling{namespace="docs"} 4
+cachesvc_origin_waiting{namespace="docs"} 0
+cachesvc_origin_refused_total{namespace="docs"} 0
+cachesvc_changes_backlog 0
+cachesvc_changes_waiting 0
+cachesvc_changes_buried_total 3
+cachesvc_topology_version 7
+"""
+THEN = {
+    'namespace="pages",operation="get",outcome="hit"} 100': 'namespace="pages",operation="get",outcome="hit"} 180',
+    'outcome="loaded"} 10': 'outcome="loaded"} 30',
+    'outcome="stale"} 0': 'outcome="stale"} 20',
+    'le="0.001"} 0': 'le="0.001"} 50',
+    'le="+Inf"} 0': 'le="+Inf"} 100',
+    'tier="l1",outcome="hit"} 100': 'tier="l1",outcome="hit"} 180',
+    'outcome="hit"} 5': 'outcome="hit"} 9',
+    'exchanges_total{cell="c1"} 10': 'exchanges_total{cell="c1"} 14',
+}
+HOT = (HotKeys("pages", 100, [HotKey("00ab", 0.5, 40.0), HotKey("00cd", 0.1, 8.0)]),)
+
+
+def scrape(at: float, edits: Mapping[str, str] | None = None, ready: Ready | None = None) -> Scrape:
+    text = FIRST
+    for old, new in (edits or {}).items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return Scrape(at, Exposition.parse(text), ready or Ready(True, {"eu": "read"}), HOT)
+
+
+def picture(edits: Mapping[str, str] | None = None, ready: Ready | None = None, others: Look | None = None) -> Picture:
+    """Of `eu-a`, which has these numbers at the second look, two seconds after the first."""
+    others = others or {}
+    before: Look = {"eu-a": scrape(10.0), **others}
+    return picture_of(before, {"eu-a": scrape(12.0, THEN | dict(edits or {}), ready), **others})
+
+
+def test_rows_say_what_happened_between_the_two_looks() -> None:
+    seen = picture()
+    (instance,) = seen.instances
+    assert (instance.requests, instance.hit_ratio, instance.p50, instance.shed) == (50, 100 / 120, 0.001, 0)
+    assert [(row.name, row.asked, row.hit_ratio) for row in seen.servers] == [
+        ("l1", 40, 1.0),
+        ("l2", None, None),
+        ("m1", 2, 1.0),
+        ("l3", None, None),
+        ("c1", 2, None),
+    ]
+    assert [(row.name, row.reads, row.hit_ratio, row.stale) for row in seen.namespaces] == [
+        ("docs", 10, 0.0, 0.0),
+        ("pages", 50, 1.0, 0.2),
+    ]
+    assert [(row.namespace, row.running, row.ceiling, row.worst_at) for row in seen.origins] == [("docs", 1, 4, "eu-a")]
+    assert [(row.region, row.bound, row.worst_at) for row in seen.feeds] == [("eu", 0.25, "eu-a")]
+
+
+def test_hot_keys_of_all_instances_are_one_list() -> None:
+    hot = picture(others={"eu-b": scrape(12.0)}).hot
+    assert [(row.name, row.share, row.reads) for row in hot] == [("00ab", 0.5, 80.0), ("00cd", 0.1, 16.0)]
+
+
+def test_what_is_in_order_is_healthy() -> None:
+    assert not troubles(picture())
+
+
+@pytest.mark.parametrize(
+    ("edits", "verdict"),
+    [
+        ({'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3'}, "cell c1 does not answer at eu-a"),
+        ({"backlog 0": "backlog 0\ncachesvc_polls_failed_total 1"}, "cell c1 does not answer at eu-a"),
+        ({'breaker_open{server="m1"} 0': 'breaker_open{server="m1"} 1'}, "memcached m1 does not answer (breaker open at eu-a)"),
+        ({'server="m1",outcome="error"} 0': 'server="m1",outcome="error"} 4'}, "memcached m1 fails at eu-a"),
+        ({'{region="eu"} 0.25': '{region="eu"} 3.2'}, "feed of eu is 3.2 s behind at eu-a, above max_lag of pages"),
+        ({"requests_shed_total 0": "requests_shed_total 60"}, "eu-a is shedding (30 requests a second refused)"),
+        (
+            {'running{namespace="docs"} 1': 'running{namespace="docs"} 4'},
+            "origin of docs is at its ceiling at eu-a (4 loads, 0 wait)",
+        ),
+        (
+            {'refused_total{namespace="docs"} 0': 'refused_total{namespace="docs"} 3'},
+            "origin of docs is too slow: 1.5 loads a second got no turn",
+        ),
+        ({"changes_waiting 0": "changes_waiting 2"}, "2 changes are parked: a home cell is out of reach"),
+        (
+            {"changes_buried_total 3": "changes_buried_total 4"},
+            "events are out of rule and become dead letters: invalidations that do not happen",
+        ),
+        ({'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} -0.08'}, "the clock of cell c1 is -80 ms off"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(edits: Mapping[str, str], verdict: str) -> None:
+    assert troubles(picture(edits)) == [verdict]
+
+
+def test_what_matters_most_comes_first() -> None:
+    edits = {'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3', "version 7": "version 8"}
+    seen = picture(edits, Ready(False, {"eu": "out of reach"}), {"eu-b": Silence("refused"), "eu-c": scrape(12.0)})
+    assert troubles(seen) == [
+        "eu-b does not answer (refused)",
+        "eu-a is not ready",
+        "cell c1 does not answer at eu-a",
+        "the queue of eu does not answer at eu-a",
+        "instances work under different topologies (eu-a: 8, eu-c: 7)",
+    ]
+
+
+def test_a_deployment_of_nobody_is_not_healthy() -> None:
+    assert troubles(picture_of({}, {})) == ["no instance is known"]
+
+
+def shown(seen: Picture, *changes: ChangeRow) -> str:
+    out = StringIO()
+    Console(file=out, width=130).print(view(seen, troubles(seen), changes))
+    return out.getvalue()
+
+
+def line(text: str, begin: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.strip().startswith(begin))
+
+
+def test_the_view_has_a_line_for_each_row_and_the_verdict_first() -> None:
+    change = ChangeRow(0.0, "eu", "ops/[anna]", "eu-a", "pages", "2 keys", "over 5m")
+    text = shown(picture(others={"eu-b": Silence("connection refused")}), change)
+    assert text.startswith("eu-b does not answer (connection refused)")
+    assert line(text, "eu-a")[:3] == ["eu-a", "ready", "50"]
+    assert ["eu-b", "silent"] in [line.split() for line in text.splitlines()]
+    assert line(text, "docs")[:3] == ["docs", "10", "0.0"]
+    assert line(text, "00ab") == ["00ab", "pages", "50.0", "%", "40"]
+    assert "2 keys over 5m" in text
+    assert "ops/[anna]" in text, "what callers write is no markup"
+
+
+def test_of_an_instance_that_lacks_metrics_the_rest_is_shown() -> None:
+    bare = {"eu-a": Scrape(1.0, Exposition({}), Ready(True))}
+    text = shown(picture_of(bare, bare))
+    assert text.startswith("healthy")
+    assert line(text, "eu-a")[:4] == ["eu-a", "ready", "–", "–"]
