@@ -31,8 +31,7 @@ async def test_a_get_is_a_call_and_its_request_whose_context_the_service_is_told
         await traced.namespace("pages").get("a")
     assert spans.tree() == [
         "page internal",
-        "  cache.get internal cache.hit=True cache.tier=l1 cachesvc.lag_ms=100.0 cachesvc.lease=False cachesvc.outcome=hit"
-        " cachesvc.stale=False",
+        "  cache.get internal cache.hit=True cache.tier=l1 cachesvc.lag_ms=100.0 cachesvc.outcome=hit",
         "    cache.get client",
     ]
     call, request = spans.named("cache.get")[::-1]
@@ -60,7 +59,7 @@ async def test_a_batch_is_beneath_its_first_sampled_caller_and_the_others_are_li
     assert request.body["keys"] == ["unsampled", "first", "second"]
     assert [line for line in spans.tree() if "miss" not in line] == [
         "first internal",
-        "    cache.get client db.operation.batch.size=3",
+        "    cache.get client cachesvc.batch.size=3",
         "second internal",
     ]
     linked = [line for line in spans.tree() if "→" in line]
@@ -81,8 +80,7 @@ async def test_a_load_has_a_span_in_which_the_loader_runs_and_a_fill(
     assert seen == ["cache.load"]
     assert spans.tree() == [
         "page internal",
-        "  cache.get_or_load internal cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=True cachesvc.outcome=miss"
-        " cachesvc.stale=False",
+        "  cache.get_or_load internal cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=granted cachesvc.outcome=miss",
         "    cache.get client",
         "    cache.load internal",
         "    cache.set internal",
@@ -125,14 +123,14 @@ async def test_writes_and_invalidations_have_spans(traced: Cache, spans: Recorde
         "page internal",
         "  cache.set internal",
         "    cache.set client",
-        "  cache.set internal db.operation.batch.size=2",
-        "    cache.set client db.operation.batch.size=2",
+        "  cache.set internal cachesvc.batch.size=2",
+        "    cache.set client cachesvc.batch.size=2",
         "  cache.invalidate internal",
         "    cache.invalidate client",
         "  cache.invalidate internal",
         "    cache.invalidate client",
-        "  cache.get internal db.operation.batch.size=2",
-        "    cache.get client db.operation.batch.size=2",
+        "  cache.get internal cachesvc.batch.size=2",
+        "    cache.get client cachesvc.batch.size=2",
     ]
 
 

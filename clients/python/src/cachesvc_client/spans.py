@@ -153,18 +153,15 @@ def tell_server(call: Call | None, address: str, port: int | None, status: int) 
 
 
 def tell_got(got: Got, *, lease: bool = False) -> None:
-    """What was answered to the call that this runs for."""
+    """What was answered to the call that this runs for; as the service says it of its own spans."""
     for call in _CALLERS.get():
-        call.span.set_attributes(
-            {
-                "cache.hit": got.outcome != "miss",
-                "cachesvc.outcome": got.outcome,
-                "cachesvc.stale": got.outcome == "stale",
-                "cachesvc.lease": lease,
-            }
-        )
+        call.span.set_attributes({"cache.hit": got.outcome not in ("miss", "loaded"), "cachesvc.outcome": got.outcome})
         if got.tier:
             call.span.set_attribute("cache.tier", got.tier)
+        if got.outcome == "stale":
+            call.span.set_attribute("cachesvc.stale", True)
+        if lease:
+            call.span.set_attribute("cachesvc.lease", "granted")
         if got.lag is not None:
             call.span.set_attribute("cachesvc.lag_ms", got.lag * 1000)
 
@@ -176,4 +173,4 @@ def tell_collapsed() -> None:
 
 
 def _batch_size(items: int) -> dict[str, int]:
-    return {"db.operation.batch.size": items} if items > 1 else {}
+    return {"cachesvc.batch.size": items} if items > 1 else {}

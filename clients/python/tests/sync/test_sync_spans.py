@@ -33,8 +33,7 @@ def test_a_load_is_one_tree_and_the_service_is_told_of_its_request(
         traced.namespace("pages").get_or_load("a", lambda _: b"1")
     assert spans.tree() == [
         "page internal",
-        "  cache.get_or_load internal cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=True cachesvc.outcome=miss"
-        " cachesvc.stale=False",
+        "  cache.get_or_load internal cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=granted cachesvc.outcome=miss",
         "    cache.get client",
         "    cache.load internal",
         "    cache.set internal",
@@ -107,7 +106,7 @@ def test_a_batch_is_beneath_a_sampled_caller_whoever_leads_it(monkeypatch: pytes
     assert spans.tree() == [
         "first internal",
         "  cache.get internal",
-        "    cache.get client db.operation.batch.size=3",
+        "    cache.get client cachesvc.batch.size=3",
         "second internal",
         "  cache.get internal → cache.get",
     ]
