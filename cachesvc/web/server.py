@@ -149,7 +149,8 @@ class Web:
         except Exception:
             reply = problem_reply(_INTERNAL, request_id_of(request.headers))
             # Keys may be personal data: the log has the place of the failure, the caller the id.
-            log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
+            with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
+                log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
         self._complete(reply)
         seconds = perf_counter() - started
         self._counts.request(namespace, operation, reply.outcome, seconds)

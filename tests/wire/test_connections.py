@@ -11,6 +11,7 @@ from cachesvc.clock import ManualClock
 from cachesvc.config import Server, Service
 from cachesvc.errors import RequestError
 from cachesvc.telemetry.metrics import Metrics
+from cachesvc.trace import SpanContext, new_span_id, new_trace_id, traceparent
 from cachesvc.units import Duration
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.listener import Listener
@@ -159,6 +160,23 @@ async def test_an_unexpected_failure_is_a_500_without_details_and_logged_once_wi
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert problem["request_id"] in record.getMessage()
     assert record.exc_info is not None
+
+
+@pytest.mark.parametrize("key", ["held", "missing"])
+async def test_an_unexpected_failure_is_logged_within_the_trace_of_its_request(site: Site, key: str) -> None:
+    traces: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            traces.append(traceparent())
+
+    listening = Listening(logging.ERROR)
+    logging.getLogger("cachesvc.web.server").addHandler(listening)
+    site.reader.fails_with = RuntimeError("secret detail")
+    caller = SpanContext(new_trace_id(), new_span_id(), False)
+    await site.ask("GET", f"/v1/pages/{key}", {"traceparent": str(caller)})
+    logging.getLogger("cachesvc.web.server").removeHandler(listening)
+    assert traces == [str(caller)]
 
 
 async def test_a_request_that_hangs_ends_with_504_within_the_request_timeout() -> None:
