@@ -165,6 +165,15 @@ async def test_absence_is_an_answer_with_lifetimes_and_tags_of_its_own(raw: RawO
     assert loader.failures == 0
 
 
+async def test_an_origin_that_is_down_is_one_line_and_a_key_that_is_refused_is_none(
+    raw: RawOrigin, loader: HttpLoader, caplog: pytest.LogCaptureFixture
+) -> None:
+    for status in (403, 503, 503, 503):
+        raw.answer = http(status, b"")
+        await failure(loader)
+    assert [record.getMessage() for record in caplog.records] == ["loading 'pages' fails: origin of 'pages': answered 503"]
+
+
 @pytest.mark.parametrize(
     ("status", "retryable"),
     [

@@ -1,4 +1,4 @@
-"""The log of a real process whose queue and cell die and come back: JSON, a bounded number of lines, no secrets."""
+"""The log of a real process whose queue, cell and memcached die and come back: JSON, a bounded number of lines, no secrets."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from loadtests.fleet_topology import free_ports
-from tests.doubles.servers import RealServer, redis_server
+from tests.doubles.servers import RealServer, memcached_server, redis_server
 from tests.integration.test_serve import call, wait_ready
 
 pytestmark = pytest.mark.slow
@@ -32,11 +32,17 @@ def redis() -> Iterator[RealServer]:
         yield running
 
 
-def topology_on(redis: RealServer, path: Path) -> Path:
+@pytest.fixture
+def memcached() -> Iterator[RealServer]:
+    with memcached_server() as running:
+        yield running
+
+
+def topology_on(redis: RealServer, memcached: RealServer, path: Path) -> Path:
     url = f"redis://cachesvc:{PASSWORD}@{redis.address}"
     document = {
         "version": 1,
-        "regions": {"local": {"queue": f"{url}/1", "pool": {}}},
+        "regions": {"local": {"queue": f"{url}/1", "pool": {"m1": {"address": memcached.address}}}},
         "cells": {"c1": {"region": "local", "url": f"{url}/0"}},
         "namespaces": {"pages": {"owner": "web", "ttl": "5m"}},
     }
@@ -78,8 +84,8 @@ class Service:
 
 
 @pytest.fixture
-def service(redis: RealServer, tmp_path: Path) -> Iterator[Service]:
-    running = Service(topology_on(redis, tmp_path / "topology.yaml"), tmp_path / "errors")
+def service(redis: RealServer, memcached: RealServer, tmp_path: Path) -> Iterator[Service]:
+    running = Service(topology_on(redis, memcached, tmp_path / "topology.yaml"), tmp_path / "errors")
     try:
         while not is_up(running.url):
             assert running.process.poll() is None, running.errors.read_text()
@@ -98,17 +104,20 @@ def is_up(url: str) -> bool:
         return False
 
 
-def test_an_outage_of_cell_and_queue_is_two_lines_for_each_thing_that_fails(service: Service, redis: RealServer) -> None:
+def test_an_outage_is_two_lines_for_each_thing_that_fails(service: Service, redis: RealServer, memcached: RealServer) -> None:
     redis.kill()
+    memcached.kill()
     until = time.monotonic() + OUTAGE_SECONDS
     while time.monotonic() < until:
         service.ask("a-key-of-a-user")
         time.sleep(OUTAGE_SECONDS / 20)
     redis.restart()
-    service.until(" works again, after ", 3)
+    memcached.restart()
+    service.until(" works again, after ", 4)
     began = service.said(" fails: ")
     assert sorted(line["event"].partition(" fails")[0] for line in began) == [
         "cell c1",
+        "m1",
         "the feed of region local",
         "the queue of changes",
     ]
@@ -116,5 +125,5 @@ def test_an_outage_of_cell_and_queue_is_two_lines_for_each_thing_that_fails(serv
     written = service.errors.read_text()
     assert PASSWORD not in written
     assert "a-key-of-a-user" not in written
-    # Besides these six: that the queue's stream is a new one, at the start and after the loss, and that fences were lost.
-    assert len(service.lines()) <= 9, written
+    # Besides these eight: that the queue's stream is a new one, at the start and after the loss, and that fences were lost.
+    assert len(service.lines()) <= 11, written
