@@ -1,9 +1,11 @@
 """`/metrics`: the table's numbers, read when they are asked for. Nothing here runs while requests are served."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from time import perf_counter
 from typing import NamedTuple, TypeAlias
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
@@ -17,6 +19,11 @@ from cachesvc.telemetry.table import TABLE, Metric
 Source: TypeAlias = Callable[[], object]
 """Gives a counters object; for rows with labels a mapping of label values to such objects (or to the numbers themselves)."""
 
+
+TURN_SECONDS = 0.001
+"""At most about that long nothing else runs while a scrape is written."""
+
+_END = b"# EOF\n"
 
 Sample: TypeAlias = tuple[tuple[str, ...], int | float | Histogram]
 """Label values, and the number or the distribution."""
@@ -37,10 +44,7 @@ class Metrics:
         self.watch("requests", lambda: self.counts.requests)
         self.watch("batch_keys", lambda: self.counts.batch_keys)
         self.watch("latency", lambda: {(operation,): found for operation, found in self.counts.latency.items()})
-        registry = CollectorRegistry()
-        registry.register(_View(self._families))
-        ProcessCollector(registry=registry)
-        self._registry = registry
+        self._process = ProcessCollector(registry=None)
 
     def __repr__(self) -> str:
         return f"<Metrics [{', '.join(self._sources)}; {self.counts!r}]>"
@@ -52,30 +56,37 @@ class Metrics:
             raise ValueError(f"no metric is read from {name!r}: the table has {known}")
         self._sources[name] = source
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The text, and its content type: OpenMetrics if `accept` asks for it, else the Prometheus text format."""
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The text, and its content type: OpenMetrics if `accept` asks for it, else the Prometheus text format.
+
+        The loop turns in between: at once it would delay every request by the 10 ms that it takes. The library's encoder is asked
+        for each metric, so its last line of OpenMetrics, `# EOF`, is taken off and put at the end.
+        """
         encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        parts = []
+        began = perf_counter()
+        for family in chain(map(_family, self.readings()), self._process.collect()):
+            parts.append(encode(_Only(family)))
+            if perf_counter() - began >= TURN_SECONDS:
+                await asyncio.sleep(0)
+                began = perf_counter()
+        end = _END if parts[0].endswith(_END) else b""
+        return b"".join([part.removesuffix(_END) for part in parts]) + end, content_type
 
     def readings(self) -> Sequence[Reading]:
         """What every row of the table says now; a row that nothing is watched for says nothing."""
         found = {name: source() for name, source in self._sources.items()}
         return [Reading(row, tuple(_samples(row, found[row.source]))) for row in self._table if row.source in found]
 
-    def _families(self) -> Iterable[Family]:
-        return map(_family, self.readings())
 
+class _Only(Collector):
+    """One family, for the library's encoder."""
 
-class _View(Collector):
-    def __init__(self, families: Callable[[], Iterable[Family]]) -> None:
-        self._families = families
+    def __init__(self, family: Family) -> None:
+        self._family = family
 
     def collect(self) -> Iterable[Family]:
-        return self._families()
-
-    def describe(self) -> Iterable[Family]:
-        """Nothing: the registry need not scrape to learn names that the table has once each."""
-        return ()
+        return (self._family,)
 
 
 def _family(reading: Reading) -> Family:

@@ -40,7 +40,7 @@ class Probes:
         return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)
 
     async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
-        body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
+        body, content_type = await self._metrics.exposition(request.headers.get("Accept", ""))
         return _ok(body, content_type)
 
     async def topology(self, _: web.BaseRequest, __: Place) -> Reply:

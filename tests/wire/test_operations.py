@@ -1,5 +1,6 @@
 """Probes, metrics, topology and the description of the API."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -88,30 +89,50 @@ async def test_openmetrics_is_given_to_those_who_accept_it(site: Site) -> None:
     response = await site.ask("GET", "/metrics", {"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert samples(response.body.decode(), parse_openmetrics)["cachesvc_requests_total", ("", "livez", "ok")] == 1
+    assert response.body.count(b"# EOF\n") == 1
 
 
-def test_a_latency_stands_in_every_bucket_from_its_bound_up() -> None:
+async def test_a_latency_stands_in_every_bucket_from_its_bound_up() -> None:
     metrics = Metrics()
     for seconds in (0.0, DURATIONS[0], 0.0003, 99.0):
         metrics.counts.request("", "get", "hit", seconds)
-    found = samples(metrics.exposition("")[0].decode())
+    found = samples((await metrics.exposition(""))[0].decode())
     buckets = [value for (name, _), value in found.items() if name == "cachesvc_request_duration_seconds_bucket"]
     assert buckets == [2, 2, *[3] * 15, 4]
     assert found["cachesvc_request_duration_seconds_sum", ("get",)] == pytest.approx(99.0004)
 
 
-def test_the_counters_of_other_parts_are_read_when_scraped() -> None:
+async def test_the_counters_of_other_parts_are_read_when_scraped() -> None:
     tally, metrics = Tally.zero(), Metrics()
     metrics.watch("paths", lambda: tally)
     metrics.watch("tiers", lambda: {("l1",): tally.l1, ("l2",): tally.l2})
     metrics.watch("fences", lambda: FenceStatistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 1_500_000, 0.25, 2))
     tally.l2.refused, tally.loads = 7, 9
-    found = samples(metrics.exposition("")[0].decode())
+    found = samples((await metrics.exposition(""))[0].decode())
     assert found["cachesvc_lookups_total", ("refused", "l2")] == 7
     assert found["cachesvc_loads_begun_total", ()] == 9
     assert found["cachesvc_staleness_bound_seconds", ()] == 1.5
     assert found["cachesvc_sketch_false_refusal_ratio", ()] == 0.25
     assert found["cachesvc_floor_raises_total", ()] == 2
+
+
+async def test_the_loop_turns_while_a_scrape_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachesvc.telemetry.metrics.TURN_SECONDS", 0)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    metrics = Metrics()
+    for name in ("paths", "tiers"):
+        metrics.watch(name, dict)
+    counting = asyncio.create_task(count())
+    await metrics.exposition("")
+    counting.cancel()
+    assert turns >= 10
 
 
 def test_a_source_that_no_metric_is_read_from_is_refused() -> None:
