@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 
 class Metrics:
-    """The counters of the HTTP layer, and a view of everybody's. One per process: it owns its registry."""
+    """The counters of the HTTP layer, and a view of everybody's. One per process."""
 
     def __init__(self, table: Iterable[Metric] = TABLE) -> None:
         self.counts = Counts()
