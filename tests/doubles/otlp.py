@@ -66,6 +66,8 @@ class OtlpReceiver:
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         """Every request, unpacked but not decoded: to say what is nowhere in it."""
+        self.headers: list[dict[str, str]] = []
+        """Of every request, names in lower case."""
         self.status = 200
         """What it answers. With anything else the request is not kept."""
         self._traces: list[ExportTraceServiceRequest] = []
@@ -136,8 +138,9 @@ class OtlpReceiver:
 
     # receiving --------------------------------------------------------------------------------------------------------
 
-    def _receive(self, path: str, body: bytes) -> int:
+    def _receive(self, path: str, headers: dict[str, str], body: bytes) -> int:
         with self._changed:
+            self.headers.append(headers)
             if self.status != 200:
                 return self.status
             self.bodies.append(body)
@@ -159,7 +162,8 @@ class OtlpReceiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 unpacked = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
-                self.send_response(receive(self.path, unpacked))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                self.send_response(receive(self.path, headers, unpacked))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

@@ -1,0 +1,44 @@
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from cachesvc.config import Service
+from cachesvc.telemetry.otlp_http import NotTakenError, Receiver
+from cachesvc.telemetry.otlp_spans import encoded, resource_message
+from cachesvc.telemetry.resource import resource_of
+from cachesvc.trace import Span, SpanContext
+from tests.doubles.otlp import OtlpReceiver
+
+MESSAGE = encoded([Span("cache.get", "server", SpanContext(1, 2, True), None)], resource_message(resource_of(Service())))
+
+
+@pytest.fixture
+def otlp() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as running:
+        yield running
+
+
+def test_what_is_posted_is_received_with_the_headers_of_the_environment(otlp: OtlpReceiver) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20token,x-tenant=a"}
+    Receiver(f"{otlp.url}/v1/traces", environ).post(MESSAGE)
+    assert [span.name for span in otlp.spans()] == ["cache.get"]
+    (headers,) = otlp.headers
+    assert (headers["authorization"], headers["x-tenant"]) == ("Bearer token", "a")
+    assert headers["content-type"] == "application/x-protobuf"
+
+
+@pytest.mark.parametrize(("status", "is_final"), [(400, True), (401, True), (404, True), (500, True), (429, False), (503, False)])
+def test_which_refusals_are_final(otlp: OtlpReceiver, status: int, is_final: bool) -> None:
+    otlp.status = status
+    with pytest.raises(NotTakenError, match=str(status)) as raised:
+        Receiver(f"{otlp.url}/v1/traces", {}).post(MESSAGE)
+    assert raised.value.is_final is is_final
+
+
+def test_who_is_not_there_may_be_later() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        with pytest.raises(NotTakenError, match="refused") as raised:
+            Receiver(f"http://127.0.0.1:{taken.getsockname()[1]}/v1/traces", {}).post(MESSAGE)
+    assert not raised.value.is_final
