@@ -34,7 +34,7 @@ class Prometheus:
 
     def query(self, expression: str) -> list[Sample]:
         """An instant vector or scalar, now. Raises `QueryError`."""
-        found = self._post("query", query=expression)
+        found = self._ask("query", query=expression)
         result = (
             [({}, found["result"])] if found["resultType"] == "scalar" else [(s["metric"], s["value"]) for s in found["result"]]
         )
@@ -42,7 +42,11 @@ class Prometheus:
 
     def rules(self) -> list[dict[str, Any]]:
         """All rules of all groups, with `health` and `lastError`."""
-        return [rule for group in self._post("rules", method="GET")["groups"] for rule in group["rules"]]
+        return [rule for group in self._ask("rules", method="GET")["groups"] for rule in group["rules"]]
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Those that are pending or firing: labels, annotations, state."""
+        return list(self._ask("alerts", method="GET")["alerts"])
 
     def wait_for(self, expression: str, holds: Callable[[Sequence[Sample]], bool] = bool, within_seconds: float = 30) -> None:
         """Until the answer is as wanted: it is not empty, unless `holds` says otherwise."""
@@ -51,7 +55,7 @@ class Prometheus:
             assert time.monotonic() < give_up_at, f"{expression} is still {found}"
             time.sleep(0.2)  # the scrapes are another process's
 
-    def _post(self, endpoint: str, *, method: str = "POST", **form: str) -> Any:
+    def _ask(self, endpoint: str, *, method: str = "POST", **form: str) -> Any:
         body = urllib.parse.urlencode(form).encode() if method == "POST" else None
         request = urllib.request.Request(f"{self.url}/api/v1/{endpoint}", body, method=method)
         try:

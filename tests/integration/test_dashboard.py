@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
 
 from cachesvc.telemetry.dashboard import as_text, dashboard, queries_of
@@ -190,6 +191,17 @@ def test_every_selector_of_a_rule_finds_series(watching: Prometheus) -> None:
 def test_reads_have_no_outcome_that_the_rules_do_not_know(watching: Prometheus) -> None:
     found = watching.query('count by (outcome) (cachesvc_requests_total{operation=~"get|head"})')
     assert {sample.labels["outcome"] for sample in found} == READ_OUTCOMES - {"absent"}
+
+
+@pytest.mark.slow
+def test_an_event_out_of_rule_is_an_alert_with_words(watching: Prometheus, fleet: Fleet) -> None:
+    """From the queue to what the person on call is sent: one alert, all the way."""
+    redis.Redis.from_url(fleet.topology.regions["eu"].queue).xadd("changes", {"no": "event"})
+    watching.wait_for('ALERTS{alertname="CachesvcDeadLetters", alertstate="firing"}')
+    (alert,) = [one for one in watching.alerts() if one["labels"]["alertname"] == "CachesvcDeadLetters"]
+    assert alert["labels"] == {"alertname": "CachesvcDeadLetters", "severity": "ticket", "site": "eu"}
+    assert alert["annotations"]["summary"] == "A producer in eu sends events that are out of rule"
+    assert alert["annotations"]["runbook"] == "docs/operate.md#cachesvcdeadletters"
 
 
 @pytest.mark.slow
