@@ -1,4 +1,4 @@
-"""The commands: `serve`, `check-config`, `publish`, `check` and `top`.
+"""The commands: `serve`, `check-config`, `publish`, `check`, `explain` and `top`.
 
 Exit codes: 0 done, or stopped by a signal; 1 it could not run (a port in use, a server that does not start); 2 the command
 line or a configuration document is wrong. Messages go to stderr, and never as a traceback for what a person can set right.
@@ -23,6 +23,7 @@ from cachesvc.config import Service, check_together, load_service, load_topology
 from cachesvc.embedded.server_process import ServerStartError
 from cachesvc.embedded.set_up import embedded
 from cachesvc.errors import ConfigError, TierError
+from cachesvc.explaining import command as explain
 from cachesvc.telemetry import logs
 from cachesvc.top import command as top
 from cachesvc.topology import Topology
@@ -154,5 +155,6 @@ COMMANDS = {
         lambda parser, _: check.add_arguments(parser),
         lambda options, _: check.run(options),
     ),
+    "explain": Command("say why one key is answered as it is", explain.add_arguments, lambda options, _: explain.run(options)),
     "top": Command("look at a deployment: what is wrong, slow or hot", top.add_arguments, lambda options, _: top.run(options)),
 }

@@ -116,6 +116,7 @@ class Explainer:
             home_cell=self._home_cell(key),
             memcached_server=asked.memcached.server if asked.memcached else "",
             asked=asked.name,
+            clock=asked.clock,
             tiers=asked.tiers,
             memcached=asked.memcached,
             fences=asked.fences,

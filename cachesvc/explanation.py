@@ -190,6 +190,7 @@ class Explanation(Struct, frozen=True):
     memcached_server: str = ""
     asked: str = ""
     """The instance that gathered this, `region/instance`; what follows is what it sees itself."""
+    clock: int = 0
     tiers: dict[str, Copy] = {}
     memcached: Memcached | None = None
     fences: FencesSeen | None = None
