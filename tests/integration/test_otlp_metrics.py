@@ -1,11 +1,13 @@
 """The whole service's numbers: scraped, received by OTLP, and not multiplied by those who try."""
 
 import asyncio
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeAlias
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -71,11 +73,12 @@ class Site:
 
     async def used(self) -> dict[Series, float]:
         """Everything once: loads, hits, a write, an invalidation that has come back by the feed, and servers that were asked."""
+        key = uuid4().hex  # the servers are shared with the other tests
         for _ in range(3):
-            assert await self.ask("GET", "/v1/docs/a") == 200
+            assert await self.ask("GET", f"/v1/docs/{key}") == 200
         assert await self.ask("PUT", "/v1/aside/a", body=b"value") == 204
-        assert await self.ask("DELETE", "/v1/docs/a") == 200
-        assert await self.ask("GET", "/v1/docs/a") == 200
+        assert await self.ask("DELETE", f"/v1/docs/{key}") == 200
+        assert await self.ask("GET", f"/v1/docs/{key}") == 200
         merged = series("cachesvc_change_lag_seconds_count", stage="merged")
         async with asyncio.timeout(15):
             while (found := await self.scrape())[merged] < 2 or series("cachesvc_server_items", server="m1") not in found:  # noqa: ASYNC110  the event is inside the service
@@ -122,6 +125,15 @@ async def test_every_metric_of_the_table_is_exposed_with_its_kind_and_unit(site:
     for row in TABLE:
         family = families[f"cachesvc_{row.name}{'_' + row.unit if row.unit else ''}"]
         assert (family.type, family.unit) == (row.kind, row.unit), row.name
+
+
+async def test_promtool_finds_nothing_against_the_names(site: Site) -> None:
+    await site.used()
+    async with site.http.get(f"{site.url}/metrics") as answer:
+        text = await answer.read()
+    checking = await asyncio.create_subprocess_exec("promtool", "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=STDOUT)
+    said, _ = await checking.communicate(text)
+    assert (checking.returncode, said.decode()) == (0, "")
 
 
 async def test_what_was_done_is_counted_where_it_was_done(site: Site) -> None:
@@ -175,9 +187,10 @@ def exposed(row: Metric, point: ReceivedPoint) -> Iterator[tuple[Series, float]]
 async def test_no_caller_makes_series(site: Site) -> None:
     """Whatever is asked for in whatever way: what is counted under is declared."""
     await site.used()
-    await hostile(site, "first")
+    for name in ("one", "two"):  # what the first of them loads is a hit to the second
+        await hostile(site, name)
     known = (await site.scrape()).keys()
-    for name in ("second", "third"):
+    for name in ("three", "four"):
         await hostile(site, name)
     assert (await site.scrape()).keys() - known == set()
     assert not [one for one in known if "hostile" in str(one)]
