@@ -142,9 +142,7 @@ def _why_old(place: Place, home: Home) -> str:
     if fenced_at >= copy.as_of and copy.standing == Standing.FRESH.value and place.tier != "l3":
         return f"its home knows a later fence that {place.seen.name} has not merged yet: its staleness bound is {bound}"
     if copy.differs:
-        return (
-            f"it is {copy.differs}, with no fence between the two: that change was not announced, so it is good until it expires"
-        )
+        return f"another version is {copy.differs}, and no fence is between them: that change was not announced"
     if copy.standing == Standing.STALE.value:
         return "it is past its freshness, or behind a soft fence, and answered while it is refreshed"
     return (

@@ -1,0 +1,94 @@
+"""What other instances see of a key, as they answer over HTTP, or not in time, or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from cachesvc.explanation import Copy, Question, Seen
+from cachesvc.model import Key
+from cachesvc.peers import HttpPeers
+
+SEEN = Seen("us", "us-a", clock=7, tiers={"l1": Copy(held=True, etag='"e"', as_of=5)})
+KEY = Key.of("pages", "{ws-7}:a/b")
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
+    runners: list[web.ServerRunner] = []
+
+    async def start(handler: Handler) -> str:
+        runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.01)
+        runners.append(runner)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def ask(url: str, question: Question | None = None) -> Seen:
+    peers = HttpPeers({("us", "us-a"): url})
+    await peers.start()
+    try:
+        (seen,) = await peers.ask(KEY, question or Question())
+    finally:
+        await peers.stop()
+    return seen
+
+
+async def test_an_instance_tells_its_part_of_the_read_that_is_explained(serve: Callable[[Handler], Awaitable[str]]) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append((request.raw_path, request.headers.get("Cachesvc-Token")))
+        return web.Response(body=msgspec.json.encode(SEEN))
+
+    assert await ask(await serve(answer), Question(headers={"Cachesvc-Token": "t"})) == SEEN
+    assert asked == [("/v1/pages/%7Bws-7%7D%3Aa%2Fb:explain?scope=instance", "t")]
+
+
+async def test_a_field_that_this_release_does_not_know_is_passed_over(serve: Callable[[Handler], Awaitable[str]]) -> None:
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"region": "us", "instance": "us-a", "new": 1})
+
+    assert await ask(await serve(answer)) == Seen("us", "us-a")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [(503, b"", "answered 503"), (200, b"{}", "its answer is not understood: Object missing required field `region`")],
+)
+async def test_one_that_cannot_tell_is_there_with_its_reason(
+    serve: Callable[[Handler], Awaitable[str]], status: int, body: bytes, why: str
+) -> None:
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, body=body)
+
+    assert await ask(await serve(answer)) == Seen("us", "us-a", unavailable=why)
+
+
+async def test_one_that_is_silent_is_not_waited_for(serve: Callable[[Handler], Awaitable[str]]) -> None:
+    gone = asyncio.Event()
+
+    async def hang(_: web.BaseRequest) -> web.StreamResponse:
+        await gone.wait()
+        return web.Response()
+
+    assert await ask(await serve(hang)) == Seen("us", "us-a", unavailable="no answer within 50 ms")
+    gone.set()
+
+
+async def test_one_that_is_not_there() -> None:
+    assert (await ask("http://127.0.0.1:9")).unavailable.startswith("ClientConnectorError: ")
+
+
+async def test_before_the_start_nobody_is_asked() -> None:
+    assert await HttpPeers({("us", "us-a"): "http://127.0.0.1:9"}).ask(KEY, Question()) == ()
