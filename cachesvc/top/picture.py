@@ -28,6 +28,8 @@ class Picture(Struct, frozen=True):
     """The worst hit ratio first."""
     origins: Sequence[OriginRow]
     hot: Sequence[HotRow]
+    tokens_refused_at: Sequence[str]
+    """Instances that take another debug token than the one they were sent."""
 
 
 def picture_of(before: Look, after: Look) -> Picture:
@@ -42,6 +44,7 @@ def picture_of(before: Look, after: Look) -> Picture:
         namespaces=_namespaces(seen),
         origins=[_origin(name, seen) for name in seen.names("origin_ceiling", "namespace")],
         hot=_hot([hot for scrape in seen.scrapes.values() for hot in scrape.hot]),
+        tokens_refused_at=[name for name, scrape in seen.scrapes.items() if scrape.refuses_token],
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 
 import aiohttp
@@ -45,12 +45,18 @@ class Scrape(Struct, frozen=True):
     metrics: Exposition
     ready: Ready
     hot: Sequence[HotKeys] = ()
+    refuses_token: bool = False
+    """The debug token is not its own: it showed digests."""
 
 
 class Silence(Struct, frozen=True):
     """No answer, or none that can be read."""
 
     why: str
+
+
+class RefusedError(ValueError):
+    """The debug token is not the instance's."""
 
 
 class Asker:
@@ -93,14 +99,20 @@ class Asker:
         at = time.monotonic()
         ready = msgspec.json.decode(await self._get(f"{url}/readyz?verbose", also=503), type=Ready)
         shares = metrics.by("hot_key_share", "namespace")
-        asked = [self._hot_keys(url, name) for name in nlargest(HOT_NAMESPACES, shares, key=shares.__getitem__)]
-        return Scrape(at, metrics, ready, await asyncio.gather(*asked))
+        hottest = nlargest(HOT_NAMESPACES, shares, key=shares.__getitem__)
+        try:
+            return Scrape(at, metrics, ready, await self._hot_keys(url, hottest, self._headers))
+        except RefusedError:
+            return Scrape(at, metrics, ready, await self._hot_keys(url, hottest, {}), refuses_token=True)
 
-    async def _hot_keys(self, url: str, namespace: str) -> HotKeys:
-        return msgspec.json.decode(await self._get(f"{url}/v1/hotkeys?namespace={namespace}"), type=HotKeys)
+    async def _hot_keys(self, url: str, namespaces: Iterable[str], headers: Mapping[str, str]) -> Sequence[HotKeys]:
+        found = await asyncio.gather(*(self._get(f"{url}/v1/hotkeys?namespace={name}", headers=headers) for name in namespaces))
+        return [msgspec.json.decode(document, type=HotKeys) for document in found]
 
-    async def _get(self, url: str, also: int = 200) -> bytes:
-        async with self._http.get(url, headers=self._headers) as answer:
+    async def _get(self, url: str, *, headers: Mapping[str, str] | None = None, also: int = 200) -> bytes:
+        async with self._http.get(url, headers=headers) as answer:
+            if answer.status == 403:
+                raise RefusedError(f"403 {answer.reason} for {answer.url.path}")
             if answer.status not in (200, also):
                 raise ValueError(f"{answer.status} {answer.reason} for {answer.url.path}")
             return await answer.read()

@@ -11,7 +11,7 @@ clocks, versions            about to become one of the above
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cachesvc.top.picture import Picture
-from cachesvc.top.rows import NamespaceRow
+from cachesvc.top.rows import FeedRow, NamespaceRow
 
 HEALTHY = "healthy"
 CLOCKS_AGREE_SECONDS = 0.05
@@ -47,15 +47,18 @@ def _feeds(picture: Picture) -> Iterator[str]:
     for row in picture.feeds:
         if cut_off := [name for name, state in row.states.items() if state == "out of reach"]:
             yield f"the queue of {row.region} does not answer at {_names(cut_off)}"
-        strictest = _strictest(picture.namespaces)
-        if strictest and row.bound is not None and row.bound > (strictest.max_lag or 0.0):
-            yield f"feed of {row.region} is {row.bound:.1f} s behind at {row.worst_at}, above max_lag of {strictest.name}"
+        if late := [one for one in picture.namespaces if _is_late(row, one)]:
+            yield f"feed of {row.region} is {row.bound:.1f} s behind at {row.worst_at}, above max_lag of {_busiest(late)}"
 
 
-def _strictest(namespaces: Iterable[NamespaceRow]) -> NamespaceRow | None:
-    return min(
-        (row for row in namespaces if row.max_lag is not None), key=lambda row: (row.max_lag or 0.0, row.name), default=None
-    )
+def _is_late(feed: FeedRow, namespace: NamespaceRow) -> bool:
+    return feed.bound is not None and namespace.max_lag is not None and feed.bound > namespace.max_lag
+
+
+def _busiest(rows: Iterable[NamespaceRow]) -> str:
+    """The one that is read most, and how many others."""
+    first, *others = sorted(rows, key=lambda row: (-row.reads, row.name))
+    return f"{first.name} and {len(others)} more" if others else first.name
 
 
 def _shedding(picture: Picture) -> Iterator[str]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cachesvc.top.picture import Picture
-from cachesvc.top.rows import ChangeRow, FeedRow, HotRow, InstanceRow, NamespaceRow, OriginRow, ServerRow
+from cachesvc.top.rows import ChangeRow, FeedRow, InstanceRow, NamespaceRow, OriginRow, ServerRow
 from cachesvc.top.units import count, rate, seconds, share, size, used
 from cachesvc.top.verdict import HEALTHY
 
@@ -25,7 +25,7 @@ def view(picture: Picture, troubles: Sequence[str], changes: Sequence[ChangeRow]
         _lags(picture),
         _namespaces(picture.namespaces),
         _origins(picture.origins),
-        _hot(picture.hot),
+        _hot(picture),
         _changes(changes),
     ]
     return Group(verdict(troubles), *(table for table in tables if table.row_count))
@@ -126,9 +126,10 @@ def _origins(rows: Iterable[OriginRow]) -> Table:
     return table
 
 
-def _hot(rows: Iterable[HotRow]) -> Table:
-    table = _table("hot key", "of", "share", "reads/s")
-    for row in rows:
+def _hot(picture: Picture) -> Table:
+    refused = f" (token refused at {', '.join(picture.tokens_refused_at)})" if picture.tokens_refused_at else ""
+    table = _table(f"hot key{refused}", "of", "share", "reads/s")
+    for row in picture.hot:
         table.add_row(Text(row.name), row.namespace, share(row.share), rate(row.reads))
     return table
 

@@ -23,11 +23,14 @@ class FakeInstance:
 
     def __init__(self) -> None:
         self.texts = {"/metrics": METRICS, "/readyz": READY}
+        self.token = "sesame"
         self.saw: list[tuple[str, str]] = []
         """Target and debug token."""
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         self.saw.append((request.path_qs, request.headers.get("Cachesvc-Debug", "")))
+        if request.headers.get("Cachesvc-Debug", self.token) != self.token:
+            return web.Response(status=403)
         if request.path == "/v1/hotkeys":
             namespace = request.query["namespace"]
             return web.json_response(
@@ -63,7 +66,20 @@ async def test_an_instance_that_is_not_ready_is_scraped_all_the_same(http: aioht
     assert isinstance(found, Scrape)
     assert (found.ready.ready, found.ready.fence_feeds) == (False, {"eu": "catching up"})
     assert [hot.namespace for hot in found.hot] == ["n5", "n4", "n3"], "those with the hottest keys"
-    assert {token for _, token in fake.saw} == {"sesame"}
+    assert {target: token for target, token in fake.saw if token} == {
+        f"/v1/hotkeys?namespace={hot.namespace}": "sesame" for hot in found.hot
+    }, "nobody else needs it"
+    assert not found.refuses_token
+
+
+async def test_whoever_refuses_the_debug_token_is_asked_without_it(http: aiohttp.ClientSession) -> None:
+    fake = FakeInstance()
+    fake.token = "another"
+    async with served(fake.handle) as url:
+        found = await Asker(http, "sesame").one(url)
+    assert isinstance(found, Scrape)
+    assert found.refuses_token
+    assert len(found.hot) == scrape.HOT_NAMESPACES
 
 
 @pytest.mark.parametrize(

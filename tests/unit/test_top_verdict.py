@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from io import StringIO
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from cachesvc.top.between import Look
@@ -108,6 +109,10 @@ def test_what_is_in_order_is_healthy() -> None:
         ({'breaker_open{server="m1"} 0': 'breaker_open{server="m1"} 1'}, "memcached m1 does not answer (breaker open at eu-a)"),
         ({'server="m1",outcome="error"} 0': 'server="m1",outcome="error"} 4'}, "memcached m1 fails at eu-a"),
         ({'{region="eu"} 0.25': '{region="eu"} 3.2'}, "feed of eu is 3.2 s behind at eu-a, above max_lag of pages"),
+        (
+            {'{region="eu"} 0.25': '{region="eu"} 5.5'},
+            "feed of eu is 5.5 s behind at eu-a, above max_lag of pages and 1 more",
+        ),
         ({"requests_shed_total 0": "requests_shed_total 60"}, "eu-a is shedding (30 requests a second refused)"),
         (
             {'running{namespace="docs"} 1': 'running{namespace="docs"} 4'},
@@ -165,6 +170,11 @@ def test_the_view_has_a_line_for_each_row_and_the_verdict_first() -> None:
     assert line(text, "00ab") == ["00ab", "pages", "50.0", "%", "40"]
     assert "2 keys over 5m" in text
     assert "ops/[anna]" in text, "what callers write is no markup"
+
+
+def test_whose_debug_token_is_another_one_is_said_above_the_digests() -> None:
+    seen = picture_of({}, {"eu-a": replace(scrape(1.0), refuses_token=True)})
+    assert "hot key (token refused at eu-a)" in shown(seen)
 
 
 def test_of_an_instance_that_lacks_metrics_the_rest_is_shown() -> None:
