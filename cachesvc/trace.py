@@ -1,4 +1,6 @@
-"""Traces: what one request did, from its caller to the origin. Plain records; `telemetry.tracing` decides and exports.
+"""Traces: what one request did, from its caller to the origin.
+
+Plain records: `telemetry.sampling` decides, `telemetry.tracing` exports.
 
 Whether a request is traced is decided once, where it arrives (W3C Trace Context, https://www.w3.org/TR/trace-context/). What is
 called for it asks `current()`: None means that nothing is recorded, and that costs one look-up. Flights run in tasks that inherit
