@@ -7,9 +7,9 @@ a wrong command line or document. Without, it looks again and again until Ctrl-C
 import argparse
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn, Protocol
 
 import aiohttp
 from msgspec import Struct
@@ -50,20 +50,39 @@ def run(options: argparse.Namespace) -> int:
     """The exit code. Raises `ConfigError`."""
     if options.interval <= 0:
         raise ConfigError("--interval", "must be above 0")
+    declared = None if options.urls or options.topology is None else _declared(options.topology)
     try:
-        return asyncio.run(_run(options))
+        return asyncio.run(_run(options, declared))
     except KeyboardInterrupt:
         return 0
 
 
-async def _run(options: argparse.Namespace) -> int:
-    async with _watching(options) as watch:
-        console = Console(width=None if os.isatty(1) else WIDTH)
-        return await _once(watch, console) if options.once else await _for_ever(watch, console)
+def _declared(path: Path) -> Deployment:
+    deployment = deployment_of(load_topology(path))
+    if not deployment.instances:
+        raise ConfigError(f"{path}: $.regions", "name no instances: say --url")
+    return deployment
+
+
+async def _run(options: argparse.Namespace, declared: Deployment | None) -> int:
+    async with aiohttp.ClientSession() as http:
+        asker = Asker(http, options.debug_token)
+        urls = [url.rstrip("/") for url in options.urls] or [DEFAULT_URL]
+        deployment = declared or await ask_for_deployment(asker, urls)
+        async with AuditLog(deployment.queues) as audit:
+            watch = Watch(asker, deployment, audit, options.interval.seconds)
+            console = Console(width=None if os.isatty(1) else WIDTH)
+            return await (once if options.once else for_ever)(watch, console)
+
+
+class Asking(Protocol):
+    """As `Asker`."""
+
+    async def all(self, addresses: Mapping[str, str], /) -> Look: ...
 
 
 class Watch(Struct, frozen=True):
-    asker: Asker
+    asker: Asking
     deployment: Deployment
     audit: AuditLog
     seconds: float
@@ -78,25 +97,8 @@ class Watch(Struct, frozen=True):
         return view(picture, found, await self.audit.last()), not found
 
 
-@asynccontextmanager
-async def _watching(options: argparse.Namespace) -> AsyncIterator[Watch]:
-    async with aiohttp.ClientSession() as http:
-        asker = Asker(http, options.debug_token)
-        deployment = await _deployment(options, asker)
-        async with AuditLog(deployment.queues) as audit:
-            yield Watch(asker, deployment, audit, options.interval.seconds)
-
-
-async def _deployment(options: argparse.Namespace, asker: Asker) -> Deployment:
-    if options.urls or options.topology is None:
-        return await ask_for_deployment(asker, [url.rstrip("/") for url in options.urls] or [DEFAULT_URL])
-    deployment = deployment_of(load_topology(options.topology))
-    if not deployment.instances:
-        raise ConfigError(f"{options.topology}: $.regions", "name no instances: say --url")
-    return deployment
-
-
-async def _once(watch: Watch, console: Console) -> int:
+async def once(watch: Watch, console: Console) -> int:
+    """The exit code."""
     before = await watch.look()
     await asyncio.sleep(watch.seconds)
     drawn, is_healthy = await watch.drawn(before, await watch.look())
@@ -104,7 +106,8 @@ async def _once(watch: Watch, console: Console) -> int:
     return 0 if is_healthy else 1
 
 
-async def _for_ever(watch: Watch, console: Console) -> int:
+async def for_ever(watch: Watch, console: Console) -> NoReturn:
+    """Until it is cancelled."""
     before = await watch.look()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
