@@ -144,7 +144,12 @@ def _why_old(place: Place, home: Home) -> str:
     if copy.differs:
         return f"another version is {copy.differs}, and no fence is between them: that change was not announced"
     if copy.standing == Standing.STALE.value:
-        return "it is past its freshness, or behind a soft fence, and answered while it is refreshed"
+        why = (
+            "a soft or paced fence made it stale"
+            if copy.ttl_seconds > 0
+            else f"it is {-copy.ttl_seconds:.1f} s past its freshness"
+        )
+        return f"{why}, and it is answered while it is refreshed"
     return (
         "no fence later than it is known and no newer copy is held: if the origin has another value by now, its change was not "
         f"announced, or not longer ago than the staleness bound, {bound}"

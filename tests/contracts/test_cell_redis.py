@@ -18,7 +18,7 @@ from cachesvc.interfaces import Fill, Put, Read, Reply
 from cachesvc.model import Entry, Key, Target
 from cachesvc.units import Duration
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, RedisBench, as_of_of, good, redis_bench
-from tests.doubles.servers import RealServer, redis_server
+from tests.doubles.servers import RealServer, redis_server, valkey_server
 
 
 @pytest.fixture(scope="module")
@@ -308,3 +308,24 @@ async def test_an_exchange_is_measured_by_its_operation(bench: RedisBench) -> No
     before = sum(bench.redis.durations["reads"].buckets)
     await bench.read(KEY)
     assert sum(bench.redis.durations["reads"].buckets) == before + 1
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[RealServer]:
+    """The machine's Redis may be too old to know CLIENT NO-TOUCH."""
+    with valkey_server("--maxmemory-policy", "allkeys-lfu") as running:
+        yield running
+
+
+async def test_inspecting_does_not_make_a_key_look_used(valkey: RealServer) -> None:
+    """By the counter of LFU, which grows with a key's first use."""
+    async with redis_bench(valkey) as bench:
+        await bench.fill()
+        record = b"v:" + KEY.id
+        before = await bench.admin.object("FREQ", record)
+        for _ in range(5):
+            assert (await bench.state()).entry is not None
+        assert await bench.admin.object("FREQ", record) == before
+        for _ in range(5):
+            await bench.read()
+        assert await bench.admin.object("FREQ", record) > before

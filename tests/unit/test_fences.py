@@ -5,7 +5,7 @@ import random
 import pytest
 
 from cachesvc.clock import ManualClock
-from cachesvc.fences import Fences
+from cachesvc.fences import Fences, FloorRaise, Known
 from cachesvc.model import Entry, Fence, Key, Target, tag_digests_of
 
 S = 100_000
@@ -283,6 +283,27 @@ class TestPacedFences:
             here.clock.advance(us=elapsed)
             here.fences.merge([Fence(OTHER.digest + elapsed, here.clock.now_us(), over=self.OVER)])
             assert here.fences.statistics().paced == remembered, "the second push finds the first window over"
+
+
+class TestSeeingInside:
+    def test_what_is_known_of_a_target(self, here: Instance) -> None:
+        here.fences.merge([Fence(KEY.digest, here.start + 5, unapplied=True), Fence(KEY.digest, here.start + 7, soft=True)])
+        here.fences.merge([Fence(WHOLE.digest, here.start + 3, namespace="pages"), Fence(KEY.digest, here.start, over=9)])
+        assert here.fences.known(KEY.digest) == Known(here.start + 5, here.start + 7, here.start + 5, ((here.start, 9),))
+        assert here.fences.known(WHOLE.digest, "pages") == Known(here.start + 3, 0, 0, ())
+
+    def test_when_and_from_where_a_fence_came(self, here: Instance) -> None:
+        here.fences.merge([Fence(KEY.digest, here.start)], region="us")
+        here.clock.advance(us=10)
+        here.fences.merge([Fence(KEY.digest, here.start)], own=True)
+        (merged,) = here.fences.log.of(KEY.digest)
+        assert (merged.region, merged.merged_at) == ("us", here.start)
+
+    def test_why_the_floor_stands_where_it_does(self, here: Instance) -> None:
+        assert here.fences.floor_raise is None
+        here.fences.raise_floor(here.start + 10, lost=True)
+        here.fences.raise_floor(here.start + 5)
+        assert here.fences.floor_raise == FloorRaise(here.start + 10, here.start, lost=True)
 
 
 class TestLag:

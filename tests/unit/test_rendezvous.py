@@ -70,3 +70,12 @@ def test_the_order_of_the_document_does_not_matter(cells: dict[str, float], text
 def test_the_extreme_digests_have_finite_scores(monkeypatch: pytest.MonkeyPatch, digest: int) -> None:
     monkeypatch.setattr(rendezvous, "xxh3_64_intdigest", lambda _: digest)
     assert Rendezvous({"a": 1.0, "b": 2.0}).first(b"x") == "b"
+
+
+def test_ranked_names_all_with_the_first_in_front() -> None:
+    placed = Rendezvous({"eu-1": 1.0, "eu-2": 0.25, "us-1": 3.0})
+    for text in TEXTS[:200]:
+        ranked = placed.ranked(text)
+        assert ranked[0][0] == placed.first(text)
+        assert sorted(name for name, _ in ranked) == ["eu-1", "eu-2", "us-1"]
+        assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)

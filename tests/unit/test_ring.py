@@ -70,3 +70,18 @@ def test_one_server_owns_everything() -> None:
 def test_an_impossible_pool_is_refused_when_the_ring_is_built(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"a ring needs|'a' is"):
         Ring(weights)
+
+
+def test_a_position_names_the_point_that_decides_and_who_would_have_the_key_without_its_server() -> None:
+    weights = pool(4, weighted=True)
+    ring = Ring(weights)
+    for key in KEYS[:200]:
+        point, heir = ring.position(key)
+        assert ring.server(point) == ring.server(key)
+        assert heir == Ring({name: weight for name, weight in weights.items() if name != ring.server(key)}).server(key)
+    assert Ring({"alone": 1}).position(KEYS[0])[1] == "alone"
+
+
+def test_past_the_last_point_comes_the_first() -> None:
+    ring = Ring({"a": 1, "b": 1})
+    assert ring.position(2**64 - 1) == ring.position(0)

@@ -111,6 +111,13 @@ def test_a_fence_that_has_not_arrived_is_why() -> None:
     assert found.why == "its home knows a later fence that us/b has not merged yet: its staleness bound is 0.4 s"
 
 
+@pytest.mark.parametrize(("ttl", "why"), [(5.0, "a soft or paced fence made it stale"), (-2.5, "it is 2.5 s past its freshness")])
+def test_a_copy_may_be_stale_for_two_reasons(ttl: float, why: str) -> None:
+    found = oldest([seen("us/b", copy("stale", ttl_seconds=ttl))], Home())
+    assert found is not None
+    assert found.why == f"{why}, and it is answered while it is refreshed"
+
+
 def test_where_nothing_is_answered_nothing_is_old() -> None:
     assert oldest([seen("us/b", copy("refused"))], Home()) is None
 

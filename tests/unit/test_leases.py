@@ -1,0 +1,16 @@
+"""Whose a lease is, by its token."""
+
+from cachesvc.leases import holder_mark, holder_of
+
+INSTANCES = [("eu", "eu-a"), ("us", "us-b")]
+
+
+def test_a_lease_tells_through_which_instance_it_was_asked_for() -> None:
+    lease = f"{holder_mark('us', 'us-b')}0123456789ab-1:1700000000000000"
+    assert holder_of(lease, INSTANCES) == "us/us-b"
+    assert len(lease) < 80
+
+
+def test_one_of_an_instance_that_is_not_known_tells_nothing() -> None:
+    assert holder_of(f"{holder_mark('us', 'gone')}0123456789ab-1:17", INSTANCES) == ""
+    assert holder_of("", INSTANCES) == ""
