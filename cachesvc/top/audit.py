@@ -49,6 +49,7 @@ def _client(url: str) -> Redis | None:
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
+            driver_info=None,
             protocol=3,
         )
     except ValueError:
