@@ -64,14 +64,6 @@ class NamespaceBook(Struct):
     """Entries dropped for room."""
 
 
-class _Books(dict[bytes, NamespaceBook]):
-    """By the bytes of a key id before its `/`. Looked up for every put and eviction: what is missing is made, not asked for."""
-
-    def __missing__(self, namespace: bytes) -> NamespaceBook:
-        self[namespace] = book = NamespaceBook()
-        return book
-
-
 class L1:
     """Entries by `Key.id`, at most `budget` bytes and `max_entries` of them. Counters are plain attributes to read.
 
@@ -100,7 +92,9 @@ class L1:
         self.rejected = 0
         self.evicted_age_us = 0
         self.eviction_ages = Histogram.of(AGES)
-        self._books = _Books()
+        self._books: dict[str, NamespaceBook] = {}
+        # The same, by the bytes of a key id before its `/`: a victim has no `Key`.
+        self._books_by_id: dict[bytes, NamespaceBook] = {}
 
     def __repr__(self) -> str:
         return f"<L1 [{self.items} items, {self.bytes} of {self._budget} bytes, {len(self._shards)} shards]>"
@@ -131,7 +125,7 @@ class L1:
         self._shards[place][key.id] = entry
         self.items += 1
         self.bytes += charge
-        book = self._books[key.id.partition(b"/")[0]]
+        book = self._books.get(key.namespace) or self._new_book(key.namespace)
         book.items += 1
         book.bytes += charge
         return True
@@ -189,7 +183,11 @@ class L1:
 
     def by_namespace(self) -> Mapping[str, NamespaceBook]:
         """Of every namespace that was ever held. They go on counting."""
-        return {namespace.decode(): book for namespace, book in self._books.items()}
+        return self._books
+
+    def _new_book(self, namespace: str) -> NamespaceBook:
+        book = self._books[namespace] = self._books_by_id[namespace.encode()] = NamespaceBook()
+        return book
 
     def _make_room(self, charge: int) -> None:
         while self.items >= self._max_entries or self.bytes + charge > self._budget:
@@ -221,7 +219,7 @@ class L1:
         charge = charge_of(key_id, entry)
         self.items -= 1
         self.bytes -= charge
-        book = self._books[key_id.partition(b"/")[0]]
+        book = self._books_by_id[key_id[: key_id.index(b"/")]]
         book.items -= 1
         book.bytes -= charge
         return book
