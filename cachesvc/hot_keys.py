@@ -65,14 +65,15 @@ class HotKeys:
         windows = self._windows[namespace]
         return Popularity(
             seconds=(now - self._looked_at_since_us) / SECONDS,
-            sampled=windows.reads.noted + windows.reads_before.noted,
+            sampled=windows.sampled,
             hitters=together(windows.reads, windows.reads_before),
             largest=largest_of((windows.sizes, windows.sizes_before)),
         )
 
     def statistics(self) -> Mapping[tuple[str], PopularityStatistics]:
         """By namespace."""
-        return {(name,): _statistics(self.popularity(name)) for name in self._windows}
+        self._turn(self._clock.now_us())
+        return {(name,): PopularityStatistics(windows.share(), windows.largest()) for name, windows in self._windows.items()}
 
     def _turn(self, now: int) -> None:
         """Begin a new window if the running one is over; if nobody looked for longer than that, the one before is empty too."""
@@ -94,16 +95,22 @@ class _Windows:
         self.sizes = Largest()
         self.sizes_before = Largest()
 
+    @property
+    def sampled(self) -> int:
+        return self.reads.noted + self.reads_before.noted
+
+    def share(self) -> float | None:
+        """Read at each scrape, for every namespace: those that are hardly used cost nothing there."""
+        if self.sampled < ENOUGH:
+            return None
+        return together(self.reads, self.reads_before)[0].surely / self.sampled
+
+    def largest(self) -> int | None:
+        found = largest_of((self.sizes, self.sizes_before))
+        return found[0][1] if found else None
+
     def turn(self, *, is_long_ago: bool) -> None:
         self.reads_before = HeavyHitters(COUNTED) if is_long_ago else self.reads
         self.sizes_before = Largest() if is_long_ago else self.sizes
         self.reads = HeavyHitters(COUNTED)
         self.sizes = Largest()
-
-
-def _statistics(found: Popularity) -> PopularityStatistics:
-    hottest = found.hitters[0].surely if found.hitters else 0
-    return PopularityStatistics(
-        share=hottest / found.sampled if found.sampled >= ENOUGH else None,
-        largest=found.largest[0][1] if found.largest else None,
-    )
