@@ -41,8 +41,7 @@ class ReadSample:
         """An L1 hit, the one with the number `next_hit`."""
         self.next_hit += self._gap()
         self._reads.append((key.namespace, key.digest, entry.tag_digests))
-        self.hot_keys.read(key)
-        self.hot_keys.valued(key, len(entry.value))
+        self.hot_keys.read(key, len(entry.value))
 
     def beyond(self, key: Key) -> None:
         """A read that is no fresh hit in L1; whether it is sampled is found out here."""
