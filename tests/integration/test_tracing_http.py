@@ -109,7 +109,8 @@ async def test_a_failure_is_kept_as_one_span_although_nobody_sampled_it(redis: R
     (span,) = receiver.spans()
     assert (span.trace_id, span.parent_id, span.failed) == (trace_id, f"{context.span_id:016x}", True)
     assert receiver.tree(trace_id) == (
-        "server cache.get_or_load failed cache.hit=false cachesvc.namespace=loaded cachesvc.outcome=failed error.type=origin-failed"
+        "server cache.get_or_load failed cache.hit=false cachesvc.namespace=loaded cachesvc.outcome=failed "
+        "error.type=origin-failed"
     )
 
 
