@@ -1,14 +1,11 @@
 """An OTLP/HTTP receiver to send to. Blocks: for a thread of its own."""
 
 import os
-import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.client import HTTPException
 from typing import Protocol
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
+import urllib3
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_HEADERS
 from opentelemetry.util.re import parse_env_headers
 
@@ -38,26 +35,24 @@ class Receiving(Protocol):
 
 
 class Receiver:
-    """With the headers (a token, mostly) and the certificate that OpenTelemetry's environment variables name."""
+    """With the headers (a token, mostly) and the certificate that OpenTelemetry's environment variables name. One connection,
+    kept open: a new one for each message cost more than the message."""
 
     def __init__(self, url: str, environ: Mapping[str, str] = os.environ) -> None:
         """`url`: of one signal, such as `http://127.0.0.1:4318/v1/traces`."""
         self._url = url
         given = parse_env_headers(environ.get(OTEL_EXPORTER_OTLP_HEADERS, ""), liberal=True)
         self._headers = {**given, "Content-Type": "application/x-protobuf"}
-        is_tls = url.startswith("https:")
-        self._tls = ssl.create_default_context(cafile=environ.get(OTEL_EXPORTER_OTLP_CERTIFICATE)) if is_tls else None
+        certificate = environ.get(OTEL_EXPORTER_OTLP_CERTIFICATE)
+        self._http = urllib3.PoolManager(maxsize=1, retries=False, timeout=SEND_SECONDS, ca_certs=certificate)
 
     def __repr__(self) -> str:
         return f"<Receiver {self._url}>"
 
     def post(self, message: bytes, /) -> None:
-        request = Request(self._url, message, self._headers)  # noqa: S310  the configuration takes http and https only
         try:
-            with urlopen(request, timeout=SEND_SECONDS, context=self._tls) as answer:  # noqa: S310  as above
-                answer.read()
-        except HTTPError as refused:
-            refused.close()
-            raise NotTakenError(refused, is_final=refused.code not in _LATER) from refused
-        except (OSError, HTTPException) as failure:
+            answer = self._http.request("POST", self._url, body=message, headers=self._headers)
+        except urllib3.exceptions.HTTPError as failure:
             raise NotTakenError(failure, is_final=False) from failure
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise NotTakenError(f"HTTP {answer.status}", is_final=answer.status not in _LATER)

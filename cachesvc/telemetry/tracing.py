@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 8192
 """Spans. More are dropped and counted: 8 MB, or what a busy instance makes in a second while the receiver is away."""
 BATCH = 512
-PAUSE_SECONDS = 0.25
-"""Until spans are sent although they are few. Encoding holds the interpreter: few at a time delay requests less."""
+PAUSE_SECONDS = 1.0
+"""Until spans are sent although they are few: each message takes the interpreter from the loop a few times."""
 LONGEST_PAUSE_SECONDS = 8.0
 """While the receiver is away."""
 STOP_SECONDS = 2.0

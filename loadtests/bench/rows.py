@@ -104,7 +104,7 @@ def _telemetry_cost(run: Run) -> list[Result]:
         return replace(
             result,
             cpu_bound=True,
-            note=f"{TRACED[share]} of requests traced, metrics scraped and sent every second; theirs: none of it",
+            note=f"{TRACED[share]} of requests traced, metrics scraped and sent every 3 s; theirs: none of it",
         )
 
     return [

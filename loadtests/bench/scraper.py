@@ -1,4 +1,4 @@
-"""A Prometheus beside the load: reads `/metrics` from a thread, far more often than one would."""
+"""A Prometheus beside the load: reads `/metrics` from a thread, more often than one would."""
 
 import threading
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from urllib.request import urlopen
 
 from loadtests.bench.figures import BenchError
 
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 3.0
 
 
 @contextmanager
 def scraped(base_url: str) -> Iterator[None]:
-    """`/metrics` is read every second while this runs, the first time at once. Raises `BenchError` if it could not be."""
+    """`/metrics` is read every three seconds while this runs, the first time at once. Raises `BenchError` if it could not be."""
     over = threading.Event()
     failures: list[OSError] = []
 

@@ -29,7 +29,7 @@ class SetUp:
     l1_entries: int
     has_pool: bool
     trace_ratio: float | None = None
-    """None: all telemetry is off but `/metrics`. Else spans of this share of requests are exported, and metrics every second."""
+    """None: all telemetry is off but `/metrics`. Else spans of this share of requests are exported, and metrics every 3 s."""
 
     @property
     def name(self) -> str:
@@ -146,7 +146,7 @@ def _service_document(set_up: SetUp, port: int, otlp: str) -> dict[str, object]:
         "instance": set_up.name,
         "server": {"port": port},
         "l1": {"max_entries": set_up.l1_entries},
-        "telemetry": {"otlp": otlp, "trace_ratio": set_up.trace_ratio or 0.0, "metrics_interval": "1s"},
+        "telemetry": {"otlp": otlp, "trace_ratio": set_up.trace_ratio or 0.0, "metrics_interval": "3s"},
     }
 
 
