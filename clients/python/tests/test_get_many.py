@@ -179,7 +179,8 @@ def tasks() -> set[asyncio.Task[None]]:
 
 @pytest.fixture
 def batcher(line: Line, tasks: set[asyncio.Task[None]]) -> Batcher[str, str]:
-    return Batcher(line, timeout=5, tasks=tasks, slow_lane=SlowLane(Batcher(line.again, timeout=5, tasks=tasks), tasks))
+    turns = Batcher(line.again, timeout=5, tasks=tasks)
+    return Batcher(line, timeout=5, tasks=tasks, slow_lane=SlowLane(turns, line, tasks))
 
 
 async def test_the_slow_ones_of_a_call_come_later_and_in_their_place(batcher: Batcher[str, str], line: Line) -> None:

@@ -8,7 +8,7 @@ from cachesvc_client import Cache, CacheError, Namespace, PartialError, Unavaila
 from cachesvc_client.batching import Batcher
 from cachesvc_client.durations import seconds_of
 from cachesvc_client.slow_lane import SlowLane
-from cachesvc_client.turns import FIRST_TURN, SLOW_TURN
+from cachesvc_client.turns import FIRST_TURN, SLOW_TURN, TURNS_SHARE
 
 from clients.python.tests.fake_service import FakeService, Recorded
 
@@ -75,6 +75,20 @@ async def test_a_slow_key_alone_has_all_the_time_in_one_request(service: FakeSer
     assert told(call) > 4
 
 
+async def test_a_key_that_turns_do_not_bring_is_asked_for_alone_for_the_rest_of_its_time(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
+    late, others = begun(cache.namespace("pages", timeout="1s"))
+    await others
+    while told(service.calls(":get")[-1]) <= SLOW_TURN:
+        await service.arrived.acquire()
+    slow.set()
+    assert await late == b"slow"
+    *turns, last = service.calls(":get")
+    assert SLOW_TURN < told(last) < 1 - TURNS_SHARE
+    assert len(turns) > 2
+
+
 async def test_a_slow_key_alone_that_never_comes_costs_one_request(
     service: FakeService, cache: Cache, slow: asyncio.Event
 ) -> None:
@@ -127,7 +141,7 @@ def batcher(turns: Turns) -> Batcher[str, str]:
         return ["quick" if item == "quick" else LATE for item in items]
 
     tasks: set[asyncio.Task[None]] = set()
-    lane = SlowLane(Batcher(turns, timeout=5, tasks=tasks), tasks)
+    lane = SlowLane(Batcher(turns, timeout=5, tasks=tasks), send, tasks)
     return Batcher(send, timeout=5, tasks=tasks, slow_lane=lane)
 
 

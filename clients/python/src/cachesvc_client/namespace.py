@@ -427,7 +427,8 @@ def _together(
 
 def _reading(calls: Calls, home: Endpoint, *, timeout: float, tasks: set[asyncio.Task[None]]) -> Batcher[Wanted, Got]:
     turns: Batcher[Wanted, Got] = Batcher(partial(calls.read_slow, home), timeout=timeout, tasks=tasks, max_delay=MAX_SLOW_DELAY)
-    return Batcher(partial(calls.read, home), timeout=timeout, tasks=tasks, slow_lane=SlowLane(turns, tasks))
+    read = partial(calls.read, home)
+    return Batcher(read, timeout=timeout, tasks=tasks, slow_lane=SlowLane(turns, read, tasks))
 
 
 def _one_by_one(

@@ -6,6 +6,7 @@ import pytest
 from cachesvc_client import CacheError, PartialError, Unavailable
 from cachesvc_client.durations import seconds_of
 from cachesvc_client.sync import Cache, Namespace
+from cachesvc_client.turns import SLOW_TURN, TURNS_SHARE
 
 from clients.python.tests.sync.callers import PATIENCE, Caller, calls, results, until
 from clients.python.tests.sync.threaded_service import ThreadedService
@@ -69,6 +70,17 @@ def test_a_slow_key_alone_has_all_the_time_in_one_request(threaded: ThreadedServ
     assert late.result() == b"slow"
     (seconds,) = told(threaded)
     assert seconds > 4
+
+
+def test_a_key_that_turns_do_not_bring_is_asked_for_alone_for_the_rest_of_its_time(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
+    late, others = begun(threaded, sync_cache.namespace("pages", timeout="1s"))
+    results(others)
+    until(lambda: len(told(threaded)) > 3 and told(threaded)[-1] > SLOW_TURN)
+    threaded.end_load("slow")
+    assert late.result() == b"slow"
+    assert told(threaded)[-1] < 1 - TURNS_SHARE
 
 
 def test_a_slow_key_alone_that_never_comes_costs_one_request(threaded: ThreadedService, sync_cache: Cache) -> None:

@@ -418,7 +418,8 @@ def _together(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError
 
 
 def _reading(calls: Calls, home: Endpoint) -> SlowLane[Wanted, Got]:
-    return SlowLane(Batcher(partial(calls.read, home)), Batcher(partial(calls.read, home, turn=SLOW_TURN)))
+    read = partial(calls.read, home)
+    return SlowLane(Batcher(read), Batcher(partial(calls.read, home, turn=SLOW_TURN)), OneByOne(read))
 
 
 def _one_by_one(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]]) -> Callable[[Endpoint], Intake[I, A]]:

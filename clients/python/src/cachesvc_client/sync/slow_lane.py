@@ -2,6 +2,7 @@
 only. What holds beyond that is said in `cachesvc_client.slow_lane`.
 """
 
+import threading
 import time
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Generic, TypeVar
 from cachesvc_client.errors import CacheError
 from cachesvc_client.exchanges import told
 from cachesvc_client.sync.batching import Intake
-from cachesvc_client.turns import SHORT_TURN, is_late
+from cachesvc_client.turns import MOST_ALONE, SHORT_TURN, TURNS_SHARE, is_late
 
 Item = TypeVar("Item", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -23,6 +24,11 @@ class Patience:
         self._answers_way = seconds - told(seconds)
         """What the service leaves of the time: with no more of it left, it was given all that there was."""
         self._turn_ends = 0.0
+        self._stays_from = self.deadline - seconds * (1 - TURNS_SHARE)
+
+    def is_for_turns(self) -> bool:
+        """Else it is time to ask alone, and to stay."""
+        return time.monotonic() < self._stays_from
 
     def allows_another_turn(self) -> bool:
         """Fill up the turn that was too short. If there is time for another, it begins when this returns."""
@@ -38,15 +44,26 @@ class Patience:
 
 
 class SlowLane(Generic[Item, Answer]):
-    """An intake that is two: batches that are answered after a first turn, and those of the keys that are late then."""
+    """An intake that is three: batches that are answered after a first turn, those of the keys that are late then, and a request
+    for each of those that are late for long."""
 
-    def __init__(self, batches: Intake[Item, Answer], turns: Intake[Item, Answer]) -> None:
+    def __init__(self, batches: Intake[Item, Answer], turns: Intake[Item, Answer], alone: Intake[Item, Answer]) -> None:
         self._batches = batches
         self._turns = turns
+        self._alone = alone
+        self._permits = threading.BoundedSemaphore(MOST_ALONE)
 
     def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
         patience = Patience(timeout)
         answer = self._batches.join(item, timeout, weight)
         while is_late(answer) and patience.allows_another_turn():
-            answer = self._turns.join(item, patience.shared(), weight)
+            answer = self._ask(item, patience, weight)
         return answer
+
+    def _ask(self, item: Item, patience: Patience, weight: int) -> Answer | CacheError:
+        if patience.is_for_turns() or not self._permits.acquire(blocking=False):
+            return self._turns.join(item, patience.shared(), weight)
+        try:
+            return self._alone.join(item, patience.deadline - time.monotonic(), weight)
+        finally:
+            self._permits.release()
