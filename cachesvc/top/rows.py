@@ -106,18 +106,6 @@ class Queue(Struct, frozen=True):
     """A second: dead letters are kept, so their number tells nothing of now."""
 
 
-class Picture(Struct, frozen=True):
-    instances: Sequence[InstanceRow]
-    servers: Sequence[ServerRow]
-    feeds: Sequence[FeedRow]
-    lags: Sequence[LagRow]
-    queue: Queue
-    namespaces: Sequence[NamespaceRow]
-    """The worst hit ratio first."""
-    origins: Sequence[OriginRow]
-    hot: Sequence[HotRow]
-
-
 class ChangeRow(Struct, frozen=True):
     """One of the last invalidations, from the audit of a region's queue. Never keys."""
 

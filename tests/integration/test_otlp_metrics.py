@@ -23,21 +23,9 @@ from cachesvc.telemetry.table import TABLE, Metric
 from cachesvc.topology import Cell, MemcachedServer, Namespace, Origin, Region, Topology
 from cachesvc.units import Duration
 from tests.doubles.otlp import OtlpReceiver, ReceivedPoint
-from tests.doubles.servers import RealServer, memcached_server, redis_server
+from tests.doubles.servers import RealServer
 
 UNITS = {"s": "_seconds", "By": "_bytes", "1": "_ratio", "": ""}
-
-
-@pytest.fixture(scope="module")
-def memcached() -> Iterator[RealServer]:
-    with memcached_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RealServer]:
-    with redis_server() as running:
-        yield running
 
 
 Series: TypeAlias = tuple[str, frozenset[tuple[str, str]]]

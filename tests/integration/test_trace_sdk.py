@@ -1,7 +1,7 @@
 """One trace from the application's call of the SDK, through the service and its tiers, to the origin. Real sockets."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -16,7 +16,7 @@ from cachesvc.app import App
 from cachesvc.config import Server, Service, Telemetry
 from cachesvc.topology import Cell, Namespace, Origin, Region, Topology
 from tests.doubles.otlp import OtlpReceiver
-from tests.doubles.servers import RealServer, redis_server
+from tests.doubles.servers import RealServer
 
 HIDDEN = frozenset(
     {
@@ -32,18 +32,6 @@ HIDDEN = frozenset(
     }
 )
 """What varies, and what every line would repeat."""
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RealServer]:
-    with redis_server() as running:
-        yield running
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as running:
-        yield running
 
 
 @pytest.fixture

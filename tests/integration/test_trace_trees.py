@@ -1,7 +1,7 @@
 """What one read looks like to whoever looks at its trace: the whole service, real memcached and Redis, a real OTLP receiver."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
 
 import aiohttp
@@ -18,7 +18,7 @@ from cachesvc.topology import Cell, MemcachedServer, Namespace, Origin, Region, 
 from cachesvc.trace import SpanContext, new_span_id, new_trace_id
 from cachesvc.units import Duration
 from tests.doubles.otlp import OtlpReceiver
-from tests.doubles.servers import RealServer, memcached_server, redis_server
+from tests.doubles.servers import RealServer
 
 HIDDEN = frozenset(
     {
@@ -43,24 +43,6 @@ LOADED = """\
     client fill c1
     client set m1"""
 """Below a read that loads."""
-
-
-@pytest.fixture(scope="module")
-def memcached() -> Iterator[RealServer]:
-    with memcached_server() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RealServer]:
-    with redis_server() as running:
-        yield running
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as running:
-        yield running
 
 
 class GatedOrigin:

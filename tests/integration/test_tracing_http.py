@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -15,21 +15,9 @@ from cachesvc.topology import STAND_IN, Cell, MemcachedServer, Namespace, Origin
 from cachesvc.trace import SpanContext, new_span_id, new_trace_id
 from cachesvc.units import Duration
 from tests.doubles.otlp import OtlpReceiver
-from tests.doubles.servers import RealServer, redis_server
+from tests.doubles.servers import RealServer
 
 KEY = "a-key-that-nobody-may-see"
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RealServer]:
-    with redis_server() as running:
-        yield running
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as running:
-        yield running
 
 
 class Caller:
