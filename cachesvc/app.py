@@ -70,13 +70,14 @@ class App:
         self._stack = AsyncExitStack()
         self._is_warm = False
         otlp = service.telemetry.otlp
-        self._tracing = Tracing(otlp, resource_of(service)) if otlp else None
+        resource = resource_of(service)
+        self._tracing = Tracing(otlp, resource) if otlp else None
         self._build_tiers()
         self._build_feeds()
         self._build_paths()
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
-        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource_of(service), every) if otlp else None
+        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
         self._web = Web(
             service,
             topology,

@@ -128,7 +128,7 @@ class Reader:
             answer, step = self._from_l1(key, namespace, PLAIN)
             if answer is not None:
                 return answer
-            flight, joined = self._board(key, namespace, _mode_of(namespace, PLAIN), step, PLAIN)
+            flight, joined = self._board(key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us())
             if not joined:
                 self._pilot.take_off(flight)
             answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
@@ -161,11 +161,12 @@ class Reader:
         started = self._fences.merged
         for turn in range(ROUNDS):
             boarded: list[tuple[int, Flight, bool]] = []
+            now = self._clock.now_us()
             for i in looking:
                 key = keys[i]
                 answers[i], step = self._from_l1(key, namespace, options)
                 if answers[i] is None:
-                    flight, joined = self._board(key, namespace, mode, step, options)
+                    flight, joined = self._board(key, namespace, mode, step, options, now)
                     boarded.append((i, flight, joined))
             self._depart([flight for _, flight, joined in boarded if not joined])
             try:
@@ -216,11 +217,12 @@ class Reader:
 
     # 2. flights -------------------------------------------------------------------------------------------------------
 
-    def _board(self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions) -> tuple[Flight, bool]:
+    def _board(
+        self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions, now: int
+    ) -> tuple[Flight, bool]:
         """Join the key's flight if there is one; else make it (`_depart` has it flown)."""
         self._sample.beyond(key)
         solo = options is not PLAIN and (options.no_store or bool(options.token))
-        now = self._clock.now_us()
         flight = None if solo else self._flights.find(key, mode)
         if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
             self.tally.joined += 1
