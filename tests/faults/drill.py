@@ -1,9 +1,9 @@
 """A drill: the checker runs against the arena while a test breaks something, and is asked for its judgement at the end."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -14,6 +14,7 @@ from cachesvc.check.run import check, monotonic_us
 from cachesvc.check.settings import CheckSettings, LoadDelays
 from cachesvc.check.values import decode
 from cachesvc.model import Entry, Key
+from tests.doubles import waiting
 from tests.faults import results
 from tests.faults.arena import MAX_LAG_SECONDS, NAMESPACE, Arena
 
@@ -21,6 +22,8 @@ MUST_HOLD = ("C0", "C1", "C2", "C3", "C4", "C5", "C7", "C8")
 LEAST_READS, LEAST_ANNOUNCEMENTS = 1_000, 40
 """Below this a drill shows nothing."""
 WAIT_SECONDS = 30.0
+until = partial(waiting.until, seconds=WAIT_SECONDS)
+"""Servers start and stop meanwhile, on a machine that may be busy."""
 
 
 class Drill:
@@ -172,11 +175,3 @@ async def ended(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
     if not task.cancelled():
         task.result()
-
-
-async def until(what: str, holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait for it, within a bound. `what` is said if it does not come."""
-    give_up_at = time.monotonic() + WAIT_SECONDS
-    while not (await held if isinstance(held := holds(), Awaitable) else held):
-        assert time.monotonic() < give_up_at, f"not within {WAIT_SECONDS:g} s: {what}"
-        await asyncio.sleep(0.02)

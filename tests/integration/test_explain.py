@@ -4,7 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +13,7 @@ import pytest
 
 from cachesvc.explanation import Copy, Explanation, Seen
 from loadtests.fleet import Fleet
+from tests.doubles.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -86,13 +87,6 @@ def caller(fleet: Fleet, http: aiohttp.ClientSession) -> Caller:
     return Caller(fleet, http)
 
 
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what happens by itself, in other processes, with a bound."""
-    async with asyncio.timeout(SETTLE_SECONDS):
-        while not await holds():  # noqa: ASYNC110  the event is in other processes
-            await asyncio.sleep(0.02)
-
-
 def at(found: Explanation, instance: str) -> Seen:
     return next(seen for seen in found.elsewhere if seen.instance == instance)
 
@@ -108,7 +102,7 @@ async def test_every_copy_in_both_regions_is_told(caller: Caller) -> None:
     async def everywhere() -> bool:
         return held(at(await caller.explain("eu-a", "both"), "us-b")) == ["l2", "l3"]
 
-    await until(everywhere)
+    await until("the copies are where they should be", everywhere)
     found = await caller.explained_by_all("eu-a", "both")
     assert held(found) == ["l1", "l2", "l3"]
     assert {seen.name: list(held(seen)) for seen in found.elsewhere} == {
@@ -158,7 +152,7 @@ async def test_a_token_is_honoured_by_every_instance_that_is_asked(caller: Calle
         there = at(await caller.explain("us-a", "token", Cachesvc_Token=own), "eu-a")
         return "the token of this read" in there.tiers.get("l1", NOWHERE).refused_by
 
-    await until(refused)
+    await until("it is refused", refused)
 
 
 async def test_an_instance_that_is_stopped_is_named_and_the_others_are_told(caller: Caller, stopped: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 
 from cachesvc.cli import main
 from loadtests.fleet import Fleet
+from tests.doubles.waiting import until
 
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 INSTANCES = ("eu-a", "eu-b", "us-a", "us-b")
-SETTLE_SECONDS = 10.0
 BLOCKS = {
     "owner": "web",
     "sources": [
@@ -74,13 +74,6 @@ async def queue(fleet: Fleet) -> AsyncIterator[Redis]:
     """Of us, where a producer is free to announce what is cached in eu."""
     async with Redis.from_url(fleet.topology.regions["us"].queue, protocol=3) as redis:
         yield redis
-
-
-async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that the system promises to do by itself, with a bound. `what` stands in the traceback."""
-    async with asyncio.timeout(SETTLE_SECONDS):
-        while not await holds():  # noqa: ASYNC110  the event is in other processes
-            await asyncio.sleep(0.02)
 
 
 async def test_what_a_person_publishes_is_gone_everywhere_and_has_a_receipt(

@@ -1,31 +1,9 @@
 """The SDK against the real service: what the README promises, with two clients that know nothing of each other."""
 
 import asyncio
-import signal
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import pytest
 from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss
-
-from loadtests.fleet_topology import free_ports
-from tests.integration.test_serve import read_banner, served, wait_ready
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    (port,) = free_ports(1)
-    with TemporaryDirectory(prefix="csvc-", dir="/tmp") as root:
-        process = served(Path(root), port)
-        try:
-            read_banner(process)
-            wait_ready(f"http://127.0.0.1:{port}")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
 
 
 class Pages:

@@ -4,13 +4,14 @@ instance that dies costs neither answers nor copies.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from cachesvc_client import Cache, CacheError, Hit, Namespace, NearSettings
 
 from loadtests.fleet import Fleet
+from tests.doubles.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -77,13 +78,6 @@ async def far(fleet: Fleet) -> AsyncIterator[Namespace[bytes]]:
     """A client in us that knows nothing of the reader."""
     async with Cache.from_url(fleet.url("us-a")) as cache:
         yield cache.namespace("pages")
-
-
-async def until(what: str, holds: Callable[[], bool]) -> None:
-    """Wait for what the system promises to do by itself, with a bound. `what` stands in the traceback."""
-    async with asyncio.timeout(SETTLE_SECONDS):
-        while not holds():  # noqa: ASYNC110  the event is in other processes
-            await asyncio.sleep(0.01)
 
 
 async def test_a_near_hit_does_no_request(reader: Reader) -> None:

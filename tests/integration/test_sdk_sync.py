@@ -1,34 +1,13 @@
 """The sync SDK against the real service: threads of two clients that know nothing of each other."""
 
-import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 
-import pytest
 from cachesvc_client import ABSENT, Absent, Hit, Miss, NearSettings
 from cachesvc_client.sync import Cache
 
 from clients.python.tests.sync.callers import in_child, in_greenlets, until
-from loadtests.fleet_topology import free_ports
-from tests.integration.test_serve import read_banner, served, wait_ready
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    (port,) = free_ports(1)
-    with TemporaryDirectory(prefix="csvc-", dir="/tmp") as root:
-        process = served(Path(root), port)
-        try:
-            read_banner(process)
-            wait_ready(f"http://127.0.0.1:{port}")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
 
 
 class Pages:

@@ -1,7 +1,7 @@
 """What one read looks like to whoever looks at its trace: the whole service, real memcached and Redis, a real OTLP receiver."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, closing
 
 import aiohttp
@@ -19,6 +19,7 @@ from cachesvc.trace import SpanContext, new_span_id, new_trace_id
 from cachesvc.units import Duration
 from tests.doubles.otlp import OtlpReceiver
 from tests.doubles.servers import RealServer
+from tests.doubles.waiting import until
 
 HIDDEN = frozenset(
     {
@@ -98,7 +99,7 @@ class Bench:
     async def loaded(self, key: str) -> None:
         """By the first instance, for nobody who is traced; the copies in all tiers are there."""
         await self.get(key, traced=False)
-        await until(lambda: self._is_in_l2(key))
+        await until("L2 has the copy", lambda: self._is_in_l2(key), seconds=15)
 
     async def drop_from_l2(self, key: str) -> None:
         with closing(Client(self._memcached.where)) as client:
@@ -136,15 +137,9 @@ async def bench(receiver: OtlpReceiver, memcached: RealServer, redis: RealServer
             found.apps.append(app)
             found.urls.append(f"http://127.0.0.1:{await app.start()}")
             stack.push_async_callback(app.stop)
-        await until(lambda: all(app.readiness()[0] for app in found.apps))
+        await until("both are ready", lambda: all(app.readiness()[0] for app in found.apps), seconds=15)
         await found.settled()
         yield found
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not holds():  # noqa: ASYNC110  the event is inside the service
-            await asyncio.sleep(0.05)
 
 
 async def test_a_hit_in_l1_is_one_span(bench: Bench) -> None:
@@ -180,9 +175,9 @@ server cache.get_or_load cache.hit=true cache.tier=l3 cachesvc.outcome=hit
 async def test_a_coalesced_miss_is_one_load_and_who_joined_it_is_linked_to_it(bench: Bench) -> None:
     bench.origin.gate.clear()
     first = asyncio.ensure_future(bench.get("miss"))
-    await until(lambda: bool(bench.origin.traceparents))
+    await until("the origin is asked", lambda: bool(bench.origin.traceparents), seconds=15)
     second = asyncio.ensure_future(bench.get("miss"))
-    await until(lambda: bench.apps[0].tally.joined == 1)
+    await until("the other one has joined", lambda: bench.apps[0].tally.joined == 1, seconds=15)
     bench.origin.gate.set()
     one, two = await asyncio.gather(first, second)
     assert await bench.tree(one, "cache.get_or_load", "cache.load") == (
@@ -214,9 +209,9 @@ async def test_the_refresh_behind_a_stale_answer_is_in_the_trace_of_who_got_it(b
 async def test_a_wait_for_another_instances_load_says_so(bench: Bench) -> None:
     bench.origin.gate.clear()
     first = asyncio.ensure_future(bench.get("waited"))
-    await until(lambda: bool(bench.origin.traceparents))
+    await until("the origin is asked", lambda: bool(bench.origin.traceparents), seconds=15)
     second = asyncio.ensure_future(bench.get("waited", instance=1))
-    await until(lambda: bench.apps[1].tally.lease_waits == 1)
+    await until("the other one waits", lambda: bench.apps[1].tally.lease_waits == 1, seconds=15)
     bench.origin.gate.set()
     _, trace_id = await asyncio.gather(first, second)
     tree = await bench.tree(trace_id, "cache.get_or_load", "read c1")

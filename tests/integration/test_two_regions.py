@@ -6,7 +6,7 @@ Each test uses keys of its own; servers that a test breaks are whole again when 
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,12 @@ import aiohttp
 import pytest
 
 from loadtests.fleet import Fleet
+from tests.doubles.waiting import until
 
 pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 INSTANCES = ("eu-a", "eu-b", "us-a", "us-b")
-SETTLE_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +97,6 @@ async def caller(fleet: Fleet, http: aiohttp.ClientSession) -> Caller:
 
     await until("a fill is kept", is_kept)
     return caller
-
-
-async def until(what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for something that the system promises to do by itself, with a bound. `what` stands in the traceback."""
-    async with asyncio.timeout(SETTLE_SECONDS):
-        while not await holds():  # noqa: ASYNC110  the event is in other processes
-            await asyncio.sleep(0.02)
 
 
 async def test_ten_thousand_concurrent_reads_of_a_cold_key_over_four_instances_reach_the_origin_once(caller: Caller) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cachesvc.telemetry.panels import exposed_name
 from cachesvc.telemetry.table import TABLE
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -9,9 +10,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def test_every_metric_stands_in_the_operators_guide_and_no_other_does() -> None:
     rows = {
-        f"| `cachesvc_{metric.name}{'_' + metric.unit if metric.unit else ''}{'_total' if metric.kind == 'counter' else ''}` "
-        f"| {metric.kind} | {', '.join(metric.labels) or '–'} | {metric.help} |"
-        for metric in TABLE
+        f"| `{exposed_name(metric)}` | {metric.kind} | {', '.join(metric.labels) or '–'} | {metric.help} |" for metric in TABLE
     }
     lines = (DOCS / "operate.md").read_text().splitlines()
     assert {
