@@ -209,8 +209,8 @@ class Fences:
         `lost`: they were on the stream and were never read. Among them may be some that a home cell has not applied, so what it
         vouches for is not exempt, and what is being loaded now may be concerned by one.
         """
-        self._floor_raises += at > self.floor
         if at > self.floor:
+            self._floor_raises += 1
             self.floor = at
             self.floor_raise = FloorRaise(at, self._clock.now_us(), lost)
         if lost:
