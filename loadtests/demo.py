@@ -12,11 +12,11 @@ import aiohttp
 import uvloop
 from msgspec.structs import replace
 
-from cachesvc.app import App
-from cachesvc.config import Server, Service
-from cachesvc.embedded.set_up import Embedded, embedded
-from cachesvc.model import Key
-from cachesvc.topology import Namespace, Origin
+from cachesvc.app.embedded.set_up import Embedded, embedded
+from cachesvc.app.instance import App
+from cachesvc.config.service import Server, Service
+from cachesvc.config.topology import Namespace, Origin
+from cachesvc.model.entry import Key
 from loadtests.origin import ReferenceOrigin
 
 KEY = "{ws-7}:block:42"

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from cachesvc.config import load_topology
-from cachesvc.embedded.server_process import ServerProcess, ServerStartError, stop_all
-from cachesvc.errors import ConfigError
+from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError, stop_all
+from cachesvc.config.service import load_topology
+from cachesvc.model.errors import ConfigError
 from loadtests.fleet_servers import (
     RUN_MODULE,
     cell_server,

@@ -9,8 +9,8 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cachesvc.embedded import memcached, valkey
-from cachesvc.embedded.server_process import ServerProcess
+from cachesvc.app.embedded import memcached, valkey
+from cachesvc.app.embedded.server_process import ServerProcess
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

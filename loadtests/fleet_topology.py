@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from cachesvc.config import load_topology
-from cachesvc.embedded.server_process import ServerStartError
-from cachesvc.topology import Topology
+from cachesvc.app.embedded.server_process import ServerStartError
+from cachesvc.config.service import load_topology
+from cachesvc.config.topology import Topology
 
 PORTS = (10_000, 30_000)
 _LOOPBACK = re.compile(r"(?<![\w.])(127\.0\.0\.1|localhost):(\d+)")

@@ -21,8 +21,8 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from cachesvc import cache_groups
-from cachesvc.units import Duration, Size
+from cachesvc.model import cache_groups
+from cachesvc.model.units import Duration, Size
 from loadtests.documents import document
 
 STATS_KEYS = 20

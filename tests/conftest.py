@@ -13,8 +13,8 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     Not looked at: the embedded set-up and the banner, which come before anything is served and say that they block, and the
     scrape of `/metrics`, which reads the kernel's own files (/proc/self) and no disk.
     """
-    with blockbuster_ctx(scanned_modules=["cachesvc"], excluded_modules=["cachesvc.embedded"]) as watched:
+    with blockbuster_ctx(scanned_modules=["cachesvc"], excluded_modules=["cachesvc.app.embedded"]) as watched:
         for call in watched.functions.values():
-            call.can_block_in("cachesvc/banner.py", "banner")
-            call.can_block_in("cachesvc/telemetry/metrics.py", "exposition")
+            call.can_block_in("cachesvc/commands/banner.py", "banner")
+            call.can_block_in("cachesvc/telemetry/metrics/metrics.py", "exposition")
         yield

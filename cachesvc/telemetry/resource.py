@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from opentelemetry.sdk.resources import Resource
 
-from cachesvc.config import Service
+from cachesvc.config.service import Service
 
 VERSION = version("cachesvc")
 """Read once: it stands in a file."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from cachesvc.errors import RequestError
+from cachesvc.model.errors import RequestError
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from cachesvc.errors import RequestError
-from cachesvc.web.problems import problem_reply
-from cachesvc.web.reply import Reply
+from cachesvc.model.errors import RequestError
+from cachesvc.web.replies.problems import problem_reply
+from cachesvc.web.replies.reply import Reply
 
 log = logging.getLogger(__name__)
 

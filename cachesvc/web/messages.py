@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cachesvc.dialogue import Reach
+from cachesvc.model.requests import Reach
 
 OCTETS = "application/octet-stream"
 CHANGE_EVENT = "dev.cachesvc.change.v1"

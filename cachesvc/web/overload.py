@@ -19,8 +19,8 @@ progress in place of one on waiting, since this queue stands in many places and 
 import asyncio
 from collections.abc import Callable
 
-from cachesvc.config import Server
-from cachesvc.errors import RequestError
+from cachesvc.config.service import Server
+from cachesvc.model.errors import RequestError
 
 WINDOW_SECONDS = 0.25
 PATIENCE = 2

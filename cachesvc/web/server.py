@@ -12,31 +12,31 @@ from time import perf_counter
 
 from aiohttp import web
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.clock import Clock, SystemClock
-from cachesvc.config import Service
-from cachesvc.core_time import CoreTime
-from cachesvc.errors import RequestError
-from cachesvc.model import Entry
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.topology import Topology
-from cachesvc.trace import Recorder, Span, under
-from cachesvc.web.batches import Batches
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Topology
+from cachesvc.model.clock import Clock, SystemClock
+from cachesvc.model.entry import Entry
+from cachesvc.model.errors import RequestError
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.telemetry.traces.trace import Recorder, Span, under
+from cachesvc.web.contract import Invalidating, Readiness, Reading, Writing
+from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
-from cachesvc.web.entries import Entries
-from cachesvc.web.hot_keys import HotKeysView
-from cachesvc.web.invalidations import Invalidations
+from cachesvc.web.handlers.batches import Batches
+from cachesvc.web.handlers.entries import Entries
+from cachesvc.web.handlers.fence_stream import Streams
+from cachesvc.web.handlers.hot_keys import HotKeysView
+from cachesvc.web.handlers.invalidations import Invalidations
+from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.listener import Listener
-from cachesvc.web.options import plain_traceparent, timeout_of
 from cachesvc.web.overload import Overload
-from cachesvc.web.places import Kind, Place, place_of, plain_key_place
-from cachesvc.web.probes import Probes
-from cachesvc.web.problems import problem_reply, request_id_of
-from cachesvc.web.rendering import Tail
-from cachesvc.web.reply import Reply
+from cachesvc.web.replies.problems import problem_reply, request_id_of
+from cachesvc.web.replies.rendering import Tail
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.options import plain_traceparent, timeout_of
+from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
-from cachesvc.web.streams import Streams
-from cachesvc.web.surface import Invalidating, Readiness, Reading, Writing
 
 log = logging.getLogger(__name__)
 

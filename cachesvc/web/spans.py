@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 
-from cachesvc.config import Telemetry
-from cachesvc.dialogue import Answer, Outcome
-from cachesvc.telemetry.sampling import Sampling
-from cachesvc.topology import Namespace
-from cachesvc.trace import Attribute, Recorder, Span, SpanContext, new_span_id, new_trace_id
-from cachesvc.web.places import Place
-from cachesvc.web.reply import Reply
+from cachesvc.config.service import Telemetry
+from cachesvc.config.topology import Namespace
+from cachesvc.model.requests import Answer, Outcome
+from cachesvc.telemetry.traces.sampling import Sampling
+from cachesvc.telemetry.traces.trace import Attribute, Recorder, Span, SpanContext, new_span_id, new_trace_id
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.routing import Place
 
 _NAMES = {
     "get": "cache.get",

@@ -22,9 +22,9 @@ import aiohttp
 import uvloop
 from redis.asyncio import Redis
 
-from cachesvc.hashing.digest import digest, key_id
-from cachesvc.model import Change
-from cachesvc.queues.cloudevents import encode
+from cachesvc.changes.events.cloudevents import encode
+from cachesvc.model.change import Change
+from cachesvc.model.digest import digest, key_id
 from loadtests.bench.figures import percentile
 from loadtests.fleet import Fleet
 

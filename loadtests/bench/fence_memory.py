@@ -9,10 +9,11 @@ import random
 import resource
 import time
 
-from cachesvc.clock import SystemClock
-from cachesvc.config import Coherence
-from cachesvc.fences import Fences
-from cachesvc.model import Entry, Fence, Key
+from cachesvc.coherence.fences import Fences
+from cachesvc.config.service import Coherence
+from cachesvc.model.clock import SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.fence import Fence
 
 FENCES = 1_000_000
 BATCH = 500

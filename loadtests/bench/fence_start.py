@@ -14,11 +14,11 @@ from pathlib import Path
 
 import uvloop
 
-from cachesvc.clock import SystemClock
-from cachesvc.config import Coherence
-from cachesvc.model import Fence
-from cachesvc.queues.redis_fences import RedisFenceStream
-from cachesvc.units import Duration
+from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.config.service import Coherence
+from cachesvc.model.clock import SystemClock
+from cachesvc.model.fence import Fence
+from cachesvc.model.units import Duration
 from loadtests.bench.fence_lag import DOCUMENT
 from loadtests.fleet import Fleet
 

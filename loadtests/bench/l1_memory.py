@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 
-from cachesvc.clock import SystemClock
-from cachesvc.lru import L1
-from cachesvc.model import Entry, Key
+from cachesvc.model.clock import SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.tiers.l1.l1 import L1
 
 ENTRIES = 1_000_000
 VALUE_BYTES = 100

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 import urllib3
 
-from cachesvc.embedded.server_process import ServerProcess
+from cachesvc.app.embedded.server_process import ServerProcess
 from loadtests.load.keys import Part, keys_of
 
 

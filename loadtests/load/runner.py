@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cachesvc.embedded.server_process import ServerStartError
+from cachesvc.app.embedded.server_process import ServerStartError
 from loadtests.load.judge import judge
 from loadtests.load.judge_driver import doubt_of
 from loadtests.load.progress import Progress

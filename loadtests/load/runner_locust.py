@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cachesvc.embedded.server_process import ServerProcess
+from cachesvc.app.embedded.server_process import ServerProcess
 from loadtests.fleet_servers import REPOSITORY
 from loadtests.load.judge_rows import Sample, read_rows
 from loadtests.load.runner_stage import Stage

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from cachesvc.embedded.server_process import ServerProcess, ServerStartError
+from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
 from loadtests.load.faults import Fault
 from loadtests.load.judge_figures import figures_of
 from loadtests.load.judge_rows import Mark, Sample, ServerRow, Story, read_rows

@@ -16,7 +16,7 @@ from typing import Any
 import urllib3
 import yaml
 
-from cachesvc.embedded.server_process import ServerProcess
+from cachesvc.app.embedded.server_process import ServerProcess
 from loadtests.fleet import Fleet, empty_run_dir
 from loadtests.fleet_servers import REPOSITORY
 from loadtests.load.judge_rows import Mark

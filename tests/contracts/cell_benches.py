@@ -7,14 +7,15 @@ from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.cells.redis import RedisCell
-from cachesvc.clock import ManualClock, SystemClock
-from cachesvc.config import L3
-from cachesvc.errors import TierError
-from cachesvc.interfaces import Cell, CellKeyState, Fill, Put, PutReply, Read, Reply
-from cachesvc.model import Entry, Key, Target, tag_digests_of
-from cachesvc.units import Duration
+from cachesvc.config.service import L3
+from cachesvc.model.change import Target
+from cachesvc.model.clock import ManualClock, SystemClock
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.model.errors import TierError
+from cachesvc.model.units import Duration
+from cachesvc.tiers.l3.contract import Cell, CellKeyState, Fill, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.redis_cell import RedisCell
+from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer
 
 SKEW_US = 20_000

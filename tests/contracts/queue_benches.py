@@ -6,13 +6,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from cachesvc.clock import ManualClock
-from cachesvc.model import Fence
-from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
-from cachesvc.queues.redis_changes import RedisChanges
-from cachesvc.queues.redis_fences import RedisFenceStream
-from cachesvc.streams import Audit, Changes, FenceStream, OpenChange
-from cachesvc.units import Duration
+from cachesvc.changes.contract import Audit, Changes, FenceStream, OpenChange
+from cachesvc.changes.redis.changes import RedisChanges
+from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.fence import Fence
+from cachesvc.model.units import Duration
+from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.doubles.servers import RealServer
 
 SKEW = Duration.parse("100ms")

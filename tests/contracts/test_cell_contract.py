@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.errors import TierUnavailableError
-from cachesvc.etag import etag
-from cachesvc.interfaces import Put, Read
-from cachesvc.model import Key, Target
+from cachesvc.model.change import Target
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierUnavailableError
+from cachesvc.model.etag import etag
+from cachesvc.tiers.l3.contract import Put, Read
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, CellBench, as_of_of, memory_bench, redis_bench
 from tests.doubles.servers import RealServer
 

@@ -7,17 +7,18 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.cells.redis import READS_IN_FLIGHT, RedisCell
-from cachesvc.cells.script import READ
-from cachesvc.clock import ManualClock, SystemClock
-from cachesvc.config import L3
-from cachesvc.envelope import MAGIC
-from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.interfaces import Fill, Put, Read, Reply
-from cachesvc.model import Entry, Key, Target
-from cachesvc.units import Duration
+from cachesvc.config.service import L3
+from cachesvc.model.change import Target
+from cachesvc.model.clock import ManualClock, SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.units import Duration
+from cachesvc.tiers.envelope import MAGIC
+from cachesvc.tiers.l3.contract import Fill, Put, Read, Reply
+from cachesvc.tiers.l3.redis_cell import READS_IN_FLIGHT, RedisCell
+from cachesvc.tiers.l3.script import READ
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, RedisBench, as_of_of, good, redis_bench
+from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer, redis_server, valkey_server
 
 

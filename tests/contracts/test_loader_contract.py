@@ -7,13 +7,13 @@ from typing import Protocol
 import pytest
 from msgspec import structs
 
-from cachesvc.clock import SECONDS, SystemClock
-from cachesvc.errors import OriginError
-from cachesvc.interfaces import Loaded, Loader
-from cachesvc.model import Entry, Key
-from cachesvc.origins.http import HttpLoader
-from cachesvc.origins.limited import LimitedLoader
-from cachesvc.topology import Origin
+from cachesvc.config.topology import Origin
+from cachesvc.model.clock import SECONDS, SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import OriginError
+from cachesvc.tiers.origin.contract import Loaded, Loader
+from cachesvc.tiers.origin.http import HttpLoader
+from cachesvc.tiers.origin.limited import LimitedLoader
 from loadtests.origin import ReferenceOrigin
 from tests.doubles.loaders import ScriptedLoader, absent, loaded, not_modified
 

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cachesvc.breaker import Breaker, BreakerState
-from cachesvc.clock import SECONDS, SystemClock
-from cachesvc.config import L2
-from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.interfaces import Lookup
-from cachesvc.model import Entry, Key
-from cachesvc.routes.batched import Batched
-from cachesvc.routes.deadline import Deadline
-from cachesvc.routes.guarded import Guarded
-from cachesvc.tiers.memcached import MemcachedTier
-from cachesvc.units import Duration
+from cachesvc.config.service import L2
+from cachesvc.model.clock import SECONDS, SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.units import Duration
+from cachesvc.tiers.l2.batched import Batched
+from cachesvc.tiers.l2.breaker import Breaker, BreakerState
+from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.deadline import Deadline
+from cachesvc.tiers.l2.guarded import Guarded
+from cachesvc.tiers.l2.memcached import MemcachedTier
 from tests.doubles.servers import RealServer, memcached_server
 
 CLOCK = SystemClock()
@@ -121,7 +121,7 @@ async def test_before_start_and_after_stop_nothing_is_reached(server: RealServer
 
 async def test_a_value_somebody_else_stored_is_a_miss(tier: MemcachedTier, server: RealServer) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cachesvc.tiers.memcached.pack", lambda key, entry: b"\x80\x04not ours")
+        patch.setattr("cachesvc.tiers.l2.memcached.pack", lambda key, entry: b"\x80\x04not ours")
         await tier.set_many([(KEYS[0], ENTRIES[0])])
     assert await get(tier, KEYS[0]) is None
     assert tier.statistics().misses == 1

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.errors import TierError
-from cachesvc.model import Change, Fence
-from cachesvc.streams import Done, FenceStream, OpenChange
+from cachesvc.changes.contract import Done, FenceStream, OpenChange
+from cachesvc.model.change import Change
+from cachesvc.model.errors import TierError
+from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, Fields, QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü/#"), tags=("t",), soft=True)

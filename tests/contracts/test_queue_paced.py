@@ -1,7 +1,7 @@
 """Paced fences are told to every reader while they are in force, however long ago their items were trimmed."""
 
-from cachesvc.model import Fence
-from cachesvc.streams import FenceBatch
+from cachesvc.changes.contract import FenceBatch
+from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import RETENTION, QueueBench
 
 SHORT = 0.01

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from cachesvc.model import Change, Fence
-from cachesvc.streams import Done, OpenChange, OpenCount
+from cachesvc.changes.contract import Done, OpenChange, OpenCount
+from cachesvc.model.change import Change
+from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü"), tags=("t",))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cachesvc.model import Fence
-from cachesvc.streams import FenceStream, ReaderPosition, position_of
+from cachesvc.changes.contract import FenceStream, ReaderPosition, position_of
+from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import QueueBench
 
 SHORT = 0.01

@@ -1,7 +1,8 @@
 """What is known of a change by its id, in each of its states, and the audit of who made it."""
 
-from cachesvc.model import Change, Fence
-from cachesvc.streams import Audit, Done, OpenChange, OpenCount, ReceiptRecord
+from cachesvc.changes.contract import Audit, Done, OpenChange, OpenCount, ReceiptRecord
+from cachesvc.model.change import Change
+from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import QueueBench
 
 CHANGE = Change("docs", keys=("a",))

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.model import Change, Fence
-from cachesvc.queues.redis_changes import RedisChanges
-from cachesvc.queues.redis_fences import RedisFenceStream
-from cachesvc.streams import Done, FenceBatch, ReceiptRecord
-from cachesvc.units import Duration
+from cachesvc.changes.contract import Done, FenceBatch, ReceiptRecord
+from cachesvc.changes.redis.changes import RedisChanges
+from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.model.change import Change
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.fence import Fence
+from cachesvc.model.units import Duration
 from tests.contracts.queue_benches import RETENTION, SKEW, RedisBench, redis_bench
 from tests.doubles.servers import RealServer, redis_server
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from cachesvc.model import Change, Fence
-from cachesvc.streams import FenceStream, OpenChange
-from cachesvc.trace import SpanContext
+from cachesvc.changes.contract import FenceStream, OpenChange
+from cachesvc.model.change import Change
+from cachesvc.model.fence import Fence
+from cachesvc.telemetry.traces.trace import SpanContext
 from tests.contracts.queue_benches import QueueBench
 from tests.doubles.spans import Recording, unsampled
 

@@ -5,23 +5,23 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 
-from cachesvc.breaker import Breaker
-from cachesvc.clock import SECONDS, Clock, SystemClock
-from cachesvc.config import L2
-from cachesvc.errors import TierError
-from cachesvc.hashing.digest import digest
-from cachesvc.hashing.ring import Ring
-from cachesvc.interfaces import Pool, Tier
-from cachesvc.model import Entry, Key, tag_digests_of
-from cachesvc.routes.batched import Batched
-from cachesvc.routes.deadline import Deadline
-from cachesvc.routes.guarded import Guarded
-from cachesvc.routes.measured import Measured
-from cachesvc.routes.sharded import Sharded
-from cachesvc.tiers.memcached import MemcachedTier
-from cachesvc.tiers.memory import MemoryTier
-from cachesvc.tiers.null import NullTier
-from cachesvc.units import Duration, Size
+from cachesvc.config.service import L2
+from cachesvc.model.clock import SECONDS, Clock, SystemClock
+from cachesvc.model.digest import digest
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.model.errors import TierError
+from cachesvc.model.units import Duration, Size
+from cachesvc.tiers.l2.batched import Batched
+from cachesvc.tiers.l2.breaker import Breaker
+from cachesvc.tiers.l2.contract import Pool, Tier
+from cachesvc.tiers.l2.deadline import Deadline
+from cachesvc.tiers.l2.guarded import Guarded
+from cachesvc.tiers.l2.in_process import MemoryTier
+from cachesvc.tiers.l2.measured import Measured
+from cachesvc.tiers.l2.memcached import MemcachedTier
+from cachesvc.tiers.l2.null import NullTier
+from cachesvc.tiers.l2.ring import Ring
+from cachesvc.tiers.l2.sharded import Sharded
 from tests.doubles.servers import memcached_server
 
 CLOCK = SystemClock()

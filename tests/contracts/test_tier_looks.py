@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cachesvc.clock import SECONDS, SystemClock
-from cachesvc.config import L2
-from cachesvc.errors import TierTimeoutError, TierUnavailableError
-from cachesvc.model import Entry, Key
-from cachesvc.tiers.memcached import MemcachedTier, wire_name
-from cachesvc.tiers.memory import MemoryTier
-from cachesvc.units import Duration
+from cachesvc.config.service import L2
+from cachesvc.model.clock import SECONDS, SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierTimeoutError, TierUnavailableError
+from cachesvc.model.units import Duration
+from cachesvc.tiers.l2.in_process import MemoryTier
+from cachesvc.tiers.l2.memcached import MemcachedTier, wire_name
 from tests.doubles.servers import RealServer, memcached_server
 
 CLOCK = SystemClock()

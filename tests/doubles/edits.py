@@ -52,14 +52,14 @@ class InPython:
 
 @dataclass(frozen=True)
 class InCellScript:
-    """In a script of the home cells (`cachesvc.cells.script`), by the name of its constant: prelude and body are one text."""
+    """In a script of the home cells (`cachesvc.tiers.l3.script`), by the name of its constant: prelude and body are one text."""
 
     script: str
     old: str
     new: str
 
     def apply(self) -> Undo:
-        script = getattr(importlib.import_module("cachesvc.cells.script"), self.script)
+        script = getattr(importlib.import_module("cachesvc.tiers.l3.script"), self.script)
         source, sha = script.source, script.sha
         script.source = _exchanged(source.decode(), self.old, self.new, f"the Lua of {self.script}").encode()
         script.sha = hashlib.sha1(script.source, usedforsecurity=False).hexdigest().encode()
@@ -72,14 +72,14 @@ class InCellScript:
 
 @dataclass(frozen=True)
 class InQueueScript:
-    """In a script of the queues (`cachesvc.queues.redis_server`), by its name. For servers that are connected to from now on."""
+    """In a script of the queues (`cachesvc.changes.redis.server`), by its name. For servers that are connected to from now on."""
 
     script: str
     old: str
     new: str
 
     def apply(self) -> Undo:
-        scripts: dict[str, bytes] = vars(importlib.import_module("cachesvc.queues.redis_server"))["_LUA"]
+        scripts: dict[str, bytes] = vars(importlib.import_module("cachesvc.changes.redis.server"))["_LUA"]
         source = scripts[self.script]
         scripts[self.script] = _exchanged(source.decode(), self.old, self.new, f"the Lua of {self.script}").encode()
         return lambda: scripts.update({self.script: source})

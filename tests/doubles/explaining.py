@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from cachesvc.errors import TierUnavailableError
-from cachesvc.explain import Explainer
-from cachesvc.explanation import Memcached, Question, Seen
-from cachesvc.interfaces import Lookup
-from cachesvc.model import Key
-from cachesvc.tiers.memory import MemoryTier
+from cachesvc.explain.answer import Memcached, Question, Seen
+from cachesvc.explain.explainer import Explainer
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierUnavailableError
+from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.in_process import MemoryTier
 from tests.doubles.tiers import ChaosTier
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from msgspec import Struct, structs
 
-from cachesvc.errors import OriginError
-from cachesvc.interfaces import Loaded
-from cachesvc.model import Entry, Key
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import OriginError
+from cachesvc.tiers.origin.contract import Loaded
 
 Script = Loaded | BaseException | Callable[[Key], Loaded]
 

@@ -3,7 +3,7 @@
 from tests.doubles.edits import InCellScript, InPython
 from tests.doubles.mutant import Mutant
 
-MEMORY_CELL = "cachesvc.cells.memory:MemoryCell."
+MEMORY_CELL = "tests.doubles.memory_cell:MemoryCell."
 
 HOMES: dict[str, Mutant] = {
     "lead-s": Mutant(
@@ -18,7 +18,7 @@ HOMES: dict[str, Mutant] = {
     "lead-2s": Mutant(
         "an instance issues `at` by its own clock, without the lead of 2 S",
         (1, 2, 14),
-        (InPython("cachesvc.apply:Applier._fallback_at", " + self._lead_us", ""),),
+        (InPython("cachesvc.changes.apply:Applier._fallback_at", " + self._lead_us", ""),),
     ),
     "new-issuer": Mutant(
         "a home that was promoted or restarted issues at once instead of waiting S",
@@ -46,7 +46,7 @@ HOMES: dict[str, Mutant] = {
         (
             InPython(MEMORY_CELL + "_read", "entry is not None and entry.as_of > self._broken_at", "entry is not None"),
             InPython(
-                "cachesvc.cells.redis:_reply",
+                "cachesvc.tiers.l3.replies:_reply",
                 """\
         return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
 """,
@@ -136,6 +136,6 @@ HOMES: dict[str, Mutant] = {
     "former-home": Mutant(
         "while a partition moves, invalidations are applied in its new home only",
         (2, 13),
-        (InPython("cachesvc.apply:Applier._apply", "if self._homes.has_former:", "if False:"),),
+        (InPython("cachesvc.changes.apply:Applier._apply", "if self._homes.has_former:", "if False:"),),
     ),
 }

@@ -14,10 +14,10 @@ READING: dict[str, Mutant] = {
         "fences are not looked at for copies in L1",
         (7, 14),
         (
-            InPython("cachesvc.read:Reader.peek", "not fences.admits(entry, key.digest, namespace, now)", "False"),
-            InPython("cachesvc.read:Reader.peek_many", " and admits(entry, key.digest, namespace, now)", ""),
+            InPython("cachesvc.paths.read:Reader.peek", "not fences.admits(entry, key.digest, namespace, now)", "False"),
+            InPython("cachesvc.paths.read:Reader.peek_many", " and admits(entry, key.digest, namespace, now)", ""),
             InPython(
-                "cachesvc.read:Reader._from_l1",
+                "cachesvc.paths.read:Reader._from_l1",
                 "self._admission.standing(entry, key, namespace)",
                 UNFENCED.format(namespace="namespace"),
             ),
@@ -28,7 +28,7 @@ READING: dict[str, Mutant] = {
         (20,),
         (
             InPython(
-                "cachesvc.pilot:Pilot._land_from_l2",
+                "cachesvc.paths.flight_task:Pilot._land_from_l2",
                 "self._admission.standing(entry, flight.key, flight.namespace)",
                 UNFENCED.format(namespace="flight.namespace"),
             ),
@@ -39,7 +39,7 @@ READING: dict[str, Mutant] = {
         (12,),
         (
             InPython(
-                "cachesvc.admission:Admission.standing_at_home",
+                "cachesvc.coherence.admission:Admission.standing_at_home",
                 "judged or self._fences.admits(entry, key.digest, key.namespace, now)",
                 "True",
             ),
@@ -50,7 +50,7 @@ READING: dict[str, Mutant] = {
         (19,),
         (
             InPython(
-                "cachesvc.fences:Fences.exact_admits",
+                "cachesvc.coherence.fences:Fences.exact_admits",
                 "not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
                 "True",
             ),
@@ -61,12 +61,12 @@ READING: dict[str, Mutant] = {
         (3,),
         (
             InPython(
-                "cachesvc.shelf:Shelf.keep",
+                "cachesvc.paths.near_tiers:Shelf.keep",
                 "self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD)",
                 "False",
             ),
             InPython(
-                "cachesvc.shelf:Shelf.copy",
+                "cachesvc.paths.near_tiers:Shelf.copy",
                 "if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)",
                 "",
             ),
@@ -75,16 +75,18 @@ READING: dict[str, Mutant] = {
     "sanity-at": Mutant(
         "an instance believes an `at` from the far future",
         (24,),
-        (InPython("cachesvc.fences:Fences.merge", "at > latest", "False"),),
+        (InPython("cachesvc.coherence.fences:Fences.merge", "at > latest", "False"),),
     ),
     "sanity-as-of": Mutant(
         "an `as_of` from the far future is believed",
         (14,),
         (
             InPython(
-                "cachesvc.fences:Fences.admits", "as_of <= self.floor or as_of > now_us + self._ahead_us", "as_of <= self.floor"
+                "cachesvc.coherence.fences:Fences.admits",
+                "as_of <= self.floor or as_of > now_us + self._ahead_us",
+                "as_of <= self.floor",
             ),
-            InPython("cachesvc.fences:Fences.exact_admits", "entry.as_of > now_us + self._ahead_us", "False"),
+            InPython("cachesvc.coherence.fences:Fences.exact_admits", "entry.as_of > now_us + self._ahead_us", "False"),
         ),
     ),
     "answer-rule": Mutant(
@@ -92,7 +94,7 @@ READING: dict[str, Mutant] = {
         (3,),
         (
             InPython(
-                "cachesvc.read:Reader._judge_loaded",
+                "cachesvc.paths.read:Reader._judge_loaded",
                 "not self._admission.loaded_since(entry, flight.key, flight.asked, started)",
                 "self._admission.standing(entry, flight.key, flight.namespace).name == 'REFUSED'",
             ),
@@ -103,7 +105,7 @@ READING: dict[str, Mutant] = {
         (4,),
         (
             InPython(
-                "cachesvc.read:Reader._judge_loaded",
+                "cachesvc.paths.read:Reader._judge_loaded",
                 "not self._admission.loaded_since(entry, flight.key, flight.asked, started)",
                 "False",
             ),
@@ -113,21 +115,31 @@ READING: dict[str, Mutant] = {
         "a key's fence neither forgets its flight nor is asked of those who join it",
         (5,),
         (
-            InPython("cachesvc.flight:Flights.forget", "flights.pop(digest, None)", "pass"),
-            InPython("cachesvc.admission:Admission.loaded_since", "(key.digest, digest(", "(digest("),
+            InPython("cachesvc.paths.flight:Flights.forget", "flights.pop(digest, None)", "pass"),
+            InPython("cachesvc.coherence.admission:Admission.loaded_since", "(key.digest, digest(", "(digest("),
         ),
     ),
     "token": Mutant(
         "a token is not heeded",
         (7, 8),
-        (InPython("cachesvc.admission:Admission.heed", "return self._fences.merge(news) if news else []", "return []"),),
+        (
+            InPython(
+                "cachesvc.coherence.admission:Admission.heed", "return self._fences.merge(news) if news else []", "return []"
+            ),
+        ),
     ),
     "token-l3": Mutant(
         "copies in L3 are not held against the reader's token",
         (8,),
         (
-            InPython("cachesvc.admission:Admission.standing_at_home", "reply.exact and not strict and", "reply.exact and"),
-            InPython("cachesvc.pilot:Pilot._land_from_l3", "if reply.exact and not flight.strict else", "if reply.exact else"),
+            InPython(
+                "cachesvc.coherence.admission:Admission.standing_at_home", "reply.exact and not strict and", "reply.exact and"
+            ),
+            InPython(
+                "cachesvc.paths.flight_task:Pilot._land_from_l3",
+                "if reply.exact and not flight.strict else",
+                "if reply.exact else",
+            ),
         ),
     ),
     "max-lag": Mutant(
@@ -135,30 +147,38 @@ READING: dict[str, Mutant] = {
         (16, 17),
         (
             InPython(
-                "cachesvc.read:Reader.peek",
+                "cachesvc.paths.read:Reader.peek",
                 'not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))',
                 "False",
             ),
-            InPython("cachesvc.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"),
-            InPython("cachesvc.admission:Admission.standing", " or not self.is_timely(entry.as_of, namespace, now)", ""),
+            InPython("cachesvc.paths.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"),
+            InPython(
+                "cachesvc.coherence.admission:Admission.standing", " or not self.is_timely(entry.as_of, namespace, now)", ""
+            ),
         ),
     ),
     "max-lag-l3": Mutant(
         "copies in L3 are answered however far the feed may be behind",
         (17,),
-        (InPython("cachesvc.admission:Admission.standing_at_home", " or not self.is_timely(entry.as_of, namespace, now)", ""),),
+        (
+            InPython(
+                "cachesvc.coherence.admission:Admission.standing_at_home",
+                " or not self.is_timely(entry.as_of, namespace, now)",
+                "",
+            ),
+        ),
     ),
     "max-lag-loads": Mutant(
         "a running load is joined however long ago it began, and however far the feed may be behind",
         (17,),
-        (InPython("cachesvc.read:Reader._board", " and self._admission.is_timely(flight.began_us, namespace, now)", ""),),
+        (InPython("cachesvc.paths.read:Reader._board", " and self._admission.is_timely(flight.began_us, namespace, now)", ""),),
     ),
     "sdk-snapshot": Mutant(
         "the SDK calls the loader before it asks for the lease",
         (18,),
         (
             InPython(
-                "cachesvc_client.lookaside:LookAside.get_or_load",
+                "cachesvc_client.aio.lookaside:LookAside.get_or_load",
                 "    got = await self._leases.join(wanted)\n",
                 """\
     opened = await loader(wanted)

@@ -9,7 +9,7 @@ STREAMS: dict[str, Mutant] = {
         (6,),
         (
             InPython(
-                "cachesvc.invalidate:Invalidator.invalidate",
+                "cachesvc.paths.invalidate:Invalidator.invalidate",
                 """\
     id_ = await self.announce(change)
     with span("cache.apply") as applying:
@@ -28,7 +28,9 @@ STREAMS: dict[str, Mutant] = {
         (16, 17),
         (
             InPython(
-                "cachesvc.queues.memory:MemoryChanges.completion", "now if oldest is None else min(oldest[0] * 1000, now)", "now"
+                "tests.doubles.memory_queue:MemoryChanges.completion",
+                "now if oldest is None else min(oldest[0] * 1000, now)",
+                "now",
             ),
             InQueueScript("completion", "oldest and math.min(tonumber(match(oldest, '^%d+')) * 1000, now) or now", "now"),
         ),
@@ -37,9 +39,11 @@ STREAMS: dict[str, Mutant] = {
         "nobody announces that accepted changes may have been lost",
         (25,),
         (
-            InPython("cachesvc.consume:Consumer._meet_epoch", "not completion.announced", "False"),
-            InPython("cachesvc.queues.memory:MemoryChanges.completion", "announced=queue.announced == epoch", "announced=True"),
-            InPython("cachesvc.queues.redis_changes:RedisChanges.completion", "announced=announced == epoch", "announced=True"),
+            InPython("cachesvc.changes.consume:Consumer._meet_epoch", "not completion.announced", "False"),
+            InPython(
+                "tests.doubles.memory_queue:MemoryChanges.completion", "announced=queue.announced == epoch", "announced=True"
+            ),
+            InPython("cachesvc.changes.redis.changes:RedisChanges.completion", "announced=announced == epoch", "announced=True"),
         ),
     ),
     "gap-floor": Mutant(
@@ -47,7 +51,7 @@ STREAMS: dict[str, Mutant] = {
         (9, 12, 25),
         (
             InPython(
-                "cachesvc.feed:FenceFeed._meet_gap",
+                "cachesvc.changes.feed:FenceFeed._meet_gap",
                 "self._fences.raise_floor(self._clock.now_us() + self._lead_us, lost=True)",
                 "pass",
             ),
@@ -56,29 +60,29 @@ STREAMS: dict[str, Mutant] = {
     "gap-loads": Mutant(
         "a gap does not overtake the loads that are running",
         (9,),
-        (InPython("cachesvc.fences:Fences.raise_floor", "self._recent.forget()", "pass"),),
+        (InPython("cachesvc.coherence.fences:Fences.raise_floor", "self._recent.forget()", "pass"),),
     ),
     "gap-floor-lead": Mutant(
         "a gap raises the floor to the own clock, not 2 S beyond it",
         (9,),
-        (InPython("cachesvc.feed:FenceFeed._meet_gap", " + self._lead_us", ""),),
+        (InPython("cachesvc.changes.feed:FenceFeed._meet_gap", " + self._lead_us", ""),),
     ),
     "start-floor": Mutant(
         "a new instance has no floor",
         (10, 11),
-        (InPython("cachesvc.feed:FenceFeed._open", "self._fences.raise_floor(start.floor)", "pass"),),
+        (InPython("cachesvc.changes.feed:FenceFeed._open", "self._fences.raise_floor(start.floor)", "pass"),),
     ),
     "start-floor-published": Mutant(
         "the floor of a new instance is the oldest retained `at`, not the time of its publication + 3 S",
         (10, 11),
         (
             InPython(
-                "cachesvc.queues.memory:MemoryFenceStream.open",
+                "tests.doubles.memory_queue:MemoryFenceStream.open",
                 "position[0] * 1000 + 999 + 3 * self._skew_us",
                 "min((f.at for f in fence_items.decode((0, item.fields) for item in queue.fences).fences), default=0)",
             ),
             InPython(
-                "cachesvc.queues.redis_fences:RedisFenceStream.open",
+                "cachesvc.changes.redis.fences:RedisFenceStream.open",
                 "ms * 1000 + 999 + 3 * self._skew_us",
                 "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1])).fences), default=0)",
             ),
@@ -88,8 +92,8 @@ STREAMS: dict[str, Mutant] = {
         "the floor of a new instance is a time of publication, not 3 S beyond it",
         (10, 11),
         (
-            InPython("cachesvc.queues.memory:MemoryFenceStream.open", " + 999 + 3 * self._skew_us", ""),
-            InPython("cachesvc.queues.redis_fences:RedisFenceStream.open", " + 999 + 3 * self._skew_us", ""),
+            InPython("tests.doubles.memory_queue:MemoryFenceStream.open", " + 999 + 3 * self._skew_us", ""),
+            InPython("cachesvc.changes.redis.fences:RedisFenceStream.open", " + 999 + 3 * self._skew_us", ""),
         ),
     ),
     "unread-region": Mutant(
@@ -97,7 +101,9 @@ STREAMS: dict[str, Mutant] = {
         (11,),
         (
             InPython(
-                "cachesvc.admission:Admission.is_timely", "now - self._fences.watermark <= max_lag", "not self._fences.watermark"
+                "cachesvc.coherence.admission:Admission.is_timely",
+                "now - self._fences.watermark <= max_lag",
+                "not self._fences.watermark",
             ),
         ),
     ),
@@ -106,12 +112,12 @@ STREAMS: dict[str, Mutant] = {
         (9, 12),
         (
             InPython(
-                "cachesvc.queues.memory:MemoryFenceStream._has_gap",
+                "tests.doubles.memory_queue:MemoryFenceStream._has_gap",
                 "self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position",
                 "self._epoch != self._queue.epoch",
             ),
             InPython(
-                "cachesvc.queues.redis_fences:RedisFenceStream.read",
+                "cachesvc.changes.redis.fences:RedisFenceStream.read",
                 """\
     if epoch != self._epoch or not items or items[0][0] != self._position:
         return await self._gap()
@@ -129,13 +135,13 @@ STREAMS: dict[str, Mutant] = {
         "a reader does not look whether the stream is still the same",
         (25,),
         (
-            InPython("cachesvc.queues.memory:MemoryFenceStream._has_gap", "self._epoch != self._queue.epoch or ", ""),
-            InPython("cachesvc.queues.redis_fences:RedisFenceStream.read", "epoch != self._epoch or ", ""),
+            InPython("tests.doubles.memory_queue:MemoryFenceStream._has_gap", "self._epoch != self._queue.epoch or ", ""),
+            InPython("cachesvc.changes.redis.fences:RedisFenceStream.read", "epoch != self._epoch or ", ""),
         ),
     ),
     "placement": Mutant(
         "a fence that was applied in other homes than ours is taken to be in ours",
         (26,),
-        (InPython("cachesvc.fences:Fences._note_applied", " or fence.placement not in (0, self._placement)", ""),),
+        (InPython("cachesvc.coherence.fences:Fences._note_applied", " or fence.placement not in (0, self._placement)", ""),),
     ),
 }

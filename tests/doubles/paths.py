@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from cachesvc.clock import SECONDS, Clock
-from cachesvc.dialogue import (
+from cachesvc.explain.answer import Explanation, Question, Seen
+from cachesvc.model.change import Change
+from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import (
     PLAIN,
     Answer,
     Draft,
@@ -18,10 +22,7 @@ from cachesvc.dialogue import (
     Step,
     Written,
 )
-from cachesvc.errors import RequestError
-from cachesvc.explanation import Explanation, Question, Seen
-from cachesvc.hot_keys import HotKeys, Popularity
-from cachesvc.model import Change, Entry, Key, tag_digests_of
+from cachesvc.telemetry.popularity.hot_keys import HotKeys, Popularity
 
 MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
 

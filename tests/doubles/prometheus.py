@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from cachesvc.embedded.server_process import ServerProcess
+from cachesvc.app.embedded.server_process import ServerProcess
 from loadtests.fleet_topology import free_ports
 
 

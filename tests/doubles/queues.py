@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cachesvc.errors import TierUnavailableError
+from cachesvc.model.errors import TierUnavailableError
 
 
 class ChaosQueue:

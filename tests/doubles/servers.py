@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from cachesvc.embedded.memcached import as_user
-from cachesvc.embedded.server_process import ServerProcess, ServerStartError
-from cachesvc.embedded.valkey import binary as valkey_binary
+from cachesvc.app.embedded.memcached import as_user
+from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
+from cachesvc.app.embedded.valkey import binary as valkey_binary
 
 Where = str | tuple[str, int]
 """A unix socket's path, or host and port."""

@@ -1,6 +1,6 @@
 """`Recording`: a recorder that keeps the spans that ended, and spans to begin with."""
 
-from cachesvc.trace import Span, SpanContext, new_span_id, new_trace_id
+from cachesvc.telemetry.traces.trace import Span, SpanContext, new_span_id, new_trace_id
 
 
 class Recording:

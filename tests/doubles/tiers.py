@@ -5,11 +5,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.clock import Clock
-from cachesvc.errors import TierUnavailableError
-from cachesvc.interfaces import CellKeyState, Lookup, Tier
-from cachesvc.model import Entry, Key
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierUnavailableError
+from cachesvc.tiers.l2.contract import Lookup, Tier
+from cachesvc.tiers.l3.contract import CellKeyState
+from tests.doubles.memory_cell import MemoryCell
 
 
 class ChaosTier:

@@ -16,8 +16,8 @@ import aiohttp
 import msgspec
 from redis.asyncio import Redis
 
-from cachesvc.check.settings import CheckSettings, LoadDelays, deployment_of
-from cachesvc.embedded.server_process import ServerProcess, stop_all
+from cachesvc.app.embedded.server_process import ServerProcess, stop_all
+from cachesvc.commands.check.settings import CheckSettings, LoadDelays, deployment_of
 from loadtests.fleet import Fleet
 from loadtests.fleet_servers import SERVICE
 from loadtests.fleet_topology import free_ports

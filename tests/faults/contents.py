@@ -9,13 +9,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from cachesvc.cells.record import from_record
-from cachesvc.envelope import unpack
-from cachesvc.hashing.ring import Ring
-from cachesvc.model import Entry, Key
-from cachesvc.placement import Placement
-from cachesvc.tiers.memcached import wire_name
-from cachesvc.topology import Topology
+from cachesvc.config.topology import Topology
+from cachesvc.model.entry import Entry, Key
+from cachesvc.tiers.envelope import unpack
+from cachesvc.tiers.l2.memcached import wire_name
+from cachesvc.tiers.l2.ring import Ring
+from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.l3.record import from_record
 
 
 class Memcached:

@@ -7,13 +7,13 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from cachesvc.check.history import Fault, HistoryWriter, Read, Record, Write
-from cachesvc.check.judge import judge
-from cachesvc.check.report import plain
-from cachesvc.check.run import check, monotonic_us
-from cachesvc.check.settings import CheckSettings, LoadDelays
-from cachesvc.check.values import decode
-from cachesvc.model import Entry, Key
+from cachesvc.commands.check.history import Fault, HistoryWriter, Read, Record, Write
+from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.load.values import decode
+from cachesvc.commands.check.report import plain
+from cachesvc.commands.check.run import check, monotonic_us
+from cachesvc.commands.check.settings import CheckSettings, LoadDelays
+from cachesvc.model.entry import Entry, Key
 from tests.doubles import waiting
 from tests.faults import results
 from tests.faults.arena import MAX_LAG_SECONDS, NAMESPACE, Arena

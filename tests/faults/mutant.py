@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cachesvc import cli
-from cachesvc.clock import SystemClock
-from cachesvc.model import Fence
-from cachesvc.queues.redis_fences import RedisFenceStream
-from cachesvc.streams import Done
-from cachesvc.units import Duration
+from cachesvc.changes.contract import Done
+from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.model.clock import SystemClock
+from cachesvc.model.fence import Fence
+from cachesvc.model.units import Duration
 from tests.doubles.mutants import MUTANTS
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from cachesvc.check.history import Record, encode
-from cachesvc.check.verdicts import Finding, Verdict
+from cachesvc.commands.check.history import Record, encode
+from cachesvc.commands.check.verdicts import Finding, Verdict
 
 DIRECTORY = Path(__file__).parents[2] / ".run" / "faults"
 """Of rows (`*.json`), the table (`results.md`) and the histories of drills that failed (`*.jsonl`)."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cachesvc.check.settings import LoadDelays
+from cachesvc.commands.check.settings import LoadDelays
 from loadtests.fleet_servers import SERVICE
 from tests.faults import breaking
 from tests.faults.arena import LEASE_SECONDS, LOOK_ASIDE, MUTANT, Arena

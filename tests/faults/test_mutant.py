@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from cachesvc import cli
-from cachesvc.clock import SystemClock
+from cachesvc.model.clock import SystemClock
 from tests.faults import mutant
 
 SECOND = 1_000_000

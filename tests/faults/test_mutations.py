@@ -11,11 +11,11 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.check.history import HistoryWriter
-from cachesvc.check.judge import judge
-from cachesvc.check.report import plain
-from cachesvc.check.settings import LoadDelays
-from cachesvc.check.verdicts import Verdict
+from cachesvc.commands.check.history import HistoryWriter
+from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.report import plain
+from cachesvc.commands.check.settings import LoadDelays
+from cachesvc.commands.check.verdicts import Verdict
 from tests.doubles.mutants import MUTANTS
 from tests.faults import breaking, results
 from tests.faults.arena import DELAYS, LEASE_SECONDS, LOOK_ASIDE, MAX_LAG_SECONDS, MUTANT, NAMESPACE, Arena

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.check.history import Fenced, Merged, Read, read_history
+from cachesvc.commands.check.history import Fenced, Merged, Read, read_history
 from loadtests.fleet import Fleet
 from loadtests.fleet_topology import free_ports
 

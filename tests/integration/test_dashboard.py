@@ -16,9 +16,9 @@ import pytest
 import redis
 import yaml
 
-from cachesvc.telemetry.dashboard import as_text, dashboard, queries_of
-from cachesvc.telemetry.panels import exposed_name, rows
-from cachesvc.telemetry.table import TABLE
+from cachesvc.telemetry.dashboard.dashboard import as_text, dashboard, queries_of
+from cachesvc.telemetry.dashboard.panels import exposed_name, rows
+from cachesvc.telemetry.metrics.table import TABLE
 from loadtests.fleet import Fleet
 from tests.doubles.prometheus import Prometheus, QueryError, prometheus
 

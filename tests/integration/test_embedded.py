@@ -14,18 +14,18 @@ from tempfile import TemporaryDirectory
 import pytest
 import redis
 
-from cachesvc.config import Service
-from cachesvc.embedded.memcached import memcached_binary
-from cachesvc.embedded.run_dir import claim, default_root
-from cachesvc.embedded.server_process import ServerProcess, ServerStartError
-from cachesvc.embedded.set_up import embedded
-from cachesvc.errors import ConfigError
+from cachesvc.app.embedded.memcached import memcached_binary
+from cachesvc.app.embedded.run_dir import claim, default_root
+from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
+from cachesvc.app.embedded.set_up import embedded
+from cachesvc.config.service import Service
+from cachesvc.model.errors import ConfigError
 
 ABANDON = """
 import sys
 from pathlib import Path
-from cachesvc.embedded import memcached, valkey
-from cachesvc.embedded.run_dir import claim
+from cachesvc.app.embedded import memcached, valkey
+from cachesvc.app.embedded.run_dir import claim
 dies = sys.argv[2] == "dies"
 run_dir, _ = claim(Path(sys.argv[1]))
 servers = [valkey.valkey_server(run_dir.path, dies_with_parent=dies)]

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from cachesvc.explanation import Copy, Explanation, Seen
+from cachesvc.explain.answer import Copy, Explanation, Seen
 from loadtests.fleet import Fleet
 from tests.doubles.waiting import until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from cachesvc.config import load_topology
-from cachesvc.embedded.server_process import ServerStartError
+from cachesvc.app.embedded.server_process import ServerStartError
+from cachesvc.config.service import load_topology
 from loadtests.fleet import Fleet
 from loadtests.fleet_servers import SERVICE
 from loadtests.fleet_topology import on_free_ports, port_of, ports_of

@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cachesvc.model import Key
-from cachesvc.top.exposition import Exposition
+from cachesvc.commands.top.exposition import Exposition
+from cachesvc.model.entry import Key
 from loadtests.fleet import Fleet
 
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"

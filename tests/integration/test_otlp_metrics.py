@@ -17,11 +17,11 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from yarl import URL
 
-from cachesvc.app import App
-from cachesvc.config import Server, Service, Telemetry
-from cachesvc.telemetry.table import TABLE, Metric
-from cachesvc.topology import Cell, MemcachedServer, Namespace, Origin, Region, Topology
-from cachesvc.units import Duration
+from cachesvc.app.instance import App
+from cachesvc.config.service import Server, Service, Telemetry
+from cachesvc.config.topology import Cell, MemcachedServer, Namespace, Origin, Region, Topology
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.metrics.table import TABLE, Metric
 from tests.doubles.otlp import OtlpReceiver, ReceivedPoint
 from tests.doubles.servers import RealServer
 

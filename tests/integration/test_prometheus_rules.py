@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cachesvc.telemetry.panels import exposed_name
-from cachesvc.telemetry.table import TABLE
+from cachesvc.telemetry.dashboard.panels import exposed_name
+from cachesvc.telemetry.metrics.table import TABLE
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "config" / "prometheus"

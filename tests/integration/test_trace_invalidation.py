@@ -7,9 +7,9 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from cachesvc.model import Change
-from cachesvc.queues.cloudevents import encode
-from cachesvc.trace import SpanContext
+from cachesvc.changes.events.cloudevents import encode
+from cachesvc.model.change import Change
+from cachesvc.telemetry.traces.trace import SpanContext
 from loadtests.fleet import Fleet
 from tests.doubles.otlp import OtlpReceiver, ReceivedSpan
 from tests.doubles.spans import Recording

@@ -12,9 +12,9 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from cachesvc.app import App
-from cachesvc.config import Server, Service, Telemetry
-from cachesvc.topology import Cell, Namespace, Origin, Region, Topology
+from cachesvc.app.instance import App
+from cachesvc.config.service import Server, Service, Telemetry
+from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
 from tests.doubles.otlp import OtlpReceiver
 from tests.doubles.servers import RealServer
 

@@ -10,13 +10,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pymemcache.client.base import Client
 
-from cachesvc.app import App
-from cachesvc.config import Server, Service, Telemetry
-from cachesvc.model import Key
-from cachesvc.tiers.memcached import wire_name
-from cachesvc.topology import Cell, MemcachedServer, Namespace, Origin, Region, Topology
-from cachesvc.trace import SpanContext, new_span_id, new_trace_id
-from cachesvc.units import Duration
+from cachesvc.app.instance import App
+from cachesvc.config.service import Server, Service, Telemetry
+from cachesvc.config.topology import Cell, MemcachedServer, Namespace, Origin, Region, Topology
+from cachesvc.model.entry import Key
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces.trace import SpanContext, new_span_id, new_trace_id
+from cachesvc.tiers.l2.memcached import wire_name
 from tests.doubles.otlp import OtlpReceiver
 from tests.doubles.servers import RealServer
 from tests.doubles.waiting import until

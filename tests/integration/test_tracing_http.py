@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from cachesvc.app import App
-from cachesvc.config import Server, Service, Telemetry
-from cachesvc.topology import STAND_IN, Cell, MemcachedServer, Namespace, Origin, Region, Topology
-from cachesvc.trace import SpanContext, new_span_id, new_trace_id
-from cachesvc.units import Duration
+from cachesvc.app.instance import App
+from cachesvc.config.service import Server, Service, Telemetry
+from cachesvc.config.topology import STAND_IN, Cell, MemcachedServer, Namespace, Origin, Region, Topology
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces.trace import SpanContext, new_span_id, new_trace_id
 from tests.doubles.otlp import OtlpReceiver
 from tests.doubles.servers import RealServer
 

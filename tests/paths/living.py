@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cachesvc.streams import OpenChange
+from cachesvc.changes.contract import OpenChange
 from tests.paths.running import Running
 from tests.paths.world import FarSide
 

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.consume import Consumer, ConsumerTally
-from cachesvc.feed import FeedTally, FenceFeed
-from cachesvc.tasks import Tasks
-from cachesvc.trace import Recorder
+from cachesvc.app.tasks import Tasks
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.consume import Consumer, ConsumerTally
+from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.telemetry.traces.trace import Recorder
 from tests.paths.world import SKEW_US, FarSide, Instance
 
 HEARTBEAT_SECONDS = 0.5

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Outcome, ReadOptions
-from cachesvc.flight import Flight, Landing
-from cachesvc.model import Fence, Target
+from cachesvc.model.change import Target
+from cachesvc.model.fence import Fence
+from cachesvc.model.requests import Outcome, ReadOptions
+from cachesvc.paths.flight import Flight, Landing
 from tests.doubles.loaders import absent, loaded
 from tests.paths.truth import Store, tell
 from tests.paths.world import SKEW_US, FarSide, Instance

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from cachesvc.model import Change, Key
-from cachesvc.streams import OpenChange
+from cachesvc.changes.contract import OpenChange
+from cachesvc.model.change import Change
+from cachesvc.model.entry import Key
 from tests.doubles.loaders import loaded
 from tests.paths.running import Running, started, stop
 from tests.paths.world import FarSide

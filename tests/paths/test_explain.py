@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Outcome, ReadOptions
-from cachesvc.explanation import Copy, Explanation, Question, Seen
-from cachesvc.model import Fence, Key, Target
-from cachesvc.topology import Former, Topology
+from cachesvc.config.topology import Former, Topology
+from cachesvc.explain.answer import Copy, Explanation, Question, Seen
+from cachesvc.model.change import Target
+from cachesvc.model.entry import Key
+from cachesvc.model.fence import Fence
+from cachesvc.model.requests import Outcome, ReadOptions
 from tests.doubles.loaders import loaded
 from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Outcome, Reach
-from cachesvc.model import Change
+from cachesvc.model.change import Change
+from cachesvc.model.requests import Outcome, Reach
 from tests.doubles.loaders import loaded
 from tests.paths.running import Running, started, stop
 from tests.paths.world import FarSide

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.homes import Homes
-from cachesvc.model import Key, Target
-from cachesvc.placement import Placement
-from cachesvc.topology import Former, Topology
+from cachesvc.config.topology import Former, Topology
+from cachesvc.model.change import Target
+from cachesvc.model.entry import Key
+from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.placement import Placement
 from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import loaded
+from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.tiers import ChaosCell
 from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from cachesvc.errors import RequestError, TierError
+from cachesvc.model.errors import RequestError, TierError
 from clients.python.tests import test_traces as test_traces_in_the_sdk
 from tests.contracts import cell_benches, queue_benches
 from tests.doubles.edits import InPython

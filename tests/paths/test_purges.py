@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 
-from cachesvc.dialogue import Outcome
-from cachesvc.model import Change, Key
+from cachesvc.model.change import Change
+from cachesvc.model.entry import Key
+from cachesvc.model.requests import Outcome
 from tests.doubles.loaders import loaded
 from tests.paths.world import FarSide, Instance
 

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Outcome, ReadOptions
-from cachesvc.errors import OriginError
-from cachesvc.interfaces import Fill, Read
-from cachesvc.leases import lease_as_of
-from cachesvc.model import Entry, Fence, Key
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import OriginError
+from cachesvc.model.fence import Fence
+from cachesvc.model.requests import Outcome, ReadOptions
+from cachesvc.tiers.l3.contract import Fill, Read
+from cachesvc.tiers.l3.leases import lease_as_of
 from tests.doubles.loaders import absent, loaded, not_modified
 from tests.paths.world import SKEW_US, FarSide, Instance
 

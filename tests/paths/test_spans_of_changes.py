@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from cachesvc.model import Change
-from cachesvc.trace import Span, SpanContext, under
+from cachesvc.model.change import Change
+from cachesvc.telemetry.traces.trace import Span, SpanContext, under
 from tests.doubles.spans import Recording, unsampled
 from tests.paths.running import Running, started, stop
 from tests.paths.world import FarSide

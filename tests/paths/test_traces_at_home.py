@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from cachesvc.model import Key, Target
+from cachesvc.model.change import Target
+from cachesvc.model.entry import Key
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, CellBench, as_of_of
 
 OTHER = Key.of(NS, "b")

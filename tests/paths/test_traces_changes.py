@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cachesvc.model import Change
+from cachesvc.model.change import Change
 from tests.doubles.loaders import loaded
 from tests.paths.living import hang, living
 from tests.paths.running import Running

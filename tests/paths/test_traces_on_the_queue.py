@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from cachesvc.model import Change, Fence
-from cachesvc.streams import FenceStream, position_of
+from cachesvc.changes.contract import FenceStream, position_of
+from cachesvc.model.change import Change
+from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
 
 

@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Outcome, ReadOptions
-from cachesvc.model import Fence, Key, Target
+from cachesvc.model.change import Target
+from cachesvc.model.entry import Key
+from cachesvc.model.fence import Fence
+from cachesvc.model.requests import Outcome, ReadOptions
 from tests.doubles.loaders import loaded
 from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, FarSide, Instance

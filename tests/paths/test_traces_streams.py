@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.model import Change, Fence, Target
+from cachesvc.model.change import Change, Target
+from cachesvc.model.fence import Fence
 from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import loaded
+from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.tiers import ChaosCell
 from tests.paths.living import IN_TIME, living
 from tests.paths.truth import Store

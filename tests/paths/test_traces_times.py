@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.model import Fence, Key, Target
+from cachesvc.model.change import Target
+from cachesvc.model.entry import Key
+from cachesvc.model.fence import Fence
 from tests.doubles.clocks import LoopClock
+from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.tiers import ChaosCell
 from tests.paths.truth import Store, tell
 from tests.paths.world import SKEW_US, FarSide, Instance

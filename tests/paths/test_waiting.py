@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import InvalidateOptions, Reach
-from cachesvc.errors import RequestError
-from cachesvc.model import Change
-from cachesvc.queues.memory import MemoryFenceStream
+from cachesvc.model.change import Change
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import InvalidateOptions, Reach
+from tests.doubles.memory_queue import MemoryFenceStream
 from tests.paths.running import Running, never, started, stop
 from tests.paths.world import FarSide
 

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from cachesvc.dialogue import Draft, Outcome, ReadOptions
-from cachesvc.errors import RequestError
-from cachesvc.model import Change, Key
+from cachesvc.model.change import Change
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import Draft, Outcome, ReadOptions
 from tests.paths.world import FarSide, Instance
 
 pytestmark = pytest.mark.looptime

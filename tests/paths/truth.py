@@ -1,7 +1,7 @@
 """The value behind the cache in the traces: 0 before the write, 1 after it."""
 
-from cachesvc.dialogue import Receipt
-from cachesvc.model import Fence
+from cachesvc.model.fence import Fence
+from cachesvc.model.requests import Receipt
 from tests.doubles.loaders import loaded
 from tests.paths.world import FarSide, Instance
 

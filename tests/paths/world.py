@@ -3,39 +3,42 @@
 import random
 from collections.abc import Iterable
 
-from cachesvc.admission import Admission
-from cachesvc.apply import Applier
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.dialogue import PLAIN, Answer, Draft, InvalidateOptions, Reach, ReadOptions, Receipt, Written
-from cachesvc.estimate import Estimator
-from cachesvc.explain import Explainer
-from cachesvc.fences import Fences
-from cachesvc.flight import Flights
-from cachesvc.homes import Homes
-from cachesvc.hot_keys import HotKeys
-from cachesvc.interfaces import Cell, Pool
-from cachesvc.invalidate import Invalidator, Merger
-from cachesvc.lags import ChangeLags
-from cachesvc.load import Loads
-from cachesvc.lru import L1
-from cachesvc.model import Change, Key
-from cachesvc.pilot import Pilot
-from cachesvc.placement import Placement
-from cachesvc.queues.memory import MemoryChanges, MemoryFenceStream, MemoryQueue
-from cachesvc.read import Reader
-from cachesvc.read_sample import ReadSample
-from cachesvc.receipts import Receipts
-from cachesvc.shelf import Shelf
-from cachesvc.tally import Tally
-from cachesvc.tasks import Tasks
-from cachesvc.tiers.memory import MemoryTier
-from cachesvc.topology import Cell as CellDocument
-from cachesvc.topology import Namespace, Origin, Region, Topology
-from cachesvc.units import Duration
-from cachesvc.write import Writer
+from cachesvc.app.tasks import Tasks
+from cachesvc.changes.apply import Applier
+from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.receipts import Receipts
+from cachesvc.coherence.admission import Admission
+from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.merger import Merger
+from cachesvc.config.topology import Cell as CellDocument
+from cachesvc.config.topology import Namespace, Origin, Region, Topology
+from cachesvc.explain.explainer import Explainer
+from cachesvc.model.change import Change
+from cachesvc.model.entry import Key
+from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Reach, ReadOptions, Receipt, Written
+from cachesvc.model.units import Duration
+from cachesvc.paths.estimate import Estimator
+from cachesvc.paths.flight import Flights
+from cachesvc.paths.flight_task import Pilot
+from cachesvc.paths.invalidate import Invalidator
+from cachesvc.paths.load import Loads
+from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.read import Reader
+from cachesvc.paths.tally import Tally
+from cachesvc.paths.write import Writer
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
+from cachesvc.telemetry.popularity.read_sample import ReadSample
+from cachesvc.tiers.l1.l1 import L1
+from cachesvc.tiers.l2.contract import Pool
+from cachesvc.tiers.l2.in_process import MemoryTier
+from cachesvc.tiers.l3.contract import Cell
+from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.placement import Placement
 from tests.doubles.clocks import LoopClock
 from tests.doubles.explaining import FakePeers, FakePoolView
 from tests.doubles.loaders import ScriptedLoader
+from tests.doubles.memory_cell import MemoryCell
+from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.doubles.queues import ChaosQueue
 from tests.doubles.tiers import ChaosCell, ChaosTier
 
@@ -150,13 +153,12 @@ class Instance:
             explainer=self.explainer,
             fences=self.fences,
             admission=self.admission,
-            tasks=self.tasks,
             clock=self.clock,
             rng=rng,
             tally=self.tally,
             sample=sample,
         )
-        self.merger = Merger(self.fences, self.flights)
+        self.merger = Merger(self.fences, self.flights.forget)
         self.applier = Applier(homes, self.clock, SKEW_US)
         self.changes = ChaosQueue(MemoryChanges(self.far.queue))
         self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))

@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cachesvc.recent import RecentMerges
-from cachesvc.sketch import FenceSketch
+from cachesvc.coherence.fence_sketch import FenceSketch
+from cachesvc.coherence.recent_merges import RecentMerges
 
 SLOTS = 4
 CAPACITY = 8

@@ -4,8 +4,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cachesvc.hashing.digest import digest
-from cachesvc.hashing.ring import Ring
+from cachesvc.model.digest import digest
+from cachesvc.tiers.l2.ring import Ring
 
 KEYS = [digest(b"key-%d" % number) for number in range(400)]
 NAMES = st.sampled_from(["a", "b", "mc-0", "mc-1", "cache.eu-west", "ключ"])

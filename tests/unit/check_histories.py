@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cachesvc.check.history import Announcement, Fenced, Merged, Read, Record, Run, Write
-from cachesvc.check.judge import judge
-from cachesvc.check.verdicts import Finding
+from cachesvc.commands.check.history import Announcement, Fenced, Merged, Read, Record, Run, Write
+from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.verdicts import Finding
 
 KEY = "k"
 INSTANCES = ("eu/eu-a", "eu/eu-b", "us/us-a")

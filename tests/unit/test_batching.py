@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.batching import Batcher
-from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.batching import Batcher
 
 
 class Server:

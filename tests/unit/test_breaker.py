@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cachesvc.breaker import Breaker, BreakerState
+from cachesvc.tiers.l2.breaker import Breaker, BreakerState
 
 
 class Seconds:

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachesvc.broadcast import CHUNK_BYTES, Broadcast, Subscription, read_vector, vector_text
-from cachesvc.clock import ManualClock
-from cachesvc.errors import RequestError
-from cachesvc.model import Fence
+from cachesvc.changes.broadcast import CHUNK_BYTES, Broadcast, Subscription
+from cachesvc.changes.broadcast_events import read_vector, vector_text
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.errors import RequestError
+from cachesvc.model.fence import Fence
 
 SKEW_US = 100_000
 LEAD_US = 2 * SKEW_US + 1000

@@ -4,10 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.cache_control import LONGEST_SECONDS, Directive, Lifetimes, lifetimes_of, parse, read_options_of, write_lifetimes_of
-from cachesvc.clock import SECONDS
-from cachesvc.dialogue import PLAIN, ReadOptions
-from cachesvc.errors import RequestError
+from cachesvc.model.cache_control import (
+    LONGEST_SECONDS,
+    Directive,
+    Lifetimes,
+    lifetimes_of,
+    parse,
+    read_options_of,
+    write_lifetimes_of,
+)
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import PLAIN, ReadOptions
 
 FIELDS = st.text(max_size=60) | st.lists(
     st.sampled_from(

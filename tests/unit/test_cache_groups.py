@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc import cache_groups
+from cachesvc.model import cache_groups
 
 TAGS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=256)
 NEAR_MISSES = st.text(max_size=40) | st.text(alphabet='"\\,; =?1:@%a-\t', max_size=40)

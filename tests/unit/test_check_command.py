@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cachesvc.check import command
-from cachesvc.check.history import Read, Record, Run, Write
-from cachesvc.check.judge import judge
-from cachesvc.check.progress import Progress
-from cachesvc.check.verdicts import Finding, Verdict
+from cachesvc.commands.check import command
+from cachesvc.commands.check.history import Read, Record, Run, Write
+from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.progress import Progress
+from cachesvc.commands.check.verdicts import Finding, Verdict
 
 ORIGIN = "http://127.0.0.1:9200/check/{key}"
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.check.feeds import EventParser, Feed, FeedEvent, Merges, vector_of
-from cachesvc.check.history import Merged, Record
-from cachesvc.check.instances import Instance
-from cachesvc.check.merge_lag import MergeLags
+from cachesvc.commands.check.history import Merged, Record
+from cachesvc.commands.check.load.feeds import EventParser, Feed, FeedEvent, Merges, vector_of
+from cachesvc.commands.check.load.instances import Instance
+from cachesvc.commands.check.watch.merge_lag import MergeLags
 from tests.doubles.deployment import FakeDeployment, deployment
 
 STREAM = (

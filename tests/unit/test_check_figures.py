@@ -2,10 +2,10 @@
 
 import pytest
 
-from cachesvc.check.history import Fault, Load, Record
-from cachesvc.check.judge import judge
-from cachesvc.check.judge.figures import quantile
-from cachesvc.check.verdicts import Crowd, Figures, Lag, Recovery
+from cachesvc.commands.check.history import Fault, Load, Record
+from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.judge.figures import quantile
+from cachesvc.commands.check.verdicts import Crowd, Figures, Lag, Recovery
 from tests.unit.check_histories import KEY, RUN, call, event, read, write
 
 

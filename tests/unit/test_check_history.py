@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.check.history import (
+from cachesvc.commands.check.history import (
     Announcement,
     BadLineError,
     Fault,

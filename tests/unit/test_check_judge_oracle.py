@@ -9,8 +9,8 @@ from typing import Literal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cachesvc.check.history import Announcement, Fenced, Merged, Read, Record, Run, Write
-from cachesvc.check.judge import judge
+from cachesvc.commands.check.history import Announcement, Fenced, Merged, Read, Record, Run, Write
+from cachesvc.commands.check.judge import judge
 
 KEYS = ("a", "b")
 INSTANCES = ("eu/eu-a", "eu/eu-b", "us/us-a")

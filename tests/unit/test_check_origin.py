@@ -6,14 +6,14 @@ from random import Random
 
 import pytest
 
-from cachesvc.check.history import Load, Record, Write
-from cachesvc.check.origin import HttpOrigin, VersionedStore
-from cachesvc.check.settings import LoadDelays
-from cachesvc.check.values import decode
-from cachesvc.clock import SystemClock
-from cachesvc.model import Entry, Key
-from cachesvc.origins.http import HttpLoader
-from cachesvc.topology import Origin
+from cachesvc.commands.check.history import Load, Record, Write
+from cachesvc.commands.check.load.origin import HttpOrigin, VersionedStore
+from cachesvc.commands.check.load.values import decode
+from cachesvc.commands.check.settings import LoadDelays
+from cachesvc.config.topology import Origin
+from cachesvc.model.clock import SystemClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.tiers.origin.http import HttpLoader
 
 TAGS = {"a": ("t0",), "b": ("t0", "t1"), "c": ("t1",)}
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.check import tokens
-from cachesvc.check.history import Announcement
-from cachesvc.check.sessions import Session
-from cachesvc.check.values import DamagedValueError, decode, encode
-from cachesvc.model import Key
+from cachesvc.commands.check.history import Announcement
+from cachesvc.commands.check.load import tokens
+from cachesvc.commands.check.load.sessions import Session
+from cachesvc.commands.check.load.values import DamagedValueError, decode, encode
+from cachesvc.model.entry import Key
 
 
 @given(key=st.text(min_size=1, max_size=20), w=st.integers(0, 10**9))

@@ -7,12 +7,12 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.check.history import Fenced, Merged, Read, Run, Write
-from cachesvc.check.producers import Producers
-from cachesvc.check.rolling import RollingHistory
-from cachesvc.check.settings import AT_ONCE, CheckSettings
-from cachesvc.check.watch import Canaries
-from cachesvc.check.watch_metrics import WatchMetrics
+from cachesvc.commands.check.history import Fenced, Merged, Read, Run, Write
+from cachesvc.commands.check.load.producers import Producers
+from cachesvc.commands.check.settings import AT_ONCE, CheckSettings
+from cachesvc.commands.check.watch.metrics import WatchMetrics
+from cachesvc.commands.check.watch.rolling_history import RollingHistory
+from cachesvc.commands.check.watch.watch import Canaries
 from tests.doubles.deployment import FakeDeployment, deployment
 
 NAMES = ("eu/eu-a", "us/us-a")

@@ -8,16 +8,16 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.check.announcer import Announcer, Told, is_queue_down
-from cachesvc.check.history import Announcement, HistoryWriter, Read, Record
-from cachesvc.check.instances import InstanceError, Instances, answered_by
-from cachesvc.check.judge import judge
-from cachesvc.check.producers import Producers, QueueError
-from cachesvc.check.run import CheckError, check
-from cachesvc.check.settings import AT_ONCE, CheckSettings, deployment_of, namespace_yaml
-from cachesvc.check.workload import Dice, Keyspace
-from cachesvc.errors import ConfigError
-from cachesvc.topology import Namespace, Origin, Region, Topology
+from cachesvc.commands.check.history import Announcement, HistoryWriter, Read, Record
+from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.load.announcer import Announcer, Told, is_queue_down
+from cachesvc.commands.check.load.instances import InstanceError, Instances, answered_by
+from cachesvc.commands.check.load.producers import Producers, QueueError
+from cachesvc.commands.check.load.workload import Dice, Keyspace
+from cachesvc.commands.check.run import CheckError, check
+from cachesvc.commands.check.settings import AT_ONCE, CheckSettings, deployment_of, namespace_yaml
+from cachesvc.config.topology import Namespace, Origin, Region, Topology
+from cachesvc.model.errors import ConfigError
 from loadtests.fleet_topology import free_ports
 from tests.doubles.deployment import deployment
 

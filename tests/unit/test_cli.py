@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc import app
+from cachesvc.app import instance as app
 from cachesvc.cli import COMMANDS, main
-from cachesvc.config import Service
-from cachesvc.topology import Topology
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Topology
 
 TWO_REGIONS = "config/two-regions.yaml"
 
@@ -17,7 +17,7 @@ TWO_REGIONS = "config/two-regions.yaml"
 @pytest.fixture(autouse=True)
 def _signals_and_logging_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("cachesvc.telemetry.logs.set_up", lambda *_: None)
+    monkeypatch.setattr("cachesvc.telemetry.logs.logs.set_up", lambda *_: None)
 
 
 def serving(monkeypatch: pytest.MonkeyPatch, *, failure: BaseException | None = None) -> list[tuple[Service, Topology]]:

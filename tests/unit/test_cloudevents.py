@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from cachesvc.model import Change
-from cachesvc.queues.cloudevents import decode, decode_item, encode
-from cachesvc.streams import OpenChange
-from cachesvc.trace import SpanContext
+from cachesvc.changes.contract import OpenChange
+from cachesvc.changes.events.cloudevents import decode, decode_item, encode
+from cachesvc.model.change import Change
+from cachesvc.telemetry.traces.trace import SpanContext
 
 CHANGE = Change("pages", ("{ws-7}:a", "\u2028"), ("t",), soft=True, over="5m")
 

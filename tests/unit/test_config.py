@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.config import Service, check_together, load_service
-from cachesvc.config_document import read_struct
-from cachesvc.config_environment import NOT_SETTINGS, settings
-from cachesvc.errors import ConfigError
-from cachesvc.topology import Topology
+from cachesvc.config.document import read_struct
+from cachesvc.config.environment import NOT_SETTINGS, settings
+from cachesvc.config.service import Service, check_together, load_service
+from cachesvc.config.topology import Topology
+from cachesvc.model.errors import ConfigError
 
 
 def written(tmp_path: Path, text: str) -> Path:

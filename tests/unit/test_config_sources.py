@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.config_document import parse_text, read_struct
-from cachesvc.config_sources import Column, check_sources, parse_template
-from cachesvc.errors import ConfigError
-from cachesvc.placement import partition
-from cachesvc.topology import Namespace
+from cachesvc.config.document import parse_text, read_struct
+from cachesvc.config.row_templates import Column, check_sources, parse_template
+from cachesvc.config.topology import Namespace
+from cachesvc.model.errors import ConfigError
+from cachesvc.model.partition import partition
 
 ROW = {"id": "42", "workspace_id": "7", "Kind": "page", "a$b": "x"}
 

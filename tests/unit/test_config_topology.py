@@ -10,12 +10,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.config import load_topology
-from cachesvc.config_document import read_struct
-from cachesvc.config_topology import check_topology
-from cachesvc.errors import ConfigError
-from cachesvc.placement import Placement
-from cachesvc.topology import Topology
+from cachesvc.config.document import read_struct
+from cachesvc.config.service import load_topology
+from cachesvc.config.topology import Topology
+from cachesvc.config.topology_rules import check_topology
+from cachesvc.model.errors import ConfigError
+from cachesvc.tiers.l3.placement import Placement
 
 SOUND: dict[str, Any] = {
     "version": 3,

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from cachesvc import core_time
-from cachesvc.core_time import CoreTime
+from cachesvc.web import core_time
+from cachesvc.web.core_time import CoreTime
 
 
 @pytest.mark.parametrize("path", [core_time.SCHEDSTAT, "/nowhere"])

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.config_document import read_struct
-from cachesvc.key_text import check_key
-from cachesvc.model import Change
-from cachesvc.placement import partition
-from cachesvc.queues.events import EventReader
-from cachesvc.streams import OpenChange
-from cachesvc.topology import Namespace
-from cachesvc.trace import SpanContext
-from cachesvc.units import Duration
+from cachesvc.changes.contract import OpenChange
+from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.config.document import read_struct
+from cachesvc.config.topology import Namespace
+from cachesvc.model.change import Change
+from cachesvc.model.key_text import check_key
+from cachesvc.model.partition import partition
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces.trace import SpanContext
 
 HOUR = Duration.parse("1h")
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cachesvc.telemetry.panels import exposed_name
-from cachesvc.telemetry.table import TABLE
+from cachesvc.telemetry.dashboard.panels import exposed_name
+from cachesvc.telemetry.metrics.table import TABLE
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc import envelope
-from cachesvc.envelope import MAGIC, pack, unpack
-from cachesvc.model import Entry, Key, tag_digests_of
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.tiers import envelope
+from cachesvc.tiers.envelope import MAGIC, pack, unpack
 
 SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
 KEY = Key.of("pages", "{ws-7}:block:42")

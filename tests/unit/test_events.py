@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.config_document import read_struct
-from cachesvc.model import Change
-from cachesvc.queues.cloudevents import encode
-from cachesvc.queues.events import EventReader
-from cachesvc.streams import OpenChange
-from cachesvc.topology import Namespace
-from cachesvc.units import Duration
+from cachesvc.changes.contract import OpenChange
+from cachesvc.changes.events.cloudevents import encode
+from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.config.document import read_struct
+from cachesvc.config.topology import Namespace
+from cachesvc.model.change import Change
+from cachesvc.model.units import Duration
 
 HOUR = Duration.parse("1h")
 NAMESPACES = {

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from cachesvc.cli import main
-from cachesvc.explanation import (
+from cachesvc.explain.answer import (
     Copy,
     Explanation,
     FencesSeen,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cachesvc.fair_timeout import AGAIN, FairTimeout
+from cachesvc.tiers.fair_timeout import AGAIN, FairTimeout
 
 
 @pytest.mark.looptime

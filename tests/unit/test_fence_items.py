@@ -5,9 +5,9 @@ import struct
 import msgspec
 import pytest
 
-from cachesvc.model import Fence
-from cachesvc.queues import fence_items
-from cachesvc.trace import SpanContext
+from cachesvc.changes.redis import fence_items
+from cachesvc.model.fence import Fence
+from cachesvc.telemetry.traces.trace import SpanContext
 
 BIG = (1 << 64) - 1
 PAIRS = struct.pack(">4Q", 1, 2, BIG, 4)

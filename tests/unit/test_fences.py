@@ -4,9 +4,11 @@ import random
 
 import pytest
 
-from cachesvc.clock import ManualClock
-from cachesvc.fences import Fences, FloorRaise, Known
-from cachesvc.model import Entry, Fence, Key, Target, tag_digests_of
+from cachesvc.coherence.fences import Fences, FloorRaise, Known
+from cachesvc.model.change import Target
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.model.fence import Fence
 
 S = 100_000
 KEY = Key.of("pages", "home")

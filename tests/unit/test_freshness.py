@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from cachesvc.cache_control import Lifetimes
-from cachesvc.clock import SECONDS
-from cachesvc.origins.freshness import Freshness, freshness_of, http_date
+from cachesvc.model.cache_control import Lifetimes
+from cachesvc.model.clock import SECONDS
+from cachesvc.tiers.origin.freshness import Freshness, freshness_of, http_date
 
 NOW_US = 784_111_777 * SECONDS
 NOW = "Sun, 06 Nov 1994 08:49:37 GMT"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.heavy_hitters import HeavyHitters, together
+from cachesvc.telemetry.popularity.heavy_hitters import HeavyHitters, together
 
 STREAMS = st.lists(st.integers(0, 30) | st.integers(0, 3), max_size=300)
 CAPACITIES = st.integers(1, 12)

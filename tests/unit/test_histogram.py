@@ -1,6 +1,6 @@
 """Distributions: which bucket, and what adds up."""
 
-from cachesvc.histogram import AGES, DURATIONS, LAGS, SIZES, Histogram
+from cachesvc.telemetry.metrics.histogram import AGES, DURATIONS, LAGS, SIZES, Histogram
 
 
 def test_an_observation_counts_in_the_first_bucket_whose_bound_it_does_not_exceed() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cachesvc.key_text import check_key
+from cachesvc.model.key_text import check_key
 
 
 @pytest.mark.parametrize("text", ["a", "{ws-7}:block:42", "ключ", "a b", "\u00a0", "x" * 1024, "é" * 512])

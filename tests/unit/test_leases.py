@@ -1,6 +1,6 @@
 """Whose a lease is, by its token."""
 
-from cachesvc.leases import holder_mark, holder_of
+from cachesvc.tiers.l3.leases import holder_mark, holder_of
 
 INSTANCES = [("eu", "eu-a"), ("us", "us-b")]
 

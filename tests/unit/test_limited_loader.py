@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from cachesvc.errors import OriginError
-from cachesvc.interfaces import Loaded
-from cachesvc.model import Key
-from cachesvc.origins.limited import LimitedLoader
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import OriginError
+from cachesvc.tiers.origin.contract import Loaded
+from cachesvc.tiers.origin.limited import LimitedLoader
 from tests.doubles.loaders import ScriptedLoader
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.config import Service, Telemetry
-from cachesvc.telemetry import logs
-from cachesvc.telemetry.repeats import KNOWN, QUIET_SECONDS, Repeats
-from cachesvc.trace import Span, SpanContext, under
+from cachesvc.config.service import Service, Telemetry
+from cachesvc.telemetry.logs import logs
+from cachesvc.telemetry.logs.repeats import KNOWN, QUIET_SECONDS, Repeats
+from cachesvc.telemetry.traces.trace import Span, SpanContext, under
 
 SERVICE = Service(region="eu", instance="eu-a", telemetry=Telemetry(debug_token="a token of sixteen"))
 SPAN = Span("cache.get", "server", SpanContext(0xABC, 0xDEF, True), None)

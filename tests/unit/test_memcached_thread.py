@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from cachesvc.errors import TierTimeoutError, TierUnavailableError
-from cachesvc.tiers.memcached_client import PipelinedClient
-from cachesvc.tiers.memcached_thread import MemcachedThread
+from cachesvc.model.errors import TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.l2.memcached_client import PipelinedClient
+from cachesvc.tiers.l2.memcached_thread import MemcachedThread
 
 
 class RecordingClient(PipelinedClient):

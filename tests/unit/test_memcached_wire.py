@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymemcache.exceptions import MemcacheError
 
-from cachesvc.clock import SECONDS
-from cachesvc.model import Entry, Key
-from cachesvc.tiers.memcached import LARGEST_ITEM, expiry_of, set_command, wire_name
-from cachesvc.tiers.memcached_client import PipelinedClient, is_refusal
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.entry import Entry, Key
+from cachesvc.tiers.l2.memcached import LARGEST_ITEM, expiry_of, set_command, wire_name
+from cachesvc.tiers.l2.memcached_client import PipelinedClient, is_refusal
 
 NOW = 1_700_000_000 * SECONDS
 DAY = 86_400

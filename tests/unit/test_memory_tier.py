@@ -1,9 +1,9 @@
 """The stand-in: bounded by bytes, least recently used first, expiry by its clock."""
 
-from cachesvc.clock import SECONDS, ManualClock
-from cachesvc.model import Entry, Key
-from cachesvc.tiers.memory import ENTRY_OVERHEAD_BYTES, MemoryTier
-from cachesvc.tiers.statistics import Fullness
+from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.tiers.l2.in_process import ENTRY_OVERHEAD_BYTES, MemoryTier
+from cachesvc.tiers.l2.statistics import Fullness
 
 KEYS = [Key.of("p", str(number)) for number in range(4)]
 

@@ -1,5 +1,5 @@
-from cachesvc.merge_log import Merged, MergeLog
-from cachesvc.model import Fence
+from cachesvc.coherence.merge_history import Merged, MergeLog
+from cachesvc.model.fence import Fence
 
 A, B = Fence(11, at=100), Fence(22, at=200)
 

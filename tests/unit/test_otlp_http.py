@@ -3,11 +3,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cachesvc.config import Service
+from cachesvc.config.service import Service
 from cachesvc.telemetry.otlp_http import NotTakenError, Receiver
-from cachesvc.telemetry.otlp_spans import encoded, resource_message
 from cachesvc.telemetry.resource import resource_of
-from cachesvc.trace import Span, SpanContext
+from cachesvc.telemetry.traces.otlp_spans import encoded, resource_message
+from cachesvc.telemetry.traces.trace import Span, SpanContext
 from tests.doubles.otlp import OtlpReceiver
 
 MESSAGE = encoded([Span("cache.get", "server", SpanContext(1, 2, True), None)], resource_message(resource_of(Service())))

@@ -8,11 +8,11 @@ import pytest
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.resources import Resource
 
-from cachesvc.histogram import Histogram
-from cachesvc.telemetry import otlp_metrics
-from cachesvc.telemetry.metrics import Reading
-from cachesvc.telemetry.otlp_metrics import MetricsExport, metrics_data
-from cachesvc.telemetry.table import Metric
+from cachesvc.telemetry.metrics import otlp_metrics
+from cachesvc.telemetry.metrics.histogram import Histogram
+from cachesvc.telemetry.metrics.metrics import Reading
+from cachesvc.telemetry.metrics.otlp_metrics import MetricsExport, metrics_data
+from cachesvc.telemetry.metrics.table import Metric
 
 RESOURCE = Resource({"service.name": "cachesvc"})
 TOOK = Histogram((1.0, 2.0), [0, 1, 0], 1.5)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cachesvc.outage import STEADY_SECONDS, Outage
+from cachesvc.telemetry.outage import STEADY_SECONDS, Outage
 
 log = logging.getLogger("far away")
 

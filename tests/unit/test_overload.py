@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cachesvc.config import Server
-from cachesvc.errors import RequestError
+from cachesvc.config.service import Server
+from cachesvc.model.errors import RequestError
 from cachesvc.web.overload import CALM_SECONDS, LEAST, PATIENCE, WINDOW_SECONDS, Overload
 
 OVERLOADED = (PATIENCE + 0.5) * WINDOW_SECONDS

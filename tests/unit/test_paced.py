@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from cachesvc import paced
-from cachesvc.paced import PacedFences
+from cachesvc.coherence import paced_fences as paced
+from cachesvc.coherence.paced_fences import PacedFences
 
 OVER = 300_000_000
 KEPT = 3_600_000_000

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from cachesvc.explanation import Copy, Question, Seen
-from cachesvc.model import Key
-from cachesvc.peers import HttpPeers
+from cachesvc.explain.answer import Copy, Question, Seen
+from cachesvc.explain.peers import HttpPeers
+from cachesvc.model.entry import Key
 
 SEEN = Seen("us", "us-a", clock=7, tiers={"l1": Copy(held=True, etag='"e"', as_of=5)})
 KEY = Key.of("pages", "{ws-7}:a/b")

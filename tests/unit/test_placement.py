@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cachesvc import placement as module
-from cachesvc.cells.memory import MemoryCell
-from cachesvc.clock import ManualClock
-from cachesvc.homes import Homes
-from cachesvc.interfaces import Cell as CellProtocol
-from cachesvc.model import Target
-from cachesvc.placement import Placement, as_it_was, partition
-from cachesvc.topology import Cell, Former, Namespace, Region, Topology
+from cachesvc.config.topology import Cell, Former, Namespace, Region, Topology
+from cachesvc.model.change import Target
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.partition import partition
+from cachesvc.tiers.l3 import placement as module
+from cachesvc.tiers.l3.contract import Cell as CellProtocol
+from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.placement import Placement, as_it_was
+from tests.doubles.memory_cell import MemoryCell
 
 
 def topology(*, pins: dict[str, str] | None = None, former: Former | None = None, **active: bool) -> Topology:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from cachesvc.errors import TierUnavailableError
-from cachesvc.telemetry.polled import POLL_SECONDS, Polled
+from cachesvc.model.errors import TierUnavailableError
+from cachesvc.telemetry.metrics.polled import POLL_SECONDS, Polled
 
 
 class Talker:

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from redis import Redis
 
+from cachesvc.changes.events.event_reader import EventReader
 from cachesvc.cli import main
-from cachesvc.config_document import read_struct
-from cachesvc.model import Change
-from cachesvc.queues.events import EventReader
-from cachesvc.topology import Namespace
-from cachesvc.units import Duration
+from cachesvc.config.document import read_struct
+from cachesvc.config.topology import Namespace
+from cachesvc.model.change import Change
+from cachesvc.model.units import Duration
 from tests.doubles.servers import RealServer, redis_server
 
 HOUR = Duration.parse("1h")

@@ -4,10 +4,11 @@ import random
 
 import pytest
 
-from cachesvc.clock import ManualClock
-from cachesvc.hot_keys import HotKeys
-from cachesvc.model import Entry, Key, Target, tag_digests_of
-from cachesvc.read_sample import SIZE, ReadSample
+from cachesvc.model.change import Target
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
+from cachesvc.telemetry.popularity.read_sample import SIZE, ReadSample
 
 
 def new_sample() -> ReadSample:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cachetools import Cache, LRUCache
 
-from cachesvc.recency import RecencyCache
+from cachesvc.tiers.l1.lru_shard import RecencyCache
 
 AnyCache = Cache[Any, Any]
 Make = Callable[..., AnyCache]

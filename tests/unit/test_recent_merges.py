@@ -1,6 +1,6 @@
 import pytest
 
-from cachesvc.recent import RecentMerges
+from cachesvc.coherence.recent_merges import RecentMerges
 
 A, B, C = 11, 22, 33
 

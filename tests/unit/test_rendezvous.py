@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachesvc.hashing import rendezvous
-from cachesvc.hashing.rendezvous import Rendezvous
+from cachesvc.tiers.l3 import rendezvous
+from cachesvc.tiers.l3.rendezvous import Rendezvous
 
 TEXTS = [f"ws-{number}".encode() for number in range(20_000)]
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from cachesvc.hashing.digest import digest
-from cachesvc.hashing.ring import Ring
+from cachesvc.model.digest import digest
+from cachesvc.tiers.l2.ring import Ring
 
 KEYS = [digest(b"pages/key-%d" % number) for number in range(20_000)]
 WEIGHTS = [1, 2, 0.5, 1, 1.5, 3, 1, 0.75, 2, 1]

@@ -1,7 +1,7 @@
 """Who is waited for when the queue has forgotten its readers."""
 
-from cachesvc.queues.roll import Roll
-from cachesvc.streams import ReaderPosition
+from cachesvc.changes.contract import ReaderPosition
+from cachesvc.changes.redis.readers import Roll
 
 
 def reader(name: str, position: str = "5-0", silent_seconds: float = 0) -> ReaderPosition:

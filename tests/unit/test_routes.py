@@ -5,18 +5,18 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.breaker import Breaker, BreakerState
-from cachesvc.clock import SECONDS, ManualClock
-from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.hashing.ring import Ring
-from cachesvc.interfaces import Lookup
-from cachesvc.model import Entry, Key
-from cachesvc.routes.batched import Batched
-from cachesvc.routes.deadline import Deadline
-from cachesvc.routes.guarded import Guarded
-from cachesvc.routes.measured import Measured
-from cachesvc.routes.sharded import Sharded
-from cachesvc.tiers.memory import MemoryTier
+from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.l2.batched import Batched
+from cachesvc.tiers.l2.breaker import Breaker, BreakerState
+from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.deadline import Deadline
+from cachesvc.tiers.l2.guarded import Guarded
+from cachesvc.tiers.l2.in_process import MemoryTier
+from cachesvc.tiers.l2.measured import Measured
+from cachesvc.tiers.l2.ring import Ring
+from cachesvc.tiers.l2.sharded import Sharded
 from tests.doubles.tiers import ChaosTier
 
 CLOCK = ManualClock()

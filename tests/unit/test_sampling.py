@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from cachesvc.telemetry.sampling import KEPT_PER_SECOND, Sampling
+from cachesvc.telemetry.traces.sampling import KEPT_PER_SECOND, Sampling
 
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
 

@@ -3,12 +3,12 @@
 from collections import Counter
 
 import pytest
-from cachesvc_client.near import target_digest
-from cachesvc_client.own_writes import key_digest
-from cachesvc_client.ring import Ring
+from cachesvc_client.instances.ring import Ring
+from cachesvc_client.near.near import target_digest
+from cachesvc_client.requests.own_writes import key_digest
 
-from cachesvc.hashing.digest import digest, key_id, namespace_id, tag_id
-from cachesvc.hashing.ring import Ring as ServiceRing
+from cachesvc.model.digest import digest, key_id, namespace_id, tag_id
+from cachesvc.tiers.l2.ring import Ring as ServiceRing
 
 KEYS = ["a", "{ws-7}:block:42", "Grüße", "a/b", "x" * 1024, *(f"key-{nth}" for nth in range(20_000))]
 DIGESTS = [digest(key_id("pages", key)) for key in KEYS]

@@ -1,6 +1,6 @@
 import pytest
 
-from cachesvc.sketch import FenceSketch
+from cachesvc.coherence.fence_sketch import FenceSketch
 
 
 def digest_at(low: int, high: int) -> int:

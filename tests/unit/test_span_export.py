@@ -11,10 +11,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from opentelemetry.sdk.resources import Resource
 
-from cachesvc.telemetry import tracing as module
 from cachesvc.telemetry.otlp_http import NotTakenError
-from cachesvc.telemetry.tracing import BATCH, MOST_WAITING, SpanTally, Tracing
-from cachesvc.trace import Kind, Span, SpanContext
+from cachesvc.telemetry.traces import export as module
+from cachesvc.telemetry.traces.export import BATCH, MOST_WAITING, SpanTally, Tracing
+from cachesvc.telemetry.traces.trace import Kind, Span, SpanContext
 
 RESOURCE = Resource({"service.name": "cachesvc"})
 

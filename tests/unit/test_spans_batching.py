@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.batching import Batcher
-from cachesvc.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.exchange import Exchange, Server
-from cachesvc.trace import Span, current, under
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.trace import Span, current, under
+from cachesvc.tiers.batching import Batcher
 from tests.doubles.spans import Recording, unsampled
 
 EXCHANGE = Exchange(Server("memcached", "m1", "10.0.0.1", 11211), "get")

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cachesvc.dialogue import Outcome, ReadOptions
-from cachesvc.errors import OriginError
-from cachesvc.model import Key
-from cachesvc.trace import Span, under
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import OriginError
+from cachesvc.model.requests import Outcome, ReadOptions
+from cachesvc.telemetry.traces.trace import Span, under
 from tests.doubles.loaders import loaded
 from tests.doubles.spans import Recording, unsampled
 from tests.paths.world import FarSide, Instance

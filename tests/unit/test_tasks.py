@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from cachesvc.tasks import Tasks
+from cachesvc.app.tasks import Tasks
 
 pytestmark = pytest.mark.looptime
 

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from cachesvc.cli import main
-from cachesvc.top import command
-from cachesvc.top.audit import AuditLog
-from cachesvc.top.between import Look
-from cachesvc.top.deployment import Deployment
-from cachesvc.top.exposition import Exposition
-from cachesvc.top.scrape import Ready, Scrape, Silence
-from cachesvc.units import Duration
+from cachesvc.commands.top import command
+from cachesvc.commands.top.audit import AuditLog
+from cachesvc.commands.top.between import Look
+from cachesvc.commands.top.deployment import Deployment
+from cachesvc.commands.top.exposition import Exposition
+from cachesvc.commands.top.scrape import Ready, Scrape, Silence
+from cachesvc.model.units import Duration
 
 
 def options(*words: str, environ: Mapping[str, str] | None = None) -> argparse.Namespace:

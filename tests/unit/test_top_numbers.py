@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from cachesvc.top import units
-from cachesvc.top.between import Between, Look
-from cachesvc.top.exposition import Exposition
-from cachesvc.top.interval import Interval, quantile, share_of, together
-from cachesvc.top.scrape import Ready, Scrape, Silence
+from cachesvc.commands.top import units
+from cachesvc.commands.top.between import Between, Look
+from cachesvc.commands.top.exposition import Exposition
+from cachesvc.commands.top.interval import Interval, quantile, share_of, together
+from cachesvc.commands.top.scrape import Ready, Scrape, Silence
 
 
 def exposition(*lines: str) -> Exposition:

@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cachesvc.config import load_topology
-from cachesvc.top import scrape
-from cachesvc.top.deployment import Deployment, ask_for_deployment, deployment_of
-from cachesvc.top.scrape import Asker, Scrape, Silence
+from cachesvc.commands.top import scrape
+from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
+from cachesvc.commands.top.scrape import Asker, Scrape, Silence
+from cachesvc.config.service import load_topology
 
 METRICS = "".join(f'cachesvc_hot_key_share{{namespace="n{share}"}} 0.{share}\n' for share in range(1, 6))
 READY = '{"ready": false, "fence_feeds": {"eu": "catching up"}, "more": 1}'

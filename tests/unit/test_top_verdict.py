@@ -7,13 +7,13 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from cachesvc.top.between import Look
-from cachesvc.top.exposition import Exposition
-from cachesvc.top.picture import Picture, picture_of
-from cachesvc.top.rows import ChangeRow
-from cachesvc.top.scrape import HotKey, HotKeys, Ready, Scrape, Silence
-from cachesvc.top.verdict import troubles
-from cachesvc.top.view import view
+from cachesvc.commands.top.between import Look
+from cachesvc.commands.top.exposition import Exposition
+from cachesvc.commands.top.picture import Picture, picture_of
+from cachesvc.commands.top.rows import ChangeRow
+from cachesvc.commands.top.scrape import HotKey, HotKeys, Ready, Scrape, Silence
+from cachesvc.commands.top.verdict import troubles
+from cachesvc.commands.top.view import view
 
 FIRST = """\
 cachesvc_requests_total{namespace="pages",operation="get",outcome="hit"} 100

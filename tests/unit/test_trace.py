@@ -2,7 +2,7 @@
 
 import pytest
 
-from cachesvc.trace import SpanContext, current, span, traceparent, under
+from cachesvc.telemetry.traces.trace import SpanContext, current, span, traceparent, under
 from tests.doubles.spans import Recording, unsampled
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

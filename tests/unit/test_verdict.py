@@ -2,10 +2,10 @@
 
 import pytest
 
-from cachesvc.admission import Standing
-from cachesvc.explanation import Copy, FencesSeen, Home, LeaseSeen, Now, Seen
-from cachesvc.topology import Namespace, Origin
-from cachesvc.verdict import RULES, decide, marked, oldest, verdict
+from cachesvc.coherence.admission import Standing
+from cachesvc.config.topology import Namespace, Origin
+from cachesvc.explain.answer import Copy, FencesSeen, Home, LeaseSeen, Now, Seen
+from cachesvc.explain.verdict import RULES, decide, marked, oldest, verdict
 
 THROUGH = Namespace("web", origin=Origin("http://o/{key}"))
 ASIDE = Namespace("web")

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.clock import SECONDS, ManualClock
-from cachesvc.config import Server, Service, Telemetry
-from cachesvc.model import Entry
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.topology import Cell, Namespace, Origin, Region, Topology
-from cachesvc.trace import Recorder
-from cachesvc.units import Duration, Size
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.config.service import Server, Service, Telemetry
+from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
+from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.entry import Entry
+from cachesvc.model.units import Duration, Size
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.telemetry.traces.trace import Recorder
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
 

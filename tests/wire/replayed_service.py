@@ -14,20 +14,20 @@ from unittest import mock
 from aiohttp import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
-from cachesvc.broadcast import Broadcast, Subscription
-from cachesvc.config import Server, Service
-from cachesvc.config_document import read_struct
-from cachesvc.consume import Consumer, ConsumerTally
-from cachesvc.errors import OriginError
-from cachesvc.feed import FeedTally, FenceFeed
-from cachesvc.interfaces import Loaded
-from cachesvc.model import Key
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.topology import Cell as CellDocument
-from cachesvc.topology import Namespace, Region, Topology
-from cachesvc.web.reply import Reply
+from cachesvc.changes.broadcast import Broadcast, Subscription
+from cachesvc.changes.consume import Consumer, ConsumerTally
+from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.config.document import read_struct
+from cachesvc.config.service import Server, Service
+from cachesvc.config.topology import Cell as CellDocument
+from cachesvc.config.topology import Namespace, Region, Topology
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import OriginError
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.tiers.origin.contract import Loaded
+from cachesvc.web.handlers.fence_stream import StreamReply
+from cachesvc.web.replies.reply import Reply
 from cachesvc.web.server import Web
-from cachesvc.web.streams import StreamReply
 from clients.conformance.case_format import namespaces
 from clients.conformance.replay import Answered, Requested
 from tests.doubles.loaders import absent, loaded

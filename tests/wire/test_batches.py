@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachesvc.clock import SECONDS
-from cachesvc.dialogue import PLAIN, Answer, Draft, Outcome, ReadOptions, Written
-from cachesvc.errors import RequestError
-from cachesvc.model import Key
-from cachesvc.web.tokens import read_token, write_token
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import PLAIN, Answer, Draft, Outcome, ReadOptions, Written
+from cachesvc.web.requests.tokens import read_token, write_token
 from tests.wire.conftest import Response, Site
 
 MSGPACK = {"Content-Type": "application/msgpack"}

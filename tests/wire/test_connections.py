@@ -6,16 +6,16 @@ import logging
 
 import pytest
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.clock import ManualClock
-from cachesvc.config import Server, Service
-from cachesvc.errors import RequestError
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.trace import SpanContext, new_span_id, new_trace_id, traceparent
-from cachesvc.units import Duration
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.config.service import Server, Service
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.errors import RequestError
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.telemetry.traces.trace import SpanContext, new_span_id, new_trace_id, traceparent
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.listener import Listener
-from cachesvc.web.reply import Reply
+from cachesvc.web.replies.reply import Reply
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site, read_response

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.clock import ManualClock
-from cachesvc.config import Service, Telemetry
-from cachesvc.model import Key
-from cachesvc.telemetry.metrics import Metrics
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.config.service import Service, Telemetry
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.entry import Key
+from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site

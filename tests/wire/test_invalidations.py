@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachesvc.dialogue import InvalidateOptions, Reach, ReceiptState
-from cachesvc.errors import RequestError
-from cachesvc.model import Change
-from cachesvc.web.tokens import read_token
+from cachesvc.model.change import Change
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
+from cachesvc.web.requests.tokens import read_token
 from tests.wire.conftest import Response, Site
 
 CHANGE = {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": False, "soft": True}

@@ -8,13 +8,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from cachesvc.fences import FenceStatistics
-from cachesvc.histogram import DURATIONS
-from cachesvc.tally import Tally
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.telemetry.table import TABLE
-from cachesvc.web.openapi import document
-from cachesvc.web.places import Kind
+from cachesvc.coherence.fences import FenceStatistics
+from cachesvc.paths.tally import Tally
+from cachesvc.telemetry.metrics.histogram import DURATIONS
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.telemetry.metrics.table import TABLE
+from cachesvc.web.handlers.openapi import document
+from cachesvc.web.routing import Kind
 from tests.wire.conftest import Site
 
 
@@ -117,7 +117,7 @@ async def test_the_counters_of_other_parts_are_read_when_scraped() -> None:
 
 
 async def test_the_loop_turns_while_a_scrape_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cachesvc.telemetry.metrics.TURN_SECONDS", 0)
+    monkeypatch.setattr("cachesvc.telemetry.metrics.metrics.TURN_SECONDS", 0)
     turns = 0
 
     async def count() -> None:

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from cachesvc.clock import SECONDS
-from cachesvc.dialogue import PLAIN, Answer, Outcome, ReadOptions, Step
-from cachesvc.errors import RequestError
-from cachesvc.etag import etag
-from cachesvc.model import Entry
-from cachesvc.web.tokens import write_token
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.entry import Entry
+from cachesvc.model.errors import RequestError
+from cachesvc.model.etag import etag
+from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
+from cachesvc.web.requests.tokens import write_token
 from tests.wire.conftest import Site
 
 

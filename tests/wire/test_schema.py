@@ -17,11 +17,11 @@ import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.clock import SystemClock
-from cachesvc.config import Service
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.web.openapi import document
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.config.service import Service
+from cachesvc.model.clock import SystemClock
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.web.handlers.openapi import document
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
 from tests.wire.conftest import SKEW_US, TOPOLOGY

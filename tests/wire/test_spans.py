@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 import msgspec
 import pytest
 
-from cachesvc.config import Telemetry
-from cachesvc.dialogue import Answer, Outcome, Step
-from cachesvc.errors import RequestError
-from cachesvc.model import Key
-from cachesvc.telemetry.sampling import KEPT_PER_SECOND
-from cachesvc.trace import Attribute, Span, traceparent
-from cachesvc.units import Duration
+from cachesvc.config.service import Telemetry
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import Answer, Outcome, Step
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces.sampling import KEPT_PER_SECOND
+from cachesvc.telemetry.traces.trace import Attribute, Span, traceparent
 from tests.doubles.spans import Recording
 from tests.wire.conftest import Site, running_site
 

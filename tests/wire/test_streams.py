@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from cachesvc.broadcast import Broadcast
-from cachesvc.clock import ManualClock
-from cachesvc.config import Server, Service
-from cachesvc.errors import RequestError
-from cachesvc.model import Fence
-from cachesvc.telemetry.metrics import Metrics
-from cachesvc.units import Duration
-from cachesvc.web import streams
-from cachesvc.web.places import Kind, Place
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.config.service import Server, Service
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.errors import RequestError
+from cachesvc.model.fence import Fence
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.web.handlers import fence_stream as streams
+from cachesvc.web.routing import Kind, Place
 from cachesvc.web.server import Web
 from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site

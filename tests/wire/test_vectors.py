@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 
-from cachesvc import cache_groups
-from cachesvc.clock import ManualClock
-from cachesvc.errors import RequestError
-from cachesvc.etag import etag
-from cachesvc.fences import Fences
-from cachesvc.hashing.digest import digest
-from cachesvc.hashing.ring import Ring
-from cachesvc.key_text import check_key
-from cachesvc.model import Entry, Fence, Key
-from cachesvc.paced import PacedFences
-from cachesvc.units import Duration
-from cachesvc.web.places import place_of
-from cachesvc.web.tokens import read_token, write_token
+from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.paced_fences import PacedFences
+from cachesvc.model import cache_groups
+from cachesvc.model.clock import ManualClock
+from cachesvc.model.digest import digest
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.etag import etag
+from cachesvc.model.fence import Fence
+from cachesvc.model.key_text import check_key
+from cachesvc.model.units import Duration
+from cachesvc.tiers.l2.ring import Ring
+from cachesvc.web.requests.tokens import read_token, write_token
+from cachesvc.web.routing import place_of
 from clients.conformance.case_format import vectors
 
 

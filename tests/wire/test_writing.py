@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from cachesvc.clock import SECONDS
-from cachesvc.dialogue import Draft, Written
-from cachesvc.errors import RequestError
-from cachesvc.etag import etag
-from cachesvc.model import Change, Key
-from cachesvc.web.tokens import read_token, write_token
+from cachesvc.model.change import Change
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.etag import etag
+from cachesvc.model.requests import Draft, Written
+from cachesvc.web.requests.tokens import read_token, write_token
 from tests.wire.conftest import Response, Site
 
 

@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
-from cachesvc_client.durations import seconds_of
-from cachesvc_client.lookups import etag_of
-from cachesvc_client.own_writes import pairs_of, token_of
+from cachesvc_client.requests.own_writes import pairs_of, token_of
+from cachesvc_client.values.durations import seconds_of
+from cachesvc_client.values.lookups import etag_of
 from xxhash import xxh3_64_intdigest
 
 MSGPACK = "application/msgpack"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from cachesvc_client import Cache, CacheError, PartialError
-from cachesvc_client.batching import LANES, MAX_ITEMS, Batcher
+from cachesvc_client.aio.batching import LANES, Batcher
+from cachesvc_client.protocol.batch_limits import MAX_ITEMS
 
 from clients.python.tests.fake_service import FakeService
 

@@ -1,7 +1,7 @@
 """What a transaction changed becomes few requests."""
 
 import pytest
-from cachesvc_client.changes import MOST_NAMES, Changes, invalidation_of
+from cachesvc_client.requests.changes import MOST_NAMES, Changes, invalidation_of
 
 
 def test_changes_of_a_namespace_become_one_request_and_repeated_names_are_sent_once() -> None:

@@ -10,21 +10,21 @@ import cachesvc_client.sync
 import msgspec
 import pytest
 from cachesvc_client import CacheError, PartialError
-from cachesvc_client.durations import seconds_of
-from cachesvc_client.exchanges import Exchanges
-from cachesvc_client.fences import moment_of
-from cachesvc_client.lifetimes import Lifetimes
-from cachesvc_client.lookups import etag_of
-from cachesvc_client.names import check_key, checked_tags
-from cachesvc_client.near import Near, target_digest
-from cachesvc_client.own_writes import OwnWrites, key_digest, pairs_of, token_of
-from cachesvc_client.profiles import LAPTOP
-from cachesvc_client.retries import Retries
-from cachesvc_client.ring import Ring
+from cachesvc_client.instances.profiles import LAPTOP
+from cachesvc_client.instances.retries import Retries
+from cachesvc_client.instances.ring import Ring
+from cachesvc_client.near.fences import moment_of
+from cachesvc_client.near.near import Near, target_digest
+from cachesvc_client.protocol.names import check_key, checked_tags
+from cachesvc_client.protocol.wire import Got
+from cachesvc_client.requests.exchanges import Exchanges
+from cachesvc_client.requests.own_writes import OwnWrites, key_digest, pairs_of, token_of
 from cachesvc_client.testing import FakeClock, Request, Response
 from cachesvc_client.testing.async_session import AsyncSession
 from cachesvc_client.testing.sync_session import SyncSession
-from cachesvc_client.wire import Got
+from cachesvc_client.values.durations import seconds_of
+from cachesvc_client.values.lifetimes import Lifetimes
+from cachesvc_client.values.lookups import etag_of
 
 from clients.conformance.case_format import Call, Case, Step, cases, vectors
 from clients.conformance.patterns import Bindings, mismatch, rendered

@@ -4,8 +4,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from cachesvc_client.context import ABSENT, LoadContext, takes_context
-from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.values.context import ABSENT, LoadContext, takes_context
+from cachesvc_client.values.lifetimes import Lifetimes
 
 
 def context(now: float = 0.0) -> LoadContext:

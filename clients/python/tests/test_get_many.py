@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 from cachesvc_client import Cache, CacheError, Namespace, PartialError
-from cachesvc_client import batching as limits
-from cachesvc_client.batching import LANES, MAX_ITEMS, MIN_OWN, Batcher, SpreadBatches
-from cachesvc_client.slow_lane import SlowLane
+from cachesvc_client.aio import batching as limits
+from cachesvc_client.aio.batching import LANES, Batcher, SpreadBatches
+from cachesvc_client.aio.slow_lane import SlowLane
+from cachesvc_client.protocol.batch_limits import MAX_ITEMS, MIN_OWN
 
 from clients.python.tests.fake_service import FakeService
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from cachesvc_client.immutable import is_immutable
+from cachesvc_client.values.immutable import is_immutable
 
 
 class Colour(enum.Enum):

@@ -2,7 +2,7 @@
 
 import pytest
 from cachesvc_client import JSON, Cache, CacheError, Hit, Miss, Unavailable
-from cachesvc_client.lookups import etag_of
+from cachesvc_client.values.lookups import etag_of
 
 from clients.python.tests.fake_service import FakeService
 

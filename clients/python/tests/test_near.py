@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from cachesvc_client import near as near_module
-from cachesvc_client.codecs import BYTES, Schema, json_of
-from cachesvc_client.context import ABSENT
-from cachesvc_client.near import NOTHING, Near, NearSettings, Shelf, target_digest
-from cachesvc_client.wire import Got
+from cachesvc_client.near import near as near_module
+from cachesvc_client.near.near import NOTHING, Near, Shelf, target_digest
+from cachesvc_client.near.settings import NearSettings
+from cachesvc_client.protocol.wire import Got
+from cachesvc_client.values.codecs import BYTES, Schema, json_of
+from cachesvc_client.values.context import ABSENT
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,10 +7,11 @@ import struct
 from typing import Any
 
 import pytest
-from cachesvc_client.codecs import BYTES, Schema
-from cachesvc_client.near import NOTHING, Near, NearSettings, target_digest
-from cachesvc_client.near_feed import LONGEST_PAUSE, FeedError, NearFeed
-from cachesvc_client.wire import Got
+from cachesvc_client.near.feed import LONGEST_PAUSE, FeedError, NearFeed
+from cachesvc_client.near.near import NOTHING, Near, target_digest
+from cachesvc_client.near.settings import NearSettings
+from cachesvc_client.protocol.wire import Got
+from cachesvc_client.values.codecs import BYTES, Schema
 
 T0 = 1_700_000_000_000_000
 

@@ -13,10 +13,11 @@ from typing import Self, TypeAlias
 import aiohttp
 import pytest
 import urllib3
-from cachesvc_client import feed_task, feed_thread
-from cachesvc_client.feed_thread import FeedThread
-from cachesvc_client.near import Near
-from cachesvc_client.near_feed import NearFeed
+from cachesvc_client.aio import feed as feed_task
+from cachesvc_client.near.feed import NearFeed
+from cachesvc_client.near.near import Near
+from cachesvc_client.sync import feed_thread
+from cachesvc_client.sync.feed_thread import FeedThread
 
 
 class Instance:

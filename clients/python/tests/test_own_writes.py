@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from cachesvc_client import Cache
-from cachesvc_client.own_writes import KEPT_SECONDS, MAX_WIDE, OwnWrites, key_digest, pairs_of, token_of
+from cachesvc_client.requests.own_writes import KEPT_SECONDS, MAX_WIDE, OwnWrites, key_digest, pairs_of, token_of
 
 from clients.python.tests.fake_service import FakeService, digest
 

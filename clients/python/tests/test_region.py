@@ -4,8 +4,8 @@ import random
 
 import msgspec
 import pytest
-from cachesvc_client.endpoints import Endpoint, urls_of
-from cachesvc_client.region import AFTER_FAILURE_SECONDS, REFRESH_SECONDS, Region, instances_of
+from cachesvc_client.instances.endpoints import Endpoint, urls_of
+from cachesvc_client.instances.region import AFTER_FAILURE_SECONDS, REFRESH_SECONDS, Region, instances_of
 from xxhash import xxh3_64_intdigest
 
 KEYS = [xxh3_64_intdigest(b"pages/key-%d" % nth) for nth in range(300)]

@@ -4,8 +4,8 @@ import random
 
 import pytest
 from cachesvc_client.errors import CacheError
-from cachesvc_client.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
-from cachesvc_client.retries import Backoff, Retries
+from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
+from cachesvc_client.instances.retries import Backoff, Retries
 
 BUSY = CacheError("overloaded", status=503, retryable=True)
 

@@ -1,7 +1,7 @@
 """Keys stay with their instance when others come and go."""
 
 import pytest
-from cachesvc_client.ring import Ring
+from cachesvc_client.instances.ring import Ring
 from xxhash import xxh3_64_intdigest
 
 KEYS = [xxh3_64_intdigest(b"pages/key-%d" % nth) for nth in range(2000)]

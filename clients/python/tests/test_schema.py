@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from cachesvc_client.codecs import BYTES, JSON, Schema, UnreadableError, json_of
+from cachesvc_client.values.codecs import BYTES, JSON, Schema, UnreadableError, json_of
 
 
 @pytest.mark.parametrize("spelled", ["application/json; v=3", "application/json;v=3", "application/json; charset=utf-8; v=3"])

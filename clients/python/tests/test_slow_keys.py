@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 from cachesvc_client import Cache, CacheError, Namespace, PartialError, Unavailable
-from cachesvc_client.batching import Batcher
-from cachesvc_client.durations import seconds_of
-from cachesvc_client.slow_lane import SlowLane
-from cachesvc_client.turns import FIRST_TURN, SLOW_TURN, TURNS_SHARE
+from cachesvc_client.aio.batching import Batcher
+from cachesvc_client.aio.slow_lane import SlowLane
+from cachesvc_client.protocol.turns import FIRST_TURN, SLOW_TURN, TURNS_SHARE
+from cachesvc_client.values.durations import seconds_of
 
 from clients.python.tests.fake_service import FakeService, Recorded
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from cachesvc_client import Cache, CacheError, NearSettings
-from cachesvc_client.near import Shelf
+from cachesvc_client.near.near import Shelf
 from opentelemetry.trace import get_current_span
 
 from clients.python.tests.fake_service import FakeService

@@ -1,8 +1,8 @@
 """Bytes to events, however they are cut."""
 
 import pytest
-from cachesvc_client import sse
-from cachesvc_client.sse import ServerEvent, SseError, SseParser
+from cachesvc_client.protocol import sse
+from cachesvc_client.protocol.sse import ServerEvent, SseError, SseParser
 
 STREAM = b"event: fences\nid: eu=1-0\ndata: {}\n\n: a comment\n\nevent: reset\r\ndata: a\r\ndata: b\r\n\r\ndata:x\rid: 7\r\r"
 EVENTS = [

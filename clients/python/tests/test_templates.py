@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from cachesvc_client.templates import Naming
+from cachesvc_client.values.templates import Naming
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from typing import Any
 import cachesvc_client.testing
 import pytest
 from cachesvc_client import ABSENT, Absent, Cache, CacheError, Hit, PartialError
-from cachesvc_client.near import NearSettings
+from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.testing import Contract, FakeLoader, FakeService, Response
 
 

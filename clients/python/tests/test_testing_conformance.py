@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from cachesvc_client.durations import seconds_of
 from cachesvc_client.testing import Contract, FakeService, Loaded, Request
 from cachesvc_client.testing.feed import Subscription
 from cachesvc_client.testing.http import Refused
+from cachesvc_client.values.durations import seconds_of
 
 from clients.conformance.case_format import Case, cases, namespaces
 from clients.conformance.replay import Answered, Requested, replay

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from cachesvc_client import Cache
-from cachesvc_client.own_writes import MAX_HANDED, MAX_PAIRS, OwnWrites, key_digest, pairs_of, token_of
+from cachesvc_client.requests.own_writes import MAX_HANDED, MAX_PAIRS, OwnWrites, key_digest, pairs_of, token_of
 
 from clients.python.tests.fake_service import FakeService
 

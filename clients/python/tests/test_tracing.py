@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from cachesvc_client import Cache
-from cachesvc_client.batching import LANES
-from cachesvc_client.tracing import opentelemetry_traceparent, trace_headers
+from cachesvc_client.aio.batching import LANES
+from cachesvc_client.tracing.traceparent import opentelemetry_traceparent, trace_headers
 
 from clients.python.tests.fake_service import FakeService
 

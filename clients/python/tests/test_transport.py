@@ -6,8 +6,8 @@ import socket
 
 import pytest
 from cachesvc_client import Cache, CacheError
-from cachesvc_client.endpoints import urls_of
-from cachesvc_client.region import Region
+from cachesvc_client.instances.endpoints import urls_of
+from cachesvc_client.instances.region import Region
 
 from clients.python.tests.fake_service import FakeService
 

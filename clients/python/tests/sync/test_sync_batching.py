@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from cachesvc_client import CacheError
-from cachesvc_client.batching import MAX_ITEMS
+from cachesvc_client.protocol.batch_limits import MAX_ITEMS
 from cachesvc_client.sync.batching import LANES, Batcher, Spread
 
 from clients.python.tests.sync.callers import PATIENCE, Caller, calls, results, until

@@ -15,8 +15,8 @@ from cachesvc_client import (
     ReceiptState,
     Unavailable,
 )
-from cachesvc_client.lookups import etag_of
 from cachesvc_client.sync import Cache, Namespace
+from cachesvc_client.values.lookups import etag_of
 
 from clients.python.tests.sync.threaded_service import ThreadedService
 

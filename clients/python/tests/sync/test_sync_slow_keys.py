@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 from cachesvc_client import CacheError, PartialError, Unavailable
-from cachesvc_client.durations import seconds_of
+from cachesvc_client.protocol.turns import SLOW_TURN, TURNS_SHARE
 from cachesvc_client.sync import Cache, Namespace
-from cachesvc_client.turns import SLOW_TURN, TURNS_SHARE
+from cachesvc_client.values.durations import seconds_of
 
 from clients.python.tests.sync.callers import PATIENCE, Caller, calls, results, until
 from clients.python.tests.sync.threaded_service import ThreadedService

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 from cachesvc_client import CacheError
-from cachesvc_client.spans import Spans, request_span
 from cachesvc_client.sync import Cache
 from cachesvc_client.sync.batching import Batcher
+from cachesvc_client.tracing.spans import Spans, request_span
 
 from clients.python.tests.recorded_spans import RecordedSpans
 from clients.python.tests.sync.callers import PATIENCE, calls, results, until

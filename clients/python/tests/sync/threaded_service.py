@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 from aiohttp import web
-from cachesvc_client.region import TOPOLOGY_PATH
+from cachesvc_client.instances.region import TOPOLOGY_PATH
 
 from clients.python.tests.fake_service import FakeService
 from clients.python.tests.sync.callers import PATIENCE

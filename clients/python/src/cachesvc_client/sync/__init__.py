@@ -1,21 +1,21 @@
 """The SDK for threads and gevent: the names of `cachesvc_client`, without `await`. `Cache.from_url(…)` is the way in."""
 
-from cachesvc_client.cache import Statistics
-from cachesvc_client.changes import NotSentError
-from cachesvc_client.codecs import BYTES, JSON, MSGPACK, Codec, json_of, msgpack_of
-from cachesvc_client.context import ABSENT, Absent, LoadContext
 from cachesvc_client.errors import CacheError, PartialError
-from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable
-from cachesvc_client.near import NearSettings, NearStatistics
-from cachesvc_client.near_feed import FeedStatistics
-from cachesvc_client.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
-from cachesvc_client.retries import Retries
+from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
+from cachesvc_client.instances.retries import Retries
+from cachesvc_client.near.feed import FeedStatistics
+from cachesvc_client.near.settings import NearSettings, NearStatistics
+from cachesvc_client.protocol.wire import Receipt, ReceiptState
+from cachesvc_client.requests.changes import NotSentError
 from cachesvc_client.sync.cache import Cache
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.loading import Loader
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
-from cachesvc_client.wire import Receipt, ReceiptState
+from cachesvc_client.values.codecs import BYTES, JSON, MSGPACK, Codec, json_of, msgpack_of
+from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.lookups import Hit, Lookup, Miss, Unavailable
+from cachesvc_client.values.statistics import Statistics
 
 __all__ = [
     "ABSENT",

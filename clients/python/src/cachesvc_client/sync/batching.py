@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from cachesvc_client import spans
-from cachesvc_client.batching import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
 from cachesvc_client.errors import CacheError
+from cachesvc_client.protocol.batch_limits import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
 from cachesvc_client.sync import forks
+from cachesvc_client.tracing import spans
 
 LANES = 1
 """Batches under way before the next one waits. The async flavour has two, to decode one answer while the next is made; threads

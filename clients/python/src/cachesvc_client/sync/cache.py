@@ -7,29 +7,30 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from yarl import URL
 
-from cachesvc_client.cache import Statistics
-from cachesvc_client.codecs import BYTES, Codec, Schema, json_of
-from cachesvc_client.durations import Duration, header_of, positive_seconds_of, seconds_of
-from cachesvc_client.endpoints import urls_of
-from cachesvc_client.exchanges import Exchanges, receipt_request, receipt_state
-from cachesvc_client.handed import Handed
-from cachesvc_client.names import check_caller, check_namespace, check_receipt_id
-from cachesvc_client.near import Near, NearSettings
-from cachesvc_client.near_feed import NearFeed
-from cachesvc_client.own_writes import pairs_of
-from cachesvc_client.profiles import IN_REGION, Profile, profile_with
-from cachesvc_client.region import Region
-from cachesvc_client.spans import Spans
+from cachesvc_client.instances.endpoints import urls_of
+from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
+from cachesvc_client.instances.region import Region
+from cachesvc_client.near.feed import NearFeed
+from cachesvc_client.near.near import Near
+from cachesvc_client.near.settings import NearSettings
+from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
+from cachesvc_client.protocol.wire import ReceiptState
+from cachesvc_client.requests.exchanges import Exchanges, receipt_request, receipt_state
+from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.own_writes import pairs_of
 from cachesvc_client.sync.calls import Calls
-from cachesvc_client.sync.feeding import Feeding
+from cachesvc_client.sync.feed import Feeding
 from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
 from cachesvc_client.sync.own_writes import SharedOwnWrites
 from cachesvc_client.sync.transport import Session, Transport
-from cachesvc_client.tracing import Traceparent, opentelemetry_traceparent
-from cachesvc_client.wire import ReceiptState
+from cachesvc_client.tracing.spans import Spans
+from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
+from cachesvc_client.values.codecs import BYTES, Codec, Schema, json_of
+from cachesvc_client.values.durations import Duration, header_of, positive_seconds_of, seconds_of
+from cachesvc_client.values.statistics import Statistics
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-from cachesvc_client.context import ABSENT, Absent, LoadContext
-from cachesvc_client.templates import Naming
-from cachesvc_client.wire import Receipt
+from cachesvc_client.protocol.wire import Receipt
+from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.templates import Naming
 
 if TYPE_CHECKING:  # a namespace makes these
     from cachesvc_client.sync.namespace import Namespace

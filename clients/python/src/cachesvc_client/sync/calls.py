@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 
-from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError
-from cachesvc_client.exchanges import Exchanges, Reply, Request
-from cachesvc_client.handed import Wanted
-from cachesvc_client.lifetimes import Lifetimes
+from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.protocol.turns import first_turn
+from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt
+from cachesvc_client.requests.exchanges import Exchanges, Reply, Request
+from cachesvc_client.requests.handed_tokens import Wanted
 from cachesvc_client.sync.transport import Transport
-from cachesvc_client.turns import first_turn
-from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt
+from cachesvc_client.values.lifetimes import Lifetimes
 
 
 class Calls:

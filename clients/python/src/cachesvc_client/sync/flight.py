@@ -17,7 +17,7 @@ from weakref import WeakSet
 from msgspec import Struct
 
 from cachesvc_client.errors import CacheError
-from cachesvc_client.handed import Wanted, key_of
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
 
 V = TypeVar("V")

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
-from cachesvc_client.context import Absent, LoadContext, takes_context
 from cachesvc_client.errors import CacheError
-from cachesvc_client.lifetimes import Lifetimes
-from cachesvc_client.spans import inner
+from cachesvc_client.protocol.wire import Put
 from cachesvc_client.sync import forks
-from cachesvc_client.wire import Put
+from cachesvc_client.tracing.spans import inner
+from cachesvc_client.values.context import Absent, LoadContext, takes_context
+from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
 Loader: TypeAlias = Callable[[Any], V | Absent]

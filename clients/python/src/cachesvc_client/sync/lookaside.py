@@ -27,18 +27,18 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from cachesvc_client.codecs import Schema, UnreadableError
-from cachesvc_client.context import ABSENT, Absent
 from cachesvc_client.errors import CacheError
-from cachesvc_client.handed import Wanted, key_of
-from cachesvc_client.lifetimes import Lifetimes
-from cachesvc_client.spans import inner, tell_collapsed, tell_got
+from cachesvc_client.protocol.turns import SHORT_TURN
+from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.batching import Intake
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
 from cachesvc_client.sync.loading import Loader, Loads
-from cachesvc_client.turns import SHORT_TURN
-from cachesvc_client.wire import Got, Put, PutItem
+from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
+from cachesvc_client.values.codecs import Schema, UnreadableError
+from cachesvc_client.values.context import ABSENT, Absent
+from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
 

@@ -5,19 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from cachesvc_client.batching import MAX_ITEMS, MAX_WEIGHT
-from cachesvc_client.changes import invalidation_of
-from cachesvc_client.codecs import Schema, UnreadableError
-from cachesvc_client.context import ABSENT
-from cachesvc_client.durations import Duration, positive_seconds_of, seconds_of
-from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError, PartialError
-from cachesvc_client.handed import Handed, Wanted, key_of
-from cachesvc_client.lifetimes import Lifetimes, lifetimes_of
-from cachesvc_client.lookups import Hit, Lookup, Miss, Unavailable, etag_of
-from cachesvc_client.names import check_key, checked_keys
-from cachesvc_client.near import NOTHING, Near, Shelf
-from cachesvc_client.spans import Spans, tell_got
+from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.near.near import NOTHING, Near, Shelf
+from cachesvc_client.protocol.batch_limits import MAX_ITEMS, MAX_WEIGHT
+from cachesvc_client.protocol.names import check_key, checked_keys
+from cachesvc_client.protocol.turns import SLOW_TURN, WAIT_TURN, first_turn, is_late
+from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
+from cachesvc_client.requests.changes import invalidation_of
+from cachesvc_client.requests.handed_tokens import Handed, Wanted, key_of
 from cachesvc_client.sync.batching import Batcher, Intake, OneByOne, Spread
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.calls import Calls
@@ -25,9 +21,13 @@ from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
 from cachesvc_client.sync.slow_lane import Patience, SlowLane
-from cachesvc_client.templates import Naming
-from cachesvc_client.turns import SLOW_TURN, WAIT_TURN, first_turn, is_late
-from cachesvc_client.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
+from cachesvc_client.tracing.spans import Spans, tell_got
+from cachesvc_client.values.codecs import Schema, UnreadableError
+from cachesvc_client.values.context import ABSENT
+from cachesvc_client.values.durations import Duration, positive_seconds_of, seconds_of
+from cachesvc_client.values.lifetimes import Lifetimes, lifetimes_of
+from cachesvc_client.values.lookups import Hit, Lookup, Miss, Unavailable, etag_of
+from cachesvc_client.values.templates import Naming
 
 V = TypeVar("V")
 D = TypeVar("D")

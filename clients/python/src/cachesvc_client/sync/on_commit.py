@@ -12,11 +12,11 @@ nothing is sent.
 from collections.abc import Iterable
 from typing import Any, Self
 
-from cachesvc_client.changes import Changes, NotSentError, invalidation_of
-from cachesvc_client.durations import Duration
 from cachesvc_client.errors import CacheError
+from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
+from cachesvc_client.requests.changes import Changes, NotSentError, invalidation_of
 from cachesvc_client.sync.namespace import Namespace
-from cachesvc_client.wire import Invalidation, Receipt, Wait
+from cachesvc_client.values.durations import Duration
 
 
 class OnCommit:

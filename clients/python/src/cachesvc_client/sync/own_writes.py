@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 
-from cachesvc_client.own_writes import OwnWrites
+from cachesvc_client.requests.own_writes import OwnWrites
 from cachesvc_client.sync import forks
 
 

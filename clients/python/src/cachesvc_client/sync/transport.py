@@ -20,16 +20,16 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError, SSLError
 from urllib3.util import SKIP_HEADER
 
-from cachesvc_client.durations import header_of
-from cachesvc_client.endpoints import Endpoint
 from cachesvc_client.errors import CacheError
-from cachesvc_client.exchanges import Reply, Request, passing_failure, told
-from cachesvc_client.profiles import Profile
-from cachesvc_client.region import TOPOLOGY_PATH, Region
-from cachesvc_client.retries import Backoff
-from cachesvc_client.spans import Call, request_span, tell_server
+from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.instances.profiles import Profile
+from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
+from cachesvc_client.instances.retries import Backoff
+from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
 from cachesvc_client.sync import forks
-from cachesvc_client.tracing import Traceparent, trace_headers
+from cachesvc_client.tracing.spans import Call, request_span, tell_server
+from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
+from cachesvc_client.values.durations import header_of
 
 _HEADERS = {"User-Agent": "cachesvc-client/0.1", "Accept-Encoding": SKIP_HEADER}
 _TOPOLOGY = Request("GET", TOPOLOGY_PATH, is_fixed=True)

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from cachesvc_client.durations import seconds_of
-from cachesvc_client.names import check_key
-from cachesvc_client.own_writes import pairs_of
+from cachesvc_client.protocol.names import check_key
+from cachesvc_client.requests.own_writes import pairs_of
 from cachesvc_client.testing.contract import SECONDS
 from cachesvc_client.testing.home import Draft, Entry
 from cachesvc_client.testing.http import Refused
 from cachesvc_client.testing.reading import Asked
+from cachesvc_client.values.durations import seconds_of
 
 _DIRECTIVE = re.compile(r'\s*([a-z-]+)(?:="?([^",]*)"?)?\s*(?:,|\Z)')
 _GROUP = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(?:,|\Z)')

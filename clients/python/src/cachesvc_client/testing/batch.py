@@ -6,7 +6,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from cachesvc_client.own_writes import token_of as packed
+from cachesvc_client.protocol.wire import JSON, MSGPACK, OCTETS
+from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.asking import (
     Headers,
     asked_of,
@@ -22,7 +23,6 @@ from cachesvc_client.testing.contract import SECONDS, Contract
 from cachesvc_client.testing.home import Draft, Fenced, Home, digest
 from cachesvc_client.testing.http import Refused, Request, Response
 from cachesvc_client.testing.reading import Asked, Found, Reader
-from cachesvc_client.wire import JSON, MSGPACK, OCTETS
 
 MAX_KEYS = 1000
 

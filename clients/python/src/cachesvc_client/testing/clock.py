@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from cachesvc_client.durations import Duration, positive_seconds_of
+from cachesvc_client.values.durations import Duration, positive_seconds_of
 
 START_US = 1_700_000_000_000_000
 

@@ -7,9 +7,9 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from cachesvc_client.durations import Duration, seconds_of
+from cachesvc_client.protocol.wire import MSGPACK
 from cachesvc_client.testing.http import Refused, Request, Response
-from cachesvc_client.wire import MSGPACK
+from cachesvc_client.values.durations import Duration, seconds_of
 
 
 class Dropped(Exception):  # noqa: N818  what happens to a request

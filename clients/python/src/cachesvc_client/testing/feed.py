@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cachesvc_client.own_writes import token_of as packed
+from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.home import Fenced, digest
 from cachesvc_client.testing.http import Refused

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from cachesvc_client.wire import JSON, MSGPACK, PROBLEM_TYPES
+from cachesvc_client.protocol.wire import JSON, MSGPACK, PROBLEM_TYPES
 
 
 class Request(Struct):

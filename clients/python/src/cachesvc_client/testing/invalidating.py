@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from cachesvc_client.own_writes import token_of as packed
+from cachesvc_client.protocol.wire import JSON, MSGPACK
+from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.asking import checked_tags, duration_of, key_of
 from cachesvc_client.testing.batch import document_of
 from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.contract import SECONDS, Contract
 from cachesvc_client.testing.home import Fenced, Home, digest
 from cachesvc_client.testing.http import Refused, Request, Response, json_response
-from cachesvc_client.wire import JSON, MSGPACK
 
 REGION, INSTANCE, CELL = "here", "fake", "c1"
 LONGEST_OVER = 3600 * SECONDS

@@ -7,13 +7,10 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 import cachesvc_client.sync
-from cachesvc_client.cache import Cache
-from cachesvc_client.durations import Duration, seconds_of
-from cachesvc_client.profiles import IN_REGION
-from cachesvc_client.retries import Retries
+from cachesvc_client.aio.cache import Cache
+from cachesvc_client.testing.address import PROFILE, URL
 from cachesvc_client.testing.asking import asked_of, key_of, timeout_of
 from cachesvc_client.testing.async_session import AsyncSession
 from cachesvc_client.testing.batch import Batches
@@ -27,10 +24,7 @@ from cachesvc_client.testing.invalidating import INSTANCE, REGION, Invalidations
 from cachesvc_client.testing.reading import Reader
 from cachesvc_client.testing.single import SingleKeys
 from cachesvc_client.testing.sync_session import SyncSession
-
-URL = "http://cache.test"
-PROFILE = replace(IN_REGION, retries=Retries(first_pause=0.0, longest_pause=0.0))
-"""Retries as in production, without their pauses."""
+from cachesvc_client.values.durations import Duration, seconds_of
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]*:[0-9]+-[0-9]+")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from cachesvc_client.own_writes import token_of as packed
+from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.asking import Conditions, asked_of, check_lease, check_partition, draft_of
 from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.contract import SECONDS, Contract

@@ -1,0 +1,159 @@
+"""Everything far away that an instance talks to: its region's memcached pool, every cell, every queue, the origins.
+
+Part of the composition root: built without I/O, started and stopped by `app.py`.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.changes.redis.changes import RedisChanges
+from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.config.service import Service
+from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
+from cachesvc.explain.answer import Memcached
+from cachesvc.explain.peers import HttpPeers
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Key
+from cachesvc.telemetry.metrics.histogram import Histogram
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.telemetry.metrics.polled import Polled
+from cachesvc.telemetry.traces.exchange_span import Server
+from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.l2.batched import Batched
+from cachesvc.tiers.l2.breaker import Breaker
+from cachesvc.tiers.l2.contract import Lookup, Pool
+from cachesvc.tiers.l2.deadline import Deadline
+from cachesvc.tiers.l2.guarded import Guarded
+from cachesvc.tiers.l2.in_process import MemoryTier
+from cachesvc.tiers.l2.measured import Measured
+from cachesvc.tiers.l2.memcached import MemcachedTier
+from cachesvc.tiers.l2.null import NullTier
+from cachesvc.tiers.l2.ring import Ring
+from cachesvc.tiers.l2.sharded import Sharded
+from cachesvc.tiers.l2.statistics import Fullness
+from cachesvc.tiers.l3.leases import holder_mark
+from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.l3.redis_cell import CellMemory, RedisCell
+from cachesvc.tiers.origin.contract import Loader
+from cachesvc.tiers.origin.http import HttpLoader
+from cachesvc.tiers.origin.limited import LimitedLoader
+
+STAND_IN_BYTES = 64 << 20
+
+
+class Part(Protocol):
+    """What is started and stopped."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+class Backends:
+    def __init__(self, service: Service, topology: Topology, placement: Placement, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+        self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
+        self._batched: dict[str, Batched] = {}
+        self._measured: dict[str, Measured] = {}
+        self._breakers: dict[str, Breaker] = {}
+        here = topology.regions[service.region]
+        servers = {name: self._server(name, server) for name, server in here.pool.items()}
+        self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
+        self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
+        skew = service.coherence.max_clock_skew
+        under = (placement.id, topology.version)
+        me = (service.region, service.instance)
+        mark = holder_mark(*me)
+        self.cells = {
+            name: RedisCell(name, cell.url, service.l3, skew, clock, placement=under, nonce=lambda: mark + secrets.token_hex(6))
+            for name, cell in topology.cells.items()
+        }
+        self.peers = HttpPeers(
+            {
+                (region, name): url
+                for region, there in topology.regions.items()
+                for name, url in there.instances.items()
+                if (region, name) != me
+            }
+        )
+        retention = service.coherence.fence_retention
+        self.streams = {
+            name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, reader=me)
+            for name, region in topology.regions.items()
+        }
+        read_event = EventReader(topology.namespaces, service.server.max_batch_keys, retention)
+        self.changes = RedisChanges(here.queue, service.region, decode=read_event)
+        self._limited = {
+            name: LimitedLoader(
+                HttpLoader(name, namespace.origin, clock=clock, tags_max=namespace.tags_max),
+                limit=namespace.origin.concurrency,
+                wait_seconds=namespace.origin.soft_deadline.seconds,
+            )
+            for name, namespace in topology.namespaces.items()
+            if namespace.origin is not None
+        }
+        self.loaders: Mapping[str, Loader] = self._limited
+        self._fullness: Polled[Fullness] = Polled(
+            "memcached servers", {name: leaf.fullness for name, leaf in self._leaves.items()}
+        )
+        self._memory: Polled[CellMemory] = Polled("memory of cells", {name: cell.memory for name, cell in self.cells.items()})
+        self.polled = (self._fullness, self._memory)
+
+    def _server(self, name: str, server: MemcachedServer) -> Pool:
+        """One memcached server: its batches, its breaker, its deadline, its connection."""
+        if server.address == STAND_IN:
+            self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
+            return stand_in
+        l2 = self._service.l2
+        self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
+        self._measured[name] = measured = Measured(Deadline(leaf, l2.timeout.seconds, name=name))
+        self._breakers[name] = breaker = Breaker()
+        guarded = Guarded(measured, breaker, name=name)
+        self._batched[name] = Batched(guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address))
+        return self._batched[name]
+
+    def parts(self) -> Sequence[Part]:
+        """In the order of their start."""
+        return [self.l2, *self.cells.values(), *self.loaders.values(), self.changes, *self.streams.values(), self.peers]
+
+    def memcached_of(self, key: Key) -> Memcached:
+        """The server that has the key's copies, and why."""
+        if self._ring is None:
+            return Memcached("none", "the region has no pool")
+        point, other = self._ring.position(key.digest)
+        server = self._ring.server(key.digest)
+        beyond = f"without it {other} would have the key" if other != server else "it is alone"
+        breaker = self._breakers.get(server)
+        why = f"the first point of the ring at or after {key.digest:016x} is {point:016x}; {beyond}"
+        return Memcached(server, why, str(breaker.state) if breaker else "")
+
+    async def look(self, key: Key) -> Lookup:
+        """The copy in the region's pool; nothing changes, nothing is counted, and no breaker is asked."""
+        return await self._leaves[self._ring.server(key.digest)].look(key) if self._ring else None
+
+    def watch(self, metrics: Metrics) -> None:
+        """Have what is counted here read at each scrape."""
+        metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
+        metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
+        metrics.watch("breakers", lambda: {(name,): breaker for name, breaker in self._breakers.items()})
+        metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
+        metrics.watch("batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()})
+        metrics.watch("batch_sizes", lambda: {place: batcher.sizes for place, batcher in self._batchers()})
+        metrics.watch("exchanges", lambda: dict(self._durations()))
+        metrics.watch("server_stats", lambda: self._fullness.said)
+        metrics.watch("cell_memory", lambda: self._memory.said)
+        metrics.watch("polls", lambda: {("memcached",): self._fullness, ("cell",): self._memory})
+
+    def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
+        """By server and operation. A cell may have a server's name: their operations differ."""
+        for batching in (self._batched, self.cells):
+            for name, one in batching.items():
+                yield from (((name, operation), batcher) for operation, batcher in one.batchers.items())
+
+    def _durations(self) -> Iterator[tuple[tuple[str, str], Histogram]]:
+        for measuring in (self._measured, self.cells):
+            for name, one in measuring.items():
+                yield from (((name, operation), found) for operation, found in one.durations.items())

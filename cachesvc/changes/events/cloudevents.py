@@ -1,0 +1,85 @@
+"""A change on the wire: a CloudEvents 1.0 event in structured JSON (https://cloudevents.io, JSON event format).
+
+    {"specversion": "1.0", "id": "…", "source": "/orders", "type": "dev.cachesvc.change.v1",
+     "data": {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": false, "soft": false}}
+
+Any producer may append one. The extension attribute `helduntil` (a timestamp) is ours: an invalidate call is applying this change
+by itself until then. `traceparent` is that of the distributed tracing extension
+(https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md): the trace in which the change was
+made. What is no such text is ignored: no invalidation is lost over its trace. Other attributes are accepted and ignored; unknown
+fields of `data` are not, because a misspelt `tags` would otherwise invalidate nothing, silently.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cachesvc.changes.contract import OpenChange
+from cachesvc.model.change import Change
+from cachesvc.telemetry.traces.trace import SpanContext
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Text = Annotated[str, Meta(min_length=1)]
+_Timestamp = Annotated[datetime, Meta(tz=True)]
+
+
+class _Event(Struct, frozen=True, omit_defaults=True):
+    id: _Text
+    source: _Text
+    data: Change
+    specversion: Literal["1.0"]
+    type: Literal["dev.cachesvc.change.v1"]
+    datacontenttype: str | None = None
+    helduntil: _Timestamp | None = None
+    traceparent: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+
+
+def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, traceparent: str = "") -> bytes:
+    event = _Event(
+        id_,
+        source,
+        change,
+        "1.0",
+        "dev.cachesvc.change.v1",
+        datacontenttype="application/json",
+        helduntil=_datetime(held_until_us) if held_until_us else None,
+        traceparent=traceparent or None,
+    )
+    return msgspec.json.encode(event)
+
+
+def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
+    """An item of `changes` with nothing but what this package writes. `events.EventReader` reads what producers write as well."""
+    event = fields.get(b"event")
+    return OpenChange(item_id, reason="the item has no field `event`") if event is None else decode(item_id, event)
+
+
+def decode(item_id: str, event: bytes) -> OpenChange:
+    """Never raises: what cannot be read is an `OpenChange` without changes, and with the reason."""
+    try:
+        found = _decoder.decode(event)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return OpenChange(item_id, reason=str(error))
+    if not (found.data.keys or found.data.tags or found.data.all):
+        return OpenChange(item_id, reason="names no keys, no tags and not `all`", source=found.source)
+    held = _microseconds(found.helduntil) if found.helduntil else 0
+    return OpenChange(item_id, (found.data,), held_until_us=held, source=found.source, trace=trace_of(found.traceparent))
+
+
+def trace_of(traceparent: object) -> SpanContext | None:
+    """None for whatever is no `traceparent`."""
+    return SpanContext.parse(traceparent) if isinstance(traceparent, str) else None
+
+
+def _datetime(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)

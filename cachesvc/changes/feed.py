@@ -1,0 +1,129 @@
+"""An instance's ear: it reads every region's fences, merges them, tells its subscribers, and reports how far it is.
+
+The loop never ends by a failure: what a queue cannot do now is logged once, counted, and tried again after a pause. Meanwhile the
+watermark stands still, so the staleness bound grows and the read path turns strict by itself (COHERENCE.md, "Watermark").
+"""
+
+import logging
+
+from msgspec import Struct
+
+from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.contract import FenceBatch, FenceStream, position_of
+from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.keep_trying import persist
+from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.merger import Merger
+from cachesvc.model.clock import MILLISECONDS, Clock
+from cachesvc.telemetry.outage import Outage
+from cachesvc.telemetry.traces.trace import Recorder, linked
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 0.25
+
+
+class FeedTally(Struct):
+    """What the feeds count."""
+
+    fences: int = 0
+    """Fences read from the streams of all regions, own ones included."""
+    gaps: int = 0
+    failures: int = 0
+
+
+class FenceFeed:
+    """Reads one region's `fences` and merges them; a gap raises the floor."""
+
+    def __init__(
+        self,
+        stream: FenceStream,
+        fences: Fences,
+        merger: Merger,
+        broadcast: Broadcast,
+        clock: Clock,
+        skew_us: int,
+        tally: FeedTally,
+        lags: ChangeLags,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """`recorder`: of spans. A merge is one only if the trace that the fence comes from is sampled."""
+        self._stream = stream
+        self._fences = fences
+        self._merger = merger
+        self._broadcast = broadcast
+        self._clock = clock
+        self._lead_us = 2 * skew_us + MILLISECONDS
+        self._tally = tally
+        self._lags = lags
+        self._recorder = recorder
+        self._tail = (0, 0)
+        self._outage = Outage(f"the feed of region {stream.region}", log)
+        self.region = stream.region
+        self.tried = False
+        """The first attempt to open the stream has succeeded or failed."""
+        self.is_open = False
+        self.has_caught_up = False
+        """Everything that was on the stream when it was opened is merged."""
+
+    def __repr__(self) -> str:
+        state = "has caught up" if self.has_caught_up else "reading" if self.is_open else "not open"
+        return f"<FenceFeed of {self.region} [{state}]>"
+
+    async def run(self) -> None:
+        await persist(self._open, self._outage, self._failed)
+        while True:
+            await persist(self._read, self._outage, self._failed)
+
+    async def _open(self) -> None:
+        try:
+            start = await self._stream.open()
+            self._fences.raise_floor(start.floor)
+            self._merger.merge(start.fences, region=self.region)
+            self._tail = position_of(start.tail)
+            self._broadcast.reset(self.region, start.position, self._fences.floor, "this instance has just begun to read")
+            self.is_open = True
+        finally:
+            self.tried = True
+
+    async def _read(self) -> None:
+        batch = await self._stream.read(wait_seconds=WAIT_SECONDS)
+        if batch.gap:
+            self._meet_gap()
+        self._tally.fences += len(batch.fences)
+        if batch.fences:
+            self._merge(batch)
+        if batch.complete_to is not None:
+            self._fences.heartbeat(self.region, batch.complete_to)
+        self._tell(batch)
+        self.has_caught_up = self.has_caught_up or position_of(batch.position) >= self._tail
+        if batch.report:
+            await self._stream.report(batch.position)
+
+    def _merge(self, batch: FenceBatch) -> None:
+        """What was published before this instance had caught up came in its time to those who were there: no span, no lag."""
+        with linked(self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()) as merging:
+            self._merger.merge(batch.fences, region=self.region)
+            if merging is not None:
+                merging.attributes["cachesvc.feed"] = self.region
+                merging.attributes["cachesvc.fences"] = len(batch.fences)
+                merging.attributes["cachesvc.lag_ms"] = max(self._clock.now_us() - min(batch.published), 0) / MILLISECONDS
+        if self.has_caught_up and not batch.gap:
+            self._lags.note_merged(batch.published, self._clock.now_us())
+
+    def _meet_gap(self) -> None:
+        self._tally.gaps += 1
+        self._fences.raise_floor(self._clock.now_us() + self._lead_us, lost=True)
+        log.warning("fences of region %s were lost: everything cached before now is refused", self.region)
+
+    def _tell(self, batch: FenceBatch) -> None:
+        """Only what is merged here is told: who has it from us may ask us."""
+        if batch.gap:
+            self._broadcast.reset(self.region, batch.position, self._fences.floor, f"fences of region {self.region} were lost")
+        if batch.fences:
+            self._broadcast.fences(self.region, batch.position, batch.fences)
+        if batch.complete_to is not None:
+            self._broadcast.heartbeat(self.region, batch.position, batch.complete_to)
+
+    def _failed(self) -> None:
+        self._tally.failures += 1

@@ -1,0 +1,124 @@
+"""A region's `changes` on Redis: one stream with one consumer group. The server's side: `prelude.lua`.
+
+A change leaves the stream in one of three ways, each in one transaction:
+
+    acknowledge                    closed
+    publish(done=[Done(missed)])   closed or parked, with its fence, receipt and audit (`redis_fences.py`)
+    bury                           on the dead-letter stream
+
+A parked one keeps its id, and is closed by it wherever it is.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cachesvc.changes.contract import Completion, OpenChange, OpenCount
+from cachesvc.changes.events.cloudevents import decode_item, encode
+from cachesvc.changes.redis.server import CHANGES, GROUP, TIMEOUT, RedisServer, RefusedError, candidate, mapping
+from cachesvc.model.change import Change
+from cachesvc.model.errors import TierUnavailableError
+from cachesvc.model.units import Duration
+
+
+class RedisChanges:
+    def __init__(
+        self,
+        url: str,
+        region: str,
+        *,
+        decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
+        timeout: Duration = TIMEOUT,
+        max_open: int = 1_000_000,
+    ) -> None:
+        """`decode` reads an item by its id and fields, and never raises. `max_open`: changes that may be open at once; beyond it
+        `append` is refused and nothing is lost silently."""
+        self._server = RedisServer(url, f"changes of {region}", timeout)
+        self._source = f"/cachesvc/{region}"
+        self._decode = decode
+        self._max_open = max_open
+        script = self._server.script
+        self._append, self._make_group, self._acknowledge = script("append"), script("make_group"), script("acknowledge")
+        self._bury, self._parked = script("bury"), script("parked")
+        self._completion, self._announced = script("completion"), script("announced")
+
+    def __repr__(self) -> str:
+        return f"<RedisChanges {self._source}>"
+
+    async def start(self) -> None:
+        """Connects when first used."""
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
+        id_ = uuid.uuid4().hex
+        event = encode(change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent)
+        item_id = await self._append([event, self._max_open])
+        if item_id is None:
+            raise TierUnavailableError(self._server.where, f"{self._max_open} changes are open: the consumers do not keep up")
+        return str(item_id.decode())
+
+    async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
+        try:
+            return await self._take(consumer, count, wait_seconds)
+        except RefusedError as error:
+            if not error.why.startswith("NOGROUP"):
+                raise
+        await self._make_group([candidate()])
+        return await self._take(consumer, count, wait_seconds)
+
+    async def _take(self, consumer: str, count: int, wait_seconds: float) -> list[OpenChange]:
+        block = round(wait_seconds * 1000) or None  # 0 would be for ever
+        reading = self._server.redis.xreadgroup(GROUP, consumer, {CHANGES: ">"}, count=count, block=block)
+        streams: Any = await self._server.guarded(reading, wait_seconds=wait_seconds)
+        return [self._open(item) for batch in (streams or {}).values() for items in batch for item in items]
+
+    async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
+        found: list[OpenChange] = []
+        cursor = "0-0"
+        while len(found) < count:
+            claiming = self._server.redis.xautoclaim(
+                CHANGES, GROUP, consumer, round(idle_seconds * 1000), cursor, count=count - len(found)
+            )
+            try:
+                answer: Any = await self._server.guarded(claiming)
+            except RefusedError as error:
+                if error.why.startswith("NOGROUP"):
+                    return found
+                raise
+            found += [self._open(item) for item in answer[1]]
+            cursor = answer[0].decode()
+            if cursor == "0-0":
+                break
+        return found
+
+    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
+        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
+        items = await self._parked([round(idle_seconds * 1_000_000), count])
+        return [self._open((item_id, mapping(fields))) for item_id, fields in items]
+
+    def _open(self, item: tuple[bytes, Mapping[bytes, bytes]]) -> OpenChange:
+        item_id, fields = item
+        return self._decode(item_id.decode(), fields)
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        if ids:
+            await self._acknowledge([*ids])
+
+    async def bury(self, change: OpenChange) -> None:
+        await self._bury([change.id, change.reason])
+
+    async def completion(self) -> Completion:
+        complete_to, epoch, announced = await self._completion([candidate()])
+        return Completion(complete_to, epoch.decode(), announced=announced == epoch)
+
+    async def announced(self, epoch: str) -> None:
+        await self._announced([epoch])
+
+    async def open_count(self) -> OpenCount:
+        pipe = self._server.redis.pipeline(transaction=True)
+        pipe.xlen(CHANGES)
+        pipe.hlen("changes:parked")
+        pipe.xlen("changes:dead")
+        return OpenCount(*await self._server.guarded(pipe.execute()))

@@ -1,0 +1,151 @@
+"""Fences as items of the `fences` stream. No key text: pairs of digest and time, big-endian.
+
+p  hard fences: (digest u64, at u64) pairs        n  namespace fences: msgpack array of [digest, at, soft, namespace]
+q  soft fences, likewise                          w  paced fences: JSON array of [digest, at, soft, namespace, over]
+u  present: p, q and n are unapplied              g  the placement under which p, q and n were applied, decimal; absent: 0
+h  a heartbeat: complete_to in µs, decimal        r  present: readers are to report once they have merged it
+t  the sampled traces that the publication comes  o  an item that says nothing: a reader's first position
+   from: up to 8 `traceparent`s in its last item
+
+A `t` that cannot be read is passed over: it says nothing of a fence.
+Paced fences are judged by instances alone, so neither `unapplied` nor a placement says anything of them: they travel without.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from cachesvc.model.fence import Fence
+from cachesvc.telemetry.traces.trace import SpanContext
+
+MOST_CAUSES = 8
+"""Traces of one item: it is repeated to every instance of every region, and one of many tells what happened."""
+PAIRS_PER_ITEM = 4096
+"""64 KiB: a reader takes many items at once, and one command should not hold the server up."""
+REPORT = (b"r", b"1")
+
+_PAIR = struct.Struct(">QQ")
+_FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"h", b"r", b"t", b"o"))
+_Namespaces = list[tuple[int, int, bool, str]]
+_Paced = tuple[int, int, bool, str, int]
+_decode_namespaces = msgspec.msgpack.Decoder(_Namespaces).decode
+_decode_paced = msgspec.json.Decoder(list[_Paced]).decode
+_decode_member = msgspec.json.Decoder(_Paced).decode
+
+
+class Items(Struct, frozen=True):
+    """What a run of items says together."""
+
+    fences: Sequence[Fence]
+    complete_to: int | None
+    """Of the last heartbeat among them."""
+    report: bool
+    whole: bool
+    """False: at least one could not be read. What it said is lost, and the reader treats it as that."""
+    published: Sequence[int]
+    """µs, of each item that carries fences."""
+    causes: Sequence[SpanContext]
+
+
+def encode(fences: Iterable[Fence], *, report: bool = False, causes: Sequence[SpanContext] = ()) -> list[list[bytes]]:
+    """Fields and values of the items that carry these fences."""
+    alike: dict[tuple[bool, int], list[Fence]] = {}
+    for fence in fences:
+        alike.setdefault((False, 0) if fence.over else (fence.unapplied, fence.placement), []).append(fence)
+    items = [_fields(chunk, *of) for of, found in alike.items() for chunk in _chunks(found)]
+    if report and items:
+        items[-1] += REPORT
+    if causes and items:
+        items[-1] += b"t", b" ".join(str(cause).encode() for cause in causes[:MOST_CAUSES])
+    return items
+
+
+def heartbeat(complete_to: int) -> list[bytes]:
+    return [b"h", b"%d" % complete_to]
+
+
+def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
+    """Of each item the milliseconds of its id, and its fields."""
+    fences: list[Fence] = []
+    published: list[int] = []
+    causes: list[SpanContext] = []
+    complete_to, report, whole = None, False, True
+    for ms, fields in items:
+        try:
+            fences += _fences(fields)
+            if beat := fields.get(b"h"):
+                complete_to, report = int(beat), True
+        except (struct.error, ValueError, msgspec.MsgspecError):
+            whole = False
+        whole = whole and fields.keys() <= _FIELDS
+        report = report or b"r" in fields
+        if b"h" not in fields and b"o" not in fields:
+            published.append(ms * 1000)
+            causes += _causes(fields[b"t"]) if b"t" in fields else ()
+    return Items(fences, complete_to, report, whole, published, causes)
+
+
+def paced_member(fence: Fence) -> str:
+    """A paced fence as the queue remembers it beside the stream: two for one target are both in force."""
+    return msgspec.json.encode(_paced(fence)).decode()
+
+
+def paced_fences(members: Iterable[bytes | str]) -> list[Fence]:
+    """Those that a later release wrote in another way are left out: their items were a gap to this one, with its floor."""
+    found = []
+    for member in members:
+        try:
+            found.append(_from_paced(*_decode_member(member)))
+        except msgspec.MsgspecError:
+            continue
+    return found
+
+
+def _chunks(fences: Sequence[Fence]) -> Iterator[Sequence[Fence]]:
+    for start in range(0, len(fences), PAIRS_PER_ITEM):
+        yield fences[start : start + PAIRS_PER_ITEM]
+
+
+def _fields(fences: Sequence[Fence], unapplied: bool, placement: int) -> list[bytes]:
+    plain = [fence for fence in fences if not (fence.namespace or fence.over)]
+    found = {
+        b"p": b"".join([_PAIR.pack(f.digest, f.at) for f in plain if not f.soft]),
+        b"q": b"".join([_PAIR.pack(f.digest, f.at) for f in plain if f.soft]),
+    }
+    if namespaces := [(f.digest, f.at, f.soft, f.namespace) for f in fences if f.namespace and not f.over]:
+        found[b"n"] = msgspec.msgpack.encode(namespaces)
+    if paced := [_paced(f) for f in fences if f.over]:
+        found[b"w"] = msgspec.json.encode(paced)
+    if unapplied:
+        found[b"u"] = b"1"
+    if placement:
+        found[b"g"] = b"%d" % placement
+    return [part for name, value in found.items() if value for part in (name, value)]
+
+
+def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
+    unapplied, placement = b"u" in fields, int(fields.get(b"g", b"0"))
+    fences: list[Fence] = []
+    for name, soft in ((b"p", False), (b"q", True)):
+        if pairs := fields.get(name):
+            fences += [Fence(digest, at, soft, "", unapplied, 0, placement) for digest, at in _PAIR.iter_unpack(pairs)]
+    if packed := fields.get(b"n"):
+        fences += [Fence(*named, unapplied, 0, placement) for named in _decode_namespaces(packed)]
+    if packed := fields.get(b"w"):
+        fences += [_from_paced(*paced) for paced in _decode_paced(packed)]
+    return fences
+
+
+def _causes(joined: bytes) -> list[SpanContext]:
+    parsed = [SpanContext.parse(text) for text in joined.decode("ascii", "replace").split(" ")]
+    return [context for context in parsed if context is not None]
+
+
+def _paced(fence: Fence) -> _Paced:
+    return fence.digest, fence.at, fence.soft, fence.namespace, fence.over
+
+
+def _from_paced(digest: int, at: int, soft: bool, namespace: str, over: int) -> Fence:
+    return Fence(digest, at, soft, namespace, over=over)

@@ -1,0 +1,204 @@
+"""A region's `fences` on Redis: a stream of which every reader keeps its own position. The server's side: `prelude.lua`.
+
+    read:  wait (XREAD, only a hint) → one script: the epoch, and the items from the position on, its own item included
+           another epoch, or the own item gone → gap: first take the new position, then say so
+
+A publisher that sees another epoch publishes again what it published in the last minute: the server that took over may lack it.
+"""
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cachesvc.changes.contract import Done, FenceBatch, FenceStart, ReaderPosition, ReceiptRecord
+from cachesvc.changes.redis import fence_items
+from cachesvc.changes.redis import receipt_lines as receipts
+from cachesvc.changes.redis.readers import Roll
+from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, candidate, mapping
+from cachesvc.model.errors import TierError
+from cachesvc.model.fence import Fence
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces.trace import SpanContext
+
+log = logging.getLogger(__name__)
+
+REMEMBER_SECONDS = 60.0
+REMEMBER_ITEMS = 10_000
+"""A bound, should more than a hundred items a second be published: beyond it the oldest are not published again."""
+
+_ID = re.compile(r"\d{1,19}-\d{1,19}")
+"""Of an item of a stream; callers name receipts by what they like."""
+
+
+class RedisFenceStream:
+    def __init__(
+        self,
+        url: str,
+        region: str,
+        *,
+        skew: Duration,
+        retention: Duration,
+        reader: tuple[str, str] = ("", ""),
+        timeout: Duration = TIMEOUT,
+        max_batch: int = 1024,
+    ) -> None:
+        """`reader`: the region and the name of the instance that reads; others wait for it. Without one nobody does. `max_batch`:
+        items of one read, at most."""
+        self.region = region
+        self._server = RedisServer(url, f"fences of {region}", timeout)
+        script = self._server.script
+        self._publish, self._open, self._read = script("publish"), script("open"), script("read")
+        self._readers, self._receipt = script("readers"), script("receipt")
+        self._skew_us = int(skew)
+        self._retention_us = int(retention)
+        self._reader = "/".join(reader) if any(reader) else ""
+        self._roll = Roll()
+        self._max_batch = max_batch
+        self._epoch = b""
+        self._position = b""
+        self._delivered = False
+        """The item at the position has been delivered; false only after `open` and a gap."""
+        self._published_epoch = b""
+        self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
+        self._paced: dict[str, int] = {}
+        """Published from here, by the µs until which they are in force: all of them are repeated, however long ago."""
+
+    def __repr__(self) -> str:
+        return f"<RedisFenceStream {self.region} at {self._position.decode() or 'no position'}>"
+
+    async def start(self) -> None:
+        """Connects when first used."""
+
+    async def stop(self) -> None:
+        """Signs off, so that nobody waits for this instance; if the queue is out of reach, silence will say it."""
+        try:
+            if self._reader and self._position:
+                await self._sign_off()
+        except TierError:
+            log.info("%r could not sign off: others wait for this instance until it has been silent for long enough", self)
+        finally:
+            await self._server.stop()
+
+    async def _sign_off(self) -> None:
+        leaving: Any = self._server.redis.hdel("fences:readers", self._reader)
+        await self._server.guarded(leaving)
+
+    async def publish(
+        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+    ) -> str:
+        items = fence_items.encode(fences, report=report, causes=causes)
+        if not (items or done):
+            return ""
+        paced = {fence_items.paced_member(fence): fence.at + fence.over + self._retention_us for fence in fences if fence.over}
+        epoch, position = await self._append(items, paced, done)
+        await self._repeat_after(epoch)
+        now = asyncio.get_running_loop().time()
+        self._published.extend((now, item) for item in items)
+        if paced:
+            self._remember(paced, max(fence.at for fence in fences))
+        return str(position.decode())
+
+    def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
+        self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
+
+    async def heartbeat(self, complete_to: int) -> None:
+        epoch, _ = await self._append([fence_items.heartbeat(complete_to)])
+        await self._repeat_after(epoch)
+
+    async def _append(
+        self, items: Sequence[list[bytes]], paced: Mapping[str, int] | None = None, done: Sequence[Done] = ()
+    ) -> tuple[bytes, bytes]:
+        """The epoch, and the position of the last item."""
+        dones = [(item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item)) for item in done]
+        beside = msgspec.json.encode([list((paced or {}).items()), dones])
+        flat = [argument for item in items for argument in (len(item), *item)]
+        epoch, position = await self._publish([candidate(), self._retention_us // 1000, beside, len(items), *flat])
+        return epoch, position
+
+    async def _repeat_after(self, epoch: bytes) -> None:
+        """Twice is harmless (fences merge by their newest); not at all would leave what the lost tail carried to chance."""
+        known, oldest = self._published_epoch, asyncio.get_running_loop().time() - REMEMBER_SECONDS
+        while self._published and self._published[0][0] < oldest:
+            self._published.popleft()
+        if known and known != epoch and (self._published or self._paced):
+            epoch, _ = await self._append([item for _, item in self._published], self._paced)
+        self._published_epoch = epoch
+
+    async def open(self) -> FenceStart:
+        tail, paced = await self._take_position(self._reader)
+        ms = int(self._position.partition(b"-")[0])
+        return FenceStart(ms * 1000 + 999 + 3 * self._skew_us, paced, _before(self._position), tail.decode())
+
+    async def read(self, *, wait_seconds: float) -> FenceBatch:
+        """Cancelled, it has either moved the position and answered, or done nothing."""
+        if not self._position:
+            return await self._gap()
+        if self._delivered and wait_seconds:
+            await self._wait(wait_seconds)
+        epoch, items = await self._read([self._position, self._max_batch + self._delivered])
+        if epoch != self._epoch or not items or items[0][0] != self._position:
+            return await self._gap()
+        return await self._deliver(items[self._delivered :])
+
+    async def _wait(self, seconds: float) -> None:
+        block = max(round(seconds * 1000), 1)  # 0 would be for ever
+        waiting: Any = self._server.redis.xread({FENCES: self._position}, count=1, block=block)
+        await self._server.guarded(waiting, wait_seconds=seconds)
+
+    async def _gap(self) -> FenceBatch:
+        """The last report stands until the caller has raised its floor: that is what makes the new position true."""
+        _, paced = await self._take_position("")
+        return FenceBatch(paced, None, gap=True, position=_before(self._position), report=True)
+
+    async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
+        """The newest item, and the paced fences in force."""
+        answer = await self._open([candidate(), self._retention_us // 1000, register])
+        self._epoch, self._position, tail, paced = answer
+        self._delivered = False
+        return tail, fence_items.paced_fences(paced)
+
+    async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
+        said = fence_items.decode((int(id_.partition(b"-")[0]), mapping(fields)) for id_, fields in items)
+        paced = () if said.whole else await self._paced_in_force()
+        if items:
+            self._position, self._delivered = items[-1][0], True
+        position = self._position.decode() if self._delivered else _before(self._position)
+        fences, gap = [*said.fences, *paced], not said.whole
+        return FenceBatch(fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes)
+
+    async def _paced_in_force(self) -> Sequence[Fence]:
+        seconds, us = await self._server.guarded(self._server.redis.time())
+        reading: Any = self._server.redis.zrangebyscore("fences:paced", seconds * 1_000_000 + us, "+inf")
+        return fence_items.paced_fences(await self._server.guarded(reading))
+
+    async def report(self, position: str) -> None:
+        """The answer keeps the roll fresh, for the day the server forgets it."""
+        await self._call_readers([self._reader, position or "0-0", self._epoch or "-"])
+
+    async def readers(self) -> Sequence[ReaderPosition]:
+        return await self._call_readers(["", "", ""])
+
+    async def _call_readers(self, arguments: list[Any]) -> Sequence[ReaderPosition]:
+        epoch, found = await self._readers(arguments)
+        listed = [_reader(*one) for one in found]
+        return self._roll.call(listed, epoch.decode(), asyncio.get_running_loop().time())
+
+    async def receipt(self, id_: str) -> ReceiptRecord | None:
+        kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None
+        return None if kept is None else receipts.parse(kept.decode())
+
+
+def _reader(name: bytes, position: bytes, silent_us: int) -> ReaderPosition:
+    region, _, instance = name.decode().partition("/")
+    return ReaderPosition(region, instance, position.decode(), silent_us)
+
+
+def _before(position: bytes) -> str:
+    """The last id that is not later than everything before this item: all that a reader has merged who has yet to be given it."""
+    ms, number = (int(part) for part in position.split(b"-"))
+    return f"{ms}-{number - 1}" if number else f"{ms - 1}-{(1 << 64) - 1}"

@@ -1,0 +1,131 @@
+"""May this copy be answered now? One place decides it for every tier; all of it is synchronous.
+
+Nothing here awaits, so nothing stands between a decision and the use of its result. COHERENCE.md, "The rule".
+"""
+
+import random
+from enum import Enum
+
+from cachesvc.coherence.fences import Fences
+from cachesvc.config.topology import Namespace
+from cachesvc.model.clock import Clock
+from cachesvc.model.digest import digest, namespace_id
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.fence import Fence, TokenPairs
+from cachesvc.model.requests import ReadOptions
+from cachesvc.tiers.l3.contract import Reply
+
+
+class Standing(Enum):
+    """What a copy is good for."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    """Within its stale-while-revalidate window: answer it and refresh."""
+    LAST_RESORT = "last resort"
+    """Within its stale-if-error window: answer it if the origin fails."""
+    DEAD = "dead"
+    REFUSED = "refused"
+    """A fence, the floor or the staleness bound forbids it."""
+
+
+class Admission:
+    def __init__(self, fences: Fences, clock: Clock) -> None:
+        self._fences = fences
+        self._clock = clock
+
+    def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
+        """Of a copy from L1 or L2, or of one that the home cell cannot vouch for."""
+        now = self._clock.now_us()
+        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self.is_timely(entry.as_of, namespace, now):
+            return Standing.REFUSED
+        return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace, now))
+
+    def standing_at_home(self, reply: Reply, key: Key, namespace: Namespace, *, strict: bool) -> Standing:
+        """Of a copy from L3, which its home has judged: sketch and floor apply only where the home's word does not reach."""
+        entry = reply.entry
+        if entry is None:
+            return Standing.REFUSED if reply.fenced else Standing.DEAD
+        now = self._clock.now_us()
+        judged = reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+        is_admissible = judged or self._fences.admits(entry, key.digest, key.namespace, now)
+        if not is_admissible or not self.is_timely(entry.as_of, namespace, now):
+            return Standing.REFUSED
+        is_behind = self._fences.is_paced_stale if judged else self._fences.is_soft_fenced
+        soft = reply.soft or is_behind(entry, key.digest, key.namespace, now)
+        return self._age(entry, now, soft=soft)
+
+    def suits(self, entry: Entry, options: ReadOptions) -> bool:
+        """Does a copy meet what this reader asked beyond the rule (RFC 9111, 5.2.1; `Cachesvc-Max-Lag`)?"""
+        if options.no_cache:
+            return False
+        now = self._clock.now_us()
+        remaining = entry.fresh_until - now
+        if options.max_age_us is not None and now - entry.as_of > options.max_age_us:
+            return False
+        if options.max_lag_us is not None and not self._fences.within_lag(entry, now, options.max_lag_us):
+            return False
+        if remaining >= options.min_fresh_us:
+            return True
+        if options.max_stale_us is not None:
+            return remaining > -options.max_stale_us
+        return options.max_age_us is None and options.min_fresh_us == 0
+
+    def heed(self, token: TokenPairs, namespace: str) -> list[int]:
+        """A token names fences that this instance may not have heard of yet: merge them. Returns the digests of keys and tags.
+
+        Pairs on other namespaces' targets are merged all the same; one on another namespace as a whole names nothing here.
+        """
+        whole = digest(namespace_id(namespace)) if token else 0
+        news = [
+            Fence(target, at, namespace=namespace if target == whole else "")
+            for target, at in token
+            if self._fences.fence_on(target, (), namespace if target == whole else "") < at
+        ]
+        return self._fences.merge(news) if news else []
+
+    def not_before(self, key: Key, refused: Entry) -> int:
+        """What to tell the home after a copy that it vouched for was refused here: that copy, and all that the newest fence
+        known here on key, tags and namespace forbids, are misses."""
+        return max(refused.as_of, self._fences.fence_on(key.digest, refused.tag_digests, key.namespace))
+
+    def loaded_since(self, entry: Entry | None, key: Key, asked: int, started: int) -> bool:
+        """The rule on answers: no fence on the value was merged after its lease was asked for and before the reader began."""
+        if asked >= started:
+            return True
+        tags = entry.tag_digests if entry is not None else ()
+        return not self._fences.merged_between(asked, started, (key.digest, digest(namespace_id(key.namespace)), *tags))
+
+    def still_vouched(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> bool:
+        """Of a copy that its home judged exactly a moment ago: has a fence come since, or the bound risen?"""
+        now = self._clock.now_us()
+        return (
+            self.loaded_since(entry, key, vouched_at, self._fences.merged)
+            and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+            and self.is_timely(entry.as_of, namespace, now)
+        )
+
+    def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
+        """As far as the staleness bound goes: may what was loaded from `as_of` on be answered to a reader of now?"""
+        max_lag = namespace.max_lag
+        return now - self._fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
+
+    @staticmethod
+    def _age(entry: Entry, now: int, *, soft: bool) -> Standing:
+        past = now - entry.fresh_until
+        if past < 0 and not soft:
+            return Standing.FRESH
+        if past < entry.stale_for:
+            return Standing.STALE
+        return Standing.LAST_RESORT if past < entry.error_for else Standing.DEAD
+
+
+def is_due_early(entry: Entry, now: int, beta: float, rng: random.Random) -> bool:
+    """XFetch: refresh ahead of expiry with a probability that grows as it nears, scaled by what a load costs.
+
+    Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015. `-log(U)` is drawn as a
+    standard exponential; beyond ten times the cost of a load the chance is below 5e-5 and not worth the draw.
+    """
+    remaining = entry.fresh_until - now
+    scale = entry.load_ms * 1000 * beta
+    return remaining < 10 * scale and rng.expovariate(1.0) * scale >= remaining

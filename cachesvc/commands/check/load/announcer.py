@@ -1,0 +1,166 @@
+"""Telling the cache what was written, until it is accepted; then finding out where its fence stands.
+
+A producer that gets an error has been promised nothing and says it again. So does the announcer, without end until it is stopped:
+the history says when each attempt failed, and an announcement that was never accepted is noted as such.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cachesvc.app.tasks import Tasks
+from cachesvc.commands.check.history import Announcement, Fenced
+from cachesvc.commands.check.load import tokens
+from cachesvc.commands.check.load.instances import Instance, InstanceError, Instances
+from cachesvc.commands.check.load.origin import Note, Now
+from cachesvc.commands.check.load.producers import Producers, QueueError
+from cachesvc.model.clock import SECONDS
+
+Wait: TypeAlias = Literal["none", "region", "global"]
+Failure: TypeAlias = tuple[int, bool]
+"""When an attempt failed, and whether because the queue took nothing."""
+
+AGAIN_SECONDS = (0.05, 1.0)
+"""The first pause after a failure and the longest; each is twice the one before."""
+QUEUE_DOWN = "queue-unavailable"
+"""The problem of an instance whose region's queue takes nothing."""
+FENCE_SECONDS = 120
+"""How long the fence of an accepted change is looked for. Without it C3 has nothing to say about that change; C2 has."""
+UNTOLD = 64
+"""Announcements that may be under way. Beyond it nothing is written, so that a dead queue does not pile them up."""
+
+
+class Told(Struct, frozen=True):
+    """What is to be announced."""
+
+    how: Literal["api", "event"]
+    writes: tuple[tuple[str, int], ...]
+    tag: str = ""
+    """Announce this tag instead of the keys."""
+    wait: Wait = "none"
+
+    def change(self, namespace: str) -> Mapping[str, object]:
+        if self.tag:
+            return {"namespace": namespace, "tags": [self.tag]}
+        return {"namespace": namespace, "keys": [key for key, _ in self.writes]}
+
+
+class Announcer:
+    def __init__(self, namespace: str, instances: Instances, producers: Producers, random: Random, note: Note, now: Now) -> None:
+        self.accepted = 0
+        self.failed = 0
+        """Attempts."""
+        self._namespace = namespace
+        self._instances = instances
+        self._producers = producers
+        self._random = random
+        self._note = note
+        self._now = now
+        self._tasks = Tasks()
+        self._announcing: set[asyncio.Task[Announcement]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Announcer [{len(self._announcing)} under way, {self.accepted} accepted, {self.failed} attempts failed]>"
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._announcing) >= UNTOLD
+
+    def announce(self, told: Told) -> "asyncio.Task[Announcement]":
+        """Ends when it is accepted. It goes on when its caller stops waiting for it; `stop` ends it."""
+        announcing = self._tasks.spawn(self._until_accepted(told), f"announce {told.how}")
+        self._announcing.add(announcing)
+        announcing.add_done_callback(self._announcing.discard)
+        return announcing
+
+    async def finish(self, *, seconds: float) -> None:
+        """Wait, at most so long, until all is accepted that is under way."""
+        if self._announcing:
+            await asyncio.wait(self._announcing, timeout=seconds)
+
+    async def stop(self) -> None:
+        """End what is under way; it is noted as never accepted."""
+        await self._tasks.stop()
+
+    async def _until_accepted(self, told: Told) -> Announcement:
+        begun = Announcement(told.how, "", "", told.writes, self._now(), 0, wait=told.wait, tags=(told.tag,) if told.tag else ())
+        failures: list[Failure] = []
+        try:
+            done = await self._attempts(told, begun, failures)
+            self.accepted += 1
+        except asyncio.CancelledError:
+            self._noted(replace(begun, ended=self._now(), reached=False), failures)
+            raise
+        return self._noted(done, failures)
+
+    async def _attempts(self, told: Told, begun: Announcement, failures: list[Failure]) -> Announcement:
+        pause, longest = AGAIN_SECONDS
+        while True:
+            try:
+                return await self._attempt(told, begun)
+            except (InstanceError, QueueError) as error:
+                self.failed += 1
+                failures.append((self._now(), is_queue_down(error)))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def _noted(self, announcement: Announcement, failures: Sequence[Failure]) -> Announcement:
+        queue_down = bool(failures) and all(was_queue for _, was_queue in failures)
+        noted = replace(announcement, failures=tuple(moment for moment, _ in failures), queue_down=queue_down)
+        self._note(noted)
+        return noted
+
+    async def _attempt(self, told: Told, begun: Announcement) -> Announcement:
+        """Raises `InstanceError` or `QueueError`."""
+        if told.how == "event":
+            return await self._as_event(told, begun)
+        return await self._as_call(told, begun, self._instances.one(self._random))
+
+    async def _as_event(self, told: Told, begun: Announcement) -> Announcement:
+        region = self._random.choice(self._producers.regions)
+        id_ = await self._producers.add(region, told.change(self._namespace))
+        self._tasks.spawn(self._find_fence(id_, region), "find fence")
+        return replace(begun, region=region, id=id_, ended=self._now())
+
+    async def _as_call(self, told: Told, begun: Announcement, instance: Instance) -> Announcement:
+        receipt = await instance.invalidate({**told.change(self._namespace), "wait": told.wait})
+        ended = self._now()
+        if receipt.position:
+            at = max(tokens.read(receipt.token).values(), default=0)
+            self._note(Fenced(receipt.id, instance.region, receipt.position, at))
+        else:
+            self._tasks.spawn(self._find_fence(receipt.id, instance.region), "find fence")
+        return replace(
+            begun,
+            region=instance.region,
+            instance=instance.name,
+            id=receipt.id,
+            token=receipt.token,
+            reached=receipt.reached,
+            ended=ended,
+        )
+
+    async def _find_fence(self, id_: str, region: str) -> None:
+        """Ask for the receipt until it says where the fence stands, or that there will be none."""
+        pause, longest = AGAIN_SECONDS
+        ends = self._now() + FENCE_SECONDS * SECONDS
+        while self._now() < ends:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            try:
+                state = await self._instances.one(self._random).receipt(id_)
+            except InstanceError:
+                continue  # of a queue that is down, or not known yet
+            if state.position:
+                self._note(Fenced(id_, region, state.position))
+            if state.position or state.state == "buried":
+                return
+
+
+def is_queue_down(error: Exception) -> bool:
+    """The attempt failed because a queue took nothing, and not because an instance was gone."""
+    return isinstance(error, QueueError) or (isinstance(error, InstanceError) and error.reason == QUEUE_DOWN)

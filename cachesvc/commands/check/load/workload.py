@@ -1,0 +1,184 @@
+"""The load: clients that read, write and announce, each on its own seeded dice, all on the same few hot keys.
+
+Instances merge the tokens of reads like fences. A key that is read with tokens therefore stays fresh even where the feed fails,
+and would hide that. So sessions, which send them, read the keys of the first tag only; all others are left to the feeds.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from random import Random
+from typing import Literal, TypeVar
+
+from msgspec import Struct
+
+from cachesvc.commands.check.load.announcer import Announcer, Told, Wait
+from cachesvc.commands.check.load.instances import Instance, Instances
+from cachesvc.commands.check.load.origin import VersionedStore
+from cachesvc.commands.check.load.reader import Reader
+from cachesvc.commands.check.load.sessions import Session
+from cachesvc.commands.check.settings import CheckSettings
+
+T = TypeVar("T")
+
+SESSION_READS = 50
+"""A session ends after so many: its tokens with it."""
+PATIENCE_SECONDS = 1.0
+"""How long a client waits for its write to be accepted before it goes on with something else."""
+MOST_KEYS_AT_ONCE = 6
+ZIPF = 1.0
+
+Act = Literal["session", "read", "api", "event", "tag"]
+READS: Mapping[Act, float] = {"session": 0.5, "read": 0.5}
+WRITES: Mapping[Act, float] = {"api": 0.50, "event": 0.33, "tag": 0.17}
+WAITS: Mapping[Wait, float] = {"none": 0.7, "region": 0.2, "global": 0.1}
+
+
+class Keyspace(Struct, frozen=True):
+    """The keys of a run, the hottest first."""
+
+    tags_of: Mapping[str, tuple[str, ...]]
+    of_sessions: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: CheckSettings) -> "Keyspace":
+        """Key i has tag i modulo their number; those of the second tag have the last one too, so that some values have two."""
+        tags = tuple(f"t{i}-{settings.run_id}" for i in range(settings.tags))
+        tags_of = {f"k{i:02}-{settings.run_id}": _tags(i, tags) for i in range(settings.keys)}
+        return cls(tags_of, tuple(key for key, found in tags_of.items() if tags[0] in found), tags)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.tags_of)
+
+
+class Dice:
+    """A client's random choices."""
+
+    def __init__(self, random: Random, space: Keyspace, read_share: float, *, with_events: bool) -> None:
+        self._random = random
+        self._read_share = read_share
+        self._with_events = with_events
+        self._tags = space.tags
+        self._pools = {"session": _hot(space.of_sessions), "any": _hot(space.keys)}
+
+    def act(self) -> Act:
+        act = _drawn(self._random, READS if self._random.random() < self._read_share else WRITES)
+        return "api" if act == "event" and not self._with_events else act
+
+    def key(self) -> str:
+        return self._keys("any", 1)[0]
+
+    def keys(self, pool: Literal["session", "any"]) -> list[str]:
+        """Different ones, mostly hot."""
+        return self._keys(pool, self._random.randint(1, MOST_KEYS_AT_ONCE))
+
+    def tag(self) -> str:
+        return self._random.choice(self._tags)
+
+    def wait(self) -> Wait:
+        return _drawn(self._random, WAITS)
+
+    def is_single(self) -> bool:
+        return self._random.random() < 0.5
+
+    def one_of(self, instances: Instances) -> Instance:
+        return instances.one(self._random)
+
+    def pause(self, mean_seconds: float) -> float:
+        return self._random.expovariate(1 / mean_seconds)
+
+    def _keys(self, pool: str, count: int) -> list[str]:
+        keys, weights = self._pools[pool]
+        return list(dict.fromkeys(self._random.choices(keys, cum_weights=weights, k=count)))
+
+
+class Client:
+    """One caller. It does one thing after another, with pauses, until it is told to stop."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: CheckSettings,
+        dice: Dice,
+        instances: Instances,
+        store: VersionedStore,
+        reader: Reader,
+        announcer: Announcer,
+    ) -> None:
+        self.may_write = True
+        self.is_stopping = False
+        """Set it to end `run` after what it is doing: a client that is cancelled leaves its lease to expire."""
+        self._name = name
+        self._settings = settings
+        self._dice = dice
+        self._instances = instances
+        self._store = store
+        self._reader = reader
+        self._announcer = announcer
+        self._sessions = 0
+        self._session_reads = 0
+        self._session = self._new_session()
+
+    def __repr__(self) -> str:
+        return f"<Client {self._name} in {self._session!r}>"
+
+    async def run(self) -> None:
+        mean_seconds = self._settings.clients / self._settings.rate
+        while not self.is_stopping:
+            await self._act(self._dice.act())
+            await asyncio.sleep(self._dice.pause(mean_seconds))
+
+    async def _act(self, act: Act) -> None:
+        if act == "session":
+            await self._read_in_session()
+        elif act == "read" or self._announcer.is_full or not self.may_write:
+            await self._read()
+        elif act == "tag":
+            tag = self._dice.tag()
+            await self._write(Told("api", self._store.commit(self._store.keys_of(tag)), tag))
+        else:
+            wait = self._dice.wait() if act == "api" else "none"
+            await self._write(Told(act, self._store.commit([self._dice.key()]), wait=wait))
+
+    async def _read(self) -> None:
+        if self._dice.is_single():
+            await self._reader.read_plainly(self._instance(), self._dice.key())
+        else:
+            await self._reader.read(self._instance(), self._dice.keys("any"))
+
+    async def _read_in_session(self) -> None:
+        if self._session_reads >= SESSION_READS:
+            self._session = self._new_session()
+        self._session_reads += 1
+        await self._reader.read(self._instance(), self._dice.keys("session"), self._session)
+
+    async def _write(self, told: Told) -> None:
+        """The session knows its own write from the moment it is accepted, if the client is still waiting then."""
+        announcing = self._announcer.announce(told)
+        await asyncio.wait([announcing], timeout=PATIENCE_SECONDS)
+        if announcing.done() and not announcing.cancelled():
+            self._session.learn_write(announcing.result())
+
+    def _instance(self) -> Instance:
+        return self._dice.one_of(self._instances)
+
+    def _new_session(self) -> Session:
+        self._sessions += 1
+        self._session_reads = 0
+        return Session(f"{self._name}.{self._sessions}", self._settings.namespace)
+
+
+def _tags(i: int, tags: Sequence[str]) -> tuple[str, ...]:
+    own = tags[i % len(tags)]
+    return tuple(dict.fromkeys((own, tags[-1]))) if i % len(tags) == 1 else (own,)
+
+
+def _hot(keys: Sequence[str]) -> tuple[Sequence[str], list[float]]:
+    """With cumulative Zipf weights, in the order given."""
+    return keys, list(accumulate(1 / rank**ZIPF for rank in range(1, len(keys) + 1)))
+
+
+def _drawn(random: Random, weights: Mapping[T, float]) -> T:
+    return random.choices(list(weights), list(weights.values()))[0]

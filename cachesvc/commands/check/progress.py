@@ -1,0 +1,47 @@
+"""A line on stderr while the checker runs: on a terminal it is written over, in a log there is a new one now and then."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TextIO
+
+from cachesvc.commands.check.history import Read, Record, Write
+
+TERMINAL_SECONDS = 1.0
+LOG_SECONDS = 10.0
+
+
+class Progress:
+    def __init__(self, records: Sequence[Record], duration_seconds: float, out: TextIO) -> None:
+        """`records` grows while this looks at it."""
+        self._records = records
+        self._duration_seconds = duration_seconds
+        self._out = out
+        self._seen = 0
+        self._counts: Counter[str] = Counter()
+
+    async def show(self) -> None:
+        """Until it is cancelled."""
+        started = time.monotonic()
+        on_terminal = self._out.isatty()
+        try:
+            while True:
+                await asyncio.sleep(TERMINAL_SECONDS if on_terminal else LOG_SECONDS)
+                line = self.line(time.monotonic() - started)
+                print(f"\r\x1b[K{line}" if on_terminal else line, end="" if on_terminal else "\n", file=self._out, flush=True)
+        finally:
+            if on_terminal:  # what is printed next gets a line of its own
+                print(file=self._out, flush=True)
+
+    def line(self, seconds: float) -> str:
+        for record in self._records[self._seen :]:
+            if isinstance(record, Read):
+                self._counts["error" if record.outcome == "error" else "read"] += 1
+            elif isinstance(record, Write):
+                self._counts["write"] += 1
+        self._seen = len(self._records)
+        phase = f"{seconds:.0f} s of {self._duration_seconds:g} s" if seconds < self._duration_seconds else "settling"
+        return (
+            f"check: {phase}, {self._counts['read']:,} reads, {self._counts['write']:,} writes, {self._counts['error']:,} errors"
+        )

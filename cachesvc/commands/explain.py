@@ -1,0 +1,143 @@
+"""`cachesvc explain NAMESPACE KEY`: why is this value old, or missing? Asked of any instance that answers; it asks the others.
+
+Exit codes: 0 explained; 1 no instance answers; 2 the command line or the topology document is wrong, or no such namespace.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from yarl import URL
+
+from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
+from cachesvc.config.service import load_topology
+from cachesvc.explain.answer import Explanation
+from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.errors import ConfigError, TierUnavailableError
+from cachesvc.model.key_text import check_key
+
+NEARBY = "http://127.0.0.1:8080"
+ANSWER_SECONDS = 2.0
+"""An instance answers within a tenth of a second, or is stopped, or far: then the next one is asked."""
+PAGE_WIDTH = 220
+"""Where nobody looks (a pipe, a file) lines are as long as they have to be, so that they can be searched."""
+
+
+class _Problem(msgspec.Struct):
+    """RFC 9457, as far as it matters here."""
+
+    detail: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    add = parser.add_argument
+    add("namespace")
+    add("key", help="as callers write it, not percent-encoded; in quotes")
+    add(
+        "--topology",
+        type=Path,
+        default=environ.get("CACHESVC_TOPOLOGY") or None,
+        help="shared document, which names the instances",
+    )
+    add("--url", default="", help=f"of the instance to ask (without --topology: {NEARBY})")
+    add("--token", default="", help="explain a read that sends this Cachesvc-Token")
+    add("--json", action="store_true", help="the answer as it came")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if nobody answers."""
+    try:
+        check_key(options.key)
+    except ValueError as error:
+        raise ConfigError("KEY", str(error)) from None
+    body = asyncio.run(_ask_any(_addresses(options), options))
+    if options.json:
+        print(body.decode())
+    else:
+        width = None if sys.stdout.isatty() else PAGE_WIDTH
+        show(_decoded(body), Console(width=width, highlight=False, markup=False, emoji=False))
+    return 0
+
+
+def _decoded(body: bytes) -> Explanation:
+    try:
+        return msgspec.json.decode(body, type=Explanation)
+    except msgspec.DecodeError as error:
+        raise TierUnavailableError("its answer is not understood, try --json", str(error)) from error
+
+
+def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
+    """Base URL by name."""
+    if options.url:
+        if not options.url.startswith(("http://", "https://")):
+            raise ConfigError("--url", "must be http://host:port of an instance")
+        return {options.url: options.url}
+    if options.topology is None:
+        return {NEARBY: NEARBY}
+    topology = load_topology(options.topology)
+    if options.namespace not in topology.namespaces:
+        raise ConfigError(
+            "NAMESPACE", f"no namespace {options.namespace!r}{did_you_mean(options.namespace, topology.namespaces)}"
+        )
+    named = {f"{region}/{name}": url for region, here in topology.regions.items() for name, url in here.instances.items()}
+    if not named:
+        raise ConfigError(str(options.topology), "names no instances: give one with --url")
+    return named
+
+
+async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) -> bytes:
+    """The first answer."""
+    path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
+    headers = {"Cachesvc-Token": options.token} if options.token else {}
+    silent = []
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        for name, url in addresses.items():
+            try:
+                async with http.get(URL(url.rstrip("/") + path, encoded=True), headers=headers) as answer:
+                    return _accepted(answer.status, await answer.read())
+            except TimeoutError:
+                silent.append(f"{name}: no answer within {ANSWER_SECONDS:g} s")
+            except (aiohttp.ClientError, OSError, TierUnavailableError) as error:
+                silent.append(f"{name}: {error}")
+    raise TierUnavailableError("no instance answers", "; ".join(silent))
+
+
+def _accepted(status: int, body: bytes) -> bytes:
+    if status == 200:
+        return body
+    try:
+        why = msgspec.json.decode(body, type=_Problem).detail
+    except msgspec.DecodeError:
+        why = ""
+    if 400 <= status < 500:
+        raise ConfigError("refused", why or f"it answered {status}")
+    raise TierUnavailableError("failed", why or f"it answered {status}")
+
+
+def show(found: Explanation, console: Console) -> None:
+    console.print(found.verdict, style="bold")
+    console.print()
+    width = max(len(label) for label, _ in facts(found))
+    for label, text in facts(found):
+        console.print(f"{label:{width}}  {text}")
+    for table in (copies(found), fences(found), instances(found)):
+        if table.rows:
+            console.print()
+            console.print(table.title, style="bold")
+            console.print(Padding(_grid(table), (0, 0, 0, 2), expand=False))
+
+
+def _grid(table: Table) -> RichTable:
+    grid = RichTable(*table.columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for row in table.rows:
+        grid.add_row(*row)
+    return grid

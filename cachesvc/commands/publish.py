@@ -1,0 +1,189 @@
+"""`cachesvc publish`: announce changes on a region's queue, as any producer may. The region's instances do the rest.
+
+What is announced is checked first, by the rules that would make it a dead letter. Printed is the receipt of each change,
+`region:id`; an instance of the region says how far it got (`GET /v1/invalidations/{id}`). A change that is announced twice costs
+misses and nothing else, so whatever failed half-way can be run again.
+"""
+
+import argparse
+import itertools
+import sys
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+from redis import Redis
+from redis.exceptions import RedisError
+
+from cachesvc.changes.events.cloudevents import decode, encode
+from cachesvc.changes.events.event_reader import checked
+from cachesvc.config.service import Coherence, Server, load_topology
+from cachesvc.model.change import Change
+from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.errors import ConfigError, TierUnavailableError
+from cachesvc.telemetry.traces.trace import SpanContext
+
+MAX_BATCH_KEYS = Server().max_batch_keys
+LONGEST_OVER = Coherence().fence_retention
+"""The defaults: the service documents of the instances are not known here."""
+TIMEOUT_SECONDS = 5.0
+BLOCK = 1 << 16
+"""Bytes of a file that are read, checked and sent together: a few hundred events."""
+
+
+class Destination(Struct, frozen=True):
+    url: str
+    region: str = ""
+    """Empty: the caller named a queue and not whose it is."""
+    namespaces: Collection[str] | None = None
+    """None: not known here; the instances judge."""
+
+    @property
+    def where(self) -> str:
+        """To show: a URL may hold a password."""
+        parts = urlsplit(self.url)
+        return f"queue at {parts.path}" if parts.scheme == "unix" else f"queue at {parts.hostname}:{parts.port or 6379}"
+
+
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    add = parser.add_argument
+    add("namespace", nargs="?", default="", help="whose entries changed")
+    add("--key", action="append", default=[], metavar="K", dest="keys", help="a key that changed; may be repeated")
+    add("--tag", action="append", default=[], metavar="T", dest="tags", help="a tag whose entries changed; may be repeated")
+    add("--all", action="store_true", help="everything in the namespace; asks for --confirm NAMESPACE")
+    add("--confirm", default="", metavar="NAMESPACE", help="the namespace once more")
+    add("--soft", action="store_true", help="copies become stale instead of gone")
+    add("--over", default="", metavar="DURATION", help="spread it over this time, such as 5m, to spare the origin")
+    add("--source", default="/cachesvc/publish", help="who says so, for the audit (%(default)s)")
+    add("--traceparent", default="", metavar="W3C", help="the trace in which it changed: what becomes of it is linked to that")
+    add("--file", metavar="FILE", help="instead: a change or a CloudEvent on each line; - is standard input")
+    add("--queue", default="", metavar="URL", help="of the region's queue; better --topology if it holds a password")
+    add("--topology", type=Path, default=environ.get("CACHESVC_TOPOLOGY") or None, help="shared document, which names the queues")
+    add("--region", default=environ.get("CACHESVC_REGION", ""), help="where to announce: any, all regions hear of it")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if the queue does not take it."""
+    destination = _destination(options)
+    published = 0
+    with closing(_connect(destination)) as queue:
+        for events in _batches(options, destination):
+            for id_ in _send(queue, events, destination, published):
+                print(f"{destination.region}:{id_}" if destination.region else id_, flush=True)
+            published += len(events)
+    if not published:
+        raise ConfigError(options.file, "holds no events")
+    return 0
+
+
+def _destination(options: argparse.Namespace) -> Destination:
+    if options.queue:
+        return Destination(options.queue, options.region)
+    if options.topology is None:
+        raise ConfigError("--queue", "is not given, and no --topology with --region either: where to announce?")
+    topology = load_topology(options.topology)
+    if options.region not in topology.regions:
+        raise ConfigError("--region", f"no region {options.region!r}{did_you_mean(options.region, topology.regions)}")
+    return Destination(topology.regions[options.region].queue, options.region, topology.namespaces)
+
+
+def _connect(destination: Destination) -> Redis:
+    """Connects when first used."""
+    try:
+        return Redis.from_url(destination.url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, protocol=2)
+    except ValueError:  # its text may repeat a part of the password
+        raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0") from None
+
+
+def _batches(options: argparse.Namespace, destination: Destination) -> Iterator[list[bytes]]:
+    """The events, checked; those that are to be sent together."""
+    if options.file is None:
+        yield [_from_options(options, destination)]
+        return
+    if options.namespace or options.keys or options.tags or options.all or options.soft or options.over:
+        raise ConfigError("--file", "its lines say what changed: leave out NAMESPACE, --key, --tag, --all, --soft and --over")
+    with closing(_open(options.file)) as file:
+        yield from _from_lines(file, options, destination)
+
+
+def _from_options(options: argparse.Namespace, destination: Destination) -> bytes:
+    if not options.namespace:
+        raise ConfigError("NAMESPACE", "is not given: whose entries changed?")
+    change = Change(options.namespace, tuple(options.keys), tuple(options.tags), options.all, options.soft, options.over)
+    _check(change, options.confirm, destination, "publish")
+    return _event(change, options)
+
+
+def _open(file: str) -> BinaryIO:
+    try:
+        return sys.stdin.buffer if file == "-" else Path(file).open("rb")
+    except OSError as error:
+        raise ConfigError(file, f"cannot be read: {error.strerror}") from error
+
+
+def _from_lines(file: BinaryIO, options: argparse.Namespace, destination: Destination) -> Iterator[list[bytes]]:
+    numbers = itertools.count(1)
+    for lines in _blocks(file):
+        texts = [(line.strip(), f"{options.file}:{number}") for line, number in zip(lines, numbers, strict=False)]
+        events = [_from_line(text, options, destination, where) for text, where in texts if text]
+        if events:
+            yield events
+
+
+def _blocks(file: BinaryIO) -> Iterator[Sequence[bytes]]:
+    """Lines, as many as there are by now: what comes slowly through a pipe is not held back until a block is full."""
+    rest = b""
+    while block := file.read1(BLOCK):  # type: ignore[attr-defined] # both files are buffered ones
+        *lines, rest = (rest + block).split(b"\n")
+        yield lines
+    yield [rest]
+
+
+def _from_line(line: bytes, options: argparse.Namespace, destination: Destination, where: str) -> bytes:
+    found = decode("", line)
+    if found.changes:
+        _check(found.changes[0], options.confirm, destination, where)
+        return line
+    if b'"specversion"' in line:
+        raise ConfigError(where, found.reason)
+    try:
+        change = msgspec.json.decode(line, type=Change)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(where, f"neither a change nor a CloudEvent of one: {error}") from None
+    _check(change, options.confirm, destination, where)
+    return _event(change, options)
+
+
+def _check(change: Change, confirm: str, destination: Destination, where: str) -> None:
+    """What an instance would refuse is refused here."""
+    _, faults = checked(change, MAX_BATCH_KEYS, LONGEST_OVER)
+    if faults:
+        raise ConfigError(where, faults[0])
+    known = destination.namespaces
+    if known is not None and change.namespace not in known:
+        raise ConfigError(where, f"no namespace {change.namespace!r}{did_you_mean(change.namespace, known)}")
+    if change.all and confirm != change.namespace:
+        raise ConfigError(where, f"this is everything in {change.namespace!r}: say --confirm {change.namespace}")
+
+
+def _event(change: Change, options: argparse.Namespace) -> bytes:
+    if not options.source:
+        raise ConfigError("--source", "is empty: the audit is to say who it was")
+    if options.traceparent and SpanContext.parse(options.traceparent) is None:
+        raise ConfigError("--traceparent", "is none, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    return encode(change, id_=uuid.uuid4().hex, source=options.source, traceparent=options.traceparent)
+
+
+def _send(queue: Redis, events: Sequence[bytes], destination: Destination, published: int) -> list[str]:
+    pipe = queue.pipeline(transaction=False)
+    for event in events:
+        pipe.xadd("changes", {"event": event})
+    try:
+        return [id_.decode() for id_ in pipe.execute()]
+    except (RedisError, OSError) as error:
+        raise TierUnavailableError(destination.where, f"{str(error)[:300]}; {published} changes announced before") from error

@@ -1,0 +1,51 @@
+import argparse
+import asyncio
+import errno
+import signal
+from collections.abc import Mapping, Sequence
+
+import uvloop
+
+from cachesvc.app import instance as app
+from cachesvc.app.embedded.set_up import embedded
+from cachesvc.commands.banner import banner
+from cachesvc.commands.documents import _fail, _load
+from cachesvc.config.service import Service, check_together
+from cachesvc.config.topology import Topology
+from cachesvc.telemetry.logs import logs
+
+
+def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    service, topology = _load(options, environ)
+    logs.set_up(service)
+    # Until the service handles it, SIGTERM too must leave through `finally`, where embedded servers are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(service, topology, environ))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            at = f"{service.server.host}:{service.server.port}"
+            return _fail(1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)")
+        raise
+    return 0
+
+
+async def _serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> None:
+    if topology is not None:
+        await _announce_and_serve(service, topology, [])
+        return
+    started = await embedded(service, environ)
+    try:
+        check_together(service, started.topology)
+        await _announce_and_serve(service, started.topology, started.lines)
+    finally:
+        await started.stop()
+
+
+async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
+    def ready(port: int) -> None:
+        print(banner(service, topology, f"http://{service.server.host}:{port}", lines), flush=True)
+
+    await app.serve(service, topology, ready=ready)

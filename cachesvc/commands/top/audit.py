@@ -1,0 +1,77 @@
+"""The last invalidations, from the `audit` streams of the regions' queues."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from cachesvc.commands.top.rows import ChangeRow
+from cachesvc.web.replies.redaction import HIDDEN
+
+SHOWN = 6
+TIMEOUT_SECONDS = 0.5
+
+
+class AuditLog:
+    """A context manager: connections are closed at the end. A queue that cannot be asked from here adds nothing: an operator's
+    machine often reaches the instances alone."""
+
+    def __init__(self, queues: Mapping[str, str]) -> None:
+        self._queues = {region: client for region, url in queues.items() if (client := _client(url)) is not None}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "AuditLog":
+        for client in self._queues.values():
+            self._stack.push_async_callback(client.aclose)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def last(self) -> Sequence[ChangeRow]:
+        """The newest first."""
+        found = await asyncio.gather(*(_last(region, client) for region, client in self._queues.items()))
+        return sorted((row for rows in found for row in rows), key=lambda row: row.at, reverse=True)[:SHOWN]
+
+
+def _client(url: str) -> Redis | None:
+    if HIDDEN in url:  # as an instance shows it: every look would be one more failed login in the queue's log
+        return None
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            driver_info=None,
+            protocol=3,
+        )
+    except ValueError:
+        return None
+
+
+async def _last(region: str, client: Redis) -> Sequence[ChangeRow]:
+    try:
+        items: Any = await client.xrevrange("audit", count=SHOWN)  # the library's type allows for bytes and for other protocols
+    except (RedisError, OSError, TimeoutError):
+        return []
+    return [_row(region, id_, fields) for id_, fields in items]
+
+
+def _row(region: str, id_: str, fields: Mapping[str, Any]) -> ChangeRow:
+    soft, over = fields.get("soft") == "true", fields.get("over", "")
+    return ChangeRow(
+        at=int(id_.partition("-")[0]) / 1000,
+        region=region,
+        who=fields.get("who", ""),
+        instance=fields.get("instance", ""),
+        namespace=fields.get("namespace", ""),
+        targets=fields.get("targets", ""),
+        how=f"over {over}" if over else "soft" if soft else "",
+    )

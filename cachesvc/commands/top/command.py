@@ -1,0 +1,125 @@
+"""`cachesvc top`: one deployment on a terminal, with a verdict in words.
+
+With `--once` it looks twice, prints what came in between, and exits with 0 if the verdict is healthy and with 1 if not; 2 is for
+a wrong command line or document. Without, it looks again and again until Ctrl-C.
+"""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+import aiohttp
+from msgspec import Struct
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from cachesvc.commands.top.audit import AuditLog
+from cachesvc.commands.top.between import Look
+from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
+from cachesvc.commands.top.picture import picture_of
+from cachesvc.commands.top.scrape import Asker
+from cachesvc.commands.top.verdict import troubles
+from cachesvc.commands.top.view import view
+from cachesvc.config.service import load_topology
+from cachesvc.model.errors import ConfigError
+from cachesvc.model.units import Duration
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+WIDTH = 130
+"""Of what goes into a pipe or a file: wide enough for every table."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    add = parser.add_argument
+    add(
+        "--topology",
+        type=Path,
+        default=environ.get("CACHESVC_TOPOLOGY") or None,
+        help="shared document, which names the instances",
+    )
+    add("--url", action="append", default=[], dest="urls", help=f"of an instance, which names the others ({DEFAULT_URL})")
+    add("--once", action="store_true", help="print one view and exit: 0 healthy, 1 not")
+    add("--interval", type=_duration, default=Duration.parse("1s"), help="between two looks (1s)")
+    add("--debug-token", default=environ.get("CACHESVC_DEBUG_TOKEN", ""), help="of the instances: show key text, not digests")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code. Raises `ConfigError`."""
+    if options.interval <= 0:
+        raise ConfigError("--interval", "must be above 0")
+    declared = None if options.urls or options.topology is None else _declared(options.topology)
+    try:
+        return asyncio.run(_run(options, declared))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _declared(path: Path) -> Deployment:
+    deployment = deployment_of(load_topology(path))
+    if not deployment.instances:
+        raise ConfigError(f"{path}: $.regions", "name no instances: say --url")
+    return deployment
+
+
+async def _run(options: argparse.Namespace, declared: Deployment | None) -> int:
+    async with aiohttp.ClientSession() as http:
+        asker = Asker(http, options.debug_token)
+        urls = [url.rstrip("/") for url in options.urls] or [DEFAULT_URL]
+        deployment = declared or await ask_for_deployment(asker, urls)
+        async with AuditLog(deployment.queues) as audit:
+            watch = Watch(asker, deployment, audit, options.interval.seconds)
+            console = Console(width=None if os.isatty(1) else WIDTH)
+            return await (once if options.once else for_ever)(watch, console)
+
+
+class Asking(Protocol):
+    """As `Asker`."""
+
+    async def all(self, addresses: Mapping[str, str], /) -> Look: ...
+
+
+class Watch(Struct, frozen=True):
+    asker: Asking
+    deployment: Deployment
+    audit: AuditLog
+    seconds: float
+
+    async def look(self) -> Look:
+        return await self.asker.all(self.deployment.instances)
+
+    async def drawn(self, before: Look, after: Look) -> tuple[RenderableType, bool]:
+        """And whether all is well."""
+        picture = picture_of(before, after)
+        found = troubles(picture)
+        return view(picture, found, await self.audit.last()), not found
+
+
+async def once(watch: Watch, console: Console) -> int:
+    """The exit code."""
+    before = await watch.look()
+    await asyncio.sleep(watch.seconds)
+    drawn, is_healthy = await watch.drawn(before, await watch.look())
+    console.print(drawn)
+    return 0 if is_healthy else 1
+
+
+async def for_ever(watch: Watch, console: Console) -> NoReturn:
+    """Until it is cancelled."""
+    before = await watch.look()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            after = await watch.look()
+            drawn, _ = await watch.drawn(before, after)
+            live.update(drawn, refresh=True)
+            before = after
+            await asyncio.sleep(watch.seconds)
+
+
+def _duration(text: str) -> Duration:
+    try:
+        return Duration.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,69 @@
+"""Who there is to look at: from the topology document, or from what an instance shows of it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from cachesvc.commands.top.scrape import Asker, Silence
+from cachesvc.config.topology import Topology
+
+
+class Region(Struct, frozen=True):
+    queue: str = ""
+    instances: Mapping[str, str] = {}
+
+
+class Here(Struct, frozen=True):
+    region: str
+    instance: str
+
+
+class Shown(Struct, frozen=True):
+    """`/v1/topology`, as far as it matters here."""
+
+    here: Here
+    regions: Mapping[str, Region]
+
+
+class Deployment(Struct, frozen=True):
+    instances: Mapping[str, str]
+    """Name → base URL. The name of the region stands before it where two regions use the same."""
+    queues: Mapping[str, str]
+    """Region → URL. As an instance shows it, it lacks its password."""
+
+
+def deployment_of(topology: Topology) -> Deployment:
+    return _deployment({name: Region(region.queue, region.instances) for name, region in topology.regions.items()})
+
+
+async def ask_for_deployment(asker: Asker, urls: Sequence[str]) -> Deployment:
+    """From the first of these that answers. A deployment that lists no instances is those that were named; so is one of which
+    nobody answers, and then it is seen as that."""
+    found = {url: _decoded(await asker.topology(url)) for url in urls}
+    shown = next((one for one in found.values() if one is not None), None)
+    deployment = _deployment(shown.regions if shown else {})
+    if deployment.instances:
+        return deployment
+    named = {one.here.instance if one else url: url for url, one in found.items()}
+    return Deployment(named, deployment.queues)
+
+
+def _decoded(document: bytes | Silence) -> Shown | None:
+    try:
+        return None if isinstance(document, Silence) else msgspec.json.decode(document, type=Shown)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _deployment(regions: Mapping[str, Region]) -> Deployment:
+    times = Counter(name for region in regions.values() for name in region.instances)
+    return Deployment(
+        {
+            name if times[name] == 1 else f"{region_name}/{name}": url.rstrip("/")
+            for region_name, region in regions.items()
+            for name, url in region.instances.items()
+        },
+        {name: region.queue for name, region in regions.items() if region.queue},
+    )

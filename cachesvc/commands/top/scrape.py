@@ -1,0 +1,125 @@
+"""What is asked of each instance: its metrics, whether it is ready, and its hot keys."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from heapq import nlargest
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from cachesvc.commands.top.exposition import Exposition
+
+TIMEOUT_SECONDS = 2.0
+HOT_NAMESPACES = 3
+"""Those with the hottest keys are asked for them; the others' are not shown."""
+
+
+class Ready(Struct, frozen=True):
+    """`/readyz?verbose`."""
+
+    ready: bool
+    fence_feeds: Mapping[str, str] = {}
+
+
+class HotKey(Struct, frozen=True):
+    digest: str
+    share: float
+    reads_per_second: float
+    key: str = ""
+
+
+class HotKeys(Struct, frozen=True):
+    """`/v1/hotkeys`."""
+
+    namespace: str
+    reads_sampled: int
+    hot: Sequence[HotKey]
+
+
+class Scrape(Struct, frozen=True):
+    at: float
+    """Seconds, of a clock that never steps."""
+    metrics: Exposition
+    ready: Ready
+    hot: Sequence[HotKeys] = ()
+    refuses_token: bool = False
+    """The debug token is not its own: it showed digests."""
+
+
+class Silence(Struct, frozen=True):
+    """No answer, or none that can be read."""
+
+    why: str
+
+
+class RefusedError(ValueError):
+    """The debug token is not the instance's."""
+
+
+class Asker:
+    """Asks instances. Nothing raises: one that does not answer is a `Silence`."""
+
+    def __init__(self, http: aiohttp.ClientSession, debug_token: str = "") -> None:
+        self._http = http
+        self._headers = {"Cachesvc-Debug": debug_token} if debug_token else {}
+
+    def __repr__(self) -> str:
+        return f"<Asker {'with' if self._headers else 'without'} debug token>"
+
+    async def all(self, addresses: Mapping[str, str]) -> dict[str, Scrape | Silence]:
+        found = await asyncio.gather(*map(self.one, addresses.values()))
+        return dict(zip(addresses, found, strict=True))
+
+    async def one(self, url: str) -> Scrape | Silence:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await self._scrape(url)
+        except TimeoutError:  # before `OSError`, which it is
+            return Silence(f"no answer within {TIMEOUT_SECONDS:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            return Silence(_reason(error))
+        except (msgspec.MsgspecError, ValueError) as error:
+            return Silence(f"its answer cannot be read: {error}")
+
+    async def topology(self, url: str) -> bytes | Silence:
+        """The shared document as this instance shows it."""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await self._get(f"{url}/v1/topology")
+        except TimeoutError:
+            return Silence(f"no answer within {TIMEOUT_SECONDS:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Silence(_reason(error))
+
+    async def _scrape(self, url: str) -> Scrape:
+        metrics = Exposition.parse((await self._get(f"{url}/metrics")).decode())
+        at = time.monotonic()
+        ready = msgspec.json.decode(await self._get(f"{url}/readyz?verbose", also=503), type=Ready)
+        shares = metrics.by("hot_key_share", "namespace")
+        hottest = nlargest(HOT_NAMESPACES, shares, key=shares.__getitem__)
+        try:
+            return Scrape(at, metrics, ready, await self._hot_keys(url, hottest, self._headers))
+        except RefusedError:
+            return Scrape(at, metrics, ready, await self._hot_keys(url, hottest, {}), refuses_token=True)
+
+    async def _hot_keys(self, url: str, namespaces: Iterable[str], headers: Mapping[str, str]) -> Sequence[HotKeys]:
+        found = await asyncio.gather(*(self._get(f"{url}/v1/hotkeys?namespace={name}", headers=headers) for name in namespaces))
+        return [msgspec.json.decode(document, type=HotKeys) for document in found]
+
+    async def _get(self, url: str, *, headers: Mapping[str, str] | None = None, also: int = 200) -> bytes:
+        async with self._http.get(url, headers=headers) as answer:
+            if answer.status == 403:
+                raise RefusedError(f"403 {answer.reason} for {answer.url.path}")
+            if answer.status not in (200, also):
+                raise ValueError(f"{answer.status} {answer.reason} for {answer.url.path}")
+            return await answer.read()
+
+
+def _reason(error: Exception) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower()  # its own text is asyncio's, and repeats the address
+    return str(cause) or type(cause).__name__

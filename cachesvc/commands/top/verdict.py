@@ -1,0 +1,122 @@
+"""The verdict in words: what is wrong, the worst first. Nothing is healthy that an operator would be woken for.
+
+silence, not ready          nobody is served there
+a cell                      its partitions have no L3, and writes to them are refused
+a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
+shedding, origins           callers are refused, or wait
+memcached, parked changes   slower, not wrong
+clocks, versions            about to become one of the above
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from cachesvc.commands.top.picture import Picture
+from cachesvc.commands.top.rows import FeedRow, NamespaceRow
+
+HEALTHY = "healthy"
+CLOCKS_AGREE_SECONDS = 0.05
+"""Half of the skew that the protocol allows by default."""
+
+
+def troubles(picture: Picture) -> Sequence[str]:
+    """None: it is healthy."""
+    return [found for judge in _JUDGES for found in judge(picture)]
+
+
+def _silent(picture: Picture) -> Iterator[str]:
+    if not picture.instances:
+        yield "no instance is known"
+    for row in picture.instances:
+        if row.silent:
+            yield f"{row.name} does not answer ({row.silent})"
+
+
+def _not_ready(picture: Picture) -> Iterator[str]:
+    for row in picture.instances:
+        if not row.silent and not row.ready:
+            yield f"{row.name} is not ready"
+
+
+def _cells(picture: Picture) -> Iterator[str]:
+    for row in picture.servers:
+        if row.kind == "cell" and row.failing_at:
+            yield f"cell {row.name} does not answer at {_names(row.failing_at)}"
+
+
+def _feeds(picture: Picture) -> Iterator[str]:
+    for row in picture.feeds:
+        if cut_off := [name for name, state in row.states.items() if state == "out of reach"]:
+            yield f"the queue of {row.region} does not answer at {_names(cut_off)}"
+        if late := [one for one in picture.namespaces if _is_late(row, one)]:
+            yield f"feed of {row.region} is {row.bound:.1f} s behind at {row.worst_at}, above max_lag of {_busiest(late)}"
+
+
+def _is_late(feed: FeedRow, namespace: NamespaceRow) -> bool:
+    return feed.bound is not None and namespace.max_lag is not None and feed.bound > namespace.max_lag
+
+
+def _busiest(rows: Iterable[NamespaceRow]) -> str:
+    """The one that is read most, and how many others."""
+    first, *others = sorted(rows, key=lambda row: (-row.reads, row.name))
+    return f"{first.name} and {len(others)} more" if others else first.name
+
+
+def _shedding(picture: Picture) -> Iterator[str]:
+    for row in picture.instances:
+        if row.shed:
+            yield f"{row.name} is shedding ({row.shed:.0f} requests a second refused)"
+
+
+def _origins(picture: Picture) -> Iterator[str]:
+    for row in picture.origins:
+        if row.refused:
+            yield f"origin of {row.namespace} is too slow: {row.refused:.1f} loads a second got no turn"
+        elif row.ceiling and row.running >= row.ceiling:
+            loads = f"{row.running:.0f} loads, {row.waiting:.0f} wait"
+            yield f"origin of {row.namespace} is at its ceiling at {row.worst_at} ({loads})"
+
+
+def _memcached(picture: Picture) -> Iterator[str]:
+    for row in picture.servers:
+        if row.kind == "memcached" and row.open_at:
+            yield f"memcached {row.name} does not answer (breaker open at {_names(row.open_at)})"
+        elif row.kind == "memcached" and row.failing_at:
+            yield f"memcached {row.name} fails at {_names(row.failing_at)}"
+
+
+def _changes(picture: Picture) -> Iterator[str]:
+    if picture.queue.parked:
+        yield f"{picture.queue.parked:.0f} changes are parked: a home cell is out of reach"
+    if picture.queue.buried:
+        yield "events are out of rule and become dead letters: invalidations that do not happen"
+
+
+def _clocks(picture: Picture) -> Iterator[str]:
+    for row in picture.servers:
+        if row.clock_offset is not None and abs(row.clock_offset) > CLOCKS_AGREE_SECONDS:
+            yield f"the clock of cell {row.name} is {row.clock_offset * 1000:+.0f} ms off"
+
+
+def _versions(picture: Picture) -> Iterator[str]:
+    versions = {row.name: row.topology_version for row in picture.instances if row.topology_version is not None}
+    if len(set(versions.values())) > 1:
+        shown = ", ".join(f"{name}: {version:.0f}" for name, version in versions.items())
+        yield f"instances work under different topologies ({shown})"
+
+
+def _names(instances: Sequence[str]) -> str:
+    return ", ".join(instances)
+
+
+_JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
+    _silent,
+    _not_ready,
+    _cells,
+    _feeds,
+    _shedding,
+    _origins,
+    _memcached,
+    _changes,
+    _clocks,
+    _versions,
+)

@@ -1,0 +1,5 @@
+"""Explanations: where a key's copies are, what fences them, what a read would do now, and why.
+
+`web`, `app` and `commands` import this package; it reads coherence and tiers and changes nothing in them.
+Start reading at `explainer.py`; `answer.py` has the types of an explanation and `verdict.py` turns it into sentences.
+"""

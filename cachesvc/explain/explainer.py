@@ -1,0 +1,275 @@
+"""Why is this value old, or missing? Everything that decides about one key, asked of the live system; nothing is changed.
+
+The instance that is asked looks at its own L1, its region's memcached and the key's home, and asks every other instance for the
+same, all at once. What takes longer than a person would like to wait is left out, and said to be. The words are in `verdict.py`;
+whether a copy may be answered is decided by the same `Admission` that reads use, so it cannot disagree with what a read would do.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from cachesvc.coherence.admission import Admission
+from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.merge_history import Merged
+from cachesvc.config.topology import Topology
+from cachesvc.explain.answer import (
+    Copy,
+    Explanation,
+    FencesSeen,
+    Home,
+    HomeCell,
+    LeaseSeen,
+    Memcached,
+    Merge,
+    Now,
+    Question,
+    Seen,
+    TargetFences,
+    Window,
+)
+from cachesvc.explain.judge import _Judge
+from cachesvc.explain.verdict import decide, marked, oldest, verdict
+from cachesvc.model.change import Target
+from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError, TierTimeoutError
+from cachesvc.model.partition import partition
+from cachesvc.tiers.fair_timeout import FairTimeout
+from cachesvc.tiers.l1.l1 import L1
+from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l3.contract import CellKeyState
+from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.leases import holder_of
+from cachesvc.tiers.l3.placement import Placement
+
+TIER_SECONDS = 0.04
+"""For the far tiers of an instance: less than its neighbours wait for it (`peers.py`), so that they learn what it does know."""
+MOST_MERGES = 8
+
+
+T = TypeVar("T")
+
+
+class PoolView(Protocol):
+    """The region's memcached pool, beside the paths."""
+
+    def memcached_of(self, key: Key) -> Memcached:
+        """Where the key's copies are."""
+        ...
+
+    async def look(self, key: Key) -> Lookup:
+        """The copy there; nothing changes, also not for its breaker."""
+        ...
+
+
+class Peers(Protocol):
+    async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
+        """What every other instance of every region sees. One that does not answer in time is there with its reason."""
+        ...
+
+
+class Explainer:
+    def __init__(
+        self,
+        *,
+        me: tuple[str, str],
+        topology: Topology,
+        placement: Placement,
+        l1: L1,
+        pool: PoolView,
+        homes: Homes,
+        peers: Peers,
+        fences: Fences,
+        admission: Admission,
+        clock: Clock,
+        is_overloaded: Callable[[], bool],
+    ) -> None:
+        """`me`: region and name of this instance."""
+        self._region, self._instance = me
+        self._topology = topology
+        self._placement = placement
+        self._l1 = l1
+        self._pool = pool
+        self._homes = homes
+        self._peers = peers
+        self._fences = fences
+        self._admission = admission
+        self._clock = clock
+        self._is_overloaded = is_overloaded
+
+    async def explain(self, key: Key, question: Question) -> Explanation:
+        """All that is known of the key, everywhere. What does not answer is said so in its place."""
+        began = perf_counter()
+        asked, elsewhere = await asyncio.gather(self.see(key, question), self._peers.ask(key, question))
+        asked, *elsewhere = marked([asked, *elsewhere])
+        home = _home_by_whoever_could(asked, elsewhere)
+        found = oldest([asked, *elsewhere], home)
+        return Explanation(
+            verdict=verdict(asked, elsewhere, found),
+            key=key.text,
+            namespace=key.namespace,
+            owner=self._topology.namespaces[key.namespace].owner,
+            digest=f"{key.digest:016x}",
+            partition=partition(key.text),
+            home_cell=self._home_cell(key),
+            memcached_server=asked.memcached.server if asked.memcached else "",
+            asked=asked.name,
+            clock=asked.clock,
+            tiers=asked.tiers,
+            memcached=asked.memcached,
+            fences=asked.fences,
+            home=home,
+            now=asked.now,
+            oldest=found,
+            elsewhere=tuple(elsewhere),
+            milliseconds=_milliseconds_since(began),
+        )
+
+    async def see(self, key: Key, question: Question) -> Seen:
+        """What this instance sees of it."""
+        began = perf_counter()
+        l1 = self._l1.peek(key)
+        asking_l2 = _in_time(self._pool.look(key), "memcached")
+        asking_home = _in_time(self._inspect(key, l1.tags if l1 else ()), "home")
+        l2, home = await asyncio.gather(asking_l2, asking_home)
+        judge = _Judge(key, self._topology.namespaces[key.namespace], question, self._fences, self._admission, self._clock)
+        tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
+        held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
+        tags = dict.fromkeys(tag for entry in held if isinstance(entry, Entry) for tag in entry.tags)
+        memcached, at_home = self._pool.memcached_of(key), self._home(home)
+        return Seen(
+            region=self._region,
+            instance=self._instance,
+            clock=self._clock.now_us(),
+            tiers=tiers,
+            memcached=memcached,
+            fences=self._seen_fences(key, list(tags), home),
+            home=at_home,
+            now=self._decided(tiers, at_home, key, memcached),
+            milliseconds=_milliseconds_since(began),
+        )
+
+    def _decided(self, tiers: dict[str, Copy], home: Home, key: Key, memcached: Memcached) -> Now:
+        namespace = self._topology.namespaces[key.namespace]
+        asks_l2 = memcached.breaker != "open"
+        return decide(tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded())
+
+    async def _inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState | TierError:
+        try:
+            return await self._homes.of(key).inspect(key, tags)
+        except TierError as error:
+            return error
+
+    # where it lives ---------------------------------------------------------------------------------------------------
+
+    def _home_cell(self, key: Key) -> HomeCell:
+        name, placed = self._placement.home(key.text), partition(key.text)
+        former = self._placement.former.home(key.text) if self._placement.former else ""
+        return HomeCell(
+            name=name,
+            region=self._topology.cells[name].region,
+            why="pinned" if self._placement.is_pinned(placed) else "rendezvous hash over active cells: the highest score",
+            scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
+            former=former if former != name else "",
+        )
+
+    def _home(self, state: CellKeyState | TierError) -> Home:
+        if isinstance(state, TierError):
+            return Home(unavailable=str(state))
+        instances = ((region, name) for region, here in self._topology.regions.items() for name in here.instances)
+        holder = holder_of(state.lease, (*instances, (self._region, self._instance)))
+        return Home(
+            lease_held=state.lease_held,
+            lease=LeaseSeen(holder, state.lease_as_of, state.lease_until) if state.lease_held else None,
+            key_fence=state.fence_at,
+            tag_fences=state.tag_fences,
+            namespace_fence=state.namespace_fence,
+            broken_at=state.broken_at,
+            clock=state.now_us,
+        )
+
+    # fences -----------------------------------------------------------------------------------------------------------
+
+    def _seen_fences(self, key: Key, tags: Sequence[str], home: CellKeyState | TierError) -> FencesSeen:
+        targets = {"key": Target.key(key.namespace, key.text)}
+        targets |= {f"tag {tag}": Target.tag(key.namespace, tag) for tag in tags}
+        targets["namespace"] = Target.whole(key.namespace)
+        merged = {name: self._fences.log.of(target.digest) for name, target in targets.items()}
+        merges = [(name, one) for name, found in merged.items() for one in found]
+        merges.sort(key=lambda named: named[1].merged_at, reverse=True)
+        digests = [target.digest for name, target in targets.items() if name.startswith("tag ")]
+        state = home if isinstance(home, CellKeyState) else None
+        return FencesSeen(
+            newest_known_here=self._fences.fence_on(key.digest, digests, key.namespace),
+            floor=self._fences.floor,
+            floor_why=self._why_floor(),
+            staleness_bound_seconds=round(self._fences.bound_us(self._clock.now_us()) / SECONDS, 3),
+            max_lag_seconds=self._topology.namespaces[key.namespace].max_lag.seconds,
+            targets=tuple(self._fences_on(key, name, target, state, merged[name]) for name, target in targets.items()),
+            merges=tuple(_merge(name, one) for name, one in merges[:MOST_MERGES]),
+            merges_forgotten_until=self._fences.log.forgotten_until,
+        )
+
+    def _fences_on(
+        self, key: Key, name: str, target: Target, home: CellKeyState | None, merged: Iterable[Merged]
+    ) -> TargetFences:
+        known = self._fences.known(target.digest, key.namespace if name == "namespace" else "")
+        at_home, soft_at_home = _stored(home, name) if home else (None, None)
+        explained = {one.fence.at for one in merged} | {at_home, known.unapplied}
+        return TargetFences(
+            target=name,
+            at_home=at_home,
+            soft_at_home=soft_at_home,
+            here=known.hard,
+            soft_here=known.soft,
+            unapplied=known.unapplied,
+            paced=tuple(Window(at, over / SECONDS, at + (key.digest * over >> 64)) for at, over in known.windows),
+            perhaps_collision=at_home is not None and known.hard > at_home and known.hard not in explained,
+        )
+
+    def _why_floor(self) -> str:
+        raised = self._fences.floor_raise
+        if raised is None:
+            return ""
+        return "fences were lost before they were read" if raised.lost else "this instance had just begun to read the fences"
+
+
+def _stored(home: CellKeyState, name: str) -> tuple[int, int]:
+    """Hard and soft, by the home."""
+    if name == "key":
+        return home.fence_at, home.soft_fence
+    if name == "namespace":
+        return home.namespace_fence, home.soft_namespace_fence
+    tag = name.removeprefix("tag ")
+    return home.tag_fences.get(tag, 0), home.soft_tag_fences.get(tag, 0)
+
+
+def _merge(name: str, merged: Merged) -> Merge:
+    fence = merged.fence
+    kind = "paced" if fence.over else "soft" if fence.soft else "hard"
+    return Merge(name, kind, fence.at, merged.merged_at, merged.region or "here")
+
+
+def _home_by_whoever_could(asked: Seen, elsewhere: Iterable[Seen]) -> Home:
+    """The home's own word, from the nearest that it reached: this instance may be cut off from it and others not."""
+    mine = asked.home or Home(unavailable="not asked")
+    if not mine.unavailable:
+        return mine
+    told = ((seen.name, seen.home) for seen in elsewhere if seen.home is not None and not seen.home.unavailable)
+    return next((replace(home, told_by=name) for name, home in told), mine)
+
+
+async def _in_time(asking: Awaitable[T], where: str) -> T | TierError:
+    try:
+        async with FairTimeout(TIER_SECONDS):
+            return await asking
+    except TimeoutError:
+        return TierTimeoutError(where, f"no answer within {TIER_SECONDS * 1000:g} ms")
+
+
+def _milliseconds_since(began: float) -> float:
+    return round((perf_counter() - began) * 1000, 1)

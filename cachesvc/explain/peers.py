@@ -1,0 +1,65 @@
+"""The other instances of every region, asked over HTTP what they see of a key."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from cachesvc.explain.answer import Question, Seen
+from cachesvc.model.entry import Key
+
+ANSWER_SECONDS = 0.05
+"""So a whole explanation is there within 100 ms. An instance that is farther away is named as one that did not answer."""
+CONNECTIONS = 100
+"""At once; more peers wait for their turn within the same time."""
+
+_decode = msgspec.json.Decoder(Seen).decode
+
+
+class HttpPeers:
+    """Start, ask, stop."""
+
+    def __init__(self, addresses: Mapping[tuple[str, str], str]) -> None:
+        """`addresses`: base URL by region and name."""
+        self._addresses = addresses
+        self._http: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<HttpPeers [{len(self._addresses)}]>"
+
+    async def start(self) -> None:
+        """Opens nothing yet."""
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar())
+
+    async def stop(self) -> None:
+        if self._http is not None:
+            await self._http.close()
+
+    async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
+        """All at once. One that cannot tell is there with its reason."""
+        if self._http is None:
+            return ()
+        asking = (self._ask(self._http, peer, key, question.headers) for peer in self._addresses)
+        return await asyncio.gather(*asking)
+
+    async def _ask(self, http: aiohttp.ClientSession, peer: tuple[str, str], key: Key, headers: Mapping[str, str]) -> Seen:
+        region, name = peer
+        path = f"/v1/{key.namespace}/{quote(key.text, safe='')}:explain?scope=instance"
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                async with http.get(URL(self._addresses[peer] + path, encoded=True), headers=headers) as answer:
+                    body = await answer.read()
+            return _decode(body) if answer.status == 200 else _silent(region, name, f"answered {answer.status}")
+        except TimeoutError:
+            return _silent(region, name, f"no answer within {ANSWER_SECONDS * 1000:g} ms")
+        except (aiohttp.ClientError, OSError) as error:
+            return _silent(region, name, f"{type(error).__name__}: {error}")
+        except msgspec.DecodeError as error:  # another release, or none of ours
+            return _silent(region, name, f"its answer is not understood: {error}")
+
+
+def _silent(region: str, name: str, why: str) -> Seen:
+    return Seen(region, name, unavailable=why)

@@ -1,0 +1,192 @@
+"""The rules of reading in words: what a read would do with the copies there are, and why the oldest that is answered is that old.
+
+Says nothing of its own about a copy: whether it may be answered was decided by `Admission`, the one place that does.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from cachesvc.coherence.admission import Standing
+from cachesvc.config.topology import Namespace
+from cachesvc.explain.answer import Copy, Home, Now, Oldest, Seen
+
+THE_RULE, A_READ, STALENESS = "The rule", "A read", "Staleness"
+
+RULES = {
+    Standing.FRESH: "fresh and later than every fence on it: answered",
+    Standing.STALE: "past its freshness or softly fenced, within stale-while-revalidate: answered stale while it is refreshed",
+    Standing.LAST_RESORT: "past its freshness, within stale-if-error: answered only if the origin fails",
+    Standing.DEAD: "past every window: not answered",
+    Standing.REFUSED: "not later than a fence, the floor or the staleness bound: refused",
+}
+ANSWERED = (Standing.FRESH.value, Standing.STALE.value)
+
+
+class Place(NamedTuple):
+    """A copy and where it is."""
+
+    name: str
+    tier: str
+    seen: Seen
+    """By whom."""
+    copy: Copy
+
+
+# what one instance would do -------------------------------------------------------------------------------------------
+
+
+def decide(tiers: Mapping[str, Copy], home: Home, namespace: Namespace, *, asks_l2: bool, overloaded: bool) -> Now:
+    """As `read.py`, `pilot.py` and `load.py` go on from here, in their order."""
+    decision = _from_a_copy(tiers, asks_l2=asks_l2) or _without_a_copy(tiers, home, namespace)
+    if overloaded and decision.tier != "l1":
+        return replace(decision, but="this instance is overloaded: reads that need more than L1 may be answered 503")
+    return decision
+
+
+def _from_a_copy(tiers: Mapping[str, Copy], *, asks_l2: bool) -> Now | None:
+    asked = [tier for tier, copy in tiers.items() if copy.held and copy.suits and (tier != "l2" or asks_l2)]
+    fresh = [tier for tier in asked if tiers[tier].standing == Standing.FRESH.value]
+    stale = [tier for tier in asked if tiers[tier].standing == Standing.STALE.value and not tiers[tier].negative]
+    if fresh[:1] == ["l1"] or (fresh and stale[:1] != ["l1"]):
+        what = "answer that there is no such value, from" if tiers[fresh[0]].negative else "answer from"
+        return Now(f"{what} {fresh[0]}", RULES[Standing.FRESH], THE_RULE, fresh[0])
+    if stale:
+        newest = "l1" if stale[0] == "l1" else max(stale, key=lambda tier: tiers[tier].as_of)
+        return Now(f"answer stale from {newest}", RULES[Standing.STALE], A_READ, newest)
+    return None
+
+
+def _without_a_copy(tiers: Mapping[str, Copy], home: Home, namespace: Namespace) -> Now:
+    nothing = _why_no_copy(tiers)
+    if namespace.origin is None:
+        return Now("miss", f"{nothing}, and the caller loads (look-aside)", _section_of(tiers))
+    resort = next((tier for tier, copy in tiers.items() if copy.suits and copy.standing == Standing.LAST_RESORT.value), "")
+    but = f"if the origin fails, it would answer stale from {resort}" if resort else ""
+    if home.unavailable:
+        why = f"{nothing}; its home is out of reach, so nothing is kept there and others may load as well"
+        return Now("load from the origin without a lease", why, A_READ, but=but)
+    if home.lease is not None:
+        holder = home.lease.holder or "a holder outside the topology"
+        why = f"{nothing}, and {holder} holds the lease: it waits for that load, {namespace.lease_wait.seconds:g} s at most"
+        return Now("wait for another's load", why, A_READ, but=but)
+    return Now("load from the origin", nothing, _section_of(tiers), but=but)
+
+
+def _why_no_copy(tiers: Mapping[str, Copy]) -> str:
+    refused = [f"{tier}: {', '.join(copy.refused_by)}" for tier, copy in tiers.items() if copy.refused_by]
+    if refused:
+        return f"no tier holds a copy that may be answered ({'; '.join(refused)})"
+    if any(copy.held and not copy.suits for copy in tiers.values()):
+        return "no tier holds a copy that meets what the read asks for"
+    return "no tier holds a copy that may be answered" if any(copy.held for copy in tiers.values()) else "no tier holds a copy"
+
+
+def _section_of(tiers: Mapping[str, Copy]) -> str:
+    return THE_RULE if any(copy.refused_by for copy in tiers.values()) else A_READ
+
+
+# all instances together -----------------------------------------------------------------------------------------------
+
+
+def places(all_seen: Sequence[Seen]) -> Iterator[Place]:
+    """Every copy once: L1 of each instance, the pool of each region, the home."""
+    told: set[str] = set()
+    for place in _views(all_seen):
+        if place.name not in told:
+            told.add(place.name)
+            yield place
+
+
+def _views(all_seen: Sequence[Seen]) -> Iterator[Place]:
+    """Every copy as each instance judges it, which has merged more or fewer fences than another."""
+    for seen in all_seen:
+        for tier, copy in seen.tiers.items():
+            if copy.held:
+                yield Place(place_name(tier, seen), tier, seen, copy)
+
+
+def place_name(tier: str, seen: Seen) -> str:
+    if tier == "l1":
+        return f"l1 of {seen.name}"
+    return f"l2 of {seen.region}" if tier == "l2" else "l3"
+
+
+def marked(all_seen: Sequence[Seen]) -> list[Seen]:
+    """With every copy marked that differs from a newer one elsewhere."""
+    newest = max(places(all_seen), key=lambda place: place.copy.as_of, default=None)
+    if newest is None:
+        return list(all_seen)
+    return [replace(seen, tiers={tier: _mark(copy, newest) for tier, copy in seen.tiers.items()}) for seen in all_seen]
+
+
+def _mark(copy: Copy, newest: Place) -> Copy:
+    is_old = copy.held and copy.etag != newest.copy.etag and copy.as_of < newest.copy.as_of
+    return replace(copy, differs=f"newer at {newest.name}") if is_old else copy
+
+
+def oldest(all_seen: Sequence[Seen], home: Home) -> Oldest | None:
+    """Of the copies that are answered as they stand; `home` as whoever could ask it knows it."""
+    answered = [place for place in _views(all_seen) if place.copy.standing in ANSWERED and place.copy.suits]
+    if not answered:
+        return None
+    place = min(answered, key=lambda place: place.copy.as_of)
+    return Oldest(place.name, place.copy.etag, place.copy.age_seconds, _why_old(place, home))
+
+
+def _why_old(place: Place, home: Home) -> str:
+    copy, fences = place.copy, place.seen.fences
+    bound = f"{fences.staleness_bound_seconds:.1f} s" if fences else "unknown"
+    fenced_at = max(home.key_fence, home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0)
+    if fenced_at >= copy.as_of and copy.standing == Standing.FRESH.value and place.tier != "l3":
+        return f"its home knows a later fence that {place.seen.name} has not merged yet: its staleness bound is {bound}"
+    if copy.differs:
+        return f"another version is {copy.differs}, and no fence is between them: that change was not announced"
+    if copy.standing == Standing.STALE.value:
+        why = (
+            "a soft or paced fence made it stale"
+            if copy.ttl_seconds > 0
+            else f"it is {-copy.ttl_seconds:.1f} s past its freshness"
+        )
+        return f"{why}, and it is answered while it is refreshed"
+    return (
+        "no fence later than it is known and no newer copy is held: if the origin has another value by now, its change was not "
+        f"announced, or not longer ago than the staleness bound, {bound}"
+    )
+
+
+def verdict(asked: Seen, elsewhere: Sequence[Seen], found: Oldest | None) -> str:
+    """One answer for the person on call."""
+    sentences = [_what_happens(asked)]
+    if found is not None:
+        sentences.append(f"The oldest copy that is answered is in {found.where}, {found.age_seconds:.1f} s old: {found.why}.")
+    if others := _others(asked, elsewhere):
+        sentences.append(others)
+    if silent := [f"{seen.name} ({seen.unavailable})" for seen in elsewhere if seen.unavailable]:
+        sentences.append(f"No answer from {', '.join(silent)}.")
+    return " ".join(sentences)
+
+
+def _what_happens(asked: Seen) -> str:
+    now = asked.now
+    if now is None:
+        return f"{asked.name} cannot tell what a read would do."
+    but = f" ({now.but})" if now.but else ""
+    return f"A read at {asked.name} would {now.a_read_would}: {now.because}{but}."
+
+
+def _others(asked: Seen, elsewhere: Sequence[Seen]) -> str:
+    """Instances whose caller would get something else: the same version from another tier is no news."""
+    doing: dict[str, list[str]] = {}
+    for seen in elsewhere:
+        if seen.now is not None and _gets(seen) != _gets(asked):
+            doing.setdefault(seen.now.a_read_would, []).append(seen.name)
+    return " ".join(f"At {', '.join(names)} it would {would}." for would, names in doing.items())
+
+
+def _gets(seen: Seen) -> str:
+    """The version that a caller would get, or what happens instead."""
+    if seen.now is None:
+        return ""
+    return seen.tiers[seen.now.tier].etag if seen.now.tier else seen.now.a_read_would

@@ -1,0 +1,232 @@
+"""Flights: the one running load of a key in this process, shared by all who want it.
+
+A flight is flown by its own task, never by a caller: a caller that leaves or times out takes only its own waiter along. It
+lands once, for everybody who waits; after that the task may go on (refresh behind a stale answer, copy to a nearer tier).
+
+Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
+
+1. Merging a key's fence forgets its flight: later readers start anew, those aboard still get its answer.
+2. A fence on a tag or namespace forgets nothing (nobody knows yet which tags the value will have); a reader therefore
+   compares what it knew at its own start with `asked`, the number of merges when the flight asked for its lease.
+3. While the staleness bound is above `max_lag`, a flight that began longer ago than that is not joined: nobody can say what
+   was committed since.
+"""
+
+import asyncio
+from collections.abc import Collection
+from enum import IntEnum
+
+from msgspec import Struct
+
+from cachesvc.config.topology import Namespace
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import Step
+from cachesvc.telemetry.traces.trace import Attribute, Span, current
+
+
+class Mode(IntEnum):
+    """What a flight is allowed to do; only flights of one mode are shared."""
+
+    LOOKUP = 0
+    """Tiers only: plain look-aside reads, `only-if-cached`."""
+    THROUGH = 1
+    """Tiers, then the origin."""
+    LEASE = 2
+    """Tiers, then a lease for a caller that loads by itself; waits for another's fill."""
+    RELOAD = 3
+    """The origin whatever the tiers hold: `no-cache`, a copy that is too old for its reader."""
+    EARLY = 4
+    """The origin, ahead of expiry; gives up at once if another holds the lease."""
+
+
+class Landing(Struct, frozen=True, gc=False):
+    """How a flight ended for those aboard."""
+
+    entry: Entry | None = None
+    tier: str = ""
+    trail: tuple[Step, ...] = ()
+    loaded: bool = False
+    """From the origin, by this flight: the rule on joiners applies instead of admissibility."""
+    version: int = -1
+    """`Fences.version` when a copy was judged: while it stands, so does the judgement."""
+    vouched_at: int | None = None
+    """The home cell judged the copy exactly, when this many merges had been seen here: only later ones can refuse it."""
+    stale: bool = False
+    """Past its freshness, answered on purpose: while it is refreshed, or because the origin failed."""
+    given_up: bool = False
+    """Look-aside: no copy, no lease to be had within the caller's patience."""
+    lease: str | None = None
+    error: RequestError | None = None
+
+
+class Flight:
+    """One load of one key. Made and landed on the event loop; not thread-safe."""
+
+    __slots__ = (
+        "_lookers",
+        "_waiters",
+        "asked",
+        "began_us",
+        "held",
+        "keep",
+        "key",
+        "known",
+        "landing",
+        "mode",
+        "namespace",
+        "refused_here",
+        "span",
+        "strict",
+        "trail",
+    )
+
+    def __init__(
+        self, key: Key, namespace: Namespace, mode: Mode, *, asked: int, began_us: int, step: Step, known: Entry | None
+    ) -> None:
+        self.key = key
+        self.began_us = began_us
+        """When it began, by the wall clock."""
+        self.namespace = namespace
+        self.mode = mode
+        self.asked = asked
+        """Merges seen when the lease was asked for (until then: when the flight began)."""
+        self.trail: tuple[Step, ...] = (step,)
+        """Who was asked and did not answer, origin-side first."""
+        self.known = known
+        """The best copy seen so far, admissible or not: served stale if the rules allow, validated by its ETag at the origin."""
+        self.strict = False
+        """L3 copies pass sketch and floor too: the reader's token may be ahead of what the home has applied."""
+        self.refused_here = False
+        """The home vouched for a copy that is refused here: ask it again, with the newest fence known here as `not_before`."""
+        self.keep = True
+        """False for `no-store`: nothing of it stays in a tier."""
+        self.held = False
+        """Another holds the lease: this flight waits for its fill."""
+        self.span: Span | None = current()
+        """Of who started it, and once it loads, of its load. None: not sampled."""
+        self.landing: Landing | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._lookers: list[asyncio.Future[None]] = []
+
+    def __repr__(self) -> str:
+        state = "landed" if self.landing else "flying"
+        return f"<Flight {self.mode.name} of {self.key.namespace} {self.key.digest:016x} [{state}, {len(self._waiters)} aboard]>"
+
+    def note(self, attribute: str, value: Attribute) -> None:
+        """In the trace of who started it. A flight may outlast that one's span: what has ended is being exported."""
+        if self.span is not None and not self.span.ended_ns:
+            self.span.attributes[attribute] = value
+
+    def joined_by(self, reader: Span) -> None:
+        """A traced reader is shown where what it waits for is done. One that names a key twice joins nobody else."""
+        if self.span is reader:
+            return
+        reader.attributes["cachesvc.collapsed"] = True
+        # Of many keys that one other call is looking up, one link is enough; they come one after the other.
+        if self.span is not None and self.span.context not in reader.links[-1:]:
+            reader.link(self.span.context)
+
+    def passed(self, step: Step) -> None:
+        """A tier was asked and did not answer (asked again: the newer reason stands)."""
+        older = self.trail[1:] if self.trail[0].tier == step.tier else self.trail
+        self.trail = (step, *older)
+
+    def stored_in_l1(self) -> None:
+        """L1, the last of the trail, keeps the answer."""
+        trail = self.trail
+        self.trail = (trail[0].as_stored(),) if len(trail) == 1 else (*trail[:-1], trail[-1].as_stored())
+
+    def saw(self, entry: Entry) -> None:
+        """A copy that could not be answered as fresh; the newest is remembered."""
+        if self.known is None or entry.as_of >= self.known.as_of:
+            self.known = entry
+
+    def land(self, landing: Landing) -> None:
+        """Answer everybody aboard, and everybody who joins later. The first landing holds; others are ignored."""
+        if self.landing is None:
+            self.landing = landing
+            _wake(self._waiters)
+            _wake(self._lookers)
+
+    def hold(self) -> None:
+        """Tell those who would rather not wait for another's fill."""
+        self.held = True
+        _wake(self._lookers)
+
+    async def landed(self) -> Landing:
+        """Wait for the landing. Cancelling the caller removes only its own waiter."""
+        while self.landing is None:
+            await _wait_in(self._waiters)
+        return self.landing
+
+    async def landed_or_held(self) -> Landing | None:
+        """The landing, or None as soon as the flight has to wait for another's fill."""
+        while self.landing is None and not self.held:
+            await _wait_in(self._lookers)
+        return self.landing
+
+    def claim_lease(self) -> str | None:
+        """The lease, for the one caller that asks first; the others see None and join another flight."""
+        landing = self.landing
+        if landing is None or landing.lease is None:
+            return None
+        self.landing = Landing(landing.entry, landing.tier, landing.trail)
+        return landing.lease
+
+    @property
+    def aboard(self) -> int:
+        """Callers waiting for it now."""
+        return len(self._waiters) + len(self._lookers)
+
+
+async def _wait_in(queue: list[asyncio.Future[None]]) -> None:
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    queue.append(waiter)
+    try:
+        await waiter
+    except BaseException:
+        if waiter in queue:
+            queue.remove(waiter)
+        raise
+
+
+def _wake(queue: list[asyncio.Future[None]]) -> None:
+    for waiter in queue:
+        if not waiter.done():
+            waiter.set_result(None)
+    queue.clear()
+
+
+class Flights:
+    """The flights in the air, by mode and key digest. Of two keys with one digest the later flight is shared, never both."""
+
+    def __init__(self) -> None:
+        self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_mode))
+
+    def find(self, key: Key, mode: Mode) -> Flight | None:
+        """One that can be joined. What has landed is joined only while it refreshes behind a stale answer: a flight that is
+        over in all but its copies to other tiers would give a reader who comes later something older than the tiers have."""
+        flight = self._by_mode[mode].get(key.digest)
+        if flight is None or flight.key.id != key.id:
+            return None
+        return flight if flight.landing is None or flight.landing.stale else None
+
+    def add(self, flight: Flight) -> None:
+        self._by_mode[flight.mode][flight.key.digest] = flight
+
+    def remove(self, flight: Flight) -> None:
+        """The flight is over (or forgotten): nobody joins it any more. Fine if it is not there."""
+        flights = self._by_mode[flight.mode]
+        if flights.get(flight.key.digest) is flight:
+            del flights[flight.key.digest]
+
+    def forget(self, digests: Collection[int]) -> None:
+        """Fences on these were merged: later readers start anew."""
+        for flights in self._by_mode:
+            if flights:
+                for digest in digests:
+                    flights.pop(digest, None)

@@ -1,0 +1,301 @@
+"""How a flight is flown: L2 → L3 at the home cell → a lease → `load.py` for the origin.
+
+Everything here runs in the flights' own task. Decisions are synchronous and made on what the tiers answered; between a
+decision and the landing or the copy that follows from it there is no await.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from cachesvc.coherence.admission import Admission, Standing
+from cachesvc.coherence.fences import Fences
+from cachesvc.config.topology import Namespace
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.requests import Step
+from cachesvc.paths.flight import Flight, Flights, Landing, Mode
+from cachesvc.paths.load import Loads
+from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.tally import Tally
+from cachesvc.tiers.l2.contract import Lookup, Pool
+from cachesvc.tiers.l3.contract import Cell, Read, Reply
+from cachesvc.tiers.l3.homes import Homes
+
+FIRST_POLL_SECONDS = 0.02
+LONGEST_POLL_SECONDS = 0.2
+"""Polls for another's fill, each half to one and a half of this: a waiter learns of it within 0.3 s."""
+
+L2_MISS = Step("l2", "uri-miss")
+L2_STALE = Step("l2", "stale")
+L2_FENCED = Step("l2", "stale", detail="fenced")
+L2_DOWN = Step("l2", "bypass", detail="unavailable")
+L3_MISS = Step("l3", "uri-miss")
+L3_STALE = Step("l3", "stale")
+L3_FENCED = Step("l3", "stale", detail="fenced")
+L3_DOWN = Step("l3", "bypass", detail="unavailable")
+
+
+class Spawns(Protocol):
+    """Owns background tasks: `app/tasks.py`."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> object: ...
+
+
+class Pilot:
+    def __init__(
+        self,
+        *,
+        shelf: Shelf,
+        l2: Pool,
+        homes: Homes,
+        loads: Loads,
+        flights: Flights,
+        fences: Fences,
+        admission: Admission,
+        tasks: Spawns,
+        rng: random.Random,
+        tally: Tally,
+    ) -> None:
+        self._shelf = shelf
+        self._l2 = l2
+        self._homes = homes
+        self._loads = loads
+        self._flights = flights
+        self._fences = fences
+        self._admission = admission
+        self._tasks = tasks
+        self._rng = rng
+        self._tally = tally
+
+    def take_off(self, flight: Flight) -> None:
+        """Fly one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
+        if flight.mode >= Mode.RELOAD:
+            self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+            return
+        asking = asyncio.ensure_future(self._l2.ask(flight.key))
+        asking.add_done_callback(partial(self._l2_answered, flight))
+
+    def take_off_together(self, flights: list[Flight]) -> None:
+        """Fly these with one multiget per server and one script call per cell. Each lands on its own."""
+        self._tasks.spawn(self._fly(flights, self._from_l2), "flights")
+
+    def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
+        try:
+            if self._land_from_l2(flight, asked.result()):
+                self._flights.remove(flight)
+                return
+        except BaseException:
+            self._end(flight)
+            raise
+        self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+
+    async def _fly(self, flights: list[Flight], start: Callable[[list[Flight]], Awaitable[None]]) -> None:
+        try:
+            await start(flights)
+        finally:
+            for flight in flights:
+                self._end(flight)
+
+    def _end(self, flight: Flight) -> None:
+        """Nobody joins it any more, and nobody is left waiting, whatever happened."""
+        self._flights.remove(flight)
+        if flight.landing is None:
+            flight.land(Landing(error=_broken(), trail=flight.trail))
+
+    # L2 ---------------------------------------------------------------------------------------------------------------
+
+    async def _from_l2(self, flights: list[Flight]) -> None:
+        """Land the flights whose copy in L2 is fresh and admissible; the others, and those that pass the copies, go on to L3."""
+        asking = [flight for flight in flights if flight.mode < Mode.RELOAD]
+        left = [flight for flight in flights if flight.mode >= Mode.RELOAD]
+        if asking:
+            found = await self._l2.get_many([flight.key for flight in asking])
+            left += [flight for flight, entry in zip(asking, found, strict=True) if not self._land_from_l2(flight, entry)]
+        if left:
+            await self._from_l3(left)
+
+    def _land_from_l2(self, flight: Flight, entry: Lookup) -> bool:
+        tally = self._tally.l2
+        if entry is None:
+            tally.misses += 1
+            flight.passed(L2_MISS)
+            return False
+        if isinstance(entry, TierError):
+            tally.errors += 1
+            flight.passed(L2_DOWN)
+            return False
+        standing = self._admission.standing(entry, flight.key, flight.namespace)
+        if standing is Standing.FRESH:
+            tally.hits += 1
+            if flight.keep:
+                self._shelf.put(flight.key, entry)
+                flight.stored_in_l1()
+            flight.land(Landing(entry, "l2", flight.trail, version=self._fences.version))
+            return True
+        if standing is Standing.REFUSED:
+            tally.refused += 1
+            flight.passed(L2_FENCED)
+        else:
+            tally.stale += 1
+            flight.passed(L2_STALE)
+        flight.saw(entry)
+        return False
+
+    # L3 ---------------------------------------------------------------------------------------------------------------
+
+    async def _from_l3(self, flights: list[Flight]) -> None:
+        """One read per home cell; what no copy answers goes on alone: to the origin, to a caller's lease, or to a miss."""
+        if len(flights) == 1:
+            await self._from_cell(self._homes.of(flights[0].key), flights)
+            return
+        groups = self._homes.group((flight.key, flight) for flight in flights)
+        await asyncio.gather(*(self._from_cell(cell, group) for cell, group in groups))
+
+    async def _from_cell(self, cell: Cell, flights: list[Flight]) -> None:
+        replies = await self._ask_home(cell, flights)
+        onward: list[tuple[Flight, Reply | TierError]] = []
+        copies: list[tuple[Key, Namespace, Entry]] = []
+        for flight, reply in zip(flights, replies, strict=True):
+            if not self._land_from_l3(flight, reply):
+                onward.append((flight, reply))
+            elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
+                copies.append((flight.key, flight.namespace, reply.entry))
+        if copies:
+            await self._shelf.copy(copies)
+        if len(onward) == 1:
+            await self._onward(cell, *onward[0])
+        elif onward:
+            await asyncio.gather(*(self._onward(cell, flight, reply) for flight, reply in onward))
+
+    async def _ask_home(self, cell: Cell, flights: Sequence[Flight]) -> Sequence[Reply | TierError]:
+        """Read at home, asking for a lease where the flight may use one. Whatever is merged from here on overtakes the load."""
+        asked = self._fences.merged
+        for flight in flights:
+            flight.asked = asked
+        return await cell.read_many(
+            [
+                Read(
+                    flight.key,
+                    self._admission.not_before(flight.key, flight.known) if flight.refused_here and flight.known else 0,
+                    flight.mode is not Mode.LOOKUP,
+                    flight.mode >= Mode.RELOAD,
+                    flight.namespace.lease,
+                )
+                for flight in flights
+            ]
+        )
+
+    def _land_from_l3(self, flight: Flight, reply: Reply | TierError) -> bool:
+        tally = self._tally.l3
+        if isinstance(reply, TierError):
+            tally.errors += 1
+            flight.passed(L3_DOWN)
+            return False
+        entry = reply.entry
+        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
+        if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
+            tally.hits += 1
+            if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
+                flight.stored_in_l1()
+            vouched_at = flight.asked if reply.exact and not flight.strict else None
+            flight.land(Landing(entry, "l3", flight.trail, version=self._fences.version, vouched_at=vouched_at))
+            return True
+        if standing is Standing.REFUSED:
+            tally.refused += 1
+            flight.passed(L3_FENCED)
+            flight.refused_here |= entry is not None
+        elif entry is None:
+            tally.misses += 1
+            flight.passed(L3_MISS)
+        else:
+            tally.stale += 1
+            flight.passed(L3_STALE)
+            # Fresh to its home, which granted no lease; stale here, behind a fence that the home does not know (a paced one).
+            flight.refused_here |= reply.lease is None and not reply.held
+        if entry is not None:
+            flight.saw(entry)
+        return False
+
+    # no copy answers --------------------------------------------------------------------------------------------------
+
+    async def _onward(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> None:
+        """Get the lease, or wait while another holds it; then load, or hand the lease to the caller."""
+        if flight.mode is Mode.LOOKUP:
+            self._loads.land_stale(flight)
+            flight.land(Landing(trail=flight.trail))
+            return
+        lease = await self._lease(cell, flight, reply)
+        if flight.mode is Mode.LEASE:
+            self._hand_over(flight, lease)
+        elif lease is not None or flight.landing is None:
+            if flight.mode is not Mode.RELOAD:
+                self._loads.land_stale(flight)
+            await self._loads.load(cell, flight, lease)
+
+    async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | None:
+        """The lease. None: the flight has landed and need not load; or, not landed, it loads without one, as the home is out of
+        reach, or waiting has become hopeless (`_is_hopeless`). What is loaded in the second case is answered and not kept."""
+        began, merged = asyncio.get_running_loop().time(), self._fences.merged
+        pause = FIRST_POLL_SECONDS
+        while not isinstance(reply, TierError) and reply.lease is None:
+            if not flight.refused_here:
+                is_over = self._is_hopeless(flight, began, merged)
+                self._wait_for_fill(flight, over=is_over)
+                if flight.landing is not None:
+                    return None
+                if is_over:
+                    flight.keep = False
+                    return None
+                await asyncio.sleep(pause * (0.5 + self._rng.random()))
+                pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
+            if flight.mode is Mode.LEASE and flight.held and not flight.aboard:
+                flight.land(Landing(trail=flight.trail, given_up=True))
+            if flight.landing is not None:
+                return None
+            (reply,) = await self._ask_home(cell, (flight,))
+            flight.refused_here = False
+            if self._land_from_l3(flight, reply):
+                return None
+        if isinstance(reply, TierError):
+            return None
+        self._tally.leases_granted += 1
+        if not flight.held:
+            flight.note("cachesvc.lease", "granted")
+        return reply.lease
+
+    def _is_hopeless(self, flight: Flight, began: float, merged: int) -> bool:
+        """A holder has taken longer than `lease_wait`; or its load is slow, and was voided by a fence while it was waited for:
+        fences that come faster than a slow origin loads would have readers wait for one voided load after the other."""
+        waited = asyncio.get_running_loop().time() - began
+        namespace = flight.namespace
+        if waited >= namespace.lease_wait.seconds:
+            return True
+        is_slow = namespace.origin is not None and waited >= namespace.origin.soft_deadline.seconds
+        return is_slow and self._fences.merged_between(merged, self._fences.merged, (flight.key.digest,))
+
+    def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
+        """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
+        if not flight.held:
+            self._tally.lease_waits += 1
+            flight.note("cachesvc.lease", "waited")
+        if flight.mode is not Mode.RELOAD:
+            self._loads.land_stale(flight)
+        flight.hold()
+        if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
+            flight.land(Landing(trail=flight.trail, given_up=True))
+        elif over:
+            self._loads.land_last_resort(flight)
+
+    def _hand_over(self, flight: Flight, lease: str | None) -> None:
+        """Look-aside: the caller loads. A stale copy within its window goes along, so that only one caller has to wait."""
+        stale = self._loads.stale_copy(flight, last_resort=False)
+        flight.land(
+            Landing(stale, "l3" if stale else "", flight.trail, stale=stale is not None, lease=lease, given_up=lease is None)
+        )
+
+
+def _broken() -> RequestError:
+    return RequestError(503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True)

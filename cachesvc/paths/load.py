@@ -1,0 +1,175 @@
+"""The origin's part of a read: load under the lease, make the entry, fill L3, then L1, then L2.
+
+Two deadlines. After the soft one a stale copy is answered, if the rules still allow it, and the load goes on behind; after the
+hard one the load is given up, its lease given back, and the next reader takes over.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from cachesvc.coherence.admission import Admission, Standing
+from cachesvc.config.topology import Origin
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry, tag_digests_of
+from cachesvc.model.errors import OriginError, RequestError, TierError
+from cachesvc.model.partition import foreign_tags
+from cachesvc.model.requests import Step
+from cachesvc.paths.flight import Flight, Landing, Mode
+from cachesvc.paths.lifetimes import lifetimes
+from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.tally import Tally
+from cachesvc.telemetry.traces.trace import span
+from cachesvc.tiers.l3.contract import Cell, Fill
+from cachesvc.tiers.l3.leases import lease_as_of, released, renewed
+from cachesvc.tiers.origin.contract import Loaded, Loader
+
+
+class Loads:
+    """Loads of all namespaces of one instance. `loaders` has one for every namespace with an origin."""
+
+    def __init__(
+        self,
+        *,
+        loaders: Mapping[str, Loader],
+        shelf: Shelf,
+        admission: Admission,
+        clock: Clock,
+        rng: random.Random,
+        tally: Tally,
+    ) -> None:
+        self._loaders = loaders
+        self._shelf = shelf
+        self._admission = admission
+        self._clock = clock
+        self._rng = rng
+        self._tally = tally
+
+    async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
+        """Load, fill, land. Without a lease (home out of reach, or its holder slow) `as_of` is this instance's own clock."""
+        attributes = {"cachesvc.namespace": flight.key.namespace, "cachesvc.lease": "granted" if lease else "none"}
+        with span("cache.load", attributes=attributes) as flight.span:
+            await self._load(cell, flight, lease)
+
+    async def _load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
+        origin = flight.namespace.origin
+        assert origin is not None  # noqa: S101  only namespaces with an origin have flights that load
+        as_of = lease_as_of(lease) if lease else self._clock.now_us()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        soft = loop.call_later(origin.soft_deadline.seconds, self.land_last_resort, flight)
+        self._tally.loads += 1
+        try:
+            async with renewed(cell, flight.key, lease, flight.namespace.lease, origin.hard_deadline.seconds):
+                loaded = await self._ask(flight, origin)
+        except OriginError as failure:
+            self._tally.loads_failed += 1
+            await released(cell, flight.key, lease)
+            self._land_failure(flight, failure)
+            return
+        finally:
+            soft.cancel()
+        self._tally.loads_ok += 1
+        entry = self._entry_of(loaded, flight, origin, as_of, took_ms=round((loop.time() - began) * 1000))
+        storable = loaded.storable and flight.keep and not foreign_tags(flight.key.text, entry.tags)
+        await self._keep(cell, flight, entry, lease, storable=storable)
+
+    async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
+        known = flight.known if flight.known is not None and flight.known.origin_etag else None
+        loader = self._loaders[flight.key.namespace]
+        return await loader.load(flight.key, known=known, timeout_seconds=origin.hard_deadline.seconds)
+
+    def _entry_of(self, loaded: Loaded, flight: Flight, origin: Origin, as_of: int, took_ms: int) -> Entry:
+        """Absence is an entry too. A 304 brings the bytes that it validated, and is a fill of them."""
+        fresh_until, stale_for, error_for = lifetimes(
+            flight.namespace,
+            negative=loaded.absent,
+            ttl_us=loaded.ttl_us,
+            stale_for_us=loaded.stale_for_us,
+            error_for_us=loaded.error_for_us,
+            now=self._clock.now_us(),
+            rng=self._rng,
+        )
+        return Entry(
+            loaded.value,
+            as_of - loaded.age_us - origin.lag,
+            fresh_until,
+            stale_for,
+            error_for,
+            took_ms,
+            loaded.content_type,
+            loaded.tags,
+            tag_digests_of(flight.key.namespace, loaded.tags),
+            loaded.absent,
+            loaded.etag or "",
+        )
+
+    async def _keep(self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, *, storable: bool) -> None:
+        """L3 decides: what it refuses (`fenced`) goes nowhere. The landing comes after the writes that others would read."""
+        l3 = _step_of(flight, "l3")
+        stored = False
+        if not storable:
+            await released(cell, flight.key, lease)
+        elif lease is None:
+            stored = True
+        else:
+            (reply,) = await cell.fill_many([Fill(flight.key, entry, lease)])
+            stored = isinstance(reply, TierError) or reply.stored
+            if isinstance(reply, TierError):
+                l3 = Step("l3", "bypass", detail="unavailable")
+            else:
+                l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
+            self._tally.fills += stored
+            self._tally.fills_refused += not stored
+        near = stored and self._shelf.keep(flight.key, flight.namespace, entry)
+        rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
+        flight.land(Landing(entry, "origin", (l3, *rest), loaded=True))
+        if near:
+            await self._shelf.copy([(flight.key, flight.namespace, entry)])
+
+    # stale answers ----------------------------------------------------------------------------------------------------
+
+    def stale_copy(self, flight: Flight, *, last_resort: bool) -> Entry | None:
+        """The flight's best copy, if it may be answered stale now."""
+        known = flight.known
+        if known is None or known.negative:
+            return None
+        standing = self._admission.standing(known, flight.key, flight.namespace)
+        good = (Standing.STALE, Standing.LAST_RESORT) if last_resort else (Standing.STALE,)
+        return known if standing in good else None
+
+    def land_stale(self, flight: Flight) -> None:
+        """Answer stale-while-revalidate, if there is such a copy."""
+        if (stale := self.stale_copy(flight, last_resort=False)) is not None:
+            flight.land(Landing(stale, _tier_of_copy(flight), flight.trail, stale=True))
+
+    def land_last_resort(self, flight: Flight) -> bool:
+        """Answer stale because the origin is late or failing (RFC 5861, 4), unless the readers asked past the copies."""
+        if flight.landing is not None or flight.mode is Mode.RELOAD:
+            return False
+        if (stale := self.stale_copy(flight, last_resort=True)) is None:
+            return False
+        self._tally.stale_on_error += 1
+        flight.land(Landing(stale, _tier_of_copy(flight), flight.trail, stale=True))
+        return True
+
+    def _land_failure(self, flight: Flight, failure: OriginError) -> None:
+        kind = "origin-timeout" if failure.status == 504 else "origin-failed"
+        if flight.span is not None:
+            flight.span.error = kind
+        if self.land_last_resort(flight):
+            return
+        detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
+        error = RequestError(
+            failure.status, kind, detail, retryable=failure.retryable, retry_after=1 if failure.retryable else None
+        )
+        flight.land(Landing(error=error, trail=flight.trail))
+
+
+def _step_of(flight: Flight, tier: str) -> Step:
+    return next((step for step in flight.trail if step.tier == tier), Step(tier, "request"))
+
+
+def _tier_of_copy(flight: Flight) -> str:
+    """Who holds the stale copy: the farthest tier that was passed as stale."""
+    return next((step.tier for step in flight.trail if step.reason == "stale"), "l3")

@@ -1,0 +1,47 @@
+"""Where copies are put near: L1 at once, L2 behind the answer. Both only while they are admissible."""
+
+from collections.abc import Sequence
+
+from cachesvc.coherence.admission import Admission, Standing
+from cachesvc.config.topology import Namespace
+from cachesvc.model.entry import Entry, Key
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
+from cachesvc.tiers.l1.l1 import L1
+from cachesvc.tiers.l2.contract import Tier
+
+
+class Shelf:
+    def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys) -> None:
+        self._l1 = l1
+        self._l2 = l2
+        self._admission = admission
+        self._hot_keys = hot_keys
+
+    def keep(self, key: Key, namespace: Namespace, entry: Entry) -> bool:
+        """Into L1, if it may be answered from there now. Synchronous: no fence can come between check and put."""
+        if self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD):
+            return False
+        self.put(key, entry)
+        return True
+
+    def put(self, key: Key, entry: Entry) -> None:
+        """Into L1, what was judged in this very step."""
+        self._hot_keys.valued(key, len(entry.value))
+        self._l1.put(key, entry)
+
+    async def copy(self, items: Sequence[tuple[Key, Namespace, Entry]]) -> None:
+        """Into L2. A fence that comes while the copy travels refuses it on every read; failures cost a round trip later."""
+        admissible = [
+            (key, entry)
+            for key, namespace, entry in items
+            if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)
+        ]
+        if admissible:
+            await self._l2.set_many(admissible)
+
+    async def drop(self, keys: Sequence[Key]) -> None:
+        """Free what an invalidation made useless, in both. Correctness never depends on it."""
+        for key in keys:
+            self._l1.delete(key)
+        if keys:
+            await self._l2.delete_many(keys)

@@ -1,0 +1,356 @@
+"""The read path, top to bottom: L1 → join or start a flight (`pilot.py` flies it: L2 → L3 → `load.py`) → judge what it brought.
+
+A reader decides for itself, synchronously and after every wait, whether what its flight brought may be answered *now*: copies
+must be admissible at that moment, a loaded value must not have been overtaken by a fence the reader already knew. If not it
+looks again; as every new flight begins after the reader did, one more load is the most a read can cost.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Mapping, Sequence
+
+from cachesvc.coherence.admission import Admission, Standing, is_due_early
+from cachesvc.coherence.fences import Fences
+from cachesvc.config.topology import Namespace
+from cachesvc.explain.answer import Explanation, Question, Seen
+from cachesvc.explain.explainer import Explainer
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
+from cachesvc.paths.flight import Flight, Flights, Landing, Mode
+from cachesvc.paths.flight_task import Pilot
+from cachesvc.paths.tally import Tally
+from cachesvc.telemetry.popularity.hot_keys import Popularity
+from cachesvc.telemetry.popularity.read_sample import ReadSample
+from cachesvc.telemetry.traces.trace import current
+from cachesvc.tiers.l1.l1 import L1
+
+ROUNDS = 4
+"""Looks of one read. The second is a load of its own at the latest; more happen only while fences keep landing on copies."""
+
+L1_MISS = Step("l1", "uri-miss")
+L1_STALE = Step("l1", "stale")
+L1_FENCED = Step("l1", "stale", detail="fenced")
+L1_PASSED = Step("l1", "request")
+
+
+class Reader:
+    def __init__(
+        self,
+        *,
+        namespaces: Mapping[str, Namespace],
+        l1: L1,
+        flights: Flights,
+        pilot: Pilot,
+        explainer: Explainer,
+        fences: Fences,
+        admission: Admission,
+        clock: Clock,
+        rng: random.Random,
+        tally: Tally,
+        sample: ReadSample,
+    ) -> None:
+        self._namespaces = namespaces
+        self._l1 = l1
+        self._sample = sample
+        self._flights = flights
+        self._pilot = pilot
+        self._explainer = explainer
+        self._fences = fences
+        self._admission = admission
+        self._clock = clock
+        self._rng = rng
+        self.tally = tally
+
+    # 1. L1 ------------------------------------------------------------------------------------------------------------
+
+    def peek(self, namespace: str, key: Key) -> Entry | None:
+        """The entry, if a plain read may answer it from L1 as fresh right now. No await, no allocation; the hottest path."""
+        entry = self._l1.get(key)
+        if entry is None:
+            return None
+        now = self._clock.now_us()
+        remaining = entry.fresh_until - now
+        contract = self._namespaces[namespace]
+        fences = self._fences
+        if (
+            remaining <= 0
+            or not fences.admits(entry, key.digest, namespace, now)
+            or not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))
+            or fences.is_soft_fenced(entry, key.digest, namespace, now)
+        ):
+            return None
+        self._hit_in_l1(key, contract, entry, now)
+        return entry
+
+    def peek_many(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
+        """As `peek` of each, at half the cost: what is the same for all keys of a namespace is found out once."""
+        contract = self._namespaces[namespace]
+        now = self._clock.now_us()
+        fences = self._fences
+        if fences.has_soft or (now - fences.watermark > contract.max_lag and contract.feed_loss == "bound"):
+            return [self.peek(namespace, key) for key in keys]
+        get, admits, sample = self._l1.get, fences.admits, self._sample
+        found: list[Entry | None] = []
+        hits = before = self.tally.l1.hits
+        for key in keys:
+            entry = get(key)
+            if entry is not None:
+                if entry.fresh_until > now and admits(entry, key.digest, namespace, now):
+                    hits += 1
+                    if hits >= sample.next_hit:
+                        sample.note(key, entry)
+                    if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+                        self._refresh_early(key, contract, entry)
+                else:
+                    entry = None
+            found.append(entry)
+        self.tally.l1.hits += hits - before
+        return found
+
+    def _hit_in_l1(self, key: Key, namespace: Namespace, entry: Entry, now: int) -> None:
+        self.tally.l1.hits = hits = self.tally.l1.hits + 1
+        if hits >= self._sample.next_hit:
+            self._sample.note(key, entry)
+        if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
+            self._refresh_early(key, namespace, entry)
+
+    async def get(self, key: Key, options: ReadOptions = PLAIN) -> Answer:
+        """Read one key. Cancelling the caller neither cancels the load nor disturbs a connection."""
+        if options is PLAIN:
+            namespace = self._namespaces[key.namespace]
+            started = self._fences.merged
+            answer, step = self._from_l1(key, namespace, PLAIN)
+            if answer is not None:
+                return answer
+            flight, joined = self._board(key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us())
+            if not joined:
+                self._pilot.take_off(flight)
+            answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
+            if answer is not None:
+                return answer
+        return (await self.get_many((key,), options))[0]
+
+    async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
+        """Read keys of one namespace under one deadline; what is not there by then is an `ERROR` in its slot."""
+        if not keys:
+            return []
+        namespace = self._namespaces[keys[0].namespace]
+        if options.token:
+            self._flights.forget(self._admission.heed(options.token, keys[0].namespace))
+        answers: list[Answer | None] = [None] * len(keys)
+        if options.timeout_seconds is None:
+            await self._answer_all(keys, namespace, options, answers)
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.timeout_seconds):
+                    await self._answer_all(keys, namespace, options, answers)
+        return [answer if answer is not None else _too_late(options) for answer in answers]
+
+    async def _answer_all(
+        self, keys: Sequence[Key], namespace: Namespace, options: ReadOptions, answers: list[Answer | None]
+    ) -> None:
+        mode = _mode_of(namespace, options)
+        lingers = asyncio.get_running_loop().time() + options.wait_seconds
+        looking: Sequence[int] = range(len(keys))
+        started = self._fences.merged
+        for turn in range(ROUNDS):
+            boarded: list[tuple[int, Flight, bool]] = []
+            now = self._clock.now_us()
+            for i in looking:
+                key = keys[i]
+                answers[i], step = self._from_l1(key, namespace, options)
+                if answers[i] is None:
+                    flight, joined = self._board(key, namespace, mode, step, options, now)
+                    boarded.append((i, flight, joined))
+            self._depart([flight for _, flight, joined in boarded if not joined])
+            try:
+                for i, flight, joined in boarded:
+                    landing = flight.landing or await self._aboard(flight, lingers)
+                    answers[i] = self._judge(flight, landing, joined, started, options)
+            except asyncio.CancelledError:  # the deadline came while one was waited for: who has landed meanwhile is answered
+                for i, flight, joined in boarded:
+                    if answers[i] is None and flight.landing is not None:
+                        answers[i] = self._judge(flight, flight.landing, joined, started, options)
+                raise
+            looking = [i for i, _, _ in boarded if answers[i] is None]
+            if not looking:
+                return
+            self.tally.reads_again += len(looking)
+            if mode is Mode.THROUGH and (turn > 0 or options is not PLAIN):
+                mode = Mode.RELOAD
+        for i in looking:
+            answers[i] = _overtaken()
+
+    def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
+        """Answer from L1, fresh or stale; else why it did not."""
+        if options.no_cache:
+            return None, L1_PASSED
+        entry = self._l1.get(key)
+        if entry is None:
+            self.tally.l1.misses += 1
+            return None, L1_MISS
+        standing = self._admission.standing(entry, key, namespace)
+        if standing is Standing.REFUSED:
+            self.tally.l1.refused += 1
+            return None, L1_FENCED
+        if options is not PLAIN and not self._admission.suits(entry, options):
+            self.tally.l1.misses += 1
+            return None, L1_PASSED
+        if standing is Standing.FRESH:
+            self._hit_in_l1(key, namespace, entry, self._clock.now_us())
+            return Answer(_hit(entry), entry, "l1"), L1_MISS
+        self.tally.l1.stale += 1
+        if standing is Standing.STALE and not options.lease and not entry.negative:
+            self._sample.beyond(key)
+            self._refresh_behind(key, namespace, entry)
+            return self._stale(key, entry, "l1"), L1_STALE
+        if options.max_stale_us is not None and standing is not Standing.DEAD and not entry.negative:
+            self._sample.beyond(key)
+            return self._stale(key, entry, "l1"), L1_STALE
+        return None, L1_STALE
+
+    # 2. flights -------------------------------------------------------------------------------------------------------
+
+    def _board(
+        self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions, now: int
+    ) -> tuple[Flight, bool]:
+        """Join the key's flight if there is one; else make it (`_depart` has it flown)."""
+        self._sample.beyond(key)
+        solo = options is not PLAIN and (options.no_store or bool(options.token))
+        flight = None if solo else self._flights.find(key, mode)
+        if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
+            self.tally.joined += 1
+            if (span := current()) is not None:
+                flight.joined_by(span)
+            return flight, True
+        known = self._l1.peek(key) if step is not L1_MISS else None
+        flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
+        self.tally.flights += 1
+        if solo:
+            flight.strict = bool(options.token)
+            flight.keep = not options.no_store
+        else:
+            self._flights.add(flight)
+        return flight, False
+
+    def _depart(self, flights: list[Flight]) -> None:
+        if len(flights) == 1:
+            self._pilot.take_off(flights[0])
+        elif flights:
+            self._pilot.take_off_together(flights)
+
+    async def _aboard(self, flight: Flight, lingers: float) -> Landing:
+        """The landing; a caller that asked for a lease waits for another's fill only as long as it said."""
+        if flight.mode is not Mode.LEASE:
+            return await flight.landed()
+        if (landing := await flight.landed_or_held()) is not None:
+            return landing
+        try:
+            async with asyncio.timeout_at(lingers):
+                return await flight.landed()
+        except TimeoutError:
+            return Landing(trail=flight.trail, given_up=True)
+
+    # 3. the reader's own decision -------------------------------------------------------------------------------------
+
+    def _judge(self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions) -> Answer | None:
+        """May this reader be answered with what its flight brought? None: look again."""
+        if landing.version == self._fences.version and options is PLAIN and landing.entry is not None:
+            # A fresh copy, judged when it landed, and nothing has moved since. Nearly every answer is this one.
+            return Answer(_hit(landing.entry), landing.entry, landing.tier, landing.trail)
+        if landing.error is not None:
+            return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
+        lease = flight.claim_lease() if landing.lease is not None else None
+        entry = landing.entry
+        if entry is None:
+            if flight.mode is Mode.LEASE and lease is None and not landing.given_up:
+                return None
+            return Answer(Outcome.MISS, trail=landing.trail, lease=lease)
+        if landing.loaded:
+            return self._judge_loaded(flight, landing, entry, joined, started)
+        if not self._may_answer(flight, landing, entry):
+            return Answer(Outcome.MISS, trail=landing.trail, lease=lease) if lease is not None else None
+        if lease is None and options is not PLAIN and not self._admission.suits(entry, options):
+            return Answer(Outcome.MISS, trail=landing.trail) if flight.mode in (Mode.LOOKUP, Mode.LEASE) else None
+        if landing.stale:
+            return self._stale(flight.key, entry, landing.tier, landing.trail, lease)
+        return Answer(_hit(entry), entry, landing.tier, landing.trail, lease)
+
+    def _judge_loaded(self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int) -> Answer | None:
+        if not self._admission.loaded_since(entry, flight.key, flight.asked, started):
+            return None
+        trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
+        return Answer(Outcome.ABSENT if entry.negative else Outcome.LOADED, entry, "origin", trail)
+
+    def _may_answer(self, flight: Flight, landing: Landing, entry: Entry) -> bool:
+        """Look again after the wait: between the landing and now a fence may have been merged."""
+        if landing.version == self._fences.version:
+            return True
+        if landing.vouched_at is not None:
+            return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
+        return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED
+
+    def _stale(self, key: Key, entry: Entry, tier: str, trail: tuple[Step, ...] = (), lease: str | None = None) -> Answer:
+        self.tally.answered_stale(key.namespace, self._clock.now_us() - entry.fresh_until)
+        return Answer(Outcome.STALE, entry, tier, trail, lease)
+
+    # refreshes that nobody waits for ----------------------------------------------------------------------------------
+
+    def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
+        if namespace.origin is not None and self._flights.find(key, Mode.EARLY) is None:
+            self.tally.early_refreshes += 1
+            self._take_off(key, namespace, Mode.EARLY, L1_PASSED, entry)
+
+    def _refresh_behind(self, key: Key, namespace: Namespace, entry: Entry) -> None:
+        if namespace.origin is not None and self._flights.find(key, Mode.THROUGH) is None:
+            self._take_off(key, namespace, Mode.THROUGH, L1_STALE, entry)
+
+    def _take_off(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
+        now = self._clock.now_us()
+        flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
+        self._flights.add(flight)
+        self._depart([flight])
+
+    # for the write path and the feed ----------------------------------------------------------------------------------
+
+    def filled(self, key: Key, entry: Entry) -> None:
+        """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
+        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.held:
+            flight.land(Landing(entry, "l1", flight.trail))
+
+    async def explain(self, key: Key, question: Question) -> Explanation | Seen:
+        """Everything that decides about this key now; changes nothing."""
+        return await (self._explainer.see(key, question) if question.alone else self._explainer.explain(key, question))
+
+    def popularity(self, namespace: str) -> Popularity:
+        """What was read most of late, here."""
+        return self._sample.hot_keys.popularity(namespace)
+
+    def lag_us(self) -> int | None:
+        """The staleness bound of this instance now, µs; None while a region's stream has not been read yet."""
+        return self._fences.bound_us(self._clock.now_us()) if self._fences.watermark else None
+
+
+def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
+    if options.only_if_cached:
+        return Mode.LOOKUP
+    if namespace.origin is None:
+        return Mode.LEASE if options.lease else Mode.LOOKUP
+    return Mode.RELOAD if options.no_cache else Mode.THROUGH
+
+
+def _hit(entry: Entry) -> Outcome:
+    return Outcome.ABSENT if entry.negative else Outcome.HIT
+
+
+def _too_late(options: ReadOptions) -> Answer:
+    detail = f"no answer within the caller's deadline of {options.timeout_seconds or 0:g} s; the load goes on"
+    return Answer(Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True))
+
+
+def _overtaken() -> Answer:
+    detail = "every copy was invalidated while it was being answered; ask again"
+    return Answer(Outcome.ERROR, error=RequestError(503, "overtaken", detail, retryable=True, retry_after=1))

@@ -1,0 +1,59 @@
+"""What the paths count: plain integers, incremented on the event loop, read by telemetry at scrape time.
+
+Arithmetic that holds: `lookups of a tier = hits + stale + misses + refused + errors`; `loads = loads_ok + loads_failed` once
+nothing is in the air; `joined` flights saved as many loads or look-ups.
+"""
+
+from msgspec import Struct, field
+
+from cachesvc.model.clock import SECONDS
+from cachesvc.telemetry.metrics.histogram import AGES, Histogram
+
+
+class TierTally(Struct):
+    hits: int = 0
+    """Fresh and admissible copies (positive or negative)."""
+    stale: int = 0
+    """Admissible copies past their freshness, or behind a soft fence."""
+    misses: int = 0
+    refused: int = 0
+    """Copies refused by a fence, the floor, a token or `max_lag`."""
+    errors: int = 0
+    """The tier did not answer."""
+
+
+class Tally(Struct):
+    l1: TierTally
+    l2: TierTally
+    l3: TierTally
+    flights: int = 0
+    joined: int = 0
+    """Reads that joined a flight instead of starting one."""
+    loads: int = 0
+    """Loads asked of an origin."""
+    loads_ok: int = 0
+    loads_failed: int = 0
+    leases_granted: int = 0
+    """Leases handed to callers (look-aside) or used for loads here."""
+    lease_waits: int = 0
+    """Flights that had to wait for another's lease."""
+    fills: int = 0
+    fills_refused: int = 0
+    """Fills that L3 refused (`fenced`)."""
+    early_refreshes: int = 0
+    reads_again: int = 0
+    """Reads that had to look again because a fence came in between."""
+    stale_on_error: int = 0
+    stale_ages: dict[str, Histogram] = field(default_factory=dict)
+    """By namespace: how long past its freshness a copy was when it was answered stale, seconds. 0 for one that a soft fence
+    made stale before its time."""
+
+    def answered_stale(self, namespace: str, overdue_us: int) -> None:
+        ages = self.stale_ages.get(namespace)
+        if ages is None:
+            self.stale_ages[namespace] = ages = Histogram.of(AGES)
+        ages.observe(max(0, overdue_us) / SECONDS)
+
+    @classmethod
+    def zero(cls) -> "Tally":
+        return cls(TierTally(), TierTally(), TierTally())

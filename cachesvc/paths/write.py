@@ -1,0 +1,205 @@
+"""The write path: a fill under a lease, or a put (an invalidation of the key and a fill in one). L3 first, then L1, then L2.
+
+What L3 refuses goes nowhere else. A put is announced, applied, published and merged like any invalidation; that its value is
+the current one is the writer's responsibility.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from cachesvc.changes.apply import Applied
+from cachesvc.config.topology import Namespace
+from cachesvc.model.change import Change
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.partition import foreign_tags
+from cachesvc.model.requests import Draft, Written
+from cachesvc.paths.invalidate import Invalidator
+from cachesvc.paths.lifetimes import lifetimes
+from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.read import Reader
+from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply
+from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.leases import lease_as_of
+
+
+class Writer:
+    def __init__(
+        self,
+        *,
+        namespaces: Mapping[str, Namespace],
+        homes: Homes,
+        invalidator: Invalidator,
+        reader: Reader,
+        shelf: Shelf,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._namespaces = namespaces
+        self._homes = homes
+        self._invalidator = invalidator
+        self._reader = reader
+        self._shelf = shelf
+        self._clock = clock
+        self._rng = rng
+
+    async def put(self, key: Key, draft: Draft) -> Written:
+        """Store one value. Raises `RequestError`; a voided lease or a failed precondition is an answer (`stored` False)."""
+        (written,) = await self.put_many([(key, draft)])
+        if written.error is not None:
+            raise written.error
+        return written
+
+    async def put_many(self, items: Sequence[tuple[Key, Draft]]) -> list[Written]:
+        """Store values of one namespace, in order; each fails or is kept by itself, in its `error`.
+
+        Cancelled: each item is either stored and announced, or will be invalidated by the region's consumers; never half.
+        """
+        if not items:
+            return []
+        namespace = self._namespaces[items[0][0].namespace]
+        written: list[Written | None] = [_refusal(namespace, key, draft) for key, draft in items]
+        fills = [i for i, (_, draft) in enumerate(items) if written[i] is None and draft.lease]
+        puts = [i for i, (_, draft) in enumerate(items) if written[i] is None and not draft.lease]
+        if fills:
+            await self._fill(namespace, items, fills, written)
+        if puts:
+            await self._put(namespace, items, puts, written)
+        return [answer for answer in written if answer is not None]
+
+    # under a lease ----------------------------------------------------------------------------------------------------
+
+    async def _fill(
+        self, namespace: Namespace, items: Sequence[tuple[Key, Draft]], which: list[int], written: list[Written | None]
+    ) -> None:
+        fills: list[tuple[int, Fill]] = []
+        for i in which:
+            key, draft = items[i]
+            try:
+                as_of = lease_as_of(draft.lease or "")
+            except RequestError as error:
+                written[i] = Written(stored=False, error=error)
+                continue
+            fills.append((i, Fill(key, self._entry_of(namespace, key, draft, as_of), draft.lease or "")))
+        kept = []
+        for cell, group in self._homes.group((fill.key, (i, fill)) for i, fill in fills):
+            replies = await cell.fill_many([fill for _, fill in group])
+            for (i, fill), reply in zip(group, replies, strict=True):
+                written[i] = answer = self._filled(namespace, fill, reply)
+                if answer.stored:
+                    kept.append((fill.key, namespace, fill.entry))
+        await self._shelf.copy(kept)
+
+    def _filled(self, namespace: Namespace, fill: Fill, reply: FillReply | TierError) -> Written:
+        if isinstance(reply, TierError):
+            return Written(stored=False, error=_home_down(reply, "nothing was stored"))
+        if not reply.stored:
+            return Written(stored=False, reason="fenced")
+        self._shelf.keep(fill.key, namespace, fill.entry)
+        self._reader.filled(fill.key, fill.entry)
+        return Written(stored=True, entry=fill.entry)
+
+    # without one ------------------------------------------------------------------------------------------------------
+
+    async def _put(
+        self, namespace: Namespace, items: Sequence[tuple[Key, Draft]], which: list[int], written: list[Written | None]
+    ) -> None:
+        keys = tuple(dict.fromkeys(items[i][0].text for i in which))
+        try:
+            id_ = await self._invalidator.announce(Change(items[which[0]][0].namespace, keys=keys))
+        except RequestError as error:
+            for i in which:
+                written[i] = Written(stored=False, error=error)
+            return
+        puts = [(i, self._put_of(namespace, *items[i])) for i in which]
+        applied = Applied()
+        stored: list[tuple[Key, Namespace, Entry]] = []
+        moved: list[tuple[Key, int]] = []
+        for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
+            for (i, put), reply in zip(group, await cell.put_many([put for _, put in group]), strict=True):
+                written[i] = self._putted(put, reply)
+                if isinstance(reply, TierError):
+                    applied.merge(self._invalidator.fallback(put.key))
+                elif reply.stored and reply.entry is not None:
+                    moved.append((put.key, reply.at))
+                    stored.append((put.key, namespace, reply.entry))
+        applied.merge(await self._invalidator.follow(moved))
+        await self._announced(id_, applied, stored, which, written)
+
+    async def _announced(
+        self,
+        id_: str,
+        applied: Applied,
+        stored: list[tuple[Key, Namespace, Entry]],
+        which: list[int],
+        written: list[Written | None],
+    ) -> None:
+        """Tell everybody, then keep near: the fence goes first, so that the new entry is the only one it lets through."""
+        if not applied.fences:
+            await self._invalidator.forgo(id_)
+            return
+        try:
+            await self._invalidator.publish(applied, applied.done(id_, [fence.digest for fence in applied.fences]))
+        except RequestError as error:
+            for i in which:
+                if (answer := written[i]) is not None and answer.stored:
+                    written[i] = Written(stored=False, error=error, token=answer.token)
+            return
+        for key, namespace, entry in stored:
+            self._shelf.keep(key, namespace, entry)
+            self._reader.filled(key, entry)
+        await self._shelf.copy(stored)
+
+    def _put_of(self, namespace: Namespace, key: Key, draft: Draft) -> Put:
+        entry = self._entry_of(namespace, key, draft, self._clock.now_us())
+        return Put(key, entry, if_absent=draft.if_absent, if_match=draft.if_match)
+
+    @staticmethod
+    def _putted(put: Put, reply: PutReply | TierError) -> Written:
+        if isinstance(reply, TierError):
+            return Written(stored=False, error=_home_down(reply, "the key was invalidated; the value was not stored"))
+        if not reply.stored:
+            return Written(stored=False, reason="precondition", entry=reply.entry)
+        return Written(stored=True, entry=reply.entry, token=((put.key.digest, reply.at),))
+
+    def _entry_of(self, namespace: Namespace, key: Key, draft: Draft, as_of: int) -> Entry:
+        fresh_until, stale_for, error_for = lifetimes(
+            namespace,
+            negative=draft.negative,
+            ttl_us=draft.ttl_us,
+            stale_for_us=draft.stale_for_us,
+            error_for_us=draft.error_for_us,
+            now=self._clock.now_us(),
+            rng=self._rng,
+        )
+        return Entry(
+            draft.value,
+            as_of,
+            fresh_until,
+            stale_for,
+            error_for,
+            content_type=draft.content_type,
+            tags=draft.tags,
+            tag_digests=tag_digests_of(key.namespace, draft.tags),
+            negative=draft.negative,
+        )
+
+
+def _refusal(namespace: Namespace, key: Key, draft: Draft) -> Written | None:
+    """What the namespace's contract forbids, before anything is done."""
+    if len(draft.value) > namespace.max_value:
+        why = f"the value has {len(draft.value)} bytes; this namespace takes {namespace.max_value:d} (max_value)"
+        return Written(stored=False, error=RequestError(413, "value-too-large", why, field="value"))
+    if len(draft.tags) > namespace.tags_max:
+        why = f"{len(draft.tags)} tags; this namespace takes {namespace.tags_max} (tags_max)"
+        return Written(stored=False, error=RequestError(400, "too-many-tags", why, field="Cache-Groups"))
+    if foreign := foreign_tags(key.text, draft.tags):
+        why = f"tag {foreign[0]!r} belongs to another partition than the key: leave its {{…}} out, or use the key's"
+        return Written(stored=False, error=RequestError(400, "foreign-tag", why, field="Cache-Groups"))
+    return None
+
+
+def _home_down(error: TierError, so: str) -> RequestError:
+    why = f"home cell {error.where} could not take it ({error.why}): {so}"
+    return RequestError(503, "home-unavailable", why, retryable=True, retry_after=1)

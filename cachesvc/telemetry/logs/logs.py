@@ -1,0 +1,158 @@
+"""The service's log on stderr: a JSON object per line for machines, plain lines on a terminal.
+
+Modules log by the standard library; so do the libraries they use. All of it comes through one handler here, which adds where and
+in which trace it was, and takes out what no log may have. Libraries are heard from warnings on, whatever the level: below that
+they quote what they work with.
+"""
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from cachesvc.config.service import Service
+from cachesvc.telemetry.logs.repeats import Repeats
+from cachesvc.telemetry.traces.trace import SpanContext, traceparent
+
+HIDDEN = "***"
+
+_USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]*@", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"([?&](?:username|password|token|secret|key)=)[^&\s]+", re.IGNORECASE)
+_SECRET_HEADER = re.compile(
+    r"\b((?:cachesvc-token|cachesvc-debug|authorization|cookie)\b['\"]?\s*[:=,]\s*['\"]?)(?:(?:basic|bearer)\s+)?[^'\"\s,)]+",
+    re.IGNORECASE,
+)
+_QUOTING = (LookupError, ValueError)
+"""Their messages are what they were given, such as a key: of these only type and place are told."""
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Ours among the root logger's, so that a second `set_up` replaces the first."""
+
+
+def set_up(service: Service, stream: TextIO | None = None) -> None:
+    """From here on, everything is logged to `stream` (unless said, stderr) as the service document wants it."""
+    stream = sys.stderr if stream is None else stream
+    handler = _Handler(stream)
+    handler.setFormatter(formatter(service, for_people=is_for_people(service.telemetry.log_format, stream)))
+    handler.addFilter(Repeats())
+    root = logging.getLogger()
+    for former in [one for one in root.handlers if isinstance(one, _Handler)]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    level = logging.getLevelNamesMapping()[service.telemetry.log_level.upper()]
+    root.setLevel(max(level, logging.WARNING))
+    logging.getLogger("cachesvc").setLevel(level)
+    logging.captureWarnings(True)  # else Python writes lines of its own among ours
+
+
+def is_for_people(log_format: str, stream: TextIO) -> bool:
+    return log_format == "console" or (log_format == "auto" and stream.isatty())
+
+
+def formatter(service: Service, *, for_people: bool) -> logging.Formatter:
+    add_place = _adder(region=service.region, instance=service.instance)
+    render: list[Processor] = [_as_traceback, structlog.dev.ConsoleRenderer()] if for_people else [_JSON]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(allow=["repeated"]),
+            *([] if for_people else [add_place]),
+            _add_trace,
+            _add_exception,
+            _without_secrets(service.telemetry.debug_token),
+        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+    )
+
+
+_JSON = structlog.processors.JSONRenderer()
+
+
+def _adder(**fields: str) -> Processor:
+    def add(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+        line.update(fields)
+        return line
+
+    return add
+
+
+def _add_trace(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Also of a trace that is not sampled here: its caller knows it by this id."""
+    context = SpanContext.parse(traceparent())
+    if context is not None:
+        line["trace_id"], line["span_id"] = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+    return line
+
+
+def _add_exception(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Without the values of variables, which are our users' data."""
+    found = line.pop("exc_info", None)
+    error = found[1] if isinstance(found, tuple) else None
+    if error is not None:
+        line["exception"] = [_told(one) for one in _chain(error)]
+    return line
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came from, and so on."""
+    following: BaseException | None = error
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "type": type(error).__qualname__,
+        "message": "" if isinstance(error, _QUOTING) else str(error),
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+
+
+def _as_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """For people: the same, one place a line."""
+    if "exception" in line:
+        told = line.pop("exception")
+        line["exception"] = "\n".join(
+            text for one in told for text in (f"{one['type']}: {one['message']}", *(f"  {frame}" for frame in one["frames"]))
+        )
+    return line
+
+
+def _without_secrets(debug_token: str) -> Processor:
+    """Whatever a library puts into its message: no user and password of a URL, no token."""
+
+    def hide(text: str) -> str:
+        if debug_token:
+            text = text.replace(debug_token, HIDDEN)
+        text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
+        return _SECRET_HEADER.sub(rf"\1{HIDDEN}", _SECRET_PARAMETER.sub(rf"\1{HIDDEN}", text))
+
+    def hide_all(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+        return {name: _everywhere(hide, value) for name, value in line.items()}
+
+    return hide_all
+
+
+def _everywhere(hide: Callable[[str], str], value: Any) -> Any:
+    """In the text, or in those of a list or a mapping."""
+    match value:
+        case str():
+            return hide(value)
+        case list():
+            return [_everywhere(hide, one) for one in value]
+        case dict():
+            return {name: _everywhere(hide, one) for name, one in value.items()}
+        case _:
+            return value

@@ -1,0 +1,60 @@
+"""A sample of recent reads: what share of them would an invalidation touch, and which keys are read most?
+
+One L1 hit in 64 is remembered (its key and its tags), the last 2,048 of them. That is cheap enough for the hottest path, and a
+share of p has a standard error of `sqrt(p (1 - p) / 2048)`, about one in a hundred at worst. Of the reads that L1 does not
+answer fresh one in 64 is looked at as well, for `hot_keys.py`: a key is no less hot for being a miss.
+
+The gaps between two sampled reads are random. With every 64th read a client that asks for the same 64 keys again and again would
+have one of them sampled always, and the others never.
+"""
+
+import random
+from collections import deque
+from collections.abc import Set
+
+from cachesvc.model.digest import digest, namespace_id
+from cachesvc.model.entry import Entry, Key
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
+
+EVERY = 64
+"""Reads from one sampled read to the next, on average."""
+SIZE = 2048
+
+
+class ReadSample:
+    """`next_hit` is public for the one caller that cannot afford a call: the number of the L1 hit to `note`."""
+
+    def __init__(self, hot_keys: HotKeys, rng: random.Random) -> None:
+        self.hot_keys = hot_keys
+        self._rng = rng
+        self._reads: deque[tuple[str, int, tuple[int, ...]]] = deque(maxlen=SIZE)
+        self.next_hit = self._gap()
+        self._skip = self._gap()
+
+    def __len__(self) -> int:
+        return len(self._reads)
+
+    def __repr__(self) -> str:
+        return f"<ReadSample [{len(self._reads)} of {SIZE}]>"
+
+    def note(self, key: Key, entry: Entry) -> None:
+        """An L1 hit, the one with the number `next_hit`."""
+        self.next_hit += self._gap()
+        self._reads.append((key.namespace, key.digest, entry.tag_digests))
+        self.hot_keys.read(key, len(entry.value))
+
+    def beyond(self, key: Key) -> None:
+        """A read that is no fresh hit in L1; whether it is sampled is found out here."""
+        self._skip -= 1
+        if not self._skip:
+            self._skip = self._gap()
+            self.hot_keys.read(key)
+
+    def share(self, targets: Set[int]) -> float:
+        """Of the remembered reads, those whose key, tag or namespace is among these digests; 0 if there are none."""
+        namespaces = {name: digest(namespace_id(name)) in targets for name in {read[0] for read in self._reads}}
+        touched = sum(namespaces[name] or key in targets or not targets.isdisjoint(tags) for name, key, tags in self._reads)
+        return touched / len(self._reads) if self._reads else 0.0
+
+    def _gap(self) -> int:
+        return 1 + int(self._rng.random() * (2 * EVERY - 1))

@@ -1,0 +1,96 @@
+"""How a trace names what is exchanged with a far server: a client span, by OpenTelemetry's conventions for databases.
+
+An exchange carries the orders of many callers. Its span is a child of the first of them, so that it stands in a whole trace, and
+is linked from every other one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.telemetry.traces.trace import Attribute, Span, under
+
+
+class Server(Struct, frozen=True):
+    """A far server. Its address is configuration without secrets."""
+
+    system: str
+    """`memcached` or `redis`: `db.system.name`."""
+    name: str
+    address: str
+    """A host, or the path of a unix socket."""
+    port: int | None = None
+
+    @classmethod
+    def memcached(cls, name: str, address: str) -> "Server":
+        """`address` is `host:port` or `unix:/path`."""
+        if address.startswith("unix:"):
+            return cls("memcached", name, address.removeprefix("unix:"))
+        host, _, port = address.rpartition(":")
+        return cls("memcached", name, host, int(port))
+
+    @classmethod
+    def redis(cls, name: str, url: str) -> "Server":
+        """`url` is `redis(s)://host:port/db` or `unix:///path`; user and password are left behind."""
+        parts = urlsplit(url)
+        return cls("redis", name, parts.path) if parts.scheme == "unix" else cls("redis", name, parts.hostname or "", parts.port)
+
+
+class Exchange:
+    """One kind of operation with one server."""
+
+    def __init__(self, server: Server, operation: str) -> None:
+        self.server = server
+        self.operation = operation
+        self._name = f"{operation} {server.name}"
+        self._attributes: dict[str, Attribute] = {
+            "db.system.name": server.system,
+            "db.operation.name": operation,
+            "server.address": server.address,
+        }
+        if server.port is not None:
+            self._attributes["server.port"] = server.port
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self._name}>"
+
+    @contextmanager
+    def spanned(self, riders: Sequence[Span], items: int) -> Iterator[Span]:
+        """The span of what runs inside, which is done for `riders`, at least one, of whom one may stand there many times."""
+        first, *others = dict.fromkeys(riders)
+        span = first.child(self._name, "client")
+        span.attributes |= self._attributes
+        if items > 1:
+            span.attributes["db.operation.batch.size"] = items
+        for rider in others:
+            rider.link(span.context)
+        try:
+            with under(span):
+                yield span
+        except BaseException as error:
+            span.end(error=_kind_of(error))
+            raise
+        span.end()
+
+
+def failure_in(results: Sequence[object]) -> str:
+    """`error.type` of an exchange that nobody of the server answered; empty if one item was."""
+    # The first tells nearly always: only when it failed is the rest looked at.
+    if results and isinstance(results[0], TierError) and all(isinstance(result, TierError) for result in results):
+        return _kind_of(results[0])
+    return ""
+
+
+def _kind_of(error: BaseException) -> str:
+    match error:
+        case TierTimeoutError():
+            return "timeout"
+        case TierUnavailableError():
+            return "unavailable"
+        case TierError():
+            return "refused"
+        case _:
+            return type(error).__name__

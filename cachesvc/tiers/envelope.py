@@ -1,0 +1,106 @@
+"""What an entry looks like outside the process: in memcached and in a cell's Redis.
+
+    magic 0xC5 · version 0x01 · msgpack array [id, as_of, fresh_until, stale_for, error_for, load_ms,
+                                               content_type, tags, negative, value, origin_etag]
+
+A field is added by appending it with a default: today's code reads what older releases of version 1 wrote, and older ones
+read what today's wrote. Anything else is another version, and a copy of another version is a miss. Released bytes are kept in
+`tests/snapshots`.
+
+The full key id stands inside, so that a name that memcached knows only by its hash, or a value somebody else put there, is
+a miss and not another key's value.
+"""
+
+import msgspec
+
+from cachesvc.model.entry import Entry, Key, tag_digests_of
+
+MAGIC = b"\xc5\x01"
+"""Not UTF-8, and as msgpack nothing that we write: foreign values are told apart by their first two bytes."""
+
+_SHARED_AT_MOST = 4096
+
+
+class _Record(msgspec.Struct, array_like=True, gc=False):
+    """The array, in order. Only ever append, with a default."""
+
+    id: bytes
+    as_of: int
+    fresh_until: int
+    stale_for: int
+    error_for: int
+    load_ms: int
+    content_type: str
+    tags: tuple[str, ...]
+    negative: bool
+    value: bytes
+    origin_etag: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Record).decode
+_texts: dict[str, str] = {}
+_windows: dict[int, int] = {}
+
+
+def pack(key: Key, entry: Entry) -> bytes:
+    """The bytes of `entry` under `key`."""
+    record = (
+        key.id,
+        entry.as_of,
+        entry.fresh_until,
+        entry.stale_for,
+        entry.error_for,
+        entry.load_ms,
+        entry.content_type,
+        entry.tags,
+        entry.negative,
+        entry.value,
+        entry.origin_etag,
+    )
+    return MAGIC + _encode(record)
+
+
+def unpack(key: Key, data: bytes) -> Entry | None:
+    """The entry that `data` holds for `key`; None for another version, another key or garbage. Never raises.
+
+    Content type and windows are shared between entries: they are the same few in millions of copies.
+    """
+    if data[:2] != MAGIC:
+        return None
+    try:
+        record = _decode(memoryview(data)[2:])
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    if record.id != key.id:
+        return None
+    content_type = _texts.get(record.content_type)
+    stale_for = _windows.get(record.stale_for)
+    error_for = _windows.get(record.error_for)
+    tags = record.tags
+    return Entry(
+        record.value,
+        record.as_of,
+        record.fresh_until,
+        _share_window(record.stale_for) if stale_for is None else stale_for,
+        _share_window(record.error_for) if error_for is None else error_for,
+        record.load_ms,
+        _share_text(record.content_type) if content_type is None else content_type,
+        tags,
+        tag_digests_of(key.namespace, tags) if tags else (),
+        record.negative,
+        record.origin_etag,
+    )
+
+
+def _share_text(text: str) -> str:
+    """Make this the one everybody shares. The table starts anew when it is full: a caller may send any content type."""
+    if len(_texts) >= _SHARED_AT_MOST:
+        _texts.clear()
+    return _texts.setdefault(text, text)
+
+
+def _share_window(window: int) -> int:
+    if len(_windows) >= _SHARED_AT_MOST:
+        _windows.clear()
+    return _windows.setdefault(window, window)

@@ -1,0 +1,82 @@
+"""Keys of many callers leave together: one batcher each for the gets, sets and deletes of one server."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError
+from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.tiers.batching import Batcher, BatcherStatistics, Run
+from cachesvc.tiers.l2.contract import Lookup, Tier
+
+Item: TypeAlias = tuple[Key, Entry]
+
+
+class Batched:
+    """Sets leave in the order in which they came, and a caller that awaited its set or delete sees it in its next get.
+
+    A cancelled caller leaves; its keys are still asked for. When too many keys wait, the callers that come get
+    `TierUnavailableError` values at once.
+    """
+
+    def __init__(
+        self, child: Tier, max_batch: int, *, max_waiting: int = 65_536, name: str = "tier", server: Server | None = None
+    ) -> None:
+        """`max_batch` keys per exchange; at most `max_waiting` gets (and as many sets, and deletes) wait for theirs. `server` is
+        who is at the other end, for traces; without it there is nobody to name, and no span."""
+
+        def batcher(run: Run[Any, Any], operation: str) -> Batcher[Any, Any]:
+            exchange = Exchange(server, operation) if server else None
+            return Batcher(run, max_batch, max_waiting=max_waiting, name=f"{name} {operation}s", exchange=exchange)
+
+        self._child = child
+        self._gets: Batcher[Key, Entry | None] = batcher(child.get_many, "get")
+        self._sets: Batcher[Item, None] = batcher(self._run_sets, "set")
+        self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete")
+        self.batchers: Mapping[str, Batcher[Any, Any]] = {"gets": self._gets, "sets": self._sets, "deletes": self._deletes}
+
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        return self._gets.submit(key)
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        if len(keys) == 1:
+            return (await self._gets.submit(keys[0]),)
+        return await self._gets.submit_many(keys)
+
+    async def set_many(self, items: Sequence[Item]) -> Sequence[TierError]:
+        return _failures(await self._sets.submit_many(items))
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+        return _failures(await self._deletes.submit_many(keys))
+
+    async def _run_sets(self, items: list[Item]) -> Sequence[TierError | None]:
+        return _per_item(await self._child.set_many(items), len(items))
+
+    async def _run_deletes(self, keys: list[Key]) -> Sequence[TierError | None]:
+        return _per_item(await self._child.delete_many(keys), len(keys))
+
+    async def start(self) -> None:
+        await self._child.start()
+
+    async def stop(self) -> None:
+        """What waits is answered `TierUnavailableError`; what is in flight ends."""
+        for batcher in self.batchers.values():
+            await batcher.close()
+        await self._child.stop()
+
+    def statistics(self) -> dict[str, BatcherStatistics]:
+        """Of `gets`, `sets` and `deletes`."""
+        return {operation: batcher.statistics() for operation, batcher in self.batchers.items()}
+
+    def __repr__(self) -> str:
+        return f"<Batched {self._child!r} [{self._gets!r}]>"
+
+
+def _per_item(failures: Sequence[TierError], items: int) -> Sequence[TierError | None]:
+    """One result per item. Failures do not say whose they are: of a batch that failed in part the callers are told the right
+    number of failures, not which of them concerns whom. Callers count them; nobody acts on one."""
+    return [*failures, *[None] * (items - len(failures))]
+
+
+def _failures(results: Sequence[TierError | None]) -> Sequence[TierError]:
+    return [result for result in results if result is not None]

@@ -1,0 +1,52 @@
+"""An upper bound for a whole exchange, however the child spends it: waiting for its turn, connecting, trickling."""
+
+from collections.abc import Sequence
+
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError, TierTimeoutError
+from cachesvc.tiers.fair_timeout import FairTimeout
+from cachesvc.tiers.l2.contract import Lookup, Tier
+
+
+class Deadline:
+    """After `seconds` the child's call is cancelled and every key of the call is a `TierTimeoutError`."""
+
+    def __init__(self, child: Tier, seconds: float, *, name: str = "tier") -> None:
+        if seconds <= 0:
+            raise ValueError(f"{name}: a deadline must be above 0 s, not {seconds}")
+        self._child = child
+        self._seconds = seconds
+        self._name = name
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        try:
+            async with FairTimeout(self._seconds):
+                return await self._child.get_many(keys)
+        except TimeoutError:
+            return self._timed_out(len(keys))
+
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+        try:
+            async with FairTimeout(self._seconds):
+                return await self._child.set_many(items)
+        except TimeoutError:
+            return self._timed_out(len(items))
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+        try:
+            async with FairTimeout(self._seconds):
+                return await self._child.delete_many(keys)
+        except TimeoutError:
+            return self._timed_out(len(keys))
+
+    def _timed_out(self, items: int) -> list[TierError]:
+        return [TierTimeoutError(self._name, f"no answer within {self._seconds * 1000:g} ms")] * items
+
+    async def start(self) -> None:
+        await self._child.start()
+
+    async def stop(self) -> None:
+        await self._child.stop()
+
+    def __repr__(self) -> str:
+        return f"<Deadline {self._seconds:g}s {self._child!r}>"

@@ -1,0 +1,126 @@
+"""Copies in this process: the labelled stand-in where there is no memcached, and the memory of many tests.
+
+Least recently used goes first, by bytes, as in the server it stands in for; expiry is looked at when an entry is asked for.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError
+from cachesvc.model.units import Size
+from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
+
+ENTRY_OVERHEAD_BYTES = 550
+"""What an entry weighs beside its value and key (DESIGN.md, L1)."""
+
+
+class MemoryTier:
+    """A bounded dict; its order is the order of use, the oldest first."""
+
+    def __init__(self, clock: Clock, max_bytes: int, *, max_entry_bytes: int = Size.parse("1MiB")) -> None:
+        """`max_bytes` bounds values, keys and overhead together; an entry above `max_entry_bytes` is dropped."""
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._max_entry_bytes = min(max_entry_bytes, max_bytes)
+        self._entries: dict[bytes, Entry] = {}
+        self._bytes = 0
+        self._hits = self._misses = self._dropped = self._batches = self._batched_keys = self._evictions = 0
+
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()
+        answer.set_result(self._look_up((key,))[0])
+        return answer
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        return self._look_up(keys)
+
+    async def look(self, key: Key) -> Lookup:
+        """What is held of the key, for a person who asks: nothing changes and nothing is counted."""
+        entry = self._entries.get(key.id)
+        return entry if entry is not None and entry.kept_until > self._clock.now_us() else None
+
+    def _look_up(self, keys: Sequence[Key]) -> list[Entry | None]:
+        self._count_batch(len(keys))
+        now = self._clock.now_us()
+        found = [self._get(key.id, now) for key in keys]
+        missed = found.count(None)
+        self._misses += missed
+        self._hits += len(found) - missed
+        return found
+
+    def _get(self, key_id: bytes, now: int) -> Entry | None:
+        entry = self._entries.get(key_id)
+        if entry is None:
+            return None
+        if entry.kept_until <= now:
+            self._discard(key_id)
+            return None
+        self._entries[key_id] = self._entries.pop(key_id)  # used last, goes last
+        return entry
+
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+        self._count_batch(len(items))
+        now = self._clock.now_us()
+        for key, entry in items:
+            if _size(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now:
+                self._dropped += 1
+            else:
+                self._keep(key.id, entry)
+        return ()
+
+    def _keep(self, key_id: bytes, entry: Entry) -> None:
+        self._discard(key_id)
+        self._entries[key_id] = entry
+        self._bytes += _size(key_id, entry)
+        while self._bytes > self._max_bytes:
+            self._discard(next(iter(self._entries)))
+            self._evictions += 1
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+        self._count_batch(len(keys))
+        for key in keys:
+            self._discard(key.id)
+        return ()
+
+    def _discard(self, key_id: bytes) -> None:
+        entry = self._entries.pop(key_id, None)
+        if entry is not None:
+            self._bytes -= _size(key_id, entry)
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
+    def _count_batch(self, keys: int) -> None:
+        self._batches += 1
+        self._batched_keys += keys
+
+    def statistics(self) -> TierStatistics:
+        return TierStatistics(
+            hits=self._hits,
+            misses=self._misses,
+            errors=0,
+            batches=self._batches,
+            batched_keys=self._batched_keys,
+            dropped=self._dropped,
+            failed_writes=0,
+        )
+
+    async def fullness(self) -> Fullness:
+        return Fullness(len(self._entries), self._bytes, self._max_bytes, self._evictions)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<MemoryTier [{len(self._entries)} entries, {self._bytes} of {self._max_bytes} bytes]>"
+
+
+def _size(key_id: bytes, entry: Entry) -> int:
+    return len(entry.value) + len(key_id) + ENTRY_OVERHEAD_BYTES

@@ -1,0 +1,158 @@
+"""L2: the copies of one memcached server of the region's pool."""
+
+from collections.abc import Sequence
+
+from xxhash import xxh3_128_hexdigest
+
+from cachesvc.config.service import L2
+from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError
+from cachesvc.model.units import Size
+from cachesvc.tiers.envelope import pack, unpack
+from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.memcached_client import PipelinedClient, is_refusal
+from cachesvc.tiers.l2.memcached_look import look
+from cachesvc.tiers.l2.memcached_thread import MemcachedThread
+from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
+
+LARGEST_ITEM = Size.parse("1MiB") - 512
+"""Name and envelope together. memcached takes items of 1 MiB at most and counts its own header and the name among them."""
+
+NAME_BYTES = 250
+"""The longest name that memcached takes."""
+
+_RELATIVE_AT_MOST = 30 * 24 * 3600
+_LEGAL_NAME = bytes(range(0x21, 0x7F))
+
+
+class MemcachedTier:
+    """One server: one connection on one thread of its own, exchanges in the order of the calls.
+
+    `get_many` and its sisters are one exchange each, so put `Batched` before it: it bounds and fills the batches. A cancelled
+    call closes its connection if its exchange has begun.
+    """
+
+    def __init__(self, name: str, address: str, settings: L2, clock: Clock) -> None:
+        """`name` is the server's name on the ring, `address` is `host:port` or `unix:/path`."""
+        self.name = name
+        self.address = address
+        self._clock = clock
+        self._timeout_seconds = settings.timeout.seconds
+        client = PipelinedClient(
+            address, connect_timeout=settings.connect_timeout.seconds, timeout=settings.timeout.seconds, no_delay=True
+        )
+        self._thread = MemcachedThread(f"memcached {name}", client)
+        self._hits = self._misses = self._errors = 0
+        self._batches = self._batched_keys = 0
+        self._dropped = self._failed_writes = 0
+
+    async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        if not keys:
+            return ()
+        names = [wire_name(key.id) for key in keys]
+        self._count_batch(len(keys))
+        answer = await self._thread.run(lambda client: client.fetch(names))
+        if isinstance(answer, TierError):
+            self._errors += len(keys)
+            return [answer] * len(keys)
+        held = answer.get
+        lookups = [None if (data := held(name)) is None else unpack(key, data) for key, name in zip(keys, names, strict=True)]
+        missed = lookups.count(None)
+        self._misses += missed
+        self._hits += len(keys) - missed
+        return lookups
+
+    async def look(self, key: Key) -> Lookup:
+        """What is held of the key, for a person who asks: nothing changes and nothing is counted."""
+        return await look(self.name, self.address, wire_name(key.id), key, self._timeout_seconds)
+
+    async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
+        now = self._clock.now_us()
+        commands = [command for key, entry in items if (command := set_command(key, entry, now))]
+        self._dropped += len(items) - len(commands)
+        return await self._write(commands)
+
+    async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
+        return await self._write([b"delete %b\r\n" % wire_name(key.id) for key in keys])
+
+    async def _write(self, commands: Sequence[bytes]) -> Sequence[TierError]:
+        if not commands:
+            return ()
+        self._count_batch(len(commands))
+        answer = await self._thread.run(lambda client: client.exchange(commands))
+        failures = [answer] * len(commands) if isinstance(answer, TierError) else self._refusals(answer)
+        self._failed_writes += len(failures)
+        return failures
+
+    def _refusals(self, replies: Sequence[bytes]) -> list[TierError]:
+        return [TierError(self.name, reply.decode("ascii", "replace")) for reply in replies if is_refusal(reply)]
+
+    async def fullness(self) -> Fullness:
+        """What the server says of itself. Raises `TierError`."""
+        answer = await self._thread.run(lambda client: client.stats())
+        if isinstance(answer, TierError):
+            raise answer
+        try:
+            return Fullness(*(answer[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions")))
+        except KeyError as error:
+            raise TierError(self.name, f"its stats lack {error}") from error
+
+    async def start(self) -> None:
+        await self._thread.start()
+
+    async def stop(self) -> None:
+        await self._thread.stop()
+
+    def _count_batch(self, keys: int) -> None:
+        self._batches += 1
+        self._batched_keys += keys
+
+    def statistics(self) -> TierStatistics:
+        return TierStatistics(
+            hits=self._hits,
+            misses=self._misses,
+            errors=self._errors,
+            batches=self._batches,
+            batched_keys=self._batched_keys,
+            dropped=self._dropped,
+            failed_writes=self._failed_writes,
+        )
+
+    def __repr__(self) -> str:
+        return f"<MemcachedTier {self.name} {self.address}>"
+
+
+def wire_name(key_id: bytes) -> bytes:
+    """What memcached calls a key: its id where that is a legal name, else `#` and a 128-bit hash of it.
+
+    No id begins with `#`: namespaces hold none. Two ids with the same hash share a name, and the id in the envelope tells them
+    apart.
+    """
+    # translate with everything legal deleted: what remains is illegal. A third of the time of a regular expression.
+    if len(key_id) <= NAME_BYTES and not key_id.translate(None, _LEGAL_NAME):
+        return key_id
+    return b"#" + xxh3_128_hexdigest(key_id).encode()
+
+
+def set_command(key: Key, entry: Entry, now_us: int) -> bytes | None:
+    """The command that stores the entry; None for one that is past its use or too large."""
+    expiry = expiry_of(entry.kept_until, now_us)
+    if expiry is None:
+        return None
+    name = wire_name(key.id)
+    data = pack(key, entry)
+    if len(name) + len(data) > LARGEST_ITEM:
+        return None
+    return b"set %b 0 %d %d\r\n%b\r\n" % (name, expiry, len(data), data)
+
+
+def expiry_of(kept_until: int, now_us: int) -> int | None:
+    """memcached's expiry, rounded up to a second: relative up to 30 days, a date beyond. None if it is over already.
+
+    Never 0, which would mean for ever. Rounded up, because the entry's own times are what readers go by.
+    """
+    if kept_until <= now_us:
+        return None
+    seconds = -((now_us - kept_until) // SECONDS)
+    return seconds if seconds < _RELATIVE_AT_MOST else -(-kept_until // SECONDS)

@@ -1,0 +1,47 @@
+"""A look at one copy that leaves no trace in the server's order of use, nor in what the paths see of the server.
+
+On a connection of its own, so that it neither waits behind batches nor ends one of theirs, and asks a server that the breaker
+leaves alone. `mg … v u` is memcached's read without a bump (1.6 and later); only the server's own count of gets grows by one.
+"""
+
+import asyncio
+from contextlib import closing
+
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.envelope import unpack
+from cachesvc.tiers.fair_timeout import FairTimeout
+from cachesvc.tiers.l2.contract import Lookup
+
+_MISS = b"EN"
+_VALUE = b"VA"
+
+
+async def look(name: str, address: str, wire_name: bytes, key: Key, timeout_seconds: float) -> Lookup:
+    """What the server holds of the key. `address` is `host:port` or `unix:/path`."""
+    try:
+        async with FairTimeout(timeout_seconds):
+            return await _look(name, address, wire_name, key)
+    except TimeoutError:
+        return TierTimeoutError(name, f"no answer within {timeout_seconds * 1000:g} ms")
+    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # gone, or no memcached
+        return TierUnavailableError(name, f"{type(error).__name__}: {error}")
+
+
+async def _look(name: str, address: str, wire_name: bytes, key: Key) -> Lookup:
+    reader, writer = await _connect(address)
+    with closing(writer):
+        writer.write(b"mg %b v u\r\n" % wire_name)
+        words = (await reader.readuntil(b"\r\n")).split()
+        if words[:1] == [_MISS]:
+            return None
+        if words[:1] != [_VALUE]:
+            return TierError(name, f"does not answer as memcached 1.6 does: {words[:8]}")
+        return unpack(key, await reader.readexactly(int(words[1])))
+
+
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host.strip("[]"), int(port))

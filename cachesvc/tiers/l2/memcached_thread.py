@@ -1,0 +1,112 @@
+"""The one thread that speaks to one memcached server.
+
+    event loop                                   thread
+    run(work) ── Job ──► SimpleQueue ──────────► work(client)          blocking, first come first served
+        ▲                                            │
+        └── the job's future ◄── call_soon_threadsafe ┘                 once per job
+
+The thread only moves bytes; what they mean is found out on the event loop, so tables and counters have one owner.
+
+Cancellation: a job that has not begun is skipped. One that has begun keeps the thread, perhaps on a silent server; its
+connection is shut down from outside, which ends the blocking read at once, and is closed by the thread. So the stream is never
+left out of step, and the next job starts on a new connection without waiting for the old one.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.l2.memcached_client import PipelinedClient
+
+T = TypeVar("T")
+
+
+class _Job:
+    __slots__ = ("future", "is_abandoned", "work")
+
+    def __init__(self, work: Callable[[PipelinedClient], Any], future: "asyncio.Future[Any]") -> None:
+        self.work = work
+        self.future = future
+        self.is_abandoned = False
+
+    def finish(self, result: object) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+
+class MemcachedThread:
+    """Runs blocking work on its client, in order. `start` and `stop` once each, on the loop that uses it."""
+
+    def __init__(self, name: str, client: PipelinedClient) -> None:
+        self._name = name
+        self._client = client
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._running: _Job | None = None  # written by the thread, read by the loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    async def run(self, work: Callable[[PipelinedClient], T]) -> T | TierError:
+        """The result of `work(client)` on the thread; a failure of the exchange is a `TierError` value."""
+        if self._loop is None:
+            return TierUnavailableError(self._name, "not started, or stopped")
+        job = _Job(work, self._loop.create_future())
+        self._jobs.put(job)
+        try:
+            return await job.future  # type: ignore[no-any-return]  # the result of `work`, or a TierError
+        except asyncio.CancelledError:
+            self._abandon(job)
+            raise
+
+    def _abandon(self, job: _Job) -> None:
+        # In this order, and with the mirror of it in `_serve`, only this job's connection can be hit: whatever the thread does
+        # in between, it closes the connection of an abandoned job before it begins the next one.
+        job.is_abandoned = True
+        link = self._client.sock
+        if self._running is job and link is not None:
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        # A daemon: a process that ends without `stop` must not wait for a silent server.
+        threading.Thread(target=self._serve, args=(self._loop, self._ended), name=self._name, daemon=True).start()
+
+    async def stop(self) -> None:
+        """What is queued is done first; then the connection is closed and the thread ends."""
+        if self._loop is None or self._ended is None:
+            return
+        self._loop = None
+        self._jobs.put(None)
+        await self._ended
+
+    def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed without `stop`: nobody is left to answer
+            while (job := self._jobs.get()) is not None:
+                if not job.is_abandoned:
+                    self._running = job
+                    result = self._result_of(job.work)
+                    self._running = None
+                    if job.is_abandoned:
+                        self._client.close()
+                    loop.call_soon_threadsafe(job.finish, result)
+            self._client.close()
+            loop.call_soon_threadsafe(ended.set_result, None)
+        self._client.close()
+
+    def _result_of(self, work: Callable[[PipelinedClient], object]) -> object:
+        try:
+            return work(self._client)
+        except TimeoutError:
+            self._client.close()
+            return TierTimeoutError(self._name, "no answer in time")
+        except Exception as error:  # noqa: BLE001  whatever it was, the stream is at an unknown place and the thread must go on
+            self._client.close()
+            unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")
+            unavailable.__cause__ = error
+            return unavailable

@@ -1,0 +1,84 @@
+"""One tier made of many servers: every key has its server on the ring."""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError
+from cachesvc.tiers.l2.contract import Lookup, Pool
+from cachesvc.tiers.l2.ring import Ring
+
+
+class Sharded:
+    """Asks each key's own server, all servers of a call at the same time. There is no other server to fall back to: the copy
+    is on this one or nowhere."""
+
+    def __init__(self, ring: Ring, children: Mapping[str, Pool]) -> None:
+        """Raises `ValueError` unless ring and `children` name the same servers."""
+        if set(ring.weights) != set(children):
+            raise ValueError(f"the ring has {sorted(ring.weights)}, the children are {sorted(children)}")
+        self.ring = ring
+        self._children = dict(children)
+
+    def ask(self, key: Key) -> Awaitable[Lookup]:
+        return self._children[self.ring.server(key.digest)].ask(key)
+
+    # These hand out the coroutine of the child when one server is concerned, as nearly always: one frame less per key.
+
+    def get_many(self, keys: Sequence[Key]) -> Coroutine[Any, Any, Sequence[Lookup]]:
+        if len(keys) == 1:
+            return self._children[self.ring.server(keys[0].digest)].get_many(keys)
+        return self._get_from_several(keys)
+
+    async def _get_from_several(self, keys: Sequence[Key]) -> Sequence[Lookup]:
+        places = self._places_by_server(keys)
+        answers = await asyncio.gather(
+            *(self._children[server].get_many([keys[place] for place in found]) for server, found in places.items())
+        )
+        lookups: list[Lookup] = [None] * len(keys)
+        for found, answer in zip(places.values(), answers, strict=True):
+            for place, lookup in zip(found, answer, strict=True):
+                lookups[place] = lookup
+        return lookups
+
+    def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Coroutine[Any, Any, Sequence[TierError]]:
+        if len(items) == 1:
+            return self._children[self.ring.server(items[0][0].digest)].set_many(items)
+        places = self._places_by_server([key for key, _ in items])
+        return _failures_of(
+            self._children[server].set_many([items[place] for place in found]) for server, found in places.items()
+        )
+
+    def delete_many(self, keys: Sequence[Key]) -> Coroutine[Any, Any, Sequence[TierError]]:
+        if len(keys) == 1:
+            return self._children[self.ring.server(keys[0].digest)].delete_many(keys)
+        places = self._places_by_server(keys)
+        return _failures_of(
+            self._children[server].delete_many([keys[place] for place in found]) for server, found in places.items()
+        )
+
+    def _places_by_server(self, keys: Sequence[Key]) -> dict[str, list[int]]:
+        server_of = self.ring.server
+        places: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(server_of(key.digest), []).append(place)
+        return places
+
+    async def start(self) -> None:
+        for child in self._children.values():
+            await child.start()
+
+    async def stop(self) -> None:
+        """All of them, whatever one of them raises; then the first error."""
+        ends = await asyncio.gather(*(child.stop() for child in self._children.values()), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+
+    def __repr__(self) -> str:
+        return f"<Sharded {self._children}>"
+
+
+async def _failures_of(calls: Iterable[Coroutine[Any, Any, Sequence[TierError]]]) -> Sequence[TierError]:
+    return [failure for failures in await asyncio.gather(*calls) for failure in failures]

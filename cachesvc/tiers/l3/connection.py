@@ -1,0 +1,152 @@
+"""One connection to a cell's server, one exchange at a time.
+
+    open:  connect → INFO server → attach (a run id or a placement that the cell does not know makes it a new issuer)
+    run:   EVALSHA → the reply;  NOSCRIPT → load, again;  "attach first" → attach, again (once)
+
+redis-py makes the connection and reads the replies; the exchange is driven here, because its client would add a pool, a
+retry loop and a measurement to every batch, and one more task for the time limit of the write.
+
+Whatever ends an exchange early (time limit, cancellation, a broken socket) closes the connection: a reply that comes later can
+never be taken for the answer to something else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.fair_timeout import FairTimeout
+from cachesvc.tiers.l3.script import ATTACH, Script
+
+ATTACH_FIRST = 0
+NEW_ISSUER_WAITS = 1
+
+
+class Line:
+    def __init__(
+        self,
+        connection: AbstractConnection,
+        where: str,
+        *,
+        placement: tuple[int, int],
+        skew_us: int,
+        retention_ms: int,
+        timeout_seconds: float,
+    ) -> None:
+        self._connection = connection
+        self._where = where
+        self._placement = placement
+        self._skew = b"%d" % skew_us
+        self._retention = b"%d" % retention_ms
+        self._timeout_seconds = timeout_seconds
+        self._run_id = b""
+
+    def __repr__(self) -> str:
+        return f"<Line {self._where} [{'open' if self.is_open else 'closed'}]>"
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._connection.is_connected)
+
+    async def is_usable(self) -> bool:
+        """Open, in step, and not closed by the server meanwhile."""
+        return self.is_open and not await self._connection.can_read()
+
+    async def open(self, connect_timeout_seconds: float) -> None:
+        """Raises `TierError`; then the line is closed."""
+        await self._guarded(self._connect(), connect_timeout_seconds, "connect")
+
+    async def run(self, script: Script, args: list[Any]) -> Any:
+        """The reply to a script that begins with the prelude: a list, or `NEW_ISSUER_WAITS`. Raises `TierError`."""
+        return await self._guarded(self._run(script, args), self._timeout_seconds, script.name)
+
+    async def run_untouched(self, script: Script, args: list[Any]) -> Any:
+        """The reply to a script without the prelude, which makes no key look used (where the server can: Redis from 7.2 on, and
+        Valkey). Raises `TierError`."""
+        return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
+
+    async def info(self, section: str) -> Mapping[str, str]:
+        """A section of what the server says of itself. Raises `TierError`."""
+        return await self._guarded(self._info(section), self._timeout_seconds, "info")  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        await self._connection.disconnect(nowait=True)
+
+    async def _guarded(self, exchange: Any, seconds: float, what: str) -> Any:
+        try:
+            async with FairTimeout(seconds):
+                return await exchange
+        except TimeoutError as error:
+            await self.close()
+            raise TierTimeoutError(self._where, f"{what}: no answer within {seconds * 1000:.0f} ms") from error
+        except ReadOnlyError as error:  # a replica: the next connection may find the one that was promoted
+            await self.close()
+            raise TierUnavailableError(self._where, f"{what}: {error}") from error
+        except ResponseError as error:  # an answer, so the connection is in step
+            raise TierError(self._where, f"{what}: {error}") from error
+        except (RedisError, OSError, RuntimeError) as error:
+            # RuntimeError is uvloop's for a write to a connection that was reset since its last use; redis-py lets it through.
+            await self.close()
+            raise TierUnavailableError(self._where, f"{what}: {error}") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _connect(self) -> None:
+        await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        await self._attach()
+
+    async def _attach(self) -> None:
+        self._run_id = (await self._info("server"))["run_id"].encode()
+        await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
+
+    async def _info(self, section: str) -> Mapping[str, str]:
+        said: bytes = await self._call(b"INFO", section.encode())
+        fields = (line.partition(":") for line in said.decode().splitlines())
+        return {name: value for name, colon, value in fields if colon}
+
+    async def _run(self, script: Script, args: list[Any]) -> Any:
+        for _ in range(2):
+            reply = await self._evaluate(script, [self._run_id, self._skew, self._retention, *args])
+            if reply != ATTACH_FIRST:
+                return reply
+            await self._attach()
+        raise TierUnavailableError(self._where, "lost its meta record again and again")
+
+    async def _run_untouched(self, script: Script, args: list[Any]) -> Any:
+        try:
+            return await self._evaluate_untouched(script, args)
+        except NoScriptError:
+            await self._call(b"SCRIPT", b"LOAD", script.source)
+            return await self._evaluate_untouched(script, args)
+
+    async def _evaluate_untouched(self, script: Script, args: list[Any]) -> Any:
+        """One round trip, after which the connection is what it was."""
+        commands = ((b"CLIENT", b"NO-TOUCH", b"ON"), (b"EVALSHA", script.sha, b"0", *args), (b"CLIENT", b"NO-TOUCH", b"OFF"))
+        packed = b"".join(hiredis.pack_command(command) for command in commands)
+        await self._connection.send_packed_command(packed, check_health=False)
+        _, reply, _ = [await self._reply_or_refusal() for _ in commands]
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
+
+    async def _reply_or_refusal(self) -> Any:
+        """A refusal is an answer, too: older servers do not know NO-TOUCH."""
+        try:
+            return await self._connection.read_response(disable_decoding=True)
+        except ResponseError as refusal:
+            return refusal
+
+    async def _evaluate(self, script: Script, args: list[Any]) -> Any:
+        try:
+            return await self._call(b"EVALSHA", script.sha, b"0", *args)
+        except NoScriptError:
+            await self._call(b"SCRIPT", b"LOAD", script.source)
+            return await self._call(b"EVALSHA", script.sha, b"0", *args)
+
+    async def _call(self, *command: Any) -> Any:
+        await self._connection.send_packed_command(hiredis.pack_command(command), check_health=False)
+        return await self._connection.read_response(disable_decoding=True)

@@ -1,0 +1,64 @@
+"""Leases as their holder sees them. The home cell grants, voids and expires them (`cells/`)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+
+from cachesvc.model.digest import digest
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError, TierError
+from cachesvc.tiers.l3.contract import Cell
+
+
+def lease_as_of(lease: str) -> int:
+    """The `as_of` that a lease token carries (`nonce:as_of`). Raises `RequestError` for what cannot be a lease token."""
+    nonce, colon, as_of = lease.partition(":")
+    if not (nonce and colon and as_of.isascii() and as_of.isdigit() and len(lease) <= 80):
+        raise RequestError(
+            400, "bad-lease", "not a lease token: send the one that the miss was answered with", field="Cachesvc-Lease"
+        )
+    return int(as_of)
+
+
+def holder_mark(region: str, instance: str) -> str:
+    """What the nonces of an instance's leases begin with, so that a lease tells whose it is. Names would make tokens long."""
+    return f"{digest(f'{region}/{instance}'.encode()) & 0xFFFFFFFF:08x}"
+
+
+def holder_of(lease: str, instances: Iterable[tuple[str, str]]) -> str:
+    """`region/instance` through which the lease was asked for; empty if it is none of these."""
+    return next((f"{region}/{name}" for region, name in instances if lease.startswith(holder_mark(region, name))), "")
+
+
+@contextlib.asynccontextmanager
+async def renewed(cell: Cell, key: Key, lease: str | None, life_us: int, until_seconds: float) -> AsyncIterator[None]:
+    """Keep a lease alive while the block runs, every third of its life, up to `until_seconds` in all.
+
+    A renewal that fails is not repeated earlier: the fill finds out. One that the cell refuses ends the renewing: the lease
+    was voided by a fence or has expired, and renewal never re-creates one.
+    """
+    if lease is None or until_seconds * 1_000_000 < life_us / 2:
+        yield
+        return
+    task = asyncio.create_task(_renew(cell, key, lease, life_us, until_seconds), name="lease renewal")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _renew(cell: Cell, key: Key, lease: str, life_us: int, until_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + until_seconds
+    while loop.time() < end:
+        await asyncio.sleep(life_us / 3_000_000)
+        (renewed_,) = await cell.renew_many([(key, lease, life_us)])
+        if renewed_ is False:
+            return
+
+
+async def released(cell: Cell, key: Key, lease: str | None) -> None:
+    """Give a lease back after a load that brought nothing to keep. Best effort: it expires anyway."""
+    if lease is not None:
+        with contextlib.suppress(TierError):
+            await cell.release_many([(key, lease)])

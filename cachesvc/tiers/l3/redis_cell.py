@@ -1,0 +1,322 @@
+"""A home cell on Redis: copies, leases and fences, judged and changed by one script call per batch.
+
+Callers' items collect in a batcher per kind of operation; each batch borrows a line (connection) for its exchange, in the
+batcher's own task, so a cancelled caller disturbs nobody. The scripts and what they keep: `prelude.lua`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from cachesvc.config import service as config
+from cachesvc.model.change import Target, TargetKind
+from cachesvc.model.clock import Clock
+from cachesvc.model.digest import namespace_id, tag_id
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
+from cachesvc.telemetry.outage import Outage
+from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.tiers.batching import Batcher, Run
+from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Line
+from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.record import EXACT, to_record
+from cachesvc.tiers.l3.replies import _PLAIN_MISS, _UNREADABLE, _condition, _reply, _state
+from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+
+log = logging.getLogger(__name__)
+
+READS_IN_FLIGHT = 2
+"""While the server works on one batch of reads, the next is packed or unpacked here."""
+
+
+_SPEC = struct.Struct(">BQI")
+
+
+class RedisCellStatistics(Struct, frozen=True):
+    """Counters since the start, and the state now."""
+
+    exchanges: int
+    failures: int
+    """Exchanges and connects that ended in a `TierError`."""
+    connects: int
+    lines: int
+    """Connections that are open and idle now."""
+    clock_offset_us: int
+    """The cell's clock less ours at the last read, give or take half of that exchange's time."""
+
+
+class CellMemory(Struct, frozen=True):
+    """What a cell's server says of itself, bytes."""
+
+    used: int
+    limit: int | None
+    """None: it was given none, and the machine's memory is the limit."""
+
+
+class _FenceOrder(Struct, frozen=True, gc=False):
+    target: Target
+    soft: bool
+    least: int
+
+
+class _LeaseOrder(Struct, frozen=True, gc=False):
+    key: Key
+    token: str
+    life_us: int
+    """0 gives it back."""
+
+
+class RedisCell:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        settings: config.L3,
+        skew_us: int,
+        clock: Clock,
+        *,
+        placement: tuple[int, int] = (0, 0),
+        nonce: Callable[[], str] = lambda: secrets.token_hex(8),
+        rng: random.Random | None = None,
+    ) -> None:
+        """`placement`: `Placement.id` and the topology's version. Whoever connects with a newer version and another id than the
+        cell has seen makes it a new issuer: it cannot tell whether it was given partitions, so it is taken to have been. That
+        costs misses and refused writes for S, where the opposite mistake would serve old values."""
+        self.name = name
+        self._settings = settings
+        self._skew_us = skew_us
+        self._placement = placement
+        self._clock = clock
+        self._nonce = nonce
+        self._rng = rng or random.Random()  # noqa: S311  spreads reconnects
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=3,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,  # the line limits the time of an exchange as a whole
+            socket_connect_timeout=settings.connect_timeout.seconds,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        self._idle: list[Line] = []
+        self._no_connect_until = 0.0
+        self._exchanges = self._failures = self._connects = self._clock_offset_us = 0
+        self._outage = Outage(f"cell {name}", log)
+        self._stopped = False
+        self._greeting: asyncio.Task[None] | None = None
+        server = Server.redis(name, url)
+
+        def batcher(run: Run[Any, Any], operation: str, in_flight: int = 1) -> Batcher[Any, Any]:
+            exchange = Exchange(server, operation)
+            return Batcher(run, settings.max_batch, in_flight=in_flight, name=f"{name} {operation}s", exchange=exchange)
+
+        self._reads: Batcher[Read, Reply] = batcher(self._read, "read", READS_IN_FLIGHT)
+        self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill")
+        self._puts: Batcher[Put, PutReply] = batcher(self._put, "put")
+        self._fences: Batcher[_FenceOrder, int] = batcher(self._fence, "fence")
+        self._leases: Batcher[_LeaseOrder, bool] = batcher(self._lease, "lease")
+        self.batchers: Mapping[str, Batcher[Any, Any]] = {
+            "reads": self._reads,
+            "fills": self._fills,
+            "puts": self._puts,
+            "fences": self._fences,
+            "leases": self._leases,
+        }
+        self.durations = {operation: Histogram.of(DURATIONS) for operation in self.batchers}
+        """Seconds of exchanges, failed ones too; waiting for a connection is not part of them."""
+
+    def __repr__(self) -> str:
+        return f"<RedisCell {self.name} [{len(self._idle)} idle lines, {self._exchanges} exchanges, {self._failures} failures]>"
+
+    async def start(self) -> None:
+        """Begins to connect, so that a new issuer has done its waiting before the first write comes. The next use retries."""
+        self._greeting = asyncio.get_running_loop().create_task(self._greet(), name=f"greeting {self.name}")
+
+    async def _greet(self) -> None:
+        with contextlib.suppress(TierError):
+            await self._give_back(await self._borrow())
+
+    async def stop(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+            await asyncio.gather(self._greeting, return_exceptions=True)
+        for batcher in self.batchers.values():
+            await batcher.close()
+        self._stopped = True
+        while self._idle:
+            await self._idle.pop().close()
+
+    def statistics(self) -> RedisCellStatistics:
+        return RedisCellStatistics(self._exchanges, self._failures, self._connects, len(self._idle), self._clock_offset_us)
+
+    async def memory(self) -> CellMemory:
+        """How full the server is, as it says. Raises `TierError`."""
+        line = await self._borrow()
+        try:
+            said = await line.info("memory")
+        finally:
+            await self._give_back(line)
+        return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
+
+    async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
+        return await self._reads.submit_many(reads)
+
+    async def fill_many(self, fills: Sequence[Fill]) -> Sequence[FillReply | TierError]:
+        return await self._fills.submit_many(fills)
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
+        return await self._puts.submit_many(puts)
+
+    async def fence_many(self, targets: Sequence[Target], *, soft: bool, least: int = 0) -> Sequence[int | TierError]:
+        return await self._fences.submit_many([_FenceOrder(target, soft, least) for target in targets])
+
+    async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
+        return await self._leases.submit_many([_LeaseOrder(key, token, max(life, 1000)) for key, token, life in leases])
+
+    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
+        outcomes = await self._leases.submit_many([_LeaseOrder(key, token, 0) for key, token in leases])
+        return [outcome for outcome in outcomes if isinstance(outcome, TierError)]
+
+    async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
+        """Beside the paths: neither batched nor counted."""
+        ids = [key.id, namespace_id(key.namespace), *(tag_id(key.namespace, tag) for tag in tags)]
+        line = await self._borrow()
+        try:
+            answer = await line.run_untouched(INSPECT, ids)
+        finally:
+            await self._give_back(line)
+        return _state(key, tags, answer)
+
+    async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
+        args: list[Any] = [self._nonce()]
+        for read in reads:
+            args.append(read.key.id)
+            not_before = min(read.not_before, EXACT)
+            args.append(_SPEC.pack(2 if read.refresh else read.lease, not_before, max(read.lease_us // 1000, 1)))
+        sent_us = self._clock.now_us()
+        answer = await self._exchange(READ, args)
+        if answer == NEW_ISSUER_WAITS:
+            return [_PLAIN_MISS] * len(reads)
+        broken_at, now, *replies = answer
+        self._clock_offset_us = now - (sent_us + self._clock.now_us()) // 2
+        found = [_reply(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+        await self._ask_past_the_unreadable(reads, found)
+        return found
+
+    async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply]) -> None:
+        """A record of another envelope version looks like a hit to the server, which therefore granted no lease. Ask again for
+        anything later than every record: a miss there, so that one of those who cannot read it loads anew."""
+        again = [i for i, reply in enumerate(found) if reply is _UNREADABLE and reads[i].lease]
+        if again:
+            replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
+            for i, reply in zip(again, replies, strict=True):
+                if isinstance(reply, Reply):
+                    found[i] = reply
+
+    async def _fill(self, fills: list[Fill]) -> Sequence[FillReply | TierError]:
+        args: list[Any] = []
+        for fill in fills:
+            token = fill.lease.encode()
+            args += (fill.key.id, token, fill.entry.kept_until // 1000, to_record(fill.key, fill.entry, token))
+        answer = await self._exchange(FILL, args)
+        if answer == NEW_ISSUER_WAITS:  # a lease from before it cannot be in force any more
+            return [FillReply(stored=False)] * len(fills)
+        return [FillReply(stored == 1) for stored in answer]
+
+    async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
+        args: list[Any] = []
+        for put in puts:
+            args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
+            args += (put.entry.kept_until // 1000, to_record(put.key, put.entry))
+        ats = self._issued(await self._exchange(PUT, args))
+        return [
+            PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1)) if at else PutReply(stored=False)
+            for put, at in zip(puts, ats, strict=True)
+        ]
+
+    async def _fence(self, orders: list[_FenceOrder]) -> Sequence[int | TierError]:
+        args: list[Any] = []
+        for order in orders:
+            kind = b"k" if order.target.kind is TargetKind.KEY else b"t"
+            args += (kind, order.target.id, b"1" if order.soft else b"0", order.least)
+        return self._issued(await self._exchange(FENCE, args))
+
+    async def _lease(self, orders: list[_LeaseOrder]) -> Sequence[bool | TierError]:
+        args: list[Any] = []
+        for order in orders:
+            args += (order.key.id, order.token, order.life_us // 1000)
+        answer = await self._exchange(LEASE, args)
+        return [answer != NEW_ISSUER_WAITS and answer[index] == 1 for index in range(len(orders))]
+
+    def _issued(self, answer: Any) -> list[int]:
+        if answer == NEW_ISSUER_WAITS:
+            raise TierUnavailableError(self.name, "new issuer waits")
+        ats: list[int] = answer
+        return ats
+
+    async def _exchange(self, script: Script, args: list[Any]) -> Any:
+        self._exchanges += 1
+        try:
+            line = await self._borrow()
+            began = perf_counter()
+            try:
+                answer = await line.run(script, args)
+            finally:
+                self.durations[f"{script.name}s"].observe(perf_counter() - began)
+                await self._give_back(line)
+        except TierError as error:
+            self._failures += 1
+            self._outage.failed(error.why)
+            raise
+        if self._outage.is_on:
+            self._outage.worked()
+        return answer
+
+    async def _borrow(self) -> Line:
+        while self._idle:
+            line = self._idle.pop()
+            if await line.is_usable():
+                return line
+            await line.close()
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._no_connect_until:
+            raise TierUnavailableError(self.name, "not tried: connecting failed a moment ago")
+        line = self._new_line()
+        try:
+            await line.open(self._settings.connect_timeout.seconds)
+        except TierError:
+            self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
+            raise
+        self._connects += 1
+        return line
+
+    def _new_line(self) -> Line:
+        settings = self._settings
+        return Line(
+            self._pool.make_connection(),  # type: ignore[no-untyped-call]  # redis-py has no types here
+            self.name,
+            placement=self._placement,
+            skew_us=self._skew_us,
+            retention_ms=settings.retention // 1000,
+            timeout_seconds=settings.timeout.seconds,
+        )
+
+    async def _give_back(self, line: Line) -> None:
+        if self._stopped:
+            await line.close()
+        elif line.is_open:
+            self._idle.append(line)

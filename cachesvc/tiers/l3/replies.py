@@ -1,0 +1,68 @@
+from collections.abc import Sequence
+from typing import Any
+
+from cachesvc.model.entry import Key
+from cachesvc.tiers.l3.contract import CellKeyState, Reply
+from cachesvc.tiers.l3.record import ETAG_CHARACTERS, bare, from_record
+
+HELD, FENCED, SOFT = 1, 2, 4
+"""Flags of a reply, as in `read.lua`."""
+
+
+_PLAIN_MISS = Reply(None, exact=False)
+
+
+_UNREADABLE = Reply(None, exact=False, fenced=False)
+
+
+_MISSES = {
+    flags: Reply(None, exact=False, held=bool(flags & HELD), fenced=bool(flags & FENCED)) for flags in range(HELD + FENCED + 1)
+}
+
+
+def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
+    if type(reply) is bytes:
+        entry = from_record(key, reply)
+        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+    if type(reply) is int:
+        return _MISSES[reply]
+    flags, record, token = reply
+    entry = from_record(key, record) if record else None
+    return Reply(
+        entry=entry,
+        exact=entry is not None and entry.as_of > broken_at,
+        lease=token.decode() or None,
+        held=bool(flags & HELD),
+        soft=bool(flags & SOFT),
+        fenced=bool(flags & FENCED),
+    )
+
+
+def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
+    record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
+    entry = from_record(key, record)
+    (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(fences[::2], fences[1::2], strict=True)
+    named = dict(zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False))  # an unreadable record's tags have no names
+    return CellKeyState(
+        entry=entry,
+        fence_at=fence_at,
+        tag_fences={tag: hard for tag, (hard, _) in named.items()},
+        namespace_fence=namespace_fence,
+        lease_held=bool(lease),
+        lease_as_of=int(lease.rpartition(b":")[2] or 0),
+        broken_at=broken_at,
+        now_us=now,
+        lease=lease.decode(),
+        lease_until=now + 1000 * lease_ms if lease else 0,
+        soft_fence=soft_fence,
+        soft_tag_fences={tag: soft for tag, (_, soft) in named.items()},
+        soft_namespace_fence=soft_namespace_fence,
+    )
+
+
+def _condition(if_match: Sequence[str]) -> bytes:
+    """For `put.lua`. Weak and foreign tags can match nothing (RFC 9110, 13.1.1); a condition of only those matches nothing."""
+    if "*" in if_match:
+        return b"*"
+    strong = [bare(tag) for tag in if_match if len(bare(tag)) == ETAG_CHARACTERS]
+    return "".join(strong).encode() if strong or not if_match else b"-"

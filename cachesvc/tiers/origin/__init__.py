@@ -1,0 +1,4 @@
+"""The origin: where values come from when no tier has them, by HTTP, under a limit of loads at a time.
+
+Start reading at `contract.py`, then `http.py`.
+"""

@@ -1,0 +1,279 @@
+"""Loads values of a namespace from its HTTP origin, as a shared cache would (RFC 9110, 9111, 5861, 9875).
+
+One GET per load. The bytes are asked for unencoded, because an entry has no place for a `Content-Encoding`; what comes encoded
+all the same is decoded (`decoding.py`), within the same body limit. Redirects are not followed: the origin of a namespace is
+what its contract names, and a key must not be able to lead elsewhere.
+
+| Answer | Is |
+|---|---|
+| 200, 203 | the value |
+| 304 to our `If-None-Match` | the value of `known`, with new lifetimes |
+| 404, 410 | absence, with lifetimes and tags of its own |
+| 408, 425, 429, 5xx, no or broken HTTP, body cut short, timeout | `OriginError`, retryable |
+| everything else | `OriginError`, not retryable |
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from cachesvc.config.topology import Origin
+from cachesvc.model import cache_groups
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import ConfigError, OriginError
+from cachesvc.telemetry.outage import Outage
+from cachesvc.telemetry.traces.trace import traceparent
+from cachesvc.tiers.origin.address import KeyAddress
+from cachesvc.tiers.origin.contract import Loaded
+from cachesvc.tiers.origin.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
+from cachesvc.tiers.origin.freshness import freshness_of
+from cachesvc.tiers.origin.get_span import GetSpan, answered
+
+logger = logging.getLogger(__name__)
+
+_ABSENT = (404, 410)
+_RETRYABLE = (408, 425, 429)
+_UNTYPED = "application/octet-stream"
+_ETAG = re.compile(r'(?:W/)?"[!#-~]{0,256}"')
+_CONTENT_TYPE = re.compile(r"[ -~]{1,256}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
+
+
+class HttpLoader:
+    """A `Loader` over HTTP. A cancelled or timed-out load closes its connection; the pool holds `origin.concurrency` of them.
+
+    A session that is passed in stays open at `stop` and must not decompress by itself (`ValueError`); else `start` opens one.
+    Raises `ConfigError` for an unusable origin.
+
+    An answer whose tags cannot be understood, or are too many, is answered but not storable: a copy that an invalidation of
+    the missing tag could not reach must not be kept.
+    """
+
+    def __init__(
+        self, namespace: str, origin: Origin, *, clock: Clock, tags_max: int = 16, session: aiohttp.ClientSession | None = None
+    ) -> None:
+        if session is not None and session.auto_decompress:
+            raise ValueError("HttpLoader: a session with auto_decompress takes a body that is cut short for a whole one")
+        path = f"$.namespaces.{namespace}.origin"
+        self.namespace = namespace
+        self.loads = 0
+        """GETs that were begun."""
+        self.failures = 0
+        """Loads that raised `OriginError`; `timeouts` is part of it."""
+        self.timeouts = 0
+        self.revalidations = 0
+        """Loads that were answered 304."""
+        self.untaggable = 0
+        """Answers that were not storable for their `Cache-Groups`."""
+        self._address = KeyAddress(origin.url, path=f"{path}.url")
+        self._span = GetSpan(origin.url)
+        self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
+        self._headers.update(_checked(origin.headers, path))
+        self._concurrency = origin.concurrency
+        self._max_body = origin.max_body
+        self._clock = clock
+        self._tags_max = tags_max
+        self._session = session
+        self._owns_session = session is None
+        self._outage = Outage(f"loading {namespace!r}", logger)
+
+    def __repr__(self) -> str:
+        return f"<HttpLoader {self.namespace}: {self.loads} loads, {self.failures} failures, {self.timeouts} timeouts>"
+
+    async def start(self) -> None:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over everything
+            )
+
+    async def stop(self) -> None:
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def load(self, key: Key, *, known: Entry | None, timeout_seconds: float) -> Loaded:
+        if self._session is None:
+            raise RuntimeError(f"HttpLoader of {self.namespace!r}: load before start")
+        try:
+            loaded = await self._load_in_time(self._session, key, known, timeout_seconds)
+        except OriginError as error:
+            self.failures += 1
+            if error.retryable:  # else it is the key that was refused, not the origin that is down
+                self._outage.failed(error)
+            raise
+        if self._outage.is_on:
+            self._outage.worked()
+        return loaded
+
+    async def _load_in_time(
+        self, session: aiohttp.ClientSession, key: Key, known: Entry | None, timeout_seconds: float
+    ) -> Loaded:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._load(session, key, known if known is not None and known.origin_etag else None)
+        except TimeoutError as error:
+            self.timeouts += 1
+            raise self._error(f"no complete answer within {timeout_seconds:g} s", status=504) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._error(_why(error)) from error
+
+    async def _load(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded:
+        loaded = await self._get(session, key, known)
+        if loaded is None:
+            loaded = await self._get(session, key, None)
+        if loaded is None:
+            raise self._error("answered 304 to a request without a condition", retryable=False)
+        return loaded
+
+    async def _get(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded | None:
+        """None for a 304 that is not about `known`."""
+        self.loads += 1
+        with self._span.around() as span:
+            url, headers = self._address.of(key.text), self._headers_of(known)
+            async with session.get(url, headers=headers, allow_redirects=False) as response:
+                answered(span, response.status)
+                return await self._answer(response, known)
+
+    def _headers_of(self, known: Entry | None) -> CIMultiDict[str]:
+        """Conditional on `known`, and in the caller's trace, sampled or not."""
+        trace = traceparent()
+        if known is None and not trace:
+            return self._headers
+        headers = self._headers.copy()
+        if known is not None:
+            headers["If-None-Match"] = known.origin_etag
+        if trace:
+            headers["traceparent"] = trace
+        return headers
+
+    async def _answer(self, response: aiohttp.ClientResponse, known: Entry | None) -> Loaded | None:
+        if response.status in (200, 203):
+            return self._loaded(response.headers, await self._body(response))
+        if response.status in _ABSENT:
+            return self._loaded(response.headers, b"", absent=True)
+        if response.status == 304:
+            return self._revalidated(response.headers, known)
+        raise self._refusal(response.status)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        body = await self._raw_body(response)
+        try:
+            return decoded(body, response.headers.get("Content-Encoding", ""), self._max_body)
+        except BodyTooLargeError as error:
+            raise self._too_large() from error
+        except UnknownEncodingError as error:
+            raise self._error(f"answered with {error}, which is not understood", retryable=False) from error
+        except DecodingError as error:
+            raise self._error("the body could not be decoded") from error
+
+    async def _raw_body(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.content_length is not None and response.content_length > self._max_body:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._max_body:
+                raise self._too_large()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _loaded(self, headers: CIMultiDictProxy[str], value: bytes, *, absent: bool = False) -> Loaded:
+        freshness = freshness_of(headers, self._clock.now_us())
+        lifetimes = freshness.lifetimes
+        tags = self._tags(headers)
+        return Loaded(
+            value,
+            _matching(_CONTENT_TYPE, headers.get("Content-Type")) or _UNTYPED,
+            lifetimes.ttl_us,
+            lifetimes.stale_for_us,
+            lifetimes.error_for_us,
+            tags or (),
+            freshness.age_us,
+            absent=absent,
+            storable=lifetimes.storable and tags is not None,
+            etag=_matching(_ETAG, headers.get("ETag")),
+        )
+
+    def _revalidated(self, headers: CIMultiDictProxy[str], known: Entry | None) -> Loaded | None:
+        """The bytes of `known` with the lifetimes of the 304; its tags and ETag stay unless the 304 brings others."""
+        if known is None or _strong(headers.get("ETag", known.origin_etag)) != _strong(known.origin_etag):
+            return None
+        self.revalidations += 1
+        answer = self._loaded(headers, known.value, absent=known.negative)
+        return Loaded(
+            known.value,
+            known.content_type,
+            answer.ttl_us,
+            answer.stale_for_us,
+            answer.error_for_us,
+            answer.tags if "Cache-Groups" in headers else known.tags,
+            answer.age_us,
+            absent=known.negative,
+            not_modified=True,
+            storable=answer.storable,
+            etag=answer.etag or known.origin_etag,
+        )
+
+    def _tags(self, headers: CIMultiDictProxy[str]) -> tuple[str, ...] | None:
+        """None if they cannot be understood."""
+        lines = headers.getall("Cache-Groups", None)
+        if lines is None:
+            return ()
+        try:
+            return cache_groups.parse(", ".join(lines), max_tags=self._tags_max)
+        except ValueError as error:
+            if not self.untaggable:
+                logger.warning("origin of %r: an answer is not kept, for its Cache-Groups: %s", self.namespace, error)
+            self.untaggable += 1
+            return None
+
+    def _refusal(self, status: int) -> OriginError:
+        if 300 <= status < 400:
+            return self._error(f"answered {status}: redirects are not followed, name the final URL", retryable=False)
+        return self._error(f"answered {status}", retryable=status >= 500 or status in _RETRYABLE)
+
+    def _too_large(self) -> OriginError:
+        return self._error(f"answered more than max_body, {self._max_body} bytes", retryable=False)
+
+    def _error(self, why: str, *, status: int = 502, retryable: bool = True) -> OriginError:
+        return OriginError(f"origin of {self.namespace!r}: {why}", status=status, retryable=retryable)
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorError():
+            return "cannot be reached"
+        case aiohttp.ClientPayloadError():
+            return "the body ended early"
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            return "answered what is not HTTP"
+        case _:
+            return f"the connection failed ({type(error).__name__})"
+
+
+def _matching(pattern: re.Pattern[str], text: str | None) -> str | None:
+    return text if text is not None and pattern.fullmatch(text) else None
+
+
+def _strong(etag: str) -> str:
+    """For the weak comparison of `If-None-Match` (RFC 9110, 8.8.3.2)."""
+    return etag.removeprefix("W/")
+
+
+def _checked(headers: Mapping[str, str], path: str) -> dict[str, str]:
+    for name, value in headers.items():
+        if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)):
+            raise ConfigError(f"{path}.headers", f"{name!r} or its value cannot be sent in a header")
+    return dict(headers)

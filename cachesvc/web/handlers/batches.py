@@ -1,0 +1,196 @@
+"""`POST /v1/{ns}:get` and `:put`: many keys in one request, an outcome for each.
+
+L1 is asked in one synchronous loop; only the keys it does not answer go on to `get_many`, together.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from cachesvc.config.service import Server
+from cachesvc.config.topology import Namespace
+from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
+from cachesvc.telemetry.metrics.request_counts import Counts
+from cachesvc.web.contract import Reading, Writing
+from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
+from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
+from cachesvc.web.replies.rendering import is_media_type
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
+from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, lag_of, options_of, wait_of
+from cachesvc.web.requests.tokens import merged, read_token, write_token
+from cachesvc.web.routing import Place, check_tags, key_of, keys_of
+from cachesvc.web.spans import of_batch
+
+_GET_DECODERS: dict[str, Decodes[GetMany]] = {JSON: msgspec.json.Decoder(GetMany), MSGPACK: msgspec.msgpack.Decoder(GetMany)}
+_PUT_DECODERS: dict[str, Decodes[PutMany]] = {JSON: msgspec.json.Decoder(PutMany), MSGPACK: msgspec.msgpack.Decoder(PutMany)}
+_ENCODE = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder().encode}
+
+
+class Batches:
+    def __init__(
+        self,
+        limits: Server,
+        namespaces: Mapping[str, Namespace],
+        reader: Reading,
+        writer: Writing,
+        clock: Clock,
+        counts: Counts,
+    ) -> None:
+        self._limits = limits
+        self._namespaces = namespaces
+        self._reader = reader
+        self._writer = writer
+        self._clock = clock
+        self._counts = counts
+
+    async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
+        media = media_type_of(request, MSGPACK, JSON)
+        asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
+        self._check_count(len(asked.keys), "$.keys")
+        options = self._options(request, asked)
+        keys = keys_of(place.namespace, asked.keys, "$.keys")
+        results, missing = self._from_l1(place.namespace, keys, options)
+        if missing:
+            answers = await self._reader.get_many([keys[i] for i in missing], options)
+            now = self._clock.now_us()
+            for i, answer in zip(missing, answers, strict=True):
+                results[i] = _got(answer, now)
+        outcomes = [result.outcome for result in results]
+        self._counts.keys(place.namespace, "get_many", outcomes)
+        lag = self._reader.lag_us()
+        reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
+        reply.attributes = partial(of_batch, outcomes, reading=True)
+        reply.has_waited = options.wait_seconds > 0
+        return reply
+
+    def _from_l1(self, namespace: str, keys: Sequence[Key], options: ReadOptions) -> tuple[list[Got], list[int]]:
+        """The results, and the slots still to be filled (they hold a placeholder). Runs per key: mind every call in it."""
+        if not is_answered_by_any_fresh_copy(options):
+            return [_NOTHING] * len(keys), list(range(len(keys)))
+        entries = self._reader.peek_many(namespace, keys)
+        now = self._clock.now_us()
+        results = [_NOTHING if entry is None else _fresh(entry, now) for entry in entries]
+        return results, [i for i, entry in enumerate(entries) if entry is None]
+
+    def _options(self, request: web.BaseRequest, asked: GetMany) -> ReadOptions:
+        """The headers' options, with what the body asks beyond them."""
+        longest = self._limits.request_timeout.seconds
+        options = options_of(request.headers, longest)
+        if asked.token:
+            token = merged((*options.token, *read_token(asked.token, "$.token")), "$.token")
+            options = replace(options, token=token)
+        if asked.max_lag:
+            options = replace(options, max_lag_us=lag_of(asked.max_lag, "$.max_lag"))
+        if asked.lease:
+            options = replace(options, lease=True, wait_seconds=wait_of(asked.wait, longest))
+        return options
+
+    async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
+        media = media_type_of(request, MSGPACK, JSON)
+        asked = decode(_PUT_DECODERS[media], await read_body(request, self._limits.max_body))
+        self._check_count(len(asked.items), "$.items")
+        contract = self._namespaces[place.namespace]
+        items = [
+            (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
+            for i, item in enumerate(asked.items)
+        ]
+        results = [_too_large(contract) if len(draft.value) > contract.max_value else _STORED for _, draft in items]
+        storing = [i for i, result in enumerate(results) if result is _STORED]
+        written = await self._writer.put_many([items[i] for i in storing]) if storing else []
+        for i, one in zip(storing, written, strict=True):
+            results[i] = _put(one)
+        outcomes = [result.outcome for result in results]
+        self._counts.keys(place.namespace, "put_many", outcomes)
+        token = write_token(merged((pair for one in written for pair in one.token), "token"))
+        reply = _reply(media, PutResults(results, token))
+        reply.attributes = partial(of_batch, outcomes, reading=False)
+        return reply
+
+    def _check_count(self, count: int, field: str) -> None:
+        if count > self._limits.max_batch_keys:
+            raise RequestError(413, "too-many-keys", f"{count} keys, at most {self._limits.max_batch_keys}", field=field)
+
+
+_NOTHING = Got("miss")
+_STORED = Put("stored")
+_FENCED = Put("fenced")
+
+
+def _fresh(entry: Entry, now_us: int) -> Got:
+    """A fresh copy from L1."""
+    as_of, content_type = entry.as_of, entry.content_type
+    return Got(
+        "absent" if entry.negative else "hit",
+        entry.value,
+        "l1",
+        (now_us - as_of) // SECONDS if now_us > as_of else 0,
+        (entry.fresh_until - now_us) // SECONDS,
+        as_of,
+        # The default is left out of the answer only if it is the very object.
+        OCTETS if content_type == OCTETS else content_type,
+        entry.tags,
+    )
+
+
+def _got(answer: Answer, now_us: int) -> Got:
+    entry = answer.entry
+    if answer.outcome is Outcome.ERROR:
+        return Got("error", problem=problem_of(answer.error or UNEXPLAINED))
+    if entry is None:
+        return Got("miss", lease=answer.lease or "")
+    got = _fresh(entry, now_us)
+    got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str: it is the value of an Outcome
+    got.tier, got.lease = answer.tier, answer.lease or ""
+    return got
+
+
+def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
+    """Raises `RequestError` with the path of what is out of rule."""
+    here = f"$.items[{index}]"
+    if not is_media_type(item.content_type):
+        raise RequestError(400, "invalid-body", "not a media type, such as application/json", field=f"{here}.content_type")
+    if len(item.tags) > contract.tags_max:
+        raise RequestError(400, "bad-tag", f"more than {contract.tags_max} tags", field=f"{here}.tags")
+    if item.absent and item.value:
+        raise RequestError(400, "contradiction", "what is absent has no value", field=f"{here}.absent")
+    if not (item.lease.isascii() and item.lease.isprintable()):
+        raise RequestError(400, "bad-lease", "not a lease token", field=f"{here}.lease")
+    check_tags(item.tags, f"{here}.tags")
+    return Draft(
+        item.value,
+        content_type=item.content_type,
+        tags=item.tags,
+        ttl_us=_us(item.ttl),
+        stale_for_us=_us(item.stale_while_revalidate),
+        error_for_us=_us(item.stale_if_error),
+        negative=item.absent,
+        lease=item.lease or None,
+    )
+
+
+def _us(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * SECONDS)
+
+
+def _put(written: Written) -> Put:
+    if written.error is not None:
+        return Put("error", problem_of(written.error))
+    return _STORED if written.stored else _FENCED
+
+
+def _too_large(contract: Namespace) -> Put:
+    why = f"a value of this namespace has at most {contract.max_value} bytes"
+    return Put("error", problem_of(RequestError(413, "value-too-large", why, field="value")))
+
+
+def _reply(media: str, document: GotMany | PutResults) -> Reply:
+    body = _ENCODE[media](document)
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n"
+    return Reply(200, head.encode(), body)

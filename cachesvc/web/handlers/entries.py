@@ -1,0 +1,213 @@
+"""`/v1/{ns}/{key}`: read, write and invalidate one key, and `:explain` it."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+from aiohttp import web
+from msgspec.structs import replace
+
+from cachesvc.config.service import Server
+from cachesvc.config.topology import Namespace
+from cachesvc.explain.answer import Question
+from cachesvc.model import cache_control, cache_groups
+from cachesvc.model.change import Change
+from cachesvc.model.clock import Clock
+from cachesvc.model.entry import Entry
+from cachesvc.model.errors import RequestError
+from cachesvc.model.etag import etag
+from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
+from cachesvc.web.contract import Invalidating, Reading, Writing
+from cachesvc.web.messages import OCTETS
+from cachesvc.web.replies.cache_status import cache_status
+from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
+from cachesvc.web.replies.receipts import receipt_reply
+from cachesvc.web.replies.rendering import absence_lines, is_media_type, not_modified_head, positive_head, seconds_of
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests import conditions
+from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
+from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of
+from cachesvc.web.requests.tokens import write_token
+from cachesvc.web.routing import Place
+from cachesvc.web.spans import of_answer
+
+_HIT = Outcome.HIT.value
+_ALONE = "scope=instance"
+_EXPLAINED = ("Cachesvc-Token", "Cachesvc-Max-Lag", "Cache-Control")
+"""Headers of a read that change which copies answer it: an explanation is told to the other instances with them."""
+
+
+class Entries:
+    def __init__(
+        self,
+        limits: Server,
+        namespaces: Mapping[str, Namespace],
+        reader: Reading,
+        writer: Writing,
+        invalidator: Invalidating,
+        clock: Clock,
+    ) -> None:
+        self._limits = limits
+        self._namespaces = namespaces
+        self._reader = reader
+        self._writer = writer
+        self._invalidator = invalidator
+        self._clock = clock
+
+    # reading ----------------------------------------------------------------------------------------------------------
+
+    def hit(self, entry: Entry) -> Reply:
+        """The reply to a plain `GET` that L1 answers, positive and fresh. The hottest code of the service."""
+        age, ttl = seconds_of(entry, self._clock.now_us())
+        head = positive_head(entry, f"cachesvc-l1; hit; ttl={ttl}", age, ttl)
+        return Reply(200, head.encode("latin-1"), entry.value, outcome=_HIT)
+
+    async def read(self, request: web.BaseRequest, place: Place) -> Reply:
+        asked = conditions.conditions_of(request.headers)
+        options = options_of(request.headers, self._limits.request_timeout.seconds)
+        if is_answered_by_any_fresh_copy(options) and (entry := self._reader.peek(place.namespace, place.key)) is not None:
+            answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
+        else:
+            answer = await self._reader.get(place.key, options)
+        return self._answered(request, answer, options, asked)
+
+    async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
+        """A `GET` that asks nothing special, after L1 was asked: `absent` is the negative entry it had, if any."""
+        answer = Answer(Outcome.ABSENT, absent, "l1") if absent is not None else await self._reader.get(place.key, PLAIN)
+        return self._answered(request, answer, PLAIN, conditions.NONE)
+
+    def _answered(self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions) -> Reply:
+        reply = self._said(request, answer, options, asked)
+        reply.attributes = partial(of_answer, answer)
+        reply.has_waited = options.wait_seconds > 0
+        return reply
+
+    def _said(self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions) -> Reply:
+        """The reply that says this answer. Raises `RequestError` for none but a failed precondition."""
+        entry = answer.entry
+        if answer.outcome is Outcome.ERROR or entry is None:
+            return self._without_value(request, answer, options)
+        now = self._clock.now_us()
+        age, ttl = seconds_of(entry, now)
+        status = cache_status(answer, ttl)
+        if entry.negative:
+            lines = absence_lines(entry, status, age, ttl)
+            return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT)
+        lease = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
+        if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
+            raise RequestError(412, "precondition-failed", f"the value's ETag is {etag(entry)}", field="If-Match")
+        if asked.if_none_match and conditions.matches_weakly(asked.if_none_match, etag(entry)):
+            head = not_modified_head(entry, status, age, ttl) + lease
+            return Reply(304, head.encode("latin-1"), outcome=answer.outcome.value)
+        head = positive_head(entry, status, age, ttl) + lease
+        return Reply(200, head.encode("latin-1"), entry.value, outcome=answer.outcome.value)
+
+    def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:
+        """A miss or a failure."""
+        status = cache_status(answer, 0)
+        lines = f"Cache-Control: no-store\r\nCache-Status: {status}\r\n" if status else "Cache-Control: no-store\r\n"
+        if answer.outcome is Outcome.ERROR:
+            return _problem(request, answer.error or UNEXPLAINED, answer, lines, None)
+        if options.only_if_cached:
+            return _problem(request, _NOT_CACHED, answer, lines, Outcome.MISS)
+        return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS)
+
+    async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Of the read that has these headers; for another instance, which asks with `scope=instance`, only what is seen here."""
+        if place.query not in ("", _ALONE):
+            raise RequestError(400, "bad-query", f"here: {_ALONE}", field="query")
+        options = options_of(request.headers, self._limits.request_timeout.seconds)
+        sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
+        body = msgspec.json.encode(await self._reader.explain(place.key, Question(options, sent, place.query == _ALONE)))
+        return Reply(200, _json_head(len(body)), body)
+
+    # writing ----------------------------------------------------------------------------------------------------------
+
+    async def write(self, request: web.BaseRequest, place: Place) -> Reply:
+        draft = self._draft(request, place.namespace)
+        limit = self._namespaces[place.namespace].max_value
+        value = await read_body(request, self._limits.max_body)
+        if len(value) > limit:
+            why = f"a value of {place.namespace} has at most {limit} bytes, this one has {len(value)}"
+            raise RequestError(413, "value-too-large", why, field="body")
+        written = await self._writer.put(place.key, replace(draft, value=value))
+        if written.error is not None:
+            raise written.error
+        if not written.stored:
+            raise _not_stored(written.reason)
+        lines = f"ETag: {etag(written.entry)}\r\n" if written.entry is not None else ""
+        token = f"Cachesvc-Token: {write_token(written.token)}\r\n" if written.token else ""
+        return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}{token}".encode(), outcome="stored")
+
+    def _draft(self, request: web.BaseRequest, namespace: str) -> Draft:
+        """What the headers of a `PUT` say. All of them are read before the body is."""
+        headers = request.headers
+        refuse_encoding(request)
+        asked = conditions.conditions_of(headers)
+        if "Content-Range" in headers:
+            raise RequestError(400, "bad-header", "a value is written whole", field="Content-Range")
+        content_type = headers.get("Content-Type", OCTETS)
+        if not is_media_type(content_type):
+            raise RequestError(400, "bad-header", "not a media type, such as application/json", field="Content-Type")
+        if asked.if_none_match not in ((), (conditions.ANY,)):
+            raise RequestError(400, "bad-header", "with PUT it can only be * (store if there is none)", field="If-None-Match")
+        lifetimes = cache_control.write_lifetimes_of(", ".join(headers.getall("Cache-Control", [])))
+        return Draft(
+            b"",
+            content_type=content_type,
+            tags=_tags(request, self._namespaces[namespace].tags_max),
+            ttl_us=lifetimes.ttl_us,
+            stale_for_us=lifetimes.stale_for_us,
+            error_for_us=lifetimes.error_for_us,
+            lease=_lease(request),
+            if_absent=bool(asked.if_none_match),
+            if_match=asked.if_match,
+        )
+
+    async def invalidate(self, request: web.BaseRequest, place: Place) -> Reply:
+        for field in ("If-Match", "If-None-Match", "Cachesvc-Lease"):
+            if field in request.headers:
+                raise RequestError(400, "contradiction", "DELETE invalidates whatever is there: it has no condition", field=field)
+        options = InvalidateOptions(who=caller_of(request))
+        return receipt_reply(await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options))
+
+
+_KNOWN_ABSENT = RequestError(404, "known-absent", "the origin said that there is no such value")
+_MISS = RequestError(404, "cache-miss", "there is no copy, and nothing to load it from here", retryable=True)
+_LEASED = RequestError(404, "cache-miss", "there is no copy: load it and PUT it with Cachesvc-Lease", retryable=True)
+_NOT_CACHED = RequestError(504, "not-cached", "no tier holds a copy that this request takes", field="Cache-Control")
+
+
+def _problem(request: web.BaseRequest, error: RequestError, answer: Answer, lines: str, outcome: Outcome | None) -> Reply:
+    if answer.lease:
+        lines += f"Cachesvc-Lease: {answer.lease}\r\n"
+    said = outcome.value if outcome is not None else ""
+    return problem_reply(error, request_id_of(request.headers), lines=lines.encode("latin-1"), outcome=said)
+
+
+def _not_stored(reason: str) -> RequestError:
+    if reason == "precondition":
+        return RequestError(412, "precondition-failed", "what is stored is not what the condition asks for")
+    return RequestError(409, "fenced", "an invalidation or the lease's end came in between: read again", field="Cachesvc-Lease")
+
+
+def _tags(request: web.BaseRequest, most: int) -> tuple[str, ...]:
+    field = "Cache-Groups"
+    lines = request.headers.getall(field, [])
+    try:
+        return cache_groups.parse(", ".join(lines), max_tags=most)
+    except ValueError as error:
+        raise RequestError(400, "bad-tag", str(error), field=field) from None
+
+
+def _lease(request: web.BaseRequest) -> str | None:
+    field = "Cachesvc-Lease"
+    lease = request.headers.get(field)
+    if lease is not None and not (0 < len(lease) <= 256 and lease.isascii() and lease.isprintable()):
+        raise RequestError(400, "bad-lease", "not a lease token: send the one that the miss was answered with", field=field)
+    return lease
+
+
+def _json_head(size: int) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\n".encode()

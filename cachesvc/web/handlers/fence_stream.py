@@ -1,0 +1,108 @@
+"""`GET /v1/fences`: a subscription to the fences this instance has merged, as server-sent events that do not end.
+
+The body has neither a length nor chunks: it ends where the connection does. Every piece is written at the pace at which the
+other side reads (`writer.write` waits while the buffers are full); meanwhile its subscription is a place in the broadcast's log
+and nothing more. One timer serves all streams: it makes the heartbeats, and cuts off who has not read anything for long.
+"""
+
+import asyncio
+
+from aiohttp import ClientConnectionError, web
+
+from cachesvc.changes.broadcast import Broadcast, Subscription
+from cachesvc.changes.broadcast_events import Vector, read_vector
+from cachesvc.model.errors import RequestError
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.routing import Place
+
+BEAT_SECONDS = 0.2
+"""Two of these are the longest pause between heartbeats: 500 ms are promised."""
+STALL_SECONDS = 10.0
+"""A peer that takes nothing for so long, with all buffers full, is stopped or gone. It could not be told from one that is merely
+slow by the log alone, which takes hours to move on when little happens."""
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+
+
+class StreamReply(Reply):
+    """Sends what its subscription has until that is over or the other side leaves, then lets the connection be closed."""
+
+    def __init__(self, head: bytes, subscription: Subscription) -> None:
+        super().__init__(200, head, outcome="opened")
+        self.close_after()
+        self.subscription = subscription
+        self.writing_since: float | None = None
+        """On the loop's clock, while a write waits for the other side."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Ends without an error also when the other side has gone: there is no other way for it to end a stream."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        loop = asyncio.get_running_loop()
+        piece = self.head + b"Connection: close\r\n\r\n"
+        try:
+            while piece:
+                self.writing_since = loop.time()
+                await request.writer.write(piece)
+                self.writing_since = None
+                piece = await self.subscription.next()
+        except (ConnectionError, ClientConnectionError):
+            return
+        finally:
+            self.subscription.close()
+
+
+class Streams:
+    """The streams that are open. `stop` ends them at once."""
+
+    def __init__(self, broadcast: Broadcast) -> None:
+        self._broadcast = broadcast
+        self._open: dict[StreamReply, web.BaseRequest] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"<Streams [{len(self._open)} open]>"
+
+    async def fences(self, request: web.BaseRequest, _: Place) -> Reply:
+        if self._is_stopped:
+            raise RequestError(503, "stopping", "this instance stops: ask another one", retryable=True, retry_after=1)
+        after = _last_event_id(request)
+        if request.method == "HEAD":
+            return Reply(200, _HEAD)
+        stream = StreamReply(_HEAD, self._broadcast.subscribe(after))
+        self._open[stream] = request
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
+        return stream
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        for stream in self._open:
+            stream.subscription.close()
+        self._sweep()
+
+    def _beat(self) -> None:
+        self._broadcast.beat()
+        now = asyncio.get_running_loop().time()
+        for stream in self._open:
+            if stream.writing_since is not None and now - stream.writing_since > STALL_SECONDS:
+                stream.subscription.lose()
+        self._sweep()
+        self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat) if self._open else None
+
+    def _sweep(self) -> None:
+        """Forget the streams that are over. One whose last write still waits would wait for as long as its peer likes."""
+        for stream in [one for one in self._open if one.subscription.is_over]:
+            request = self._open.pop(stream)
+            if stream.writing_since is not None and request.transport is not None:
+                request.transport.abort()
+
+
+def _last_event_id(request: web.BaseRequest) -> Vector | None:
+    text = request.headers.get("Last-Event-ID", "").strip()
+    try:
+        return read_vector(text) if text else None
+    except ValueError as error:
+        raise RequestError(400, "bad-header", str(error), field="Last-Event-ID") from None

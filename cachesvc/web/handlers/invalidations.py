@@ -1,0 +1,112 @@
+"""`POST /v1/invalidations`: a change, plain or as a CloudEvent, and how it is to be done; `GET /v1/invalidations/{id}`."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+from aiohttp import web
+
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Namespace
+from cachesvc.model.change import Change
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import InvalidateOptions, Reach
+from cachesvc.model.units import Duration
+from cachesvc.telemetry.traces.trace import Attribute
+from cachesvc.web.contract import Invalidating
+from cachesvc.web.deadlines import within
+from cachesvc.web.messages import ChangeEvent, Invalidation
+from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_reply
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK, Decodes, decode, media_type_of, read_body
+from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.options import timeout_of
+from cachesvc.web.routing import Place, check_namespace, check_tags, key_of
+
+WAIT_SECONDS = 5.0
+"""How long `wait` waits if the caller does not say."""
+ANSWER_SECONDS = 0.5
+"""What `wait` leaves of `request_timeout`: to apply and publish before it, and to say afterwards who is missing."""
+
+_PLAIN: dict[str, Decodes[Invalidation]] = {
+    JSON: msgspec.json.Decoder(Invalidation),
+    MSGPACK: msgspec.msgpack.Decoder(Invalidation),
+}
+_EVENT = msgspec.json.Decoder(ChangeEvent)
+
+
+class Invalidations:
+    def __init__(self, service: Service, namespaces: Mapping[str, Namespace], invalidator: Invalidating) -> None:
+        self._limits = service.server
+        self._longest_over = service.coherence.fence_retention
+        self._namespaces = namespaces
+        self._invalidator = invalidator
+
+    async def post(self, request: web.BaseRequest, _: Place) -> Reply:
+        media = media_type_of(request, JSON, MSGPACK, CLOUDEVENT)
+        timeout = timeout_of(request.headers, self._limits.request_timeout.seconds)
+        body = await read_body(request, self._limits.max_body)
+        if media == CLOUDEVENT:
+            event = decode(_EVENT, body)
+            asked, at, source = event.data, "$.data", event.source
+        else:
+            asked, at, source = decode(_PLAIN[media], body), "$", ""
+        who = caller_of(request, source)
+        self._check(asked, at)
+        change = Change(asked.namespace, asked.keys, asked.tags, asked.all, asked.soft, asked.over)
+        if asked.dry_run:
+            return estimate_reply(await self._invalidator.estimate(change))
+        invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
+        # A call that waits for others has its own answer to a timeout: the receipt that says who is missing.
+        bounded = within(timeout, invalidating) if timeout is not None and asked.wait is Reach.NONE else invalidating
+        reply = receipt_reply(await bounded)
+        reply.attributes = partial(_of_change, change)
+        reply.has_waited = asked.wait is not Reach.NONE
+        return reply
+
+    def _options(self, asked: Invalidation, timeout: float | None, who: str) -> InvalidateOptions:
+        longest = self._limits.request_timeout.seconds
+        seconds = min(WAIT_SECONDS if timeout is None else timeout, max(longest - ANSWER_SECONDS, longest / 2))
+        return InvalidateOptions(asked.wait, seconds, who)
+
+    def _check(self, asked: Invalidation, at: str) -> None:
+        """Raises `RequestError` with the path of what is out of rule."""
+        check_namespace(asked.namespace, self._namespaces, f"{at}.namespace")
+        count = len(asked.keys) + len(asked.tags)
+        if count > self._limits.max_batch_keys:
+            raise RequestError(413, "too-many-keys", f"{count} keys and tags, at most {self._limits.max_batch_keys}", field=at)
+        if not count and not asked.all:
+            raise RequestError(400, "no-target", "name keys or tags, or say all: true", field=at)
+        for i, key in enumerate(asked.keys):
+            key_of(asked.namespace, key, f"{at}.keys[{i}]")
+        check_tags(asked.tags, f"{at}.tags")
+        if asked.over:
+            self._check_over(asked.over, f"{at}.over")
+        if asked.dry_run and asked.wait is not Reach.NONE:
+            raise RequestError(400, "contradiction", "a dry run changes nothing that could be waited for", field=f"{at}.wait")
+        if asked.all and not asked.dry_run and asked.confirm != asked.namespace:
+            why = f'this purges all of {asked.namespace}: if that is meant, send "confirm": "{asked.namespace}" as well'
+            raise RequestError(400, "confirm-needed", why, field=f"{at}.confirm")
+
+    def _check_over(self, over: str, field: str) -> None:
+        try:
+            window = Duration.parse(over)
+        except (ValueError, OverflowError):
+            why = f"{over[:32]!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as 5m"
+            raise RequestError(400, "invalid-body", why, field=field) from None
+        if not 0 < window <= self._longest_over:
+            why = f"a purge is paced over more than 0 and at most {self._longest_over.seconds:g}s: so long fences are kept"
+            raise RequestError(400, "invalid-body", why, field=field)
+
+    async def receipt(self, _: web.BaseRequest, place: Place) -> Reply:
+        state = await self._invalidator.receipt(place.receipt)
+        if state is None:
+            why = "no change has this id, or it is too long ago: receipts are kept for 15 minutes"
+            raise RequestError(404, "no-such-receipt", why, field="id")
+        return state_reply(state)
+
+
+def _of_change(change: Change) -> Mapping[str, Attribute]:
+    """What a span says of it."""
+    targets = len(change.keys) + len(change.tags)
+    return {"cachesvc.namespace": change.namespace, "cachesvc.targets": targets, "cachesvc.all": change.all}

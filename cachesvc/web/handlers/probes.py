@@ -1,0 +1,64 @@
+"""What operators and tools ask: probes, metrics, topology, the API's own description. Bodies are small and made per request."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Topology
+from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.web.contract import Readiness
+from cachesvc.web.handlers.openapi import document
+from cachesvc.web.replies.redaction import shown_topology
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.bodies import JSON
+from cachesvc.web.routing import Place
+
+TEXT = "text/plain; charset=utf-8"
+
+Probe = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
+
+
+class Probes:
+    def __init__(self, service: Service, topology: Topology, readiness: Readiness, metrics: Metrics) -> None:
+        self._here = {"region": service.region, "instance": service.instance}
+        self._topology = topology
+        self._readiness = readiness
+        self._metrics = metrics
+        self._openapi = msgspec.json.encode(document())
+
+    async def livez(self, _: web.BaseRequest, __: Place) -> Reply:
+        """The event loop turns: that is all it says. A backend that is down is no reason to restart this process."""
+        return _ok(b"alive\n", TEXT)
+
+    async def readyz(self, _: web.BaseRequest, place: Place) -> Reply:
+        ready, reasons = self._readiness()
+        status, line = (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
+        if "verbose" in place.query.split("&"):
+            return _answer(status, line, msgspec.json.encode({"ready": ready, **reasons}), JSON)
+        return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)
+
+    async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
+        body, content_type = await self._metrics.exposition(request.headers.get("Accept", ""))
+        return _ok(body, content_type)
+
+    async def topology(self, _: web.BaseRequest, __: Place) -> Reply:
+        """The shared document, and beside it who answers: a client takes the instances of its own region from it."""
+        return json_reply(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}))
+
+    async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
+        return json_reply(self._openapi)
+
+
+def json_reply(body: bytes) -> Reply:
+    return _ok(body, JSON)
+
+
+def _ok(body: bytes, content_type: str) -> Reply:
+    return _answer(200, "HTTP/1.1 200 OK", body, content_type)
+
+
+def _answer(status: int, line: str, body: bytes, content_type: str) -> Reply:
+    head = f"{line}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n"
+    return Reply(status, head.encode(), body, outcome="ok" if status < 500 else "failed")

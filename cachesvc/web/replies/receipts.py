@@ -1,0 +1,37 @@
+"""The answers about an invalidation: the receipt of `DELETE` and `POST /v1/invalidations`, its state later, and an estimate."""
+
+import msgspec
+from msgspec import Struct
+
+from cachesvc.model.requests import Estimate, Receipt, ReceiptState
+from cachesvc.web.messages import InvalidationReceipt
+from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.bodies import JSON
+from cachesvc.web.requests.tokens import write_token
+
+_encode = msgspec.json.Encoder().encode
+
+
+def receipt_reply(receipt: Receipt) -> Reply:
+    """202 if what was waited for has not been reached."""
+    token = write_token(receipt.token)
+    document = InvalidationReceipt(
+        receipt.id, token, receipt.applied, receipt.position, receipt.wait, receipt.reached, receipt.missing
+    )
+    outcome = "unreached" if not receipt.reached else "applied" if receipt.applied else "pending"
+    line = "200 OK" if receipt.reached else "202 Accepted"
+    return _reply(line, document, f"Cachesvc-Token: {token}\r\n", outcome)
+
+
+def state_reply(state: ReceiptState) -> Reply:
+    return _reply("200 OK", state, "Cache-Control: no-store\r\n", state.state)
+
+
+def estimate_reply(estimate: Estimate) -> Reply:
+    return _reply("200 OK", estimate, "", "estimated")
+
+
+def _reply(line: str, document: Struct, lines: str, outcome: str) -> Reply:
+    body = _encode(document)
+    head = f"HTTP/1.1 {line}\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n{lines}"
+    return Reply(int(line[:3]), head.encode(), body, outcome=outcome)

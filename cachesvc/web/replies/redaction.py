@@ -1,0 +1,59 @@
+"""The topology as anyone may see it: no credentials, and what origins are sent is nobody's business."""
+
+import re
+from typing import TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from msgspec import Struct
+
+from cachesvc.config.topology import Topology
+from cachesvc.model.units import Duration, Size
+
+HIDDEN = "***"
+
+Shown: TypeAlias = "str | int | float | bool | dict[str, Shown] | None"
+
+_DURATION_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1))
+_SIZE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE).match
+_HARMLESS = frozenset(["db"])
+
+
+def shown_topology(topology: Topology) -> dict[str, Shown]:
+    """A document of plain values, durations and sizes as people write them."""
+    return _shown_fields(topology)
+
+
+def _shown(value: object, name: str = "") -> Shown:
+    if isinstance(value, Struct):
+        return _shown_fields(value)
+    if isinstance(value, dict):
+        return {str(key): HIDDEN if name == "headers" else _shown(item) for key, item in value.items()}
+    if isinstance(value, Duration):
+        return _written(value, _DURATION_UNITS, "s")
+    if isinstance(value, Size):
+        return _written(value, _SIZE_UNITS, "B")
+    if isinstance(value, str):
+        return without_credentials(value) if _URL(value) else value
+    return value if isinstance(value, int | float) or value is None else str(value)
+
+
+def _shown_fields(value: Struct) -> dict[str, Shown]:
+    return {field: _shown(getattr(value, field), field) for field in value.__struct_fields__}
+
+
+def _written(amount: int, units: tuple[tuple[str, int], ...], zero: str) -> str:
+    """The largest unit that leaves no remainder: `5m`, `1500ms`."""
+    for unit, size in units:
+        if amount and amount % size == 0:
+            return f"{amount // size}{unit}"
+    return f"0{zero}"
+
+
+def without_credentials(url: str) -> str:
+    """The URL with user, password and the values of query parameters hidden, but for the few that are known to be harmless."""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    netloc = f"{HIDDEN}@{host}" if at and userinfo else host
+    query = [(key, value if key in _HARMLESS or value == "{key}" else HIDDEN) for key, value in parse_qsl(parts.query, True)]
+    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="{}*"), ""))

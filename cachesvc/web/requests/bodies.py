@@ -1,0 +1,96 @@
+"""Request bodies: read within the limit, and decoded by the struct they have to fit."""
+
+import re
+from typing import Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from cachesvc.model.errors import RequestError
+
+JSON = "application/json"
+MSGPACK = "application/msgpack"
+CLOUDEVENT = "application/cloudevents+json"
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Decodes(Protocol[T_co]):
+    """A decoder of msgspec, of any format."""
+
+    def decode(self, body: bytes, /) -> T_co: ...
+
+
+_AT = re.compile(r" - at `(?:key in )?(\$[^`]*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]*)`")
+_MISSING = re.compile(r"^Object missing required field `([^`]*)`")
+_MEDIA_TYPES = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK}
+
+
+async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+    """The whole body. Raises `RequestError`: 413 above `limit` bytes, before reading if the length was declared; 415 if it is
+    encoded; 417 for an unknown expectation; 400 if it ends early."""
+    refuse_encoding(request)
+    declared = request.content_length
+    if declared is not None and declared > limit:
+        raise _too_large(limit)
+    await _invite(request)
+    content = request.content
+    try:
+        chunks, size = [], 0
+        while chunk := await content.readany():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+    except (web.RequestPayloadError, ConnectionError):
+        raise RequestError(400, "bad-body", "the body ended early or is not framed as announced") from None
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def refuse_encoding(request: web.BaseRequest) -> None:
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise RequestError(415, "content-encoding", f"send the bytes as they are, not {coding[:64]!r}", field="Content-Encoding")
+
+
+def media_type_of(request: web.BaseRequest, *taken: str) -> str:
+    """The media type of the body, one of `taken`. Raises `RequestError` (415)."""
+    sent = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    sent = _MEDIA_TYPES.get(sent, sent)
+    if sent not in taken:
+        raise RequestError(415, "content-type", f"send {' or '.join(taken)}, not {sent[:64]!r}", field="Content-Type")
+    return sent
+
+
+def decode(decoder: Decodes[T_co], body: bytes) -> T_co:
+    """Raises `RequestError` (400): `bad-body` if it is no document, `invalid-body` with the field that does not fit."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        why = str(error)
+        raise RequestError(400, "invalid-body", why, field=_field_of(why)) from None
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise RequestError(400, "bad-body", f"the body cannot be decoded: {error}") from None
+
+
+def _field_of(why: str) -> str:
+    """The body path at fault, from msgspec's message: `$.items[...].ttl`."""
+    at = match[1] if (match := _AT.search(why)) else "$"
+    named = _UNKNOWN.search(why) or _MISSING.search(why)
+    return f"{at}.{named[1]}" if named else at
+
+
+async def _invite(request: web.BaseRequest) -> None:
+    """Answer `Expect: 100-continue`: the body would not come before."""
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < HttpVersion11:
+        return
+    if expected.strip().lower() != "100-continue":
+        raise RequestError(417, "expectation", "only 100-continue is known", field="Expect")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, "body-too-large", f"a body here has at most {limit} bytes", field="Content-Length")

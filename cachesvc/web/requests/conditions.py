@@ -1,0 +1,60 @@
+"""`If-Match` and `If-None-Match` (RFC 9110, 13.1): lists of entity tags, or `*`."""
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct
+from multidict import CIMultiDictProxy
+
+from cachesvc.model.errors import RequestError
+
+ANY = "*"
+_ETAG = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
+
+
+def etags_of(headers: CIMultiDictProxy[str], field: str) -> tuple[str, ...]:
+    """The tags of all lines of the field, `("*",)` for any, empty if it was not sent. Raises `RequestError` (400)."""
+    if field not in headers:
+        return ()
+    value = ", ".join(headers.getall(field)).strip()
+    if value == ANY:
+        return (ANY,)
+    tags, at = [], 0
+    while at < len(value):
+        match = _ETAG.match(value, at)
+        if match is None:
+            raise RequestError(400, "bad-header", f'not a list of quoted ETags, such as "abc", nor {ANY}', field=field)
+        tags.append(match[1])
+        at = match.end()
+    if not tags:
+        raise RequestError(400, "bad-header", f"empty: send quoted ETags, or {ANY}", field=field)
+    return tuple(tags)
+
+
+def matches_weakly(tags: Sequence[str], etag: str) -> bool:
+    """For `If-None-Match`: strong and weak tags of the same opaque text are equal."""
+    return any(tag == ANY or tag.removeprefix("W/") == etag for tag in tags)
+
+
+def matches_strongly(tags: Sequence[str], etag: str) -> bool:
+    """For `If-Match`: a weak tag matches nothing. Ours are strong."""
+    return any(tag in (ANY, etag) for tag in tags)
+
+
+class Conditions(Struct, frozen=True, gc=False):
+    if_match: tuple[str, ...] = ()
+    if_none_match: tuple[str, ...] = ()
+
+
+NONE = Conditions()
+_EXCLUSIVE = (("If-Match", "If-None-Match"), ("Cachesvc-Lease", "If-Match"), ("Cachesvc-Lease", "If-None-Match"))
+
+
+def conditions_of(headers: CIMultiDictProxy[str]) -> Conditions:
+    """Raises `RequestError` (400) for what is malformed, and for two headers of which one makes the other pointless."""
+    if "If-Match" not in headers and "If-None-Match" not in headers:
+        return NONE
+    for one, other in _EXCLUSIVE:
+        if one in headers and other in headers:
+            raise RequestError(400, "contradiction", f"{one} and {other} exclude each other", field=one)
+    return Conditions(etags_of(headers, "If-Match"), etags_of(headers, "If-None-Match"))

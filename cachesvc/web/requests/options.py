@@ -1,0 +1,110 @@
+"""What the headers of a read ask for, as `ReadOptions`. A header out of rule is refused by name: nothing is guessed."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+from multidict import CIMultiDictProxy
+
+from cachesvc.model import cache_control
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.errors import RequestError
+from cachesvc.model.requests import PLAIN, ReadOptions
+from cachesvc.model.units import Duration
+from cachesvc.web.requests.tokens import merged, read_token
+
+LONGEST_LAG_US = 10**15
+
+_ASKING = ("Cache-Control", "Cachesvc-Token", "Cachesvc-Max-Lag", "Cachesvc-Timeout", "Prefer")
+_PREFERENCE = re.compile(r'\s*([A-Za-z0-9_-]+)\s*(?:=\s*"?([^",;]*)"?)?[^,]*')
+_WAIT = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?").fullmatch
+
+_INERT = frozenset(
+    spelling.encode()
+    for name in ("Host", "Accept", "Accept-Encoding", "Accept-Language", "User-Agent", "Connection", "Tracestate")
+    for spelling in (name, name.lower())
+)
+"""Headers that change nothing about a read, as clients spell them. Others need a look."""
+_TRACEPARENT = (b"traceparent", b"Traceparent")
+
+
+def plain_traceparent(raw_headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """None if a header might matter to a read. Else the request's `traceparent`, empty if it has none: one walk for both."""
+    traceparent = b""
+    for name, value in raw_headers:
+        if name not in _INERT:
+            if name not in _TRACEPARENT:
+                return None
+            traceparent = value
+    return traceparent
+
+
+def options_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> ReadOptions:
+    """The options of a read, `PLAIN` itself if nothing is asked. Timeouts are capped at `longest_seconds`."""
+    asked = [name for name in _ASKING if name in headers]
+    if not asked:
+        return PLAIN
+    options = PLAIN
+    if "Cache-Control" in asked:
+        options = cache_control.read_options_of(", ".join(headers.getall("Cache-Control")))
+    if "Prefer" in asked:
+        options = _preferring(options, ", ".join(headers.getall("Prefer")), longest_seconds)
+    return replace(
+        options,
+        token=token_of(headers),
+        max_lag_us=lag_of(headers["Cachesvc-Max-Lag"], "Cachesvc-Max-Lag") if "Cachesvc-Max-Lag" in asked else None,
+        timeout_seconds=timeout_of(headers, longest_seconds),
+    )
+
+
+def is_answered_by_any_fresh_copy(options: ReadOptions) -> bool:
+    """Whether a fresh copy that a plain read may have is an answer: a lease and a deadline only matter on a miss."""
+    if options is PLAIN:
+        return True
+    return replace(options, lease=False, wait_seconds=0.0, timeout_seconds=None) == PLAIN
+
+
+def token_of(headers: CIMultiDictProxy[str]) -> tuple[tuple[int, int], ...]:
+    field = "Cachesvc-Token"
+    lines = headers.getall(field, [])
+    return merged((pair for line in lines for pair in read_token(line.strip(), field)), field) if lines else ()
+
+
+def timeout_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> float | None:
+    """Seconds the caller will wait, capped; None if it did not say."""
+    field = "Cachesvc-Timeout"
+    if field not in headers:
+        return None
+    seconds = duration_of(headers[field], field) / SECONDS
+    if seconds <= 0:
+        raise RequestError(400, "bad-header", "a timeout is longer than 0", field=field)
+    return min(seconds, longest_seconds)
+
+
+def lag_of(text: str, field: str) -> int:
+    return min(duration_of(text, field), LONGEST_LAG_US)
+
+
+def duration_of(text: str, field: str) -> int:
+    """µs. Raises `RequestError` (400) for what is no duration."""
+    try:
+        return Duration.parse(text.strip()[:32])
+    except (ValueError, OverflowError):
+        why = f"{text[:32]!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as 250ms"
+        raise RequestError(400, "bad-header", why, field=field) from None
+
+
+def wait_of(seconds: float, longest_seconds: float) -> float:
+    return min(seconds, longest_seconds) if math.isfinite(seconds) else longest_seconds
+
+
+def _preferring(options: ReadOptions, prefer: str, longest_seconds: float) -> ReadOptions:
+    """`Prefer: lease, wait=2` (RFC 7240); what is not known there is ignored, as that RFC wants."""
+    preferences = {match[1].lower(): match[2] for match in _PREFERENCE.finditer(prefer)}
+    if "lease" not in preferences:
+        return options
+    wait = preferences.get("wait") or "0"
+    if not _WAIT(wait):
+        raise RequestError(400, "bad-header", f"wait takes seconds, such as wait=2, not {wait[:32]!r}", field="Prefer")
+    return replace(options, lease=True, wait_seconds=wait_of(float(wait), longest_seconds))

@@ -1,0 +1,163 @@
+"""What a request target names. Works on the bytes as they were sent, so that an escaped `/` or `:explain` stays part of a key.
+
+A key is one percent-encoded path segment of 1 to 1024 bytes of UTF-8 without control characters.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
+from itertools import repeat
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+
+from cachesvc.model import cache_groups
+from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.digest import digest, key_id
+from cachesvc.model.entry import Key
+from cachesvc.model.errors import RequestError
+from cachesvc.model.key_text import MAX_KEY_BYTES, check_key
+
+_PLAIN_KEY = re.compile(r"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{}-]{1,1024})(?<!:explain)").fullmatch
+"""A key path without a single escape: what is written is what is meant. Everything else is looked at piece by piece."""
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
+_AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE).match
+
+
+class Kind(StrEnum):
+    KEY = "key"
+    EXPLAIN = "explain"
+    GET_MANY = "get_many"
+    PUT_MANY = "put_many"
+    INVALIDATIONS = "invalidations"
+    RECEIPT = "receipt"
+    FENCES = "fences"
+    TOPOLOGY = "topology"
+    HOT_KEYS = "hotkeys"
+    LIVEZ = "livez"
+    READYZ = "readyz"
+    METRICS = "metrics"
+    OPENAPI = "openapi"
+
+
+_FIXED = {
+    "/v1/invalidations": Kind.INVALIDATIONS,
+    "/v1/fences": Kind.FENCES,
+    "/v1/topology": Kind.TOPOLOGY,
+    "/v1/hotkeys": Kind.HOT_KEYS,
+    "/livez": Kind.LIVEZ,
+    "/readyz": Kind.READYZ,
+    "/metrics": Kind.METRICS,
+    "/openapi.json": Kind.OPENAPI,
+}
+_RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}").fullmatch
+_VERBS = {"get": Kind.GET_MANY, "put": Kind.PUT_MANY}
+_NOWHERE = Key("", "", b"", 0)
+
+
+class Place(Struct, frozen=True, gc=False):
+    kind: Kind
+    namespace: str = ""
+    """A declared one, or empty where the place has none."""
+    key: Key = _NOWHERE
+    query: str = ""
+    receipt: str = ""
+    """The id of a change, `region:id`."""
+
+
+def plain_key_place(target: str, namespaces: Collection[str]) -> Place | None:
+    """The place of a key path without escapes in a declared namespace; None if a closer look (`place_of`) is needed."""
+    match = _PLAIN_KEY(target)
+    if match is None:
+        return None
+    namespace, text = match.groups()
+    return Place(Kind.KEY, namespace, Key.of(namespace, text)) if namespace in namespaces else None
+
+
+def place_of(target: str, namespaces: Collection[str]) -> Place:
+    """What `target` names. Raises `RequestError`: 404 where there is nothing, 400 with the segment that is out of rule."""
+    if match := _AUTHORITY(target):
+        target = target[match.end() :] or "/"
+    path, _, query = target.partition("?")
+    if (kind := _FIXED.get(path)) is not None:
+        return Place(kind, query=query)
+    segments = path.split("/")
+    if segments[:2] != ["", "v1"] or len(segments) < 3:
+        raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
+    if query and not segments[-1].endswith(":explain"):
+        raise RequestError(400, "bad-query", "this path takes no query; in a key, write '?' as %3F", field="query")
+    if segments[2] == "invalidations" and len(segments) == 4:
+        return Place(Kind.RECEIPT, receipt=_receipt_id(segments[3]))
+    if len(segments) > 4:
+        raise RequestError(400, "bad-key", "a key is one path segment: write '/' in it as %2F", field="key")
+    if len(segments) == 4:
+        return _key_place(segments[2], segments[3], query, namespaces)
+    return _batch_place(segments[2], namespaces)
+
+
+def key_of(namespace: str, text: str, field: str) -> Key:
+    """The key, if it is within the rules. `field` is where it stood in the request."""
+    try:
+        return Key.of(namespace, check_key(text))
+    except ValueError as error:
+        raise RequestError(400, "bad-key", str(error), field=field) from None
+
+
+def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
+    """As `key_of` for all of them, at a third of its cost per key: the rules are checked for all at once."""
+    prefix = key_id(namespace, "")
+    if texts and "" not in texts and "".join(texts).isprintable():
+        ids = [prefix + text.encode() for text in texts]
+        if max(map(len, ids)) <= len(prefix) + MAX_KEY_BYTES:
+            return list(map(Key, repeat(namespace), texts, ids, map(digest, ids)))
+    return [key_of(namespace, text, f"{field}[{i}]") for i, text in enumerate(texts)]
+
+
+def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
+    if name not in namespaces:
+        raise RequestError(
+            404, "no-such-namespace", f"no namespace {name[:64]!r}{did_you_mean(name[:64], namespaces)}", field=field
+        )
+
+
+def check_tags(tags: Iterable[str], field: str) -> None:
+    for i, tag in enumerate(tags):
+        try:
+            cache_groups.check_tag(tag, i)
+        except ValueError as error:
+            raise RequestError(400, "bad-tag", str(error), field=f"{field}[{i}]") from None
+
+
+def _key_place(namespace: str, key: str, query: str, namespaces: Collection[str]) -> Place:
+    kind = Kind.KEY
+    if key.endswith(":explain"):
+        kind, key = Kind.EXPLAIN, key.removesuffix(":explain")
+    name = _decoded(namespace, "namespace")
+    check_namespace(name, namespaces, "namespace")
+    return Place(kind, name, key_of(name, _decoded(key, "key"), "key"), query)
+
+
+def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
+    namespace, _, verb = segment.rpartition(":")
+    if verb not in _VERBS:
+        raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
+    name = _decoded(namespace, "namespace")
+    check_namespace(name, namespaces, "namespace")
+    return Place(_VERBS[verb], name)
+
+
+def _receipt_id(segment: str) -> str:
+    text = _decoded(segment, "id")
+    if not _RECEIPT_ID(text):
+        raise RequestError(400, "bad-receipt", "the id of a receipt is region:id, such as eu:1700000000000-0", field="id")
+    return text
+
+
+def _decoded(segment: str, field: str) -> str:
+    if match := _BAD_ESCAPE(segment):
+        bad = segment[match.start() : match.start() + 3]
+        raise RequestError(400, "bad-escape", f"{bad!a} is no percent-escape: write '%' as %25", field=field)
+    try:
+        return unquote_to_bytes(segment.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(400, "bad-key", f"not UTF-8: byte {error.start} of the {field} segment", field=field) from None

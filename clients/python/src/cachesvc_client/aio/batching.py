@@ -1,0 +1,313 @@
+"""Many callers, one request.
+
+    idle:       join a, join b (one loop tick)  → [a b] departs at the end of the tick
+    all lanes in flight:  join c, join d        → they wait together
+    a lane is free, or `MAX_DELAY` has passed, or the batch is full  → [c d] departs
+    c is late (a key that is being loaded from its origin)           → d is answered, c changes to the slow lane
+
+The delay bounds what a slow batch costs the keys behind it, the slow lane what a slow key costs those beside it. Equal items of a
+batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
+was asked. An order costs one future; no task, timer or lock.
+
+    join_all [a … z]  → departs by itself and at once: it is a batch already, and costs one future for all of its items
+
+Each instance has batches of its own (`Spread`): only what is asked of the same one leaves together.
+
+Cancelling an order takes its caller out, never the batch. An item that nobody waits for any more when its batch departs is
+not sent.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from contextvars import Context, copy_context
+from functools import partial
+from itertools import chain
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+from cachesvc_client.aio.slow_lane import SlowLane
+from cachesvc_client.errors import CacheError
+from cachesvc_client.protocol.batch_limits import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT, MIN_OWN
+from cachesvc_client.protocol.turns import is_late
+from cachesvc_client.tracing import spans
+
+LANES = 2
+"""Batches under way before the next one waits: one at the server while the answer of the other is taken apart here."""
+
+Item = TypeVar("Item", bound=Hashable)
+Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
+Answer = TypeVar("Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
+Home = TypeVar("Home", bound=Hashable)
+Send: TypeAlias = Callable[[list[Item], float], Awaitable[Sequence[Answer | CacheError]]]
+"""Sends a batch before a deadline on the loop's clock: an answer for each item in order, or raises `CacheError` for all."""
+
+
+class Intake(Protocol[Item_contra, Answer_co]):
+    """Where callers hand in what they want."""
+
+    def join(self, item: Item_contra, weight: int = 0) -> Awaitable[Answer_co | CacheError]:
+        """The answer, or the failure as a value. `weight` is the item's share of a request, in bytes."""
+        ...
+
+
+class _Batch(Generic[Item, Answer]):
+    __slots__ = ("callers", "context", "deadline", "loop", "slots", "timer", "weight")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self.loop = loop
+        self.deadline = loop.time() + timeout
+        self.context: Context = copy_context()  # of the caller that began it: whose trace its request belongs to
+        self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
+        self.timer: asyncio.TimerHandle | None = None  # set once the batch has seen the end of its tick and has to wait
+        self.weight = 0
+        self.callers: dict[spans.Call, None] = {}  # in the order in which they joined: those whose traces are sampled
+
+
+class Batcher(Generic[Item, Answer]):
+    """One stream of batches with equal options. An order is answered within `timeout` seconds of its batch's first."""
+
+    def __init__(
+        self,
+        send: Send[Item, Answer],
+        *,
+        timeout: float,
+        tasks: set[asyncio.Task[None]],
+        max_delay: float = MAX_DELAY,
+        slow_lane: SlowLane[Item, Answer] | None = None,
+    ) -> None:
+        """`slow_lane`: for the items that are late, unless they were sent alone. Without it late is an answer."""
+        self._send = send
+        self._timeout = timeout
+        self._tasks = tasks
+        self._max_delay = max_delay
+        self._slow_lane = slow_lane
+        self._open: _Batch[Item, Answer] | None = None
+        self._in_flight = 0
+        self._unanswered = 0
+
+    def join(self, item: Item, weight: int = 0, deadline: float = math.inf) -> asyncio.Future[Answer | CacheError]:
+        """`deadline`: of this item's callers, on the loop's clock. Its batch has the first deadline of them all."""
+        batch = self._open
+        if batch is None:
+            batch = self._begin()
+        elif weight and batch.weight + weight > MAX_WEIGHT:
+            self._depart(batch)
+            batch = self._begin()
+        if deadline < batch.deadline:
+            batch.deadline = deadline
+        if callers := spans.callers():
+            batch.callers.update(dict.fromkeys(callers))
+        future: asyncio.Future[Answer | CacheError] = batch.loop.create_future()
+        waiting = batch.slots.get(item)
+        if waiting is not None:
+            waiting.append(future)
+            return future
+        self._admit(1)
+        batch.weight += weight
+        batch.slots[item] = [future]
+        if len(batch.slots) == MAX_ITEMS:
+            self._depart(batch)
+        return future
+
+    def join_all(self, items: Sequence[Item]) -> list[asyncio.Future[list[Answer | CacheError]]]:
+        """The answers to what one caller asks for at once, each item named once: those of all parts are in this order."""
+        if len(items) < MIN_OWN:
+            return [asyncio.gather(*map(self.join, items))]
+        self._admit(len(items))
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        return [self._depart_alone(items[start : start + MAX_ITEMS], deadline) for start in range(0, len(items), MAX_ITEMS)]
+
+    def _admit(self, items: int) -> None:
+        if self._unanswered + items > MAX_WAITING:
+            raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
+        self._unanswered += items
+
+    def _begin(self) -> _Batch[Item, Answer]:
+        batch = self._open = _Batch[Item, Answer](asyncio.get_running_loop(), self._timeout)
+        batch.loop.call_soon(self._end_of_tick, batch)
+        return batch
+
+    def _end_of_tick(self, batch: _Batch[Item, Answer]) -> None:
+        if batch is not self._open:
+            return
+        if self._in_flight < LANES:
+            self._depart(batch)
+        else:
+            batch.timer = batch.loop.call_later(self._max_delay, self._overdue, batch)
+
+    def _overdue(self, batch: _Batch[Item, Answer]) -> None:
+        if batch is self._open:
+            self._depart(batch)
+
+    def _depart(self, batch: _Batch[Item, Answer]) -> None:
+        self._open = None
+        if batch.timer is not None:
+            batch.timer.cancel()
+        if batch.callers:
+            batch.context.run(spans.carry, batch.callers)
+        self._launch(self._carry(batch), batch.context)
+
+    def _depart_alone(self, items: Sequence[Item], deadline: float) -> asyncio.Future[list[Answer | CacheError]]:
+        order: asyncio.Future[list[Answer | CacheError]] = asyncio.get_running_loop().create_future()
+        self._launch(self._carry_alone(items, deadline, order), copy_context())
+        return order
+
+    def _launch(self, carrying: Coroutine[None, None, None], context: Context) -> None:
+        self._in_flight += 1
+        task = asyncio.get_running_loop().create_task(carrying, name="cache batch", context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._in_flight -= 1
+        # The answered callers were woken before this ran, so what they ask next is on board.
+        if self._open is not None and self._open.timer is not None and self._in_flight < LANES:
+            self._depart(self._open)
+
+    async def _carry(self, batch: _Batch[Item, Answer]) -> None:
+        taken = len(batch.slots)
+        slots = {item: waiting for item, waiting in batch.slots.items() if not waiting[0].done() or _is_awaited(waiting)}
+        answers: Sequence[Answer | CacheError] = [_closed()] * len(slots)
+        try:
+            if slots:
+                answers = await self._answers(list(slots), batch.deadline)
+        finally:
+            self._unanswered -= taken
+            slow_lane = self._lane_of_late(len(slots), batch.deadline)
+            for (item, waiting), answer in zip(slots.items(), answers, strict=True):
+                if slow_lane is not None and is_late(answer):
+                    slow_lane.take(item, answer, waiting, batch.deadline)
+                    continue
+                for future in waiting:
+                    if not future.done():
+                        future.set_result(answer)
+
+    async def _carry_alone(
+        self, items: Sequence[Item], deadline: float, order: asyncio.Future[list[Answer | CacheError]]
+    ) -> None:
+        answers: list[Answer | CacheError] = [_closed()] * len(items)
+        try:
+            if not order.done():  # as it is if its caller has left
+                answers = list(await self._answers(list(items), deadline))
+        finally:
+            self._unanswered -= len(items)
+            if not order.done():
+                self._answer(order, items, answers, deadline)
+
+    def _answer(
+        self,
+        order: asyncio.Future[list[Answer | CacheError]],
+        items: Sequence[Item],
+        answers: list[Answer | CacheError],
+        deadline: float,
+    ) -> None:
+        """At once, or when those that are late have come out of the slow lane."""
+        slow_lane = self._lane_of_late(len(items), deadline)
+        failures = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, CacheError)]
+        late = [(place, failure) for place, failure in failures if is_late(failure)]  # of few: that costs a call for each
+        if slow_lane is None or not late:
+            order.set_result(answers)
+            return
+        loop = asyncio.get_running_loop()
+        later: list[asyncio.Future[Answer | CacheError]] = [loop.create_future() for _ in late]
+        for (place, answer), waiting in zip(late, later, strict=True):
+            slow_lane.take(items[place], answer, [waiting], deadline)
+        rest = asyncio.gather(*later)
+        rest.add_done_callback(partial(_complete, order, answers, [place for place, _ in late]))
+        order.add_done_callback(lambda _: rest.cancel())  # a caller that leaves waits for none of them
+
+    def _lane_of_late(self, items: int, deadline: float) -> SlowLane[Item, Answer] | None:
+        """Where the late ones of a batch of so many go on waiting. None: late is their answer."""
+        return self._slow_lane if items > 1 and asyncio.get_running_loop().time() < deadline else None
+
+    async def _answers(self, items: list[Item], deadline: float) -> Sequence[Answer | CacheError]:
+        try:
+            return await self._send(items, deadline)
+        except CacheError as error:
+            return [error] * len(items)
+        except Exception as error:  # noqa: BLE001  whatever it is, callers that are not told would wait for ever
+            return [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(items)
+
+
+def _closed() -> CacheError:
+    """What those are told whose batch is cancelled."""
+    return CacheError("closed", "the cache was closed")
+
+
+def _complete(
+    order: asyncio.Future[list[Answer | CacheError]],
+    answers: list[Answer | CacheError],
+    places: list[int],
+    rest: asyncio.Future[list[Answer | CacheError]],
+) -> None:
+    if not order.done():
+        for place, answer in zip(places, rest.result(), strict=True):
+            answers[place] = answer
+        order.set_result(answers)
+
+
+def _is_awaited(waiting: list[asyncio.Future[Answer]]) -> bool:
+    return any(not future.done() for future in waiting)
+
+
+class OneByOne(Generic[Item, Answer]):
+    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
+
+    def __init__(self, send: Send[Item, Answer], *, timeout: float) -> None:
+        self._send = send
+        self._timeout = timeout
+
+    async def join(self, item: Item, weight: int = 0) -> Answer | CacheError:
+        try:
+            return (await self._send([item], asyncio.get_running_loop().time() + self._timeout))[0]
+        except CacheError as error:
+            return error
+
+
+class Spread(Generic[Home, Item, Answer]):
+    """An intake for each instance, made when it is first needed."""
+
+    def __init__(self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]) -> None:
+        self._home_of = home_of
+        self._intake_for = intake_for
+        self._intakes: dict[Home, Intake[Item, Answer]] = {}
+
+    def join(self, item: Item, weight: int = 0) -> Awaitable[Answer | CacheError]:
+        home = self._home_of(item)
+        intake = self._intakes.get(home)
+        if intake is None:
+            intake = self._intakes[home] = self._intake_for(home)
+        return intake.join(item, weight)
+
+
+class SpreadBatches(Spread[Home, Item, Answer]):
+    """Batches for each instance, and what one caller asks for at once, spread over them."""
+
+    def __init__(
+        self,
+        home_of: Callable[[Item], Home],
+        by_home: Callable[[Sequence[Item]], Mapping[Home, Sequence[Item]]],
+        batcher_for: Callable[[Home], Batcher[Item, Answer]],
+    ) -> None:
+        super().__init__(home_of, self._batcher)
+        self._by_home = by_home
+        self._batcher_for = batcher_for
+        self._batchers: dict[Home, Batcher[Item, Answer]] = {}
+
+    def _batcher(self, home: Home) -> Batcher[Item, Answer]:
+        batcher = self._batchers.get(home)
+        if batcher is None:
+            batcher = self._batchers[home] = self._batcher_for(home)
+        return batcher
+
+    async def join_all(self, items: Sequence[Item]) -> list[Answer | CacheError]:
+        """The answers in the order of the items, each of which is named once."""
+        parts = self._by_home(items)
+        orders = [order for home, part in parts.items() for order in self._batcher(home).join_all(part)]
+        answers = list(chain.from_iterable(await asyncio.gather(*orders)))
+        if len(parts) == 1:  # nearly always, and then they are in order
+            return answers
+        found = dict(zip(chain.from_iterable(parts.values()), answers, strict=True))
+        return [found[item] for item in items]

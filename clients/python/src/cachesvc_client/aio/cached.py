@@ -1,0 +1,79 @@
+"""`@ns.cached("profile:{user_id}", ttl="5m", tags=["user:{user_id}"])`: a function that is answered from the cache."""
+
+from collections.abc import Awaitable, Callable
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+from cachesvc_client.protocol.wire import Receipt
+from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.templates import Naming
+
+if TYPE_CHECKING:  # a namespace makes these
+    from cachesvc_client.aio.namespace import Namespace
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CachedFunction(Generic[P, R]):
+    """Called as the function it stands for. One call per key runs it at a time, as with `get_or_load`.
+
+    `None` is "there is no such value": it is remembered for the namespace's negative TTL and returned as `None`. A parameter
+    named `ctx` is filled in with the load's `LoadContext`; give it a default, so that callers may leave it out.
+    """
+
+    def __init__(
+        self,
+        namespace: "Namespace[Any]",
+        function: Callable[P, Awaitable[R]],
+        naming: Naming,
+        *,
+        ttl: float | None,
+        stale: float | None,
+        owner: tuple[Any, ...] = (),
+    ) -> None:
+        self.namespace = namespace
+        self._function = function
+        self._naming = naming
+        self._ttl = ttl
+        self._stale = stale
+        self._owner = owner
+        """The object whose method it is, if it is one."""
+        update_wrapper(self, function)
+
+    def __get__(self, owner: object, _type: type | None = None) -> "CachedFunction[..., R]":
+        """As a method: of the object that it is looked up on."""
+        if owner is None:
+            return self
+        return CachedFunction(self.namespace, self._function, self._naming, ttl=self._ttl, stale=self._stale, owner=(owner,))
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        given = (*self._owner, *args)
+
+        async def load(ctx: LoadContext) -> R | Absent:
+            ctx.set_options(tags=self._naming.tags(given, kwargs))
+            told = {"ctx": ctx} if self._naming.takes_context else {}
+            call: Callable[..., Awaitable[R]] = self._function
+            value = await call(*given, **kwargs, **told)
+            return ABSENT if value is None else value
+
+        key = self._naming.key(given, kwargs)
+        return cast(R, await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale))
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Of a call with these arguments."""
+        return self._naming.key((*self._owner, *args), kwargs)
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
+        """Say that the result of this one call has changed. Of several functions at once: `namespace.invalidate(tags=…)`."""
+        return await self.namespace.delete(self.key(*args, **kwargs))
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Invalidate, run the function now, store what it returns: other callers of the moment wait for that. Raises
+        `CacheError` if the cache cannot be told.
+        """
+        await self.invalidate(*args, **kwargs)
+        return await self(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<CachedFunction {getattr(self, '__qualname__', '')} in {self.namespace.name}>"

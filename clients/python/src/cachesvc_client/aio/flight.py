@@ -1,0 +1,92 @@
+"""One running load per key in this process, shared by all who want it.
+
+The load is a task of its own: a caller may be cancelled or run out of time, and the others, and the fill, still get what
+they wait for. A write of this client forgets the flights it concerns: they go on for the callers they have, but a reader that
+comes after the write starts anew, as a flight from before it may bring what was true before it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+from cachesvc_client.errors import CacheError
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
+
+V = TypeVar("V")
+
+log = logging.getLogger(__name__)
+
+
+class Flights(Generic[V]):
+    """Those of one namespace object: the values of another may be of another type. A key that is read under a token flies
+    alone, as what was asked before may show less.
+    """
+
+    def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
+        self._by_key: dict[str, dict[Wanted, asyncio.Task[V]]] = {}
+        self._tasks = tasks
+
+    def get(self, wanted: Wanted) -> asyncio.Task[V] | None:
+        flights = self._by_key.get(key_of(wanted))
+        return flights.get(wanted) if flights is not None else None
+
+    def start(self, wanted: Wanted, load: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
+        """The running flight, or a new one with `load`."""
+        flight = self.get(wanted)
+        if flight is None:
+            flight = asyncio.create_task(load(), name=f"cache load of {key_of(wanted)}")
+            self._by_key.setdefault(key_of(wanted), {})[wanted] = flight
+            self._tasks.add(flight)
+            flight.add_done_callback(lambda done: self._ended(wanted, done))
+        return flight
+
+    def forget(self, key: str) -> None:
+        self._by_key.pop(key, None)
+
+    def forget_all(self) -> None:
+        self._by_key.clear()
+
+    def _ended(self, wanted: Wanted, flight: asyncio.Task[V]) -> None:
+        self._tasks.discard(flight)
+        key = key_of(wanted)
+        flights = self._by_key.get(key, {})
+        if flights.get(wanted) is flight:
+            del flights[wanted]
+            if not flights:
+                del self._by_key[key]
+        # Callers are told as well; this is for the loads that nobody waits for (any more).
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            log.debug("the load of %r failed: %r", key, error)
+
+
+class Airspace:
+    """All flights of one name: a write through one namespace object concerns those of the others."""
+
+    def __init__(self) -> None:
+        self._all: WeakSet[Flights[Any]] = WeakSet()
+
+    def add(self, flights: Flights[Any]) -> None:
+        self._all.add(flights)
+
+    def forget(self, keys: list[str], *, wide: bool = False) -> None:
+        """`wide`: tags or the whole changed, and which keys have them is not known here."""
+        for flights in self._all:
+            if wide:
+                flights.forget_all()
+            for key in keys:
+                flights.forget(key)
+
+
+async def landed(flight: asyncio.Task[V]) -> V:
+    """What the flight brings, or what it raises. Cancelling the caller leaves the flight alone."""
+    try:
+        return await asyncio.shield(flight)
+    except asyncio.CancelledError:
+        caller = asyncio.current_task()
+        if flight.cancelled() and not (caller and caller.cancelling()):
+            raise CacheError(
+                "load-cancelled", "the load was cancelled from inside, or the cache closed", retryable=True
+            ) from None
+        raise

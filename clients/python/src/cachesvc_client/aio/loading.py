@@ -1,0 +1,91 @@
+"""Running the callers' loaders: within a time, and within a number where the cache does not hold them back."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast
+
+from cachesvc_client.errors import CacheError
+from cachesvc_client.protocol.wire import Put
+from cachesvc_client.tracing.spans import inner
+from cachesvc_client.values.context import Absent, LoadContext, takes_context
+from cachesvc_client.values.lifetimes import Lifetimes
+
+V = TypeVar("V")
+
+log = logging.getLogger(__name__)
+
+
+Loader: TypeAlias = Callable[[str], Awaitable[V | Absent]] | Callable[[LoadContext], Awaitable[V | Absent]]
+"""Loads a value, given its key, or the context if its parameter is named `ctx`. It is to read the source after it was called, not
+before: the lease counts from there."""
+
+
+class Loaded(NamedTuple, Generic[V]):
+    value: V | Absent
+    lifetimes: Lifetimes
+    """As the loader left them."""
+
+
+class Loads:
+    """The loads of one client, over all namespaces."""
+
+    def __init__(self, *, timeout: float, lease_wait: float, most_without_cache: int) -> None:
+        self._timeout = timeout
+        self.lease_wait = lease_wait
+        """Seconds to wait for another holder's fill before loading without a lease."""
+        self._turn = asyncio.Semaphore(most_without_cache)
+        self.started = 0
+        self.without_cache = 0
+        self.fenced = 0
+        self.unfilled = 0
+        self.unreadable = 0
+        self._fills_fail = False
+
+    async def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
+        """Raises what the loader raises, and `CacheError` (`deadline`) if it takes too long."""
+        context = self._context(key, lifetimes)
+        return await self._in_time(context, self._run(context, loader))
+
+    async def run_without_cache(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
+        """The same, when no lease holds back other processes: at most so many at a time, or the source would get all at once
+        what the cache used to keep from it. The time includes the wait for a turn.
+        """
+        self.without_cache += 1
+        context = self._context(key, lifetimes)
+        return await self._in_time(context, self._run_in_turn(context, loader))
+
+    def _context(self, key: str, lifetimes: Lifetimes) -> LoadContext:
+        return LoadContext(key, lifetimes, time.monotonic() + self._timeout, time.monotonic)
+
+    async def _run(self, context: LoadContext, loader: Loader[V]) -> Loaded[V]:
+        self.started += 1
+        call = cast(Callable[[str | LoadContext], Awaitable[V | Absent]], loader)
+        with inner("cache.load"):
+            value = await call(context if takes_context(loader) else context.key)
+        return Loaded(value, context.lifetimes)
+
+    async def _run_in_turn(self, context: LoadContext, loader: Loader[V]) -> Loaded[V]:
+        async with self._turn:
+            return await self._run(context, loader)
+
+    async def _in_time(self, context: LoadContext, run: Awaitable[Loaded[V]]) -> Loaded[V]:
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                return await run
+        except TimeoutError as error:
+            if not limit.expired():  # the loader's own
+                raise
+            why = f"{context.key!r} was not loaded within {self._timeout:g} s"
+            raise CacheError("deadline", why, retryable=True) from error
+
+    def count_fill(self, key: str, filled: Put | CacheError) -> None:
+        """A fill that failed costs a load later, not this answer. The first of a row of failures is logged."""
+        if isinstance(filled, CacheError):
+            self.unfilled += 1
+            if not self._fills_fail:
+                log.warning("the loaded value of %r could not be stored: %s", key, filled)
+        elif filled.outcome == "fenced":
+            self.fenced += 1
+        self._fills_fail = isinstance(filled, CacheError)

@@ -1,0 +1,135 @@
+"""`get_or_load`: read, or be the one that loads.
+
+    fresh                       → answer
+    stale, lease granted        → answer, and load in the background
+    stale, lease held           → answer
+    known absent                → absent
+    miss, lease granted         → load, fill with the lease, answer
+    miss, lease held elsewhere  → wait for that fill; take over if its holder gives up; too long: load and do not fill
+    unreadable                  → as a miss: replace it, once for all callers; of a newer version: load and do not fill
+    the cache is out of reach   → load and do not fill, at most so many at a time
+
+The first read never waits for another holder's fill: it shares its request with keys that are hits, and one answer comes for
+all. Only the keys that have to wait ask again, among themselves, in short turns.
+
+A load that brought no lease is never filled: it might be older than an invalidation that nobody would check it against.
+
+In a rolling deploy the newer version's values stay: if the older one replaced them too, the two would take turns at every key,
+each turn an invalidation and a load.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from cachesvc_client.aio.batching import Intake
+from cachesvc_client.aio.flight import Flights, landed
+from cachesvc_client.aio.loading import Loader, Loads
+from cachesvc_client.errors import CacheError
+from cachesvc_client.protocol.turns import SHORT_TURN
+from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
+from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
+from cachesvc_client.values.codecs import Schema, UnreadableError
+from cachesvc_client.values.context import ABSENT, Absent
+from cachesvc_client.values.lifetimes import Lifetimes
+
+V = TypeVar("V")
+
+
+class LookAside(Generic[V]):
+    def __init__(
+        self,
+        leases: Intake[Wanted, Got],
+        waits: Intake[Wanted, Got],
+        puts: Intake[PutItem, Put],
+        delete: Callable[[str], Awaitable[object]],
+        schema: Schema[V],
+        loads: Loads,
+        tasks: set[asyncio.Task[Any]],
+    ) -> None:
+        self._leases = leases
+        self._waits = waits
+        self._puts = puts
+        self._delete = delete
+        self._schema = schema
+        self._loads = loads
+        self.flights: Flights[V | Absent] = Flights(tasks)
+
+    async def get_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+        """Raises what the loader raises; `CacheError` if the cache refuses what is asked, not if it is out of reach."""
+        flight = self.flights.get(wanted)
+        if flight is not None:
+            tell_collapsed()
+            return await landed(flight)
+        got = await self._leases.join(wanted)
+        if isinstance(got, CacheError):
+            if not got.is_outage:
+                raise got.copy()
+            return await self._flown(wanted, lambda: self._load_unfilled(wanted, loader, lifetimes))
+        lease = got.claim_lease()
+        tell_got(got, lease=bool(lease))
+        if got.outcome == "miss":
+            return await self._flown(wanted, lambda: self._land(wanted, lease, loader, lifetimes))
+        try:
+            value = self._value_of(got)
+        except UnreadableError as why:
+            newer = why.newer
+            return await self._flown(wanted, lambda: self._replace(wanted, lease, loader, lifetimes, newer=newer))
+        if lease:
+            self.flights.start(wanted, lambda: self._load(wanted, lease, loader, lifetimes))
+        return value
+
+    async def _flown(self, wanted: Wanted, load: Callable[[], Any]) -> V | Absent:
+        return await landed(self.flights.start(wanted, load))
+
+    def _value_of(self, got: Got) -> V | Absent:
+        return self._schema.decode(got.value, got.content_type) if got.is_found else ABSENT
+
+    async def _land(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+        """A miss: with the lease load; without it wait for who holds it, or take it over."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + self._loads.lease_wait
+        while not lease:
+            if loop.time() >= patience:
+                return await self._load_unfilled(wanted, loader, lifetimes)
+            turn_ends = loop.time() + SHORT_TURN
+            got = await self._waits.join(wanted)
+            if isinstance(got, CacheError):
+                return await self._load_unfilled(wanted, loader, lifetimes)
+            lease = got.claim_lease()
+            if got.outcome != "miss":
+                try:
+                    return self._value_of(got)
+                except UnreadableError:  # its holder is of another version
+                    return await self._load_unfilled(wanted, loader, lifetimes)
+            if not lease:
+                await asyncio.sleep(turn_ends - loop.time())
+        return await self._load(wanted, lease, loader, lifetimes)
+
+    async def _replace(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, *, newer: bool) -> V | Absent:
+        """What is stored cannot be read: invalidate it, so that there is a lease to be had, and load."""
+        self._loads.unreadable += 1
+        if newer:
+            return await self._load_unfilled(wanted, loader, lifetimes)
+        if not lease:
+            try:
+                await self._delete(key_of(wanted))
+            except CacheError:
+                return await self._load_unfilled(wanted, loader, lifetimes)
+        return await self._land(wanted, lease, loader, lifetimes)
+
+    async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+        key = key_of(wanted)
+        value, lifetimes = await self._loads.run(key, loader, lifetimes)
+        item = lifetimes.item(key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type)
+        item.absent = value is ABSENT
+        item.lease = lease
+        with inner("cache.set"):
+            filled = await self._puts.join(item, len(item.value))
+        self._loads.count_fill(key, filled)
+        return value
+
+    async def _load_unfilled(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+        value, _ = await self._loads.run_without_cache(key_of(wanted), loader, lifetimes)
+        return value

@@ -1,0 +1,184 @@
+"""Requests over HTTP: deadline, failover, retries.
+
+A request that no instance took, or whose connection broke, is sent to the next one at once, within the same deadline. That holds
+for writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried
+elsewhere, as that would pass an overload on; it may be tried again after a pause, if the request is one that may be (retries.py).
+"""
+
+import asyncio
+import logging
+import random
+
+import aiohttp
+
+from cachesvc_client.aio.feed import follow
+from cachesvc_client.aio.session import Session
+from cachesvc_client.errors import CacheError
+from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.instances.profiles import Profile
+from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
+from cachesvc_client.instances.retries import Backoff
+from cachesvc_client.near.feed import NearFeed
+from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.tracing.spans import Call, request_span, tell_server
+from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
+from cachesvc_client.values.durations import header_of
+
+log = logging.getLogger(__name__)
+
+REFRESH_TIMEOUT = 5.0
+
+
+class Transport:
+    """One HTTP session. To be opened on the loop it is used on."""
+
+    def __init__(
+        self,
+        region: Region,
+        profile: Profile,
+        *,
+        max_connections: int,
+        traceparent: Traceparent,
+        session: Session | None = None,
+    ) -> None:
+        """`session`: used instead of one of its own, and left open."""
+        self._region = region
+        self._refreshing: asyncio.Task[None] | None = None
+        self._connect_timeout = profile.connect_timeout
+        self._max_connections = max_connections
+        self._traceparent = traceparent
+        self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
+        self._given = session
+        self._own: aiohttp.ClientSession | None = None
+        self._session: Session | None = None
+        self.requests = 0
+        self.failovers = 0
+
+    def open(self) -> None:
+        if self._given is not None:
+            self._session = self._given
+            return
+        self._session = self._own = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._max_connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            headers={"User-Agent": "cachesvc-client/0.1"},
+            skip_auto_headers=("Accept-Encoding", "Accept"),
+        )
+
+    async def close(self) -> None:
+        self._session = None
+        if self._refreshing is not None and not self._refreshing.done():
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+            self._refreshing = None  # the next `open` may be on another loop
+        if self._own is not None:
+            session, self._own = self._own, None
+            await session.close()
+
+    @property
+    def is_open(self) -> bool:
+        return self._session is not None
+
+    @property
+    def retries(self) -> int:
+        return self._backoff.granted
+
+    @property
+    def sole_home(self) -> Endpoint | None:
+        """The instance to ask for any key, if there is but one."""
+        return self._region.sole
+
+    def home(self, key_digest: int) -> Endpoint:
+        """The instance to ask for a key."""
+        return self._region.home(key_digest, asyncio.get_running_loop().time())
+
+    def _refresh_if_due(self) -> None:
+        """If the list of instances is old, it is asked for besides; nobody waits for that."""
+        now = asyncio.get_running_loop().time()
+        if self._region.is_due(now) and self._session is not None:
+            self._region.asked(now)
+            self._refreshing = asyncio.create_task(self._refresh(self._session, now), name="cache topology")
+
+    async def _refresh(self, session: Session, now: float) -> None:
+        url = self._region.sources(now)[0].url(TOPOLOGY_PATH)
+        try:
+            async with asyncio.timeout(REFRESH_TIMEOUT), session.request("GET", url, allow_redirects=False) as response:
+                if response.status == 200:
+                    self._region.learn(await response.read())
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.debug("the topology could not be had from %s: %r", url, error)
+            self._region.failed()
+
+    async def follow(self, feed: NearFeed) -> None:
+        """For ever, while it is open."""
+        if self._session is not None:
+            await follow(feed, self._session)
+
+    async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
+        """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,
+        if there may be one. Raises `CacheError`.
+        """
+        self._refresh_if_due()
+        self._backoff.begin()
+        retry = 0
+        while True:
+            try:
+                with request_span(request.operation, items=request.items) as span:
+                    reply = await self._sent(request, deadline, home, span)
+            except CacheError as error:
+                pause = self._pause(request, error, retry, deadline)
+                if pause is None:
+                    raise
+            else:
+                failure = passing_failure(reply)
+                pause = None if failure is None else self._pause(request, failure, retry, deadline)
+                if pause is None:
+                    return reply
+            await asyncio.sleep(pause)
+            retry += 1
+
+    def _pause(self, request: Request, failure: CacheError, retry: int, deadline: float) -> float | None:
+        if not request.is_repeatable:
+            return None
+        return self._backoff.pause(failure, retry, deadline - asyncio.get_running_loop().time())
+
+    async def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
+        """One try: the reply of the first instance that gives one."""
+        session = self._session
+        if session is None:
+            raise CacheError("closed", "the cache is not open: use it inside `async with`")
+        loop = asyncio.get_running_loop()
+        method, what = request.method, f"{request.method} {request.path[:200]}"
+        headers = {**request.headers, **trace_headers(self._traceparent)}
+        failure: Exception | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                for endpoint in self._attempts(home, loop.time()):
+                    headers["Cachesvc-Timeout"] = header_of(min(request.turn, told(deadline - loop.time())))
+                    url = endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)
+                    self.requests += 1
+                    try:
+                        async with session.request(
+                            method, url, data=request.body, headers=headers, allow_redirects=False
+                        ) as response:
+                            reply = Reply(response.status, response.headers, await response.read())
+                    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+                        failure = error
+                        self.failovers += 1
+                        endpoint.failed(loop.time())
+                        self._region.failed()
+                    else:
+                        endpoint.worked()
+                        tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
+                        return reply
+        except TimeoutError:
+            raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from failure
+        except aiohttp.ClientError as error:
+            raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
+        raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
+
+    def _attempts(self, home: Endpoint | None, now: float) -> list[Endpoint]:
+        """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
+        candidates = self._region.candidates(now, home)
+        return [*candidates, candidates[0]]

@@ -1,0 +1,175 @@
+"""The near cache's subscription to `GET /v1/fences`, without its I/O.
+
+A runner (`feed_task.py` on an event loop, `feed_thread.py` on a thread) connects, hands in what it reads, and says when that
+ended; everything else is decided here: what to ask for, what an event does to the near cache, where and when to try again.
+
+    url ──► runner connects with `headers()` ──► opened() ──► received(bytes)… ──► lost(why) ──► pause() ──► url …
+
+The id of an event is remembered once the event has been applied, so that a feed that breaks between the two is sent it again.
+"""
+
+import binascii
+import logging
+import random
+import struct
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from cachesvc_client.near.near import Near, Pair, target_digest
+from cachesvc_client.near.watermark import SILENCE_SECONDS
+from cachesvc_client.protocol.sse import ServerEvent, SseError, SseParser
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/fences"
+READ_TIMEOUT = SILENCE_SECONDS
+"""Seconds without a byte, and the feed counts as broken."""
+CONNECT_TIMEOUT = 2.0
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+
+_PAIR = struct.Struct(">QQ")
+
+
+class FeedError(Exception):
+    """The feed cannot be followed further: what came is not what the protocol says, or the instance refused."""
+
+
+class _Fences(Struct):
+    fences: str = ""
+    soft: str = ""
+    paced: list[tuple[str, int, int]] = []
+    namespaces: list[tuple[str, int, bool, int]] = []
+
+
+class _Heartbeat(Struct):
+    complete_to: dict[str, int]
+    floor: int
+    now: int
+
+
+class _Reset(Struct):
+    floor: int
+    reason: str = ""
+
+
+_fences = msgspec.json.Decoder(_Fences).decode
+_heartbeat = msgspec.json.Decoder(_Heartbeat).decode
+_reset = msgspec.json.Decoder(_Reset).decode
+
+
+class FeedStatistics(Struct, frozen=True):
+    is_up: bool
+    connects: int
+    resets: int
+    events: int
+    last_id: str
+
+
+class NearFeed:
+    """One per client. Used by one runner, from one thread."""
+
+    def __init__(self, near: Near, instances: Callable[[], Sequence[str]], rng: random.Random) -> None:
+        """`instances`: the base URLs to choose from, now."""
+        self._near = near
+        self.instances = instances
+        self._rng = rng
+        self._nth = rng.randrange(1 << 16)  # clients spread over the instances
+        self._failures = 0
+        self._parser = SseParser()
+        self.last_id = ""
+        self.is_up = False
+        self.connects = 0
+        self.resets = 0
+        self.events = 0
+
+    def __repr__(self) -> str:
+        return f"<NearFeed [{'up' if self.is_up else 'down'}, {self.resets} resets] at {self.last_id or 'no position'}>"
+
+    def statistics(self) -> FeedStatistics:
+        return FeedStatistics(self.is_up, self.connects, self.resets, self.events, self.last_id)
+
+    def url(self) -> str:
+        """Where to connect to: the same instance until it fails, then the next one."""
+        urls = self.instances()
+        return urls[self._nth % len(urls)].rstrip("/") + PATH
+
+    def headers(self) -> dict[str, str]:
+        resuming = {"Last-Event-ID": self.last_id} if self.last_id else {}
+        return {"Accept": "text/event-stream", "Cache-Control": "no-cache", **resuming}
+
+    def opened(self, status: int) -> None:
+        """The instance has answered. Raises `FeedError` unless it begins to tell."""
+        if status == 400:
+            self.last_id = ""  # not an id to this service: begin anew
+        if status != 200:
+            raise FeedError(f"status {status}")
+        self._parser = SseParser(self.last_id)
+        self.connects += 1
+
+    def received(self, chunk: bytes) -> None:
+        """Apply what came. Raises `FeedError` if it is nonsense: then nothing after it can be trusted."""
+        try:
+            for event in self._parser.feed(chunk):
+                self._apply(event)
+                self.last_id = event.id
+                self.events += 1
+                self._failures = 0
+                self.is_up = True
+        except (SseError, msgspec.MsgspecError, binascii.Error, struct.error, ValueError) as error:
+            raise FeedError(f"not what the protocol says: {error}") from error
+
+    def lost(self, why: object) -> None:
+        """The connection could not be made, or has ended, or was silent."""
+        self._near.down()
+        if self.is_up or not self._failures:
+            log.warning("the feed of fences is down, near caches are bypassed: %s", why)
+        self.is_up = False
+        self._failures += 1
+        self._nth += 1
+
+    def closed(self) -> None:
+        """Nobody follows it any more."""
+        self._near.down()
+        self.is_up = False
+
+    def after_fork(self) -> None:
+        """In the child, before another runner starts there."""
+        self._near.after_fork()
+
+    def pause(self) -> float:
+        """Seconds until the next attempt: hardly any after a first failure, as another instance is likely to be well; all
+        clients of an instance that died come at once, so it is random."""
+        return self._rng.uniform(0.0, min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16), LONGEST_PAUSE))
+
+    def _apply(self, event: ServerEvent) -> None:
+        if event.kind == "fences":
+            self._merge(_fences(event.data))
+        elif event.kind == "heartbeat":
+            beat = _heartbeat(event.data)
+            self._near.raise_floor(beat.floor)
+            self._near.heartbeat(min(beat.complete_to.values(), default=0), beat.now)
+        elif event.kind == "reset":
+            self.resets += 1
+            self._near.raise_floor(_reset(event.data).floor)
+
+    def _merge(self, told: _Fences) -> None:
+        near = self._near
+        near.merge(_pairs(told.fences))
+        near.merge(_pairs(told.soft), soft=True)
+        for digest, at, over in told.paced:
+            near.pace(int(digest, 16), at, over)
+        for namespace, at, soft, over in told.namespaces:
+            target = target_digest(namespace)
+            near.know_namespace(target)
+            if over:
+                near.pace(target, at, over)
+            else:
+                near.merge([(target, at)], soft=soft)
+
+
+def _pairs(text: str) -> list[Pair]:
+    return list(_PAIR.iter_unpack(urlsafe_b64decode(text + "=" * (-len(text) % 4))))

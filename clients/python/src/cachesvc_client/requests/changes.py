@@ -1,0 +1,104 @@
+"""What a transaction changed, kept until it has committed: few requests, one for each way in which a namespace is invalidated."""
+
+from collections.abc import Iterable, Iterator
+from typing import get_args
+
+from msgspec import Struct
+
+from cachesvc_client.errors import CacheError
+from cachesvc_client.protocol.names import checked_keys, checked_tags
+from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
+from cachesvc_client.values.durations import Duration, text_of
+
+MOST_NAMES = 1000
+"""Keys and tags of one invalidation (clients/PROTOCOL.md)."""
+
+
+def invalidation_of(
+    namespace: str,
+    keys: Iterable[str] = (),
+    *,
+    tags: Iterable[str] = (),
+    all: bool = False,  # noqa: A002  the protocol's word
+    confirm: str = "",
+    soft: bool = False,
+    over: Duration | None = None,
+    wait: Wait = "none",
+) -> Invalidation:
+    """Raises `ValueError` for what the service would refuse."""
+    asked = Invalidation(namespace, checked_keys(keys), checked_tags(tags), all, confirm, soft, wait=wait)
+    if over is not None:
+        asked.over = text_of(over, "over")
+    if not (asked.keys or asked.tags or asked.all):
+        raise ValueError("nothing to invalidate: name keys, tags, or all=True")
+    if asked.all and asked.confirm != namespace:
+        raise ValueError(f"all=True purges all of {namespace!r}: if that is meant, say confirm={namespace!r} as well")
+    if asked.wait not in get_args(Wait):
+        raise ValueError(f"wait: {asked.wait!r} is none of {', '.join(get_args(Wait))}")
+    return asked
+
+
+class Changes:
+    """A collection without I/O. Repeated names are sent once."""
+
+    def __init__(self) -> None:
+        self._noted: dict[tuple[object, ...], _Noted] = {}
+
+    def note(self, asked: Invalidation) -> None:
+        way = (asked.namespace, asked.all, asked.soft, asked.over, asked.wait)
+        noted = self._noted.setdefault(way, _Noted(asked, {}, {}))
+        noted.keys.update(dict.fromkeys(asked.keys))
+        noted.tags.update(dict.fromkeys(asked.tags))
+
+    def take(self) -> list[Invalidation]:
+        """What is to be sent; nothing is left."""
+        noted, self._noted = self._noted, {}
+        return [part for one in noted.values() for part in one.parts()]
+
+    def __len__(self) -> int:
+        """Keys and tags, and namespaces as a whole."""
+        return sum(len(one.keys) + len(one.tags) + one.first.all for one in self._noted.values())
+
+
+class _Noted(Struct, frozen=True):
+    first: Invalidation
+    keys: dict[str, None]
+    tags: dict[str, None]
+
+    def parts(self) -> Iterator[Invalidation]:
+        first = self.first
+        names = [(key, False) for key in self.keys] + [(tag, True) for tag in self.tags]
+        for start in range(0, max(1, len(names)), MOST_NAMES):
+            part = names[start : start + MOST_NAMES]
+            yield Invalidation(
+                first.namespace,
+                [name for name, is_tag in part if not is_tag],
+                tuple(name for name, is_tag in part if is_tag),
+                first.all,
+                first.confirm,
+                first.soft,
+                first.over,
+                first.wait,
+            )
+
+
+class NotSentError(CacheError):
+    """The transaction has committed, and the cache was not told of all of it: until their TTLs end, stale copies may be read.
+
+    `await tx.send()` sends `unsent` again. The attributes are those of the first failure.
+    """
+
+    def __init__(self, failed: list[tuple[Invalidation, CacheError]], receipts: list[Receipt]) -> None:
+        first, error = failed[0]
+        super().__init__(
+            error.type,
+            f"{len(failed)} invalidations were not sent, the first of {first.namespace!r}: {error.detail}",
+            status=error.status,
+            retryable=all(error.retryable for _, error in failed),
+            retry_after=error.retry_after,
+            request_id=error.request_id,
+            field=error.field,
+        )
+        self.unsent = [asked for asked, _ in failed]
+        self.receipts = receipts
+        """Of what was sent."""

@@ -1,0 +1,315 @@
+"""The calls of clients/PROTOCOL.md as requests to send and answers to read, without I/O: both flavours send the same bytes.
+
+Reads take along the fences of this client's own writes and of the tokens handed to it; writes leave theirs behind.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from cachesvc_client.errors import CacheError
+from cachesvc_client.near.near import Near, Shelf
+from cachesvc_client.protocol.wire import (
+    JSON,
+    MSGPACK,
+    OCTETS,
+    PROBLEM_TYPES,
+    GetMany,
+    Got,
+    GotMany,
+    Invalidation,
+    Problem,
+    Put,
+    PutItem,
+    PutMany,
+    PutResults,
+    Receipt,
+    ReceiptState,
+)
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
+from cachesvc_client.requests.own_writes import MAX_PAIRS, OwnWrites, key_digest, pairs_of, token_of
+from cachesvc_client.values.lifetimes import Lifetimes
+from cachesvc_client.values.lookups import etag_of
+
+S = TypeVar("S")
+
+_VERBS = (":explain", ":get", ":put")
+"""With these at its end the path of a key could be read as another call."""
+
+_PACKED = {"Content-Type": MSGPACK}
+_pack = msgspec.msgpack.Encoder().encode
+_got_many = msgspec.msgpack.Decoder(GotMany)
+_put_results = msgspec.msgpack.Decoder(PutResults)
+_receipt = msgspec.json.Decoder(Receipt)
+_receipt_state = msgspec.json.Decoder(ReceiptState)
+_problem = msgspec.json.Decoder(Problem)
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    """Percent-encoded."""
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}
+    is_repeatable: bool = True
+    """Asking twice has the effect of asking once, also when it was answered: it may be retried after a failure that passes.
+
+    Not so: what may have granted or used up a lease, and what has a condition. Those are only sent anew if no answer came at all.
+    """
+    is_fixed: bool = False
+    """The path is one of few: what is made of it is worth keeping."""
+    turn: float = math.inf
+    """Seconds after which the service is to answer with what is there, if that is before the deadline (turns.py)."""
+    operation: str = ""
+    """What its span is called; without one it has none."""
+    items: int = 1
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    """Names in any case."""
+    body: bytes
+
+
+class Exchanges:
+    """Those of one namespace."""
+
+    def __init__(
+        self,
+        namespace: str,
+        own_writes: OwnWrites,
+        near: Near | None = None,
+        *,
+        shelf: Shelf | None = None,
+        max_lag: str = "",
+        caller: str = "",
+    ) -> None:
+        """`shelf`: where answers are kept, for a namespace that has a near cache."""
+        self.namespace = namespace
+        self._own = own_writes
+        self._near = near
+        self._shelf = shelf
+        self._max_lag = max_lag
+        self._caller = {"Cachesvc-Caller": caller} if caller else {}
+        self._get_path = f"/v1/{namespace}:get"
+        self._put_path = f"/v1/{namespace}:put"
+
+    # reading ----------------------------------------------------------------------------------------------------------
+
+    def parts(self, wanted: list[Wanted]) -> list[tuple[list[Wanted], str]]:
+        """What is asked together, and under which token. One part, unless tokens from elsewhere exceed what a request takes."""
+        if all(isinstance(one, str) for one in wanted):
+            return [(wanted, self._own.token_for(self.namespace, map(key_of, wanted)))]
+        parts: list[tuple[list[Wanted], dict[int, int]]] = [([], {})]
+        for one in wanted:
+            pairs = self._pairs_of(one)
+            together, merged = parts[-1]
+            if together and len(merged.keys() | pairs.keys()) > MAX_PAIRS:
+                together, merged = [], {}
+                parts.append((together, merged))
+            together.append(one)
+            for digest, at in pairs.items():
+                merged[digest] = max(at, merged.get(digest, 0))
+        return [(together, token_of(merged.items())) for together, merged in parts]
+
+    def _pairs_of(self, wanted: Wanted) -> dict[int, int]:
+        pairs = dict(self._own.pairs_for(self.namespace, [key_of(wanted)]))
+        for digest, at in pairs_of("" if isinstance(wanted, str) else wanted.token):
+            pairs[digest] = max(at, pairs.get(digest, 0))
+        return pairs
+
+    def read(self, wanted: Sequence[Wanted], token: str, turn: float = math.inf) -> Request:
+        return self._get(GetMany(_keys(wanted), token, self._max_lag), turn=turn)
+
+    def lease(self, wanted: Sequence[Wanted], token: str, wait: float = 0.0) -> Request:
+        """Read, and be granted the leases of what is not fresh; wait up to `wait` seconds for the fills of other holders."""
+        asked = GetMany(_keys(wanted), token, self._max_lag, lease=True, wait=wait)
+        return self._get(asked, is_repeatable=False)
+
+    def _get(self, asked: GetMany, *, is_repeatable: bool = True, turn: float = math.inf) -> Request:
+        return Request(
+            "POST", self._get_path, _pack(asked), _PACKED, is_repeatable, True, turn, operation="cache.get", items=len(asked.keys)
+        )
+
+    def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
+        """`asked_at`: monotonic, not later than the request was sent."""
+        answer = _decoded(_got_many, reply)
+        _check_count(answer.results, wanted)
+        lag = answer.lag
+        for got in answer.results:
+            got.lag = lag
+        if self._shelf is not None:
+            for one, got in zip(wanted, answer.results, strict=True):
+                self._shelf.keep(key_of(one), got, asked_at)
+        return [error_of(got.problem) if got.outcome == "error" else got for got in answer.results]
+
+    def read_alone(self, wanted: Wanted, token: str) -> Request:
+        """One key, by `GET`."""
+        headers = {"Cachesvc-Token": token} if token else {}
+        if self._max_lag:
+            headers["Cachesvc-Max-Lag"] = self._max_lag
+        return Request("GET", self._path(key_of(wanted)), headers=headers, operation="cache.get")
+
+    @staticmethod
+    def got_alone(reply: Reply) -> Got:
+        """A value, and of what a batch says besides only what plain reads need."""
+        if reply.status == 200:
+            return Got("hit", reply.body, content_type=reply.headers.get("Content-Type", OCTETS))
+        error = problem_error(reply)
+        if error.type in ("cache-miss", "known-absent"):
+            return Got("miss" if error.type == "cache-miss" else "absent")
+        raise error
+
+    # writing ----------------------------------------------------------------------------------------------------------
+
+    def put(self, items: Sequence[PutItem]) -> Request:
+        is_repeatable = not any(item.lease for item in items)
+        body = _pack(PutMany(list(items)))
+        return Request(
+            "POST", self._put_path, body, _PACKED, is_repeatable, is_fixed=True, operation="cache.set", items=len(items)
+        )
+
+    def put_results(self, reply: Reply, items: Sequence[PutItem]) -> list[Put | CacheError]:
+        answer = _decoded(_put_results, reply)
+        _check_count(answer.results, items)
+        self._learn(answer.token, [item.key for item in items])
+        return [error_of(put.problem) if put.outcome == "error" else put for put in answer.results]
+
+    def touch(self, key: str, got: Got, lifetimes: Lifetimes) -> Request:
+        """Store the value that was read once more, if it is still the one that is stored."""
+        headers = {"Content-Type": got.content_type, "If-Match": etag_of(got.value, got.content_type)}
+        if lives := _cache_control(lifetimes):
+            headers["Cache-Control"] = lives
+        if got.tags:
+            headers["Cache-Groups"] = ", ".join(map(_structured_string, got.tags))
+        return Request("PUT", self._path(key), got.value, headers, is_repeatable=False, operation="cache.set")
+
+    def touched(self, reply: Reply, key: str) -> bool:
+        """False: another value is stored by now, or none."""
+        self._learn(reply.headers.get("Cachesvc-Token", ""), [key])
+        if reply.status == 204:
+            return True
+        error = problem_error(reply)
+        if error.type == "precondition-failed":
+            return False
+        raise error
+
+    # invalidating -----------------------------------------------------------------------------------------------------
+
+    def invalidate(self, asked: Invalidation) -> Request:
+        headers = {"Content-Type": JSON, **self._caller}
+        body = msgspec.json.encode(asked)
+        return Request("POST", "/v1/invalidations", body, headers, is_fixed=True, operation="cache.invalidate")
+
+    def delete(self, key: str) -> Request:
+        return Request("DELETE", self._path(key), headers=self._caller, operation="cache.invalidate")
+
+    def receipt(self, reply: Reply, keys: Iterable[str], *, lenient: bool = False) -> Receipt:
+        """A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. One that was accepted but is
+        not out yet (503 with a token) has to be: the write that it announces has happened.
+        """
+        if not lenient:
+            self._learn(reply.headers.get("Cachesvc-Token", ""), keys)
+        return _decoded(_receipt, reply)
+
+    def _learn(self, token: str, keys: Iterable[str]) -> None:
+        try:
+            self._own.learn(self.namespace, token, keys)
+            if self._near is not None:
+                self._near.merge(pairs_of(token))
+        except ValueError as error:
+            raise CacheError("bad-answer", str(error)) from error
+
+    def _path(self, key: str) -> str:
+        """As few escapes as may be: the service is quickest with a path that needs none."""
+        path = quote(key, safe="" if key.endswith(_VERBS) else "~!$&'()*+,;=:@")
+        # Dots alone would be taken for a relative path on the way.
+        return f"/v1/{self.namespace}/{path.replace('.', '%2E') if key in ('.', '..') else path}"
+
+    def digest(self, wanted: Wanted) -> int:
+        """Of a key, as the service has it: what decides which instance is asked."""
+        return key_digest(self.namespace, key_of(wanted))
+
+
+def receipt_request(id_: str) -> Request:
+    return Request("GET", f"/v1/invalidations/{id_}")
+
+
+def receipt_state(reply: Reply) -> ReceiptState:
+    """Raises `CacheError` `no-such-receipt` if it is unknown, or was forgotten."""
+    return _decoded(_receipt_state, reply)
+
+
+def problem_error(reply: Reply) -> CacheError:
+    """The error that a reply other than 2xx stands for."""
+    try:
+        problem = _problem.decode(reply.body)
+    except msgspec.MsgspecError:
+        problem = Problem(detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500)
+    error = error_of(problem, reply.status)
+    error.retry_after = _seconds_or_none(reply.headers.get("Retry-After"))
+    error.request_id = problem.request_id or reply.headers.get("X-Request-Id", "")
+    return error
+
+
+def passing_failure(reply: Reply) -> CacheError | None:
+    """What may be retried after a pause, if the reply says so. A miss says `retryable` as well, and is none."""
+    return problem_error(reply) if reply.status == 429 or reply.status >= 500 else None
+
+
+def error_of(problem: Problem | None, status: int = 0) -> CacheError:
+    problem = problem or Problem(detail="an error without a problem document", status=500)
+    return CacheError(
+        problem.type.removeprefix(PROBLEM_TYPES) or "bad-answer",
+        problem.detail or problem.title,
+        status=status or problem.status,
+        retryable=problem.retryable,
+        request_id=problem.request_id,
+        field=problem.field,
+    )
+
+
+def told(seconds: float) -> float:
+    """What the service is told of the time that is left: a little less, so that its partial answer still arrives in time."""
+    return max(seconds * 0.9, seconds - 0.05)
+
+
+def _decoded(decoder: "msgspec.msgpack.Decoder[S] | msgspec.json.Decoder[S]", reply: Reply) -> S:
+    if reply.status not in (200, 202):
+        raise problem_error(reply)
+    try:
+        return decoder.decode(reply.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CacheError("bad-answer", f"not what the protocol says: {error}") from error
+
+
+def _keys(wanted: Sequence[Wanted]) -> list[str]:
+    return [one if isinstance(one, str) else one.key for one in wanted]
+
+
+def _check_count(results: Sequence[Got] | Sequence[Put], asked: Sequence[object]) -> None:
+    if len(results) != len(asked):
+        raise CacheError("bad-answer", f"{len(results)} results to {len(asked)} keys")
+
+
+def _cache_control(lifetimes: Lifetimes) -> str:
+    """Whole seconds, rounded up: a touch must not make a value's life shorter than was asked."""
+    named = (
+        ("max-age", lifetimes.ttl),
+        ("stale-while-revalidate", lifetimes.stale),
+        ("stale-if-error", lifetimes.stale_if_error),
+    )
+    return ", ".join(f"{name}={math.ceil(seconds)}" for name, seconds in named if seconds is not None)
+
+
+def _structured_string(tag: str) -> str:
+    """RFC 9651, 3.3.3."""
+    return '"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _seconds_or_none(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None

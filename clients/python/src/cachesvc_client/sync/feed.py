@@ -1,0 +1,40 @@
+"""When the feed of fences is followed: from the first namespace with a near cache on, while the client is open."""
+
+import threading
+
+from cachesvc_client.near.feed import NearFeed
+from cachesvc_client.near.near import Near
+from cachesvc_client.sync import forks
+from cachesvc_client.sync.feed_thread import FeedThread
+
+
+class Feeding:
+    """One client's, made after all that the feed's thread uses (forks.py)."""
+
+    def __init__(self, near: Near, feed: NearFeed) -> None:
+        self.feed = feed
+        self._near = near
+        self._thread: FeedThread | None = None
+        self._lock = threading.Lock()  # guards the thread's beginning and end
+        forks.register(self)
+
+    def start_if_used(self) -> None:
+        with self._lock:
+            if self._near.is_used and self._thread is None:
+                self._thread = FeedThread(self.feed)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when the thread has ended, which may take as long as a heartbeat."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    def after_fork(self) -> None:
+        """What the near caches held is forgotten, and the feed followed anew."""
+        self._lock = threading.Lock()
+        if self._thread is None:
+            self.feed.after_fork()
+        else:
+            self._thread.after_fork()

@@ -1,0 +1,76 @@
+"""Follows the feed of fences on a daemon thread, or on a greenlet where gevent has patched threads and sockets.
+
+**Forks.** A thread does not go along into a child. `after_fork` starts another one there, which resumes with the parent's last
+event; until it is told something, the child's near caches are empty and bypassed. The parent's connection is none of the child's
+business: closing the copy of its socket there ends nothing here.
+"""
+
+import threading
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from cachesvc_client.near.feed import CONNECT_TIMEOUT, READ_TIMEOUT, FeedError, NearFeed
+
+CHUNK_BYTES = 1 << 16
+_TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
+
+
+class FeedThread:
+    """`start` it once; `stop` returns when it has ended, at most a read's timeout later."""
+
+    def __init__(self, feed: NearFeed) -> None:
+        self._feed = feed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._stopping = threading.Event()
+        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=_TIMEOUT)
+        self._thread = threading.Thread(target=self._follow, name="cache feed", daemon=True)
+
+    def __repr__(self) -> str:
+        return f"<FeedThread [{'running' if self._thread.is_alive() else 'stopped'}] of {self._feed!r}>"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self._pool.clear()
+
+    def after_fork(self) -> None:
+        """In the child, alone (`sync.forks`). Sees to the near caches as well."""
+        was_running = self._thread.ident is not None and not self._stopping.is_set()
+        self._feed.after_fork()
+        self._begin()
+        if was_running:
+            self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            why = self._followed()
+            if self._stopping.is_set():
+                break
+            self._feed.lost(why)
+            self._stopping.wait(self._feed.pause())
+        self._feed.closed()
+
+    def _followed(self) -> str:
+        """One connection, for as long as it tells something. Why it ended."""
+        try:
+            response = self._pool.request(
+                "GET", self._feed.url(), headers=self._feed.headers(), preload_content=False, redirect=False
+            )
+            try:
+                self._feed.opened(response.status)
+                while not self._stopping.is_set():
+                    chunk = response.read1(CHUNK_BYTES)
+                    if not chunk:
+                        return "the instance ended it"
+                    self._feed.received(chunk)
+            finally:
+                response.close()  # not `release_conn`: a stream that is not read to its end cannot be used again
+        except (FeedError, HTTPError, OSError) as error:
+            return f"{type(error).__name__}: {error}"
+        return "the client has closed"

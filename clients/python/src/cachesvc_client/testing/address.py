@@ -1,0 +1,10 @@
+from msgspec.structs import replace
+
+from cachesvc_client.instances.profiles import IN_REGION
+from cachesvc_client.instances.retries import Retries
+
+URL = "http://cache.test"
+
+
+PROFILE = replace(IN_REGION, retries=Retries(first_pause=0.0, longest_pause=0.0))
+"""Retries as in production, without their pauses."""

@@ -1,0 +1,124 @@
+"""Keys and tags of a function's results, from its arguments: `profile:{user_id}`.
+
+A cached function whose key leaves out an argument that matters answers one caller with another's result. So every parameter is
+in the key or named in `ignore`, and two different argument lists never make one key: `%` and what stands between two
+fields are percent-escaped in texts, and only types whose text is the value are taken (`1` and `"1"` are the same).
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from enum import Enum
+from string import Formatter
+from typing import Any
+from uuid import UUID
+
+from cachesvc_client.protocol.names import check_key, checked_tags, listed
+
+_OWNERS = ("self", "cls")
+_TOLD = "ctx"
+"""The parameter that the load fills in (context.py)."""
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Template:
+    """A text with fields. Raises `ValueError` for what is not one, or names an unknown parameter."""
+
+    def __init__(self, text: str, parameters: Sequence[str]) -> None:
+        self.text = text
+        self.fields: list[str] = []
+        self._escaped = "%"
+        literal = ""
+        for before, name, form, conversion in _parsed(text):
+            literal += before
+            if name is None:
+                continue
+            if not name.isidentifier() or form or conversion:
+                raise ValueError(f"{text!r}: a field is a parameter's name and nothing more, such as {{user_id}}")
+            if name not in parameters:
+                raise ValueError(f"{text!r}: the function has no parameter {name!r}; it has {', '.join(parameters) or 'none'}")
+            if self.fields:
+                self._escaped += self._separator(literal)
+            self.fields.append(name)
+            literal = ""
+
+    def _separator(self, between: str) -> str:
+        """One character of it is enough: where it is first met in a key, the field before it has ended."""
+        if not between:
+            raise ValueError(f"{self.text!r}: fields side by side cannot be told apart: put something between them")
+        return next((one for one in between if not one.isalnum()), between[0])
+
+    def render(self, arguments: Mapping[str, object]) -> str:
+        """Raises `TypeError` for an argument whose text is not its value."""
+        return self.text.format_map({name: self._text_of(name, arguments[name]) for name in self.fields})
+
+    def _text_of(self, name: str, value: object) -> str:
+        if isinstance(value, Enum):
+            value = value.value
+        if not isinstance(value, str | int | UUID | date):
+            why = "a text, a number, a UUID, a date or an enum of them can be part of a key"
+            raise TypeError(f"{self.text!r}: {name} is {value!r}: {why}")
+        text = str(value)
+        if len(self.fields) == 1:
+            return text
+        return "".join(_escape(one) if one in self._escaped else one for one in text)
+
+
+def _escape(one: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in one.encode())
+
+
+def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    try:
+        return list(Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}; a brace that is meant is written twice") from None
+
+
+class Naming:
+    """The key and the tags of a function's calls. Raises `ValueError` when the function is decorated."""
+
+    def __init__(self, function: Callable[..., object], key: str, tags: Iterable[str] = (), ignore: Iterable[str] = ()) -> None:
+        signature = inspect.signature(function)
+        self.takes_context = _TOLD in signature.parameters
+        self._signature = _without_context(signature)
+        parameters = list(self._signature.parameters.values())
+        names = [parameter.name for parameter in parameters]
+        all_positional = all(parameter.kind in _POSITIONAL for parameter in parameters)
+        self._positional = tuple(names) if all_positional else None
+        self._key = Template(key, names)
+        self._tags = [Template(tag, names) for tag in listed(tags, "tags")]
+        ignored = set(listed(ignore, "ignore"))
+        if unknown := ignored - set(names):
+            raise ValueError(f"ignore: the function has no parameter {min(unknown)!r}")
+        for name in names:
+            if name not in self._key.fields and name not in ignored and name not in _OWNERS:
+                raise ValueError(f"{key!r}: add {{{name}}}, or say ignore=[{name!r}] if no result depends on it")
+
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """Raises `TypeError` for arguments that the function does not take, `ValueError` for what cannot be a key."""
+        key = self._key.render(self._bound(args, kwargs))
+        check_key(key)
+        return key
+
+    def tags(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+        if not self._tags:
+            return ()
+        arguments = self._bound(args, kwargs)
+        return checked_tags([tag.render(arguments) for tag in self._tags])
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not kwargs and self._positional is not None and len(args) == len(self._positional):
+            return dict(zip(self._positional, args, strict=True))  # nearly every call; `bind` takes ten times as long
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+
+def _without_context(signature: inspect.Signature) -> inspect.Signature:
+    """What callers give: the load fills in `ctx`."""
+    parameters = list(signature.parameters.values())
+    told = signature.parameters.get(_TOLD)
+    if told is not None and told.kind is not inspect.Parameter.KEYWORD_ONLY and parameters[-1] is not told:
+        raise ValueError(f"{_TOLD}: the function's last parameter, or a keyword-only one")
+    return signature.replace(parameters=[parameter for parameter in parameters if parameter is not told])

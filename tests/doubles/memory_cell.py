@@ -1,0 +1,286 @@
+"""A home cell in this process: the contract of `Cell` on a clock that is given, so that it can also stand still.
+
+For tests of the paths, for drills, and for a set-up without Redis in which one instance is the whole cell. It says what the
+Lua of `redis.py` says; the contract suite holds them together. Nothing awaits inside, so every call is one atomic step.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cachesvc.model.change import Target, TargetKind
+from cachesvc.model.clock import Clock
+from cachesvc.model.digest import namespace_id, tag_id
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.model.etag import etag
+from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+
+
+class _Copy(Struct, gc=False):
+    entry: Entry
+    kept_until: int
+    """Never longer than fences are kept, or a fence could be trimmed before the copy it refuses is gone."""
+    soft_at: int = 0
+    """The key's soft fence, if one came after the fill."""
+    token: str = ""
+    """The lease it was filled under: makes a fill idempotent."""
+
+
+class _Lease(Struct, gc=False):
+    token: str
+    as_of: int
+    expires_at: int
+
+
+_NOTHING_YET = Reply(None, exact=False)
+
+
+class MemoryCell:
+    """One event loop, one cell. `restart`, `lose` and `activate` do to it what a drill does to a server."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        skew_us: int,
+        *,
+        retention_us: int = 3_600_000_000,
+        nonce: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self.name = name
+        self._clock = clock
+        self._skew_us = skew_us
+        self._retention_us = retention_us
+        self._nonce = nonce
+        self._copies: dict[bytes, _Copy] = {}
+        self._leases: dict[bytes, _Lease] = {}
+        self._fences: dict[bytes, int] = {}
+        self._soft: dict[bytes, int] = {}
+        self._broken_at = 0
+        self._issues_from = 0
+        self._placement = (0, 0)
+        self._trimmed = 0
+
+    def __repr__(self) -> str:
+        return f"<MemoryCell {self.name} [{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences]>"
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def restart(self) -> None:
+        """A new issuer over what is held, as after a promotion or a restart from disk: it waits S; older copies are not exact."""
+        now = self._clock.now_us()
+        self._issues_from = now + self._skew_us
+        self._broken_at = now + 2 * self._skew_us + 1000
+
+    def lose(self) -> None:
+        """A restart that brings nothing back."""
+        for held in (self._copies, self._leases, self._fences, self._soft):
+            held.clear()
+        self._placement = (0, 0)
+        self.restart()
+
+    def activate(self, placement: int, version: int) -> None:
+        """An instance attached with this `Placement.id` and topology version. A newer version with another placement, or with
+        versions in between that never came here, may have given this cell partitions: a new issuer, as after a restart."""
+        known, seen = self._placement
+        if version <= seen:
+            return
+        self._placement = (placement, version)
+        if placement != known or version > seen + 1:
+            self.restart()
+
+    async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
+        now = self._clock.now_us()
+        if now < self._issues_from:
+            return [_NOTHING_YET] * len(reads)
+        return [self._read(read, now) for read in reads]
+
+    async def fill_many(self, fills: Sequence[Fill]) -> Sequence[FillReply | TierError]:
+        now = self._clock.now_us()
+        if now < self._issues_from:
+            return [FillReply(stored=False)] * len(fills)
+        return [FillReply(self._fill(fill, now)) for fill in fills]
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
+        now = self._clock.now_us()
+        if now < self._issues_from:
+            return [self._waits()] * len(puts)
+        replies = [self._put(put, now) for put in puts]
+        self._trim(now)
+        return replies
+
+    async def fence_many(self, targets: Sequence[Target], *, soft: bool, least: int = 0) -> Sequence[int | TierError]:
+        now = self._clock.now_us()
+        if now < self._issues_from:
+            return [self._waits()] * len(targets)
+        # A clock that is far ahead must not make a target uncachable for as long as it is wrong.
+        least = min(least, now + 4 * self._skew_us)
+        apply = {TargetKind.KEY: self._fence_key}
+        ats = [apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now) for target in targets]
+        self._trim(now)
+        return ats
+
+    async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
+        now = self._clock.now_us()
+        return [now >= self._issues_from and self._prolong(key.id, token, now + life, now) for key, token, life in leases]
+
+    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
+        now = self._clock.now_us()
+        for key, token in leases:
+            self._prolong(key.id, token, now, now)
+        return []
+
+    async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
+        now = self._clock.now_us()
+        copy, lease = self._copy(key.id, now), self._lease(key.id, now)
+        named = {tag: tag_id(key.namespace, tag) for tag in (*tags, *(copy.entry.tags if copy else ()))}
+        whole = namespace_id(key.namespace)
+        return CellKeyState(
+            entry=copy.entry if copy else None,
+            fence_at=self._fences.get(key.id, 0),
+            tag_fences={tag: self._fences.get(id_, 0) for tag, id_ in named.items()},
+            namespace_fence=self._fences.get(whole, 0),
+            lease_held=lease is not None,
+            lease_as_of=lease.as_of if lease else 0,
+            broken_at=self._broken_at,
+            now_us=now,
+            lease=lease.token if lease else "",
+            lease_until=lease.expires_at if lease else 0,
+            soft_fence=copy.soft_at if copy else 0,
+            soft_tag_fences={tag: self._soft.get(id_, 0) for tag, id_ in named.items()},
+            soft_namespace_fence=self._soft.get(whole, 0),
+        )
+
+    def _read(self, read: Read, now: int) -> Reply:
+        key = read.key
+        copy = self._copy(key.id, now)
+        fenced = soft = fresh = False
+        if copy is not None:
+            as_of = copy.entry.as_of
+            if as_of <= read.not_before or as_of <= self._newest(self._fences, key.namespace, copy.entry):
+                copy, fenced = None, True
+            else:
+                soft = as_of <= max(copy.soft_at, self._newest(self._soft, key.namespace, copy.entry))
+                fresh = not soft and now < copy.entry.fresh_until
+        wanted = read.refresh or (read.lease and not fresh)
+        token = self._grant(key.id, read.lease_us, now) if wanted else None
+        entry = copy.entry if copy is not None else None
+        return Reply(
+            entry=entry,
+            exact=entry is not None and entry.as_of > self._broken_at,
+            lease=token,
+            held=wanted and token is None,
+            soft=soft,
+            fenced=fenced,
+        )
+
+    def _grant(self, key_id: bytes, life_us: int, now: int) -> str | None:
+        if self._lease(key_id, now) is not None:
+            return None
+        fence = self._fences.get(key_id, 0)
+        # Growing with the clock even while the fence leads it; `read.lua` says why.
+        as_of = max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)
+        token = f"{self._nonce()}:{as_of}"
+        self._leases[key_id] = _Lease(token, as_of, now + life_us)
+        return token
+
+    def _fill(self, fill: Fill, now: int) -> bool:
+        key_id, entry = fill.key.id, fill.entry
+        lease = self._lease(key_id, now)
+        # The entry may be older than its lease (an origin's Age is subtracted), so its key's fence is looked at too.
+        newest = max(self._fences.get(key_id, 0), self._newest(self._fences, fill.key.namespace, entry))
+        if lease is None or lease.token != fill.lease:
+            copy = self._copy(key_id, now)
+            return copy is not None and copy.token == fill.lease and entry.as_of > newest
+        del self._leases[key_id]
+        if not newest < entry.as_of <= lease.as_of:
+            return False
+        self._store(key_id, entry, now, fill.lease)
+        return True
+
+    def _put(self, put: Put, now: int) -> PutReply:
+        if not self._allows(put, now):
+            return PutReply(stored=False)
+        at = self._fence_key(put.key.id, False, 0, now)
+        entry = replace(put.entry, as_of=at + 1)
+        self._store(put.key.id, entry, now)
+        return PutReply(stored=True, at=at, entry=entry)
+
+    def _store(self, key_id: bytes, entry: Entry, now: int, token: str = "") -> None:
+        self._copies[key_id] = _Copy(entry, min(entry.kept_until, now + self._retention_us), token=token)
+
+    def _allows(self, put: Put, now: int) -> bool:
+        copy = self._copy(put.key.id, now)
+        if copy is not None and (
+            copy.entry.negative or copy.entry.as_of <= self._newest(self._fences, put.key.namespace, copy.entry)
+        ):
+            copy = None
+        if put.if_absent and copy is not None:
+            return False
+        return not put.if_match or (copy is not None and ("*" in put.if_match or etag(copy.entry) in put.if_match))
+
+    def _fence_key(self, key_id: bytes, soft: bool, least: int, now: int) -> int:
+        """Ahead of every lease this clock can have granted, and after the one before it even if the clock stands still."""
+        at = max(now + self._skew_us, self._fences.get(key_id, 0) + 1, least)
+        self._fences[key_id] = at
+        self._leases.pop(key_id, None)
+        if not soft:
+            self._copies.pop(key_id, None)
+        elif (copy := self._copy(key_id, now)) is not None:
+            copy.soft_at = at
+        return at
+
+    def _fence_many_keys(self, target_id: bytes, soft: bool, least: int, now: int) -> int:
+        held = self._soft if soft else self._fences
+        at = held[target_id] = max(held.get(target_id, 0), least or now + 2 * self._skew_us + 1000)
+        return at
+
+    def _prolong(self, key_id: bytes, token: str, expires_at: int, now: int) -> bool:
+        lease = self._lease(key_id, now)
+        if lease is None or lease.token != token:
+            return False
+        lease.expires_at = expires_at
+        return True
+
+    def _copy(self, key_id: bytes, now: int) -> _Copy | None:
+        copy = self._copies.get(key_id)
+        if copy is not None and copy.kept_until <= now:
+            del self._copies[key_id]
+            return None
+        return copy
+
+    def _lease(self, key_id: bytes, now: int) -> _Lease | None:
+        lease = self._leases.get(key_id)
+        if lease is not None and lease.expires_at <= now:
+            del self._leases[key_id]
+            return None
+        return lease
+
+    @staticmethod
+    def _newest(held: dict[bytes, int], namespace: str, entry: Entry) -> int:
+        """The newest fence of the entry's namespace and tags."""
+        if not held:
+            return 0
+        ids = [namespace_id(namespace), *(tag_id(namespace, tag) for tag in entry.tags)]
+        return max(held.get(id_, 0) for id_ in ids)
+
+    def _waits(self) -> TierUnavailableError:
+        return TierUnavailableError(self.name, "new issuer waits")
+
+    def _trim(self, now: int) -> None:
+        """Once a minute: fences that are older than any copy, by a minute, and the copies and leases that have expired."""
+        if now - self._trimmed < 60_000_000:
+            return
+        self._trimmed = now
+        for held in (self._fences, self._soft):
+            for id_ in [id_ for id_, at in held.items() if at < now - self._retention_us - 60_000_000]:
+                del held[id_]
+        for key_id in list(self._copies):
+            self._copy(key_id, now)
+        for key_id in list(self._leases):
+            self._lease(key_id, now)

@@ -1,0 +1,235 @@
+"""A region's queue in this process: `changes` with its group and `fences`, for tests, drills and a set-up without Redis.
+
+`MemoryQueue` is the server that `MemoryChanges` and `MemoryFenceStream` share; `trim_fences` and `lose` do to it what happens to
+a real one. It holds items as the wire has them. Nothing is durable. One event loop.
+"""
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+
+from cachesvc.changes.contract import (
+    Completion,
+    Done,
+    FenceBatch,
+    FenceStart,
+    OpenChange,
+    OpenCount,
+    ReaderPosition,
+    ReceiptRecord,
+)
+from cachesvc.changes.events.cloudevents import decode_item, encode
+from cachesvc.changes.redis import fence_items
+from cachesvc.changes.redis.readers import Roll
+from cachesvc.model.change import Change
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.fence import Fence
+from cachesvc.telemetry.traces.trace import SpanContext
+from tests.doubles.memory_queue_server import ID, NOWHERE, Item, MemoryQueue, Position, Report, Taken, parse, text_of
+
+__all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
+
+
+class MemoryChanges:
+    def __init__(
+        self,
+        queue: MemoryQueue,
+        *,
+        decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
+        source: str = "/cachesvc",
+    ) -> None:
+        self._queue = queue
+        self._decode = decode
+        self._source = source
+        self._numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        return f"<MemoryChanges {self._queue!r}>"
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
+        id_ = str(next(self._numbers))
+        event = encode(change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent)
+        return text_of(self._queue.append_event(event))
+
+    async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
+        taken = self._take(consumer, count)
+        if not taken:
+            await self._queue.new_change.wait(wait_seconds)
+            taken = self._take(consumer, count)
+        return taken
+
+    def _take(self, consumer: str, count: int) -> list[OpenChange]:
+        queue = self._queue
+        new = [position for position in queue.changes if position > queue.delivered][:count]
+        if new:
+            queue.delivered = new[-1]
+        return self._given(consumer, new)
+
+    async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
+        latest = self._queue.clock.now_us() - round(idle_seconds * SECONDS)
+        idle = [position for position, taken in sorted(self._queue.taken.items()) if taken.at_us <= latest]
+        return self._given(consumer, idle[:count])
+
+    def _given(self, consumer: str, positions: Sequence[Position]) -> list[OpenChange]:
+        queue = self._queue
+        for position in positions:
+            queue.taken[position] = Taken(consumer, queue.clock.now_us())
+        return [self._decode(text_of(position), queue.changes[position]) for position in positions]
+
+    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
+        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
+        now = self._queue.clock.now_us()
+        by_try = sorted(self._queue.parked.items(), key=lambda item: item[1].tried_us)
+        idle = [item for item in by_try if item[1].tried_us <= now - round(idle_seconds * SECONDS)][:count]
+        for _, parked in idle:
+            parked.tried_us = now
+        return [self._decode(text_of(position), parked.fields) for position, parked in idle]
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        for id_ in ids:
+            self._queue.acknowledge(id_)
+
+    async def bury(self, change: OpenChange) -> None:
+        self._queue.bury(change.id, change.reason)
+
+    async def completion(self) -> Completion:
+        queue = self._queue
+        now, oldest, epoch = queue.clock.now_us(), next(iter(queue.changes), None), str(queue.epoch)
+        return Completion(now if oldest is None else min(oldest[0] * 1000, now), epoch, announced=queue.announced == epoch)
+
+    async def announced(self, epoch: str) -> None:
+        if epoch == str(self._queue.epoch):
+            self._queue.announced = epoch
+
+    async def open_count(self) -> OpenCount:
+        return OpenCount(len(self._queue.changes), len(self._queue.parked), len(self._queue.dead))
+
+
+class MemoryFenceStream:
+    """One reader with one position, and a publisher."""
+
+    def __init__(
+        self,
+        queue: MemoryQueue,
+        region: str,
+        *,
+        skew_us: int = 100_000,
+        retention_us: int = 3_600_000_000,
+        reader: tuple[str, str] = ("", ""),
+        max_batch: int = 1000,
+    ) -> None:
+        self.region = region
+        self._queue = queue
+        self._skew_us = skew_us
+        self._retention_us = retention_us
+        self._reader = reader
+        self._roll = Roll()
+        self._max_batch = max_batch
+        self._epoch = -1
+        self._position: Position = (0, 0)
+        self._delivered = False
+
+    def __repr__(self) -> str:
+        return f"<MemoryFenceStream {self.region} at {text_of(self._position)}>"
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Signs off, so that nobody waits for this instance."""
+        self._queue.readers.pop(self._reader, None)
+
+    async def publish(
+        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+    ) -> str:
+        queue = self._queue
+        positions = [text_of(queue.append_item(item)) for item in fence_items.encode(fences, report=report, causes=causes)]
+        position = positions[-1] if positions else ""
+        for fence in fences:
+            if fence.over:
+                queue.remember_paced(fence, fence.at + fence.over + self._retention_us)
+        for change in done:
+            queue.settle(change, position)
+        return position
+
+    async def heartbeat(self, complete_to: int) -> None:
+        self._queue.append_item(fence_items.heartbeat(complete_to))
+        oldest_ms = (self._queue.clock.now_us() - self._retention_us) // 1000
+        items = self._queue.fences
+        items[:] = itertools.dropwhile(lambda item: item.position[0] < oldest_ms, items)
+
+    async def open(self) -> FenceStart:
+        position, queue = self._take_position(), self._queue
+        if any(self._reader):
+            queue.readers[self._reader] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
+        return FenceStart(
+            floor=position[0] * 1000 + 999 + 3 * self._skew_us,
+            fences=queue.paced_in_force(),
+            position=text_of(_before(position)),
+            tail=text_of(queue.fences[-1].position),
+        )
+
+    async def read(self, *, wait_seconds: float) -> FenceBatch:
+        if self._delivered and not self._has_gap() and not self._after():
+            await self._queue.new_item.wait(wait_seconds)
+        if self._has_gap():
+            before = _before(self._take_position())
+            return FenceBatch(self._queue.paced_in_force(), None, gap=True, position=text_of(before), report=True)
+        items = self._after()
+        if items:
+            self._position, self._delivered = items[-1].position, True
+        return self._batch(fence_items.decode((item.position[0], item.fields) for item in items))
+
+    def _batch(self, said: fence_items.Items) -> FenceBatch:
+        gap = not said.whole
+        fences = [*said.fences, *self._queue.paced_in_force()] if gap else said.fences
+        position = self._position if self._delivered else _before(self._position)
+        return FenceBatch(fences, said.complete_to, gap, text_of(position), said.report or gap, said.published, said.causes)
+
+    async def report(self, position: str) -> None:
+        """The roll is called here too: it keeps fresh for the day the queue forgets its readers."""
+        if any(self._reader):
+            self._queue.readers[self._reader] = Report(position or NOWHERE, self._queue.clock.now_us(), self._epoch)
+        await self.readers()
+
+    async def readers(self) -> Sequence[ReaderPosition]:
+        queue = self._queue
+        return self._roll.call(queue.listed_readers(), str(queue.epoch), queue.clock.now_us() / SECONDS)
+
+    async def receipt(self, id_: str) -> ReceiptRecord | None:
+        if not ID.fullmatch(id_):
+            return None
+        if (kept := self._queue.receipt(id_)) is not None:
+            return kept
+        if parse(id_) in self._queue.changes:
+            return ReceiptRecord("open")
+        return ReceiptRecord("parked") if parse(id_) in self._queue.parked else None
+
+    def _take_position(self) -> Position:
+        """Before the oldest retained item; in an empty stream before one appended for this, so that a later loss shows."""
+        queue = self._queue
+        if not queue.fences:
+            queue.append_item((b"o", b"1"))
+        self._epoch, self._position, self._delivered = queue.epoch, queue.fences[0].position, False
+        return self._position
+
+    def _has_gap(self) -> bool:
+        items = self._queue.fences
+        here = self._index()
+        return self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position
+
+    def _after(self) -> Sequence[Item]:
+        first = self._index() + self._delivered
+        return self._queue.fences[first : first + self._max_batch]
+
+    def _index(self) -> int:
+        return bisect_left(self._queue.fences, self._position, key=lambda item: item.position)
+
+
+def _before(position: Position) -> Position:
+    """The last position that is earlier: all that a reader has merged who has yet to be given the item here."""
+    ms, number = position
+    return (ms, number - 1) if number else (ms - 1, (1 << 64) - 1)

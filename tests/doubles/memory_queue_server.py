@@ -1,0 +1,224 @@
+"""The server of a queue in this process: what `MemoryChanges` and `MemoryFenceStream` share, as the scripts do it on Redis."""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cachesvc.changes.contract import Audit, Done, ReaderPosition, ReceiptRecord
+from cachesvc.changes.redis import fence_items
+from cachesvc.changes.redis.readers import SILENT_SECONDS
+from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.errors import TierError
+from cachesvc.model.fence import Fence
+
+Position = tuple[int, int]
+"""Milliseconds and a number among those of the same millisecond, as Redis numbers the items of a stream."""
+Fields = Mapping[bytes, bytes]
+
+RECEIPT_US = 15 * 60 * SECONDS
+ID = re.compile(r"(\d{1,19})-(\d{1,19})")
+NOWHERE = "0-0"
+"""A reader's position while it has merged nothing."""
+
+
+class Taken(Struct):
+    consumer: str
+    at_us: int
+
+
+class Parked(Struct):
+    fields: Fields
+    tried_us: int
+
+
+class Item(Struct, frozen=True):
+    position: Position
+    fields: Fields
+
+
+class _Kept(Struct, frozen=True):
+    until_us: int
+    receipt: ReceiptRecord
+
+
+class Report(Struct, frozen=True):
+    position: str
+    at_us: int
+    epoch: int
+
+
+class _Arrivals:
+    """Wakes those who wait for the next one."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def announce(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next arrival, or after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._next.wait()
+        except TimeoutError:
+            return
+
+
+class MemoryQueue:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.changes: dict[Position, Fields] = {}
+        """Accepted, neither closed nor parked, oldest first: items as they came."""
+        self.taken: dict[Position, Taken] = {}
+        self.delivered: Position = (0, 0)
+        """The group has been given everything up to here."""
+        self.parked: dict[Position, Parked] = {}
+        self.dead: list[tuple[str, str, Fields]] = []
+        """Buried changes: id, reason, item."""
+        self.audit: list[tuple[str, Audit]] = []
+        """By the receipt's id."""
+        self.fences: list[Item] = []
+        self.paced: dict[str, int] = {}
+        """Paced fences by the µs until which they are in force."""
+        self.readers: dict[tuple[str, str], Report] = {}
+        self.epoch = 0
+        self.announced = ""
+        self._receipts: dict[str, _Kept] = {}
+        """Oldest first."""
+        self._last: Position = (0, 0)
+        self.new_change = _Arrivals()
+        self.new_item = _Arrivals()
+
+    def __repr__(self) -> str:
+        return (
+            f"<MemoryQueue [{len(self.changes)} changes open, {len(self.taken)} of them taken, {len(self.parked)} parked, "
+            f"{len(self.fences)} fence items]>"
+        )
+
+    def append_event(self, event: bytes) -> Position:
+        """What any producer may do: the event need not be readable."""
+        return self.append_change({b"event": event})
+
+    def append_change(self, fields: Fields) -> Position:
+        position = self.next_position()
+        self.changes[position] = fields
+        self.new_change.announce()
+        return position
+
+    def fields_of(self, id_: str) -> Fields | None:
+        position = parse(id_)
+        if position in self.parked:
+            return self.parked[position].fields
+        return self.changes.get(position)
+
+    def close(self, id_: str) -> bool:
+        """Take a change out, wherever it is. False: it is in neither place."""
+        position = parse(id_)
+        self.taken.pop(position, None)
+        was_open = self.changes.pop(position, None) is not None
+        return self.parked.pop(position, None) is not None or was_open
+
+    def park(self, id_: str) -> bool:
+        fields = self.fields_of(id_)
+        if fields is None:
+            return False
+        self.close(id_)
+        self.parked[parse(id_)] = Parked(fields, self.clock.now_us())
+        return True
+
+    def settle(self, done: Done, position: str) -> None:
+        """Close or park a change whose fence is out. One that somebody else settled meanwhile keeps that receipt."""
+        was = self.receipt(done.id)
+        settled = self.park(done.id) if done.missed else self.close(done.id)
+        if settled or was is None:
+            where = position or (was.position if was else "")
+            state: Literal["parked", "done"] = "parked" if done.missed and settled else "done"
+            self.keep_receipt(done.id, ReceiptRecord(state, where, done.cells, done.missed))
+        if done.audit is not None and was is None:
+            self.audit.append((done.id, done.audit))
+
+    def acknowledge(self, id_: str) -> None:
+        """The receipt of one that was parked says that it no longer is."""
+        receipt = self.receipt(id_)
+        if self.close(id_) and receipt:
+            self.keep_receipt(id_, replace(receipt, state="done"))
+
+    def bury(self, id_: str, reason: str) -> None:
+        fields = self.fields_of(id_)
+        if fields is None:
+            return
+        self.dead.append((id_, reason, fields))
+        self.keep_receipt(id_, replace(self.receipt(id_) or ReceiptRecord("buried"), state="buried", reason=reason))
+        self.close(id_)
+
+    def receipt(self, id_: str) -> ReceiptRecord | None:
+        kept = self._receipts.get(id_)
+        return kept.receipt if kept and kept.until_us > self.clock.now_us() else None
+
+    def keep_receipt(self, id_: str, receipt: ReceiptRecord) -> None:
+        now = self.clock.now_us()
+        self._receipts.pop(id_, None)
+        self._receipts[id_] = _Kept(now + RECEIPT_US, receipt)
+        for old in [*itertools.takewhile(lambda key: self._receipts[key].until_us <= now, self._receipts)]:
+            del self._receipts[old]
+
+    def next_position(self) -> Position:
+        ms = self.clock.now_us() // 1000
+        self._last = (ms, 0) if ms > self._last[0] else (self._last[0], self._last[1] + 1)
+        return self._last
+
+    def append_item(self, fields: Sequence[bytes]) -> Position:
+        position = self.next_position()
+        self.fences.append(Item(position, dict(zip(fields[::2], fields[1::2], strict=True))))
+        self.new_item.announce()
+        return position
+
+    def remember_paced(self, fence: Fence, until_us: int) -> None:
+        now = self.clock.now_us()
+        self.paced = {member: until for member, until in self.paced.items() if until > now}
+        self.paced[fence_items.paced_member(fence)] = until_us
+
+    def paced_in_force(self) -> list[Fence]:
+        now = self.clock.now_us()
+        return fence_items.paced_fences(member for member, until in self.paced.items() if until > now)
+
+    def listed_readers(self) -> list[ReaderPosition]:
+        """Who is silent for too long is forgotten. A position in another epoch's stream says nothing of this one."""
+        now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
+        self.readers = {who: report for who, report in self.readers.items() if report.at_us >= oldest}
+        return [
+            ReaderPosition(*who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us)
+            for who, report in self.readers.items()
+        ]
+
+    def trim_fences(self, keep: int = 0) -> None:
+        """Drop all but the newest `keep` items."""
+        self.fences = self.fences[len(self.fences) - keep :] if keep else []
+
+    def lose(self) -> None:
+        """Restart, empty."""
+        for held in (self.changes, self.taken, self.parked, self.dead, self.audit, self.fences, self.paced, self.readers):
+            held.clear()
+        self._receipts.clear()
+        self.delivered = (0, 0)
+        self.announced = ""
+        self.epoch += 1
+
+
+def text_of(position: Position) -> str:
+    return f"{position[0]}-{position[1]}"
+
+
+def parse(id_: str) -> Position:
+    """As a server, it refuses what is no id: a caller that passes one has lost a change."""
+    found = ID.fullmatch(id_)
+    if found is None:
+        raise TierError("memory queue", f"{id_!r} is not the id of a change")
+    return int(found[1]), int(found[2])
