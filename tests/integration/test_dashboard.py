@@ -16,7 +16,7 @@ import pytest
 import redis
 import yaml
 
-from cachesvc.telemetry.dashboard.dashboard import as_text, dashboard, queries_of
+from cachesvc.telemetry.dashboard.grafana import as_text, dashboard, queries_of
 from cachesvc.telemetry.dashboard.panels import exposed_name, rows
 from cachesvc.telemetry.metrics.table import TABLE
 from loadtests.fleet import Fleet

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
-from time import monotonic
 
 import aiohttp
 import pytest
@@ -13,14 +13,13 @@ from cachesvc_client import sync as blocking
 
 from loadtests.documents import document
 from loadtests.fleet import Fleet
+from tests.doubles.waiting import until
 
 pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
-LATENCY = 1.5
-"""Of the origin, once the quick keys are held."""
-SOON = 0.75
-"""Far more than the others' first turn, far less than the load."""
+LATENCY = 2.5
+"""Seconds that the origin takes once the quick keys are held (its time-out is 3 s). Who is done before a load is done was not held up by it."""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +34,16 @@ def url(fleet: Fleet) -> str:
     return fleet.url("eu-a")
 
 
+async def all_held(http: aiohttp.ClientSession, url: str, cache: Cache, keys: list[str]) -> bool:
+    """Load the keys, and whether a tier has each of them now: `only-if-cached` is 504 for one that would be loaded."""
+    await cache.namespace("docs").get_many(keys)
+    for key in keys:
+        async with http.get(f"{url}/v1/docs/{key}", headers={"Cache-Control": "only-if-cached"}) as answer:
+            if answer.status != 200:
+                return False
+    return True
+
+
 @pytest.fixture
 async def quick(fleet: Fleet, request: pytest.FixtureRequest) -> AsyncIterator[list[str]]:
     """Keys that are held already when the origin becomes slow."""
@@ -47,7 +56,8 @@ async def quick(fleet: Fleet, request: pytest.FixtureRequest) -> AsyncIterator[l
                 assert answer.status == 200
 
         async with Cache.from_url(fleet.url("eu-a"), default_timeout="5s", discover=False) as cache:
-            await cache.namespace("docs").get_many(keys)
+            # An instance that has just become ready may answer a load and not keep it: its floor is a little ahead of its clock.
+            await until("the quick keys are held", partial(all_held, http, fleet.url("eu-a"), cache, keys))
         await control(latency=f"{LATENCY}s")
         yield keys
         await control(latency="0ms")
@@ -56,12 +66,10 @@ async def quick(fleet: Fleet, request: pytest.FixtureRequest) -> AsyncIterator[l
 async def test_one_slow_key_does_not_hold_up_the_nineteen_beside_it(url: str, quick: list[str]) -> None:
     async with Cache.from_url(url, default_timeout="5s", discover=False) as cache:
         docs = cache.namespace("docs", near=NearSettings())
-        began = monotonic()
         late = asyncio.create_task(docs.get("one-slow"))
         assert await asyncio.gather(*(docs.get(key) for key in quick)) == [document(key, 1, 512) for key in quick]
-        assert monotonic() - began < SOON
+        assert not late.done()
         assert await late == document("one-slow", 1, 512)
-        assert LATENCY <= monotonic() - began < LATENCY + SOON
         assert cache.statistics().retries == 0
 
 
@@ -78,12 +86,11 @@ def test_threads_are_not_held_up_either(url: str, quick: list[str]) -> None:
     with blocking.Cache.from_url(url, default_timeout="5s", discover=False) as cache, ThreadPoolExecutor(32) as threads:
         docs = cache.namespace("docs")
 
-        def took(key: str) -> float:
-            began = monotonic()
-            assert docs.get(key) == document(key, 1, 512)
-            return monotonic() - began
+        def is_read(key: str) -> bool:
+            return docs.get(key) == document(key, 1, 512)
 
-        late = [threads.submit(took, f"thread-slow-{i}") for i in range(4)]
-        others = [threads.submit(took, key) for key in quick * 5]
-        assert max(future.result() for future in others) < SOON
-        assert all(LATENCY <= future.result() < LATENCY + SOON for future in late)
+        late = [threads.submit(is_read, f"thread-slow-{i}") for i in range(4)]
+        others = [threads.submit(is_read, key) for key in quick * 5]
+        wait(others)
+        assert not any(future.done() for future in late)
+        assert all(future.result() for future in (*others, *late))

@@ -1,1 +1,1 @@
-"""The Grafana dashboard, made from the table of metrics. `python -m cachesvc.telemetry.dashboard.dashboard` writes it."""
+"""The Grafana dashboard, made from the table of metrics. Start reading at `panels.py`; `grafana.py` makes Grafana's JSON."""

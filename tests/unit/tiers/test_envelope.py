@@ -11,7 +11,7 @@ from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.tiers import envelope
 from cachesvc.tiers.envelope import MAGIC, pack, unpack
 
-SNAPSHOTS = Path(__file__).parent.parent / "snapshots"
+SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
 KEY = Key.of("pages", "{ws-7}:block:42")
 TAGS = ("ws-7", "étiquette")
 

@@ -6,7 +6,7 @@ from cachesvc.commands.check.history import Fault, Load, Read, Record
 from cachesvc.commands.check.judge import judge
 from cachesvc.commands.check.report import as_json, plain
 from cachesvc.commands.check.verdicts import MOST_EXAMPLES, spoken
-from tests.unit.check_histories import RUN, event, fenced, merged, read, write
+from tests.unit.commands.check_histories import RUN, event, fenced, merged, read, write
 
 AS_OF = 1_700_000_000_000_001
 STALE = read(0, 3_000, as_of=AS_OF)

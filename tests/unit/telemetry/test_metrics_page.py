@@ -5,7 +5,7 @@ from pathlib import Path
 from cachesvc.telemetry.dashboard.panels import exposed_name
 from cachesvc.telemetry.metrics.table import TABLE
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_every_metric_stands_in_the_operators_guide_and_no_other_does() -> None:

@@ -6,7 +6,7 @@ from cachesvc.commands.check.history import Fault, Load, Record
 from cachesvc.commands.check.judge import judge
 from cachesvc.commands.check.judge.figures import quantile
 from cachesvc.commands.check.verdicts import Crowd, Figures, Lag, Recovery
-from tests.unit.check_histories import KEY, RUN, call, event, read, write
+from tests.unit.commands.check_histories import KEY, RUN, call, event, read, write
 
 
 def figures(*records: Record) -> Figures:

@@ -6,7 +6,6 @@ Nothing in it depends on when or where it was made, so that a difference is a di
 """
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, TypeAlias
@@ -103,7 +102,3 @@ def _choice(label: str, of: str = "") -> Json:
         "allValue": ".*",
         "current": {"text": "All", "value": "$__all"},
     }
-
-
-if __name__ == "__main__":
-    sys.stdout.write(as_text(dashboard()))

@@ -6,7 +6,20 @@ import pytest
 
 from cachesvc.commands.check.history import Announcement, Fault, Fenced, Load, Read, Record, Run, Write
 from cachesvc.commands.check.judge import NoRunError, judge
-from tests.unit.check_histories import BOUND, INSTANCES, KEY, RUN, call, event, fenced, finding, merged, read, state, write
+from tests.unit.commands.check_histories import (
+    BOUND,
+    INSTANCES,
+    KEY,
+    RUN,
+    call,
+    event,
+    fenced,
+    finding,
+    merged,
+    read,
+    state,
+    write,
+)
 
 HOLDS, VIOLATED, UNOBSERVED = "holds", "VIOLATED", "not observed"
 
