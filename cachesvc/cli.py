@@ -35,7 +35,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cachesvc", description="A multi-tier cache service.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.purpose, description=command.purpose), environ)
+        command.add_arguments(
+            commands.add_parser(name, help=command.purpose, description=command.purpose), environ
+        )
     return parser
 
 
@@ -48,12 +50,20 @@ class Command(NamedTuple):
 COMMANDS = {
     "serve": Command("serve until Ctrl-C; without a topology, on embedded servers", _documents, serve),
     "check-config": Command("read and check the documents, and do nothing else", _documents, check_config),
-    "publish": Command("announce changes on a region's queue", publish.add_arguments, lambda options, _: publish.run(options)),
+    "publish": Command(
+        "announce changes on a region's queue", publish.add_arguments, lambda options, _: publish.run(options)
+    ),
     "check": Command(
         "load a deployment from outside and judge what it answers",
         lambda parser, _: check.add_arguments(parser),
         lambda options, _: check.run(options),
     ),
-    "explain": Command("say why one key is answered as it is", explain.add_arguments, lambda options, _: explain.run(options)),
-    "top": Command("look at a deployment: what is wrong, slow or hot", top.add_arguments, lambda options, _: top.run(options)),
+    "explain": Command(
+        "say why one key is answered as it is", explain.add_arguments, lambda options, _: explain.run(options)
+    ),
+    "top": Command(
+        "look at a deployment: what is wrong, slow or hot",
+        top.add_arguments,
+        lambda options, _: top.run(options),
+    ),
 }

@@ -41,13 +41,19 @@ class Tour:
 
     async def walk(self) -> None:
         await self._read("nothing is cached yet (only-if-cached)", 504, "fwd=uri-miss", ONLY_IF_CACHED)
-        await self._read("miss: loaded from the origin, kept in every tier", 200, "cachesvc-l3; fwd=uri-miss; stored")
+        await self._read(
+            "miss: loaded from the origin, kept in every tier", 200, "cachesvc-l3; fwd=uri-miss; stored"
+        )
         await self._read("L1 hit", 200, "cachesvc-l1; hit")
         self._app.l1.clear()
         await self._read("L2 hit, after L1 was dropped", 200, "cachesvc-l2; hit")
         self._app.l1.clear()
         await self._restart_memcached()
-        lost = "memcached was restarted empty" if self._servers.memcached else "the stand-in for memcached lost it"
+        lost = (
+            "memcached was restarted empty"
+            if self._servers.memcached
+            else "the stand-in for memcached lost it"
+        )
         await self._read(f"L3 hit, after {lost}", 200, "cachesvc-l3; hit")
         await self._invalidate()
         await self._read("miss: every copy is refused (only-if-cached)", 504, "cachesvc-l1", ONLY_IF_CACHED)
@@ -61,7 +67,9 @@ class Tour:
         self._tell(held, what, f"{response.status}  Cache-Status: {told}")
 
     async def _invalidate(self) -> None:
-        async with self._http.post(f"{self._base}/v1/invalidations", json={"namespace": "docs", "keys": [KEY]}) as response:
+        async with self._http.post(
+            f"{self._base}/v1/invalidations", json={"namespace": "docs", "keys": [KEY]}
+        ) as response:
             receipt = await response.json()
         self._tell(
             response.status == 200 and bool(receipt.get("applied")),

@@ -54,10 +54,14 @@ class Fleet:
         `detours`: for an instance, the servers (`cell-eu-1`) that it is to reach at another port, where a proxy listens.
         """
         if ports == "fixed":
-            refuse_taken_ports(load_topology(topology_path))  # before the files of a fleet that runs are removed
+            refuse_taken_ports(
+                load_topology(topology_path)
+            )  # before the files of a fleet that runs are removed
         self.run_dir = empty_run_dir(run_dir)
         self.topology_path = self.run_dir / "topology.yaml"
-        self.topology = write_topology(topology_path, self.topology_path, free=ports == "free", namespaces=dict(namespaces or {}))
+        self.topology = write_topology(
+            topology_path, self.topology_path, free=ports == "free", namespaces=dict(namespaces or {})
+        )
         regions = self.topology.regions
         self.memcached = {
             name: memcached_server(name, port_of(server.address), self.run_dir)
@@ -65,9 +69,14 @@ class Fleet:
             for name, server in region.pool.items()
         }
         """By name of the server in its pool."""
-        self.cells = {name: cell_server(name, port_of(cell.url), self.run_dir) for name, cell in self.topology.cells.items()}
+        self.cells = {
+            name: cell_server(name, port_of(cell.url), self.run_dir)
+            for name, cell in self.topology.cells.items()
+        }
         """The Redis of each cell, by cell."""
-        self.queues = {name: queue_server(name, port_of(region.queue), self.run_dir) for name, region in regions.items()}
+        self.queues = {
+            name: queue_server(name, port_of(region.queue), self.run_dir) for name, region in regions.items()
+        }
         """The Redis of each queue, by region."""
         self.origin = origin_server(self._origin_port(), self.run_dir) if with_origin else None
         self._documents = dict(self._detoured(detours or {}))
@@ -93,7 +102,11 @@ class Fleet:
 
     def url(self, instance: str) -> str:
         """The base URL of an instance."""
-        return next(region.instances[instance] for region in self.topology.regions.values() if instance in region.instances)
+        return next(
+            region.instances[instance]
+            for region in self.topology.regions.values()
+            if instance in region.instances
+        )
 
     def port(self, server: str) -> int:
         """Where a backend listens, by the name of its process (`cell-eu-1`)."""
@@ -111,14 +124,19 @@ class Fleet:
     def table(self) -> str:
         """What runs where, a line for each process."""
         places = [f"{server.name:24} pid {server.pid:<8} {_place(server)}" for server in self._backends()]
-        instances = [f"{server.name:24} pid {server.pid:<8} {self.url(name)}" for name, server in self.instances.items()]
+        instances = [
+            f"{server.name:24} pid {server.pid:<8} {self.url(name)}"
+            for name, server in self.instances.items()
+        ]
         return "\n".join([*places, *instances])
 
     def __enter__(self) -> "Fleet":
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def __repr__(self) -> str:
@@ -130,20 +148,30 @@ class Fleet:
         return [*self.memcached.values(), *self.cells.values(), *self.queues.values(), *origin]
 
     def _origin_port(self) -> int:
-        (port,) = {port_of(namespace.origin.url) for namespace in self.topology.namespaces.values() if namespace.origin}
+        (port,) = {
+            port_of(namespace.origin.url)
+            for namespace in self.topology.namespaces.values()
+            if namespace.origin
+        }
         return port
 
     def _detoured(self, detours: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Path]]:
         """The documents of the instances that do not use the fleet's own."""
         for instance, servers in detours.items():
             document = self.run_dir / f"topology-{instance}.yaml"
-            write_detoured(self.topology_path, document, {self.port(server): port for server, port in servers.items()})
+            write_detoured(
+                self.topology_path, document, {self.port(server): port for server, port in servers.items()}
+            )
             yield instance, document
 
     def _instances(self, environ: Mapping[str, str]) -> Iterator[tuple[str, ServerProcess]]:
         for region_name, region in self.topology.regions.items():
             for name, url in region.instances.items():
-                own = {"CACHESVC_REGION": region_name, "CACHESVC_INSTANCE": name, "CACHESVC_SERVER_PORT": str(port_of(url))}
+                own = {
+                    "CACHESVC_REGION": region_name,
+                    "CACHESVC_INSTANCE": name,
+                    "CACHESVC_SERVER_PORT": str(port_of(url)),
+                }
                 document = self._documents.get(name, self.topology_path)
                 yield name, instance_server(name, url, document, self.run_dir, {**environ, **own})
 
@@ -166,16 +194,25 @@ def _place(server: ServerProcess) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.fleet", description="Run a topology on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.fleet", description="Run a topology on this machine."
+    )
     parser.add_argument("topology", type=Path, help="such as config/two-regions.yaml")
-    parser.add_argument("--run-dir", type=Path, default=Path(".run/fleet"), help="emptied first; takes logs and data")
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path(".run/fleet"), help="emptied first; takes logs and data"
+    )
     parser.add_argument("--ports", choices=["fixed", "free"], default="fixed")
     parser.add_argument("--origin", action="store_true", help="also run the reference origin")
     arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # SIGINT too: a shell starts background jobs with it ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        with Fleet(arguments.topology, arguments.run_dir, ports=arguments.ports, with_origin=arguments.origin) as fleet:
+        with Fleet(
+            arguments.topology, arguments.run_dir, ports=arguments.ports, with_origin=arguments.origin
+        ) as fleet:
             print(fleet.table(), f"\nDocument and logs: {fleet.run_dir}. Ctrl-C stops all of it.", flush=True)
             signal.pause()
     except KeyboardInterrupt:

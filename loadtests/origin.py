@@ -125,7 +125,9 @@ class ReferenceOrigin:
 
     def stats(self) -> Stats:
         top = dict(self.per_key.most_common(STATS_KEYS))
-        return Stats(self.loads, len(self.per_key), self.not_modified, self.failures, self.running, self.peak, top)
+        return Stats(
+            self.loads, len(self.per_key), self.not_modified, self.failures, self.running, self.peak, top
+        )
 
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
         app = web.Application()
@@ -216,7 +218,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9100)
     parser.add_argument("--latency", default=defaults.latency, help="such as 20ms")
-    parser.add_argument("--failure-rate", type=float, default=defaults.failure_rate, help="share of loads answered 500, 0 to 1")
+    parser.add_argument(
+        "--failure-rate",
+        type=float,
+        default=defaults.failure_rate,
+        help="share of loads answered 500, 0 to 1",
+    )
     parser.add_argument("--size", default=defaults.size, help="of each document, such as 512B")
     parser.add_argument("--cache-control", default=defaults.cache_control)
     return parser.parse_args()

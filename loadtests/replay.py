@@ -34,7 +34,10 @@ from loadtests.load.answers import answered_by
 from loadtests.load.traces import requests_of
 
 TIERS = ("l1", "l2", "l3")
-_LOOKUP = re.compile(r'^cachesvc_lookups_total\{(?=[^}]*tier="(\w+)")(?=[^}]*outcome="(hit|stale)")[^}]*\} (\S+)$', re.MULTILINE)
+_LOOKUP = re.compile(
+    r'^cachesvc_lookups_total\{(?=[^}]*tier="(\w+)")(?=[^}]*outcome="(hit|stale)")[^}]*\} (\S+)$',
+    re.MULTILINE,
+)
 
 
 class UnansweredError(Exception):
@@ -96,7 +99,9 @@ class RawCaller:
             answer.raise_for_status()
 
 
-async def replay(callers: Sequence[Caller], requests: Iterable[str], *, workers: int, invalidate_every: int) -> Tally:
+async def replay(
+    callers: Sequence[Caller], requests: Iterable[str], *, workers: int, invalidate_every: int
+) -> Tally:
     """All requests in order, `workers` at a time."""
     tally = Tally()
     numbered = enumerate(requests, start=1)
@@ -173,7 +178,9 @@ async def run(args: argparse.Namespace) -> int:
         hits, loads = await hits_of(session, args.url), await origin_loads(session, args.origin)
         async with calling(args, session) as callers:
             requests = islice(requests_of(args.trace), args.requests)
-            tally = await replay(callers, requests, workers=args.workers, invalidate_every=args.invalidate_every)
+            tally = await replay(
+                callers, requests, workers=args.workers, invalidate_every=args.invalidate_every
+            )
         hits = await hits_of(session, args.url) - hits
         loads = await origin_loads(session, args.origin) - loads
     print("\n".join(table(args, tally, hits, loads)))
@@ -206,14 +213,20 @@ def _share(count: int, of: int) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.replay", description="Replay a trace against a running fleet.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.replay", description="Replay a trace against a running fleet."
+    )
     parser.add_argument("trace", type=Path)
-    parser.add_argument("--url", action="append", required=True, help="base URL of an instance; give one for each")
+    parser.add_argument(
+        "--url", action="append", required=True, help="base URL of an instance; give one for each"
+    )
     parser.add_argument("--origin", default="http://127.0.0.1:9100", help="base URL of the reference origin")
     parser.add_argument("--namespace", default="docs")
     parser.add_argument("--workers", type=int, default=64, help="requests under way at once (default 64)")
     parser.add_argument("--requests", type=int, help="stop after so many (default: the whole trace)")
-    parser.add_argument("--invalidate-every", type=int, default=0, help="invalidate the key before every Nth request")
+    parser.add_argument(
+        "--invalidate-every", type=int, default=0, help="invalidate the key before every Nth request"
+    )
     parser.add_argument("--raw", action="store_true", help="plain GETs; tiers from Cache-Status")
     return parser.parse_args()
 

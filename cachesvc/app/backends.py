@@ -68,7 +68,15 @@ class Backends:
         me = (service.region, service.instance)
         mark = holder_mark(*me)
         self.cells = {
-            name: RedisCell(name, cell.url, service.l3, skew, clock, placement=under, nonce=lambda: mark + secrets.token_hex(6))
+            name: RedisCell(
+                name,
+                cell.url,
+                service.l3,
+                skew,
+                clock,
+                placement=under,
+                nonce=lambda: mark + secrets.token_hex(6),
+            )
             for name, cell in topology.cells.items()
         }
         self.peers = HttpPeers(
@@ -99,7 +107,9 @@ class Backends:
         self._fullness: Polled[Fullness] = Polled(
             "memcached servers", {name: leaf.fullness for name, leaf in self._leaves.items()}
         )
-        self._memory: Polled[CellMemory] = Polled("memory of cells", {name: cell.memory for name, cell in self.cells.items()})
+        self._memory: Polled[CellMemory] = Polled(
+            "memory of cells", {name: cell.memory for name, cell in self.cells.items()}
+        )
         self.polled = (self._fullness, self._memory)
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
@@ -112,12 +122,21 @@ class Backends:
         self._measured[name] = measured = Measured(Deadline(leaf, l2.timeout.seconds, name=name))
         self._breakers[name] = breaker = Breaker()
         guarded = Guarded(measured, breaker, name=name)
-        self._batched[name] = Batched(guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address))
+        self._batched[name] = Batched(
+            guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
+        )
         return self._batched[name]
 
     def parts(self) -> Sequence[Part]:
         """In the order of their start."""
-        return [self.l2, *self.cells.values(), *self.loaders.values(), self.changes, *self.streams.values(), self.peers]
+        return [
+            self.l2,
+            *self.cells.values(),
+            *self.loaders.values(),
+            self.changes,
+            *self.streams.values(),
+            self.peers,
+        ]
 
     def memcached_of(self, key: Key) -> Memcached:
         """The server that has the key's copies, and why."""
@@ -140,7 +159,9 @@ class Backends:
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
         metrics.watch("breakers", lambda: {(name,): breaker for name, breaker in self._breakers.items()})
         metrics.watch("origins", lambda: {(name,): loader for name, loader in self._limited.items()})
-        metrics.watch("batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()})
+        metrics.watch(
+            "batchers", lambda: {place: batcher.statistics() for place, batcher in self._batchers()}
+        )
         metrics.watch("batch_sizes", lambda: {place: batcher.sizes for place, batcher in self._batchers()})
         metrics.watch("exchanges", lambda: dict(self._durations()))
         metrics.watch("server_stats", lambda: self._fullness.said)

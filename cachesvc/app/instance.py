@@ -60,7 +60,12 @@ class App:
     """One service process. `start` once, then `stop` once."""
 
     def __init__(
-        self, service: Service, topology: Topology, *, clock: Clock | None = None, rng: random.Random | None = None
+        self,
+        service: Service,
+        topology: Topology,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.service = service
         self.topology = topology
@@ -244,16 +249,22 @@ class App:
         metrics.watch("stale_ages", lambda: {(name,): ages for name, ages in self.tally.stale_ages.items()})
         metrics.watch("l1", self.l1.statistics)
         metrics.watch("l1_eviction_ages", lambda: self.l1.eviction_ages)
-        metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in self.l1.by_namespace().items()})
+        metrics.watch(
+            "l1_namespaces", lambda: {(name,): book for name, book in self.l1.by_namespace().items()}
+        )
         metrics.watch("hot_keys", self._hot_keys.statistics)
         metrics.watch("fences", self.fences.statistics)
         metrics.watch("feed", lambda: self.feed_tally)
-        metrics.watch("feeds", lambda: {(name,): self.fences.bound_of(name) for name in self.topology.regions})
+        metrics.watch(
+            "feeds", lambda: {(name,): self.fences.bound_of(name) for name in self.topology.regions}
+        )
         metrics.watch("consumer", lambda: self.consumer_tally)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", self.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): self._lags.published, ("merged",): self._lags.merged})
-        metrics.watch("namespaces", lambda: {(name,): namespace for name, namespace in self.topology.namespaces.items()})
+        metrics.watch(
+            "namespaces", lambda: {(name,): namespace for name, namespace in self.topology.namespaces.items()}
+        )
         metrics.watch("topology", lambda: self.topology)
         build = {(version("cachesvc"), platform.python_version()): 1}
         metrics.watch("build", lambda: build)
@@ -321,7 +332,8 @@ class App:
             "instance": self.service.instance,
             "fence_feeds": {feed.region: _state(feed) for feed in self._feeds},
             "staleness_bound_seconds": {
-                region: None if bound is None else round(bound / SECONDS, 3) for region, bound in bounds.items()
+                region: None if bound is None else round(bound / SECONDS, 3)
+                for region, bound in bounds.items()
             },
             "topology_version": self.topology.version,
             "placement": f"{self._homes.placement_id:08x}",

@@ -66,9 +66,15 @@ class Applier:
         named = [change.targets() for change in changes]
         kinds: dict[tuple[bool, int], dict[bytes, Target]] = {}
         for change, targets in zip(changes, named, strict=True):
-            kinds.setdefault((change.soft, change.over_us), {}).update((target.id, target) for target in targets)
+            kinds.setdefault((change.soft, change.over_us), {}).update(
+                (target.id, target) for target in targets
+            )
         applied = Applied(named=[[target.digest for target in targets] for targets in named])
-        parts = (self._apply(list(unique.values()), soft=soft) for (soft, over), unique in kinds.items() if not over)
+        parts = (
+            self._apply(list(unique.values()), soft=soft)
+            for (soft, over), unique in kinds.items()
+            if not over
+        )
         for part in await asyncio.gather(*parts):
             applied.merge(part)
         for (_, over), unique in kinds.items():
@@ -79,7 +85,9 @@ class Applier:
     def fallback(self, target: Target) -> Applied:
         """For a key whose home did not take a put: what an invalidation would have come to."""
         cells = [cell.name for cell in self._homes.of_target(target)]
-        return Applied([self._fence(target, self._fallback_at(), unapplied=True)], missed={target.digest: cells})
+        return Applied(
+            [self._fence(target, self._fallback_at(), unapplied=True)], missed={target.digest: cells}
+        )
 
     async def follow(self, moved: Sequence[tuple[Key, int]]) -> Applied:
         """For keys whose homes have issued `at` already (puts): the fences, after applying them in former homes."""
@@ -98,7 +106,9 @@ class Applier:
         await self._round(_by_cell(targets, self._homes.of_target), soft, at, issued, applied)
         if self._homes.has_former:
             for target in targets:
-                issued.setdefault(target.digest, at)  # its home is out of reach: the former one gets the fallback
+                issued.setdefault(
+                    target.digest, at
+                )  # its home is out of reach: the former one gets the fallback
             former = _by_cell(targets, self._homes.former_of_target)
             await self._round(former, soft, None, issued, applied)
         for digest in applied.missed:
@@ -107,13 +117,22 @@ class Applier:
         return applied
 
     async def _round(
-        self, cells: Mapping[Cell, Sequence[Target]], soft: bool, at: int | None, issued: dict[int, int], applied: Applied
+        self,
+        cells: Mapping[Cell, Sequence[Target]],
+        soft: bool,
+        at: int | None,
+        issued: dict[int, int],
+        applied: Applied,
     ) -> None:
         """One call per cell, and least. `at` None: in former homes, where what was issued in the new ones is the least."""
         calls = [
-            (cell, batch, least) for cell, targets in cells.items() for least, batch in _by_least(targets, at, issued).items()
+            (cell, batch, least)
+            for cell, targets in cells.items()
+            for least, batch in _by_least(targets, at, issued).items()
         ]
-        answers = await asyncio.gather(*(cell.fence_many(batch, soft=soft, least=least) for cell, batch, least in calls))
+        answers = await asyncio.gather(
+            *(cell.fence_many(batch, soft=soft, least=least) for cell, batch, least in calls)
+        )
         for (cell, batch, _), ats in zip(calls, answers, strict=True):
             for target, answer in zip(batch, ats, strict=True):
                 digest = target.digest
@@ -127,9 +146,14 @@ class Applier:
         at = self._fallback_at()
         return [Fence(target.digest, at, namespace=_name(target), over=over) for target in targets]
 
-    def _fences(self, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied) -> list[Fence]:
+    def _fences(
+        self, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied
+    ) -> list[Fence]:
         missed = applied.missed
-        return [self._fence(target, issued[target.digest], soft, unapplied=target.digest in missed) for target in targets]
+        return [
+            self._fence(target, issued[target.digest], soft, unapplied=target.digest in missed)
+            for target in targets
+        ]
 
     def _fallback_at(self) -> int:
         return self._clock.now_us() + self._lead_us
@@ -138,7 +162,9 @@ class Applier:
         return Fence(target.digest, at, soft, _name(target), unapplied, placement=self._homes.placement_id)
 
 
-def _by_cell(targets: Iterable[Target], homes: Callable[[Target], Sequence[Cell]]) -> dict[Cell, list[Target]]:
+def _by_cell(
+    targets: Iterable[Target], homes: Callable[[Target], Sequence[Cell]]
+) -> dict[Cell, list[Target]]:
     cells: dict[Cell, list[Target]] = {}
     for target in targets:
         for cell in homes(target):
@@ -146,7 +172,9 @@ def _by_cell(targets: Iterable[Target], homes: Callable[[Target], Sequence[Cell]
     return cells
 
 
-def _by_least(targets: Sequence[Target], at: int | None, issued: Mapping[int, int]) -> dict[int, list[Target]]:
+def _by_least(
+    targets: Sequence[Target], at: int | None, issued: Mapping[int, int]
+) -> dict[int, list[Target]]:
     """Keys get their `at` from their cell (least 0), tags and namespaces from us; in a former home all get the new home's."""
     groups: dict[int, list[Target]] = {}
     for target in targets:

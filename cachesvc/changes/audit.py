@@ -7,7 +7,10 @@ from cachesvc.model.change import Change
 def audit_of(changes: Sequence[Change], who: str, instance: str) -> Audit:
     """Counts, not names: keys may be personal data."""
     first = changes[0]
-    counts = ((sum(len(change.keys) for change in changes), "keys"), (sum(len(change.tags) for change in changes), "tags"))
+    counts = (
+        (sum(len(change.keys) for change in changes), "keys"),
+        (sum(len(change.tags) for change in changes), "tags"),
+    )
     named = [f"{count} {what if count > 1 else what[:-1]}" for count, what in counts if count]
     whole = ["all"] if any(change.all for change in changes) else []
     namespaces = ",".join(dict.fromkeys(change.namespace for change in changes))

@@ -131,7 +131,9 @@ class Broadcast:
     def _append(self, kind: str, region: str, data: bytes, fences: int) -> None:
         id_ = vector_text(self._vector)
         oldest = self._log.first
-        dropped = self._log.append(_Event(region, self._vector[region], id_, _rendered(kind, id_, data), fences))
+        dropped = self._log.append(
+            _Event(region, self._vector[region], id_, _rendered(kind, id_, data), fences)
+        )
         for number, event in enumerate(dropped, start=oldest):
             if number >= self._replayed_from:
                 # A batch that was not rendered may have moved it further.
@@ -180,21 +182,30 @@ class Broadcast:
         if after is not None and self._follows(after):
             subscription = Subscription(self, self._place_of(after), joined=self._log.end, after=after)
         else:
-            reason = "this subscription is new" if after is None else "what came after Last-Event-ID is not here any more"
-            subscription = Subscription(self, self._log.end, joined=self._log.end, opening=self._first_reset(reason))
+            reason = (
+                "this subscription is new"
+                if after is None
+                else "what came after Last-Event-ID is not here any more"
+            )
+            subscription = Subscription(
+                self, self._log.end, joined=self._log.end, opening=self._first_reset(reason)
+            )
         self._subscriptions.add(subscription)
         return subscription
 
     def _follows(self, after: Mapping[str, str]) -> bool:
         since, vector = self._since, self._vector
         return after.keys() <= vector.keys() and all(
-            position_of(since[region]) <= position_of(after.get(region, "")) <= position_of(vector[region]) for region in vector
+            position_of(since[region]) <= position_of(after.get(region, "")) <= position_of(vector[region])
+            for region in vector
         )
 
     def _place_of(self, after: Mapping[str, str]) -> int:
         """The number of the first event that `after` does not cover. Our vectors only grow along the log."""
         numbers = range(max(self._log.first, self._replayed_from), self._log.end)
-        return numbers.start + bisect_left(numbers, True, key=lambda number: _is_beyond(self._log[number].id, after))
+        return numbers.start + bisect_left(
+            numbers, True, key=lambda number: _is_beyond(self._log[number].id, after)
+        )
 
     def _first_reset(self, reason: str) -> bytes:
         # Ahead of everything that a clock within S of ours gave before now (COHERENCE.md, "Gap").
@@ -232,7 +243,13 @@ class Subscription:
     """One subscriber's place. Made by `Broadcast.subscribe`; taken from by one task."""
 
     def __init__(
-        self, broadcast: Broadcast, place: int, *, joined: int, after: Mapping[str, str] | None = None, opening: bytes = b""
+        self,
+        broadcast: Broadcast,
+        place: int,
+        *,
+        joined: int,
+        after: Mapping[str, str] | None = None,
+        opening: bytes = b"",
     ) -> None:
         """`joined`: the number of the next event when it came. Some of the earlier ones it may have had, up to `after`, from
         another instance. `opening`: what it is sent first."""

@@ -32,7 +32,9 @@ def read_vector(text: str) -> Vector:
     """Raises `ValueError` for what is none."""
     members = [_MEMBER(member) for member in text.split(",")]
     if not all(members):
-        raise ValueError(f"{text[:64]!r} is no event id: send one as it came, such as eu=1700000000000-3,us=1700000000100-0")
+        raise ValueError(
+            f"{text[:64]!r} is no event id: send one as it came, such as eu=1700000000000-3,us=1700000000100-0"
+        )
     return {match[1]: match[2] for match in members if match}
 
 
@@ -74,7 +76,10 @@ class _Event(Struct, frozen=True, gc=False):
 
 
 def _is_beyond(id_: str, after: Mapping[str, str]) -> bool:
-    return any(position_of(position) > position_of(after.get(region, "")) for region, position in read_vector(id_).items())
+    return any(
+        position_of(position) > position_of(after.get(region, ""))
+        for region, position in read_vector(id_).items()
+    )
 
 
 def _rendered(kind: str, id_: str, data: bytes) -> bytes:
@@ -86,7 +91,11 @@ def _pairs(fences: Sequence[Fence]) -> _Pairs:
     return _Pairs(
         _packed([fence for fence in exact if not fence.soft]),
         _packed([fence for fence in exact if fence.soft]),
-        [(f"{fence.digest:016x}", fence.at, fence.over) for fence in fences if fence.over and not fence.namespace],
+        [
+            (f"{fence.digest:016x}", fence.at, fence.over)
+            for fence in fences
+            if fence.over and not fence.namespace
+        ],
         [(fence.namespace, fence.at, fence.soft, fence.over) for fence in fences if fence.namespace],
     )
 

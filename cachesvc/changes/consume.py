@@ -113,7 +113,9 @@ class Consumer:
 
     async def _reclaim(self) -> None:
         await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
-        await self._do(await self._changes.parked(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE), again=True)
+        await self._do(
+            await self._changes.parked(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE), again=True
+        )
         count = await self._changes.open_count()
         self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
 
@@ -181,7 +183,9 @@ class Consumer:
         digests = iter(applied.named)
         named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
         done = [
-            applied.done(item.id, named[item.id], None if again else audit_of(item.changes, item.source, self._name))
+            applied.done(
+                item.id, named[item.id], None if again else audit_of(item.changes, item.source, self._name)
+            )
             for item in items
         ]
         missed = {one.id for one in done if one.missed}
@@ -189,7 +193,9 @@ class Consumer:
         fences = self._news(applied.fences, missed, named)
         self._merger.merge(fences, own=True)
         with span("cache.publish", "producer"):
-            position = await self._stream.publish(fences, done=[one for one in done if one.id not in to_bury], causes=causes)
+            position = await self._stream.publish(
+                fences, done=[one for one in done if one.id not in to_bury], causes=causes
+            )
         if not again:
             self._lags.note_published(named, position)
         self._fenced = (self._fenced - named.keys()) | missed
@@ -198,7 +204,9 @@ class Consumer:
         self._tally.parked += len(missed)
         return missed
 
-    def _news(self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]) -> Sequence[Fence]:
+    def _news(
+        self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]
+    ) -> Sequence[Fence]:
         """Without the fallback fences that went out before: a home that stays away must not have its keys fenced anew, with a
         later `at`, at every try."""
         if not missed:

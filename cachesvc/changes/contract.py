@@ -179,7 +179,12 @@ class FenceStream(Protocol):
     region: str
 
     async def publish(
-        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+        self,
+        fences: Sequence[Fence],
+        *,
+        done: Sequence[Done] = (),
+        report: bool = False,
+        causes: Sequence[SpanContext] = (),
     ) -> str:
         """Append fences and, in the same transaction, close (or park) the changes `done` of this region's `changes`, keep their
         receipts and their audit. Returns the position of the last item; empty if there was nothing to append.

@@ -81,7 +81,9 @@ class FenceFeed:
             self._fences.raise_floor(start.floor)
             self._merger.merge(start.fences, region=self.region)
             self._tail = position_of(start.tail)
-            self._broadcast.reset(self.region, start.position, self._fences.floor, "this instance has just begun to read")
+            self._broadcast.reset(
+                self.region, start.position, self._fences.floor, "this instance has just begun to read"
+            )
             self.is_open = True
         finally:
             self.tried = True
@@ -102,12 +104,16 @@ class FenceFeed:
 
     def _merge(self, batch: FenceBatch) -> None:
         """What was published before this instance had caught up came in its time to those who were there: no span, no lag."""
-        with linked(self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()) as merging:
+        with linked(
+            self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()
+        ) as merging:
             self._merger.merge(batch.fences, region=self.region)
             if merging is not None:
                 merging.attributes["cachesvc.feed"] = self.region
                 merging.attributes["cachesvc.fences"] = len(batch.fences)
-                merging.attributes["cachesvc.lag_ms"] = max(self._clock.now_us() - min(batch.published), 0) / MILLISECONDS
+                merging.attributes["cachesvc.lag_ms"] = (
+                    max(self._clock.now_us() - min(batch.published), 0) / MILLISECONDS
+                )
         if self.has_caught_up and not batch.gap:
             self._lags.note_merged(batch.published, self._clock.now_us())
 
@@ -119,7 +125,9 @@ class FenceFeed:
     def _tell(self, batch: FenceBatch) -> None:
         """Only what is merged here is told: who has it from us may ask us."""
         if batch.gap:
-            self._broadcast.reset(self.region, batch.position, self._fences.floor, f"fences of region {self.region} were lost")
+            self._broadcast.reset(
+                self.region, batch.position, self._fences.floor, f"fences of region {self.region} were lost"
+            )
         if batch.fences:
             self._broadcast.fences(self.region, batch.position, batch.fences)
         if batch.complete_to is not None:

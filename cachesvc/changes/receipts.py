@@ -23,7 +23,12 @@ LONGEST_PAUSE_SECONDS = 0.05
 
 class Receipts:
     def __init__(
-        self, region: str, streams: Mapping[str, FenceStream], *, heartbeat_seconds: float, outdated_seconds: float
+        self,
+        region: str,
+        streams: Mapping[str, FenceStream],
+        *,
+        heartbeat_seconds: float,
+        outdated_seconds: float,
     ) -> None:
         """`outdated_seconds`: when an instance that hears nothing has stopped to answer what is older than it can vouch for: the
         longest `max_lag` + heartbeat + 2 S."""
@@ -45,7 +50,9 @@ class Receipts:
             waited = loop.time() - started
             try:
                 readers = await self._streams[self._region].readers()
-                missing = self._missing(readers, position, options.wait, is_outdated=waited >= self._outdated_seconds)
+                missing = self._missing(
+                    readers, position, options.wait, is_outdated=waited >= self._outdated_seconds
+                )
             except TierError as error:
                 missing = (error.where,)
             if not missing or waited >= options.timeout_seconds:
@@ -53,7 +60,9 @@ class Receipts:
             await asyncio.sleep(min(pause, options.timeout_seconds - waited))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _missing(self, readers: Sequence[ReaderPosition], position: str, wait: Reach, *, is_outdated: bool) -> tuple[str, ...]:
+    def _missing(
+        self, readers: Sequence[ReaderPosition], position: str, wait: Reach, *, is_outdated: bool
+    ) -> tuple[str, ...]:
         wanted = position_of(position)
         return tuple(
             f"{reader.region}/{reader.instance}"
@@ -81,7 +90,10 @@ class Receipts:
             raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
         if record is None:
             return None
-        missing = {f"{r.region}/{r.instance}": position_of(r.position) < position_of(record.position) for r in readers}
+        missing = {
+            f"{r.region}/{r.instance}": position_of(r.position) < position_of(record.position)
+            for r in readers
+        }
         return ReceiptState(
             id_,
             record.state,

@@ -37,7 +37,9 @@ class Admission:
     def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
         """Of a copy from L1 or L2, or of one that the home cell cannot vouch for."""
         now = self._clock.now_us()
-        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self.is_timely(entry.as_of, namespace, now):
+        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self.is_timely(
+            entry.as_of, namespace, now
+        ):
             return Standing.REFUSED
         return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace, now))
 
@@ -47,7 +49,9 @@ class Admission:
         if entry is None:
             return Standing.REFUSED if reply.fenced else Standing.DEAD
         now = self._clock.now_us()
-        judged = reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+        judged = (
+            reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+        )
         is_admissible = judged or self._fences.admits(entry, key.digest, key.namespace, now)
         if not is_admissible or not self.is_timely(entry.as_of, namespace, now):
             return Standing.REFUSED
@@ -94,7 +98,9 @@ class Admission:
         if asked >= started:
             return True
         tags = entry.tag_digests if entry is not None else ()
-        return not self._fences.merged_between(asked, started, (key.digest, digest(namespace_id(key.namespace)), *tags))
+        return not self._fences.merged_between(
+            asked, started, (key.digest, digest(namespace_id(key.namespace)), *tags)
+        )
 
     def still_vouched(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> bool:
         """Of a copy that its home judged exactly a moment ago: has a fence come since, or the bound risen?"""
@@ -108,7 +114,9 @@ class Admission:
     def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
         """As far as the staleness bound goes: may what was loaded from `as_of` on be answered to a reader of now?"""
         max_lag = namespace.max_lag
-        return now - self._fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
+        return (
+            now - self._fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
+        )
 
     @staticmethod
     def _age(entry: Entry, now: int, *, soft: bool) -> Standing:

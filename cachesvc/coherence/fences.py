@@ -240,7 +240,10 @@ class Fences:
         if as_of <= self.floor or as_of > now_us + self._ahead_us:
             return False
         # The sketch's query by hand: a call would cost as much as the rest, and most copies pass the first row.
-        if as_of <= self._row0[key_digest & self._mask] and as_of <= self._row1[key_digest >> 32 & self._mask]:
+        if (
+            as_of <= self._row0[key_digest & self._mask]
+            and as_of <= self._row1[key_digest >> 32 & self._mask]
+        ):
             return False
         if entry.tag_digests and not self._admits_tags(as_of, entry.tag_digests):
             return False
@@ -260,7 +263,9 @@ class Fences:
         """
         if entry.as_of <= self._lost_until or entry.as_of > now_us + self._ahead_us:
             return False
-        return not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)
+        return not self._unapplied or entry.as_of > self.exact_fence_on(
+            key_digest, entry.tag_digests, namespace
+        )
 
     def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
         """Does the copy stand behind a soft or paced fence: stale, whatever its freshness says? Not exact: a collision says yes
@@ -268,7 +273,12 @@ class Fences:
         if not self.has_soft:
             return False
         query = self._soft.query
-        newest = max(self._soft_floor, query(key_digest), self._soft_namespaces.get(namespace, 0), *map(query, entry.tag_digests))
+        newest = max(
+            self._soft_floor,
+            query(key_digest),
+            self._soft_namespaces.get(namespace, 0),
+            *map(query, entry.tag_digests),
+        )
         return entry.as_of <= newest or self.is_paced_stale(entry, key_digest, namespace, now_us)
 
     def is_paced_stale(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:

@@ -20,7 +20,9 @@ class PacedFences:
     def __init__(self, kept_us: int) -> None:
         """`kept_us`: the longest life of a copy in any tier, after the end of a window."""
         self._kept_us = kept_us
-        self._windows: dict[int, tuple[tuple[int, int], ...]] = {}  # in the order in which targets were first fenced
+        self._windows: dict[
+            int, tuple[tuple[int, int], ...]
+        ] = {}  # in the order in which targets were first fenced
 
     def __len__(self) -> int:
         return len(self._windows)

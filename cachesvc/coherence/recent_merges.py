@@ -20,7 +20,17 @@ CAPACITY = 1 << 16
 class RecentMerges:
     """Numbers are 1, 2, 3, …; `count` is the newest, and a plain attribute because each read notes it."""
 
-    __slots__ = ("_digests", "_flood", "_forgotten", "_mask", "_newest", "_previous", "_times", "_window_us", "count")
+    __slots__ = (
+        "_digests",
+        "_flood",
+        "_forgotten",
+        "_mask",
+        "_newest",
+        "_previous",
+        "_times",
+        "_window_us",
+        "count",
+    )
 
     def __init__(self, window_us: int, capacity: int = CAPACITY) -> None:
         if capacity < 1 or capacity & (capacity - 1):

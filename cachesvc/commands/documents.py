@@ -54,8 +54,12 @@ def _fail(code: int, message: str) -> int:
 
 
 def _documents(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
-    parser.add_argument("--config", type=Path, default=_path(environ, "CACHESVC_CONFIG"), help="service document")
-    parser.add_argument("--topology", type=Path, default=_path(environ, "CACHESVC_TOPOLOGY"), help="shared document")
+    parser.add_argument(
+        "--config", type=Path, default=_path(environ, "CACHESVC_CONFIG"), help="service document"
+    )
+    parser.add_argument(
+        "--topology", type=Path, default=_path(environ, "CACHESVC_TOPOLOGY"), help="shared document"
+    )
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

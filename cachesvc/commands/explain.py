@@ -85,9 +85,14 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
     topology = load_topology(options.topology)
     if options.namespace not in topology.namespaces:
         raise ConfigError(
-            "NAMESPACE", f"no namespace {options.namespace!r}{did_you_mean(options.namespace, topology.namespaces)}"
+            "NAMESPACE",
+            f"no namespace {options.namespace!r}{did_you_mean(options.namespace, topology.namespaces)}",
         )
-    named = {f"{region}/{name}": url for region, here in topology.regions.items() for name, url in here.instances.items()}
+    named = {
+        f"{region}/{name}": url
+        for region, here in topology.regions.items()
+        for name, url in here.instances.items()
+    }
     if not named:
         raise ConfigError(str(options.topology), "names no instances: give one with --url")
     return named

@@ -18,7 +18,10 @@ class Table(NamedTuple):
 
 def facts(found: Explanation) -> list[tuple[str, str]]:
     """Label and text."""
-    listed = [("key", f"{found.key} of {found.namespace} (owner: {found.owner or NOTHING})"), ("partition", found.partition)]
+    listed = [
+        ("key", f"{found.key} of {found.namespace} (owner: {found.owner or NOTHING})"),
+        ("partition", found.partition),
+    ]
     if (cell := found.home_cell) is not None:
         scores = ", ".join(f"{name} {score:g}" for name, score in cell.scores.items())
         former = f"; before it moved: {cell.former}" if cell.former else ""
@@ -53,7 +56,9 @@ def _limits(fences: FencesSeen, now: int) -> Iterator[tuple[str, str]]:
 def copies(found: Explanation) -> Table:
     """One line for each place; those that hold nothing, too."""
     rows = [_copy_row(place, copy) for place, copy in _places(found)]
-    return Table("copies", ("where", "standing", "age", "fresh for", "version", "bytes", "tags", "note"), rows)
+    return Table(
+        "copies", ("where", "standing", "age", "fresh for", "version", "bytes", "tags", "note"), rows
+    )
 
 
 def _places(found: Explanation) -> Iterator[tuple[str, Copy]]:
@@ -72,7 +77,9 @@ def _places(found: Explanation) -> Iterator[tuple[str, Copy]]:
 
 def _asked(found: Explanation) -> Seen:
     region, _, instance = found.asked.partition("/")
-    return Seen(region, instance, tiers=found.tiers, memcached=found.memcached, fences=found.fences, now=found.now)
+    return Seen(
+        region, instance, tiers=found.tiers, memcached=found.memcached, fences=found.fences, now=found.now
+    )
 
 
 def _copy_row(place: str, copy: Copy) -> Sequence[str]:
@@ -118,9 +125,13 @@ def _fence_row(one: TargetFences, seen: FencesSeen, now: int) -> Sequence[str]:
     if merge is not None:
         merged = f"{when(merge.merged_at, now)}, {'issued here' if merge.came == 'here' else f'feed of {merge.came}'}"
     else:
-        merged = f"before {when(seen.merges_forgotten_until, now)}" if seen.merges_forgotten_until else NOTHING
+        merged = (
+            f"before {when(seen.merges_forgotten_until, now)}" if seen.merges_forgotten_until else NOTHING
+        )
     notes = [f"paced over {window.over_seconds:g} s, due {when(window.due, now)}" for window in one.paced]
-    notes += ["not applied at home"] * bool(one.unapplied) + ["perhaps another target's (sketch)"] * one.perhaps_collision
+    notes += ["not applied at home"] * bool(one.unapplied) + [
+        "perhaps another target's (sketch)"
+    ] * one.perhaps_collision
     ats = (one.at_home, one.here, one.soft_at_home, one.soft_here)
     return (one.target, *(NOTHING if not at else when(at, now) for at in ats), merged, "; ".join(notes))
 

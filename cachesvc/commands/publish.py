@@ -47,24 +47,66 @@ class Destination(Struct, frozen=True):
     def where(self) -> str:
         """To show: a URL may hold a password."""
         parts = urlsplit(self.url)
-        return f"queue at {parts.path}" if parts.scheme == "unix" else f"queue at {parts.hostname}:{parts.port or 6379}"
+        return (
+            f"queue at {parts.path}"
+            if parts.scheme == "unix"
+            else f"queue at {parts.hostname}:{parts.port or 6379}"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
     add("namespace", nargs="?", default="", help="whose entries changed")
-    add("--key", action="append", default=[], metavar="K", dest="keys", help="a key that changed; may be repeated")
-    add("--tag", action="append", default=[], metavar="T", dest="tags", help="a tag whose entries changed; may be repeated")
+    add(
+        "--key",
+        action="append",
+        default=[],
+        metavar="K",
+        dest="keys",
+        help="a key that changed; may be repeated",
+    )
+    add(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="T",
+        dest="tags",
+        help="a tag whose entries changed; may be repeated",
+    )
     add("--all", action="store_true", help="everything in the namespace; asks for --confirm NAMESPACE")
     add("--confirm", default="", metavar="NAMESPACE", help="the namespace once more")
     add("--soft", action="store_true", help="copies become stale instead of gone")
-    add("--over", default="", metavar="DURATION", help="spread it over this time, such as 5m, to spare the origin")
+    add(
+        "--over",
+        default="",
+        metavar="DURATION",
+        help="spread it over this time, such as 5m, to spare the origin",
+    )
     add("--source", default="/cachesvc/publish", help="who says so, for the audit (%(default)s)")
-    add("--traceparent", default="", metavar="W3C", help="the trace in which it changed: what becomes of it is linked to that")
+    add(
+        "--traceparent",
+        default="",
+        metavar="W3C",
+        help="the trace in which it changed: what becomes of it is linked to that",
+    )
     add("--file", metavar="FILE", help="instead: a change or a CloudEvent on each line; - is standard input")
-    add("--queue", default="", metavar="URL", help="of the region's queue; better --topology if it holds a password")
-    add("--topology", type=Path, default=environ.get("CACHESVC_TOPOLOGY") or None, help="shared document, which names the queues")
-    add("--region", default=environ.get("CACHESVC_REGION", ""), help="where to announce: any, all regions hear of it")
+    add(
+        "--queue",
+        default="",
+        metavar="URL",
+        help="of the region's queue; better --topology if it holds a password",
+    )
+    add(
+        "--topology",
+        type=Path,
+        default=environ.get("CACHESVC_TOPOLOGY") or None,
+        help="shared document, which names the queues",
+    )
+    add(
+        "--region",
+        default=environ.get("CACHESVC_REGION", ""),
+        help="where to announce: any, all regions hear of it",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,17 +127,26 @@ def _destination(options: argparse.Namespace) -> Destination:
     if options.queue:
         return Destination(options.queue, options.region)
     if options.topology is None:
-        raise ConfigError("--queue", "is not given, and no --topology with --region either: where to announce?")
+        raise ConfigError(
+            "--queue", "is not given, and no --topology with --region either: where to announce?"
+        )
     topology = load_topology(options.topology)
     if options.region not in topology.regions:
-        raise ConfigError("--region", f"no region {options.region!r}{did_you_mean(options.region, topology.regions)}")
+        raise ConfigError(
+            "--region", f"no region {options.region!r}{did_you_mean(options.region, topology.regions)}"
+        )
     return Destination(topology.regions[options.region].queue, options.region, topology.namespaces)
 
 
 def _connect(destination: Destination) -> Redis:
     """Connects when first used."""
     try:
-        return Redis.from_url(destination.url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, protocol=2)
+        return Redis.from_url(
+            destination.url,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            protocol=2,
+        )
     except ValueError:  # its text may repeat a part of the password
         raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0") from None
 
@@ -106,7 +157,10 @@ def _batches(options: argparse.Namespace, destination: Destination) -> Iterator[
         yield [_from_options(options, destination)]
         return
     if options.namespace or options.keys or options.tags or options.all or options.soft or options.over:
-        raise ConfigError("--file", "its lines say what changed: leave out NAMESPACE, --key, --tag, --all, --soft and --over")
+        raise ConfigError(
+            "--file",
+            "its lines say what changed: leave out NAMESPACE, --key, --tag, --all, --soft and --over",
+        )
     with closing(_open(options.file)) as file:
         yield from _from_lines(file, options, destination)
 
@@ -114,7 +168,9 @@ def _batches(options: argparse.Namespace, destination: Destination) -> Iterator[
 def _from_options(options: argparse.Namespace, destination: Destination) -> bytes:
     if not options.namespace:
         raise ConfigError("NAMESPACE", "is not given: whose entries changed?")
-    change = Change(options.namespace, tuple(options.keys), tuple(options.tags), options.all, options.soft, options.over)
+    change = Change(
+        options.namespace, tuple(options.keys), tuple(options.tags), options.all, options.soft, options.over
+    )
     _check(change, options.confirm, destination, "publish")
     return _event(change, options)
 
@@ -126,10 +182,14 @@ def _open(file: str) -> BinaryIO:
         raise ConfigError(file, f"cannot be read: {error.strerror}") from error
 
 
-def _from_lines(file: BinaryIO, options: argparse.Namespace, destination: Destination) -> Iterator[list[bytes]]:
+def _from_lines(
+    file: BinaryIO, options: argparse.Namespace, destination: Destination
+) -> Iterator[list[bytes]]:
     numbers = itertools.count(1)
     for lines in _blocks(file):
-        texts = [(line.strip(), f"{options.file}:{number}") for line, number in zip(lines, numbers, strict=False)]
+        texts = [
+            (line.strip(), f"{options.file}:{number}") for line, number in zip(lines, numbers, strict=False)
+        ]
         events = [_from_line(text, options, destination, where) for text, where in texts if text]
         if events:
             yield events
@@ -168,14 +228,18 @@ def _check(change: Change, confirm: str, destination: Destination, where: str) -
     if known is not None and change.namespace not in known:
         raise ConfigError(where, f"no namespace {change.namespace!r}{did_you_mean(change.namespace, known)}")
     if change.all and confirm != change.namespace:
-        raise ConfigError(where, f"this is everything in {change.namespace!r}: say --confirm {change.namespace}")
+        raise ConfigError(
+            where, f"this is everything in {change.namespace!r}: say --confirm {change.namespace}"
+        )
 
 
 def _event(change: Change, options: argparse.Namespace) -> bytes:
     if not options.source:
         raise ConfigError("--source", "is empty: the audit is to say who it was")
     if options.traceparent and SpanContext.parse(options.traceparent) is None:
-        raise ConfigError("--traceparent", "is none, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        raise ConfigError(
+            "--traceparent", "is none, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        )
     return encode(change, id_=uuid.uuid4().hex, source=options.source, traceparent=options.traceparent)
 
 
@@ -186,4 +250,6 @@ def _send(queue: Redis, events: Sequence[bytes], destination: Destination, publi
     try:
         return [id_.decode() for id_ in pipe.execute()]
     except (RedisError, OSError) as error:
-        raise TierUnavailableError(destination.where, f"{str(error)[:300]}; {published} changes announced before") from error
+        raise TierUnavailableError(
+            destination.where, f"{str(error)[:300]}; {published} changes announced before"
+        ) from error

@@ -27,7 +27,9 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             at = f"{service.server.host}:{service.server.port}"
-            return _fail(1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)")
+            return _fail(
+                1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)"
+            )
         raise
     return 0
 

@@ -60,7 +60,9 @@ def refuse_duplicates(node: yaml.Node | None, path: str, seen: set[int]) -> None
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode):
                 if key.value in first_line:
-                    raise ConfigError(here, f"stands here twice (lines {first_line[key.value]} and {line}): keep one")
+                    raise ConfigError(
+                        here, f"stands here twice (lines {first_line[key.value]} and {line}): keep one"
+                    )
                 first_line[key.value] = line
             refuse_duplicates(value, here, seen)
 
@@ -75,7 +77,10 @@ def read_struct(data: Any, kind: type[StructT], path: str = ROOT) -> StructT:
     for name, field in fields.items():
         if field.required and name not in given:
             raise ConfigError(f"{path}.{name}", "is missing: it has no default")
-    values = {fields[name].name: read_value(value, fields[name].type, f"{path}.{name}") for name, value in given.items()}
+    values = {
+        fields[name].name: read_value(value, fields[name].type, f"{path}.{name}")
+        for name, value in given.items()
+    }
     return kind(**values)
 
 
@@ -86,9 +91,14 @@ def read_value(data: Any, kind: Any, path: str) -> Any:
         return None if data is None else read_value(data, inner, path)
     if get_origin(kind) is dict:
         value_kind = get_args(kind)[1]
-        return {name: read_value(value, value_kind, f"{path}.{name}") for name, value in as_mapping(data, path).items()}
+        return {
+            name: read_value(value, value_kind, f"{path}.{name}")
+            for name, value in as_mapping(data, path).items()
+        }
     if get_origin(kind) is tuple and _is_struct(get_args(kind)[0]) and isinstance(data, list):
-        return tuple(read_struct(item, get_args(kind)[0], f"{path}[{index}]") for index, item in enumerate(data))
+        return tuple(
+            read_struct(item, get_args(kind)[0], f"{path}[{index}]") for index, item in enumerate(data)
+        )
     if _is_struct(kind):
         return read_struct(data, kind, path)
     return read_leaf(data, kind, path)

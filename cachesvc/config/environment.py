@@ -38,7 +38,9 @@ def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, 
     return merged
 
 
-def settings(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
+def settings(
+    kind: type[msgspec.Struct], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
     """Every field of the document that is not itself a section: variable name, path, type."""
     for field in msgspec.structs.fields(kind):
         here = (*path, field.encode_name)

@@ -61,14 +61,18 @@ def parse_template(text: str) -> Template:
         name, question, literal, brace = match.groups()
         if brace == "{":
             if opened is not None:
-                raise ValueError(f"the braces at {opened[1]} and {match.start()} nest too deep: a group holds columns and text")
+                raise ValueError(
+                    f"the braces at {opened[1]} and {match.start()} nest too deep: a group holds columns and text"
+                )
             opened = len(parts), match.start()
         elif brace == "}":
             if opened is None:
                 raise ValueError(f"the brace at {match.start()} closes nothing")
             first, at = opened
             if not any(isinstance(part, Column) for part in parts[first:]):
-                raise ValueError(f"{text[at : match.end()]!r} is neither a column, {{name}}, nor a partition around one")
+                raise ValueError(
+                    f"{text[at : match.end()]!r} is neither a column, {{name}}, nor a partition around one"
+                )
             groups.append((first + 1, len(parts)))
             opened = None
         parts.append(Column(name, question == "?") if name else literal or brace)
@@ -92,9 +96,17 @@ def check_sources(sources: Sequence[Source], path: str) -> None:
 
 def _check_source(source: Source, path: str) -> None:
     named = bool(TABLE_NAME.fullmatch(source.source))
-    require(named, f"{path}.source", f"{source.source!r} is no table: schema.table, or database.table if there are no schemas")
+    require(
+        named,
+        f"{path}.source",
+        f"{source.source!r} is no table: schema.table, or database.table if there are no schemas",
+    )
     require(not (source.key and source.keys), f"{path}.key", "give `key` or `keys`, not both")
-    require(bool(key_templates(source) or source.tags), path, "names neither keys nor tags: nothing would be invalidated")
+    require(
+        bool(key_templates(source) or source.tags),
+        path,
+        "names neither keys nor tags: nothing would be invalidated",
+    )
     keys = [_parsed(text, f"{path}.keys[{i}]") for i, text in enumerate(source.keys)]
     if source.key:
         keys.append(_parsed(source.key, f"{path}.key"))

@@ -112,7 +112,11 @@ def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
     document = parse(path) if path else None
     service = read_struct(overridden(document, Service, environ), Service)
     check_service(service)
-    return service if service.instance else replace(service, instance=_default_instance_name(service.server.port))
+    return (
+        service
+        if service.instance
+        else replace(service, instance=_default_instance_name(service.server.port))
+    )
 
 
 def load_topology(path: Path) -> Topology:
@@ -124,7 +128,11 @@ def load_topology(path: Path) -> Topology:
 
 def check_service(service: Service) -> None:
     """What must hold within the service document. Raises `ConfigError`."""
-    require(bool(REGION_NAME.fullmatch(service.region)), "$.region", f"{service.region!r} is no name: {REGION_NAME.pattern}")
+    require(
+        bool(REGION_NAME.fullmatch(service.region)),
+        "$.region",
+        f"{service.region!r} is no name: {REGION_NAME.pattern}",
+    )
     named = not service.instance or INSTANCE_NAME.fullmatch(service.instance)
     require(bool(named), "$.instance", f"{service.instance!r} is no name: {INSTANCE_NAME.pattern}")
     _check_server(service.server)
@@ -132,7 +140,11 @@ def check_service(service: Service) -> None:
     require(service.l1.max_entries > 0, "$.l1.max_entries", "must be at least 1")
     for name, far in (("l2", service.l2), ("l3", service.l3)):
         require(far.connect_timeout > 0, f"$.{name}.connect_timeout", "must be longer than 0")
-        require(0 < far.timeout < service.server.request_timeout, f"$.{name}.timeout", "must be below server.request_timeout")
+        require(
+            0 < far.timeout < service.server.request_timeout,
+            f"$.{name}.timeout",
+            "must be below server.request_timeout",
+        )
         require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
     _check_coherence(service.coherence)
     _check_telemetry(service.telemetry)
@@ -146,7 +158,11 @@ def check_service(service: Service) -> None:
 def check_together(service: Service, topology: Topology) -> None:
     """What must hold between the two documents. Raises `ConfigError`; paths of the topology begin with `topology:`."""
     known = service.region in topology.regions
-    require(known, "$.region", f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}")
+    require(
+        known,
+        "$.region",
+        f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}",
+    )
     least_lag = service.coherence.heartbeat + service.coherence.max_clock_skew
     for name, namespace in topology.namespaces.items():
         path = f"topology:$.namespaces.{name}"
@@ -171,18 +187,34 @@ def _check_server(server: Server) -> None:
     require(1 <= server.max_batch_keys <= 100_000, "$.server.max_batch_keys", "must be 1 to 100000")
     require(server.request_timeout > 0, "$.server.request_timeout", "must be longer than 0")
     require(server.max_in_progress >= 1, "$.server.max_in_progress", "must be at least 1")
-    require(server.max_delay >= 10_000, "$.server.max_delay", "below 10ms every burst would count as overload")
+    require(
+        server.max_delay >= 10_000, "$.server.max_delay", "below 10ms every burst would count as overload"
+    )
 
 
 def _check_coherence(coherence: Coherence) -> None:
     slots = coherence.sketch_slots
     power = 1 << 10 <= slots <= 1 << 30 and slots & (slots - 1) == 0
     below = 1 << max(10, min(30, slots.bit_length() - 1))
-    require(power, "$.coherence.sketch_slots", f"{slots} is not a power of two from 1024 to 2^30; nearest below: {below}")
-    require(coherence.max_clock_skew > 0, "$.coherence.max_clock_skew", "must be longer than 0: clocks do differ")
-    require(coherence.max_clock_skew <= 60_000_000, "$.coherence.max_clock_skew", "above 1m: set the clocks instead")
+    require(
+        power,
+        "$.coherence.sketch_slots",
+        f"{slots} is not a power of two from 1024 to 2^30; nearest below: {below}",
+    )
+    require(
+        coherence.max_clock_skew > 0, "$.coherence.max_clock_skew", "must be longer than 0: clocks do differ"
+    )
+    require(
+        coherence.max_clock_skew <= 60_000_000,
+        "$.coherence.max_clock_skew",
+        "above 1m: set the clocks instead",
+    )
     require(coherence.heartbeat > 0, "$.coherence.heartbeat", "must be longer than 0")
-    require(coherence.heartbeat < coherence.fence_retention, "$.coherence.heartbeat", "must be below fence_retention")
+    require(
+        coherence.heartbeat < coherence.fence_retention,
+        "$.coherence.heartbeat",
+        "must be below fence_retention",
+    )
 
 
 def _check_telemetry(telemetry: Telemetry) -> None:

@@ -36,7 +36,9 @@ def check_topology(topology: Topology) -> None:
         _check_former(topology.former, topology)
     for name, namespace in topology.namespaces.items():
         _check_name(NAMESPACE_NAME, name, "$.namespaces", "namespace")
-        require(name not in RESERVED, f"$.namespaces.{name}", "is a path of the API itself: choose another name")
+        require(
+            name not in RESERVED, f"$.namespaces.{name}", "is a path of the API itself: choose another name"
+        )
         _check_namespace(namespace, f"$.namespaces.{name}")
 
 
@@ -45,9 +47,17 @@ def _check_region(region: Region, path: str) -> None:
     for name, server in region.pool.items():
         here = f"{path}.pool.{name}"
         _check_name(SERVER_NAME, name, f"{path}.pool", "memcached server")
-        require(_is_memcached_address(server.address), f"{here}.address", f"{server.address!r} is no host:port or unix:/path")
+        require(
+            _is_memcached_address(server.address),
+            f"{here}.address",
+            f"{server.address!r} is no host:port or unix:/path",
+        )
         _check_weight(server.weight, f"{here}.weight")
-    _refuse_twins((f"{path}.pool.{name}.address", s.address) for name, s in region.pool.items() if s.address != "stand-in")
+    _refuse_twins(
+        (f"{path}.pool.{name}.address", s.address)
+        for name, s in region.pool.items()
+        if s.address != "stand-in"
+    )
     for name, url in region.instances.items():
         _check_name(SERVER_NAME, name, f"{path}.instances", "instance")
         require(_is_http_url(url), f"{path}.instances.{name}", f"{url!r} is no base URL: http(s)://host:port")
@@ -59,7 +69,9 @@ def _check_cells(topology: Topology) -> None:
         here = f"$.cells.{name}"
         _check_name(REGION_NAME, name, "$.cells", "cell")
         if cell.region not in topology.regions:
-            raise ConfigError(f"{here}.region", f"no region {cell.region!r}{did_you_mean(cell.region, topology.regions)}")
+            raise ConfigError(
+                f"{here}.region", f"no region {cell.region!r}{did_you_mean(cell.region, topology.regions)}"
+            )
         _check_redis_url(cell.url, f"{here}.url")
         _check_weight(cell.weight, f"{here}.weight")
     active = any(cell.active for cell in topology.cells.values())
@@ -81,7 +93,9 @@ def _check_pins(pins: Mapping[str, str], cells: Iterable[str], path: str) -> Non
 def _check_former(former: Former, topology: Topology) -> None:
     """A former cell must still be there: it may hold copies, and invalidations have to reach them."""
     path = "$.former"
-    require(bool(former.cells), f"{path}.cells", "is empty: name the cells that were active, each with its weight")
+    require(
+        bool(former.cells), f"{path}.cells", "is empty: name the cells that were active, each with its weight"
+    )
     for name, weight in former.cells.items():
         here = f"{path}.cells.{name}"
         hint = did_you_mean(name, topology.cells)
@@ -103,12 +117,20 @@ def _check_namespace(namespace: Namespace, path: str) -> None:
     kept = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
     require(kept <= KEPT_AT_MOST, f"{path}.ttl", "with its stale windows it is above 30d")
     require(namespace.negative_ttl <= KEPT_AT_MOST, f"{path}.negative_ttl", "is above 30d")
-    require(0 <= namespace.jitter < 1, f"{path}.jitter", f"{namespace.jitter} is not a share: 0 or more, below 1")
+    require(
+        0 <= namespace.jitter < 1, f"{path}.jitter", f"{namespace.jitter} is not a share: 0 or more, below 1"
+    )
     beta = namespace.early_refresh
     require(beta >= 0 and math.isfinite(beta), f"{path}.early_refresh", f"{beta} is not 0 or more")
     require(namespace.max_value > 0, f"{path}.max_value", "must be larger than 0")
-    require(namespace.max_lag > 0, f"{path}.max_lag", "must be longer than 0, or no copy would ever be answered")
-    require(namespace.lease >= SHORTEST_LEASE, f"{path}.lease", "below 100ms it would end before it can be renewed")
+    require(
+        namespace.max_lag > 0, f"{path}.max_lag", "must be longer than 0, or no copy would ever be answered"
+    )
+    require(
+        namespace.lease >= SHORTEST_LEASE,
+        f"{path}.lease",
+        "below 100ms it would end before it can be renewed",
+    )
     require(0 <= namespace.tags_max <= 128, f"{path}.tags_max", f"{namespace.tags_max} is not 0 to 128")
     if namespace.origin is not None:
         _check_origin(namespace.origin, namespace, f"{path}.origin")
@@ -118,10 +140,18 @@ def _check_namespace(namespace: Namespace, path: str) -> None:
 def _check_origin(origin: Origin, namespace: Namespace, path: str) -> None:
     require(origin.url.count("{key}") == 1, f"{path}.url", f"{origin.url!r} must hold {{key}} once")
     require(_is_http_url(origin.url), f"{path}.url", f"{origin.url!r} is no http(s)://host/path URL")
-    require("{key}" not in urlsplit(origin.url).netloc, f"{path}.url", "a key must not choose the host: put {key} in the path")
-    require(1 <= origin.concurrency <= 100_000, f"{path}.concurrency", f"{origin.concurrency} is not 1 to 100000")
+    require(
+        "{key}" not in urlsplit(origin.url).netloc,
+        f"{path}.url",
+        "a key must not choose the host: put {key} in the path",
+    )
+    require(
+        1 <= origin.concurrency <= 100_000, f"{path}.concurrency", f"{origin.concurrency} is not 1 to 100000"
+    )
     require(origin.soft_deadline > 0, f"{path}.soft_deadline", "must be longer than 0")
-    require(origin.hard_deadline >= origin.soft_deadline, f"{path}.hard_deadline", "is below the soft_deadline")
+    require(
+        origin.hard_deadline >= origin.soft_deadline, f"{path}.hard_deadline", "is below the soft_deadline"
+    )
     require(origin.max_body > 0, f"{path}.max_body", "must be larger than 0")
     require(
         namespace.max_value <= origin.max_body,
@@ -140,7 +170,11 @@ def _check_origin(origin: Origin, namespace: Namespace, path: str) -> None:
 
 
 def _check_name(pattern: re.Pattern[str], name: str, section: str, what: str) -> None:
-    require(bool(pattern.fullmatch(name)), f"{section}.{name}", f"{name!r} is no {what} name: it must match {pattern.pattern}")
+    require(
+        bool(pattern.fullmatch(name)),
+        f"{section}.{name}",
+        f"{name!r} is no {what} name: it must match {pattern.pattern}",
+    )
 
 
 def _check_weight(weight: float, path: str) -> None:

@@ -136,7 +136,14 @@ class Explainer:
         asking_l2 = _in_time(self._pool.look(key), "memcached")
         asking_home = _in_time(self._inspect(key, l1.tags if l1 else ()), "home")
         l2, home = await asyncio.gather(asking_l2, asking_home)
-        judge = _Judge(key, self._topology.namespaces[key.namespace], question, self._fences, self._admission, self._clock)
+        judge = _Judge(
+            key,
+            self._topology.namespaces[key.namespace],
+            question,
+            self._fences,
+            self._admission,
+            self._clock,
+        )
         tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
         held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
         tags = dict.fromkeys(tag for entry in held if isinstance(entry, Entry) for tag in entry.tags)
@@ -172,7 +179,9 @@ class Explainer:
         return HomeCell(
             name=name,
             region=self._topology.cells[name].region,
-            why="pinned" if self._placement.is_pinned(placed) else "rendezvous hash over active cells: the highest score",
+            why="pinned"
+            if self._placement.is_pinned(placed)
+            else "rendezvous hash over active cells: the highest score",
             scores={cell: round(score, 4) for cell, score in self._placement.scores(placed)},
             former=former if former != name else "",
         )
@@ -180,7 +189,9 @@ class Explainer:
     def _home(self, state: CellKeyState | TierError) -> Home:
         if isinstance(state, TierError):
             return Home(unavailable=str(state))
-        instances = ((region, name) for region, here in self._topology.regions.items() for name in here.instances)
+        instances = (
+            (region, name) for region, here in self._topology.regions.items() for name in here.instances
+        )
         holder = holder_of(state.lease, (*instances, (self._region, self._instance)))
         return Home(
             lease_held=state.lease_held,
@@ -209,7 +220,9 @@ class Explainer:
             floor_why=self._why_floor(),
             staleness_bound_seconds=round(self._fences.bound_us(self._clock.now_us()) / SECONDS, 3),
             max_lag_seconds=self._topology.namespaces[key.namespace].max_lag.seconds,
-            targets=tuple(self._fences_on(key, name, target, state, merged[name]) for name, target in targets.items()),
+            targets=tuple(
+                self._fences_on(key, name, target, state, merged[name]) for name, target in targets.items()
+            ),
             merges=tuple(_merge(name, one) for name, one in merges[:MOST_MERGES]),
             merges_forgotten_until=self._fences.log.forgotten_until,
         )
@@ -227,7 +240,9 @@ class Explainer:
             here=known.hard,
             soft_here=known.soft,
             unapplied=known.unapplied,
-            paced=tuple(Window(at, over / SECONDS, at + (key.digest * over >> 64)) for at, over in known.windows),
+            paced=tuple(
+                Window(at, over / SECONDS, at + (key.digest * over >> 64)) for at, over in known.windows
+            ),
             perhaps_collision=at_home is not None and known.hard > at_home and known.hard not in explained,
         )
 
@@ -235,7 +250,11 @@ class Explainer:
         raised = self._fences.floor_raise
         if raised is None:
             return ""
-        return "fences were lost before they were read" if raised.lost else "this instance had just begun to read the fences"
+        return (
+            "fences were lost before they were read"
+            if raised.lost
+            else "this instance had just begun to read the fences"
+        )
 
 
 def _stored(home: CellKeyState, name: str) -> tuple[int, int]:
@@ -259,7 +278,9 @@ def _home_by_whoever_could(asked: Seen, elsewhere: Iterable[Seen]) -> Home:
     mine = asked.home or Home(unavailable="not asked")
     if not mine.unavailable:
         return mine
-    told = ((seen.name, seen.home) for seen in elsewhere if seen.home is not None and not seen.home.unavailable)
+    told = (
+        (seen.name, seen.home) for seen in elsewhere if seen.home is not None and not seen.home.unavailable
+    )
     return next((replace(home, told_by=name) for name, home in told), mine)
 
 

@@ -20,7 +20,13 @@ class _Judge:
     """One key's copies, by the rule, as a read that asks `question` would judge them now."""
 
     def __init__(
-        self, key: Key, namespace: Namespace, question: Question, fences: Fences, admission: Admission, clock: Clock
+        self,
+        key: Key,
+        namespace: Namespace,
+        question: Question,
+        fences: Fences,
+        admission: Admission,
+        clock: Clock,
     ) -> None:
         self._key = key
         self._namespace = namespace
@@ -42,7 +48,9 @@ class _Judge:
         entry = home.entry
         fenced = entry.as_of <= home.refused_until
         is_exact = entry.as_of > home.broken_at
-        reply = Reply(None if fenced else entry, exact=is_exact, soft=entry.as_of <= home.stale_until, fenced=fenced)
+        reply = Reply(
+            None if fenced else entry, exact=is_exact, soft=entry.as_of <= home.stale_until, fenced=fenced
+        )
         strict = bool(self._options.token)
         standing = self._admission.standing_at_home(reply, self._key, self._namespace, strict=strict)
         reasons = ["a fence stored at home on its namespace or one of its tags"] if fenced else []
@@ -94,7 +102,11 @@ class _Judge:
         """What forbids copies of any tier."""
         bound = self._fences.bound_us(self._now) / SECONDS
         late = not self._admission.is_timely(entry.as_of, self._namespace, self._now)
-        return [f"the staleness bound, {bound:.1f} s, above max_lag, {self._namespace.max_lag.seconds:g} s"] if late else []
+        return (
+            [f"the staleness bound, {bound:.1f} s, above max_lag, {self._namespace.max_lag.seconds:g} s"]
+            if late
+            else []
+        )
 
 
 def _no_copy(found: TierError | None) -> Copy:

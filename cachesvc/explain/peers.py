@@ -32,7 +32,9 @@ class HttpPeers:
 
     async def start(self) -> None:
         """Opens nothing yet."""
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar())
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
+        )
 
     async def stop(self) -> None:
         if self._http is not None:
@@ -45,14 +47,20 @@ class HttpPeers:
         asking = (self._ask(self._http, peer, key, question.headers) for peer in self._addresses)
         return await asyncio.gather(*asking)
 
-    async def _ask(self, http: aiohttp.ClientSession, peer: tuple[str, str], key: Key, headers: Mapping[str, str]) -> Seen:
+    async def _ask(
+        self, http: aiohttp.ClientSession, peer: tuple[str, str], key: Key, headers: Mapping[str, str]
+    ) -> Seen:
         region, name = peer
         path = f"/v1/{key.namespace}/{quote(key.text, safe='')}:explain?scope=instance"
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                async with http.get(URL(self._addresses[peer] + path, encoded=True), headers=headers) as answer:
+                async with http.get(
+                    URL(self._addresses[peer] + path, encoded=True), headers=headers
+                ) as answer:
                     body = await answer.read()
-            return _decode(body) if answer.status == 200 else _silent(region, name, f"answered {answer.status}")
+            return (
+                _decode(body) if answer.status == 200 else _silent(region, name, f"answered {answer.status}")
+            )
         except TimeoutError:
             return _silent(region, name, f"no answer within {ANSWER_SECONDS * 1000:g} ms")
         except (aiohttp.ClientError, OSError) as error:

@@ -37,18 +37,24 @@ class Place(NamedTuple):
 # what one instance would do -------------------------------------------------------------------------------------------
 
 
-def decide(tiers: Mapping[str, Copy], home: Home, namespace: Namespace, *, asks_l2: bool, overloaded: bool) -> Now:
+def decide(
+    tiers: Mapping[str, Copy], home: Home, namespace: Namespace, *, asks_l2: bool, overloaded: bool
+) -> Now:
     """As `read.py`, `pilot.py` and `load.py` go on from here, in their order."""
     decision = _from_a_copy(tiers, asks_l2=asks_l2) or _without_a_copy(tiers, home, namespace)
     if overloaded and decision.tier != "l1":
-        return replace(decision, but="this instance is overloaded: reads that need more than L1 may be answered 503")
+        return replace(
+            decision, but="this instance is overloaded: reads that need more than L1 may be answered 503"
+        )
     return decision
 
 
 def _from_a_copy(tiers: Mapping[str, Copy], *, asks_l2: bool) -> Now | None:
     asked = [tier for tier, copy in tiers.items() if copy.held and copy.suits and (tier != "l2" or asks_l2)]
     fresh = [tier for tier in asked if tiers[tier].standing == Standing.FRESH.value]
-    stale = [tier for tier in asked if tiers[tier].standing == Standing.STALE.value and not tiers[tier].negative]
+    stale = [
+        tier for tier in asked if tiers[tier].standing == Standing.STALE.value and not tiers[tier].negative
+    ]
     if fresh[:1] == ["l1"] or (fresh and stale[:1] != ["l1"]):
         what = "answer that there is no such value, from" if tiers[fresh[0]].negative else "answer from"
         return Now(f"{what} {fresh[0]}", RULES[Standing.FRESH], THE_RULE, fresh[0])
@@ -62,7 +68,10 @@ def _without_a_copy(tiers: Mapping[str, Copy], home: Home, namespace: Namespace)
     nothing = _why_no_copy(tiers)
     if namespace.origin is None:
         return Now("miss", f"{nothing}, and the caller loads (look-aside)", _section_of(tiers))
-    resort = next((tier for tier, copy in tiers.items() if copy.suits and copy.standing == Standing.LAST_RESORT.value), "")
+    resort = next(
+        (tier for tier, copy in tiers.items() if copy.suits and copy.standing == Standing.LAST_RESORT.value),
+        "",
+    )
     but = f"if the origin fails, it would answer stale from {resort}" if resort else ""
     if home.unavailable:
         why = f"{nothing}; its home is out of reach, so nothing is kept there and others may load as well"
@@ -80,7 +89,11 @@ def _why_no_copy(tiers: Mapping[str, Copy]) -> str:
         return f"no tier holds a copy that may be answered ({'; '.join(refused)})"
     if any(copy.held and not copy.suits for copy in tiers.values()):
         return "no tier holds a copy that meets what the read asks for"
-    return "no tier holds a copy that may be answered" if any(copy.held for copy in tiers.values()) else "no tier holds a copy"
+    return (
+        "no tier holds a copy that may be answered"
+        if any(copy.held for copy in tiers.values())
+        else "no tier holds a copy"
+    )
 
 
 def _section_of(tiers: Mapping[str, Copy]) -> str:
@@ -118,7 +131,10 @@ def marked(all_seen: Sequence[Seen]) -> list[Seen]:
     newest = max(places(all_seen), key=lambda place: place.copy.as_of, default=None)
     if newest is None:
         return list(all_seen)
-    return [replace(seen, tiers={tier: _mark(copy, newest) for tier, copy in seen.tiers.items()}) for seen in all_seen]
+    return [
+        replace(seen, tiers={tier: _mark(copy, newest) for tier, copy in seen.tiers.items()})
+        for seen in all_seen
+    ]
 
 
 def _mark(copy: Copy, newest: Place) -> Copy:
@@ -138,11 +154,15 @@ def oldest(all_seen: Sequence[Seen], home: Home) -> Oldest | None:
 def _why_old(place: Place, home: Home) -> str:
     copy, fences = place.copy, place.seen.fences
     bound = f"{fences.staleness_bound_seconds:.1f} s" if fences else "unknown"
-    fenced_at = max(home.key_fence, home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0)
+    fenced_at = max(
+        home.key_fence, home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0
+    )
     if fenced_at >= copy.as_of and copy.standing == Standing.FRESH.value and place.tier != "l3":
         return f"its home knows a later fence that {place.seen.name} has not merged yet: its staleness bound is {bound}"
     if copy.differs:
-        return f"another version is {copy.differs}, and no fence is between them: that change was not announced"
+        return (
+            f"another version is {copy.differs}, and no fence is between them: that change was not announced"
+        )
     if copy.standing == Standing.STALE.value:
         why = (
             "a soft or paced fence made it stale"
@@ -160,7 +180,9 @@ def verdict(asked: Seen, elsewhere: Sequence[Seen], found: Oldest | None) -> str
     """One answer for the person on call."""
     sentences = [_what_happens(asked)]
     if found is not None:
-        sentences.append(f"The oldest copy that is answered is in {found.where}, {found.age_seconds:.1f} s old: {found.why}.")
+        sentences.append(
+            f"The oldest copy that is answered is in {found.where}, {found.age_seconds:.1f} s old: {found.why}."
+        )
     if others := _others(asked, elsewhere):
         sentences.append(others)
     if silent := [f"{seen.name} ({seen.unavailable})" for seen in elsewhere if seen.unavailable]:

@@ -22,7 +22,10 @@ LONGEST_SECONDS = 1 << 31
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 the grammar's "token", not a secret
 _NAME = re.compile(_TOKEN)
 _SEPARATORS = re.compile(r"[ \t,]*+")
-_MEMBER = re.compile(rf'(?P<name>{_TOKEN})(?:=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*+)"))?[ \t]*+(?=,|\Z)', re.DOTALL)
+_MEMBER = re.compile(
+    rf'(?P<name>{_TOKEN})(?:=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\]|\\.)*+)"))?[ \t]*+(?=,|\Z)',
+    re.DOTALL,
+)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _DELTA_SECONDS = re.compile(r"[0-9]+")
 
@@ -161,7 +164,9 @@ def _asked(cache_control: str) -> dict[str, str | None]:
     for directive in _members(cache_control):
         if not directive.well_formed:
             raise _bad(
-                f"the member that begins with {directive.name!r} is malformed" if directive.name else "a member has no name"
+                f"the member that begins with {directive.name!r} is malformed"
+                if directive.name
+                else "a member has no name"
             )
         if arguments.setdefault(directive.name, directive.argument) != directive.argument:
             raise _bad(f"{directive.name} is given twice, with different arguments")

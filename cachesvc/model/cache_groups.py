@@ -69,7 +69,9 @@ def _skip(value: str, at: int) -> int:
 
 def format(tags: Iterable[str]) -> str:  # noqa: A001 the pair of `parse`; always used as cache_groups.format
     """The field's value; empty for no tags. Raises `ValueError` for what is not a tag."""
-    return ", ".join('"' + _TO_ESCAPE.sub(r"\\\1", check_tag(tag, index)) + '"' for index, tag in enumerate(tags))
+    return ", ".join(
+        '"' + _TO_ESCAPE.sub(r"\\\1", check_tag(tag, index)) + '"' for index, tag in enumerate(tags)
+    )
 
 
 def check_tag(tag: str, index: int = 0) -> str:

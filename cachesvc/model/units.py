@@ -7,7 +7,14 @@ import re
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB)")
-_MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+_MICROSECONDS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -18,7 +25,9 @@ class Duration(int):
     def parse(cls, text: str) -> "Duration":
         match = _DURATION.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as '5m'")
+            raise ValueError(
+                f"{text!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as '5m'"
+            )
         return cls(round(float(match[1]) * _MICROSECONDS[match[2]]))
 
     @property
@@ -33,5 +42,7 @@ class Size(int):
     def parse(cls, text: str) -> "Size":
         match = _SIZE.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is not a size: write a number and one of B, KiB, MiB, GiB, such as '4MiB'")
+            raise ValueError(
+                f"{text!r} is not a size: write a number and one of B, KiB, MiB, GiB, such as '4MiB'"
+            )
         return cls(round(float(match[1]) * _BYTES[match[2]]))

@@ -82,7 +82,15 @@ class Flight:
     )
 
     def __init__(
-        self, key: Key, namespace: Namespace, mode: Mode, *, asked: int, began_us: int, step: Step, known: Entry | None
+        self,
+        key: Key,
+        namespace: Namespace,
+        mode: Mode,
+        *,
+        asked: int,
+        began_us: int,
+        step: Step,
+        known: Entry | None,
     ) -> None:
         self.key = key
         self.began_us = began_us

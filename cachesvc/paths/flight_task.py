@@ -113,7 +113,11 @@ class Pilot:
         left = [flight for flight in flights if flight.mode >= Mode.RELOAD]
         if asking:
             found = await self._l2.get_many([flight.key for flight in asking])
-            left += [flight for flight, entry in zip(asking, found, strict=True) if not self._land_from_l2(flight, entry)]
+            left += [
+                flight
+                for flight, entry in zip(asking, found, strict=True)
+                if not self._land_from_l2(flight, entry)
+            ]
         if left:
             await self._from_l3(left)
 
@@ -179,7 +183,9 @@ class Pilot:
             [
                 Read(
                     flight.key,
-                    self._admission.not_before(flight.key, flight.known) if flight.refused_here and flight.known else 0,
+                    self._admission.not_before(flight.key, flight.known)
+                    if flight.refused_here and flight.known
+                    else 0,
                     flight.mode is not Mode.LOOKUP,
                     flight.mode >= Mode.RELOAD,
                     flight.namespace.lease,
@@ -201,7 +207,9 @@ class Pilot:
             if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
             vouched_at = flight.asked if reply.exact and not flight.strict else None
-            flight.land(Landing(entry, "l3", flight.trail, version=self._fences.version, vouched_at=vouched_at))
+            flight.land(
+                Landing(entry, "l3", flight.trail, version=self._fences.version, vouched_at=vouched_at)
+            )
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -293,9 +301,18 @@ class Pilot:
         """Look-aside: the caller loads. A stale copy within its window goes along, so that only one caller has to wait."""
         stale = self._loads.stale_copy(flight, last_resort=False)
         flight.land(
-            Landing(stale, "l3" if stale else "", flight.trail, stale=stale is not None, lease=lease, given_up=lease is None)
+            Landing(
+                stale,
+                "l3" if stale else "",
+                flight.trail,
+                stale=stale is not None,
+                lease=lease,
+                given_up=lease is None,
+            )
         )
 
 
 def _broken() -> RequestError:
-    return RequestError(503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True)
+    return RequestError(
+        503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True
+    )

@@ -80,7 +80,13 @@ class Invalidator:
         missing = await self._receipts.wait(position, options) if options.wait is not Reach.NONE else ()
         token = tuple((fence.digest, fence.at) for fence in applied.fences)
         return Receipt(
-            f"{self._region}:{id_}", token, not done.missed, position, options.wait, reached=not missing, missing=missing
+            f"{self._region}:{id_}",
+            token,
+            not done.missed,
+            position,
+            options.wait,
+            reached=not missing,
+            missing=missing,
         )
 
     async def estimate(self, change: Change) -> Estimate:
@@ -94,16 +100,22 @@ class Invalidator:
 
     def _check(self, change: Change) -> None:
         if change.namespace not in self._namespaces:
-            raise RequestError(404, "no-such-namespace", f"no namespace {change.namespace!r} is declared", field="namespace")
+            raise RequestError(
+                404, "no-such-namespace", f"no namespace {change.namespace!r} is declared", field="namespace"
+            )
         if not (change.keys or change.tags or change.all):
             raise RequestError(400, "nothing-to-invalidate", "name keys, tags, or all: true", field="keys")
 
     async def announce(self, change: Change) -> str:
         """Append a change that this process is about to apply by itself; its id."""
         try:
-            return await self._changes.append(change, held_until_us=self._clock.now_us() + HOLD_US, traceparent=traceparent())
+            return await self._changes.append(
+                change, held_until_us=self._clock.now_us() + HOLD_US, traceparent=traceparent()
+            )
         except TierError as error:
-            why = f"the queue of region {self._region!r} did not take the change, nothing was done: {error.why}"
+            why = (
+                f"the queue of region {self._region!r} did not take the change, nothing was done: {error.why}"
+            )
             raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
 
     async def publish(self, applied: Applied, done: Done, *, report: bool = False) -> str:
@@ -114,11 +126,15 @@ class Invalidator:
         causes = (request.context,) if request is not None else ()
         try:
             with span("cache.publish", "producer"):
-                position = await self._stream.publish(applied.fences, done=[done], report=report, causes=causes)
+                position = await self._stream.publish(
+                    applied.fences, done=[done], report=report, causes=causes
+                )
         except TierError as error:
             why = "the change was accepted, but its fence could not be published yet; the region's consumers go on with it"
             token = tuple((fence.digest, fence.at) for fence in applied.fences)
-            raise RequestError(503, "fence-not-published", why, retryable=True, retry_after=1, token=token) from error
+            raise RequestError(
+                503, "fence-not-published", why, retryable=True, retry_after=1, token=token
+            ) from error
         self._lags.note_published([done.id], position)
         return position
 

@@ -47,7 +47,10 @@ class Loads:
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
         """Load, fill, land. Without a lease (home out of reach, or its holder slow) `as_of` is this instance's own clock."""
-        attributes = {"cachesvc.namespace": flight.key.namespace, "cachesvc.lease": "granted" if lease else "none"}
+        attributes = {
+            "cachesvc.namespace": flight.key.namespace,
+            "cachesvc.lease": "granted" if lease else "none",
+        }
         with span("cache.load", attributes=attributes) as flight.span:
             await self._load(cell, flight, lease)
 
@@ -104,7 +107,9 @@ class Loads:
             loaded.etag or "",
         )
 
-    async def _keep(self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, *, storable: bool) -> None:
+    async def _keep(
+        self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, *, storable: bool
+    ) -> None:
         """L3 decides: what it refuses (`fenced`) goes nowhere. The landing comes after the writes that others would read."""
         l3 = _step_of(flight, "l3")
         stored = False
@@ -161,7 +166,11 @@ class Loads:
             return
         detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
         error = RequestError(
-            failure.status, kind, detail, retryable=failure.retryable, retry_after=1 if failure.retryable else None
+            failure.status,
+            kind,
+            detail,
+            retryable=failure.retryable,
+            retry_after=1 if failure.retryable else None,
         )
         flight.land(Landing(error=error, trail=flight.trail))
 

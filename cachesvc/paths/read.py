@@ -125,7 +125,9 @@ class Reader:
             answer, step = self._from_l1(key, namespace, PLAIN)
             if answer is not None:
                 return answer
-            flight, joined = self._board(key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us())
+            flight, joined = self._board(
+                key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us()
+            )
             if not joined:
                 self._pilot.take_off(flight)
             answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
@@ -170,7 +172,9 @@ class Reader:
                 for i, flight, joined in boarded:
                     landing = flight.landing or await self._aboard(flight, lingers)
                     answers[i] = self._judge(flight, landing, joined, started, options)
-            except asyncio.CancelledError:  # the deadline came while one was waited for: who has landed meanwhile is answered
+            except (
+                asyncio.CancelledError
+            ):  # the deadline came while one was waited for: who has landed meanwhile is answered
                 for i, flight, joined in boarded:
                     if answers[i] is None and flight.landing is not None:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
@@ -256,7 +260,9 @@ class Reader:
 
     # 3. the reader's own decision -------------------------------------------------------------------------------------
 
-    def _judge(self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions) -> Answer | None:
+    def _judge(
+        self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions
+    ) -> Answer | None:
         """May this reader be answered with what its flight brought? None: look again."""
         if landing.version == self._fences.version and options is PLAIN and landing.entry is not None:
             # A fresh copy, judged when it landed, and nothing has moved since. Nearly every answer is this one.
@@ -274,12 +280,18 @@ class Reader:
         if not self._may_answer(flight, landing, entry):
             return Answer(Outcome.MISS, trail=landing.trail, lease=lease) if lease is not None else None
         if lease is None and options is not PLAIN and not self._admission.suits(entry, options):
-            return Answer(Outcome.MISS, trail=landing.trail) if flight.mode in (Mode.LOOKUP, Mode.LEASE) else None
+            return (
+                Answer(Outcome.MISS, trail=landing.trail)
+                if flight.mode in (Mode.LOOKUP, Mode.LEASE)
+                else None
+            )
         if landing.stale:
             return self._stale(flight.key, entry, landing.tier, landing.trail, lease)
         return Answer(_hit(entry), entry, landing.tier, landing.trail, lease)
 
-    def _judge_loaded(self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int) -> Answer | None:
+    def _judge_loaded(
+        self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int
+    ) -> Answer | None:
         if not self._admission.loaded_since(entry, flight.key, flight.asked, started):
             return None
         trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
@@ -293,7 +305,9 @@ class Reader:
             return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
         return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED
 
-    def _stale(self, key: Key, entry: Entry, tier: str, trail: tuple[Step, ...] = (), lease: str | None = None) -> Answer:
+    def _stale(
+        self, key: Key, entry: Entry, tier: str, trail: tuple[Step, ...] = (), lease: str | None = None
+    ) -> Answer:
         self.tally.answered_stale(key.namespace, self._clock.now_us() - entry.fresh_until)
         return Answer(Outcome.STALE, entry, tier, trail, lease)
 
@@ -323,7 +337,9 @@ class Reader:
 
     async def explain(self, key: Key, question: Question) -> Explanation | Seen:
         """Everything that decides about this key now; changes nothing."""
-        return await (self._explainer.see(key, question) if question.alone else self._explainer.explain(key, question))
+        return await (
+            self._explainer.see(key, question) if question.alone else self._explainer.explain(key, question)
+        )
 
     def popularity(self, namespace: str) -> Popularity:
         """What was read most of late, here."""
@@ -348,7 +364,9 @@ def _hit(entry: Entry) -> Outcome:
 
 def _too_late(options: ReadOptions) -> Answer:
     detail = f"no answer within the caller's deadline of {options.timeout_seconds or 0:g} s; the load goes on"
-    return Answer(Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True))
+    return Answer(
+        Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True)
+    )
 
 
 def _overtaken() -> Answer:

@@ -71,7 +71,11 @@ class Writer:
     # under a lease ----------------------------------------------------------------------------------------------------
 
     async def _fill(
-        self, namespace: Namespace, items: Sequence[tuple[Key, Draft]], which: list[int], written: list[Written | None]
+        self,
+        namespace: Namespace,
+        items: Sequence[tuple[Key, Draft]],
+        which: list[int],
+        written: list[Written | None],
     ) -> None:
         fills: list[tuple[int, Fill]] = []
         for i in which:
@@ -103,7 +107,11 @@ class Writer:
     # without one ------------------------------------------------------------------------------------------------------
 
     async def _put(
-        self, namespace: Namespace, items: Sequence[tuple[Key, Draft]], which: list[int], written: list[Written | None]
+        self,
+        namespace: Namespace,
+        items: Sequence[tuple[Key, Draft]],
+        which: list[int],
+        written: list[Written | None],
     ) -> None:
         keys = tuple(dict.fromkeys(items[i][0].text for i in which))
         try:
@@ -140,7 +148,9 @@ class Writer:
             await self._invalidator.forgo(id_)
             return
         try:
-            await self._invalidator.publish(applied, applied.done(id_, [fence.digest for fence in applied.fences]))
+            await self._invalidator.publish(
+                applied, applied.done(id_, [fence.digest for fence in applied.fences])
+            )
         except RequestError as error:
             for i in which:
                 if (answer := written[i]) is not None and answer.stored:
@@ -158,7 +168,9 @@ class Writer:
     @staticmethod
     def _putted(put: Put, reply: PutReply | TierError) -> Written:
         if isinstance(reply, TierError):
-            return Written(stored=False, error=_home_down(reply, "the key was invalidated; the value was not stored"))
+            return Written(
+                stored=False, error=_home_down(reply, "the key was invalidated; the value was not stored")
+            )
         if not reply.stored:
             return Written(stored=False, reason="precondition", entry=reply.entry)
         return Written(stored=True, entry=reply.entry, token=((put.key.digest, reply.at),))

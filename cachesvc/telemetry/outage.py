@@ -41,4 +41,6 @@ class Outage:
         if self.is_on and self._now() - self._failed_at >= STEADY_SECONDS:
             self.is_on = False
             seconds = self._failed_at - self._began_at
-            self._log.warning("%s works again, after %d failures in %.0f s", self._what, self.failures, seconds)
+            self._log.warning(
+                "%s works again, after %d failures in %.0f s", self._what, self.failures, seconds
+            )

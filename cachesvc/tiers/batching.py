@@ -261,7 +261,9 @@ class Batcher(Generic[T, R]):
             await asyncio.wait(self._tasks)
 
     def _refusal(self) -> TierUnavailableError:
-        return TierUnavailableError(self.name, "closed" if self._closed else f"more than {self._max_waiting} items wait")
+        return TierUnavailableError(
+            self.name, "closed" if self._closed else f"more than {self._max_waiting} items wait"
+        )
 
     def statistics(self) -> BatcherStatistics:
         in_flight = len(self._tasks)

@@ -41,7 +41,9 @@ class FairTimeout:
         else:
             self._timeout.reschedule(now)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._handle is not None:
             self._handle.cancel()
         await self._timeout.__aexit__(kind, error, trace)

@@ -6,7 +6,16 @@ from typing import Protocol, TypeAlias
 from cachesvc.explain.answer import Explanation, Question, Seen
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry, Key
-from cachesvc.model.requests import Answer, Draft, Estimate, InvalidateOptions, ReadOptions, Receipt, ReceiptState, Written
+from cachesvc.model.requests import (
+    Answer,
+    Draft,
+    Estimate,
+    InvalidateOptions,
+    ReadOptions,
+    Receipt,
+    ReceiptState,
+    Written,
+)
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]

@@ -76,4 +76,6 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 
 def _too_late(seconds: float) -> RequestError:
-    return RequestError(504, "deadline", f"not done within {seconds:g} s; what was begun may still be done", retryable=True)
+    return RequestError(
+        504, "deadline", f"not done within {seconds:g} s; what was begun may still be done", retryable=True
+    )

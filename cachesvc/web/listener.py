@@ -80,14 +80,19 @@ class Listener:
 
 async def _listening(host: str, port: int) -> socket.socket:
     """Bound to the first address of the host. Raises `OSError`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     family, *_, address = found[0]
     return socket.create_server(address, family=family, backlog=BACKLOG)
 
 
 class _Server(web.Server):
     def __init__(
-        self, handle: Callable[[web.BaseRequest], Awaitable[Reply]], complete: Callable[[Reply], None], **settings: Any
+        self,
+        handle: Callable[[web.BaseRequest], Awaitable[Reply]],
+        complete: Callable[[Reply], None],
+        **settings: Any,
     ) -> None:
         super().__init__(handle, **settings)
         self._complete = complete
@@ -106,7 +111,11 @@ class _Connection(web.RequestHandler):
         self._complete = complete
 
     def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
     ) -> web.StreamResponse:
         """What is not HTTP (400), or a failure outside the handler (500). Always closes the connection."""
         if request.writer.output_size > 0:

@@ -85,7 +85,9 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
     if segments[:2] != ["", "v1"] or len(segments) < 3:
         raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
     if query and not segments[-1].endswith(":explain"):
-        raise RequestError(400, "bad-query", "this path takes no query; in a key, write '?' as %3F", field="query")
+        raise RequestError(
+            400, "bad-query", "this path takes no query; in a key, write '?' as %3F", field="query"
+        )
     if segments[2] == "invalidations" and len(segments) == 4:
         return Place(Kind.RECEIPT, receipt=_receipt_id(segments[3]))
     if len(segments) > 4:
@@ -116,7 +118,10 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
 def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
     if name not in namespaces:
         raise RequestError(
-            404, "no-such-namespace", f"no namespace {name[:64]!r}{did_you_mean(name[:64], namespaces)}", field=field
+            404,
+            "no-such-namespace",
+            f"no namespace {name[:64]!r}{did_you_mean(name[:64], namespaces)}",
+            field=field,
         )
 
 
@@ -149,7 +154,9 @@ def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
 def _receipt_id(segment: str) -> str:
     text = _decoded(segment, "id")
     if not _RECEIPT_ID(text):
-        raise RequestError(400, "bad-receipt", "the id of a receipt is region:id, such as eu:1700000000000-0", field="id")
+        raise RequestError(
+            400, "bad-receipt", "the id of a receipt is region:id, such as eu:1700000000000-0", field="id"
+        )
     return text
 
 
@@ -160,4 +167,6 @@ def _decoded(segment: str, field: str) -> str:
     try:
         return unquote_to_bytes(segment.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(400, "bad-key", f"not UTF-8: byte {error.start} of the {field} segment", field=field) from None
+        raise RequestError(
+            400, "bad-key", f"not UTF-8: byte {error.start} of the {field} segment", field=field
+        ) from None

@@ -42,7 +42,9 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
-_INTERNAL = RequestError(500, "internal", "the service failed; the request_id finds it in its log", retryable=True)
+_INTERNAL = RequestError(
+    500, "internal", "the service failed; the request_id finds it in its log", retryable=True
+)
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
 """Operations that see to their `Cachesvc-Timeout` themselves: reads key by key, an invalidation that waits for others by saying
 who is missing."""
@@ -142,7 +144,9 @@ class Web:
                 reply = _not_allowed(request, calls)
             else:
                 span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
-                reply = await _part_of(span, self._deadlines.hold(self._call(operation, handler, request, place)))
+                reply = await _part_of(
+                    span, self._deadlines.hold(self._call(operation, handler, request, place))
+                )
                 reply.request_id = reply.request_id or request_id_of(request.headers)
         except RequestError as error:
             reply = problem_reply(error, request_id_of(request.headers))
@@ -154,7 +158,9 @@ class Web:
         self._complete(reply)
         seconds = perf_counter() - started
         self._counts.request(namespace, operation, reply.outcome, seconds)
-        if spans is not None and (span is not None or reply.outcome == "failed" or seconds > spans.sampling.slow_seconds):
+        if spans is not None and (
+            span is not None or reply.outcome == "failed" or seconds > spans.sampling.slow_seconds
+        ):
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
 
@@ -164,9 +170,15 @@ class Web:
             return await self._entries.read_plainly(request, place, entry)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
-        seconds = None if operation in _KEEP_TIME else timeout_of(request.headers, self._limits.request_timeout.seconds)
+        seconds = (
+            None
+            if operation in _KEEP_TIME
+            else timeout_of(request.headers, self._limits.request_timeout.seconds)
+        )
         with self.overload if operation in _SHEDDABLE else _AT_ANY_TIME:
-            return await (handler(request, place) if seconds is None else within(seconds, handler(request, place)))
+            return await (
+                handler(request, place) if seconds is None else within(seconds, handler(request, place))
+            )
 
     def _complete(self, reply: Reply) -> None:
         """The lines that every answer has."""
@@ -194,7 +206,12 @@ async def _under(span: Span, work: Awaitable[Reply]) -> Reply:
 
 
 def _calls(
-    entries: Entries, batches: Batches, invalidations: Invalidations, streams: Streams, probes: Probes, hot_keys: HotKeysView
+    entries: Entries,
+    batches: Batches,
+    invalidations: Invalidations,
+    streams: Streams,
+    probes: Probes,
+    hot_keys: HotKeysView,
 ) -> Mapping[Kind, Mapping[str, tuple[str, Handler]]]:
     """What can be done at each kind of place: method → name of the operation, and who does it."""
     return {

@@ -40,7 +40,9 @@ class ServerSpans:
     ) -> None:
         self.sampling = Sampling(settings.trace_ratio, settings.slow.seconds, rng)
         self._recorder = recorder
-        self._loading = frozenset(name for name, namespace in namespaces.items() if namespace.origin is not None)
+        self._loading = frozenset(
+            name for name, namespace in namespaces.items() if namespace.origin is not None
+        )
         self._has_digests = settings.hashed_keys
         self._lag_us = lag_us
 
@@ -57,10 +59,16 @@ class ServerSpans:
             span.attributes["cachesvc.key_digest"] = f"{place.key.digest:016x}"
         return span
 
-    def begin_any(self, operation: str, place: Place, raw_headers: Sequence[tuple[bytes, bytes]]) -> Span | None:
+    def begin_any(
+        self, operation: str, place: Place, raw_headers: Sequence[tuple[bytes, bytes]]
+    ) -> Span | None:
         """Of a request that is not a plain read: as `begin` if it is taken, else as `passing`."""
         traceparent = _traceparent(raw_headers)
-        return self.begin(operation, place, traceparent) if self.sampling.takes(traceparent) else passing(traceparent)
+        return (
+            self.begin(operation, place, traceparent)
+            if self.sampling.takes(traceparent)
+            else passing(traceparent)
+        )
 
     def end(
         self,
@@ -87,7 +95,9 @@ class ServerSpans:
         return (is_slow or reply.outcome == "failed") and self.sampling.keeps(time.monotonic())
 
     def _made(self, operation: str, namespace: str, caller: SpanContext | None) -> Span:
-        name = "cache.get_or_load" if operation in _READS and namespace in self._loading else _NAMES[operation]
+        name = (
+            "cache.get_or_load" if operation in _READS and namespace in self._loading else _NAMES[operation]
+        )
         context = SpanContext(caller.trace_id if caller else new_trace_id(), new_span_id(), True)
         span = Span(name, "server", context, self._recorder, caller.span_id if caller else 0)
         if namespace:
@@ -115,7 +125,9 @@ def passing(traceparent: bytes) -> Span | None:
 
 def of_answer(answer: Answer) -> Mapping[str, Attribute]:
     """What the answer to a read of one key says."""
-    found: dict[str, Attribute] = {"cache.hit": answer.entry is not None and answer.tier not in ("", "origin")}
+    found: dict[str, Attribute] = {
+        "cache.hit": answer.entry is not None and answer.tier not in ("", "origin")
+    }
     if answer.tier:
         found["cache.tier"] = answer.tier
     if answer.outcome is Outcome.STALE:

@@ -39,7 +39,9 @@ def rendered(pattern: Any, bindings: Bindings) -> Any:
         return pattern
     marker = _marker(pattern)
     if marker is None:
-        return {name: rendered(item, bindings) for name, item in pattern.items() if item != {"$left_out": True}}
+        return {
+            name: rendered(item, bindings) for name, item in pattern.items() if item != {"$left_out": True}
+        }
     return _RENDER[marker](pattern, bindings)
 
 
@@ -129,7 +131,9 @@ def _token_mismatch(pairs: list[dict[str, Any]], value: Any, bindings: Bindings,
     wanted = {digest(pair["target"]): pair for pair in pairs}
     if found.keys() != wanted.keys():
         return f"{at}: a token of {len(found)} other targets than {[pair['target'] for pair in pairs]}"
-    wrong = (mismatch(pair["at"], found[key], bindings, f"{at}({pair['target']})") for key, pair in wanted.items())
+    wrong = (
+        mismatch(pair["at"], found[key], bindings, f"{at}({pair['target']})") for key, pair in wanted.items()
+    )
     return next(filter(None, wrong), "")
 
 

@@ -129,7 +129,11 @@ def requested(request: Request, bindings: Bindings) -> Requested:
 
 def example(answer: Answer, bindings: Bindings) -> Answered:
     """An answer such as the case asks for."""
-    headers = {name.lower(): rendered(value, bindings) for name, value in answer.headers.items() if value != {"$left_out": True}}
+    headers = {
+        name.lower(): rendered(value, bindings)
+        for name, value in answer.headers.items()
+        if value != {"$left_out": True}
+    }
     body, content_type = _body_of(answer, bindings)
     if content_type:
         headers.setdefault("content-type", content_type)
@@ -160,7 +164,9 @@ def _body_of(said: Request | Answer, bindings: Bindings) -> tuple[bytes, str]:
         return msgspec.msgpack.encode(rendered(said.msgpack, bindings)), MSGPACK
     if said.json is not None:
         is_problem = isinstance(said, Answer) and said.status >= 400
-        return msgspec.json.encode(rendered(said.json, bindings)), "application/problem+json" if is_problem else JSON
+        return msgspec.json.encode(
+            rendered(said.json, bindings)
+        ), "application/problem+json" if is_problem else JSON
     if said.body is None:
         return b"", ""
     body = rendered(said.body, bindings)

@@ -64,14 +64,23 @@ def _verdict(rows: Sequence[Result | Failed], *, smoke: bool) -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="loadtests.bench", description=__doc__)
-    parser.add_argument("--only", default=os.environ.get("ONLY", ""), help=f"comma-separated, of: {', '.join(COMPARISONS)}")
+    parser.add_argument(
+        "--only", default=os.environ.get("ONLY", ""), help=f"comma-separated, of: {', '.join(COMPARISONS)}"
+    )
     parser.add_argument("--json", default=os.environ.get("JSON", ""), help="also write the rows to this file")
     parser.add_argument(
-        "--smoke", action="store_true", default=os.environ.get("SMOKE", "") not in ("", "0"), help="one short pair"
+        "--smoke",
+        action="store_true",
+        default=os.environ.get("SMOKE", "") not in ("", "0"),
+        help="one short pair",
     )
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of measurements, at least 5 to be quoted (default 5)")
+    parser.add_argument(
+        "--pairs", type=int, default=5, help="pairs of measurements, at least 5 to be quoted (default 5)"
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (default 3)")
-    parser.add_argument("--driver", choices=["auto", "wrk", "built-in"], default="auto", help="default: wrk if installed")
+    parser.add_argument(
+        "--driver", choices=["auto", "wrk", "built-in"], default="auto", help="default: wrk if installed"
+    )
     args = parser.parse_args()
     args.only = args.only.split(",") if args.only else list(COMPARISONS)
     unknown = [name for name in args.only if name not in COMPARISONS]

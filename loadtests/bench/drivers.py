@@ -66,7 +66,9 @@ class BuiltIn:
     name = "built-in"
 
     def __call__(self, load: Load, seconds: float) -> float:
-        return closed_loop(load.base_url, load.requests, connections=CONNECTIONS, seconds=seconds, least_body=load.least_body)
+        return closed_loop(
+            load.base_url, load.requests, connections=CONNECTIONS, seconds=seconds, least_body=load.least_body
+        )
 
 
 class Wrk:
@@ -88,7 +90,11 @@ class Wrk:
         # wrk takes whole seconds only.
         shape = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
         done = subprocess.run(
-            [self._path, *shape, base_url, "--", str(requests)], capture_output=True, text=True, timeout=seconds + 60, check=False
+            [self._path, *shape, base_url, "--", str(requests)],
+            capture_output=True,
+            text=True,
+            timeout=seconds + 60,
+            check=False,
         )
         if done.returncode != 0:
             raise BenchError(f"wrk ended with {done.returncode}: {done.stderr or done.stdout}")

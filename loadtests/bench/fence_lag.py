@@ -51,7 +51,9 @@ class Merges:
                 if line.startswith(b'data: {"fences"'):
                     now = time.perf_counter()
                     packed = json.loads(line[6:])["fences"].encode()
-                    for target, _ in _PAIRS.iter_unpack(urlsafe_b64decode(packed + b"=" * (-len(packed) % 4))):
+                    for target, _ in _PAIRS.iter_unpack(
+                        urlsafe_b64decode(packed + b"=" * (-len(packed) % 4))
+                    ):
                         seen.setdefault(target, now)
 
 
@@ -83,7 +85,9 @@ async def lag(fleet: Fleet, *, rate: float, keys: int, seconds: float) -> dict[s
         if all(target in seen for seen in merges.at.values())
     )
     if lost:
-        raise SystemExit(f"{lost} fences of {len(sent)} changes were not seen by some instance {SETTLE_SECONDS} s later")
+        raise SystemExit(
+            f"{lost} fences of {len(sent)} changes were not seen by some instance {SETTLE_SECONDS} s later"
+        )
     return {"p50_ms": percentile(lags, 0.5), "p99_ms": percentile(lags, 0.99), "keys": len(sent)}
 
 
@@ -120,7 +124,9 @@ async def calls(fleet: Fleet, *, seconds: float) -> dict[str, float]:
     async def caller(http: aiohttp.ClientSession, name: int) -> None:
         end = time.perf_counter() + seconds
         while (began := time.perf_counter()) < end:
-            async with http.post(url, json={"namespace": NAMESPACE, "keys": [f"{name}:{len(timings)}"]}) as answer:
+            async with http.post(
+                url, json={"namespace": NAMESPACE, "keys": [f"{name}:{len(timings)}"]}
+            ) as answer:
                 if answer.status != 200:
                     raise SystemExit(f"{answer.status}: {await answer.text()}")
                 await answer.read()
@@ -145,7 +151,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.fence_lag")
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cachesvc-lag-") as folder, Fleet(DOCUMENT, Path(folder) / "run") as fleet:
+    with (
+        tempfile.TemporaryDirectory(prefix="cachesvc-lag-") as folder,
+        Fleet(DOCUMENT, Path(folder) / "run") as fleet,
+    ):
         print(json.dumps(uvloop.run(_measure(fleet, arguments.seconds))))
     return 0
 

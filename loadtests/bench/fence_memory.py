@@ -24,7 +24,9 @@ def measure() -> dict[str, float]:
     clock, rng = SystemClock(), random.Random(0)
     fences = Fences(clock, 100_000, Coherence().sketch_slots, ["bench"], 5_000_000)
     for _ in range(2):  # the second time nothing is touched first
-        batches = [[Fence(rng.getrandbits(64), clock.now_us()) for _ in range(BATCH)] for _ in range(FENCES // BATCH)]
+        batches = [
+            [Fence(rng.getrandbits(64), clock.now_us()) for _ in range(BATCH)] for _ in range(FENCES // BATCH)
+        ]
         before = _resident_bytes()
         began = time.perf_counter()
         for batch in batches:

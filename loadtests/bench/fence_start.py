@@ -27,7 +27,9 @@ BATCH = 500
 
 
 async def publish(url: str, region: str) -> None:
-    stream = RedisFenceStream(url, region, skew=Duration.parse("100ms"), retention=Coherence().fence_retention)
+    stream = RedisFenceStream(
+        url, region, skew=Duration.parse("100ms"), retention=Coherence().fence_retention
+    )
     rng, now = random.Random(0), SystemClock().now_us()
     for _ in range(FENCES // BATCH):
         await stream.publish([Fence(rng.getrandbits(64), now) for _ in range(BATCH)])

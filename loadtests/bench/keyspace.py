@@ -37,7 +37,9 @@ def batches(keys: Sequence[str]) -> list[Sequence[str]]:
     return [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
 
 
-def wire(base_url: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
+def wire(
+    base_url: str, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> bytes:
     """An HTTP/1.1 request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {urlsplit(base_url).netloc}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]

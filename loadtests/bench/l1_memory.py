@@ -42,7 +42,9 @@ class GcPauses:
 
 def measure() -> dict[str, float]:
     """The figures of a fresh process."""
-    done = subprocess.run([sys.executable, "-m", "loadtests.bench.l1_memory"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtests.bench.l1_memory"], check=True, capture_output=True, text=True
+    )
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
 
@@ -52,7 +54,13 @@ def _key(number: int) -> Key:
 
 
 def _entry(number: int, now_us: int) -> Entry:
-    return Entry(bytes(bytearray(VALUE_BYTES)), now_us + number, now_us + 300_000_000 + number, STALE_FOR_US, ERROR_FOR_US)
+    return Entry(
+        bytes(bytearray(VALUE_BYTES)),
+        now_us + number,
+        now_us + 300_000_000 + number,
+        STALE_FOR_US,
+        ERROR_FOR_US,
+    )
 
 
 def _resident_bytes() -> int:

@@ -76,7 +76,9 @@ class Connection:
         at = data.find(b"Content-Length: ", 0, end) + 16
         body = int(data[at : data.index(b"\r", at)]) if at >= 16 else 0
         if body < self._least_body:
-            raise BenchError(f"a body of {body} bytes where at least {self._least_body} were due: {bytes(data[:300])!r}")
+            raise BenchError(
+                f"a body of {body} bytes where at least {self._least_body} were due: {bytes(data[:300])!r}"
+            )
         return end + 4 + body
 
 
@@ -113,7 +115,9 @@ def _readable(connections: Sequence[Connection]) -> Iterator[selectors.BaseSelec
         yield selector
 
 
-def closed_loop(base_url: str, requests: Sequence[bytes], *, connections: int, seconds: float, least_body: int) -> float:
+def closed_loop(
+    base_url: str, requests: Sequence[bytes], *, connections: int, seconds: float, least_body: int
+) -> float:
     """Answers per second that the server gave. Raises `BenchError` at the first answer that is not a whole 200."""
     following = cycle(requests)
     answered = 0
@@ -163,7 +167,10 @@ def open_loop(
 
 
 def _follow(
-    arrivals: Sequence[float], following: Iterator[bytes], opened: Sequence[Connection], selector: selectors.BaseSelector
+    arrivals: Sequence[float],
+    following: Iterator[bytes],
+    opened: Sequence[Connection],
+    selector: selectors.BaseSelector,
 ) -> Timings:
     timings = Timings()
     clock = time.perf_counter

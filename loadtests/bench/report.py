@@ -41,12 +41,22 @@ class Failed:
     why: str
 
     def as_json(self) -> dict[str, object]:
-        return {"name": self.name, "ours": None, "theirs": None, "ratio": None, "reach": None, "ok": False, "error": self.why}
+        return {
+            "name": self.name,
+            "ours": None,
+            "theirs": None,
+            "ratio": None,
+            "reach": None,
+            "ok": False,
+            "error": self.why,
+        }
 
 
 def machine_lines(cores: Cores, driver_name: str, pairs: int, seconds: float) -> list[str]:
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    servers = ", ".join(filter(None, [_first_line("memcached", "-V"), _first_line("redis-server", "--version")]))
+    servers = ", ".join(
+        filter(None, [_first_line("memcached", "-V"), _first_line("redis-server", "--version")])
+    )
     return [
         f"machine   {_processor()}, {platform.system()} {platform.release()}",
         f"          server on core {cores.server}, load on core {cores.load}",
@@ -57,7 +67,9 @@ def machine_lines(cores: Cores, driver_name: str, pairs: int, seconds: float) ->
 
 
 def header_lines() -> list[str]:
-    head = _LAYOUT.format("row", "ours", "theirs", "unit", "ratio", "(range)", "per CPU", "reach", "ok", _BUSY)
+    head = _LAYOUT.format(
+        "row", "ours", "theirs", "unit", "ratio", "(range)", "per CPU", "reach", "ok", _BUSY
+    )
     return [head, "-" * len(head)]
 
 
@@ -66,7 +78,9 @@ def result_line(row: Result | Failed) -> str:
         return f"{row.name:<18} NO NUMBER: {row.why}"
     spread = f"({min(row.ratios):.2f}–{max(row.ratios):.2f})"
     remarks = [_busy([ours for ours, _ in row.pairs]) + " | " + _busy([theirs for _, theirs in row.pairs])]
-    remarks += [mark for mark, applies in (("LOAD-BOUND", row.load_bound), ("CONTENDED", row.contended)) if applies]
+    remarks += [
+        mark for mark, applies in (("LOAD-BOUND", row.load_bound), ("CONTENDED", row.contended)) if applies
+    ]
     if row.note:
         remarks.append(row.note)
     ok = "ok" if row.ok else "MISS"
@@ -86,7 +100,8 @@ def _digits(figure: float) -> int:
 
 def _busy(samples: Sequence[Sample]) -> str:
     return "/".join(
-        _mean_percent([getattr(sample, name) for sample in samples]) for name in ("process_share", "server_busy", "load_busy")
+        _mean_percent([getattr(sample, name) for sample in samples])
+        for name in ("process_share", "server_busy", "load_busy")
     )
 
 
@@ -108,4 +123,8 @@ def _first_line(program: str, flag: str) -> str:
     path = shutil.which(program)
     if path is None:
         return ""
-    return subprocess.run([path, flag], capture_output=True, text=True, check=False).stdout.strip().split(" sha=")[0]
+    return (
+        subprocess.run([path, flag], capture_output=True, text=True, check=False)
+        .stdout.strip()
+        .split(" sha=")[0]
+    )

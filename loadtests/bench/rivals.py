@@ -84,7 +84,9 @@ def serve(name: str, port: int, headers: CIMultiDict[str], address: tuple[str, i
         app.router.add_get("/v1/{namespace}/{key}", HANDLERS[name](headers, address))
         return app
 
-    web.run_app(application(), host="127.0.0.1", port=port, access_log=None, print=None, loop=uvloop.new_event_loop())
+    web.run_app(
+        application(), host="127.0.0.1", port=port, access_log=None, print=None, loop=uvloop.new_event_loop()
+    )
 
 
 def get_many_loop(address: tuple[str, int], seconds: float) -> dict[str, float]:
@@ -115,7 +117,9 @@ def main() -> None:
         print(json.dumps(get_many_loop(address, args.seconds)))
         return
     pairs = json.loads(args.headers.read_text()) if args.headers else []
-    headers = CIMultiDict((name, value) for name, value in pairs if name.lower() not in HEADERS_THE_SERVER_ADDS)
+    headers = CIMultiDict(
+        (name, value) for name, value in pairs if name.lower() not in HEADERS_THE_SERVER_ADDS
+    )
     serve(args.name, args.port, headers, address)
 
 

@@ -56,7 +56,9 @@ class Run:
 
     def saturating(self, server: Server, load: Load) -> Measure:
         """Keys per second under the closed loop (a GET is one key)."""
-        return lambda seconds: self.metered(server.pid, lambda: self.driver(load, seconds) * load.keys_per_request)
+        return lambda seconds: self.metered(
+            server.pid, lambda: self.driver(load, seconds) * load.keys_per_request
+        )
 
     def checked(self, service: Service, measure: Measure) -> Measure:
         """Look again after each measurement whether the claimed tier still answers; a number that fails this is not returned."""
@@ -143,7 +145,15 @@ def _sdk_batching(run: Run) -> list[Result]:
 def _near_hit(run: Run) -> list[Result]:
     """Ours are costs beside an LRU's and rates beside cashews', whose `get` is async only."""
     service = run.stage.service("l1")
-    argv = ["-m", "loadtests.bench.sdk_near", service.url, "--pairs", str(run.pairs), "--seconds", str(run.seconds / 10)]
+    argv = [
+        "-m",
+        "loadtests.bench.sdk_near",
+        service.url,
+        "--pairs",
+        str(run.pairs),
+        "--seconds",
+        str(run.seconds / 10),
+    ]
     costs: list[dict[str, float]] = _reported(argv, run.cores.load)
 
     def against_lru(name: str, ours: str) -> Result:
@@ -177,13 +187,30 @@ def _sdk_get_many(run: Run) -> list[Result]:
 
 def _sdk_side_by_side(run: Run) -> list[Result]:
     """A line for each rival, beside ours of its kind: cashews keeps copies in the process too. Not judged."""
-    scale = ["--seconds", f"{run.seconds / 3:g}", "--lifetime", f"{run.seconds * 2 / 3:g}", "--stampedes", str(run.pairs)]
-    argv = ["-m", "loadtests.bench.sdk_side_by_side", "--json", "--expiries", "1", "--service", run.stage.service("l1").url]
+    scale = [
+        "--seconds",
+        f"{run.seconds / 3:g}",
+        "--lifetime",
+        f"{run.seconds * 2 / 3:g}",
+        "--stampedes",
+        str(run.pairs),
+    ]
+    argv = [
+        "-m",
+        "loadtests.bench.sdk_side_by_side",
+        "--json",
+        "--expiries",
+        "1",
+        "--service",
+        run.stage.service("l1").url,
+    ]
     found: dict[str, dict[str, float]] = _reported([*argv, *scale], run.cores.server, run.cores.load)
 
     def beside(name: str, ours: str, theirs: str) -> Result:
         one, other = found[ours], found[theirs]
-        said = ", ".join(f"{what.replace('_', ' ')} {one[what]:.3g}|{other[what]:.3g}" for what in list(one)[1:])
+        said = ", ".join(
+            f"{what.replace('_', ' ')} {one[what]:.3g}|{other[what]:.3g}" for what in list(one)[1:]
+        )
         pair = (Sample(one["reads_per_second"]), Sample(other["reads_per_second"]))
         return Result(name, "reads/s", Goal(0), (pair,), f"{ours}|{theirs}: {said}")
 
@@ -202,7 +229,9 @@ def _l1_p99(run: Run) -> list[Result]:
 
     def p99_ms(load: Load, seconds: float) -> float:
         arrivals = poisson_arrivals(rate, max(1.0, seconds), random.Random(0))
-        timings = open_loop(load.base_url, load.requests, arrivals, connections=CONNECTIONS, least_body=load.least_body)
+        timings = open_loop(
+            load.base_url, load.requests, arrivals, connections=CONNECTIONS, least_body=load.least_body
+        )
         lags.append(percentile(sorted(timings.send_lags), 0.99))
         return percentile(sorted(timings.latencies), 0.99) * 1e3
 
@@ -231,19 +260,34 @@ def _fence_memory(run: Run) -> list[Result]:
     service = run.stage.service("l1")
     get_us = 1e6 / run.saturating(service.server, _gets(service.url))(run.seconds).figure
     measured = _reported(["-m", "loadtests.bench.fence_memory"], run.cores.server)
-    check = Result("fence_check", "µs", Goal(0.03, at_most=True), ((Sample(measured["check_us"]), Sample(get_us)),))
+    check = Result(
+        "fence_check", "µs", Goal(0.03, at_most=True), ((Sample(measured["check_us"]), Sample(get_us)),)
+    )
     return [
         replace(check, note="theirs is a whole L1 GET"),
         _limited("fence_merge", "s", measured["merge_seconds"], 2, "1,000,000 fences"),
-        _limited("fence_growth", "MiB", max(0.0, measured["grown_bytes"]) / (1 << 20), 8, "of memory, by these; 8 MiB is noise"),
+        _limited(
+            "fence_growth",
+            "MiB",
+            max(0.0, measured["grown_bytes"]) / (1 << 20),
+            8,
+            "of memory, by these; 8 MiB is noise",
+        ),
     ]
 
 
 def _fence_lag(run: Run) -> list[Result]:
     argv = ["-m", "loadtests.bench.fence_lag", "--seconds", str(run.seconds)]
     measured = _reported(argv, run.cores.server, run.cores.load)
-    rows = (("single", "fence_lag_single", 15), ("batches", "fence_lag_batches", 50), ("invalidate", "invalidate_p99", 5))
-    return [_limited(name, "ms", measured[kind]["p99_ms"], limit, _figures(measured[kind])) for kind, name, limit in rows]
+    rows = (
+        ("single", "fence_lag_single", 15),
+        ("batches", "fence_lag_batches", 50),
+        ("invalidate", "invalidate_p99", 5),
+    )
+    return [
+        _limited(name, "ms", measured[kind]["p99_ms"], limit, _figures(measured[kind]))
+        for kind, name, limit in rows
+    ]
 
 
 def _fence_start(run: Run) -> list[Result]:
@@ -262,7 +306,9 @@ def _by_itself(argv: Sequence[str], *, core: int, other_core: int) -> Measure:
     def measure(seconds: float) -> Sample:
         other = BusyMeter(other_core)
         reported = _reported([*argv, "--seconds", str(seconds)], core)
-        return Sample(reported["keys_per_second"], reported["process_share"], reported["core_busy"], other.share())
+        return Sample(
+            reported["keys_per_second"], reported["process_share"], reported["core_busy"], other.share()
+        )
 
     return measure
 
@@ -274,7 +320,9 @@ def _limited(name: str, unit: str, figure: float, limit: float, note: str = "") 
 
 def _reported(argv: Sequence[str], *cores: int) -> Any:
     """Run a Python module on these cores; the JSON object it prints last."""
-    done = subprocess.run([sys.executable, *argv], capture_output=True, text=True, preexec_fn=on_core(*cores), check=False)
+    done = subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, preexec_fn=on_core(*cores), check=False
+    )
     if done.returncode != 0:
         raise BenchError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -53,12 +53,16 @@ async def through_aiohttp(url: str) -> AsyncIterator[GetMany]:
     headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
     encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Answer).decode
 
-    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=TASKS), headers=headers) as session:
+    async with aiohttp.ClientSession(
+        url, connector=aiohttp.TCPConnector(limit=TASKS), headers=headers
+    ) as session:
 
         async def get_many(number: int) -> Mapping[str, bytes]:
             async with session.post(f"/v1/{NAMESPACE}:get", data=encode({"keys": walk[number]})) as response:
                 results = decode(await response.read()).results
-            return {key: got.value for key, got in zip(walk[number], results, strict=True) if got.outcome == "hit"}
+            return {
+                key: got.value for key, got in zip(walk[number], results, strict=True) if got.outcome == "hit"
+            }
 
         yield get_many
 
@@ -75,11 +79,15 @@ async def measure(url: str, client: str, *, seconds: float) -> dict[str, float]:
         for _ in range(TASKS):  # connections are open before the clock starts
             await get_many(next(walk))
         meter, started = OwnMeter(), time.perf_counter()
-        counts = await asyncio.gather(*(_get_until(get_many, walk, wanted, started + seconds) for _ in range(TASKS)))
+        counts = await asyncio.gather(
+            *(_get_until(get_many, walk, wanted, started + seconds) for _ in range(TASKS))
+        )
         return {"keys_per_second": sum(counts) / (time.perf_counter() - started), **meter.shares()}
 
 
-async def _get_until(get_many: GetMany, walk: "cycle[int]", wanted: list[dict[str, bytes]], end: float) -> int:
+async def _get_until(
+    get_many: GetMany, walk: "cycle[int]", wanted: list[dict[str, bytes]], end: float
+) -> int:
     got = 0
     while time.perf_counter() < end:
         number = next(walk)
@@ -90,7 +98,9 @@ async def _get_until(get_many: GetMany, walk: "cycle[int]", wanted: list[dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="loadtests.bench.sdk_get_many", description="get_many(100) again and again.")
+    parser = argparse.ArgumentParser(
+        prog="loadtests.bench.sdk_get_many", description="get_many(100) again and again."
+    )
     parser.add_argument("url")
     parser.add_argument("client", choices=list(CLIENTS))
     parser.add_argument("--seconds", type=float, default=3.0)

@@ -26,7 +26,9 @@ async def measure(url: str, *, batching: bool, concurrency: int, seconds: float)
         for _ in range(concurrency):  # connections are open before the clock starts
             await namespace.get(next(walk)[0])
         meter, started = OwnMeter(), time.perf_counter()
-        counts = await asyncio.gather(*(_get_until(namespace, walk, started + seconds) for _ in range(concurrency)))
+        counts = await asyncio.gather(
+            *(_get_until(namespace, walk, started + seconds) for _ in range(concurrency))
+        )
         return {"keys_per_second": sum(counts) / (time.perf_counter() - started), **meter.shares()}
 
 
@@ -47,7 +49,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3.0)
     args = parser.parse_args()
-    load = measure(args.url, batching=args.mode == "batched", concurrency=args.concurrency, seconds=args.seconds)
+    load = measure(
+        args.url, batching=args.mode == "batched", concurrency=args.concurrency, seconds=args.seconds
+    )
     print(json.dumps(uvloop.run(load)))
 
 

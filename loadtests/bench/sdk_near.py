@@ -46,7 +46,10 @@ class Walks:
         """Nanoseconds of one read of each."""
         await asyncio.sleep(0.001)  # the feeds of both near caches are heard
         loop, lru, near_sync = self._loop(), self._of_lru(), self._of_near_sync()
-        near, rival = await _awaited(self._near, self._keys), await _awaited(self._rival, self._keys[::RIVALS_STRIDE])
+        near, rival = (
+            await _awaited(self._near, self._keys),
+            await _awaited(self._rival, self._keys[::RIVALS_STRIDE]),
+        )
         timed = {"lru": lru, "near": near, "near_sync": near_sync, "cashews": rival}
         return {name: (seconds - loop) * 1e9 for name, seconds in timed.items()}
 
@@ -84,8 +87,12 @@ async def measure(url: str, *, pairs: int, seconds: float) -> list[dict[str, flo
     held = values()
     settings = NearSettings(max_entries=_ROOM)
     async with AsyncExitStack() as stack:
-        near = (await stack.enter_async_context(cachesvc_client.Cache.from_url(url))).namespace(NAMESPACE, near=settings)
-        near_sync = stack.enter_context(cachesvc_client.sync.Cache.from_url(url)).namespace(NAMESPACE, near=settings)
+        near = (await stack.enter_async_context(cachesvc_client.Cache.from_url(url))).namespace(
+            NAMESPACE, near=settings
+        )
+        near_sync = stack.enter_context(cachesvc_client.sync.Cache.from_url(url)).namespace(
+            NAMESPACE, near=settings
+        )
         rival = await _cashews(stack, held)
         await _fill(near, held)
         await asyncio.to_thread(_fill_sync, near_sync, held)
@@ -146,7 +153,9 @@ def _reads_passed(namespace: cachesvc_client.Namespace[bytes] | cachesvc_client.
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="loadtests.bench.sdk_near", description="What a near hit costs, in nanoseconds.")
+    parser = argparse.ArgumentParser(
+        prog="loadtests.bench.sdk_near", description="What a near hit costs, in nanoseconds."
+    )
     parser.add_argument("url")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.3)

@@ -150,7 +150,9 @@ class Process:
     async def _walk(self, read: Read, walk: Iterator[str], seconds: float) -> Measured:
         async with self._measured() as measured:
             end = time.perf_counter() + seconds
-            await asyncio.gather(*(_read_until(end, read, walk, measured.latencies) for _ in range(self._plan.readers)))
+            await asyncio.gather(
+                *(_read_until(end, read, walk, measured.latencies) for _ in range(self._plan.readers))
+            )
         return measured
 
     async def _read_all(self, read: Read, numbers: Iterable[int]) -> None:
@@ -169,7 +171,9 @@ class Process:
             for number in range(self._plan.stampedes):
                 key = self._key(f"cold-{number}")
                 await self._meet()
-                await asyncio.gather(*(_timed(read, key, measured.latencies) for _ in range(self._plan.crowd)))
+                await asyncio.gather(
+                    *(_timed(read, key, measured.latencies) for _ in range(self._plan.crowd))
+                )
             await self._meet()  # a load that a straggler still makes counts for this phase
         return measured
 
@@ -184,7 +188,9 @@ class Process:
         await self._meet()
         async with self._measured() as measured:
             end = time.perf_counter() + (self._plan.expiries + OVERTIME) * self._plan.ages.most
-            readers = (_read_calmly_until(end, read, key, measured.latencies) for _ in range(self._plan.readers))
+            readers = (
+                _read_calmly_until(end, read, key, measured.latencies) for _ in range(self._plan.readers)
+            )
             await asyncio.gather(*readers)
         return measured
 

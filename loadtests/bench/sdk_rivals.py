@@ -149,11 +149,17 @@ async def by_hand(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[R
 
 
 WAYS = {
-    "ours": Way(ours, "cachesvc-client", "get_or_load(ttl, stale); one instance with L1, memcached and Redis"),
+    "ours": Way(
+        ours, "cachesvc-client", "get_or_load(ttl, stale); one instance with L1, memcached and Redis"
+    ),
     "ours, near": Way(ours_near, "cachesvc-client", "the same, and near=NearSettings()"),
-    "cashews early": Way(cashews_early, "cashews", "@cache.early(ttl, early_ttl), Redis with client_side=True"),
+    "cashews early": Way(
+        cashews_early, "cashews", "@cache.early(ttl, early_ttl), Redis with client_side=True"
+    ),
     "cashews lock": Way(cashews_lock, "cashews", "@cache(ttl, lock=True), Redis with client_side=True"),
-    "aiocache": Way(aiocache_stampede, "aiocache", "@cached_stampede(lease=2, ttl), Redis, bytes as they are"),
+    "aiocache": Way(
+        aiocache_stampede, "aiocache", "@cached_stampede(lease=2, ttl), Redis, bytes as they are"
+    ),
     "by hand": Way(by_hand, "redis", "get, else load and set with px; redis.asyncio with hiredis"),
 }
 

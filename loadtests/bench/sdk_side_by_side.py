@@ -21,7 +21,17 @@ from threading import BrokenBarrierError
 from loadtests.bench.cores import Cores
 from loadtests.bench.figures import BenchError, percentile
 from loadtests.bench.keyspace import VALUE_BYTES
-from loadtests.bench.sdk_phases import KEYS, ORIGIN_SECONDS, ZIPF_EXPONENT, Measured, Phases, Plan, joined, meet_at, phases
+from loadtests.bench.sdk_phases import (
+    KEYS,
+    ORIGIN_SECONDS,
+    ZIPF_EXPONENT,
+    Measured,
+    Phases,
+    Plan,
+    joined,
+    meet_at,
+    phases,
+)
 from loadtests.bench.sdk_rivals import WAYS, Ages, Backends
 from loadtests.bench.servers import Servers
 from loadtests.bench.stage import Stage
@@ -64,7 +74,9 @@ def measure(plan: Plan) -> dict[str, Figures]:
     """Every way after the other, in the same processes. Raises `BenchError` if one answers wrongly or fails."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(plan.processes)
-    with ProcessPoolExecutor(plan.processes, mp_context=spawn, initializer=meet_at, initargs=(barrier,)) as pool:
+    with ProcessPoolExecutor(
+        plan.processes, mp_context=spawn, initializer=meet_at, initargs=(barrier,)
+    ) as pool:
         found = {}
         for name in WAYS:
             running = [pool.submit(phases, plan, name, index) for index in range(plan.processes)]
@@ -76,7 +88,9 @@ def _answers(name: str, running: Sequence[Future[Phases]]) -> list[Phases]:
     failures = [failure for one in running if (failure := one.exception()) is not None]
     if failures:
         # The others were only told that they wait in vain.
-        cause = next((failure for failure in failures if not isinstance(failure, BrokenBarrierError)), failures[0])
+        cause = next(
+            (failure for failure in failures if not isinstance(failure, BrokenBarrierError)), failures[0]
+        )
         raise BenchError(f"{name}: {cause!r}") from cause
     return [one.result() for one in running]
 
@@ -109,7 +123,9 @@ def table(found: dict[str, Figures], plan: Plan) -> list[str]:
 def _line(name: str, figures: Figures) -> str:
     warm = (f"{figures.reads_per_second:,.0f}", f"{figures.p99_ms:.3g}", figures.loads)
     stampede = (f"{figures.stampede_p99_ms:.3g}", f"{figures.stampede_loads:.1f}")
-    return _LAYOUT.format(name, *warm, *stampede, f"{figures.expiry_p99_ms:.3g}", f"{figures.expiry_loads:.1f}")
+    return _LAYOUT.format(
+        name, *warm, *stampede, f"{figures.expiry_p99_ms:.3g}", f"{figures.expiry_loads:.1f}"
+    )
 
 
 def _cores() -> str:
@@ -154,13 +170,19 @@ def _plan(args: argparse.Namespace, backends: Backends) -> Plan:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="loadtests.bench.sdk_side_by_side", description="Ours beside what a team would write.")
+    parser = argparse.ArgumentParser(
+        prog="loadtests.bench.sdk_side_by_side", description="Ours beside what a team would write."
+    )
     parser.add_argument("--service", default="", help="URL of a running instance with a namespace `bench`")
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=1.5, help="of the warm phase (default 1.5)")
     parser.add_argument("--stampedes", type=int, default=10)
-    parser.add_argument("--lifetime", type=float, default=2.0, help="seconds; of the key that expires (default 2)")
-    parser.add_argument("--expiries", type=int, default=2, help="lifetimes that the expiry phase lasts (default 2)")
+    parser.add_argument(
+        "--lifetime", type=float, default=2.0, help="seconds; of the key that expires (default 2)"
+    )
+    parser.add_argument(
+        "--expiries", type=int, default=2, help="lifetimes that the expiry phase lasts (default 2)"
+    )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
 

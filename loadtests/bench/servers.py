@@ -28,13 +28,19 @@ def free_port() -> int:
 class Server:
     """A started process. Its output goes to a log that an error quotes."""
 
-    def __init__(self, name: str, argv: Sequence[str], *, core: int, port: int, log: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], *, core: int, port: int, log: Path, env: Mapping[str, str]
+    ) -> None:
         self.name = name
         self.port = port
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                argv, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}, preexec_fn=on_core(core)
+                argv,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                preexec_fn=on_core(core),
             )
 
     @property
@@ -50,7 +56,9 @@ class Server:
         while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise BenchError(f"{self.name} did not start: {self._log.read_text(errors='replace')[-3000:]}")
+                raise BenchError(
+                    f"{self.name} did not start: {self._log.read_text(errors='replace')[-3000:]}"
+                )
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -96,13 +104,32 @@ class Servers:
 
     def redis(self) -> Server:
         port = free_port()
-        argv = [_found("redis-server"), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+        argv = [
+            _found("redis-server"),
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
         argv += ["--dir", str(self.folder), "--maxmemory-policy", "volatile-lru"]
         return self._start("redis", argv, core=self._load_core, port=port, answers=accepts)
 
     def rival(self, name: str, headers: Path, memcached_port: int) -> Server:
         port = free_port()
-        argv = [sys.executable, "-m", "loadtests.bench.rivals", name, "--port", str(port), "--headers", str(headers)]
+        argv = [
+            sys.executable,
+            "-m",
+            "loadtests.bench.rivals",
+            name,
+            "--port",
+            str(port),
+            "--headers",
+            str(headers),
+        ]
         argv += ["--memcached", str(memcached_port)]
         return self._start(name, argv, core=self._server_core, port=port, answers=accepts)
 
@@ -112,10 +139,21 @@ class Servers:
         return self._start("otlp-sink", argv, core=self._load_core, port=port, answers=accepts)
 
     def service(self, config: Path, topology: Path, port: int) -> Server:
-        argv = [sys.executable, "-m", "cachesvc", "serve", "--config", str(config), "--topology", str(topology)]
+        argv = [
+            sys.executable,
+            "-m",
+            "cachesvc",
+            "serve",
+            "--config",
+            str(config),
+            "--topology",
+            str(topology),
+        ]
         return self._start("cachesvc", argv, core=self._server_core, port=port, answers=is_ready)
 
-    def _start(self, name: str, argv: Sequence[str], *, core: int, port: int, answers: Callable[[int], bool]) -> Server:
+    def _start(
+        self, name: str, argv: Sequence[str], *, core: int, port: int, answers: Callable[[int], bool]
+    ) -> Server:
         self._count += 1
         log = self.folder / f"{self._count:02d}-{name}.log"
         server = Server(name, argv, core=core, port=port, log=log, env={"PYTHONUNBUFFERED": "1"})

@@ -82,7 +82,9 @@ class Service:
     def _read(self, key: str, value: bytes) -> str:
         response, body = _get(self.server.port, key)
         if body != value:
-            raise BenchError(f"GET {key} answered {response.status} with {len(body)} other bytes: {body[:300]!r}")
+            raise BenchError(
+                f"GET {key} answered {response.status} with {len(body)} other bytes: {body[:300]!r}"
+            )
         return answered_by(response.getheader("Cache-Status", ""))[0]
 
 
@@ -129,7 +131,9 @@ class Stage:
         # JSON is YAML.
         otlp = "" if set_up.trace_ratio is None else self._servers.otlp_sink().url
         config.write_text(json.dumps(_service_document(set_up, port, otlp)))
-        topology.write_text(json.dumps(_topology_document(pool, self._servers.redis().port, self._servers.redis().port)))
+        topology.write_text(
+            json.dumps(_topology_document(pool, self._servers.redis().port, self._servers.redis().port))
+        )
         server = self._servers.service(config, topology, port)
         _store_all(port)
         response, _ = _get(port, next(iter(values())))
@@ -181,13 +185,17 @@ def _get(port: int, key: str) -> tuple[HTTPResponse, bytes]:
 
 def _post(port: int, verb: str, body: Mapping[str, object]) -> dict[str, list[dict[str, object]]]:
     headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
-    response, answer = _exchange(port, "POST", f"/v1/{NAMESPACE}{verb}", msgspec.msgpack.encode(body), headers)
+    response, answer = _exchange(
+        port, "POST", f"/v1/{NAMESPACE}{verb}", msgspec.msgpack.encode(body), headers
+    )
     if response.status != 200:
         raise BenchError(f"POST {verb} answered {response.status}: {answer[:500]!r}")
     return msgspec.msgpack.decode(answer, type=dict)
 
 
-def _exchange(port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[HTTPResponse, bytes]:
+def _exchange(
+    port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+) -> tuple[HTTPResponse, bytes]:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request(method, path, body, dict(headers))

@@ -53,7 +53,9 @@ def steps_of(form: str) -> tuple[Step, ...]:
         raise ValueError(f"{form!r}: requests/s, such as 500, or 500,20s:1500,40s:500") from None
     follow = all(step.begins < following.begins for step, following in pairwise(steps))
     if not follow or min(step.rate for step in steps) < 0 or not steps[-1].rate:
-        raise ValueError(f"{form!r}: steps follow one another, no rate is negative, and the last one is not 0")
+        raise ValueError(
+            f"{form!r}: steps follow one another, no rate is negative, and the last one is not 0"
+        )
     return tuple(steps)
 
 
@@ -61,7 +63,13 @@ class Arrivals:
     """The moments at which requests are due, from now on, at `share` of the rate of `steps`."""
 
     def __init__(
-        self, steps: Sequence[Step], share: float, random: Random, *, clock: Callable[[], float], sleep: Callable[[float], object]
+        self,
+        steps: Sequence[Step],
+        share: float,
+        random: Random,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], object],
     ) -> None:
         self.share = share
         """May change; moments that were given stay as they are."""

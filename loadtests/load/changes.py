@@ -18,7 +18,9 @@ class Changes:
     """An HTTP client of the origin, for all users of a process."""
 
     def __init__(self, origin: str, *, timeout: float, concurrency: int = 64) -> None:
-        self._client = HTTPClient.from_url(origin, concurrency=concurrency, connection_timeout=timeout, network_timeout=timeout)
+        self._client = HTTPClient.from_url(
+            origin, concurrency=concurrency, connection_timeout=timeout, network_timeout=timeout
+        )
 
     def change(self, key: str) -> int:
         """The version that the document has now. Raises `ChangeError`."""

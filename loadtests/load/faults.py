@@ -143,7 +143,9 @@ class InvalidationStorm:
 
     def begin(self, place: Place) -> None:
         self._over.clear()
-        self._thread = threading.Thread(target=self._storm, args=(place.urls(), place.namespace), name="storm", daemon=True)
+        self._thread = threading.Thread(
+            target=self._storm, args=(place.urls(), place.namespace), name="storm", daemon=True
+        )
         self._thread.start()
 
     def end(self, place: Place) -> None:
@@ -164,7 +166,10 @@ class InvalidationStorm:
         self.sent += 1
         try:
             answer = http.request(
-                "POST", f"{url}/v1/invalidations", body=msgspec.json.encode(change), headers={"Content-Type": "application/json"}
+                "POST",
+                f"{url}/v1/invalidations",
+                body=msgspec.json.encode(change),
+                headers={"Content-Type": "application/json"},
             )
             self.failed += answer.status >= 400
         except urllib3.exceptions.HTTPError:

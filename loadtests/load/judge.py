@@ -56,9 +56,13 @@ class Finding:
     def reason(self) -> str:
         """For people: what, by how much, where to look."""
         if self.value is None or self.bound is None:
-            return f"{self.stretch}: {self.figure} could not be told: nothing was recorded. Look at locust.log"
+            return (
+                f"{self.stretch}: {self.figure} could not be told: nothing was recorded. Look at locust.log"
+            )
         off = f", {self.value / self.bound:.1f} times that" if 0 < self.bound < self.value else ""
-        told = f"{self.stretch}: {self.figure} is {shown(self.figure, self.value)}, allowed {self.allowed}{off}"
+        told = (
+            f"{self.stretch}: {self.figure} is {shown(self.figure, self.value)}, allowed {self.allowed}{off}"
+        )
         because = f" ({self.limit.why})" if self.limit.why else ""
         return f"{told}: {FIGURES[self.figure]}{because}. Look at {look_at(self.figure)}"
 

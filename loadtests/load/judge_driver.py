@@ -22,9 +22,14 @@ def doubt_of(scenario: Scenario, figures: Figures) -> str:
         return ""
     found = [f"in {stretch} {what}" for stretch, seen in figures.items() for what in _doubts(seen)]
     measured = {leg.rate.stretch for leg in scenario.legs if isinstance(leg.rate, Times)}
-    used = {stretch: figures.get(stretch, {}).get("instance_cpu", 0.0) for stretch in sorted({scenario.shown, *measured})}
+    used = {
+        stretch: figures.get(stretch, {}).get("instance_cpu", 0.0)
+        for stretch in sorted({scenario.shown, *measured})
+    }
     idle = [
-        f"in {stretch} the instance used only {share(part)} of its core" for stretch, part in used.items() if part < INSTANCE_CPU
+        f"in {stretch} the instance used only {share(part)} of its core"
+        for stretch, part in used.items()
+        if part < INSTANCE_CPU
     ]
     return "; ".join([*found, *idle])
 

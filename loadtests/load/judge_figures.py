@@ -50,7 +50,9 @@ _REASONS = {"refused_share": "503 overloaded", "unanswered_share": "no answer in
 """Figure → the reason of the failures that it counts, as the users say it."""
 
 
-def figures_of(samples: Iterable[Sample], servers: Iterable[ServerRow], begins: float, ends: float) -> dict[str, float]:
+def figures_of(
+    samples: Iterable[Sample], servers: Iterable[ServerRow], begins: float, ends: float
+) -> dict[str, float]:
     """What can be said of a stretch; a figure that nothing was recorded for is left out, not 0."""
     seen = between(samples, begins, ends)
     told = servers_between(servers, begins, ends)
@@ -80,7 +82,10 @@ def _of_callers(rows: Sequence[Sample]) -> dict[str, float]:
     if requests:
         found["failed_share"] = failures / requests
         found["starved_share"] = sum(row.starved for row in rows) / requests
-        found |= {name: sum(row.reasons.get(reason, 0) for row in rows) / requests for name, reason in _REASONS.items()}
+        found |= {
+            name: sum(row.reasons.get(reason, 0) for row in rows) / requests
+            for name, reason in _REASONS.items()
+        }
     return found | _of_sdk(rows)
 
 
@@ -105,7 +110,11 @@ def _shares(rows: Sequence[Sample]) -> dict[str, float]:
     if not reads:
         return {}
     by_tier = {f"{tier}_share": sum(row.by_tier.get(tier, 0) for row in rows) / reads for tier in CACHE_TIERS}
-    return {**by_tier, "hit_share": sum(by_tier.values()), "stale_share": sum(row.stale for row in rows) / reads}
+    return {
+        **by_tier,
+        "hit_share": sum(by_tier.values()),
+        "stale_share": sum(row.stale for row in rows) / reads,
+    }
 
 
 def _of_sdk(rows: Sequence[Sample]) -> dict[str, float]:

@@ -80,4 +80,9 @@ def _trace(path: str, part: Part, seed: int) -> Iterator[str]:
     return part.taken(repeated(Path(path)))
 
 
-_SOURCES: dict[str, Callable[[str, Part, int], Iterator[str]]] = {"zipf": _zipf, "hot": _hot, "scan": _scan, "trace": _trace}
+_SOURCES: dict[str, Callable[[str, Part, int], Iterator[str]]] = {
+    "zipf": _zipf,
+    "hot": _hot,
+    "scan": _scan,
+    "trace": _trace,
+}

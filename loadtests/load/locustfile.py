@@ -30,7 +30,9 @@ def classes_of(settings: Settings) -> dict[str, type[Visitor]]:
     HttpVisitor.network_timeout = HttpVisitor.connection_timeout = settings.timeout
     shares = {kind: settings.mix[kind.kind] for kind in kinds if kind.kind in settings.mix}
     return {
-        kind.__name__: type(kind.__name__, (kind,), {"abstract": False, "weight": weight, "host": settings.urls[0]})
+        kind.__name__: type(
+            kind.__name__, (kind,), {"abstract": False, "weight": weight, "host": settings.urls[0]}
+        )
         for kind, weight in shares.items()
     }
 

@@ -96,8 +96,13 @@ class _Panel:
         floor = [0.0] * max((len(line.points) for line in lines), default=0)
         for line in lines:
             ceiling = [below + point.value for below, point in zip(floor, line.points, strict=True)]
-            there = [f"{self.time.place(p.at)},{values.place(y)}" for p, y in zip(line.points, ceiling, strict=True)]
-            back = [f"{self.time.place(p.at)},{values.place(y)}" for p, y in zip(line.points, floor, strict=True)][::-1]
+            there = [
+                f"{self.time.place(p.at)},{values.place(y)}"
+                for p, y in zip(line.points, ceiling, strict=True)
+            ]
+            back = [
+                f"{self.time.place(p.at)},{values.place(y)}" for p, y in zip(line.points, floor, strict=True)
+            ][::-1]
             if there:
                 yield f'<path class="area {line.style}" d="M{" L".join([*there, *back])}Z"/>'
             floor = ceiling
@@ -121,8 +126,13 @@ class _Picture:
         self._lanes = _in_lanes(story.marks, story.began, self._time)
         lanes = 1 + max((lane for _, lane in self._lanes), default=-1)
         self._bottom: float = TITLE_HEIGHT + LANE * (1 + lanes) + PANEL_GAP
-        self._panels = [self._panel(*each) for each in (("Latency", "ms, log scale", 150), ("Requests", "per second", 90))]
-        self._panels += [self._panel(*each) for each in (("Who answered", "% of reads", 130), ("Origin", "loads per second", 90))]
+        self._panels = [
+            self._panel(*each) for each in (("Latency", "ms, log scale", 150), ("Requests", "per second", 90))
+        ]
+        self._panels += [
+            self._panel(*each)
+            for each in (("Who answered", "% of reads", 130), ("Origin", "loads per second", 90))
+        ]
         self.height = self._bottom - PANEL_GAP + FOOT
 
     def _panel(self, title: str, unit: str, height: float) -> _Panel:
@@ -164,7 +174,10 @@ class _Picture:
             y = TITLE_HEIGHT + LANE * (lane + 1)
             x, end = _span(mark, self._story.began, self._time)
             yield f'<rect class="area fault shade" x="{x}" y="{y:g}" width="{max(1.5, end - x):.1f}" height="{bottom - y:g}"/>'
-            yield from (f'<line class="edge fault" x1="{at}" x2="{at}" y1="{y:g}" y2="{bottom:g}"/>' for at in (x, end))
+            yield from (
+                f'<line class="edge fault" x1="{at}" x2="{at}" y1="{y:g}" y2="{bottom:g}"/>'
+                for at in (x, end)
+            )
             yield f'<text class="fault small" x="{x + 4:g}" y="{y + 12:g}">{escape(mark.what)}</text>'
 
 
@@ -177,7 +190,9 @@ def _latency(panel: _Panel, lines: list[Line]) -> Iterator[str]:
 
 
 def _counts(panel: _Panel, lines: list[Line]) -> Iterator[str]:
-    values = reaching(max((point.value for line in lines for point in line.points), default=1.0), panel.bottom, panel.top)
+    values = reaching(
+        max((point.value for line in lines for point in line.points), default=1.0), panel.bottom, panel.top
+    )
     yield from panel.frame(values)
     yield from (panel.curve(line, values) for line in lines)
     yield from panel.legend(lines)

@@ -22,7 +22,15 @@ class Line(NamedTuple):
     points: list[Point]
 
 
-ANSWERED = {"near": "near cache", "l1": "L1", "l2": "L2", "l3": "L3", "origin": "origin", "miss": "miss", "error": "failed"}
+ANSWERED = {
+    "near": "near cache",
+    "l1": "L1",
+    "l2": "L2",
+    "l3": "L3",
+    "origin": "origin",
+    "miss": "miss",
+    "error": "failed",
+}
 
 
 def latencies(story: Story) -> list[Line]:
@@ -51,7 +59,14 @@ def stale(story: Story) -> list[Line]:
     """In percent of the reads of each second; nothing if there was none."""
     if not any(row.stale for row in story.samples):
         return []
-    return [Line("stale", "%", "stale", _column(story, lambda row: row.stale * 100 / row.reads if row.reads else None))]
+    return [
+        Line(
+            "stale",
+            "%",
+            "stale",
+            _column(story, lambda row: row.stale * 100 / row.reads if row.reads else None),
+        )
+    ]
 
 
 def origin_loads(story: Story) -> list[Line]:
@@ -66,7 +81,9 @@ def origin_loads(story: Story) -> list[Line]:
 
 def _column(story: Story, read: Callable[[Sample], float | None]) -> list[Point]:
     """In the middle of their seconds."""
-    return [Point(row.t + 0.5 - story.began, value) for row in story.samples if (value := read(row)) is not None]
+    return [
+        Point(row.t + 0.5 - story.began, value) for row in story.samples if (value := read(row)) is not None
+    ]
 
 
 def _percent(tier: str, row: Sample) -> float | None:

@@ -16,7 +16,9 @@ td.number{font-variant-numeric:tabular-nums}.ok{color:var(--ok)}.bad{color:var(-
 """
 
 
-def page_of(name: str, about: str, verdict: str, limits: Sequence[tuple[str, str, str, str, bool]], svg: str) -> str:
+def page_of(
+    name: str, about: str, verdict: str, limits: Sequence[tuple[str, str, str, str, bool]], svg: str
+) -> str:
     """`limits`: stretch, figure, value, what is allowed, whether it is kept."""
     ok = bool(limits) and all(kept for *_, kept in limits)
     return _page(

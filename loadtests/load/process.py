@@ -56,10 +56,18 @@ class Driver:
         gevent.spawn(self._measure)
 
     def note(
-        self, request_type: str, name: str, response_time: float, exception: Exception | None, context: dict[str, Any], **_: Any
+        self,
+        request_type: str,
+        name: str,
+        response_time: float,
+        exception: Exception | None,
+        context: dict[str, Any],
+        **_: Any,
     ) -> None:
         reason = str(exception) if exception else ""
-        self.recorder.request(f"{request_type} {name}", response_time / 1e3, reason, context.get("turn", CLOSED))
+        self.recorder.request(
+            f"{request_type} {name}", response_time / 1e3, reason, context.get("turn", CLOSED)
+        )
 
     def report(self, data: dict[str, Any], **_: Any) -> None:
         data[REPORT_FIELD] = to_report(self.recorder.drain())
@@ -118,7 +126,11 @@ class Keeper:
         without the users for it.
         """
         runner = self._environment.runner
-        failed = log.unhandled_greenlet_exception or not self._has_users or (runner is not None and runner.exceptions)
+        failed = (
+            log.unhandled_greenlet_exception
+            or not self._has_users
+            or (runner is not None and runner.exceptions)
+        )
         self._environment.process_exit_code = 1 if failed else 0
 
     def end(self, **_: Any) -> None:

@@ -49,8 +49,14 @@ def screen(story: Story) -> Group:
     for head in ("second", *HEADS, "broken"):
         table.add_column(head, justify="left" if head == "broken" else "right")
     for sample in story.samples[-SECONDS_SHOWN:]:
-        table.add_row(f"{sample.t - story.began:.0f}", *cells(story, sample), Text(broken_at(story, sample.t), style="red"))
-    return Group(table, ProgressBar(total=story.seconds, completed=min(story.seconds, _passed(story)), width=60))
+        table.add_row(
+            f"{sample.t - story.began:.0f}",
+            *cells(story, sample),
+            Text(broken_at(story, sample.t), style="red"),
+        )
+    return Group(
+        table, ProgressBar(total=story.seconds, completed=min(story.seconds, _passed(story)), width=60)
+    )
 
 
 def line(story: Story) -> str:
@@ -65,11 +71,16 @@ def line(story: Story) -> str:
 def phase(story: Story) -> str:
     """The stretches that the last second is in."""
     now = story.samples[-1].t if story.samples else 0.0
-    return ", ".join(name for name, (begins, ends) in story.stretches.items() if begins <= now < ends) or "between stretches"
+    return (
+        ", ".join(name for name, (begins, ends) in story.stretches.items() if begins <= now < ends)
+        or "between stretches"
+    )
 
 
 def broken_at(story: Story, at: float) -> str:
-    return ", ".join(mark.what for mark in story.marks if mark.began < at + 1 and (mark.ended is None or mark.ended > at))
+    return ", ".join(
+        mark.what for mark in story.marks if mark.began < at + 1 and (mark.ended is None or mark.ended > at)
+    )
 
 
 def cells(story: Story, sample: Sample) -> list[str]:

@@ -28,7 +28,9 @@ _decoder = msgspec.json.Decoder(dict[int, Tally])
 class Recorder:
     """Tallies by second since the last `drain`, by `clock` (seconds since the epoch)."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, cpu: Callable[[], float] = time.process_time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, cpu: Callable[[], float] = time.process_time
+    ) -> None:
         self._clock = clock
         self._cpu = cpu
         self._seconds: dict[int, Tally] = {}
@@ -76,7 +78,9 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._delay = delay
-        self._samples: IO[str] = (folder / "samples.jsonl").open("w", buffering=1)  # whole lines, for those who read along
+        self._samples: IO[str] = (folder / "samples.jsonl").open(
+            "w", buffering=1
+        )  # whole lines, for those who read along
         self._pending: dict[int, Tally] = {}
         self._whole = Tally()
         self._first: int | None = None

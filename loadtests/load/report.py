@@ -77,7 +77,11 @@ class Outcome:
     def remarks(self) -> list[str]:
         """What to keep in mind when reading the figures."""
         busy = [stretch for stretch, figures in self.figures.items() if figures.get("driver_cpu", 0.0) > BUSY]
-        return [f"the load generator itself was busy in {', '.join(busy)}: its latencies are in the figures"] if busy else []
+        return (
+            [f"the load generator itself was busy in {', '.join(busy)}: its latencies are in the figures"]
+            if busy
+            else []
+        )
 
 
 def keep(outcome: Outcome, story: Story) -> None:
@@ -103,7 +107,13 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "failure": outcome.failure,
         "missed": outcome.reasons(),
         "limits": [
-            {"stretch": each.stretch, "figure": each.figure, "value": each.value, "bound": each.bound, "ok": each.ok}
+            {
+                "stretch": each.stretch,
+                "figure": each.figure,
+                "value": each.value,
+                "bound": each.bound,
+                "ok": each.ok,
+            }
             for each in outcome.findings
         ],
         "figures": outcome.figures,
@@ -117,17 +127,25 @@ def print_outcome(out: Console, outcome: Outcome) -> None:
         out.print(f"  {escape(reason)}", highlight=False, soft_wrap=True)
     for remark in outcome.remarks():
         out.print(f"  note: {escape(remark)}", highlight=False, soft_wrap=True)
-    out.print(f"  in {outcome.folder}/: plot.html, locust.html, *.csv, samples.jsonl", highlight=False, soft_wrap=True)
+    out.print(
+        f"  in {outcome.folder}/: plot.html, locust.html, *.csv, samples.jsonl",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_summary(out: Console, outcomes: Sequence[Outcome]) -> None:
     """A row for each scenario."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("scenario", "stretch", *COLUMNS.values(), "verdict"):
-        table.add_column(head, justify="left" if head in ("scenario", "stretch", "verdict") else "right", no_wrap=True)
+        table.add_column(
+            head, justify="left" if head in ("scenario", "stretch", "verdict") else "right", no_wrap=True
+        )
     for outcome in outcomes:
         style = "green" if outcome.ok else "bold red"
-        table.add_row(outcome.scenario.name, outcome.scenario.shown, *outcome.cells, f"[{style}]{outcome.verdict}[/]")
+        table.add_row(
+            outcome.scenario.name, outcome.scenario.shown, *outcome.cells, f"[{style}]{outcome.verdict}[/]"
+        )
     out.print()
     out.print(table)
 
@@ -143,4 +161,7 @@ def write_index(folder: Path, names: Iterable[str]) -> Path:
 
 def _table(outcome: Outcome) -> list[tuple[str, str, str, str, bool]]:
     """Stretch, figure, value, what is allowed, whether it is kept."""
-    return [(each.stretch, each.figure, shown(each.figure, each.value), each.allowed, each.ok) for each in outcome.findings]
+    return [
+        (each.stretch, each.figure, shown(each.figure, each.value), each.allowed, each.ok)
+        for each in outcome.findings
+    ]

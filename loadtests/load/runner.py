@@ -34,11 +34,16 @@ def main() -> int:
     options = _arguments()
     out = Console(width=max(Console().width, SUMMARY_WIDTH))
     try:
-        thresholds = read_thresholds(options.thresholds, {name: set(each.stretches()) for name, each in SCENARIOS.items()})
+        thresholds = read_thresholds(
+            options.thresholds, {name: set(each.stretches()) for name, each in SCENARIOS.items()}
+        )
     except ThresholdError as error:
         print(f"load: {error}", file=sys.stderr)
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # SIGINT too: a shell starts background jobs with it ignored
         signal.signal(number, signal.default_int_handler)
     outcomes: list[Outcome] = []
     try:
@@ -74,7 +79,11 @@ def _play(run: Run) -> str:
     """Why it could not run to its end; empty if it did."""
     stage = run.stage
     try:
-        with stage, Sampling(stage.origin_url, stage.fleet, stage.folder / "servers.jsonl"), Progress(run.story) as progress:
+        with (
+            stage,
+            Sampling(stage.origin_url, stage.fleet, stage.folder / "servers.jsonl"),
+            Progress(run.story) as progress,
+        ):
             run.play(progress)
     except (LoadError, ServerStartError) as error:
         return str(error)
@@ -82,7 +91,9 @@ def _play(run: Run) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.load.runner", description="Load scenarios, judged.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.load.runner", description="Load scenarios, judged."
+    )
     add = parser.add_argument
     add("scenario", nargs="*", type=_name, help=f"of {', '.join(SCENARIOS)}; none: all of them")
     add(

@@ -22,7 +22,9 @@ class Apart:
         os.sched_setaffinity(0, {self._cores.load})
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         os.sched_setaffinity(0, self._before)
 
     def move(self, pid: int) -> None:

@@ -34,13 +34,22 @@ def command(leg: Leg, folder: Path) -> Sequence[str]:
     options = {
         "-f": str(LOCUSTFILE),
         "--users": str(leg.users),
-        "--spawn-rate": str(leg.users),  # all at once: the shape of the load is made by arrivals, not by users that come
+        "--spawn-rate": str(
+            leg.users
+        ),  # all at once: the shape of the load is made by arrivals, not by users that come
         "--run-time": f"{leg.seconds + MORE_SECONDS:.0f}s",
         "--html": str(folder / "locust.html"),
         "--csv": str(folder / "locust"),
         "--exit-code-on-error": "0",  # failures are judged by the thresholds
     }
-    return [sys.executable, "-m", "locust", "--headless", "--only-summary", *(word for pair in options.items() for word in pair)]
+    return [
+        sys.executable,
+        "-m",
+        "locust",
+        "--headless",
+        "--only-summary",
+        *(word for pair in options.items() for word in pair),
+    ]
 
 
 def settings(leg: Leg, rate: float, stage: Stage, folder: Path) -> Mapping[str, str]:

@@ -75,5 +75,9 @@ class Sampling:
 
 def metrics_of(exposition: bytes) -> dict[str, float]:
     """Those without labels, by name without the prefix."""
-    lines = (line.split() for line in exposition.decode().splitlines() if line.startswith("cachesvc_") and "{" not in line)
+    lines = (
+        line.split()
+        for line in exposition.decode().splitlines()
+        if line.startswith("cachesvc_") and "{" not in line
+    )
     return {name.removeprefix("cachesvc_"): float(value) for name, value, *_ in lines}

@@ -49,11 +49,20 @@ class Run:
         folder, legs = self.stage.folder, self.scenario.legs
         samples = [row for leg in legs for row in read_rows(folder / leg.name / "samples.jsonl", Sample)]
         servers = read_rows(folder / "servers.jsonl", ServerRow)
-        return Story(self.scenario.name, self.scenario.seconds, samples, servers, list(self.stage.marks), dict(self._stretches))
+        return Story(
+            self.scenario.name,
+            self.scenario.seconds,
+            samples,
+            servers,
+            list(self.stage.marks),
+            dict(self._stretches),
+        )
 
     def figures(self) -> dict[str, dict[str, float]]:
         story = self.story()
-        return {name: figures_of(story.samples, story.servers, *times) for name, times in story.stretches.items()}
+        return {
+            name: figures_of(story.samples, story.servers, *times) for name, times in story.stretches.items()
+        }
 
     def play(self, shown: Shown) -> None:
         """Raises `LoadError`; `ServerStartError` if a server does not come back."""
@@ -65,7 +74,9 @@ class Run:
                 self._play(leg, locust, read_rows(folder / "samples.jsonl", Sample)[0].t, shown)
             finally:
                 locust.stop()
-                for fault, _ in list(self._broken.values()):  # if the leg was cut short; a storm would outlive its stage
+                for fault, _ in list(
+                    self._broken.values()
+                ):  # if the leg was cut short; a storm would outlive its stage
                     self._end(fault)
 
     def _play(self, leg: Leg, locust: ServerProcess, began: float, shown: Shown) -> None:
@@ -75,7 +86,9 @@ class Run:
             step.do()
         _wait(began + leg.seconds + MORE_SECONDS + GRACE_SECONDS, locust, shown)
         if locust.exit_code != 0:
-            raise LoadError(f"{leg.name}: locust did not end well (exit {locust.exit_code}): {locust.log_tail()}")
+            raise LoadError(
+                f"{leg.name}: locust did not end well (exit {locust.exit_code}): {locust.log_tail()}"
+            )
 
     def _steps(self, at: At) -> Iterator[Step]:
         yield Step(at.begins, partial(self._begin, at.fault))
@@ -96,7 +109,9 @@ class Run:
             return leg.rate
         measured = self.figures().get(leg.rate.stretch, {}).get("goodput")
         if not measured:
-            raise LoadError(f"{leg.name}: nothing was answered in {leg.rate.stretch}, which its rate is a multiple of")
+            raise LoadError(
+                f"{leg.name}: nothing was answered in {leg.rate.stretch}, which its rate is a multiple of"
+            )
         return leg.rate.factor * measured
 
 

@@ -59,7 +59,10 @@ class Stage:
 
     def urls(self) -> Sequence[str]:
         """Of those that are asked."""
-        return [self.fleet.url(name) for name in ([self._bottleneck] if self._bottleneck else self.fleet.instances)]
+        return [
+            self.fleet.url(name)
+            for name in ([self._bottleneck] if self._bottleneck else self.fleet.instances)
+        ]
 
     def tell_origin(self, behaviour: Mapping[str, Any]) -> None:
         answer = self._http.request("POST", f"{self.origin_url}/_control", body=json.dumps(behaviour))
@@ -97,14 +100,20 @@ class Stage:
             self._open = opened.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._open.close()
 
     def _document(self, scenario: Scenario) -> Path:
         """The two regions with the namespace of the scenario, whose origin is at the one address that all are given."""
         document = yaml.safe_load(TWO_REGIONS.read_text())
         namespaces = document["namespaces"]
-        namespaces[NAMESPACE] = {"owner": "load", "origin": namespaces[ORIGIN_OF]["origin"], **scenario.namespace}
+        namespaces[NAMESPACE] = {
+            "owner": "load",
+            "origin": namespaces[ORIGIN_OF]["origin"],
+            **scenario.namespace,
+        }
         path = self.folder / "two-regions.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path

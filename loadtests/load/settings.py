@@ -74,7 +74,9 @@ def mix_of(text: str) -> dict[str, int]:
     """Weights by kind of user; kinds that have none are left out."""
     mix = {kind.strip(): weight for kind, _, weight in (pair.partition("=") for pair in text.split(","))}
     if unknown := mix.keys() - set(KINDS):
-        raise ValueError(f"{text!r}: no kind of user is called {min(unknown)!r}; there are {', '.join(KINDS)}")
+        raise ValueError(
+            f"{text!r}: no kind of user is called {min(unknown)!r}; there are {', '.join(KINDS)}"
+        )
     if not all(weight.strip().isdigit() for weight in mix.values()):
         raise ValueError(f"{text!r}: whole numbers, such as http=6,writer=1")
     weights = {kind: int(weight) for kind, weight in mix.items() if int(weight)}
@@ -86,7 +88,9 @@ def mix_of(text: str) -> dict[str, int]:
 def _urls_of(text: str) -> tuple[str, ...]:
     urls = tuple(url.strip().rstrip("/") for url in text.split(",") if url.strip())
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
-        raise ValueError(f"{text!r}: base URLs of instances, such as http://127.0.0.1:8101,http://127.0.0.1:8102")
+        raise ValueError(
+            f"{text!r}: base URLs of instances, such as http://127.0.0.1:8101,http://127.0.0.1:8102"
+        )
     return urls
 
 

@@ -20,7 +20,13 @@ class Shared:
     """Made when the load begins: an open loop's schedule counts from then."""
 
     def __init__(
-        self, settings: Settings, part: Part, recorder: Recorder, changes: Changes, *, sleep: Callable[[float], object]
+        self,
+        settings: Settings,
+        part: Part,
+        recorder: Recorder,
+        changes: Changes,
+        *,
+        sleep: Callable[[float], object],
     ) -> None:
         self.settings = settings
         self.recorder = recorder

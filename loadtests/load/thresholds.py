@@ -71,7 +71,11 @@ def read_thresholds(path: Path, stretches: Mapping[str, Iterable[str]]) -> dict[
 
 
 def _problems(document: Mapping[str, Limits], stretches: Mapping[str, set[str]]) -> Iterator[str]:
-    yield from (f"{scenario}: no limits, so nothing would be decided" for scenario in stretches if not document.get(scenario))
+    yield from (
+        f"{scenario}: no limits, so nothing would be decided"
+        for scenario in stretches
+        if not document.get(scenario)
+    )
     for scenario, limits in document.items():
         if scenario not in stretches:
             yield f"{scenario}: no such scenario; there are {', '.join(stretches)}"
@@ -79,7 +83,8 @@ def _problems(document: Mapping[str, Limits], stretches: Mapping[str, set[str]])
         for stretch, figures in limits.items():
             for figure, limit in figures.items():
                 yield from (
-                    f"{scenario}.{stretch}.{figure}: {wrong}" for wrong in _wrong(stretch, figure, limit, stretches[scenario])
+                    f"{scenario}.{stretch}.{figure}: {wrong}"
+                    for wrong in _wrong(stretch, figure, limit, stretches[scenario])
                 )
 
 

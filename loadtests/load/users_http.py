@@ -69,7 +69,9 @@ class HttpVisitor(Visitor, FastHttpUser):
         """Reported when it is left as a context, and so not at all if it never is."""
         instance = self.shared.balancer.pick()
         method, name = self.route
-        answer = self.client.request(method, instance + path, name=name, catch_response=True, context={"turn": turn}, **request)
+        answer = self.client.request(
+            method, instance + path, name=name, catch_response=True, context={"turn": turn}, **request
+        )
         answer.request_meta["response_time"] += turn.lateness * 1e3
         if not answer.status_code:
             self.shared.balancer.broke(instance)

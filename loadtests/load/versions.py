@@ -34,7 +34,10 @@ class Versions:
 
     def is_too_stale(self, key: str, version: int, asked_at: float) -> bool:
         """Whether a read that began at `asked_at` had to be given a newer version than this one."""
-        return any(version < write.version and write.at + self._max_lag < asked_at for write in self._written.get(key, ()))
+        return any(
+            version < write.version and write.at + self._max_lag < asked_at
+            for write in self._written.get(key, ())
+        )
 
 
 def _newest(writes: list[_Written]) -> list[_Written]:

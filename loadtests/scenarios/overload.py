@@ -19,7 +19,15 @@ SCENARIO = Scenario(
     settings={"CACHESVC_L1_MAX_ENTRIES": "100"},
     namespace={"ttl": "10m"},
     legs=(
-        Leg("measure", seconds=16, users=32, rate=0, mix=READS, keys=KEYS, stretches=(Stretch("saturation", 6, 16),)),
+        Leg(
+            "measure",
+            seconds=16,
+            users=32,
+            rate=0,
+            mix=READS,
+            keys=KEYS,
+            stretches=(Stretch("saturation", 6, 16),),
+        ),
         Leg(
             "overload",
             seconds=20,

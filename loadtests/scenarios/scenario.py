@@ -92,6 +92,10 @@ def _scaled(leg: Leg, factor: float) -> Leg:
     return replace(
         leg,
         seconds=leg.seconds * factor,
-        stretches=tuple(replace(each, begins=each.begins * factor, ends=each.ends * factor) for each in leg.stretches),
-        faults=tuple(replace(each, begins=each.begins * factor, ends=each.ends * factor) for each in leg.faults),
+        stretches=tuple(
+            replace(each, begins=each.begins * factor, ends=each.ends * factor) for each in leg.stretches
+        ),
+        faults=tuple(
+            replace(each, begins=each.begins * factor, ends=each.ends * factor) for each in leg.faults
+        ),
     )

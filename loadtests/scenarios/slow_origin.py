@@ -20,7 +20,9 @@ SCENARIO = Scenario(
             users=800,
             mix="http=12,sdk=6,writer=1",
             keys="zipf:1000:1.1",
-            faults=(At(20, 40, OriginDoes("origin takes 1.5 s", {"latency": "1500ms"}, {"latency": "20ms"})),),
+            faults=(
+                At(20, 40, OriginDoes("origin takes 1.5 s", {"latency": "1500ms"}, {"latency": "20ms"})),
+            ),
             stretches=(Stretch("quiet", 12, 20), Stretch("slow", 22, 40), Stretch("after", 45, 60)),
         ),
     ),

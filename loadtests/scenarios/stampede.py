@@ -12,6 +12,13 @@ SCENARIO = Scenario(
     origin={"latency": "200ms", "cache_control": "max-age=2, stale-while-revalidate=0, stale-if-error=0"},
     namespace={"early_refresh": 0, "jitter": 0, "stale_while_revalidate": "0s"},
     legs=(
-        Leg("stampede", seconds=40, mix="http=2,sdk=1", keys="hot:front-page", rate=400, stretches=(Stretch("stampede", 4, 40),)),
+        Leg(
+            "stampede",
+            seconds=40,
+            mix="http=2,sdk=1",
+            keys="hot:front-page",
+            rate=400,
+            stretches=(Stretch("stampede", 4, 40),),
+        ),
     ),
 )

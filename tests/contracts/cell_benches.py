@@ -60,12 +60,16 @@ class CellBench:
         (reply,) = await self.cell.read_many([Read(key, **{"lease": True, **how})])
         return good(reply)
 
-    async def entry(self, value: bytes = b"v", *, fresh_for: float = 60, as_of: int | None = None, **fields: Any) -> Entry:
+    async def entry(
+        self, value: bytes = b"v", *, fresh_for: float = 60, as_of: int | None = None, **fields: Any
+    ) -> Entry:
         now = (await self.state()).now_us
         fields["tag_digests"] = tag_digests_of(NS, fields.get("tags", ()))
         return Entry(value, now if as_of is None else as_of, now + round(fresh_for * 1e6), **fields)
 
-    async def fill(self, value: bytes = b"v", *, key: Key = KEY, lease: str | None = None, **fields: Any) -> tuple[Entry, str]:
+    async def fill(
+        self, value: bytes = b"v", *, key: Key = KEY, lease: str | None = None, **fields: Any
+    ) -> tuple[Entry, str]:
         """Fill under a lease (granted for this unless given); it must be stored."""
         token = lease or (await self.read(key, refresh=True)).lease
         assert token is not None, "no lease to fill with"
@@ -134,7 +138,9 @@ class RedisBench(CellBench):
         await self.admin.flushall()
 
     async def activate(self, placement: int, version: int) -> None:
-        cell = RedisCell("c1", self.server.redis_url, SETTINGS, SKEW_US, SystemClock(), placement=(placement, version))
+        cell = RedisCell(
+            "c1", self.server.redis_url, SETTINGS, SKEW_US, SystemClock(), placement=(placement, version)
+        )
         try:
             await cell.read_many([Read(KEY)])
         finally:
@@ -151,7 +157,9 @@ async def redis_bench(server: RealServer) -> AsyncIterator[RedisBench]:
     admin = Redis.from_url(server.redis_url)
     await admin.flushall()
     bench = RedisBench(server, admin)
-    await bench.settle()  # connects; `start` would do so beside it and leave the number of connections to chance
+    await (
+        bench.settle()
+    )  # connects; `start` would do so beside it and leave the number of connections to chance
     try:
         yield bench
     finally:

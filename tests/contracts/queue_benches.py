@@ -81,7 +81,9 @@ class MemoryBench(QueueBench):
         self.changes = MemoryChanges(self.queue)
 
     def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
-        return MemoryFenceStream(self.queue, "here", skew_us=SKEW, retention_us=RETENTION, reader=reader, max_batch=max_batch)
+        return MemoryFenceStream(
+            self.queue, "here", skew_us=SKEW, retention_us=RETENTION, reader=reader, max_batch=max_batch
+        )
 
     @asynccontextmanager
     async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
@@ -119,7 +121,9 @@ class RedisBench(QueueBench):
         self._streams: list[RedisFenceStream] = []
 
     def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> RedisFenceStream:
-        made = RedisFenceStream(self.server.redis_url, "here", skew=SKEW, retention=RETENTION, reader=reader, max_batch=max_batch)
+        made = RedisFenceStream(
+            self.server.redis_url, "here", skew=SKEW, retention=RETENTION, reader=reader, max_batch=max_batch
+        )
         self._streams.append(made)
         return made
 

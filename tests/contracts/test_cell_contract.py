@@ -25,7 +25,13 @@ async def bench(server: RealServer | None) -> AsyncIterator[CellBench]:
 
 async def test_a_fill_is_read_back_whole_and_exact(bench: CellBench) -> None:
     entry, _ = await bench.fill(
-        b"\x00\xffbytes", content_type="a/b", tags=("t", "ü"), load_ms=7, stale_for=5, error_for=9, origin_etag='"o"'
+        b"\x00\xffbytes",
+        content_type="a/b",
+        tags=("t", "ü"),
+        load_ms=7,
+        stale_for=5,
+        error_for=9,
+        origin_etag='"o"',
     )
     reply = await bench.read()
     assert (reply.entry, reply.exact, reply.lease, reply.held, reply.soft, reply.fenced) == (
@@ -51,8 +57,13 @@ async def test_a_miss_without_asking_grants_nothing(bench: CellBench) -> None:
 
 async def test_one_of_many_readers_gets_the_lease(bench: CellBench) -> None:
     """In one batch and in two: at most one valid lease per key."""
-    replies = [*await bench.cell.read_many([Read(KEY, lease=True)] * 3), *await bench.cell.read_many([Read(KEY, lease=True)] * 2)]
-    assert [(bool(r.lease), r.held) for r in replies if not isinstance(r, Exception)] == [(True, False)] + [(False, True)] * 4
+    replies = [
+        *await bench.cell.read_many([Read(KEY, lease=True)] * 3),
+        *await bench.cell.read_many([Read(KEY, lease=True)] * 2),
+    ]
+    assert [(bool(r.lease), r.held) for r in replies if not isinstance(r, Exception)] == [(True, False)] + [
+        (False, True)
+    ] * 4
 
 
 async def test_leases_of_keys_in_one_batch_are_different(bench: CellBench) -> None:
@@ -138,7 +149,10 @@ async def test_renewal_prolongs_and_never_re_creates(bench: CellBench) -> None:
     """Trace 22."""
     lease = (await bench.read(lease_us=1_000_000)).lease
     assert lease is not None
-    assert list(await bench.cell.renew_many([(KEY, lease, 60_000_000), (OTHER, lease, 60_000_000)])) == [True, False]
+    assert list(await bench.cell.renew_many([(KEY, lease, 60_000_000), (OTHER, lease, 60_000_000)])) == [
+        True,
+        False,
+    ]
     await bench.pass_time(1.1)
     assert (await bench.read()).held
     await bench.fence()
@@ -340,7 +354,9 @@ async def test_a_batch_is_judged_key_by_key(bench: CellBench) -> None:
     for key in keys[::3]:
         await bench.put(await bench.entry(key.id), key=key)
     replies = await bench.cell.read_many([Read(key) for key in (KEY, *keys)])
-    values = [reply.entry.value if reply.entry else None for reply in replies if not isinstance(reply, Exception)]
+    values = [
+        reply.entry.value if reply.entry else None for reply in replies if not isinstance(reply, Exception)
+    ]
     assert values == [b"0"] + [key.id if i % 3 == 0 else None for i, key in enumerate(keys)]
 
 
@@ -436,7 +452,9 @@ async def test_instances_of_two_topologies_work_beside_each_other(bench: CellBen
     assert (await bench.state()).broken_at == broken_at
 
 
-async def test_a_version_that_never_came_here_may_have_moved_partitions_away_and_back(bench: CellBench) -> None:
+async def test_a_version_that_never_came_here_may_have_moved_partitions_away_and_back(
+    bench: CellBench,
+) -> None:
     await bench.activate(7, 1)
     await bench.settle()
     await bench.fill()
@@ -478,7 +496,12 @@ async def test_inspecting_changes_nothing(bench: CellBench) -> None:
     lease = (await bench.read(refresh=True, lease_us=60_000_000)).lease
     first, second = await bench.state(tags=("t",)), await bench.state(tags=("t",))
     assert lease is not None
-    assert (first.entry, first.lease_held, first.lease, first.lease_as_of) == (entry, True, lease, as_of_of(lease))
+    assert (first.entry, first.lease_held, first.lease, first.lease_as_of) == (
+        entry,
+        True,
+        lease,
+        as_of_of(lease),
+    )
     assert first.lease_until - first.now_us == pytest.approx(60_000_000, abs=2_000_000)
     assert replace(first, now_us=0, lease_until=0) == replace(second, now_us=0, lease_until=0)
 
@@ -491,7 +514,10 @@ async def test_inspecting_tells_every_fence_on_the_key_and_on_the_tags_it_has(be
     whole_at = await bench.fence(Target.whole(NS), soft=True)
     state = await bench.state(tags=("asked",))
     assert (state.fence_at, state.soft_fence) == (key_at, key_at)
-    assert (state.tag_fences, state.soft_tag_fences) == ({"asked": asked_at, "own": 0}, {"asked": 0, "own": own_at})
+    assert (state.tag_fences, state.soft_tag_fences) == (
+        {"asked": asked_at, "own": 0},
+        {"asked": 0, "own": own_at},
+    )
     assert (state.namespace_fence, state.soft_namespace_fence) == (0, whole_at)
     assert (state.refused_until, state.stale_until) == (0, max(key_at, own_at, whole_at))
 

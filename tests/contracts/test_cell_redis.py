@@ -75,7 +75,9 @@ async def test_connecting_is_not_tried_again_at_once(bench: RedisBench) -> None:
     assert "not tried" in str(second)
 
 
-async def test_a_hanging_server_costs_the_time_limit_and_its_late_answer_goes_nowhere(bench: RedisBench) -> None:
+async def test_a_hanging_server_costs_the_time_limit_and_its_late_answer_goes_nowhere(
+    bench: RedisBench,
+) -> None:
     """The connection is closed: a later exchange never takes the late answer for its own."""
     hasty = L3(connect_timeout=Duration.parse("2s"), timeout=Duration.parse("50ms"))
     cell = RedisCell("hasty", bench.server.redis_url, hasty, SKEW_US, SystemClock())
@@ -113,7 +115,9 @@ async def test_cancelled_callers_leave_connections_in_step(bench: RedisBench, le
         assert values == [b"0", b"1", b"2"][3 - len(values) :]
         assert len(values) >= 3 - leaving
     opened = bench.redis.statistics().connects - connects
-    assert opened < READS_IN_FLIGHT, "at most the other lines of reads that may be under way at once; none was closed"
+    assert opened < READS_IN_FLIGHT, (
+        "at most the other lines of reads that may be under way at once; none was closed"
+    )
     assert bench.redis.statistics().failures == 0
 
 
@@ -161,7 +165,9 @@ async def test_a_full_server_says_so_and_the_connection_stays(bench: RedisBench)
     assert bench.redis.statistics().connects == connects
 
 
-async def test_a_cell_is_attached_by_starting_so_that_the_new_issuers_wait_is_over_sooner(bench: RedisBench) -> None:
+async def test_a_cell_is_attached_by_starting_so_that_the_new_issuers_wait_is_over_sooner(
+    bench: RedisBench,
+) -> None:
     await bench.lose_all()
     cell = RedisCell("c1", bench.server.redis_url, L3(), SKEW_US, SystemClock())
     await cell.start()
@@ -177,7 +183,9 @@ async def test_starting_without_a_server_does_not_fail() -> None:
     await cell.stop()
 
 
-async def test_two_instances_that_attach_at_once_are_one_new_issuer(server: RealServer, bench: RedisBench) -> None:
+async def test_two_instances_that_attach_at_once_are_one_new_issuer(
+    server: RealServer, bench: RedisBench
+) -> None:
     await bench.lose_all()
     other = RedisCell("c1", server.redis_url, L3(), SKEW_US, SystemClock())
     try:
@@ -189,8 +197,12 @@ async def test_two_instances_that_attach_at_once_are_one_new_issuer(server: Real
         await other.stop()
 
 
-async def test_two_instances_that_bring_a_new_placement_at_once_are_one_new_issuer(server: RealServer, bench: RedisBench) -> None:
-    both = [RedisCell("c1", server.redis_url, L3(), SKEW_US, SystemClock(), placement=(7, 1)) for _ in range(2)]
+async def test_two_instances_that_bring_a_new_placement_at_once_are_one_new_issuer(
+    server: RealServer, bench: RedisBench
+) -> None:
+    both = [
+        RedisCell("c1", server.redis_url, L3(), SKEW_US, SystemClock(), placement=(7, 1)) for _ in range(2)
+    ]
     try:
         await asyncio.gather(*map(ask, both))
         broken_at = (await bench.state()).broken_at
@@ -202,7 +214,9 @@ async def test_two_instances_that_bring_a_new_placement_at_once_are_one_new_issu
             await cell.stop()
 
 
-async def test_the_meta_record_of_a_release_that_knew_no_placement_makes_a_new_issuer(bench: RedisBench) -> None:
+async def test_the_meta_record_of_a_release_that_knew_no_placement_makes_a_new_issuer(
+    bench: RedisBench,
+) -> None:
     await bench.admin.hdel("meta", "placement", "version")
     broken_at = (await bench.state()).broken_at
     await bench.activate(7, 1)
@@ -244,7 +258,9 @@ async def test_fences_are_not_evicted_or_expired_and_old_ones_are_trimmed(bench:
 
 
 async def test_copies_expire_and_never_outlive_the_fences(bench: RedisBench) -> None:
-    await bench.put(replace(await bench.entry(), fresh_until=(await bench.state()).now_us + 10 * 86_400_000_000))
+    await bench.put(
+        replace(await bench.entry(), fresh_until=(await bench.state()).now_us + 10 * 86_400_000_000)
+    )
     assert 0 < await bench.admin.pttl(b"v:" + KEY.id) <= 3_600_000
 
 

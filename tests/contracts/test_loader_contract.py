@@ -110,7 +110,9 @@ async def stand(request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
     await origin.stop()
 
 
-async def load(stand: Stand, text: str = "a", *, known: Entry | None = None, timeout_seconds: float = 5) -> Loaded:
+async def load(
+    stand: Stand, text: str = "a", *, known: Entry | None = None, timeout_seconds: float = 5
+) -> Loaded:
     return await stand.loader.load(Key.of("docs", text), known=known, timeout_seconds=timeout_seconds)
 
 
@@ -139,7 +141,12 @@ async def test_a_known_copy_that_is_current_is_not_modified_and_comes_with_its_b
     assert first.etag is not None
     again = await load(stand, known=Entry(first.value, 1, 2, tags=("docs",), origin_etag=first.etag))
     assert again.not_modified
-    assert (again.value, again.ttl_us, again.tags, again.etag) == (first.value, first.ttl_us, first.tags, first.etag)
+    assert (again.value, again.ttl_us, again.tags, again.etag) == (
+        first.value,
+        first.ttl_us,
+        first.tags,
+        first.etag,
+    )
 
 
 async def test_a_known_copy_that_is_not_current_is_replaced(stand: Stand) -> None:

@@ -51,11 +51,15 @@ async def get(tier: MemcachedTier | Deadline | Batched, key: Key) -> Lookup:
     return (await tier.get_many([key]))[0]
 
 
-async def test_a_killed_server_is_an_error_and_after_its_restart_it_is_empty(tier: MemcachedTier, server: RealServer) -> None:
+async def test_a_killed_server_is_an_error_and_after_its_restart_it_is_empty(
+    tier: MemcachedTier, server: RealServer
+) -> None:
     await tier.set_many([(KEYS[0], ENTRIES[0])])
     server.kill()
     assert isinstance(await get(tier, KEYS[0]), TierUnavailableError)
-    assert [type(failure) for failure in await tier.set_many([(KEYS[0], ENTRIES[0])])] == [TierUnavailableError]
+    assert [type(failure) for failure in await tier.set_many([(KEYS[0], ENTRIES[0])])] == [
+        TierUnavailableError
+    ]
     assert [type(failure) for failure in await tier.delete_many(KEYS[:2])] == [TierUnavailableError] * 2
     await asyncio.to_thread(server.restart)
     assert await get(tier, KEYS[0]) is None
@@ -75,7 +79,9 @@ async def test_a_server_that_is_down_at_the_start_is_used_once_it_is_there(serve
     await tier.stop()
 
 
-async def test_a_hung_server_times_out_and_its_late_answer_is_nobodys(tier: MemcachedTier, server: RealServer) -> None:
+async def test_a_hung_server_times_out_and_its_late_answer_is_nobodys(
+    tier: MemcachedTier, server: RealServer
+) -> None:
     await tier.set_many(list(zip(KEYS, ENTRIES, strict=True)))
     server.pause()
     assert isinstance(await get(tier, KEYS[1]), TierTimeoutError)
@@ -85,7 +91,9 @@ async def test_a_hung_server_times_out_and_its_late_answer_is_nobodys(tier: Memc
     assert list(await tier.get_many(KEYS)) == ENTRIES
 
 
-async def test_a_deadline_frees_the_thread_of_a_hung_server_and_nothing_is_out_of_step(server: RealServer) -> None:
+async def test_a_deadline_frees_the_thread_of_a_hung_server_and_nothing_is_out_of_step(
+    server: RealServer,
+) -> None:
     """The socket's own timeout is an hour here: only the connection that was shut down can end the read."""
     leaf = MemcachedTier("mc-0", server.address, ENDLESS, CLOCK)
     tier = Deadline(leaf, 0.1, name="mc-0")
@@ -127,7 +135,9 @@ async def test_a_value_somebody_else_stored_is_a_miss(tier: MemcachedTier, serve
     assert tier.statistics().misses == 1
 
 
-async def test_a_dead_server_is_left_alone_and_found_again(server: RealServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_dead_server_is_left_alone_and_found_again(
+    server: RealServer, caplog: pytest.LogCaptureFixture
+) -> None:
     seconds = 0.0
     breaker = Breaker(threshold=3, cool_down_seconds=5, jitter=0, now=lambda: seconds)
     leaf = MemcachedTier("mc-0", server.address, BRISK, CLOCK)
@@ -149,7 +159,9 @@ async def test_a_dead_server_is_left_alone_and_found_again(server: RealServer, c
     await tier.stop()
 
 
-async def test_a_server_says_how_full_it_is_unless_it_is_dead(tier: MemcachedTier, server: RealServer) -> None:
+async def test_a_server_says_how_full_it_is_unless_it_is_dead(
+    tier: MemcachedTier, server: RealServer
+) -> None:
     before = await tier.fullness()
     await tier.set_many(list(zip(KEYS, ENTRIES, strict=True)))
     full = await tier.fullness()

@@ -99,7 +99,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("event", MALFORMED)
-async def test_what_cannot_be_read_is_given_with_its_reason_and_buried(queue: QueueBench, event: bytes) -> None:
+async def test_what_cannot_be_read_is_given_with_its_reason_and_buried(
+    queue: QueueBench, event: bytes
+) -> None:
     bad = await queue.append_event(event)
     good = await queue.changes.append(CHANGE)
     first, second = await take(queue)
@@ -111,7 +113,9 @@ async def test_what_cannot_be_read_is_given_with_its_reason_and_buried(queue: Qu
 
 
 async def test_any_producer_may_append_a_cloudevent(queue: QueueBench) -> None:
-    event = EVENT.replace(b'"data"', b'"subject":"s","time":"2026-01-01T00:00:00Z","traceparent":"00-x","data"')
+    event = EVENT.replace(
+        b'"data"', b'"subject":"s","time":"2026-01-01T00:00:00Z","traceparent":"00-x","data"'
+    )
     item_id = await queue.append_event(event)
     assert list(await take(queue)) == [OpenChange(item_id, (Change("docs", keys=("a",)),), source="/s")]
 
@@ -319,7 +323,9 @@ async def test_a_queue_that_lost_its_changes_has_another_epoch(queue: QueueBench
     assert after.epoch != before.epoch
     assert not after.announced
     await queue.changes.announced(before.epoch)
-    assert not (await queue.changes.completion()).announced, "who comes late with the old one does not hide the new one"
+    assert not (await queue.changes.completion()).announced, (
+        "who comes late with the old one does not hide the new one"
+    )
     await queue.changes.announced(after.epoch)
     assert (await queue.changes.completion()).announced
     assert len(await take(queue)) == 1
@@ -347,10 +353,16 @@ async def test_who_reads_an_item_gets_its_id_and_all_its_fields(queue: QueueBenc
     fields = {b"schema": b"1", b"value": b"\xff\x00"}
     async with queue.reading_by(decode) as changes:
         id_ = await queue.append_fields(fields)
-        assert list(await changes.take("c1", count=1, wait_seconds=SHORT)) == [OpenChange(id_, source="somebody")]
-        assert list(await changes.reclaim("c1", idle_seconds=0, count=1)) == [OpenChange(id_, source="somebody")]
+        assert list(await changes.take("c1", count=1, wait_seconds=SHORT)) == [
+            OpenChange(id_, source="somebody")
+        ]
+        assert list(await changes.reclaim("c1", idle_seconds=0, count=1)) == [
+            OpenChange(id_, source="somebody")
+        ]
         await queue.stream().publish([], done=[Done(id_, ("c2",))])
-        assert list(await changes.parked("c1", idle_seconds=0, count=1)) == [OpenChange(id_, source="somebody")]
+        assert list(await changes.parked("c1", idle_seconds=0, count=1)) == [
+            OpenChange(id_, source="somebody")
+        ]
     assert seen == {id_: fields}
 
 

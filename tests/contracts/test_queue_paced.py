@@ -10,13 +10,22 @@ BIG = (1 << 64) - 1
 
 
 async def test_paced_fences_arrive_as_they_were_published(queue: QueueBench) -> None:
-    fences = [Fence(BIG, 1, over=MINUTE), Fence(2, 2, True, over=1), Fence(3, 3, namespace="ü,\n", over=MINUTE), Fence(4, 4)]
+    fences = [
+        Fence(BIG, 1, over=MINUTE),
+        Fence(2, 2, True, over=1),
+        Fence(3, 3, namespace="ü,\n", over=MINUTE),
+        Fence(4, 4),
+    ]
     assert await queue.delivered(fences) == fences
 
 
 async def test_a_new_reader_is_told_of_those_whose_items_are_gone(queue: QueueBench) -> None:
     now = await queue.now_us()
-    paced = [Fence(BIG, now, over=MINUTE), Fence(BIG, now, over=2 * MINUTE), Fence(3, now, namespace="docs", over=MINUTE)]
+    paced = [
+        Fence(BIG, now, over=MINUTE),
+        Fence(BIG, now, over=2 * MINUTE),
+        Fence(3, now, namespace="docs", over=MINUTE),
+    ]
     await queue.stream().publish([*paced, Fence(4, now)])
     await queue.stream().publish([paced[0], Fence(5, now)])
     await queue.trim_fences(1)

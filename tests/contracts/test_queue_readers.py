@@ -12,7 +12,9 @@ ONE, TWO = ("here", "i1"), ("there", "i/2")
 
 async def merged(stream: FenceStream) -> str:
     """Read and report everything; the position."""
-    while (batch := await stream.read(wait_seconds=SHORT)).fences or batch.gap or batch.complete_to is not None:
+    while (
+        (batch := await stream.read(wait_seconds=SHORT)).fences or batch.gap or batch.complete_to is not None
+    ):
         await stream.report(batch.position)
     return batch.position
 
@@ -35,7 +37,9 @@ async def test_positions_grow_in_the_order_of_publication(queue: QueueBench) -> 
 
 async def test_a_publication_of_many_items_is_at_the_last_of_them(queue: QueueBench) -> None:
     reader = queue.stream()
-    position = await queue.stream().publish([Fence(at, at, unapplied=at % 2 == 0, placement=at % 3) for at in range(1, 20)])
+    position = await queue.stream().publish(
+        [Fence(at, at, unapplied=at % 2 == 0, placement=at % 3) for at in range(1, 20)]
+    )
     await reader.open()
     assert await merged(reader) == position
 

@@ -65,7 +65,9 @@ async def test_a_buried_change_keeps_what_was_known_of_its_fence(queue: QueueBen
     id_ = await queue.changes.append(CHANGE)
     position = await queue.stream().publish([Fence(1, 1)], done=[Done(id_, ("c2",), ("c1",))])
     await queue.changes.bury(OpenChange(id_, reason="the cell is gone"))
-    assert await queue.stream().receipt(id_) == ReceiptRecord("buried", position, ("c1",), ("c2",), "the cell is gone")
+    assert await queue.stream().receipt(id_) == ReceiptRecord(
+        "buried", position, ("c1",), ("c2",), "the cell is gone"
+    )
 
 
 async def test_burying_what_is_gone_leaves_its_receipt(queue: QueueBench) -> None:
@@ -108,7 +110,9 @@ async def test_who_invalidated_what_is_written_down_once(queue: QueueBench) -> N
     stream = queue.stream()
     first, second, third = [await queue.changes.append(CHANGE) for _ in range(3)]
     plain = Audit("/orders", "i2", "docs", "all")
-    await stream.publish([Fence(1, 1)], done=[Done(first, ("c2",), audit=AUDIT), Done(second), Done(third, audit=plain)])
+    await stream.publish(
+        [Fence(1, 1)], done=[Done(first, ("c2",), audit=AUDIT), Done(second), Done(third, audit=plain)]
+    )
     await stream.publish([Fence(1, 2)], done=[Done(first, audit=AUDIT)])
     assert await queue.audit() == [(first, AUDIT), (third, plain)]
 

@@ -63,12 +63,18 @@ async def test_a_dead_server_is_an_error_and_its_return_is_a_gap(bench: RedisBen
 
 async def test_a_hanging_server_costs_the_time_limit(bench: RedisBench) -> None:
     changes = RedisChanges(bench.server.redis_url, "here", timeout=Duration.parse("50ms"))
-    stream = RedisFenceStream(bench.server.redis_url, "here", skew=SKEW, retention=RETENTION, timeout=Duration.parse("50ms"))
+    stream = RedisFenceStream(
+        bench.server.redis_url, "here", skew=SKEW, retention=RETENTION, timeout=Duration.parse("50ms")
+    )
     await caught_up(stream)
     await changes.append(CHANGE)
     bench.server.pause()
     try:
-        for call in (changes.append(CHANGE), changes.take("c", count=1, wait_seconds=0.01), stream.read(wait_seconds=0.01)):
+        for call in (
+            changes.append(CHANGE),
+            changes.take("c", count=1, wait_seconds=0.01),
+            stream.read(wait_seconds=0.01),
+        ):
             with pytest.raises(TierTimeoutError):
                 await call
     finally:
@@ -272,7 +278,9 @@ async def test_two_consumers_that_make_the_group_at_once(bench: RedisBench) -> N
     other = RedisChanges(bench.server.redis_url, "here")
     change_id = await bench.changes.append(CHANGE)
     try:
-        taken = await asyncio.gather(*[c.take("c", count=1, wait_seconds=SHORT) for c in (bench.changes, other)])
+        taken = await asyncio.gather(
+            *[c.take("c", count=1, wait_seconds=SHORT) for c in (bench.changes, other)]
+        )
         assert [item.id for batch in taken for item in batch] == [change_id]
     finally:
         await other.stop()

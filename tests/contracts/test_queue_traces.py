@@ -50,11 +50,13 @@ async def test_a_change_without_a_trace_has_none(queue: QueueBench) -> None:
 
 
 @pytest.mark.parametrize(
-    "traceparent", [b'""', b'"00-0-0-01"', b"7", b"null", b'["00"]', b'"00-' + b"0" * 32 + b'-1234567890abcdef-01"']
+    "traceparent",
+    [b'""', b'"00-0-0-01"', b"7", b"null", b'["00"]', b'"00-' + b"0" * 32 + b'-1234567890abcdef-01"'],
 )
 async def test_no_change_is_lost_over_what_is_no_traceparent(queue: QueueBench, traceparent: bytes) -> None:
     await queue.append_event(
-        b'{"specversion":"1.0","id":"1","source":"/s","type":"dev.cachesvc.change.v1","traceparent":%s,' % traceparent
+        b'{"specversion":"1.0","id":"1","source":"/s","type":"dev.cachesvc.change.v1","traceparent":%s,'
+        % traceparent
         + b'"data":{"namespace":"docs","keys":["a"]}}'
     )
     item = await taken(queue)
@@ -70,10 +72,14 @@ async def test_every_reader_of_a_fence_is_told_whose_it_is(queue: QueueBench) ->
         assert ([fence.at for fence in batch.fences], batch.causes, batch.gap) == ([1], causes, False)
 
 
-async def test_a_publication_names_eight_traces_however_many_items_and_causes_it_has(queue: QueueBench) -> None:
+async def test_a_publication_names_eight_traces_however_many_items_and_causes_it_has(
+    queue: QueueBench,
+) -> None:
     reader = await reading(queue)
     causes = contexts(500)
-    await queue.stream().publish([Fence(number, 1, placement=number % 2) for number in range(1, 11)], causes=causes)
+    await queue.stream().publish(
+        [Fence(number, 1, placement=number % 2) for number in range(1, 11)], causes=causes
+    )
     batch = await reader.read(wait_seconds=SHORT)
     assert (len(batch.fences), batch.causes) == (10, causes[:8])
 

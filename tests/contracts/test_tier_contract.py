@@ -115,7 +115,10 @@ async def test_who_asks_alone_and_leaves_disturbs_nobody(tier: Pool, key: Callab
     await tier.set_many([(key(str(i)), entry(b"%d" % i)) for i in range(3)])
     asked = [asyncio.ensure_future(tier.ask(key(str(i)))) for i in range(3)]
     asked[0].cancel()
-    assert [answer.value for answer in await asyncio.gather(*asked[1:]) if isinstance(answer, Entry)] == [b"1", b"2"]
+    assert [answer.value for answer in await asyncio.gather(*asked[1:]) if isinstance(answer, Entry)] == [
+        b"1",
+        b"2",
+    ]
 
 
 async def test_known_absent_is_an_entry_and_not_a_miss(tier: Tier, key: Callable[[str], Key]) -> None:
@@ -136,7 +139,9 @@ async def test_a_value_of_nearly_one_mebibyte_is_kept(tier: Tier, key: Callable[
     assert list(await tier.get_many([key("large")])) == [large]
 
 
-async def test_a_value_too_large_is_dropped_and_its_neighbours_are_kept(tier: Tier, key: Callable[[str], Key]) -> None:
+async def test_a_value_too_large_is_dropped_and_its_neighbours_are_kept(
+    tier: Tier, key: Callable[[str], Key]
+) -> None:
     before, after = entry(b"before"), entry(b"after")
     items = [(key("before"), before), (key("huge"), entry(b"x" * (1 << 20))), (key("after"), after)]
     assert not await tier.set_many(items)
@@ -145,7 +150,18 @@ async def test_a_value_too_large_is_dropped_and_its_neighbours_are_kept(tier: Ti
 
 @pytest.mark.parametrize(
     "text",
-    ["a b", "tab\there", "x" * 1024, "x" * 250, "ключ/鍵/🗝", "{ws-7}:block:42", "percent%20", "#", "/", "é" * 500],
+    [
+        "a b",
+        "tab\there",
+        "x" * 1024,
+        "x" * 250,
+        "ключ/鍵/🗝",
+        "{ws-7}:block:42",
+        "percent%20",
+        "#",
+        "/",
+        "é" * 500,
+    ],
     ids=ascii,
 )
 async def test_any_key_text_is_a_key_of_its_own(tier: Tier, key: Callable[[str], Key], text: str) -> None:
@@ -154,7 +170,9 @@ async def test_any_key_text_is_a_key_of_its_own(tier: Tier, key: Callable[[str],
     assert list(await tier.get_many([key(text), key(text + "x"), key(text + "y")])) == [mine, other, None]
 
 
-async def test_answers_stand_in_the_order_of_the_keys_misses_and_repetitions_too(tier: Tier, key: Callable[[str], Key]) -> None:
+async def test_answers_stand_in_the_order_of_the_keys_misses_and_repetitions_too(
+    tier: Tier, key: Callable[[str], Key]
+) -> None:
     entries = {f"k{number}": entry(b"%d" % number) for number in range(0, 40, 2)}
     await tier.set_many([(key(text), kept) for text, kept in entries.items()])
     asked = [f"k{number}" for number in [*range(39, -1, -1), 4, 4, 5]]
@@ -180,7 +198,9 @@ async def test_of_two_sets_in_one_call_the_later_one_stays(tier: Tier, key: Call
     assert list(await tier.get_many([key("k")])) == [last]
 
 
-async def test_deleted_entries_are_gone_and_deleting_an_absent_one_is_fine(tier: Tier, key: Callable[[str], Key]) -> None:
+async def test_deleted_entries_are_gone_and_deleting_an_absent_one_is_fine(
+    tier: Tier, key: Callable[[str], Key]
+) -> None:
     kept = entry()
     await tier.set_many([(key("gone"), entry()), (key("kept"), kept)])
     assert not await tier.delete_many([key("gone"), key("never there")])
@@ -194,14 +214,18 @@ async def test_an_entry_past_its_use_is_not_kept(tier: Tier, key: Callable[[str]
     assert list(await tier.get_many([key("past")])) == [None]
 
 
-async def test_a_stale_entry_is_kept_as_long_as_it_may_be_served(tier: Tier, key: Callable[[str], Key]) -> None:
+async def test_a_stale_entry_is_kept_as_long_as_it_may_be_served(
+    tier: Tier, key: Callable[[str], Key]
+) -> None:
     stale = entry(lives_seconds=-100, error_for=300 * SECONDS)
     await tier.set_many([(key("stale"), stale)])
     assert list(await tier.get_many([key("stale")])) == [stale]
 
 
 @pytest.mark.parametrize("days", [29, 30, 31, 400])
-async def test_a_life_of_more_than_thirty_days_is_not_taken_for_a_date(tier: Tier, key: Callable[[str], Key], days: int) -> None:
+async def test_a_life_of_more_than_thirty_days_is_not_taken_for_a_date(
+    tier: Tier, key: Callable[[str], Key], days: int
+) -> None:
     old = entry(lives_seconds=days * 86_400)
     await tier.set_many([(key("old"), old)])
     assert list(await tier.get_many([key("old")])) == [old]
@@ -221,7 +245,9 @@ async def test_concurrent_callers_get_their_own_answers(tier: Tier, key: Callabl
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 10])
-async def test_cancelled_callers_leave_the_connection_in_step(tier: Tier, key: Callable[[str], Key], turns: int) -> None:
+async def test_cancelled_callers_leave_the_connection_in_step(
+    tier: Tier, key: Callable[[str], Key], turns: int
+) -> None:
     """Whoever stays gets the own entry or an error, never another's; who comes later notices nothing."""
     entries = {number: entry(b"%d;" % number * 200) for number in range(120)}
     await tier.set_many([(key(str(number)), kept) for number, kept in entries.items()])

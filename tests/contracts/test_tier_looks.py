@@ -55,7 +55,9 @@ async def test_what_is_held_is_told_and_not_counted(tier: MemoryTier | Memcached
 
 async def raw(server: RealServer, command: bytes) -> bytes:
     where = server.where
-    opened = asyncio.open_unix_connection(where) if isinstance(where, str) else asyncio.open_connection(*where)
+    opened = (
+        asyncio.open_unix_connection(where) if isinstance(where, str) else asyncio.open_connection(*where)
+    )
     reader, writer = await opened
     writer.write(command)
     line = await reader.readline()
@@ -63,7 +65,9 @@ async def raw(server: RealServer, command: bytes) -> bytes:
     return line
 
 
-async def test_to_memcached_the_copy_looks_as_unused_as_before(memcached: MemcachedTier, server: RealServer) -> None:
+async def test_to_memcached_the_copy_looks_as_unused_as_before(
+    memcached: MemcachedTier, server: RealServer
+) -> None:
     key = Key.of("looks", "unused")
     await memcached.set_many([(key, entry(b"v"))])
     await memcached.look(key)

@@ -53,7 +53,9 @@ class FakeInstance:
 
     def tell(self, kind: str, data: bytes) -> None:
         for follower in self.followers:
-            follower.put_nowait(f"event: {kind}\nid: eu={self._deployment.position}\n".encode() + b"data: " + data + b"\n\n")
+            follower.put_nowait(
+                f"event: {kind}\nid: eu={self._deployment.position}\n".encode() + b"data: " + data + b"\n\n"
+            )
 
     def hang_up(self) -> None:
         """End every subscription."""
@@ -64,7 +66,9 @@ class FakeInstance:
         return web.Response(status=self.ready)
 
     async def _fences(self, request: web.Request) -> web.StreamResponse:
-        self.last_event_ids += [request.headers["Last-Event-ID"]] if "Last-Event-ID" in request.headers else []
+        self.last_event_ids += (
+            [request.headers["Last-Event-ID"]] if "Last-Event-ID" in request.headers else []
+        )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         waiting: asyncio.Queue[bytes] = asyncio.Queue()
@@ -92,7 +96,10 @@ class FakeInstance:
             return {"outcome": "hit", "value": self._copies[key][0], "tier": "l1", "as_of": 1}
         merges = self._merges
         async with self.http.get(self._origin.replace("{key}", key)) as answer:
-            value, tags = await answer.read(), tuple(tag.strip(' "') for tag in answer.headers["Cache-Groups"].split(","))
+            value, tags = (
+                await answer.read(),
+                tuple(tag.strip(' "') for tag in answer.headers["Cache-Groups"].split(",")),
+            )
         if merges == self._merges or self.is_deaf:
             self._copies[key] = value, tags
         return {"outcome": "loaded", "value": value, "tier": "origin", "as_of": 1}
@@ -102,7 +109,9 @@ class FakeInstance:
         return web.json_response(self._deployment.invalidate(change.get("keys", ()), change.get("tags", ())))
 
     async def _receipt(self, request: web.Request) -> web.Response:
-        return web.json_response({"id": request.match_info["id"], "state": "done", "position": self._deployment.position})
+        return web.json_response(
+            {"id": request.match_info["id"], "state": "done", "position": self._deployment.position}
+        )
 
 
 class FakeDeployment:
@@ -137,7 +146,9 @@ async def deployment(*names: str, origin: str) -> AsyncIterator[FakeDeployment]:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         for instance in found.instances.values():
             instance.http = http
-            runner = web.AppRunner(instance.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+            runner = web.AppRunner(
+                instance.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ class InQueueScript:
     def apply(self) -> Undo:
         scripts: dict[str, bytes] = vars(importlib.import_module("cachesvc.changes.redis.server"))["_LUA"]
         source = scripts[self.script]
-        scripts[self.script] = _exchanged(source.decode(), self.old, self.new, f"the Lua of {self.script}").encode()
+        scripts[self.script] = _exchanged(
+            source.decode(), self.old, self.new, f"the Lua of {self.script}"
+        ).encode()
         return lambda: scripts.update({self.script: source})
 
 
@@ -96,7 +99,12 @@ def _source_of(module: ModuleType, path: list[str]) -> str:
 
 
 def _exchanged(source: str, old: str, new: str, where: str) -> str:
-    found = source.count(old)
-    if found != 1:
-        raise EditError(f"{where}: the text to take out is there {found} times, not once: {old!r}")
-    return source.replace(old, new)
+    """`source` with `new` for `old`, however the formatter has broken its lines."""
+    words = re.findall(r"\w+|\S", old)
+    text = r"\s*".join(rf",?\s*{re.escape(word)}" if word in ")]}" else re.escape(word) for word in words)
+    found = re.findall(text, source)
+    if len(found) != 1:
+        raise EditError(f"{where}: the text to take out is there {len(found)} times, not once: {old!r}")
+    before, _, after = source.partition(found[0])
+    edges = [piece.group() if piece else "" for piece in (re.match(r"\s*", old), re.search(r"\s*\Z", old))]
+    return f"{before.removesuffix(edges[0])}{new}{after.removeprefix(edges[1])}"

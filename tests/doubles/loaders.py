@@ -26,7 +26,9 @@ def loaded(
     etag: str | None = None,
 ) -> Loaded:
     """An origin's 200; what is left out is the namespace's to say."""
-    return Loaded(value, content_type, ttl_us, stale_for_us, error_for_us, tags, age_us, storable=storable, etag=etag)
+    return Loaded(
+        value, content_type, ttl_us, stale_for_us, error_for_us, tags, age_us, storable=storable, etag=etag
+    )
 
 
 def absent(*, tags: tuple[str, ...] = (), ttl_us: int | None = None) -> Loaded:
@@ -56,7 +58,9 @@ class ScriptedLoader:
     """
 
     def __init__(self, default: Script | None = None) -> None:
-        self.default: Script = default if default is not None else (lambda key: loaded(f"value of {key.text}".encode()))
+        self.default: Script = (
+            default if default is not None else (lambda key: loaded(f"value of {key.text}".encode()))
+        )
         self.calls: list[Call] = []
         self.running = 0
         self.peak = 0
@@ -102,7 +106,9 @@ class ScriptedLoader:
             self.running -= 1
         answer = self._answer(key)
         if answer.not_modified and known is not None:  # a 304 brings the bytes that it validated
-            return structs.replace(answer, value=known.value, content_type=known.content_type, tags=answer.tags or known.tags)
+            return structs.replace(
+                answer, value=known.value, content_type=known.content_type, tags=answer.tags or known.tags
+            )
         return answer
 
     async def _wait_turn(self, timeout_seconds: float) -> None:

@@ -114,20 +114,27 @@ class MemoryCell:
         self._trim(now)
         return replies
 
-    async def fence_many(self, targets: Sequence[Target], *, soft: bool, least: int = 0) -> Sequence[int | TierError]:
+    async def fence_many(
+        self, targets: Sequence[Target], *, soft: bool, least: int = 0
+    ) -> Sequence[int | TierError]:
         now = self._clock.now_us()
         if now < self._issues_from:
             return [self._waits()] * len(targets)
         # A clock that is far ahead must not make a target uncachable for as long as it is wrong.
         least = min(least, now + 4 * self._skew_us)
         apply = {TargetKind.KEY: self._fence_key}
-        ats = [apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now) for target in targets]
+        ats = [
+            apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now) for target in targets
+        ]
         self._trim(now)
         return ats
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
         now = self._clock.now_us()
-        return [now >= self._issues_from and self._prolong(key.id, token, now + life, now) for key, token, life in leases]
+        return [
+            now >= self._issues_from and self._prolong(key.id, token, now + life, now)
+            for key, token, life in leases
+        ]
 
     async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
         now = self._clock.now_us()
@@ -217,12 +224,15 @@ class MemoryCell:
     def _allows(self, put: Put, now: int) -> bool:
         copy = self._copy(put.key.id, now)
         if copy is not None and (
-            copy.entry.negative or copy.entry.as_of <= self._newest(self._fences, put.key.namespace, copy.entry)
+            copy.entry.negative
+            or copy.entry.as_of <= self._newest(self._fences, put.key.namespace, copy.entry)
         ):
             copy = None
         if put.if_absent and copy is not None:
             return False
-        return not put.if_match or (copy is not None and ("*" in put.if_match or etag(copy.entry) in put.if_match))
+        return not put.if_match or (
+            copy is not None and ("*" in put.if_match or etag(copy.entry) in put.if_match)
+        )
 
     def _fence_key(self, key_id: bytes, soft: bool, least: int, now: int) -> int:
         """Ahead of every lease this clock can have granted, and after the one before it even if the clock stands still."""

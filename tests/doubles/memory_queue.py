@@ -25,7 +25,17 @@ from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.traces.trace import SpanContext
-from tests.doubles.memory_queue_server import ID, NOWHERE, Item, MemoryQueue, Position, Report, Taken, parse, text_of
+from tests.doubles.memory_queue_server import (
+    ID,
+    NOWHERE,
+    Item,
+    MemoryQueue,
+    Position,
+    Report,
+    Taken,
+    parse,
+    text_of,
+)
 
 __all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
 
@@ -52,7 +62,9 @@ class MemoryChanges:
 
     async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
         id_ = str(next(self._numbers))
-        event = encode(change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent)
+        event = encode(
+            change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent
+        )
         return text_of(self._queue.append_event(event))
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
@@ -99,7 +111,9 @@ class MemoryChanges:
     async def completion(self) -> Completion:
         queue = self._queue
         now, oldest, epoch = queue.clock.now_us(), next(iter(queue.changes), None), str(queue.epoch)
-        return Completion(now if oldest is None else min(oldest[0] * 1000, now), epoch, announced=queue.announced == epoch)
+        return Completion(
+            now if oldest is None else min(oldest[0] * 1000, now), epoch, announced=queue.announced == epoch
+        )
 
     async def announced(self, epoch: str) -> None:
         if epoch == str(self._queue.epoch):
@@ -143,10 +157,18 @@ class MemoryFenceStream:
         self._queue.readers.pop(self._reader, None)
 
     async def publish(
-        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+        self,
+        fences: Sequence[Fence],
+        *,
+        done: Sequence[Done] = (),
+        report: bool = False,
+        causes: Sequence[SpanContext] = (),
     ) -> str:
         queue = self._queue
-        positions = [text_of(queue.append_item(item)) for item in fence_items.encode(fences, report=report, causes=causes)]
+        positions = [
+            text_of(queue.append_item(item))
+            for item in fence_items.encode(fences, report=report, causes=causes)
+        ]
         position = positions[-1] if positions else ""
         for fence in fences:
             if fence.over:
@@ -177,7 +199,9 @@ class MemoryFenceStream:
             await self._queue.new_item.wait(wait_seconds)
         if self._has_gap():
             before = _before(self._take_position())
-            return FenceBatch(self._queue.paced_in_force(), None, gap=True, position=text_of(before), report=True)
+            return FenceBatch(
+                self._queue.paced_in_force(), None, gap=True, position=text_of(before), report=True
+            )
         items = self._after()
         if items:
             self._position, self._delivered = items[-1].position, True
@@ -187,12 +211,16 @@ class MemoryFenceStream:
         gap = not said.whole
         fences = [*said.fences, *self._queue.paced_in_force()] if gap else said.fences
         position = self._position if self._delivered else _before(self._position)
-        return FenceBatch(fences, said.complete_to, gap, text_of(position), said.report or gap, said.published, said.causes)
+        return FenceBatch(
+            fences, said.complete_to, gap, text_of(position), said.report or gap, said.published, said.causes
+        )
 
     async def report(self, position: str) -> None:
         """The roll is called here too: it keeps fresh for the day the queue forgets its readers."""
         if any(self._reader):
-            self._queue.readers[self._reader] = Report(position or NOWHERE, self._queue.clock.now_us(), self._epoch)
+            self._queue.readers[self._reader] = Report(
+                position or NOWHERE, self._queue.clock.now_us(), self._epoch
+            )
         await self.readers()
 
     async def readers(self) -> Sequence[ReaderPosition]:
@@ -219,7 +247,9 @@ class MemoryFenceStream:
     def _has_gap(self) -> bool:
         items = self._queue.fences
         here = self._index()
-        return self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position
+        return (
+            self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position
+        )
 
     def _after(self) -> Sequence[Item]:
         first = self._index() + self._delivered

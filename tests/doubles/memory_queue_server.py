@@ -155,7 +155,9 @@ class MemoryQueue:
         if fields is None:
             return
         self.dead.append((id_, reason, fields))
-        self.keep_receipt(id_, replace(self.receipt(id_) or ReceiptRecord("buried"), state="buried", reason=reason))
+        self.keep_receipt(
+            id_, replace(self.receipt(id_) or ReceiptRecord("buried"), state="buried", reason=reason)
+        )
         self.close(id_)
 
     def receipt(self, id_: str) -> ReceiptRecord | None:
@@ -194,7 +196,9 @@ class MemoryQueue:
         now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
         self.readers = {who: report for who, report in self.readers.items() if report.at_us >= oldest}
         return [
-            ReaderPosition(*who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us)
+            ReaderPosition(
+                *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us
+            )
             for who, report in self.readers.items()
         ]
 
@@ -204,7 +208,16 @@ class MemoryQueue:
 
     def lose(self) -> None:
         """Restart, empty."""
-        for held in (self.changes, self.taken, self.parked, self.dead, self.audit, self.fences, self.paced, self.readers):
+        for held in (
+            self.changes,
+            self.taken,
+            self.parked,
+            self.dead,
+            self.audit,
+            self.fences,
+            self.paced,
+            self.readers,
+        ):
             held.clear()
         self._receipts.clear()
         self.delivered = (0, 0)

@@ -11,8 +11,12 @@ HOMES: dict[str, Mutant] = {
         (14,),
         (
             InPython(MEMORY_CELL + "_fence_key", "now + self._skew_us", "now"),
-            InCellScript("FENCE", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"),
-            InCellScript("PUT", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"),
+            InCellScript(
+                "FENCE", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"
+            ),
+            InCellScript(
+                "PUT", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"
+            ),
         ),
     ),
     "lead-2s": Mutant(
@@ -36,7 +40,9 @@ HOMES: dict[str, Mutant] = {
         "a lease is not made later than the key's stored fence",
         (15,),
         (
-            InPython(MEMORY_CELL + "_grant", "max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)", "now"),
+            InPython(
+                MEMORY_CELL + "_grant", "max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)", "now"
+            ),
             InCellScript("READ", "math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)", "now"),
         ),
     ),
@@ -44,7 +50,11 @@ HOMES: dict[str, Mutant] = {
         "a home vouches for what it held before it was promoted, restarted or restored",
         (12,),
         (
-            InPython(MEMORY_CELL + "_read", "entry is not None and entry.as_of > self._broken_at", "entry is not None"),
+            InPython(
+                MEMORY_CELL + "_read",
+                "entry is not None and entry.as_of > self._broken_at",
+                "entry is not None",
+            ),
             InPython(
                 "cachesvc.tiers.l3.replies:_reply",
                 """\
@@ -84,7 +94,9 @@ HOMES: dict[str, Mutant] = {
         return False
 """,
             ),
-            InCellScript("FILL", "local in_force = call('GET', 'l:' .. id) == token", "local in_force = true"),
+            InCellScript(
+                "FILL", "local in_force = call('GET', 'l:' .. id) == token", "local in_force = true"
+            ),
         ),
     ),
     "renewal": Mutant(
@@ -113,7 +125,11 @@ HOMES: dict[str, Mutant] = {
         "a fill does not remember the lease it came under",
         (23,),
         (
-            InPython(MEMORY_CELL + "_fill", "copy is not None and copy.token == fill.lease and entry.as_of > newest", "False"),
+            InPython(
+                MEMORY_CELL + "_fill",
+                "copy is not None and copy.token == fill.lease and entry.as_of > newest",
+                "False",
+            ),
             InCellScript("FILL", "elseif admissible and filled_under(id, token) then", "elseif false then"),
         ),
     ),

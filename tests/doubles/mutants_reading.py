@@ -14,8 +14,14 @@ READING: dict[str, Mutant] = {
         "fences are not looked at for copies in L1",
         (7, 14),
         (
-            InPython("cachesvc.paths.read:Reader.peek", "not fences.admits(entry, key.digest, namespace, now)", "False"),
-            InPython("cachesvc.paths.read:Reader.peek_many", " and admits(entry, key.digest, namespace, now)", ""),
+            InPython(
+                "cachesvc.paths.read:Reader.peek",
+                "not fences.admits(entry, key.digest, namespace, now)",
+                "False",
+            ),
+            InPython(
+                "cachesvc.paths.read:Reader.peek_many", " and admits(entry, key.digest, namespace, now)", ""
+            ),
             InPython(
                 "cachesvc.paths.read:Reader._from_l1",
                 "self._admission.standing(entry, key, namespace)",
@@ -86,7 +92,11 @@ READING: dict[str, Mutant] = {
                 "as_of <= self.floor or as_of > now_us + self._ahead_us",
                 "as_of <= self.floor",
             ),
-            InPython("cachesvc.coherence.fences:Fences.exact_admits", "entry.as_of > now_us + self._ahead_us", "False"),
+            InPython(
+                "cachesvc.coherence.fences:Fences.exact_admits",
+                "entry.as_of > now_us + self._ahead_us",
+                "False",
+            ),
         ),
     ),
     "answer-rule": Mutant(
@@ -116,7 +126,9 @@ READING: dict[str, Mutant] = {
         (5,),
         (
             InPython("cachesvc.paths.flight:Flights.forget", "flights.pop(digest, None)", "pass"),
-            InPython("cachesvc.coherence.admission:Admission.loaded_since", "(key.digest, digest(", "(digest("),
+            InPython(
+                "cachesvc.coherence.admission:Admission.loaded_since", "(key.digest, digest(", "(digest("
+            ),
         ),
     ),
     "token": Mutant(
@@ -124,7 +136,9 @@ READING: dict[str, Mutant] = {
         (7, 8),
         (
             InPython(
-                "cachesvc.coherence.admission:Admission.heed", "return self._fences.merge(news) if news else []", "return []"
+                "cachesvc.coherence.admission:Admission.heed",
+                "return self._fences.merge(news) if news else []",
+                "return []",
             ),
         ),
     ),
@@ -133,7 +147,9 @@ READING: dict[str, Mutant] = {
         (8,),
         (
             InPython(
-                "cachesvc.coherence.admission:Admission.standing_at_home", "reply.exact and not strict and", "reply.exact and"
+                "cachesvc.coherence.admission:Admission.standing_at_home",
+                "reply.exact and not strict and",
+                "reply.exact and",
             ),
             InPython(
                 "cachesvc.paths.flight_task:Pilot._land_from_l3",
@@ -151,9 +167,13 @@ READING: dict[str, Mutant] = {
                 'not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))',
                 "False",
             ),
-            InPython("cachesvc.paths.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"),
             InPython(
-                "cachesvc.coherence.admission:Admission.standing", " or not self.is_timely(entry.as_of, namespace, now)", ""
+                "cachesvc.paths.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"
+            ),
+            InPython(
+                "cachesvc.coherence.admission:Admission.standing",
+                " or not self.is_timely(entry.as_of, namespace, now)",
+                "",
             ),
         ),
     ),
@@ -171,7 +191,13 @@ READING: dict[str, Mutant] = {
     "max-lag-loads": Mutant(
         "a running load is joined however long ago it began, and however far the feed may be behind",
         (17,),
-        (InPython("cachesvc.paths.read:Reader._board", " and self._admission.is_timely(flight.began_us, namespace, now)", ""),),
+        (
+            InPython(
+                "cachesvc.paths.read:Reader._board",
+                " and self._admission.is_timely(flight.began_us, namespace, now)",
+                "",
+            ),
+        ),
     ),
     "sdk-snapshot": Mutant(
         "the SDK calls the loader before it asks for the lease",

@@ -32,7 +32,9 @@ STREAMS: dict[str, Mutant] = {
                 "now if oldest is None else min(oldest[0] * 1000, now)",
                 "now",
             ),
-            InQueueScript("completion", "oldest and math.min(tonumber(match(oldest, '^%d+')) * 1000, now) or now", "now"),
+            InQueueScript(
+                "completion", "oldest and math.min(tonumber(match(oldest, '^%d+')) * 1000, now) or now", "now"
+            ),
         ),
     ),
     "changes-epoch": Mutant(
@@ -41,9 +43,15 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython("cachesvc.changes.consume:Consumer._meet_epoch", "not completion.announced", "False"),
             InPython(
-                "tests.doubles.memory_queue:MemoryChanges.completion", "announced=queue.announced == epoch", "announced=True"
+                "tests.doubles.memory_queue:MemoryChanges.completion",
+                "announced=queue.announced == epoch",
+                "announced=True",
             ),
-            InPython("cachesvc.changes.redis.changes:RedisChanges.completion", "announced=announced == epoch", "announced=True"),
+            InPython(
+                "cachesvc.changes.redis.changes:RedisChanges.completion",
+                "announced=announced == epoch",
+                "announced=True",
+            ),
         ),
     ),
     "gap-floor": Mutant(
@@ -135,13 +143,23 @@ STREAMS: dict[str, Mutant] = {
         "a reader does not look whether the stream is still the same",
         (25,),
         (
-            InPython("tests.doubles.memory_queue:MemoryFenceStream._has_gap", "self._epoch != self._queue.epoch or ", ""),
+            InPython(
+                "tests.doubles.memory_queue:MemoryFenceStream._has_gap",
+                "self._epoch != self._queue.epoch or ",
+                "",
+            ),
             InPython("cachesvc.changes.redis.fences:RedisFenceStream.read", "epoch != self._epoch or ", ""),
         ),
     ),
     "placement": Mutant(
         "a fence that was applied in other homes than ours is taken to be in ours",
         (26,),
-        (InPython("cachesvc.coherence.fences:Fences._note_applied", " or fence.placement not in (0, self._placement)", ""),),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences._note_applied",
+                " or fence.placement not in (0, self._placement)",
+                "",
+            ),
+        ),
     ),
 }

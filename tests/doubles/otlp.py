@@ -74,7 +74,9 @@ class OtlpReceiver:
         self._metrics: list[ExportMetricsServiceRequest] = []
         self._changed = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="otlp receiver", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="otlp receiver", daemon=True
+        )
 
     @property
     def url(self) -> str:
@@ -96,7 +98,9 @@ class OtlpReceiver:
         """All, or those of one trace, by their start."""
         with self._changed:
             found = [span for request in self._traces for span in _spans(request)]
-        return [span for _, span in sorted(found, key=lambda each: each[0]) if trace_id in ("", span.trace_id)]
+        return [
+            span for _, span in sorted(found, key=lambda each: each[0]) if trace_id in ("", span.trace_id)
+        ]
 
     def tree(self, trace_id: str, *, hide: Collection[str] = _VARYING) -> str:
         """One line per span, children indented under their parent, siblings by their start: kind, name, attributes, links.
@@ -124,7 +128,13 @@ class OtlpReceiver:
 
     def latest(self, name: str) -> list[ReceivedPoint]:
         """The newest point of each series of this metric."""
-        return list({tuple(sorted(point.attributes.items())): point for point in self.metrics() if point.name == name}.values())
+        return list(
+            {
+                tuple(sorted(point.attributes.items())): point
+                for point in self.metrics()
+                if point.name == name
+            }.values()
+        )
 
     async def until(self, holds: Callable[["OtlpReceiver"], bool], *, seconds: float = 10.0) -> None:
         """Wait until it does; looked at again with each request. Raises `TimeoutError` with what has come."""
@@ -133,7 +143,9 @@ class OtlpReceiver:
     def wait_until(self, holds: Callable[["OtlpReceiver"], bool], *, seconds: float = 10.0) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: holds(self), seconds):
-                spans = "\n".join(self.tree(trace_id) for trace_id in {span.trace_id for span in self.spans()})
+                spans = "\n".join(
+                    self.tree(trace_id) for trace_id in {span.trace_id for span in self.spans()}
+                )
                 raise TimeoutError(f"not within {seconds:g} s; spans received:\n{spans}")
 
     # receiving --------------------------------------------------------------------------------------------------------

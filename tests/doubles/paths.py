@@ -139,7 +139,12 @@ class FakeInvalidator:
         self.saw_options: list[InvalidateOptions] = []
         self.estimated: list[Change] = []
 
-    async def invalidate(self, change: Change, options: InvalidateOptions = InvalidateOptions(), /) -> Receipt:  # noqa: B008  frozen
+    async def invalidate(
+        self,
+        change: Change,
+        options: InvalidateOptions = InvalidateOptions(),  # noqa: B008  frozen
+        /,
+    ) -> Receipt:
         self.saw.append(change)
         self.saw_options.append(options)
         if self.hangs is not None:
@@ -151,7 +156,15 @@ class FakeInvalidator:
         at = self.reader.clock.now_us()
         missing = () if options.wait is Reach.NONE else self.missing
         token = tuple((target.digest, at) for target in change.targets())
-        return Receipt(f"local:{at}-0", token, self.applied, f"{at}-1", options.wait, reached=not missing, missing=missing)
+        return Receipt(
+            f"local:{at}-0",
+            token,
+            self.applied,
+            f"{at}-1",
+            options.wait,
+            reached=not missing,
+            missing=missing,
+        )
 
     async def estimate(self, change: Change, /) -> Estimate:
         self.estimated.append(change)

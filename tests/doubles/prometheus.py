@@ -36,7 +36,9 @@ class Prometheus:
         """An instant vector or scalar, now. Raises `QueryError`."""
         found = self._ask("query", query=expression)
         result = (
-            [({}, found["result"])] if found["resultType"] == "scalar" else [(s["metric"], s["value"]) for s in found["result"]]
+            [({}, found["result"])]
+            if found["resultType"] == "scalar"
+            else [(s["metric"], s["value"]) for s in found["result"]]
         )
         return [Sample(labels, float(value)) for labels, (_, value) in result]
 
@@ -48,7 +50,9 @@ class Prometheus:
         """Those that are pending or firing: labels, annotations, state."""
         return list(self._ask("alerts", method="GET")["alerts"])
 
-    def wait_for(self, expression: str, holds: Callable[[Sequence[Sample]], bool] = bool, within_seconds: float = 30) -> None:
+    def wait_for(
+        self, expression: str, holds: Callable[[Sequence[Sample]], bool] = bool, within_seconds: float = 30
+    ) -> None:
         """Until the answer is as wanted: it is not empty, unless `holds` says otherwise."""
         give_up_at = time.monotonic() + within_seconds
         while not holds(found := self.query(expression)):

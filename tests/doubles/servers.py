@@ -38,7 +38,11 @@ class RealServer:
 
     @property
     def redis_url(self) -> str:
-        return f"unix://{self.where}?db=0" if isinstance(self.where, str) else f"redis://{self.where[0]}:{self.where[1]}/0"
+        return (
+            f"unix://{self.where}?db=0"
+            if isinstance(self.where, str)
+            else f"redis://{self.where[0]}:{self.where[1]}/0"
+        )
 
     @property
     def pid(self) -> int:
@@ -57,7 +61,9 @@ class RealServer:
     def pause(self) -> None:
         """SIGSTOP, and it has stopped: connections stay open and connects succeed, nothing is answered."""
         self._process.kill(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # the signal is only sent above; a thread may be answering still
+        os.waitid(
+            os.P_PID, self.pid, os.WSTOPPED
+        )  # the signal is only sent above; a thread may be answering still
 
     def resume(self) -> None:
         self._process.kill(signal.SIGCONT)
@@ -71,7 +77,11 @@ def memcached_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
     """A memcached of 64 MB with one thread; `options` are added to its command line (`"-I", "2k"`)."""
 
     def command(where: Where, _: Path) -> list[str]:
-        listen = ["-s", where, "-a", "0700"] if isinstance(where, str) else ["-l", where[0], "-p", str(where[1]), "-U", "0"]
+        listen = (
+            ["-s", where, "-a", "0700"]
+            if isinstance(where, str)
+            else ["-l", where[0], "-p", str(where[1]), "-U", "0"]
+        )
         return [_installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
 
     # SIGKILL: it has nothing to finish, and it looks at SIGTERM only once a second.
@@ -100,7 +110,17 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
             listen = ["--port", "0", "--unixsocket", where, "--unixsocketperm", "700"]
         else:
             listen = ["--bind", where[0], "--port", str(where[1])]
-        return [_installed(binary), *listen, "--save", "", "--appendonly", "no", "--dir", str(directory), *options]
+        return [
+            _installed(binary),
+            *listen,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(directory),
+            *options,
+        ]
 
     with _running(Path(binary).name, command, _answers(b"PING\r\n", b"+PONG"), tcp, signal.SIGTERM) as server:
         yield server
@@ -110,7 +130,9 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
 def _running(
     name: str, command: Command, is_ready: Callable[[Where], bool], tcp: bool, stop_signal: signal.Signals
 ) -> Iterator[RealServer]:
-    directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))  # short: the path of a unix socket has at most 107 bytes
+    directory = Path(
+        tempfile.mkdtemp(prefix="cachesvc-test-")
+    )  # short: the path of a unix socket has at most 107 bytes
     where: Where = ("127.0.0.1", _free_port()) if tcp else str(directory / "socket")
     process = ServerProcess(
         name,

@@ -26,7 +26,9 @@ class Recording:
 
     def tree(self, root: Span, depth: int = 0) -> str:
         """The names under `root`, children indented, by their start; `root` need not have ended."""
-        children = sorted((s for s in self.spans if s.parent_id == root.context.span_id), key=lambda s: s.started_ns)
+        children = sorted(
+            (s for s in self.spans if s.parent_id == root.context.span_id), key=lambda s: s.started_ns
+        )
         return "\n".join(["  " * depth + root.name, *(self.tree(child, depth + 1) for child in children)])
 
 

@@ -150,15 +150,24 @@ class Arena:
 
     async def counted_in(self, region: str, metric: str) -> float:
         """Of all instances of a region together."""
-        return sum([await self.counted(instance, metric) for instance in self.fleet.topology.regions[region].instances])
+        return sum(
+            [
+                await self.counted(instance, metric)
+                for instance in self.fleet.topology.regions[region].instances
+            ]
+        )
 
     async def _state(self, http: aiohttp.ClientSession, instance: str) -> "State":
         try:
-            async with http.get(f"{self.fleet.url(instance)}/readyz?verbose", timeout=aiohttp.ClientTimeout(1)) as answer:
+            async with http.get(
+                f"{self.fleet.url(instance)}/readyz?verbose", timeout=aiohttp.ClientTimeout(1)
+            ) as answer:
                 told = await answer.text()
                 bounds = json.loads(told)["staleness_bound_seconds"].values()
                 return State(
-                    told, answer.status == 200 and all(bound is not None and bound < MAX_LAG_SECONDS for bound in bounds)
+                    told,
+                    answer.status == 200
+                    and all(bound is not None and bound < MAX_LAG_SECONDS for bound in bounds),
                 )
         except (aiohttp.ClientError, TimeoutError) as error:
             return State(f"{type(error).__name__} {error}", False)
@@ -177,8 +186,12 @@ def arena(run_dir: Path) -> Iterator[Arena]:
     """Runs inside."""
     (origin,) = free_ports(1)
     detours, listens = _detours()
-    fleet = Fleet(DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=_namespaces(origin), detours=detours)
-    links = Links({name: (port, fleet.port(name.partition(":")[2])) for name, port in listens.items()}, fleet.run_dir)
+    fleet = Fleet(
+        DOCUMENT, run_dir / "run", environ=SETTINGS, namespaces=_namespaces(origin), detours=detours
+    )
+    links = Links(
+        {name: (port, fleet.port(name.partition(":")[2])) for name, port in listens.items()}, fleet.run_dir
+    )
     links.process.start()
     try:
         with fleet:
@@ -200,6 +213,18 @@ def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:
 
 
 def _namespaces(origin_port: int) -> dict[str, object]:
-    times = {"ttl": "1m", "max_lag": f"{MAX_LAG_SECONDS:g}s", "lease": f"{LEASE_SECONDS:g}s", "lease_wait": "2s"}
-    origin = {"url": f"http://127.0.0.1:{origin_port}/check/{{key}}", "soft_deadline": "500ms", "hard_deadline": "3s"}
-    return {NAMESPACE: {"owner": "drills", **times, "origin": origin}, LOOK_ASIDE: {"owner": "drills", **times}}
+    times = {
+        "ttl": "1m",
+        "max_lag": f"{MAX_LAG_SECONDS:g}s",
+        "lease": f"{LEASE_SECONDS:g}s",
+        "lease_wait": "2s",
+    }
+    origin = {
+        "url": f"http://127.0.0.1:{origin_port}/check/{{key}}",
+        "soft_deadline": "500ms",
+        "hard_deadline": "3s",
+    }
+    return {
+        NAMESPACE: {"owner": "drills", **times, "origin": origin},
+        LOOK_ASIDE: {"owner": "drills", **times},
+    }

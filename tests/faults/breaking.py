@@ -99,7 +99,10 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
     if not arena.server(f"cell-{cell}").is_running:
         arena.dismiss_guests()  # an earlier replica stands in its place
         await arena.start(f"cell-{cell}")
-    emptied = [*(f"memcached-{name}" for name in arena.fleet.topology.regions[region].pool), f"instance-{region}-b"]
+    emptied = [
+        *(f"memcached-{name}" for name in arena.fleet.topology.regions[region].pool),
+        f"instance-{region}-b",
+    ]
     primary = arena.fleet.port(f"cell-{cell}")
     port, through = free_ports(2)
     link = Links({"replication": (through, primary)}, arena.fleet.run_dir)
@@ -111,7 +114,10 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
         with running.fault(f"cell {cell} replaced by a lagging replica"):
             with link.broken("replication", mode="lose"):
                 await running.written()
-                await until("a key that the replica holds is written over", lambda: holds_old_content(running, cell, replica))
+                await until(
+                    "a key that the replica holds is written over",
+                    lambda: holds_old_content(running, cell, replica),
+                )
                 arena.kill(f"cell-{cell}")
             await replica.replicaof("NO", "ONE")
             for server in emptied:
@@ -173,7 +179,9 @@ async def has_items(redis: Redis, stream: str, count: int) -> bool:
     return bool(await redis.xlen(stream) >= count)
 
 
-async def trim_fences_past(running: Drill, instance: str, region: str, *, seconds: float = MAX_LAG_SECONDS / 2) -> None:
+async def trim_fences_past(
+    running: Drill, instance: str, region: str, *, seconds: float = MAX_LAG_SECONDS / 2
+) -> None:
     """The instance is stopped, and when it goes on, what it has not read is not there any more.
 
     Not for long: after `max_lag` it would doubt every copy anyway.

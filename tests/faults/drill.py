@@ -87,7 +87,9 @@ class Drill:
         return [
             record
             for record in self.records
-            if isinstance(record, Read) and record.started >= since and all(getattr(record, f) == v for f, v in wanted.items())
+            if isinstance(record, Read)
+            and record.started >= since
+            and all(getattr(record, f) == v for f, v in wanted.items())
         ]
 
     @property
@@ -99,7 +101,10 @@ class Drill:
         instances = len(self.arena.fleet.instances)
         await until(
             "every instance answers from L1, and L2 answers too",
-            lambda: len({read.instance for read in self.reads(tier="l1")}) == instances and len(self.reads(tier="l2")) > 20,
+            lambda: (
+                len({read.instance for read in self.reads(tier="l1")}) == instances
+                and len(self.reads(tier="l2")) > 20
+            ),
         )
 
     async def written(self, *, seconds: float = MAX_LAG_SECONDS) -> None:
@@ -159,7 +164,9 @@ def without_deadlines(records: Sequence[Record], paused: Set[str]) -> list[Recor
 
 
 @asynccontextmanager
-async def checking(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[tuple[asyncio.Task[None], asyncio.Event]]:
+async def checking(
+    settings: CheckSettings, history: HistoryWriter
+) -> AsyncIterator[tuple[asyncio.Task[None], asyncio.Event]]:
     """The checker runs inside, and its load until the event is set. Raises what it raised, which is then why the block failed."""
     until = asyncio.Event()
     run = asyncio.create_task(check(settings, history, until=until), name="checker")

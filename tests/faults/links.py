@@ -22,11 +22,17 @@ class Links:
         self.names = tuple(ports)
         (self._control,) = free_ports(1)
         words = [f"{name}={listen}:{target}" for name, (listen, target) in ports.items()]
-        self.process = module_server("proxy", ["tests.faults.proxy", str(self._control), *words], self._answers, run_dir)
+        self.process = module_server(
+            "proxy", ["tests.faults.proxy", str(self._control), *words], self._answers, run_dir
+        )
 
     @contextmanager
     def broken(
-        self, *names: str, mode: Mode = "cut", way: Literal["both", "up", "down"] = "both", delay_ms: float = 0
+        self,
+        *names: str,
+        mode: Mode = "cut",
+        way: Literal["both", "up", "down"] = "both",
+        delay_ms: float = 0,
     ) -> Iterator[None]:
         """These links are so inside, and open again outside."""
         for name in names:
@@ -45,7 +51,10 @@ class Links:
         return self.order(Order(name))
 
     def order(self, order: Order) -> Passed:
-        with socket.create_connection(("127.0.0.1", self._control), timeout=5) as link, link.makefile("rwb") as lines:
+        with (
+            socket.create_connection(("127.0.0.1", self._control), timeout=5) as link,
+            link.makefile("rwb") as lines,
+        ):
             lines.write(msgspec.json.encode(order) + b"\n")
             lines.flush()
             return msgspec.json.decode(lines.readline(), type=Passed)

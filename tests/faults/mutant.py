@@ -43,7 +43,9 @@ def die_before_publishing(nth: int) -> None:
     publish = RedisFenceStream.publish
     count = 0
 
-    async def publish_or_die(self: RedisFenceStream, fences: Sequence[Fence], *, done: Sequence[Done] = (), **more: Any) -> str:
+    async def publish_or_die(
+        self: RedisFenceStream, fences: Sequence[Fence], *, done: Sequence[Done] = (), **more: Any
+    ) -> str:
         nonlocal count
         count += bool(done)
         if count == nth:
@@ -60,7 +62,9 @@ def signed_us(text: str) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.mutant", description="A service instance with something wrong.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.mutant", description="A service instance with something wrong."
+    )
     parser.add_argument("--without", action="append", default=[], choices=sorted(MUTANTS))
     parser.add_argument("--clock-offset", type=signed_us, default=0, metavar="DURATION")
     parser.add_argument("--clock-turns-every", type=signed_us, default=0, metavar="DURATION")

@@ -166,7 +166,9 @@ async def main(control: int, specified: list[str]) -> None:
         listen, target = map(int, ports.split(":"))
         links[name] = Link(target)
         servers.append(await links[name].listen(listen))
-    servers.append(await asyncio.start_server(lambda reader, writer: obey(links, reader, writer), "127.0.0.1", control))
+    servers.append(
+        await asyncio.start_server(lambda reader, writer: obey(links, reader, writer), "127.0.0.1", control)
+    )
     await asyncio.gather(*(server.serve_forever() for server in servers))
 
 

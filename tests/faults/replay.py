@@ -49,5 +49,8 @@ def aged(fields: Fields) -> Fields:
     if event := fields.get(b"event"):
         return {**fields, b"event": msgspec.json.encode({**msgspec.json.decode(event), "time": AN_HOUR_AGO})}
     if pairs := fields.get(b"p"):
-        return {**fields, b"p": b"".join(_PAIR.pack(digest, at - HOUR_US) for digest, at in _PAIR.iter_unpack(pairs))}
+        return {
+            **fields,
+            b"p": b"".join(_PAIR.pack(digest, at - HOUR_US) for digest, at in _PAIR.iter_unpack(pairs)),
+        }
     return fields

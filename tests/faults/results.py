@@ -37,7 +37,9 @@ class Row(Struct, frozen=True):
     seconds: float = 0.0
 
 
-def row_of(drill: str, verdict: Verdict, *, recovery_us: int = 0, seconds: float = 0.0, switched_off: str = "") -> Row:
+def row_of(
+    drill: str, verdict: Verdict, *, recovery_us: int = 0, seconds: float = 0.0, switched_off: str = ""
+) -> Row:
     figures = verdict.figures
     return Row(
         drill,
@@ -73,7 +75,15 @@ def report(rows: Sequence[Row]) -> str:
     drills = _table(
         ("drill", "reads", "failed", "writes", "violations", "longest stale", "recovery"),
         (
-            (row.drill, row.reads, row.failed_reads, row.writes, row.violations, _ms(row.longest_stale_ms), _ms(row.recovery_ms))
+            (
+                row.drill,
+                row.reads,
+                row.failed_reads,
+                row.writes,
+                row.violations,
+                _ms(row.longest_stale_ms),
+                _ms(row.recovery_ms),
+            )
             for row in rows
             if not row.switched_off
         ),
@@ -81,7 +91,14 @@ def report(rows: Sequence[Row]) -> str:
     mutations = _table(
         ("switched off", "that is", "reported", "violations", "reads", "within"),
         (
-            (row.switched_off, row.drill, " ".join(row.broken), row.violations, row.reads, f"{row.seconds:.1f} s")
+            (
+                row.switched_off,
+                row.drill,
+                " ".join(row.broken),
+                row.violations,
+                row.reads,
+                f"{row.seconds:.1f} s",
+            )
             for row in rows
             if row.switched_off
         ),

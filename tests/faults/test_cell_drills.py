@@ -34,7 +34,9 @@ async def test_cell_flushed(field: Arena) -> None:
         await answers_again(running)
 
 
-async def test_region_cut_off_from_a_home_cell_of_the_other_region_for_longer_than_max_lag(field: Arena) -> None:
+async def test_region_cut_off_from_a_home_cell_of_the_other_region_for_longer_than_max_lag(
+    field: Arena,
+) -> None:
     async with drill(field, "region cut off from a home cell elsewhere", seconds=8) as running:
         await running.warm()
         await breaking.cut_off(running, f"us:{CELL}", "lose")

@@ -68,5 +68,6 @@ async def test_loaders_that_take_longer_than_the_lease(field: Arena, namespace: 
 
 async def answers_again(running: Drill, instance: str) -> None:
     await running.recovers(
-        "it answers from L1 again", lambda: bool(running.reads(since=running.mended, instance=instance, tier="l1"))
+        "it answers from L1 again",
+        lambda: bool(running.reads(since=running.mended, instance=instance, tier="l1")),
     )

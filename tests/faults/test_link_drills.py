@@ -15,5 +15,8 @@ async def test_connections_reset_again_and_again(field: Arena) -> None:
         await breaking.reset_again_and_again(running, *(f"eu:{server}" for server in LINKED["eu"]))
         await running.recovers(
             "both answer from L1 again",
-            lambda: {"eu/eu-a", "eu/eu-b"} <= {read.instance for read in running.reads(since=running.mended, tier="l1")},
+            lambda: (
+                {"eu/eu-a", "eu/eu-b"}
+                <= {read.instance for read in running.reads(since=running.mended, tier="l1")}
+            ),
         )

@@ -47,7 +47,11 @@ def test_an_open_link_passes_bytes_and_counts_them(links: Links) -> None:
     before = links.passed("m")
     assert ask(b"set a 0 0 1\r\n1\r\n") == b"STORED\r\n"
     after = links.passed("m")
-    assert (after.connections - before.connections, after.up - before.up, after.down - before.down) == (1, 16, 8)
+    assert (after.connections - before.connections, after.up - before.up, after.down - before.down) == (
+        1,
+        16,
+        8,
+    )
 
 
 def test_a_cut_link_resets_connections_and_refuses_new_ones(links: Links) -> None:

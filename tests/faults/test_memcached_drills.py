@@ -48,6 +48,7 @@ async def answers_again(running: Drill) -> None:
     await running.recovers(
         f"keys of {NAME} are answered from it again",
         lambda: any(
-            read.key in own and read.instance.startswith("eu/") for read in running.reads(since=running.mended, tier="l2")
+            read.key in own and read.instance.startswith("eu/")
+            for read in running.reads(since=running.mended, tier="l2")
         ),
     )

@@ -53,7 +53,11 @@ class Mutation(Struct, frozen=True):
 MUTATIONS = (
     Mutation("sketch-l1", {"C1", "C3"}),
     Mutation("sketch-l2", {"C1", "C3"}),
-    Mutation("token", {"C4"}, lambda running: breaking.cut_off(running, "eu:queue-us", "hold", seconds=MAX_LAG_SECONDS)),
+    Mutation(
+        "token",
+        {"C4"},
+        lambda running: breaking.cut_off(running, "eu:queue-us", "hold", seconds=MAX_LAG_SECONDS),
+    ),
     Mutation("flight-forgetting", {"C1", "C3"}, delays=SLOW, keys=5, read_share=0.75),
     Mutation("joiner-check", {"C1", "C3"}, delays=SLOW, keys=5, read_share=0.75),
     Mutation("lease-check", {"C6"}, delays=LATE, namespace=LOOK_ASIDE),
@@ -69,7 +73,9 @@ MUTATIONS = (
 async def test_a_protection_that_is_switched_off_is_missed(field: Arena, mutation: Mutation) -> None:
     await field.relaunch({instance: [MUTANT, "--without", mutation.without] for instance in ("eu-a", "eu-b")})
     await field.healthy()
-    usual = field.settings(seconds=WITHIN_SECONDS, seed=1, delays=mutation.delays, namespace=mutation.namespace)
+    usual = field.settings(
+        seconds=WITHIN_SECONDS, seed=1, delays=mutation.delays, namespace=mutation.namespace
+    )
     settings = replace(usual, keys=mutation.keys, read_share=mutation.read_share)
     history = HistoryWriter()
     began = time.monotonic()
@@ -80,7 +86,10 @@ async def test_a_protection_that_is_switched_off_is_missed(field: Arena, mutatio
         verdict = await first_violation(running, mutation.caught_by)
         await ended(breaking_it)
     row = results.row_of(
-        MUTANTS[mutation.without].without, verdict, seconds=time.monotonic() - began, switched_off=mutation.without
+        MUTANTS[mutation.without].without,
+        verdict,
+        seconds=time.monotonic() - began,
+        switched_off=mutation.without,
     )
     results.ROWS.append(row)
     results.keep(row, history.records)

@@ -46,6 +46,7 @@ async def is_believed_again(running: Drill) -> None:
     await running.recovers(
         "all answer from L1 again",
         lambda: (
-            len({read.instance for read in running.reads(since=running.mended, tier="l1")}) == len(running.arena.fleet.instances)
+            len({read.instance for read in running.reads(since=running.mended, tier="l1")})
+            == len(running.arena.fleet.instances)
         ),
     )

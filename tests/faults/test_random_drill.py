@@ -18,14 +18,20 @@ Break = Callable[[Drill, float], Awaitable[None]]
 FAULTS: dict[str, Break] = {
     "memcached killed": lambda running, seconds: breaking.kill(running, "memcached-eu-m2", seconds=seconds),
     "memcached stopped": lambda running, seconds: breaking.stop(running, "memcached-us-m2", seconds=seconds),
-    "memcached cut off": lambda running, seconds: breaking.cut_off(running, "us:memcached-us-m1", "hold", seconds=seconds),
+    "memcached cut off": lambda running, seconds: breaking.cut_off(
+        running, "us:memcached-us-m1", "hold", seconds=seconds
+    ),
     "cell killed": lambda running, seconds: breaking.kill(running, "cell-us-2", seconds=seconds),
     "cell stopped": lambda running, seconds: breaking.stop(running, "cell-eu-2", seconds=seconds),
     "cell flushed": lambda running, seconds: breaking.flush(running, "us-1"),
-    "cell cut off": lambda running, seconds: breaking.cut_off(running, "us:cell-eu-1", "lose", seconds=seconds),
+    "cell cut off": lambda running, seconds: breaking.cut_off(
+        running, "us:cell-eu-1", "lose", seconds=seconds
+    ),
     "queue killed": lambda running, seconds: breaking.kill(running, "queue-us", seconds=seconds),
     "queue stopped": lambda running, seconds: breaking.stop(running, "queue-us", seconds=seconds),
-    "feed cut off": lambda running, seconds: breaking.cut_off(running, "eu:queue-us", "hold", seconds=seconds),
+    "feed cut off": lambda running, seconds: breaking.cut_off(
+        running, "eu:queue-us", "hold", seconds=seconds
+    ),
     "tail lost": lambda running, seconds: breaking.lose_the_tail(running, "eu"),
     "fences trimmed": lambda running, seconds: breaking.trim_fences_past(running, "us-a", "eu"),
     "instance killed": lambda running, seconds: breaking.kill(running, "instance-eu-b", seconds=seconds),
@@ -43,7 +49,9 @@ async def test_two_faults_at_a_time(field: Arena) -> None:
     async with drill(field, f"two at a time (DRILL_SEED={seed})", seconds=16, seed=seed) as running:
         await running.warm()
         for pair in rounds:
-            await asyncio.gather(*(late(dice.uniform(0, 1), FAULTS[fault], running, dice.uniform(1, 2.5)) for fault in pair))
+            await asyncio.gather(
+                *(late(dice.uniform(0, 1), FAULTS[fault], running, dice.uniform(1, 2.5)) for fault in pair)
+            )
             await running.recovers("nothing more", lambda: True)
 
 

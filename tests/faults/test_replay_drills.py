@@ -23,7 +23,9 @@ async def test_events_duplicated_shuffled_and_replayed_from_an_hour_ago(field: A
         recorder = Recorder(redis)
         following = asyncio.create_task(recorder.follow())
         await running.warm()
-        await until("there is enough to replay", lambda: len([s for s, _ in recorder.items if s == "changes"]) >= 20)
+        await until(
+            "there is enough to replay", lambda: len([s for s, _ in recorder.items if s == "changes"]) >= 20
+        )
         following.cancel()
         with running.fault("everything comes again"):
             for _ in range(3):
@@ -31,5 +33,8 @@ async def test_events_duplicated_shuffled_and_replayed_from_an_hour_ago(field: A
                 await asyncio.sleep(0.5)
         await running.recovers(
             "all answer from L1 again",
-            lambda: len({read.instance for read in running.reads(since=running.mended, tier="l1")}) == len(field.fleet.instances),
+            lambda: (
+                len({read.instance for read in running.reads(since=running.mended, tier="l1")})
+                == len(field.fleet.instances)
+            ),
         )

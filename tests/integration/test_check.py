@@ -44,11 +44,16 @@ def command(fleet: Fleet, origin: str, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("namespace", [READ_THROUGH, LOOK_ASIDE])
-def test_every_check_holds_on_a_healthy_deployment(fleet: Fleet, origin: str, tmp_path: Path, namespace: str) -> None:
+def test_every_check_holds_on_a_healthy_deployment(
+    fleet: Fleet, origin: str, tmp_path: Path, namespace: str
+) -> None:
     history, verdict = tmp_path / "history.jsonl", tmp_path / "verdict.json"
     files = ["--history", str(history), "--json", str(verdict)]
     done = subprocess.run(
-        command(fleet, origin, "--namespace", namespace, "--duration", "10s", *files), capture_output=True, text=True, check=False
+        command(fleet, origin, "--namespace", namespace, "--duration", "10s", *files),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(verdict.read_bytes())["broken"] == []
@@ -91,14 +96,27 @@ def test_the_watch_exports_what_it_measures_until_it_is_stopped(fleet: Fleet, or
         watch.send_signal(signal.SIGTERM)
         _, err = watch.communicate(timeout=30)
     assert watch.returncode == 0, err
-    assert not any(value for name, value in found.items() if name.startswith("cachesvc_check_violations_total")), err
-    lags = [value for name, value in found.items() if name.startswith("cachesvc_check_merge_lag_seconds_count")]
+    assert not any(
+        value for name, value in found.items() if name.startswith("cachesvc_check_violations_total")
+    ), err
+    lags = [
+        value for name, value in found.items() if name.startswith("cachesvc_check_merge_lag_seconds_count")
+    ]
     assert len(lags) >= 4
-    assert sum(value for name, value in found.items() if name.startswith("cachesvc_check_staleness_seconds_count")) >= 20
+    assert (
+        sum(
+            value
+            for name, value in found.items()
+            if name.startswith("cachesvc_check_staleness_seconds_count")
+        )
+        >= 20
+    )
 
 
 def test_an_undeclared_namespace_is_answered_with_what_to_add(fleet: Fleet, origin: str) -> None:
-    done = subprocess.run(command(fleet, origin, "--namespace", "nobody"), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command(fleet, origin, "--namespace", "nobody"), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert f'origin: {{url: "http://{origin}/check/{{key}}"}}' in done.stderr
 
@@ -120,7 +138,10 @@ def metrics(address: str) -> dict[str, float]:
             lines = answer.read().decode().splitlines()
     except OSError:
         return {}
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    }
 
 
 def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:

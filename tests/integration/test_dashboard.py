@@ -83,14 +83,19 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     path = tmp_path_factory.mktemp("dashboard")
     (path / "topology.yaml").write_text(TOPOLOGY)
     # Nobody takes spans and metrics there: what is not taken is counted.
-    with Fleet(path / "topology.yaml", path / "run", with_origin=True, environ={"CACHESVC_TELEMETRY_OTLP": NOBODY}) as fleet:
+    with Fleet(
+        path / "topology.yaml", path / "run", with_origin=True, environ={"CACHESVC_TELEMETRY_OTLP": NOBODY}
+    ) as fleet:
         yield fleet
 
 
 @pytest.fixture(scope="module")
 def watching(fleet: Fleet) -> Iterator[Prometheus]:
     """A Prometheus that has evaluated every rule, over traffic that went on between two scrapes."""
-    target = {"targets": [fleet.url("eu-a").removeprefix("http://")], "labels": {"site": "eu", "instance": "eu-a"}}
+    target = {
+        "targets": [fleet.url("eu-a").removeprefix("http://")],
+        "labels": {"site": "eu", "instance": "eu-a"},
+    }
     configuration = {
         "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
         "rule_files": [str(ROOT / "config" / "prometheus" / "rules.yaml")],

@@ -53,7 +53,10 @@ def environ(root: Path, **more: str) -> dict[str, str]:
 def abandoned(root: Path, how: str) -> tuple[subprocess.Popen[str], list[int]]:
     """A process that holds a run directory, and the pids of its servers."""
     owner = subprocess.Popen(
-        [sys.executable, "-c", ABANDON, str(root), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ABANDON, str(root), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert owner.stdout is not None
     return owner, [int(word) for word in owner.stdout.readline().split()]
@@ -220,7 +223,9 @@ def test_the_root_is_the_users_own(root: Path) -> None:
 
 
 def test_a_server_that_ends_at_once_says_why(root: Path) -> None:
-    server = ServerProcess("talker", ["sh", "-c", "echo no such option; exit 3"], is_ready=lambda: False, run_dir=root)
+    server = ServerProcess(
+        "talker", ["sh", "-c", "echo no such option; exit 3"], is_ready=lambda: False, run_dir=root
+    )
     with pytest.raises(ServerStartError, match=r"talker ended at once \(exit 3\): no such option"):
         server.start()
 

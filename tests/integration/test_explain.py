@@ -60,7 +60,9 @@ class Caller:
 
     async def explain(self, instance: str, key: str, **headers: str) -> Explanation:
         url = f"{self.fleet.url(instance)}/v1/pages/{key}:explain"
-        async with self.http.get(url, headers={name.replace("_", "-"): value for name, value in headers.items()}) as answer:
+        async with self.http.get(
+            url, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        ) as answer:
             assert answer.status == 200, await answer.text()
             return msgspec.json.decode(await answer.read(), type=Explanation)
 
@@ -110,7 +112,12 @@ async def test_every_copy_in_both_regions_is_told(caller: Caller) -> None:
         "us/us-a": ["l1", "l2", "l3"],
         "us/us-b": ["l2", "l3"],
     }
-    copies = [copy for tiers in (found.tiers, *(seen.tiers for seen in found.elsewhere)) for copy in tiers.values() if copy.held]
+    copies = [
+        copy
+        for tiers in (found.tiers, *(seen.tiers for seen in found.elsewhere))
+        for copy in tiers.values()
+        if copy.held
+    ]
     assert len({(copy.etag, copy.as_of, copy.tags, copy.standing) for copy in copies}) == 1
     assert found.home_cell is not None
     assert next(iter(found.home_cell.scores)) == found.home_cell.name
@@ -123,8 +130,15 @@ async def test_a_fence_is_told_with_the_moment_of_its_merge_in_each_instance(cal
     async with caller.http.post(f"{caller.fleet.url('us-a')}/v1/invalidations", json=change) as answer:
         assert (await answer.json())["reached"]
     found = await caller.explained_by_all("eu-a", "fenced")
-    merges = [fences.merges for fences in (found.fences, *(seen.fences for seen in found.elsewhere)) if fences]
-    assert sorted(merge.came for each in merges for merge in each if merge.target == "tag told") == ["here", "us", "us", "us"]
+    merges = [
+        fences.merges for fences in (found.fences, *(seen.fences for seen in found.elsewhere)) if fences
+    ]
+    assert sorted(merge.came for each in merges for merge in each if merge.target == "tag told") == [
+        "here",
+        "us",
+        "us",
+        "us",
+    ]
     assert found.tiers["l3"].standing == "refused"
     assert found.now is not None
     assert found.now.a_read_would == "miss"
@@ -143,7 +157,10 @@ async def test_whose_the_lease_is(caller: Caller) -> None:
 async def test_a_token_is_honoured_by_every_instance_that_is_asked(caller: Caller) -> None:
     await caller.put("eu-a", "token", b"1")
     token = await caller.put("eu-a", "other", b"1")
-    plain, bound = await caller.explain("eu-a", "token"), await caller.explain("eu-a", "token", Cachesvc_Token=token)
+    plain, bound = (
+        await caller.explain("eu-a", "token"),
+        await caller.explain("eu-a", "token", Cachesvc_Token=token),
+    )
     assert plain.tiers["l1"].standing == bound.tiers["l1"].standing == "fresh", "the token is of another key"
     own = await caller.put("us-a", "token", b"2")
     assert (await caller.explain("us-a", "token", Cachesvc_Token=own)).tiers["l1"].standing == "fresh"
@@ -155,7 +172,9 @@ async def test_a_token_is_honoured_by_every_instance_that_is_asked(caller: Calle
     await until("it is refused", refused)
 
 
-async def test_an_instance_that_is_stopped_is_named_and_the_others_are_told(caller: Caller, stopped: str) -> None:
+async def test_an_instance_that_is_stopped_is_named_and_the_others_are_told(
+    caller: Caller, stopped: str
+) -> None:
     await caller.put("eu-a", "stopped", b"1")
     found = await caller.explain("eu-a", "stopped")
     assert at(found, stopped) == Seen("us", "us-b", unavailable="no answer within 50 ms")
@@ -179,7 +198,13 @@ async def test_a_region_without_its_home_cell_is_explained_all_the_same(caller: 
 
 async def test_asking_many_times_changes_nothing(caller: Caller) -> None:
     await caller.put("eu-a", "quiet", b"1")
-    words = ("cachesvc_lookups_total", "cachesvc_flights", "cachesvc_leases", "cachesvc_l1_", "cachesvc_loads")
+    words = (
+        "cachesvc_lookups_total",
+        "cachesvc_flights",
+        "cachesvc_leases",
+        "cachesvc_l1_",
+        "cachesvc_loads",
+    )
     before = await caller.counted(*words)
     for _ in range(TIMES):
         await caller.explain("eu-a", "quiet")
@@ -191,7 +216,16 @@ async def test_the_command_finds_an_instance_that_answers(fleet: Fleet, caller: 
     await caller.put("eu-b", "asked", b"1")
     fleet.instances["eu-a"].kill(signal.SIGSTOP)
     try:
-        command = [sys.executable, "-m", "cachesvc", "explain", "pages", "asked", "--topology", str(fleet.topology_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "cachesvc",
+            "explain",
+            "pages",
+            "asked",
+            "--topology",
+            str(fleet.topology_path),
+        ]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
     finally:
         fleet.instances["eu-a"].kill(signal.SIGCONT)

@@ -38,7 +38,9 @@ def test_two_memcached_a_region_a_redis_a_cell_and_one_a_queue(fleet: Fleet) -> 
 def test_the_document_that_is_run_names_the_ports_in_use(fleet: Fleet) -> None:
     written = load_topology(fleet.topology_path)
     assert written == fleet.topology
-    assert not {port for _, port in ports_of(written)} & {port for _, port in ports_of(load_topology(TWO_REGIONS))}
+    assert not {port for _, port in ports_of(written)} & {
+        port for _, port in ports_of(load_topology(TWO_REGIONS))
+    }
     for server in written.regions["eu"].pool.values():
         socket.create_connection(("127.0.0.1", port_of(server.address)), timeout=5).close()
 
@@ -85,7 +87,9 @@ def test_namespaces_can_be_added_to_the_document(tmp_path: Path) -> None:
 
 
 def test_an_instance_can_be_sent_to_a_server_through_another_port(tmp_path: Path) -> None:
-    fleet = Fleet(TWO_REGIONS, tmp_path / "run", detours={"us-a": {"cell-eu-1": 9_999, "memcached-us-m2": 9_998}})
+    fleet = Fleet(
+        TWO_REGIONS, tmp_path / "run", detours={"us-a": {"cell-eu-1": 9_999, "memcached-us-m2": 9_998}}
+    )
     seen = load_topology(Path(fleet.instances["us-a"].command[-1]))
     assert port_of(seen.cells["eu-1"].url) == 9_999
     assert port_of(seen.regions["us"].pool["us-m2"].address) == 9_998
@@ -103,5 +107,7 @@ def test_an_instance_can_be_launched_by_another_module(tmp_path: Path) -> None:
 
 
 def test_equal_ports_stay_equal_on_free_ones() -> None:
-    first, second, third = on_free_ports("a: 127.0.0.1:9100\nb: 127.0.0.1:9100/x\nc: localhost:9101").splitlines()
+    first, second, third = on_free_ports(
+        "a: 127.0.0.1:9100\nb: 127.0.0.1:9100/x\nc: localhost:9101"
+    ).splitlines()
     assert port_of(first) == port_of(second) != port_of(third)

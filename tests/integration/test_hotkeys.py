@@ -37,7 +37,9 @@ async def read_much(http: aiohttp.ClientSession, url: str) -> None:
     (await http.put(f"{url}/v1/pages/user:small", data=b"s")).release()
     for _ in range(READS // 500):
         others = [f"k{dice.randrange(1000)}" for _ in range(250)]
-        async with http.post(f"{url}/v1/pages:get", json={"keys": ["user:anna"] * 150 + ["user:gone"] * 100 + others}) as answer:
+        async with http.post(
+            f"{url}/v1/pages:get", json={"keys": ["user:anna"] * 150 + ["user:gone"] * 100 + others}
+        ) as answer:
             assert answer.status == 200
 
 

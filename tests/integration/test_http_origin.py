@@ -29,7 +29,9 @@ async def raw() -> AsyncIterator[RawOrigin]:
 
 
 @asynccontextmanager
-async def loader_of(url: str, *, session: aiohttp.ClientSession | None = None, **origin: Any) -> AsyncIterator[HttpLoader]:
+async def loader_of(
+    url: str, *, session: aiohttp.ClientSession | None = None, **origin: Any
+) -> AsyncIterator[HttpLoader]:
     settings = {"max_body": Size(1000), "concurrency": 4} | origin
     loader = HttpLoader("pages", Origin(url, **settings), clock=ManualClock(), tags_max=3, session=session)
     await loader.start()
@@ -45,7 +47,9 @@ async def loader(raw: RawOrigin) -> AsyncIterator[HttpLoader]:
         yield loader
 
 
-async def load(loader: HttpLoader, text: str = "a", *, known: Entry | None = None, timeout_seconds: float = 5) -> Loaded:
+async def load(
+    loader: HttpLoader, text: str = "a", *, known: Entry | None = None, timeout_seconds: float = 5
+) -> Loaded:
     return await loader.load(Key.of("pages", text), known=known, timeout_seconds=timeout_seconds)
 
 
@@ -72,7 +76,9 @@ async def failure(loader: HttpLoader, *, timeout_seconds: float = 5) -> OriginEr
         ("{key} é", "/pages/%7Bkey%7D%20%C3%A9"),
     ],
 )
-async def test_a_key_stays_inside_its_segment(raw: RawOrigin, loader: HttpLoader, text: str, target: str) -> None:
+async def test_a_key_stays_inside_its_segment(
+    raw: RawOrigin, loader: HttpLoader, text: str, target: str
+) -> None:
     await load(loader, text)
     assert raw.targets == [target]
 
@@ -117,14 +123,18 @@ def test_a_header_that_cannot_be_sent_is_refused_when_the_loader_is_built(header
 
 
 async def test_configured_headers_are_sent_and_replace_ours(raw: RawOrigin) -> None:
-    async with loader_of(f"{raw.url}/{{key}}", headers={"Authorization": "Bearer x", "accept-encoding": "gzip"}) as loader:
+    async with loader_of(
+        f"{raw.url}/{{key}}", headers={"Authorization": "Bearer x", "accept-encoding": "gzip"}
+    ) as loader:
         await load(loader)
     assert "Authorization: Bearer x\r\n" in raw.requests[0]
     assert raw.requests[0].lower().count("accept-encoding") == 1
     assert "identity" not in raw.requests[0]
 
 
-async def test_a_value_comes_with_its_type_lifetimes_tags_age_and_validator(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_value_comes_with_its_type_lifetimes_tags_age_and_validator(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer = http(
         200,
         b"hello",
@@ -152,13 +162,17 @@ async def test_a_value_comes_with_its_type_lifetimes_tags_age_and_validator(raw:
     assert raw.connections == 1
 
 
-async def test_an_origin_that_says_nothing_leaves_everything_to_the_namespace(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_an_origin_that_says_nothing_leaves_everything_to_the_namespace(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer = http(203, b"x")
     assert await load(loader) == Loaded(b"x", "application/octet-stream", None, None, None, (), 0)
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_absence_is_an_answer_with_lifetimes_and_tags_of_its_own(raw: RawOrigin, loader: HttpLoader, status: int) -> None:
+async def test_absence_is_an_answer_with_lifetimes_and_tags_of_its_own(
+    raw: RawOrigin, loader: HttpLoader, status: int
+) -> None:
     raw.answer = http(status, b"no such page", "Cache-Control: max-age=3", 'Cache-Groups: "a"')
     loaded = await load(loader)
     assert (loaded.absent, loaded.value, loaded.ttl_us, loaded.tags) == (True, b"", 3 * SECONDS, ("a",))
@@ -171,7 +185,9 @@ async def test_an_origin_that_is_down_is_one_line_and_a_key_that_is_refused_is_n
     for status in (403, 503, 503, 503):
         raw.answer = http(status, b"")
         await failure(loader)
-    assert [record.getMessage() for record in caplog.records] == ["loading 'pages' fails: origin of 'pages': answered 503"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "loading 'pages' fails: origin of 'pages': answered 503"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +197,9 @@ async def test_an_origin_that_is_down_is_one_line_and_a_key_that_is_refused_is_n
         *((status, False) for status in (400, 401, 403, 204, 206, 302, 304)),
     ],
 )
-async def test_other_statuses_are_failures(raw: RawOrigin, loader: HttpLoader, status: int, retryable: bool) -> None:
+async def test_other_statuses_are_failures(
+    raw: RawOrigin, loader: HttpLoader, status: int, retryable: bool
+) -> None:
     raw.answer = http(status, b"", "Location: /elsewhere", length=status not in (204, 304))
     error = await failure(loader)
     assert (error.retryable, error.status) == (retryable, 502)
@@ -194,11 +212,15 @@ async def test_a_redirect_is_explained_and_not_followed(raw: RawOrigin, loader: 
     assert "redirects are not followed" in str(await failure(loader))
 
 
-async def test_a_known_copy_is_revalidated_with_the_validator_of_its_origin(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_known_copy_is_revalidated_with_the_validator_of_its_origin(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer = http(304, b"", 'ETag: W/"v1"', "Cache-Control: max-age=9", length=False)
     loaded = await load(loader, known=KNOWN)
     assert 'If-None-Match: "v1"\r\n' in raw.requests[0]
-    assert loaded == Loaded(b"known", "text/known", 9 * SECONDS, None, None, ("old",), 0, not_modified=True, etag='W/"v1"')
+    assert loaded == Loaded(
+        b"known", "text/known", 9 * SECONDS, None, None, ("old",), 0, not_modified=True, etag='W/"v1"'
+    )
     assert loader.revalidations == 1
 
 
@@ -207,7 +229,9 @@ async def test_a_304_may_bring_other_tags(raw: RawOrigin, loader: HttpLoader) ->
     assert (await load(loader, known=KNOWN)).tags == ("new",)
 
 
-async def test_a_copy_without_a_validator_is_loaded_without_a_condition(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_copy_without_a_validator_is_loaded_without_a_condition(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     await load(loader, known=Entry(b"known", 1, 2))
     assert "If-None-Match" not in raw.requests[0]
 
@@ -236,7 +260,9 @@ async def test_an_answer_whose_tags_are_not_understood_is_answered_and_not_kept(
 
 
 @pytest.mark.parametrize("directive", ["no-store", "private"])
-async def test_what_must_not_be_stored_is_answered(raw: RawOrigin, loader: HttpLoader, directive: str) -> None:
+async def test_what_must_not_be_stored_is_answered(
+    raw: RawOrigin, loader: HttpLoader, directive: str
+) -> None:
     raw.answer = http(200, b"x", f"Cache-Control: {directive}")
     loaded = await load(loader)
     assert (loaded.value, loaded.storable) == (b"x", False)
@@ -267,7 +293,9 @@ CHUNKED = http(200, b"", "Transfer-Encoding: chunked", length=False)
     ],
     ids=lambda answer: repr(answer[:60]),
 )
-async def test_what_is_cut_short_or_is_no_http_is_a_retryable_failure(raw: RawOrigin, loader: HttpLoader, answer: bytes) -> None:
+async def test_what_is_cut_short_or_is_no_http_is_a_retryable_failure(
+    raw: RawOrigin, loader: HttpLoader, answer: bytes
+) -> None:
     raw.answer, raw.then = answer, Then.CLOSE
     error = await failure(loader)
     assert (error.status, error.retryable) == (502, True)
@@ -291,7 +319,9 @@ async def one_byte_at_a_time() -> AsyncIterator[bytes]:
         yield b"x"
 
 
-@pytest.mark.parametrize("answer", [b"", http(200, b"", "Content-Length: 900", length=False)], ids=["head", "body"])
+@pytest.mark.parametrize(
+    "answer", [b"", http(200, b"", "Content-Length: 900", length=False)], ids=["head", "body"]
+)
 async def test_an_origin_that_hangs_costs_the_timeout_and_its_connection(
     raw: RawOrigin, loader: HttpLoader, answer: bytes
 ) -> None:
@@ -312,7 +342,9 @@ async def without_end() -> AsyncIterator[bytes]:
         yield b"400\r\n" + b"x" * 1024 + b"\r\n"
 
 
-async def test_a_body_beyond_the_limit_is_refused_by_its_length_before_it_is_read(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_body_beyond_the_limit_is_refused_by_its_length_before_it_is_read(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer, raw.then = http(200, b"", "Content-Length: 1001", length=False), Then.HANG
     error = await failure(loader)
     assert (error.status, error.retryable) == (502, False)
@@ -332,7 +364,9 @@ async def test_a_body_of_exactly_the_limit_is_loaded(raw: RawOrigin, loader: Htt
     assert len((await load(loader)).value) == 1000
 
 
-@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("Identity", bytes)])
+@pytest.mark.parametrize(
+    ("encoding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("Identity", bytes)]
+)
 async def test_an_encoded_body_is_decoded(
     raw: RawOrigin, loader: HttpLoader, encoding: str, encode: Callable[[bytes], bytes]
 ) -> None:
@@ -346,12 +380,16 @@ async def test_the_body_limit_counts_decoded_bytes(raw: RawOrigin) -> None:
         assert "max_body" in str(await failure(loader))
 
 
-async def test_an_encoding_that_is_not_understood_is_a_failure_not_a_value(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_an_encoding_that_is_not_understood_is_a_failure_not_a_value(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer = http(200, b"x", "Content-Encoding: aes128gcm")
     assert "aes128gcm" in str(await failure(loader))
 
 
-async def test_a_cancelled_load_closes_its_connection_and_the_next_one_works(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_cancelled_load_closes_its_connection_and_the_next_one_works(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer, raw.then = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123", Then.HANG
     task = asyncio.create_task(load(loader))
     await raw.until(lambda: len(raw.requests) == 1)
@@ -364,7 +402,9 @@ async def test_a_cancelled_load_closes_its_connection_and_the_next_one_works(raw
     assert loader.failures == 0
 
 
-async def test_no_more_connections_than_the_concurrency_are_opened(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_no_more_connections_than_the_concurrency_are_opened(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer = http(200, b"x")
     await asyncio.gather(*(load(loader, f"k{i}") for i in range(40)))
     assert len(raw.requests) == 40

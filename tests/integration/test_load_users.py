@@ -60,10 +60,14 @@ class StandIn:
     async def _get_many(self, request: web.Request) -> web.Response:
         self.asked[":get"] += 1
         keys = msgspec.msgpack.decode(await request.read())["keys"]
-        results: list[dict[str, Any]] = [{"outcome": "hit", "tier": "l2", "value": document(key, 1, 100)} for key in keys]
+        results: list[dict[str, Any]] = [
+            {"outcome": "hit", "tier": "l2", "value": document(key, 1, 100)} for key in keys
+        ]
         if len(keys) == 100:
             results[0] = {"outcome": "error", "problem": {"status": 503}}
-        return web.Response(body=msgspec.msgpack.encode({"results": results, "lag": 0.75}), content_type=MSGPACK)
+        return web.Response(
+            body=msgspec.msgpack.encode({"results": results, "lag": 0.75}), content_type=MSGPACK
+        )
 
     async def _invalidate(self, request: web.Request) -> web.Response:
         self.asked["invalidate"] += 1
@@ -92,15 +96,26 @@ class Load:
 
     def __init__(self, out: Path, service: StandIn, origin: ReferenceOrigin) -> None:
         self.out = out
-        self.settings = {"LOAD_OUT": str(out), "LOAD_URLS": service.url, "LOAD_ORIGIN": origin.url, "LOAD_KEYS": "zipf:500:1.1"}
+        self.settings = {
+            "LOAD_OUT": str(out),
+            "LOAD_URLS": service.url,
+            "LOAD_ORIGIN": origin.url,
+            "LOAD_KEYS": "zipf:500:1.1",
+        }
 
     async def run(self, *words: str, seconds: float = 2) -> tuple[int, str]:
         """Exit code and log."""
-        return await self.locust("--headless", "--only-summary", "--run-time", f"{seconds}s", "--spawn-rate", "99", *words)
+        return await self.locust(
+            "--headless", "--only-summary", "--run-time", f"{seconds}s", "--spawn-rate", "99", *words
+        )
 
     async def locust(self, *words: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            *LOCUST, *words, env={**os.environ, **self.settings}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *LOCUST,
+            *words,
+            env={**os.environ, **self.settings},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         try:
             log, _ = await process.communicate()
@@ -120,26 +135,39 @@ def load(tmp_path: Path, service: StandIn, origin: ReferenceOrigin) -> Load:
     return Load(tmp_path / "out", service, origin)
 
 
-async def test_each_kind_of_user_asks_and_what_answers_say_is_recorded(load: Load, origin: ReferenceOrigin) -> None:
+async def test_each_kind_of_user_asks_and_what_answers_say_is_recorded(
+    load: Load, origin: ReferenceOrigin
+) -> None:
     load.settings |= {
         "LOAD_MIX": "http=6,writer=2,bulk=1",
         "LOAD_RATE": "150",
         "LOAD_MAX_LAG": "0.2",
         "LOAD_VALUE_BYTES": "100",
     }
-    code, log = await load.run("--users", "18", "--html", f"{load.out}/locust.html", "--csv", f"{load.out}/locust", seconds=3)
+    code, log = await load.run(
+        "--users", "18", "--html", f"{load.out}/locust.html", "--csv", f"{load.out}/locust", seconds=3
+    )
     assert code == 0, log
     summary = load.summary
-    assert sorted(summary["by_route"]) == ["GET /v1/{ns}/{key}", "POST /v1/invalidations", "POST /v1/{ns}:get"]
+    assert sorted(summary["by_route"]) == [
+        "GET /v1/{ns}/{key}",
+        "POST /v1/invalidations",
+        "POST /v1/{ns}:get",
+    ]
     assert summary["failures"] == 0, summary["reasons"]
     assert summary["requests"] == pytest.approx(450, rel=0.3)
     shares = [route["requests"] / summary["requests"] for _, route in sorted(summary["by_route"].items())]
     assert shares == pytest.approx([6 / 9, 2 / 9, 1 / 9], abs=0.08)
 
-    gets, bulks = summary["by_route"]["GET /v1/{ns}/{key}"]["requests"], summary["by_route"]["POST /v1/{ns}:get"]["requests"]
+    gets, bulks = (
+        summary["by_route"]["GET /v1/{ns}/{key}"]["requests"],
+        summary["by_route"]["POST /v1/{ns}:get"]["requests"],
+    )
     assert summary["by_tier"] | {"l1": gets, "l2": 99 * bulks, "error": bulks} == summary["by_tier"]
     assert summary["lag_max"] == 0.75
-    assert summary["too_stale"] > 0, "the stand-in answers its first version of what was invalidated 0.2 s ago"
+    assert summary["too_stale"] > 0, (
+        "the stand-in answers its first version of what was invalidated 0.2 s ago"
+    )
     assert summary["late_ms_p99"] is not None
     assert origin.behaviour.size == "100B"
 
@@ -158,7 +186,9 @@ async def test_the_sdk_is_a_user_like_the_others(load: Load) -> None:
     assert (summary["by_tier"]["l2"], summary["lag_max"]) == (summary["requests"], 0.75)
 
 
-async def test_workers_make_one_load_together_and_the_master_has_the_record(load: Load, service: StandIn) -> None:
+async def test_workers_make_one_load_together_and_the_master_has_the_record(
+    load: Load, service: StandIn
+) -> None:
     (port,) = free_ports(1)
     load.settings |= {"LOAD_MIX": "http=3,writer=1", "LOAD_RATE": "150", "LOAD_MAX_LAG": "60"}
     worker = ("--worker", "--master-port", str(port))
@@ -169,11 +199,15 @@ async def test_workers_make_one_load_together_and_the_master_has_the_record(load
     # What was under way when the load ended was asked, and has no result.
     assert 0 <= service.asked.total() - summary["requests"] <= 8
     assert summary["requests"] == pytest.approx(450, rel=0.3)
-    assert summary["by_route"]["POST /v1/invalidations"]["requests"] / summary["requests"] == pytest.approx(0.25, abs=0.1)
+    assert summary["by_route"]["POST /v1/invalidations"]["requests"] / summary["requests"] == pytest.approx(
+        0.25, abs=0.1
+    )
     assert (summary["failures"], summary["too_stale"], summary["came_late"]) == (0, 0, 0)
 
 
-async def test_a_refusal_is_a_failure_with_its_reason_and_a_closed_loop_has_no_lateness(load: Load, service: StandIn) -> None:
+async def test_a_refusal_is_a_failure_with_its_reason_and_a_closed_loop_has_no_lateness(
+    load: Load, service: StandIn
+) -> None:
     service.is_overloaded = True
     code, log = await load.run("--users", "2")
     assert code == 0, log
@@ -183,7 +217,9 @@ async def test_a_refusal_is_a_failure_with_its_reason_and_a_closed_loop_has_no_l
     assert summary["by_tier"]["l1"] == 0
 
 
-async def test_an_instance_that_is_gone_costs_a_second_attempt_and_no_answer(load: Load, service: StandIn) -> None:
+async def test_an_instance_that_is_gone_costs_a_second_attempt_and_no_answer(
+    load: Load, service: StandIn
+) -> None:
     (nobody,) = free_ports(1)
     load.settings |= {"LOAD_URLS": f"{service.url},http://127.0.0.1:{nobody}", "LOAD_RATE": "50"}
     code, log = await load.run("--users", "5")
@@ -198,8 +234,16 @@ async def test_an_instance_that_is_gone_costs_a_second_attempt_and_no_answer(loa
         ({"LOAD_MIX": "htp=1"}, (), "LOAD_MIX: 'htp=1': no kind of user is called 'htp'"),
         ({"LOAD_URLS": ""}, (), "LOAD_URLS: '': base URLs of instances"),
         ({"LOAD_KEYS": "trace:none.gz"}, (), "No such file"),
-        ({"LOAD_VALUE_BYTES": "9", "LOAD_ORIGIN": "http://127.0.0.1:1"}, (), "load: the origin cannot be reached"),
-        ({"LOAD_MIX": "http=1,writer=1"}, ("--users", "1"), "--users is too small for LOAD_MIX: there is no Writer"),
+        (
+            {"LOAD_VALUE_BYTES": "9", "LOAD_ORIGIN": "http://127.0.0.1:1"},
+            (),
+            "load: the origin cannot be reached",
+        ),
+        (
+            {"LOAD_MIX": "http=1,writer=1"},
+            ("--users", "1"),
+            "--users is too small for LOAD_MIX: there is no Writer",
+        ),
     ],
 )
 async def test_what_cannot_be_a_load_is_refused_with_a_reason(
@@ -218,7 +262,11 @@ async def test_nothing_of_the_service_is_in_the_process_that_gevent_has_patched(
     )
     load.settings |= {"LOAD_MIX": "http=1,sdk=1,bulk=1,writer=1"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, env={**os.environ, **load.settings, "PYTHONPATH": "."}, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        code,
+        env={**os.environ, **load.settings, "PYTHONPATH": "."},
+        stdout=asyncio.subprocess.PIPE,
     )
     log, _ = await process.communicate()
     assert log.decode().strip() == "[]"

@@ -76,7 +76,9 @@ class Service:
             time.sleep(0.2)
 
     def ask(self, key: str) -> None:
-        request = urllib.request.Request(f"{self.url}/v1/pages/{key}", headers={"traceparent": f"00-{TRACE}-{0xDEF:016x}-01"})
+        request = urllib.request.Request(
+            f"{self.url}/v1/pages/{key}", headers={"traceparent": f"00-{TRACE}-{0xDEF:016x}-01"}
+        )
         try:
             urllib.request.urlopen(request, timeout=5).close()
         except urllib.error.HTTPError as answer:
@@ -104,7 +106,9 @@ def is_up(url: str) -> bool:
         return False
 
 
-def test_an_outage_is_two_lines_for_each_thing_that_fails(service: Service, redis: RealServer, memcached: RealServer) -> None:
+def test_an_outage_is_two_lines_for_each_thing_that_fails(
+    service: Service, redis: RealServer, memcached: RealServer
+) -> None:
     redis.kill()
     memcached.kill()
     until = time.monotonic() + OUTAGE_SECONDS
@@ -121,7 +125,10 @@ def test_an_outage_is_two_lines_for_each_thing_that_fails(service: Service, redi
         "the feed of region local",
         "the queue of changes",
     ]
-    assert all(line["level"] == "warning" and (line["region"], line["instance"]) == ("local", "local-a") for line in began)
+    assert all(
+        line["level"] == "warning" and (line["region"], line["instance"]) == ("local", "local-a")
+        for line in began
+    )
     written = service.errors.read_text()
     assert PASSWORD not in written
     assert "a-key-of-a-user" not in written

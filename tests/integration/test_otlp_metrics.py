@@ -38,7 +38,9 @@ class Site:
     http: aiohttp.ClientSession
     receiver: OtlpReceiver
 
-    async def ask(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> int:
+    async def ask(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> int:
         address = URL(self.url + target, encoded=True)
         async with self.http.request(method, address, headers=headers, data=body or None) as answer:
             await answer.read()
@@ -68,9 +70,12 @@ class Site:
         assert await self.ask("DELETE", f"/v1/docs/{key}") == 200
         assert await self.ask("GET", f"/v1/docs/{key}") == 200
         merged = series("cachesvc_change_lag_seconds_count", stage="merged")
+        items = series("cachesvc_server_items", server="m1")
         async with asyncio.timeout(15):
-            while (found := await self.scrape())[merged] < 2 or series("cachesvc_server_items", server="m1") not in found:  # noqa: ASYNC110  the event is inside the service
+            found = await self.scrape()
+            while found[merged] < 2 or items not in found:
                 await asyncio.sleep(0.02)
+                found = await self.scrape()
         return found
 
 
@@ -93,7 +98,9 @@ async def site(memcached: RealServer, redis: RealServer) -> AsyncIterator[Site]:
         cells = {"c1": Cell("here", redis.redis_url.replace("db=0", "db=1"))}
         telemetry = Telemetry(otlp=receiver.url, trace_ratio=0.0, metrics_interval=Duration.parse("200ms"))
         service = Service("here", "one", Server(port=0), telemetry=telemetry)
-        app = await asyncio.to_thread(App, service, Topology(1, regions, cells, namespaces))  # reads its version from a file
+        app = await asyncio.to_thread(
+            App, service, Topology(1, regions, cells, namespaces)
+        )  # reads its version from a file
         port = await app.start()
         stack.push_async_callback(app.stop)
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -119,7 +126,9 @@ async def test_promtool_finds_nothing_against_the_names(site: Site) -> None:
     await site.used()
     async with site.http.get(f"{site.url}/metrics") as answer:
         text = await answer.read()
-    checking = await asyncio.create_subprocess_exec("promtool", "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=STDOUT)
+    checking = await asyncio.create_subprocess_exec(
+        "promtool", "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=STDOUT
+    )
     said, _ = await checking.communicate(text)
     assert (checking.returncode, said.decode()) == (0, "")
 
@@ -127,8 +136,13 @@ async def test_promtool_finds_nothing_against_the_names(site: Site) -> None:
 async def test_what_was_done_is_counted_where_it_was_done(site: Site) -> None:
     found = await site.used()
     assert found[series("cachesvc_origin_load_duration_seconds_count", namespace="docs")] == 2
-    assert found[series("cachesvc_change_lag_seconds_count", stage="published")] == 2  # the put's and the delete's
-    for server, operations in (("m1", ("gets", "sets", "deletes")), ("c1", ("reads", "fills", "puts", "fences"))):
+    assert (
+        found[series("cachesvc_change_lag_seconds_count", stage="published")] == 2
+    )  # the put's and the delete's
+    for server, operations in (
+        ("m1", ("gets", "sets", "deletes")),
+        ("c1", ("reads", "fills", "puts", "fences")),
+    ):
         for operation in operations:
             for name in ("cachesvc_exchange_duration_seconds_count", "cachesvc_batch_size_count"):
                 assert found[series(name, server=server, operation=operation)] > 0, (name, operation)
@@ -153,7 +167,9 @@ async def test_the_receiver_gets_the_numbers_that_a_scrape_says(site: Site) -> N
         for one, value in exposed(row, point)
     }
     after = await site.scrape()
-    still = {one: value for one, value in before.items() if after[one] == value and one[0].startswith("cachesvc_")}
+    still = {
+        one: value for one, value in before.items() if after[one] == value and one[0].startswith("cachesvc_")
+    }
     assert len(still) > 300
     assert {one: received.get(one) for one in still} == pytest.approx(still)
 
@@ -197,9 +213,16 @@ async def hostile(site: Site, name: str) -> None:
     ):
         for method in ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", word.upper()):
             await site.ask(
-                method, target, {"Cachesvc-Caller": word, "Cache-Control": word, "Cachesvc-Token": word}, word.encode()
+                method,
+                target,
+                {"Cachesvc-Caller": word, "Cache-Control": word, "Cachesvc-Token": word},
+                word.encode(),
             )
-    for body in (f'{{"namespace": "{word}", "keys": ["k"]}}', f'{{"namespace": "docs", "tags": ["{word}"]}}', f"{{{word}"):
+    for body in (
+        f'{{"namespace": "{word}", "keys": ["k"]}}',
+        f'{{"namespace": "docs", "tags": ["{word}"]}}',
+        f"{{{word}",
+    ):
         await site.ask("POST", "/v1/invalidations", {"Content-Type": "application/json"}, body.encode())
     for body in (f'{{"keys": ["{word}", "a"]}}', word):
         await site.ask("POST", "/v1/docs:get", {"Content-Type": "application/json"}, body.encode())

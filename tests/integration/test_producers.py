@@ -20,7 +20,11 @@ INSTANCES = ("eu-a", "eu-b", "us-a", "us-b")
 BLOCKS = {
     "owner": "web",
     "sources": [
-        {"source": "public.blocks", "key": "{ws-{workspace_id}}:block:{id}", "tags": ["{ws-{workspace_id}}:page-{page_id?}"]}
+        {
+            "source": "public.blocks",
+            "key": "{ws-{workspace_id}}:block:{id}",
+            "tags": ["{ws-{workspace_id}}:page-{page_id?}"],
+        }
     ],
 }
 
@@ -80,14 +84,25 @@ async def test_what_a_person_publishes_is_gone_everywhere_and_has_a_receipt(
     fleet: Fleet, cache: Cache, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await cache.store("{ws-1}:block:1")
-    arguments = ["publish", "blocks", "--key", "{ws-1}:block:1", "--topology", str(fleet.topology_path), "--region", "us"]
+    arguments = [
+        "publish",
+        "blocks",
+        "--key",
+        "{ws-1}:block:1",
+        "--topology",
+        str(fleet.topology_path),
+        "--region",
+        "us",
+    ]
     assert await asyncio.to_thread(main, arguments, {}) == 0
     await until("the key is gone", lambda: cache.is_gone("{ws-1}:block:1"))
     receipt = capsys.readouterr().out.strip()
     await until(f"receipt {receipt} is done", lambda: cache.receipt_is_done(receipt))
 
 
-async def test_a_row_that_moves_takes_its_old_and_its_new_key_and_their_tags_with_it(cache: Cache, queue: Redis) -> None:
+async def test_a_row_that_moves_takes_its_old_and_its_new_key_and_their_tags_with_it(
+    cache: Cache, queue: Redis
+) -> None:
     old, new, page = "{ws-2}:block:7", "{ws-3}:block:7", "{ws-2}:page:5"
     await cache.store(old)
     await cache.store(new)
@@ -97,7 +112,13 @@ async def test_a_row_that_moves_takes_its_old_and_its_new_key_and_their_tags_wit
         "op": "u",
         "before": row,
         "after": {**row, "workspace_id": 3},
-        "source": {"connector": "postgresql", "name": "shop", "db": "shop", "schema": "public", "table": "blocks"},
+        "source": {
+            "connector": "postgresql",
+            "name": "shop",
+            "db": "shop",
+            "schema": "public",
+            "table": "blocks",
+        },
         "ts_ms": 1_700_000_000_000,
     }
     await queue.xadd("changes", {"key": json.dumps({"id": 7}), "value": json.dumps(change)})
@@ -109,12 +130,19 @@ async def test_a_row_that_moves_takes_its_old_and_its_new_key_and_their_tags_wit
 async def test_a_dead_letter_says_why_and_holds_up_nothing(cache: Cache, queue: Redis) -> None:
     await cache.store("{ws-4}:block:1")
     event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "dev.cachesvc.change.v1"}
-    await queue.xadd("changes", {"event": json.dumps({**event, "data": {"namespace": "blocks", "kyes": ["a"]}})})
-    await queue.xadd("changes", {"event": json.dumps({**event, "data": {"namespace": "blocks", "keys": ["{ws-4}:block:1"]}})})
+    await queue.xadd(
+        "changes", {"event": json.dumps({**event, "data": {"namespace": "blocks", "kyes": ["a"]}})}
+    )
+    await queue.xadd(
+        "changes",
+        {"event": json.dumps({**event, "data": {"namespace": "blocks", "keys": ["{ws-4}:block:1"]}})},
+    )
     await until("the next event is done", lambda: cache.is_gone("{ws-4}:block:1"))
 
     async def is_buried() -> bool:
         letters: Any = await queue.xrange("changes:dead")
-        return [fields[b"reason"] for _, fields in letters] == [b"Object contains unknown field `kyes` - at `$.data`"]
+        return [fields[b"reason"] for _, fields in letters] == [
+            b"Object contains unknown field `kyes` - at `$.data`"
+        ]
 
     await until("the bad one is a dead letter", is_buried)

@@ -67,7 +67,9 @@ def test_the_tests_name_every_group_in_its_order() -> None:
 @pytest.mark.parametrize("name", names())
 def test_an_alert_has_a_test_of_either_kind(name: str) -> None:
     tests = [
-        one for group in yaml.safe_load((PROMETHEUS / "rules_test.yaml").read_text())["tests"] for one in group["alert_rule_test"]
+        one
+        for group in yaml.safe_load((PROMETHEUS / "rules_test.yaml").read_text())["tests"]
+        for one in group["alert_rule_test"]
     ]
     assert {bool(one.get("exp_alerts")) for one in tests if one["alertname"] == name} == {True, False}
 

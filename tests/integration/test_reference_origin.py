@@ -97,7 +97,9 @@ async def test_it_hangs_until_it_is_told_not_to(http: aiohttp.ClientSession, ori
     assert origin.peak == 3
 
 
-@pytest.mark.parametrize("changes", [{"latncy": "1s"}, {"latency": "soon"}, {"groups": ["ä"]}, {"version": "x"}])
+@pytest.mark.parametrize(
+    "changes", [{"latncy": "1s"}, {"latency": "soon"}, {"groups": ["ä"]}, {"version": "x"}]
+)
 async def test_it_refuses_what_it_does_not_understand_and_changes_nothing(
     http: aiohttp.ClientSession, origin: ReferenceOrigin, changes: dict[str, Any]
 ) -> None:
@@ -115,7 +117,14 @@ async def test_any_key_is_one_segment(http: aiohttp.ClientSession, origin: Refer
 
 async def test_it_runs_as_a_process_and_ends_on_a_signal() -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadtests.origin", "--port", "0", "--size", "9B", stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "loadtests.origin",
+        "--port",
+        "0",
+        "--size",
+        "9B",
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().split()[1]

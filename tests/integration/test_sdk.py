@@ -22,7 +22,10 @@ class Pages:
 async def test_one_of_two_hundred_callers_in_two_clients_loads(url: str) -> None:
     pages = Pages()
     async with Cache.from_url(url) as one, Cache.from_url(url) as two:
-        asking = [(one, two)[i % 2].namespace("pages").get_or_load("shared", pages.load, ttl="5m") for i in range(200)]
+        asking = [
+            (one, two)[i % 2].namespace("pages").get_or_load("shared", pages.load, ttl="5m")
+            for i in range(200)
+        ]
         assert set(await asyncio.gather(*asking)) == {b"first"}
     assert pages.loads == 1
 
@@ -62,7 +65,10 @@ async def test_a_version_a_tag_and_an_etag_are_answered_as_they_were_stored(url:
         found = await pages.lookup("versioned")
         assert isinstance(found, Hit)
         with await asyncio.to_thread(urllib.request.urlopen, f"{url}/v1/pages/versioned") as answer:
-            assert (answer.headers["Content-Type"], answer.headers["ETag"]) == ("application/json; v=3", found.etag)
+            assert (answer.headers["Content-Type"], answer.headers["ETag"]) == (
+                "application/json; v=3",
+                found.etag,
+            )
         assert await cache.namespace("pages", codec=JSON, version=2).lookup("versioned") == Miss("unreadable")
 
 

@@ -108,7 +108,9 @@ async def test_an_invalidation_in_the_other_region_is_seen_within_the_bound(
     if how == "key":
         await far.set("seen", b"2")
     else:
-        await far.invalidate(tags=["held"] if how == "tag" else [], all=how == "all", confirm="pages" if how == "all" else "")
+        await far.invalidate(
+            tags=["held"] if how == "tag" else [], all=how == "all", confirm="pages" if how == "all" else ""
+        )
     async with asyncio.timeout(MAX_LAG):
         while await reader.pages.get("seen") == b"1":  # noqa: ASYNC110  the event is in another process
             await asyncio.sleep(0.01)

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 LATENCY = 2.5
-"""Seconds that the origin takes once the quick keys are held (its time-out is 3 s). Who is done before a load is done was not held up by it."""
+"""Seconds that the origin takes once the quick keys are held; its time-out is 3 s.
+
+A call that is done before a load is done was not held up by it.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +70,32 @@ async def test_one_slow_key_does_not_hold_up_the_nineteen_beside_it(url: str, qu
     async with Cache.from_url(url, default_timeout="5s", discover=False) as cache:
         docs = cache.namespace("docs", near=NearSettings())
         late = asyncio.create_task(docs.get("one-slow"))
-        assert await asyncio.gather(*(docs.get(key) for key in quick)) == [document(key, 1, 512) for key in quick]
+        assert await asyncio.gather(*(docs.get(key) for key in quick)) == [
+            document(key, 1, 512) for key in quick
+        ]
         assert not late.done()
         assert await late == document("one-slow", 1, 512)
         assert cache.statistics().retries == 0
 
 
-async def test_a_caller_with_less_time_than_the_load_takes_is_told_at_its_deadline(url: str, quick: list[str]) -> None:
+async def test_a_caller_with_less_time_than_the_load_takes_is_told_at_its_deadline(
+    url: str, quick: list[str]
+) -> None:
     async with Cache.from_url(url, default_timeout="500ms", discover=False) as cache:
         docs = cache.namespace("docs")
-        late, *others = await asyncio.gather(*(docs.get(key) for key in ("too-slow", *quick)), return_exceptions=True)
+        late, *others = await asyncio.gather(
+            *(docs.get(key) for key in ("too-slow", *quick)), return_exceptions=True
+        )
         assert others == [document(key, 1, 512) for key in quick]
         assert isinstance(late, CacheError)
         assert late.type == "deadline"
 
 
 def test_threads_are_not_held_up_either(url: str, quick: list[str]) -> None:
-    with blocking.Cache.from_url(url, default_timeout="5s", discover=False) as cache, ThreadPoolExecutor(32) as threads:
+    with (
+        blocking.Cache.from_url(url, default_timeout="5s", discover=False) as cache,
+        ThreadPoolExecutor(32) as threads,
+    ):
         docs = cache.namespace("docs")
 
         def is_read(key: str) -> bool:

@@ -30,7 +30,10 @@ def test_one_of_many_threads_in_two_clients_loads(url: str) -> None:
     with Cache.from_url(url, default_timeout="5s") as one, Cache.from_url(url, default_timeout="5s") as two:
         namespaces = [one.namespace("pages"), two.namespace("pages")]
         with ThreadPoolExecutor(40) as threads:
-            asking = [threads.submit(namespaces[i % 2].get_or_load, "sync-shared", pages.load, ttl="5m") for i in range(40)]
+            asking = [
+                threads.submit(namespaces[i % 2].get_or_load, "sync-shared", pages.load, ttl="5m")
+                for i in range(40)
+            ]
             assert {future.result() for future in asking} == {b"first"}
     assert pages.loads == 1
 
@@ -69,7 +72,10 @@ def test_many_and_single_gets_agree_and_absence_is_remembered(url: str) -> None:
 
 
 def test_a_near_copy_is_read_without_a_request_until_another_client_invalidates_it(url: str) -> None:
-    with Cache.from_url(url, default_timeout="5s") as writer, Cache.from_url(url, default_timeout="5s") as reader:
+    with (
+        Cache.from_url(url, default_timeout="5s") as writer,
+        Cache.from_url(url, default_timeout="5s") as reader,
+    ):
         writer.namespace("pages").set("sync-near", b"1")
         pages = reader.namespace("pages", near=NearSettings())
         until(lambda: isinstance(found := pages.lookup("sync-near"), Hit) and found.tier == "near")

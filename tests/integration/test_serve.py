@@ -95,7 +95,9 @@ def test_a_port_in_use_ends_the_start_and_the_servers_of_that_start(root: Path) 
 def test_two_regions_run_with_four_instances_that_are_ready(tmp_path: Path) -> None:
     fleet = Fleet(Path("config/two-regions.yaml"), tmp_path / "fleet", environ={"CACHESVC_L1_BUDGET": "8MiB"})
     with fleet:
-        assert [call(f"{fleet.url(name)}/readyz")[0] for name in ("eu-a", "eu-b", "us-a", "us-b")] == [200] * 4
+        assert [call(f"{fleet.url(name)}/readyz")[0] for name in ("eu-a", "eu-b", "us-a", "us-b")] == [
+            200
+        ] * 4
         assert call(f"{fleet.url('eu-a')}/v1/pages/k", "PUT", b"v")[0] == 204
         assert call(f"{fleet.url('us-b')}/v1/pages/k") == (200, b"v")
     assert not any(server.is_running for server in fleet.servers())

@@ -32,12 +32,16 @@ async def loader(raw: RawOrigin) -> AsyncIterator[HttpLoader]:
     await loader.stop()
 
 
-async def load(loader: HttpLoader, span: Span | None, *, known: Entry | None = None, timeout_seconds: float = 5) -> None:
+async def load(
+    loader: HttpLoader, span: Span | None, *, known: Entry | None = None, timeout_seconds: float = 5
+) -> None:
     with under(span):
         await loader.load(Key.of("pages", "a"), known=known, timeout_seconds=timeout_seconds)
 
 
-async def test_a_get_is_a_client_span_without_the_key_and_the_origin_is_told_of_it(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_get_is_a_client_span_without_the_key_and_the_origin_is_told_of_it(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     recording = Recording()
     reader = recording.root("cache.load")
     await load(loader, reader)
@@ -52,7 +56,9 @@ async def test_a_get_is_a_client_span_without_the_key_and_the_origin_is_told_of_
     assert f"traceparent: {get.context}\r\n" in raw.requests[0]
 
 
-async def test_a_caller_that_is_not_sampled_is_handed_on_as_it_came(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_caller_that_is_not_sampled_is_handed_on_as_it_came(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     caller = unsampled()
     await load(loader, caller)
     assert f"traceparent: {caller.context}\r\n" in raw.requests[0]
@@ -65,7 +71,9 @@ async def test_without_a_trace_nothing_is_sent_of_one(raw: RawOrigin, loader: Ht
     assert "traceparent" not in raw.requests[1]
 
 
-async def test_a_304_that_is_not_about_our_copy_takes_a_second_get_and_shows_both(raw: RawOrigin, loader: HttpLoader) -> None:
+async def test_a_304_that_is_not_about_our_copy_takes_a_second_get_and_shows_both(
+    raw: RawOrigin, loader: HttpLoader
+) -> None:
     raw.answer = http(304, b"", 'ETag: "v2"', length=False)
     recording = Recording()
     with pytest.raises(OriginError):
@@ -85,7 +93,9 @@ async def test_a_304_that_is_not_about_our_copy_takes_a_second_get_and_shows_bot
         (b"", Then.HANG, "timeout"),
     ],
 )
-async def test_what_went_wrong_is_named(raw: RawOrigin, loader: HttpLoader, answer: bytes, then: Then, error: str) -> None:
+async def test_what_went_wrong_is_named(
+    raw: RawOrigin, loader: HttpLoader, answer: bytes, then: Then, error: str
+) -> None:
     raw.answer, raw.then = answer, then
     recording = Recording()
     with pytest.raises(OriginError):

@@ -56,7 +56,9 @@ async def looked_under_load(fleet: Fleet, *more: str) -> tuple[int, str]:
     """Looks while callers read and write at one instance and invalidate at another."""
     async with aiohttp.ClientSession() as http:
         for number in range(20):
-            (await http.put(f"{fleet.url('eu-a')}/v1/pages/user:{number}", data=bytes(100 * number))).release()
+            (
+                await http.put(f"{fleet.url('eu-a')}/v1/pages/user:{number}", data=bytes(100 * number))
+            ).release()
         callers = [asyncio.create_task(call_for_ever(fleet, http, random.Random(seed))) for seed in range(4)]
         await asyncio.sleep(SECONDS)  # a hundred reads have to be sampled, one in 64
         process = await asyncio.create_subprocess_exec(*top(*more), stdout=subprocess.PIPE)
@@ -74,7 +76,9 @@ async def call_for_ever(fleet: Fleet, http: aiohttp.ClientSession, dice: random.
     while True:
         async with http.post(f"{fleet.url('eu-a')}/v1/pages:get", json=reads) as answer:
             assert answer.status == 200
-        async with http.delete(f"{fleet.url('us-a')}/v1/pages/user:19", headers={"Cachesvc-Caller": "ops/anna"}) as answer:
+        async with http.delete(
+            f"{fleet.url('us-a')}/v1/pages/user:19", headers={"Cachesvc-Caller": "ops/anna"}
+        ) as answer:
             assert answer.status in (200, 202)
 
 

@@ -47,7 +47,11 @@ def receiver() -> Iterator[OtlpReceiver]:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory, receiver: OtlpReceiver) -> Iterator[Fleet]:
     """Nothing is traced but what a caller or a producer samples."""
-    environ = {"CACHESVC_TELEMETRY_OTLP": receiver.url, "CACHESVC_TELEMETRY_TRACE_RATIO": "0", "CACHESVC_TELEMETRY_SLOW": "60s"}
+    environ = {
+        "CACHESVC_TELEMETRY_OTLP": receiver.url,
+        "CACHESVC_TELEMETRY_TRACE_RATIO": "0",
+        "CACHESVC_TELEMETRY_SLOW": "60s",
+    }
     with Fleet(DOCUMENT, tmp_path_factory.mktemp("fleet") / "run", environ=environ) as running:
         yield running
 
@@ -66,7 +70,11 @@ def a_trace() -> SpanContext:
 def linked_to(context: SpanContext, receiver: OtlpReceiver, name: str) -> list[ReceivedSpan]:
     """Spans of this name with a link into the trace."""
     trace_id = f"{context.trace_id:032x}"
-    return [span for span in receiver.spans() if span.name == name and any(trace == trace_id for trace, _ in span.links)]
+    return [
+        span
+        for span in receiver.spans()
+        if span.name == name and any(trace == trace_id for trace, _ in span.links)
+    ]
 
 
 def says_no_key(receiver: OtlpReceiver) -> bool:
@@ -86,7 +94,9 @@ async def test_an_invalidation_is_one_trace_and_every_instance_of_both_regions_l
     async with http.post(url, json=change, headers={"traceparent": str(caller)}) as answer:
         assert answer.status == 200
     trace_id = f"{caller.trace_id:032x}"
-    await receiver.until(lambda r: len(linked_to(caller, r, "cache.merge")) == 4 and len(r.spans(trace_id)) == 7)
+    await receiver.until(
+        lambda r: len(linked_to(caller, r, "cache.merge")) == 4 and len(r.spans(trace_id)) == 7
+    )
     assert receiver.tree(trace_id, hide=VARYING) == INVALIDATED
     merges = linked_to(caller, receiver, "cache.merge")
     assert instances(merges) == INSTANCES
@@ -105,7 +115,9 @@ async def test_what_a_producer_announces_in_one_region_is_linked_to_its_trace_in
     async with Redis.from_url(fleet.topology.regions["us"].queue) as queue:
         await queue.xadd("changes", {"event": event})
     await receiver.until(
-        lambda r: len(linked_to(producer, r, "cache.merge")) == 4 and bool(linked_to(producer, r, "cache.apply"))
+        lambda r: (
+            len(linked_to(producer, r, "cache.merge")) == 4 and bool(linked_to(producer, r, "cache.apply"))
+        )
     )
     (applying,) = linked_to(producer, receiver, "cache.apply")
     linked = f"{producer.trace_id:032x}:{producer.span_id:016x}"

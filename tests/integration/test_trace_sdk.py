@@ -101,7 +101,9 @@ async def application(receiver: OtlpReceiver) -> AsyncIterator[Application]:
     await asyncio.to_thread(running.provider.shutdown)
 
 
-async def test_a_read_through_is_one_trace_from_the_page_to_the_origin(url: str, application: Application) -> None:
+async def test_a_read_through_is_one_trace_from_the_page_to_the_origin(
+    url: str, application: Application
+) -> None:
     async with Cache.from_url(url, tracer_provider=application.provider, discover=False) as cache:
         trace_id = await application.read(cache, "docs", "a-key-of-a-user")
     assert await application.tree(trace_id, 8) == (

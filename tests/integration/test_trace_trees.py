@@ -61,7 +61,9 @@ class GatedOrigin:
     async def _answer(self, request: web.Request) -> web.Response:
         self.traceparents.append(request.headers.get("traceparent", ""))
         await self.gate.wait()
-        lifetime = "max-age=0, stale-while-revalidate=60" if request.match_info["key"] == "stale" else "max-age=300"
+        lifetime = (
+            "max-age=0, stale-while-revalidate=60" if request.match_info["key"] == "stale" else "max-age=300"
+        )
         return web.Response(body=VALUE, headers={"Cache-Control": lifetime})
 
 
@@ -79,13 +81,17 @@ class Bench:
     async def get(self, key: str, *, instance: int = 0, traced: bool = True) -> str:
         """The id of the caller's trace."""
         caller = SpanContext(new_trace_id(), new_span_id(), traced)
-        async with self.http.get(f"{self.urls[instance]}/v1/docs/{key}", headers={"traceparent": str(caller)}) as answer:
+        async with self.http.get(
+            f"{self.urls[instance]}/v1/docs/{key}", headers={"traceparent": str(caller)}
+        ) as answer:
             assert answer.status == 200, await answer.text()
         return f"{caller.trace_id:032x}"
 
     async def tree(self, trace_id: str, *names: str) -> str:
         """The trace, as soon as spans of these names have come."""
-        await self.receiver.until(lambda received: {span.name for span in received.spans(trace_id)} >= set(names))
+        await self.receiver.until(
+            lambda received: {span.name for span in received.spans(trace_id)} >= set(names)
+        )
         return self.receiver.tree(trace_id, hide=HIDDEN)
 
     async def settled(self) -> None:
@@ -112,7 +118,10 @@ class Bench:
 
 def topology_of(memcached: RealServer, redis: RealServer, origin: str) -> Topology:
     docs = Namespace(
-        owner="tests", early_refresh=0.0, jitter=0.0, origin=Origin(f"{origin}/{{key}}", soft_deadline=Duration.parse("3s"))
+        owner="tests",
+        early_refresh=0.0,
+        jitter=0.0,
+        origin=Origin(f"{origin}/{{key}}", soft_deadline=Duration.parse("3s")),
     )
     return Topology(
         version=1,
@@ -215,7 +224,9 @@ async def test_a_wait_for_another_instances_load_says_so(bench: Bench) -> None:
     bench.origin.gate.set()
     _, trace_id = await asyncio.gather(first, second)
     tree = await bench.tree(trace_id, "cache.get_or_load", "read c1")
-    assert tree.startswith("server cache.get_or_load cache.hit=true cache.tier=l3 cachesvc.lease=waited cachesvc.outcome=hit")
+    assert tree.startswith(
+        "server cache.get_or_load cache.hit=true cache.tier=l3 cachesvc.lease=waited cachesvc.outcome=hit"
+    )
     assert "cache.load" not in tree
 
 
@@ -230,7 +241,9 @@ async def test_a_put_shows_its_home_and_its_copy(bench: Bench) -> None:
     assert len({line for line in tree.splitlines() if line.startswith("server")}) == 1
 
 
-async def test_a_server_that_is_silent_is_named_with_what_is_wrong(bench: Bench, memcached: RealServer) -> None:
+async def test_a_server_that_is_silent_is_named_with_what_is_wrong(
+    bench: Bench, memcached: RealServer
+) -> None:
     await bench.loaded("silent")
     await asyncio.to_thread(memcached.pause)
     try:

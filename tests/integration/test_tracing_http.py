@@ -26,11 +26,15 @@ class Caller:
         self.url = url
         self.http = http
 
-    async def ask(self, method: str, namespace: str, *, traced: bool | None, body: bytes = b"") -> tuple[SpanContext, int]:
+    async def ask(
+        self, method: str, namespace: str, *, traced: bool | None, body: bytes = b""
+    ) -> tuple[SpanContext, int]:
         """`traced`: the caller's flag; None: it sends no `traceparent`."""
         caller = SpanContext(new_trace_id(), new_span_id(), bool(traced))
         headers = {} if traced is None else {"traceparent": str(caller)}
-        async with self.http.request(method, f"{self.url}/v1/{namespace}/{KEY}", data=body, headers=headers) as answer:
+        async with self.http.request(
+            method, f"{self.url}/v1/{namespace}/{KEY}", data=body, headers=headers
+        ) as answer:
             await answer.read()
             return caller, answer.status
 
@@ -53,7 +57,9 @@ def topology_of(redis: RealServer) -> Topology:
 
 @asynccontextmanager
 async def serving(redis: RealServer, telemetry: Telemetry) -> AsyncIterator[Caller]:
-    app = await asyncio.to_thread(App, Service("here", "one", Server(port=0), telemetry=telemetry), topology_of(redis))
+    app = await asyncio.to_thread(
+        App, Service("here", "one", Server(port=0), telemetry=telemetry), topology_of(redis)
+    )
     port = await app.start()
     try:
         async with asyncio.timeout(15), aiohttp.ClientSession() as http:
@@ -64,7 +70,9 @@ async def serving(redis: RealServer, telemetry: Telemetry) -> AsyncIterator[Call
         await app.stop()
 
 
-async def test_a_hit_of_l1_is_one_span_under_its_caller_and_says_who_answered(redis: RealServer, receiver: OtlpReceiver) -> None:
+async def test_a_hit_of_l1_is_one_span_under_its_caller_and_says_who_answered(
+    redis: RealServer, receiver: OtlpReceiver
+) -> None:
     async with serving(redis, Telemetry(otlp=receiver.url, trace_ratio=0.0)) as caller:
         _, status = await caller.ask("PUT", "pages", traced=None, body=b"value")
         assert status == 204
@@ -89,7 +97,9 @@ async def test_who_is_not_traced_exports_nothing(redis: RealServer, receiver: Ot
     assert receiver.spans() == []
 
 
-async def test_a_failure_is_kept_as_one_span_although_nobody_sampled_it(redis: RealServer, receiver: OtlpReceiver) -> None:
+async def test_a_failure_is_kept_as_one_span_although_nobody_sampled_it(
+    redis: RealServer, receiver: OtlpReceiver
+) -> None:
     async with serving(redis, Telemetry(otlp=receiver.url, trace_ratio=0.0)) as caller:
         context, status = await caller.ask("GET", "loaded", traced=False)
         assert status == 502
@@ -105,21 +115,33 @@ async def test_a_failure_is_kept_as_one_span_although_nobody_sampled_it(redis: R
 async def test_no_key_and_no_value_is_in_what_is_exported(redis: RealServer, receiver: OtlpReceiver) -> None:
     telemetry = Telemetry(otlp=receiver.url, trace_ratio=1.0, hashed_keys=True)
     async with serving(redis, telemetry) as caller:
-        for method, namespace in (("PUT", "pages"), ("GET", "pages"), ("DELETE", "pages"), ("GET", "pages"), ("GET", "loaded")):
+        for method, namespace in (
+            ("PUT", "pages"),
+            ("GET", "pages"),
+            ("DELETE", "pages"),
+            ("GET", "pages"),
+            ("GET", "loaded"),
+        ):
             await caller.ask(method, namespace, traced=True, body=b"a value that nobody may see")
         batch = {"keys": [KEY, f"{KEY}-2"]}
         async with caller.http.post(f"{caller.url}/v1/pages:get", json=batch) as answer:
             assert answer.status == 200
     names = {span.name for span in receiver.spans()}
     assert names >= {"cache.get", "cache.get_or_load", "cache.set", "cache.invalidate"}
-    digests = {span.attributes["cachesvc.key_digest"] for span in receiver.spans() if "cachesvc.key_digest" in span.attributes}
+    digests = {
+        span.attributes["cachesvc.key_digest"]
+        for span in receiver.spans()
+        if "cachesvc.key_digest" in span.attributes
+    }
     assert len(digests) == 2, "the key in two namespaces"
     exported = b"".join(receiver.bodies)
     assert b"nobody may see" not in exported
     assert KEY.encode() not in exported
 
 
-async def test_a_receiver_that_is_down_is_counted_and_hurts_nobody(redis: RealServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_receiver_that_is_down_is_counted_and_hurts_nobody(
+    redis: RealServer, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving(redis, Telemetry(otlp=f"http://127.0.0.1:{free_port()}", trace_ratio=1.0)) as caller:
         await caller.ask("PUT", "pages", traced=None, body=b"value")
         for _ in range(50):
@@ -131,7 +153,9 @@ async def test_a_receiver_that_is_down_is_counted_and_hurts_nobody(redis: RealSe
     assert not [line for line in caplog.messages if "Traceback" in line]
 
 
-async def test_a_receiver_that_fails_for_a_while_gets_spans_again(redis: RealServer, receiver: OtlpReceiver) -> None:
+async def test_a_receiver_that_fails_for_a_while_gets_spans_again(
+    redis: RealServer, receiver: OtlpReceiver
+) -> None:
     receiver.status = 400
     async with serving(redis, Telemetry(otlp=receiver.url, trace_ratio=0.0)) as caller:
         await caller.ask("PUT", "pages", traced=True, body=b"value")

@@ -48,9 +48,13 @@ class Caller:
         """What the four instances answer now."""
         return {(await self.get(instance, key))[1] for instance in INSTANCES}
 
-    async def put(self, instance: str, key: str, value: bytes, ns: str = "pages", **headers: str) -> aiohttp.ClientResponse:
+    async def put(
+        self, instance: str, key: str, value: bytes, ns: str = "pages", **headers: str
+    ) -> aiohttp.ClientResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.http.put(f"{self.fleet.url(instance)}/v1/{ns}/{key}", data=value, headers=named) as answer:
+        async with self.http.put(
+            f"{self.fleet.url(instance)}/v1/{ns}/{key}", data=value, headers=named
+        ) as answer:
             await answer.read()
             return answer
 
@@ -99,7 +103,9 @@ async def caller(fleet: Fleet, http: aiohttp.ClientSession) -> Caller:
     return caller
 
 
-async def test_ten_thousand_concurrent_reads_of_a_cold_key_over_four_instances_reach_the_origin_once(caller: Caller) -> None:
+async def test_ten_thousand_concurrent_reads_of_a_cold_key_over_four_instances_reach_the_origin_once(
+    caller: Caller,
+) -> None:
     await caller.control(reset=True, latency="300ms")
     answers = await asyncio.gather(*(caller.get(INSTANCES[i % 4], "herd") for i in range(10_000)))
     await caller.control(latency="0ms")
@@ -113,7 +119,9 @@ async def test_each_tier_answers_in_its_turn(caller: Caller) -> None:
     assert "cachesvc-l1; hit" in (await caller.get("eu-a", "turn"))[2]
     await until("the copy has reached eu's memcached", partial(caller.is_held, "eu-a", "turn", "docs", "l2"))
     assert "cachesvc-l2; hit" in (await caller.get("eu-b", "turn"))[2], "the region's pool"
-    assert "cachesvc-l3; hit" in (await caller.get("us-a", "turn"))[2], "the other region has the home cell in common"
+    assert "cachesvc-l3; hit" in (await caller.get("us-a", "turn"))[2], (
+        "the other region has the home cell in common"
+    )
     await until("the copy has reached us's memcached", partial(caller.is_held, "us-a", "turn", "docs", "l2"))
     assert "cachesvc-l2; hit" in (await caller.get("us-b", "turn"))[2]
 
@@ -134,7 +142,9 @@ async def test_an_invalidation_reaches_every_instance_of_every_region(caller: Ca
 
 
 @pytest.mark.parametrize("change", [{"tags": ["docs"]}, {"all": True, "confirm": "docs"}])
-async def test_tags_and_whole_namespaces_reach_every_instance(caller: Caller, change: dict[str, object]) -> None:
+async def test_tags_and_whole_namespaces_reach_every_instance(
+    caller: Caller, change: dict[str, object]
+) -> None:
     key = f"wide-{next(iter(change))}"
     before = await caller.values(key)
     await caller.control(version=3)
@@ -156,7 +166,9 @@ async def test_a_token_reads_its_write_in_the_other_region(caller: Caller) -> No
         assert read[1] == f"{i}".encode()
 
 
-async def test_a_memcached_that_was_cut_off_and_comes_back_with_old_content_is_never_believed(caller: Caller) -> None:
+async def test_a_memcached_that_was_cut_off_and_comes_back_with_old_content_is_never_believed(
+    caller: Caller,
+) -> None:
     await caller.put("eu-a", "zombie", b"old")
     assert (await caller.get("eu-b", "zombie", "pages"))[1] == b"old"
     explained = await caller.explain("eu-a", "zombie", "pages")
@@ -178,7 +190,11 @@ async def test_a_memcached_that_was_cut_off_and_comes_back_with_old_content_is_n
 
 async def test_with_every_backend_of_a_region_gone_reads_go_on_and_it_heals(caller: Caller) -> None:
     fleet = caller.fleet
-    broken = [*(fleet.memcached[name] for name in fleet.topology.regions["eu"].pool), *fleet.cells.values(), fleet.queues["eu"]]
+    broken = [
+        *(fleet.memcached[name] for name in fleet.topology.regions["eu"].pool),
+        *fleet.cells.values(),
+        fleet.queues["eu"],
+    ]
     for server in broken:
         server.kill(signal.SIGKILL)
     try:
@@ -217,11 +233,15 @@ async def test_a_lease_is_granted_once_over_all_instances(caller: Caller) -> Non
             if known["staleness_bound_seconds"] > 1 or known["floor"] > time.time_ns() // 1000:
                 return False
         written = [(await caller.put("eu-a", f"home-{i}", b"x")).status for i in range(16)]
-        read = [(await caller.get(instance, f"home-{i}", "pages"))[0] for i in range(16) for instance in INSTANCES]
+        read = [
+            (await caller.get(instance, f"home-{i}", "pages"))[0] for i in range(16) for instance in INSTANCES
+        ]
         return set(written) == {204} and set(read) == {200}
 
     await until("every cell issues and is believed", settled)
-    granted = [token for token in await asyncio.gather(*(lease(INSTANCES[i % 4]) for i in range(100))) if token]
+    granted = [
+        token for token in await asyncio.gather(*(lease(INSTANCES[i % 4]) for i in range(100))) if token
+    ]
     assert len(granted) == 1
     filled = await caller.put("us-b", "leased", b"filled elsewhere", Cachesvc_Lease=granted[0])
     assert filled.status in (200, 201, 204)
@@ -238,4 +258,6 @@ async def test_callers_that_hang_up_disturb_nobody(caller: Caller) -> None:
     await caller.control(latency="0ms")
     answers = await asyncio.gather(*(caller.get("eu-a", f"hang-{i}") for i in range(50)))
     assert {status for status, _, _ in answers} == {200}
-    assert len({body for _, body, _ in answers}) == 50, "each key got its own bytes: no connection is out of step"
+    assert len({body for _, body, _ in answers}) == 50, (
+        "each key got its own bytes: no connection is out of step"
+    )

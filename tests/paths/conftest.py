@@ -19,7 +19,11 @@ def server() -> Iterator[RealServer]:
 @pytest.fixture(params=["memory", "redis"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[CellBench]:
     is_real = request.param == "redis"
-    opened = cell_benches.redis_bench(request.getfixturevalue("server")) if is_real else cell_benches.memory_bench()
+    opened = (
+        cell_benches.redis_bench(request.getfixturevalue("server"))
+        if is_real
+        else cell_benches.memory_bench()
+    )
     async with opened as found:
         yield found
 
@@ -27,6 +31,10 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[CellBench]:
 @pytest.fixture(params=["memory", "redis"])
 async def queue(request: pytest.FixtureRequest) -> AsyncIterator[QueueBench]:
     is_real = request.param == "redis"
-    opened = queue_benches.redis_bench(request.getfixturevalue("server")) if is_real else queue_benches.memory_bench()
+    opened = (
+        queue_benches.redis_bench(request.getfixturevalue("server"))
+        if is_real
+        else queue_benches.memory_bench()
+    )
     async with opened as found:
         yield found

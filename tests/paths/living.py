@@ -13,7 +13,9 @@ IN_TIME = 1 << 62
 
 
 @asynccontextmanager
-async def living(far: FarSide, name: str, *, consuming: bool = True, deaf: bool = False) -> AsyncIterator[Running]:
+async def living(
+    far: FarSide, name: str, *, consuming: bool = True, deaf: bool = False
+) -> AsyncIterator[Running]:
     """An instance with its loops, for the block. Deaf: it cannot reach its queue."""
     instance = Running(far, name)
     instance.paths.stream.down = instance.paths.changes.down = deaf

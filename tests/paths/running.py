@@ -21,7 +21,15 @@ class Running:
         self.tasks = Tasks()
         self.broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
         self.feed = FenceFeed(
-            paths.stream, paths.fences, paths.merger, self.broadcast, paths.clock, SKEW_US, self.heard, paths.lags, recorder
+            paths.stream,
+            paths.fences,
+            paths.merger,
+            self.broadcast,
+            paths.clock,
+            SKEW_US,
+            self.heard,
+            paths.lags,
+            recorder,
         )
         self.consumer = Consumer(
             name,

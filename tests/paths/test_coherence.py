@@ -74,7 +74,9 @@ async def test_an_answer_that_returns_after_a_fence_is_not_given() -> None:
     assert answer.entry.value == b"1"
 
 
-async def test_a_fence_between_the_landing_and_the_reader_is_seen_by_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fence_between_the_landing_and_the_reader_is_seen_by_the_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     far = FarSide()
     store = Store(far)
     await Instance(far).value("a")

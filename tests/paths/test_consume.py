@@ -53,7 +53,9 @@ async def test_a_malformed_event_is_buried_with_its_reason_and_blocks_nobody() -
     await stop(one)
 
 
-async def test_with_the_home_down_the_fence_goes_out_at_once_and_the_change_is_applied_when_it_is_back() -> None:
+async def test_with_the_home_down_the_fence_goes_out_at_once_and_the_change_is_applied_when_it_is_back() -> (
+    None
+):
     far = FarSide()
     (one,) = await started(far, "one")
     await one.paths.value("a")
@@ -78,7 +80,9 @@ async def test_with_the_home_down_the_fence_goes_out_at_once_and_the_change_is_a
     await stop(one)
 
 
-async def test_a_home_that_stays_away_holds_up_neither_other_changes_nor_fences_its_keys_again_and_again() -> None:
+async def test_a_home_that_stays_away_holds_up_neither_other_changes_nor_fences_its_keys_again_and_again() -> (
+    None
+):
     far = FarSide()
     (one,) = await started(far, "one")
     far.other.down = True
@@ -110,7 +114,9 @@ async def test_a_stream_of_changes_that_is_another_one_fences_every_namespace_an
     far.queue.lose()
     await asyncio.sleep(2)
     assert await one.paths.value("a") == await two.paths.value("a") == b"1"
-    assert one.tally.epochs + two.tally.epochs in (epochs + 1, epochs + 2), "by one of them, or by both in the same moment"
+    assert one.tally.epochs + two.tally.epochs in (epochs + 1, epochs + 2), (
+        "by one of them, or by both in the same moment"
+    )
     fenced = one.paths.fences.fence_on(0, (), "docs")
     await asyncio.sleep(5)
     assert one.paths.fences.fence_on(0, (), "docs") == fenced

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.looptime
 SECOND = 1_000_000
 
 
-async def explained(here: Instance, text: str = "a", ns: str = "docs", options: ReadOptions | None = None) -> Explanation:
+async def explained(
+    here: Instance, text: str = "a", ns: str = "docs", options: ReadOptions | None = None
+) -> Explanation:
     question = Question(options) if options else Question()
     return await here.explainer.explain(Key.of(ns, text), question)
 
@@ -40,7 +42,9 @@ async def test_a_fresh_copy_in_l1_is_answered() -> None:
     assert would(found) == "answer from l1"
     assert standings(found) == dict.fromkeys(("l1", "l2", "l3"), "fresh")
     assert found.tiers["l1"].age_seconds == 5
-    assert found.verdict.startswith("A read at here/i0 would answer from l1: fresh and later than every fence on it: answered.")
+    assert found.verdict.startswith(
+        "A read at here/i0 would answer from l1: fresh and later than every fence on it: answered."
+    )
     assert (await here.get("a")).tier == "l1"
 
 
@@ -90,7 +94,9 @@ async def test_a_fence_from_a_feed_refuses_and_it_is_told_when_it_came() -> None
     assert found.tiers["l3"].refused_by == ("a fence that the home has not applied, or lost ones",)
     assert would(found) == "load from the origin"
     assert found.fences is not None
-    assert [(merge.target, merge.kind, merge.at, merge.came) for merge in found.fences.merges] == [("key", "hard", at, "us")]
+    assert [(merge.target, merge.kind, merge.at, merge.came) for merge in found.fences.merges] == [
+        ("key", "hard", at, "us")
+    ]
     assert found.fences.targets[0].unapplied == at
     assert (await here.get("a")).outcome is Outcome.LOADED
 
@@ -166,7 +172,10 @@ async def test_a_floor_refuses_and_says_why_it_was_raised() -> None:
     assert found.fences is not None
     assert found.fences.floor_why == "fences were lost before they were read"
     assert would(found) == "load from the origin"
-    assert "(l1: the floor; l2: the floor; l3: a fence that the home has not applied, or lost ones)" in found.verdict
+    assert (
+        "(l1: the floor; l2: the floor; l3: a fence that the home has not applied, or lost ones)"
+        in found.verdict
+    )
 
 
 async def test_a_staleness_bound_above_max_lag_refuses_what_is_older() -> None:
@@ -257,7 +266,14 @@ async def test_explaining_changes_nothing() -> None:
 
     def state() -> object:
         order = [[key_id for key_id, _ in shard] for shard in here.l1.copies()]
-        return order, repr(here.tally), far.l2.gets.copy(), far.cell.calls.copy(), here.fences.statistics(), repr(far.cell.cell)
+        return (
+            order,
+            repr(here.tally),
+            far.l2.gets.copy(),
+            far.cell.calls.copy(),
+            here.fences.statistics(),
+            repr(far.cell.cell),
+        )
 
     before, pool = state(), list(far.pool._entries)
     for text in "abd":

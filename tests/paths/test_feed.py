@@ -82,7 +82,9 @@ async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() 
         two.paths.stream.calls.clear()
         await one.paths.invalidate("a", wait=Reach.REGION if waits else Reach.NONE)
         await asyncio.sleep(0.05)
-        assert ("report" in two.paths.stream.calls) is waits, "if nobody waits, the next heartbeat is soon enough"
+        assert ("report" in two.paths.stream.calls) is waits, (
+            "if nobody waits, the next heartbeat is soon enough"
+        )
     await stop(one, two)
 
 

@@ -24,13 +24,19 @@ from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance
 pytestmark = pytest.mark.looptime
 
 TAGS = ("t",)
-TARGETS: dict[str, dict[str, Any]] = {"key": {"keys": ["a"]}, "tag": {"tags": ["t"]}, "namespace": {"whole": True}}
+TARGETS: dict[str, dict[str, Any]] = {
+    "key": {"keys": ["a"]},
+    "tag": {"tags": ["t"]},
+    "namespace": {"whole": True},
+}
 
 
 def version(number: int, *, home: str, former: str = "") -> Topology:
     """A document under which everything is at home in one cell."""
     cells = {name: replace(cell, active=name == home) for name, cell in TOPOLOGY.cells.items()}
-    return replace(TOPOLOGY, version=number, cells=cells, pins={}, former=Former({former: 1.0}) if former else None)
+    return replace(
+        TOPOLOGY, version=number, cells=cells, pins={}, former=Former({former: 1.0}) if former else None
+    )
 
 
 BEFORE = version(1, home="c1")
@@ -72,11 +78,15 @@ async def wait_out_the_new_issuers() -> None:
 
 async def invalidate(instance: Instance, what: str) -> None:
     named = TARGETS[what]
-    receipt = await instance.invalidate(*named.get("keys", ()), tags=named.get("tags", ()), whole=named.get("whole", False))
+    receipt = await instance.invalidate(
+        *named.get("keys", ()), tags=named.get("tags", ()), whole=named.get("whole", False)
+    )
     assert receipt.applied
 
 
-async def test_trace_26_a_fence_applied_in_the_homes_of_another_topology_must_not_be_taken_to_be_in_ours() -> None:
+async def test_trace_26_a_fence_applied_in_the_homes_of_another_topology_must_not_be_taken_to_be_in_ours() -> (
+    None
+):
     for what in TARGETS:
         far = FarSide()
         store = Store(far, TAGS)
@@ -116,7 +126,9 @@ async def test_an_invalidation_in_the_new_home_ends_what_was_kept_of_another_pla
     assert i1.fences.statistics().unapplied == 0
 
 
-async def test_trace_02_a_late_fill_under_the_former_homes_lease_must_not_survive_a_move_to_a_slower_clock() -> None:
+async def test_trace_02_a_late_fill_under_the_former_homes_lease_must_not_survive_a_move_to_a_slower_clock() -> (
+    None
+):
     """The former home leases 1 µs after its own last fence, which led by S: more than the new home's clock and lead may reach."""
     far = FarSide()
     far.cell = ChaosCell(MemoryCell("c1", clock=LoopClock(SKEW_US), skew_us=SKEW_US))
@@ -147,7 +159,9 @@ async def test_trace_13_a_home_must_not_vouch_for_what_it_held_before_its_partit
         await wait_out_the_new_issuers()
         assert await i0.value("a") == b"0"
         store.commit()
-        i1 = await start(far, SETTLED, "i1")  # its document says nothing of the former home: that does not hear of the write
+        i1 = await start(
+            far, SETTLED, "i1"
+        )  # its document says nothing of the former home: that does not hear of the write
         await wait_out_the_new_issuers()
         await invalidate(i1, what)
         i2 = await start_late(far, BACK, "i2")
@@ -155,7 +169,9 @@ async def test_trace_13_a_home_must_not_vouch_for_what_it_held_before_its_partit
         assert await i2.value("a") == b"1", what
 
 
-async def test_trace_13_a_home_must_not_vouch_either_if_it_was_out_of_reach_and_its_placement_looks_unchanged() -> None:
+async def test_trace_13_a_home_must_not_vouch_either_if_it_was_out_of_reach_and_its_placement_looks_unchanged() -> (
+    None
+):
     far = FarSide()
     store = Store(far)
     i0 = await start(far, BEFORE, "i0")
@@ -172,7 +188,9 @@ async def test_trace_13_a_home_must_not_vouch_either_if_it_was_out_of_reach_and_
     assert await i2.value("a") == b"1"
 
 
-async def test_trace_13_an_instance_on_the_former_topology_must_not_find_what_the_new_home_was_told_to_drop() -> None:
+async def test_trace_13_an_instance_on_the_former_topology_must_not_find_what_the_new_home_was_told_to_drop() -> (
+    None
+):
     """To the former home nothing has moved: it vouches for its copies, and only being told of the write keeps it honest."""
     for what in TARGETS:
         far = FarSide()

@@ -66,7 +66,9 @@ SDK_TRACES = _traces(IN_THE_SDK)
 SERVER_TRACES = _traces(ON_A_SERVER)
 EACH = [(number, test) for number, tests in TRACES.items() for test in tests]
 PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in TRACES]
-SDK_PAIRS = [(name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in SDK_TRACES]
+SDK_PAIRS = [
+    (name, number) for name, mutant in MUTANTS.items() for number in mutant.breaks if number in SDK_TRACES
+]
 IN_A_SERVER = [
     name
     for name, mutant in MUTANTS.items()
@@ -97,7 +99,9 @@ def test_a_protection_that_was_taken_out_can_be_put_back(name: str) -> None:
 @pytest.mark.looptime
 @pytest.mark.usefixtures("taken_out")
 @pytest.mark.parametrize(("name", "number"), PAIRS)
-async def test_without_the_protection_the_trace_happens(name: str, number: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_without_the_protection_the_trace_happens(
+    name: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
     assert await _one_fails(TRACES[number], IN_MEMORY), f"trace {number} is held back without {name}"
     assert not _surprises(caplog)
 
@@ -122,7 +126,10 @@ async def test_without_the_protection_the_trace_happens_in_the_sdk(name: str, nu
 @pytest.mark.usefixtures("taken_out")
 @pytest.mark.parametrize("name", IN_A_SERVER)
 async def test_without_the_protection_a_trace_happens_on_a_real_server(name: str, server: RealServer) -> None:
-    benches: Benches = {"bench": partial(cell_benches.redis_bench, server), "queue": partial(queue_benches.redis_bench, server)}
+    benches: Benches = {
+        "bench": partial(cell_benches.redis_bench, server),
+        "queue": partial(queue_benches.redis_bench, server),
+    }
     tests = [test for number in MUTANTS[name].breaks for test in SERVER_TRACES.get(number, ())]
     assert await _one_fails(tests, benches)
 

@@ -28,7 +28,9 @@ async def test_a_paced_purge_makes_keys_stale_one_after_the_other_and_each_is_lo
     for _ in range(10):
         await asyncio.sleep(OVER_SECONDS / 10)
         answers = [await here.get(key) for key in keys]
-        assert {answer.outcome for answer in answers} <= {Outcome.HIT, Outcome.STALE}, "nobody waits for the origin"
+        assert {answer.outcome for answer in answers} <= {Outcome.HIT, Outcome.STALE}, (
+            "nobody waits for the origin"
+        )
         await asyncio.sleep(0.1)
         loads.append(len(far.loader.calls) - before)
     assert loads[-1] == 100

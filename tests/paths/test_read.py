@@ -41,7 +41,10 @@ async def test_a_tier_that_is_down_is_a_miss_for_reads() -> None:
     here.far.l2.down = here.far.cell.down = True
     answer = await here.get("a")
     assert answer.outcome is Outcome.LOADED
-    assert [(step.tier, step.detail) for step in answer.trail[:2]] == [("l3", "unavailable"), ("l2", "unavailable")]
+    assert [(step.tier, step.detail) for step in answer.trail[:2]] == [
+        ("l3", "unavailable"),
+        ("l2", "unavailable"),
+    ]
     assert (await here.get("a")).tier == "l1", "one load per instance while the home is out of reach"
     assert here.far.loader.loads("a") == 1
 
@@ -105,7 +108,9 @@ async def test_callers_cancelled_while_l2_is_asked_leave_the_flight_to_the_other
     await asyncio.sleep(0.01)
     here.far.l2.hold_gets.set()
     done = await asyncio.gather(*reads, return_exceptions=True)
-    assert [getattr(answer, "tier", "cancelled") for answer in done] == ["cancelled"] * leaving + ["l2"] * (3 - leaving)
+    assert [getattr(answer, "tier", "cancelled") for answer in done] == ["cancelled"] * leaving + ["l2"] * (
+        3 - leaving
+    )
     await asyncio.sleep(0.01)
     assert (await here.get("a")).tier == "l1"
     assert len(here.flights) == 0
@@ -171,7 +176,9 @@ async def test_a_stale_copy_is_answered_while_one_refresh_runs_behind() -> None:
     await here.get("a")
     await asyncio.sleep(11)
     answers = [await here.get("a") for _ in range(5)]
-    assert {(answer.outcome, answer.entry.value) for answer in answers if answer.entry} == {(Outcome.STALE, b"old")}
+    assert {(answer.outcome, answer.entry.value) for answer in answers if answer.entry} == {
+        (Outcome.STALE, b"old")
+    }
     await asyncio.sleep(0.1)
     assert await here.value("a") == b"new"
     assert here.far.loader.loads("a") == 2
@@ -180,7 +187,9 @@ async def test_a_stale_copy_is_answered_while_one_refresh_runs_behind() -> None:
 
 async def test_a_failing_origin_leaves_the_stale_copy_as_last_resort() -> None:
     here = Instance()
-    here.far.loader.script("a", loaded(b"old", ttl_us=SECOND, stale_for_us=0, error_for_us=60 * SECOND), OriginError("down"))
+    here.far.loader.script(
+        "a", loaded(b"old", ttl_us=SECOND, stale_for_us=0, error_for_us=60 * SECOND), OriginError("down")
+    )
     await here.get("a")
     await asyncio.sleep(5)
     answer = await here.get("a")
@@ -220,7 +229,9 @@ async def test_absence_is_remembered_for_its_own_short_time() -> None:
 
 async def test_a_304_fills_the_bytes_that_it_validated() -> None:
     here = Instance()
-    here.far.loader.script("a", loaded(b"same", ttl_us=SECOND, etag='"v1"', stale_for_us=0), not_modified(ttl_us=60 * SECOND))
+    here.far.loader.script(
+        "a", loaded(b"same", ttl_us=SECOND, etag='"v1"', stale_for_us=0), not_modified(ttl_us=60 * SECOND)
+    )
     first = await here.get("a")
     await asyncio.sleep(2)
     again = await here.get("a")
@@ -282,7 +293,12 @@ async def test_a_batch_reads_each_key_by_the_same_rules() -> None:
     await here.get("a")
     here.far.loader.script("bad", OriginError("no", retryable=False))
     answers = await here.reader.get_many([_key(text) for text in ("a", "b", "b", "bad")])
-    assert [answer.outcome for answer in answers] == [Outcome.HIT, Outcome.LOADED, Outcome.LOADED, Outcome.ERROR]
+    assert [answer.outcome for answer in answers] == [
+        Outcome.HIT,
+        Outcome.LOADED,
+        Outcome.LOADED,
+        Outcome.ERROR,
+    ]
     assert here.far.loader.loads("b") == 1
 
 
@@ -315,7 +331,9 @@ def _key(text: str) -> Key:
     return Key.of("docs", text)
 
 
-async def test_a_holder_that_is_slower_than_the_readers_patience_costs_a_load_of_their_own_that_is_not_kept() -> None:
+async def test_a_holder_that_is_slower_than_the_readers_patience_costs_a_load_of_their_own_that_is_not_kept() -> (
+    None
+):
     """A hot key under a slow origin: its leases are voided faster than anyone can load. Readers get what they load themselves."""
     far = FarSide()
     here = Instance(far)
@@ -357,7 +375,11 @@ async def test_a_slow_load_that_a_fence_voids_is_not_waited_for_twice() -> None:
     began = asyncio.get_running_loop().time()
     reading = asyncio.create_task(here.get("a"))
     await asyncio.sleep(0.7)
-    here.merger.merge([Fence(key.digest, far.clock.now_us() + SKEW_US)])  # its home has granted the next lease already
+    here.merger.merge(
+        [Fence(key.digest, far.clock.now_us() + SKEW_US)]
+    )  # its home has granted the next lease already
     answer = await reading
     assert answer.outcome is Outcome.LOADED
-    assert 0.7 <= asyncio.get_running_loop().time() - began < 1.1, "soft_deadline is over, and waiting has become hopeless"
+    assert 0.7 <= asyncio.get_running_loop().time() - began < 1.1, (
+        "soft_deadline is over, and waiting has become hopeless"
+    )

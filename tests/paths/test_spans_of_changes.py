@@ -41,8 +41,14 @@ async def test_what_a_producer_announces_is_linked_to_its_trace_when_applied_and
     assert linked_to(producer, recording.spans) == ["cache.apply", "cache.merge", "cache.merge"]
     applying = recording.named("cache.apply")
     assert recording.tree(applying).split() == ["cache.apply", "cache.publish"]
-    assert applying.attributes == {"cachesvc.changes": 1, "cachesvc.cells": "c1", "cachesvc.namespace": "docs"}
-    assert [(span.kind, span.parent_id) for span in recording.spans if span.name == "cache.merge"] == [("consumer", 0)] * 2
+    assert applying.attributes == {
+        "cachesvc.changes": 1,
+        "cachesvc.cells": "c1",
+        "cachesvc.namespace": "docs",
+    }
+    assert [(span.kind, span.parent_id) for span in recording.spans if span.name == "cache.merge"] == [
+        ("consumer", 0)
+    ] * 2
     await stop(one, two)
 
 

@@ -27,16 +27,22 @@ async def test_trace_12_a_promoted_replica_must_not_vouch_for_what_it_inherited(
     inherited = await bench.read()
     assert inherited.entry is not None
     assert inherited.entry.value == b"0"
-    assert not inherited.exact, "the fence of it may be lost with the old primary: sketch and floor have to judge it"
+    assert not inherited.exact, (
+        "the fence of it may be lost with the old primary: sketch and floor have to judge it"
+    )
     await bench.fill(b"1")
     assert (await bench.read()).exact
 
 
-async def test_trace_13_a_home_that_was_given_partitions_must_not_vouch_for_what_it_held_of_them_before(bench: CellBench) -> None:
+async def test_trace_13_a_home_that_was_given_partitions_must_not_vouch_for_what_it_held_of_them_before(
+    bench: CellBench,
+) -> None:
     await bench.activate(7, 1)
     await bench.settle()
     await bench.fill(b"0")
-    await bench.activate(9, 3)  # under version 2 the partition had another home, and there its fence was issued
+    await bench.activate(
+        9, 3
+    )  # under version 2 the partition had another home, and there its fence was issued
     await bench.settle()
     assert not (await bench.read()).exact
 
@@ -57,7 +63,9 @@ async def test_trace_15_a_lease_in_the_tick_of_a_fence_must_not_be_behind_it(ben
         assert token == lease, "a load after a fence can be kept at once"
 
 
-async def test_trace_19_a_copy_that_the_reader_refuses_must_not_keep_it_from_the_lease(bench: CellBench) -> None:
+async def test_trace_19_a_copy_that_the_reader_refuses_must_not_keep_it_from_the_lease(
+    bench: CellBench,
+) -> None:
     entry, _ = await bench.fill(b"0")
     reply = await bench.read(not_before=entry.as_of)
     assert reply.entry is None
@@ -98,7 +106,9 @@ async def test_trace_23_a_fill_must_not_be_done_twice_when_another_came_between(
     assert await _value(bench) == b"1"
 
 
-async def test_trace_24_an_at_from_a_clock_a_day_ahead_must_not_stop_caching_for_a_day(bench: CellBench) -> None:
+async def test_trace_24_an_at_from_a_clock_a_day_ahead_must_not_stop_caching_for_a_day(
+    bench: CellBench,
+) -> None:
     ahead = (await bench.state()).now_us + A_DAY_US
     await bench.fence(Target.tag(NS, "t"), least=ahead)
     await bench.pass_time(5 * SKEW_US / 1e6)

@@ -16,7 +16,9 @@ async def test_trace_09_a_reader_must_not_miss_that_it_was_overtaken_by_trimming
     assert (await reader.read(wait_seconds=0)).gap
 
 
-async def test_trace_10_a_small_at_published_late_must_not_lower_the_floor_of_a_new_reader(queue: QueueBench) -> None:
+async def test_trace_10_a_small_at_published_late_must_not_lower_the_floor_of_a_new_reader(
+    queue: QueueBench,
+) -> None:
     stalled_at = await queue.now_us()
     await queue.stream().publish([Fence(1, stalled_at + 1)])
     published_at = await queue.now_us()

@@ -19,14 +19,18 @@ async def test_trace_03_a_tag_fence_in_the_future_must_not_cost_endless_loads() 
     far = FarSide()
     Store(far, tags=("t",))
     i0 = Instance(far)
-    await i0.invalidate(tags=["t"])  # its fence leads the clock by 2 S: what is loaded now is not admissible yet
+    await i0.invalidate(
+        tags=["t"]
+    )  # its fence leads the clock by 2 S: what is loaded now is not admissible yet
     answer = await i0.get("a")
     assert answer.outcome is Outcome.LOADED, "answered all the same"
     assert far.loader.loads("a") == 1
     assert i0.l1.peek(Key.of("docs", "a")) is None, "and not kept"
 
 
-async def test_trace_03_what_a_fence_in_the_future_refuses_must_not_be_kept_though_its_home_has_not_heard_of_it() -> None:
+async def test_trace_03_what_a_fence_in_the_future_refuses_must_not_be_kept_though_its_home_has_not_heard_of_it() -> (
+    None
+):
     far = FarSide()
     Store(far, tags=("t",))
     i0 = Instance(far)
@@ -95,7 +99,9 @@ async def test_trace_08_a_token_must_not_be_answered_with_an_l3_copy_from_before
     store = Store(far)
     await Instance(far).value("a")
     store.commit()
-    token = ((Target.key("docs", "a").digest, far.clock.now_us() + SKEW_US),)  # a fence that went with the home's old primary
+    token = (
+        (Target.key("docs", "a").digest, far.clock.now_us() + SKEW_US),
+    )  # a fence that went with the home's old primary
     await asyncio.sleep(0.2)
     i1 = Instance(far)
     far.l2.down = True
@@ -104,7 +110,9 @@ async def test_trace_08_a_token_must_not_be_answered_with_an_l3_copy_from_before
     assert answer.entry.value == b"1"
 
 
-async def test_trace_19_copies_that_only_the_reader_refuses_must_not_be_answered_nor_loaded_without_a_lease() -> None:
+async def test_trace_19_copies_that_only_the_reader_refuses_must_not_be_answered_nor_loaded_without_a_lease() -> (
+    None
+):
     far = FarSide()
     store = Store(far)
     i0 = Instance(far)

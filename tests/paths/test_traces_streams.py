@@ -103,7 +103,9 @@ async def test_trace_11_an_empty_stream_must_not_let_a_new_instance_believe_what
         assert await i2.paths.value("a") == b"1"
 
 
-async def test_trace_11_a_stream_that_cannot_be_read_must_not_let_a_new_instance_believe_what_it_finds() -> None:
+async def test_trace_11_a_stream_that_cannot_be_read_must_not_let_a_new_instance_believe_what_it_finds() -> (
+    None
+):
     far = FarSide()
     await _with_an_old_copy_in_l2(far)
     async with living(far, "i2", deaf=True) as i2:

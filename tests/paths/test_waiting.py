@@ -39,7 +39,9 @@ async def test_who_has_not_merged_it_by_the_deadline_is_named() -> None:
     await stop(one, two)
 
 
-async def test_a_silent_instance_is_waited_for_until_it_can_answer_nothing_that_is_older_than_the_fence() -> None:
+async def test_a_silent_instance_is_waited_for_until_it_can_answer_nothing_that_is_older_than_the_fence() -> (
+    None
+):
     far = FarSide()
     one, two = await started(far, "one", "two")
     _deafen(two)

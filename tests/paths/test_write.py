@@ -140,7 +140,9 @@ async def test_with_the_home_down_a_put_is_refused_and_the_old_value_is_fenced()
     with pytest.raises(RequestError) as refusal:
         await here.put("k", b"2")
     assert refusal.value.kind == "home-unavailable"
-    assert (await here.get("k", "aside")).outcome is Outcome.MISS, "the old copies are refused: the writer knows better"
+    assert (await here.get("k", "aside")).outcome is Outcome.MISS, (
+        "the old copies are refused: the writer knows better"
+    )
     assert len(here.far.queue.parked) == 1, "the region's consumers go on with it"
 
 
@@ -158,7 +160,8 @@ async def test_with_the_queue_down_nothing_is_promised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "kind"), [(Change("nope", keys=("a",)), "no-such-namespace"), (Change("aside"), "nothing-to-invalidate")]
+    ("change", "kind"),
+    [(Change("nope", keys=("a",)), "no-such-namespace"), (Change("aside"), "nothing-to-invalidate")],
 )
 async def test_an_invalidation_that_names_nothing_is_refused(change: Change, kind: str) -> None:
     with pytest.raises(RequestError) as refusal:

@@ -15,7 +15,16 @@ from cachesvc.config.topology import Namespace, Origin, Region, Topology
 from cachesvc.explain.explainer import Explainer
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
-from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Reach, ReadOptions, Receipt, Written
+from cachesvc.model.requests import (
+    PLAIN,
+    Answer,
+    Draft,
+    InvalidateOptions,
+    Reach,
+    ReadOptions,
+    Receipt,
+    Written,
+)
 from cachesvc.model.units import Duration
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
@@ -47,13 +56,22 @@ SKEW_US = 100_000
 TOPOLOGY = Topology(
     version=1,
     regions={"here": Region(queue="memory")},
-    cells={"c1": CellDocument(region="here", url="memory"), "c2": CellDocument(region="here", url="memory", active=False)},
+    cells={
+        "c1": CellDocument(region="here", url="memory"),
+        "c2": CellDocument(region="here", url="memory", active=False),
+    },
     pins={"elsewhere": "c2"},
     namespaces={
-        "docs": Namespace(owner="tests", jitter=0.0, early_refresh=0.0, origin=Origin(url="http://origin/{key}")),
+        "docs": Namespace(
+            owner="tests", jitter=0.0, early_refresh=0.0, origin=Origin(url="http://origin/{key}")
+        ),
         "aside": Namespace(owner="tests", jitter=0.0),
         "hot": Namespace(
-            owner="tests", jitter=0.0, early_refresh=1.0, ttl=Duration.parse("10s"), origin=Origin(url="http://origin/{key}")
+            owner="tests",
+            jitter=0.0,
+            early_refresh=1.0,
+            ttl=Duration.parse("10s"),
+            origin=Origin(url="http://origin/{key}"),
         ),
         "slow": Namespace(
             owner="tests",
@@ -196,7 +214,9 @@ class Instance:
         answer = await self.get(key, ns)
         return answer.entry.value if answer.entry is not None else None
 
-    async def put(self, key: str, value: bytes, ns: str = "aside", lease: str | None = None, tags: Iterable[str] = ()) -> Written:
+    async def put(
+        self, key: str, value: bytes, ns: str = "aside", lease: str | None = None, tags: Iterable[str] = ()
+    ) -> Written:
         return await self.writer.put(Key.of(ns, key), Draft(value, lease=lease, tags=tuple(tags)))
 
     async def invalidate(

@@ -65,7 +65,9 @@ class L1Machine(RuleBasedStateMachine):
     @rule()
     def sweep_all_in_steps(self) -> None:
         # A step may end a round that began long ago, so two rounds see everything that is there now.
-        dropped = sum(self.l1.sweep(self.clock.now_us(), SWEPT) for _ in range(2 * (MAX_ENTRIES // SWEPT + 1)))
+        dropped = sum(
+            self.l1.sweep(self.clock.now_us(), SWEPT) for _ in range(2 * (MAX_ENTRIES // SWEPT + 1))
+        )
         dead = [key for key, entry in self.model.items() if entry.kept_until <= self.clock.now_us()]
         for key in dead:
             del self.model[key]

@@ -39,7 +39,9 @@ class RingMachine(RuleBasedStateMachine):
         old = self.weights.get(name, 0)
         self.weights[name] = weight
         for loser, winner in self.moved(self.rebuild()):
-            assert (winner if weight > old else loser) == name, "keys moved between servers that did not change"
+            assert (winner if weight > old else loser) == name, (
+                "keys moved between servers that did not change"
+            )
 
     @rule(name=NAMES)
     def leave(self, name: str) -> None:

@@ -32,7 +32,10 @@ TOPOLOGY = Topology(
     },
 )
 LIMITS = Server(
-    max_body=Size(4000), max_batch_keys=5, request_timeout=Duration(5 * SECONDS), shutdown_timeout=Duration(2 * SECONDS)
+    max_body=Size(4000),
+    max_batch_keys=5,
+    request_timeout=Duration(5 * SECONDS),
+    shutdown_timeout=Duration(2 * SECONDS),
 )
 SKEW_US = 100_000
 
@@ -64,7 +67,9 @@ class Site:
     reasons: dict[str, object] = field(default_factory=dict)
     ready: bool = True
 
-    async def ask(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Response:
+    async def ask(
+        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Response:
         """One request on a connection of its own."""
         lines = {"Host": "test", "Connection": "close", **(headers or {})}
         if body and "Transfer-Encoding" not in lines:
@@ -85,7 +90,9 @@ class Site:
         finally:
             writer.close()
 
-    def hold(self, key: str, value: bytes = b"value", *, ttl: int = 42, age: int = 3, negative: bool = False) -> Entry:
+    def hold(
+        self, key: str, value: bytes = b"value", *, ttl: int = 42, age: int = 3, negative: bool = False
+    ) -> Entry:
         now = self.clock.now_us()
         entry = Entry(
             value,
@@ -118,7 +125,9 @@ async def site() -> AsyncIterator[Site]:
 
 
 @asynccontextmanager
-async def running_site(telemetry: Telemetry | None = None, recorder: Recorder | None = None) -> AsyncIterator[Site]:
+async def running_site(
+    telemetry: Telemetry | None = None, recorder: Recorder | None = None
+) -> AsyncIterator[Site]:
     clock = ManualClock()
     reader = FakeReader(clock)
     writer, invalidator, metrics = FakeWriter(reader), FakeInvalidator(reader), Metrics()

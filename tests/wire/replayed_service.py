@@ -36,8 +36,13 @@ from tests.paths.world import SKEW_US, FarSide, Instance
 TOPOLOGY = Topology(
     version=1,
     regions={"here": Region(queue="memory", instances={"a": "http://a.test:8080"})},
-    cells={"c1": CellDocument(region="here", url="memory"), "c2": CellDocument(region="here", url="memory", active=False)},
-    namespaces={name: read_struct(document, Namespace, f"$.{name}") for name, document in namespaces().items()},
+    cells={
+        "c1": CellDocument(region="here", url="memory"),
+        "c2": CellDocument(region="here", url="memory", active=False),
+    },
+    namespaces={
+        name: read_struct(document, Namespace, f"$.{name}") for name, document in namespaces().items()
+    },
 )
 
 
@@ -84,7 +89,9 @@ class ReplayedService:
         headers = dict(request.headers)
         if request.body:
             headers["Content-Length"] = str(len(request.body))
-        return await self._web.handle(make_mocked_request(request.method, request.target, headers, payload=body))
+        return await self._web.handle(
+            make_mocked_request(request.method, request.target, headers, payload=body)
+        )
 
 
 def _answered(reply: Reply) -> Answered:
@@ -101,7 +108,9 @@ async def replayed_service() -> AsyncIterator[ReplayedService]:
     paths = Instance(far, topology=TOPOLOGY, name="a")
     paths.fences.watermark = 0
     broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
-    feed = FenceFeed(paths.stream, paths.fences, paths.merger, broadcast, paths.clock, SKEW_US, FeedTally(), paths.lags)
+    feed = FenceFeed(
+        paths.stream, paths.fences, paths.merger, broadcast, paths.clock, SKEW_US, FeedTally(), paths.lags
+    )
     consumer = Consumer(
         "a",
         changes=paths.changes,

@@ -19,7 +19,9 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def post(site: Site, verb: str, document: object, headers: dict[str, str] | None = None) -> Response:
-    return await site.ask("POST", f"/v1/pages:{verb}", {**MSGPACK, **(headers or {})}, msgspec.msgpack.encode(document))
+    return await site.ask(
+        "POST", f"/v1/pages:{verb}", {**MSGPACK, **(headers or {})}, msgspec.msgpack.encode(document)
+    )
 
 
 async def answer(site: Site, verb: str, document: object, headers: dict[str, str] | None = None) -> Any:
@@ -34,14 +36,27 @@ async def test_results_stand_in_the_order_of_the_keys_and_l1_answers_what_it_can
     site.hold("gone", negative=True)
     site.reader.answers["b"] = Answer(Outcome.STALE, site.hold("b", b"B", ttl=-1), "l2")
     got = await answer(site, "get", {"keys": ["m", "a", "b", "gone", "a"]})
-    hit = {"outcome": "hit", "value": b"\x00A", "tier": "l1", "age": 3, "ttl": 42, "content_type": "text/plain"}
+    hit = {
+        "outcome": "hit",
+        "value": b"\x00A",
+        "tier": "l1",
+        "age": 3,
+        "ttl": 42,
+        "content_type": "text/plain",
+    }
     hit["as_of"] = site.clock.now_us() - 3 * SECONDS
     assert got["lag"] == 0.25
     assert got["results"][0] == {"outcome": "miss"}
     assert got["results"][1] == got["results"][4] == hit
-    assert (got["results"][2]["outcome"], got["results"][2]["tier"], got["results"][2]["ttl"]) == ("stale", "l2", -1)
+    assert (got["results"][2]["outcome"], got["results"][2]["tier"], got["results"][2]["ttl"]) == (
+        "stale",
+        "l2",
+        -1,
+    )
     assert got["results"][3]["outcome"] == "absent"
-    assert site.reader.saw == [("pages", "m", PLAIN), ("pages", "b", PLAIN)], "only what L1 does not answer is asked for"
+    assert site.reader.saw == [("pages", "m", PLAIN), ("pages", "b", PLAIN)], (
+        "only what L1 does not answer is asked for"
+    )
 
 
 async def test_json_values_are_base64(site: Site) -> None:
@@ -71,7 +86,9 @@ async def test_options_of_the_body_and_the_headers_come_together(site: Site) -> 
         {"keys": ["a"], "token": write_token(((1, 5), (2, 2))), "max_lag": "2s", "lease": True, "wait": 0.5},
         {"Cachesvc-Token": write_token(((1, 9),)), "Cachesvc-Timeout": "1s"},
     )
-    wanted = ReadOptions(token=((1, 9), (2, 2)), max_lag_us=2 * SECONDS, lease=True, wait_seconds=0.5, timeout_seconds=1.0)
+    wanted = ReadOptions(
+        token=((1, 9), (2, 2)), max_lag_us=2 * SECONDS, lease=True, wait_seconds=0.5, timeout_seconds=1.0
+    )
     assert site.reader.saw == [("pages", "a", wanted)]
     assert site.reader.peeked == []
 
@@ -85,10 +102,16 @@ async def test_a_lease_is_asked_for_only_where_l1_has_no_fresh_copy(site: Site) 
 
 async def test_a_key_that_failed_has_its_problem_and_the_others_their_values(site: Site) -> None:
     site.hold("a")
-    site.reader.answers["b"] = Answer(Outcome.ERROR, error=RequestError(504, "deadline", "late", retryable=True))
+    site.reader.answers["b"] = Answer(
+        Outcome.ERROR, error=RequestError(504, "deadline", "late", retryable=True)
+    )
     results = (await answer(site, "get", {"keys": ["a", "b"]}))["results"]
     assert results[0]["outcome"] == "hit"
-    assert (results[1]["outcome"], results[1]["problem"]["status"], results[1]["problem"]["retryable"]) == ("error", 504, True)
+    assert (results[1]["outcome"], results[1]["problem"]["status"], results[1]["problem"]["retryable"]) == (
+        "error",
+        504,
+        True,
+    )
 
 
 async def test_items_are_stored_with_what_they_say(site: Site) -> None:
@@ -110,7 +133,10 @@ async def test_items_are_stored_with_what_they_say(site: Site) -> None:
         (Key.of("pages", "b"), Draft(b"", error_for_us=3 * SECONDS, negative=True)),
     ]
     assert got["results"] == [{"outcome": "stored"}] * 2
-    assert [digest for digest, _ in read_token(got["token"], "")] == [Key.of("pages", "a").digest, Key.of("pages", "b").digest]
+    assert [digest for digest, _ in read_token(got["token"], "")] == [
+        Key.of("pages", "a").digest,
+        Key.of("pages", "b").digest,
+    ]
 
 
 async def test_each_item_has_its_own_outcome(site: Site) -> None:
@@ -138,13 +164,31 @@ async def test_each_item_has_its_own_outcome(site: Site) -> None:
         ("get", {"keys": ["a"], "max_lag": "soon"}, 400, "bad-header", "$.max_lag"),
         ("get", {"keys": ["a"], "wait": -1}, 400, "invalid-body", "$.wait"),
         ("get", [], 400, "invalid-body", "$"),
-        ("put", {"items": [{"key": "a"}, {"key": "b", "ttl": float("nan")}]}, 400, "invalid-body", "$.items[1].ttl"),
+        (
+            "put",
+            {"items": [{"key": "a"}, {"key": "b", "ttl": float("nan")}]},
+            400,
+            "invalid-body",
+            "$.items[1].ttl",
+        ),
         ("put", {"items": [{"key": "a"}, {"key": "\x7f"}]}, 400, "bad-key", "$.items[1].key"),
         ("put", {"items": [{"key": "a", "tags": ["t", "ü"]}]}, 400, "bad-tag", "$.items[0].tags[1]"),
         ("put", {"items": [{"key": "a", "tags": ["a", "b", "c"]}]}, 400, "bad-tag", "$.items[0].tags"),
-        ("put", {"items": [{"key": "a", "content_type": "a/b\r\nX: y"}]}, 400, "invalid-body", "$.items[0].content_type"),
+        (
+            "put",
+            {"items": [{"key": "a", "content_type": "a/b\r\nX: y"}]},
+            400,
+            "invalid-body",
+            "$.items[0].content_type",
+        ),
         ("put", {"items": [{"key": "a", "lease": "ü"}]}, 400, "bad-lease", "$.items[0].lease"),
-        ("put", {"items": [{"key": "a", "absent": True, "value": b"v"}]}, 400, "contradiction", "$.items[0].absent"),
+        (
+            "put",
+            {"items": [{"key": "a", "absent": True, "value": b"v"}]},
+            400,
+            "contradiction",
+            "$.items[0].absent",
+        ),
         ("put", {"items": [{"key": "a"}] * 6}, 413, "too-many-keys", "$.items"),
     ],
 )

@@ -102,7 +102,9 @@ async def test_a_body_above_the_limit_is_refused_with_413(site: Site, declared: 
 
 
 async def test_a_declared_body_above_the_limit_is_refused_before_it_is_sent(site: Site) -> None:
-    head = b"PUT /v1/pages/k HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n"
+    head = (
+        b"PUT /v1/pages/k HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n"
+    )
     (response,) = await site.exchange(head, "PUT")
     assert response.status == 413
 
@@ -197,7 +199,16 @@ async def test_the_server_holds_its_requests_to_the_request_timeout() -> None:
     limits = Server(request_timeout=Duration(1_000))
     writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions)
-    web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), Metrics())
+    web = Web(
+        Service(server=limits),
+        TOPOLOGY,
+        reader,
+        writer,
+        invalidator,
+        broadcast,
+        lambda: (True, {}),
+        Metrics(),
+    )
     port = await web.start("127.0.0.1", 0)
     client, sending = await asyncio.open_connection("127.0.0.1", port)
     sending.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\nCache-Control: max-age=9\r\n\r\n")
@@ -235,7 +246,9 @@ async def test_a_timeout_of_the_work_itself_is_not_mistaken_for_the_callers() ->
         await within(60, work())
 
 
-async def test_stop_lets_a_running_request_end_closes_its_connection_and_takes_no_new_ones(site: Site) -> None:
+async def test_stop_lets_a_running_request_end_closes_its_connection_and_takes_no_new_ones(
+    site: Site,
+) -> None:
     site.reader.hangs = asyncio.Event()
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\n\r\n")

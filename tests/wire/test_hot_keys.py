@@ -23,10 +23,16 @@ TARGET = "/v1/hotkeys?namespace=pages"
 async def site_with(token: str) -> AsyncIterator[Site]:
     clock = ManualClock()
     reader = FakeReader(clock)
-    writer, invalidator, broadcast = FakeWriter(reader), FakeInvalidator(reader), Broadcast(clock, SKEW_US, TOPOLOGY.regions)
+    writer, invalidator, broadcast = (
+        FakeWriter(reader),
+        FakeInvalidator(reader),
+        Broadcast(clock, SKEW_US, TOPOLOGY.regions),
+    )
     metrics = Metrics()
     service = Service(telemetry=Telemetry(debug_token=token))
-    web = Web(service, TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), metrics, clock=clock)
+    web = Web(
+        service, TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), metrics, clock=clock
+    )
     port = await web.start("127.0.0.1", 0)
     try:
         yield Site(web, port, clock, reader, writer, invalidator, broadcast, metrics)
@@ -70,13 +76,21 @@ async def test_who_has_the_debug_token_sees_key_text() -> None:
 
 @pytest.mark.parametrize(
     ("configured", "sent", "why"),
-    [(TOKEN, "open barley", "not the instance's"), (TOKEN, "", "not the instance's"), ("", "", "set telemetry.debug_token")],
+    [
+        (TOKEN, "open barley", "not the instance's"),
+        (TOKEN, "", "not the instance's"),
+        ("", "", "set telemetry.debug_token"),
+    ],
 )
 async def test_a_wrong_token_is_refused_and_told_why(configured: str, sent: str, why: str) -> None:
     async with site_with(configured) as site:
         response = await site.ask("GET", TARGET, {"Cachesvc-Debug": sent})
         problem = json.loads(response.body)
-        assert (response.status, problem["type"].rpartition("/")[2], problem["field"]) == (403, "no-debug", "Cachesvc-Debug")
+        assert (response.status, problem["type"].rpartition("/")[2], problem["field"]) == (
+            403,
+            "no-debug",
+            "Cachesvc-Debug",
+        )
         assert why in problem["detail"]
 
 

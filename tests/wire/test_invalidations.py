@@ -14,7 +14,14 @@ from cachesvc.web.requests.tokens import read_token
 from tests.wire.conftest import Response, Site
 
 CHANGE = {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": False, "soft": True}
-EVENT = {"specversion": "1.0", "type": "dev.cachesvc.change.v1", "id": "1", "source": "/db", "subject": "x", "data": CHANGE}
+EVENT = {
+    "specversion": "1.0",
+    "type": "dev.cachesvc.change.v1",
+    "id": "1",
+    "source": "/db",
+    "subject": "x",
+    "data": CHANGE,
+}
 JSON = {"Content-Type": "application/json"}
 EVENTS = {"Content-Type": "application/cloudevents+json"}
 
@@ -64,7 +71,9 @@ async def test_a_change_out_of_rule_is_refused_naming_the_field(
         ("application/json", "$", change),
         ("application/cloudevents+json", "$.data", {**EVENT, "data": change}),
     ):
-        response = await site.ask("POST", "/v1/invalidations", {"Content-Type": media}, json.dumps(body).encode())
+        response = await site.ask(
+            "POST", "/v1/invalidations", {"Content-Type": media}, json.dumps(body).encode()
+        )
         wanted = field.replace("$", prefix, 1)
         assert (response.status, kind(response), json.loads(response.body)["field"]) == (status, name, wanted)
     assert site.invalidator.saw == []
@@ -92,7 +101,9 @@ async def test_a_receipt_says_how_far_it_got(site: Site) -> None:
     }
 
 
-@pytest.mark.parametrize(("missing", "status", "counted"), [((), 200, "applied"), (("eu/a", "us/b"), 202, "unreached")])
+@pytest.mark.parametrize(
+    ("missing", "status", "counted"), [((), 200, "applied"), (("eu/a", "us/b"), 202, "unreached")]
+)
 async def test_who_waits_is_told_whether_everybody_is_there(
     site: Site, missing: tuple[str, ...], status: int, counted: str
 ) -> None:
@@ -106,7 +117,9 @@ async def test_who_waits_is_told_whether_everybody_is_there(
 
 
 @pytest.mark.parametrize(("header", "seconds"), [(None, 4.5), ("100ms", 0.1), ("1h", 4.5)])
-async def test_a_wait_ends_before_the_request_timeout_does(site: Site, header: str | None, seconds: float) -> None:
+async def test_a_wait_ends_before_the_request_timeout_does(
+    site: Site, header: str | None, seconds: float
+) -> None:
     """Which is 5 s here: the receipt has to come before the 504."""
     await invalidate(site, {"Cachesvc-Timeout": header} if header else {}, keys=["a"], wait="region")
     assert site.invalidator.saw_options[0].timeout_seconds == seconds
@@ -145,7 +158,11 @@ async def test_a_purge_may_be_paced(site: Site, wait: str) -> None:
 @pytest.mark.parametrize("over", ["5", "soon", "0s", "61m", "-1s", "9" * 31 + "d"])
 async def test_a_pace_is_a_duration_that_fences_are_kept_for(site: Site, over: str) -> None:
     response = await invalidate(site, keys=["a"], over=over)
-    assert (response.status, kind(response), json.loads(response.body)["field"]) == (400, "invalid-body", "$.over")
+    assert (response.status, kind(response), json.loads(response.body)["field"]) == (
+        400,
+        "invalid-body",
+        "$.over",
+    )
     assert site.invalidator.saw == []
 
 
@@ -153,13 +170,22 @@ async def test_a_dry_run_says_what_it_would_touch_and_changes_nothing(site: Site
     """It needs no confirmation: it is what one does before."""
     site.hold("a")
     response = await invalidate(site, all=True, dry_run=True)
-    assert json.loads(response.body) == {"l1_entries": 1, "recent_reads": 0.25, "sampled": 1000, "cells": ["c1"]}
+    assert json.loads(response.body) == {
+        "l1_entries": 1,
+        "recent_reads": 0.25,
+        "sampled": 1000,
+        "cells": ["c1"],
+    }
     assert (site.invalidator.estimated, site.invalidator.saw) == ([Change("pages", all=True)], [])
 
 
 async def test_a_dry_run_has_nothing_to_wait_for(site: Site) -> None:
     response = await invalidate(site, keys=["a"], dry_run=True, wait="region")
-    assert (response.status, kind(response), json.loads(response.body)["field"]) == (400, "contradiction", "$.wait")
+    assert (response.status, kind(response), json.loads(response.body)["field"]) == (
+        400,
+        "contradiction",
+        "$.wait",
+    )
 
 
 # who ------------------------------------------------------------------------------------------------------------------
@@ -173,7 +199,9 @@ async def test_a_dry_run_has_nothing_to_wait_for(site: Site) -> None:
         ({"Cachesvc-Caller": "x" * 128}, "x" * 128),
     ],
 )
-async def test_the_audit_has_the_callers_name_or_its_address(site: Site, headers: dict[str, str], who: str) -> None:
+async def test_the_audit_has_the_callers_name_or_its_address(
+    site: Site, headers: dict[str, str], who: str
+) -> None:
     await invalidate(site, headers, keys=["a"])
     await site.ask("DELETE", "/v1/pages/a", headers)
     assert [options.who for options in site.invalidator.saw_options] == [who, who]
@@ -181,10 +209,13 @@ async def test_the_audit_has_the_callers_name_or_its_address(site: Site, headers
 
 
 @pytest.mark.parametrize(
-    ("headers", "source", "who"), [({}, "/db", "/db"), ({}, "s" * 200, "s" * 128), ({"Cachesvc-Caller": "me"}, "/db", "me")]
+    ("headers", "source", "who"),
+    [({}, "/db", "/db"), ({}, "s" * 200, "s" * 128), ({"Cachesvc-Caller": "me"}, "/db", "me")],
 )
 async def test_an_event_says_its_source(site: Site, headers: dict[str, str], source: str, who: str) -> None:
-    await site.ask("POST", "/v1/invalidations", {**EVENTS, **headers}, json.dumps({**EVENT, "source": source}).encode())
+    await site.ask(
+        "POST", "/v1/invalidations", {**EVENTS, **headers}, json.dumps({**EVENT, "source": source}).encode()
+    )
     assert [options.who for options in site.invalidator.saw_options] == [who]
 
 
@@ -194,13 +225,23 @@ async def test_a_callers_name_out_of_rule_is_refused(site: Site, name: str) -> N
         await invalidate(site, {"Cachesvc-Caller": name}, keys=["a"]),
         await site.ask("DELETE", "/v1/pages/a", {"Cachesvc-Caller": name}),
     ):
-        assert (response.status, kind(response), json.loads(response.body)["field"]) == (400, "bad-caller", "Cachesvc-Caller")
+        assert (response.status, kind(response), json.loads(response.body)["field"]) == (
+            400,
+            "bad-caller",
+            "Cachesvc-Caller",
+        )
     assert site.invalidator.saw == []
 
 
 async def test_a_source_that_cannot_be_written_down_is_refused(site: Site) -> None:
-    response = await site.ask("POST", "/v1/invalidations", EVENTS, json.dumps({**EVENT, "source": "a\nb"}).encode())
-    assert (response.status, kind(response), json.loads(response.body)["field"]) == (400, "bad-caller", "$.source")
+    response = await site.ask(
+        "POST", "/v1/invalidations", EVENTS, json.dumps({**EVENT, "source": "a\nb"}).encode()
+    )
+    assert (response.status, kind(response), json.loads(response.body)["field"]) == (
+        400,
+        "bad-caller",
+        "$.source",
+    )
 
 
 # later ----------------------------------------------------------------------------------------------------------------
@@ -231,6 +272,12 @@ async def test_a_receipt_that_is_not_there_is_a_404_that_says_how_long_they_are_
 
 
 async def test_a_receipt_of_an_unknown_region_is_refused_as_the_path_does(site: Site) -> None:
-    site.invalidator.fails_with = RequestError(404, "no-such-receipt", "no region 'e' (did you mean 'eu'?)", field="id")
+    site.invalidator.fails_with = RequestError(
+        404, "no-such-receipt", "no region 'e' (did you mean 'eu'?)", field="id"
+    )
     response = await site.ask("GET", "/v1/invalidations/e:1-0")
-    assert (response.status, kind(response), json.loads(response.body)["field"]) == (404, "no-such-receipt", "id")
+    assert (response.status, kind(response), json.loads(response.body)["field"]) == (
+        404,
+        "no-such-receipt",
+        "id",
+    )

@@ -28,10 +28,15 @@ async def test_readyz_is_503_until_ready_and_says_why_if_asked(site: Site) -> No
     site.ready, site.reasons = False, {"feeds": {"eu": "not read yet"}}
     assert (await site.ask("GET", "/readyz")).status == 503
     verbose = await site.ask("GET", "/readyz?verbose")
-    assert (verbose.status, json.loads(verbose.body)) == (503, {"ready": False, "feeds": {"eu": "not read yet"}})
+    assert (verbose.status, json.loads(verbose.body)) == (
+        503,
+        {"ready": False, "feeds": {"eu": "not read yet"}},
+    )
 
 
-@pytest.mark.parametrize("target", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/topology", "/v1/fences"])
+@pytest.mark.parametrize(
+    "target", ["/livez", "/readyz", "/metrics", "/openapi.json", "/v1/topology", "/v1/fences"]
+)
 async def test_head_is_answered_wherever_get_is(site: Site, target: str) -> None:
     assert (await site.ask("HEAD", target)).status == 200
 
@@ -88,7 +93,10 @@ async def test_openmetrics_is_given_to_those_who_accept_it(site: Site) -> None:
     await site.ask("GET", "/livez")
     response = await site.ask("GET", "/metrics", {"Accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
-    assert samples(response.body.decode(), parse_openmetrics)["cachesvc_requests_total", ("", "livez", "ok")] == 1
+    assert (
+        samples(response.body.decode(), parse_openmetrics)["cachesvc_requests_total", ("", "livez", "ok")]
+        == 1
+    )
     assert response.body.count(b"# EOF\n") == 1
 
 
@@ -97,7 +105,9 @@ async def test_a_latency_stands_in_every_bucket_from_its_bound_up() -> None:
     for seconds in (0.0, DURATIONS[0], 0.0003, 99.0):
         metrics.counts.request("", "get", "hit", seconds)
     found = samples((await metrics.exposition(""))[0].decode())
-    buckets = [value for (name, _), value in found.items() if name == "cachesvc_request_duration_seconds_bucket"]
+    buckets = [
+        value for (name, _), value in found.items() if name == "cachesvc_request_duration_seconds_bucket"
+    ]
     assert buckets == [2, 2, *[3] * 15, 4]
     assert found["cachesvc_request_duration_seconds_sum", ("get",)] == pytest.approx(99.0004)
 
@@ -177,4 +187,11 @@ def test_schemas_are_those_of_the_structs() -> None:
     schemas: Any = document()["components"]
     assert schemas["schemas"]["GetMany"]["additionalProperties"] is False
     assert schemas["schemas"]["GetMany"]["required"] == ["keys"]
-    assert schemas["schemas"]["Got"]["properties"]["outcome"]["enum"] == ["absent", "error", "hit", "loaded", "miss", "stale"]
+    assert schemas["schemas"]["Got"]["properties"]["outcome"]["enum"] == [
+        "absent",
+        "error",
+        "hit",
+        "loaded",
+        "miss",
+        "stale",
+    ]

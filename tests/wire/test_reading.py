@@ -13,7 +13,9 @@ from cachesvc.web.requests.tokens import write_token
 from tests.wire.conftest import Site
 
 
-async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_asking_further(site: Site) -> None:
+async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_asking_further(
+    site: Site,
+) -> None:
     entry = site.hold("k")
     response = await site.ask("GET", "/v1/pages/k")
     assert response.status == 200
@@ -54,7 +56,12 @@ FENCED = (Step("l1", "stale", detail="fenced", collapsed=True),)
             ALL_MISSED,
             "cachesvc-l3; fwd=uri-miss; stored, cachesvc-l2; fwd=uri-miss, cachesvc-l1; fwd=uri-miss",
         ),
-        (Outcome.HIT, "l2", FENCED, "cachesvc-l2; hit; ttl=42, cachesvc-l1; fwd=stale; collapsed; detail=fenced"),
+        (
+            Outcome.HIT,
+            "l2",
+            FENCED,
+            "cachesvc-l2; hit; ttl=42, cachesvc-l1; fwd=stale; collapsed; detail=fenced",
+        ),
     ],
 )
 async def test_cache_status_names_the_tiers_origin_side_first(
@@ -84,13 +91,17 @@ async def test_tags_are_answered_as_cache_groups(site: Site) -> None:
 
 
 async def test_what_an_origin_called_a_content_type_cannot_end_the_header_line(site: Site) -> None:
-    site.reader.l1["k"] = Entry(b"v", 0, site.clock.now_us() + SECONDS, content_type="a/b\r\nX-Evil: 1", tags=("a\r\nX-Evil: 2",))
+    site.reader.l1["k"] = Entry(
+        b"v", 0, site.clock.now_us() + SECONDS, content_type="a/b\r\nX-Evil: 1", tags=("a\r\nX-Evil: 2",)
+    )
     response = await site.ask("GET", "/v1/pages/k")
     assert response.headers["content-type"] == "application/octet-stream"
     assert "x-evil" not in response.headers
 
 
-async def test_the_lag_is_left_out_while_it_is_unknown_and_follows_within_ten_milliseconds(site: Site) -> None:
+async def test_the_lag_is_left_out_while_it_is_unknown_and_follows_within_ten_milliseconds(
+    site: Site,
+) -> None:
     site.hold("k")
     site.reader.lag = None
     assert "cachesvc-lag" not in (await site.ask("GET", "/v1/pages/k")).headers
@@ -118,7 +129,10 @@ async def test_a_miss_is_a_404_that_says_where_was_looked(site: Site) -> None:
     problem = json.loads(response.body)
     assert (response.status, problem["type"]) == (404, "https://cachesvc.dev/problems/cache-miss")
     assert response.headers["content-type"] == "application/problem+json"
-    assert response.headers["cache-status"] == "cachesvc-l3; fwd=uri-miss, cachesvc-l2; fwd=uri-miss, cachesvc-l1; fwd=uri-miss"
+    assert (
+        response.headers["cache-status"]
+        == "cachesvc-l3; fwd=uri-miss, cachesvc-l2; fwd=uri-miss, cachesvc-l1; fwd=uri-miss"
+    )
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-request-id"] == problem["request_id"]
     assert site.reader.saw == [("pages", "k", PLAIN)]
@@ -161,7 +175,12 @@ async def test_every_header_of_a_read_reaches_the_read_path(site: Site) -> None:
         },
     )
     wanted = ReadOptions(
-        max_age_us=5 * SECONDS, max_stale_us=7 * SECONDS, no_store=True, token=token, max_lag_us=500_000, timeout_seconds=0.25
+        max_age_us=5 * SECONDS,
+        max_stale_us=7 * SECONDS,
+        no_store=True,
+        token=token,
+        max_lag_us=500_000,
+        timeout_seconds=0.25,
     )
     assert site.reader.saw == [("pages", "k", wanted)]
     assert site.reader.peeked == [], "L1 does not know whether its copy is good enough for these"
@@ -200,7 +219,9 @@ async def test_an_error_of_the_read_path_is_a_problem_with_its_hint_when_to_try_
 
 async def test_a_request_id_is_passed_through_and_a_strange_one_replaced(site: Site) -> None:
     site.hold("k")
-    assert (await site.ask("GET", "/v1/pages/k", {"X-Request-Id": "abc-1"})).headers["x-request-id"] == "abc-1"
+    assert (await site.ask("GET", "/v1/pages/k", {"X-Request-Id": "abc-1"})).headers[
+        "x-request-id"
+    ] == "abc-1"
     missed = await site.ask("GET", "/v1/pages/m", {"X-Request-Id": "abc-1"})
     assert json.loads(missed.body)["request_id"] == missed.headers["x-request-id"] == "abc-1"
     strange = await site.ask("GET", "/v1/pages/m", {"X-Request-Id": 'a"b c'})
@@ -210,14 +231,24 @@ async def test_a_request_id_is_passed_through_and_a_strange_one_replaced(site: S
 async def test_explain_is_answered_as_json(site: Site) -> None:
     response = await site.ask("GET", "/v1/pages/a%2Fb:explain")
     explained = json.loads(response.body)
-    assert (explained["key"], explained["namespace"], explained["verdict"]) == ("a/b", "pages", "It is not held.")
+    assert (explained["key"], explained["namespace"], explained["verdict"]) == (
+        "a/b",
+        "pages",
+        "It is not held.",
+    )
 
 
 async def test_explain_is_of_the_read_that_has_these_headers_and_hands_them_on(site: Site) -> None:
     token = write_token(((7, 9),))
-    await site.ask("GET", "/v1/pages/a:explain", {"Cachesvc-Token": token, "Cachesvc-Max-Lag": "1s", "X-Other": "1"})
+    await site.ask(
+        "GET", "/v1/pages/a:explain", {"Cachesvc-Token": token, "Cachesvc-Max-Lag": "1s", "X-Other": "1"}
+    )
     (question,) = site.reader.explained
-    assert (question.options.token, question.options.max_lag_us, question.alone) == (((7, 9),), 1_000_000, False)
+    assert (question.options.token, question.options.max_lag_us, question.alone) == (
+        ((7, 9),),
+        1_000_000,
+        False,
+    )
     assert question.headers == {"Cachesvc-Token": token, "Cachesvc-Max-Lag": "1s"}
 
 

@@ -15,7 +15,11 @@ import msgspec
 import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from cachesvc.changes.broadcast import Broadcast
 from cachesvc.config.service import Service
@@ -73,7 +77,9 @@ def packed(_: schemathesis.SerializationContext, value: object) -> bytes:
 
 
 # An answer that does not end cannot be read whole, as schemathesis does: test_streams.py has it, good and bad.
-schema = schemathesis.openapi.from_dict(msgspec.json.decode(msgspec.json.encode(document()))).exclude(path="/v1/fences")
+schema = schemathesis.openapi.from_dict(msgspec.json.decode(msgspec.json.encode(document()))).exclude(
+    path="/v1/fences"
+)
 
 
 @schema.parametrize()
@@ -84,7 +90,9 @@ schema = schemathesis.openapi.from_dict(msgspec.json.decode(msgspec.json.encode(
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-def test_every_call_answers_as_described_and_never_with_a_failure(case: schemathesis.Case[Any], base_url: str) -> None:
+def test_every_call_answers_as_described_and_never_with_a_failure(
+    case: schemathesis.Case[Any], base_url: str
+) -> None:
     if "namespace" in case.path_parameters and len(str(case.path_parameters["namespace"])) % 4:
         case.path_parameters["namespace"] = NAMESPACE  # most of them: nothing else would ever be found
     if "Cachesvc-Timeout" in case.headers and case.headers["Cachesvc-Timeout"][-1:].isalpha():
@@ -93,5 +101,10 @@ def test_every_call_answers_as_described_and_never_with_a_failure(case: schemath
         case.body["namespace"] = NAMESPACE
     case.call_and_validate(
         base_url=base_url,
-        checks=[not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance],
+        checks=[
+            not_a_server_error,
+            status_code_conformance,
+            content_type_conformance,
+            response_schema_conformance,
+        ],
     )

@@ -57,13 +57,23 @@ class TestWhoseTrace:
         traced.hold("k")
         assert (await traced.ask("GET", "/v1/pages/k", SAMPLED)).status == 200
         span = only(recording)
-        assert (f"{span.context.trace_id:032x}", f"{span.parent_id:016x}", span.kind) == (TRACE, CALLER, "server")
+        assert (f"{span.context.trace_id:032x}", f"{span.parent_id:016x}", span.kind) == (
+            TRACE,
+            CALLER,
+            "server",
+        )
         assert span.ended_ns >= span.started_ns
 
     @pytest.mark.parametrize("headers", [UNSAMPLED, {}])
-    async def test_who_is_not_traced_has_none(self, traced: Site, recording: Recording, headers: dict[str, str]) -> None:
+    async def test_who_is_not_traced_has_none(
+        self, traced: Site, recording: Recording, headers: dict[str, str]
+    ) -> None:
         traced.hold("k")
-        for method, target in (("GET", "/v1/pages/k"), ("GET", "/v1/pages/missing"), ("DELETE", "/v1/pages/k")):
+        for method, target in (
+            ("GET", "/v1/pages/k"),
+            ("GET", "/v1/pages/missing"),
+            ("DELETE", "/v1/pages/k"),
+        ):
             await traced.ask(method, target, headers)
         assert recording.spans == []
 
@@ -119,12 +129,24 @@ class TestNames:
             ("POST", "/v1/invalidations", "cache.invalidate"),
         ],
     )
-    async def test_of_each_operation(self, traced: Site, recording: Recording, method: str, target: str, name: str) -> None:
+    async def test_of_each_operation(
+        self, traced: Site, recording: Recording, method: str, target: str, name: str
+    ) -> None:
         await traced.ask(method, target, SAMPLED)
         assert only(recording).name == name
 
     @pytest.mark.parametrize(
-        "target", ["/livez", "/readyz", "/metrics", "/v1/topology", "/openapi.json", "/v1/pages/k:explain", "/v1/nowhere/k", "/"]
+        "target",
+        [
+            "/livez",
+            "/readyz",
+            "/metrics",
+            "/v1/topology",
+            "/openapi.json",
+            "/v1/pages/k:explain",
+            "/v1/nowhere/k",
+            "/",
+        ],
     )
     async def test_others_have_no_span(self, traced: Site, recording: Recording, target: str) -> None:
         await traced.ask("GET", target, SAMPLED)
@@ -169,7 +191,11 @@ class TestWhatItSays:
         traced.reader.answers["k"] = Answer(Outcome.LOADED, entry, "origin")
         await traced.ask("GET", "/v1/users/k", SAMPLED)
         found = said(only(recording))
-        assert (found["cache.hit"], found["cache.tier"], found["cachesvc.outcome"]) == (False, "origin", "loaded")
+        assert (found["cache.hit"], found["cache.tier"], found["cachesvc.outcome"]) == (
+            False,
+            "origin",
+            "loaded",
+        )
 
     async def test_of_a_miss_with_a_lease(self, traced: Site, recording: Recording) -> None:
         await traced.ask("GET", "/v1/pages/k", {**SAMPLED, "Prefer": "lease"})
@@ -179,7 +205,9 @@ class TestWhatItSays:
     async def test_of_many(self, traced: Site, recording: Recording) -> None:
         traced.hold("a")
         traced.hold("b")
-        await traced.ask("POST", "/v1/pages:get", SAMPLED | JSON, msgspec.json.encode({"keys": ["a", "b", "c"]}))
+        await traced.ask(
+            "POST", "/v1/pages:get", SAMPLED | JSON, msgspec.json.encode({"keys": ["a", "b", "c"]})
+        )
         assert said(only(recording)) == {
             "cache.hit": False,
             "cachesvc.batch.hit": 2,
@@ -236,13 +264,17 @@ class TestTheTailRule:
         assert span.ended_ns >= span.started_ns
         assert said(span)["cachesvc.namespace"] == "pages"
 
-    async def test_as_a_child_of_the_caller_who_did_not_sample(self, slow: Site, recording: Recording) -> None:
+    async def test_as_a_child_of_the_caller_who_did_not_sample(
+        self, slow: Site, recording: Recording
+    ) -> None:
         await slow.ask("GET", "/v1/pages/k", UNSAMPLED)
         span = only(recording)
         assert (f"{span.context.trace_id:032x}", f"{span.parent_id:016x}") == (TRACE, CALLER)
         assert said(span)["cachesvc.outcome"] == "miss"
 
-    async def test_a_copy_that_only_the_cache_was_asked_for_is_no_failure(self, traced: Site, recording: Recording) -> None:
+    async def test_a_copy_that_only_the_cache_was_asked_for_is_no_failure(
+        self, traced: Site, recording: Recording
+    ) -> None:
         assert (await traced.ask("GET", "/v1/pages/k", {"Cache-Control": "only-if-cached"})).status == 504
         assert recording.spans == []
 

@@ -61,7 +61,9 @@ async def subscriber(site: Site) -> AsyncIterator[Subscriber]:
     made.writer.close()
 
 
-async def test_a_new_subscriber_is_answered_at_once_and_hears_what_is_merged(site: Site, subscriber: Subscriber) -> None:
+async def test_a_new_subscriber_is_answered_at_once_and_hears_what_is_merged(
+    site: Site, subscriber: Subscriber
+) -> None:
     head = await subscriber.begin()
     assert head.startswith("HTTP/1.1 200 OK\r\n")
     for line in ("Content-Type: text/event-stream", "Cache-Control: no-store", "Connection: close", "Date: "):
@@ -80,7 +82,11 @@ async def test_a_subscriber_resumes_where_it_was(site: Site, subscriber: Subscri
         site.broadcast.fences("eu", f"{100 + number}-0", [Fence(number, number)])
     await subscriber.begin("Last-Event-ID: eu=101-0\r\n")
     events = [await subscriber.event() for _ in range(3)]
-    assert [(kind, id_) for kind, id_, _ in events] == [("fences", "eu=102-0"), ("fences", "eu=103-0"), ("heartbeat", "eu=103-0")]
+    assert [(kind, id_) for kind, id_, _ in events] == [
+        ("fences", "eu=102-0"),
+        ("fences", "eu=103-0"),
+        ("heartbeat", "eu=103-0"),
+    ]
 
 
 async def test_heartbeats_come_though_nothing_happens(site: Site, subscriber: Subscriber) -> None:
@@ -98,7 +104,16 @@ async def test_no_request_timeout_ends_a_stream() -> None:
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions)
     limits = Server(request_timeout=Duration(1_000))
     writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
-    web = Web(Service(server=limits), TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), Metrics())
+    web = Web(
+        Service(server=limits),
+        TOPOLOGY,
+        reader,
+        writer,
+        invalidator,
+        broadcast,
+        lambda: (True, {}),
+        Metrics(),
+    )
     port = await web.start("127.0.0.1", 0)
     subscriber = Subscriber(*await asyncio.open_connection("127.0.0.1", port))
     await subscriber.begin("Cachesvc-Timeout: 1ms\r\n")
@@ -112,7 +127,11 @@ async def test_no_request_timeout_ends_a_stream() -> None:
 async def test_an_id_that_is_none_is_a_400(site: Site, id_: str) -> None:
     response = await site.ask("GET", "/v1/fences", {"Last-Event-ID": id_})
     problem = json.loads(response.body)
-    assert (response.status, problem["type"].rpartition("/")[2], problem["field"]) == (400, "bad-header", "Last-Event-ID")
+    assert (response.status, problem["type"].rpartition("/")[2], problem["field"]) == (
+        400,
+        "bad-header",
+        "Last-Event-ID",
+    )
 
 
 async def test_an_empty_id_is_a_new_subscription(subscriber: Subscriber) -> None:
@@ -143,7 +162,9 @@ async def until_left(site: Site) -> None:
             await site.broadcast.news()
 
 
-async def test_a_subscriber_that_leaves_is_noticed(site: Site, subscriber: Subscriber, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_subscriber_that_leaves_is_noticed(
+    site: Site, subscriber: Subscriber, caplog: pytest.LogCaptureFixture
+) -> None:
     await subscriber.begin()
     subscriber.writer.close()
     await until_left(site)
@@ -151,7 +172,9 @@ async def test_a_subscriber_that_leaves_is_noticed(site: Site, subscriber: Subsc
     assert site.broadcast.statistics().lost == 0
 
 
-async def test_a_reset_connection_is_no_error(site: Site, subscriber: Subscriber, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reset_connection_is_no_error(
+    site: Site, subscriber: Subscriber, caplog: pytest.LogCaptureFixture
+) -> None:
     await subscriber.begin()
     subscriber.writer.transport.abort()
     await until_left(site)
@@ -179,7 +202,9 @@ async def sleepy(site: Site) -> socket.socket:
     return client
 
 
-async def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_are_not(site: Site, subscriber: Subscriber) -> None:
+async def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_are_not(
+    site: Site, subscriber: Subscriber
+) -> None:
     site.broadcast.reset("eu", "999-0", 0, "begun")
     client = await sleepy(site)
     await subscriber.begin()
@@ -194,7 +219,9 @@ async def test_a_subscriber_that_does_not_read_is_cut_off_and_the_others_are_not
     client.close()
 
 
-async def test_a_peer_that_takes_nothing_for_long_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_takes_nothing_for_long_is_cut_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though the log has all that it has not taken."""
     monkeypatch.setattr(streams, "STALL_SECONDS", 0.1)
     client = await sleepy(site)

@@ -92,11 +92,17 @@ async def test_a_target_out_of_rule_is_refused_naming_the_segment(
 ) -> None:
     response = await site.ask("GET", target)
     problem = json.loads(response.body)
-    assert (response.status, problem["type"].rpartition("/")[2], problem.get("field")) == (status, kind, field)
+    assert (response.status, problem["type"].rpartition("/")[2], problem.get("field")) == (
+        status,
+        kind,
+        field,
+    )
     assert site.reader.saw == []
 
 
-async def test_an_unknown_namespace_is_answered_with_the_nearest_name_and_counted_under_none(site: Site) -> None:
+async def test_an_unknown_namespace_is_answered_with_the_nearest_name_and_counted_under_none(
+    site: Site,
+) -> None:
     problem = json.loads((await site.ask("GET", "/v1/pagess/a")).body)
     assert "did you mean 'pages'" in problem["detail"]
     assert dict(site.metrics.counts.requests) == {("", "", "refused"): 1}
@@ -147,7 +153,9 @@ async def test_a_method_that_does_not_belong_is_a_405_with_those_that_do(
         ({"Prefer": "lease, wait=soon"}, "bad-header", "Prefer"),
     ],
 )
-async def test_a_header_of_a_read_out_of_rule_is_named(site: Site, headers: dict[str, str], kind: str, field: str) -> None:
+async def test_a_header_of_a_read_out_of_rule_is_named(
+    site: Site, headers: dict[str, str], kind: str, field: str
+) -> None:
     for key in ("held", "missed"):
         site.hold("held")
         response = await site.ask("GET", f"/v1/pages/{key}", headers)

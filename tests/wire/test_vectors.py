@@ -42,7 +42,9 @@ def paced_moment(given: dict[str, Any]) -> int:
     """The first moment at which the copy is due, from either side."""
     fences, key, at = PacedFences(0), digest(given["key"].encode()), given["at"]
     fences.merge(key, at, given["over"], at)
-    due = [moment for moment in (expected(given) - 1, expected(given)) if fences.is_due(at, key, [key], moment)]
+    due = [
+        moment for moment in (expected(given) - 1, expected(given)) if fences.is_due(at, key, [key], moment)
+    ]
     return due[0] if due else -1
 
 
@@ -117,7 +119,9 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, i) for name in FUNCTIONS for i in range(len(vectors(name)))])
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name in FUNCTIONS for i in range(len(vectors(name)))]
+)
 def test_the_service_computes_what_the_vector_says(name: str, number: int) -> None:
     vector = vectors(name)[number]
     if vector.expect is None:

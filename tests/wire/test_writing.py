@@ -56,12 +56,16 @@ async def test_an_empty_value_is_a_value(site: Site) -> None:
         ({"Cachesvc-Lease": "n:1"}, Draft(b"v", lease="n:1")),
     ],
 )
-async def test_conditions_and_leases_reach_the_write_path(site: Site, headers: dict[str, str], draft: Draft) -> None:
+async def test_conditions_and_leases_reach_the_write_path(
+    site: Site, headers: dict[str, str], draft: Draft
+) -> None:
     await site.ask("PUT", "/v1/pages/k", headers, b"v")
     assert site.writer.saw[0][1] == draft
 
 
-@pytest.mark.parametrize(("reason", "status", "name"), [("fenced", 409, "fenced"), ("precondition", 412, "precondition-failed")])
+@pytest.mark.parametrize(
+    ("reason", "status", "name"), [("fenced", 409, "fenced"), ("precondition", 412, "precondition-failed")]
+)
 async def test_what_was_not_stored_is_said_why(site: Site, reason: str, status: int, name: str) -> None:
     site.writer.outcomes["k"] = Written(False, reason)
     response = await site.ask("PUT", "/v1/pages/k", {}, b"v")
@@ -125,7 +129,11 @@ async def test_delete_invalidates_the_key_and_answers_a_receipt(site: Site) -> N
     response = await site.ask("DELETE", "/v1/pages/a%2Fb")
     assert site.invalidator.saw == [Change("pages", keys=("a/b",))]
     receipt = json.loads(response.body)
-    assert (response.status, receipt["applied"], receipt["token"]) == (200, True, response.headers["cachesvc-token"])
+    assert (response.status, receipt["applied"], receipt["token"]) == (
+        200,
+        True,
+        response.headers["cachesvc-token"],
+    )
     assert receipt["id"].startswith("local:")
     assert (await site.ask("GET", "/v1/pages/a%2Fb")).status == 404
 

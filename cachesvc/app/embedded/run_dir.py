@@ -141,5 +141,6 @@ def _command_line(pid: int) -> str:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             return ""
-    listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607  # a number, and the system's ps
+    command = ["ps", "-o", "command=", "-p", str(pid)]  # a number, and the system's ps
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  as above
     return listed.stdout.strip()

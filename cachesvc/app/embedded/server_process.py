@@ -96,13 +96,17 @@ class ServerProcess:
         pause = 0.002
         while True:
             if not self.is_running:
-                raise ServerStartError(f"{self.name} ended at once (exit {self.exit_code}): {self.log_tail()}")
+                raise ServerStartError(
+                    f"{self.name} ended at once (exit {self.exit_code}): {self.log_tail()}"
+                )
             with contextlib.suppress(OSError):
                 if self._is_ready():
                     return
             if time.monotonic() > give_up_at:
                 self.stop()
-                raise ServerStartError(f"{self.name} was not ready within {within_seconds:g}s: {self.log_tail()}")
+                raise ServerStartError(
+                    f"{self.name} was not ready within {within_seconds:g}s: {self.log_tail()}"
+                )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.1)
 
@@ -164,7 +168,9 @@ def _end_with_parent(parent: int) -> Callable[[], None] | None:
     """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork: a child must not allocate much
+    prctl = ctypes.CDLL(
+        None, use_errno=True
+    ).prctl  # looked up before the fork: a child must not allocate much
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

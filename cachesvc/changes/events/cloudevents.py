@@ -57,7 +57,11 @@ def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, tra
 def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
     """An item of `changes` with nothing but what this package writes. `events.EventReader` reads what producers write as well."""
     event = fields.get(b"event")
-    return OpenChange(item_id, reason="the item has no field `event`") if event is None else decode(item_id, event)
+    return (
+        OpenChange(item_id, reason="the item has no field `event`")
+        if event is None
+        else decode(item_id, event)
+    )
 
 
 def decode(item_id: str, event: bytes) -> OpenChange:
@@ -69,7 +73,9 @@ def decode(item_id: str, event: bytes) -> OpenChange:
     if not (found.data.keys or found.data.tags or found.data.all):
         return OpenChange(item_id, reason="names no keys, no tags and not `all`", source=found.source)
     held = _microseconds(found.helduntil) if found.helduntil else 0
-    return OpenChange(item_id, (found.data,), held_until_us=held, source=found.source, trace=trace_of(found.traceparent))
+    return OpenChange(
+        item_id, (found.data,), held_until_us=held, source=found.source, trace=trace_of(found.traceparent)
+    )
 
 
 def trace_of(traceparent: object) -> SpanContext | None:

@@ -69,14 +69,18 @@ def row_change(document: object, key: bytes = b"") -> RowChange | None:
         return None
     op, source = envelope.get("op"), envelope.get("source")
     if op is None or not isinstance(source, dict):
-        raise UnreadableError("neither a CloudEvent (no `specversion`) nor a Debezium envelope (no `op` and `source`)")
+        raise UnreadableError(
+            "neither a CloudEvent (no `specversion`) nor a Debezium envelope (no `op` and `source`)"
+        )
     if op not in OPERATIONS:
         raise UnreadableError(f"Debezium's op {op!r:.64} is none of {', '.join(OPERATIONS)}")
     before, after = (_row(envelope.get(name), name) for name in ("before", "after"))
     if op in ("c", "u") and after is None:
         raise UnreadableError(f"Debezium's op {op!r} without `after`")
     name = f"/debezium/{source.get('connector')}/{source.get('name')}"
-    return RowChange(op, _tables(source), before, after, _key(key), name, trace_of(envelope.get("traceparent")))
+    return RowChange(
+        op, _tables(source), before, after, _key(key), name, trace_of(envelope.get("traceparent"))
+    )
 
 
 def _payload(document: object) -> object:
@@ -92,7 +96,9 @@ def _envelope(event: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UnreadableError("the `data` of the row change is no JSON object: set data.serializer.type=json")
     if "iodebeziumop" not in event:
-        raise UnreadableError("the row change has no attribute `iodebeziumop`: set extension.attributes.enable=true")
+        raise UnreadableError(
+            "the row change has no attribute `iodebeziumop`: set extension.attributes.enable=true"
+        )
     source = {name: event.get(f"iodebezium{name}") for name in ("connector", "name", "db", "schema", "table")}
     return {**data, "op": event["iodebeziumop"], "source": source, "traceparent": event.get("traceparent")}
 

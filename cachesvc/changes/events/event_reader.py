@@ -43,7 +43,9 @@ SHOWN_FAULTS = 3
 class EventReader:
     """Reads the items of `changes`, under one topology. Never raises: what is wrong with an item is its `reason`."""
 
-    def __init__(self, namespaces: Mapping[str, Namespace], max_batch_keys: int, longest_over: Duration) -> None:
+    def __init__(
+        self, namespaces: Mapping[str, Namespace], max_batch_keys: int, longest_over: Duration
+    ) -> None:
         """`longest_over`: a paced fence is not kept longer."""
         self._namespaces = namespaces
         self._max_batch_keys = max_batch_keys
@@ -57,14 +59,24 @@ class EventReader:
         if (event := fields.get(b"event")) is not None:
             return self._checked(self._read(item_id, event))
         if (record := debezium.value_and_key(fields)) is None:
-            return OpenChange(item_id, reason="the item has no field `event`, and no `key` and `value` of Debezium's")
+            return OpenChange(
+                item_id, reason="the item has no field `event`, and no `key` and `value` of Debezium's"
+            )
         value, key = record
-        return OpenChange(item_id) if value in debezium.TOMBSTONES else self._checked(self._read(item_id, value, key))
+        return (
+            OpenChange(item_id)
+            if value in debezium.TOMBSTONES
+            else self._checked(self._read(item_id, value, key))
+        )
 
     def _read(self, item_id: str, value: bytes, key: bytes = b"") -> OpenChange:
         ours = cloudevents.decode(item_id, value)
         if not ours.reason:
-            return ours if ours.held_until_us <= position_of(item_id)[0] * 1000 + LONGEST_HOLD else replace(ours, held_until_us=0)
+            return (
+                ours
+                if ours.held_until_us <= position_of(item_id)[0] * 1000 + LONGEST_HOLD
+                else replace(ours, held_until_us=0)
+            )
         try:
             document = msgspec.json.decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -81,7 +93,9 @@ class EventReader:
         if row is None:
             return OpenChange(item_id)
         concerned = self._rows.concerned(row)
-        return OpenChange(item_id, concerned.changes, _reason(concerned.faults), source=row.source, trace=row.trace)
+        return OpenChange(
+            item_id, concerned.changes, _reason(concerned.faults), source=row.source, trace=row.trace
+        )
 
     def _checked(self, found: OpenChange) -> OpenChange:
         faults = [found.reason] if found.reason else []
@@ -129,7 +143,9 @@ def _over_fault(change: Change, longest: Duration) -> str:
     except (ValueError, OverflowError) as error:
         return f"over: {str(error)[:200]}"
     return (
-        f"over: {change.over} is not above 0 and at most {longest.seconds:g}s" if change.over and not 0 < over <= longest else ""
+        f"over: {change.over} is not above 0 and at most {longest.seconds:g}s"
+        if change.over and not 0 < over <= longest
+        else ""
     )
 
 

@@ -94,10 +94,14 @@ class _Rule:
             old, new = self._old(row), self._image(row.after)
         except ValueError as error:
             return Concerned((), (f"{self._source.source}: {error}",))
-        images = {"c": [new], "d": [old], "u": [old, {**old, **new}]}[row.op]  # what `after` leaves out is as it was
+        images = {"c": [new], "d": [old], "u": [old, {**old, **new}]}[
+            row.op
+        ]  # what `after` leaves out is as it was
         keys, tags = _rendered(self._keys, images), _rendered(self._tags, images)
         changes = (Change(self._namespace, keys, tags, soft=self._source.soft),) if keys or tags else ()
-        return Concerned(changes, tuple(f"{self._source.source}: {fault}" for fault in self._faults(row, images)))
+        return Concerned(
+            changes, tuple(f"{self._source.source}: {fault}" for fault in self._faults(row, images))
+        )
 
     def _old(self, row: RowChange) -> Image:
         """The record's key completes what was sent of the old row."""
@@ -107,17 +111,26 @@ class _Rule:
     def _image(self, row: Row | None) -> Image:
         """Raises `ValueError` for a value that no key can be made of."""
         there = row or {}
-        return {name: _text(name, there[name]) for name in self._columns if name in there and there[name] != UNAVAILABLE}
+        return {
+            name: _text(name, there[name])
+            for name in self._columns
+            if name in there and there[name] != UNAVAILABLE
+        }
 
     def _faults(self, row: RowChange, images: Sequence[Image]) -> list[str]:
         old, there = images[0], row.after or {}
         if row.op != "d" and (lacking := [name for name in self._columns if name not in there]):
             return [f"the row has no column {name!r}{did_you_mean(name, there)}" for name in lacking]
-        unknown = [f"what {name!r} was is not in the event: {REMEDY}" for name in self._columns if name not in old]
+        unknown = [
+            f"what {name!r} was is not in the event: {REMEDY}" for name in self._columns if name not in old
+        ]
         nulls = [name for name in self._never_null if all(image.get(name, "") is None for image in images)]
         return [
             *unknown,
-            *(f"{name!r} was {old[name]!r}, which may also stand for unknown: {REMEDY}" for name in self._doubtful(row, images)),
+            *(
+                f"{name!r} was {old[name]!r}, which may also stand for unknown: {REMEDY}"
+                for name in self._doubtful(row, images)
+            ),
             *(f"{name!r} is null: {REMEDY}, or the template {{{name}?}} if it may be null" for name in nulls),
         ]
 
@@ -150,7 +163,9 @@ def _text(name: str, value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    raise ValueError(f"column {name!r} holds a {type(value).__name__}: keys are made of text, whole numbers and booleans")
+    raise ValueError(
+        f"column {name!r} holds a {type(value).__name__}: keys are made of text, whole numbers and booleans"
+    )
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:

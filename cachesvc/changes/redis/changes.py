@@ -15,7 +15,15 @@ from typing import Any
 
 from cachesvc.changes.contract import Completion, OpenChange, OpenCount
 from cachesvc.changes.events.cloudevents import decode_item, encode
-from cachesvc.changes.redis.server import CHANGES, GROUP, TIMEOUT, RedisServer, RefusedError, candidate, mapping
+from cachesvc.changes.redis.server import (
+    CHANGES,
+    GROUP,
+    TIMEOUT,
+    RedisServer,
+    RefusedError,
+    candidate,
+    mapping,
+)
 from cachesvc.model.change import Change
 from cachesvc.model.errors import TierUnavailableError
 from cachesvc.model.units import Duration
@@ -38,7 +46,11 @@ class RedisChanges:
         self._decode = decode
         self._max_open = max_open
         script = self._server.script
-        self._append, self._make_group, self._acknowledge = script("append"), script("make_group"), script("acknowledge")
+        self._append, self._make_group, self._acknowledge = (
+            script("append"),
+            script("make_group"),
+            script("acknowledge"),
+        )
         self._bury, self._parked = script("bury"), script("parked")
         self._completion, self._announced = script("completion"), script("announced")
 
@@ -53,10 +65,14 @@ class RedisChanges:
 
     async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
         id_ = uuid.uuid4().hex
-        event = encode(change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent)
+        event = encode(
+            change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent
+        )
         item_id = await self._append([event, self._max_open])
         if item_id is None:
-            raise TierUnavailableError(self._server.where, f"{self._max_open} changes are open: the consumers do not keep up")
+            raise TierUnavailableError(
+                self._server.where, f"{self._max_open} changes are open: the consumers do not keep up"
+            )
         return str(item_id.decode())
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:

@@ -49,7 +49,9 @@ class Items(Struct, frozen=True):
     causes: Sequence[SpanContext]
 
 
-def encode(fences: Iterable[Fence], *, report: bool = False, causes: Sequence[SpanContext] = ()) -> list[list[bytes]]:
+def encode(
+    fences: Iterable[Fence], *, report: bool = False, causes: Sequence[SpanContext] = ()
+) -> list[list[bytes]]:
     """Fields and values of the items that carry these fences."""
     alike: dict[tuple[bool, int], list[Fence]] = {}
     for fence in fences:
@@ -130,7 +132,10 @@ def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
     fences: list[Fence] = []
     for name, soft in ((b"p", False), (b"q", True)):
         if pairs := fields.get(name):
-            fences += [Fence(digest, at, soft, "", unapplied, 0, placement) for digest, at in _PAIR.iter_unpack(pairs)]
+            fences += [
+                Fence(digest, at, soft, "", unapplied, 0, placement)
+                for digest, at in _PAIR.iter_unpack(pairs)
+            ]
     if packed := fields.get(b"n"):
         fences += [Fence(*named, unapplied, 0, placement) for named in _decode_namespaces(packed)]
     if packed := fields.get(b"w"):

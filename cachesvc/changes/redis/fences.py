@@ -80,7 +80,10 @@ class RedisFenceStream:
             if self._reader and self._position:
                 await self._sign_off()
         except TierError:
-            log.info("%r could not sign off: others wait for this instance until it has been silent for long enough", self)
+            log.info(
+                "%r could not sign off: others wait for this instance until it has been silent for long enough",
+                self,
+            )
         finally:
             await self._server.stop()
 
@@ -89,12 +92,21 @@ class RedisFenceStream:
         await self._server.guarded(leaving)
 
     async def publish(
-        self, fences: Sequence[Fence], *, done: Sequence[Done] = (), report: bool = False, causes: Sequence[SpanContext] = ()
+        self,
+        fences: Sequence[Fence],
+        *,
+        done: Sequence[Done] = (),
+        report: bool = False,
+        causes: Sequence[SpanContext] = (),
     ) -> str:
         items = fence_items.encode(fences, report=report, causes=causes)
         if not (items or done):
             return ""
-        paced = {fence_items.paced_member(fence): fence.at + fence.over + self._retention_us for fence in fences if fence.over}
+        paced = {
+            fence_items.paced_member(fence): fence.at + fence.over + self._retention_us
+            for fence in fences
+            if fence.over
+        }
         epoch, position = await self._append(items, paced, done)
         await self._repeat_after(epoch)
         now = asyncio.get_running_loop().time()
@@ -114,10 +126,15 @@ class RedisFenceStream:
         self, items: Sequence[list[bytes]], paced: Mapping[str, int] | None = None, done: Sequence[Done] = ()
     ) -> tuple[bytes, bytes]:
         """The epoch, and the position of the last item."""
-        dones = [(item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item)) for item in done]
+        dones = [
+            (item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item))
+            for item in done
+        ]
         beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
-        epoch, position = await self._publish([candidate(), self._retention_us // 1000, beside, len(items), *flat])
+        epoch, position = await self._publish(
+            [candidate(), self._retention_us // 1000, beside, len(items), *flat]
+        )
         return epoch, position
 
     async def _repeat_after(self, epoch: bytes) -> None:
@@ -169,7 +186,9 @@ class RedisFenceStream:
             self._position, self._delivered = items[-1][0], True
         position = self._position.decode() if self._delivered else _before(self._position)
         fences, gap = [*said.fences, *paced], not said.whole
-        return FenceBatch(fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes)
+        return FenceBatch(
+            fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes
+        )
 
     async def _paced_in_force(self) -> Sequence[Fence]:
         seconds, us = await self._server.guarded(self._server.redis.time())

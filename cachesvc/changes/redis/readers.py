@@ -28,8 +28,15 @@ class Roll:
 
     def call(self, listed: Sequence[ReaderPosition], epoch: str, now: float) -> Sequence[ReaderPosition]:
         """Those whom the server lists, and those of the last minute whom it forgot with its former epoch."""
-        lost = {who: heard for who, heard in self._heard.items() if heard.epoch != epoch and heard.at >= now - SILENT_SECONDS}
-        present = {(reader.region, reader.instance): _Heard(now - reader.silent_us / 1e6, epoch, reader) for reader in listed}
+        lost = {
+            who: heard
+            for who, heard in self._heard.items()
+            if heard.epoch != epoch and heard.at >= now - SILENT_SECONDS
+        }
+        present = {
+            (reader.region, reader.instance): _Heard(now - reader.silent_us / 1e6, epoch, reader)
+            for reader in listed
+        }
         self._heard = lost | present
         return [*listed, *(_nowhere(heard, now) for who, heard in lost.items() if who not in present)]
 

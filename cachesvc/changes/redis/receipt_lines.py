@@ -11,7 +11,12 @@ from typing import Literal
 
 from cachesvc.changes.contract import Done, ReceiptRecord
 
-_STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {"o": "open", "p": "parked", "d": "done", "b": "buried"}
+_STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {
+    "o": "open",
+    "p": "parked",
+    "d": "done",
+    "b": "buried",
+}
 
 
 def cell_lines(done: Done) -> str:
@@ -33,5 +38,10 @@ def audit_fields(done: Done) -> Sequence[str]:
     if (audit := done.audit) is None:
         return ()
     soft = "true" if audit.soft else "false"
-    named = (("who", audit.who), ("instance", audit.instance), ("namespace", audit.namespace), ("targets", audit.targets))
+    named = (
+        ("who", audit.who),
+        ("instance", audit.instance),
+        ("namespace", audit.namespace),
+        ("targets", audit.targets),
+    )
     return [part for pair in (*named, ("soft", soft), ("over", audit.over)) for part in pair]

@@ -47,22 +47,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the deployment: instances, queues, namespaces",
     )
     add("--namespace", default="check", help="declared for the checker alone (%(default)s)")
-    add("--origin-listen", default=f"{default.origin_host}:{default.origin_port}", help="of its own origin (%(default)s)")
+    add(
+        "--origin-listen",
+        default=f"{default.origin_host}:{default.origin_port}",
+        help="of its own origin (%(default)s)",
+    )
     add("--duration", type=_duration, default=Duration.parse("60s"), help="of the load, such as 60s")
     add("--seed", type=int, default=default.seed, help="of all random choices (%(default)s)")
     add("--keys", type=int, default=default.keys, help="hot keys (%(default)s)")
     add("--clients", type=int, default=default.clients, help="callers at once (%(default)s)")
     add("--rate", type=float, default=default.rate, help="operations a second, of all callers (%(default)s)")
     add("--read-share", type=float, default=default.read_share, help="of the operations (%(default)s)")
-    add("--heartbeat", type=_duration, default=Duration(default.heartbeat_us), help="coherence.heartbeat, if not 500ms")
-    add("--skew", type=_duration, default=Duration(default.skew_us), help="coherence.max_clock_skew, if not 100ms")
-    add("--no-events", action="store_true", help="announce through the API only: the queues are out of reach from here")
+    add(
+        "--heartbeat",
+        type=_duration,
+        default=Duration(default.heartbeat_us),
+        help="coherence.heartbeat, if not 500ms",
+    )
+    add(
+        "--skew",
+        type=_duration,
+        default=Duration(default.skew_us),
+        help="coherence.max_clock_skew, if not 100ms",
+    )
+    add(
+        "--no-events",
+        action="store_true",
+        help="announce through the API only: the queues are out of reach from here",
+    )
     add("--history", type=Path, help="write all that happened to this file, a JSON object a line")
     add("--json", type=Path, help="write the verdict to this file")
-    add("--watch", action="store_true", help="for ever: a few canary writes, the merges of real ones, and metrics")
+    add(
+        "--watch",
+        action="store_true",
+        help="for ever: a few canary writes, the merges of real ones, and metrics",
+    )
     add("--metrics-listen", default="127.0.0.1:9108", help="with --watch: where /metrics is (%(default)s)")
-    add("--sample", type=float, default=0.01, help="with --watch: share of real invalidations that are measured (%(default)s)")
-    add("--canary-every", type=_duration, default=Duration.parse("2s"), help="with --watch: pause between canary writes")
+    add(
+        "--sample",
+        type=float,
+        default=0.01,
+        help="with --watch: share of real invalidations that are measured (%(default)s)",
+    )
+    add(
+        "--canary-every",
+        type=_duration,
+        default=Duration.parse("2s"),
+        help="with --watch: pause between canary writes",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,7 +113,10 @@ def run(options: argparse.Namespace) -> int:
 def settings_of(options: argparse.Namespace) -> CheckSettings:
     """Raises `ConfigError`."""
     if options.topology is None:
-        raise ConfigError("--topology", "is not given: the document says which instances there are (or set CACHESVC_TOPOLOGY)")
+        raise ConfigError(
+            "--topology",
+            "is not given: the document says which instances there are (or set CACHESVC_TOPOLOGY)",
+        )
     for name in ("duration", "keys", "clients", "rate", "canary_every"):
         if getattr(options, name) <= 0:
             raise ConfigError(f"--{name.replace('_', '-')}", "must be above 0")
@@ -112,7 +147,9 @@ def _check(settings: CheckSettings, options: argparse.Namespace) -> int:
             print("cachesvc: interrupted; judging what there is", file=sys.stderr)
     finally:
         history.close()
-    verdict = judge(history.records, least_share=LEAST_SHARE if settings.read_share >= READ_SHARE_OF_A_CACHE else 0.0)
+    verdict = judge(
+        history.records, least_share=LEAST_SHARE if settings.read_share >= READ_SHARE_OF_A_CACHE else 0.0
+    )
     print(plain(verdict), end="")
     if options.json:
         options.json.write_bytes(as_json(verdict))
@@ -136,7 +173,10 @@ def _watch(settings: CheckSettings, options: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     metrics = WatchMetrics()
     with metrics.served(*address_of(options.metrics_listen, "--metrics-listen")):
-        print(f"cachesvc: watching {len(settings.instances)} instances; http://{options.metrics_listen}/metrics", file=sys.stderr)
+        print(
+            f"cachesvc: watching {len(settings.instances)} instances; http://{options.metrics_listen}/metrics",
+            file=sys.stderr,
+        )
         _run(watch(settings, metrics, sample=options.sample, pause_seconds=options.canary_every.seconds))
     return 0
 

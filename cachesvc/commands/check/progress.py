@@ -29,7 +29,12 @@ class Progress:
             while True:
                 await asyncio.sleep(TERMINAL_SECONDS if on_terminal else LOG_SECONDS)
                 line = self.line(time.monotonic() - started)
-                print(f"\r\x1b[K{line}" if on_terminal else line, end="" if on_terminal else "\n", file=self._out, flush=True)
+                print(
+                    f"\r\x1b[K{line}" if on_terminal else line,
+                    end="" if on_terminal else "\n",
+                    file=self._out,
+                    flush=True,
+                )
         finally:
             if on_terminal:  # what is printed next gets a line of its own
                 print(file=self._out, flush=True)
@@ -41,7 +46,7 @@ class Progress:
             elif isinstance(record, Write):
                 self._counts["write"] += 1
         self._seen = len(self._records)
-        phase = f"{seconds:.0f} s of {self._duration_seconds:g} s" if seconds < self._duration_seconds else "settling"
-        return (
-            f"check: {phase}, {self._counts['read']:,} reads, {self._counts['write']:,} writes, {self._counts['error']:,} errors"
-        )
+        is_settling = seconds >= self._duration_seconds
+        phase = "settling" if is_settling else f"{seconds:.0f} s of {self._duration_seconds:g} s"
+        counts = ", ".join(f"{self._counts[kind]:,} {kind}s" for kind in ("read", "write", "error"))
+        return f"check: {phase}, {counts}"

@@ -112,7 +112,12 @@ def _figures(figures: Figures) -> Iterator[str]:
         "From commit to the last read that missed it",
         ("tier", "region", "writes missed", "p50", "p99", "p99.99", "longest"),
         (
-            (lag.tier, lag.region, f"{lag.writes:,}", *map(spoken, (lag.p50, lag.p99, lag.p9999, lag.longest)))
+            (
+                lag.tier,
+                lag.region,
+                f"{lag.writes:,}",
+                *map(spoken, (lag.p50, lag.p99, lag.p9999, lag.longest)),
+            )
             for lag in figures.lags
         ),
     )
@@ -120,14 +125,23 @@ def _figures(figures: Figures) -> Iterator[str]:
         "Keys loaded most",
         ("key", "loads", "announcements", "most at once", "at µs"),
         (
-            (crowd.key, f"{crowd.loads:,}", f"{crowd.announcements:,}", str(crowd.most_at_once), str(crowd.at))
+            (
+                crowd.key,
+                f"{crowd.loads:,}",
+                f"{crowd.announcements:,}",
+                str(crowd.most_at_once),
+                str(crowd.at),
+            )
             for crowd in figures.crowds
         ),
     )
     yield from _titled(
         "Recovery",
         ("fault", "ended at µs", "reads that suffered later", "for"),
-        ((each.what, str(each.ended), f"{each.suffered:,}", spoken(each.took)) for each in figures.recoveries),
+        (
+            (each.what, str(each.ended), f"{each.suffered:,}", spoken(each.took))
+            for each in figures.recoveries
+        ),
     )
 
 

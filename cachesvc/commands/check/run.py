@@ -39,7 +39,9 @@ def monotonic_us() -> int:
     return time.monotonic_ns() // 1000
 
 
-async def check(settings: CheckSettings, history: HistoryWriter, *, until: asyncio.Event | None = None) -> None:
+async def check(
+    settings: CheckSettings, history: HistoryWriter, *, until: asyncio.Event | None = None
+) -> None:
     """Run once and note everything. Faults may be made, and noted, meanwhile by whoever called this, who can hold the load until
     that is done: it lasts as long as `settings` say, and longer if `until` is not set by then.
 
@@ -68,7 +70,11 @@ class _Running:
     """The parts of a run, made and not started."""
 
     def __init__(
-        self, settings: CheckSettings, history: HistoryWriter, http: aiohttp.ClientSession, producers: Producers
+        self,
+        settings: CheckSettings,
+        history: HistoryWriter,
+        http: aiohttp.ClientSession,
+        producers: Producers,
     ) -> None:
         note, now = history.add, monotonic_us
         self.settings = settings
@@ -77,7 +83,9 @@ class _Running:
         self.origin = HttpOrigin(self.store, self._random("origin"), note, now)
         self.instances = Instances(settings.instances, settings.namespace, http)
         self.reader = Reader(settings, self.store, self._random("reader"), note, now)
-        self.announcer = Announcer(settings.namespace, self.instances, producers, self._random("announcer"), note, now)
+        self.announcer = Announcer(
+            settings.namespace, self.instances, producers, self._random("announcer"), note, now
+        )
         self.feeds = [Feed(each, http, Merges(each.name, note, now).take) for each in self.instances.all]
         self.clients = [self._client(f"c{i}") for i in range(settings.clients)]
         self.background = Tasks()
@@ -103,10 +111,14 @@ class _Running:
         for client in self.clients:
             client.is_stopping = True
         for _ in range(SWEEPS):
-            await asyncio.gather(*(self.reader.read(instance, self.space.keys) for instance in self.instances.all))
+            await asyncio.gather(
+                *(self.reader.read(instance, self.space.keys) for instance in self.instances.all)
+            )
 
     def _client(self, name: str) -> Client:
-        dice = Dice(self._random(name), self.space, self.settings.read_share, with_events=bool(self.settings.queues))
+        dice = Dice(
+            self._random(name), self.space, self.settings.read_share, with_events=bool(self.settings.queues)
+        )
         return Client(name, self.settings, dice, self.instances, self.store, self.reader, self.announcer)
 
     def _random(self, whose: str) -> Random:
@@ -122,7 +134,9 @@ async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIter
         if not settings.look_aside:
             await open_origin(running.origin, settings)
             stack.push_async_callback(running.origin.stop)
-        await asyncio.gather(*(require(instance, settings, running.space.keys[0]) for instance in running.instances.all))
+        await asyncio.gather(
+            *(require(instance, settings, running.space.keys[0]) for instance in running.instances.all)
+        )
         stack.push_async_callback(running.announcer.stop)
         stack.push_async_callback(running.background.stop)
         running.background.spawn(running.instances.look(), "look for instances that are gone")
@@ -152,7 +166,9 @@ async def require(instance: Instance, settings: CheckSettings, key: str) -> None
         if error.reason != "no-such-namespace":
             raise CheckError(f"{instance.name} at {instance.url} cannot be used: {error}") from error
         yaml = namespace_yaml(settings.namespace, settings.origin_address)
-        raise CheckError(f"{instance.name} has no namespace {settings.namespace!r}. Add it and deploy:\n{yaml}") from error
+        raise CheckError(
+            f"{instance.name} has no namespace {settings.namespace!r}. Add it and deploy:\n{yaml}"
+        ) from error
 
 
 async def _until_ready(instance: Instance) -> None:
@@ -172,4 +188,6 @@ async def first_event(feed: Feed) -> None:
         async with asyncio.timeout(START_SECONDS):
             await feed.started.wait()
     except TimeoutError as error:
-        raise CheckError(f"{feed.instance.name} does not tell what it has merged (GET /v1/fences): {feed.why}") from error
+        raise CheckError(
+            f"{feed.instance.name} does not tell what it has merged (GET /v1/fences): {feed.why}"
+        ) from error

@@ -89,11 +89,15 @@ def deployment_of(topology: Topology, namespace: str, origin_address: str) -> Ch
     declared = topology.namespaces.get(namespace)
     if declared is None:
         yaml = namespace_yaml(namespace, origin_address)
-        raise ConfigError("$.namespaces", f"no namespace {namespace!r} for the checker. Add and deploy:\n{yaml}")
+        raise ConfigError(
+            "$.namespaces", f"no namespace {namespace!r} for the checker. Add and deploy:\n{yaml}"
+        )
     _check_origin(namespace, declared, origin_address)
     return CheckSettings(
         instances={
-            f"{name}/{instance}": url for name, region in topology.regions.items() for instance, url in region.instances.items()
+            f"{name}/{instance}": url
+            for name, region in topology.regions.items()
+            for instance, url in region.instances.items()
         },
         queues={name: region.queue for name, region in topology.regions.items()},
         namespace=namespace,

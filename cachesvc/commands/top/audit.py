@@ -22,7 +22,9 @@ class AuditLog:
     machine often reaches the instances alone."""
 
     def __init__(self, queues: Mapping[str, str]) -> None:
-        self._queues = {region: client for region, url in queues.items() if (client := _client(url)) is not None}
+        self._queues = {
+            region: client for region, url in queues.items() if (client := _client(url)) is not None
+        }
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "AuditLog":
@@ -58,7 +60,9 @@ def _client(url: str) -> Redis | None:
 
 async def _last(region: str, client: Redis) -> Sequence[ChangeRow]:
     try:
-        items: Any = await client.xrevrange("audit", count=SHOWN)  # the library's type allows for bytes and for other protocols
+        items: Any = await client.xrevrange(
+            "audit", count=SHOWN
+        )  # the library's type allows for bytes and for other protocols
     except (RedisError, OSError, TimeoutError):
         return []
     return [_row(region, id_, fields) for id_, fields in items]

@@ -18,7 +18,9 @@ class Between:
         self._after = after
         self.scrapes = {name: found for name, found in after.items() if isinstance(found, Scrape)}
         self.intervals = {
-            name: interval for name, found in self.scrapes.items() if (interval := _interval(before.get(name), found))
+            name: interval
+            for name, found in self.scrapes.items()
+            if (interval := _interval(before.get(name), found))
         }
 
     def __repr__(self) -> str:

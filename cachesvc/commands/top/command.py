@@ -40,10 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         default=environ.get("CACHESVC_TOPOLOGY") or None,
         help="shared document, which names the instances",
     )
-    add("--url", action="append", default=[], dest="urls", help=f"of an instance, which names the others ({DEFAULT_URL})")
+    add(
+        "--url",
+        action="append",
+        default=[],
+        dest="urls",
+        help=f"of an instance, which names the others ({DEFAULT_URL})",
+    )
     add("--once", action="store_true", help="print one view and exit: 0 healthy, 1 not")
     add("--interval", type=_duration, default=Duration.parse("1s"), help="between two looks (1s)")
-    add("--debug-token", default=environ.get("CACHESVC_DEBUG_TOKEN", ""), help="of the instances: show key text, not digests")
+    add(
+        "--debug-token",
+        default=environ.get("CACHESVC_DEBUG_TOKEN", ""),
+        help="of the instances: show key text, not digests",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -35,7 +35,9 @@ class Deployment(Struct, frozen=True):
 
 
 def deployment_of(topology: Topology) -> Deployment:
-    return _deployment({name: Region(region.queue, region.instances) for name, region in topology.regions.items()})
+    return _deployment(
+        {name: Region(region.queue, region.instances) for name, region in topology.regions.items()}
+    )
 
 
 async def ask_for_deployment(asker: Asker, urls: Sequence[str]) -> Deployment:

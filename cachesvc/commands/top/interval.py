@@ -63,7 +63,11 @@ def quantile(share: float, buckets: Buckets) -> float | None:
     lower, below = 0.0, 0.0
     for bound in bounds:
         if buckets[bound] >= rank and buckets[bound] > below:
-            return lower if math.isinf(bound) else lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
+            return (
+                lower
+                if math.isinf(bound)
+                else lower + (bound - lower) * (rank - below) / (buckets[bound] - below)
+            )
         lower, below = bound, buckets[bound]
     return lower
 

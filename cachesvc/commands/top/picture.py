@@ -7,7 +7,16 @@ from msgspec import Struct
 
 from cachesvc.commands.top.between import Between, Look
 from cachesvc.commands.top.interval import quantile, share_of, together
-from cachesvc.commands.top.rows import FeedRow, HotRow, InstanceRow, LagRow, NamespaceRow, OriginRow, Queue, ServerRow
+from cachesvc.commands.top.rows import (
+    FeedRow,
+    HotRow,
+    InstanceRow,
+    LagRow,
+    NamespaceRow,
+    OriginRow,
+    Queue,
+    ServerRow,
+)
 from cachesvc.commands.top.scrape import HotKeys, Scrape, Silence
 from cachesvc.commands.top.servers import server_rows
 
@@ -40,7 +49,9 @@ def picture_of(before: Look, after: Look) -> Picture:
         servers=server_rows(seen),
         feeds=_feeds(seen.scrapes),
         lags=_lags(seen),
-        queue=Queue(seen.most("changes_backlog"), seen.most("changes_waiting"), seen.rate("changes_buried_total")),
+        queue=Queue(
+            seen.most("changes_backlog"), seen.most("changes_waiting"), seen.rate("changes_buried_total")
+        ),
         namespaces=_namespaces(seen),
         origins=[_origin(name, seen) for name in seen.names("origin_ceiling", "namespace")],
         hot=_hot([hot for scrape in seen.scrapes.values() for hot in scrape.hot]),
@@ -74,15 +85,22 @@ def _feeds(scrapes: Mapping[str, Scrape]) -> Sequence[FeedRow]:
 
 
 def _feed(region: str, scrapes: Mapping[str, Scrape]) -> FeedRow:
-    found = {name: scrape.metrics.value("feed_bound_seconds", region=region) for name, scrape in scrapes.items()}
+    found = {
+        name: scrape.metrics.value("feed_bound_seconds", region=region) for name, scrape in scrapes.items()
+    }
     bounds = {name: bound for name, bound in found.items() if bound is not None}
     worst = max(bounds, key=bounds.__getitem__, default="")
-    states = {name: state for name, scrape in scrapes.items() if (state := scrape.ready.fence_feeds.get(region))}
+    states = {
+        name: state for name, scrape in scrapes.items() if (state := scrape.ready.fence_feeds.get(region))
+    }
     return FeedRow(region, bounds.get(worst), worst, states)
 
 
 def _lags(seen: Between) -> Sequence[LagRow]:
-    lags = {stage: seen.buckets("change_lag_seconds", stage=stage) for stage in seen.names("change_lag_seconds_count", "stage")}
+    lags = {
+        stage: seen.buckets("change_lag_seconds", stage=stage)
+        for stage in seen.names("change_lag_seconds_count", "stage")
+    }
     return [LagRow(stage, quantile(0.5, lag), quantile(0.99, lag)) for stage, lag in lags.items()]
 
 
@@ -108,7 +126,10 @@ def _namespace(name: str, seen: Between) -> NamespaceRow:
 
 def _origin(name: str, seen: Between) -> OriginRow:
     """As it is where most loads wait or run: the ceiling is one of each instance."""
-    running, waiting = seen.values("origin_running", namespace=name), seen.values("origin_waiting", namespace=name)
+    running, waiting = (
+        seen.values("origin_running", namespace=name),
+        seen.values("origin_waiting", namespace=name),
+    )
     ceilings = seen.values("origin_ceiling", namespace=name)
     worst = max(ceilings, key=lambda instance: (waiting.get(instance, 0.0), running.get(instance, 0.0)))
     latency = seen.buckets("origin_load_duration_seconds", namespace=name)
@@ -143,7 +164,11 @@ def _hot(documents: Sequence[HotKeys]) -> Sequence[HotRow]:
 def _outcomes(seen: Between, **wanted: str) -> Mapping[str, float]:
     """Reads by outcome: requests of one key, and the keys of batches."""
     found: defaultdict[str, float] = defaultdict(float)
-    for metric, operation in (("requests_total", "get"), ("requests_total", "head"), ("batch_keys_total", "get_many")):
+    for metric, operation in (
+        ("requests_total", "get"),
+        ("requests_total", "head"),
+        ("batch_keys_total", "get_many"),
+    ):
         for outcome, rate in seen.rates(metric, "outcome", operation=operation, **wanted).items():
             found[outcome] += rate
     return found

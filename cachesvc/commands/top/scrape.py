@@ -105,8 +105,12 @@ class Asker:
         except RefusedError:
             return Scrape(at, metrics, ready, await self._hot_keys(url, hottest, {}), refuses_token=True)
 
-    async def _hot_keys(self, url: str, namespaces: Iterable[str], headers: Mapping[str, str]) -> Sequence[HotKeys]:
-        found = await asyncio.gather(*(self._get(f"{url}/v1/hotkeys?namespace={name}", headers=headers) for name in namespaces))
+    async def _hot_keys(
+        self, url: str, namespaces: Iterable[str], headers: Mapping[str, str]
+    ) -> Sequence[HotKeys]:
+        found = await asyncio.gather(
+            *(self._get(f"{url}/v1/hotkeys?namespace={name}", headers=headers) for name in namespaces)
+        )
         return [msgspec.json.decode(document, type=HotKeys) for document in found]
 
     async def _get(self, url: str, *, headers: Mapping[str, str] | None = None, also: int = 200) -> bytes:

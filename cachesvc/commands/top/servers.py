@@ -39,7 +39,13 @@ def _tier(name: str, seen: Between, servers: Sequence[str]) -> ServerRow:
     asked, hit_ratio, errors = _looked_up(name, seen)
     latency = _latency(seen, servers)
     return ServerRow(
-        name, "tier", asked=asked, hit_ratio=hit_ratio, errors=errors, p50=quantile(0.5, latency), p99=quantile(0.99, latency)
+        name,
+        "tier",
+        asked=asked,
+        hit_ratio=hit_ratio,
+        errors=errors,
+        p50=quantile(0.5, latency),
+        p99=quantile(0.99, latency),
     )
 
 
@@ -72,7 +78,9 @@ def _cell(cell: str, seen: Between) -> ServerRow:
         p99=quantile(0.99, latency),
         bytes=seen.most("cell_memory_bytes", cell=cell),
         limit=seen.most("cell_memory_limit_bytes", cell=cell) or None,
-        failing_at=sorted({*_above_0(seen.rates_at("cell_failures_total", cell=cell)), *_unknown_at(cell, seen)}),
+        failing_at=sorted(
+            {*_above_0(seen.rates_at("cell_failures_total", cell=cell)), *_unknown_at(cell, seen)}
+        ),
         clock_offset=max(seen.values("cell_clock_offset_seconds", cell=cell).values(), key=abs, default=None),
     )
 

@@ -98,7 +98,9 @@ def _clocks(picture: Picture) -> Iterator[str]:
 
 
 def _versions(picture: Picture) -> Iterator[str]:
-    versions = {row.name: row.topology_version for row in picture.instances if row.topology_version is not None}
+    versions = {
+        row.name: row.topology_version for row in picture.instances if row.topology_version is not None
+    }
     if len(set(versions.values())) > 1:
         shown = ", ".join(f"{name}: {version:.0f}" for name, version in versions.items())
         yield f"instances work under different topologies ({shown})"

@@ -38,7 +38,19 @@ def verdict(troubles: Sequence[str]) -> Text:
 
 
 def _instances(rows: Iterable[InstanceRow]) -> Table:
-    table = _table("instance", "state", "req/s", "p50", "p99", "hits", "L1", "evicted at age", "waiting", "shed/s", "topology")
+    table = _table(
+        "instance",
+        "state",
+        "req/s",
+        "p50",
+        "p99",
+        "hits",
+        "L1",
+        "evicted at age",
+        "waiting",
+        "shed/s",
+        "topology",
+    )
     for row in rows:
         if row.silent:
             table.add_row(row.name, Text("silent", style=_BAD))
@@ -60,7 +72,9 @@ def _instances(rows: Iterable[InstanceRow]) -> Table:
 
 
 def _servers(rows: Iterable[ServerRow]) -> Table:
-    table = _table("tier, server", "state", "asked/s", "p50", "p99", "hits", "errors/s", "bytes", "evictions/s")
+    table = _table(
+        "tier, server", "state", "asked/s", "p50", "p99", "hits", "errors/s", "bytes", "evictions/s"
+    )
     for row in rows:
         table.add_row(
             Text(row.name.upper(), style="bold") if row.kind == "tier" else f"  {row.name}",
@@ -81,14 +95,23 @@ def _state_of(row: ServerRow) -> Text:
         return Text("")
     if row.open_at:
         return Text(f"breaker open at {len(row.open_at)}", style=_BAD)
-    return Text(f"fails at {len(row.failing_at)}", style=_BAD) if row.failing_at else Text("answers", style=_GOOD)
+    return (
+        Text(f"fails at {len(row.failing_at)}", style=_BAD)
+        if row.failing_at
+        else Text("answers", style=_GOOD)
+    )
 
 
 def _feeds(rows: Iterable[FeedRow]) -> Table:
     table = _table("feed of", "behind at most", "at", "state")
     for row in rows:
         odd = [f"{name}: {state}" for name, state in row.states.items() if state != "read"]
-        table.add_row(row.region, seconds(row.bound), row.worst_at, Text(", ".join(odd), style=_BAD) if odd else "read by all")
+        table.add_row(
+            row.region,
+            seconds(row.bound),
+            row.worst_at,
+            Text(", ".join(odd), style=_BAD) if odd else "read by all",
+        )
     return table
 
 
@@ -96,7 +119,9 @@ def _lags(picture: Picture) -> Table:
     table = _table("changes", "p50", "p99", "open", "parked", "dead letters/s")
     queue = (count(picture.queue.backlog), count(picture.queue.parked), rate(picture.queue.buried))
     for number, row in enumerate(picture.lags):
-        table.add_row(f"until {row.stage}", seconds(row.p50), seconds(row.p99), *(("", "", "") if number else queue))
+        table.add_row(
+            f"until {row.stage}", seconds(row.p50), seconds(row.p99), *(("", "", "") if number else queue)
+        )
     return table
 
 
@@ -119,15 +144,25 @@ def _origins(rows: Iterable[OriginRow]) -> Table:
     table = _table("origin of", "loads/s", "p50", "p99", "running", "waiting", "refused/s")
     for row in rows:
         full = row.ceiling and row.running >= row.ceiling
-        running = Text(f"{row.running:.0f} of {row.ceiling:.0f} at {row.worst_at}", style=_BAD if full else "")
+        running = Text(
+            f"{row.running:.0f} of {row.ceiling:.0f} at {row.worst_at}", style=_BAD if full else ""
+        )
         table.add_row(
-            row.namespace, rate(row.loads), seconds(row.p50), seconds(row.p99), running, count(row.waiting), rate(row.refused)
+            row.namespace,
+            rate(row.loads),
+            seconds(row.p50),
+            seconds(row.p99),
+            running,
+            count(row.waiting),
+            rate(row.refused),
         )
     return table
 
 
 def _hot(picture: Picture) -> Table:
-    refused = f" (token refused at {', '.join(picture.tokens_refused_at)})" if picture.tokens_refused_at else ""
+    refused = (
+        f" (token refused at {', '.join(picture.tokens_refused_at)})" if picture.tokens_refused_at else ""
+    )
     table = _table(f"hot key{refused}", "of", "share", "reads/s")
     for row in picture.hot:
         table.add_row(Text(row.name), row.namespace, share(row.share), rate(row.reads))
@@ -138,7 +173,14 @@ def _changes(rows: Iterable[ChangeRow]) -> Table:
     table = _table("last changes", "region", "of", "what", "who", "through")
     for row in rows:
         at = time.strftime("%H:%M:%S", time.localtime(row.at))
-        table.add_row(at, row.region, row.namespace, f"{row.targets} {row.how}".rstrip(), Text(row.who), Text(row.instance))
+        table.add_row(
+            at,
+            row.region,
+            row.namespace,
+            f"{row.targets} {row.how}".rstrip(),
+            Text(row.who),
+            Text(row.instance),
+        )
     return table
 
 
@@ -146,7 +188,9 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style=_FAINT)
     table.add_column(first, no_wrap=True)
     for name in others:
-        table.add_column(name, justify="left" if name in _WORDS else "right", no_wrap=name not in ("state", "what"))
+        table.add_column(
+            name, justify="left" if name in _WORDS else "right", no_wrap=name not in ("state", "what")
+        )
     return table
 
 

@@ -74,9 +74,20 @@ def _panel(id_: int, panel: Panel, index: int, y: int) -> Json:
         "title": panel.title,
         "description": panel.help,
         "datasource": _DATASOURCE,
-        "gridPos": {"x": index % _COLUMNS * _WIDTH, "y": y + index // _COLUMNS * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0 if panel.unit == "ops" else None}, "overrides": []},
-        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
+        "gridPos": {
+            "x": index % _COLUMNS * _WIDTH,
+            "y": y + index // _COLUMNS * _HEIGHT,
+            "w": _WIDTH,
+            "h": _HEIGHT,
+        },
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit, "min": 0 if panel.unit == "ops" else None},
+            "overrides": [],
+        },
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
         "targets": [_target(query, ref) for query, ref in zip(panel.queries, "ABCDEF", strict=False)],
     }
 

@@ -95,7 +95,12 @@ _OVERVIEW = (
     ),
     Panel(
         "Firing alerts",
-        (Query('ALERTS{alertname=~"Cachesvc.*", alertstate="firing"}', "{{alertname}} {{site}} {{instance}} {{namespace}}"),),
+        (
+            Query(
+                'ALERTS{alertname=~"Cachesvc.*", alertstate="firing"}',
+                "{{alertname}} {{site}} {{instance}} {{namespace}}",
+            ),
+        ),
         "short",
         "Each has its section in docs/operate.md.",
     ),
@@ -127,7 +132,9 @@ _OVERVIEW = (
         "Loads of origins",
         (
             Query(f"sum by (outcome) (rate(cachesvc_loads_total{{{SELECTED}}}{_RATE}))", "{{outcome}}"),
-            Query(f"sum(rate(cachesvc_flights_joined_total{{{SELECTED}}}{_RATE}))", "spared: joined a flight"),
+            Query(
+                f"sum(rate(cachesvc_flights_joined_total{{{SELECTED}}}{_RATE}))", "spared: joined a flight"
+            ),
         ),
         "ops",
         "What reaches the origins, and what collapsing keeps from them.",
@@ -182,7 +189,9 @@ def _queries(metric: Metric, name: str) -> Iterator[Query]:
     if metric.kind == "gauge":
         yield Query(f"{name}{{{SELECTED}}}", f"{{{{instance}}}} {values}".strip())
     elif metric.kind == "counter":
-        yield Query(f"sum by ({labels}) (rate({name}{{{SELECTED}}}{_RATE}))", f"{{{{site}}}} {values}".strip())
+        yield Query(
+            f"sum by ({labels}) (rate({name}{{{SELECTED}}}{_RATE}))", f"{{{{site}}}} {values}".strip()
+        )
     else:
         for quantile, word in _QUANTILES:
             buckets = f"sum by (le, {labels}) (rate({name}_bucket{{{SELECTED}}}{_RATE}))"

@@ -125,7 +125,9 @@ def _as_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     if "exception" in line:
         told = line.pop("exception")
         line["exception"] = "\n".join(
-            text for one in told for text in (f"{one['type']}: {one['message']}", *(f"  {frame}" for frame in one["frames"]))
+            text
+            for one in told
+            for text in (f"{one['type']}: {one['message']}", *(f"  {frame}" for frame in one["frames"]))
         )
     return line
 

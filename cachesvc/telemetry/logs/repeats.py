@@ -55,6 +55,11 @@ def _problem_of(record: logging.LogRecord) -> tuple[Any, ...] | None:
         kind, _, traceback = record.exc_info
         while traceback is not None and traceback.tb_next is not None:
             traceback = traceback.tb_next
-        return (record.name, kind, traceback and traceback.tb_frame.f_code.co_filename, traceback and traceback.tb_lineno)
+        return (
+            record.name,
+            kind,
+            traceback and traceback.tb_frame.f_code.co_filename,
+            traceback and traceback.tb_lineno,
+        )
     is_ours = record.name.partition(".")[0] == "cachesvc"
     return None if is_ours else (record.name, record.levelno, record.msg)

@@ -43,7 +43,9 @@ class Metrics:
         self._sources: dict[str, Source] = {}
         self.watch("requests", lambda: self.counts.requests)
         self.watch("batch_keys", lambda: self.counts.batch_keys)
-        self.watch("latency", lambda: {(operation,): found for operation, found in self.counts.latency.items()})
+        self.watch(
+            "latency", lambda: {(operation,): found for operation, found in self.counts.latency.items()}
+        )
         self._process = ProcessCollector(registry=None)
 
     def __repr__(self) -> str:
@@ -76,7 +78,11 @@ class Metrics:
     def readings(self) -> Sequence[Reading]:
         """What every row of the table says now; a row that nothing is watched for says nothing."""
         found = {name: source() for name, source in self._sources.items()}
-        return [Reading(row, tuple(_samples(row, found[row.source]))) for row in self._table if row.source in found]
+        return [
+            Reading(row, tuple(_samples(row, found[row.source])))
+            for row in self._table
+            if row.source in found
+        ]
 
 
 class _Only(Collector):
@@ -97,7 +103,9 @@ def _family(reading: Reading) -> Family:
         for labels, one in reading.samples:
             if isinstance(one, Histogram):
                 limits = (*map(str, one.bounds), "+Inf")
-                buckets = [(limit, float(count)) for limit, count in zip(limits, one.cumulative(), strict=True)]
+                buckets = [
+                    (limit, float(count)) for limit, count in zip(limits, one.cumulative(), strict=True)
+                ]
                 histogram.add_metric(labels, buckets, one.total)
         return histogram
     kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily

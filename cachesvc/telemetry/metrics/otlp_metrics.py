@@ -95,7 +95,9 @@ class MetricsExport:
         data = metrics_data(self._read(), self._resource, self._started_ns, time.time_ns())
         is_taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         # A daemon: one that hangs in a receiver's connection does not keep the process.
-        self._sender = threading.Thread(target=self._send, args=(data, is_taken), name="export of metrics", daemon=True)
+        self._sender = threading.Thread(
+            target=self._send, args=(data, is_taken), name="export of metrics", daemon=True
+        )
         self._sender.start()
         if await is_taken:
             self._outage.worked()
@@ -109,15 +111,21 @@ class MetricsExport:
         try:
             answer = self._exporter.export(data) is sdk.MetricExportResult.SUCCESS
         except Exception:
-            log.exception("metrics could not be exported")  # a mistake of ours; the next export has its own thread
+            log.exception(
+                "metrics could not be exported"
+            )  # a mistake of ours; the next export has its own thread
             answer = False
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             is_taken.get_loop().call_soon_threadsafe(_tell, is_taken, answer)
 
 
-def metrics_data(readings: Iterable[Reading], resource: Resource, started_ns: int, now_ns: int) -> sdk.MetricsData:
+def metrics_data(
+    readings: Iterable[Reading], resource: Resource, started_ns: int, now_ns: int
+) -> sdk.MetricsData:
     """A copy: what is read goes on counting."""
-    found = [_metric(reading.row, reading.samples, started_ns, now_ns) for reading in readings if reading.samples]
+    found = [
+        _metric(reading.row, reading.samples, started_ns, now_ns) for reading in readings if reading.samples
+    ]
     scope = sdk.ScopeMetrics(_SCOPE, found, "")
     return sdk.MetricsData([sdk.ResourceMetrics(resource, [scope], "")])
 
@@ -137,11 +145,15 @@ def _metric(row: Metric, samples: Iterable[Sample], started_ns: int, now_ns: int
             for labels, value in samples
             if not isinstance(value, Histogram)
         ]
-        data = sdk.Sum(numbers, _CUMULATIVE, is_monotonic=True) if row.kind == "counter" else sdk.Gauge(numbers)
+        data = (
+            sdk.Sum(numbers, _CUMULATIVE, is_monotonic=True) if row.kind == "counter" else sdk.Gauge(numbers)
+        )
     return sdk.Metric(f"cachesvc_{row.name}", row.help, _UNITS[row.unit], data)
 
 
-def _distribution(attributes: dict[str, str], found: Histogram, started_ns: int, now_ns: int) -> sdk.HistogramDataPoint:
+def _distribution(
+    attributes: dict[str, str], found: Histogram, started_ns: int, now_ns: int
+) -> sdk.HistogramDataPoint:
     return sdk.HistogramDataPoint(
         attributes,
         started_ns,

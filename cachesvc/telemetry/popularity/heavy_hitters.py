@@ -99,7 +99,8 @@ def together(first: HeavyHitters[ItemT], second: HeavyHitters[ItemT]) -> list[Hi
     left = {hitter.item: hitter for hitter in first.counted()}
     right = {hitter.item: hitter for hitter in second.counted()}
     found = [
-        _sum(left.get(item) or _not_counted(item, first), right.get(item) or _not_counted(item, second)) for item in left | right
+        _sum(left.get(item) or _not_counted(item, first), right.get(item) or _not_counted(item, second))
+        for item in left | right
     ]
     return sorted(found, key=lambda hitter: (hitter.surely, hitter.count), reverse=True)
 

@@ -82,7 +82,10 @@ class HotKeys:
     def statistics(self) -> Mapping[tuple[str], PopularityStatistics]:
         """By namespace."""
         self._count(self._clock.now_us())
-        return {(name,): PopularityStatistics(windows.share(), windows.largest()) for name, windows in self._windows.items()}
+        return {
+            (name,): PopularityStatistics(windows.share(), windows.largest())
+            for name, windows in self._windows.items()
+        }
 
     def _count(self, now: int) -> None:
         """All that came, into the window that ran then; after that it is turned."""

@@ -52,8 +52,13 @@ class ReadSample:
 
     def share(self, targets: Set[int]) -> float:
         """Of the remembered reads, those whose key, tag or namespace is among these digests; 0 if there are none."""
-        namespaces = {name: digest(namespace_id(name)) in targets for name in {read[0] for read in self._reads}}
-        touched = sum(namespaces[name] or key in targets or not targets.isdisjoint(tags) for name, key, tags in self._reads)
+        namespaces = {
+            name: digest(namespace_id(name)) in targets for name in {read[0] for read in self._reads}
+        }
+        touched = sum(
+            namespaces[name] or key in targets or not targets.isdisjoint(tags)
+            for name, key, tags in self._reads
+        )
         return touched / len(self._reads) if self._reads else 0.0
 
     def _gap(self) -> int:

@@ -36,7 +36,11 @@ class Server(Struct, frozen=True):
     def redis(cls, name: str, url: str) -> "Server":
         """`url` is `redis(s)://host:port/db` or `unix:///path`; user and password are left behind."""
         parts = urlsplit(url)
-        return cls("redis", name, parts.path) if parts.scheme == "unix" else cls("redis", name, parts.hostname or "", parts.port)
+        return (
+            cls("redis", name, parts.path)
+            if parts.scheme == "unix"
+            else cls("redis", name, parts.hostname or "", parts.port)
+        )
 
 
 class Exchange:
@@ -79,7 +83,11 @@ class Exchange:
 def failure_in(results: Sequence[object]) -> str:
     """`error.type` of an exchange that nobody of the server answered; empty if one item was."""
     # The first tells nearly always: only when it failed is the rest looked at.
-    if results and isinstance(results[0], TierError) and all(isinstance(result, TierError) for result in results):
+    if (
+        results
+        and isinstance(results[0], TierError)
+        and all(isinstance(result, TierError) for result in results)
+    ):
         return _kind_of(results[0])
     return ""
 

@@ -27,7 +27,9 @@ _FAILED = trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR)
 
 
 def resource_message(resource: Resource) -> resource_pb2.Resource:
-    pairs = [_pair(name, value) for name, value in resource.attributes.items() if isinstance(value, Attribute)]
+    pairs = [
+        _pair(name, value) for name, value in resource.attributes.items() if isinstance(value, Attribute)
+    ]
     return resource_pb2.Resource(attributes=pairs)
 
 

@@ -24,7 +24,9 @@ from msgspec import Struct, field
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 Attribute: TypeAlias = str | bool | int | float
 
-_TRACEPARENT = re.compile(r"(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_TRACEPARENT = re.compile(
+    r"(?!ff|00-.{53})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
+)
 _LONGEST = 128
 MOST_LINKS = 128
 """Of a span for many, as OpenTelemetry limits them."""
@@ -126,7 +128,9 @@ def span(
     return _NOTHING if parent is None else _spanned(parent.child(name, kind), attributes)
 
 
-def linked(recorder: Recorder | None, name: str, kind: Kind, links: Sequence[SpanContext]) -> AbstractContextManager[Span | None]:
+def linked(
+    recorder: Recorder | None, name: str, kind: Kind, links: Sequence[SpanContext]
+) -> AbstractContextManager[Span | None]:
     """Around work that was asked for elsewhere, by any number of others: a trace of its own that says who they were.
 
     Nothing, and None, without a recorder or if none of `links` is sampled; `links` are those that are.

@@ -119,7 +119,9 @@ class L1:
             return False
         place = key.digest & self._mask
         if (held := self._peekers[place](key.id)) is not None:
-            self._take_out(place, key.id, held)  # made room for in place, the entry could fall victim to itself
+            self._take_out(
+                place, key.id, held
+            )  # made room for in place, the entry could fall victim to itself
         if self.items >= self._max_entries or self.bytes + charge > self._budget:
             self._make_room(charge)
         self._shards[place][key.id] = entry

@@ -20,20 +20,32 @@ class Batched:
     """
 
     def __init__(
-        self, child: Tier, max_batch: int, *, max_waiting: int = 65_536, name: str = "tier", server: Server | None = None
+        self,
+        child: Tier,
+        max_batch: int,
+        *,
+        max_waiting: int = 65_536,
+        name: str = "tier",
+        server: Server | None = None,
     ) -> None:
         """`max_batch` keys per exchange; at most `max_waiting` gets (and as many sets, and deletes) wait for theirs. `server` is
         who is at the other end, for traces; without it there is nobody to name, and no span."""
 
         def batcher(run: Run[Any, Any], operation: str) -> Batcher[Any, Any]:
             exchange = Exchange(server, operation) if server else None
-            return Batcher(run, max_batch, max_waiting=max_waiting, name=f"{name} {operation}s", exchange=exchange)
+            return Batcher(
+                run, max_batch, max_waiting=max_waiting, name=f"{name} {operation}s", exchange=exchange
+            )
 
         self._child = child
         self._gets: Batcher[Key, Entry | None] = batcher(child.get_many, "get")
         self._sets: Batcher[Item, None] = batcher(self._run_sets, "set")
         self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete")
-        self.batchers: Mapping[str, Batcher[Any, Any]] = {"gets": self._gets, "sets": self._sets, "deletes": self._deletes}
+        self.batchers: Mapping[str, Batcher[Any, Any]] = {
+            "gets": self._gets,
+            "sets": self._sets,
+            "deletes": self._deletes,
+        }
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
         return self._gets.submit(key)

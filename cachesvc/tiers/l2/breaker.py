@@ -40,7 +40,9 @@ class Breaker:
         that never steps.
         """
         if threshold < 1 or cool_down_seconds <= 0 or jitter < 0:
-            raise ValueError("a breaker needs a threshold of at least 1, a cool-down above 0 and a jitter of at least 0")
+            raise ValueError(
+                "a breaker needs a threshold of at least 1, a cool-down above 0 and a jitter of at least 0"
+            )
         self.state = BreakerState.CLOSED
         self.failures_in_a_row = 0
         self.times_opened = 0

@@ -57,7 +57,9 @@ class Guarded:
     def _count_failure(self, failure: Lookup) -> None:
         self.breaker.failed()
         if self.breaker.state is BreakerState.OPEN:  # one failure is no outage
-            self._outage.failed(f"left alone after {self.breaker.failures_in_a_row} failures in a row: {failure}")
+            self._outage.failed(
+                f"left alone after {self.breaker.failures_in_a_row} failures in a row: {failure}"
+            )
 
     def _count_recovery(self) -> None:
         self.breaker.succeeded()

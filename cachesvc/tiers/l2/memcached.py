@@ -40,7 +40,10 @@ class MemcachedTier:
         self._clock = clock
         self._timeout_seconds = settings.timeout.seconds
         client = PipelinedClient(
-            address, connect_timeout=settings.connect_timeout.seconds, timeout=settings.timeout.seconds, no_delay=True
+            address,
+            connect_timeout=settings.connect_timeout.seconds,
+            timeout=settings.timeout.seconds,
+            no_delay=True,
         )
         self._thread = MemcachedThread(f"memcached {name}", client)
         self._hits = self._misses = self._errors = 0
@@ -57,7 +60,10 @@ class MemcachedTier:
             self._errors += len(keys)
             return [answer] * len(keys)
         held = answer.get
-        lookups = [None if (data := held(name)) is None else unpack(key, data) for key, name in zip(keys, names, strict=True)]
+        lookups = [
+            None if (data := held(name)) is None else unpack(key, data)
+            for key, name in zip(keys, names, strict=True)
+        ]
         missed = lookups.count(None)
         self._misses += missed
         self._hits += len(keys) - missed
@@ -86,7 +92,9 @@ class MemcachedTier:
         return failures
 
     def _refusals(self, replies: Sequence[bytes]) -> list[TierError]:
-        return [TierError(self.name, reply.decode("ascii", "replace")) for reply in replies if is_refusal(reply)]
+        return [
+            TierError(self.name, reply.decode("ascii", "replace")) for reply in replies if is_refusal(reply)
+        ]
 
     async def fullness(self) -> Fullness:
         """What the server says of itself. Raises `TierError`."""
@@ -94,7 +102,9 @@ class MemcachedTier:
         if isinstance(answer, TierError):
             raise answer
         try:
-            return Fullness(*(answer[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions")))
+            return Fullness(
+                *(answer[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions"))
+            )
         except KeyError as error:
             raise TierError(self.name, f"its stats lack {error}") from error
 

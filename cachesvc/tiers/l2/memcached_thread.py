@@ -75,7 +75,9 @@ class MemcachedThread:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         # A daemon: a process that ends without `stop` must not wait for a silent server.
-        threading.Thread(target=self._serve, args=(self._loop, self._ended), name=self._name, daemon=True).start()
+        threading.Thread(
+            target=self._serve, args=(self._loop, self._ended), name=self._name, daemon=True
+        ).start()
 
     async def stop(self) -> None:
         """What is queued is done first; then the connection is closed and the thread ends."""
@@ -86,7 +88,9 @@ class MemcachedThread:
         await self._ended
 
     def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed without `stop`: nobody is left to answer
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop was closed without `stop`: nobody is left to answer
             while (job := self._jobs.get()) is not None:
                 if not job.is_abandoned:
                     self._running = job

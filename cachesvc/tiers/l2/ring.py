@@ -24,7 +24,9 @@ class Ring:
         if not weights:
             raise ValueError("a ring needs at least one server")
         placed = sorted(
-            (hash_point(b"%s#%d" % (name.encode(), nth)), name) for name in weights for nth in range(_points(weights, name))
+            (hash_point(b"%s#%d" % (name.encode(), nth)), name)
+            for name in weights
+            for nth in range(_points(weights, name))
         )
         # A list, not array('Q'): bisect compares its ready ints, where an array would make an int object at every step.
         self._points = [point for point, _ in placed]
@@ -53,5 +55,7 @@ def _points(weights: Mapping[str, float], name: str) -> int:
         raise ValueError(f"weight of {name!r} is {weight}: it must be above 0")
     points = max(1, round(weight * POINTS_PER_WEIGHT))
     if points > _POINTS_AT_MOST // len(weights):
-        raise ValueError(f"weight of {name!r} is {weight}: too many points; weights are relative, make all of them smaller")
+        raise ValueError(
+            f"weight of {name!r} is {weight}: too many points; weights are relative, make all of them smaller"
+        )
     return points

@@ -34,7 +34,10 @@ class Sharded:
     async def _get_from_several(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         places = self._places_by_server(keys)
         answers = await asyncio.gather(
-            *(self._children[server].get_many([keys[place] for place in found]) for server, found in places.items())
+            *(
+                self._children[server].get_many([keys[place] for place in found])
+                for server, found in places.items()
+            )
         )
         lookups: list[Lookup] = [None] * len(keys)
         for found, answer in zip(places.values(), answers, strict=True):
@@ -47,7 +50,8 @@ class Sharded:
             return self._children[self.ring.server(items[0][0].digest)].set_many(items)
         places = self._places_by_server([key for key, _ in items])
         return _failures_of(
-            self._children[server].set_many([items[place] for place in found]) for server, found in places.items()
+            self._children[server].set_many([items[place] for place in found])
+            for server, found in places.items()
         )
 
     def delete_many(self, keys: Sequence[Key]) -> Coroutine[Any, Any, Sequence[TierError]]:
@@ -55,7 +59,8 @@ class Sharded:
             return self._children[self.ring.server(keys[0].digest)].delete_many(keys)
         places = self._places_by_server(keys)
         return _failures_of(
-            self._children[server].delete_many([keys[place] for place in found]) for server, found in places.items()
+            self._children[server].delete_many([keys[place] for place in found])
+            for server, found in places.items()
         )
 
     def _places_by_server(self, keys: Sequence[Key]) -> dict[str, list[int]]:
@@ -71,7 +76,9 @@ class Sharded:
 
     async def stop(self) -> None:
         """All of them, whatever one of them raises; then the first error."""
-        ends = await asyncio.gather(*(child.stop() for child in self._children.values()), return_exceptions=True)
+        ends = await asyncio.gather(
+            *(child.stop() for child in self._children.values()), return_exceptions=True
+        )
         for end in ends:
             if isinstance(end, BaseException):
                 raise end

@@ -81,7 +81,9 @@ class Line:
                 return await exchange
         except TimeoutError as error:
             await self.close()
-            raise TierTimeoutError(self._where, f"{what}: no answer within {seconds * 1000:.0f} ms") from error
+            raise TierTimeoutError(
+                self._where, f"{what}: no answer within {seconds * 1000:.0f} ms"
+            ) from error
         except ReadOnlyError as error:  # a replica: the next connection may find the one that was promoted
             await self.close()
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
@@ -125,7 +127,11 @@ class Line:
 
     async def _evaluate_untouched(self, script: Script, args: list[Any]) -> Any:
         """One round trip, after which the connection is what it was."""
-        commands = ((b"CLIENT", b"NO-TOUCH", b"ON"), (b"EVALSHA", script.sha, b"0", *args), (b"CLIENT", b"NO-TOUCH", b"OFF"))
+        commands = (
+            (b"CLIENT", b"NO-TOUCH", b"ON"),
+            (b"EVALSHA", script.sha, b"0", *args),
+            (b"CLIENT", b"NO-TOUCH", b"OFF"),
+        )
         packed = b"".join(hiredis.pack_command(command) for command in commands)
         await self._connection.send_packed_command(packed, check_health=False)
         _, reply, _ = [await self._reply_or_refusal() for _ in commands]

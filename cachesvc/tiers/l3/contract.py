@@ -121,7 +121,9 @@ class Cell(Protocol):
 
     async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]: ...
 
-    async def fence_many(self, targets: Sequence[Target], *, soft: bool, least: int = 0) -> Sequence[int | TierError]:
+    async def fence_many(
+        self, targets: Sequence[Target], *, soft: bool, least: int = 0
+    ) -> Sequence[int | TierError]:
         """Apply invalidations: the `at` of each, in order.
 
         For a key the cell issues it (`max(home clock + S, stored + 1, least)`), deletes its lease, and a hard one drops the

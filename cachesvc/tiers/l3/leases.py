@@ -15,7 +15,10 @@ def lease_as_of(lease: str) -> int:
     nonce, colon, as_of = lease.partition(":")
     if not (nonce and colon and as_of.isascii() and as_of.isdigit() and len(lease) <= 80):
         raise RequestError(
-            400, "bad-lease", "not a lease token: send the one that the miss was answered with", field="Cachesvc-Lease"
+            400,
+            "bad-lease",
+            "not a lease token: send the one that the miss was answered with",
+            field="Cachesvc-Lease",
         )
     return int(as_of)
 
@@ -27,11 +30,15 @@ def holder_mark(region: str, instance: str) -> str:
 
 def holder_of(lease: str, instances: Iterable[tuple[str, str]]) -> str:
     """`region/instance` through which the lease was asked for; empty if it is none of these."""
-    return next((f"{region}/{name}" for region, name in instances if lease.startswith(holder_mark(region, name))), "")
+    return next(
+        (f"{region}/{name}" for region, name in instances if lease.startswith(holder_mark(region, name))), ""
+    )
 
 
 @contextlib.asynccontextmanager
-async def renewed(cell: Cell, key: Key, lease: str | None, life_us: int, until_seconds: float) -> AsyncIterator[None]:
+async def renewed(
+    cell: Cell, key: Key, lease: str | None, life_us: int, until_seconds: float
+) -> AsyncIterator[None]:
     """Keep a lease alive while the block runs, every third of its life, up to `until_seconds` in all.
 
     A renewal that fails is not repeated earlier: the fill finds out. One that the cell refuses ends the renewing: the lease

@@ -29,7 +29,9 @@ def to_record(key: Key, entry: Entry, token: bytes = b"") -> bytes:
     tags = _encode_ids([tag_id(key.namespace, tag).decode() for tag in entry.tags]) if entry.tags else b""
     token = token[:255]  # a longer one is no lease of ours, and the script refuses it
     as_of, fresh_until = _in_range(entry.as_of), _in_range(entry.fresh_until)
-    head = _HEAD.pack(as_of, fresh_until, 0, entry.negative, len(tags), len(token), bare(etag(entry)).encode())
+    head = _HEAD.pack(
+        as_of, fresh_until, 0, entry.negative, len(tags), len(token), bare(etag(entry)).encode()
+    )
     return b"".join((head, tags, token, pack(key, entry)))
 
 

@@ -122,7 +122,9 @@ class RedisCell:
 
         def batcher(run: Run[Any, Any], operation: str, in_flight: int = 1) -> Batcher[Any, Any]:
             exchange = Exchange(server, operation)
-            return Batcher(run, settings.max_batch, in_flight=in_flight, name=f"{name} {operation}s", exchange=exchange)
+            return Batcher(
+                run, settings.max_batch, in_flight=in_flight, name=f"{name} {operation}s", exchange=exchange
+            )
 
         self._reads: Batcher[Read, Reply] = batcher(self._read, "read", READS_IN_FLIGHT)
         self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill")
@@ -161,7 +163,9 @@ class RedisCell:
             await self._idle.pop().close()
 
     def statistics(self) -> RedisCellStatistics:
-        return RedisCellStatistics(self._exchanges, self._failures, self._connects, len(self._idle), self._clock_offset_us)
+        return RedisCellStatistics(
+            self._exchanges, self._failures, self._connects, len(self._idle), self._clock_offset_us
+        )
 
     async def memory(self) -> CellMemory:
         """How full the server is, as it says. Raises `TierError`."""
@@ -181,11 +185,15 @@ class RedisCell:
     async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
         return await self._puts.submit_many(puts)
 
-    async def fence_many(self, targets: Sequence[Target], *, soft: bool, least: int = 0) -> Sequence[int | TierError]:
+    async def fence_many(
+        self, targets: Sequence[Target], *, soft: bool, least: int = 0
+    ) -> Sequence[int | TierError]:
         return await self._fences.submit_many([_FenceOrder(target, soft, least) for target in targets])
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
-        return await self._leases.submit_many([_LeaseOrder(key, token, max(life, 1000)) for key, token, life in leases])
+        return await self._leases.submit_many(
+            [_LeaseOrder(key, token, max(life, 1000)) for key, token, life in leases]
+        )
 
     async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
         outcomes = await self._leases.submit_many([_LeaseOrder(key, token, 0) for key, token in leases])
@@ -206,7 +214,9 @@ class RedisCell:
         for read in reads:
             args.append(read.key.id)
             not_before = min(read.not_before, EXACT)
-            args.append(_SPEC.pack(2 if read.refresh else read.lease, not_before, max(read.lease_us // 1000, 1)))
+            args.append(
+                _SPEC.pack(2 if read.refresh else read.lease, not_before, max(read.lease_us // 1000, 1))
+            )
         sent_us = self._clock.now_us()
         answer = await self._exchange(READ, args)
         if answer == NEW_ISSUER_WAITS:
@@ -231,7 +241,12 @@ class RedisCell:
         args: list[Any] = []
         for fill in fills:
             token = fill.lease.encode()
-            args += (fill.key.id, token, fill.entry.kept_until // 1000, to_record(fill.key, fill.entry, token))
+            args += (
+                fill.key.id,
+                token,
+                fill.entry.kept_until // 1000,
+                to_record(fill.key, fill.entry, token),
+            )
         answer = await self._exchange(FILL, args)
         if answer == NEW_ISSUER_WAITS:  # a lease from before it cannot be in force any more
             return [FillReply(stored=False)] * len(fills)
@@ -244,7 +259,9 @@ class RedisCell:
             args += (put.entry.kept_until // 1000, to_record(put.key, put.entry))
         ats = self._issued(await self._exchange(PUT, args))
         return [
-            PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1)) if at else PutReply(stored=False)
+            PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1))
+            if at
+            else PutReply(stored=False)
             for put, at in zip(puts, ats, strict=True)
         ]
 

@@ -16,7 +16,8 @@ _UNREADABLE = Reply(None, exact=False, fenced=False)
 
 
 _MISSES = {
-    flags: Reply(None, exact=False, held=bool(flags & HELD), fenced=bool(flags & FENCED)) for flags in range(HELD + FENCED + 1)
+    flags: Reply(None, exact=False, held=bool(flags & HELD), fenced=bool(flags & FENCED))
+    for flags in range(HELD + FENCED + 1)
 }
 
 
@@ -41,8 +42,12 @@ def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
 def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
     record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
     entry = from_record(key, record)
-    (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(fences[::2], fences[1::2], strict=True)
-    named = dict(zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False))  # an unreadable record's tags have no names
+    (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(
+        fences[::2], fences[1::2], strict=True
+    )
+    named = dict(
+        zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False)
+    )  # an unreadable record's tags have no names
     return CellKeyState(
         entry=entry,
         fence_at=fence_at,

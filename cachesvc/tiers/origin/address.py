@@ -35,7 +35,9 @@ def _split(template: str, path: str) -> tuple[str, str]:
     if not place or _PLACE in after:
         raise ConfigError(path, "{key} has to stand in it once")
     if not (_URL_CHARACTERS.fullmatch(before) and _URL_CHARACTERS.fullmatch(after)):
-        raise ConfigError(path, "it holds a character that a URL cannot have, or a fragment: percent-encode it")
+        raise ConfigError(
+            path, "it holds a character that a URL cannot have, or a fragment: percent-encode it"
+        )
     _check_server(before, path)
     if _DOTS.fullmatch(before.rpartition("/")[2] + after.partition("/")[0]):
         raise ConfigError(path, "with dots alone around {key}, a key of dots would change the path")
@@ -45,7 +47,11 @@ def _split(template: str, path: str) -> tuple[str, str]:
 def _check_server(before: str, path: str) -> None:
     try:
         parts = urlsplit(before)
-        named = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        named = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
     except ValueError as error:
         raise ConfigError(path, f"not a URL: {error}") from error
     if not named or not parts.path.startswith("/"):

@@ -70,7 +70,9 @@ def http_date(text: str) -> int | None:
         parts = parsedate_tz(text)
         if parts is None:
             return None
-        return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) - (parts[9] or 0)  # the parser itself lets 99 November pass
+        return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) - (
+            parts[9] or 0
+        )  # the parser itself lets 99 November pass
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

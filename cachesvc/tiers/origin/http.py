@@ -56,10 +56,18 @@ class HttpLoader:
     """
 
     def __init__(
-        self, namespace: str, origin: Origin, *, clock: Clock, tags_max: int = 16, session: aiohttp.ClientSession | None = None
+        self,
+        namespace: str,
+        origin: Origin,
+        *,
+        clock: Clock,
+        tags_max: int = 16,
+        session: aiohttp.ClientSession | None = None,
     ) -> None:
         if session is not None and session.auto_decompress:
-            raise ValueError("HttpLoader: a session with auto_decompress takes a body that is cut short for a whole one")
+            raise ValueError(
+                "HttpLoader: a session with auto_decompress takes a body that is cut short for a whole one"
+            )
         path = f"$.namespaces.{namespace}.origin"
         self.namespace = namespace
         self.loads = 0
@@ -119,7 +127,9 @@ class HttpLoader:
     ) -> Loaded:
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._load(session, key, known if known is not None and known.origin_etag else None)
+                return await self._load(
+                    session, key, known if known is not None and known.origin_etag else None
+                )
         except TimeoutError as error:
             self.timeouts += 1
             raise self._error(f"no complete answer within {timeout_seconds:g} s", status=504) from error
@@ -233,13 +243,17 @@ class HttpLoader:
             return cache_groups.parse(", ".join(lines), max_tags=self._tags_max)
         except ValueError as error:
             if not self.untaggable:
-                logger.warning("origin of %r: an answer is not kept, for its Cache-Groups: %s", self.namespace, error)
+                logger.warning(
+                    "origin of %r: an answer is not kept, for its Cache-Groups: %s", self.namespace, error
+                )
             self.untaggable += 1
             return None
 
     def _refusal(self, status: int) -> OriginError:
         if 300 <= status < 400:
-            return self._error(f"answered {status}: redirects are not followed, name the final URL", retryable=False)
+            return self._error(
+                f"answered {status}: redirects are not followed, name the final URL", retryable=False
+            )
         return self._error(f"answered {status}", retryable=status >= 500 or status in _RETRYABLE)
 
     def _too_large(self) -> OriginError:

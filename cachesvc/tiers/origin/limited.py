@@ -64,7 +64,9 @@ class LimitedLoader:
                 await self._turns.acquire()
         except TimeoutError as error:
             self.refused += 1
-            raise OriginError(f"{self.limit} loads run already and none ended within {patience:g} s", status=503) from error
+            raise OriginError(
+                f"{self.limit} loads run already and none ended within {patience:g} s", status=503
+            ) from error
         finally:
             self.waiting -= 1
         return max(0.0, timeout_seconds - (loop.time() - began))

@@ -28,8 +28,14 @@ from cachesvc.web.requests.tokens import merged, read_token, write_token
 from cachesvc.web.routing import Place, check_tags, key_of, keys_of
 from cachesvc.web.spans import of_batch
 
-_GET_DECODERS: dict[str, Decodes[GetMany]] = {JSON: msgspec.json.Decoder(GetMany), MSGPACK: msgspec.msgpack.Decoder(GetMany)}
-_PUT_DECODERS: dict[str, Decodes[PutMany]] = {JSON: msgspec.json.Decoder(PutMany), MSGPACK: msgspec.msgpack.Decoder(PutMany)}
+_GET_DECODERS: dict[str, Decodes[GetMany]] = {
+    JSON: msgspec.json.Decoder(GetMany),
+    MSGPACK: msgspec.msgpack.Decoder(GetMany),
+}
+_PUT_DECODERS: dict[str, Decodes[PutMany]] = {
+    JSON: msgspec.json.Decoder(PutMany),
+    MSGPACK: msgspec.msgpack.Decoder(PutMany),
+}
 _ENCODE = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder().encode}
 
 
@@ -70,7 +76,9 @@ class Batches:
         reply.has_waited = options.wait_seconds > 0
         return reply
 
-    def _from_l1(self, namespace: str, keys: Sequence[Key], options: ReadOptions) -> tuple[list[Got], list[int]]:
+    def _from_l1(
+        self, namespace: str, keys: Sequence[Key], options: ReadOptions
+    ) -> tuple[list[Got], list[int]]:
         """The results, and the slots still to be filled (they hold a placeholder). Runs per key: mind every call in it."""
         if not is_answered_by_any_fresh_copy(options):
             return [_NOTHING] * len(keys), list(range(len(keys)))
@@ -101,7 +109,9 @@ class Batches:
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
-        results = [_too_large(contract) if len(draft.value) > contract.max_value else _STORED for _, draft in items]
+        results = [
+            _too_large(contract) if len(draft.value) > contract.max_value else _STORED for _, draft in items
+        ]
         storing = [i for i, result in enumerate(results) if result is _STORED]
         written = await self._writer.put_many([items[i] for i in storing]) if storing else []
         for i, one in zip(storing, written, strict=True):
@@ -115,7 +125,9 @@ class Batches:
 
     def _check_count(self, count: int, field: str) -> None:
         if count > self._limits.max_batch_keys:
-            raise RequestError(413, "too-many-keys", f"{count} keys, at most {self._limits.max_batch_keys}", field=field)
+            raise RequestError(
+                413, "too-many-keys", f"{count} keys, at most {self._limits.max_batch_keys}", field=field
+            )
 
 
 _NOTHING = Got("miss")
@@ -155,7 +167,9 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
     """Raises `RequestError` with the path of what is out of rule."""
     here = f"$.items[{index}]"
     if not is_media_type(item.content_type):
-        raise RequestError(400, "invalid-body", "not a media type, such as application/json", field=f"{here}.content_type")
+        raise RequestError(
+            400, "invalid-body", "not a media type, such as application/json", field=f"{here}.content_type"
+        )
     if len(item.tags) > contract.tags_max:
         raise RequestError(400, "bad-tag", f"more than {contract.tags_max} tags", field=f"{here}.tags")
     if item.absent and item.value:

@@ -22,7 +22,13 @@ from cachesvc.web.messages import OCTETS
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.replies.receipts import receipt_reply
-from cachesvc.web.replies.rendering import absence_lines, is_media_type, not_modified_head, positive_head, seconds_of
+from cachesvc.web.replies.rendering import (
+    absence_lines,
+    is_media_type,
+    not_modified_head,
+    positive_head,
+    seconds_of,
+)
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
@@ -66,7 +72,10 @@ class Entries:
     async def read(self, request: web.BaseRequest, place: Place) -> Reply:
         asked = conditions.conditions_of(request.headers)
         options = options_of(request.headers, self._limits.request_timeout.seconds)
-        if is_answered_by_any_fresh_copy(options) and (entry := self._reader.peek(place.namespace, place.key)) is not None:
+        if (
+            is_answered_by_any_fresh_copy(options)
+            and (entry := self._reader.peek(place.namespace, place.key)) is not None
+        ):
             answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
         else:
             answer = await self._reader.get(place.key, options)
@@ -74,16 +83,24 @@ class Entries:
 
     async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
         """A `GET` that asks nothing special, after L1 was asked: `absent` is the negative entry it had, if any."""
-        answer = Answer(Outcome.ABSENT, absent, "l1") if absent is not None else await self._reader.get(place.key, PLAIN)
+        answer = (
+            Answer(Outcome.ABSENT, absent, "l1")
+            if absent is not None
+            else await self._reader.get(place.key, PLAIN)
+        )
         return self._answered(request, answer, PLAIN, conditions.NONE)
 
-    def _answered(self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions) -> Reply:
+    def _answered(
+        self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions
+    ) -> Reply:
         reply = self._said(request, answer, options, asked)
         reply.attributes = partial(of_answer, answer)
         reply.has_waited = options.wait_seconds > 0
         return reply
 
-    def _said(self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions) -> Reply:
+    def _said(
+        self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions
+    ) -> Reply:
         """The reply that says this answer. Raises `RequestError` for none but a failed precondition."""
         entry = answer.entry
         if answer.outcome is Outcome.ERROR or entry is None:
@@ -96,7 +113,9 @@ class Entries:
             return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT)
         lease = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
-            raise RequestError(412, "precondition-failed", f"the value's ETag is {etag(entry)}", field="If-Match")
+            raise RequestError(
+                412, "precondition-failed", f"the value's ETag is {etag(entry)}", field="If-Match"
+            )
         if asked.if_none_match and conditions.matches_weakly(asked.if_none_match, etag(entry)):
             head = not_modified_head(entry, status, age, ttl) + lease
             return Reply(304, head.encode("latin-1"), outcome=answer.outcome.value)
@@ -106,7 +125,11 @@ class Entries:
     def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:
         """A miss or a failure."""
         status = cache_status(answer, 0)
-        lines = f"Cache-Control: no-store\r\nCache-Status: {status}\r\n" if status else "Cache-Control: no-store\r\n"
+        lines = (
+            f"Cache-Control: no-store\r\nCache-Status: {status}\r\n"
+            if status
+            else "Cache-Control: no-store\r\n"
+        )
         if answer.outcome is Outcome.ERROR:
             return _problem(request, answer.error or UNEXPLAINED, answer, lines, None)
         if options.only_if_cached:
@@ -119,7 +142,9 @@ class Entries:
             raise RequestError(400, "bad-query", f"here: {_ALONE}", field="query")
         options = options_of(request.headers, self._limits.request_timeout.seconds)
         sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
-        body = msgspec.json.encode(await self._reader.explain(place.key, Question(options, sent, place.query == _ALONE)))
+        body = msgspec.json.encode(
+            await self._reader.explain(place.key, Question(options, sent, place.query == _ALONE))
+        )
         return Reply(200, _json_head(len(body)), body)
 
     # writing ----------------------------------------------------------------------------------------------------------
@@ -149,9 +174,13 @@ class Entries:
             raise RequestError(400, "bad-header", "a value is written whole", field="Content-Range")
         content_type = headers.get("Content-Type", OCTETS)
         if not is_media_type(content_type):
-            raise RequestError(400, "bad-header", "not a media type, such as application/json", field="Content-Type")
+            raise RequestError(
+                400, "bad-header", "not a media type, such as application/json", field="Content-Type"
+            )
         if asked.if_none_match not in ((), (conditions.ANY,)):
-            raise RequestError(400, "bad-header", "with PUT it can only be * (store if there is none)", field="If-None-Match")
+            raise RequestError(
+                400, "bad-header", "with PUT it can only be * (store if there is none)", field="If-None-Match"
+            )
         lifetimes = cache_control.write_lifetimes_of(", ".join(headers.getall("Cache-Control", [])))
         return Draft(
             b"",
@@ -168,18 +197,31 @@ class Entries:
     async def invalidate(self, request: web.BaseRequest, place: Place) -> Reply:
         for field in ("If-Match", "If-None-Match", "Cachesvc-Lease"):
             if field in request.headers:
-                raise RequestError(400, "contradiction", "DELETE invalidates whatever is there: it has no condition", field=field)
+                raise RequestError(
+                    400,
+                    "contradiction",
+                    "DELETE invalidates whatever is there: it has no condition",
+                    field=field,
+                )
         options = InvalidateOptions(who=caller_of(request))
-        return receipt_reply(await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options))
+        return receipt_reply(
+            await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
+        )
 
 
 _KNOWN_ABSENT = RequestError(404, "known-absent", "the origin said that there is no such value")
 _MISS = RequestError(404, "cache-miss", "there is no copy, and nothing to load it from here", retryable=True)
-_LEASED = RequestError(404, "cache-miss", "there is no copy: load it and PUT it with Cachesvc-Lease", retryable=True)
-_NOT_CACHED = RequestError(504, "not-cached", "no tier holds a copy that this request takes", field="Cache-Control")
+_LEASED = RequestError(
+    404, "cache-miss", "there is no copy: load it and PUT it with Cachesvc-Lease", retryable=True
+)
+_NOT_CACHED = RequestError(
+    504, "not-cached", "no tier holds a copy that this request takes", field="Cache-Control"
+)
 
 
-def _problem(request: web.BaseRequest, error: RequestError, answer: Answer, lines: str, outcome: Outcome | None) -> Reply:
+def _problem(
+    request: web.BaseRequest, error: RequestError, answer: Answer, lines: str, outcome: Outcome | None
+) -> Reply:
     if answer.lease:
         lines += f"Cachesvc-Lease: {answer.lease}\r\n"
     said = outcome.value if outcome is not None else ""
@@ -189,7 +231,12 @@ def _problem(request: web.BaseRequest, error: RequestError, answer: Answer, line
 def _not_stored(reason: str) -> RequestError:
     if reason == "precondition":
         return RequestError(412, "precondition-failed", "what is stored is not what the condition asks for")
-    return RequestError(409, "fenced", "an invalidation or the lease's end came in between: read again", field="Cachesvc-Lease")
+    return RequestError(
+        409,
+        "fenced",
+        "an invalidation or the lease's end came in between: read again",
+        field="Cachesvc-Lease",
+    )
 
 
 def _tags(request: web.BaseRequest, most: int) -> tuple[str, ...]:
@@ -205,7 +252,9 @@ def _lease(request: web.BaseRequest) -> str | None:
     field = "Cachesvc-Lease"
     lease = request.headers.get(field)
     if lease is not None and not (0 < len(lease) <= 256 and lease.isascii() and lease.isprintable()):
-        raise RequestError(400, "bad-lease", "not a lease token: send the one that the miss was answered with", field=field)
+        raise RequestError(
+            400, "bad-lease", "not a lease token: send the one that the miss was answered with", field=field
+        )
     return lease
 
 

@@ -67,7 +67,9 @@ class Streams:
 
     async def fences(self, request: web.BaseRequest, _: Place) -> Reply:
         if self._is_stopped:
-            raise RequestError(503, "stopping", "this instance stops: ask another one", retryable=True, retry_after=1)
+            raise RequestError(
+                503, "stopping", "this instance stops: ask another one", retryable=True, retry_after=1
+            )
         after = _last_event_id(request)
         if request.method == "HEAD":
             return Reply(200, _HEAD)

@@ -41,7 +41,9 @@ class HotKeysView:
     def _namespace(self, query: str) -> str:
         asked = parse_qsl(query, keep_blank_values=True, errors="replace")
         if [name for name, _ in asked] != ["namespace"]:
-            raise RequestError(400, "bad-query", "say whose: ?namespace=NAME, and nothing else", field="query")
+            raise RequestError(
+                400, "bad-query", "say whose: ?namespace=NAME, and nothing else", field="query"
+            )
         ((_, namespace),) = asked
         check_namespace(namespace, self._namespaces, "query")
         return namespace
@@ -54,7 +56,9 @@ class HotKeysView:
             raise RequestError(403, "no-debug", why, field=HEADER)
         # Not `==`: how long that takes tells how much of the token was right.
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
-            raise RequestError(403, "no-debug", "this is not the instance's telemetry.debug_token", field=HEADER)
+            raise RequestError(
+                403, "no-debug", "this is not the instance's telemetry.debug_token", field=HEADER
+            )
         return True
 
 
@@ -65,7 +69,10 @@ def _document(namespace: str, found: Popularity, with_text: bool) -> HotKeys:
         reads_sampled=found.sampled,
         sampled_one_in=EVERY,
         hot=[_hot(namespace, hitter, found, with_text) for hitter in found.hitters[:SHOWN] if hitter.surely],
-        largest=[LargeValue(_digest(namespace, text), size, text if with_text else "") for text, size in found.largest],
+        largest=[
+            LargeValue(_digest(namespace, text), size, text if with_text else "")
+            for text, size in found.largest
+        ],
     )
 
 

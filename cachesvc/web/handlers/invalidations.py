@@ -36,7 +36,9 @@ _EVENT = msgspec.json.Decoder(ChangeEvent)
 
 
 class Invalidations:
-    def __init__(self, service: Service, namespaces: Mapping[str, Namespace], invalidator: Invalidating) -> None:
+    def __init__(
+        self, service: Service, namespaces: Mapping[str, Namespace], invalidator: Invalidating
+    ) -> None:
         self._limits = service.server
         self._longest_over = service.coherence.fence_retention
         self._namespaces = namespaces
@@ -58,7 +60,11 @@ class Invalidations:
             return estimate_reply(await self._invalidator.estimate(change))
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
         # A call that waits for others has its own answer to a timeout: the receipt that says who is missing.
-        bounded = within(timeout, invalidating) if timeout is not None and asked.wait is Reach.NONE else invalidating
+        bounded = (
+            within(timeout, invalidating)
+            if timeout is not None and asked.wait is Reach.NONE
+            else invalidating
+        )
         reply = receipt_reply(await bounded)
         reply.attributes = partial(_of_change, change)
         reply.has_waited = asked.wait is not Reach.NONE
@@ -66,7 +72,9 @@ class Invalidations:
 
     def _options(self, asked: Invalidation, timeout: float | None, who: str) -> InvalidateOptions:
         longest = self._limits.request_timeout.seconds
-        seconds = min(WAIT_SECONDS if timeout is None else timeout, max(longest - ANSWER_SECONDS, longest / 2))
+        seconds = min(
+            WAIT_SECONDS if timeout is None else timeout, max(longest - ANSWER_SECONDS, longest / 2)
+        )
         return InvalidateOptions(asked.wait, seconds, who)
 
     def _check(self, asked: Invalidation, at: str) -> None:
@@ -74,7 +82,12 @@ class Invalidations:
         check_namespace(asked.namespace, self._namespaces, f"{at}.namespace")
         count = len(asked.keys) + len(asked.tags)
         if count > self._limits.max_batch_keys:
-            raise RequestError(413, "too-many-keys", f"{count} keys and tags, at most {self._limits.max_batch_keys}", field=at)
+            raise RequestError(
+                413,
+                "too-many-keys",
+                f"{count} keys and tags, at most {self._limits.max_batch_keys}",
+                field=at,
+            )
         if not count and not asked.all:
             raise RequestError(400, "no-target", "name keys or tags, or say all: true", field=at)
         for i, key in enumerate(asked.keys):
@@ -83,7 +96,9 @@ class Invalidations:
         if asked.over:
             self._check_over(asked.over, f"{at}.over")
         if asked.dry_run and asked.wait is not Reach.NONE:
-            raise RequestError(400, "contradiction", "a dry run changes nothing that could be waited for", field=f"{at}.wait")
+            raise RequestError(
+                400, "contradiction", "a dry run changes nothing that could be waited for", field=f"{at}.wait"
+            )
         if asked.all and not asked.dry_run and asked.confirm != asked.namespace:
             why = f'this purges all of {asked.namespace}: if that is meant, send "confirm": "{asked.namespace}" as well'
             raise RequestError(400, "confirm-needed", why, field=f"{at}.confirm")

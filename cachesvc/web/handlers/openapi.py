@@ -68,11 +68,22 @@ def _paths() -> Json:
     return {
         "/v1/{namespace}/{key}": {
             "parameters": [_NAMESPACE, _KEY],
-            "get": _call("readEntry", "The value, from the nearest tier that has it.", _READ, parameters=_READ_HEADERS),
+            "get": _call(
+                "readEntry", "The value, from the nearest tier that has it.", _READ, parameters=_READ_HEADERS
+            ),
             "head": _call("headEntry", "As GET, without the value.", _READ, parameters=_READ_HEADERS),
-            "put": _call("writeEntry", "Store the body as the value.", _WRITTEN, parameters=_WRITE_HEADERS, body=_OCTETS),
+            "put": _call(
+                "writeEntry",
+                "Store the body as the value.",
+                _WRITTEN,
+                parameters=_WRITE_HEADERS,
+                body=_OCTETS,
+            ),
             "delete": _call(
-                "invalidateEntry", "Invalidate the key in every tier and region.", _RECEIPT, parameters=[_CALLER, _TIMEOUT]
+                "invalidateEntry",
+                "Invalidate the key in every tier and region.",
+                _RECEIPT,
+                parameters=[_CALLER, _TIMEOUT],
             ),
         },
         "/v1/{namespace}/{key}:explain": {
@@ -87,11 +98,23 @@ def _paths() -> Json:
         },
         "/v1/{namespace}:get": {
             "parameters": [_NAMESPACE],
-            "post": _call("getMany", "Read many keys.", _ok(_of("GotMany")), parameters=_BATCH_HEADERS, body=_of("GetMany")),
+            "post": _call(
+                "getMany",
+                "Read many keys.",
+                _ok(_of("GotMany")),
+                parameters=_BATCH_HEADERS,
+                body=_of("GetMany"),
+            ),
         },
         "/v1/{namespace}:put": {
             "parameters": [_NAMESPACE],
-            "post": _call("putMany", "Write many keys.", _ok(_of("PutResults")), parameters=[_TIMEOUT], body=_of("PutMany")),
+            "post": _call(
+                "putMany",
+                "Write many keys.",
+                _ok(_of("PutResults")),
+                parameters=[_TIMEOUT],
+                body=_of("PutMany"),
+            ),
         },
         "/v1/invalidations": {
             "post": _call(
@@ -132,7 +155,11 @@ def _paths() -> Json:
         },
         "/livez": {"get": _call("livez", "The process runs.", _ok(_TEXT))},
         "/readyz": {"get": _call("readyz", "It may be sent requests.", _READY, parameters=[_VERBOSE])},
-        "/metrics": {"get": _call("metrics", "Prometheus text, or OpenMetrics by Accept.", _ok({**_TEXT, **_OPENMETRICS}))},
+        "/metrics": {
+            "get": _call(
+                "metrics", "Prometheus text, or OpenMetrics by Accept.", _ok({**_TEXT, **_OPENMETRICS})
+            )
+        },
         "/openapi.json": {"get": _call("openapi", "This document.", _DOCUMENT)},
     }
 
@@ -172,7 +199,13 @@ _PROBLEM: Json = {
 }
 _DOCUMENT = _ok(_ANY_OBJECT)
 _EXPLAINED = _ok(
-    {JSON: {"schema": {"anyOf": [{"$ref": "#/components/schemas/Explanation"}, {"$ref": "#/components/schemas/Seen"}]}}}
+    {
+        JSON: {
+            "schema": {
+                "anyOf": [{"$ref": "#/components/schemas/Explanation"}, {"$ref": "#/components/schemas/Seen"}]
+            }
+        }
+    }
 )
 _HERE = {
     "type": "object",
@@ -187,7 +220,10 @@ _INVALIDATED: Json = {
         "content": {
             JSON: {
                 "schema": {
-                    "anyOf": [{"$ref": "#/components/schemas/InvalidationReceipt"}, {"$ref": "#/components/schemas/Estimate"}]
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/InvalidationReceipt"},
+                        {"$ref": "#/components/schemas/Estimate"},
+                    ]
                 }
             }
         },
@@ -249,7 +285,9 @@ _KEY: Json = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
 }
 _NAMESPACE_QUERY: Json = {**_NAMESPACE, "in": "query"}
-_DEBUG = _header("Cachesvc-Debug", "The instance's telemetry.debug_token: key text is shown, and not only digests.")
+_DEBUG = _header(
+    "Cachesvc-Debug", "The instance's telemetry.debug_token: key text is shown, and not only digests."
+)
 _RECEIPT_ID: Json = {
     "name": "id",
     "in": "path",
@@ -271,8 +309,12 @@ _SCOPE: Json = {
     "schema": {"type": "string", "enum": ["instance"]},
 }
 _TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait, such as 250ms.", _DURATION)
-_WAIT_TIMEOUT = _header("Cachesvc-Timeout", "How long the caller will wait; with `wait`, 5s if it is not said.", _DURATION)
-_CALLER = _header("Cachesvc-Caller", "Who does this, for the audit.", {"type": "string", "minLength": 1, "maxLength": 128})
+_WAIT_TIMEOUT = _header(
+    "Cachesvc-Timeout", "How long the caller will wait; with `wait`, 5s if it is not said.", _DURATION
+)
+_CALLER = _header(
+    "Cachesvc-Caller", "Who does this, for the audit.", {"type": "string", "minLength": 1, "maxLength": 128}
+)
 _LAST_EVENT_ID = _header(
     "Last-Event-ID", "Resume after this event, of whichever instance; if that cannot be, a reset comes first."
 )

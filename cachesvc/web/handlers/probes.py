@@ -34,7 +34,9 @@ class Probes:
 
     async def readyz(self, _: web.BaseRequest, place: Place) -> Reply:
         ready, reasons = self._readiness()
-        status, line = (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
+        status, line = (
+            (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
+        )
         if "verbose" in place.query.split("&"):
             return _answer(status, line, msgspec.json.encode({"ready": ready, **reasons}), JSON)
         return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)

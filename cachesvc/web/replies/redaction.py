@@ -13,7 +13,14 @@ HIDDEN = "***"
 
 Shown: TypeAlias = "str | int | float | bool | dict[str, Shown] | None"
 
-_DURATION_UNITS = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1))
+_DURATION_UNITS = (
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+)
 _SIZE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE).match
 _HARMLESS = frozenset(["db"])
@@ -55,5 +62,8 @@ def without_credentials(url: str) -> str:
     parts = urlsplit(url)
     userinfo, at, host = parts.netloc.rpartition("@")
     netloc = f"{HIDDEN}@{host}" if at and userinfo else host
-    query = [(key, value if key in _HARMLESS or value == "{key}" else HIDDEN) for key, value in parse_qsl(parts.query, True)]
+    query = [
+        (key, value if key in _HARMLESS or value == "{key}" else HIDDEN)
+        for key, value in parse_qsl(parts.query, True)
+    ]
     return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="{}*"), ""))

@@ -10,7 +10,9 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.etag import etag
 from cachesvc.web.messages import OCTETS
 
-_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?").fullmatch
+_MEDIA_TYPE = re.compile(
+    r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?"
+).fullmatch
 _TAIL_LIFE = 10 * MILLISECONDS
 
 

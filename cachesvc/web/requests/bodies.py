@@ -52,7 +52,12 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
 def refuse_encoding(request: web.BaseRequest) -> None:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
-        raise RequestError(415, "content-encoding", f"send the bytes as they are, not {coding[:64]!r}", field="Content-Encoding")
+        raise RequestError(
+            415,
+            "content-encoding",
+            f"send the bytes as they are, not {coding[:64]!r}",
+            field="Content-Encoding",
+        )
 
 
 def media_type_of(request: web.BaseRequest, *taken: str) -> str:
@@ -60,7 +65,9 @@ def media_type_of(request: web.BaseRequest, *taken: str) -> str:
     sent = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     sent = _MEDIA_TYPES.get(sent, sent)
     if sent not in taken:
-        raise RequestError(415, "content-type", f"send {' or '.join(taken)}, not {sent[:64]!r}", field="Content-Type")
+        raise RequestError(
+            415, "content-type", f"send {' or '.join(taken)}, not {sent[:64]!r}", field="Content-Type"
+        )
     return sent
 
 
@@ -93,4 +100,6 @@ async def _invite(request: web.BaseRequest) -> None:
 
 
 def _too_large(limit: int) -> RequestError:
-    return RequestError(413, "body-too-large", f"a body here has at most {limit} bytes", field="Content-Length")
+    return RequestError(
+        413, "body-too-large", f"a body here has at most {limit} bytes", field="Content-Length"
+    )

@@ -18,5 +18,7 @@ def caller_of(request: web.BaseRequest, source: str = "") -> str:
 
 def _checked(name: str, field: str) -> str:
     if not (0 < len(name) <= MAX_LENGTH and name.isprintable()):
-        raise RequestError(400, "bad-caller", f"a caller's name has 1 to {MAX_LENGTH} printable characters", field=field)
+        raise RequestError(
+            400, "bad-caller", f"a caller's name has 1 to {MAX_LENGTH} printable characters", field=field
+        )
     return name

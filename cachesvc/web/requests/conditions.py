@@ -23,7 +23,9 @@ def etags_of(headers: CIMultiDictProxy[str], field: str) -> tuple[str, ...]:
     while at < len(value):
         match = _ETAG.match(value, at)
         if match is None:
-            raise RequestError(400, "bad-header", f'not a list of quoted ETags, such as "abc", nor {ANY}', field=field)
+            raise RequestError(
+                400, "bad-header", f'not a list of quoted ETags, such as "abc", nor {ANY}', field=field
+            )
         tags.append(match[1])
         at = match.end()
     if not tags:
@@ -47,7 +49,11 @@ class Conditions(Struct, frozen=True, gc=False):
 
 
 NONE = Conditions()
-_EXCLUSIVE = (("If-Match", "If-None-Match"), ("Cachesvc-Lease", "If-Match"), ("Cachesvc-Lease", "If-None-Match"))
+_EXCLUSIVE = (
+    ("If-Match", "If-None-Match"),
+    ("Cachesvc-Lease", "If-Match"),
+    ("Cachesvc-Lease", "If-None-Match"),
+)
 
 
 def conditions_of(headers: CIMultiDictProxy[str]) -> Conditions:

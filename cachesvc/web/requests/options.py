@@ -22,7 +22,15 @@ _WAIT = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?").fullmatch
 
 _INERT = frozenset(
     spelling.encode()
-    for name in ("Host", "Accept", "Accept-Encoding", "Accept-Language", "User-Agent", "Connection", "Tracestate")
+    for name in (
+        "Host",
+        "Accept",
+        "Accept-Encoding",
+        "Accept-Language",
+        "User-Agent",
+        "Connection",
+        "Tracestate",
+    )
     for spelling in (name, name.lower())
 )
 """Headers that change nothing about a read, as clients spell them. Others need a look."""
@@ -53,7 +61,9 @@ def options_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> ReadOp
     return replace(
         options,
         token=token_of(headers),
-        max_lag_us=lag_of(headers["Cachesvc-Max-Lag"], "Cachesvc-Max-Lag") if "Cachesvc-Max-Lag" in asked else None,
+        max_lag_us=lag_of(headers["Cachesvc-Max-Lag"], "Cachesvc-Max-Lag")
+        if "Cachesvc-Max-Lag" in asked
+        else None,
         timeout_seconds=timeout_of(headers, longest_seconds),
     )
 
@@ -68,7 +78,9 @@ def is_answered_by_any_fresh_copy(options: ReadOptions) -> bool:
 def token_of(headers: CIMultiDictProxy[str]) -> tuple[tuple[int, int], ...]:
     field = "Cachesvc-Token"
     lines = headers.getall(field, [])
-    return merged((pair for line in lines for pair in read_token(line.strip(), field)), field) if lines else ()
+    return (
+        merged((pair for line in lines for pair in read_token(line.strip(), field)), field) if lines else ()
+    )
 
 
 def timeout_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> float | None:
@@ -106,5 +118,7 @@ def _preferring(options: ReadOptions, prefer: str, longest_seconds: float) -> Re
         return options
     wait = preferences.get("wait") or "0"
     if not _WAIT(wait):
-        raise RequestError(400, "bad-header", f"wait takes seconds, such as wait=2, not {wait[:32]!r}", field="Prefer")
+        raise RequestError(
+            400, "bad-header", f"wait takes seconds, such as wait=2, not {wait[:32]!r}", field="Prefer"
+        )
     return replace(options, lease=True, wait_seconds=wait_of(float(wait), longest_seconds))

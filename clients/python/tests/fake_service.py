@@ -115,7 +115,9 @@ class FakeService:
         self.leases.pop(key, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/v1/topology":  # asked for besides, now and then: no part of what a test counts or holds back
+        if (
+            request.path == "/v1/topology"
+        ):  # asked for besides, now and then: no part of what a test counts or holds back
             regions = {"eu": {"instances": self.instances}}
             return web.json_response({"here": {"region": "eu", "instance": "a"}, "regions": regions})
         body: Any = None
@@ -125,7 +127,10 @@ class FakeService:
             body = (msgspec.msgpack if packed else msgspec.json).decode(raw)
         self.saw.append(
             Recorded(
-                request.method, request.path_qs if "%" not in request.raw_path else request.raw_path, dict(request.headers), body
+                request.method,
+                request.path_qs if "%" not in request.raw_path else request.raw_path,
+                dict(request.headers),
+                body,
             )
         )
         self.arrived.release()
@@ -136,7 +141,9 @@ class FakeService:
             problem = self.problems_of.get(body["namespace"])
         if problem is not None:
             status, document, headers = problem
-            return web.json_response(document, status=status, headers=headers, content_type="application/problem+json")
+            return web.json_response(
+                document, status=status, headers=headers, content_type="application/problem+json"
+            )
         if self.raw_answer is not None:
             return web.Response(body=self.raw_answer, content_type=MSGPACK)
         if request.method == "PUT":
@@ -162,7 +169,9 @@ class FakeService:
             self.on_read(len(self.calls(":get")))
             results = [self._read(namespace[:-4], key, body) for key in body["keys"]]
             self.changes_before_puts()
-            return web.Response(body=msgspec.msgpack.encode({"results": results, "lag": 0.1, "news": 1}), content_type=MSGPACK)
+            return web.Response(
+                body=msgspec.msgpack.encode({"results": results, "lag": 0.1, "news": 1}), content_type=MSGPACK
+            )
         if namespace.endswith(":put"):
             return self._put_many(namespace[:-4], body["items"])
         if method == "DELETE":
@@ -178,7 +187,11 @@ class FakeService:
         held = self._admissible(namespace, key, asked.get("token", ""))
         got: dict[str, Any] = {"outcome": "miss"}
         if held is not None:
-            got = {"outcome": "stale" if held.stale else "absent" if held.absent else "hit", "value": held.value, "tier": "l1"}
+            got = {
+                "outcome": "stale" if held.stale else "absent" if held.absent else "hit",
+                "value": held.value,
+                "tier": "l1",
+            }
             got |= {"age": 3, "ttl": -1 if held.stale else 42, "as_of": held.as_of, "tags": held.tags}
             got |= {"content_type": held.content_type} if held.content_type != OCTETS else {}
         if asked.get("lease") and (held is None or held.stale) and key not in self.leases:
@@ -189,7 +202,11 @@ class FakeService:
         held = self.held.get(key)
         if held is None:
             return None
-        targets = {digest(f"{namespace}/{key}"), digest(namespace), *(digest(f"{namespace}#{tag}") for tag in held.tags)}
+        targets = {
+            digest(f"{namespace}/{key}"),
+            digest(namespace),
+            *(digest(f"{namespace}#{tag}") for tag in held.tags),
+        }
         return held if all(held.as_of > at for target, at in pairs_of(token) if target in targets) else None
 
     def _read_one(self, namespace: str, key: str, headers: dict[str, str]) -> web.Response:
@@ -206,9 +223,14 @@ class FakeService:
         at = next(self._ticks)
         tags = request.headers.get("Cache-Groups", "")
         self.hold(
-            key, value, content_type=request.headers["Content-Type"], tags=[tag.strip('" ') for tag in tags.split(",") if tag]
+            key,
+            value,
+            content_type=request.headers["Content-Type"],
+            tags=[tag.strip('" ') for tag in tags.split(",") if tag],
         )
-        return web.Response(status=204, headers={"Cachesvc-Token": token_of([(digest(f"{namespace}/{key}"), at)])})
+        return web.Response(
+            status=204, headers={"Cachesvc-Token": token_of([(digest(f"{namespace}/{key}"), at)])}
+        )
 
     def _put_many(self, namespace: str, items: list[dict[str, Any]]) -> web.Response:
         results: list[dict[str, Any]] = []
@@ -242,7 +264,9 @@ class FakeService:
         if whole and body.get("confirm") != body["namespace"]:
             return _problem(400, "confirm-needed")
         missing = self.missing if body.get("wait", "none") != "none" else []
-        return self._invalidated(body["namespace"], body.get("keys", []), body.get("tags", []), whole=whole, missing=missing)
+        return self._invalidated(
+            body["namespace"], body.get("keys", []), body.get("tags", []), whole=whole, missing=missing
+        )
 
     def _receipt(self, id_: str) -> web.Response:
         state = self.receipts.get(id_)
@@ -253,7 +277,11 @@ class FakeService:
     ) -> web.Response:
         """Only announced: the copies stay, as on an instance that has not heard of it, so that only tokens refuse them."""
         at = next(self._ticks)
-        targets = [f"{namespace}/{key}" for key in keys] + [f"{namespace}#{tag}" for tag in tags] + [namespace] * whole
+        targets = (
+            [f"{namespace}/{key}" for key in keys]
+            + [f"{namespace}#{tag}" for tag in tags]
+            + [namespace] * whole
+        )
         token = token_of((digest(target), at) for target in targets)
         self.fences.update((digest(target), at) for target in targets)
         for key in keys:

@@ -38,12 +38,26 @@ class RecordedSpans:
         """In the order of their beginnings."""
         spans = sorted(self.ended, key=lambda span: span.start_time or 0)
         ids = {span.context.span_id for span in spans}
-        return [line for span in spans if span.parent is None or span.parent.span_id not in ids for line in _lines(span, spans)]
+        return [
+            line
+            for span in spans
+            if span.parent is None or span.parent.span_id not in ids
+            for line in _lines(span, spans)
+        ]
 
 
 def _lines(span: ReadableSpan, spans: Sequence[ReadableSpan]) -> Iterator[str]:
-    told = [f"{name}={value!s}" for name, value in sorted((span.attributes or {}).items()) if name not in _LEFT_OUT]
-    linked = [f"→ {other.name}" for link in span.links for other in spans if other.context.span_id == link.context.span_id]
+    told = [
+        f"{name}={value!s}"
+        for name, value in sorted((span.attributes or {}).items())
+        if name not in _LEFT_OUT
+    ]
+    linked = [
+        f"→ {other.name}"
+        for link in span.links
+        for other in spans
+        if other.context.span_id == link.context.span_id
+    ]
     yield " ".join([span.name, span.kind.name.lower(), *told, *linked])
     for child in spans:
         if child.parent is not None and child.parent.span_id == span.context.span_id:

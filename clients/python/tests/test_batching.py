@@ -90,7 +90,9 @@ async def test_a_full_batch_departs_at_once() -> None:
     assert sent == [MAX_ITEMS, 1]
 
 
-async def test_cancelling_any_callers_leaves_the_others_their_answers(service: FakeService, cache: Cache) -> None:
+async def test_cancelling_any_callers_leaves_the_others_their_answers(
+    service: FakeService, cache: Cache
+) -> None:
     for key in "abcd":
         service.hold(key, key.encode())
     pages = cache.namespace("pages")
@@ -126,7 +128,11 @@ async def test_a_caller_that_left_before_departure_is_not_sent() -> None:
 
 async def test_a_key_that_failed_fails_its_caller_only(service: FakeService, cache: Cache) -> None:
     service.hold("a", b"1")
-    service.key_problems["bad"] = {"type": "https://cachesvc.dev/problems/overtaken", "status": 503, "retryable": True}
+    service.key_problems["bad"] = {
+        "type": "https://cachesvc.dev/problems/overtaken",
+        "status": 503,
+        "retryable": True,
+    }
     pages = cache.namespace("pages")
     good, bad = await asyncio.gather(pages.get("a"), pages.get("bad"), return_exceptions=True)
     assert good == b"1"
@@ -134,7 +140,9 @@ async def test_a_key_that_failed_fails_its_caller_only(service: FakeService, cac
     assert (bad.type, bad.status, bad.retryable) == ("overtaken", 503, True)
 
 
-async def test_get_many_answers_what_was_found_and_keeps_it_when_others_fail(service: FakeService, cache: Cache) -> None:
+async def test_get_many_answers_what_was_found_and_keeps_it_when_others_fail(
+    service: FakeService, cache: Cache
+) -> None:
     service.hold("a", b"1")
     service.hold("absent", b"", absent=True)
     pages = cache.namespace("pages")
@@ -147,7 +155,9 @@ async def test_get_many_answers_what_was_found_and_keeps_it_when_others_fail(ser
 
 async def test_sets_of_one_tick_leave_in_one_request_in_order(service: FakeService, cache: Cache) -> None:
     pages = cache.namespace("pages")
-    await asyncio.gather(pages.set("a", b"1", ttl="5m", tags=["t"]), pages.set("a", b"2", stale=1.5), pages.set("b", b"3"))
+    await asyncio.gather(
+        pages.set("a", b"1", ttl="5m", tags=["t"]), pages.set("a", b"2", stale=1.5), pages.set("b", b"3")
+    )
     (put,) = service.calls(":put")
     assert put.body["items"] == [
         {"key": "a", "value": b"1", "ttl": 300.0, "tags": ["t"]},

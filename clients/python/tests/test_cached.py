@@ -29,7 +29,12 @@ async def test_a_cached_function_runs_once_per_key_and_its_result_has_its_tags(
     assert await profile(8) == {"id": 8}
     assert ran == [7, 8]
     (item,) = service.calls(":put")[0].body["items"]
-    assert (item["key"], item["ttl"], item["stale_while_revalidate"], item["tags"]) == ("profile:7", 300.0, 60.0, ["user:7"])
+    assert (item["key"], item["ttl"], item["stale_while_revalidate"], item["tags"]) == (
+        "profile:7",
+        300.0,
+        60.0,
+        ["user:7"],
+    )
     assert (profile.key(7), profile.__doc__) == ("profile:7", "What it does.")
     assert repr(profile).startswith("<CachedFunction test_a_cached_function")
 
@@ -64,7 +69,9 @@ async def test_none_is_remembered_as_absent(service: FakeService, users: Namespa
     assert service.held["profile:7"].absent
 
 
-async def test_a_function_may_say_how_long_its_result_lives(service: FakeService, users: Namespace[object]) -> None:
+async def test_a_function_may_say_how_long_its_result_lives(
+    service: FakeService, users: Namespace[object]
+) -> None:
     @users.cached("token:{user_id}", ttl="5m", tags=["user:{user_id}"])
     async def token(user_id: int, *, ctx: LoadContext | None = None) -> str:
         assert ctx is not None
@@ -96,7 +103,9 @@ async def test_a_method_is_cached_for_all_objects_of_its_class(users: Namespace[
         await Repository({}).row(7)
 
 
-async def test_a_mistake_in_a_template_is_told_when_the_function_is_decorated(users: Namespace[object]) -> None:
+async def test_a_mistake_in_a_template_is_told_when_the_function_is_decorated(
+    users: Namespace[object],
+) -> None:
     with pytest.raises(ValueError, match="no parameter 'user'"):
 
         @users.cached("profile:{user}")

@@ -81,8 +81,14 @@ class ReplayingServer:
         if expected is None:
             return ""
         document = request.document
-        more = {name for name in document if name not in expected and document[name]}  # defaults may be sent or left out
-        return f"members that are not expected: {more}" if more else body_mismatch(step.request, request.body, self.bindings)
+        more = {
+            name for name in document if name not in expected and document[name]
+        }  # defaults may be sent or left out
+        return (
+            f"members that are not expected: {more}"
+            if more
+            else body_mismatch(step.request, request.body, self.bindings)
+        )
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -103,7 +109,9 @@ async def test_the_client_sends_and_understands_what_the_case_says(case: Case, f
             assert (server.wrong or wrong) == "", f"step {number}"
 
 
-async def _client(clients: dict[str, Any], stack: AsyncExitStack, server: Any, flavour: str, call: Call) -> Any:
+async def _client(
+    clients: dict[str, Any], stack: AsyncExitStack, server: Any, flavour: str, call: Call
+) -> Any:
     """One client for all calls with equal options: what it writes it reads."""
     options = {name: call.given[name] for name in OF_THE_CLIENT if name in call.given}
     if (made := clients.get(repr(options))) is not None:
@@ -117,14 +125,20 @@ async def _client(clients: dict[str, Any], stack: AsyncExitStack, server: Any, f
 
 async def _called(cache: Any, call: Call, bindings: Bindings) -> str:
     """What of the call's outcome is not as the case says."""
-    given = {name: rendered(value, bindings) for name, value in call.given.items() if name not in OF_THE_CLIENT}
+    given = {
+        name: rendered(value, bindings) for name, value in call.given.items() if name not in OF_THE_CLIENT
+    }
     options = {name: given.pop(name) for name in OF_THE_NAMESPACE if name in given}
     owner = cache if call.do == "receipt" else cache.namespace(options.pop("namespace", "pages"), **options)
     try:
         result = getattr(owner, call.do)(**given)
         result = await result if inspect.isawaitable(result) else result
     except CacheError as error:
-        return mismatch(call.error, _said(error), bindings, "error") if call.error is not None else f"raised {error!r}"
+        return (
+            mismatch(call.error, _said(error), bindings, "error")
+            if call.error is not None
+            else f"raised {error!r}"
+        )
     if call.error is not None:
         return f"no error: {result!r}"
     if isinstance(call.result, dict) and isinstance(result, msgspec.Struct):
@@ -220,7 +234,9 @@ FUNCTIONS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, i) for name in FUNCTIONS for i in range(len(vectors(name)))])
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name in FUNCTIONS for i in range(len(vectors(name)))]
+)
 def test_the_sdk_computes_what_the_vector_says(name: str, number: int) -> None:
     vector = vectors(name)[number]
     if vector.expect is None:

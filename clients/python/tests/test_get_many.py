@@ -46,7 +46,9 @@ async def test_it_answers_what_single_gets_do(service: FakeService, cache: Cache
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "ü\x85", "\ud800", "k" * 1025, "ü" * 513])
-async def test_one_key_out_of_rule_is_refused_before_anything_is_sent(service: FakeService, cache: Cache, bad: str) -> None:
+async def test_one_key_out_of_rule_is_refused_before_anything_is_sent(
+    service: FakeService, cache: Cache, bad: str
+) -> None:
     with pytest.raises(ValueError, match="key"):
         await cache.namespace("pages").get_many([*KEYS, bad, *KEYS])
     assert not service.calls(":get")
@@ -73,7 +75,9 @@ async def test_many_keys_are_several_requests(service: FakeService, cache: Cache
     assert sorted(key for part in asked for key in part) == sorted(keys)
 
 
-async def test_a_failed_request_fails_all_of_its_keys_each_with_an_error_of_its_own(service: FakeService, cache: Cache) -> None:
+async def test_a_failed_request_fails_all_of_its_keys_each_with_an_error_of_its_own(
+    service: FakeService, cache: Cache
+) -> None:
     service.problem = (403, {"type": "https://cachesvc.dev/problems/forbidden", "status": 403}, {})
     with pytest.raises(PartialError) as caught:
         await cache.namespace("pages").get_many(KEYS)
@@ -92,7 +96,9 @@ async def test_a_token_from_elsewhere_holds_for_all_keys(service: FakeService, c
     assert call.body["token"]
 
 
-async def test_a_call_that_was_cancelled_leaves_another_its_answers(service: FakeService, cache: Cache) -> None:
+async def test_a_call_that_was_cancelled_leaves_another_its_answers(
+    service: FakeService, cache: Cache
+) -> None:
     for key in KEYS:
         service.hold(key, key.encode())
     pages = cache.namespace("pages")
@@ -137,11 +143,15 @@ async def test_every_key_is_asked_of_its_instance(service: FakeService) -> None:
             service.saw.clear()
             second.saw.clear()
             assert list(await pages.get_many(KEYS)) == KEYS
-            many = [{key for call in one.calls(":get") for key in call.body["keys"]} for one in (service, second)]
+            many = [
+                {key for call in one.calls(":get") for key in call.body["keys"]} for one in (service, second)
+            ]
             service.saw.clear()
             second.saw.clear()
             await asyncio.gather(*map(pages.get, KEYS))
-            single = [{key for call in one.calls(":get") for key in call.body["keys"]} for one in (service, second)]
+            single = [
+                {key for call in one.calls(":get") for key in call.body["keys"]} for one in (service, second)
+            ]
     assert many == single
     assert all(many)
 
@@ -184,7 +194,9 @@ def batcher(line: Line, tasks: set[asyncio.Task[None]]) -> Batcher[str, str]:
     return Batcher(line, timeout=5, tasks=tasks, slow_lane=SlowLane(turns, line, tasks))
 
 
-async def test_the_slow_ones_of_a_call_come_later_and_in_their_place(batcher: Batcher[str, str], line: Line) -> None:
+async def test_the_slow_ones_of_a_call_come_later_and_in_their_place(
+    batcher: Batcher[str, str], line: Line
+) -> None:
     line.late = {ITEMS[3], ITEMS[7]}
     (order,) = batcher.join_all(ITEMS)
     await line.asked_again.wait()

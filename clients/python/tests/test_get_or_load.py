@@ -39,12 +39,20 @@ def source() -> Source:
     return Source()
 
 
-async def test_a_miss_is_loaded_and_filled_with_the_lease(service: FakeService, pages: Namespace[bytes], source: Source) -> None:
+async def test_a_miss_is_loaded_and_filled_with_the_lease(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
     assert await pages.get_or_load("a", source, ttl="5m", stale="1m", tags=["t"]) == b"loaded"
     (put,) = service.calls(":put")
     (item,) = put.body["items"]
     assert item.pop("lease").startswith("lease-")
-    assert item == {"key": "a", "value": b"loaded", "ttl": 300.0, "stale_while_revalidate": 60.0, "tags": ["t"]}
+    assert item == {
+        "key": "a",
+        "value": b"loaded",
+        "ttl": 300.0,
+        "stale_while_revalidate": 60.0,
+        "tags": ["t"],
+    }
     assert await pages.get_or_load("a", source) == b"loaded"
     assert source.loaded == ["a"]
 
@@ -58,7 +66,9 @@ async def test_lease_reads_of_one_tick_share_a_request_apart_from_plain_ones(
     service: FakeService, pages: Namespace[bytes], source: Source
 ) -> None:
     await asyncio.gather(*(pages.get_or_load(f"k{i}", source) for i in range(20)), pages.get("plain"))
-    assert sorted((len(call.body["keys"]), call.body.get("lease", False)) for call in service.calls(":get")) == [
+    assert sorted(
+        (len(call.body["keys"]), call.body.get("lease", False)) for call in service.calls(":get")
+    ) == [
         (1, False),
         (20, True),
     ]
@@ -83,14 +93,20 @@ async def test_callers_that_leave_do_not_sink_the_load(
     assert service.held["a"].value == b"loaded"
 
 
-async def test_what_the_loader_raises_reaches_every_caller_and_is_not_kept(pages: Namespace[bytes], source: Source) -> None:
+async def test_what_the_loader_raises_reaches_every_caller_and_is_not_kept(
+    pages: Namespace[bytes], source: Source
+) -> None:
     source.error = KeyError("no row")
-    results = await asyncio.gather(*(pages.get_or_load("a", source) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(
+        *(pages.get_or_load("a", source) for _ in range(3)), return_exceptions=True
+    )
     assert [type(result) for result in results] == [KeyError] * 3
     assert source.loaded == ["a"]
 
 
-async def test_an_absent_value_is_stored_as_known_absent(service: FakeService, pages: Namespace[bytes]) -> None:
+async def test_an_absent_value_is_stored_as_known_absent(
+    service: FakeService, pages: Namespace[bytes]
+) -> None:
     asked: list[str] = []
 
     async def nothing(key: str) -> object:
@@ -130,7 +146,9 @@ async def test_a_stale_value_is_answered_at_once_and_refreshed_by_the_holder_of_
     assert not service.held["a"].stale
 
 
-async def test_who_finds_the_lease_held_waits_for_the_fill(service: FakeService, pages: Namespace[bytes], source: Source) -> None:
+async def test_who_finds_the_lease_held_waits_for_the_fill(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
     service.leases["a"] = "somebody's"
     caller = asyncio.create_task(pages.get_or_load("a", source))
     for _ in range(2):  # the read that found it held, and the one that waits
@@ -139,7 +157,11 @@ async def test_who_finds_the_lease_held_waits_for_the_fill(service: FakeService,
     assert await caller == b"theirs"
     assert source.loaded == []
     first, waiting, *_ = service.calls(":get")
-    assert (first.body.get("wait", 0) == 0, waiting.body["wait"] > 0, waiting.body["lease"]) == (True, True, True)
+    assert (first.body.get("wait", 0) == 0, waiting.body["wait"] > 0, waiting.body["lease"]) == (
+        True,
+        True,
+        True,
+    )
 
 
 async def test_a_waiter_takes_over_from_a_holder_that_gives_up(
@@ -162,8 +184,14 @@ async def test_who_waited_too_long_loads_and_does_not_fill(service: FakeService,
     assert service.calls(":put") == []
 
 
-async def test_an_outage_is_loaded_through_once_per_key(service: FakeService, pages: Namespace[bytes], source: Source) -> None:
-    service.problem = (503, {"type": "https://cachesvc.dev/problems/home-unavailable", "status": 503, "retryable": True}, {})
+async def test_an_outage_is_loaded_through_once_per_key(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
+    service.problem = (
+        503,
+        {"type": "https://cachesvc.dev/problems/home-unavailable", "status": 503, "retryable": True},
+        {},
+    )
     assert await asyncio.gather(*(pages.get_or_load("a", source) for _ in range(10))) == [b"loaded"] * 10
     assert source.loaded == ["a"]
     assert service.calls(":put") == []
@@ -184,7 +212,9 @@ async def test_an_outage_lets_only_so_many_loads_run_at_a_time(service: FakeServ
         assert await asyncio.gather(*callers) == [b"loaded"] * 5
 
 
-async def test_a_refusal_is_raised_and_nothing_is_loaded(service: FakeService, pages: Namespace[bytes], source: Source) -> None:
+async def test_a_refusal_is_raised_and_nothing_is_loaded(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
     service.problem = (404, {"type": "https://cachesvc.dev/problems/no-such-namespace", "status": 404}, {})
     with pytest.raises(CacheError) as caught:
         await pages.get_or_load("a", source)
@@ -218,7 +248,9 @@ async def test_a_reader_after_an_own_write_does_not_join_a_load_from_before(
     elif write == "delete":
         await pages.delete("a")
     else:
-        await pages.invalidate(["a"] * (write == "key"), tags=["t"] * (write == "tag"), all=write == "all", confirm="pages")
+        await pages.invalidate(
+            ["a"] * (write == "key"), tags=["t"] * (write == "tag"), all=write == "all", confirm="pages"
+        )
     late = asyncio.create_task(pages.get_or_load("a", source, timeout=2))
     await asyncio.sleep(0)
     source.gate.set()
@@ -233,7 +265,9 @@ async def test_a_hung_loader_holds_nobody_longer_than_its_time(service: FakeServ
     assert caught.value.type == "deadline"
 
 
-async def test_a_caller_may_wait_less_than_the_load_takes(service: FakeService, pages: Namespace[bytes], source: Source) -> None:
+async def test_a_caller_may_wait_less_than_the_load_takes(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
     source.gate.clear()
     with pytest.raises(CacheError) as caught:
         await pages.get_or_load("a", source, timeout="20ms")
@@ -245,7 +279,9 @@ async def test_a_caller_may_wait_less_than_the_load_takes(service: FakeService, 
     assert source.loaded == ["a"]
 
 
-async def test_leaving_the_block_ends_the_loads_and_tells_their_callers(service: FakeService, source: Source) -> None:
+async def test_leaving_the_block_ends_the_loads_and_tells_their_callers(
+    service: FakeService, source: Source
+) -> None:
     source.gate.clear()
     async with Cache.from_url(service.url) as cache:
         caller = asyncio.create_task(cache.namespace("pages").get_or_load("a", source))

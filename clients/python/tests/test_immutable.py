@@ -69,7 +69,19 @@ def test_sure(kind: Any) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [Any, object, list[int], dict[str, int], tuple, FrozenOutside, Open, Movable, tuple[Open, ...], int | list[int], bytearray],
+    [
+        Any,
+        object,
+        list[int],
+        dict[str, int],
+        tuple,
+        FrozenOutside,
+        Open,
+        Movable,
+        tuple[Open, ...],
+        int | list[int],
+        bytearray,
+    ],
 )
 def test_not_sure(kind: Any) -> None:
     assert not is_immutable(kind)

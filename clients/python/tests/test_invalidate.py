@@ -31,7 +31,9 @@ async def test_a_receipt_says_who_was_missing_at_the_deadline(service: FakeServi
     assert (receipt.applied, receipt.reached, receipt.missing) == (True, False, ("eu/b", "us/a"))
 
 
-async def test_a_write_that_did_not_get_everywhere_in_time_is_read_all_the_same(service: FakeService, cache: Cache) -> None:
+async def test_a_write_that_did_not_get_everywhere_in_time_is_read_all_the_same(
+    service: FakeService, cache: Cache
+) -> None:
     """Its token goes with the reads of this client."""
     service.hold("a", b"old")
     service.missing = ["eu/b"]
@@ -41,8 +43,16 @@ async def test_a_write_that_did_not_get_everywhere_in_time_is_read_all_the_same(
 
 
 async def test_how_far_it_has_got_is_asked_for_later(service: FakeService, cache: Cache) -> None:
-    service.receipts["eu:1-0"] = {"id": "eu:1-0", "state": "parked", "position": "1-1", "missed": ["c2"], "merged": ["eu/a"]}
-    assert await cache.receipt("eu:1-0") == ReceiptState("eu:1-0", "parked", "1-1", missed=("c2",), merged=("eu/a",))
+    service.receipts["eu:1-0"] = {
+        "id": "eu:1-0",
+        "state": "parked",
+        "position": "1-1",
+        "missed": ["c2"],
+        "merged": ["eu/a"],
+    }
+    assert await cache.receipt("eu:1-0") == ReceiptState(
+        "eu:1-0", "parked", "1-1", missed=("c2",), merged=("eu/a",)
+    )
     with pytest.raises(CacheError) as caught:
         await cache.receipt("eu:2-0")
     assert (caught.value.type, caught.value.status) == ("no-such-receipt", 404)
@@ -54,7 +64,11 @@ async def test_the_audit_is_told_who_it_was(service: FakeService) -> None:
         await pages.invalidate(["a"])
         await pages.delete("a")
         await pages.get("a")
-    assert [call.headers.get("Cachesvc-Caller") for call in service.saw] == ["checkout (web-7)", "checkout (web-7)", None]
+    assert [call.headers.get("Cachesvc-Caller") for call in service.saw] == [
+        "checkout (web-7)",
+        "checkout (web-7)",
+        None,
+    ]
 
 
 async def test_a_client_without_a_name_says_none(service: FakeService, cache: Cache) -> None:

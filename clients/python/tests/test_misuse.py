@@ -42,7 +42,9 @@ def test_bad_settings_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "ü" * 513, "a\nb", "a\x85b", "\ud800"])
-async def test_a_bad_key_is_refused_before_it_spoils_a_batch(service: FakeService, cache: Cache, key: str) -> None:
+async def test_a_bad_key_is_refused_before_it_spoils_a_batch(
+    service: FakeService, cache: Cache, key: str
+) -> None:
     service.hold("good", b"1")
     pages = cache.namespace("pages")
     good, bad = await asyncio.gather(pages.get("good"), pages.get(key), return_exceptions=True)
@@ -69,7 +71,9 @@ async def test_bad_arguments_of_writes_are_refused_by_name(service: FakeService,
         await pages.set("a", b"", tags=["ü"])
     with pytest.raises(ValueError, match="nothing to invalidate"):
         await pages.invalidate()
-    with pytest.raises(ValueError, match="all=True purges all of 'pages': if that is meant, say confirm='pages' as well"):
+    with pytest.raises(
+        ValueError, match="all=True purges all of 'pages': if that is meant, say confirm='pages' as well"
+    ):
         await pages.invalidate(all=True)
     with pytest.raises(ValueError, match="confirm='pages'"):
         await pages.invalidate(all=True, confirm="page")

@@ -45,7 +45,13 @@ class Bench:
         self.beat()
 
     def keep(self, key: str, *, as_of: int = 0, shelf: Shelf | None = None, **more: Any) -> bool:
-        fields: dict[str, Any] = {"outcome": "hit", "value": b"v", "ttl": 60, "as_of": as_of or self.now - 1_000, **more}
+        fields: dict[str, Any] = {
+            "outcome": "hit",
+            "value": b"v",
+            "ttl": 60,
+            "as_of": as_of or self.now - 1_000,
+            **more,
+        }
         got = Got(**fields)
         return (shelf or self.shelf).keep(key, got, self.seconds)
 
@@ -70,7 +76,8 @@ def test_what_was_answered_fresh_is_held_until_its_ttl_ends(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize(
-    ("outcome", "is_held"), [("hit", True), ("loaded", True), ("absent", True), ("stale", False), ("miss", False)]
+    ("outcome", "is_held"),
+    [("hit", True), ("loaded", True), ("absent", True), ("stale", False), ("miss", False)],
 )
 def test_only_fresh_answers_are_held(bench: Bench, outcome: str, is_held: bool) -> None:
     assert bench.keep("a", outcome=outcome) == is_held
@@ -191,7 +198,9 @@ def test_a_paced_fence_ends_each_copy_at_its_own_moment(bench: Bench) -> None:
     assert bench.held(keys) == []
 
 
-def test_a_paced_fence_also_concerns_what_arrives_later_and_is_remembered_when_it_is_over(bench: Bench) -> None:
+def test_a_paced_fence_also_concerns_what_arrives_later_and_is_remembered_when_it_is_over(
+    bench: Bench,
+) -> None:
     at, over = bench.now, 1_000_000
     bench.near.pace(target_digest("pages"), at, over)
     assert bench.keep("a", as_of=at)
@@ -248,7 +257,9 @@ def test_a_silent_feed_is_not_trusted_for_long(bench: Bench) -> None:
     assert bench.held(["a"]) == ["a"]
 
 
-def test_a_feed_that_is_down_is_not_trusted_and_what_was_held_is_good_again_when_it_is_back(bench: Bench) -> None:
+def test_a_feed_that_is_down_is_not_trusted_and_what_was_held_is_good_again_when_it_is_back(
+    bench: Bench,
+) -> None:
     bench.keep("a")
     bench.near.down()
     assert bench.held(["a"]) == []
@@ -341,7 +352,9 @@ def test_a_shelf_goes_with_its_namespace_object(bench: Bench) -> None:
     assert bench.heeded == []
 
 
-@pytest.mark.parametrize("wrong", [{"max_entries": 0}, {"max_bytes": 10}, {"max_lag": 0}, {"max_lag": "soon"}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_entries": 0}, {"max_bytes": 10}, {"max_lag": 0}, {"max_lag": "soon"}]
+)
 def test_impossible_settings_are_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         NearSettings(**wrong)
@@ -353,7 +366,9 @@ def test_impossible_settings_are_refused_by_name(wrong: dict[str, Any]) -> None:
 def steps() -> st.SearchStrategy[list[tuple[str, str, int]]]:
     keeps = st.tuples(st.just("keep"), st.sampled_from("abc"), st.integers(-50, 0))
     fences = st.tuples(
-        st.sampled_from(["hard", "soft"]), st.sampled_from(["pages/a", "pages/b", "pages#t", "pages"]), st.integers(-50, 0)
+        st.sampled_from(["hard", "soft"]),
+        st.sampled_from(["pages/a", "pages/b", "pages#t", "pages"]),
+        st.integers(-50, 0),
     )
     floors = st.tuples(st.just("floor"), st.just(""), st.integers(-50, 0))
     return st.lists(st.one_of(keeps, fences, floors), max_size=40)

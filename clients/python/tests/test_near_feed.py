@@ -58,7 +58,11 @@ def bench() -> Bench:
 def test_events_become_fences(bench: Bench) -> None:
     bench.hold(*"abcdef")
     bench.hold("t", tags=("tag",))
-    bench.feed.received(event("fences", "eu=2-0", fences=pairs(("pages/a", T0), ("pages#tag", T0)), soft=pairs(("pages/b", T0))))
+    bench.feed.received(
+        event(
+            "fences", "eu=2-0", fences=pairs(("pages/a", T0), ("pages#tag", T0)), soft=pairs(("pages/b", T0))
+        )
+    )
     assert bench.held("abcdeft") == "cdef"
     bench.feed.received(event("fences", "eu=3-0", paced=[[f"{target_digest('pages/c'):016x}", T0 - 10, 1]]))
     assert bench.held("abcdeft") == "def"
@@ -105,7 +109,9 @@ def test_it_comes_again_with_the_id_of_the_last_whole_event_at_the_next_instance
     assert bench.feed.last_id == "eu=8-0"
 
 
-def test_while_it_is_lost_nothing_is_answered_and_after_a_resumption_it_is_as_good_as_before(bench: Bench) -> None:
+def test_while_it_is_lost_nothing_is_answered_and_after_a_resumption_it_is_as_good_as_before(
+    bench: Bench,
+) -> None:
     bench.hold("a")
     bench.feed.lost("silence")
     assert bench.held("a") == ""
@@ -156,4 +162,6 @@ def test_pauses_grow_are_random_bounded_and_short_again_after_an_event(bench: Be
 def test_clients_spread_over_the_instances() -> None:
     near = Near(lambda: 0.0, lambda digest, at: None)
     urls = ["http://a", "http://b", "http://c"]
-    assert {NearFeed(near, lambda: urls, random.Random(seed)).url() for seed in range(30)} == {f"{url}/v1/fences" for url in urls}
+    assert {NearFeed(near, lambda: urls, random.Random(seed)).url() for seed in range(30)} == {
+        f"{url}/v1/fences" for url in urls
+    }

@@ -43,7 +43,9 @@ class Instance:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         assert first == "GET /v1/fences HTTP/1.1"
-        writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n".encode())
+        writer.write(
+            f"HTTP/1.1 {self.status} X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n".encode()
+        )
         self._writers.append(writer)
         self.asked.put_nowait(dict(line.split(": ", 1) for line in lines if line))
         await reader.read()

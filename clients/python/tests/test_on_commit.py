@@ -8,7 +8,9 @@ from cachesvc_client import Cache, CacheError, NotSentError
 from clients.python.tests.fake_service import FakeService
 
 
-async def test_what_was_noted_is_sent_after_the_block_one_request_a_namespace(service: FakeService, cache: Cache) -> None:
+async def test_what_was_noted_is_sent_after_the_block_one_request_a_namespace(
+    service: FakeService, cache: Cache
+) -> None:
     pages, users = cache.namespace("pages"), cache.namespace("users")
     service.hold("a", b"old")
     async with cache.on_commit() as tx:
@@ -17,7 +19,9 @@ async def test_what_was_noted_is_sent_after_the_block_one_request_a_namespace(se
         tx.invalidate(pages, ["b"])
         assert service.saw == []
         assert repr(tx) == "<OnCommit 3 noted, 0 receipts>"
-    assert sorted((call.body["namespace"], call.body["keys"], call.body.get("tags", [])) for call in service.saw) == [
+    assert sorted(
+        (call.body["namespace"], call.body["keys"], call.body.get("tags", [])) for call in service.saw
+    ) == [
         ("pages", ["a", "b"], []),
         ("users", [], ["t"]),
     ]
@@ -26,7 +30,9 @@ async def test_what_was_noted_is_sent_after_the_block_one_request_a_namespace(se
 
 
 @pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError])
-async def test_nothing_is_sent_if_the_block_raises(service: FakeService, cache: Cache, error: type[BaseException]) -> None:
+async def test_nothing_is_sent_if_the_block_raises(
+    service: FakeService, cache: Cache, error: type[BaseException]
+) -> None:
     async def change() -> None:
         async with cache.on_commit() as tx:
             tx.invalidate(cache.namespace("pages"), ["a"])
@@ -43,19 +49,29 @@ async def test_an_empty_transaction_sends_nothing(service: FakeService, cache: C
     assert service.saw == []
 
 
-async def test_a_mistake_is_told_inside_the_block_so_that_the_transaction_can_be_rolled_back(cache: Cache) -> None:
+async def test_a_mistake_is_told_inside_the_block_so_that_the_transaction_can_be_rolled_back(
+    cache: Cache,
+) -> None:
     with pytest.raises(ValueError, match="nothing to invalidate"):
         async with cache.on_commit() as tx:
             tx.invalidate(cache.namespace("pages"))
 
 
-async def test_what_could_not_be_sent_is_named_and_can_be_sent_again(service: FakeService, cache: Cache) -> None:
+async def test_what_could_not_be_sent_is_named_and_can_be_sent_again(
+    service: FakeService, cache: Cache
+) -> None:
     pages, users = cache.namespace("pages"), cache.namespace("users")
-    service.problems_of["pages"] = (500, {"type": "https://cachesvc.dev/problems/internal", "detail": "broken"}, {})
+    service.problems_of["pages"] = (
+        500,
+        {"type": "https://cachesvc.dev/problems/internal", "detail": "broken"},
+        {},
+    )
     tx = cache.on_commit()
     tx.invalidate(users, ["7"])
     tx.invalidate(pages, ["a", "b"])
-    with pytest.raises(NotSentError, match="1 invalidations were not sent, the first of 'pages': broken") as caught:
+    with pytest.raises(
+        NotSentError, match="1 invalidations were not sent, the first of 'pages': broken"
+    ) as caught:
         async with tx:
             pass
     assert isinstance(caught.value, CacheError)

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 from cachesvc_client import Cache
-from cachesvc_client.requests.own_writes import KEPT_SECONDS, MAX_WIDE, OwnWrites, key_digest, pairs_of, token_of
+from cachesvc_client.requests.own_writes import (
+    KEPT_SECONDS,
+    MAX_WIDE,
+    OwnWrites,
+    key_digest,
+    pairs_of,
+    token_of,
+)
 
 from clients.python.tests.fake_service import FakeService, digest
 
@@ -58,7 +65,11 @@ async def test_a_token_that_came_with_an_error_counts(service: FakeService, cach
     service.hold("a", b"old")
     pages = cache.namespace("pages")
     token = token_of([(digest("pages/a"), 2_000_000)])
-    service.problem = (503, {"type": "https://cachesvc.dev/problems/fence-not-published"}, {"Cachesvc-Token": token})
+    service.problem = (
+        503,
+        {"type": "https://cachesvc.dev/problems/fence-not-published"},
+        {"Cachesvc-Token": token},
+    )
     (error,) = await asyncio.gather(pages.invalidate(["a"]), return_exceptions=True)
     assert isinstance(error, Exception)
     service.problem = None

@@ -30,11 +30,15 @@ async def run(code: CodeType, names: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_every_snippet_of_a_page_runs(page: str, service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_snippet_of_a_page_runs(
+    page: str, service: FakeService, capsys: pytest.CaptureFixture[str]
+) -> None:
     names: dict[str, Any] = {"__name__": "page"}
     for nth, text in enumerate(snippets(page)):
         where = f"{page}#{nth + 1}"
-        code = compile(text.replace(SHOWN_URL, service.url), where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(
+            text.replace(SHOWN_URL, service.url), where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        )
         await run(code, names)
         if nth == 0:  # a whole program, that has closed its cache; the others are pieces of it
             await names["cache"].__aenter__()

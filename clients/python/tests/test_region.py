@@ -13,7 +13,9 @@ KEYS = [xxh3_64_intdigest(b"pages/key-%d" % nth) for nth in range(300)]
 
 def document(here: str = "eu", **regions: dict[str, str]) -> bytes:
     named = {name: {"queue": "redis://q", "instances": instances} for name, instances in regions.items()}
-    return msgspec.json.encode({"version": 1, "here": {"region": here, "instance": "x"}, "regions": named, "cells": {}})
+    return msgspec.json.encode(
+        {"version": 1, "here": {"region": here, "instance": "x"}, "regions": named, "cells": {}}
+    )
 
 
 EU = {"eu-a": "http://10.0.0.1:8080", "eu-b": "http://10.0.0.2:8080", "eu-c": "http://10.0.0.3:8080"}
@@ -38,7 +40,9 @@ def test_before_the_topology_is_known_the_configured_are_asked_in_order() -> Non
 def test_only_the_instances_of_the_own_region_are_used() -> None:
     assert instances_of(document(eu=EU, us={"us-a": "http://10.1.0.1:8080"})) == EU
     assert instances_of(document(here="ap", eu=EU)) == {}
-    assert instances_of(b'{"regions":{"eu":{"instances":{"a":"http://a"}}}}') == {}, "a service that does not say who it is"
+    assert instances_of(b'{"regions":{"eu":{"instances":{"a":"http://a"}}}}') == {}, (
+        "a service that does not say who it is"
+    )
 
 
 def test_every_key_has_its_instance_and_the_next_one_while_that_is_out_of_reach() -> None:
@@ -89,7 +93,9 @@ def test_a_topology_without_instances_leaves_the_configured() -> None:
     assert known.feed_urls() == ["http://lb:8080", "http://lb2:8080"]
 
 
-@pytest.mark.parametrize("bad", [b"", b"[]", b'{"regions":{"eu":{"instances":{"a":"nowhere"}}},"here":{"region":"eu"}}'])
+@pytest.mark.parametrize(
+    "bad", [b"", b"[]", b'{"regions":{"eu":{"instances":{"a":"nowhere"}}},"here":{"region":"eu"}}']
+)
 def test_what_is_no_topology_changes_nothing(bad: bytes) -> None:
     known = region()
     known.learn(document(eu=EU))

@@ -20,7 +20,9 @@ class Top(random.Random):
 def test_pauses_are_drawn_below_a_bound_that_doubles_up_to_the_longest() -> None:
     backoff = Backoff(Retries(most=9, first_pause=0.1, longest_pause=0.5), Top())
     assert [backoff.pause(BUSY, retry, time_left=9) for retry in range(5)] == [0.1, 0.2, 0.4, 0.5, 0.5]
-    drawn = [Backoff(Retries(first_pause=0.1), random.Random(seed)).pause(BUSY, 0, 9) or 0.0 for seed in range(200)]
+    drawn = [
+        Backoff(Retries(first_pause=0.1), random.Random(seed)).pause(BUSY, 0, 9) or 0.0 for seed in range(200)
+    ]
     assert min(drawn) < 0.01 < 0.09 < max(drawn), "full jitter: from nothing to the bound"
 
 

@@ -62,7 +62,9 @@ async def test_a_lease_or_its_fill_or_a_touch_is_never_retried(service: FakeServ
         assert cache.statistics().retries == 0
 
 
-async def test_what_the_service_asks_to_wait_longer_than_there_is_time_is_told_at_once(service: FakeService) -> None:
+async def test_what_the_service_asks_to_wait_longer_than_there_is_time_is_told_at_once(
+    service: FakeService,
+) -> None:
     service.passing = [(503, BUSY[1], {"Retry-After": "60"})]
     async with Cache.from_url(service.url, profile=QUICK) as cache:
         with pytest.raises(CacheError) as caught:
@@ -71,7 +73,13 @@ async def test_what_the_service_asks_to_wait_longer_than_there_is_time_is_told_a
 
 
 async def test_what_is_refused_for_good_is_not_retried(service: FakeService) -> None:
-    service.passing = [(404, {"type": "https://cachesvc.dev/problems/no-such-namespace", "status": 404, "retryable": True}, {})]
+    service.passing = [
+        (
+            404,
+            {"type": "https://cachesvc.dev/problems/no-such-namespace", "status": 404, "retryable": True},
+            {},
+        )
+    ]
     async with Cache.from_url(service.url, profile=QUICK) as cache:
         with pytest.raises(CacheError, match="no-such-namespace"):
             await cache.namespace("pages").get("a")

@@ -6,7 +6,9 @@ import pytest
 from cachesvc_client.values.codecs import BYTES, JSON, Schema, UnreadableError, json_of
 
 
-@pytest.mark.parametrize("spelled", ["application/json; v=3", "application/json;v=3", "application/json; charset=utf-8; v=3"])
+@pytest.mark.parametrize(
+    "spelled", ["application/json; v=3", "application/json;v=3", "application/json; charset=utf-8; v=3"]
+)
 def test_a_reader_of_a_version_takes_it_however_it_is_spelled(spelled: str) -> None:
     assert Schema(JSON, 3).content_type == "application/json; v=3"
     assert Schema(JSON, 3).decode(b"1", spelled) == 1
@@ -23,13 +25,17 @@ def test_a_reader_of_a_version_takes_it_however_it_is_spelled(spelled: str) -> N
         (3, "application/json; v=3a", False),
     ],
 )
-def test_another_version_is_unreadable_and_says_whether_it_is_newer(mine: int, stored: str, newer: bool) -> None:
+def test_another_version_is_unreadable_and_says_whether_it_is_newer(
+    mine: int, stored: str, newer: bool
+) -> None:
     with pytest.raises(UnreadableError) as caught:
         Schema(JSON, mine).decode(b"1", stored)
     assert caught.value.newer is newer
 
 
-@pytest.mark.parametrize("stored", ["application/octet-stream", "application/json", "text/plain; charset=utf-8"])
+@pytest.mark.parametrize(
+    "stored", ["application/octet-stream", "application/json", "text/plain; charset=utf-8"]
+)
 def test_without_versions_the_media_type_is_not_compared(stored: str) -> None:
     assert Schema(JSON).decode(b"1", stored) == 1
 

@@ -66,7 +66,9 @@ async def test_a_slow_key_is_late_for_its_callers_when_their_time_is_over(
     assert cache.statistics().retries == 0
 
 
-async def test_a_slow_key_alone_has_all_the_time_in_one_request(service: FakeService, cache: Cache, slow: asyncio.Event) -> None:
+async def test_a_slow_key_alone_has_all_the_time_in_one_request(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
     late = asyncio.create_task(cache.namespace("pages").get("slow"))
     await service.arrived.acquire()
     slow.set()
@@ -97,7 +99,9 @@ async def test_a_slow_key_alone_that_never_comes_costs_one_request(
     assert len(service.calls(":get")) == 1
 
 
-async def test_get_many_has_what_is_there_at_its_deadline(service: FakeService, cache: Cache, slow: asyncio.Event) -> None:
+async def test_get_many_has_what_is_there_at_its_deadline(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
     with pytest.raises(PartialError) as caught:
         await cache.namespace("pages", timeout="0.2s").get_many([*OTHERS, "slow"])
     assert {key: error.type for key, error in caught.value.failed.items()} == {"slow": "deadline"}

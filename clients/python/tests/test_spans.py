@@ -88,7 +88,9 @@ async def test_a_load_has_a_span_in_which_the_loader_runs_and_a_fill(
     ]
 
 
-async def test_a_caller_that_waits_for_the_load_of_another_is_collapsed(traced: Cache, spans: RecordedSpans) -> None:
+async def test_a_caller_that_waits_for_the_load_of_another_is_collapsed(
+    traced: Cache, spans: RecordedSpans
+) -> None:
     loading, go = asyncio.Event(), asyncio.Event()
 
     async def load(_: str) -> bytes:
@@ -137,7 +139,11 @@ async def test_writes_and_invalidations_have_spans(traced: Cache, spans: Recorde
 async def test_a_failure_is_told_by_its_type_and_never_by_its_message(
     service: FakeService, traced: Cache, spans: RecordedSpans
 ) -> None:
-    service.problem = (400, {"type": "https://cachesvc.dev/problems/bad-key", "detail": "a-key-of-a-user", "status": 400}, {})
+    service.problem = (
+        400,
+        {"type": "https://cachesvc.dev/problems/bad-key", "detail": "a-key-of-a-user", "status": 400},
+        {},
+    )
     with spans.page(), pytest.raises(CacheError):
         await traced.namespace("pages").get("a-key-of-a-user")
     call = spans.named("cache.get")[-1]

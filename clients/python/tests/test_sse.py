@@ -33,7 +33,9 @@ def test_an_unfinished_event_is_not_told() -> None:
 
 def test_a_byte_order_mark_a_field_without_colon_an_id_with_nul_and_a_retry() -> None:
     parser = SseParser()
-    assert parser.feed(b"\xef\xbb\xbfdata: a\nid: x\0\ndata\nother: z\nretry: 1500\n\n") == [ServerEvent("message", b"a\n", "")]
+    assert parser.feed(b"\xef\xbb\xbfdata: a\nid: x\0\ndata\nother: z\nretry: 1500\n\n") == [
+        ServerEvent("message", b"a\n", "")
+    ]
     assert parser.retry_seconds == 1.5
 
 

@@ -43,7 +43,13 @@ class Repository:
         (two, "{{{user}}}:block:{page}", ("ws-7", "42"), {}, "{ws-7}:block:42"),
         (two, "{user}:{page}", ("a:b", "50%"), {}, "a%3Ab:50%25"),
         (two, "{user}:{page}", (Plan.FREE, True), {}, "free:True"),
-        (two, "{user}:{page}", (date(2026, 1, 2), UUID(int=1)), {}, "2026-01-02:00000000-0000-0000-0000-000000000001"),
+        (
+            two,
+            "{user}:{page}",
+            (date(2026, 1, 2), UUID(int=1)),
+            {},
+            "2026-01-02:00000000-0000-0000-0000-000000000001",
+        ),
         (lambda: None, "all", (), {}, "all"),
     ],
 )
@@ -68,7 +74,9 @@ def test_a_call_has_the_key_of_its_arguments(
         ("{user}:{page}", {"ignore": ["db"]}, "ignore: the function has no parameter 'db'"),
     ],
 )
-def test_a_mistake_is_told_when_the_function_is_decorated(template: str, more: dict[str, Any], message: str) -> None:
+def test_a_mistake_is_told_when_the_function_is_decorated(
+    template: str, more: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Naming(two, template, **more)
 
@@ -99,8 +107,14 @@ TEXTS = st.text(alphabet="ab:-%{}x", min_size=1, max_size=6)
 
 
 @given(
-    st.sampled_from(["{user}:{page}", "{user}ab{page}", "{{{user}}}:x{page}x", "-{user}-:{page}:"]), TEXTS, TEXTS, TEXTS, TEXTS
+    st.sampled_from(["{user}:{page}", "{user}ab{page}", "{{{user}}}:x{page}x", "-{user}-:{page}:"]),
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    TEXTS,
 )
-def test_two_different_calls_never_have_one_key(template: str, one: str, two_: str, three: str, four: str) -> None:
+def test_two_different_calls_never_have_one_key(
+    template: str, one: str, two_: str, three: str, four: str
+) -> None:
     naming = Naming(two, template)
     assert (naming.key((one, two_), {}) == naming.key((three, four), {})) == ((one, two_) == (three, four))

@@ -173,7 +173,9 @@ async def test_an_invalidation_that_is_waited_for_names_who_is_missing() -> None
 
 
 async def test_a_read_through_namespace_loads_from_the_origin_of_its_contract() -> None:
-    service = FakeService({"pages": Contract(origin=lambda key: None if key == "gone" else key.upper().encode())})
+    service = FakeService(
+        {"pages": Contract(origin=lambda key: None if key == "gone" else key.upper().encode())}
+    )
     async with service.cache() as cache:
         pages = cache.namespace("pages")
         assert await pages.get_many(["a", "gone"]) == {"a": b"A"}

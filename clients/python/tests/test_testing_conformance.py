@@ -19,7 +19,9 @@ def origin(key: str) -> Loaded | None:
     """Of `articles`, as the README of the cases has it."""
     if key.startswith("broken-"):
         raise OSError("out of order")
-    return None if key.startswith("absent-") else Loaded(f"value of {key}".encode(), "text/plain", ("article",))
+    return (
+        None if key.startswith("absent-") else Loaded(f"value of {key}".encode(), "text/plain", ("article",))
+    )
 
 
 def contract_of(document: dict[str, Any]) -> Contract:
@@ -55,9 +57,16 @@ class Replayed:
     async def exchange(self, requested: Requested) -> Answered:
         try:
             async with self._service.session().request(
-                requested.method, f"http://cache.test{requested.target}", data=requested.body, headers=requested.headers
+                requested.method,
+                f"http://cache.test{requested.target}",
+                data=requested.body,
+                headers=requested.headers,
             ) as response:
-                return Answered(response.status, {n.lower(): v for n, v in response.headers.items()}, await response.read())
+                return Answered(
+                    response.status,
+                    {n.lower(): v for n, v in response.headers.items()},
+                    await response.read(),
+                )
         except Refused as refused:
             return Answered(refused.status, {})
 

@@ -4,12 +4,21 @@ import asyncio
 
 import pytest
 from cachesvc_client import Cache
-from cachesvc_client.requests.own_writes import MAX_HANDED, MAX_PAIRS, OwnWrites, key_digest, pairs_of, token_of
+from cachesvc_client.requests.own_writes import (
+    MAX_HANDED,
+    MAX_PAIRS,
+    OwnWrites,
+    key_digest,
+    pairs_of,
+    token_of,
+)
 
 from clients.python.tests.fake_service import FakeService
 
 
-async def test_a_token_handed_over_shows_the_write_to_another_client(service: FakeService, cache: Cache) -> None:
+async def test_a_token_handed_over_shows_the_write_to_another_client(
+    service: FakeService, cache: Cache
+) -> None:
     service.hold("a", b"old")
     service.hold("tagged", b"old", tags=["t"])
     async with Cache.from_url(service.url) as other:
@@ -22,7 +31,9 @@ async def test_a_token_handed_over_shows_the_write_to_another_client(service: Fa
         assert await pages.get("a") == b"old", "only in the block"
 
 
-async def test_a_receipts_token_is_one_as_well_and_an_empty_one_asks_for_nothing(service: FakeService, cache: Cache) -> None:
+async def test_a_receipts_token_is_one_as_well_and_an_empty_one_asks_for_nothing(
+    service: FakeService, cache: Cache
+) -> None:
     service.hold("a", b"old")
     receipt = await cache.namespace("pages").invalidate(["a"])
     async with Cache.from_url(service.url) as other:
@@ -47,7 +58,11 @@ async def test_callers_with_and_without_tokens_share_a_request_and_get_their_own
 
     token_a = token_of([(key_digest("pages", "a"), 9_000_000)])
     token_b = token_of([(key_digest("pages", "b"), 1)])
-    assert tuple(await asyncio.gather(under(token_a, "a"), under(token_b, "b"), pages.get("b"))) == (None, b"new", b"new")
+    assert tuple(await asyncio.gather(under(token_a, "a"), under(token_b, "b"), pages.get("b"))) == (
+        None,
+        b"new",
+        b"new",
+    )
     (call,) = service.calls(":get")
     assert sorted(pairs_of(call.body["token"])) == sorted(pairs_of(token_a) + pairs_of(token_b))
 
@@ -74,7 +89,9 @@ async def test_a_load_from_before_is_not_joined_under_a_token(service: FakeServi
     assert (await early, await late) == (b"before", b"after")
 
 
-async def test_blocks_add_up_and_tasks_started_inside_inherit_them(service: FakeService, cache: Cache) -> None:
+async def test_blocks_add_up_and_tasks_started_inside_inherit_them(
+    service: FakeService, cache: Cache
+) -> None:
     pages = cache.namespace("pages")
     one, two = token_of([(1, 5), (2, 5)]), token_of([(2, 7)])
     with cache.with_token(one), cache.with_token(two):
@@ -82,7 +99,9 @@ async def test_blocks_add_up_and_tasks_started_inside_inherit_them(service: Fake
     assert pairs_of(service.saw[-1].body["token"]) == [(1, 5), (2, 7)]
 
 
-async def test_tokens_that_exceed_one_request_are_spread_over_several(service: FakeService, cache: Cache) -> None:
+async def test_tokens_that_exceed_one_request_are_spread_over_several(
+    service: FakeService, cache: Cache
+) -> None:
     pages = cache.namespace("pages")
 
     async def under(nth: int) -> None:
@@ -111,7 +130,11 @@ async def test_a_token_too_large_for_a_read_is_refused_by_name(cache: Cache) -> 
 
 def test_a_token_has_the_newest_writes_of_all_namespaces() -> None:
     own = OwnWrites(lambda: 0.0)
-    own.learn("pages", token_of((key_digest("pages", f"k{i}"), i + 1) for i in range(300)), [f"k{i}" for i in range(300)])
+    own.learn(
+        "pages",
+        token_of((key_digest("pages", f"k{i}"), i + 1) for i in range(300)),
+        [f"k{i}" for i in range(300)],
+    )
     own.learn("users", token_of([(7, 1000)]), [])
     pairs = pairs_of(own.token())
     assert len(pairs) == MAX_HANDED

@@ -28,7 +28,9 @@ async def test_each_request_carries_the_trace_of_who_asked(service: FakeService)
     assert [request.headers.get("traceparent") for request in service.saw] == [None, traceparent(1)]
 
 
-async def test_a_batch_carries_the_trace_of_its_first_caller_also_when_it_had_to_wait(service: FakeService) -> None:
+async def test_a_batch_carries_the_trace_of_its_first_caller_also_when_it_had_to_wait(
+    service: FakeService,
+) -> None:
     """It departs from the callback of another batch then, whose trace it is not."""
     service.gate.clear()
     async with Cache.from_url(service.url, traceparent=CURRENT.get, default_timeout="5s") as cache:
@@ -46,7 +48,9 @@ async def test_a_batch_carries_the_trace_of_its_first_caller_also_when_it_had_to
         await asyncio.sleep(0)
         service.gate.set()
         await asyncio.gather(*asking)
-    assert [request.headers["traceparent"] for request in service.saw] == [traceparent(nth) for nth in (*range(1, LANES + 1), 8)]
+    assert [request.headers["traceparent"] for request in service.saw] == [
+        traceparent(nth) for nth in (*range(1, LANES + 1), 8)
+    ]
     assert service.saw[-1].body["keys"] == ["k8", "k9"]
 
 

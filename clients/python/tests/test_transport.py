@@ -46,7 +46,9 @@ async def test_nobody_there_is_an_error_that_may_pass() -> None:
     assert (caught.value.type, caught.value.status, caught.value.retryable) == ("unreachable", 0, True)
 
 
-async def test_no_answer_in_time_is_an_error_and_the_service_was_told_a_little_less(service: FakeService) -> None:
+async def test_no_answer_in_time_is_an_error_and_the_service_was_told_a_little_less(
+    service: FakeService,
+) -> None:
     service.gate.clear()
     async with Cache.from_url(service.url, default_timeout="30ms") as cache:
         pages = cache.namespace("pages")
@@ -54,7 +56,9 @@ async def test_no_answer_in_time_is_an_error_and_the_service_was_told_a_little_l
             with pytest.raises(CacheError) as caught:
                 await call
             assert caught.value.type == "deadline"
-    assert all(0 < int(request.headers["Cachesvc-Timeout"].removesuffix("ms")) <= 27 for request in service.saw)
+    assert all(
+        0 < int(request.headers["Cachesvc-Timeout"].removesuffix("ms")) <= 27 for request in service.saw
+    )
 
 
 async def test_a_call_may_have_less_time_than_its_batch(service: FakeService, cache: Cache) -> None:
@@ -82,7 +86,15 @@ async def test_a_problem_document_becomes_the_error(service: FakeService, cache:
     with pytest.raises(CacheError) as caught:
         await cache.namespace("pages").get("a")
     error = caught.value
-    assert (error.type, error.status, error.retryable, error.retry_after, error.request_id, error.field, str(error)) == (
+    assert (
+        error.type,
+        error.status,
+        error.retryable,
+        error.retry_after,
+        error.request_id,
+        error.field,
+        str(error),
+    ) == (
         "overloaded",
         503,
         True,
@@ -93,7 +105,9 @@ async def test_a_problem_document_becomes_the_error(service: FakeService, cache:
     )
 
 
-async def test_callers_of_one_failed_batch_get_errors_of_their_own(service: FakeService, cache: Cache) -> None:
+async def test_callers_of_one_failed_batch_get_errors_of_their_own(
+    service: FakeService, cache: Cache
+) -> None:
     service.problem = (503, {"type": "https://cachesvc.dev/problems/overloaded"}, {})
     pages = cache.namespace("pages")
     one, two = await asyncio.gather(pages.get("a"), pages.get("a"), return_exceptions=True)
@@ -112,7 +126,9 @@ async def test_an_answer_out_of_the_protocol_is_an_error_for_all_who_wait(
     assert caught.value.type == "bad-answer"
 
 
-async def test_an_error_page_of_a_proxy_is_an_error_with_its_status(service: FakeService, cache: Cache) -> None:
+async def test_an_error_page_of_a_proxy_is_an_error_with_its_status(
+    service: FakeService, cache: Cache
+) -> None:
     service.problem = (502, {"type": 5}, {})
     with pytest.raises(CacheError) as caught:
         await cache.namespace("pages").get("a")

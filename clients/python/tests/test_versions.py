@@ -78,6 +78,8 @@ async def test_a_waiter_whose_holder_is_of_another_version_loads_for_itself(
 ) -> None:
     service.leases["a"] = "somebody's"
     source = Counting("old")
-    service.on_read = lambda nth: service.hold("a", b'"new"', content_type="application/json; v=3") if nth == 2 else None
+    service.on_read = lambda nth: (
+        service.hold("a", b'"new"', content_type="application/json; v=3") if nth == 2 else None
+    )
     assert await old.get_or_load("a", source.load) == "old"
     assert service.held["a"].value == b'"new"'

@@ -36,7 +36,12 @@ class Told:
             self.events.append((fields["event"], fields["id"], msgspec.json.decode(fields["data"])))
 
     def digests(self) -> list[int]:
-        return [digest for kind, _, data in self.events if kind == "fences" for digest, _ in pairs(data.get("fences", ""))]
+        return [
+            digest
+            for kind, _, data in self.events
+            if kind == "fences"
+            for digest, _ in pairs(data.get("fences", ""))
+        ]
 
     def of(self, kind: str) -> list[tuple[str, Any]]:
         return [(id_, data) for one, id_, data in self.events if one == kind]
@@ -127,7 +132,9 @@ async def test_a_batch_without_fences_moves_the_position_and_is_no_event(broadca
     assert (await told(subscription)).last_id == "eu=105-0,us=101-0"
 
 
-async def test_a_heartbeat_comes_after_the_fences_it_is_about_and_only_the_newest_one(broadcast: Broadcast) -> None:
+async def test_a_heartbeat_comes_after_the_fences_it_is_about_and_only_the_newest_one(
+    broadcast: Broadcast,
+) -> None:
     subscription = broadcast.subscribe()
     broadcast.heartbeat("eu", "101-0", 1)
     broadcast.fences("eu", "102-0", hard(1))
@@ -181,7 +188,9 @@ async def test_the_quiet_are_told_that_nothing_happened(broadcast: Broadcast, cl
 
 
 @pytest.mark.parametrize("seen", range(6))
-async def test_a_subscriber_that_comes_again_gets_what_it_missed_once_and_in_order(broadcast: Broadcast, seen: int) -> None:
+async def test_a_subscriber_that_comes_again_gets_what_it_missed_once_and_in_order(
+    broadcast: Broadcast, seen: int
+) -> None:
     positions = [("eu", "101-0"), ("us", "101-0"), ("eu", "101-1"), ("eu", "102-0"), ("us", "103-0")]
     subscription = broadcast.subscribe()
     heard = await told(subscription)
@@ -196,9 +205,13 @@ async def test_a_subscriber_that_comes_again_gets_what_it_missed_once_and_in_ord
     assert resumed.events[-1][:2] == ("heartbeat", "eu=102-0,us=103-0")
 
 
-async def test_the_id_of_another_instance_is_resumed_with_ids_that_never_go_back(broadcast: Broadcast) -> None:
+async def test_the_id_of_another_instance_is_resumed_with_ids_that_never_go_back(
+    broadcast: Broadcast,
+) -> None:
     """That one had read `us` first: what it has of it is not sent again."""
-    for digest, (region, position) in enumerate([("eu", "101-0"), ("us", "101-0"), ("eu", "102-0"), ("us", "102-0")], start=1):
+    for digest, (region, position) in enumerate(
+        [("eu", "101-0"), ("us", "101-0"), ("eu", "102-0"), ("us", "102-0")], start=1
+    ):
         broadcast.fences(region, position, hard(digest))
     subscription = broadcast.subscribe({"eu": "100-0", "us": "101-5"})
     broadcast.fences("eu", "103-0", hard(5))
@@ -240,7 +253,9 @@ async def test_what_cannot_be_resumed_begins_with_a_reset(
     assert heard.events[0][2]["floor"] == clock.now_us() + LEAD_US
 
 
-async def test_the_first_reset_honours_a_floor_that_lies_ahead(broadcast: Broadcast, clock: ManualClock) -> None:
+async def test_the_first_reset_honours_a_floor_that_lies_ahead(
+    broadcast: Broadcast, clock: ManualClock
+) -> None:
     ahead = clock.now_us() + 2 * LEAD_US
     broadcast.reset("eu", "200-0", ahead, "lost")
     heard = await told(broadcast.subscribe())
@@ -251,7 +266,9 @@ async def test_a_gap_is_passed_on_and_nobody_resumes_from_before_it(broadcast: B
     subscription = broadcast.subscribe()
     broadcast.fences("eu", "101-0", hard(1))
     before = await told(subscription)
-    broadcast.reset("eu", "50-0", 77, "fences of eu were lost")  # another epoch of the stream: its clock was behind
+    broadcast.reset(
+        "eu", "50-0", 77, "fences of eu were lost"
+    )  # another epoch of the stream: its clock was behind
     after = await told(subscription)
     assert after.events == [("reset", "eu=50-0,us=100-0", {"floor": 77, "reason": "fences of eu were lost"})]
     broadcast.fences("eu", "51-0", hard(2))
@@ -264,7 +281,13 @@ async def test_a_slow_subscriber_gets_a_gap_in_its_place(broadcast: Broadcast) -
     broadcast.fences("eu", "101-0", hard(1))
     broadcast.reset("eu", "200-0", 77, "lost")
     broadcast.fences("eu", "201-0", hard(2))
-    assert [kind for kind, _, _ in (await told(subscription)).events] == ["reset", "fences", "reset", "fences", "heartbeat"]
+    assert [kind for kind, _, _ in (await told(subscription)).events] == [
+        "reset",
+        "fences",
+        "reset",
+        "fences",
+        "heartbeat",
+    ]
 
 
 async def test_a_region_that_was_never_read_is_left_out_and_resets_when_it_is(clock: ManualClock) -> None:
@@ -278,7 +301,9 @@ async def test_a_region_that_was_never_read_is_left_out_and_resets_when_it_is(cl
     assert heard.last_id == "eu=6-0"
     assert (await told(broadcast.subscribe({"eu": "5-0"}))).digests() == [1]
     broadcast.heartbeat("us", "9-0", 1)
-    assert (await told(broadcast.subscribe({"eu": "6-0"}))).events[0][0] == "reset", "nobody knows what it missed of us"
+    assert (await told(broadcast.subscribe({"eu": "6-0"}))).events[0][0] == "reset", (
+        "nobody knows what it missed of us"
+    )
 
 
 # bounds ---------------------------------------------------------------------------------------------------------------
@@ -291,7 +316,9 @@ def bounded(clock: ManualClock, **limits: int) -> Broadcast:
 
 
 @pytest.mark.parametrize("limits", [{"log_fences": 3}, {"log_bytes": 3 * 500}], ids=["by count", "by bytes"])
-async def test_what_the_log_dropped_cannot_be_resumed_from(clock: ManualClock, limits: dict[str, int]) -> None:
+async def test_what_the_log_dropped_cannot_be_resumed_from(
+    clock: ManualClock, limits: dict[str, int]
+) -> None:
     broadcast = bounded(clock, **limits)
     for digest in range(1, 7):
         broadcast.fences("eu", f"{100 + digest}-0", hard(digest))
@@ -346,7 +373,11 @@ async def test_one_subscriber_too_many_is_refused_until_another_leaves(clock: Ma
     first = broadcast.subscribe()
     with pytest.raises(RequestError, match="1 subscribers are connected") as caught:
         broadcast.subscribe()
-    assert (caught.value.status, caught.value.kind, caught.value.retry_after) == (503, "too-many-subscribers", 1)
+    assert (caught.value.status, caught.value.kind, caught.value.retry_after) == (
+        503,
+        "too-many-subscribers",
+        1,
+    )
     first.close()
     broadcast.subscribe()
     assert broadcast.statistics().lost == 0
@@ -361,7 +392,9 @@ async def test_closing_ends_a_wait(broadcast: Broadcast) -> None:
     assert await waiting == b""
 
 
-@pytest.mark.parametrize("text", ["", "eu", "eu=", "eu=1", "eu=1-0,", "=1-0", "eu=1-0;us=1-0", "eu=x-0", "eu=" + "9" * 17 + "-0"])
+@pytest.mark.parametrize(
+    "text", ["", "eu", "eu=", "eu=1", "eu=1-0,", "=1-0", "eu=1-0;us=1-0", "eu=x-0", "eu=" + "9" * 17 + "-0"]
+)
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no event id"):
         read_vector(text)

@@ -14,7 +14,9 @@ CHANGE = Change("pages", ("{ws-7}:a", "\u2028"), ("t",), soft=True, over="5m")
 
 def test_an_event_on_the_wire() -> None:
     """Read by every release: a change here needs a new type, `dev.cachesvc.change.v2`."""
-    assert json.loads(encode(CHANGE, id_="1", source="/cachesvc/eu", held_until_us=1_700_000_000_000_001)) == {
+    assert json.loads(
+        encode(CHANGE, id_="1", source="/cachesvc/eu", held_until_us=1_700_000_000_000_001)
+    ) == {
         "specversion": "1.0",
         "type": "dev.cachesvc.change.v1",
         "id": "1",

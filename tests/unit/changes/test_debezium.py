@@ -22,7 +22,9 @@ HOUR = Duration.parse("1h")
 
 def reader(*sources: dict[str, Any], namespace: str = "pages") -> EventReader:
     return EventReader(
-        {namespace: read_struct({"owner": "web", "sources": list(sources)}, Namespace)}, max_batch_keys=100, longest_over=HOUR
+        {namespace: read_struct({"owner": "web", "sources": list(sources)}, Namespace)},
+        max_batch_keys=100,
+        longest_over=HOUR,
     )
 
 
@@ -31,16 +33,32 @@ read = reader(BLOCKS)
 
 ROW = {"id": 42, "workspace_id": 7, "title": "a", "price": 1.5}
 MOVED = {**ROW, "workspace_id": 8}
-SOURCE = {"version": "3.0", "connector": "postgresql", "name": "shop", "db": "shop", "schema": "public", "table": "blocks"}
+SOURCE = {
+    "version": "3.0",
+    "connector": "postgresql",
+    "name": "shop",
+    "db": "shop",
+    "schema": "public",
+    "table": "blocks",
+}
 
 
 def envelope(op: str, before: Any = None, after: Any = None, **source: Any) -> dict[str, Any]:
-    return {"before": before, "after": after, "source": {**SOURCE, **source}, "op": op, "ts_ms": 1_700_000_000_000}
+    return {
+        "before": before,
+        "after": after,
+        "source": {**SOURCE, **source},
+        "op": op,
+        "ts_ms": 1_700_000_000_000,
+    }
 
 
 def record(value: Any, key: Any = ...) -> dict[bytes, bytes]:
     """In the sink's extended format."""
-    return {b"key": b"default" if key is ... else json.dumps(key).encode(), b"value": json.dumps(value).encode()}
+    return {
+        b"key": b"default" if key is ... else json.dumps(key).encode(),
+        b"value": json.dumps(value).encode(),
+    }
 
 
 def keys(found: OpenChange) -> list[str]:
@@ -148,14 +166,26 @@ def test_both_images_of_a_row_are_invalidated(op: str, before: Any, after: Any, 
         {"status": "BEGIN", "id": "571:53195829", "ts_ms": 1, "event_count": None, "data_collections": None},
         {"source": SOURCE, "ddl": "ALTER TABLE blocks", "tableChanges": []},
     ],
-    ids=["snapshot", "message", "another table", "null", "null with schema", "heartbeat", "its schema", "transaction", "schema"],
+    ids=[
+        "snapshot",
+        "message",
+        "another table",
+        "null",
+        "null with schema",
+        "heartbeat",
+        "its schema",
+        "transaction",
+        "schema",
+    ],
 )
 def test_what_says_nothing_about_a_row_is_skipped(value: Any) -> None:
     found = read("7-0", record(value, {"id": 42}))
     assert (found.changes, found.reason) == ((), "")
 
 
-@pytest.mark.parametrize("fields", [{b"key": b'{"id":1}', b"value": b"default"}, {b'{"id":1}': b"default"}, {b"event": b"null"}])
+@pytest.mark.parametrize(
+    "fields", [{b"key": b'{"id":1}', b"value": b"default"}, {b'{"id":1}': b"default"}, {b"event": b"null"}]
+)
 def test_tombstones_are_skipped(fields: dict[bytes, bytes]) -> None:
     assert read("7-0", fields) == OpenChange("7-0")
 
@@ -233,7 +263,12 @@ IDENTITY = "the table needs REPLICA IDENTITY FULL"
             [],
             "public.blocks: column 'id' holds a dict: keys are made of text, whole numbers and booleans",
         ),
-        (envelope("c", None, {**ROW, "id": "a\nb"}), ..., [], "key 0: a key has no control characters: U+000A is one"),
+        (
+            envelope("c", None, {**ROW, "id": "a\nb"}),
+            ...,
+            [],
+            "key 0: a key has no control characters: U+000A is one",
+        ),
         (envelope("c", None, [1]), ..., [], "`after` is no object of columns but a list"),
         (envelope("x", None, ROW), ..., [], "Debezium's op 'x' is none of c, u, d, r, t, m"),
         (
@@ -242,7 +277,12 @@ IDENTITY = "the table needs REPLICA IDENTITY FULL"
             [],
             "neither a CloudEvent (no `specversion`) nor a Debezium envelope (no `op` and `source`)",
         ),
-        (ROW, ..., [], "neither a CloudEvent (no `specversion`) nor a Debezium envelope (no `op` and `source`)"),
+        (
+            ROW,
+            ...,
+            [],
+            "neither a CloudEvent (no `specversion`) nor a Debezium envelope (no `op` and `source`)",
+        ),
         (
             {**CLOUD_EVENT, "datacontenttype": "application/avro", "data": "AAAAAAEAAgICAg=="},
             ...,
@@ -287,12 +327,20 @@ def test_a_dead_letter_says_what_is_missing_and_what_is_known_is_applied(
 
 def test_an_update_without_the_old_row_is_enough_if_the_templates_name_the_records_key_alone() -> None:
     """PostgreSQL's default: an update that leaves the primary key alone comes without the old row."""
-    found = reader({"source": "public.blocks", "key": "block:{id}"})("7-0", record(envelope("u", None, ROW), {"id": 42}))
+    found = reader({"source": "public.blocks", "key": "block:{id}"})(
+        "7-0", record(envelope("u", None, ROW), {"id": 42})
+    )
     assert (keys(found), found.reason) == (["block:42"], "")
 
 
 def test_a_column_that_may_be_null_gives_nothing_where_it_is() -> None:
-    read = reader({"source": "public.blocks", "keys": ["{id}", "{id}:parent:{parent_id?}"], "tags": ["parent-{parent_id?}"]})
+    read = reader(
+        {
+            "source": "public.blocks",
+            "keys": ["{id}", "{id}:parent:{parent_id?}"],
+            "tags": ["parent-{parent_id?}"],
+        }
+    )
     child, root = {"id": 42, "parent_id": 1}, {"id": 42, "parent_id": None}
     created = read("7-0", record(envelope("c", None, root), {"id": 42}))
     moved = read("7-0", record(envelope("u", child, root), {"id": 42}))
@@ -303,10 +351,12 @@ def test_a_column_that_may_be_null_gives_nothing_where_it_is() -> None:
 def test_one_row_may_concern_several_namespaces_hard_and_softly() -> None:
     namespaces = {
         "pages": read_struct(
-            {"owner": "web", "sources": [BLOCKS, {**BLOCKS, "key": "list:{workspace_id}", "soft": True}]}, Namespace
+            {"owner": "web", "sources": [BLOCKS, {**BLOCKS, "key": "list:{workspace_id}", "soft": True}]},
+            Namespace,
         ),
         "search": read_struct(
-            {"owner": "s", "sources": [{"source": "shop.public.blocks", "tags": ["ws-{workspace_id}"]}]}, Namespace
+            {"owner": "s", "sources": [{"source": "shop.public.blocks", "tags": ["ws-{workspace_id}"]}]},
+            Namespace,
         ),
     }
     found = EventReader(namespaces, 100, HOUR)("7-0", record(envelope("d", ROW), {"id": 42}))
@@ -327,7 +377,9 @@ rows = st.fixed_dictionaries({"id": columns, "workspace_id": columns})
 
 
 @given(rows, rows)
-def test_a_rendered_key_obeys_the_rules_for_keys_or_is_a_dead_letter(before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_a_rendered_key_obeys_the_rules_for_keys_or_is_a_dead_letter(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
     found = read("7-0", record(envelope("u", before, after)))
     rendered = keys(found)
     assert [check_key(key) for key in rendered] == rendered

@@ -21,12 +21,19 @@ NAMESPACES = {
     "pages": read_struct(
         {
             "owner": "web",
-            "sources": [{"source": "public.blocks", "key": "{ws-{workspace_id}}:block:{id}", "tags": ["page-{page_id?}"]}],
+            "sources": [
+                {
+                    "source": "public.blocks",
+                    "key": "{ws-{workspace_id}}:block:{id}",
+                    "tags": ["page-{page_id?}"],
+                }
+            ],
         },
         Namespace,
     ),
     "search": read_struct(
-        {"owner": "search", "sources": [{"source": "public.blocks", "tags": ["ws-{workspace_id}"]}]}, Namespace
+        {"owner": "search", "sources": [{"source": "public.blocks", "tags": ["ws-{workspace_id}"]}]},
+        Namespace,
     ),
 }
 read = EventReader(NAMESPACES, max_batch_keys=3, longest_over=HOUR)
@@ -35,7 +42,13 @@ read = EventReader(NAMESPACES, max_batch_keys=3, longest_over=HOUR)
 def event(**changed: Any) -> dict[str, Any]:
     """A sound event with something else in it; `...` takes an attribute away."""
     data = {"namespace": "pages", "keys": ["a"]}
-    sound = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "dev.cachesvc.change.v1", "data": data}
+    sound = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/shop",
+        "type": "dev.cachesvc.change.v1",
+        "data": data,
+    }
     return {name: value for name, value in {**sound, **changed}.items() if value is not ...}
 
 
@@ -51,14 +64,20 @@ def test_a_sound_event_is_its_change_and_who_said_it() -> None:
 
 @pytest.mark.parametrize(
     ("until_us", "held_until_us"),
-    [(1_700_000_000_000_000, 1_700_000_000_000_000), (1_700_000_060_000_000, 1_700_000_060_000_000), (1_700_000_060_000_001, 0)],
+    [
+        (1_700_000_000_000_000, 1_700_000_000_000_000),
+        (1_700_000_060_000_000, 1_700_000_060_000_000),
+        (1_700_000_060_000_001, 0),
+    ],
     ids=["at once", "a minute", "longer than any call lasts"],
 )
 def test_what_the_api_appends_is_held_for_it_but_not_for_ever(until_us: int, held_until_us: int) -> None:
     change = Change("search", all=True)
     written = encode(change, id_="1", source="/cachesvc/eu", held_until_us=until_us)
     found = read("1700000000000-0", {b"event": written})
-    assert found == OpenChange("1700000000000-0", (change,), held_until_us=held_until_us, source="/cachesvc/eu")
+    assert found == OpenChange(
+        "1700000000000-0", (change,), held_until_us=held_until_us, source="/cachesvc/eu"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +85,12 @@ def test_what_the_api_appends_is_held_for_it_but_not_for_ever(until_us: int, hel
     [
         {"time": "2999-01-01T00:00:00Z"},
         {"time": "yesterday"},
-        {"datacontenttype": "application/json", "subject": "x", "traceparent": "00-0-0-00", "dataschema": "urn:x"},
+        {
+            "datacontenttype": "application/json",
+            "subject": "x",
+            "traceparent": "00-0-0-00",
+            "dataschema": "urn:x",
+        },
     ],
     ids=["a time in the future", "no time at all", "other attributes"],
 )
@@ -147,7 +171,9 @@ def test_a_reason_stays_short() -> None:
 
 
 def test_an_event_in_an_outbox_row_is_read_like_any_other() -> None:
-    assert read("7-0", {b"key": b"1", b"value": json.dumps(event()).encode(), b"ID": b"9"}).changes == (Change("pages", ("a",)),)
+    assert read("7-0", {b"key": b"1", b"value": json.dumps(event()).encode(), b"ID": b"9"}).changes == (
+        Change("pages", ("a",)),
+    )
 
 
 json_values = st.recursive(
@@ -170,7 +196,9 @@ names = [
     "iodebeziumop",
     "ts_ms",
 ]
-shapes = st.dictionaries(st.sampled_from(names), json_values | st.sampled_from(["c", "u", "d", "io.debezium.x.datachangeevent"]))
+shapes = st.dictionaries(
+    st.sampled_from(names), json_values | st.sampled_from(["c", "u", "d", "io.debezium.x.datachangeevent"])
+)
 row_events = st.fixed_dictionaries(
     {"op": st.sampled_from("cudrtm"), "source": st.just({"schema": "public", "table": "blocks"})},
     optional={
@@ -183,7 +211,8 @@ row_events = st.fixed_dictionaries(
 @given(
     st.dictionaries(
         st.sampled_from([b"event", b"key", b"value", b"default", b'{"id":1}']),
-        st.binary(max_size=20) | (json_values | shapes | row_events).map(lambda value: json.dumps(value).encode()),
+        st.binary(max_size=20)
+        | (json_values | shapes | row_events).map(lambda value: json.dumps(value).encode()),
         max_size=3,
     )
 )

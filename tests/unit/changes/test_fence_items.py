@@ -19,7 +19,9 @@ def decoded(*items: dict[bytes, bytes]) -> tuple[list[Fence], int | None, bool, 
 
 
 def written(*fences: Fence, report: bool = False) -> list[dict[bytes, bytes]]:
-    return [dict(zip(item[::2], item[1::2], strict=True)) for item in fence_items.encode(fences, report=report)]
+    return [
+        dict(zip(item[::2], item[1::2], strict=True)) for item in fence_items.encode(fences, report=report)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,16 +62,22 @@ def test_the_last_heartbeat_counts_and_asks_for_a_report() -> None:
     ],
 )
 def test_what_cannot_be_read_costs_nothing_of_the_others(item: dict[bytes, bytes]) -> None:
-    fences, _, _, whole = decoded({b"q": PAIRS[:16]}, item, {b"n": msgspec.msgpack.encode([(7, 8, False, "docs")])})
+    fences, _, _, whole = decoded(
+        {b"q": PAIRS[:16]}, item, {b"n": msgspec.msgpack.encode([(7, 8, False, "docs")])}
+    )
     assert not whole
     assert {Fence(1, 2, True), Fence(7, 8, namespace="docs")} <= set(fences)
 
 
 def test_an_item_holds_fences_of_one_placement_and_one_state() -> None:
-    fences = [Fence(number, number, unapplied=number % 2 == 0, placement=number % 3) for number in range(1, 13)]
+    fences = [
+        Fence(number, number, unapplied=number % 2 == 0, placement=number % 3) for number in range(1, 13)
+    ]
     items = written(*fences)
     assert len(items) == 6
-    assert sorted((fence for item in items for fence in decoded(item)[0]), key=lambda fence: fence.at) == fences
+    assert (
+        sorted((fence for item in items for fence in decoded(item)[0]), key=lambda fence: fence.at) == fences
+    )
 
 
 def test_no_item_is_larger_than_a_command_should_be() -> None:
@@ -78,7 +86,10 @@ def test_no_item_is_larger_than_a_command_should_be() -> None:
 
 
 def test_only_the_last_item_asks_for_a_report() -> None:
-    assert [b"r" in item for item in written(Fence(1, 1), Fence(2, 2, placement=1), report=True)] == [False, True]
+    assert [b"r" in item for item in written(Fence(1, 1), Fence(2, 2, placement=1), report=True)] == [
+        False,
+        True,
+    ]
     assert written(report=True) == []
     assert decoded({b"p": PAIRS[:16], b"r": b"1"}) == ([Fence(1, 2)], None, True, True)
 

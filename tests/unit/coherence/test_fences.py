@@ -26,7 +26,9 @@ class Instance:
         self.fences = Fences(self.clock, S, 1 << 16, regions or ("eu",), recent_us=3_000_000, placement=7)
 
     def entry(self, as_of: int, *tags: str) -> Entry:
-        return Entry(b"v", self.start + as_of, self.start + 10**9, tags=tags, tag_digests=tag_digests_of("pages", tags))
+        return Entry(
+            b"v", self.start + as_of, self.start + 10**9, tags=tags, tag_digests=tag_digests_of("pages", tags)
+        )
 
     def fence(self, at: int, *, soft: bool = False, unapplied: bool = False, own: bool = False) -> list[int]:
         return self.fences.merge([Fence(KEY.digest, self.start + at, soft, unapplied=unapplied)], own)
@@ -112,7 +114,11 @@ class TestTheRule:
 
 class TestMerging:
     def test_keys_and_tags_are_returned_to_have_their_flights_forgotten(self, here: Instance) -> None:
-        fences = [Fence(KEY.digest, 1), Fence(WHOLE.digest, 1, namespace="pages"), Fence(TAG.digest, 1, soft=True)]
+        fences = [
+            Fence(KEY.digest, 1),
+            Fence(WHOLE.digest, 1, namespace="pages"),
+            Fence(TAG.digest, 1, soft=True),
+        ]
         assert here.fences.merge(fences) == [KEY.digest, TAG.digest]
 
     def test_merges_are_numbered_and_own_ones_counted(self, here: Instance) -> None:
@@ -177,7 +183,10 @@ class TestUnapplied:
         here.fence_tag(10, unapplied=True)
         here.fence_all(20, unapplied=True)
         assert [here.exact_admits(here.entry(as_of, "menu")) for as_of in (20, 21)] == [False, True]
-        assert here.fences.exact_fence_on(KEY.digest, tag_digests_of("pages", ("menu",)), "posts") == here.start + 10
+        assert (
+            here.fences.exact_fence_on(KEY.digest, tag_digests_of("pages", ("menu",)), "posts")
+            == here.start + 10
+        )
 
     def test_it_is_kept_until_a_fence_says_that_it_was_applied(self, here: Instance) -> None:
         here.fence(10, unapplied=True)
@@ -240,7 +249,9 @@ class TestOtherPlacements:
         assert here.fences.exact_fence_on(KEY.digest, (), "pages") == here.start + 10
 
     def test_one_of_our_own_placement_or_of_none_is_not(self, here: Instance) -> None:
-        here.fences.merge([Fence(KEY.digest, here.start + 10, placement=7), Fence(TAG.digest, here.start + 10)])
+        here.fences.merge(
+            [Fence(KEY.digest, here.start + 10, placement=7), Fence(TAG.digest, here.start + 10)]
+        )
         assert here.exact_admits(here.entry(10, "menu"))
 
     def test_a_later_one_of_our_own_ends_it(self, here: Instance) -> None:
@@ -258,7 +269,9 @@ class TestPacedFences:
         return KEY.digest * self.OVER >> 64
 
     @pytest.mark.parametrize("target", [WHOLE, TAG, Target.key("pages", "home")])
-    def test_a_copy_becomes_stale_at_the_moment_of_its_key_and_not_before(self, here: Instance, target: Target) -> None:
+    def test_a_copy_becomes_stale_at_the_moment_of_its_key_and_not_before(
+        self, here: Instance, target: Target
+    ) -> None:
         moment = self.pace(here, target.digest, "pages" if target is WHOLE else "")
         copy = here.entry(0, "menu")
         here.clock.advance(us=moment - 1)
@@ -289,9 +302,15 @@ class TestPacedFences:
 
 class TestSeeingInside:
     def test_what_is_known_of_a_target(self, here: Instance) -> None:
-        here.fences.merge([Fence(KEY.digest, here.start + 5, unapplied=True), Fence(KEY.digest, here.start + 7, soft=True)])
-        here.fences.merge([Fence(WHOLE.digest, here.start + 3, namespace="pages"), Fence(KEY.digest, here.start, over=9)])
-        assert here.fences.known(KEY.digest) == Known(here.start + 5, here.start + 7, here.start + 5, ((here.start, 9),))
+        here.fences.merge(
+            [Fence(KEY.digest, here.start + 5, unapplied=True), Fence(KEY.digest, here.start + 7, soft=True)]
+        )
+        here.fences.merge(
+            [Fence(WHOLE.digest, here.start + 3, namespace="pages"), Fence(KEY.digest, here.start, over=9)]
+        )
+        assert here.fences.known(KEY.digest) == Known(
+            here.start + 5, here.start + 7, here.start + 5, ((here.start, 9),)
+        )
         assert here.fences.known(WHOLE.digest, "pages") == Known(here.start + 3, 0, 0, ())
 
     def test_when_and_from_where_a_fence_came(self, here: Instance) -> None:
@@ -341,7 +360,10 @@ class TestLag:
         """Trace 17: with the feed lost the tiers act as a micro-cache."""
         here.fences.heartbeat("eu", here.start)
         now = here.start + 2_000_001
-        assert [here.fences.within_lag(here.entry(as_of), now, 2_000_000) for as_of in (1, 2)] == [False, True]
+        assert [here.fences.within_lag(here.entry(as_of), now, 2_000_000) for as_of in (1, 2)] == [
+            False,
+            True,
+        ]
 
     def test_an_unknown_region_is_a_mistake_of_the_caller(self, here: Instance) -> None:
         with pytest.raises(KeyError):

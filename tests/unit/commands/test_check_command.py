@@ -33,7 +33,19 @@ def options(*words: str) -> argparse.Namespace:
 
 
 def test_options_and_document_make_the_settings(topology: Path) -> None:
-    words = ("--topology", str(topology), "--duration", "5m", "--seed", "7", "--rate", "10", "--skew", "50ms", "--no-events")
+    words = (
+        "--topology",
+        str(topology),
+        "--duration",
+        "5m",
+        "--seed",
+        "7",
+        "--rate",
+        "10",
+        "--skew",
+        "50ms",
+        "--no-events",
+    )
     settings = command.settings_of(options(*words))
     assert sorted(settings.instances) == ["eu/eu-a", "eu/eu-b", "us/us-a", "us/us-b"]
     assert (settings.duration_seconds, settings.seed, settings.rate, settings.queues) == (300, 7, 10, {})
@@ -58,7 +70,9 @@ def test_a_wrong_command_line_ends_with_2_and_the_reason(
     assert why in capsys.readouterr().err
 
 
-def test_a_history_that_cannot_be_written_ends_with_1(topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_history_that_cannot_be_written_ends_with_1(
+    topology: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.run(options("--topology", str(topology), "--history", "/nowhere/history")) == 1
     assert "/nowhere/history: No such file" in capsys.readouterr().err
 

@@ -88,7 +88,9 @@ async def test_a_feed_that_breaks_is_taken_up_where_it_was_left(fake: FakeDeploy
 
 def fences(*digests: int, namespaces: tuple[tuple[str, int, bool, int], ...] = ()) -> bytes:
     packed = b"".join(digest.to_bytes(8, "big") + (1).to_bytes(8, "big") for digest in digests)
-    return msgspec.json.encode({"fences": urlsafe_b64encode(packed).rstrip(b"=").decode(), "namespaces": namespaces})
+    return msgspec.json.encode(
+        {"fences": urlsafe_b64encode(packed).rstrip(b"=").decode(), "namespaces": namespaces}
+    )
 
 
 LOW, HIGH = 1, 2**64 - 1
@@ -96,7 +98,11 @@ LOW, HIGH = 1, 2**64 - 1
 
 @pytest.mark.parametrize(
     ("data", "seen"),
-    [(fences(HIGH), []), (fences(HIGH, LOW), [("eu", 0.05)]), (fences(namespaces=(("check", 1, False, 0),)), [("eu", 0.05)])],
+    [
+        (fences(HIGH), []),
+        (fences(HIGH, LOW), [("eu", 0.05)]),
+        (fences(namespaces=(("check", 1, False, 0),)), [("eu", 0.05)]),
+    ],
 )
 def test_a_share_of_the_fences_is_measured_by_digest(data: bytes, seen: list[tuple[str, float]]) -> None:
     observed: list[tuple[str, float]] = []

@@ -15,7 +15,15 @@ def figures(*records: Record) -> Figures:
 
 def lag(tier: str, region: str, *lags: int) -> Lag:
     """Of one or two writes."""
-    return Lag(tier=tier, region=region, writes=len(lags), p50=lags[0], p99=lags[-1], p9999=lags[-1], longest=lags[-1])
+    return Lag(
+        tier=tier,
+        region=region,
+        writes=len(lags),
+        p50=lags[0],
+        p99=lags[-1],
+        p9999=lags[-1],
+        longest=lags[-1],
+    )
 
 
 def test_a_writes_lag_runs_from_its_commit_to_the_start_of_the_last_read_that_missed_it() -> None:
@@ -39,7 +47,9 @@ def test_lags_are_told_apart_by_tier_and_region() -> None:
     assert figures(write(1, 10), *stale).lags == (lag("l1", "eu", 4), lag("l2", "eu", 3), lag("l2", "us", 2))
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (0.9999, 100), (1.0, 100), (0.0, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.5, 50), (0.99, 99), (0.9999, 100), (1.0, 100), (0.0, 1)], ids=str
+)
 def test_a_quantile_is_the_least_value_that_the_share_does_not_exceed(share: float, expected: int) -> None:
     assert quantile(range(1, 101), share) == expected
 

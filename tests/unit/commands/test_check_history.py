@@ -21,13 +21,26 @@ from cachesvc.commands.check.history import (
 )
 
 RECORDS: list[Record] = [
-    Run(seed=7, instances=("eu/eu-a", "us/us-a"), max_lag_us=2_000_000, heartbeat_us=500_000, skew_us=100_000),
+    Run(
+        seed=7, instances=("eu/eu-a", "us/us-a"), max_lag_us=2_000_000, heartbeat_us=500_000, skew_us=100_000
+    ),
     Write(key="{k}:ä", w=1, committed=10, tags=("t",)),
-    Announcement(how="api", region="eu", instance="eu/eu-a", writes=(("{k}:ä", 1),), started=11, ended=15, id="eu:1-0"),
+    Announcement(
+        how="api", region="eu", instance="eu/eu-a", writes=(("{k}:ä", 1),), started=11, ended=15, id="eu:1-0"
+    ),
     Fenced(id="eu:1-0", region="eu", position="1-3", at=1_700_000_000_000_000),
     Merged(instance="us/us-a", region="eu", position="1-3", at=20),
     Load(key="{k}:ä", w=1, started=16, ended=19, stored=True),
-    Read(instance="eu/eu-a", key="{k}:ä", started=21, ended=22, outcome="hit", w=1, tier="l1", token_writes=(("{k}:ä", 1),)),
+    Read(
+        instance="eu/eu-a",
+        key="{k}:ä",
+        started=21,
+        ended=22,
+        outcome="hit",
+        w=1,
+        tier="l1",
+        token_writes=(("{k}:ä", 1),),
+    ),
     Fault(what="memcached killed", started=30, ended=40),
 ]
 

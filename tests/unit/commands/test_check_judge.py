@@ -169,10 +169,20 @@ class TestC3AfterMerges:
         stale = read(0, 10, as_of=900)
         (violation,) = finding("C3", [*self.HISTORY, write(2, 3), read(1, 11), stale]).examples
         assert violation.proof == (*self.HISTORY, stale)
-        guilty = (violation.key, violation.tier, violation.instance, violation.as_of, violation.shown, violation.owed)
+        guilty = (
+            violation.key,
+            violation.tier,
+            violation.instance,
+            violation.as_of,
+            violation.shown,
+            violation.owed,
+        )
         assert guilty == ("k", "l1", "eu/eu-a", 900, 0, 1)
         assert (violation.fence, violation.fence_at) == ("eu:7-1", 1_000)
-        assert violation.says == "eu/eu-a answered version 0 of k from l1, 1 µs after it had merged the fence of version 1"
+        assert (
+            violation.says
+            == "eu/eu-a answered version 0 of k from l1, 1 µs after it had merged the fence of version 1"
+        )
 
 
 class TestC4Tokens:
@@ -189,14 +199,19 @@ class TestC4Tokens:
 
 class TestC5Sessions:
     def test_a_session_never_goes_back(self) -> None:
-        assert state("C5", write(1, 1), read(1, 2, session="s"), read(0, 4, "us/us-a", session="s")) == VIOLATED
+        assert (
+            state("C5", write(1, 1), read(1, 2, session="s"), read(0, 4, "us/us-a", session="s")) == VIOLATED
+        )
         assert state("C5", write(1, 1), read(0, 2, session="s"), read(1, 4, "us/us-a", session="s")) == HOLDS
 
     def test_reads_that_overlap_owe_each_other_nothing(self) -> None:
         assert state("C5", write(1, 1), read(1, 2, session="s"), read(0, 3, session="s")) == UNOBSERVED
 
     def test_sessions_owe_each_other_nothing(self) -> None:
-        assert state("C5", write(1, 1), read(1, 2, session="s"), read(0, 4, session="t"), read(0, 6)) == UNOBSERVED
+        assert (
+            state("C5", write(1, 1), read(1, 2, session="s"), read(0, 4, session="t"), read(0, 6))
+            == UNOBSERVED
+        )
 
 
 def load(lease: str, started: int, ended: int, *, stored: bool | None = True) -> Load:
@@ -257,7 +272,12 @@ class TestC8AfterTheLastFault:
         assert state("C8", write(1, 1), event(1, 2, 10), self.FAULT, read(0, self.AFTER)) == VIOLATED
 
     def test_until_the_bound_has_passed_nothing_is_asked(self) -> None:
-        history: list[Record] = [write(1, 1), event(1, 2, 10), self.FAULT, *self.everywhere(0, self.AFTER - 1)]
+        history: list[Record] = [
+            write(1, 1),
+            event(1, 2, 10),
+            self.FAULT,
+            *self.everywhere(0, self.AFTER - 1),
+        ]
         assert state("C8", *history) == UNOBSERVED
 
     def test_it_is_the_last_of_the_faults_that_counts(self) -> None:
@@ -271,7 +291,10 @@ class TestC8AfterTheLastFault:
 
 class TestC9StillACache:
     def mixture(self, near: int, far: int, started: int = 0) -> list[Record]:
-        return [*(read(0, started, tier="l2") for _ in range(near)), *(read(0, started, tier="l3") for _ in range(far))]
+        return [
+            *(read(0, started, tier="l2") for _ in range(near)),
+            *(read(0, started, tier="l3") for _ in range(far)),
+        ]
 
     def test_more_than_four_in_five_reads_come_from_l1_and_l2(self) -> None:
         assert state("C9", *self.mixture(81, 19)) == HOLDS
@@ -327,7 +350,13 @@ def test_a_long_history_is_judged_in_one_pass() -> None:
 
 def _told(key: str, w: int, moment: int) -> list[Record]:
     told = Announcement(
-        how="api", region="eu", instance="eu/eu-a", writes=((key, w),), started=moment, ended=moment + 5, id=f"eu:{moment}-0"
+        how="api",
+        region="eu",
+        instance="eu/eu-a",
+        writes=((key, w),),
+        started=moment,
+        ended=moment + 5,
+        id=f"eu:{moment}-0",
     )
     fence = Fenced(id=told.id, region="eu", position=f"{moment}-1")
     return [

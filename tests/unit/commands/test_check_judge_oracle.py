@@ -62,8 +62,16 @@ def reads(draw: st.DrawFn) -> Read:
     )
 
 
-fences = st.builds(Fenced, id=st.integers(0, 5).map("eu:{}-0".format), region=st.sampled_from(REGIONS), position=positions)
-merges = st.builds(Merged, instance=st.sampled_from(INSTANCES), region=st.sampled_from(REGIONS), position=positions, at=moments)
+fences = st.builds(
+    Fenced, id=st.integers(0, 5).map("eu:{}-0".format), region=st.sampled_from(REGIONS), position=positions
+)
+merges = st.builds(
+    Merged,
+    instance=st.sampled_from(INSTANCES),
+    region=st.sampled_from(REGIONS),
+    position=positions,
+    at=moments,
+)
 histories = st.tuples(
     st.lists(announcements(), max_size=6, unique_by=lambda told: told.id or object()),
     st.lists(fences, max_size=6),
@@ -75,7 +83,11 @@ histories = st.tuples(
 def owed_by_c1(told: Announcement, read: Read) -> bool:
     if told.how != "api" or not told.id or read.tier == "near" or read.started <= told.ended:
         return False
-    waited_for = {"none": [], "region": [name for name in INSTANCES if name[:2] == told.instance[:2]], "global": INSTANCES}
+    waited_for = {
+        "none": [],
+        "region": [name for name in INSTANCES if name[:2] == told.instance[:2]],
+        "global": INSTANCES,
+    }
     return read.instance == told.instance or (told.reached and read.instance in waited_for[told.wait])
 
 
@@ -83,7 +95,11 @@ def owed_by_c2(told: Announcement, read: Read) -> bool:
     if told.id and read.started - told.ended > BOUND:
         return True
     down = told.how == "event" or told.queue_down
-    return down and read.started - told.started > BOUND and any(read.started <= failed for failed in told.failures)
+    return (
+        down
+        and read.started - told.started > BOUND
+        and any(read.started <= failed for failed in told.failures)
+    )
 
 
 def owed_by_c3(told: Announcement, fence: Fenced, merges: list[Merged], read: Read) -> bool:
@@ -91,7 +107,10 @@ def owed_by_c3(told: Announcement, fence: Fenced, merges: list[Merged], read: Re
         return False
     feed = [merge for merge in merges if (merge.instance, merge.region) == (read.instance, fence.region)]
     reached = [merge.at for merge in feed if _number(merge.position) >= _number(fence.position)]
-    return any(merge.at < read.started and merge.at >= told.started and merge.at >= min(reached, default=99) for merge in feed)
+    return any(
+        merge.at < read.started and merge.at >= told.started and merge.at >= min(reached, default=99)
+        for merge in feed
+    )
 
 
 def _number(position: str) -> int:
@@ -139,7 +158,10 @@ def test_each_read_owes_what_the_rules_say(
             owed = [version for name, version in owes if name == check]
             judged[check] += bool(owed)
             broken[check] += any(version > shown for version in owed)
-    records: list[Record] = [RUN, *(Write(key=key, w=w, committed=0) for key in KEYS for w in range(1, NEWEST + 1))]
+    records: list[Record] = [
+        RUN,
+        *(Write(key=key, w=w, committed=0) for key in KEYS for w in range(1, NEWEST + 1)),
+    ]
     verdict = judge([*records, *told, *fences, *merges, *reads])
     findings = {check: verdict.finding(check) for check in judged}
     assert {check: finding.judged for check, finding in findings.items()} == judged

@@ -83,7 +83,12 @@ async def loader(served: Served) -> AsyncIterator[HttpLoader]:
 async def test_the_services_loader_gets_value_tags_and_lifetime(served: Served, loader: HttpLoader) -> None:
     served.store.commit(["b"])
     loaded = await loader.load(Key.of("check", "b"), known=None, timeout_seconds=5)
-    assert (decode("b", loaded.value), loaded.tags, loaded.ttl_us, loaded.storable) == (1, ("t0", "t1"), 60_000_000, True)
+    assert (decode("b", loaded.value), loaded.tags, loaded.ttl_us, loaded.storable) == (
+        1,
+        ("t0", "t1"),
+        60_000_000,
+        True,
+    )
     assert served.loads == [Load("b", 1, 1, 2)]
 
 
@@ -102,7 +107,9 @@ async def test_a_key_of_an_earlier_run_is_absent_and_no_load(served: Served, loa
     assert served.loads == []
 
 
-async def test_a_load_that_nobody_waits_for_any_more_is_noted_with_its_end(served: Served, loader: HttpLoader) -> None:
+async def test_a_load_that_nobody_waits_for_any_more_is_noted_with_its_end(
+    served: Served, loader: HttpLoader
+) -> None:
     served.origin.delays = LoadDelays(slow=0, late=1, late_seconds=3600)
     loading = asyncio.create_task(loader.load(Key.of("check", "a"), known=None, timeout_seconds=60))
     while not served.origin.running:  # noqa: ASYNC110  nobody but this test wants to know

@@ -10,7 +10,14 @@ from tests.unit.commands.check_histories import RUN, event, fenced, merged, read
 
 AS_OF = 1_700_000_000_000_001
 STALE = read(0, 3_000, as_of=AS_OF)
-HISTORY: list[Record] = [write(1, 1), event(1, 2, 2_999), fenced(1, "7-1"), merged("7-1", 1_800), read(1, 2_000), STALE]
+HISTORY: list[Record] = [
+    write(1, 1),
+    event(1, 2, 2_999),
+    fenced(1, "7-1"),
+    merged("7-1", 1_800),
+    read(1, 2_000),
+    STALE,
+]
 
 
 def charges(check: str, records: list[Record]) -> list[str]:
@@ -36,7 +43,9 @@ def test_a_violation_is_told_with_the_guilty_and_the_lines_that_prove_it() -> No
 
 
 def test_of_many_violations_the_first_few_are_shown_and_the_others_counted() -> None:
-    lines = charges("C3", [*HISTORY, *(read(0, started) for started in range(4_000, 4_000 + 2 * MOST_EXAMPLES))])
+    lines = charges(
+        "C3", [*HISTORY, *(read(0, started) for started in range(4_000, 4_000 + 2 * MOST_EXAMPLES))]
+    )
     assert sum("answered version 0" in line for line in lines) == MOST_EXAMPLES
     assert lines[-1] == f"  and {MOST_EXAMPLES + 1} more"
 
@@ -63,7 +72,10 @@ def test_a_share_that_is_too_low_is_told_without_blaming_a_single_read() -> None
 
 
 def test_the_figures_close_the_report() -> None:
-    extra: list[Record] = [Load(key="k", w=0, started=10, ended=30), Fault(what="redis killed", started=5, ended=2_500)]
+    extra: list[Record] = [
+        Load(key="k", w=0, started=10, ended=30),
+        Fault(what="redis killed", started=5, ended=2_500),
+    ]
     report = plain(judge([RUN, *HISTORY, *extra]))
     assert report.endswith("""
 2 reads (0 failed), 1 writes, 1 announcements
@@ -104,7 +116,9 @@ def test_machines_get_the_same_as_json() -> None:
 
 
 def test_a_bad_read_is_accused_even_if_nothing_is_known_of_its_write() -> None:
-    foreign = Read(instance="eu/eu-a", key="k", started=1, ended=2, outcome="hit", reason="foreign", tier="l2")
+    foreign = Read(
+        instance="eu/eu-a", key="k", started=1, ended=2, outcome="hit", reason="foreign", tier="l2"
+    )
     assert charges("C0", [foreign])[0] == "  eu/eu-a answered bytes that are no value of this key (k from l2)"
 
 

@@ -30,10 +30,18 @@ class Watched:
 
 @asynccontextmanager
 async def watched() -> AsyncIterator[Watched]:
-    settings = CheckSettings(instances={}, delays=AT_ONCE, max_lag_us=1, heartbeat_us=1, skew_us=1, deadline_seconds=0.2)
+    settings = CheckSettings(
+        instances={}, delays=AT_ONCE, max_lag_us=1, heartbeat_us=1, skew_us=1, deadline_seconds=0.2
+    )
     metrics = WatchMetrics()
-    async with aiohttp.ClientSession() as http, Producers({}, "/test") as producers, deployment(*NAMES, origin="") as fake:
-        canaries = Canaries(replace(settings, instances=fake.addresses), metrics, http, producers, pause_seconds=1)
+    async with (
+        aiohttp.ClientSession() as http,
+        Producers({}, "/test") as producers,
+        deployment(*NAMES, origin="") as fake,
+    ):
+        canaries = Canaries(
+            replace(settings, instances=fake.addresses), metrics, http, producers, pause_seconds=1
+        )
         await canaries.origin.start("127.0.0.1", 0)
         for instance in fake.instances.values():
             instance.load_from(canaries.origin.url)
@@ -49,7 +57,9 @@ async def test_a_round_measures_every_instance_once() -> None:
         verdict = await watch.canaries.round(watch.canaries.keys[0])
         assert verdict.broken == ()
         for region in ("eu", "us"):
-            counts = [watch.value("staleness_seconds_count", region=region, tier=tier) for tier in ("l1", "origin")]
+            counts = [
+                watch.value("staleness_seconds_count", region=region, tier=tier) for tier in ("l1", "origin")
+            ]
             assert sum(counts) == 1, region
         assert watch.value("rounds_total") == 1
         assert watch.value("announcements_total", outcome="accepted") == 1
@@ -89,4 +99,6 @@ def test_what_it_remembers_is_bounded_and_reads_are_given_once(now: list[int]) -
     assert len(history) == 2 * 61 + 31 + 1
     first, second_time = history.take(), history.take()
     assert first[0] == run
-    assert [record for record in first if record not in second_time] == [Read("eu/eu-a", "k", now[0], now[0], "hit", 999)]
+    assert [record for record in first if record not in second_time] == [
+        Read("eu/eu-a", "k", now[0], now[0], "hit", 999)
+    ]

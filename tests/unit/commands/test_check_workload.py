@@ -67,15 +67,21 @@ async def test_an_instance_that_does_not_heed_its_fences_is_named(settings: Chec
 
 
 async def test_it_does_not_begin_while_its_origins_address_is_taken(settings: CheckSettings) -> None:
-    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", settings.origin_port)
+    server = await asyncio.start_server(
+        lambda _reader, writer: writer.close(), "127.0.0.1", settings.origin_port
+    )
     async with server:
-        with pytest.raises(CheckError, match=rf"cannot listen on 127.0.0.1:{settings.origin_port}.*--origin-listen"):
+        with pytest.raises(
+            CheckError, match=rf"cannot listen on 127.0.0.1:{settings.origin_port}.*--origin-listen"
+        ):
             await checked(settings)
 
 
 def dice(seed: int, **more: float) -> Dice:
     space = Keyspace.of(CheckSettings(instances={}, run_id="r"))
-    return Dice(Random(seed), space, more.get("read_share", 0.7), with_events=bool(more.get("with_events", 1)))
+    return Dice(
+        Random(seed), space, more.get("read_share", 0.7), with_events=bool(more.get("with_events", 1))
+    )
 
 
 def test_a_seed_gives_the_same_acts_again_and_another_gives_others() -> None:
@@ -87,7 +93,9 @@ def test_acts_come_in_the_shares_asked_for() -> None:
     rolling = dice(1)
     counts = Counter(rolling.act() for _ in range(10_000))
     shares = {act: count / 10_000 for act, count in counts.items()}
-    assert shares == pytest.approx({"session": 0.35, "read": 0.35, "api": 0.15, "event": 0.1, "tag": 0.05}, abs=0.02)
+    assert shares == pytest.approx(
+        {"session": 0.35, "read": 0.35, "api": 0.15, "event": 0.1, "tag": 0.05}, abs=0.02
+    )
 
 
 def test_without_queues_events_become_calls() -> None:
@@ -139,7 +147,9 @@ async def test_what_was_never_accepted_is_noted_as_such(settings: CheckSettings)
             await asyncio.sleep(0)
         await announcer.stop()
     assert announcing.cancelled()
-    assert noted == [Announcement("api", "", "", (("k", 1),), 7, 7, reached=False, failures=(7,) * announcer.failed)]
+    assert noted == [
+        Announcement("api", "", "", (("k", 1),), 7, 7, reached=False, failures=(7,) * announcer.failed)
+    ]
     assert nobody.here() == []
 
 
@@ -149,9 +159,21 @@ def topology(namespace: Namespace | None) -> Topology:
 
 
 def test_a_deployments_settings_come_from_its_topology() -> None:
-    found = deployment_of(topology(Namespace("platform", origin=Origin("http://host:9200/check/{key}"))), "check", "0.0.0.0:9200")
-    assert (found.instances, found.queues) == ({"eu/eu-a": "http://127.0.0.1:2"}, {"eu": "redis://127.0.0.1:1/0"})
-    assert (found.look_aside, found.origin_port, found.max_lag_us, found.delays.late_seconds) == (False, 9200, 2_000_000, 5.5)
+    found = deployment_of(
+        topology(Namespace("platform", origin=Origin("http://host:9200/check/{key}"))),
+        "check",
+        "0.0.0.0:9200",
+    )
+    assert (found.instances, found.queues) == (
+        {"eu/eu-a": "http://127.0.0.1:2"},
+        {"eu": "redis://127.0.0.1:1/0"},
+    )
+    assert (found.look_aside, found.origin_port, found.max_lag_us, found.delays.late_seconds) == (
+        False,
+        9200,
+        2_000_000,
+        5.5,
+    )
     assert deployment_of(topology(Namespace("platform")), "check", "127.0.0.1:9200").look_aside
 
 
@@ -159,7 +181,11 @@ def test_a_deployments_settings_come_from_its_topology() -> None:
     ("namespace", "address", "why"),
     [
         (None, "127.0.0.1:9200", "Add and deploy"),
-        (Namespace("x", origin=Origin("http://127.0.0.1:9100/docs/{key}")), "127.0.0.1:9200", "--origin-listen"),
+        (
+            Namespace("x", origin=Origin("http://127.0.0.1:9100/docs/{key}")),
+            "127.0.0.1:9200",
+            "--origin-listen",
+        ),
         (Namespace("x"), "9200", "write host:port"),
     ],
 )

@@ -20,7 +20,9 @@ def _signals_and_logging_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachesvc.telemetry.logs.logs.set_up", lambda *_: None)
 
 
-def serving(monkeypatch: pytest.MonkeyPatch, *, failure: BaseException | None = None) -> list[tuple[Service, Topology]]:
+def serving(
+    monkeypatch: pytest.MonkeyPatch, *, failure: BaseException | None = None
+) -> list[tuple[Service, Topology]]:
     """An app that is ready on port 7 and stops at once, or fails; and what it was told to serve."""
     served: list[tuple[Service, Topology]] = []
 
@@ -34,7 +36,9 @@ def serving(monkeypatch: pytest.MonkeyPatch, *, failure: BaseException | None = 
     return served
 
 
-def test_a_topology_is_served_and_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_topology_is_served_and_described(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     served = serving(monkeypatch)
     environ = {"CACHESVC_REGION": "us", "CACHESVC_INSTANCE": "us-a"}
     assert main(["serve", "--topology", TWO_REGIONS], environ) == 0
@@ -45,15 +49,22 @@ def test_a_topology_is_served_and_described(monkeypatch: pytest.MonkeyPatch, cap
     assert "curl -i http://127.0.0.1:7/v1/pages/hello" in said
 
 
-def test_the_documents_may_be_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_documents_may_be_named_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "service.yaml").write_text("region: eu")
     served = serving(monkeypatch)
-    assert main(["serve"], {"CACHESVC_TOPOLOGY": TWO_REGIONS, "CACHESVC_CONFIG": str(tmp_path / "service.yaml")}) == 0
+    assert (
+        main(["serve"], {"CACHESVC_TOPOLOGY": TWO_REGIONS, "CACHESVC_CONFIG": str(tmp_path / "service.yaml")})
+        == 0
+    )
     assert served[0][0].region == "eu"
     assert len(served[0][1].cells) == 4
 
 
-def test_a_port_in_use_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     serving(monkeypatch, failure=OSError(errno.EADDRINUSE, "no"))
     assert main(["serve", "--topology", TWO_REGIONS], {"CACHESVC_REGION": "eu"}) == 1
     assert capsys.readouterr().err.startswith("cachesvc: 127.0.0.1:8080 is in use: ")
@@ -76,7 +87,9 @@ def test_a_mistake_in_a_document_stops_the_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     (tmp_path / "service.yaml").write_text(text)
-    assert main(["check-config", "--config", str(tmp_path / "service.yaml"), "--topology", TWO_REGIONS], {}) == 2
+    assert (
+        main(["check-config", "--config", str(tmp_path / "service.yaml"), "--topology", TWO_REGIONS], {}) == 2
+    )
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1

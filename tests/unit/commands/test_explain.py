@@ -30,7 +30,12 @@ Answer = tuple[int, bytes]
 
 
 def fresh(age_seconds: float, etag: str = '"new"', **more: object) -> Copy:
-    said: dict[str, object] = {"standing": "fresh", "age_seconds": age_seconds, "ttl_seconds": 40.0, "bytes": 3} | more
+    said: dict[str, object] = {
+        "standing": "fresh",
+        "age_seconds": age_seconds,
+        "ttl_seconds": 40.0,
+        "bytes": 3,
+    } | more
     return Copy(held=True, etag=etag, **said)  # type: ignore[arg-type]  # fields of Copy
 
 
@@ -44,7 +49,11 @@ EXPLANATION = Explanation(
     memcached_server="eu-m1",
     asked="eu/eu-a",
     clock=NOW,
-    tiers={"l1": fresh(9.5, '"old"', tags=("t",), differs="newer at l3"), "l2": Copy(held=False), "l3": fresh(2.0)},
+    tiers={
+        "l1": fresh(9.5, '"old"', tags=("t",), differs="newer at l3"),
+        "l2": Copy(held=False),
+        "l3": fresh(2.0),
+    },
     memcached=Memcached("eu-m1", "its point", "open"),
     fences=FencesSeen(
         newest_known_here=0,
@@ -52,7 +61,10 @@ EXPLANATION = Explanation(
         floor_why="fences were lost before they were read",
         staleness_bound_seconds=0.4,
         max_lag_seconds=2.0,
-        targets=(TargetFences("key", NOW - 3 * SECOND, 0, 0, 0, 0), TargetFences("tag t", 0, 0, NOW - SECOND, 0, 0)),
+        targets=(
+            TargetFences("key", NOW - 3 * SECOND, 0, 0, 0, 0),
+            TargetFences("tag t", 0, 0, NOW - SECOND, 0, 0),
+        ),
         merges=(Merge("tag t", "hard", NOW - SECOND, NOW - SECOND // 2, "us"),),
         merges_forgotten_until=NOW - 90 * SECOND,
     ),
@@ -103,7 +115,11 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def explain(service: Service, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def run(*arguments: str) -> tuple[int, str, str]:
-        given = arguments if "--url" in arguments or "--topology" in arguments else (*arguments, "--url", service.url)
+        given = (
+            arguments
+            if "--url" in arguments or "--topology" in arguments
+            else (*arguments, "--url", service.url)
+        )
         code = main(["explain", *given], {})
         said = capsys.readouterr()
         return code, said.out, said.err
@@ -111,7 +127,9 @@ def explain(service: Service, capsys: pytest.CaptureFixture[str]) -> Callable[..
     return run
 
 
-def test_the_key_is_escaped_and_the_token_sent(explain: Callable[..., tuple[int, str, str]], service: Service) -> None:
+def test_the_key_is_escaped_and_the_token_sent(
+    explain: Callable[..., tuple[int, str, str]], service: Service
+) -> None:
     assert explain("pages", "{ws-7}:a/b:explain", "--token", "abc")[0] == 0
     assert service.asked == [("/v1/pages/%7Bws-7%7D%3Aa%2Fb%3Aexplain:explain", "abc")]
 
@@ -157,19 +175,27 @@ def test_the_answer_as_it_came(explain: Callable[..., tuple[int, str, str]]) -> 
     assert msgspec.json.decode(printed.encode(), type=Explanation) == EXPLANATION
 
 
-def test_a_namespace_that_is_not_in_the_topology_is_a_mistake(explain: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_namespace_that_is_not_in_the_topology_is_a_mistake(
+    explain: Callable[..., tuple[int, str, str]],
+) -> None:
     code, _, errors = explain("page", "k", "--topology", TWO_REGIONS)
     assert (code, errors) == (2, "cachesvc: NAMESPACE: no namespace 'page' (did you mean 'pages'?)\n")
 
 
-def test_what_the_instance_refuses_is_a_mistake(explain: Callable[..., tuple[int, str, str]], service: Service) -> None:
+def test_what_the_instance_refuses_is_a_mistake(
+    explain: Callable[..., tuple[int, str, str]], service: Service
+) -> None:
     service.answer = (404, b'{"type": "no-such-namespace", "detail": "no namespace \'page\'"}')
     code, _, errors = explain("page", "k")
     assert (code, errors) == (2, "cachesvc: refused: no namespace 'page'\n")
 
 
-@pytest.mark.parametrize("given", [("k\n", "--url", "http://h"), ("k", "--url", "h:1"), ("", "--url", "http://h")])
-def test_a_key_or_url_out_of_rule_is_a_mistake(explain: Callable[..., tuple[int, str, str]], given: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "given", [("k\n", "--url", "http://h"), ("k", "--url", "h:1"), ("", "--url", "http://h")]
+)
+def test_a_key_or_url_out_of_rule_is_a_mistake(
+    explain: Callable[..., tuple[int, str, str]], given: tuple[str, ...]
+) -> None:
     assert explain("pages", *given)[0] == 2
 
 
@@ -183,7 +209,9 @@ def test_an_instance_that_fails_is_no_answer(
     assert errors.startswith("cachesvc: ")
 
 
-def test_when_nobody_answers_it_is_said_who_was_asked(explain: Callable[..., tuple[int, str, str]], service: Service) -> None:
+def test_when_nobody_answers_it_is_said_who_was_asked(
+    explain: Callable[..., tuple[int, str, str]], service: Service
+) -> None:
     service.server.server_close()
     code, _, errors = explain("pages", "k", "--url", "http://127.0.0.1:9")
     assert code == 1

@@ -40,7 +40,9 @@ class Queue:
     def __init__(self, url: str, redis: Redis) -> None:
         self.url = url
         self._redis = redis
-        self._read = EventReader({name: read_struct({"owner": "web"}, Namespace) for name in ("pages", "docs")}, 1000, HOUR)
+        self._read = EventReader(
+            {name: read_struct({"owner": "web"}, Namespace) for name in ("pages", "docs")}, 1000, HOUR
+        )
 
     def items(self) -> list[Any]:
         found: Any = self._redis.xrange("changes")
@@ -96,8 +98,15 @@ def test_the_event_says_in_which_trace_it_changed(queue: Queue, capsys: pytest.C
     assert "--traceparent" in capsys.readouterr().err
 
 
-def test_the_receipt_is_printed_with_its_region(queue: Queue, topology: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["publish", "pages", "--key", "a"], {"CACHESVC_TOPOLOGY": str(topology), "CACHESVC_REGION": "eu"}) == 0
+def test_the_receipt_is_printed_with_its_region(
+    queue: Queue, topology: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            ["publish", "pages", "--key", "a"], {"CACHESVC_TOPOLOGY": str(topology), "CACHESVC_REGION": "eu"}
+        )
+        == 0
+    )
     assert queue.publish("pages", "--key", "b") == 0
     first, second = (id_ for id_, _ in queue.items())
     assert capsys.readouterr().out.splitlines() == [f"eu:{first}", second]
@@ -125,7 +134,9 @@ def test_a_file_holds_changes_and_events_one_on_each_line(queue: Queue, tmp_path
 
 def test_a_long_file_is_announced_whole_and_in_order(queue: Queue, tmp_path: Path) -> None:
     file = tmp_path / "events.ndjson"
-    file.write_text("".join(json.dumps({"namespace": "pages", "keys": [f"key-{i}"]}) + "\n" for i in range(5000)))
+    file.write_text(
+        "".join(json.dumps({"namespace": "pages", "keys": [f"key-{i}"]}) + "\n" for i in range(5000))
+    )
     assert queue.publish("--file", str(file)) == 0
     assert [change.keys for change in queue.changes()] == [(f"key-{i}",) for i in range(5000)]
 
@@ -178,7 +189,9 @@ def test_a_mistake_is_said_in_a_line_and_nothing_is_announced(
         ('{"namespace": "pages", "all": true}', "this is everything in 'pages': say --confirm pages"),
     ],
 )
-def test_a_bad_line_is_named(queue: Queue, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, message: str) -> None:
+def test_a_bad_line_is_named(
+    queue: Queue, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
     file = tmp_path / "events.ndjson"
     file.write_text(json.dumps(LINES[0]) + "\n\n" + line)
     assert queue.publish("--file", str(file)) == 2
@@ -214,13 +227,19 @@ def test_a_queue_out_of_reach_is_a_failure_and_its_password_stays_a_secret(
     assert "hunter2" not in said
 
 
-@pytest.mark.parametrize("url", ["http://:hunter2@h/0", "redis://:hunter2@h:port/0", "redis://h:hunter2", "redis://u:hun[ter2@h"])
-def test_a_url_that_is_none_is_a_mistake_and_not_repeated(capsys: pytest.CaptureFixture[str], url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["http://:hunter2@h/0", "redis://:hunter2@h:port/0", "redis://h:hunter2", "redis://u:hun[ter2@h"]
+)
+def test_a_url_that_is_none_is_a_mistake_and_not_repeated(
+    capsys: pytest.CaptureFixture[str], url: str
+) -> None:
     assert main(["publish", "pages", "--key", "a", "--queue", url], {}) == 2
     assert capsys.readouterr().err == "cachesvc: --queue: must be redis://host:port/db or unix:///path?db=0\n"
 
 
-def test_a_queue_that_refuses_is_a_failure(queue: Queue, capsys: pytest.CaptureFixture[str], server: RealServer) -> None:
+def test_a_queue_that_refuses_is_a_failure(
+    queue: Queue, capsys: pytest.CaptureFixture[str], server: RealServer
+) -> None:
     with Redis.from_url(server.redis_url) as redis:
         redis.set("changes", "no stream")
     assert queue.publish("pages", "--key", "a") == 1

@@ -26,8 +26,15 @@ def options(*words: str, environ: Mapping[str, str] | None = None) -> argparse.N
 
 
 def test_environment_and_options_say_whom_to_look_at() -> None:
-    found = options("--interval", "250ms", environ={"CACHESVC_TOPOLOGY": "a.yaml", "CACHESVC_DEBUG_TOKEN": "sesame"})
-    assert (found.topology, found.debug_token, found.interval, found.urls) == (Path("a.yaml"), "sesame", Duration(250_000), [])
+    found = options(
+        "--interval", "250ms", environ={"CACHESVC_TOPOLOGY": "a.yaml", "CACHESVC_DEBUG_TOKEN": "sesame"}
+    )
+    assert (found.topology, found.debug_token, found.interval, found.urls) == (
+        Path("a.yaml"),
+        "sesame",
+        Duration(250_000),
+        [],
+    )
     assert options("--url", "http://a", "--url", "http://b").urls == ["http://a", "http://b"]
 
 
@@ -45,7 +52,11 @@ def test_a_wrong_command_line_ends_with_2_and_the_reason(
     bare = tmp_path / "bare.yaml"
     text = Path("config/two-regions.yaml").read_text()
     bare.write_text(
-        "\n".join(line for line in text.splitlines() if "instances:" not in line and "http://127.0.0.1:8" not in line)
+        "\n".join(
+            line
+            for line in text.splitlines()
+            if "instances:" not in line and "http://127.0.0.1:8" not in line
+        )
     )
     assert main(["top", "--once", *(word.replace("{bare}", str(bare)) for word in words)], {}) == 2
     assert why in capsys.readouterr().err
@@ -76,7 +87,10 @@ async def test_once_is_two_looks_and_the_exit_code_is_the_verdict() -> None:
     assert await command.once(watching(scrape(1, 10), scrape(2, 50)), Console(file=out, width=130)) == 0
     assert out.getvalue().startswith("healthy")
     assert "40" in out.getvalue()
-    assert await command.once(watching(scrape(1, 10), {"eu-a": Silence("refused")}), Console(file=StringIO())) == 1
+    assert (
+        await command.once(watching(scrape(1, 10), {"eu-a": Silence("refused")}), Console(file=StringIO()))
+        == 1
+    )
 
 
 async def test_for_ever_shows_each_look_against_the_one_before() -> None:

@@ -28,7 +28,9 @@ def test_numbers_are_summed_over_what_is_not_asked_for() -> None:
 
 
 def test_a_rate_is_what_came_in_between() -> None:
-    interval = Interval(exposition(REQUESTS % ("hit", 10)), exposition(REQUESTS % ("hit", 30), REQUESTS % ("miss", 4)), 2.0)
+    interval = Interval(
+        exposition(REQUESTS % ("hit", 10)), exposition(REQUESTS % ("hit", 30), REQUESTS % ("miss", 4)), 2.0
+    )
     assert interval.rate("requests_total") == 12
     assert interval.rates("requests_total", "outcome") == {"hit": 10, "miss": 2}
     assert interval.rate("loads_total") is None
@@ -46,7 +48,9 @@ def test_a_quantile_is_found_between_the_bounds_of_its_bucket() -> None:
     assert quantile(1.0, buckets) == pytest.approx(0.4)
     assert quantile(0.5, {}) is None
     assert quantile(0.5, {0.1: 0.0, float("inf"): 0.0}) is None
-    assert quantile(0.99, {0.1: 1.0, float("inf"): 9.0}) == 0.1, "beyond the last bound nothing is known but that"
+    assert quantile(0.99, {0.1: 1.0, float("inf"): 9.0}) == 0.1, (
+        "beyond the last bound nothing is known but that"
+    )
 
 
 def test_quantiles_are_as_fine_as_the_buckets() -> None:
@@ -69,7 +73,12 @@ def test_histograms_of_several_instances_are_one() -> None:
 
 
 def test_a_share_of_nothing_is_not_known() -> None:
-    assert (share_of(3.0, 1.0), share_of(None, 2.0), share_of(0.0, 0.0), share_of(None, None)) == (0.75, 0.0, None, None)
+    assert (share_of(3.0, 1.0), share_of(None, 2.0), share_of(0.0, 0.0), share_of(None, None)) == (
+        0.75,
+        0.0,
+        None,
+        None,
+    )
 
 
 def scrape(at: float, *lines: str) -> Scrape:
@@ -77,7 +86,11 @@ def scrape(at: float, *lines: str) -> Scrape:
 
 
 def test_over_instances_rates_add_up_and_whoever_was_silent_has_none_yet() -> None:
-    before: Look = {"a": scrape(1, "loads_total 10"), "b": Silence("refused"), "c": scrape(1, "loads_total 7")}
+    before: Look = {
+        "a": scrape(1, "loads_total 10"),
+        "b": Silence("refused"),
+        "c": scrape(1, "loads_total 7"),
+    }
     after: Look = {
         "a": scrape(3, "loads_total 14", "bound 2"),
         "b": scrape(3, "loads_total 90", "bound 5"),
@@ -111,7 +124,10 @@ def test_over_instances_rates_add_up_and_whoever_was_silent_has_none_yet() -> No
         (units.used(1 << 20, 64 << 20), "1 MiB of 64 MiB"),
         (units.used(1 << 20, None), "1 MiB"),
         (units.count(3.0), "3"),
-        (units.seconds(None) + units.rate(None) + units.share(None) + units.size(None) + units.count(None), "–––––"),
+        (
+            units.seconds(None) + units.rate(None) + units.share(None) + units.size(None) + units.count(None),
+            "–––––",
+        ),
     ],
 )
 def test_numbers_are_shown_in_a_few_characters(shown: str, text: str) -> None:

@@ -34,7 +34,11 @@ class FakeInstance:
         if request.path == "/v1/hotkeys":
             namespace = request.query["namespace"]
             return web.json_response(
-                {"namespace": namespace, "reads_sampled": 10, "hot": [{"digest": "a", "share": 1, "reads_per_second": 2}]}
+                {
+                    "namespace": namespace,
+                    "reads_sampled": 10,
+                    "hot": [{"digest": "a", "share": 1, "reads_per_second": 2}],
+                }
             )
         if request.path not in self.texts:
             return web.Response(status=404)
@@ -90,9 +94,13 @@ async def test_whoever_refuses_the_debug_token_is_asked_without_it(http: aiohttp
         ("/metrics", None, "404 Not Found for /metrics"),
     ],
 )
-async def test_nonsense_is_no_answer(http: aiohttp.ClientSession, path: str, text: str | None, why: str) -> None:
+async def test_nonsense_is_no_answer(
+    http: aiohttp.ClientSession, path: str, text: str | None, why: str
+) -> None:
     fake = FakeInstance()
-    fake.texts = {name: known for name, known in fake.texts.items() if name != path} | ({path: text} if text else {})
+    fake.texts = {name: known for name, known in fake.texts.items() if name != path} | (
+        {path: text} if text else {}
+    )
     async with served(fake.handle) as url:
         found = await Asker(http).one(url)
     assert isinstance(found, Silence)
@@ -130,7 +138,9 @@ async def test_the_first_instance_that_answers_names_the_others(http: aiohttp.Cl
 
 async def test_a_topology_without_instances_is_those_that_were_named(http: aiohttp.ClientSession) -> None:
     fake = FakeInstance()
-    fake.texts["/v1/topology"] = '{"here": {"region": "eu", "instance": "eu-a"}, "regions": {"eu": {"queue": "redis://q"}}}'
+    fake.texts["/v1/topology"] = (
+        '{"here": {"region": "eu", "instance": "eu-a"}, "regions": {"eu": {"queue": "redis://q"}}}'
+    )
     async with served(FakeInstance().handle) as other, served(fake.handle) as url:
         assert (await ask_for_deployment(Asker(http), [url, other])).instances == {"eu-a": url, other: other}
 

@@ -66,7 +66,9 @@ def scrape(at: float, edits: Mapping[str, str] | None = None, ready: Ready | Non
     return Scrape(at, Exposition.parse(text), ready or Ready(True, {"eu": "read"}), HOT)
 
 
-def picture(edits: Mapping[str, str] | None = None, ready: Ready | None = None, others: Look | None = None) -> Picture:
+def picture(
+    edits: Mapping[str, str] | None = None, ready: Ready | None = None, others: Look | None = None
+) -> Picture:
     """Of `eu-a`, which has these numbers at the second look, two seconds after the first."""
     others = others or {}
     before: Look = {"eu-a": scrape(10.0), **others}
@@ -88,7 +90,9 @@ def test_rows_say_what_happened_between_the_two_looks() -> None:
         ("docs", 10, 0.0, 0.0),
         ("pages", 50, 1.0, 0.2),
     ]
-    assert [(row.namespace, row.running, row.ceiling, row.worst_at) for row in seen.origins] == [("docs", 1, 4, "eu-a")]
+    assert [(row.namespace, row.running, row.ceiling, row.worst_at) for row in seen.origins] == [
+        ("docs", 1, 4, "eu-a")
+    ]
     assert [(row.region, row.bound, row.worst_at) for row in seen.feeds] == [("eu", 0.25, "eu-a")]
 
 
@@ -106,14 +110,23 @@ def test_what_is_in_order_is_healthy() -> None:
     [
         ({'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3'}, "cell c1 does not answer at eu-a"),
         ({"backlog 0": "backlog 0\ncachesvc_polls_failed_total 1"}, "cell c1 does not answer at eu-a"),
-        ({'breaker_open{server="m1"} 0': 'breaker_open{server="m1"} 1'}, "memcached m1 does not answer (breaker open at eu-a)"),
+        (
+            {'breaker_open{server="m1"} 0': 'breaker_open{server="m1"} 1'},
+            "memcached m1 does not answer (breaker open at eu-a)",
+        ),
         ({'server="m1",outcome="error"} 0': 'server="m1",outcome="error"} 4'}, "memcached m1 fails at eu-a"),
-        ({'{region="eu"} 0.25': '{region="eu"} 3.2'}, "feed of eu is 3.2 s behind at eu-a, above max_lag of pages"),
+        (
+            {'{region="eu"} 0.25': '{region="eu"} 3.2'},
+            "feed of eu is 3.2 s behind at eu-a, above max_lag of pages",
+        ),
         (
             {'{region="eu"} 0.25': '{region="eu"} 5.5'},
             "feed of eu is 5.5 s behind at eu-a, above max_lag of pages and 1 more",
         ),
-        ({"requests_shed_total 0": "requests_shed_total 60"}, "eu-a is shedding (30 requests a second refused)"),
+        (
+            {"requests_shed_total 0": "requests_shed_total 60"},
+            "eu-a is shedding (30 requests a second refused)",
+        ),
         (
             {'running{namespace="docs"} 1': 'running{namespace="docs"} 4'},
             "origin of docs is at its ceiling at eu-a (4 loads, 0 wait)",
@@ -127,7 +140,10 @@ def test_what_is_in_order_is_healthy() -> None:
             {"changes_buried_total 3": "changes_buried_total 4"},
             "events are out of rule and become dead letters: invalidations that do not happen",
         ),
-        ({'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} -0.08'}, "the clock of cell c1 is -80 ms off"),
+        (
+            {'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} -0.08'},
+            "the clock of cell c1 is -80 ms off",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_words(edits: Mapping[str, str], verdict: str) -> None:
@@ -136,7 +152,9 @@ def test_what_is_wrong_is_said_in_words(edits: Mapping[str, str], verdict: str) 
 
 def test_what_matters_most_comes_first() -> None:
     edits = {'failures_total{cell="c1"} 0': 'failures_total{cell="c1"} 3', "version 7": "version 8"}
-    seen = picture(edits, Ready(False, {"eu": "out of reach"}), {"eu-b": Silence("refused"), "eu-c": scrape(12.0)})
+    seen = picture(
+        edits, Ready(False, {"eu": "out of reach"}), {"eu-b": Silence("refused"), "eu-c": scrape(12.0)}
+    )
     assert troubles(seen) == [
         "eu-b does not answer (refused)",
         "eu-a is not ready",

@@ -45,7 +45,10 @@ def test_the_partition_of_a_template_is_that_of_what_it_renders(template: str, i
 
 
 def test_a_column_may_be_said_to_be_null_at_times() -> None:
-    assert parse_template("{id}:{parent_id?}").columns == (Column("id"), Column("parent_id", may_be_null=True))
+    assert parse_template("{id}:{parent_id?}").columns == (
+        Column("id"),
+        Column("parent_id", may_be_null=True),
+    )
 
 
 SOUND = {"source": "public.blocks", "key": "{ws-{workspace_id}}:block:{id}"}
@@ -56,7 +59,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"keys": ["{id}"]}, ".key: give `key` or `keys`, not both"),
     ({"key": ""}, ": names neither keys nor tags"),
     ({"key": "block"}, ".key: 'block': names no {column}: every row would have the same one"),
-    ({"key": "{ws-7}:{id}"}, ".key: '{ws-7}:{id}': '{ws-7}' is neither a column, {name}, nor a partition around one"),
+    (
+        {"key": "{ws-7}:{id}"},
+        ".key: '{ws-7}:{id}': '{ws-7}' is neither a column, {name}, nor a partition around one",
+    ),
     ({"key": "{id:04d}"}, ".key: '{id:04d}': '{id:04d}' is neither a column"),
     ({"key": "{}:{id}"}, ".key: '{}:{id}': '{}' is neither a column"),
     ({"key": "{ws-{id}"}, ".key: '{ws-{id}': the brace at 0 is not closed"),
@@ -66,7 +72,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"key": "", "keys": ["{id}", "x{"]}, ".keys[1]: 'x{': the brace at 1 is not closed"),
     ({"tags": ["Ω{id}"]}, ".tags[0]: a tag is printable ASCII"),
     ({"tags": ["page-{id}", "{ws-{id}}:x"]}, ".tags[1]: its {partition} is not that of a key of this source"),
-    ({"key": "{id}", "tags": ["{ws-{id}}:x"]}, ".tags[0]: its {partition} is not that of a key of this source"),
+    (
+        {"key": "{id}", "tags": ["{ws-{id}}:x"]},
+        ".tags[0]: its {partition} is not that of a key of this source",
+    ),
     ({"tag": "x"}, ".tag: unknown field (did you mean 'tags'?)"),
     ({"keys": "{id}"}, ".keys: Expected `array`, got `str` ('{id}')"),
     ({"soft": "yes please"}, ".soft: Expected `bool`"),
@@ -79,7 +88,9 @@ def read_and_check(*sources: dict[str, Any]) -> Namespace:
     return namespace
 
 
-@pytest.mark.parametrize(("changed", "message"), CASES, ids=[f"{i}-{message[:30]}" for i, (_, message) in enumerate(CASES)])
+@pytest.mark.parametrize(
+    ("changed", "message"), CASES, ids=[f"{i}-{message[:30]}" for i, (_, message) in enumerate(CASES)]
+)
 def test_a_mistake_is_refused_with_path_and_reason(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_and_check(SOUND, {**SOUND, **changed})

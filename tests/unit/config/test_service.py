@@ -34,15 +34,31 @@ def test_an_empty_file_and_an_empty_section_are_the_defaults(tmp_path: Path) -> 
 
 
 def test_durations_are_microseconds_and_sizes_bytes(tmp_path: Path) -> None:
-    service = load_service(written(tmp_path, "l1: {budget: 64MiB}\nl2: {timeout: 1.5s}\nserver: {shutdown_timeout: 0}"), {})
-    assert (service.l1.budget, service.l2.timeout, service.server.shutdown_timeout) == (64 << 20, 1_500_000, 0)
+    service = load_service(
+        written(tmp_path, "l1: {budget: 64MiB}\nl2: {timeout: 1.5s}\nserver: {shutdown_timeout: 0}"), {}
+    )
+    assert (service.l1.budget, service.l2.timeout, service.server.shutdown_timeout) == (
+        64 << 20,
+        1_500_000,
+        0,
+    )
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "region: eu\nserver: {port: 8081, host: 127.0.0.2}\ninstance: a")
-    environ = {"CACHESVC_SERVER_PORT": "9000", "CACHESVC_L1_BUDGET": "512MiB", "CACHESVC_INSTANCE": "7", "PATH": "/bin"}
+    environ = {
+        "CACHESVC_SERVER_PORT": "9000",
+        "CACHESVC_L1_BUDGET": "512MiB",
+        "CACHESVC_INSTANCE": "7",
+        "PATH": "/bin",
+    }
     service = load_service(path, environ)
-    assert (service.region, service.instance, service.server.host, service.server.port) == ("eu", "7", "127.0.0.2", 9000)
+    assert (service.region, service.instance, service.server.host, service.server.port) == (
+        "eu",
+        "7",
+        "127.0.0.2",
+        9000,
+    )
     assert service.l1.budget == 512 << 20
 
 
@@ -59,9 +75,15 @@ def test_variables_that_are_no_settings_are_let_through() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"CACHESVC_SERVER_PROT": "1"}, "CACHESVC_SERVER_PROT: no such setting (did you mean 'CACHESVC_SERVER_PORT'?)"),
+        (
+            {"CACHESVC_SERVER_PROT": "1"},
+            "CACHESVC_SERVER_PROT: no such setting (did you mean 'CACHESVC_SERVER_PORT'?)",
+        ),
         ({"CACHESVC_SERVER_PORT": "http"}, "CACHESVC_SERVER_PORT: Expected `int`, got `str` ('http')"),
-        ({"CACHESVC_L1_BUDGET": "512"}, "CACHESVC_L1_BUDGET: '512' is not a size: write a number and one of B, KiB, MiB, GiB"),
+        (
+            {"CACHESVC_L1_BUDGET": "512"},
+            "CACHESVC_L1_BUDGET: '512' is not a size: write a number and one of B, KiB, MiB, GiB",
+        ),
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> None:
@@ -92,7 +114,10 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> Non
         ("[" * 5000, "/"),
         ("l1: {budget: 4MB}", "$.l1.budget: '4MB' is not a size"),
         ("l1: {budget: 10KiB}", "$.l1.budget: below 1MiB nothing is kept"),
-        ("coherence: {sketch_slots: 1000000}", "$.coherence.sketch_slots: 1000000 is not a power of two from 1024 to 2^30; "),
+        (
+            "coherence: {sketch_slots: 1000000}",
+            "$.coherence.sketch_slots: 1000000 is not a power of two from 1024 to 2^30; ",
+        ),
         ("coherence: {heartbeat: 2h}", "$.coherence.heartbeat: must be below fence_retention"),
         ("l3: {retention: 2h}", "$.coherence.fence_retention: must not be shorter than l3.retention"),
     ],
@@ -124,8 +149,16 @@ def small_topology(**namespace: object) -> Topology:
     ("region", "namespace", "message"),
     [
         ("us-wst", {}, "$.region: no region 'us-wst' in the topology (did you mean 'us-west'?)"),
-        ("us-west", {"ttl": "2h"}, "topology:$.namespaces.pages.ttl: with its stale windows copies are kept 7800s, but"),
-        ("us-west", {"max_lag": "600ms"}, "topology:$.namespaces.pages.max_lag: must be above coherence.heartbeat"),
+        (
+            "us-west",
+            {"ttl": "2h"},
+            "topology:$.namespaces.pages.ttl: with its stale windows copies are kept 7800s, but",
+        ),
+        (
+            "us-west",
+            {"max_lag": "600ms"},
+            "topology:$.namespaces.pages.max_lag: must be above coherence.heartbeat",
+        ),
     ],
 )
 def test_the_two_documents_must_fit(region: str, namespace: dict[str, object], message: str) -> None:

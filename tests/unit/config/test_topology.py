@@ -22,7 +22,10 @@ SOUND: dict[str, Any] = {
     "regions": {
         "eu": {
             "queue": "redis://127.0.0.1:26100/0",
-            "pool": {"m1": {"address": "127.0.0.1:21101", "weight": 2}, "m2": {"address": "unix:/run/m2.sock"}},
+            "pool": {
+                "m1": {"address": "127.0.0.1:21101", "weight": 2},
+                "m2": {"address": "unix:/run/m2.sock"},
+            },
             "instances": {"eu-a": "http://127.0.0.1:8101"},
         },
         "us-west": {"queue": "redis://127.0.0.1:26200/0", "pool": {"m1": {"address": "stand-in"}}},
@@ -33,7 +36,11 @@ SOUND: dict[str, Any] = {
     },
     "namespaces": {
         "pages": {"owner": "web", "feed_loss": "serve"},
-        "docs": {"owner": "docs", "ttl": "1m", "origin": {"url": "http://127.0.0.1:9100/docs/{key}", "headers": {"X-A": "b"}}},
+        "docs": {
+            "owner": "docs",
+            "ttl": "1m",
+            "origin": {"url": "http://127.0.0.1:9100/docs/{key}", "headers": {"X-A": "b"}},
+        },
     },
     "pins": {"ws-7": "c2"},
 }
@@ -74,7 +81,9 @@ def test_a_document_says_where_partitions_were_while_they_move(tmp_path: Path) -
     """A former cell may be inactive, and unpinned, by now."""
     former = load(tmp_path, changed("former", {"cells": {"c1": 1, "c2": 0.5}})).former
     assert (former.cells, former.pins) == ({"c1": 1.0, "c2": 0.5}, {})
-    assert load(tmp_path, changed("former", {"cells": {"c1": 1}})).former.pins == {}, "a pin that was not there moved a partition"
+    assert load(tmp_path, changed("former", {"cells": {"c1": 1}})).former.pins == {}, (
+        "a pin that was not there moved a partition"
+    )
 
 
 def test_the_guide_to_moving_shows_documents_of_one_move(tmp_path: Path) -> None:
@@ -99,13 +108,29 @@ CASES: list[tuple[str, Any, str]] = [
     ("version", 0, "$.version: must be 1 or more"),
     ("region", {}, "$.region: unknown field (did you mean 'regions'?)"),
     ("regions/Eu", {"queue": "redis://h/0"}, "$.regions.Eu: 'Eu' is no region name: it must match"),
-    ("regions/eu/queue", "amqp://h/0", "$.regions.eu.queue: (amqp) must be redis://host:port/db or unix:///path?db=0"),
+    (
+        "regions/eu/queue",
+        "amqp://h/0",
+        "$.regions.eu.queue: (amqp) must be redis://host:port/db or unix:///path?db=0",
+    ),
     ("regions/eu/queue", "redis://h:port/0", "$.regions.eu.queue: (redis) must be"),
     ("regions/eu/pool/m 1", {"address": "h:1"}, "$.regions.eu.pool.m 1: 'm 1' is no memcached server name"),
-    ("regions/eu/pool/m1/address", "localhost", "$.regions.eu.pool.m1.address: 'localhost' is no host:port or unix:/path"),
-    ("regions/eu/pool/m1/address", "unix:/run/m2.sock", "$.regions.eu.pool.m2.address: is the same as $.regions.eu.pool.m1"),
+    (
+        "regions/eu/pool/m1/address",
+        "localhost",
+        "$.regions.eu.pool.m1.address: 'localhost' is no host:port or unix:/path",
+    ),
+    (
+        "regions/eu/pool/m1/address",
+        "unix:/run/m2.sock",
+        "$.regions.eu.pool.m2.address: is the same as $.regions.eu.pool.m1",
+    ),
     ("regions/eu/pool/m1/weight", 0, "$.regions.eu.pool.m1.weight: 0.0 is no weight"),
-    ("regions/eu/instances/eu-a", "127.0.0.1:8101", "$.regions.eu.instances.eu-a: '127.0.0.1:8101' is no base URL"),
+    (
+        "regions/eu/instances/eu-a",
+        "127.0.0.1:8101",
+        "$.regions.eu.instances.eu-a: '127.0.0.1:8101' is no base URL",
+    ),
     ("cells/c2/region", "us-wst", "$.cells.c2.region: no region 'us-wst' (did you mean 'us-west'?)"),
     ("cells/c2/url", "redis://127.0.0.1:26101/0", "$.cells.c2.url: is the same as $.cells.c1.url"),
     ("cells/c2/weight", float("nan"), "$.cells.c2.weight: nan is no weight"),
@@ -123,11 +148,19 @@ CASES: list[tuple[str, Any, str]] = [
     ),
     ("former", {"cells": {"c2": -1}}, "$.former.cells.c2: -1.0 is no weight"),
     ("former", {"cells": {"c2": 1}, "pins": {"a": "c9"}}, "$.former.pins.a: no cell 'c9'"),
-    ("former", {"cells": {"c2": 1}, "pins": {"{a}": "c1"}}, "$.former.pins.{a}: name the partition without its braces: a"),
+    (
+        "former",
+        {"cells": {"c2": 1}, "pins": {"{a}": "c1"}},
+        "$.former.pins.{a}: name the partition without its braces: a",
+    ),
     ("former", {"cells": {"c1": 1}, "pins": {"ws-7": "c2"}}, "$.former: is where partitions are now"),
     ("former", {"cells": {"c2": 1}, "weights": {}}, "$.former.weights: unknown field"),
     ("namespaces/Pages", {"owner": "web"}, "$.namespaces.Pages: 'Pages' is no namespace name: it must match"),
-    ("namespaces/invalidations", {"owner": "web"}, "$.namespaces.invalidations: is a path of the API itself: choose another"),
+    (
+        "namespaces/invalidations",
+        {"owner": "web"},
+        "$.namespaces.invalidations: is a path of the API itself: choose another",
+    ),
     ("namespaces/pages/owner", " ", "$.namespaces.pages.owner: is empty"),
     ("namespaces/pages/tll", "5m", "$.namespaces.pages.tll: unknown field (did you mean 'ttl'?)"),
     ("namespaces/pages/ttl", "5min", "$.namespaces.pages.ttl: '5min' is not a duration"),
@@ -135,23 +168,63 @@ CASES: list[tuple[str, Any, str]] = [
     ("namespaces/pages/jitter", 1.0, "$.namespaces.pages.jitter: 1.0 is not a share"),
     ("namespaces/pages/jitter", float("nan"), "$.namespaces.pages.jitter: nan is not a share"),
     ("namespaces/pages/early_refresh", -1, "$.namespaces.pages.early_refresh: -1.0 is not 0 or more"),
-    ("namespaces/pages/feed_loss", "sever", "$.namespaces.pages.feed_loss: 'sever' is none of 'bound', 'serve' (did you mean"),
+    (
+        "namespaces/pages/feed_loss",
+        "sever",
+        "$.namespaces.pages.feed_loss: 'sever' is none of 'bound', 'serve' (did you mean",
+    ),
     ("namespaces/pages/lease", "50ms", "$.namespaces.pages.lease: below 100ms"),
     ("namespaces/pages/max_lag", 0, "$.namespaces.pages.max_lag: must be longer than 0"),
     ("namespaces/pages/origin", {}, "$.namespaces.pages.origin.url: is missing"),
-    ("namespaces/docs/origin/url", "http://h/docs", "$.namespaces.docs.origin.url: 'http://h/docs' must hold {key} once"),
-    ("namespaces/docs/origin/url", "ftp://h/{key}", "$.namespaces.docs.origin.url: 'ftp://h/{key}' is no http(s)://host/path"),
-    ("namespaces/docs/origin/url", "http://{key}/", "$.namespaces.docs.origin.url: a key must not choose the host"),
-    ("namespaces/docs/origin/soft_deadline", "4s", "$.namespaces.docs.origin.hard_deadline: is below the soft_deadline"),
-    ("namespaces/docs/lease", "200ms", "$.namespaces.docs.origin.soft_deadline: is above the namespace's lease"),
-    ("namespaces/docs/max_value", "2MiB", "$.namespaces.docs.origin.max_body: is below the namespace's max_value"),
-    ("namespaces/docs/origin/headers", {"A B": "c"}, "$.namespaces.docs.origin.headers.A B: is no header name"),
-    ("namespaces/docs/origin/headers", {"A": "s\r\nX: y"}, "$.namespaces.docs.origin.headers.A: its value holds a control"),
+    (
+        "namespaces/docs/origin/url",
+        "http://h/docs",
+        "$.namespaces.docs.origin.url: 'http://h/docs' must hold {key} once",
+    ),
+    (
+        "namespaces/docs/origin/url",
+        "ftp://h/{key}",
+        "$.namespaces.docs.origin.url: 'ftp://h/{key}' is no http(s)://host/path",
+    ),
+    (
+        "namespaces/docs/origin/url",
+        "http://{key}/",
+        "$.namespaces.docs.origin.url: a key must not choose the host",
+    ),
+    (
+        "namespaces/docs/origin/soft_deadline",
+        "4s",
+        "$.namespaces.docs.origin.hard_deadline: is below the soft_deadline",
+    ),
+    (
+        "namespaces/docs/lease",
+        "200ms",
+        "$.namespaces.docs.origin.soft_deadline: is above the namespace's lease",
+    ),
+    (
+        "namespaces/docs/max_value",
+        "2MiB",
+        "$.namespaces.docs.origin.max_body: is below the namespace's max_value",
+    ),
+    (
+        "namespaces/docs/origin/headers",
+        {"A B": "c"},
+        "$.namespaces.docs.origin.headers.A B: is no header name",
+    ),
+    (
+        "namespaces/docs/origin/headers",
+        {"A": "s\r\nX: y"},
+        "$.namespaces.docs.origin.headers.A: its value holds a control",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "message"), CASES, ids=[f"{path}={value}" for path, value, _ in CASES])
-def test_a_mistake_is_refused_with_path_and_reason(tmp_path: Path, path: str, value: Any, message: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "value", "message"), CASES, ids=[f"{path}={value}" for path, value, _ in CASES]
+)
+def test_a_mistake_is_refused_with_path_and_reason(
+    tmp_path: Path, path: str, value: Any, message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, changed(path, value))
     assert str(caught.value).startswith(message)
@@ -166,17 +239,27 @@ def test_secrets_are_not_repeated_in_refusals(tmp_path: Path) -> None:
 
 
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["5m", "1MiB", "http://["])
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["5m", "1MiB", "http://["])
 )
 anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
 )
 
 
 def places(document: Any, path: str = "") -> list[str]:
     if not isinstance(document, dict):
         return []
-    return [place for name, value in document.items() for place in (f"{path}{name}", *places(value, f"{path}{name}/"))]
+    return [
+        place
+        for name, value in document.items()
+        for place in (f"{path}{name}", *places(value, f"{path}{name}/"))
+    ]
 
 
 @given(st.sampled_from(places(SOUND)), anything)

@@ -44,7 +44,9 @@ async def ask(url: str, question: Question | None = None) -> Seen:
     return seen
 
 
-async def test_an_instance_tells_its_part_of_the_read_that_is_explained(serve: Callable[[Handler], Awaitable[str]]) -> None:
+async def test_an_instance_tells_its_part_of_the_read_that_is_explained(
+    serve: Callable[[Handler], Awaitable[str]],
+) -> None:
     asked: list[tuple[str, str | None]] = []
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -55,7 +57,9 @@ async def test_an_instance_tells_its_part_of_the_read_that_is_explained(serve: C
     assert asked == [("/v1/pages/%7Bws-7%7D%3Aa%2Fb:explain?scope=instance", "t")]
 
 
-async def test_a_field_that_this_release_does_not_know_is_passed_over(serve: Callable[[Handler], Awaitable[str]]) -> None:
+async def test_a_field_that_this_release_does_not_know_is_passed_over(
+    serve: Callable[[Handler], Awaitable[str]],
+) -> None:
     async def answer(_: web.BaseRequest) -> web.StreamResponse:
         return web.json_response({"region": "us", "instance": "us-a", "new": 1})
 
@@ -64,7 +68,10 @@ async def test_a_field_that_this_release_does_not_know_is_passed_over(serve: Cal
 
 @pytest.mark.parametrize(
     ("status", "body", "why"),
-    [(503, b"", "answered 503"), (200, b"{}", "its answer is not understood: Object missing required field `region`")],
+    [
+        (503, b"", "answered 503"),
+        (200, b"{}", "its answer is not understood: Object missing required field `region`"),
+    ],
 )
 async def test_one_that_cannot_tell_is_there_with_its_reason(
     serve: Callable[[Handler], Awaitable[str]], status: int, body: bytes, why: str

@@ -52,7 +52,9 @@ def test_of_stale_copies_beyond_l1_the_newest_is_answered() -> None:
 
 def test_a_stale_absence_is_not_answered() -> None:
     tiers = {"l1": copy("stale", negative=True), "l2": NOTHING, "l3": NOTHING}
-    assert decide(tiers, Home(), THROUGH, asks_l2=True, overloaded=False).a_read_would == "load from the origin"
+    assert (
+        decide(tiers, Home(), THROUGH, asks_l2=True, overloaded=False).a_read_would == "load from the origin"
+    )
 
 
 def test_a_fresh_absence_is() -> None:
@@ -95,7 +97,10 @@ def test_an_older_copy_of_the_same_version_is_not() -> None:
 
 def test_the_oldest_that_is_answered_anywhere_is_named_and_what_is_refused_is_not() -> None:
     all_seen = marked(
-        [seen("eu/a", copy(etag="new", as_of=20)), seen("us/b", copy(etag="old", as_of=10), copy("refused", as_of=5))]
+        [
+            seen("eu/a", copy(etag="new", as_of=20)),
+            seen("us/b", copy(etag="old", as_of=10), copy("refused", as_of=5)),
+        ]
     )
     found = oldest(all_seen, Home())
     assert found is not None
@@ -108,10 +113,14 @@ def test_the_oldest_that_is_answered_anywhere_is_named_and_what_is_refused_is_no
 def test_a_fence_that_has_not_arrived_is_why() -> None:
     found = oldest([seen("us/b", copy(as_of=10, tags=("t",)))], Home(tag_fences={"t": 10}))
     assert found is not None
-    assert found.why == "its home knows a later fence that us/b has not merged yet: its staleness bound is 0.4 s"
+    assert (
+        found.why == "its home knows a later fence that us/b has not merged yet: its staleness bound is 0.4 s"
+    )
 
 
-@pytest.mark.parametrize(("ttl", "why"), [(5.0, "a soft or paced fence made it stale"), (-2.5, "it is 2.5 s past its freshness")])
+@pytest.mark.parametrize(
+    ("ttl", "why"), [(5.0, "a soft or paced fence made it stale"), (-2.5, "it is 2.5 s past its freshness")]
+)
 def test_a_copy_may_be_stale_for_two_reasons(ttl: float, why: str) -> None:
     found = oldest([seen("us/b", copy("stale", ttl_seconds=ttl))], Home())
     assert found is not None

@@ -10,7 +10,12 @@ from loadtests.bench.report import Failed, result_line
 
 
 def row(*pairs: tuple[float, float], goal: Goal | None = None) -> Result:
-    return Result("row", "requests/s", goal or Goal(0.85), tuple((Sample(ours), Sample(theirs)) for ours, theirs in pairs))
+    return Result(
+        "row",
+        "requests/s",
+        goal or Goal(0.85),
+        tuple((Sample(ours), Sample(theirs)) for ours, theirs in pairs),
+    )
 
 
 def test_the_ratio_is_the_median_of_the_pairs_ratios_and_not_the_ratio_of_the_medians() -> None:
@@ -47,7 +52,9 @@ def test_a_comparison_without_a_number_is_not_ok_and_says_why() -> None:
         (Sample(1.0), False, False),
     ],
 )
-def test_a_row_says_when_the_load_or_other_processes_held_a_side_back(sample: Sample, bound: bool, contended: bool) -> None:
+def test_a_row_says_when_the_load_or_other_processes_held_a_side_back(
+    sample: Sample, bound: bool, contended: bool
+) -> None:
     disturbed = Result("row", "", Goal(1), ((sample, Sample(1.0)),))
     assert (disturbed.load_bound, disturbed.contended) == (bound, contended)
 
@@ -69,7 +76,13 @@ def test_there_is_no_percentile_of_nothing() -> None:
 
 
 def summary(**changed: int) -> str:
-    told = {"requests": 1000, "microseconds": 2_000_000, "bytes": 700_000, "socket_errors": 0, "not_2xx": 0} | changed
+    told = {
+        "requests": 1000,
+        "microseconds": 2_000_000,
+        "bytes": 700_000,
+        "socket_errors": 0,
+        "not_2xx": 0,
+    } | changed
     return f"Running 2s test\nBENCH {json.dumps(told)}\n"
 
 
@@ -77,7 +90,9 @@ def test_wrks_rate_is_answers_over_the_time_it_measured() -> None:
     assert answers_per_second(summary(), least_body=512) == 500
 
 
-@pytest.mark.parametrize("changed", [{"not_2xx": 1}, {"socket_errors": 1}, {"requests": 0}, {"bytes": 511_999}])
+@pytest.mark.parametrize(
+    "changed", [{"not_2xx": 1}, {"socket_errors": 1}, {"requests": 0}, {"bytes": 511_999}]
+)
 def test_wrks_rate_is_refused_when_an_answer_failed_or_bytes_are_missing(changed: dict[str, int]) -> None:
     with pytest.raises(BenchError):
         answers_per_second(summary(**changed), least_body=512)

@@ -47,7 +47,9 @@ def test_poisson_arrivals_ascend_within_the_time_at_the_rate_and_are_the_same_fo
     assert arrivals[-1] < 20
     assert len(arrivals) == pytest.approx(20_000, rel=0.03)
     gaps = [after - before for before, after in pairwise(arrivals)]
-    assert mean(gap > 0.001 for gap in gaps) == pytest.approx(0.368, abs=0.02)  # e^-1, as exponential gaps have
+    assert mean(gap > 0.001 for gap in gaps) == pytest.approx(
+        0.368, abs=0.02
+    )  # e^-1, as exponential gaps have
 
 
 def test_the_latency_of_a_request_that_waits_for_a_connection_counts_from_its_intended_time() -> None:
@@ -55,7 +57,9 @@ def test_the_latency_of_a_request_that_waits_for_a_connection_counts_from_its_in
     with serving(lambda connection, number: connection.sendall(answer())) as url:
         timings = open_loop(url, REQUESTS, [0.0] * 50, connections=1, least_body=512)
     assert len(timings.latencies) == 50
-    assert timings.latencies == sorted(timings.latencies), "from their actual sending they would come in any order"
+    assert timings.latencies == sorted(timings.latencies), (
+        "from their actual sending they would come in any order"
+    )
     assert len(timings.send_lags) == 1, "only the first found a connection free"
 
 

@@ -40,7 +40,9 @@ async def test_workers_share_the_trace_so_that_each_request_is_asked_once() -> N
 
 
 async def test_failures_misses_and_another_keys_bytes_are_no_answers() -> None:
-    tally = await replay([Instance()], ["doc-down", "doc-lost", "doc-mixed-up", "doc-1"], workers=1, invalidate_every=0)
+    tally = await replay(
+        [Instance()], ["doc-down", "doc-lost", "doc-mixed-up", "doc-1"], workers=1, invalidate_every=0
+    )
     assert tally.failures == {"unreachable": 1, "a miss": 1, "the bytes of another key": 1}
     assert len(tally.latencies) == 1
 
@@ -58,7 +60,9 @@ def test_the_parts_of_the_table_add_up_to_the_requests() -> None:
     args = argparse.Namespace(
         trace=Path("t.csv.gz"), raw=False, workers=2, url=["http://a"], namespace="docs", invalidate_every=0
     )
-    tally = Tally(latencies=[0.001] * 9, failures=Counter({"a miss": 1}), keys={"doc-1", "doc-2"}, seconds=0.5)
+    tally = Tally(
+        latencies=[0.001] * 9, failures=Counter({"a miss": 1}), keys={"doc-1", "doc-2"}, seconds=0.5
+    )
     lines = table(args, tally, Counter(l1=4, l2=2, l3=1), loads=1)
     assert [" ".join(line.split()) for line in lines[1:]] == [
         "requests 10",

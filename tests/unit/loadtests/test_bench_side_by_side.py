@@ -83,7 +83,9 @@ async def test_warm_reads_load_nothing_and_a_stampede_needs_one_load() -> None:
 
 
 async def test_a_way_that_answers_another_value_has_no_figures() -> None:
-    with pytest.raises(BenchError, match=r"redis .*: for a test answered another value of 'test-mixed-up-doc-0'"):
+    with pytest.raises(
+        BenchError, match=r"redis .*: for a test answered another value of 'test-mixed-up-doc-0'"
+    ):
         await phases_of("mixed up")
 
 

@@ -63,7 +63,9 @@ def test_what_was_due_while_all_users_were_busy_is_made_late_and_not_left_out() 
 
 def test_a_user_who_is_woken_late_says_so_and_was_not_missing() -> None:
     time = Time()
-    schedule = Arrivals(steps_of("100"), 1.0, Random(1), clock=time.clock, sleep=lambda wait: time.sleep(wait + 0.5))
+    schedule = Arrivals(
+        steps_of("100"), 1.0, Random(1), clock=time.clock, sleep=lambda wait: time.sleep(wait + 0.5)
+    )
     late, starved = schedule.take()
     assert late == pytest.approx(0.5)
     assert not starved

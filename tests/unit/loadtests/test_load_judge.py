@@ -24,9 +24,17 @@ def test_a_second_belongs_to_a_stretch_if_it_lies_wholly_in_it() -> None:
 
 
 def test_shares_are_of_all_reads_of_the_stretch_and_failed_keys_are_none() -> None:
-    rows = [second(0, by_tier={"l1": 6, "l2": 2, "error": 5}, stale=1), second(1, by_tier={"l3": 1, "miss": 1})]
+    rows = [
+        second(0, by_tier={"l1": 6, "l2": 2, "error": 5}, stale=1),
+        second(1, by_tier={"l3": 1, "miss": 1}),
+    ]
     figures = figures_of(rows, [], 0, 2)
-    assert (figures["l1_share"], figures["l2_share"], figures["l3_share"], figures["hit_share"]) == (0.6, 0.2, 0.1, 0.9)
+    assert (figures["l1_share"], figures["l2_share"], figures["l3_share"], figures["hit_share"]) == (
+        0.6,
+        0.2,
+        0.1,
+        0.9,
+    )
     assert figures["stale_share"] == 0.1
 
 
@@ -37,7 +45,13 @@ def test_one_noisy_second_moves_the_worst_percentile_only() -> None:
 
 
 def test_loads_are_what_the_origin_counted_in_the_stretch() -> None:
-    servers = [asked(0.2, 10), asked(1.2, 20), ServerRow(2.2), asked(4.2, 60, keys=30, peak=7), asked(5.2, 900)]
+    servers = [
+        asked(0.2, 10),
+        asked(1.2, 20),
+        ServerRow(2.2),
+        asked(4.2, 60, keys=30, peak=7),
+        asked(5.2, 900),
+    ]
     figures = figures_of([second(1), second(2)], servers, 1, 5)
     assert figures["origin_loads"] == 40
     assert figures["origin_loads_per_s"] == pytest.approx(40 / 3)
@@ -48,7 +62,11 @@ def test_loads_are_what_the_origin_counted_in_the_stretch() -> None:
 def test_calls_of_the_sdk_are_told_apart() -> None:
     routes = {"SDK lookup": Route(40, 1, 2.5), "GET /v1/{ns}/{key}": Route(60, 30)}
     figures = figures_of([second(0, failures=31, by_route=routes)], [], 0, 1)
-    assert (figures["sdk_failed_share"], figures["sdk_p50_ms"], figures["failed_share"]) == (1 / 40, 2.5, 0.31)
+    assert (figures["sdk_failed_share"], figures["sdk_p50_ms"], figures["failed_share"]) == (
+        1 / 40,
+        2.5,
+        0.31,
+    )
 
 
 def test_what_was_not_recorded_is_left_out_and_not_nought() -> None:

@@ -42,7 +42,9 @@ def test_a_scan_goes_round_and_processes_take_turns_in_it() -> None:
     assert first("scan:4", 3, Part(1, 2)) == ["doc-1", "doc-3", "doc-1"]
 
 
-@pytest.mark.parametrize("form", ["", "zipf", "zipf:20000", "zipf:0:1.1", "zipf:9:-1", "scan:0", "scan:x", "hot:", "cold:a"])
+@pytest.mark.parametrize(
+    "form", ["", "zipf", "zipf:20000", "zipf:0:1.1", "zipf:9:-1", "scan:0", "scan:x", "hot:", "cold:a"]
+)
 def test_what_is_no_source_is_refused_when_it_is_made(form: str) -> None:
     with pytest.raises(ValueError, match=f"^'{form}': "):
         keys_of(form, Part(), seed=1)

@@ -18,7 +18,9 @@ def story(*samples: Sample, servers: list[ServerRow] | None = None, marks: list[
 
 def second(t: float, *, stale: int = 0) -> Sample:
     tiers = {"l1": 80, "l2": 0, "origin": 20}
-    return Sample(t, requests=100, failures=5, by_tier=tiers, stale=stale, p50_ms=1.0, p95_ms=5.0, p99_ms=20.0)
+    return Sample(
+        t, requests=100, failures=5, by_tier=tiers, stale=stale, p50_ms=1.0, p95_ms=5.0, p99_ms=20.0
+    )
 
 
 def texts(svg: str) -> list[str]:
@@ -29,8 +31,24 @@ def test_a_picture_names_its_axes_units_lines_faults_and_stretches() -> None:
     marks = [Mark("cell-eu-1 stopped", 102.0, 104.0)]
     servers = [ServerRow(100.0, OriginRow(0)), ServerRow(101.0, OriginRow(30))]
     shown = texts(svg_of(story(*(second(100 + n) for n in range(6)), servers=servers, marks=marks)))
-    heads = ["Latency ms, log scale", "Requests per second", "Who answered % of reads", "Origin loads per second"]
-    for text in ["lost_<cell>", *heads, "seconds of load", "p50", "p99", "failed", "L1", "loads", "cell-eu-1 stopped", "quiet"]:
+    heads = [
+        "Latency ms, log scale",
+        "Requests per second",
+        "Who answered % of reads",
+        "Origin loads per second",
+    ]
+    for text in [
+        "lost_<cell>",
+        *heads,
+        "seconds of load",
+        "p50",
+        "p99",
+        "failed",
+        "L1",
+        "loads",
+        "cell-eu-1 stopped",
+        "quiet",
+    ]:
         assert text in shown
 
 
@@ -39,7 +57,9 @@ def test_a_run_without_a_sample_is_a_picture_that_says_so() -> None:
 
 
 def test_a_run_of_failures_only_can_be_drawn() -> None:
-    assert "failed" in texts(svg_of(story(Sample(100, requests=9, failures=9), Sample(101, requests=9, failures=9))))
+    assert "failed" in texts(
+        svg_of(story(Sample(100, requests=9, failures=9), Sample(101, requests=9, failures=9)))
+    )
 
 
 def test_a_fault_that_is_still_on_reaches_to_the_end() -> None:
@@ -49,9 +69,17 @@ def test_a_fault_that_is_still_on_reaches_to_the_end() -> None:
 
 
 def test_labels_of_faults_that_would_cover_each_other_get_lanes_of_their_own() -> None:
-    marks = [Mark("eu-a restarts", 100.0, 100.5), Mark("eu-b restarts", 100.6, 101.0), Mark("us-a restarts", 109.0, 109.5)]
+    marks = [
+        Mark("eu-a restarts", 100.0, 100.5),
+        Mark("eu-b restarts", 100.6, 101.0),
+        Mark("us-a restarts", 109.0, 109.5),
+    ]
     svg = ElementTree.fromstring(svg_of(story(*(second(100 + n) for n in range(12)), marks=marks)))  # noqa: S314  our own
-    lanes = {"".join(text.itertext()): text.get("y") for text in svg.iter(f"{SVG}text") if "fault" in text.get("class", "")}
+    lanes = {
+        "".join(text.itertext()): text.get("y")
+        for text in svg.iter(f"{SVG}text")
+        if "fault" in text.get("class", "")
+    }
     assert lanes["eu-a restarts"] == lanes["us-a restarts"] != lanes["eu-b restarts"]
 
 

@@ -41,7 +41,13 @@ def answered(requests: int, seconds: float = 0.001) -> Tally:
 
 
 def test_a_latency_is_kept_at_three_digits_and_never_made_smaller() -> None:
-    assert kept(0, 0.000999, 0.0012341, 0.123401, 9.99999) == {0: 1, 999: 1, 1240: 1, 124_000: 1, 10_000_000: 1}
+    assert kept(0, 0.000999, 0.0012341, 0.123401, 9.99999) == {
+        0: 1,
+        999: 1,
+        1240: 1,
+        124_000: 1,
+        10_000_000: 1,
+    }
 
 
 def test_a_percentile_is_the_smallest_that_so_many_did_not_exceed() -> None:
@@ -66,7 +72,9 @@ def test_percentiles_of_a_sum_are_those_of_all_requests_and_no_means() -> None:
         ("", ("origin", False)),
     ],
 )
-def test_the_tier_that_answered_is_the_one_that_says_hit_or_else_the_origin(cache_status: str, tier: tuple[str, bool]) -> None:
+def test_the_tier_that_answered_is_the_one_that_says_hit_or_else_the_origin(
+    cache_status: str, tier: tuple[str, bool]
+) -> None:
     assert answered_by(cache_status) == tier
 
 

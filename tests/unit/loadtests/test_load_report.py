@@ -19,7 +19,10 @@ from loadtests.scenarios import SCENARIOS
 STORY = Story(
     "lost_cell",
     60.0,
-    [Sample(100.0 + n, requests=200, failures=2, by_tier={"l1": 150, "origin": 50}, p50_ms=2, p99_ms=40) for n in range(30)],
+    [
+        Sample(100.0 + n, requests=200, failures=2, by_tier={"l1": 150, "origin": 50}, p50_ms=2, p99_ms=40)
+        for n in range(30)
+    ],
     [ServerRow(99.5 + n, OriginRow(loads=40 * n)) for n in range(32)],
     [Mark("cell-eu-1 stopped", 120.0)],
     {"quiet": (110.0, 120.0), "lost": (121.0, 140.0)},
@@ -72,7 +75,9 @@ def test_what_is_kept_is_a_verdict_for_machines_a_picture_and_a_page(tmp_path: P
     verdict = json.loads((folder / "verdict.json").read_text())
     assert (verdict["ok"], verdict["figures"]) == (False, FIGURES)
     assert len(verdict["missed"]) == 1
-    assert json.loads((folder / "marks.json").read_text()) == [{"what": "cell-eu-1 stopped", "began": 120.0, "ended": None}]
+    assert json.loads((folder / "marks.json").read_text()) == [
+        {"what": "cell-eu-1 stopped", "began": 120.0, "ended": None}
+    ]
     page = (folder / "plot.html").read_text()
     assert (folder / "plot.svg").read_text() in page
     assert "missed" in page

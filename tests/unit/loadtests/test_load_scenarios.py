@@ -36,13 +36,17 @@ def test_all_of_them_take_less_than_a_quarter_of_an_hour() -> None:
 
 
 def test_every_scenario_has_thresholds_for_its_own_stretches() -> None:
-    thresholds = read_thresholds(PATH, {name: set(scenario.stretches()) for name, scenario in SCENARIOS.items()})
+    thresholds = read_thresholds(
+        PATH, {name: set(scenario.stretches()) for name, scenario in SCENARIOS.items()}
+    )
     assert thresholds.keys() == SCENARIOS.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in ASKED if name not in ("stampede", "cold_start")])
 def test_nothing_may_be_too_stale_where_there_are_writers(name: str) -> None:
-    limits = read_thresholds(PATH, {name: set(scenario.stretches()) for name, scenario in SCENARIOS.items()})[name]
+    limits = read_thresholds(PATH, {name: set(scenario.stretches()) for name, scenario in SCENARIOS.items()})[
+        name
+    ]
     assert limits[SCENARIOS[name].shown]["too_stale"].at_most == 0
 
 
@@ -50,7 +54,9 @@ def test_nothing_may_be_too_stale_where_there_are_writers(name: str) -> None:
 def test_stretches_and_faults_lie_in_their_leg(scenario: Scenario) -> None:
     assert 40 <= scenario.seconds <= 75
     for leg in scenario.legs:
-        times = [(each.begins, each.ends) for each in leg.stretches] + [(each.begins, each.ends) for each in leg.faults]
+        times = [(each.begins, each.ends) for each in leg.stretches] + [
+            (each.begins, each.ends) for each in leg.faults
+        ]
         assert all(0 <= begins < ends <= leg.seconds for begins, ends in times)
     assert scenario.shown in scenario.stretches()
 

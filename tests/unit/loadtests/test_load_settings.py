@@ -13,7 +13,12 @@ URLS = {"LOAD_URLS": "http://a:1/, http://b:2"}
 def test_instances_are_all_that_must_be_said() -> None:
     settings = settings_of(URLS)
     assert settings.urls == ("http://a:1", "http://b:2")
-    assert (settings.mix, settings.keys, settings.rate, settings.out) == ({"http": 1}, "zipf:20000:1.1", (), Path(".run/load"))
+    assert (settings.mix, settings.keys, settings.rate, settings.out) == (
+        {"http": 1},
+        "zipf:20000:1.1",
+        (),
+        Path(".run/load"),
+    )
 
 
 def test_a_kind_has_its_share_of_the_weights_and_one_of_weight_0_is_not_there() -> None:

@@ -59,7 +59,9 @@ def test_directives_are_read_in_order_over_all_lines_with_empty_members_skipped(
     ]
 
 
-@pytest.mark.parametrize("broken", ["max-age = 5", "max-age=", "max-age=5;x", "@, =5", 'max-age="5', '"max-age=5"'])
+@pytest.mark.parametrize(
+    "broken", ["max-age = 5", "max-age=", "max-age=5;x", "@, =5", 'max-age="5', '"max-age=5"']
+)
 def test_a_member_that_is_not_well_formed_is_reported_as_such(broken: str) -> None:
     assert not parse([broken])[0].well_formed
 
@@ -84,7 +86,9 @@ def test_an_unfinished_quotation_does_not_swallow_a_no_store_behind_it() -> None
         (["max-age=0000000000000000000000060"], Lifetimes(60 * SECONDS)),
     ],
 )
-def test_an_origin_gives_lifetimes_or_leaves_them_to_the_namespace(lines: list[str], expected: Lifetimes) -> None:
+def test_an_origin_gives_lifetimes_or_leaves_them_to_the_namespace(
+    lines: list[str], expected: Lifetimes
+) -> None:
     assert origin(*lines) == expected
 
 
@@ -112,7 +116,15 @@ def test_must_revalidate_leaves_the_ttl_and_ends_the_stale_windows(directive: st
 
 
 @pytest.mark.parametrize(
-    "lines", [["max-age=60, max-age=90"], ["max-age=60", "max-age"], ["max-age"], ["max-age=1.5"], ["max-age=-1"], ["max-age=٣"]]
+    "lines",
+    [
+        ["max-age=60, max-age=90"],
+        ["max-age=60", "max-age"],
+        ["max-age"],
+        ["max-age=1.5"],
+        ["max-age=-1"],
+        ["max-age=٣"],
+    ],
 )
 def test_a_max_age_that_is_invalid_or_contradicts_itself_counts_as_stale(lines: list[str]) -> None:
     assert origin(*lines).ttl_us == 0
@@ -167,7 +179,9 @@ def test_a_writer_may_pass_on_what_its_own_origin_said() -> None:
     assert write_lifetimes_of("s-maxage=5, max-age=60, must-revalidate") == Lifetimes(5 * SECONDS, 0, 0)
 
 
-@pytest.mark.parametrize("asked", ["no-store", "private, max-age=5", "max-age=soon", "max-age=1, max-age=2", "stale-if-error="])
+@pytest.mark.parametrize(
+    "asked", ["no-store", "private, max-age=5", "max-age=soon", "max-age=1, max-age=2", "stale-if-error="]
+)
 def test_a_writer_is_told_what_cannot_be(asked: str) -> None:
     with pytest.raises(RequestError) as raised:
         write_lifetimes_of(asked)

@@ -30,7 +30,9 @@ def recording() -> Recording:
     return Recording()
 
 
-async def read(instance: Instance, span: Span | None, key: str = "a", ns: str = "docs", *, lease: bool = False) -> Outcome:
+async def read(
+    instance: Instance, span: Span | None, key: str = "a", ns: str = "docs", *, lease: bool = False
+) -> Outcome:
     with under(span):
         options = ReadOptions(lease=lease, wait_seconds=1.0) if lease else ReadOptions()
         outcome = (await instance.get(key, ns, options)).outcome
@@ -68,7 +70,9 @@ async def test_who_joins_a_flight_is_linked_to_it_and_one_that_is_not_traced_lea
     assert sorted(recording.names) == ["cache.load", "early", "first", "late"]
 
 
-async def test_who_joins_a_flight_that_is_not_traced_knows_that_it_did(instance: Instance, recording: Recording) -> None:
+async def test_who_joins_a_flight_that_is_not_traced_knows_that_it_did(
+    instance: Instance, recording: Recording
+) -> None:
     instance.far.loader.hold()
     first = asyncio.ensure_future(read(instance, None))
     await asyncio.sleep(0.1)
@@ -80,14 +84,18 @@ async def test_who_joins_a_flight_that_is_not_traced_knows_that_it_did(instance:
     assert (reader.links, reader.attributes) == ([], {"cachesvc.collapsed": True})
 
 
-async def test_one_key_twice_in_a_call_is_no_other_ones_flight(instance: Instance, recording: Recording) -> None:
+async def test_one_key_twice_in_a_call_is_no_other_ones_flight(
+    instance: Instance, recording: Recording
+) -> None:
     reader = recording.root()
     with under(reader):
         await instance.reader.get_many((KEY, KEY))
     assert (reader.links, reader.attributes.get("cachesvc.collapsed")) == ([], None)
 
 
-async def test_who_joins_many_flights_of_one_caller_has_one_link_to_it(instance: Instance, recording: Recording) -> None:
+async def test_who_joins_many_flights_of_one_caller_has_one_link_to_it(
+    instance: Instance, recording: Recording
+) -> None:
     keys = [Key.of("docs", text) for text in "abc"]
     first, second = recording.root("first"), recording.root("second")
 
@@ -121,7 +129,10 @@ async def test_a_failed_load_says_how(instance: Instance, recording: Recording) 
     await read(instance, recording.root("one"))
     await read(instance, recording.root("two"))
     await asyncio.sleep(1)
-    assert [span.error for span in recording.spans if span.name == "cache.load"] == ["origin-failed", "origin-timeout"]
+    assert [span.error for span in recording.spans if span.name == "cache.load"] == [
+        "origin-failed",
+        "origin-timeout",
+    ]
 
 
 async def test_a_load_without_its_home_has_no_lease(instance: Instance, recording: Recording) -> None:

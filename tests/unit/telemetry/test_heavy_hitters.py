@@ -20,7 +20,9 @@ def sketch_of(stream: list[int], capacity: int) -> HeavyHitters[int]:
 
 
 @given(STREAMS, CAPACITIES)
-def test_counts_are_never_too_low_and_too_high_by_their_error_at_most(stream: list[int], capacity: int) -> None:
+def test_counts_are_never_too_low_and_too_high_by_their_error_at_most(
+    stream: list[int], capacity: int
+) -> None:
     truth = Counter(stream)
     for hitter in sketch_of(stream, capacity).counted():
         assert hitter.surely <= truth[hitter.item] <= hitter.count
@@ -28,7 +30,9 @@ def test_counts_are_never_too_low_and_too_high_by_their_error_at_most(stream: li
 
 
 @given(STREAMS, CAPACITIES)
-def test_whatever_came_more_than_its_share_of_the_capacity_is_counted(stream: list[int], capacity: int) -> None:
+def test_whatever_came_more_than_its_share_of_the_capacity_is_counted(
+    stream: list[int], capacity: int
+) -> None:
     sketch = sketch_of(stream, capacity)
     counted = {hitter.item for hitter in sketch.counted()}
     assert {item for item, count in Counter(stream).items() if count > len(stream) / capacity} <= counted
@@ -44,18 +48,26 @@ def test_it_stays_small_and_its_counts_add_up_to_the_stream(stream: list[int], c
 
 
 @given(STREAMS, STREAMS, CAPACITIES)
-def test_two_streams_together_keep_the_promises_of_one(first: list[int], second: list[int], capacity: int) -> None:
+def test_two_streams_together_keep_the_promises_of_one(
+    first: list[int], second: list[int], capacity: int
+) -> None:
     truth = Counter(first) + Counter(second)
     bound = (len(first) + len(second)) / capacity
     found = together(sketch_of(first, capacity), sketch_of(second, capacity))
-    assert all(hitter.surely <= truth[hitter.item] <= hitter.count and hitter.error <= bound for hitter in found)
+    assert all(
+        hitter.surely <= truth[hitter.item] <= hitter.count and hitter.error <= bound for hitter in found
+    )
     assert {item for item, count in truth.items() if count > bound} <= {hitter.item for hitter in found}
     assert [hitter.surely for hitter in found] == sorted((hitter.surely for hitter in found), reverse=True)
 
 
 def test_a_stream_within_the_capacity_is_counted_exactly() -> None:
     sketch = sketch_of([1, 2, 1, 3, 1, 2], capacity=3)
-    assert sorted((hitter.item, hitter.count, hitter.error) for hitter in sketch.counted()) == [(1, 3, 0), (2, 2, 0), (3, 1, 0)]
+    assert sorted((hitter.item, hitter.count, hitter.error) for hitter in sketch.counted()) == [
+        (1, 3, 0),
+        (2, 2, 0),
+        (3, 1, 0),
+    ]
     assert repr(sketch) == "<HeavyHitters [3 of 3 counted, 6 noted]>"
 
 

@@ -53,7 +53,9 @@ def lines(logger: logging.Logger) -> Callable[[], list[dict[str, Any]]]:
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_says_what_where_and_in_which_trace(logger: logging.Logger, lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_a_line_says_what_where_and_in_which_trace(
+    logger: logging.Logger, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
     with under(SPAN):
         logger.warning("%s fails: %s", "cell c1", "refused")
     (line,) = lines()
@@ -81,7 +83,10 @@ def test_an_exception_is_a_field_with_its_cause_and_without_the_values_at_hand(
     except RuntimeError:
         logger.exception("a request failed")
     (line,) = lines()
-    assert [(one["type"], one["message"]) for one in line["exception"]] == [("RuntimeError", "broken"), ("KeyError", "")]
+    assert [(one["type"], one["message"]) for one in line["exception"]] == [
+        ("RuntimeError", "broken"),
+        ("KeyError", ""),
+    ]
     assert "test_logs.py:" in line["exception"][0]["frames"][-1]
     assert value not in json.dumps(line)
 
@@ -98,7 +103,9 @@ def test_an_exception_is_a_field_with_its_cause_and_without_the_values_at_hand(
         ("https://far/v1/pages/a@b answers", "https://far/v1/pages/a@b answers"),
     ],
 )
-def test_secrets_are_hidden(logger: logging.Logger, lines: Callable[[], list[dict[str, Any]]], said: str, written: str) -> None:
+def test_secrets_are_hidden(
+    logger: logging.Logger, lines: Callable[[], list[dict[str, Any]]], said: str, written: str
+) -> None:
     logger.warning("%s", said)
     logger.error("failed", exc_info=failure(said))
     plain, failed = lines()
@@ -127,7 +134,9 @@ def test_lines_for_people_have_neither_json_nor_secrets(logger: logging.Logger) 
         ("console", io.StringIO(), True),
     ],
 )
-def test_a_terminal_gets_lines_for_people_unless_told_otherwise(log_format: str, stream: io.StringIO, for_people: bool) -> None:
+def test_a_terminal_gets_lines_for_people_unless_told_otherwise(
+    log_format: str, stream: io.StringIO, for_people: bool
+) -> None:
     assert logs.is_for_people(log_format, stream) is for_people
 
 
@@ -166,7 +175,9 @@ def record(name: str, text: str, *args: object, error: BaseException | None = No
 def test_what_a_library_says_at_each_try_is_said_once_a_minute_with_a_count() -> None:
     seconds = 0.0
     repeats = Repeats(now=lambda: seconds)
-    assert [repeats.filter(record("opentelemetry", "retrying in %.2fs", nth / 10)) for nth in range(10)] == [True] + [False] * 9
+    assert [repeats.filter(record("opentelemetry", "retrying in %.2fs", nth / 10)) for nth in range(10)] == [
+        True
+    ] + [False] * 9
     seconds = QUIET_SECONDS
     later = record("opentelemetry", "retrying in %.2fs", 8.0)
     assert repeats.filter(later)

@@ -10,7 +10,9 @@ from cachesvc.telemetry.traces.otlp_spans import encoded, resource_message
 from cachesvc.telemetry.traces.trace import Span, SpanContext
 from tests.doubles.otlp import OtlpReceiver
 
-MESSAGE = encoded([Span("cache.get", "server", SpanContext(1, 2, True), None)], resource_message(resource_of(Service())))
+MESSAGE = encoded(
+    [Span("cache.get", "server", SpanContext(1, 2, True), None)], resource_message(resource_of(Service()))
+)
 
 
 @pytest.fixture
@@ -28,7 +30,9 @@ def test_what_is_posted_is_received_with_the_headers_of_the_environment(otlp: Ot
     assert headers["content-type"] == "application/x-protobuf"
 
 
-@pytest.mark.parametrize(("status", "is_final"), [(400, True), (401, True), (404, True), (500, True), (429, False), (503, False)])
+@pytest.mark.parametrize(
+    ("status", "is_final"), [(400, True), (401, True), (404, True), (500, True), (429, False), (503, False)]
+)
 def test_which_refusals_are_final(otlp: OtlpReceiver, status: int, is_final: bool) -> None:
     otlp.status = status
     with pytest.raises(NotTakenError, match=str(status)) as raised:

@@ -36,7 +36,9 @@ class FakeExporter(sdk.MetricExporter):
         self.third = threading.Event()
         self.is_shut = False
 
-    def export(self, metrics_data: sdk.MetricsData, timeout_millis: float = 0, **_: object) -> sdk.MetricExportResult:
+    def export(
+        self, metrics_data: sdk.MetricsData, timeout_millis: float = 0, **_: object
+    ) -> sdk.MetricExportResult:
         self.gate.wait()
         self.taken.append(metrics_data)
         if len(self.taken) == 3:
@@ -63,12 +65,19 @@ def test_each_kind_of_row_is_the_sdks_kind_with_the_unit_of_opentelemetry() -> N
         ({"who": "a"}, 1),
         ({"who": "b"}, 2),
     ]
-    assert [(point.start_time_unix_nano, point.time_unix_nano) for point in asked.data.data_points] == [(1, 2)] * 2
+    assert [(point.start_time_unix_nano, point.time_unix_nano) for point in asked.data.data_points] == [
+        (1, 2)
+    ] * 2
     assert isinstance(size.data, sdk.Gauge)
     assert (size.unit, size.data.data_points[0].value) == ("By", 7)
     assert isinstance(took.data, sdk.Histogram)
     (point,) = took.data.data_points
-    assert (point.count, point.sum, point.bucket_counts, point.explicit_bounds) == (1, 1.5, (0, 1, 0), (1.0, 2.0))
+    assert (point.count, point.sum, point.bucket_counts, point.explicit_bounds) == (
+        1,
+        1.5,
+        (0, 1, 0),
+        (1.0, 2.0),
+    )
 
 
 async def test_stopping_exports_once_more() -> None:
@@ -84,7 +93,9 @@ async def test_stopping_exports_once_more() -> None:
     assert exporter.is_shut
 
 
-async def test_a_receiver_that_is_away_is_counted_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_receiver_that_is_away_is_counted_each_time_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     exporter = FakeExporter()
     exporter.result = sdk.MetricExportResult.FAILURE
     export = MetricsExport(lambda: READINGS, "http://receiver", RESOURCE, 0.001, exporter=exporter)

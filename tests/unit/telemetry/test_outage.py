@@ -39,7 +39,9 @@ def test_an_outage_is_two_lines_however_often_it_fails(now: Seconds, said: Calla
     assert said() == ["cell c1 fails: refused", "cell c1 works again, after 600 failures in 60 s"]
 
 
-def test_what_fails_now_and_then_is_out_until_it_is_steady(now: Seconds, said: Callable[[], list[str]]) -> None:
+def test_what_fails_now_and_then_is_out_until_it_is_steady(
+    now: Seconds, said: Callable[[], list[str]]
+) -> None:
     outage = Outage("cell c1", log, now=now)
     for _ in range(100):
         outage.failed("slow")

@@ -35,7 +35,9 @@ def test_a_read_is_touched_by_its_key_its_tags_and_its_namespace() -> None:
         )
     ]
     assert shares == [0.25, 0.5, 0.5, 0.0]
-    assert sample.share({Target.key("pages", "a").digest, Target.tag("pages", "menu").digest}) == 0.5, "each read counts once"
+    assert sample.share({Target.key("pages", "a").digest, Target.tag("pages", "menu").digest}) == 0.5, (
+        "each read counts once"
+    )
 
 
 def test_without_reads_the_share_is_nothing() -> None:

@@ -40,7 +40,9 @@ class RecordingReceiver:
         if self._failures:
             raise self._failures.pop(0)
         (resource,) = ExportTraceServiceRequest.FromString(message).resource_spans
-        assert {pair.key: pair.value.string_value for pair in resource.resource.attributes} == {"service.name": "cachesvc"}
+        assert {pair.key: pair.value.string_value for pair in resource.resource.attributes} == {
+            "service.name": "cachesvc"
+        }
         (scope,) = resource.scope_spans
         self.batches.append(list(scope.spans))
 
@@ -72,7 +74,9 @@ async def exported(*spans: Span) -> list[Message]:
 class TestASpan:
     async def test_is_exported_as_it_ended_and_stopping_sends_what_is_waiting(self) -> None:
         given = ended(parent_id=9)
-        given.attributes.update({"cache.hit": True, "cachesvc.batch.size": 1, "cachesvc.share": 0.5, "cache.tier": "l1"})
+        given.attributes.update(
+            {"cache.hit": True, "cachesvc.batch.size": 1, "cachesvc.share": 0.5, "cache.tier": "l1"}
+        )
         (span,) = await exported(given)
         ids = [int.from_bytes(each, "big") for each in (span.trace_id, span.span_id, span.parent_span_id)]
         assert ids == [7, 8, 9]
@@ -83,7 +87,11 @@ class TestASpan:
             2000,
         )
         hit, size, share, tier = span.attributes
-        assert (hit.key, hit.value.bool_value, hit.value.WhichOneof("value")) == ("cache.hit", True, "bool_value")
+        assert (hit.key, hit.value.bool_value, hit.value.WhichOneof("value")) == (
+            "cache.hit",
+            True,
+            "bool_value",
+        )
         assert (size.value.int_value, share.value.double_value, tier.value.string_value) == (1, 0.5, "l1")
         assert span.status.code == Status.STATUS_CODE_UNSET
 
@@ -91,13 +99,18 @@ class TestASpan:
         one, true = ended(), ended()
         one.attributes["any"], true.attributes["any"] = 1, True
         first, second = await exported(one, true)
-        assert [span.attributes[0].value.WhichOneof("value") for span in (first, second)] == ["int_value", "bool_value"]
+        assert [span.attributes[0].value.WhichOneof("value") for span in (first, second)] == [
+            "int_value",
+            "bool_value",
+        ]
 
     async def test_that_failed_has_the_error_as_attribute_and_status(self) -> None:
         failed = ended()
         failed.error = "deadline"
         (span,) = await exported(failed)
-        assert [(pair.key, pair.value.string_value) for pair in span.attributes] == [("error.type", "deadline")]
+        assert [(pair.key, pair.value.string_value) for pair in span.attributes] == [
+            ("error.type", "deadline")
+        ]
         assert span.status.code == Status.STATUS_CODE_ERROR
         assert span.parent_span_id == b""
 
@@ -123,7 +136,9 @@ class TestTheQueue:
         await tracing.start()
         await tracing.stop()
         assert [len(batch) for batch in receiver.batches] == [BATCH] * 3
-        assert [int.from_bytes(span.span_id, "big") for span in receiver.spans] == list(range(1, 3 * BATCH + 1))
+        assert [int.from_bytes(span.span_id, "big") for span in receiver.spans] == list(
+            range(1, 3 * BATCH + 1)
+        )
 
     async def test_drops_and_counts_what_does_not_fit(self) -> None:
         tracing = tracing_to(RecordingReceiver())
@@ -153,7 +168,9 @@ class TestAReceiver:
         await tracing.stop()
         assert tracing.tally == SpanTally(exported=1, dropped=BATCH)
 
-    async def test_that_never_answers_does_not_keep_the_service_from_stopping(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_never_answers_does_not_keep_the_service_from_stopping(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(module, "STOP_SECONDS", 0.1)
         receiver = RecordingReceiver()
         receiver.may_go_on.clear()

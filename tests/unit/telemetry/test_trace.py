@@ -14,7 +14,9 @@ class TestTraceparent:
         assert context == SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, True)
         assert str(context) == GIVEN
 
-    @pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True)])
+    @pytest.mark.parametrize(
+        ("flags", "sampled"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True)]
+    )
     def test_of_the_flags_only_the_lowest_is_known(self, flags: str, sampled: bool) -> None:
         context = SpanContext.parse(GIVEN[:-2] + flags)
         assert context is not None

@@ -227,6 +227,8 @@ async def test_statistics_and_repr_tell_the_state() -> None:
 
 
 @pytest.mark.parametrize(("max_batch", "max_waiting", "in_flight"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
-def test_bounds_below_one_are_refused_when_it_is_built(max_batch: int, max_waiting: int, in_flight: int) -> None:
+def test_bounds_below_one_are_refused_when_it_is_built(
+    max_batch: int, max_waiting: int, in_flight: int
+) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Batcher(Server().run, max_batch, max_waiting=max_waiting, in_flight=in_flight)

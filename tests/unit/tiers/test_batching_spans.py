@@ -52,7 +52,12 @@ async def test_an_exchange_is_a_client_span_under_its_callers(
     with under(caller):
         await batcher.submit(1)
     (span,) = recording.spans
-    assert (span.name, span.kind, span.parent_id, span.error) == ("get m1", "client", caller.context.span_id, "")
+    assert (span.name, span.kind, span.parent_id, span.error) == (
+        "get m1",
+        "client",
+        caller.context.span_id,
+        "",
+    )
     assert span.context.trace_id == caller.context.trace_id
     assert span.attributes == {
         "db.system.name": "memcached",
@@ -133,7 +138,9 @@ async def test_an_exchange_that_is_answered_in_part_has_not_failed(recording: Re
     assert [span.error for span in recording.spans] == [""]
 
 
-async def test_a_defect_is_named_by_its_class(server: Exchanges, batcher: Batcher[int, int], recording: Recording) -> None:
+async def test_a_defect_is_named_by_its_class(
+    server: Exchanges, batcher: Batcher[int, int], recording: Recording
+) -> None:
     server.raises = ZeroDivisionError()
     with under(recording.root()):
         await asyncio.gather(batcher.submit(1), return_exceptions=True)
@@ -150,5 +157,7 @@ async def test_a_defect_is_named_by_its_class(server: Exchanges, batcher: Batche
         (Server.redis("c1", "redis://cell.local/0"), ("cell.local", None)),
     ],
 )
-def test_a_server_is_named_by_its_address_without_secrets(server: Server, expected: tuple[str, int | None]) -> None:
+def test_a_server_is_named_by_its_address_without_secrets(
+    server: Server, expected: tuple[str, int | None]
+) -> None:
     assert (server.address, server.port) == expected

@@ -15,7 +15,9 @@ SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
 KEY = Key.of("pages", "{ws-7}:block:42")
 TAGS = ("ws-7", "étiquette")
 
-PLAIN = Entry(b"<p>hello</p>", as_of=1_700_000_000_000_001, fresh_until=1_700_000_300_000_000, content_type="text/html")
+PLAIN = Entry(
+    b"<p>hello</p>", as_of=1_700_000_000_000_001, fresh_until=1_700_000_300_000_000, content_type="text/html"
+)
 WHOLE = Entry(
     bytes(range(256)),
     as_of=1_700_000_000_000_001,
@@ -83,7 +85,9 @@ def test_fields_appended_by_a_later_release_are_ignored() -> None:
 
 def test_fields_that_an_earlier_release_did_not_know_take_their_defaults() -> None:
     fields = msgspec.msgpack.decode(pack(KEY, WHOLE)[2:])
-    assert unpack(KEY, MAGIC + msgspec.msgpack.encode(fields[:10])) == msgspec.structs.replace(WHOLE, origin_etag="")
+    assert unpack(KEY, MAGIC + msgspec.msgpack.encode(fields[:10])) == msgspec.structs.replace(
+        WHOLE, origin_etag=""
+    )
 
 
 @given(st.binary(max_size=200))
@@ -118,6 +122,8 @@ def test_content_types_and_windows_are_shared_between_entries() -> None:
 
 def test_what_is_shared_is_bounded() -> None:
     for number in range(10_000):
-        unpack(KEY, pack(KEY, Entry(b"", 1, 2, stale_for=1_000_000 + number, content_type=f"text/x-{number}")))
+        unpack(
+            KEY, pack(KEY, Entry(b"", 1, 2, stale_for=1_000_000 + number, content_type=f"text/x-{number}"))
+        )
         assert len(envelope._texts) <= 4096
         assert len(envelope._windows) <= 4096

@@ -59,7 +59,9 @@ async def test_a_loop_that_is_always_late_does_not_wait_for_ever() -> None:
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    ends: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.get_running_loop().create_future()
+    ends: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+        asyncio.get_running_loop().create_future()
+    )
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends.set_result((reader, writer))

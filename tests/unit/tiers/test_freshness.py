@@ -38,10 +38,16 @@ def test_expires_counts_from_the_origins_own_date() -> None:
 
 
 def test_expires_without_a_date_counts_from_now() -> None:
-    assert ttl_seconds(("Expires", IN_A_MINUTE)) == ttl_seconds(("Expires", IN_A_MINUTE), ("Date", "lunchtime")) == 60
+    assert (
+        ttl_seconds(("Expires", IN_A_MINUTE))
+        == ttl_seconds(("Expires", IN_A_MINUTE), ("Date", "lunchtime"))
+        == 60
+    )
 
 
-@pytest.mark.parametrize("expires", ["0", "-1", "", "soon", "Sun, 99 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"])
+@pytest.mark.parametrize(
+    "expires", ["0", "-1", "", "soon", "Sun, 99 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"]
+)
 def test_an_expires_that_is_no_date_or_has_passed_is_stale(expires: str) -> None:
     assert ttl_seconds(("Expires", expires)) == 0
 
@@ -62,11 +68,15 @@ def test_the_age_is_taken_off_the_ttl() -> None:
 
 
 def test_what_is_left_of_the_age_is_taken_off_the_windows_behind_the_ttl() -> None:
-    aged = freshness(("Cache-Control", "max-age=60, stale-while-revalidate=30, stale-if-error=90"), ("Age", "100"))
+    aged = freshness(
+        ("Cache-Control", "max-age=60, stale-while-revalidate=30, stale-if-error=90"), ("Age", "100")
+    )
     assert aged.lifetimes == Lifetimes(0, 0, 50 * SECONDS)
 
 
-@pytest.mark.parametrize(("age", "seconds"), [("7, 9", 7), ("x", 0), ("-1", 0), ("1.5", 0), ("", 0), (" 8 ", 8)])
+@pytest.mark.parametrize(
+    ("age", "seconds"), [("7, 9", 7), ("x", 0), ("-1", 0), ("1.5", 0), ("", 0), (" 8 ", 8)]
+)
 def test_of_an_age_the_first_member_counts_if_it_is_one(age: str, seconds: int) -> None:
     assert freshness(("Age", age)).age_us == seconds * SECONDS
 
@@ -80,12 +90,19 @@ def test_an_answer_that_varies_on_everything_is_stale_at_once() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(["Cache-Control", "Expires", "Date", "Age", "Vary"]),
-            st.text(max_size=40) | st.text(alphabet="SunNov 069:,-+GMT48", max_size=40) | st.sampled_from([NOW, "max-age=5"]),
+            st.text(max_size=40)
+            | st.text(alphabet="SunNov 069:,-+GMT48", max_size=40)
+            | st.sampled_from([NOW, "max-age=5"]),
         ),
         max_size=6,
     )
 )
 def test_any_headers_give_lifetimes_that_are_not_negative(fields: list[tuple[str, str]]) -> None:
     found = freshness(*fields)
-    for us in (found.lifetimes.ttl_us, found.lifetimes.stale_for_us, found.lifetimes.error_for_us, found.age_us):
+    for us in (
+        found.lifetimes.ttl_us,
+        found.lifetimes.stale_for_us,
+        found.lifetimes.error_for_us,
+        found.age_us,
+    ):
         assert us is None or us >= 0

@@ -13,7 +13,10 @@ def entry(clock: ManualClock, size: int = 1000, stale_for: int = 0, error_for: i
 
 
 async def held(tier: MemoryTier) -> str:
-    return "".join("." if lookup is None else key.text for key, lookup in zip(KEYS, await tier.get_many(KEYS), strict=True))
+    return "".join(
+        "." if lookup is None else key.text
+        for key, lookup in zip(KEYS, await tier.get_many(KEYS), strict=True)
+    )
 
 
 async def test_the_least_recently_used_goes_when_the_bytes_are_full() -> None:
@@ -39,7 +42,9 @@ async def test_replacing_and_deleting_give_bytes_back() -> None:
 async def test_an_entry_is_gone_when_its_last_window_ends() -> None:
     clock = ManualClock()
     tier = MemoryTier(clock, 1 << 20)
-    await tier.set_many([(KEYS[0], entry(clock)), (KEYS[1], entry(clock, stale_for=5 * SECONDS, error_for=20 * SECONDS))])
+    await tier.set_many(
+        [(KEYS[0], entry(clock)), (KEYS[1], entry(clock, stale_for=5 * SECONDS, error_for=20 * SECONDS))]
+    )
     clock.advance(seconds=9.999999)
     assert await held(tier) == "01.."
     clock.advance(us=1)

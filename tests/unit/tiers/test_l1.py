@@ -225,7 +225,9 @@ class TestShards:
 
 
 @pytest.mark.parametrize("policy", [RecencyCache, LRUCache, FIFOCache, LFUCache, RRCache])
-def test_any_policy_of_the_base_library_keeps_the_books(policy: Callable[[int], LRUCache[bytes, Entry]]) -> None:
+def test_any_policy_of_the_base_library_keeps_the_books(
+    policy: Callable[[int], LRUCache[bytes, Entry]],
+) -> None:
     cache = filled(30, l1(20, policy=policy))
     assert (cache.items, cache.bytes, cache.evictions) == (20, 20 * SMALL, 10)
     cache.put(key(29), entry(150))
@@ -262,9 +264,15 @@ def test_each_namespace_has_its_own_book() -> None:
     }
     for number in range(9, 19):
         cache.put(key(number), entry())
-    assert {name: (book.items, book.evictions) for name, book in cache.by_namespace().items()} == {"ns": (10, 9), "ab": (0, 1)}
+    assert {name: (book.items, book.evictions) for name, book in cache.by_namespace().items()} == {
+        "ns": (10, 9),
+        "ab": (0, 1),
+    }
     cache.clear()
-    assert {name: (book.items, book.bytes) for name, book in cache.by_namespace().items()} == {"ns": (0, 0), "ab": (0, 0)}
+    assert {name: (book.items, book.bytes) for name, book in cache.by_namespace().items()} == {
+        "ns": (0, 0),
+        "ab": (0, 0),
+    }
 
 
 def test_one_eviction_in_sixteen_is_asked_its_age() -> None:

@@ -52,7 +52,9 @@ def sharded(servers: dict[str, ChaosTier]) -> Sharded:
     return Sharded(Ring(dict.fromkeys(servers, 1)), servers)
 
 
-async def test_every_server_is_asked_once_and_only_for_its_own_keys(sharded: Sharded, servers: dict[str, ChaosTier]) -> None:
+async def test_every_server_is_asked_once_and_only_for_its_own_keys(
+    sharded: Sharded, servers: dict[str, ChaosTier]
+) -> None:
     await sharded.set_many(ITEMS)
     assert list(await sharded.get_many(KEYS)) == ENTRIES
     await sharded.delete_many(KEYS)
@@ -62,7 +64,9 @@ async def test_every_server_is_asked_once_and_only_for_its_own_keys(sharded: Sha
         assert (server.sets, server.gets, server.deletes) == (mine, mine, mine)
 
 
-async def test_one_dead_server_costs_only_its_own_keys(sharded: Sharded, servers: dict[str, ChaosTier]) -> None:
+async def test_one_dead_server_costs_only_its_own_keys(
+    sharded: Sharded, servers: dict[str, ChaosTier]
+) -> None:
     await sharded.set_many(ITEMS)
     servers["b"].down = True
     for key, entry, lookup in zip(KEYS, ENTRIES, await sharded.get_many(KEYS), strict=True):
@@ -106,7 +110,11 @@ async def test_gets_sets_and_deletes_of_many_callers_leave_in_one_call_each() ->
     await asyncio.gather(*(tier.delete_many([key]) for key in KEYS))
     assert [answer[0] for answer in answers] == ENTRIES
     assert calls == [("set", 60), ("get", 60), ("delete", 60)]
-    assert {kind: seen.items for kind, seen in tier.statistics().items()} == {"gets": 60, "sets": 60, "deletes": 60}
+    assert {kind: seen.items for kind, seen in tier.statistics().items()} == {
+        "gets": 60,
+        "sets": 60,
+        "deletes": 60,
+    }
 
 
 class Counting(ChaosTier):
@@ -151,7 +159,9 @@ async def test_an_open_breaker_refuses_without_asking() -> None:
         await tier.get_many(KEYS[:3])
     server.gets.clear()
     server.down = False
-    assert [str(lookup) for lookup in await tier.get_many(KEYS[:2])] == ["mc-0: not tried: its breaker is open"] * 2
+    assert [str(lookup) for lookup in await tier.get_many(KEYS[:2])] == [
+        "mc-0: not tried: its breaker is open"
+    ] * 2
     assert len(await tier.set_many(ITEMS[:2])) == 2
     assert len(await tier.delete_many(KEYS[:2])) == 2
     assert (server.gets, server.sets, server.deletes) == ([], [], [])
@@ -165,7 +175,9 @@ async def test_a_server_that_answers_in_part_is_not_a_failure() -> None:
 
 
 async def test_an_unreachable_part_of_a_tier_is_not_a_failure_of_the_whole() -> None:
-    sharded = Sharded(Ring({"a": 1, "b": 1}), {"a": Unreachable(CLOCK, 1 << 26), "b": MemoryTier(CLOCK, 1 << 26)})
+    sharded = Sharded(
+        Ring({"a": 1, "b": 1}), {"a": Unreachable(CLOCK, 1 << 26), "b": MemoryTier(CLOCK, 1 << 26)}
+    )
     tier = Guarded(sharded, Breaker(threshold=1))
     assert 0 < len(await tier.set_many(ITEMS)) < len(ITEMS)
     assert tier.breaker.state is BreakerState.CLOSED

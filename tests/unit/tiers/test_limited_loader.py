@@ -20,7 +20,9 @@ class Stand:
         self.loader = LimitedLoader(self.origin, limit=limit, wait_seconds=wait_seconds)
 
     async def begin(self, text: str, *, timeout_seconds: float = 60) -> asyncio.Task[Loaded]:
-        task = asyncio.create_task(self.loader.load(Key.of("pages", text), known=None, timeout_seconds=timeout_seconds))
+        task = asyncio.create_task(
+            self.loader.load(Key.of("pages", text), known=None, timeout_seconds=timeout_seconds)
+        )
         await asyncio.sleep(0)
         return task
 
@@ -40,7 +42,14 @@ async def test_no_more_than_the_limit_reach_the_origin_and_the_others_follow_in_
     assert repr(stand.loader) == "<LimitedLoader 2/2 running, 4 waiting, 0 refused>"
     stand.origin.release()
     values = [loaded.value for loaded in await asyncio.gather(*tasks)]
-    assert values == [b"value of a", b"value of b", b"value of c", b"value of d", b"value of e", b"value of f"]
+    assert values == [
+        b"value of a",
+        b"value of b",
+        b"value of c",
+        b"value of d",
+        b"value of e",
+        b"value of f",
+    ]
     assert stand.asked == list("abcdef")
     assert stand.origin.peak == 2
     assert stand.counters() == (0, 0, 2, 0)

@@ -249,7 +249,11 @@ class TestPeek:
         cache: RecencyCache[int, str] = RecencyCache(2)
         cache.update({1: "1", 2: "2"})
         assert (cache.peek(1), cache.peek(9), cache.peek(9, "no")) == ("1", None, "no")
-        assert (list(cache.keys()), list(cache.values()), list(cache.items())) == ([1, 2], ["1", "2"], [(1, "1"), (2, "2")])
+        assert (list(cache.keys()), list(cache.values()), list(cache.items())) == (
+            [1, 2],
+            ["1", "2"],
+            [(1, "1"), (2, "2")],
+        )
         assert cache.popitem() == (1, "1")
 
 

@@ -72,7 +72,9 @@ async def test_an_answer_that_arrives_as_its_caller_leaves_does_not_cost_the_nex
     assert client.events == ["first", "shutdown", "close", "second"]
 
 
-async def test_a_job_whose_caller_left_before_it_began_is_skipped(thread: MemcachedThread, client: RecordingClient) -> None:
+async def test_a_job_whose_caller_left_before_it_began_is_skipped(
+    thread: MemcachedThread, client: RecordingClient
+) -> None:
     first, second, third = (Work(client, name) for name in ("first", "second", "third"))
     jobs = [asyncio.ensure_future(thread.run(work)) for work in (first, second, third)]
     await asyncio.to_thread(first.begun.wait, 10)
@@ -102,12 +104,18 @@ async def test_what_is_queued_is_done_before_the_thread_ends(client: RecordingCl
     ("error", "expected"),
     [
         (TimeoutError("timed out"), TierTimeoutError("memcached mc-0", "no answer in time")),
-        (ConnectionResetError("reset"), TierUnavailableError("memcached mc-0", "ConnectionResetError: reset")),
+        (
+            ConnectionResetError("reset"),
+            TierUnavailableError("memcached mc-0", "ConnectionResetError: reset"),
+        ),
         (KeyError("odd"), TierUnavailableError("memcached mc-0", "KeyError: 'odd'")),
     ],
 )
 async def test_whatever_is_raised_closes_the_connection_and_is_a_value(
-    thread: MemcachedThread, client: RecordingClient, error: Exception, expected: TierTimeoutError | TierUnavailableError
+    thread: MemcachedThread,
+    client: RecordingClient,
+    error: Exception,
+    expected: TierTimeoutError | TierUnavailableError,
 ) -> None:
     def fail(_: PipelinedClient) -> None:
         raise error

@@ -44,16 +44,25 @@ def in_chunks(data: bytes, cuts: list[int]) -> list[bytes]:
 TRICKY = [b"", b"END\r\n", b"x\r\nEND\r\n", b"VALUE k 0 1\r\nx\r\nEND\r\n", b"\r\n", b"\r", b"plain" * 40]
 
 
-@given(st.dictionaries(st.sampled_from([b"a", b"b", b"key"]), st.sampled_from(TRICKY)), st.lists(st.integers(0, 2000)))
+@given(
+    st.dictionaries(st.sampled_from([b"a", b"b", b"key"]), st.sampled_from(TRICKY)),
+    st.lists(st.integers(0, 2000)),
+)
 def test_values_are_read_whole_however_the_answer_is_cut(held: dict[bytes, bytes], cuts: list[int]) -> None:
-    answer = b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (name, len(value), value) for name, value in held.items()) + b"END\r\n"
+    answer = (
+        b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (name, len(value), value) for name, value in held.items())
+        + b"END\r\n"
+    )
     assert client_on(*in_chunks(answer, cuts)).fetch([b"a", b"b", b"key"]) == held
 
 
 @given(
-    st.lists(st.sampled_from([b"STORED", b"SERVER_ERROR object too large for cache"]), min_size=1), st.lists(st.integers(0, 999))
+    st.lists(st.sampled_from([b"STORED", b"SERVER_ERROR object too large for cache"]), min_size=1),
+    st.lists(st.integers(0, 999)),
 )
-def test_replies_are_matched_with_commands_however_they_are_cut(replies: list[bytes], cuts: list[int]) -> None:
+def test_replies_are_matched_with_commands_however_they_are_cut(
+    replies: list[bytes], cuts: list[int]
+) -> None:
     answer = b"\r\n".join([*replies, b""])
     assert client_on(*in_chunks(answer, cuts)).exchange([b"command\r\n"] * len(replies)) == replies
 
@@ -81,7 +90,8 @@ def test_a_broken_answer_to_a_get_raises(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"STORED\r\n", b"STORED\r\nERROR\r\n", b"STORED\r\nCLIENT_ERROR bad\r\n", b"STORED\r\n\r\n\r\n"]
+    "answer",
+    [b"STORED\r\n", b"STORED\r\nERROR\r\n", b"STORED\r\nCLIENT_ERROR bad\r\n", b"STORED\r\n\r\n\r\n"],
 )
 def test_a_broken_answer_to_writes_raises(answer: bytes) -> None:
     with pytest.raises((MemcacheError, ValueError)):

@@ -20,7 +20,9 @@ from tests.doubles.memory_cell import MemoryCell
 
 def topology(*, pins: dict[str, str] | None = None, former: Former | None = None, **active: bool) -> Topology:
     cells = {name: Cell(region="eu", url=f"redis://h/{name}", active=active[name]) for name in active}
-    return Topology(1, {"eu": Region(queue="redis://q/0")}, cells, {"pages": Namespace(owner="web")}, pins or {}, former)
+    return Topology(
+        1, {"eu": Region(queue="redis://q/0")}, cells, {"pages": Namespace(owner="web")}, pins or {}, former
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,9 @@ def test_keys_of_a_partition_share_their_home() -> None:
 def test_homes_are_the_same_in_every_release() -> None:
     """Golden: a change here moves partitions to another cell."""
     placement = Placement(topology(c1=True, c2=True, c3=True))
-    assert " ".join(placement.home(f"{{ws-{n}}}:a") for n in range(12)) == "c2 c3 c2 c1 c3 c3 c2 c3 c1 c1 c2 c1"
+    assert (
+        " ".join(placement.home(f"{{ws-{n}}}:a") for n in range(12)) == "c2 c3 c2 c1 c3 c3 c2 c3 c1 c1 c2 c1"
+    )
 
 
 def test_a_pin_wins_over_the_hash_and_over_inactivity() -> None:
@@ -102,7 +106,10 @@ def test_the_number_of_a_placement_is_the_same_in_every_release() -> None:
 
 def test_documents_that_differ_only_in_what_places_nothing_have_one_number() -> None:
     one = topology(c1=True, c2=True, pins={"a": "c1", "b": "c2"})
-    elsewhere = {name: replace(cell, url=f"{cell.url}/elsewhere", weight=1) for name, cell in reversed(one.cells.items())}
+    elsewhere = {
+        name: replace(cell, url=f"{cell.url}/elsewhere", weight=1)
+        for name, cell in reversed(one.cells.items())
+    }
     other = replace(
         one,
         version=9,
@@ -132,12 +139,20 @@ def test_what_places_otherwise_has_another_number() -> None:
 
 
 def test_while_partitions_move_the_homes_they_left_are_known() -> None:
-    moving = topology(c1=True, c2=True, old=False, pins={"ws-2": "c2"}, former=Former({"old": 1.0}, {"ws-1": "c1", "ws-2": "c2"}))
+    moving = topology(
+        c1=True,
+        c2=True,
+        old=False,
+        pins={"ws-2": "c2"},
+        former=Former({"old": 1.0}, {"ws-1": "c1", "ws-2": "c2"}),
+    )
     placement = Placement(moving)
     assert placement.former_cells_of(Target.key("pages", "{ws-3}:a")) == ("old",)
     assert placement.former_cells_of(Target.key("pages", "{ws-2}:a")) == (), "it stays where it was"
     assert placement.former_cells_of(Target.tag("pages", "user:{ws-3}")) == ("old",)
-    assert placement.former_cells_of(Target.tag("pages", "user:1")) == ("old",), "the others apply it as homes of now"
+    assert placement.former_cells_of(Target.tag("pages", "user:1")) == ("old",), (
+        "the others apply it as homes of now"
+    )
     assert placement.former_cells_of(Target.whole("pages")) == ("old",)
     assert Placement(topology(c1=True)).former_cells_of(Target.whole("pages")) == ()
 

@@ -46,7 +46,9 @@ weights = st.dictionaries(names, st.floats(0.01, 100), min_size=2, max_size=8)
 
 
 @given(weights, st.binary(max_size=40), st.data())
-def test_a_leaving_name_moves_nobody_elses_text(cells: dict[str, float], text: bytes, data: st.DataObject) -> None:
+def test_a_leaving_name_moves_nobody_elses_text(
+    cells: dict[str, float], text: bytes, data: st.DataObject
+) -> None:
     leaving = data.draw(st.sampled_from(sorted(cells)))
     chosen = Rendezvous(cells).first(text)
     rest = {name: weight for name, weight in cells.items() if name != leaving}
@@ -54,7 +56,9 @@ def test_a_leaving_name_moves_nobody_elses_text(cells: dict[str, float], text: b
 
 
 @given(weights, st.binary(max_size=40), st.data())
-def test_a_name_that_gains_weight_loses_no_text(cells: dict[str, float], text: bytes, data: st.DataObject) -> None:
+def test_a_name_that_gains_weight_loses_no_text(
+    cells: dict[str, float], text: bytes, data: st.DataObject
+) -> None:
     growing = data.draw(st.sampled_from(sorted(cells)))
     before = Rendezvous(cells).first(text)
     after = Rendezvous({**cells, growing: cells[growing] * 2}).first(text)

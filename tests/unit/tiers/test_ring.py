@@ -17,7 +17,9 @@ def pool(servers: int, *, weighted: bool) -> dict[str, float]:
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["equal", "weighted"])
 @pytest.mark.parametrize("servers", range(2, 11))
-def test_when_one_of_n_leaves_only_its_keys_move_and_they_are_at_most_1_3_of_its_share(servers: int, weighted: bool) -> None:
+def test_when_one_of_n_leaves_only_its_keys_move_and_they_are_at_most_1_3_of_its_share(
+    servers: int, weighted: bool
+) -> None:
     weights = pool(servers, weighted=weighted)
     before = Ring(weights)
     for leaver in weights:
@@ -59,14 +61,27 @@ def test_a_key_belongs_to_the_first_point_at_or_after_it_and_past_the_last_to_th
     # Points 0, 10, … 1590 are a's and 5, 15, … 1595 are b's.
     ring = Ring({"a": 1, "b": 1}, hash_point=lambda text: int(text[2:]) * 10 + (5 if text[:1] == b"b" else 0))
     owners = {key: ring.server(key) for key in (0, 1, 5, 6, 10, 1590, 1591, 1595, 1596, 2**64 - 1)}
-    assert owners == {0: "a", 1: "b", 5: "b", 6: "a", 10: "a", 1590: "a", 1591: "b", 1595: "b", 1596: "a", 2**64 - 1: "a"}
+    assert owners == {
+        0: "a",
+        1: "b",
+        5: "b",
+        6: "a",
+        10: "a",
+        1590: "a",
+        1591: "b",
+        1595: "b",
+        1596: "a",
+        2**64 - 1: "a",
+    }
 
 
 def test_one_server_owns_everything() -> None:
     assert {Ring({"only": 0.001}).server(key) for key in (0, 1 << 63, 2**64 - 1)} == {"only"}
 
 
-@pytest.mark.parametrize("weights", [{}, {"a": 0}, {"a": -1}, {"a": float("nan")}, {"a": float("inf")}, {"a": 65536}])
+@pytest.mark.parametrize(
+    "weights", [{}, {"a": 0}, {"a": -1}, {"a": float("nan")}, {"a": float("inf")}, {"a": 65536}]
+)
 def test_an_impossible_pool_is_refused_when_the_ring_is_built(weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"a ring needs|'a' is"):
         Ring(weights)
@@ -78,7 +93,9 @@ def test_a_position_names_the_point_that_decides_and_who_would_have_the_key_with
     for key in KEYS[:200]:
         point, heir = ring.position(key)
         assert ring.server(point) == ring.server(key)
-        assert heir == Ring({name: weight for name, weight in weights.items() if name != ring.server(key)}).server(key)
+        assert heir == Ring(
+            {name: weight for name, weight in weights.items() if name != ring.server(key)}
+        ).server(key)
     assert Ring({"alone": 1}).position(KEYS[0])[1] == "alone"
 
 

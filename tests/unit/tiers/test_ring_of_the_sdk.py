@@ -30,7 +30,9 @@ def test_both_have_the_same_ring() -> None:
 
 
 @pytest.mark.parametrize("instances", range(2, 11))
-def test_an_instance_that_leaves_or_joins_moves_its_own_keys_only_and_at_most_1_3_of_its_share(instances: int) -> None:
+def test_an_instance_that_leaves_or_joins_moves_its_own_keys_only_and_at_most_1_3_of_its_share(
+    instances: int,
+) -> None:
     everyone = names(instances)
     whole = Ring(everyone)
     for one in everyone:

@@ -89,7 +89,9 @@ async def test_under_three_times_the_load_it_goes_on_doing_what_it_can_and_nobod
         before = process.served
         await process.run(5, asked=1800, can=600)
         assert process.served - before == pytest.approx(3000, rel=0.05)
-        assert process.overload.in_progress / 600 <= 1.2 * Server().max_delay.seconds, "Little's law: their wait"
+        assert process.overload.in_progress / 600 <= 1.2 * Server().max_delay.seconds, (
+            "Little's law: their wait"
+        )
 
 
 @pytest.mark.looptime

@@ -52,7 +52,9 @@ def in_time(docket: Docket, grace_us: int) -> Finding:
         judged=len(limited),
         broken=len(late),
         examples=tuple(
-            _accusation(docket, read, f"took {spoken(read.ended - read.started)} of {spoken(read.deadline_us)}")
+            _accusation(
+                docket, read, f"took {spoken(read.ended - read.started)} of {spoken(read.deadline_us)}"
+            )
             for read in late[:MOST_EXAMPLES]
         ),
     )

@@ -92,7 +92,9 @@ def _lag(tier: str, region: str, lags: Sequence[int]) -> Lag:
 
 
 def _crowds(docket: Docket) -> list[Crowd]:
-    told = Counter(key for announcement in docket.announcements for key in {key for key, _ in announcement.writes})
+    told = Counter(
+        key for announcement in docket.announcements for key in {key for key, _ in announcement.writes}
+    )
     loads: defaultdict[str, list[Load]] = defaultdict(list)
     for load in docket.loads:
         loads[load.key].append(load)
@@ -120,8 +122,12 @@ def _recoveries(docket: Docket, committed: Debts[str]) -> Iterator[Recovery]:
     for fault in docket.faults:
         following = bisect_right(begins, fault.ended)
         until = begins[following] if following < len(begins) else None
-        after = docket.reads[bisect_right(starts, fault.ended) : None if until is None else bisect_left(starts, until)]
-        suffered = [read for read in after if read.outcome == "error" or _misses(committed, read, fault.ended)]
+        after = docket.reads[
+            bisect_right(starts, fault.ended) : None if until is None else bisect_left(starts, until)
+        ]
+        suffered = [
+            read for read in after if read.outcome == "error" or _misses(committed, read, fault.ended)
+        ]
         yield _recovery(fault, suffered)
 
 

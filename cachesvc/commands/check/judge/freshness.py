@@ -39,7 +39,14 @@ def judged(docket: Docket, rule: Rule, owed: Owed, unobserved: str = "") -> Find
             broken += 1
             if len(examples) < MOST_EXAMPLES:
                 examples.append(_accusation(docket, read, debt, rule.because(read, debt)))
-    return Finding(check=rule.check, rule=rule.text, judged=count, broken=broken, examples=tuple(examples), unobserved=unobserved)
+    return Finding(
+        check=rule.check,
+        rule=rule.text,
+        judged=count,
+        broken=broken,
+        examples=tuple(examples),
+        unobserved=unobserved,
+    )
 
 
 def _accusation(docket: Docket, read: Read, debt: Debt, because: str) -> Violation:
@@ -104,7 +111,9 @@ def within_the_bound(docket: Docket) -> Finding:
             if told.id:
                 debts.add(key, Debt(since=told.ended + docket.bound_us, w=w, proof=(told,)))
             if outage_end is not None:
-                debts.add(key, Debt(since=told.started + docket.bound_us, until=outage_end, w=w, proof=(told,)))
+                debts.add(
+                    key, Debt(since=told.started + docket.bound_us, until=outage_end, w=w, proof=(told,))
+                )
     rule = Rule(
         check="C2",
         text=f"no read misses a write that was told to the cache more than {spoken(docket.bound_us)} before",
@@ -144,7 +153,9 @@ def after_merges(docket: Docket) -> Finding:
     rule = Rule(
         check="C3",
         text="after an instance merged a write's fence, it shows that write or a newer one, from every tier",
-        because=lambda read, debt: f"{spoken(read.started - debt.since)} after it had merged the fence of version {debt.w}",
+        because=lambda read, debt: (
+            f"{spoken(read.started - debt.since)} after it had merged the fence of version {debt.w}"
+        ),
     )
     return judged(docket, rule, _at_its_instance(debts))
 
@@ -177,7 +188,11 @@ def in_sessions(docket: Docket) -> Finding:
             f"{spoken(read.started - debt.since)} after session {read.session} had been shown version {debt.w}"
         ),
     )
-    return judged(docket, rule, lambda read: debts.owed((read.session, read.key), read.started) if read.session else None)
+    return judged(
+        docket,
+        rule,
+        lambda read: debts.owed((read.session, read.key), read.started) if read.session else None,
+    )
 
 
 def after_the_last_fault(docket: Docket) -> Finding:
@@ -199,11 +214,18 @@ def after_the_last_fault(docket: Docket) -> Finding:
     for told in docket.announcements:
         if told.id and told.ended <= fault.ended:
             for (key, w), instance in product(told.writes, docket.run.instances):
-                debts.add((key, instance), Debt(since=fault.ended + docket.bound_us, w=w, proof=(told, fault)))
+                debts.add(
+                    (key, instance), Debt(since=fault.ended + docket.bound_us, w=w, proof=(told, fault))
+                )
     owed = _at_its_instance(debts)
     heard = {read.instance for read, _ in docket.shown if owed(read) is not None}
     silent = [instance for instance in docket.run.instances if instance not in heard]
-    return judged(docket, rule, owed, unobserved=f"no later read showed a value at {', '.join(silent)}" if silent else "")
+    return judged(
+        docket,
+        rule,
+        owed,
+        unobserved=f"no later read showed a value at {', '.join(silent)}" if silent else "",
+    )
 
 
 def _at_its_instance(debts: Debts[tuple[str, str]]) -> Owed:

@@ -7,7 +7,17 @@ from itertools import accumulate
 from typing import TypeVar
 
 from cachesvc.changes.contract import position_of
-from cachesvc.commands.check.history import Announcement, Fault, Fenced, Load, Merged, Read, Record, Run, Write
+from cachesvc.commands.check.history import (
+    Announcement,
+    Fault,
+    Fenced,
+    Load,
+    Merged,
+    Read,
+    Record,
+    Run,
+    Write,
+)
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -23,7 +33,9 @@ class Docket:
         filed = list(records)
         run = next(_only(Run, filed), None)
         if run is None:
-            raise NoRunError("the history has no `run` record, which says what instances there were and which bounds they keep")
+            raise NoRunError(
+                "the history has no `run` record, which says what instances there were and which bounds they keep"
+            )
         self.run = run
         self.bound_us = run.max_lag_us + run.heartbeat_us + run.skew_us
         """How long what was told to the cache may go unseen."""
@@ -37,7 +49,9 @@ class Docket:
         """By their start."""
         self.shown = [(read, version) for read in self.reads if (version := read.version) is not None]
         """The reads that showed a version of their key."""
-        self.changes = {announcement.id: announcement for announcement in self.announcements if announcement.id}
+        self.changes = {
+            announcement.id: announcement for announcement in self.announcements if announcement.id
+        }
         """The announcements that were accepted, by their change's id."""
         self._tellers = _tellers(self.announcements)
         self._fence_of = {fence.id: fence for fence in reversed(self.fences)}
@@ -77,7 +91,9 @@ class _Merges:
 def _tellers(announcements: Iterable[Announcement]) -> dict[tuple[str, int], Announcement]:
     """The first announcement of each write that was accepted, else the first."""
     tellers: dict[tuple[str, int], Announcement] = {}
-    for announcement in sorted(announcements, key=lambda announcement: (not announcement.id, announcement.ended)):
+    for announcement in sorted(
+        announcements, key=lambda announcement: (not announcement.id, announcement.ended)
+    ):
         for each in announcement.writes:
             tellers.setdefault(each, announcement)
     return tellers

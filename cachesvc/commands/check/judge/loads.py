@@ -41,7 +41,9 @@ def one_lease_at_a_time(docket: Docket) -> Finding:
         judged=len(leased),
         broken=broken,
         examples=tuple(examples),
-        unobserved="" if leased else "no load under a lease was stored; loads of read-through are among the figures",
+        unobserved=""
+        if leased
+        else "no load under a lease was stored; loads of read-through are among the figures",
     )
 
 
@@ -70,7 +72,11 @@ def still_a_cache(docket: Docket, least_share: float) -> Finding:
     reads = [read for read in docket.reads if read.tier != "near" and quiet.hold(read.started, read.ended)]
     rule = f"in fault-free time more than {least_share:.0%} of reads come from L1 and L2"
     if len(reads) < _ENOUGH_READS:
-        return Finding(check="C9", rule=rule, unobserved=f"{len(reads)} reads in fault-free time; {_ENOUGH_READS} are the least")
+        return Finding(
+            check="C9",
+            rule=rule,
+            unobserved=f"{len(reads)} reads in fault-free time; {_ENOUGH_READS} are the least",
+        )
     near = sum(read.tier in ("l1", "l2") for read in reads)
     share = f"{near / len(reads):.1%} of {len(reads):,} reads came from L1 and L2"
     far = 0 if near > least_share * len(reads) else len(reads) - near

@@ -50,7 +50,9 @@ class Told(Struct, frozen=True):
 
 
 class Announcer:
-    def __init__(self, namespace: str, instances: Instances, producers: Producers, random: Random, note: Note, now: Now) -> None:
+    def __init__(
+        self, namespace: str, instances: Instances, producers: Producers, random: Random, note: Note, now: Now
+    ) -> None:
         self.accepted = 0
         self.failed = 0
         """Attempts."""
@@ -87,7 +89,16 @@ class Announcer:
         await self._tasks.stop()
 
     async def _until_accepted(self, told: Told) -> Announcement:
-        begun = Announcement(told.how, "", "", told.writes, self._now(), 0, wait=told.wait, tags=(told.tag,) if told.tag else ())
+        begun = Announcement(
+            told.how,
+            "",
+            "",
+            told.writes,
+            self._now(),
+            0,
+            wait=told.wait,
+            tags=(told.tag,) if told.tag else (),
+        )
         failures: list[Failure] = []
         try:
             done = await self._attempts(told, begun, failures)

@@ -57,7 +57,9 @@ class EventParser:
             value = value.removeprefix(b" ")
             if name == b"data" and b"data" in self._fields:
                 value = self._fields[b"data"] + b"\n" + value
-            self._fields[name] = value  # a comment's name is empty: it is kept until the event ends, and never asked for
+            self._fields[name] = (
+                value  # a comment's name is empty: it is kept until the event ends, and never asked for
+            )
             return None
         fields, self._fields = self._fields, {}
         if b"event" not in fields:
@@ -111,7 +113,9 @@ class Feed:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _subscribe(self) -> None:
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
+        headers = {"Accept": "text/event-stream"} | (
+            {"Last-Event-ID": self._last_id} if self._last_id else {}
+        )
         timeout = aiohttp.ClientTimeout(sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
         async with self._http.get(
             f"{self.instance.url}/v1/fences", headers=headers, timeout=timeout, raise_for_status=True

@@ -97,13 +97,22 @@ class Instance:
 
     async def get(self, key: str, *, token: str, deadline_seconds: float) -> GotMany:
         """A plain GET of one key: the shortest path through the service. It tells no `as_of`."""
-        headers = {"Cachesvc-Timeout": _milliseconds(deadline_seconds)} | ({"Cachesvc-Token": token} if token else {})
-        status, fields, body = await self._call("GET", self._key(key), headers=headers, seconds=deadline_seconds + GRACE_SECONDS)
+        headers = {"Cachesvc-Timeout": _milliseconds(deadline_seconds)} | (
+            {"Cachesvc-Token": token} if token else {}
+        )
+        status, fields, body = await self._call(
+            "GET", self._key(key), headers=headers, seconds=deadline_seconds + GRACE_SECONDS
+        )
         lag = float(fields["Cachesvc-Lag"]) if "Cachesvc-Lag" in fields else None
         return GotMany([self._got(status, fields.get("Cache-Status", ""), body)], lag)
 
     async def get_many(
-        self, keys: Sequence[str], *, token: str, deadline_seconds: float, lease_wait_seconds: float | None = None
+        self,
+        keys: Sequence[str],
+        *,
+        token: str,
+        deadline_seconds: float,
+        lease_wait_seconds: float | None = None,
     ) -> GotMany:
         """`:get`. With `lease_wait_seconds`, a miss grants one caller the lease, and the others wait so long for its fill."""
         asked: dict[str, object] = {"keys": keys, "token": token}
@@ -126,8 +135,14 @@ class Instance:
 
     async def fill(self, snapshot: Snapshot, lease: str) -> bool:
         """Whether it was stored; False: the lease was voided."""
-        headers = {"Cachesvc-Lease": lease, "Cache-Control": "max-age=60", "Cache-Groups": cache_groups.format(snapshot.tags)}
-        status, _, body = await self._call("PUT", self._key(snapshot.key), headers=headers, body=snapshot.value)
+        headers = {
+            "Cachesvc-Lease": lease,
+            "Cache-Control": "max-age=60",
+            "Cache-Groups": cache_groups.format(snapshot.tags),
+        }
+        status, _, body = await self._call(
+            "PUT", self._key(snapshot.key), headers=headers, body=snapshot.value
+        )
         if status not in (200, 201, 204, 409):
             raise self._failure(status, body)
         return status != 409
@@ -159,14 +174,22 @@ class Instance:
         return f"{self._path}/{quote(key, safe='')}"
 
     async def _call(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"", seconds: float = CALL_SECONDS
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        seconds: float = CALL_SECONDS,
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
             async with self._http.request(
                 method, url, headers=headers, data=body or None, timeout=aiohttp.ClientTimeout(total=seconds)
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
-        except TimeoutError as error:  # before `OSError`, which it is: a silent instance may be stopped, and is not gone
+        except (
+            TimeoutError
+        ) as error:  # before `OSError`, which it is: a silent instance may be stopped, and is not gone
             raise InstanceError(self.name, "no-answer", f"within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             self.is_gone = True
@@ -178,7 +201,11 @@ class Instance:
             return Got(outcome, body, tier)
         problem = _problem(body)
         if status == 404 and problem.kind in ("known-absent", "cache-miss"):
-            return Got("absent", tier=answered_by(cache_status)[1]) if problem.kind == "known-absent" else Got("miss")
+            return (
+                Got("absent", tier=answered_by(cache_status)[1])
+                if problem.kind == "known-absent"
+                else Got("miss")
+            )
         raise self._failure(status, body)
 
     def _failure(self, status: int, body: bytes) -> InstanceError:
@@ -214,7 +241,9 @@ class Instances:
         Until then nobody is sent there: an instance that has just started has not read the fences yet and says so.
         """
         while True:
-            await asyncio.gather(*(each.require_ready() for each in self.all if each.is_gone), return_exceptions=True)
+            await asyncio.gather(
+                *(each.require_ready() for each in self.all if each.is_gone), return_exceptions=True
+            )
             await asyncio.sleep(PROBE_SECONDS)
 
 

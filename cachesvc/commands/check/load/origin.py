@@ -67,7 +67,9 @@ class VersionedStore:
 class HttpOrigin:
     """`GET /check/{key}`, with tags, an ETag and 304s, as slow as `delays` says. Start and stop, each at most once."""
 
-    def __init__(self, store: VersionedStore, random: Random, note: Note, now: Now, delays: LoadDelays = AT_ONCE) -> None:
+    def __init__(
+        self, store: VersionedStore, random: Random, note: Note, now: Now, delays: LoadDelays = AT_ONCE
+    ) -> None:
         self.delays = delays
         self.running = 0
         """Loads now."""
@@ -115,7 +117,11 @@ class HttpOrigin:
 
 def _answer(request: web.Request, snapshot: Snapshot) -> web.Response:
     etag = f'"{snapshot.w}"'
-    headers = {"ETag": etag, "Cache-Control": "max-age=60", "Cache-Groups": cache_groups.format(snapshot.tags)}
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "max-age=60",
+        "Cache-Groups": cache_groups.format(snapshot.tags),
+    }
     if request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers=headers)
     return web.Response(body=snapshot.value, headers=headers)

@@ -15,7 +15,9 @@ from cachesvc.commands.check.settings import CheckSettings
 class Reader:
     """Shared by all clients. A read that fails is noted as such and raises nothing."""
 
-    def __init__(self, settings: CheckSettings, store: VersionedStore, random: Random, note: Note, now: Now) -> None:
+    def __init__(
+        self, settings: CheckSettings, store: VersionedStore, random: Random, note: Note, now: Now
+    ) -> None:
         self.reads = 0
         """Of single keys."""
         self.errors = 0
@@ -31,13 +33,18 @@ class Reader:
     def __repr__(self) -> str:
         return f"<Reader [{self.reads} reads, {self.errors} errors]>"
 
-    async def read(self, instance: Instance, keys: Sequence[str], session: Session | None = None) -> list[Read]:
+    async def read(
+        self, instance: Instance, keys: Sequence[str], session: Session | None = None
+    ) -> list[Read]:
         """Read these in one `:get`. In a session: with its tokens, and what is seen becomes part of it."""
         token = session.token(keys) if session else ""
         reads = [self._begun(instance, key, session) for key in keys]
         try:
             answer = await instance.get_many(
-                keys, token=token, deadline_seconds=self._deadline_seconds, lease_wait_seconds=self._lease_wait
+                keys,
+                token=token,
+                deadline_seconds=self._deadline_seconds,
+                lease_wait_seconds=self._lease_wait,
             )
         except InstanceError as error:
             return self._failed(reads, error)
@@ -46,7 +53,11 @@ class Reader:
             for read in done:
                 session.learn_read(read.key, read.as_of)
         await asyncio.gather(
-            *(self._fill(instance, key, got.lease) for key, got in zip(keys, answer.results, strict=True) if got.lease)
+            *(
+                self._fill(instance, key, got.lease)
+                for key, got in zip(keys, answer.results, strict=True)
+                if got.lease
+            )
         )
         return done
 
@@ -73,7 +84,10 @@ class Reader:
 
     def _answered(self, reads: Sequence[Read], answer: GotMany) -> list[Read]:
         ended = self._now()
-        return [self._noted(_read(read, got, ended, answer.lag)) for read, got in zip(reads, answer.results, strict=True)]
+        return [
+            self._noted(_read(read, got, ended, answer.lag))
+            for read, got in zip(reads, answer.results, strict=True)
+        ]
 
     def _failed(self, reads: Sequence[Read], error: InstanceError) -> list[Read]:
         ended = self._now()

@@ -17,7 +17,11 @@ def read(text: str) -> dict[int, int]:
 
 
 def write(pairs: Mapping[int, int]) -> str:
-    return urlsafe_b64encode(b"".join(_PAIR.pack(digest, at) for digest, at in pairs.items())).rstrip(b"=").decode()
+    return (
+        urlsafe_b64encode(b"".join(_PAIR.pack(digest, at) for digest, at in pairs.items()))
+        .rstrip(b"=")
+        .decode()
+    )
 
 
 def merge(into: dict[int, int], pairs: Mapping[int, int]) -> None:

@@ -31,7 +31,9 @@ _decoder = msgspec.json.Decoder(_Fences)
 class MergeLags:
     """Of one instance's feed."""
 
-    def __init__(self, sample: float, observe: Callable[[str, float], None], wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, sample: float, observe: Callable[[str, float], None], wall_ms: Callable[[], int]
+    ) -> None:
         """`observe(region, seconds)`. `wall_ms`: the wall clock, which agrees with the queues' own within the skew."""
         self._least = int(sample * 2**64)
         self._observe = observe
@@ -57,5 +59,7 @@ class MergeLags:
 
 def _digests(fences: _Fences) -> Iterator[int]:
     for packed in (fences.fences, fences.soft):
-        yield from (digest for digest, _ in _PAIR.iter_unpack(urlsafe_b64decode(packed + "=" * (-len(packed) % 4))))
+        yield from (
+            digest for digest, _ in _PAIR.iter_unpack(urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+        )
     yield from (int(digest, 16) for digest, _, _ in fences.paced)

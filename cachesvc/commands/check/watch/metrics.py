@@ -34,12 +34,19 @@ class WatchMetrics:
         self.stale_reads = self._counter(
             "stale_reads", "Canary reads that missed a committed write: most are lawful.", "region", "tier"
         )
-        self.violations = self._counter("violations", "Reads and loads that broke a check. Alert on any.", "check")
+        self.violations = self._counter(
+            "violations", "Reads and loads that broke a check. Alert on any.", "check"
+        )
         self.announcements = self._counter("announcements", "Attempts to announce a canary write.", "outcome")
-        self.resets = self._counter("feed_resets", "Times an instance told its followers to drop everything.", "instance")
+        self.resets = self._counter(
+            "feed_resets", "Times an instance told its followers to drop everything.", "instance"
+        )
         self.rounds = self._counter("rounds", "Canary writes that were followed to the end.")
         self.instances = Gauge(
-            "cachesvc_check_instances", "Instances, by whether they answer.", ("state",), registry=self.registry
+            "cachesvc_check_instances",
+            "Instances, by whether they answer.",
+            ("state",),
+            registry=self.registry,
         )
         self.last_round = Gauge(
             "cachesvc_check_last_round_timestamp_seconds",

@@ -22,7 +22,9 @@ class RollingHistory:
         self._reads: list[Record] = []
 
     def __repr__(self) -> str:
-        return f"<RollingHistory [{len(self._told)} told, {len(self._merges)} merges, {len(self._reads)} reads]>"
+        return (
+            f"<RollingHistory [{len(self._told)} told, {len(self._merges)} merges, {len(self._reads)} reads]>"
+        )
 
     def __len__(self) -> int:
         return len(self._told) + len(self._merges) + len(self._reads)

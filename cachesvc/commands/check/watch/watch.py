@@ -45,7 +45,9 @@ JUDGED = ("C0", "C1", "C2", "C3", "C4", "C6", "C7")
 """Canaries are too few for a cache (C9), and nobody breaks servers on purpose (C8)."""
 
 
-async def watch(settings: CheckSettings, metrics: WatchMetrics, *, sample: float, pause_seconds: float) -> None:
+async def watch(
+    settings: CheckSettings, metrics: WatchMetrics, *, sample: float, pause_seconds: float
+) -> None:
     """For ever. Raises `CheckError` if it cannot begin; later, whoever does not answer is part of what is measured."""
     settings = replace(settings, delays=AT_ONCE)
     metrics.run_info.labels(settings.namespace, settings.run_id, f"{settings.max_lag_us / 1e6:g}s").set(1)
@@ -62,13 +64,17 @@ async def watch(settings: CheckSettings, metrics: WatchMetrics, *, sample: float
         stack.push_async_callback(background.stop)
         background.spawn(canaries.instances.look(), "look for instances that are gone")
         for instance in canaries.instances.all:
-            background.spawn(_followed(instance, http, canaries, metrics, sample).follow(), f"feed of {instance.name}")
+            background.spawn(
+                _followed(instance, http, canaries, metrics, sample).follow(), f"feed of {instance.name}"
+            )
         await canaries.run(pause_seconds)
 
 
 async def _require_any(canaries: "Canaries", settings: CheckSettings) -> None:
     asked = (require(instance, settings, canaries.keys[0]) for instance in canaries.instances.all)
-    failures = [failure for failure in await asyncio.gather(*asked, return_exceptions=True) if failure is not None]
+    failures = [
+        failure for failure in await asyncio.gather(*asked, return_exceptions=True) if failure is not None
+    ]
     for failure in failures:
         log.warning("%s", failure)
     if len(failures) == len(canaries.instances.all):
@@ -76,7 +82,11 @@ async def _require_any(canaries: "Canaries", settings: CheckSettings) -> None:
 
 
 def _followed(
-    instance: Instance, http: aiohttp.ClientSession, canaries: "Canaries", metrics: WatchMetrics, sample: float
+    instance: Instance,
+    http: aiohttp.ClientSession,
+    canaries: "Canaries",
+    metrics: WatchMetrics,
+    sample: float,
 ) -> Feed:
     merges = Merges(instance.name, canaries.history.add, monotonic_us)
     lags = MergeLags(
@@ -111,10 +121,14 @@ class Canaries:
         self._longest_seconds = settings.settle_seconds + settings.deadline_seconds
         keep_seconds = ROUNDS_KEPT * CANARIES * (pause_seconds + self._longest_seconds)
         self.history = RollingHistory(run_of(settings), keep_seconds, monotonic_us)
-        self.store = VersionedStore(dict.fromkeys(self.keys, (f"canaries-{settings.run_id}",)), self.history.add, monotonic_us)
+        self.store = VersionedStore(
+            dict.fromkeys(self.keys, (f"canaries-{settings.run_id}",)), self.history.add, monotonic_us
+        )
         self.origin = HttpOrigin(self.store, random, self.history.add, monotonic_us)
         self.instances = Instances(settings.instances, settings.namespace, http)
-        self.announcer = Announcer(settings.namespace, self.instances, producers, random, self.history.add, monotonic_us)
+        self.announcer = Announcer(
+            settings.namespace, self.instances, producers, random, self.history.add, monotonic_us
+        )
         self._reader = Reader(settings, self.store, random, self._note_read, monotonic_us)
         self._metrics = metrics
         self._with_events = bool(settings.queues)

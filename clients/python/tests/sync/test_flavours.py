@@ -20,7 +20,11 @@ OF_THEIR_OWN = {"CachedFunction", "Cache", "Loader", "Namespace", "OnCommit"}
 
 def public(of: type) -> dict[str, Callable[..., Any]]:
     """Its methods, by the name the sync flavour has for them."""
-    methods = {name: member for name, member in inspect.getmembers(of, callable) if name in ELSEWHERE or not name.startswith("_")}
+    methods = {
+        name: member
+        for name, member in inspect.getmembers(of, callable)
+        if name in ELSEWHERE or not name.startswith("_")
+    }
     return {ELSEWHERE.get(name, name): method for name, method in methods.items()}
 
 
@@ -35,7 +39,9 @@ def test_the_same_names_are_exported() -> None:
 
 def test_all_but_the_calling_parts_are_one_and_the_same_object() -> None:
     different = {
-        name for name in cachesvc_client.__all__ if getattr(cachesvc_client, name) is not getattr(cachesvc_client.sync, name)
+        name
+        for name in cachesvc_client.__all__
+        if getattr(cachesvc_client, name) is not getattr(cachesvc_client.sync, name)
     }
     assert different == OF_THEIR_OWN
 
@@ -44,7 +50,8 @@ def test_all_but_the_calling_parts_are_one_and_the_same_object() -> None:
 def test_methods_have_the_same_names_and_parameters(name: str) -> None:
     awaited, blocking = public(getattr(cachesvc_client, name)), public(getattr(cachesvc_client.sync, name))
     blocking |= {
-        method: getattr(getattr(cachesvc_client.sync, name), method) for method in awaited.keys() & {"__enter__", "__exit__"}
+        method: getattr(getattr(cachesvc_client.sync, name), method)
+        for method in awaited.keys() & {"__enter__", "__exit__"}
     }
     assert blocking.keys() == awaited.keys()
     assert {method: parameters(blocking[method]) for method in blocking} == {
@@ -55,12 +62,18 @@ def test_methods_have_the_same_names_and_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_sync_flavour_awaits_nothing(name: str) -> None:
     of = getattr(cachesvc_client.sync, name)
-    assert [method for method, member in inspect.getmembers(of, callable) if inspect.iscoroutinefunction(member)] == []
+    assert [
+        method for method, member in inspect.getmembers(of, callable) if inspect.iscoroutinefunction(member)
+    ] == []
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_attributes_that_callers_read_are_the_same(name: str) -> None:
     def properties(of: type) -> set[str]:
-        return {member for member, value in inspect.getmembers(of) if isinstance(value, property) and not member.startswith("_")}
+        return {
+            member
+            for member, value in inspect.getmembers(of)
+            if isinstance(value, property) and not member.startswith("_")
+        }
 
     assert properties(getattr(cachesvc_client.sync, name)) == properties(getattr(cachesvc_client, name))

@@ -49,17 +49,27 @@ def test_many_are_told_apart(threaded: ThreadedService, pages: Namespace[bytes])
         pages.set_many({"a": b"1", "bad": b"2"})
     with pytest.raises(PartialError) as unread:
         pages.get_many(["a", "b", "bad"])
-    assert (list(unset.value.failed), list(unread.value.failed), unread.value.found) == (["bad"], ["bad"], {"a": b"1"})
+    assert (list(unset.value.failed), list(unread.value.failed), unread.value.found) == (
+        ["bad"],
+        ["bad"],
+        {"a": b"1"},
+    )
 
 
-def test_an_outage_fails_all_keys_of_a_call_for_many(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
+def test_an_outage_fails_all_keys_of_a_call_for_many(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
     threaded.fake.problem = (503, UNAVAILABLE, {})
     with pytest.raises(PartialError) as caught:
         pages.get_many(["a", "b"])
-    assert {key: error.type for key, error in caught.value.failed.items()} == dict.fromkeys("ab", "home-unavailable")
+    assert {key: error.type for key, error in caught.value.failed.items()} == dict.fromkeys(
+        "ab", "home-unavailable"
+    )
 
 
-def test_a_thousand_keys_go_in_requests_of_a_bounded_size(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
+def test_a_thousand_keys_go_in_requests_of_a_bounded_size(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
     values = {f"k{i}": b"1" for i in range(1000)}
     pages.set_many(values)
     assert pages.get_many(values) == values
@@ -88,7 +98,9 @@ def test_without_batching_every_get_is_a_request_of_its_own(threaded: ThreadedSe
     ]
 
 
-def test_an_own_write_is_seen_on_an_instance_that_has_not_heard_of_it(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
+def test_an_own_write_is_seen_on_an_instance_that_has_not_heard_of_it(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
     """The fake only announces an invalidation: its copies stay."""
     ways: list[Callable[[], Receipt]] = [
         lambda: pages.delete("a"),
@@ -104,7 +116,9 @@ def test_an_own_write_is_seen_on_an_instance_that_has_not_heard_of_it(threaded: 
         assert pages.get("a") is None
 
 
-def test_a_token_handed_over_is_honoured_within_its_block(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
+def test_a_token_handed_over_is_honoured_within_its_block(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
     threaded.fake.hold("a", b"old")
     with Cache.from_url(threaded.url) as writer:
         assert writer.token() == ""
@@ -141,7 +155,9 @@ def test_a_transaction_sends_when_it_ends_and_nothing_if_it_raises(
         tx.invalidate(pages, ["a"])
         tx.invalidate(pages, ["b"], tags=["t"])
         assert threaded.fake.saw == []
-    assert [call.body for call in threaded.fake.saw] == [{"namespace": "pages", "keys": ["a", "b"], "tags": ["t"]}]
+    assert [call.body for call in threaded.fake.saw] == [
+        {"namespace": "pages", "keys": ["a", "b"], "tags": ["t"]}
+    ]
     assert len(tx.receipts) == 1
 
 
@@ -191,7 +207,9 @@ def test_a_cached_method_is_that_of_its_object(sync_cache: Cache) -> None:
     assert Users("u").name(1) == "u1"
 
 
-def test_mistakes_are_told_by_name_before_anything_is_sent(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_mistakes_are_told_by_name_before_anything_is_sent(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     pages = sync_cache.namespace("pages")
     with pytest.raises(ValueError, match="key"):
         pages.get("a\nb")

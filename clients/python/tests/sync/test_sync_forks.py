@@ -50,19 +50,28 @@ def test_both_sides_use_connections_of_their_own(threaded: ThreadedService, sync
     assert sync_cache.statistics().failovers == 0
 
 
-def test_the_child_honours_what_was_written_before_the_fork(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_the_child_honours_what_was_written_before_the_fork(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     pages = sync_cache.namespace("pages")
     threaded.fake.hold("a", b"old")
     pages.invalidate(["a"])
     assert in_child(lambda: pages.get("a")) == b"None"
 
 
-def test_a_lock_that_another_thread_held_does_not_stay_held_in_the_child(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_lock_that_another_thread_held_does_not_stay_held_in_the_child(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     pages = sync_cache.namespace("pages")
     pages.get_or_load("a", lambda _key: b"1")
     pages.get("a")
     gc.collect()  # the clients of other tests
-    locks = [value for part in forks._forked for value in vars(part).values() if isinstance(value, type(threading.Lock()))]
+    locks = [
+        value
+        for part in forks._forked
+        for value in vars(part).values()
+        if isinstance(value, type(threading.Lock()))
+    ]
     assert len(locks) >= 8
     for lock in locks:
         with held(lock):
@@ -71,7 +80,9 @@ def test_a_lock_that_another_thread_held_does_not_stay_held_in_the_child(threade
         pages.delete("b")
 
 
-def test_a_load_that_another_thread_runs_is_not_waited_for_in_the_child(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_load_that_another_thread_runs_is_not_waited_for_in_the_child(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     entered, gate = threading.Event(), threading.Event()
 
     def load(_key: str) -> bytes:

@@ -50,12 +50,20 @@ def source() -> Source:
     return Source()
 
 
-def test_a_miss_is_loaded_and_filled_with_the_lease(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:
+def test_a_miss_is_loaded_and_filled_with_the_lease(
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+) -> None:
     assert pages.get_or_load("a", source, ttl="5m", stale="1m", tags=["t"]) == b"loaded"
     (put,) = threaded.fake.calls(":put")
     (item,) = put.body["items"]
     assert item.pop("lease").startswith("lease-")
-    assert item == {"key": "a", "value": b"loaded", "ttl": 300.0, "stale_while_revalidate": 60.0, "tags": ["t"]}
+    assert item == {
+        "key": "a",
+        "value": b"loaded",
+        "ttl": 300.0,
+        "stale_while_revalidate": 60.0,
+        "tags": ["t"],
+    }
     assert pages.get_or_load("a", source) == b"loaded"
     assert source.loaded == ["a"]
 
@@ -69,7 +77,9 @@ def test_many_threads_share_one_load(pages: Namespace[bytes], source: Source) ->
     assert source.loaded == ["a"]
 
 
-def test_a_waiter_may_leave_and_the_load_goes_on(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:
+def test_a_waiter_may_leave_and_the_load_goes_on(
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+) -> None:
     source.gate.clear()
     loading = Caller(lambda: pages.get_or_load("a", source))
     source.await_entry()
@@ -97,7 +107,9 @@ def test_when_the_loading_caller_is_torn_out_of_its_call_a_waiter_begins_anew(
     assert source.loaded == ["a", "a"]
 
 
-def test_what_the_loader_raises_reaches_every_caller_and_is_not_kept(pages: Namespace[bytes], source: Source) -> None:
+def test_what_the_loader_raises_reaches_every_caller_and_is_not_kept(
+    pages: Namespace[bytes], source: Source
+) -> None:
     source.errors = [KeyError("no row")]
     source.gate.clear()
     first = Caller(lambda: pages.get_or_load("a", source))
@@ -111,7 +123,9 @@ def test_what_the_loader_raises_reaches_every_caller_and_is_not_kept(pages: Name
     assert source.loaded == ["a"]
 
 
-def test_an_absent_value_is_stored_as_known_absent(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
+def test_an_absent_value_is_stored_as_known_absent(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
     asked: list[str] = []
 
     def nothing(ctx: LoadContext) -> Absent:
@@ -124,7 +138,9 @@ def test_an_absent_value_is_stored_as_known_absent(threaded: ThreadedService, pa
     assert threaded.fake.held["a"].absent
 
 
-def test_a_loader_says_how_long_its_value_lives_and_is_told_its_time(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
+def test_a_loader_says_how_long_its_value_lives_and_is_told_its_time(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
     def load(ctx: LoadContext) -> bytes:
         assert 29 < ctx.time_left <= 30
         ctx.set_options(ttl="7s", tags=["late"])
@@ -174,7 +190,9 @@ def test_a_refresh_that_fails_is_answered_with_the_stale_value(
     assert pages.get_or_load("a", source) == b"old"
 
 
-def test_who_finds_the_lease_held_waits_for_the_fill(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:
+def test_who_finds_the_lease_held_waits_for_the_fill(
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+) -> None:
     threaded.fake.leases["a"] = "somebody's"
     caller = Caller(lambda: pages.get_or_load("a", source))
     threaded.await_arrivals(2)  # the read that found it held, and the one that waits
@@ -182,7 +200,11 @@ def test_who_finds_the_lease_held_waits_for_the_fill(threaded: ThreadedService, 
     assert caller.result() == b"theirs"
     assert source.loaded == []
     first, waiting, *_ = threaded.fake.calls(":get")
-    assert (first.body.get("wait", 0) == 0, waiting.body["wait"] > 0, waiting.body["lease"]) == (True, True, True)
+    assert (first.body.get("wait", 0) == 0, waiting.body["wait"] > 0, waiting.body["lease"]) == (
+        True,
+        True,
+        True,
+    )
 
 
 def test_a_waiter_takes_over_from_a_holder_that_gives_up(
@@ -214,8 +236,14 @@ def test_a_caller_without_patience_leaves_the_wait_for_the_lease_to_the_others(
     assert source.loaded == []
 
 
-def test_an_outage_is_loaded_through_once_per_key(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:
-    threaded.fake.problem = (503, {"type": "https://cachesvc.dev/problems/home-unavailable", "retryable": True}, {})
+def test_an_outage_is_loaded_through_once_per_key(
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+) -> None:
+    threaded.fake.problem = (
+        503,
+        {"type": "https://cachesvc.dev/problems/home-unavailable", "retryable": True},
+        {},
+    )
     source.gate.clear()
     callers = calls(*[lambda: pages.get_or_load("a", source)] * 10)
     source.await_entry()
@@ -240,7 +268,9 @@ def test_an_outage_lets_only_so_many_loads_run_at_a_time(threaded: ThreadedServi
         assert results(callers) == [b"loaded"] * 5
 
 
-def test_a_refusal_is_raised_and_nothing_is_loaded(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:
+def test_a_refusal_is_raised_and_nothing_is_loaded(
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+) -> None:
     threaded.fake.problem = (404, {"type": "https://cachesvc.dev/problems/no-such-namespace"}, {})
     with pytest.raises(CacheError) as caught:
         pages.get_or_load("a", source)
@@ -276,7 +306,9 @@ def test_a_reader_after_an_own_write_does_not_join_a_load_from_before(
     elif write == "delete":
         writer.delete("a")
     else:
-        writer.invalidate(["a"] * (write == "key"), tags=["t"] * (write == "tag"), all=write == "all", confirm="pages")
+        writer.invalidate(
+            ["a"] * (write == "key"), tags=["t"] * (write == "tag"), all=write == "all", confirm="pages"
+        )
     late = Caller(lambda: pages.get_or_load("a", source, timeout=5))
     source.gate.set()
     assert (early.result(), late.result()) == (b"before", b"after")
@@ -295,7 +327,9 @@ def test_a_hung_load_is_joined_no_more_once_it_is_overdue(threaded: ThreadedServ
         assert hung.result() == b"loaded"
 
 
-def test_a_value_of_an_earlier_version_is_replaced_once_for_all_callers(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_value_of_an_earlier_version_is_replaced_once_for_all_callers(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     threaded.fake.hold("a", b'{"old": "shape"}', content_type="application/json")
     numbers = sync_cache.namespace("pages", type=list[int], version=2)
     loaded: list[str] = []
@@ -310,7 +344,9 @@ def test_a_value_of_an_earlier_version_is_replaced_once_for_all_callers(threaded
     assert threaded.fake.held["a"].content_type == "application/json; v=2"
 
 
-def test_a_value_of_a_later_version_is_loaded_past_and_stays(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_value_of_a_later_version_is_loaded_past_and_stays(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     threaded.fake.hold("a", b"[3]", content_type="application/json; v=2")
     numbers = sync_cache.namespace("pages", type=list[int], version=1)
     assert numbers.get_or_load("a", lambda _key: [1]) == [1]
@@ -333,7 +369,9 @@ def test_two_threads_that_share_an_answer_do_not_both_take_its_lease(
     assert sorted(source.loaded) == ["a", "busy"]
 
 
-def test_a_stored_absence_is_no_miss(threaded: ThreadedService, pages: Namespace[bytes], source: Source) -> None:
+def test_a_stored_absence_is_no_miss(
+    threaded: ThreadedService, pages: Namespace[bytes], source: Source
+) -> None:
     threaded.fake.hold("a", b"", absent=True)
     assert pages.get_or_load("a", source, default=b"none") == b"none"
     assert repr(ABSENT) == "ABSENT"

@@ -23,7 +23,9 @@ def slow(threaded: ThreadedService, monkeypatch: pytest.MonkeyPatch) -> None:
     threaded.begin_load("slow")
 
 
-def begun(threaded: ThreadedService, pages: Namespace[bytes]) -> tuple[Caller[bytes | None], list[Caller[bytes | None]]]:
+def begun(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> tuple[Caller[bytes | None], list[Caller[bytes | None]]]:
     """Gets in one batch, that of the slow key and those of the others: the gate makes them wait for the lane."""
     threaded.shut_gate()
     busy = Caller(lambda: pages.get("busy"))
@@ -37,10 +39,15 @@ def begun(threaded: ThreadedService, pages: Namespace[bytes]) -> tuple[Caller[by
 
 
 def told(threaded: ThreadedService) -> list[float]:
-    return [seconds_of(call.headers["Cachesvc-Timeout"], "Cachesvc-Timeout") for call in threaded.fake.calls(":get")]
+    return [
+        seconds_of(call.headers["Cachesvc-Timeout"], "Cachesvc-Timeout")
+        for call in threaded.fake.calls(":get")
+    ]
 
 
-def test_a_slow_key_does_not_hold_up_the_others_of_its_batch(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_slow_key_does_not_hold_up_the_others_of_its_batch(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     late, others = begun(threaded, sync_cache.namespace("pages"))
     assert results(others) == [key.encode() for key in OTHERS]
     assert late.thread.is_alive()
@@ -52,7 +59,9 @@ def test_a_slow_key_does_not_hold_up_the_others_of_its_batch(threaded: ThreadedS
     assert sync_cache.statistics().retries == 0
 
 
-def test_a_slow_key_is_late_for_its_callers_when_their_time_is_over(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_slow_key_is_late_for_its_callers_when_their_time_is_over(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     pages = sync_cache.namespace("pages", timeout="0.3s")
     late, others = begun(threaded, pages)
     assert results(others) == [key.encode() for key in OTHERS]
@@ -63,7 +72,9 @@ def test_a_slow_key_is_late_for_its_callers_when_their_time_is_over(threaded: Th
     assert sync_cache.statistics().retries == 0
 
 
-def test_a_slow_key_alone_has_all_the_time_in_one_request(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_slow_key_alone_has_all_the_time_in_one_request(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     late = Caller(lambda: sync_cache.namespace("pages").get("slow"))
     threaded.await_arrivals(1)
     threaded.end_load("slow")
@@ -83,7 +94,9 @@ def test_a_key_that_turns_do_not_bring_is_asked_for_alone_for_the_rest_of_its_ti
     assert told(threaded)[-1] < 1 - TURNS_SHARE
 
 
-def test_a_slow_key_alone_that_never_comes_costs_one_request(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_slow_key_alone_that_never_comes_costs_one_request(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     pages = sync_cache.namespace("pages", timeout="0.2s")
     for ask in (lambda: pages.get("slow"), lambda: pages.get_many(["slow"])):
         before = len(told(threaded))

@@ -40,7 +40,10 @@ def test_a_load_is_one_tree_and_the_service_is_told_of_its_request(
         "      cache.set client",
     ]
     request = spans.named("cache.get")[0]
-    assert threaded.fake.calls(":get")[0].headers["traceparent"].split("-")[2] == f"{request.context.span_id:016x}"
+    assert (
+        threaded.fake.calls(":get")[0].headers["traceparent"].split("-")[2]
+        == f"{request.context.span_id:016x}"
+    )
 
 
 def test_each_call_has_a_span(traced: Cache, spans: RecordedSpans) -> None:
@@ -65,7 +68,9 @@ def test_each_call_has_a_span(traced: Cache, spans: RecordedSpans) -> None:
     ]
 
 
-def test_a_failure_is_told_by_its_type(threaded: ThreadedService, traced: Cache, spans: RecordedSpans) -> None:
+def test_a_failure_is_told_by_its_type(
+    threaded: ThreadedService, traced: Cache, spans: RecordedSpans
+) -> None:
     threaded.fake.problem = (400, {"type": "https://cachesvc.dev/problems/bad-key", "status": 400}, {})
     with spans.page(), pytest.raises(CacheError):
         traced.namespace("pages").get("a")
@@ -82,7 +87,9 @@ def are_waiting(batcher: Batcher[str, str], callers: int) -> bool:
     return waiting(batcher) == callers
 
 
-def test_a_batch_is_beneath_a_sampled_caller_whoever_leads_it(monkeypatch: pytest.MonkeyPatch, spans: RecordedSpans) -> None:
+def test_a_batch_is_beneath_a_sampled_caller_whoever_leads_it(
+    monkeypatch: pytest.MonkeyPatch, spans: RecordedSpans
+) -> None:
     monkeypatch.setattr("cachesvc_client.sync.batching.MAX_DELAY", PATIENCE)
     line = Line(gated=1)
 

@@ -12,7 +12,12 @@ from cachesvc_client.sync import Cache
 from clients.python.tests.sync.callers import Caller
 from clients.python.tests.sync.threaded_service import ThreadedService
 
-OVERLOADED = {"type": "https://cachesvc.dev/problems/overloaded", "detail": "come back", "retryable": True, "request_id": "r-1"}
+OVERLOADED = {
+    "type": "https://cachesvc.dev/problems/overloaded",
+    "detail": "come back",
+    "retryable": True,
+    "request_id": "r-1",
+}
 
 
 def closed_port() -> int:
@@ -67,7 +72,9 @@ def test_nobody_there_is_an_error_that_may_pass() -> None:
     assert (caught.value.type, caught.value.status, caught.value.retryable) == ("unreachable", 0, True)
 
 
-def test_no_answer_in_time_is_an_error_and_the_service_was_told_a_little_less(threaded: ThreadedService) -> None:
+def test_no_answer_in_time_is_an_error_and_the_service_was_told_a_little_less(
+    threaded: ThreadedService,
+) -> None:
     threaded.shut_gate()
     with Cache.from_url(threaded.url, default_timeout="30ms") as cache:
         pages = cache.namespace("pages")
@@ -81,7 +88,9 @@ def test_no_answer_in_time_is_an_error_and_the_service_was_told_a_little_less(th
                 call()
             assert caught.value.type == "deadline"
     threaded.open_gate()
-    assert all(0 < int(request.headers["Cachesvc-Timeout"].removesuffix("ms")) <= 27 for request in threaded.fake.saw)
+    assert all(
+        0 < int(request.headers["Cachesvc-Timeout"].removesuffix("ms")) <= 27 for request in threaded.fake.saw
+    )
 
 
 def test_a_body_that_trickles_in_does_not_stretch_the_deadline() -> None:
@@ -120,7 +129,9 @@ def test_a_problem_document_becomes_the_error(threaded: ThreadedService, sync_ca
     )
 
 
-def test_a_failure_that_may_pass_is_retried_within_the_budget(threaded: ThreadedService, sync_cache: Cache) -> None:
+def test_a_failure_that_may_pass_is_retried_within_the_budget(
+    threaded: ThreadedService, sync_cache: Cache
+) -> None:
     threaded.fake.problem = (503, OVERLOADED, {})
     with pytest.raises(CacheError):
         sync_cache.namespace("pages").get("a")
@@ -135,7 +146,9 @@ def test_what_may_have_used_a_lease_is_not_retried(threaded: ThreadedService, sy
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense", b"\x81\xa7results\x90", b"\x81\xa7results\xa1x"])
-def test_an_answer_out_of_the_protocol_is_an_error(threaded: ThreadedService, sync_cache: Cache, answer: bytes) -> None:
+def test_an_answer_out_of_the_protocol_is_an_error(
+    threaded: ThreadedService, sync_cache: Cache, answer: bytes
+) -> None:
     threaded.fake.raw_answer = answer
     with pytest.raises(CacheError) as caught:
         sync_cache.namespace("pages").get("a", timeout=2)
@@ -170,11 +183,17 @@ def test_a_call_under_way_outlives_the_block(threaded: ThreadedService) -> None:
     assert caller.result() == b"1"
 
 
-def test_each_key_is_asked_of_its_own_instance_and_of_the_next_when_that_is_gone(threaded: ThreadedService) -> None:
+def test_each_key_is_asked_of_its_own_instance_and_of_the_next_when_that_is_gone(
+    threaded: ThreadedService,
+) -> None:
     with ThreadedService() as other:
         services = {"a": threaded, "b": other}
         instances = {name: service.url for name, service in services.items()}
-        topology = {"version": 1, "regions": {"eu": {"instances": instances}}, "here": {"region": "eu", "instance": "a"}}
+        topology = {
+            "version": 1,
+            "regions": {"eu": {"instances": instances}},
+            "here": {"region": "eu", "instance": "a"},
+        }
         for service in services.values():
             service.fake.topology = topology
         keys = [f"k{i}" for i in range(40)]

@@ -57,11 +57,17 @@ class _Batch(Generic[Item, Answer]):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
         self.deadline = loop.time() + timeout
-        self.context: Context = copy_context()  # of the caller that began it: whose trace its request belongs to
+        self.context: Context = (
+            copy_context()
+        )  # of the caller that began it: whose trace its request belongs to
         self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
-        self.timer: asyncio.TimerHandle | None = None  # set once the batch has seen the end of its tick and has to wait
+        self.timer: asyncio.TimerHandle | None = (
+            None  # set once the batch has seen the end of its tick and has to wait
+        )
         self.weight = 0
-        self.callers: dict[spans.Call, None] = {}  # in the order in which they joined: those whose traces are sampled
+        self.callers: dict[
+            spans.Call, None
+        ] = {}  # in the order in which they joined: those whose traces are sampled
 
 
 class Batcher(Generic[Item, Answer]):
@@ -86,7 +92,9 @@ class Batcher(Generic[Item, Answer]):
         self._in_flight = 0
         self._unanswered = 0
 
-    def join(self, item: Item, weight: int = 0, deadline: float = math.inf) -> asyncio.Future[Answer | CacheError]:
+    def join(
+        self, item: Item, weight: int = 0, deadline: float = math.inf
+    ) -> asyncio.Future[Answer | CacheError]:
         """`deadline`: of this item's callers, on the loop's clock. Its batch has the first deadline of them all."""
         batch = self._open
         if batch is None:
@@ -116,11 +124,16 @@ class Batcher(Generic[Item, Answer]):
             return [asyncio.gather(*map(self.join, items))]
         self._admit(len(items))
         deadline = asyncio.get_running_loop().time() + self._timeout
-        return [self._depart_alone(items[start : start + MAX_ITEMS], deadline) for start in range(0, len(items), MAX_ITEMS)]
+        return [
+            self._depart_alone(items[start : start + MAX_ITEMS], deadline)
+            for start in range(0, len(items), MAX_ITEMS)
+        ]
 
     def _admit(self, items: int) -> None:
         if self._unanswered + items > MAX_WAITING:
-            raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
+            raise CacheError(
+                "overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True
+            )
         self._unanswered += items
 
     def _begin(self) -> _Batch[Item, Answer]:
@@ -148,7 +161,9 @@ class Batcher(Generic[Item, Answer]):
             batch.context.run(spans.carry, batch.callers)
         self._launch(self._carry(batch), batch.context)
 
-    def _depart_alone(self, items: Sequence[Item], deadline: float) -> asyncio.Future[list[Answer | CacheError]]:
+    def _depart_alone(
+        self, items: Sequence[Item], deadline: float
+    ) -> asyncio.Future[list[Answer | CacheError]]:
         order: asyncio.Future[list[Answer | CacheError]] = asyncio.get_running_loop().create_future()
         self._launch(self._carry_alone(items, deadline, order), copy_context())
         return order
@@ -168,7 +183,11 @@ class Batcher(Generic[Item, Answer]):
 
     async def _carry(self, batch: _Batch[Item, Answer]) -> None:
         taken = len(batch.slots)
-        slots = {item: waiting for item, waiting in batch.slots.items() if not waiting[0].done() or _is_awaited(waiting)}
+        slots = {
+            item: waiting
+            for item, waiting in batch.slots.items()
+            if not waiting[0].done() or _is_awaited(waiting)
+        }
         answers: Sequence[Answer | CacheError] = [_closed()] * len(slots)
         try:
             if slots:
@@ -206,7 +225,9 @@ class Batcher(Generic[Item, Answer]):
         """At once, or when those that are late have come out of the slow lane."""
         slow_lane = self._lane_of_late(len(items), deadline)
         failures = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, CacheError)]
-        late = [(place, failure) for place, failure in failures if is_late(failure)]  # of few: that costs a call for each
+        late = [
+            (place, failure) for place, failure in failures if is_late(failure)
+        ]  # of few: that costs a call for each
         if slow_lane is None or not late:
             order.set_result(answers)
             return
@@ -269,7 +290,9 @@ class OneByOne(Generic[Item, Answer]):
 class Spread(Generic[Home, Item, Answer]):
     """An intake for each instance, made when it is first needed."""
 
-    def __init__(self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]) -> None:
+    def __init__(
+        self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]
+    ) -> None:
         self._home_of = home_of
         self._intake_for = intake_for
         self._intakes: dict[Home, Intake[Item, Answer]] = {}

@@ -59,7 +59,9 @@ class Cache:
         # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
         connections = profile.max_connections if batching else 0
         region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
-        self._transport = Transport(region, profile, max_connections=connections, traceparent=traceparent, session=session)
+        self._transport = Transport(
+            region, profile, max_connections=connections, traceparent=traceparent, session=session
+        )
         self._timeout = profile.timeout
         self._batching = batching
         self._caller = caller
@@ -110,8 +112,12 @@ class Cache:
             urls_of(url),
             profile_with(
                 profile,
-                timeout=None if default_timeout is None else positive_seconds_of(default_timeout, "default_timeout"),
-                load_timeout=None if load_timeout is None else positive_seconds_of(load_timeout, "load_timeout"),
+                timeout=None
+                if default_timeout is None
+                else positive_seconds_of(default_timeout, "default_timeout"),
+                load_timeout=None
+                if load_timeout is None
+                else positive_seconds_of(load_timeout, "load_timeout"),
                 lease_wait=None if lease_wait is None else seconds_of(lease_wait, "lease_wait"),
                 max_loads_without_cache=max_loads_without_cache,
             ),
@@ -175,10 +181,14 @@ class Cache:
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
-        schema: Schema[Any] = Schema(codec if codec is not None else json_of(type) if type is not None else BYTES, version)
+        schema: Schema[Any] = Schema(
+            codec if codec is not None else json_of(type) if type is not None else BYTES, version
+        )
         shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
         self._follow_feed()
-        exchanges = Exchanges(check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller)
+        exchanges = Exchanges(
+            check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller
+        )
         return Namespace(
             Calls(exchanges, self._transport),
             schema,

@@ -43,29 +43,46 @@ class Calls:
         turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
         return await self._each_part(partial(self._exchanges.read, turn=turn), home, wanted, deadline)
 
-    async def read_slow(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+    async def read_slow(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float
+    ) -> Sequence[Got | CacheError]:
         """One more turn for keys that were late; until the first of their deadlines, at most. The service may be late with its
         answer, without the connection being given up.
         """
         turn = min(SLOW_TURN, told(deadline - asyncio.get_running_loop().time()))
-        return await self._each_part(partial(self._exchanges.read, turn=turn), home, wanted, deadline + SLOW_TURN)
+        return await self._each_part(
+            partial(self._exchanges.read, turn=turn), home, wanted, deadline + SLOW_TURN
+        )
 
-    async def lease(self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0) -> Sequence[Got | CacheError]:
+    async def lease(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
+    ) -> Sequence[Got | CacheError]:
         return await self._each_part(partial(self._exchanges.lease, wait=wait), home, wanted, deadline)
 
     async def _each_part(
-        self, ask: Callable[[list[Wanted], str], Request], home: Endpoint, wanted: list[Wanted], deadline: float
+        self,
+        ask: Callable[[list[Wanted], str], Request],
+        home: Endpoint,
+        wanted: list[Wanted],
+        deadline: float,
     ) -> Sequence[Got | CacheError]:
         parts = [(part, ask(part, token)) for part, token in self._exchanges.parts(wanted)]
         asked_at = time.monotonic()
         if len(parts) == 1:  # nearly always, and it spares a task
             part, request = parts[0]
             return self._exchanges.got(await self._transport.send(request, deadline, home), part, asked_at)
-        answers = await asyncio.gather(*(self._transport.send(request, deadline, home) for _, request in parts))
-        results = (self._exchanges.got(reply, part, asked_at) for (part, _), reply in zip(parts, answers, strict=True))
+        answers = await asyncio.gather(
+            *(self._transport.send(request, deadline, home) for _, request in parts)
+        )
+        results = (
+            self._exchanges.got(reply, part, asked_at)
+            for (part, _), reply in zip(parts, answers, strict=True)
+        )
         return [got for part in results for got in part]
 
-    async def read_alone(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+    async def read_alone(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float
+    ) -> Sequence[Got | CacheError]:
         """One key, by `GET`."""
         ((part, token),) = self._exchanges.parts(wanted)
         request = self._exchanges.read_alone(part[0], token)

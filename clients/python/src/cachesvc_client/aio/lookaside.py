@@ -75,7 +75,9 @@ class LookAside(Generic[V]):
             value = self._value_of(got)
         except UnreadableError as why:
             newer = why.newer
-            return await self._flown(wanted, lambda: self._replace(wanted, lease, loader, lifetimes, newer=newer))
+            return await self._flown(
+                wanted, lambda: self._replace(wanted, lease, loader, lifetimes, newer=newer)
+            )
         if lease:
             self.flights.start(wanted, lambda: self._load(wanted, lease, loader, lifetimes))
         return value
@@ -107,7 +109,9 @@ class LookAside(Generic[V]):
                 await asyncio.sleep(turn_ends - loop.time())
         return await self._load(wanted, lease, loader, lifetimes)
 
-    async def _replace(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, *, newer: bool) -> V | Absent:
+    async def _replace(
+        self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, *, newer: bool
+    ) -> V | Absent:
         """What is stored cannot be read: invalidate it, so that there is a lease to be had, and load."""
         self._loads.unreadable += 1
         if newer:
@@ -122,7 +126,9 @@ class LookAside(Generic[V]):
     async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         key = key_of(wanted)
         value, lifetimes = await self._loads.run(key, loader, lifetimes)
-        item = lifetimes.item(key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type)
+        item = lifetimes.item(
+            key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type
+        )
         item.absent = value is ABSENT
         item.lease = lease
         with inner("cache.set"):

@@ -78,7 +78,9 @@ class Namespace(Generic[V]):
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=batch_tasks)
         reading = partial(_reading, calls, timeout=timeout, tasks=batch_tasks)
-        self._read_batches: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(calls.home, calls.by_home, reading)
+        self._read_batches: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(
+            calls.home, calls.by_home, reading
+        )
         self._put_batches: Intake[PutItem, Put] = Spread(calls.home_of_item, together(calls.put))
         waits: Intake[Wanted, Got] = Spread(calls.home, together(waiting))
         if batching:
@@ -144,7 +146,15 @@ class Namespace(Generic[V]):
         except UnreadableError:
             self._loads.unreadable += 1
             return Miss("unreadable")
-        return Hit(value, got.tier, got.age, got.ttl, got.outcome == "stale", got.lag, etag_of(got.value, got.content_type))
+        return Hit(
+            value,
+            got.tier,
+            got.age,
+            got.ttl,
+            got.outcome == "stale",
+            got.lag,
+            etag_of(got.value, got.content_type),
+        )
 
     async def _asked(self, key: str, timeout: Duration | None) -> Got:
         """With all that a batch says of a key, also where single reads are sent alone."""
@@ -259,7 +269,9 @@ class Namespace(Generic[V]):
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
 
         def decorate(function: Callable[P, Awaitable[R]]) -> CachedFunction[P, R]:
-            return CachedFunction(self, function, Naming(function, key, tags, ignore), ttl=ttl_seconds, stale=stale_seconds)
+            return CachedFunction(
+                self, function, Naming(function, key, tags, ignore), ttl=ttl_seconds, stale=stale_seconds
+            )
 
         return decorate
 
@@ -374,7 +386,9 @@ class Namespace(Generic[V]):
         (`global`), has merged it: then no reader there, with or without a token, gets what was loaded before. If that is not so
         within the timeout, the receipt's `reached` is false and `missing` says who.
         """
-        asked = invalidation_of(self.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait)
+        asked = invalidation_of(
+            self.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait
+        )
         return await self.send(asked, timeout=timeout)
 
     async def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
@@ -405,7 +419,9 @@ class Namespace(Generic[V]):
         return await self._calls.delete(key, self._deadline(None))
 
     def _deadline(self, timeout: Duration | None) -> float:
-        seconds = self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
+        seconds = (
+            self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
+        )
         return asyncio.get_running_loop().time() + seconds
 
 
@@ -426,8 +442,12 @@ def _together(
     return lambda home: Batcher(partial(send, home), timeout=timeout, tasks=tasks)
 
 
-def _reading(calls: Calls, home: Endpoint, *, timeout: float, tasks: set[asyncio.Task[None]]) -> Batcher[Wanted, Got]:
-    turns: Batcher[Wanted, Got] = Batcher(partial(calls.read_slow, home), timeout=timeout, tasks=tasks, max_delay=MAX_SLOW_DELAY)
+def _reading(
+    calls: Calls, home: Endpoint, *, timeout: float, tasks: set[asyncio.Task[None]]
+) -> Batcher[Wanted, Got]:
+    turns: Batcher[Wanted, Got] = Batcher(
+        partial(calls.read_slow, home), timeout=timeout, tasks=tasks, max_delay=MAX_SLOW_DELAY
+    )
     read = partial(calls.read, home)
     return Batcher(read, timeout=timeout, tasks=tasks, slow_lane=SlowLane(turns, read, tasks))
 

@@ -45,7 +45,9 @@ class OnCommit:
         """Note it. As `Namespace.invalidate`, and mistakes are told as there, at once."""
         self._namespaces[namespace.name] = namespace
         self._changes.note(
-            invalidation_of(namespace.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait)
+            invalidation_of(
+                namespace.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait
+            )
         )
 
     async def send(self) -> None:
@@ -59,7 +61,11 @@ class OnCommit:
         asked = self._changes.take()
         answers = await asyncio.gather(*map(self._answer, asked))
         self.receipts += [answer for answer in answers if not isinstance(answer, CacheError)]
-        failed = [(one, answer) for one, answer in zip(asked, answers, strict=True) if isinstance(answer, CacheError)]
+        failed = [
+            (one, answer)
+            for one, answer in zip(asked, answers, strict=True)
+            if isinstance(answer, CacheError)
+        ]
         for one, _ in failed:
             self._changes.note(one)
         if failed:

@@ -22,7 +22,9 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 class Turns(Protocol[Item_contra, Answer_co]):
     """Batches that are answered at the end of a turn, or when the first of their deadlines comes."""
 
-    def join(self, item: Item_contra, weight: int = 0, deadline: float = math.inf) -> Awaitable[Answer_co | CacheError]: ...
+    def join(
+        self, item: Item_contra, weight: int = 0, deadline: float = math.inf
+    ) -> Awaitable[Answer_co | CacheError]: ...
 
 
 class SlowLane(Generic[Item_contra, Answer]):
@@ -39,15 +41,25 @@ class SlowLane(Generic[Item_contra, Answer]):
         self._asked_alone = 0
 
     def take(
-        self, item: Item_contra, late: CacheError, waiting: Sequence[asyncio.Future[Answer | CacheError]], deadline: float
+        self,
+        item: Item_contra,
+        late: CacheError,
+        waiting: Sequence[asyncio.Future[Answer | CacheError]],
+        deadline: float,
     ) -> None:
         """Answer those who wait for the item by `deadline`, on the loop's clock; at worst that it is late."""
-        task = asyncio.get_running_loop().create_task(self._wait(item, late, waiting, deadline), name="cache slow key")
+        task = asyncio.get_running_loop().create_task(
+            self._wait(item, late, waiting, deadline), name="cache slow key"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _wait(
-        self, item: Item_contra, late: CacheError, waiting: Sequence[asyncio.Future[Answer | CacheError]], deadline: float
+        self,
+        item: Item_contra,
+        late: CacheError,
+        waiting: Sequence[asyncio.Future[Answer | CacheError]],
+        deadline: float,
     ) -> None:
         answer: Answer | CacheError = late
         loop = asyncio.get_running_loop()

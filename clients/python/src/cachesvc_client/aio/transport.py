@@ -103,7 +103,10 @@ class Transport:
     async def _refresh(self, session: Session, now: float) -> None:
         url = self._region.sources(now)[0].url(TOPOLOGY_PATH)
         try:
-            async with asyncio.timeout(REFRESH_TIMEOUT), session.request("GET", url, allow_redirects=False) as response:
+            async with (
+                asyncio.timeout(REFRESH_TIMEOUT),
+                session.request("GET", url, allow_redirects=False) as response,
+            ):
                 if response.status == 200:
                     self._region.learn(await response.read())
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -143,7 +146,9 @@ class Transport:
             return None
         return self._backoff.pause(failure, retry, deadline - asyncio.get_running_loop().time())
 
-    async def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
+    async def _sent(
+        self, request: Request, deadline: float, home: Endpoint | None, span: Call | None
+    ) -> Reply:
         """One try: the reply of the first instance that gives one."""
         session = self._session
         if session is None:

@@ -131,7 +131,9 @@ class Region:
     def sources(self, now: float) -> list[Endpoint]:
         """Whom to ask for the document: the configured URLs first. Others may be of another region, if these were away for
         a while, and would never lead back."""
-        return sorted(dict.fromkeys((*self._configured, *self._everyone)), key=lambda one: max(one.rests_until, now))
+        return sorted(
+            dict.fromkeys((*self._configured, *self._everyone)), key=lambda one: max(one.rests_until, now)
+        )
 
     def feed_urls(self) -> list[str]:
         """Where a feed may be had."""

@@ -19,7 +19,9 @@ class Ring:
     def __init__(self, names: Iterable[str]) -> None:
         """Raises `ValueError` if there are none."""
         placed = sorted(
-            (xxh3_64_intdigest(b"%s#%d" % (name.encode(), nth)), name) for name in set(names) for nth in range(POINTS)
+            (xxh3_64_intdigest(b"%s#%d" % (name.encode(), nth)), name)
+            for name in set(names)
+            for nth in range(POINTS)
         )
         if not placed:
             raise ValueError("a ring needs at least one name")

@@ -46,7 +46,9 @@ class Sketch:
 class Fences:
     """Everything merges by maximum, so repeated and reordered fences do no harm."""
 
-    def __init__(self, *, slots: int = SLOTS, most_recent: int = MOST_RECENT, most_paced: int = MOST_PACED) -> None:
+    def __init__(
+        self, *, slots: int = SLOTS, most_recent: int = MOST_RECENT, most_paced: int = MOST_PACED
+    ) -> None:
         self._sketch = Sketch(slots)
         self._namespaces: dict[int, int] = {}
         self._recent: OrderedDict[int, int] = OrderedDict()
@@ -94,7 +96,9 @@ class Fences:
     def admits(self, as_of: int, targets: Iterable[int]) -> bool:
         """Is a copy of these targets (key, tags, namespace) newer than every fence on them? The floor is the caller's to ask."""
         namespaces, newest = self._namespaces, self._sketch.newest
-        return all(as_of > (namespaces[target] if target in namespaces else newest(target)) for target in targets)
+        return all(
+            as_of > (namespaces[target] if target in namespaces else newest(target)) for target in targets
+        )
 
     def newest_recent(self, targets: Iterable[int]) -> int:
         """The newest hard fence known exactly on one of them; 0 if there is none, or it was long ago."""
@@ -102,7 +106,9 @@ class Fences:
 
     def due(self, as_of: int, key_digest: int, targets: Sequence[int]) -> int | None:
         """When paced fences make the copy stale; None: never."""
-        windows = [window for target in targets for window in self._paced.get(target, ())] if self._paced else []
+        windows = (
+            [window for target in targets for window in self._paced.get(target, ())] if self._paced else []
+        )
         return min((moment_of(at, over, key_digest) for at, over in windows if as_of <= at), default=None)
 
 

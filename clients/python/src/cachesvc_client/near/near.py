@@ -139,7 +139,9 @@ class Shelf:
         """For this caller alone, unless nobody can change it."""
         try:
             value = self._schema.decode(copy.got.value, copy.got.content_type)
-        except UnreadableError:  # the service is asked as if nothing were held, and whoever asks deals with what it answers
+        except (
+            UnreadableError
+        ):  # the service is asked as if nothing were held, and whoever asks deals with what it answers
             return NOTHING
         if self._schema.makes_immutable:
             copy.value = value
@@ -295,7 +297,9 @@ class Near:
             for shelf in self._shelves:
                 for copy in shelf.of(target):
                     if copy.got.as_of <= at:
-                        copy.until = min(copy.until, self._watermark.local(moment_of(at, over, copy.targets[0])))
+                        copy.until = min(
+                            copy.until, self._watermark.local(moment_of(at, over, copy.targets[0]))
+                        )
 
     def know_namespace(self, digest: int) -> None:
         with self._lock:
@@ -376,13 +380,20 @@ class Near:
             shelf.grow(copy, size)
 
     def _admits(self, got: Got, targets: Sequence[int], asked_at: float) -> bool:
-        return (got.as_of > self._fences.floor or self._is_vouched(got.lag, asked_at)) and self._fences.admits(got.as_of, targets)
+        return (
+            got.as_of > self._fences.floor or self._is_vouched(got.lag, asked_at)
+        ) and self._fences.admits(got.as_of, targets)
 
     def _is_vouched(self, lag: float | None, asked_at: float) -> bool:
         """Had the instance merged every change from before the floor when it answered?"""
-        return lag is not None and self._watermark.now(asked_at) - int(lag * _SECOND) - SKEW_US >= self._fences.floor
+        return (
+            lag is not None
+            and self._watermark.now(asked_at) - int(lag * _SECOND) - SKEW_US >= self._fences.floor
+        )
 
-    def drop(self, namespace: str, keys: Iterable[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
+    def drop(
+        self, namespace: str, keys: Iterable[str], tags: Iterable[str] = (), *, everything: bool = False
+    ) -> None:
         """What may have been invalidated by a write of this client, whether or not it was answered."""
         if not self.is_used:
             return

@@ -22,8 +22,12 @@ def check_namespace(name: str) -> str:
 
 
 def check_caller(name: str) -> str:
-    if not (len(name) <= MAX_CALLER_LENGTH and name.isascii() and name.isprintable() and name == name.strip()):
-        raise ValueError(f"caller {name!r}: at most {MAX_CALLER_LENGTH} printable ASCII characters, no space at its ends")
+    if not (
+        len(name) <= MAX_CALLER_LENGTH and name.isascii() and name.isprintable() and name == name.strip()
+    ):
+        raise ValueError(
+            f"caller {name!r}: at most {MAX_CALLER_LENGTH} printable ASCII characters, no space at its ends"
+        )
     return name
 
 
@@ -49,7 +53,12 @@ def check_key(key: str) -> None:
 def checked_keys(keys: Iterable[str]) -> list[str]:
     found = listed(keys, "keys")
     text = "".join(found)
-    if text.isascii() and text.isprintable() and all(found) and len(max(found, key=len, default="")) <= MAX_KEY_BYTES:
+    if (
+        text.isascii()
+        and text.isprintable()
+        and all(found)
+        and len(max(found, key=len, default="")) <= MAX_KEY_BYTES
+    ):
         return found  # nearly always, and for a tenth of what it costs to look at each
     for key in found:
         check_key(key)

@@ -32,7 +32,9 @@ def invalidation_of(
     if not (asked.keys or asked.tags or asked.all):
         raise ValueError("nothing to invalidate: name keys, tags, or all=True")
     if asked.all and asked.confirm != namespace:
-        raise ValueError(f"all=True purges all of {namespace!r}: if that is meant, say confirm={namespace!r} as well")
+        raise ValueError(
+            f"all=True purges all of {namespace!r}: if that is meant, say confirm={namespace!r} as well"
+        )
     if asked.wait not in get_args(Wait):
         raise ValueError(f"wait: {asked.wait!r} is none of {', '.join(get_args(Wait))}")
     return asked

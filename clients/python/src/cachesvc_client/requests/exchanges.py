@@ -132,7 +132,15 @@ class Exchanges:
 
     def _get(self, asked: GetMany, *, is_repeatable: bool = True, turn: float = math.inf) -> Request:
         return Request(
-            "POST", self._get_path, _pack(asked), _PACKED, is_repeatable, True, turn, operation="cache.get", items=len(asked.keys)
+            "POST",
+            self._get_path,
+            _pack(asked),
+            _PACKED,
+            is_repeatable,
+            True,
+            turn,
+            operation="cache.get",
+            items=len(asked.keys),
         )
 
     def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
@@ -170,7 +178,14 @@ class Exchanges:
         is_repeatable = not any(item.lease for item in items)
         body = _pack(PutMany(list(items)))
         return Request(
-            "POST", self._put_path, body, _PACKED, is_repeatable, is_fixed=True, operation="cache.set", items=len(items)
+            "POST",
+            self._put_path,
+            body,
+            _PACKED,
+            is_repeatable,
+            is_fixed=True,
+            operation="cache.set",
+            items=len(items),
         )
 
     def put_results(self, reply: Reply, items: Sequence[PutItem]) -> list[Put | CacheError]:
@@ -203,7 +218,9 @@ class Exchanges:
     def invalidate(self, asked: Invalidation) -> Request:
         headers = {"Content-Type": JSON, **self._caller}
         body = msgspec.json.encode(asked)
-        return Request("POST", "/v1/invalidations", body, headers, is_fixed=True, operation="cache.invalidate")
+        return Request(
+            "POST", "/v1/invalidations", body, headers, is_fixed=True, operation="cache.invalidate"
+        )
 
     def delete(self, key: str) -> Request:
         return Request("DELETE", self._path(key), headers=self._caller, operation="cache.invalidate")
@@ -249,7 +266,9 @@ def problem_error(reply: Reply) -> CacheError:
     try:
         problem = _problem.decode(reply.body)
     except msgspec.MsgspecError:
-        problem = Problem(detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500)
+        problem = Problem(
+            detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500
+        )
     error = error_of(problem, reply.status)
     error.retry_after = _seconds_or_none(reply.headers.get("Retry-After"))
     error.request_id = problem.request_id or reply.headers.get("X-Request-Id", "")

@@ -59,5 +59,7 @@ def _merged(outer: str, inner: str) -> str:
     for digest, at in (*pairs_of(outer), *pairs_of(inner)):
         pairs[digest] = max(at, pairs.get(digest, 0))
     if len(pairs) > MAX_HANDED:
-        raise ValueError(f"token: {len(pairs)} pairs, a read can carry {MAX_HANDED}: invalidate with wait='region' instead")
+        raise ValueError(
+            f"token: {len(pairs)} pairs, a read can carry {MAX_HANDED}: invalidate with wait='region' instead"
+        )
     return token_of(sorted(pairs.items()))

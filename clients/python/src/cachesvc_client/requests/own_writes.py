@@ -52,7 +52,9 @@ def token_of(pairs: Iterable[tuple[int, int]]) -> str:
 class OwnWrites:
     """The pairs of one client. `clock` is monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float], *, max_keys: int = MAX_KEYS, max_wide: int = MAX_WIDE) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, max_keys: int = MAX_KEYS, max_wide: int = MAX_WIDE
+    ) -> None:
         self._clock = clock
         self._max_keys = max_keys
         self._max_wide = max_wide

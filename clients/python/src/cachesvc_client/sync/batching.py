@@ -108,7 +108,11 @@ class Batcher(Generic[Item, Answer]):
                 batch.callers.update(dict.fromkeys(spans.callers()))
                 return batch, False
             if self._unanswered >= MAX_WAITING:
-                raise CacheError("overloaded", f"{MAX_WAITING} keys of this client wait for the cache already", retryable=True)
+                raise CacheError(
+                    "overloaded",
+                    f"{MAX_WAITING} keys of this client wait for the cache already",
+                    retryable=True,
+                )
             self._unanswered += 1
             leads = batch is None
             if batch is None:
@@ -184,7 +188,9 @@ class OneByOne(Generic[Item, Answer]):
 class Spread(Generic[Home, Item, Answer]):
     """An intake for each instance, made when it is first needed."""
 
-    def __init__(self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]) -> None:
+    def __init__(
+        self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]
+    ) -> None:
         self._home_of = home_of
         self._intake_for = intake_for
         self._intakes: dict[Home, Intake[Item, Answer]] = {}
@@ -193,5 +199,7 @@ class Spread(Generic[Home, Item, Answer]):
         home = self._home_of(item)
         intake = self._intakes.get(home)
         if intake is None:
-            intake = self._intakes.setdefault(home, self._intake_for(home))  # two threads must not get one each
+            intake = self._intakes.setdefault(
+                home, self._intake_for(home)
+            )  # two threads must not get one each
         return intake.join(item, timeout, weight)

@@ -45,7 +45,9 @@ class CachedFunction(Generic[P, R]):
         """As a method: of the object that it is looked up on."""
         if owner is None:
             return self
-        return CachedFunction(self.namespace, self._function, self._naming, ttl=self._ttl, stale=self._stale, owner=(owner,))
+        return CachedFunction(
+            self.namespace, self._function, self._naming, ttl=self._ttl, stale=self._stale, owner=(owner,)
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         given = (*self._owner, *args)

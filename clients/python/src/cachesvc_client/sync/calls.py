@@ -31,18 +31,30 @@ class Calls:
     ) -> Sequence[Got | CacheError]:
         """Keys that are not there after `turn` seconds (unless said, a first turn) are answered as late."""
         seconds = first_turn(len(wanted), deadline - time.monotonic()) if turn is None else turn
-        return self._each_part(wanted, home, deadline, lambda part, token: self._exchanges.read(part, token, seconds))
+        return self._each_part(
+            wanted, home, deadline, lambda part, token: self._exchanges.read(part, token, seconds)
+        )
 
-    def lease(self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0) -> Sequence[Got | CacheError]:
-        return self._each_part(wanted, home, deadline, lambda part, token: self._exchanges.lease(part, token, wait))
+    def lease(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
+    ) -> Sequence[Got | CacheError]:
+        return self._each_part(
+            wanted, home, deadline, lambda part, token: self._exchanges.lease(part, token, wait)
+        )
 
     def _each_part(
-        self, wanted: list[Wanted], home: Endpoint, deadline: float, ask: Callable[[Sequence[Wanted], str], Request]
+        self,
+        wanted: list[Wanted],
+        home: Endpoint,
+        deadline: float,
+        ask: Callable[[Sequence[Wanted], str], Request],
     ) -> list[Got | CacheError]:
         answers: list[Got | CacheError] = []
         for part, token in self._exchanges.parts(wanted):
             asked_at = time.monotonic()
-            answers += self._exchanges.got(self._transport.send(ask(part, token), deadline, home), part, asked_at)
+            answers += self._exchanges.got(
+                self._transport.send(ask(part, token), deadline, home), part, asked_at
+            )
         return answers
 
     def read_alone(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
@@ -52,10 +64,14 @@ class Calls:
         return [self._exchanges.got_alone(self._transport.send(request, deadline, home))]
 
     def put(self, home: Endpoint, items: list[PutItem], deadline: float) -> Sequence[Put | CacheError]:
-        return self._exchanges.put_results(self._transport.send(self._exchanges.put(items), deadline, home), items)
+        return self._exchanges.put_results(
+            self._transport.send(self._exchanges.put(items), deadline, home), items
+        )
 
     def touch(self, key: str, got: Got, lifetimes: Lifetimes, deadline: float) -> bool:
-        return self._exchanges.touched(self._to_home(key, self._exchanges.touch(key, got, lifetimes), deadline), key)
+        return self._exchanges.touched(
+            self._to_home(key, self._exchanges.touch(key, got, lifetimes), deadline), key
+        )
 
     def delete(self, key: str, deadline: float) -> Receipt:
         return self._exchanges.receipt(self._to_home(key, self._exchanges.delete(key), deadline), [key])

@@ -70,7 +70,11 @@ class Flights(Generic[V]):
     def get(self, wanted: Wanted) -> Flight[V] | None:
         """The one to join. Not one that began under another token: it may bring what was true before that."""
         flight = self._by_key.get(key_of(wanted))
-        return flight if flight is not None and flight.wanted == wanted and time.monotonic() < flight.overdue_at else None
+        return (
+            flight
+            if flight is not None and flight.wanted == wanted and time.monotonic() < flight.overdue_at
+            else None
+        )
 
     def begin(self, wanted: Wanted, overdue_at: float, *, anew: bool) -> tuple[Flight[V], bool]:
         """The flight to join, or a new one, and whether the caller is to run it. `anew`: always a new one."""

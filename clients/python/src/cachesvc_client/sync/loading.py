@@ -59,7 +59,9 @@ class Loads:
             self.without_cache += 1
         ctx = LoadContext(key, lifetimes, time.monotonic() + self.timeout, time.monotonic)
         if not self._turns.acquire(timeout=self.timeout):
-            raise CacheError("deadline", f"{key!r} had no turn to be loaded within {self.timeout:g} s", retryable=True)
+            raise CacheError(
+                "deadline", f"{key!r} had no turn to be loaded within {self.timeout:g} s", retryable=True
+            )
         try:
             return self._run(ctx, loader)[0]
         finally:

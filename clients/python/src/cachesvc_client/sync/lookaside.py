@@ -84,7 +84,9 @@ class LookAside(Generic[V]):
     def after_fork(self) -> None:
         self._claim = threading.Lock()  # two threads that share an answer must not both take its lease
 
-    def get_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes, timeout: float | None = None) -> V | Absent:
+    def get_or_load(
+        self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes, timeout: float | None = None
+    ) -> V | Absent:
         """Raises what the loader raises; `CacheError` if the cache refuses what is asked, not if it is out of reach."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         ask = _Ask(wanted, loader, lifetimes, deadline)
@@ -123,7 +125,11 @@ class LookAside(Generic[V]):
 
     def _time_for(self, ask: _Ask[V]) -> float:
         """Of one read: none longer than the namespace's, so that callers who are in no hurry share a request."""
-        return self._timeout if ask.deadline == math.inf else min(self._timeout, max(0.0, ask.deadline - time.monotonic()))
+        return (
+            self._timeout
+            if ask.deadline == math.inf
+            else min(self._timeout, max(0.0, ask.deadline - time.monotonic()))
+        )
 
     def _lease_of(self, got: Got) -> str:
         with self._claim:
@@ -163,7 +169,9 @@ class LookAside(Generic[V]):
         if newer:
             return self._load_unfilled(ask)
         if not lease:
-            again = self._leases.join(ask.wanted, self._time_for(ask))  # an earlier flight may have replaced it meanwhile
+            again = self._leases.join(
+                ask.wanted, self._time_for(ask)
+            )  # an earlier flight may have replaced it meanwhile
             if isinstance(again, CacheError):
                 return self._load_unfilled(ask)
             lease = self._lease_of(again)
@@ -191,7 +199,9 @@ class LookAside(Generic[V]):
 
     def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
         value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
-        item = lifetimes.item(ask.key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type)
+        item = lifetimes.item(
+            ask.key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type
+        )
         item.absent = value is ABSENT
         item.lease = lease
         with inner("cache.set"):

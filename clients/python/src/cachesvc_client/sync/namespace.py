@@ -132,7 +132,15 @@ class Namespace(Generic[V]):
         except UnreadableError:
             self._loads.count_unreadable()
             return Miss("unreadable")
-        return Hit(value, got.tier, got.age, got.ttl, got.outcome == "stale", got.lag, etag_of(got.value, got.content_type))
+        return Hit(
+            value,
+            got.tier,
+            got.age,
+            got.ttl,
+            got.outcome == "stale",
+            got.lag,
+            etag_of(got.value, got.content_type),
+        )
 
     def _asked(self, key: str, timeout: Duration | None) -> Got:
         """With all that a batch says of a key, also where single reads are sent alone."""
@@ -162,12 +170,16 @@ class Namespace(Generic[V]):
             raise PartialError(failed, found)
         return found
 
-    def _read_each(self, wanted: list[Wanted], patience: Patience) -> Iterator[tuple[Wanted, Got | CacheError]]:
+    def _read_each(
+        self, wanted: list[Wanted], patience: Patience
+    ) -> Iterator[tuple[Wanted, Got | CacheError]]:
         """In turns: a key of one instance that takes all the time must leave some to the other instances."""
         turn = first_turn(len(wanted), patience.deadline - time.monotonic())
         while True:
             late: dict[Wanted, CacheError] = {}
-            for one, got in self._each(wanted, self._calls.home, partial(self._calls.read, turn=turn), patience.deadline):
+            for one, got in self._each(
+                wanted, self._calls.home, partial(self._calls.read, turn=turn), patience.deadline
+            ):
                 if is_late(got):
                     late[one] = got
                 else:
@@ -254,7 +266,9 @@ class Namespace(Generic[V]):
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
 
         def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
-            return CachedFunction(self, function, Naming(function, key, tags, ignore), ttl=ttl_seconds, stale=stale_seconds)
+            return CachedFunction(
+                self, function, Naming(function, key, tags, ignore), ttl=ttl_seconds, stale=stale_seconds
+            )
 
         return decorate
 
@@ -299,7 +313,15 @@ class Namespace(Generic[V]):
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
         try:
             with self._spans.call("cache.set", self.name, items=len(items)):
-                puts = list(self._each(items, self._calls.home_of_item, self._calls.put, deadline, lambda item: len(item.value)))
+                puts = list(
+                    self._each(
+                        items,
+                        self._calls.home_of_item,
+                        self._calls.put,
+                        deadline,
+                        lambda item: len(item.value),
+                    )
+                )
         finally:
             self._forget(list(values))
         if failed := {item.key: put.copy() for item, put in puts if isinstance(put, CacheError)}:
@@ -368,7 +390,9 @@ class Namespace(Generic[V]):
         """Say that these changed, after the change was committed. No read of this client that starts afterwards is answered
         with what was loaded before; `soft`: it may be, as stale, while it is being loaded anew.
         """
-        asked = invalidation_of(self.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait)
+        asked = invalidation_of(
+            self.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait
+        )
         return self.send(asked, timeout=timeout)
 
     def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
@@ -399,7 +423,9 @@ class Namespace(Generic[V]):
         return self._calls.delete(key, self._deadline(None))
 
     def _seconds(self, timeout: Duration | None) -> float:
-        return self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
+        return (
+            self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
+        )
 
     def _deadline(self, timeout: Duration | None) -> float:
         return time.monotonic() + self._seconds(timeout)
@@ -413,7 +439,9 @@ def _answered(answer: Answered | CacheError) -> Answered:
     return answer
 
 
-def _together(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]]) -> Callable[[Endpoint], Intake[I, A]]:
+def _together(
+    send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]],
+) -> Callable[[Endpoint], Intake[I, A]]:
     return lambda home: Batcher(partial(send, home))
 
 
@@ -422,7 +450,9 @@ def _reading(calls: Calls, home: Endpoint) -> SlowLane[Wanted, Got]:
     return SlowLane(Batcher(read), Batcher(partial(calls.read, home, turn=SLOW_TURN)), OneByOne(read))
 
 
-def _one_by_one(send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]]) -> Callable[[Endpoint], Intake[I, A]]:
+def _one_by_one(
+    send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]],
+) -> Callable[[Endpoint], Intake[I, A]]:
     return lambda home: OneByOne(partial(send, home))
 
 

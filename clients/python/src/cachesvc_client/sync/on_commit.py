@@ -43,7 +43,9 @@ class OnCommit:
         """Note it. As `Namespace.invalidate`, and mistakes are told as there, at once."""
         self._namespaces[namespace.name] = namespace
         self._changes.note(
-            invalidation_of(namespace.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait)
+            invalidation_of(
+                namespace.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait
+            )
         )
 
     def send(self) -> None:

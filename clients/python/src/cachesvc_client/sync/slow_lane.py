@@ -47,7 +47,9 @@ class SlowLane(Generic[Item, Answer]):
     """An intake that is three: batches that are answered after a first turn, those of the keys that are late then, and a request
     for each of those that are late for long."""
 
-    def __init__(self, batches: Intake[Item, Answer], turns: Intake[Item, Answer], alone: Intake[Item, Answer]) -> None:
+    def __init__(
+        self, batches: Intake[Item, Answer], turns: Intake[Item, Answer], alone: Intake[Item, Answer]
+    ) -> None:
         self._batches = batches
         self._turns = turns
         self._alone = alone

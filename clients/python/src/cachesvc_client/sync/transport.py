@@ -17,7 +17,14 @@ from typing import Protocol
 
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
 from urllib3.util import SKIP_HEADER
 
 from cachesvc_client.errors import CacheError
@@ -63,7 +70,9 @@ class Transport:
         self._given = session
         self._own: urllib3.PoolManager | None = None
         self._session: Session | None = None
-        self._lock = threading.Lock()  # guards the region, the budget and the counters; never held while waiting
+        self._lock = (
+            threading.Lock()
+        )  # guards the region, the budget and the counters; never held while waiting
         self.requests = 0
         self.failovers = 0
         forks.register(self)
@@ -162,7 +171,9 @@ class Transport:
             try:
                 reply = self._exchanged(endpoint, request, traced, deadline)
             except (ReadTimeoutError, TimeoutError) as error:
-                raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from (failure or error)
+                raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from (
+                    failure or error
+                )
             except (ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError) as error:
                 failure = error
                 self._note_failure(endpoint)
@@ -186,7 +197,9 @@ class Transport:
             endpoint.failed(time.monotonic())
             self._region.failed()
 
-    def _exchanged(self, endpoint: Endpoint, request: Request, traced: dict[str, str], deadline: float) -> Reply:
+    def _exchanged(
+        self, endpoint: Endpoint, request: Request, traced: dict[str, str], deadline: float
+    ) -> Reply:
         """Raises urllib3's errors, and `TimeoutError`."""
         session = self._session
         if session is None:
@@ -200,7 +213,12 @@ class Transport:
             request.method,
             str(endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)),
             body=request.body,
-            headers={**_HEADERS, "Cachesvc-Timeout": header_of(min(request.turn, told(left))), **traced, **request.headers},
+            headers={
+                **_HEADERS,
+                "Cachesvc-Timeout": header_of(min(request.turn, told(left))),
+                **traced,
+                **request.headers,
+            },
             timeout=urllib3.Timeout(connect=min(self._connect_timeout, left), total=left),
             retries=False,
             redirect=False,

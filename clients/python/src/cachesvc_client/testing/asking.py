@@ -28,7 +28,9 @@ def asked_of(headers: Headers) -> Asked:
     for one, other in (("max-stale", "min-fresh"), ("max-stale", "no-cache"), ("only-if-cached", "no-cache")):
         if one in said and other in said:
             raise Refused(400, "contradiction", f"{one} and {other}", "Cache-Control")
-    preferred = {match[1].lower(): match[2] or "" for match in _PREFERENCE.finditer(headers.get("prefer", ""))}
+    preferred = {
+        match[1].lower(): match[2] or "" for match in _PREFERENCE.finditer(headers.get("prefer", ""))
+    }
     timeout_of(headers)
     return Asked(
         token=token_of(headers.get("cachesvc-token", ""), "Cachesvc-Token"),
@@ -118,7 +120,9 @@ def check_partition(key: str, tags: Iterable[str]) -> None:
     """A tag that names a partition, in braces, names the key's."""
     for tag in tags:
         if (partition := _partition(tag)) and partition != (_partition(key) or key):
-            raise Refused(400, "foreign-tag", f"tag {tag!r} belongs to another partition than the key", "Cache-Groups")
+            raise Refused(
+                400, "foreign-tag", f"tag {tag!r} belongs to another partition than the key", "Cache-Groups"
+            )
 
 
 def _partition(text: str) -> str:
@@ -146,7 +150,9 @@ def draft_of(headers: Headers, value: bytes, tags_max: int) -> Draft:
     )
     if len(tags) > tags_max or not all(_TAG.fullmatch(tag) for tag in tags):
         raise Refused(400, "bad-tag", f"at most {tags_max} tags of printable ASCII", "Cache-Groups")
-    ttl, stale, error = (seconds_in(said, name) for name in ("max-age", "stale-while-revalidate", "stale-if-error"))
+    ttl, stale, error = (
+        seconds_in(said, name) for name in ("max-age", "stale-while-revalidate", "stale-if-error")
+    )
     return Draft(value, content_type, tags, ttl, stale, error)
 
 
@@ -154,7 +160,11 @@ class Conditions:
     """`If-Match` and `If-None-Match`."""
 
     def __init__(self, headers: Headers) -> None:
-        for one, other in (("if-match", "if-none-match"), ("cachesvc-lease", "if-match"), ("cachesvc-lease", "if-none-match")):
+        for one, other in (
+            ("if-match", "if-none-match"),
+            ("cachesvc-lease", "if-match"),
+            ("cachesvc-lease", "if-none-match"),
+        ):
             if one in headers and other in headers:
                 raise Refused(400, "contradiction", f"{one} and {other} exclude each other", one.title())
         self.match = _etags(headers, "if-match")
@@ -179,7 +189,9 @@ def _etags(headers: Headers, name: str) -> tuple[str, ...]:
     return tuple(tag for tag, _ in _members(_ETAG, value, 400, "bad-header", name.title()))
 
 
-def _members(pattern: re.Pattern[str], value: str, status: int, kind: str, field: str) -> list[tuple[str, str]]:
+def _members(
+    pattern: re.Pattern[str], value: str, status: int, kind: str, field: str
+) -> list[tuple[str, str]]:
     """The members of a list header: what the groups of `pattern` found."""
     found, at = [], 0
     while at < len(value):

@@ -28,7 +28,13 @@ class AsyncSession:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, url: URL | str, *, data: bytes | None = None, headers: Mapping[str, str] | None = None, **_: Any
+        self,
+        method: str,
+        url: URL | str,
+        *,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
     ) -> AsyncIterator[Any]:
         lowered = {name.lower(): value for name, value in (headers or {}).items()}
         request = Request(method, URL(url, encoded=True).raw_path_qs, lowered, data or b"")

@@ -88,11 +88,18 @@ class Batches:
     def _got(self, found: Found) -> dict[str, Any]:
         entry, lease = found.entry, {"lease": found.lease} if found.lease else {}
         if found.outcome == "failed":
-            return {"outcome": "error", "problem": Refused(502, "load-failed", "the origin failed", retryable=True).document()}
+            return {
+                "outcome": "error",
+                "problem": Refused(502, "load-failed", "the origin failed", retryable=True).document(),
+            }
         if entry is None:
             return {"outcome": "miss", **lease}
         now = self._clock.now_us()
-        named = {"content_type": entry.draft.content_type, "tags": entry.draft.tags, "value": entry.draft.value}
+        named = {
+            "content_type": entry.draft.content_type,
+            "tags": entry.draft.tags,
+            "value": entry.draft.value,
+        }
         defaults = {"content_type": OCTETS, "tags": (), "value": b""}
         return {
             "outcome": found.outcome,
@@ -110,7 +117,9 @@ class Batches:
         contract = self._contract_of(namespace)
         drafts = [_draft(item, nth, contract) for nth, item in enumerate(body.items)]
         pairs: dict[int, int] = {}
-        results = [self._put(namespace, item, draft, pairs) for item, draft in zip(body.items, drafts, strict=True)]
+        results = [
+            self._put(namespace, item, draft, pairs) for item, draft in zip(body.items, drafts, strict=True)
+        ]
         return _response(request, {"results": results, **({"token": packed(pairs.items())} if pairs else {})})
 
     def _put(self, namespace: str, item: _Item, draft: Draft, pairs: dict[int, int]) -> dict[str, Any]:
@@ -121,7 +130,9 @@ class Batches:
         except Refused as refused:
             return {"outcome": "error", "problem": refused.document()}
         if item.lease:
-            return {"outcome": "stored" if self._home.fill(namespace, item.key, draft, item.lease) else "fenced"}
+            return {
+                "outcome": "stored" if self._home.fill(namespace, item.key, draft, item.lease) else "fenced"
+            }
         fenced = self._home.put(namespace, item.key, draft)
         self._told([fenced])
         pairs[digest(fenced.target)] = fenced.at
@@ -154,7 +165,9 @@ def _asked(headers: Headers, body: _GetMany) -> Asked:
     if body.max_lag:
         asked = msgspec.structs.replace(asked, max_lag=duration_of(body.max_lag, "$.max_lag", "bad-header"))
     token = {**asked.token, **token_of(body.token, "$.token")}
-    return msgspec.structs.replace(asked, token=token, lease=body.lease, wait=body.wait if body.lease else 0.0)
+    return msgspec.structs.replace(
+        asked, token=token, lease=body.lease, wait=body.wait if body.lease else 0.0
+    )
 
 
 def _draft(item: _Item, nth: int, contract: Contract) -> Draft:
@@ -170,7 +183,12 @@ def _draft(item: _Item, nth: int, contract: Contract) -> Draft:
 
 def _check_size(draft: Draft, contract: Contract) -> None:
     if len(draft.value) > contract.max_value:
-        raise Refused(413, "value-too-large", f"a value of this namespace has at most {contract.max_value} bytes", "value")
+        raise Refused(
+            413,
+            "value-too-large",
+            f"a value of this namespace has at most {contract.max_value} bytes",
+            "value",
+        )
 
 
 def _check_count(count: int) -> None:

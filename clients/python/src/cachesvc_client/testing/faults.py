@@ -30,7 +30,9 @@ class Failing(Struct, frozen=True):
 
     def response(self, request: Request) -> Response:
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return Refused(self.status, self.kind, "as the test asked", retryable=self.retryable).response(request, headers)
+        return Refused(self.status, self.kind, "as the test asked", retryable=self.retryable).response(
+            request, headers
+        )
 
 
 Fault: TypeAlias = Failing | Response | Dropped

@@ -60,7 +60,9 @@ class Feed:
             for _, event in self._events[known.index(match[1]) + 1 :]:
                 subscription.tell(event)
         else:
-            subscription.tell(_event("reset", self._id(), {"floor": self._floor, "reason": "this subscription is new"}))
+            subscription.tell(
+                _event("reset", self._id(), {"floor": self._floor, "reason": "this subscription is new"})
+            )
         subscription.tell(self._heartbeat())
         self._subscriptions.append(subscription)
         return subscription
@@ -92,12 +94,17 @@ class Feed:
 
     def _heartbeat(self) -> bytes:
         now = self._clock.now_us()
-        return _event("heartbeat", self._id(), {"complete_to": {REGION: now}, "floor": self._floor, "now": now})
+        return _event(
+            "heartbeat", self._id(), {"complete_to": {REGION: now}, "floor": self._floor, "now": now}
+        )
 
 
 def _data(fenced: list[Fenced]) -> dict[str, Any]:
     exact = [one for one in fenced if "/" in one.target or "#" in one.target]
-    pairs = {soft: [(digest(one.target), one.at) for one in exact if one.soft is soft and not one.over] for soft in (False, True)}
+    pairs = {
+        soft: [(digest(one.target), one.at) for one in exact if one.soft is soft and not one.over]
+        for soft in (False, True)
+    }
     members = {
         "fences": packed(pairs[False]),
         "soft": packed(pairs[True]),

@@ -154,7 +154,11 @@ class Home:
     def _store(self, namespace: str, key: str, draft: Draft, as_of: int, lease: str = "") -> Entry:
         contract = self._contract_of(namespace)
         ttl = draft.ttl if draft.ttl is not None else contract.negative_ttl if draft.absent else contract.ttl
-        stale = draft.stale_while_revalidate if draft.stale_while_revalidate is not None else contract.stale_while_revalidate
+        stale = (
+            draft.stale_while_revalidate
+            if draft.stale_while_revalidate is not None
+            else contract.stale_while_revalidate
+        )
         error = draft.stale_if_error if draft.stale_if_error is not None else contract.stale_if_error
         entry = self._entries[f"{namespace}/{key}"] = Entry(
             draft,
@@ -181,8 +185,14 @@ class Home:
     ) -> list[Fenced]:
         for key in keys if not over else ():
             self._leases.pop(f"{namespace}/{key}", None)
-        targets = [f"{namespace}/{key}" for key in keys] + [f"{namespace}#{tag}" for tag in tags] + [namespace] * whole
-        return [self._fence(Fenced(target, self._clock.stamp(), soft and not over, over)) for target in targets]
+        targets = (
+            [f"{namespace}/{key}" for key in keys]
+            + [f"{namespace}#{tag}" for tag in tags]
+            + [namespace] * whole
+        )
+        return [
+            self._fence(Fenced(target, self._clock.stamp(), soft and not over, over)) for target in targets
+        ]
 
     def _fence(self, fenced: Fenced) -> Fenced:
         target = digest(fenced.target)
@@ -194,9 +204,15 @@ class Home:
 
     def count(self, namespace: str, keys: Sequence[str], tags: Sequence[str], *, whole: bool) -> int:
         """Copies that an invalidation would touch."""
-        named = {digest(f"{namespace}/{key}") for key in keys} | {digest(f"{namespace}#{tag}") for tag in tags}
+        named = {digest(f"{namespace}/{key}") for key in keys} | {
+            digest(f"{namespace}#{tag}") for tag in tags
+        }
         named |= {digest(namespace)} if whole else set()
-        return sum(1 for entry in self._entries.values() if named & set(entry.targets) and self.standing(entry) != "dead")
+        return sum(
+            1
+            for entry in self._entries.values()
+            if named & set(entry.targets) and self.standing(entry) != "dead"
+        )
 
 
 def _targets(namespace: str, key: str, tags: Iterable[str]) -> tuple[int, ...]:

@@ -41,7 +41,9 @@ class Response(Struct):
 class Refused(Exception):  # noqa: N818  an answer to a caller
     """A request is answered with a problem document."""
 
-    def __init__(self, status: int, kind: str, detail: str, field: str = "", *, retryable: bool = False) -> None:
+    def __init__(
+        self, status: int, kind: str, detail: str, field: str = "", *, retryable: bool = False
+    ) -> None:
         super().__init__(f"{kind}: {detail}")
         self.status = status
         self.kind = kind

@@ -66,7 +66,12 @@ class Invalidations:
             touched = self._home.count(change.namespace, change.keys, change.tags, whole=change.all)
             return json_response({"l1_entries": touched, "recent_reads": 0.0, "sampled": 0, "cells": [CELL]})
         fenced = self._home.invalidate(
-            change.namespace, keys=change.keys, tags=change.tags, whole=change.all, soft=change.soft, over=over
+            change.namespace,
+            keys=change.keys,
+            tags=change.tags,
+            whole=change.all,
+            soft=change.soft,
+            over=over,
         )
         return self._receipt(fenced, change.wait)
 
@@ -115,9 +120,13 @@ class Invalidations:
             raise Refused(404, "no-such-receipt", "no change has this id, or it is too long ago", "id")
         merged = [] if self.missing else [f"{REGION}/{INSTANCE}"]
         named = {"cells": [CELL], "missed": [], "merged": merged, "missing": self.missing, "reason": ""}
-        return json_response({"id": id_, "state": "done", "position": position, **named}, headers={"Cache-Control": "no-store"})
+        return json_response(
+            {"id": id_, "state": "done", "position": position, **named}, headers={"Cache-Control": "no-store"}
+        )
 
 
 def _check_caller(request: Request) -> None:
     if len(request.headers.get("cachesvc-caller", "")) > 128:
-        raise Refused(400, "bad-caller", "a caller's name has 1 to 128 printable characters", "Cachesvc-Caller")
+        raise Refused(
+            400, "bad-caller", "a caller's name has 1 to 128 printable characters", "Cachesvc-Caller"
+        )

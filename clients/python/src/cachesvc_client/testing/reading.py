@@ -85,5 +85,7 @@ class Reader:
         except Exception:  # noqa: BLE001  whatever the test's origin raises, to a reader the origin has failed
             return Found("stale", last_resort) if last_resort is not None else Found("failed")
         loaded = Loaded(value) if isinstance(value, bytes) else value
-        draft = Draft(absent=True) if loaded is None else Draft(loaded.value, loaded.content_type, loaded.tags)
+        draft = (
+            Draft(absent=True) if loaded is None else Draft(loaded.value, loaded.content_type, loaded.tags)
+        )
         return Found("absent" if draft.absent else "loaded", self._home.load(namespace, key, draft))

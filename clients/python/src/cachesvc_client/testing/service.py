@@ -78,11 +78,21 @@ class FakeService:
 
     def sync_cache(self, **options: Any) -> cachesvc_client.sync.Cache:
         """A client for threads, for `with`."""
-        return cachesvc_client.sync.Cache.from_url(URL, session=SyncSession(self), **{"profile": PROFILE, **options})
+        return cachesvc_client.sync.Cache.from_url(
+            URL, session=SyncSession(self), **{"profile": PROFILE, **options}
+        )
 
     # what others do ---------------------------------------------------------------------------------------------------
 
-    def hold(self, namespace: str, key: str, value: bytes, *, ttl: Duration | None = None, tags: tuple[str, ...] = ()) -> None:
+    def hold(
+        self,
+        namespace: str,
+        key: str,
+        value: bytes,
+        *,
+        ttl: Duration | None = None,
+        tags: tuple[str, ...] = (),
+    ) -> None:
         """Somebody else has stored this."""
         with self._lock:
             seconds = None if ttl is None else seconds_of(ttl, "ttl")
@@ -96,7 +106,9 @@ class FakeService:
                 return None
             return entry.draft.value
 
-    def invalidate(self, namespace: str, *keys: str, tags: tuple[str, ...] = (), whole: bool = False, soft: bool = False) -> None:
+    def invalidate(
+        self, namespace: str, *keys: str, tags: tuple[str, ...] = (), whole: bool = False, soft: bool = False
+    ) -> None:
         """Somebody else has invalidated these."""
         with self._lock:
             self._told(self._home.invalidate(namespace, keys=keys, tags=tags, whole=whole, soft=soft))
@@ -164,7 +176,9 @@ class FakeService:
                 response = self._scripted(request) if is_first else None
                 response = response or self._routed(request, is_patient)
             except Refused as refused:
-                response = refused.response(request, {"Allow": refused.detail} if refused.status == 405 else {})
+                response = refused.response(
+                    request, {"Allow": refused.detail} if refused.status == 405 else {}
+                )
             if response is not None:
                 response.headers.setdefault("Cachesvc-Lag", f"{self._reader.lag:.3f}")
                 self._changed()
@@ -180,7 +194,9 @@ class FakeService:
     def wait_of(self, request: Request) -> float:
         """How long it waits for another's fill, in seconds."""
         document = _readable(request)
-        return float(document.get("wait", 0.0)) if isinstance(document, dict) else asked_of(request.headers).wait
+        return (
+            float(document.get("wait", 0.0)) if isinstance(document, dict) else asked_of(request.headers).wait
+        )
 
     def subscribe(self, request: Request) -> Subscription:
         """The fences as they come. Raises `Refused` and `Dropped`."""
@@ -263,7 +279,12 @@ class FakeService:
         known = self._namespaces if self._namespaces is not None else {}
         shown = {name: _shown(contract) for name, contract in known.items()}
         regions = {REGION: {"instances": {INSTANCE: URL}}}
-        return {"version": 1, "here": {"region": REGION, "instance": INSTANCE}, "regions": regions, "namespaces": shown}
+        return {
+            "version": 1,
+            "here": {"region": REGION, "instance": INSTANCE},
+            "regions": regions,
+            "namespaces": shown,
+        }
 
 
 _DEFAULT = Contract()

@@ -41,7 +41,9 @@ class SingleKeys:
             response.body = b""
         return response
 
-    def _answered(self, request: Request, found: Found, conditions: Conditions, *, only_if_cached: bool) -> Response:
+    def _answered(
+        self, request: Request, found: Found, conditions: Conditions, *, only_if_cached: bool
+    ) -> Response:
         entry = found.entry
         lease = {"Cachesvc-Lease": found.lease} if found.lease else {}
         if found.outcome == "failed":
@@ -49,7 +51,9 @@ class SingleKeys:
         if entry is None:
             headers = {"Cache-Control": "no-store", "Cache-Status": _MISSED, **lease}
             if only_if_cached:
-                return Refused(504, "not-cached", "no copy that this request takes", "Cache-Control").response(request, headers)
+                return Refused(
+                    504, "not-cached", "no copy that this request takes", "Cache-Control"
+                ).response(request, headers)
             return Refused(404, "cache-miss", "there is no copy", retryable=True).response(request, headers)
         headers = {**self._freshness(entry, found), **lease}
         if entry.draft.absent:
@@ -60,13 +64,19 @@ class SingleKeys:
         if conditions.is_not_modified(entry):
             return Response(304, headers)
         value = entry.draft.value
-        return Response(200, {**headers, "Content-Type": entry.draft.content_type, "Content-Length": str(len(value))}, value)
+        return Response(
+            200,
+            {**headers, "Content-Type": entry.draft.content_type, "Content-Length": str(len(value))},
+            value,
+        )
 
     def _freshness(self, entry: Entry, found: Found) -> dict[str, str]:
         now = self._clock.now_us()
         age, ttl = max(0, (now - entry.as_of) // SECONDS), (entry.fresh_until - now) // SECONDS
         lives = [f"max-age={max(0, age + ttl)}"]
-        lives += [f"stale-while-revalidate={entry.stale_for // SECONDS}"] if entry.stale_for >= SECONDS else []
+        lives += (
+            [f"stale-while-revalidate={entry.stale_for // SECONDS}"] if entry.stale_for >= SECONDS else []
+        )
         lives += [f"stale-if-error={entry.error_for // SECONDS}"] if entry.error_for >= SECONDS else []
         status = f"{_MISSED}; stored" if found.outcome == "loaded" else f"cachesvc-l1; hit; ttl={ttl}"
         headers = {"Age": str(age), "Cache-Control": ", ".join(lives), "Cache-Status": status}

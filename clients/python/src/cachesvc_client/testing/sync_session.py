@@ -24,7 +24,13 @@ class SyncSession:
         self._pool = HTTPConnectionPool("cache.test")
 
     def _request(
-        self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, **_: Any
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
     ) -> urllib3.BaseHTTPResponse:
         lowered = {name.lower(): value for name, value in (headers or {}).items() if isinstance(value, str)}
         request = Request(method, URL(url, encoded=True).raw_path_qs, lowered, body or b"")

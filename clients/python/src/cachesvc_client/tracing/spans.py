@@ -155,7 +155,9 @@ def tell_server(call: Call | None, address: str, port: int | None, status: int) 
 def tell_got(got: Got, *, lease: bool = False) -> None:
     """What was answered to the call that this runs for; as the service says it of its own spans."""
     for call in _CALLERS.get():
-        call.span.set_attributes({"cache.hit": got.outcome not in ("miss", "loaded"), "cachesvc.outcome": got.outcome})
+        call.span.set_attributes(
+            {"cache.hit": got.outcome not in ("miss", "loaded"), "cachesvc.outcome": got.outcome}
+        )
         if got.tier:
             call.span.set_attribute("cache.tier", got.tier)
         if got.outcome == "stale":

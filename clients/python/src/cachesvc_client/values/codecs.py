@@ -46,7 +46,9 @@ class _Bytes:
 
     def encode(self, value: bytes) -> bytes:
         if not isinstance(value, bytes):
-            raise TypeError(f"a value here is bytes, not {type(value).__name__}: name a codec= or a type= for the namespace")
+            raise TypeError(
+                f"a value here is bytes, not {type(value).__name__}: name a codec= or a type= for the namespace"
+            )
         return value
 
     def decode(self, value: bytes) -> bytes:
@@ -71,12 +73,19 @@ class _Typed(Generic[V]):
 
 def json_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
     """JSON that must fit `type`: a msgspec struct, dataclass, TypedDict, list[int], …"""
-    return _Typed(JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, makes_immutable=is_immutable(type))
+    return _Typed(
+        JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, makes_immutable=is_immutable(type)
+    )
 
 
 def msgpack_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
     """MessagePack that must fit `type`."""
-    return _Typed(MSGPACK_TYPE, msgspec.msgpack.encode, msgspec.msgpack.Decoder(type).decode, makes_immutable=is_immutable(type))
+    return _Typed(
+        MSGPACK_TYPE,
+        msgspec.msgpack.encode,
+        msgspec.msgpack.Decoder(type).decode,
+        makes_immutable=is_immutable(type),
+    )
 
 
 BYTES: Codec[bytes] = _Bytes()
@@ -100,7 +109,9 @@ class Schema(Generic[V]):
         """Raises `ValueError` for a content type or a version that cannot travel."""
         plain = codec.content_type
         if len(plain) > MAX_CONTENT_TYPE or not _MEDIA_TYPE.fullmatch(plain):
-            raise ValueError(f"codec: its content_type {plain[:80]!r} is no media type, such as application/json")
+            raise ValueError(
+                f"codec: its content_type {plain[:80]!r} is no media type, such as application/json"
+            )
         if version_of(plain):
             raise ValueError(f"codec: its content_type {plain[:80]!r} names a version: say version= instead")
         if isinstance(version, bool) or not 0 <= version <= MAX_VERSION:

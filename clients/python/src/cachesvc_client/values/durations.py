@@ -16,7 +16,9 @@ def seconds_of(value: Duration, name: str) -> float:
     if isinstance(value, str):
         match = _TEXT.fullmatch(value)
         if match is None:
-            raise ValueError(f"{name}: {value!r} is not a duration: write seconds, or a number and one of us, ms, s, m, h, d")
+            raise ValueError(
+                f"{name}: {value!r} is not a duration: write seconds, or a number and one of us, ms, s, m, h, d"
+            )
         return float(match[1]) * _SECONDS[match[2]]
     if not 0 <= value < math.inf:
         raise ValueError(f"{name}: {value!r} is not a number of seconds from 0 up")

@@ -27,7 +27,9 @@ def is_immutable(kind: Any) -> bool:
 
 
 def _is_immutable(kind: Any, inside: frozenset[Any]) -> bool:
-    if kind in _PLAIN or kind is None or kind in inside:  # inside: a type that holds itself is judged by its other fields
+    if (
+        kind in _PLAIN or kind is None or kind in inside
+    ):  # inside: a type that holds itself is judged by its other fields
         return True
     origin = get_origin(kind)
     if origin is typing.Literal:
@@ -48,7 +50,9 @@ def _is_frozen_class(kind: type, inside: frozenset[Any]) -> bool:
         hints = typing.get_type_hints(kind, include_extras=True)
     except (NameError, TypeError):  # names that only a type checker knows
         return False
-    return all(_is_immutable(hint, inside) for hint in hints.values() if get_origin(hint) is not typing.ClassVar)
+    return all(
+        _is_immutable(hint, inside) for hint in hints.values() if get_origin(hint) is not typing.ClassVar
+    )
 
 
 def _is_frozen(kind: type) -> bool:

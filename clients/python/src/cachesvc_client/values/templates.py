@@ -34,9 +34,13 @@ class Template:
             if name is None:
                 continue
             if not name.isidentifier() or form or conversion:
-                raise ValueError(f"{text!r}: a field is a parameter's name and nothing more, such as {{user_id}}")
+                raise ValueError(
+                    f"{text!r}: a field is a parameter's name and nothing more, such as {{user_id}}"
+                )
             if name not in parameters:
-                raise ValueError(f"{text!r}: the function has no parameter {name!r}; it has {', '.join(parameters) or 'none'}")
+                raise ValueError(
+                    f"{text!r}: the function has no parameter {name!r}; it has {', '.join(parameters) or 'none'}"
+                )
             if self.fields:
                 self._escaped += self._separator(literal)
             self.fields.append(name)
@@ -45,7 +49,9 @@ class Template:
     def _separator(self, between: str) -> str:
         """One character of it is enough: where it is first met in a key, the field before it has ended."""
         if not between:
-            raise ValueError(f"{self.text!r}: fields side by side cannot be told apart: put something between them")
+            raise ValueError(
+                f"{self.text!r}: fields side by side cannot be told apart: put something between them"
+            )
         return next((one for one in between if not one.isalnum()), between[0])
 
     def render(self, arguments: Mapping[str, object]) -> str:
@@ -78,7 +84,9 @@ def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
 class Naming:
     """The key and the tags of a function's calls. Raises `ValueError` when the function is decorated."""
 
-    def __init__(self, function: Callable[..., object], key: str, tags: Iterable[str] = (), ignore: Iterable[str] = ()) -> None:
+    def __init__(
+        self, function: Callable[..., object], key: str, tags: Iterable[str] = (), ignore: Iterable[str] = ()
+    ) -> None:
         signature = inspect.signature(function)
         self.takes_context = _TOLD in signature.parameters
         self._signature = _without_context(signature)
@@ -93,7 +101,9 @@ class Naming:
             raise ValueError(f"ignore: the function has no parameter {min(unknown)!r}")
         for name in names:
             if name not in self._key.fields and name not in ignored and name not in _OWNERS:
-                raise ValueError(f"{key!r}: add {{{name}}}, or say ignore=[{name!r}] if no result depends on it")
+                raise ValueError(
+                    f"{key!r}: add {{{name}}}, or say ignore=[{name!r}] if no result depends on it"
+                )
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Raises `TypeError` for arguments that the function does not take, `ValueError` for what cannot be a key."""
@@ -109,7 +119,9 @@ class Naming:
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         if not kwargs and self._positional is not None and len(args) == len(self._positional):
-            return dict(zip(self._positional, args, strict=True))  # nearly every call; `bind` takes ten times as long
+            return dict(
+                zip(self._positional, args, strict=True)
+            )  # nearly every call; `bind` takes ten times as long
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
