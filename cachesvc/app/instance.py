@@ -34,7 +34,7 @@ from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_task import Pilot
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.write import Writer
@@ -158,19 +158,19 @@ class App:
         namespaces = self.topology.namespaces
         admission = Admission(self.fences, self._clock)
         self._hot_keys = HotKeys(namespaces, self._clock)
-        shelf = Shelf(self.l1, self.l2, admission, self._hot_keys)
+        near_tiers = NearTiers(self.l1, self.l2, admission, self._hot_keys)
         self.tally = Tally.zero()
         sample = ReadSample(self._hot_keys, self._rng)
         loads = Loads(
             loaders=self._backends.loaders,
-            shelf=shelf,
+            near_tiers=near_tiers,
             admission=admission,
             clock=self._clock,
             rng=self._rng,
             tally=self.tally,
         )
         pilot = Pilot(
-            shelf=shelf,
+            near_tiers=near_tiers,
             l2=self.l2,
             homes=self._homes,
             loads=loads,
@@ -214,7 +214,7 @@ class App:
             stream=self._backends.streams[self.service.region],
             applier=self._applier,
             merger=self._merger,
-            shelf=shelf,
+            near_tiers=near_tiers,
             receipts=self._receipts(),
             estimator=Estimator(self.l1, sample, self._homes),
             clock=self._clock,
@@ -226,7 +226,7 @@ class App:
             homes=self._homes,
             invalidator=self.invalidator,
             reader=self.reader,
-            shelf=shelf,
+            near_tiers=near_tiers,
             clock=self._clock,
             rng=self._rng,
         )

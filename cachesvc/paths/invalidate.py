@@ -18,7 +18,7 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.requests import Estimate, InvalidateOptions, Reach, Receipt, ReceiptState
 from cachesvc.paths.estimate import Estimator
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.telemetry.traces.trace import current, span, traceparent
 
 HOLD_US = 2 * SECONDS
@@ -39,7 +39,7 @@ class Invalidator:
         stream: FenceStream,
         applier: Applier,
         merger: Merger,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         receipts: Receipts,
         estimator: Estimator,
         clock: Clock,
@@ -52,7 +52,7 @@ class Invalidator:
         self._stream = stream
         self._applier = applier
         self._merger = merger
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._receipts = receipts
         self._estimator = estimator
         self._clock = clock
@@ -76,7 +76,7 @@ class Invalidator:
         done = applied.done(id_, applied.named[0], audit_of([change], options.who, self._instance))
         position = await self.publish(applied, done, report=options.wait is not Reach.NONE)
         if not (change.soft or change.over):
-            await self._shelf.drop([Key.of(change.namespace, text) for text in change.keys])
+            await self._near_tiers.drop([Key.of(change.namespace, text) for text in change.keys])
         missing = await self._receipts.wait(position, options) if options.wait is not Reach.NONE else ()
         token = tuple((fence.digest, fence.at) for fence in applied.fences)
         return Receipt(

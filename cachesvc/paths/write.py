@@ -17,7 +17,7 @@ from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Draft, Written
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.lifetimes import lifetimes
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply
 from cachesvc.tiers.l3.homes import Homes
@@ -32,7 +32,7 @@ class Writer:
         homes: Homes,
         invalidator: Invalidator,
         reader: Reader,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -40,7 +40,7 @@ class Writer:
         self._homes = homes
         self._invalidator = invalidator
         self._reader = reader
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._clock = clock
         self._rng = rng
 
@@ -93,14 +93,14 @@ class Writer:
                 written[i] = answer = self._filled(namespace, fill, reply)
                 if answer.stored:
                     kept.append((fill.key, namespace, fill.entry))
-        await self._shelf.copy(kept)
+        await self._near_tiers.copy(kept)
 
     def _filled(self, namespace: Namespace, fill: Fill, reply: FillReply | TierError) -> Written:
         if isinstance(reply, TierError):
             return Written(stored=False, error=_home_down(reply, "nothing was stored"))
         if not reply.stored:
             return Written(stored=False, reason="fenced")
-        self._shelf.keep(fill.key, namespace, fill.entry)
+        self._near_tiers.keep(fill.key, namespace, fill.entry)
         self._reader.filled(fill.key, fill.entry)
         return Written(stored=True, entry=fill.entry)
 
@@ -157,9 +157,9 @@ class Writer:
                     written[i] = Written(stored=False, error=error, token=answer.token)
             return
         for key, namespace, entry in stored:
-            self._shelf.keep(key, namespace, entry)
+            self._near_tiers.keep(key, namespace, entry)
             self._reader.filled(key, entry)
-        await self._shelf.copy(stored)
+        await self._near_tiers.copy(stored)
 
     def _put_of(self, namespace: Namespace, key: Key, draft: Draft) -> Put:
         entry = self._entry_of(namespace, key, draft, self._clock.now_us())

@@ -67,12 +67,12 @@ READING: dict[str, Mutant] = {
         (3,),
         (
             InPython(
-                "cachesvc.paths.near_tiers:Shelf.keep",
+                "cachesvc.paths.near_tiers:NearTiers.keep",
                 "self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD)",
                 "False",
             ),
             InPython(
-                "cachesvc.paths.near_tiers:Shelf.copy",
+                "cachesvc.paths.near_tiers:NearTiers.copy",
                 "if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)",
                 "",
             ),

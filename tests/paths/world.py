@@ -31,7 +31,7 @@ from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_task import Pilot
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.write import Writer
@@ -123,7 +123,7 @@ class Instance:
         cell: Cell = self.far.cell
         homes = Homes(placement, {"c1": cell, "c2": self.far.other})
         hot_keys = HotKeys(namespaces, self.clock)
-        self.shelf = Shelf(self.l1, l2, self.admission, hot_keys)
+        self.near_tiers = NearTiers(self.l1, l2, self.admission, hot_keys)
         self.tally = Tally.zero()
         self.tasks = Tasks()
         self.peers = FakePeers()
@@ -132,14 +132,14 @@ class Instance:
         sample = ReadSample(hot_keys, random.Random(8))
         loads = Loads(
             loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             admission=self.admission,
             clock=self.clock,
             rng=rng,
             tally=self.tally,
         )
         pilot = Pilot(
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             l2=l2,
             homes=homes,
             loads=loads,
@@ -189,7 +189,7 @@ class Instance:
             stream=self.stream,
             applier=self.applier,
             merger=self.merger,
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             receipts=self.receipts,
             estimator=Estimator(self.l1, sample, homes),
             clock=self.clock,
@@ -201,7 +201,7 @@ class Instance:
             homes=homes,
             invalidator=self.invalidator,
             reader=self.reader,
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             clock=self.clock,
             rng=rng,
         )
