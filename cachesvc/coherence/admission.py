@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import Clock
 from cachesvc.model.digest import digest, namespace_id
@@ -97,6 +98,32 @@ class Admission:
         soft = reply.soft or is_behind(entry, key.digest, key.namespace, now)
         return self._age(entry, now, soft=soft)
 
+    def refusals(self, entry: Entry, key: Key, namespace: Namespace) -> tuple[Refusal, ...]:
+        """Everything for which `standing` refuses the copy; empty if it does not."""
+        now = self._clock.now_us()
+        return (
+            *self._fences.refusals(entry, key.digest, key.namespace, now),
+            *self._lateness(entry, namespace, now),
+        )
+
+    def refusals_at_home(
+        self, entry: Entry, key: Key, namespace: Namespace, *, exact: bool
+    ) -> tuple[Refusal, ...]:
+        """Everything for which `standing_at_home` refuses a copy that its home cell holds admissible.
+
+        `exact`: the home judged the copy exactly, and the read is not strict.
+        """
+        if not exact:
+            return self.refusals(entry, key, namespace)
+        now = self._clock.now_us()
+        return (
+            *self._fences.exact_refusals(entry, key.digest, key.namespace, now),
+            *self._lateness(entry, namespace, now),
+        )
+
+    def _lateness(self, entry: Entry, namespace: Namespace, now: int) -> tuple[Refusal, ...]:
+        return () if self.is_timely(entry.as_of, namespace, now) else (Refusal(RefusedBy.STALENESS),)
+
     def suits(self, entry: Entry, options: ReadOptions) -> bool:
         """Does a copy meet what this reader asked beyond the rule (RFC 9111, 5.2.1; `Cachesvc-Max-Lag`)?"""
         if options.no_cache:
@@ -125,6 +152,11 @@ class Admission:
             if self._fences.fence_on(target, (), namespace if target == whole else "") < at
         ]
         return self._fences.merge(news) if news else []
+
+    def token_refuses(self, entry: Entry, key: Key, token: TokenPairs) -> bool:
+        """True if the copy is refused once the read has heeded its token. Merges nothing, so that explaining changes nothing."""
+        targets = (key.digest, digest(namespace_id(key.namespace)), *entry.tag_digests)
+        return any(target in targets and entry.as_of <= at for target, at in token)
 
     def not_before(self, key: Key, refused: Entry) -> int:
         """What to tell the home after a copy that it vouched for was refused here: that copy, and all that the newest fence
