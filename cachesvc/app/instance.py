@@ -16,6 +16,7 @@ from importlib.metadata import version
 
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.tasks import Tasks
+from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
@@ -207,24 +208,29 @@ class App:
             tally=self.tally,
             sample=sample,
         )
+        announcer = Announcer(
+            region=self.service.region,
+            changes=self._backends.changes,
+            stream=self._backends.streams[self.service.region],
+            merger=self._merger,
+            clock=self._clock,
+            lags=self._lags,
+        )
         self.invalidator = Invalidator(
             region=self.service.region,
             instance=self.service.instance,
-            changes=self._backends.changes,
-            stream=self._backends.streams[self.service.region],
+            announcer=announcer,
             applier=self._applier,
-            merger=self._merger,
             near_tiers=near_tiers,
             receipts=self._receipts(),
             estimator=Estimator(self.l1, sample, self._homes),
-            clock=self._clock,
             namespaces=namespaces,
-            lags=self._lags,
         )
         self.writer = Writer(
             namespaces=namespaces,
             homes=self._homes,
-            invalidator=self.invalidator,
+            announcer=announcer,
+            applier=self._applier,
             reader=self.reader,
             near_tiers=near_tiers,
             clock=self._clock,

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterable
 
 from cachesvc.app.tasks import Tasks
+from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.receipts import Receipts
@@ -182,24 +183,29 @@ class Instance:
         self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))
         self.receipts = Receipts("here", {"here": self.stream}, heartbeat_seconds=0.5, outdated_seconds=2.7)
         self.lags = ChangeLags()
+        self.announcer = Announcer(
+            region="here",
+            changes=self.changes,
+            stream=self.stream,
+            merger=self.merger,
+            clock=self.clock,
+            lags=self.lags,
+        )
         self.invalidator = Invalidator(
             region="here",
             instance=name,
-            changes=self.changes,
-            stream=self.stream,
+            announcer=self.announcer,
             applier=self.applier,
-            merger=self.merger,
             near_tiers=self.near_tiers,
             receipts=self.receipts,
             estimator=Estimator(self.l1, sample, homes),
-            clock=self.clock,
             namespaces=namespaces,
-            lags=self.lags,
         )
         self.writer = Writer(
             namespaces=namespaces,
             homes=homes,
-            invalidator=self.invalidator,
+            announcer=self.announcer,
+            applier=self.applier,
             reader=self.reader,
             near_tiers=self.near_tiers,
             clock=self.clock,
