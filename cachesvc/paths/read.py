@@ -1,4 +1,6 @@
-"""The read path, top to bottom: L1 → join or start a flight (`pilot.py` flies it: L2 → L3 → `load.py`) → judge what it brought.
+"""The read path, top to bottom: L1 → join or start a flight (L2 → L3 → origin) → judge what it brought.
+
+`flight_runner.py` runs flights, `load.py` is the origin's part of them.
 
 A reader decides for itself, synchronously and after every wait, whether what its flight brought may be answered *now*: copies
 must be admissible at that moment, a loaded value must not have been overtaken by a fence the reader already knew. If not it
@@ -20,7 +22,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.paths.flight import Flight, Flights, Landing, Mode
-from cachesvc.paths.flight_task import Pilot
+from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import ReadSample
@@ -43,7 +45,7 @@ class Reader:
         namespaces: Mapping[str, Namespace],
         l1: L1,
         flights: Flights,
-        pilot: Pilot,
+        runner: FlightRunner,
         explainer: Explainer,
         fences: Fences,
         admission: Admission,
@@ -56,7 +58,7 @@ class Reader:
         self._l1 = l1
         self._sample = sample
         self._flights = flights
-        self._pilot = pilot
+        self._runner = runner
         self._explainer = explainer
         self._fences = fences
         self._admission = admission
@@ -125,11 +127,11 @@ class Reader:
             answer, step = self._from_l1(key, namespace, PLAIN)
             if answer is not None:
                 return answer
-            flight, joined = self._board(
+            flight, joined = self._join_or_make(
                 key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us()
             )
             if not joined:
-                self._pilot.take_off(flight)
+                self._runner.start(flight)
             answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
             if answer is not None:
                 return answer
@@ -155,31 +157,31 @@ class Reader:
         self, keys: Sequence[Key], namespace: Namespace, options: ReadOptions, answers: list[Answer | None]
     ) -> None:
         mode = _mode_of(namespace, options)
-        lingers = asyncio.get_running_loop().time() + options.wait_seconds
+        wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
         started = self._fences.merged
         for turn in range(ROUNDS):
-            boarded: list[tuple[int, Flight, bool]] = []
+            waiting: list[tuple[int, Flight, bool]] = []
             now = self._clock.now_us()
             for i in looking:
                 key = keys[i]
                 answers[i], step = self._from_l1(key, namespace, options)
                 if answers[i] is None:
-                    flight, joined = self._board(key, namespace, mode, step, options, now)
-                    boarded.append((i, flight, joined))
-            self._depart([flight for _, flight, joined in boarded if not joined])
+                    flight, joined = self._join_or_make(key, namespace, mode, step, options, now)
+                    waiting.append((i, flight, joined))
+            self._start([flight for _, flight, joined in waiting if not joined])
             try:
-                for i, flight, joined in boarded:
-                    landing = flight.landing or await self._aboard(flight, lingers)
+                for i, flight, joined in waiting:
+                    landing = flight.landing or await self._wait_for_landing(flight, wait_until)
                     answers[i] = self._judge(flight, landing, joined, started, options)
             except (
                 asyncio.CancelledError
             ):  # the deadline came while one was waited for: who has landed meanwhile is answered
-                for i, flight, joined in boarded:
+                for i, flight, joined in waiting:
                     if answers[i] is None and flight.landing is not None:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
                 raise
-            looking = [i for i, _, _ in boarded if answers[i] is None]
+            looking = [i for i, _, _ in waiting if answers[i] is None]
             if not looking:
                 return
             self.tally.reads_again += len(looking)
@@ -218,13 +220,13 @@ class Reader:
 
     # 2. flights -------------------------------------------------------------------------------------------------------
 
-    def _board(
+    def _join_or_make(
         self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions, now: int
     ) -> tuple[Flight, bool]:
-        """Join the key's flight if there is one; else make it (`_depart` has it flown)."""
+        """Join the key's flight if there is one; else make it, for `_start`."""
         self._sample.beyond(key)
-        solo = options is not PLAIN and (options.no_store or bool(options.token))
-        flight = None if solo else self._flights.find(key, mode)
+        is_private = options is not PLAIN and (options.no_store or bool(options.token))
+        flight = None if is_private else self._flights.find(key, mode)
         if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
             self.tally.joined += 1
             if (span := current()) is not None:
@@ -233,27 +235,27 @@ class Reader:
         known = self._l1.peek(key) if step is not L1_MISS else None
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self.tally.flights += 1
-        if solo:
+        if is_private:
             flight.strict = bool(options.token)
             flight.keep = not options.no_store
         else:
             self._flights.add(flight)
         return flight, False
 
-    def _depart(self, flights: list[Flight]) -> None:
+    def _start(self, flights: list[Flight]) -> None:
         if len(flights) == 1:
-            self._pilot.take_off(flights[0])
+            self._runner.start(flights[0])
         elif flights:
-            self._pilot.take_off_together(flights)
+            self._runner.start_together(flights)
 
-    async def _aboard(self, flight: Flight, lingers: float) -> Landing:
+    async def _wait_for_landing(self, flight: Flight, wait_until: float) -> Landing:
         """The landing; a caller that asked for a lease waits for another's fill only as long as it said."""
         if flight.mode is not Mode.LEASE:
             return await flight.landed()
-        if (landing := await flight.landed_or_held()) is not None:
+        if (landing := await flight.landed_or_waits_for_fill()) is not None:
             return landing
         try:
-            async with asyncio.timeout_at(lingers):
+            async with asyncio.timeout_at(wait_until):
                 return await flight.landed()
         except TimeoutError:
             return Landing(trail=flight.trail, given_up=True)
@@ -316,23 +318,23 @@ class Reader:
     def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
         if namespace.origin is not None and self._flights.find(key, Mode.EARLY) is None:
             self.tally.early_refreshes += 1
-            self._take_off(key, namespace, Mode.EARLY, L1_PASSED, entry)
+            self._start_refresh(key, namespace, Mode.EARLY, L1_PASSED, entry)
 
     def _refresh_behind(self, key: Key, namespace: Namespace, entry: Entry) -> None:
         if namespace.origin is not None and self._flights.find(key, Mode.THROUGH) is None:
-            self._take_off(key, namespace, Mode.THROUGH, L1_STALE, entry)
+            self._start_refresh(key, namespace, Mode.THROUGH, L1_STALE, entry)
 
-    def _take_off(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
+    def _start_refresh(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
         now = self._clock.now_us()
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self._flights.add(flight)
-        self._depart([flight])
+        self._start([flight])
 
     # for the write path and the feed ----------------------------------------------------------------------------------
 
     def filled(self, key: Key, entry: Entry) -> None:
         """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
-        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.held:
+        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
             flight.land(Landing(entry, "l1", flight.trail))
 
     async def explain(self, key: Key, question: Question) -> Explanation | Seen:

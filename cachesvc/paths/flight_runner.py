@@ -1,4 +1,4 @@
-"""How a flight is flown: L2 → L3 at the home cell → a lease → `load.py` for the origin.
+"""How a flight runs: L2 → L3 at the home cell → a lease → `load.py` for the origin.
 
 Everything here runs in the flights' own task. Decisions are synchronous and made on what the tiers answered; between a
 decision and the landing or the copy that follows from it there is no await.
@@ -44,7 +44,7 @@ class Spawns(Protocol):
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> object: ...
 
 
-class Pilot:
+class FlightRunner:
     def __init__(
         self,
         *,
@@ -70,17 +70,17 @@ class Pilot:
         self._rng = rng
         self._tally = tally
 
-    def take_off(self, flight: Flight) -> None:
-        """Fly one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
+    def start(self, flight: Flight) -> None:
+        """Start one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
         if flight.mode >= Mode.RELOAD:
-            self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+            self._tasks.spawn(self._run([flight], self._from_l3), "flight")
             return
         asking = asyncio.ensure_future(self._l2.ask(flight.key))
         asking.add_done_callback(partial(self._l2_answered, flight))
 
-    def take_off_together(self, flights: list[Flight]) -> None:
-        """Fly these with one multiget per server and one script call per cell. Each lands on its own."""
-        self._tasks.spawn(self._fly(flights, self._from_l2), "flights")
+    def start_together(self, flights: list[Flight]) -> None:
+        """Start these, with one multiget per server and one script call per cell. Each lands on its own."""
+        self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
     def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
         try:
@@ -90,11 +90,11 @@ class Pilot:
         except BaseException:
             self._end(flight)
             raise
-        self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+        self._tasks.spawn(self._run([flight], self._from_l3), "flight")
 
-    async def _fly(self, flights: list[Flight], start: Callable[[list[Flight]], Awaitable[None]]) -> None:
+    async def _run(self, flights: list[Flight], ask: Callable[[list[Flight]], Awaitable[None]]) -> None:
         try:
-            await start(flights)
+            await ask(flights)
         finally:
             for flight in flights:
                 self._end(flight)
@@ -259,7 +259,7 @@ class Pilot:
                     return None
                 await asyncio.sleep(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
-            if flight.mode is Mode.LEASE and flight.held and not flight.aboard:
+            if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
                 flight.land(Landing(trail=flight.trail, given_up=True))
             if flight.landing is not None:
                 return None
@@ -270,7 +270,7 @@ class Pilot:
         if isinstance(reply, TierError):
             return None
         self._tally.leases_granted += 1
-        if not flight.held:
+        if not flight.waits_for_fill:
             flight.note("cachesvc.lease", "granted")
         return reply.lease
 
@@ -286,12 +286,12 @@ class Pilot:
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
         """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
-        if not flight.held:
+        if not flight.waits_for_fill:
             self._tally.lease_waits += 1
             flight.note("cachesvc.lease", "waited")
         if flight.mode is not Mode.RELOAD:
             self._loads.land_stale(flight)
-        flight.hold()
+        flight.wait_for_fill()
         if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
             flight.land(Landing(trail=flight.trail, given_up=True))
         elif over:
