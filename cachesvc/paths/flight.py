@@ -16,6 +16,7 @@ Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
 import asyncio
 from collections.abc import Collection
 from enum import IntEnum
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -41,24 +42,52 @@ class Mode(IntEnum):
     """The origin, ahead of expiry; gives up at once if another holds the lease."""
 
 
-class Landing(Struct, frozen=True, gc=False):
-    """How a flight ended for those that wait for it."""
+class FoundCopy(Struct, frozen=True, gc=False):
+    """A copy from a tier. Each reader looks again whether it is admissible when it is answered."""
 
-    entry: Entry | None = None
-    tier: str = ""
+    entry: Entry
+    tier: str
     trail: tuple[Step, ...] = ()
-    loaded: bool = False
-    """From the origin, by this flight: the rule on joiners applies instead of admissibility."""
     version: int = -1
-    """`Fences.version` when a copy was judged: while it stands, so does the judgement."""
+    """`Fences.version` when the copy was judged fresh: while it stands, so does the judgement. -1: not judged so."""
     vouched_at: int | None = None
     """The home cell judged the copy exactly, when this many merges had been seen here: only later ones can refuse it."""
-    stale: bool = False
+    is_stale: bool = False
     """Past its freshness, answered on purpose: while it is refreshed, or because the origin failed."""
-    given_up: bool = False
-    """Look-aside: no copy, no lease to be had within the caller's patience."""
-    lease: str | None = None
-    error: RequestError | None = None
+
+
+class LoadedValue(Struct, frozen=True, gc=False):
+    """From the origin, by this flight: the rule on loaded values applies to each reader, instead of admissibility."""
+
+    entry: Entry
+    trail: tuple[Step, ...]
+
+
+class Leased(Struct, frozen=True, gc=False):
+    """The lease for one caller that loads by itself."""
+
+    lease: str | None
+    """None once a caller has claimed it (`Flight.claim_lease`)."""
+    trail: tuple[Step, ...]
+    copy: FoundCopy | None = None
+    """A stale copy that goes along, so that only the caller with the lease has to load."""
+
+
+class Missed(Struct, frozen=True, gc=False):
+    """No copy that may be answered, and nobody loads for this reader: a read of the tiers only, or no lease in time."""
+
+    trail: tuple[Step, ...]
+
+
+class Failed(Struct, frozen=True, gc=False):
+    """The origin failed and no copy may stand in, or this instance stopped."""
+
+    error: RequestError
+    trail: tuple[Step, ...]
+
+
+Landing: TypeAlias = FoundCopy | LoadedValue | Leased | Missed | Failed
+"""How a flight ended for those that wait for it."""
 
 
 class Flight:
@@ -176,11 +205,11 @@ class Flight:
         return self.landing
 
     def claim_lease(self) -> str | None:
-        """The lease, for the one caller that asks first; the others see None and join another flight."""
+        """The lease, for the one caller that asks first; None for the others."""
         landing = self.landing
-        if landing is None or landing.lease is None:
+        if not isinstance(landing, Leased):
             return None
-        self.landing = Landing(landing.entry, landing.tier, landing.trail)
+        self.landing = Leased(None, landing.trail, landing.copy)
         return landing.lease
 
     @property
@@ -222,7 +251,9 @@ class Flights:
         flight = self._by_mode[mode].get(key.digest)
         if flight is None or flight.key.id != key.id:
             return None
-        return flight if flight.landing is None or flight.landing.stale else None
+        landing = flight.landing
+        is_running = landing is None or (isinstance(landing, FoundCopy) and landing.is_stale)
+        return flight if is_running else None
 
     def add(self, flight: Flight) -> None:
         self._by_mode[flight.mode][flight.key.digest] = flight

@@ -21,7 +21,17 @@ from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
-from cachesvc.paths.flight import Flight, Flights, Landing, Mode
+from cachesvc.paths.flight import (
+    Failed,
+    Flight,
+    Flights,
+    FoundCopy,
+    Landing,
+    Leased,
+    LoadedValue,
+    Missed,
+    Mode,
+)
 from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.popularity.hot_keys import Popularity
@@ -258,7 +268,7 @@ class Reader:
             async with asyncio.timeout_at(wait_until):
                 return await flight.landed()
         except TimeoutError:
-            return Landing(trail=flight.trail, given_up=True)
+            return Missed(flight.trail)
 
     # 3. the reader's own decision -------------------------------------------------------------------------------------
 
@@ -266,46 +276,56 @@ class Reader:
         self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions
     ) -> Answer | None:
         """May this reader be answered with what its flight brought? None: look again."""
-        if landing.version == self._fences.version and options is PLAIN and landing.entry is not None:
+        if type(landing) is FoundCopy and landing.version == self._fences.version and options is PLAIN:
             # A fresh copy, judged when it landed, and nothing has moved since. Nearly every answer is this one.
             return Answer(_hit(landing.entry), landing.entry, landing.tier, landing.trail)
-        if landing.error is not None:
-            return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
-        lease = flight.claim_lease() if landing.lease is not None else None
-        entry = landing.entry
-        if entry is None:
-            if flight.mode is Mode.LEASE and lease is None and not landing.given_up:
-                return None
-            return Answer(Outcome.MISS, trail=landing.trail, lease=lease)
-        if landing.loaded:
-            return self._judge_loaded(flight, landing, entry, joined, started)
-        if not self._may_answer(flight, landing, entry):
-            return Answer(Outcome.MISS, trail=landing.trail, lease=lease) if lease is not None else None
-        if lease is None and options is not PLAIN and not self._admission.suits(entry, options):
-            return (
-                Answer(Outcome.MISS, trail=landing.trail)
-                if flight.mode in (Mode.LOOKUP, Mode.LEASE)
-                else None
-            )
-        if landing.stale:
-            return self._stale(flight.key, entry, landing.tier, landing.trail, lease)
-        return Answer(_hit(entry), entry, landing.tier, landing.trail, lease)
+        match landing:
+            case FoundCopy():
+                return self._judge_copy(flight, landing, options)
+            case LoadedValue():
+                return self._judge_loaded(flight, landing, joined, started)
+            case Leased():
+                return self._judge_leased(flight, landing, options)
+            case Missed():
+                return Answer(Outcome.MISS, trail=landing.trail)
+            case Failed():
+                return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
+
+    def _judge_copy(self, flight: Flight, copy: FoundCopy, options: ReadOptions) -> Answer | None:
+        if not self._may_answer(flight, copy):
+            return None
+        if options is not PLAIN and not self._admission.suits(copy.entry, options):
+            is_over = flight.mode in (Mode.LOOKUP, Mode.LEASE)
+            return Answer(Outcome.MISS, trail=copy.trail) if is_over else None
+        if copy.is_stale:
+            return self._stale(flight.key, copy.entry, copy.tier, copy.trail)
+        return Answer(_hit(copy.entry), copy.entry, copy.tier, copy.trail)
 
     def _judge_loaded(
-        self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int
+        self, flight: Flight, landing: LoadedValue, joined: bool, started: int
     ) -> Answer | None:
+        entry = landing.entry
         if not self._admission.loaded_since(entry, flight.key, flight.asked, started):
             return None
         trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
         return Answer(Outcome.ABSENT if entry.negative else Outcome.LOADED, entry, "origin", trail)
 
-    def _may_answer(self, flight: Flight, landing: Landing, entry: Entry) -> bool:
+    def _judge_leased(self, flight: Flight, landing: Leased, options: ReadOptions) -> Answer | None:
+        """The first caller has the lease, the others the stale copy if there is one; else they look again."""
+        lease, copy = flight.claim_lease(), landing.copy
+        if lease is None:
+            return None if copy is None else self._judge_copy(flight, copy, options)
+        if copy is None or not self._may_answer(flight, copy):
+            return Answer(Outcome.MISS, trail=landing.trail, lease=lease)
+        return self._stale(flight.key, copy.entry, copy.tier, landing.trail, lease)
+
+    def _may_answer(self, flight: Flight, copy: FoundCopy) -> bool:
         """Look again after the wait: between the landing and now a fence may have been merged."""
-        if landing.version == self._fences.version:
+        if copy.version == self._fences.version:
             return True
-        if landing.vouched_at is not None:
-            return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
-        return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED
+        if copy.vouched_at is not None:
+            return self._admission.still_vouched(copy.entry, flight.key, flight.namespace, copy.vouched_at)
+        return self._admission.standing(copy.entry, flight.key, flight.namespace) is not Standing.REFUSED
 
     def _stale(
         self, key: Key, entry: Entry, tier: str, trail: tuple[Step, ...] = (), lease: str | None = None
@@ -335,7 +355,7 @@ class Reader:
     def filled(self, key: Key, entry: Entry) -> None:
         """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
-            flight.land(Landing(entry, "l1", flight.trail))
+            flight.land(FoundCopy(entry, "l1", flight.trail))
 
     async def explain(self, key: Key, question: Question) -> Explanation | Seen:
         """Everything that decides about this key now; changes nothing."""
