@@ -114,9 +114,10 @@ class Fences:
         return True
 
     def admits(self, as_of: int, targets: Iterable[int]) -> bool:
-        """True if a copy of these targets (key, tags, namespace) is newer than every fence on them.
+        """True if a copy of these targets is newer than every fence on them.
 
-        The floor is not compared here: the caller compares it.
+        The targets are the digests of the copy's key, tags and namespace. The floor is not compared
+        here: the caller compares it.
         """
         namespaces, newest = self._namespaces, self._sketch.newest
         return all(
