@@ -20,8 +20,9 @@ without waiting, and its clock is turned by hand.
 
 Threads: `with service.sync_cache() as cache` makes a client for code without asyncio.
 
-Values, stale windows, known absence, tags, soft and paced invalidations, leases, fences, tokens and
-receipts behave as the service's do: the fake passes the same conformance cases (clients/conformance).
+Values, stale windows, known absence, tags, soft and paced invalidations, leases, fences, tokens
+and receipts behave as the service's do: the fake passes the conformance cases that the service
+passes (clients/conformance).
 
 - Faults: `fail_next(3, "overloaded", retry_after=1)`, `answer_next(…)`, `drop_next()`, `down()` and
   `up()`, `delay("1s")`, `lag("5s")`, `miss_instances("us/us-b")`.
