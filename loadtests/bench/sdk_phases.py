@@ -134,7 +134,7 @@ class Process:
     def _key(self, name: str) -> str:
         return f"{self._prefix}-{name}"
 
-    # warm -------------------------------------------------------------------------------------------------------------
+    # warm -----------------------------------------------------------------------------------------
 
     async def _warm(self, read: Read) -> Measured:
         plan = self._plan
@@ -164,7 +164,7 @@ class Process:
 
         await asyncio.gather(*(read_on() for _ in range(self._plan.readers)))
 
-    # stampede ---------------------------------------------------------------------------------------------------------
+    # stampede -------------------------------------------------------------------------------------
 
     async def _stampede(self, read: Read) -> Measured:
         async with self._measured() as measured:
@@ -177,7 +177,7 @@ class Process:
             await self._meet()  # a load that a straggler still makes counts for this phase
         return measured
 
-    # expiry -----------------------------------------------------------------------------------------------------------
+    # expiry ---------------------------------------------------------------------------------------
 
     async def _expiry(self, read: Read) -> Measured:
         key = self._key("ageing")
@@ -225,7 +225,7 @@ async def _timed(read: Read, key: str, latencies: "array[float]") -> None:
     latencies.append(time.perf_counter() - began)
 
 
-# in a pool of processes -----------------------------------------------------------------------------------------------
+# in a pool of processes ---------------------------------------------------------------------------
 
 _meeting: list[Barrier] = []
 """Of this process, from its start on: a barrier can be inherited and not sent."""
