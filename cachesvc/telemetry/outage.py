@@ -1,8 +1,8 @@
 """Log lines about a remote server that fails: one when it begins, one when it is over.
 
-    fails                                          ──► "… fails: why"; later failures are counted
-    works                                          ──► nothing yet
-    works, `STEADY_SECONDS` after the last failure ──► "… works again, after n failures in s seconds"
+    fails                                           "… fails: why"; later failures are counted
+    works                                           nothing yet
+    works, `STEADY_SECONDS` after the last failure  "… works again, after n failures in s seconds"
 
 A server that fails now and then would otherwise write both lines again and again.
 """
