@@ -25,7 +25,7 @@ ATTACH_FIRST = 0
 NEW_ISSUER_WAITS = 1
 
 
-class Line:
+class CellConnection:
     def __init__(
         self,
         connection: AbstractConnection,
@@ -45,7 +45,7 @@ class Line:
         self._run_id = b""
 
     def __repr__(self) -> str:
-        return f"<Line {self._where} [{'open' if self.is_open else 'closed'}]>"
+        return f"<CellConnection {self._where} [{'open' if self.is_open else 'closed'}]>"
 
     @property
     def is_open(self) -> bool:
@@ -56,7 +56,7 @@ class Line:
         return self.is_open and not await self._connection.can_read()
 
     async def open(self, connect_timeout_seconds: float) -> None:
-        """Raises `TierError`; then the line is closed."""
+        """Raises `TierError`; then this connection is closed."""
         await self._guarded(self._connect(), connect_timeout_seconds, "connect")
 
     async def run(self, script: Script, args: list[Any]) -> Any:

@@ -1,18 +1,20 @@
+"""What the scripts of a cell answer, read into `Reply` and `CellKeyState`."""
+
 from collections.abc import Sequence
 from typing import Any
 
 from cachesvc.model.entry import Key
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
-from cachesvc.tiers.l3.record import ETAG_CHARACTERS, bare, from_record
+from cachesvc.tiers.l3.record import from_record
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
 
 
-_PLAIN_MISS = Reply(None, exact=False)
+PLAIN_MISS = Reply(None, exact=False)
 
 
-_UNREADABLE = Reply(None, exact=False, fenced=False)
+UNREADABLE = Reply(None, exact=False, fenced=False)
 
 
 _MISSES = {
@@ -21,10 +23,10 @@ _MISSES = {
 }
 
 
-def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
+def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
     if type(reply) is bytes:
         entry = from_record(key, reply)
-        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
     if type(reply) is int:
         return _MISSES[reply]
     flags, record, token = reply
@@ -39,7 +41,7 @@ def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
     )
 
 
-def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
+def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
     record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
     entry = from_record(key, record)
     (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(
@@ -63,11 +65,3 @@ def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
         soft_tag_fences={tag: soft for tag, (_, soft) in named.items()},
         soft_namespace_fence=soft_namespace_fence,
     )
-
-
-def _condition(if_match: Sequence[str]) -> bytes:
-    """For `put.lua`. Weak and foreign tags can match nothing (RFC 9110, 13.1.1); a condition of only those matches nothing."""
-    if "*" in if_match:
-        return b"*"
-    strong = [bare(tag) for tag in if_match if len(bare(tag)) == ETAG_CHARACTERS]
-    return "".join(strong).encode() if strong or not if_match else b"-"
