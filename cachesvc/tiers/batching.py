@@ -8,7 +8,7 @@ So batches grow with the load by themselves: an idle server answers a single key
 An order (one call of `submit` or `submit_many`) costs one future; nothing else is made per key: no task, timer or lock.
 
 A batch runs in a context of its own, not in that of the caller who happened to come first: what is exchanged for many belongs
-to the trace of one only if `Exchange` says so.
+to the trace of one only if `ExchangeSpan` says so.
 
 Cancelling a future takes its caller out, never the batch: what was submitted is still sent and its answer dropped.
 The queue is bounded; when it is full an order is answered at once with a `TierUnavailableError` as its value.
@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.metrics.histogram import SIZES, Histogram
-from cachesvc.telemetry.traces.exchange_span import Exchange, failure_in
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, failure_in
 from cachesvc.telemetry.traces.trace import Span, current
 
 T = TypeVar("T")
@@ -51,15 +51,15 @@ class BatcherStatistics(Struct, frozen=True):
 class _Batch:
     """Orders side by side: `items` is flat, `counts` says how many of them belong to each future (0: one, not a list).
 
-    `riders` are the sampled spans that orders came from."""
+    `callers` are the sampled spans that orders came from."""
 
-    __slots__ = ("counts", "futures", "items", "riders")
+    __slots__ = ("callers", "counts", "futures", "items")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.futures: list[asyncio.Future[Any]] = []
         self.counts: list[int] = []
-        self.riders: list[Span] = []
+        self.callers: list[Span] = []
 
     def answer(self, results: Sequence[Any]) -> None:
         at = 0
@@ -100,7 +100,7 @@ class Batcher(Generic[T, R]):
         max_waiting: int = 65_536,
         in_flight: int = 1,
         name: str = "batcher",
-        exchange: Exchange | None = None,
+        exchange_span: ExchangeSpan | None = None,
     ):
         """`max_waiting` bounds the items that wait; `in_flight` the batches that may be under way at once. With `exchange`, a
         batch that has something of a traced caller aboard is a span."""
@@ -111,12 +111,12 @@ class Batcher(Generic[T, R]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._free_slots = in_flight
-        self._exchange = exchange
+        self._exchange_span = exchange_span
         self._context = Context()
         self._open = _Batch()  # takes new orders
-        self._full: deque[_Batch] = deque()  # older than `_open`, ready to depart
+        self._ready: deque[_Batch] = deque()  # older than `_open`, ready to depart
         self._waiting = 0
-        self._departure_is_due = False
+        self._send_is_due = False
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = 0
@@ -134,15 +134,15 @@ class Batcher(Generic[T, R]):
             return future
         batch = self._open
         if len(batch.items) >= self._max_batch:
-            batch = self._turn_over()
+            batch = self._begin_batch()
         batch.items.append(item)
         batch.futures.append(future)
         batch.counts.append(0)
-        if (rider := current()) is not None:
-            batch.riders.append(rider)
+        if (caller := current()) is not None:
+            batch.callers.append(caller)
         self._waiting += 1
-        if not self._departure_is_due and self._free_slots:
-            self._schedule_departure()
+        if not self._send_is_due and self._free_slots:
+            self._schedule_send()
         return future
 
     def submit_many(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
@@ -164,15 +164,15 @@ class Batcher(Generic[T, R]):
         count = len(items)
         batch = self._open
         if len(batch.items) + count > self._max_batch:
-            batch = self._turn_over()
+            batch = self._begin_batch()
         batch.items.extend(items)
         batch.futures.append(future)
         batch.counts.append(count)
-        if (rider := current()) is not None:
-            batch.riders.append(rider)
+        if (caller := current()) is not None:
+            batch.callers.append(caller)
         self._waiting += count
-        if not self._departure_is_due and self._free_slots:
-            self._schedule_departure()
+        if not self._send_is_due and self._free_slots:
+            self._schedule_send()
 
     def _enqueue_parts(self, items: Sequence[T], whole: "asyncio.Future[Any]") -> None:
         loop = asyncio.get_running_loop()
@@ -197,35 +197,35 @@ class Batcher(Generic[T, R]):
         for part in parts:
             part.add_done_callback(join)
 
-    def _turn_over(self) -> _Batch:
+    def _begin_batch(self) -> _Batch:
         if self._open.items:
-            self._full.append(self._open)
+            self._ready.append(self._open)
             self._open = _Batch()
         return self._open
 
-    def _schedule_departure(self) -> None:
-        self._departure_is_due = True
-        asyncio.get_running_loop().call_soon(self._depart, context=self._context)
+    def _schedule_send(self) -> None:
+        self._send_is_due = True
+        asyncio.get_running_loop().call_soon(self._send, context=self._context)
 
-    def _depart(self) -> None:
-        self._departure_is_due = False
+    def _send(self) -> None:
+        self._send_is_due = False
         while self._free_slots and self._waiting:
-            if not self._full:
-                self._turn_over()
-            batch = self._full.popleft()
+            if not self._ready:
+                self._begin_batch()
+            batch = self._ready.popleft()
             self._waiting -= len(batch.items)
             self._free_slots -= 1
             self._batches += 1
             self._items += len(batch.items)
             self.sizes.observe(len(batch.items))
-            task = asyncio.get_running_loop().create_task(self._carry(batch), name=self.name)
+            task = asyncio.get_running_loop().create_task(self._exchange(batch), name=self.name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, batch: _Batch) -> None:
+    async def _exchange(self, batch: _Batch) -> None:
         try:
-            traced = self._exchange if batch.riders else None
-            results = await (self._run(batch.items) if traced is None else self._run_in(traced, batch))
+            traced = self._exchange_span if batch.callers else None
+            results = await (self._run(batch.items) if traced is None else self._run_traced(traced, batch))
             if len(results) != sum(count or 1 for count in batch.counts):
                 raise RuntimeError(f"{self.name}: {len(results)} results for another number of items")  # noqa: TRY301  told to every caller
             batch.answer(results)
@@ -239,11 +239,11 @@ class Batcher(Generic[T, R]):
         finally:
             self._free_slots += 1
             # One tick later, not now: the callers just answered run first, and what they submit travels with this batch.
-            if self._waiting and not self._departure_is_due:
-                self._schedule_departure()
+            if self._waiting and not self._send_is_due:
+                self._schedule_send()
 
-    async def _run_in(self, exchange: Exchange, batch: _Batch) -> Sequence[R | TierError]:
-        with exchange.spanned(batch.riders, len(batch.items)) as span:
+    async def _run_traced(self, exchange_span: ExchangeSpan, batch: _Batch) -> Sequence[R | TierError]:
+        with exchange_span.around(batch.callers, len(batch.items)) as span:
             results = await self._run(batch.items)
             span.error = failure_in(results)
         return results
@@ -251,9 +251,9 @@ class Batcher(Generic[T, R]):
     async def close(self) -> None:
         """Answer what waits with a `TierUnavailableError`, refuse what comes, and see the batches in flight to their end."""
         self._closed = True
-        self._turn_over()
-        while self._full:
-            batch = self._full.popleft()
+        self._begin_batch()
+        while self._ready:
+            batch = self._ready.popleft()
             self._waiting -= len(batch.items)
             self._refused += len(batch.items)
             batch.answer_all(self._refusal())

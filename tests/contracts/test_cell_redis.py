@@ -100,7 +100,7 @@ async def test_a_hanging_server_costs_the_time_limit_and_its_late_answer_goes_no
 
 @pytest.mark.parametrize("leaving", [1, 2, 3])
 async def test_cancelled_callers_leave_connections_in_step(bench: RedisBench, leaving: int) -> None:
-    """Cancelled before their batch departs, while it is on the wire, and after: the others get their own answers."""
+    """Cancelled before their batch is sent, while it is on the wire, and after: the others get their own answers."""
     for i in range(3):
         await bench.put(await bench.entry(b"%d" % i), key=Key.of(NS, f"k{i}"))
     connects = bench.redis.statistics().connects

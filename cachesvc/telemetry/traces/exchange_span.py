@@ -43,7 +43,7 @@ class Server(Struct, frozen=True):
         )
 
 
-class Exchange:
+class ExchangeSpan:
     """One kind of operation with one server."""
 
     def __init__(self, server: Server, operation: str) -> None:
@@ -59,18 +59,18 @@ class Exchange:
             self._attributes["server.port"] = server.port
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._name}>"
+        return f"<ExchangeSpan {self._name}>"
 
     @contextmanager
-    def spanned(self, riders: Sequence[Span], items: int) -> Iterator[Span]:
-        """The span of what runs inside, which is done for `riders`, at least one, of whom one may stand there many times."""
-        first, *others = dict.fromkeys(riders)
+    def around(self, callers: Sequence[Span], items: int) -> Iterator[Span]:
+        """The span of what runs inside, which is done for `callers`, at least one, of whom one may stand there many times."""
+        first, *others = dict.fromkeys(callers)
         span = first.child(self._name, "client")
         span.attributes |= self._attributes
         if items > 1:
             span.attributes["db.operation.batch.size"] = items
-        for rider in others:
-            rider.link(span.context)
+        for caller in others:
+            caller.link(span.context)
         try:
             with under(span):
                 yield span

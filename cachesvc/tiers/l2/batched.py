@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, BatcherStatistics, Run
 from cachesvc.tiers.l2.contract import Lookup, Tier
 
@@ -32,9 +32,13 @@ class Batched:
         who is at the other end, for traces; without it there is nobody to name, and no span."""
 
         def batcher(run: Run[Any, Any], operation: str) -> Batcher[Any, Any]:
-            exchange = Exchange(server, operation) if server else None
+            exchange_span = ExchangeSpan(server, operation) if server else None
             return Batcher(
-                run, max_batch, max_waiting=max_waiting, name=f"{name} {operation}s", exchange=exchange
+                run,
+                max_batch,
+                max_waiting=max_waiting,
+                name=f"{name} {operation}s",
+                exchange_span=exchange_span,
             )
 
         self._child = child

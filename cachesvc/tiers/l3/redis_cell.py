@@ -25,7 +25,7 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.telemetry.outage import Outage
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
 from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
@@ -110,9 +110,13 @@ class RedisCell:
         server = Server.redis(name, url)
 
         def batcher(run: Run[Any, Any], operation: str, in_flight: int = 1) -> Batcher[Any, Any]:
-            exchange = Exchange(server, operation)
+            exchange_span = ExchangeSpan(server, operation)
             return Batcher(
-                run, settings.max_batch, in_flight=in_flight, name=f"{name} {operation}s", exchange=exchange
+                run,
+                settings.max_batch,
+                in_flight=in_flight,
+                name=f"{name} {operation}s",
+                exchange_span=exchange_span,
             )
 
         self._reads: Batcher[Read, Reply] = batcher(self._read, "read", READS_IN_FLIGHT)
