@@ -8,7 +8,7 @@ import logging
 
 from msgspec import Struct
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.contract import FenceBatch, FenceStream, position_of
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.keep_trying import persist

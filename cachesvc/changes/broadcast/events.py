@@ -21,7 +21,7 @@ EVENT_OVERHEAD = 400
 _MEMBER = re.compile(r"([a-z][a-z0-9-]{0,63})=([0-9]{1,16}-[0-9]{1,16})").fullmatch
 
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 def vector_text(vector: Mapping[str, str]) -> str:
@@ -38,7 +38,7 @@ def read_vector(text: str) -> Vector:
     return {match[1]: match[2] for match in members if match}
 
 
-class _Pairs(Struct, omit_defaults=True):
+class Pairs(Struct, omit_defaults=True):
     """The data of a `fences` event."""
 
     fences: str = ""
@@ -47,18 +47,18 @@ class _Pairs(Struct, omit_defaults=True):
     namespaces: list[tuple[str, int, bool, int]] = []
 
 
-class _Heartbeat(Struct):
+class Heartbeat(Struct):
     complete_to: Mapping[str, int]
     floor: int
     now: int
 
 
-class _Reset(Struct):
+class Reset(Struct):
     floor: int
     reason: str
 
 
-class _Event(Struct, frozen=True, gc=False):
+class Event(Struct, frozen=True, gc=False):
     region: str
     position: str
     id: str
@@ -75,20 +75,20 @@ class _Event(Struct, frozen=True, gc=False):
         return self.text.replace(f"\nid: {self.id}\n".encode(), f"\nid: {id_}\n".encode(), 1)
 
 
-def _is_beyond(id_: str, after: Mapping[str, str]) -> bool:
+def is_beyond(id_: str, after: Mapping[str, str]) -> bool:
     return any(
         position_of(position) > position_of(after.get(region, ""))
         for region, position in read_vector(id_).items()
     )
 
 
-def _rendered(kind: str, id_: str, data: bytes) -> bytes:
+def rendered(kind: str, id_: str, data: bytes) -> bytes:
     return b"event: %b\nid: %b\ndata: %b\n\n" % (kind.encode(), id_.encode(), data)
 
 
-def _pairs(fences: Sequence[Fence]) -> _Pairs:
+def pairs(fences: Sequence[Fence]) -> Pairs:
     exact = [fence for fence in fences if not (fence.namespace or fence.over)]
-    return _Pairs(
+    return Pairs(
         _packed([fence for fence in exact if not fence.soft]),
         _packed([fence for fence in exact if fence.soft]),
         [

@@ -17,18 +17,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from cachesvc.changes.broadcast_events import (
+from cachesvc.changes.broadcast.events import (
+    Event,
+    Heartbeat,
+    Reset,
     Vector,
-    _encode,
-    _Event,
-    _Heartbeat,
-    _is_beyond,
-    _pairs,
-    _rendered,
-    _Reset,
+    encode,
+    is_beyond,
+    pairs,
+    rendered,
     vector_text,
 )
-from cachesvc.changes.broadcast_log import LOG_BYTES, LOG_FENCES, _Log
+from cachesvc.changes.broadcast.log import LOG_BYTES, LOG_FENCES, EventLog
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.changes.contract import position_of
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import RequestError
@@ -71,7 +72,7 @@ class Broadcast:
         self._lead_us = 2 * skew_us + 1000
         self._max_subscribers = max_subscribers
         self._unwatched_fences = unwatched_fences
-        self._log = _Log(log_fences, log_bytes)
+        self._log = EventLog(log_fences, log_bytes)
         self._vector: Vector = dict.fromkeys(regions, "")
         self._since = dict(self._vector)
         """Per region: whoever has everything up to here finds the rest in the log."""
@@ -105,7 +106,7 @@ class Broadcast:
         if len(fences) > self._unwatched_fences and not self._subscriptions:
             self._since[region] = position
         else:
-            self._append("fences", region, _encode(_pairs(fences)), len(fences))
+            self._append("fences", region, encode(pairs(fences)), len(fences))
 
     def heartbeat(self, region: str, position: str, complete_to: int) -> None:
         """Every change accepted before `complete_to` (µs) is merged."""
@@ -117,7 +118,7 @@ class Broadcast:
         """The region is read from `position` on, and fences before it may be missing: no copy with `as_of <= floor` is good."""
         self._move(region, position)
         self._floor = max(self._floor, floor)
-        self._append("reset", region, _encode(_Reset(self._floor, reason)), 0)
+        self._append("reset", region, encode(Reset(self._floor, reason)), 0)
         # Nobody resumes from before: what the stream says since may go by positions that mean something else.
         self._since = dict(self._vector)
         self._replayed_from = self._log.end
@@ -132,7 +133,7 @@ class Broadcast:
         id_ = vector_text(self._vector)
         oldest = self._log.first
         dropped = self._log.append(
-            _Event(region, self._vector[region], id_, _rendered(kind, id_, data), fences)
+            Event(region, self._vector[region], id_, rendered(kind, id_, data), fences)
         )
         for number, event in enumerate(dropped, start=oldest):
             if number >= self._replayed_from:
@@ -165,13 +166,13 @@ class Broadcast:
 
     def _newest_heartbeat(self) -> bytes:
         if not self._heartbeat:
-            data = _encode(_Heartbeat(self._complete_to, self._floor, self._clock.now_us()))
-            self._heartbeat = _rendered("heartbeat", vector_text(self._vector), data)
+            data = encode(Heartbeat(self._complete_to, self._floor, self._clock.now_us()))
+            self._heartbeat = rendered("heartbeat", vector_text(self._vector), data)
         return self._heartbeat
 
     # subscribers ------------------------------------------------------------------------------------------------------
 
-    def subscribe(self, after: Mapping[str, str] | None = None) -> "Subscription":
+    def subscribe(self, after: Mapping[str, str] | None = None) -> Subscription:
         """From the event with the id `after` on, if that can be resumed, else with a reset first. To be closed by the caller.
 
         Raises `RequestError` 503 if there are too many.
@@ -204,15 +205,15 @@ class Broadcast:
         """The number of the first event that `after` does not cover. Our vectors only grow along the log."""
         numbers = range(max(self._log.first, self._replayed_from), self._log.end)
         return numbers.start + bisect_left(
-            numbers, True, key=lambda number: _is_beyond(self._log[number].id, after)
+            numbers, True, key=lambda number: is_beyond(self._log[number].id, after)
         )
 
     def _first_reset(self, reason: str) -> bytes:
         # Ahead of everything that a clock within S of ours gave before now (COHERENCE.md, "Gap").
         floor = max(self._floor, self._clock.now_us() + self._lead_us)
-        return _rendered("reset", vector_text(self._vector), _encode(_Reset(floor, reason)))
+        return rendered("reset", vector_text(self._vector), encode(Reset(floor, reason)))
 
-    def take(self, subscription: "Subscription") -> bytes:
+    def take(self, subscription: Subscription) -> bytes:
         """What a subscriber has not had yet, up to `CHUNK_BYTES`; empty if nothing. Moves its place."""
         log, found, size = self._log, [subscription.take_opening()], 0
         if subscription.place < log.first:
@@ -231,70 +232,9 @@ class Broadcast:
         """Until something may have happened. What is asked for synchronously before is not missed."""
         await self._news.wait()
 
-    def leave(self, subscription: "Subscription", *, lost: bool) -> None:
+    def leave(self, subscription: Subscription, *, lost: bool) -> None:
         """For `Subscription`: it is over."""
         if subscription in self._subscriptions:
             self._subscriptions.discard(subscription)
             self._lost += lost
             self._wake()
-
-
-class Subscription:
-    """One subscriber's place. Made by `Broadcast.subscribe`; taken from by one task."""
-
-    def __init__(
-        self,
-        broadcast: Broadcast,
-        place: int,
-        *,
-        joined: int,
-        after: Mapping[str, str] | None = None,
-        opening: bytes = b"",
-    ) -> None:
-        """`joined`: the number of the next event when it came. Some of the earlier ones it may have had, up to `after`, from
-        another instance. `opening`: what it is sent first."""
-        self._broadcast = broadcast
-        self._joined = joined
-        self._vector = dict(after or {})
-        self._opening = opening
-        self.place = place
-        """The number of its next event."""
-        self.beats = -1
-        """The heartbeat it had last."""
-        self.is_over = False
-
-    def __repr__(self) -> str:
-        return f"<Subscription [{'over' if self.is_over else f'next is {self.place}'}]>"
-
-    async def next(self) -> bytes:
-        """The next events, ready to be sent, the first ones at once. Empty: it is over, closed or lost. Cancelled, it has taken
-        nothing."""
-        while not self.is_over:
-            if events := self._broadcast.take(self):
-                return events
-            if not self.is_over:
-                await self._broadcast.news()
-        return b""
-
-    def take_opening(self) -> bytes:
-        opening, self._opening = self._opening, b""
-        return opening
-
-    def advance(self, event: _Event) -> bytes:
-        """What it is to be sent of the event at its place; empty if it has that already."""
-        self.place += 1
-        if self.place > self._joined:
-            return event.text
-        if position_of(event.position) <= position_of(self._vector.get(event.region, "")):
-            return b""
-        self._vector[event.region] = event.position
-        return event.stamped(vector_text(self._vector))
-
-    def close(self) -> None:
-        self.is_over = True
-        self._broadcast.leave(self, lost=False)
-
-    def lose(self) -> None:
-        """It is too slow: it has to come again."""
-        self.is_over = True
-        self._broadcast.leave(self, lost=True)
