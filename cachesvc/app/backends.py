@@ -89,7 +89,7 @@ class Backends:
         )
         retention = service.coherence.fence_retention
         self.streams = {
-            name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, reader=me)
+            name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, follower=me)
             for name, region in topology.regions.items()
         }
         read_event = EventReader(topology.namespaces, service.server.max_batch_keys, retention)

@@ -12,7 +12,7 @@ loaded before the write (COHERENCE.md, "Watermark"). Namespaces with `feed_loss:
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from cachesvc.changes.contract import FenceStream, ReaderPosition, position_of
+from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
@@ -49,9 +49,9 @@ class Receipts:
         while True:
             waited = loop.time() - started
             try:
-                readers = await self._streams[self._region].readers()
+                followers = await self._streams[self._region].followers()
                 missing = self._missing(
-                    readers, position, options.wait, is_outdated=waited >= self._outdated_seconds
+                    followers, position, options.wait, is_outdated=waited >= self._outdated_seconds
                 )
             except TierError as error:
                 missing = (error.where,)
@@ -61,15 +61,15 @@ class Receipts:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _missing(
-        self, readers: Sequence[ReaderPosition], position: str, wait: Reach, *, is_outdated: bool
+        self, followers: Sequence[FollowerPosition], position: str, wait: Reach, *, is_outdated: bool
     ) -> tuple[str, ...]:
         wanted = position_of(position)
         return tuple(
-            f"{reader.region}/{reader.instance}"
-            for reader in readers
-            if (wait is Reach.GLOBAL or reader.region == self._region)
-            and position_of(reader.position) < wanted
-            and not (is_outdated and reader.silent_us > self._silent_us)
+            f"{follower.region}/{follower.instance}"
+            for follower in followers
+            if (wait is Reach.GLOBAL or follower.region == self._region)
+            and position_of(follower.position) < wanted
+            and not (is_outdated and follower.silent_us > self._silent_us)
         )
 
     async def state(self, id_: str) -> ReceiptState | None:
@@ -84,15 +84,16 @@ class Receipts:
             raise RequestError(404, "no-such-receipt", why, field="id")
         try:
             record = await stream.receipt(change)
-            readers = await stream.readers() if record is not None and record.position else ()
+            followers = await stream.followers() if record is not None and record.position else ()
         except TierError as error:
             why = f"the queue of region {region!r}, which keeps the receipt, does not answer: {error.why}"
             raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
         if record is None:
             return None
         missing = {
-            f"{r.region}/{r.instance}": position_of(r.position) < position_of(record.position)
-            for r in readers
+            f"{follower.region}/{follower.instance}": position_of(follower.position)
+            < position_of(record.position)
+            for follower in followers
         }
         return ReceiptState(
             id_,

@@ -38,7 +38,7 @@ def _lua(name: str) -> bytes:
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
     *("append", "make_group", "acknowledge", "bury", "parked", "completion", "announced"),
-    *("publish", "open", "read", "readers", "receipt"),
+    *("publish", "open", "read", "followers", "receipt"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Read when the module is: no event loop waits for a file."""
