@@ -1,9 +1,9 @@
 """The one thread that talks to one memcached server.
 
     event loop                                   thread
-    run(work) ── Job ──► SimpleQueue ──────────► work(client)        blocking, first come first served
+    run(work) ── Job ──► SimpleQueue ──────────► work(client)     blocking, first come first served
         ▲                                            │
-        └── the job's future ◄── call_soon_threadsafe ┘              once per job
+        └── the job's future ◄── call_soon_threadsafe ┘           once per job
 
 The thread only moves bytes; the event loop decodes them, so tables and counters have one owner.
 
