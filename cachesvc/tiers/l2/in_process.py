@@ -15,7 +15,7 @@ from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
 
 ENTRY_OVERHEAD_BYTES = 550
-"""Bytes that an entry takes beside its value and key, as measured in L1."""
+"""Bytes that an entry takes beside its value and key, by measurement."""
 
 
 class MemoryTier:

@@ -1,6 +1,7 @@
-"""The connections to a cell's server: an exchange borrows an idle one, or a new one is made.
+"""The connections to a cell's server: an exchange borrows one, then gives it back.
 
-Nothing bounds them here: each batcher of a cell has a fixed number of batches under way, and each batch borrows one.
+If none is idle, a new one is made. Nothing bounds their number here: each batcher of a cell has a
+fixed number of batches in flight, and each batch borrows one connection.
 """
 
 import asyncio
@@ -58,9 +59,11 @@ class CellConnectionPool:
         return len(self._idle)
 
     async def borrow(self) -> CellConnection:
-        """Returns an open connection, to be given back also after a failure. Raises `TierError`.
+        """Returns an open connection. Raises `TierError`.
 
-        After a failed connect, borrowing fails at once for 50 to 100 ms (random, so that instances spread their attempts).
+        The borrower gives the connection back, also after a failure or a cancellation. After a failed
+        connect, calls that find no idle connection fail at once for 50 to 100 ms: a random time, so that
+        instances spread their attempts.
         """
         while self._idle:
             connection = self._idle.pop()
@@ -91,14 +94,17 @@ class CellConnectionPool:
         )
 
     async def give_back(self, connection: CellConnection) -> None:
-        """Keeps the connection for the next borrower, unless it was closed meanwhile or the pool is closed."""
+        """Keeps the connection for the next borrower if it is still open.
+
+        After `close` the connection is closed instead.
+        """
         if self._closed:
             await connection.close()
         elif connection.is_open:
             self._idle.append(connection)
 
     async def close(self) -> None:
-        """Closes the idle connections; the lent ones are closed when they come back. Borrowing goes on to work."""
+        """Closes the idle connections; a lent one is closed when it is given back."""
         self._closed = True
         while self._idle:
             await self._idle.pop().close()

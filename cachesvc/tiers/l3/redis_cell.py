@@ -1,7 +1,8 @@
-"""A home cell on Redis: copies, leases and fences, judged and changed by one script call per batch.
+"""A home cell on Redis: one script call per batch judges and changes its copies.
 
-Callers' items collect in a batcher per kind of operation; each batch borrows a line (connection) for its exchange, in the
-batcher's own task, so a cancelled caller disturbs nobody. The scripts and what they keep: `prelude.lua`.
+Leases and fences are kept there, too. The items of many callers collect in a batcher per kind of
+operation. Each batch borrows a connection for its exchange, in the batcher's own task, so a
+cancelled caller disturbs no other caller. `lua/prelude.lua` says what the scripts keep.
 """
 
 import asyncio
@@ -37,7 +38,8 @@ from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Scr
 log = logging.getLogger(__name__)
 
 READS_IN_FLIGHT = 2
-"""While the server works on one batch of reads, the next is packed or unpacked here."""
+"""Batches of reads in flight at once: while the server works on one, the next is packed,
+or the one before is unpacked, here."""
 
 
 _SPEC = struct.Struct(">BQI")
@@ -50,18 +52,20 @@ class RedisCellStatistics(Struct, frozen=True):
     failures: int
     """Exchanges and connects that ended in a `TierError`."""
     connects: int
+    """Connections that were opened."""
     idle: int
     """Connections that are open and idle now."""
     clock_offset_us: int
-    """The cell's clock less ours at the last read, give or take half of that exchange's time."""
+    """The cell's clock less this instance's clock at the last read, exact to half of that
+    exchange's time."""
 
 
 class CellMemory(Struct, frozen=True):
-    """What a cell's server says of itself, bytes."""
+    """The memory of a cell's server, as the server reports it, in bytes."""
 
     used: int
     limit: int | None
-    """None: it was given none, and the machine's memory is the limit."""
+    """None if the server has no `maxmemory`."""
 
 
 class _FenceItem(Struct, frozen=True, gc=False):
@@ -74,10 +78,12 @@ class _LeaseItem(Struct, frozen=True, gc=False):
     key: Key
     token: str
     life_us: int
-    """0 gives it back."""
+    """New life from now on, µs; 0 gives the lease back."""
 
 
 class RedisCell:
+    """A `Cell` on one Redis server; connects when first used, and again after a failure."""
+
     def __init__(
         self,
         name: str,
@@ -90,9 +96,13 @@ class RedisCell:
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
     ) -> None:
-        """`placement`: `Placement.id` and the topology's version. Whoever connects with a newer version and another id than the
-        cell has seen makes it a new issuer: it cannot tell whether it was given partitions, so it is taken to have been. That
-        costs misses and refused writes for S, where the opposite mistake would serve old values."""
+        """Makes a cell that is not connected yet.
+
+        `placement` is `Placement.id` and the topology's version. An instance that connects with a newer
+        version, and another id than the cell has seen, makes the cell a new issuer: the cell cannot tell
+        whether it was given partitions, so it assumes that it was. That costs misses and refused writes for
+        S; the opposite mistake would serve old values.
+        """
         self.name = name
         self._clock = clock
         self._nonce = nonce
@@ -132,14 +142,18 @@ class RedisCell:
             "leases": self._leases,
         }
         self.durations = {operation: Histogram.of(DURATIONS) for operation in self.batchers}
-        """Seconds of exchanges, failed ones too; waiting for a connection is not part of them."""
+        """Seconds of exchanges by operation, failed ones too; waiting for a connection is not
+        included."""
 
     def __repr__(self) -> str:
         counts = f"{self._exchanges} exchanges, {self._failures} failures"
         return f"<RedisCell {self.name} [{self._connections.idle} idle connections, {counts}]>"
 
     async def start(self) -> None:
-        """Begins to connect, so that a new issuer has done its waiting before the first write comes. The next use retries."""
+        """Begins to connect, so that a new issuer's wait is over before the first write comes.
+
+        If connecting fails, the next use tries again.
+        """
         self._connecting = asyncio.get_running_loop().create_task(
             self._connect(), name=f"connecting to {self.name}"
         )
@@ -149,6 +163,10 @@ class RedisCell:
             await self._connections.give_back(await self._connections.borrow())
 
     async def stop(self) -> None:
+        """Closes every connection when the exchanges in flight have ended.
+
+        Items that wait are answered `TierUnavailableError`.
+        """
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
@@ -166,7 +184,7 @@ class RedisCell:
         )
 
     async def memory(self) -> CellMemory:
-        """How full the server is, as it says. Raises `TierError`."""
+        """Asks the server how full it is. Raises `TierError`."""
         connection = await self._connections.borrow()
         try:
             said = await connection.info("memory")
@@ -198,7 +216,7 @@ class RedisCell:
         return [outcome for outcome in outcomes if isinstance(outcome, TierError)]
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
-        """Beside the paths: neither batched nor counted."""
+        """Returns the state of a key; neither batched nor counted. Raises `TierError`."""
         ids = [key.id, namespace_id(key.namespace), *(tag_id(key.namespace, tag) for tag in tags)]
         connection = await self._connections.borrow()
         try:
@@ -226,8 +244,12 @@ class RedisCell:
         return found
 
     async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply]) -> None:
-        """A record of another envelope version looks like a hit to the server, which therefore granted no lease. Ask again for
-        anything later than every record: a miss there, so that one of those who cannot read it loads anew."""
+        """Reads again the keys whose record is of another envelope version.
+
+        Such a record looks like a hit to the server, which therefore granted no lease. The second read asks
+        for an entry later than every record: a miss, so that one of the instances that cannot read the
+        record loads the value anew.
+        """
         again = [i for i, reply in enumerate(found) if reply is UNREADABLE and reads[i].lease]
         if again:
             replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
@@ -246,7 +268,7 @@ class RedisCell:
                 to_record(fill.key, fill.entry, token),
             )
         answer = await self._exchange(FILL, args)
-        if answer == NEW_ISSUER_WAITS:  # a lease from before it cannot be in force any more
+        if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
         return [FillReply(stored == 1) for stored in answer]
 
@@ -303,7 +325,11 @@ class RedisCell:
 
 
 def _condition(if_match: Sequence[str]) -> bytes:
-    """For `put.lua`. Weak and foreign tags can match nothing (RFC 9110, 13.1.1); a condition of only those matches nothing."""
+    """Returns the ETags of `If-Match` as `put.lua` takes them.
+
+    Weak ETags, and ETags that were not made here, can match nothing (RFC 9110, 13.1.1); a condition of
+    only such ETags is `-`, which matches nothing.
+    """
     if "*" in if_match:
         return b"*"
     strong = [bare(tag) for tag in if_match if len(bare(tag)) == ETAG_CHARACTERS]

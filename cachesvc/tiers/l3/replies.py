@@ -1,4 +1,4 @@
-"""What the scripts of a cell answer, read into `Reply` and `CellKeyState`."""
+"""The replies of a cell's scripts, read into `Reply` and `CellKeyState`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,11 @@ HELD, FENCED, SOFT = 1, 2, 4
 
 
 PLAIN_MISS = Reply(None, exact=False)
+"""A miss of which nothing else is known."""
 
 
 UNREADABLE = Reply(None, exact=False, fenced=False)
+"""The miss for a record of another envelope version: told apart by identity, not by value."""
 
 
 _MISSES = {
@@ -24,6 +26,7 @@ _MISSES = {
 
 
 def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
+    """Returns the `Reply` for one key of a batch, as `read.lua` answered it."""
     if type(reply) is bytes:
         entry = from_record(key, reply)
         return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
@@ -42,14 +45,17 @@ def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
 
 
 def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
+    """Returns the `CellKeyState` of a key, as `inspect.lua` answered it.
+
+    `tags` are the tags that were asked for. The tags of an unreadable record have no names here, so
+    their fences are left out.
+    """
     record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
     entry = from_record(key, record)
     (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(
         fences[::2], fences[1::2], strict=True
     )
-    named = dict(
-        zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False)
-    )  # an unreadable record's tags have no names
+    named = dict(zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False))
     return CellKeyState(
         entry=entry,
         fence_at=fence_at,
