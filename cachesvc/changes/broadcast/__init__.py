@@ -1,1 +1,4 @@
-"""The fences that this instance has merged, as server-sent events for near caches. Start reading at `broadcast.py`."""
+"""The fences that this instance has merged, as server-sent events for near caches.
+
+Start reading at `broadcast.py`.
+"""

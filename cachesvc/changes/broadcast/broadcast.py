@@ -1,14 +1,19 @@
-"""What `GET /v1/fences` sends: the fences this instance has merged, as server-sent events (clients/PROTOCOL.md).
+"""The broadcast of `GET /v1/fences`: merged fences as server-sent events.
 
-    the feeds, after merging ──► fences · reset ──► the log: in order, rendered once, bounded ──► each subscriber, from its place
-                             └─► heartbeat ───────► not in the log: a subscriber that has caught up gets the newest one
+    the feeds, after merging ──► fences · reset ──► the log: in order, rendered once, bounded
+                             │                      └─► each subscriber, from its own place
+                             └─► heartbeat ───────► not in the log: the newest one goes to
+                                                    subscribers that have caught up
 
-A subscriber is a place in the log and nothing more, so a slow one costs no memory. When the log has dropped what it has not
-taken yet it is lost: it is disconnected, and comes again with the id of its last event.
+clients/PROTOCOL.md has the wire format. A subscriber is only a place in the log, so a slow
+subscriber costs no memory. When the log has dropped an event that a subscriber has not taken yet,
+the subscriber is lost: it is disconnected, and connects again with the id of its last event.
 
-An id is a vector: the position in each region's stream after the event. The streams are the same for all instances, so another
-instance's id is as good as ours. It is resumed from if this instance has followed every region without a gap since then and still
-has all of it in the log. Everything else begins with a `reset`: whatever was loaded before now is to be dropped.
+An event id is a vector: the position in each region's stream after the event. The streams are the
+same for all instances, so an id from another instance is as good as one from here. A subscriber
+resumes from an id if this instance has followed every region without a gap since then, and the log
+still has all events since then. In every other case the subscription begins with a `reset`: every
+value that was loaded before is to be dropped.
 """
 
 import asyncio
@@ -36,26 +41,33 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
 
 MAX_SUBSCRIBERS = 1_000
+"""Subscribers of one instance at once."""
 CHUNK_BYTES = 1 << 16
-"""What a subscriber takes at once, if there is as much."""
+"""A subscriber takes about this many bytes at once, if there are as many."""
 UNWATCHED_FENCES = 10_000
-"""A batch of more comes when an instance catches up. Without a subscriber it is not worth rendering: a million fences that a new
-instance starts from would keep its loop busy for half a second."""
+"""A batch of more fences comes when an instance catches up. Without a subscriber such a
+batch is not rendered: a million fences that a new instance starts from would keep its loop busy for
+half a second."""
 
 
 class BroadcastStatistics(Struct, frozen=True):
+    """Counters since the start, and the state now."""
+
     subscribers: int
-    """Connected now."""
+    """Subscribers connected now."""
     lost: int
-    """Cut off because they were too slow."""
+    """Subscribers cut off because they were too slow."""
     events: int
-    """Of fences and resets."""
+    """Events with fences, and resets."""
     fences: int
-    """In the log now, to resume from."""
+    """Fences in the log now, which a subscriber can resume from."""
 
 
 class Broadcast:
-    """On the event loop only. The feeds call `fences`, `heartbeat` and `reset` after merging, in the order of the stream."""
+    """The fences of all regions as events for subscribers. Used on the event loop only.
+
+    The feeds call `fences`, `heartbeat` and `reset` after merging, in the order of their stream.
+    """
 
     def __init__(
         self,
@@ -75,31 +87,34 @@ class Broadcast:
         self._log = EventLog(log_fences, log_bytes)
         self._vector: Vector = dict.fromkeys(regions, "")
         self._since = dict(self._vector)
-        """Per region: whoever has everything up to here finds the rest in the log."""
+        """Per region: a subscriber that has everything up to this position finds the rest in the
+        log."""
         self._replayed_from = 0
-        """Earlier events stand before a reset: for those only who have not taken them yet, not to resume from."""
+        """Events before this number stand before a reset: they are sent to subscribers that have
+        not taken them yet, and nobody resumes from them."""
         self._complete_to = dict.fromkeys(self._vector, 0)
         self._floor = 0
         self._subscriptions: set[Subscription] = set()
         self._news = asyncio.Event()
         self._beats = 0
         self._is_quiet = False
-        """No heartbeat since the last `beat`."""
+        """True if there was no heartbeat since the last `beat`."""
         self._heartbeat = b""
-        """The newest one; empty while nobody has asked for it."""
+        """The newest heartbeat; empty until a subscriber needs it."""
         self._lost = 0
         self._events = 0
 
     def __repr__(self) -> str:
-        return f"<Broadcast [{len(self._subscriptions)} subscribers] at {vector_text(self._vector) or 'no position'}>"
+        place = vector_text(self._vector) or "no position"
+        return f"<Broadcast [{len(self._subscriptions)} subscribers] at {place}>"
 
     def statistics(self) -> BroadcastStatistics:
         return BroadcastStatistics(len(self._subscriptions), self._lost, self._events, self._log.fences)
 
-    # what the feeds say -----------------------------------------------------------------------------------------------
+    # what the feeds say ------------------------------------------------------------
 
     def fences(self, region: str, position: str, fences: Sequence[Fence]) -> None:
-        """These are merged, and with them everything up to `position`."""
+        """Broadcasts fences that are merged, as is everything up to `position`."""
         self._move(region, position)
         if not fences:
             return
@@ -109,17 +124,20 @@ class Broadcast:
             self._append("fences", region, encode(pairs(fences)), len(fences))
 
     def heartbeat(self, region: str, position: str, complete_to: int) -> None:
-        """Every change accepted before `complete_to` (µs) is merged."""
+        """Broadcasts that every change accepted before `complete_to` (µs) is merged."""
         self._move(region, position)
         self._complete_to[region] = max(self._complete_to[region], complete_to)
         self._beat()
 
     def reset(self, region: str, position: str, floor: int, reason: str) -> None:
-        """The region is read from `position` on, and fences before it may be missing: no copy with `as_of <= floor` is good."""
+        """Broadcasts that fences before `position` may be missing.
+
+        The region is read from `position` on; no copy with `as_of <= floor` (µs) may be answered any more.
+        """
         self._move(region, position)
         self._floor = max(self._floor, floor)
         self._append("reset", region, encode(Reset(self._floor, reason)), 0)
-        # Nobody resumes from before: what the stream says since may go by positions that mean something else.
+        # Nobody resumes from before the reset: after it, the same positions may mean other items.
         self._since = dict(self._vector)
         self._replayed_from = self._log.end
 
@@ -137,16 +155,18 @@ class Broadcast:
         )
         for number, event in enumerate(dropped, start=oldest):
             if number >= self._replayed_from:
-                # A batch that was not rendered may have moved it further.
+                # A batch that was not rendered may have moved `_since` further already.
                 self._since[event.region] = max(self._since[event.region], event.position, key=position_of)
         self._events += 1
         self._wake()
 
-    # heartbeats -------------------------------------------------------------------------------------------------------
+    # heartbeats ------------------------------------------------------------
 
     def beat(self) -> None:
-        """To be called at a steady pace, whatever the feeds do: if none of them said anything since the last time, subscribers
-        get a heartbeat all the same. Subscribers whose place the log has dropped are lost."""
+        """Sends a heartbeat if no feed did so since the last call; to be called at a steady pace.
+
+        Subscribers whose place the log has dropped are lost.
+        """
         if self._is_quiet:
             self._beat()
         self._is_quiet = True
@@ -160,7 +180,10 @@ class Broadcast:
         self._wake()
 
     def _wake(self) -> None:
-        """Those who wait now. Who comes later looks first."""
+        """Wakes the subscribers that wait now.
+
+        A subscriber that comes later looks before it waits.
+        """
         self._news.set()
         self._news.clear()
 
@@ -170,12 +193,13 @@ class Broadcast:
             self._heartbeat = rendered("heartbeat", vector_text(self._vector), data)
         return self._heartbeat
 
-    # subscribers ------------------------------------------------------------------------------------------------------
+    # subscribers ------------------------------------------------------------
 
     def subscribe(self, after: Mapping[str, str] | None = None) -> Subscription:
-        """From the event with the id `after` on, if that can be resumed, else with a reset first. To be closed by the caller.
+        """Returns a subscription from the event `after` on; the caller closes it.
 
-        Raises `RequestError` 503 if there are too many.
+        If the id `after` cannot be resumed from, the subscription begins with a reset. Raises
+        `RequestError` 503 if there are too many subscribers.
         """
         if len(self._subscriptions) >= self._max_subscribers:
             why = f"{self._max_subscribers} subscribers are connected to this instance already"
@@ -202,19 +226,25 @@ class Broadcast:
         )
 
     def _place_of(self, after: Mapping[str, str]) -> int:
-        """The number of the first event that `after` does not cover. Our vectors only grow along the log."""
+        """Returns the number of the first event that `after` does not cover.
+
+        From the last reset on, no position of a vector goes back along the log, so a bisection finds it.
+        """
         numbers = range(max(self._log.first, self._replayed_from), self._log.end)
         return numbers.start + bisect_left(
             numbers, True, key=lambda number: is_beyond(self._log[number].id, after)
         )
 
     def _first_reset(self, reason: str) -> bytes:
-        # Ahead of everything that a clock within S of ours gave before now (COHERENCE.md, "Gap").
+        # Later than every time that a clock within S of this one gave before now.
         floor = max(self._floor, self._clock.now_us() + self._lead_us)
         return rendered("reset", vector_text(self._vector), encode(Reset(floor, reason)))
 
     def take(self, subscription: Subscription) -> bytes:
-        """What a subscriber has not had yet, up to `CHUNK_BYTES`; empty if nothing. Moves its place."""
+        """Returns the bytes that a subscriber has not had yet, and moves its place; empty if none.
+
+        Stops after the event with which `CHUNK_BYTES` are reached.
+        """
         log, found, size = self._log, [subscription.take_opening()], 0
         if subscription.place < log.first:
             subscription.lose()
@@ -222,18 +252,21 @@ class Broadcast:
         while subscription.place < log.end and size < CHUNK_BYTES:
             found.append(subscription.advance(log[subscription.place]))
             size += len(found[-1])
-        # Behind the last event only: it says that everything up to its id has been sent.
+        # Only after the last event: a heartbeat says that everything up to its id has been sent.
         if subscription.place == log.end and subscription.beats != self._beats:
             subscription.beats = self._beats
             found.append(self._newest_heartbeat())
         return b"".join(found)
 
     async def news(self) -> None:
-        """Until something may have happened. What is asked for synchronously before is not missed."""
+        """Waits until there may be something to take.
+
+        A subscriber that looks and then waits, without another await between, misses nothing.
+        """
         await self._news.wait()
 
     def leave(self, subscription: Subscription, *, lost: bool) -> None:
-        """For `Subscription`: it is over."""
+        """Takes a subscription out that is over; for `Subscription` alone."""
         if subscription in self._subscriptions:
             self._subscriptions.discard(subscription)
             self._lost += lost

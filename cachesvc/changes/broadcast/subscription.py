@@ -1,4 +1,4 @@
-"""One subscriber of the fences: a place in the log of events, and what is still to be sent from there."""
+"""One subscriber of the fences: a place in the log, and the events to be sent from there."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -18,7 +18,7 @@ class Source(Protocol):
 
 
 class Subscription:
-    """One subscriber's place. Made by `Broadcast.subscribe`; taken from by one task."""
+    """One subscriber's place in the log. Made by `Broadcast.subscribe`; used by one task."""
 
     def __init__(
         self,
@@ -29,24 +29,29 @@ class Subscription:
         after: Mapping[str, str] | None = None,
         opening: bytes = b"",
     ) -> None:
-        """`joined`: the number of the next event when it came. Some of the earlier ones it may have had, up to `after`, from
-        another instance. `opening`: what it is sent first."""
+        """Makes a subscription that begins with `opening`, then the event with the number `place`.
+
+        `joined` is the number of the next event at the time of subscribing. Of the events before it, the
+        subscriber may have had some from another instance: those up to the vector `after`.
+        """
         self._broadcast = broadcast
         self._joined = joined
         self._vector = dict(after or {})
         self._opening = opening
         self.place = place
-        """The number of its next event."""
+        """The number of the subscriber's next event."""
         self.beats = -1
-        """The heartbeat it had last."""
+        """The number of the heartbeat that the subscriber had last."""
         self.is_over = False
 
     def __repr__(self) -> str:
         return f"<Subscription [{'over' if self.is_over else f'next is {self.place}'}]>"
 
     async def next(self) -> bytes:
-        """The next events, ready to be sent, the first ones at once. Empty: it is over, closed or lost. Cancelled, it has taken
-        nothing."""
+        """Returns the next events, ready to be sent; the first ones at once.
+
+        Empty if the subscription is over, closed or lost. A cancelled call has taken nothing.
+        """
         while not self.is_over:
             if events := self._broadcast.take(self):
                 return events
@@ -55,11 +60,15 @@ class Subscription:
         return b""
 
     def take_opening(self) -> bytes:
+        """Returns the bytes that the subscription begins with; empty after the first call."""
         opening, self._opening = self._opening, b""
         return opening
 
     def advance(self, event: Event) -> bytes:
-        """What it is to be sent of the event at its place; empty if it has that already."""
+        """Returns the bytes to send for the event at this place, and moves the place.
+
+        Empty if the subscriber has that event already.
+        """
         self.place += 1
         if self.place > self._joined:
             return event.text
@@ -69,10 +78,11 @@ class Subscription:
         return event.stamped(vector_text(self._vector))
 
     def close(self) -> None:
+        """Ends the subscription; a waiting `next` returns."""
         self.is_over = True
         self._broadcast.leave(self, lost=False)
 
     def lose(self) -> None:
-        """It is too slow: it has to come again."""
+        """Ends the subscription because the subscriber is too slow: it has to connect again."""
         self.is_over = True
         self._broadcast.leave(self, lost=True)
