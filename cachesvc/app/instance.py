@@ -17,7 +17,7 @@ from importlib.metadata import version
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.tasks import Tasks
 from cachesvc.changes.apply import Applier
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.feed import FeedTally, FenceFeed

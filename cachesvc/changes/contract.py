@@ -149,7 +149,7 @@ class FenceStart(Struct, frozen=True):
     """The newest item when the stream was opened: once past it, the reader has caught up."""
 
 
-class ReaderPosition(Struct, frozen=True):
+class FollowerPosition(Struct, frozen=True):
     """How far one instance has merged a region's stream."""
 
     region: str
@@ -211,7 +211,7 @@ class FenceStream(Protocol):
         """Say that this instance has merged everything up to `position`, and is alive."""
         ...
 
-    async def readers(self) -> Sequence[ReaderPosition]:
+    async def followers(self) -> Sequence[FollowerPosition]:
         """Every instance that has reported within the last minute, from all regions."""
         ...
 

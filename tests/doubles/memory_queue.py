@@ -13,14 +13,14 @@ from cachesvc.changes.contract import (
     Done,
     FenceBatch,
     FenceStart,
+    FollowerPosition,
     OpenChange,
     OpenCount,
-    ReaderPosition,
     ReceiptRecord,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import fence_items
-from cachesvc.changes.redis.readers import Roll
+from cachesvc.changes.redis.followers import Followers
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.fence import Fence
@@ -124,7 +124,7 @@ class MemoryChanges:
 
 
 class MemoryFenceStream:
-    """One reader with one position, and a publisher."""
+    """One follower with one position, and a publisher."""
 
     def __init__(
         self,
@@ -133,15 +133,15 @@ class MemoryFenceStream:
         *,
         skew_us: int = 100_000,
         retention_us: int = 3_600_000_000,
-        reader: tuple[str, str] = ("", ""),
+        follower: tuple[str, str] = ("", ""),
         max_batch: int = 1000,
     ) -> None:
         self.region = region
         self._queue = queue
         self._skew_us = skew_us
         self._retention_us = retention_us
-        self._reader = reader
-        self._roll = Roll()
+        self._follower = follower
+        self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = -1
         self._position: Position = (0, 0)
@@ -154,7 +154,7 @@ class MemoryFenceStream:
 
     async def stop(self) -> None:
         """Signs off, so that nobody waits for this instance."""
-        self._queue.readers.pop(self._reader, None)
+        self._queue.followers.pop(self._follower, None)
 
     async def publish(
         self,
@@ -185,8 +185,8 @@ class MemoryFenceStream:
 
     async def open(self) -> FenceStart:
         position, queue = self._take_position(), self._queue
-        if any(self._reader):
-            queue.readers[self._reader] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
+        if any(self._follower):
+            queue.followers[self._follower] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
         return FenceStart(
             floor=position[0] * 1000 + 999 + 3 * self._skew_us,
             fences=queue.paced_in_force(),
@@ -216,16 +216,18 @@ class MemoryFenceStream:
         )
 
     async def report(self, position: str) -> None:
-        """The roll is called here too: it keeps fresh for the day the queue forgets its readers."""
-        if any(self._reader):
-            self._queue.readers[self._reader] = Report(
+        """The followers are listed here too, to be remembered for the day on which the queue forgets them."""
+        if any(self._follower):
+            self._queue.followers[self._follower] = Report(
                 position or NOWHERE, self._queue.clock.now_us(), self._epoch
             )
-        await self.readers()
+        await self.followers()
 
-    async def readers(self) -> Sequence[ReaderPosition]:
+    async def followers(self) -> Sequence[FollowerPosition]:
         queue = self._queue
-        return self._roll.call(queue.listed_readers(), str(queue.epoch), queue.clock.now_us() / SECONDS)
+        return self._followers.known(
+            queue.listed_followers(), str(queue.epoch), queue.clock.now_us() / SECONDS
+        )
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         if not ID.fullmatch(id_):
@@ -260,6 +262,6 @@ class MemoryFenceStream:
 
 
 def _before(position: Position) -> Position:
-    """The last position that is earlier: all that a reader has merged who has yet to be given the item here."""
+    """The last position that is earlier: all that a follower has merged which has yet to be given the item here."""
     ms, number = position
     return (ms, number - 1) if number else (ms - 1, (1 << 64) - 1)

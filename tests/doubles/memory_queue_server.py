@@ -9,9 +9,9 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Audit, Done, ReaderPosition, ReceiptRecord
+from cachesvc.changes.contract import Audit, Done, FollowerPosition, ReceiptRecord
 from cachesvc.changes.redis import fence_items
-from cachesvc.changes.redis.readers import SILENT_SECONDS
+from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
@@ -23,7 +23,7 @@ Fields = Mapping[bytes, bytes]
 RECEIPT_US = 15 * 60 * SECONDS
 ID = re.compile(r"(\d{1,19})-(\d{1,19})")
 NOWHERE = "0-0"
-"""A reader's position while it has merged nothing."""
+"""A follower's position while it has merged nothing."""
 
 
 class Taken(Struct):
@@ -87,7 +87,7 @@ class MemoryQueue:
         self.fences: list[Item] = []
         self.paced: dict[str, int] = {}
         """Paced fences by the µs until which they are in force."""
-        self.readers: dict[tuple[str, str], Report] = {}
+        self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
         self.announced = ""
         self._receipts: dict[str, _Kept] = {}
@@ -191,18 +191,18 @@ class MemoryQueue:
         now = self.clock.now_us()
         return fence_items.paced_fences(member for member, until in self.paced.items() if until > now)
 
-    def listed_readers(self) -> list[ReaderPosition]:
-        """Returns the readers of this epoch's stream; one that is silent for too long is forgotten.
+    def listed_followers(self) -> list[FollowerPosition]:
+        """Returns the followers of this epoch's stream; one that is silent for too long is forgotten.
 
         A position in another epoch's stream says nothing about this stream.
         """
         now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
-        self.readers = {who: report for who, report in self.readers.items() if report.at_us >= oldest}
+        self.followers = {who: report for who, report in self.followers.items() if report.at_us >= oldest}
         return [
-            ReaderPosition(
+            FollowerPosition(
                 *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us
             )
-            for who, report in self.readers.items()
+            for who, report in self.followers.items()
         ]
 
     def trim_fences(self, keep: int = 0) -> None:
@@ -219,7 +219,7 @@ class MemoryQueue:
             self.audit,
             self.fences,
             self.paced,
-            self.readers,
+            self.followers,
         ):
             held.clear()
         self._receipts.clear()

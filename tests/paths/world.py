@@ -179,7 +179,7 @@ class Instance:
         self.merger = Merger(self.fences, self.flights.forget)
         self.applier = Applier(homes, self.clock, SKEW_US)
         self.changes = ChaosQueue(MemoryChanges(self.far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))
+        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", follower=("here", name)))
         self.receipts = Receipts("here", {"here": self.stream}, heartbeat_seconds=0.5, outdated_seconds=2.7)
         self.lags = ChangeLags()
         self.invalidator = Invalidator(

@@ -55,7 +55,7 @@ def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, tra
 
 
 def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
-    """An item of `changes` with nothing but what this package writes. `events.EventReader` reads what producers write as well."""
+    """An item of `changes` with nothing but what this package writes. `events.EventParser` reads what producers write as well."""
     event = fields.get(b"event")
     return (
         OpenChange(item_id, reason="the item has no field `event`")

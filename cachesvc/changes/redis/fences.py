@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from cachesvc.changes.contract import Done, FenceBatch, FenceStart, ReaderPosition, ReceiptRecord
+from cachesvc.changes.contract import Done, FenceBatch, FenceStart, FollowerPosition, ReceiptRecord
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis import receipt_lines as receipts
-from cachesvc.changes.redis.readers import Roll
+from cachesvc.changes.redis.followers import Followers
 from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, candidate, mapping
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
@@ -43,7 +43,7 @@ class RedisFenceStream:
         *,
         skew: Duration,
         retention: Duration,
-        reader: tuple[str, str] = ("", ""),
+        follower: tuple[str, str] = ("", ""),
         timeout: Duration = TIMEOUT,
         max_batch: int = 1024,
     ) -> None:
@@ -53,11 +53,11 @@ class RedisFenceStream:
         self._server = RedisServer(url, f"fences of {region}", timeout)
         script = self._server.script
         self._publish, self._open, self._read = script("publish"), script("open"), script("read")
-        self._readers, self._receipt = script("readers"), script("receipt")
+        self._list_followers, self._receipt = script("followers"), script("receipt")
         self._skew_us = int(skew)
         self._retention_us = int(retention)
-        self._reader = "/".join(reader) if any(reader) else ""
-        self._roll = Roll()
+        self._follower = "/".join(follower) if any(follower) else ""
+        self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = b""
         self._position = b""
@@ -77,7 +77,7 @@ class RedisFenceStream:
     async def stop(self) -> None:
         """Signs off, so that nobody waits for this instance; if the queue is out of reach, silence will say it."""
         try:
-            if self._reader and self._position:
+            if self._follower and self._position:
                 await self._sign_off()
         except TierError:
             log.info(
@@ -88,7 +88,7 @@ class RedisFenceStream:
             await self._server.stop()
 
     async def _sign_off(self) -> None:
-        leaving: Any = self._server.redis.hdel("fences:readers", self._reader)
+        leaving: Any = self._server.redis.hdel("fences:readers", self._follower)
         await self._server.guarded(leaving)
 
     async def publish(
@@ -147,7 +147,7 @@ class RedisFenceStream:
         self._published_epoch = epoch
 
     async def open(self) -> FenceStart:
-        tail, paced = await self._take_position(self._reader)
+        tail, paced = await self._take_position(self._follower)
         ms = int(self._position.partition(b"-")[0])
         return FenceStart(ms * 1000 + 999 + 3 * self._skew_us, paced, _before(self._position), tail.decode())
 
@@ -197,24 +197,24 @@ class RedisFenceStream:
 
     async def report(self, position: str) -> None:
         """The answer keeps the roll fresh, for the day the server forgets it."""
-        await self._call_readers([self._reader, position or "0-0", self._epoch or "-"])
+        await self._report_and_list([self._follower, position or "0-0", self._epoch or "-"])
 
-    async def readers(self) -> Sequence[ReaderPosition]:
-        return await self._call_readers(["", "", ""])
+    async def followers(self) -> Sequence[FollowerPosition]:
+        return await self._report_and_list(["", "", ""])
 
-    async def _call_readers(self, arguments: list[Any]) -> Sequence[ReaderPosition]:
-        epoch, found = await self._readers(arguments)
-        listed = [_reader(*one) for one in found]
-        return self._roll.call(listed, epoch.decode(), asyncio.get_running_loop().time())
+    async def _report_and_list(self, arguments: list[Any]) -> Sequence[FollowerPosition]:
+        epoch, found = await self._list_followers(arguments)
+        listed = [_follower_position(*one) for one in found]
+        return self._followers.known(listed, epoch.decode(), asyncio.get_running_loop().time())
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None
         return None if kept is None else receipts.parse(kept.decode())
 
 
-def _reader(name: bytes, position: bytes, silent_us: int) -> ReaderPosition:
+def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
     region, _, instance = name.decode().partition("/")
-    return ReaderPosition(region, instance, position.decode(), silent_us)
+    return FollowerPosition(region, instance, position.decode(), silent_us)
 
 
 def _before(position: bytes) -> str:

@@ -20,7 +20,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def _lua(name: str) -> bytes:
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
     *("append", "make_group", "acknowledge", "bury", "parked", "completion", "announced"),
-    *("publish", "open", "read", "readers", "receipt"),
+    *("publish", "open", "read", "followers", "receipt"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Read when the module is: no event loop waits for a file."""
@@ -70,12 +70,12 @@ class RedisServer:
     def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
         """A call that runs `<name>.lua` with these arguments; a span of the trace it is called in."""
         script: AsyncScript = self.redis.register_script(_LUA[name])
-        exchange = Exchange(self._place, name)
+        exchange_span = ExchangeSpan(self._place, name)
 
         async def run(args: list[Any]) -> Any:
             if (caller := current()) is None:
                 return await self.guarded(script(args=args))
-            with exchange.spanned((caller,), 1):
+            with exchange_span.around((caller,), 1):
                 return await self.guarded(script(args=args))
 
         return run

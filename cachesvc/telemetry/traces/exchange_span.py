@@ -48,7 +48,7 @@ class Server(Struct, frozen=True):
         )
 
 
-class Exchange:
+class ExchangeSpan:
     """Makes the spans of one kind of operation with one server."""
 
     def __init__(self, server: Server, operation: str) -> None:
@@ -64,22 +64,22 @@ class Exchange:
             self._attributes["server.port"] = server.port
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._name}>"
+        return f"<ExchangeSpan {self._name}>"
 
     @contextmanager
-    def spanned(self, riders: Sequence[Span], items: int) -> Iterator[Span]:
+    def around(self, callers: Sequence[Span], items: int) -> Iterator[Span]:
         """A span around the exchange that runs inside.
 
-        `riders` are the spans of the callers whose commands the exchange carries: at least one, and the
+        `callers` are the spans of the callers whose commands the exchange carries: at least one, and the
         same one may stand there many times. `items` is the number of commands.
         """
-        first, *others = dict.fromkeys(riders)
+        first, *others = dict.fromkeys(callers)
         span = first.child(self._name, "client")
         span.attributes |= self._attributes
         if items > 1:
             span.attributes["db.operation.batch.size"] = items
-        for rider in others:
-            rider.link(span.context)
+        for caller in others:
+            caller.link(span.context)
         try:
             with under(span):
                 yield span

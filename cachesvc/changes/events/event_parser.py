@@ -40,7 +40,7 @@ SHOWN_FAULTS = 3
 """Of one event, in its reason. The event stands beside it, so nobody needs the other nine hundred."""
 
 
-class EventReader:
+class EventParser:
     """Reads the items of `changes`, under one topology. Never raises: what is wrong with an item is its `reason`."""
 
     def __init__(
@@ -53,7 +53,7 @@ class EventReader:
         self._rows = RowMapping(namespaces)
 
     def __repr__(self) -> str:
-        return f"<EventReader [{len(self._namespaces)} namespaces] {self._rows!r}>"
+        return f"<EventParser [{len(self._namespaces)} namespaces] {self._rows!r}>"
 
     def __call__(self, item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
         if (event := fields.get(b"event")) is not None:
