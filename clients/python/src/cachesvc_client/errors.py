@@ -43,7 +43,7 @@ class CacheError(Exception):
         return self.status >= 500 or self.status in (408, 429) or (self.status == 0 and self.retryable)
 
     def copy(self) -> "CacheError":
-        """An equal error to raise: callers that share an exchange must not share a traceback."""
+        """An equal error to raise: callers that share a request must not share a traceback."""
         return CacheError(
             self.type,
             self.detail,

@@ -23,8 +23,8 @@ from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.protocol.wire import ReceiptState
-from cachesvc_client.requests.exchanges import Exchanges, receipt_request, receipt_state
 from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import OwnWrites, pairs_of
 from cachesvc_client.tracing.spans import Spans
 from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
@@ -186,11 +186,11 @@ class Cache:
         )
         shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
         self._follow_feed()
-        exchanges = Exchanges(
+        requests = NamespaceRequests(
             check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller
         )
         return Namespace(
-            Calls(exchanges, self._transport),
+            Calls(requests, self._transport),
             schema,
             self._loads,
             self._handed,

@@ -19,7 +19,7 @@ from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
 from cachesvc_client.near.feed import NearFeed
-from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.requests.http import Reply, Request, passing_failure, told
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
 from cachesvc_client.values.durations import header_of

@@ -15,8 +15,8 @@ from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.protocol.wire import ReceiptState
-from cachesvc_client.requests.exchanges import Exchanges, receipt_request, receipt_state
 from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import pairs_of
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.feed import Feeding
@@ -189,11 +189,11 @@ class Cache:
         shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
         if self._transport.is_open:
             self._feeding.start_if_used()
-        exchanges = Exchanges(
+        requests = NamespaceRequests(
             check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller
         )
         return Namespace(
-            Calls(exchanges, self._transport),
+            Calls(requests, self._transport),
             schema,
             self._loads,
             self._handed,
