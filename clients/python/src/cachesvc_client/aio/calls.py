@@ -1,4 +1,7 @@
-"""One namespace's requests over the transport. Deadlines are times on the loop's clock, `home` is the instance to ask first."""
+"""The calls of one namespace: requests sent over the transport, and the readings of their replies.
+
+Deadlines are times on the loop's clock. `home` is the instance to ask first.
+"""
 
 import asyncio
 import time
@@ -23,14 +26,14 @@ class Calls:
         self._transport = transport
 
     def home(self, wanted: Wanted) -> Endpoint:
-        """The one place that decides whom a key is asked of."""
+        """The instance that a key is asked of. Decided here for every call."""
         return self._transport.sole_home or self._transport.home(self._requests.digest(wanted))
 
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)
 
     def by_home(self, wanted: Sequence[Wanted]) -> dict[Endpoint, Sequence[Wanted]]:
-        """The same for many keys."""
+        """The instances that many keys are asked of, each with its keys in their order."""
         sole = self._transport.sole_home
         if sole is not None and wanted:
             return {sole: wanted}
@@ -39,21 +42,24 @@ class Calls:
             parts.setdefault(self.home(one), []).append(one)
         return dict(parts)
 
-    async def read(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
-        """What several callers ask for: keys that are not there after a first turn are answered as late."""
-        turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
+    async def read(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, turn: float | None = None
+    ) -> Sequence[Got | CacheError]:
+        """Keys that are not there after `turn` seconds (unless said, a first turn) are answered as late."""
+        if turn is None:
+            turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
         return await self._each_part(partial(self._requests.read, turn=turn), home, wanted, deadline)
 
     async def read_slow(
         self, home: Endpoint, wanted: list[Wanted], deadline: float
     ) -> Sequence[Got | CacheError]:
-        """One more turn for keys that were late; until the first of their deadlines, at most. The service may be late with its
-        answer, without the connection being given up.
+        """One more turn for keys that were late; until the first of their deadlines at most.
+
+        The service may be late with its answer without the connection being given up: those who wait
+        are answered at their deadlines by the slow lane.
         """
         turn = min(SLOW_TURN, told(deadline - asyncio.get_running_loop().time()))
-        return await self._each_part(
-            partial(self._requests.read, turn=turn), home, wanted, deadline + SLOW_TURN
-        )
+        return await self.read(home, wanted, deadline + SLOW_TURN, turn)
 
     async def lease(
         self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
@@ -69,21 +75,20 @@ class Calls:
     ) -> Sequence[Got | CacheError]:
         parts = [(part, ask(part, token)) for part, token in self._requests.parts(wanted)]
         asked_at = time.monotonic()
-        if len(parts) == 1:  # nearly always, and it spares a task
+        if len(parts) == 1:  # nearly always; this spares a task
             part, request = parts[0]
             return self._requests.got(await self._transport.send(request, deadline, home), part, asked_at)
-        answers = await asyncio.gather(
-            *(self._transport.send(request, deadline, home) for _, request in parts)
-        )
+        send = partial(self._transport.send, deadline=deadline, home=home)
+        replies = await asyncio.gather(*map(send, [request for _, request in parts]))
         results = (
-            self._requests.got(reply, part, asked_at) for (part, _), reply in zip(parts, answers, strict=True)
+            self._requests.got(reply, part, asked_at) for (part, _), reply in zip(parts, replies, strict=True)
         )
         return [got for part in results for got in part]
 
     async def read_alone(
         self, home: Endpoint, wanted: list[Wanted], deadline: float
     ) -> Sequence[Got | CacheError]:
-        """One key, by `GET`."""
+        """Reads one key by `GET`."""
         ((part, token),) = self._requests.parts(wanted)
         request = self._requests.read_alone(part[0], token)
         return [self._requests.got_alone(await self._transport.send(request, deadline, home))]

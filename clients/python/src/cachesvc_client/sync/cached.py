@@ -1,3 +1,4 @@
+# Generated from aio/cached.py by `python clients/python/unasync.py`: change that, and run this.
 """`@ns.cached("profile:{user_id}", ttl="5m", tags=["user:{user_id}"])`: a function that is answered from the cache."""
 
 from collections.abc import Callable, Iterable
@@ -84,8 +85,8 @@ class CachedFunction(Generic[P, R]):
         return self.namespace.delete(self.key(*args, **kwargs))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Invalidate, run the function now, store what it returns: other callers of the moment wait for that. Raises `CacheError`
-        if the cache cannot be told.
+        """Invalidate, run the function now, store what it returns: other callers of the moment wait for that. Raises
+        `CacheError` if the cache cannot be told.
         """
         self.invalidate(*args, **kwargs)
         return self(*args, **kwargs)
