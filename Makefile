@@ -26,6 +26,7 @@ lint: $(INSTALLED) ## Ruff, formatting, types, and the one way of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python clients/python/unasync.py --check
 
 demo: $(INSTALLED) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
 	@$(BIN)/python -m loadtests.demo

@@ -20,7 +20,7 @@ from cachesvc_client.near.fences import moment_of
 from cachesvc_client.near.near import Near, target_digest
 from cachesvc_client.protocol.names import check_key, checked_tags
 from cachesvc_client.protocol.wire import Got
-from cachesvc_client.requests.exchanges import Exchanges
+from cachesvc_client.requests.namespace_requests import NamespaceRequests
 from cachesvc_client.requests.own_writes import OwnWrites, key_digest, pairs_of, token_of
 from cachesvc_client.testing import FakeClock, Request, Response
 from cachesvc_client.testing.async_session import AsyncSession
@@ -184,9 +184,9 @@ def ring_order(given: dict[str, Any]) -> list[str]:
     return Ring(given["instances"]).preference(target_digest(given["key"]))
 
 
-def _exchanges() -> Exchanges:
+def _requests() -> NamespaceRequests:
     writes = OwnWrites(lambda: 0.0)
-    return Exchanges("pages", writes, Near(lambda: 0.0, writes.heed))
+    return NamespaceRequests("pages", writes, Near(lambda: 0.0, writes.heed))
 
 
 def path(key: str) -> str:
@@ -194,7 +194,7 @@ def path(key: str) -> str:
 
     Nothing in the segment may end it.
     """
-    segment = _exchanges().read_alone(key, "").path.removeprefix("/v1/pages/")
+    segment = _requests().read_alone(key, "").path.removeprefix("/v1/pages/")
     is_one = not set(segment) & set("/?#") and segment not in (".", "..") and segment.isascii()
     spelled = {vector.given: str(vector.expect) for vector in vectors("path")}
     return spelled[key] if is_one and unquote(segment) == key else segment
@@ -218,7 +218,7 @@ def may_be_a_tag(text: str) -> bool:
 
 def cache_groups(tags: list[str]) -> str:
     got = Got("hit", b"", tags=tuple(tags))
-    return str(_exchanges().touch("a", got, Lifetimes()).headers["Cache-Groups"])
+    return str(_requests().touch("a", got, Lifetimes()).headers["Cache-Groups"])
 
 
 def etag(given: dict[str, str]) -> str:

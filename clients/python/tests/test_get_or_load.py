@@ -309,3 +309,20 @@ async def test_a_value_of_another_type_is_loaded_anew(service: FakeService, cach
     assert await numbers.get("a") == [1, 2]
     assert [call.method for call in service.saw].count("DELETE") == 1, "replaced once, for all who found it"
     assert cache.statistics().unreadable == 2
+
+
+async def test_a_waiter_that_is_granted_the_lease_of_a_stale_value_uses_it(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
+    """Nobody else would get the lease before it expires."""
+    service.leases["a"] = "somebody's"
+    service.changes_before_puts = lambda: _fill_that_is_stale_by_now(service)
+    assert await pages.get_or_load("a", source) == b"loaded"
+    (put,) = service.calls(":put")
+    assert put.body["items"][0]["lease"].startswith("lease-")
+
+
+def _fill_that_is_stale_by_now(service: FakeService) -> None:
+    if service.leases.get("a") == "somebody's":
+        del service.leases["a"]
+        service.hold("a", b"theirs", stale=True)

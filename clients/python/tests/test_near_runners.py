@@ -16,7 +16,7 @@ from typing import Self, TypeAlias
 import aiohttp
 import pytest
 import urllib3
-from cachesvc_client.aio import feed as feed_task
+from cachesvc_client.aio import feed_task
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.sync import feed_thread

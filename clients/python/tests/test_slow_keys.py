@@ -174,3 +174,26 @@ async def test_what_nobody_waits_for_is_not_asked_for_again(batcher: Batcher[str
     turns.answers.put_nowait(["STAYS"])
     assert await stays == "STAYS"
     assert turns.sent == [["left", "stays"], ["stays"]]
+
+
+async def test_get_many_has_what_is_there_at_the_deadline_of_its_call(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
+    """The timeout of one call does as the timeout of its namespace: what came in time is not lost."""
+    with pytest.raises(PartialError) as caught:
+        await cache.namespace("pages").get_many([*OTHERS, "slow"], timeout="0.2s")
+    assert {key: error.type for key, error in caught.value.failed.items()} == {"slow": "deadline"}
+    assert sorted(caught.value.found) == sorted(OTHERS)
+
+
+async def test_a_few_keys_have_what_is_there_at_the_deadline_of_their_call(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
+    """They share a request with another caller's, who has more time and keeps it."""
+    pages = cache.namespace("pages")
+    patient = asyncio.create_task(pages.get("slow"))
+    with pytest.raises(PartialError) as caught:
+        await pages.get_many(["k1", "slow"], timeout="0.2s")
+    assert ([*caught.value.failed], caught.value.found) == (["slow"], {"k1": b"k1"})
+    slow.set()
+    assert await patient == b"slow"

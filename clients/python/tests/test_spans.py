@@ -176,3 +176,14 @@ async def test_what_a_near_cache_answers_has_no_span(
     with spans.page():
         assert await pages.get("a") == b"held"
     assert spans.tree() == ["page internal"]
+
+
+async def test_a_call_that_runs_out_of_its_own_time_ends_its_span_with_that_error(
+    service: FakeService, traced: Cache, spans: RecordedSpans
+) -> None:
+    service.gate.clear()
+    with spans.page(), pytest.raises(CacheError):
+        await traced.namespace("pages").get("a", timeout="0.05s")
+    service.gate.set()
+    (span,) = spans.named("cache.get")[-1:]
+    assert (span.attributes or {})["error.type"] == "deadline"

@@ -47,7 +47,7 @@ class CacheError(Exception):
         return self.status >= 500 or self.status in (408, 429) or (self.status == 0 and self.retryable)
 
     def copy(self) -> "CacheError":
-        """Returns an equal error: callers that share an exchange must not share a traceback."""
+        """Returns an equal error: callers that share a request must not share a traceback."""
         return CacheError(
             self.type,
             self.detail,

@@ -11,15 +11,13 @@ import random
 
 import aiohttp
 
-from cachesvc_client.aio.feed import follow
 from cachesvc_client.aio.session import Session
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.near.feed import NearFeed
-from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.requests.http import Reply, Request, passing_failure, told
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
 from cachesvc_client.values.durations import header_of
@@ -27,6 +25,11 @@ from cachesvc_client.values.durations import header_of
 log = logging.getLogger(__name__)
 
 REFRESH_TIMEOUT = 5.0
+"""Seconds for the list of instances, which nobody waits for."""
+
+UNBATCHED_CONNECTIONS = 0
+"""No limit: unbatched, every caller needs a connection of its own, and would queue for it where
+nobody sees the queue."""
 
 
 class Transport:
@@ -77,6 +80,11 @@ class Transport:
             await session.close()
 
     @property
+    def session(self) -> Session | None:
+        """The session in use; None while the client is not open."""
+        return self._session
+
+    @property
     def is_open(self) -> bool:
         return self._session is not None
 
@@ -112,11 +120,6 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             log.debug("the topology could not be had from %s: %r", url, error)
             self._region.failed()
-
-    async def follow(self, feed: NearFeed) -> None:
-        """For ever, while it is open."""
-        if self._session is not None:
-            await follow(feed, self._session)
 
     async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
         """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,

@@ -32,8 +32,8 @@ from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
-from cachesvc_client.sync.batching import Intake
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
+from cachesvc_client.sync.intake import Intake
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError

@@ -7,18 +7,16 @@ service is replaced.
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from cachesvc_client.testing.faults import Dropped, TooLate
+from cachesvc_client.testing.feed import Subscription
 from cachesvc_client.testing.http import Refused, Request, Response
-
-if TYPE_CHECKING:
-    from cachesvc_client.testing.feed import Subscription
-    from cachesvc_client.testing.service import FakeService
+from cachesvc_client.testing.responder import Responder
 
 BEAT_SECONDS = 0.4
 """Real seconds between heartbeats; fewer than a near cache takes for a broken feed."""
@@ -27,7 +25,7 @@ BEAT_SECONDS = 0.4
 class AsyncSession:
     """The session of an async client of the fake service."""
 
-    def __init__(self, service: "FakeService") -> None:
+    def __init__(self, service: Responder) -> None:
         self._service = service
 
     @asynccontextmanager
@@ -103,7 +101,7 @@ class _Stream:
 
     status = 200
 
-    def __init__(self, service: "FakeService", subscription: "Subscription") -> None:
+    def __init__(self, service: Responder, subscription: Subscription) -> None:
         self.headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "text/event-stream"}))
         self.content = self
         self._service = service

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool
@@ -13,15 +13,13 @@ from yarl import URL
 
 from cachesvc_client.testing.faults import Dropped, TooLate
 from cachesvc_client.testing.http import Request, Response
-
-if TYPE_CHECKING:
-    from cachesvc_client.testing.service import FakeService
+from cachesvc_client.testing.responder import Responder
 
 
 class SyncSession:
     """The session of a sync client of the fake service."""
 
-    def __init__(self, service: "FakeService") -> None:
+    def __init__(self, service: Responder) -> None:
         self._service = service
         self._pool = HTTPConnectionPool("cache.test")
 
