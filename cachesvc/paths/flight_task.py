@@ -18,7 +18,7 @@ from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Flight, Flights, Landing, Mode
 from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l3.contract import Cell, Read, Reply
@@ -48,7 +48,7 @@ class Pilot:
     def __init__(
         self,
         *,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         l2: Pool,
         homes: Homes,
         loads: Loads,
@@ -59,7 +59,7 @@ class Pilot:
         rng: random.Random,
         tally: Tally,
     ) -> None:
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._l2 = l2
         self._homes = homes
         self._loads = loads
@@ -135,7 +135,7 @@ class Pilot:
         if standing is Standing.FRESH:
             tally.hits += 1
             if flight.keep:
-                self._shelf.put(flight.key, entry)
+                self._near_tiers.put(flight.key, entry)
                 flight.stored_in_l1()
             flight.land(Landing(entry, "l2", flight.trail, version=self._fences.version))
             return True
@@ -168,7 +168,7 @@ class Pilot:
             elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
                 copies.append((flight.key, flight.namespace, reply.entry))
         if copies:
-            await self._shelf.copy(copies)
+            await self._near_tiers.copy(copies)
         if len(onward) == 1:
             await self._onward(cell, *onward[0])
         elif onward:
@@ -204,7 +204,7 @@ class Pilot:
         standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
-            if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
+            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
             vouched_at = flight.asked if reply.exact and not flight.strict else None
             flight.land(

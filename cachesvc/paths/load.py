@@ -17,7 +17,7 @@ from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Flight, Landing, Mode
 from cachesvc.paths.lifetimes import lifetimes
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.traces.trace import span
 from cachesvc.tiers.l3.contract import Cell, Fill
@@ -32,14 +32,14 @@ class Loads:
         self,
         *,
         loaders: Mapping[str, Loader],
-        shelf: Shelf,
+        near_tiers: NearTiers,
         admission: Admission,
         clock: Clock,
         rng: random.Random,
         tally: Tally,
     ) -> None:
         self._loaders = loaders
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._admission = admission
         self._clock = clock
         self._rng = rng
@@ -126,11 +126,11 @@ class Loads:
                 l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
-        near = stored and self._shelf.keep(flight.key, flight.namespace, entry)
+        near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
         flight.land(Landing(entry, "origin", (l3, *rest), loaded=True))
         if near:
-            await self._shelf.copy([(flight.key, flight.namespace, entry)])
+            await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
     # stale answers ----------------------------------------------------------------------------------------------------
 
