@@ -32,7 +32,7 @@ from cachesvc.explain.explainer import Explainer
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
-from cachesvc.paths.flight_task import Pilot
+from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.load import Loads
 from cachesvc.paths.near_tiers import NearTiers
@@ -170,7 +170,7 @@ class App:
             rng=self._rng,
             tally=self.tally,
         )
-        pilot = Pilot(
+        runner = FlightRunner(
             near_tiers=near_tiers,
             l2=self.l2,
             homes=self._homes,
@@ -199,7 +199,7 @@ class App:
             namespaces=namespaces,
             l1=self.l1,
             flights=self._flights,
-            pilot=pilot,
+            runner=runner,
             explainer=explainer,
             fences=self.fences,
             admission=admission,

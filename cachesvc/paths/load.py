@@ -15,7 +15,7 @@ from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
-from cachesvc.paths.flight import Flight, Landing, Mode
+from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
@@ -128,7 +128,7 @@ class Loads:
             self._tally.fills_refused += not stored
         near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
-        flight.land(Landing(entry, "origin", (l3, *rest), loaded=True))
+        flight.land(LoadedValue(entry, (l3, *rest)))
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
@@ -146,7 +146,7 @@ class Loads:
     def land_stale(self, flight: Flight) -> None:
         """Answer stale-while-revalidate, if there is such a copy."""
         if (stale := self.stale_copy(flight, last_resort=False)) is not None:
-            flight.land(Landing(stale, _tier_of_copy(flight), flight.trail, stale=True))
+            flight.land(FoundCopy(stale, _tier_of_copy(flight), flight.trail, is_stale=True))
 
     def land_last_resort(self, flight: Flight) -> bool:
         """Answer stale because the origin is late or failing (RFC 5861, 4), unless the readers asked past the copies."""
@@ -155,7 +155,7 @@ class Loads:
         if (stale := self.stale_copy(flight, last_resort=True)) is None:
             return False
         self._tally.stale_on_error += 1
-        flight.land(Landing(stale, _tier_of_copy(flight), flight.trail, stale=True))
+        flight.land(FoundCopy(stale, _tier_of_copy(flight), flight.trail, is_stale=True))
         return True
 
     def _land_failure(self, flight: Flight, failure: OriginError) -> None:
@@ -172,7 +172,7 @@ class Loads:
             retryable=failure.retryable,
             retry_after=1 if failure.retryable else None,
         )
-        flight.land(Landing(error=error, trail=flight.trail))
+        flight.land(Failed(error, flight.trail))
 
 
 def _step_of(flight: Flight, tier: str) -> Step:

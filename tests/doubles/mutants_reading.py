@@ -31,7 +31,7 @@ READING: dict[str, Mutant] = {
         (20,),
         (
             InPython(
-                "cachesvc.paths.flight_task:Pilot._land_from_l2",
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_l2",
                 "self._admission.standing(entry, flight.key, flight.namespace)",
                 UNFENCED.format(namespace="flight.namespace"),
             ),
@@ -149,7 +149,7 @@ READING: dict[str, Mutant] = {
                 "reply.exact and",
             ),
             InPython(
-                "cachesvc.paths.flight_task:Pilot._land_from_l3",
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
                 "if reply.exact and not flight.strict else",
                 "if reply.exact else",
             ),
@@ -187,7 +187,7 @@ READING: dict[str, Mutant] = {
         (17,),
         (
             InPython(
-                "cachesvc.paths.read:Reader._board",
+                "cachesvc.paths.read:Reader._join_or_make",
                 " and self._admission.is_timely(flight.began_us, namespace, now)",
                 "",
             ),

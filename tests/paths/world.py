@@ -29,7 +29,7 @@ from cachesvc.model.requests import (
 from cachesvc.model.units import Duration
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
-from cachesvc.paths.flight_task import Pilot
+from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.load import Loads
 from cachesvc.paths.near_tiers import NearTiers
@@ -139,7 +139,7 @@ class Instance:
             rng=rng,
             tally=self.tally,
         )
-        pilot = Pilot(
+        runner = FlightRunner(
             near_tiers=self.near_tiers,
             l2=l2,
             homes=homes,
@@ -168,7 +168,7 @@ class Instance:
             namespaces=namespaces,
             l1=self.l1,
             flights=self.flights,
-            pilot=pilot,
+            runner=runner,
             explainer=self.explainer,
             fences=self.fences,
             admission=self.admission,
