@@ -224,7 +224,6 @@ class App:
             near_tiers=near_tiers,
             receipts=self._receipts(),
             estimator=Estimator(self.l1, sample, self._homes),
-            namespaces=namespaces,
         )
         self.writer = Writer(
             namespaces=namespaces,

@@ -199,7 +199,6 @@ class Instance:
             near_tiers=self.near_tiers,
             receipts=self.receipts,
             estimator=Estimator(self.l1, sample, homes),
-            namespaces=namespaces,
         )
         self.writer = Writer(
             namespaces=namespaces,
