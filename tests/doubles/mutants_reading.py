@@ -198,15 +198,15 @@ READING: dict[str, Mutant] = {
         (18,),
         (
             InPython(
-                "cachesvc_client.aio.lookaside:LookAside.get_or_load",
-                "    got = await self._leases.join(wanted)\n",
+                "cachesvc_client.aio.lookaside:LookAside._read_or_load",
+                "    got = await self._leases.join(wanted, self._timeout)\n",
                 """\
     opened = await loader(wanted)
 
     async def loader(_, opened=opened):
         return opened
 
-    got = await self._leases.join(wanted)
+    got = await self._leases.join(wanted, self._timeout)
 """,
             ),
         ),
