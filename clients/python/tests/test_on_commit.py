@@ -1,6 +1,6 @@
 """Invalidations of a transaction are sent after it, and not at all if it raises.
 
-What could not be sent is told.
+Invalidations that could not be sent are named in an error.
 """
 
 import asyncio

@@ -3,9 +3,9 @@
 A heartbeat says two times by the clock of its instance: `now`, and `complete_to`, the time up to
 which everything has been told. Between heartbeats the service's time is computed as this process's
 monotonic time less an offset. The smallest offset seen counts, not the latest. A process that was
-stopped for a while, or was busy, finds heartbeats in its socket that arrived long ago; with the
-latest offset it would take them for news. The offset leaks a little (`LEAK`), so that a clock of
-the service that was set back is believed in the end.
+stopped for a while, or was busy, finds heartbeats in its socket that arrived long ago. With the
+latest offset it would take the times in them for the present. The offset leaks a little (`LEAK`),
+so that a clock of the service that was set back is believed in the end.
 """
 
 import math

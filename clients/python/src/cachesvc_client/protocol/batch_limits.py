@@ -4,7 +4,7 @@ MAX_ITEMS = 256
 """Items of one batch; a full batch departs at once."""
 
 MIN_OWN = 16
-"""Items of one call that get requests of their own; fewer share a batch with other calls."""
+"""A call for so many items gets requests of its own; one for fewer shares batches."""
 
 MAX_WEIGHT = 512 * 1024
 """Bytes of values in one batch of writes; a larger value departs alone."""

@@ -43,7 +43,10 @@ class SseParser:
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
-        """Returns the events that end in this piece; raises `SseError` for an event without end."""
+        """Returns the events that end in this piece.
+
+        Raises `SseError` for an event of more than `MAX_EVENT_BYTES`.
+        """
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]  # the second half of a CRLF
             self._after_cr = False

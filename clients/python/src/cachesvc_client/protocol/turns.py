@@ -53,5 +53,5 @@ def first_turn(keys: int, time_left: float) -> float:
 
 
 def is_late(answer: object) -> TypeGuard[CacheError]:
-    """True if the answer says that the key's value was not there at the end of its turn."""
+    """True if the key was late: not there at the end of its turn, and to be asked for again."""
     return isinstance(answer, CacheError) and answer.type == "deadline"

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry: one for each call, and one for each request, which serves calls.
+"""Spans of OpenTelemetry: one for each call, and one for each request that serves calls.
 
     cache.get          (internal)  a caller's call; it waits for its batch
       cache.get        (client)    the request, beneath the first of its callers that is sampled;
