@@ -1,7 +1,8 @@
-"""How a trace names what is exchanged with a far server: a client span, by OpenTelemetry's conventions for databases.
+"""The span of an exchange with a far server: a client span in OpenTelemetry's convention.
 
-An exchange carries the orders of many callers. Its span is a child of the first of them, so that it stands in a whole trace, and
-is linked from every other one.
+The convention is the one for databases. An exchange carries items of many callers: its span is a
+child of the first caller's span, so that it stands in a whole trace, and is linked from every other
+caller's span.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from cachesvc.telemetry.traces.trace import Attribute, Span, under
 
 
 class Server(Struct, frozen=True):
-    """A far server. Its address is configuration without secrets."""
+    """A far server, as traces name it: its address from the configuration, without secrets."""
 
     system: str
     """`memcached` or `redis`: `db.system.name`."""
@@ -23,10 +24,11 @@ class Server(Struct, frozen=True):
     address: str
     """A host, or the path of a unix socket."""
     port: int | None = None
+    """None for a unix socket, or if a Redis URL names no port."""
 
     @classmethod
     def memcached(cls, name: str, address: str) -> "Server":
-        """`address` is `host:port` or `unix:/path`."""
+        """Returns the server at `address`, which is `host:port` or `unix:/path`."""
         if address.startswith("unix:"):
             return cls("memcached", name, address.removeprefix("unix:"))
         host, _, port = address.rpartition(":")
@@ -34,7 +36,10 @@ class Server(Struct, frozen=True):
 
     @classmethod
     def redis(cls, name: str, url: str) -> "Server":
-        """`url` is `redis(s)://host:port/db` or `unix:///path`; user and password are left behind."""
+        """Returns the server at `url`, without user and password.
+
+        `url` is `redis(s)://host:port/db` or `unix:///path`.
+        """
         parts = urlsplit(url)
         return (
             cls("redis", name, parts.path)
@@ -44,7 +49,7 @@ class Server(Struct, frozen=True):
 
 
 class ExchangeSpan:
-    """One kind of operation with one server."""
+    """Makes the spans of one kind of operation with one server."""
 
     def __init__(self, server: Server, operation: str) -> None:
         self.server = server
@@ -63,7 +68,11 @@ class ExchangeSpan:
 
     @contextmanager
     def around(self, callers: Sequence[Span], items: int) -> Iterator[Span]:
-        """The span of what runs inside, which is done for `callers`, at least one, of whom one may stand there many times."""
+        """Runs the block in a span of the exchange that it makes.
+
+        `callers` are the spans that the items came from: at least one, and the same one may be there many
+        times. An exception of the block ends the span with its `error.type`.
+        """
         first, *others = dict.fromkeys(callers)
         span = first.child(self._name, "client")
         span.attributes |= self._attributes
@@ -81,8 +90,8 @@ class ExchangeSpan:
 
 
 def failure_in(results: Sequence[object]) -> str:
-    """`error.type` of an exchange that nobody of the server answered; empty if one item was."""
-    # The first tells nearly always: only when it failed is the rest looked at.
+    """Returns the `error.type` of an exchange; empty if the server answered at least one item."""
+    # The first result nearly always decides: only when it failed are the others looked at.
     if (
         results
         and isinstance(results[0], TierError)

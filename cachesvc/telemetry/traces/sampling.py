@@ -1,25 +1,30 @@
-"""Which requests are traced. Decided before any span is built, so that a request that is not costs next to nothing.
+"""Decides which requests are traced, before any span is built.
 
-The caller decides if it sent a `traceparent` (parent-based). Else it is chance: instead of drawing for each request, this draws
-how many are passed over until the next one is taken (a geometric distribution), and counts down.
+So a request that is not traced costs next to nothing. The caller decides if it sent a `traceparent`
+(parent-based). Else it is chance: instead of drawing for each request, this draws how many requests
+are passed over until the next one is taken (a geometric distribution), and counts down.
 
-The tail rule looks back: a request that failed, or was slow, is worth a span although nobody took it. What makes many requests
-fail makes all of them fail, so only so many are kept in a second.
+The tail rule looks back: a request that failed, or was slow, becomes a span although it was not
+taken. A cause that makes many requests fail makes all of them fail, so only so many are kept per
+second.
 """
 
 import math
 import random
 
 KEPT_PER_SECOND = 100
-"""By the tail rule. Under overload each refused request would be a span, when there is least time for it."""
+"""Requests kept by the tail rule per second at most. Under overload each refused request
+would be a span, at the time when there is least time for it."""
 
 _NEVER = 1 << 62
 _FLAGS_AT = 54
-"""Of a `traceparent`, the digit with the sampled flag."""
+"""Index, in a `traceparent`, of the digit with the sampled flag."""
 _SAMPLED = b"13579bdf"
 
 
 class Sampling:
+    """Decides for each request of an instance whether it is traced."""
+
     def __init__(self, ratio: float, slow_seconds: float, rng: random.Random) -> None:
         self.slow_seconds = slow_seconds
         self._ratio = ratio
@@ -33,8 +38,10 @@ class Sampling:
         return f"<Sampling [{self._ratio:g}; kept if failed or above {self.slow_seconds:g} s]>"
 
     def takes(self, traceparent: bytes) -> bool:
-        """Whether a request with this header (empty: without) is traced. Looks at its flag only: what is malformed is found out
-        when a span is built."""
+        """True if a request with this `traceparent` header (empty: without) is traced.
+
+        Only the flag is read; a malformed header is noticed when a span is built.
+        """
         if len(traceparent) > _FLAGS_AT:
             return traceparent[_FLAGS_AT] in _SAMPLED
         if self._passed_over:
@@ -44,7 +51,7 @@ class Sampling:
         return True
 
     def keeps(self, now_seconds: float) -> bool:
-        """Whether a request that nobody took and that failed or was slow becomes a span."""
+        """True if a request that was not taken, and failed or was slow, becomes a span."""
         second = int(now_seconds)
         if second != self._second:
             self._second, self._kept = second, 0
