@@ -1,10 +1,11 @@
-"""The instances that follow a region's fence stream, remembered beyond a loss of the server's list.
+"""The followers of a region's fence stream, remembered beyond a loss of the server's list.
 
-The server keeps the list of followers, and loses it with everything else when it comes back empty. An
-invalidation that waits for every follower would then find none to wait for, until each of them has met
-its gap and registered again. So a follower that was listed under another epoch within the last minute
-is still answered, at position `0-0`: before every fence. Within one epoch the server's list is the
-truth: a follower that is not in it has signed off, or was silent for too long.
+A follower is an instance that reads the stream. The server keeps the list of followers, and loses
+it with everything else when it comes back empty. An invalidation that waits for every follower
+would then find none to wait for, until each of them has met its gap and registered again. So a
+follower that was listed under another epoch within the last minute is still answered, at position
+`0-0`: before every fence. Within one epoch the server's list is the truth: a follower that is not
+in it has signed off, or was silent for too long.
 """
 
 from collections.abc import Sequence

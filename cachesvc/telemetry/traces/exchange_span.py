@@ -25,6 +25,7 @@ class Server(Struct, frozen=True):
     address: str
     """A host, or the path of a unix socket."""
     port: int | None = None
+    """None for a unix socket, or if a Redis URL names no port."""
 
     @classmethod
     def memcached(cls, name: str, address: str) -> "Server":

@@ -30,6 +30,7 @@ MOST_WAITING = 8192
 They take about 8 MB, or what a busy instance makes in one second while the receiver is away.
 """
 BATCH = 512
+"""Spans of one message."""
 PAUSE_SECONDS = 1.0
 """How long the thread waits for a full batch before it sends fewer spans.
 
@@ -38,6 +39,7 @@ Waiting is worth it because each message takes the interpreter from the loop a f
 LONGEST_PAUSE_SECONDS = 8.0
 """The longest pause between two attempts while the receiver is away."""
 STOP_SECONDS = 2.0
+"""Time that `stop` gives to the spans that wait."""
 
 
 class SpanTally(Struct):
@@ -110,7 +112,7 @@ class Tracing:
                     return False
                 self.tally.dropped += len(batch)
             except Exception:
-                log.exception("spans could not be exported")  # a mistake of ours: this thread goes on
+                log.exception("spans could not be exported")  # a defect of this code: the thread goes on
                 self.tally.dropped += len(batch)
             else:
                 self.tally.exported += len(batch)

@@ -66,7 +66,7 @@ def _message(span: Span) -> trace_pb2.Span:
     return found
 
 
-@lru_cache(maxsize=4096, typed=True)  # else True and 1 would be the same
+@lru_cache(maxsize=4096, typed=True)  # without `typed`, True and 1 would be the same
 def _pair(name: str, value: Attribute) -> KeyValue:
     return KeyValue(key=name, value=_value(value))
 

@@ -1,4 +1,4 @@
-"""Traces: what one request did, from its caller to the origin.
+"""Spans of a trace: the parts of one request, from its caller to the origin.
 
 Spans are plain records: `sampling.py` decides which are made, `export.py` sends them.
 

@@ -1,7 +1,7 @@
 -- Stores records under leases. Answers 1 (stored) or 0 (fenced) for each.
 -- ARGV per fill: id, lease token, kept_until in ms, record.
--- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a lost reply
--- gets the same answer.
+-- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a
+-- lost reply gets the same answer.
 local replies = {}
 
 local function filled_under(id, token)
@@ -17,7 +17,8 @@ for i = 4, #ARGV, 4 do
   local id, token, record = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local as_of, _, _, _, tag_bytes = struct.unpack(HEAD, record)
   local in_force = call('GET', 'l:' .. id) == token
-  -- The entry may be older than its lease (an origin's Age is subtracted), so the key's fence is checked too.
+  -- The entry may be older than its lease (an origin's Age is subtracted), so the key's fence is
+  -- checked too.
   local admissible = as_of <= tonumber(match(token, ':(%d+)$') or -1)
     and not (has_fences and as_of <= math.max(key_fence(id), newest('fences', id, record, tag_bytes)))
 

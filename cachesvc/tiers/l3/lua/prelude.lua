@@ -1,28 +1,31 @@
--- The beginning of every script of a cell that reads or changes keys (attach and inspect stand alone).
+-- The beginning of every script of a cell that reads or changes keys (attach and inspect stand
+-- alone).
 --
--- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms; items
--- follow.
--- Answers: a list, or 0 = attach first (the meta record is lost, or another server wrote it), or
--- 1 = a new issuer waits.
+-- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms;
+-- items follow.
+-- Answers: a list, or
+--   0 = attach first (the meta record is lost, or another server wrote it)
+--   1 = a new issuer waits
 --
 -- A cell keeps:
---   v:<key id>   the record: header, tag ids, lease token, envelope (record.py has the layout); expires
---                with the entry
+--   v:<key id>   the record: header, tag ids, lease token, envelope (record.py has the layout);
+--                expires with the entry
 --   l:<key id>   the lease in force: its token `nonce:as_of`; expires with the lease
---   fences       zset: key, tag and namespace ids → the newest fence `at` in µs (below 2^53, so a double
---                is exact)
---   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key stands in
---                the key's record
+--   fences       zset: key, tag and namespace ids → the newest fence `at` in µs (below 2^53, so a
+--                double is exact)
+--   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
+--                stands in the key's record
 --   meta         run_id, placement, version (of the newest topology that attached), broken_at,
 --                issues_from, trimmed
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
--- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves that
--- fence drops or replaces the record in the same step, and fills are checked against the fence. So a read
--- need not look up the key's fence. A soft fence on the key is written into the record instead.
+-- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves
+-- that fence drops or replaces the record in the same step, and fills are checked against the
+-- fence. So a read need not look up the key's fence. A soft fence on the key is written into the
+-- record instead.
 --
--- Redis key names are made in the scripts and not declared in KEYS: a cell is one server, never a Redis
--- Cluster, and sending ids alone halves the request.
+-- Redis key names are made in the scripts and not declared in KEYS: a cell is one server, never a
+-- Redis Cluster, and sending ids alone halves the request.
 -- Times are written with format('%.0f'): Lua's own conversion keeps only 14 digits.
 
 local call, format, match, sub = redis.call, string.format, string.match, string.sub
@@ -65,21 +68,21 @@ local function key_fence(id)
   return has_fences and tonumber(call('ZSCORE', 'fences', id) or 0) or 0
 end
 
--- Returns the next fence on a key: later than every lease that this clock can have granted, and later than
--- the fence before it, even if the clock stands still.
+-- Returns the next fence on a key: later than every lease that this clock can have granted, and
+-- later than the fence before it, even if the clock stands still.
 local function next_fence(id)
   return math.max(now + skew, key_fence(id) + 1)
 end
 
 local function store(id, record, kept_until_ms)
-  -- A copy is kept no longer than fences are, or a fence could be trimmed before the copy that it refuses
-  -- is gone.
+  -- A copy is kept no longer than fences are, or a fence could be trimmed before the copy that it
+  -- refuses is gone.
   local until_ms = math.min(tonumber(kept_until_ms), now / 1000 + retention_ms)
   call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
 end
 
--- Drops old fences, once a second. A fence is kept a minute longer than any copy: the as_of of a fill is at
--- most a minute older than the fill.
+-- Drops old fences, once a second. A fence is kept a minute longer than any copy: the as_of of a
+-- fill is at most a minute older than the fill.
 local function trim()
   if now - tonumber(meta[4] or 0) > 1000000 then
     local oldest = format('(%.0f', now - retention_ms * 1000 - 60000000)

@@ -1,6 +1,6 @@
 -- Reads records and grants leases.
--- ARGV: 4 nonce of this batch; then per key: id, spec (flags: 1 lease, 2 refresh; not_before in µs; life of
--- a lease in ms).
+-- ARGV: 4 nonce of this batch; then per key: id, spec (flags: 1 lease, 2 refresh; not_before in µs;
+-- life of a lease in ms).
 -- Answers broken_at, now, then per key one of
 --   record                  a hit, no lease granted
 --   flags                   a miss, no lease granted; flags: 1 held, 2 fenced, 4 soft
@@ -9,10 +9,10 @@ local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
 
--- Returns the as_of of the next lease: later than the key's fence, and later than that of the lease before,
--- even while the fence is ahead of the clock. Of two loads the later one must look younger, or a reader that
--- has seen the later one could be answered with the earlier one. The as_of stays below now + S, the earliest
--- time of the next fence.
+-- Returns the as_of of the next lease: later than the key's fence, and later than that of the lease
+-- before, even while the fence is ahead of the clock. Of two loads the later one must look younger,
+-- or a reader that has seen the later one could be answered with the earlier one. The as_of stays
+-- below now + S, the earliest time of the next fence.
 local function next_as_of(id)
   local fence = key_fence(id)
   return math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)
