@@ -23,7 +23,7 @@ class FakeInstance:
         self.http: aiohttp.ClientSession
         self.followers: list[asyncio.Queue[bytes]] = []
         self.last_event_ids: list[str] = []
-        """Of the subscriptions that resumed."""
+        """The `Last-Event-ID` of every subscription that resumed."""
         self._origin = origin
         self._deployment = deployment
         self._copies: dict[str, tuple[bytes, tuple[str, ...]]] = {}

@@ -89,7 +89,10 @@ class InQueueScript:
 
 
 def _source_of(module: ModuleType, path: list[str]) -> str:
-    """Of a function, with its decorators. By name, not by line number: the file may have changed since it was imported."""
+    """Returns the source of a function, with its decorators.
+
+    It is found by name, not by line number: the file may have changed since it was imported.
+    """
     text = inspect.getsource(module)
     node: Any = ast.parse(text)
     for part in path:

@@ -1,4 +1,4 @@
-"""What an explainer asks beside the paths: the pool on fakes, and other instances without a network."""
+"""Doubles of what an explainer asks beside the paths: a pool, and instances without a network."""
 
 from collections.abc import Sequence
 

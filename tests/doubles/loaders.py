@@ -73,7 +73,7 @@ class ScriptedLoader:
         self._changed = asyncio.Event()
 
     def script(self, text: str, *answers: Script) -> None:
-        """What the next loads of this key answer, in order."""
+        """Sets what the next loads of this key answer, in order."""
         self._scripts[text].extend(answers)
 
     def hold(self) -> None:

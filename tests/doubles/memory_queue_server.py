@@ -103,7 +103,7 @@ class MemoryQueue:
         )
 
     def append_event(self, event: bytes) -> Position:
-        """What any producer may do: the event need not be readable."""
+        """Appends an event, as any producer may: the event need not be readable."""
         return self.append_change({b"event": event})
 
     def append_change(self, fields: Fields) -> Position:
@@ -192,7 +192,10 @@ class MemoryQueue:
         return fence_items.paced_fences(member for member, until in self.paced.items() if until > now)
 
     def listed_readers(self) -> list[ReaderPosition]:
-        """Who is silent for too long is forgotten. A position in another epoch's stream says nothing of this one."""
+        """Returns the readers of this epoch's stream; one that is silent for too long is forgotten.
+
+        A position in another epoch's stream says nothing about this stream.
+        """
         now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
         self.readers = {who: report for who, report in self.readers.items() if report.at_us >= oldest}
         return [

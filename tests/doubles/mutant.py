@@ -1,4 +1,4 @@
-"""A protection of COHERENCE.md that can be taken out, and what happens then."""
+"""A protection of docs/coherence.md that can be taken out, and what happens then."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tests.doubles.edits import Edit, Undo
 @dataclass(frozen=True)
 class Mutant:
     without: str
-    """What is left once it is taken out."""
+    """The behaviour that is left once the protection is taken out."""
     breaks: tuple[int, ...]
     """The traces that happen then."""
     edits: Sequence[Edit]

@@ -7,7 +7,7 @@ UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
     " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
 )
-"""What a copy is good for, fences and floor apart."""
+"""The text of the check that says what a copy is good for, fences and floor apart."""
 
 READING: dict[str, Mutant] = {
     "sketch-l1": Mutant(

@@ -52,9 +52,9 @@ class ReceivedPoint(NamedTuple):
     """`sum`, `gauge` or `histogram`."""
     attributes: dict[str, Value]
     value: float
-    """Of a histogram: how many observations."""
+    """The number of observations for a histogram, else the value."""
     total: float = 0.0
-    """Of a histogram: their sum."""
+    """The sum of the observations if the metric is a histogram."""
     bounds: tuple[float, ...] = ()
     buckets: tuple[int, ...] = ()
     """Not cumulative; one more than there are bounds."""
@@ -67,9 +67,9 @@ class OtlpReceiver:
         self.bodies: list[bytes] = []
         """Every request, unpacked but not decoded: to say what is nowhere in it."""
         self.headers: list[dict[str, str]] = []
-        """Of every request, names in lower case."""
+        """The headers of every request, names in lower case."""
         self.status = 200
-        """What it answers. With anything else the request is not kept."""
+        """The status that the receiver answers. If it is not 200 the request is not kept."""
         self._traces: list[ExportTraceServiceRequest] = []
         self._metrics: list[ExportMetricsServiceRequest] = []
         self._changed = threading.Condition()

@@ -131,7 +131,7 @@ class FakeInvalidator:
         self.reader = reader
         self.applied = True
         self.missing: tuple[str, ...] = ()
-        """Who is not there when `wait` ends."""
+        """The instances that have not merged the fence when `wait` ends."""
         self.fails_with: RequestError | None = None
         self.hangs: asyncio.Event | None = None
         self.states: dict[str, ReceiptState] = {}

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Then(Enum):
-    """What becomes of the connection after an answer."""
+    """The fate of the connection after an answer."""
 
     KEEP = "wait for the next request"
     CLOSE = "close it"

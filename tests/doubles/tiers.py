@@ -94,7 +94,7 @@ class ChaosCell:
         return await self.cell.inspect(key, tags)
 
     def replica(self, clock: Clock) -> MemoryCell:
-        """What a replica on this clock holds, if replication stops now."""
+        """Returns what a replica on this clock holds if replication stops now."""
         return copy.deepcopy(self.cell, {id(self.cell._clock): clock})
 
     def promote(self, replica: MemoryCell) -> None:

@@ -85,7 +85,7 @@ TOPOLOGY = Topology(
 
 
 class FarSide:
-    """What instances share: the memcached pool, the home cell, the queue, the origin."""
+    """Everything that instances share: the memcached pool, the home cell, the queue, the origin."""
 
     def __init__(self, clock: LoopClock | None = None) -> None:
         self.clock = clock or LoopClock()

@@ -47,7 +47,7 @@ TOPOLOGY = Topology(
 
 
 def origin(key: Key) -> Loaded:
-    """Of `articles`, as the README of the cases has it."""
+    """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.text.startswith("absent-"):
         return absent()
     if key.text.startswith("broken-"):

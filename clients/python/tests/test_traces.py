@@ -1,4 +1,4 @@
-"""The trace of COHERENCE-TRACES that only a client can let happen."""
+"""Trace 18 of docs/coherence.md, the only trace that a client can let happen."""
 
 import asyncio
 

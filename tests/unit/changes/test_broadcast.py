@@ -1,4 +1,4 @@
-"""What subscribers of `GET /v1/fences` are sent: everything once, in order, or a reset."""
+"""Subscribers of `GET /v1/fences` are sent everything once, in order, or a reset."""
 
 import asyncio
 import struct

@@ -1,4 +1,4 @@
-"""Who is waited for when the queue has forgotten its readers."""
+"""A roll of a queue's readers keeps those that a restarted queue has forgotten."""
 
 from cachesvc.changes.contract import ReaderPosition
 from cachesvc.changes.redis.readers import Roll
