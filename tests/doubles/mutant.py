@@ -8,6 +8,8 @@ from tests.doubles.edits import Edit, Undo
 
 @dataclass(frozen=True)
 class Mutant:
+    """A named protection, the edits that take it out, and the traces that happen then."""
+
     without: str
     """The behaviour that is left once the protection is taken out."""
     breaks: tuple[int, ...]
@@ -15,7 +17,10 @@ class Mutant:
     edits: Sequence[Edit]
 
     def apply(self) -> Undo:
-        """Take it out of this process. Before anything is built: what took hold of a method or a script keeps it."""
+        """Takes the protection out of this process; returns a function that puts it back.
+
+        Call it before anything is built: objects that hold a method or a script already keep it.
+        """
         undone = [edit.apply() for edit in self.edits]
 
         def undo() -> None:

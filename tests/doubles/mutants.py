@@ -2,7 +2,9 @@
 
 Without one of them the cache is only "usually" coherent. A mutant breaks the traces of
 docs/coherence.md that it names; `tests/paths/test_mutants.py` proves that it does. The fault
-drills run real instances without a protection: `python -m tests.faults.mutant --without NAME serve …`.
+drills run real instances without a protection:
+
+    python -m tests.faults.mutant --without NAME serve …
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ MUTANTS: dict[str, Mutant] = {**READING, **HOMES, **STREAMS}
 
 @contextmanager
 def without(name: str) -> Iterator[None]:
+    """Runs the block without the protection `name`."""
     undo = MUTANTS[name].apply()
     try:
         yield
