@@ -29,6 +29,7 @@ from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.fills import fill_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
@@ -148,11 +149,7 @@ class LookAside(Generic[V]):
     async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         key = key_of(wanted)
         value, lifetimes = await self._loads.run(key, loader, lifetimes)
-        item = lifetimes.item(
-            key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type
-        )
-        item.absent = value is ABSENT
-        item.lease = lease
+        item = fill_of(key, value, lifetimes, self._schema, lease)
         with inner("cache.set"):
             filled = await self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(key, filled)

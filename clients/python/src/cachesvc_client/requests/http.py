@@ -5,31 +5,56 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+from yarl import URL
 
 from cachesvc_client.errors import CacheError
+from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.protocol.wire import PROBLEM_TYPES, Problem
+from cachesvc_client.values.durations import header_of
 
 _problem = msgspec.json.Decoder(Problem)
 
 
 class Request(NamedTuple):
+    """One request of a client, to whichever instance it is sent."""
+
     method: str
     path: str
     """Percent-encoded."""
     body: bytes | None = None
     headers: Mapping[str, str] = {}
     is_repeatable: bool = True
-    """Asking twice has the effect of asking once, also when it was answered: it may be retried after a failure that passes.
+    """True if asking twice has the effect of asking once, even if the first request was answered.
 
-    Not so: what may have granted or used up a lease, and what has a condition. Those are only sent anew if no answer came at all.
+    Such a request may be retried after a failure that passes. A request that may have granted or
+    used up a lease, or that has a condition, is not: it is only sent anew if no answer came at all.
     """
     is_fixed: bool = False
-    """The path is one of few: what is made of it is worth keeping."""
+    """True if the path is one of few, so that the URL made of it is worth keeping."""
     turn: float = math.inf
-    """Seconds after which the service is to answer with what is there, if that is before the deadline (turns.py)."""
+    """Seconds after which the service answers with what is there, if before the deadline (turns.py)."""
     operation: str = ""
-    """What its span is called; without one it has none."""
+    """The name of the request's span; a request without one has no span."""
     items: int = 1
+
+    def url_at(self, endpoint: Endpoint) -> URL:
+        return endpoint.fixed_url(self.path) if self.is_fixed else endpoint.url(self.path)
+
+    def timeout_header(self, seconds_left: float) -> str:
+        """The value of `Cachesvc-Timeout` for a caller that waits this long."""
+        return header_of(min(self.turn, told(seconds_left)))
+
+    def not_answered(self) -> CacheError:
+        """The error if no answer came in time."""
+        return CacheError("deadline", f"no answer to {self._name} in time", retryable=True)
+
+    def not_taken(self, failure: Exception | None) -> CacheError:
+        """The error if no instance could be reached; `failure` is that of the last try."""
+        return CacheError("unreachable", f"no instance took {self._name}: {failure}", retryable=True)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.method} {self.path[:200]}"
 
 
 class Reply(NamedTuple):

@@ -30,12 +30,11 @@ from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.http import Reply, Request, passing_failure, told
+from cachesvc_client.requests.http import Reply, Request, passing_failure
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.session import Session
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
-from cachesvc_client.values.durations import header_of
 
 _HEADERS = {"User-Agent": "cachesvc-client/0.1", "Accept-Encoding": SKIP_HEADER}
 _TOPOLOGY = Request("GET", TOPOLOGY_PATH, is_fixed=True)
@@ -165,16 +164,13 @@ class Transport:
 
     def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
         """One try: the reply of the first instance that gives one."""
-        what = f"{request.method} {request.path[:200]}"
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
         for endpoint in self._attempts(home):
             try:
                 reply = self._replied(endpoint, request, traced, deadline)
             except (ReadTimeoutError, TimeoutError) as error:
-                raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from (
-                    failure or error
-                )
+                raise request.not_answered() from (failure or error)
             except (ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError) as error:
                 failure = error
                 self._note_failure(endpoint)
@@ -184,13 +180,11 @@ class Transport:
                 endpoint.worked()
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                 return reply
-        raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
+        raise request.not_taken(failure) from failure
 
     def _attempts(self, home: Endpoint | None) -> list[Endpoint]:
-        """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
         with self._lock:
-            candidates = self._region.candidates(time.monotonic(), home)
-        return [*candidates, candidates[0]]
+            return self._region.attempts(time.monotonic(), home)
 
     def _note_failure(self, endpoint: Endpoint) -> None:
         with self._lock:
@@ -212,11 +206,11 @@ class Transport:
             self.requests += 1
         response = session.request(
             request.method,
-            str(endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)),
+            str(request.url_at(endpoint)),
             body=request.body,
             headers={
                 **_HEADERS,
-                "Cachesvc-Timeout": header_of(min(request.turn, told(left))),
+                "Cachesvc-Timeout": request.timeout_header(left),
                 **traced,
                 **request.headers,
             },
