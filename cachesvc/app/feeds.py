@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cachesvc.app.paths import Paths, Remote
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.feed import FeedTally, FenceFeed
 from cachesvc.config.service import Service

@@ -161,7 +161,6 @@ def build(
         near_tiers=near_tiers,
         receipts=receipts,
         estimator=Estimator(l1, sample, homes),
-        namespaces=namespaces,
     )
     writer = Writer(
         namespaces=namespaces,

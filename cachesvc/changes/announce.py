@@ -12,6 +12,7 @@ from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.traces.trace import current, span, traceparent
 
 HOLD_US = 2 * SECONDS
@@ -56,7 +57,7 @@ class Announcer:
             why = (
                 f"the queue of region {self._region!r} did not take the change, nothing was done: {error.why}"
             )
-            raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
+            raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why) from error
 
     async def publish(self, applied: Applied, done: Done, *, report: bool = False) -> str:
         """Merges the fences here, publishes them and closes the change; the fences' position.
@@ -82,9 +83,7 @@ class Announcer:
                 "the region's consumers go on with it"
             )
             token = tuple((fence.digest, fence.at) for fence in applied.fences)
-            raise RequestError(
-                503, "fence-not-published", why, retryable=True, retry_after=1, token=token
-            ) from error
+            raise RequestError(ProblemKind.FENCE_NOT_PUBLISHED, why, token=token) from error
         self._lags.note_published([done.id], position)
         return position
 

@@ -4,15 +4,12 @@ Why the change is appended first: if this process dies between applying and publ
 open and do all of it again (COHERENCE-TRACES, 6). Applying twice costs misses; skipping once would serve old values.
 """
 
-from collections.abc import Container
-
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit import audit_of
 from cachesvc.changes.receipts import Receipts
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
-from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import Estimate, InvalidateOptions, Reach, Receipt, ReceiptState
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.near_tiers import NearTiers
@@ -33,7 +30,6 @@ class Invalidator:
         near_tiers: NearTiers,
         receipts: Receipts,
         estimator: Estimator,
-        namespaces: Container[str],
     ) -> None:
         self._region = region
         self._instance = instance
@@ -42,7 +38,6 @@ class Invalidator:
         self._near_tiers = near_tiers
         self._receipts = receipts
         self._estimator = estimator
-        self._namespaces = namespaces
 
     async def invalidate(self, change: Change, options: InvalidateOptions = AT_ONCE) -> Receipt:
         """Invalidate keys, tags or a whole namespace. When it returns, this instance never again answers what was loaded
@@ -53,7 +48,6 @@ class Invalidator:
         `fence-not-published` if it was accepted but its fence is not out yet (the region's consumers go on with it).
         Cancelled between the two, the consumers finish it as well; cancelled while it waits for others, it is done.
         """
-        self._check(change)
         id_ = await self._announcer.announce(change)
         with span("cache.apply") as applying:
             applied = await self._applier.apply([change])
@@ -76,17 +70,8 @@ class Invalidator:
 
     async def estimate(self, change: Change) -> Estimate:
         """What it would touch; changes nothing."""
-        self._check(change)
         return await self._estimator.estimate(change)
 
     async def receipt(self, id_: str) -> ReceiptState | None:
         """How far a change has got. Raises `RequestError` 503 while the queue that knows is out of reach."""
         return await self._receipts.state(id_)
-
-    def _check(self, change: Change) -> None:
-        if change.namespace not in self._namespaces:
-            raise RequestError(
-                404, "no-such-namespace", f"no namespace {change.namespace!r} is declared", field="namespace"
-            )
-        if not (change.keys or change.tags or change.all):
-            raise RequestError(400, "nothing-to-invalidate", "name keys, tags, or all: true", field="keys")

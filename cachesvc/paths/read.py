@@ -16,6 +16,7 @@ from cachesvc.coherence.admission import Admission, Standing, is_due_early
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.paths.flight import (
     Failed,
@@ -348,11 +349,9 @@ def _hit(entry: Entry) -> Outcome:
 
 def _too_late(options: ReadOptions) -> Answer:
     detail = f"no answer within the caller's deadline of {options.timeout_seconds or 0:g} s; the load goes on"
-    return Answer(
-        Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True)
-    )
+    return Answer(Outcome.ERROR, error=RequestError(ProblemKind.DEADLINE, detail, field="Cachesvc-Timeout"))
 
 
 def _overtaken() -> Answer:
     detail = "every copy was invalidated while it was being answered; ask again"
-    return Answer(Outcome.ERROR, error=RequestError(503, "overtaken", detail, retryable=True, retry_after=1))
+    return Answer(Outcome.ERROR, error=RequestError(ProblemKind.OVERTAKEN, detail))

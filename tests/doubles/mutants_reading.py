@@ -7,7 +7,7 @@ UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
     " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission.clock.now_us()) else Standing.REFUSED)"
 )
-"""What a copy is good for, fences and floor apart."""
+"""The text of a check of a copy that looks at neither fences nor floor."""
 
 READING: dict[str, Mutant] = {
     "sketch-l1": Mutant(
@@ -198,15 +198,15 @@ READING: dict[str, Mutant] = {
         (18,),
         (
             InPython(
-                "cachesvc_client.aio.lookaside:LookAside.get_or_load",
-                "    got = await self._leases.join(wanted)\n",
+                "cachesvc_client.aio.lookaside:LookAside._read_or_load",
+                "    got = await self._leases.join(wanted, self._timeout)\n",
                 """\
     opened = await loader(wanted)
 
     async def loader(_, opened=opened):
         return opened
 
-    got = await self._leases.join(wanted)
+    got = await self._leases.join(wanted, self._timeout)
 """,
             ),
         ),

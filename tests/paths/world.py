@@ -65,7 +65,7 @@ TOPOLOGY = Topology(
 
 
 class FarSide:
-    """What instances share: the memcached pool, the home cell, the queue, the origin."""
+    """Everything that instances share: the memcached pool, the home cell, the queue, the origin."""
 
     def __init__(self, clock: LoopClock | None = None) -> None:
         self.clock = clock or LoopClock()
@@ -102,7 +102,7 @@ class Instance:
         self.pool = FakePoolView(far.l2, far.pool)
         self.peers = FakePeers()
         self.changes = ChaosQueue(MemoryChanges(far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(far.queue, "here", reader=("here", name)))
+        self.stream = ChaosQueue(MemoryFenceStream(far.queue, "here", follower=("here", name)))
         self.is_overloaded = False
         self.remote = Remote(
             l2=far.l2,

@@ -15,7 +15,7 @@ from aiohttp import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
 from cachesvc.app.feeds import build
-from cachesvc.changes.broadcast import Subscription
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.config.document import read_struct
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Cell as CellDocument
@@ -46,11 +46,11 @@ TOPOLOGY = Topology(
 
 
 def origin(key: Key) -> Loaded:
-    """Of `articles`, as the README of the cases has it."""
+    """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.text.startswith("absent-"):
         return absent()
     if key.text.startswith("broken-"):
-        raise OriginError("out of order", status=502)
+        raise OriginError("out of order")
     return loaded(f"value of {key.text}".encode(), content_type="text/plain", tags=("article",))
 
 
