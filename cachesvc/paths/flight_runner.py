@@ -222,11 +222,11 @@ class FlightRunner:
             return False
         entry = reply.entry
         standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
+        vouched_at = flight.asked if reply.exact and not flight.strict else None
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
             if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
-            vouched_at = flight.asked if reply.exact and not flight.strict else None
             flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
             return True
         if standing is Standing.REFUSED:
@@ -242,7 +242,7 @@ class FlightRunner:
             # Fresh to its home, which granted no lease; stale here, behind a fence that the home does not know (a paced one).
             flight.refused_here |= reply.lease is None and not reply.held
         if entry is not None:
-            flight.saw(entry, "l3")
+            flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
         return False
 
     # no copy answers --------------------------------------------------------------------------------------------------

@@ -143,7 +143,12 @@ class Loads:
         known = flight.known
         if known is None or flight.mode >= Mode.RELOAD:
             return ()
-        standing = self._admission.standing(known, flight.key, flight.namespace)
+        if flight.known_vouched_at is not None:
+            standing = self._admission.standing_past(
+                known, flight.key, flight.namespace, flight.known_vouched_at
+            )
+        else:
+            standing = self._admission.standing(known, flight.key, flight.namespace)
         if standing is Standing.FRESH:
             return ()
         return (CopySeen(flight.known_tier, standing, known.as_of, known.negative),)
@@ -180,4 +185,6 @@ def _step_of(flight: Flight, tier: str) -> Step:
 def stale_copy(flight: Flight) -> FoundCopy:
     """The landing of a flight that answers its best copy, known to be stale."""
     assert flight.known is not None  # noqa: S101  `next_step` names a copy only where the flight has seen one
-    return FoundCopy(flight.known, flight.known_tier, flight.trail, is_stale=True)
+    return FoundCopy(
+        flight.known, flight.known_tier, flight.trail, vouched_at=flight.known_vouched_at, is_stale=True
+    )

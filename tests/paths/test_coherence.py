@@ -143,3 +143,35 @@ async def test_after_a_gap_everything_cached_before_is_refused_by_l1_and_l2_and_
     answer = await here.get("a")
     assert (answer.outcome, answer.tier) == (Outcome.HIT, "l3")
     assert far.loader.loads("a") == 1
+
+
+async def stale_at_home_behind_a_floor(far: FarSide) -> Instance:
+    far.loader.script("a", loaded(b"old", ttl_us=1_000_000, stale_for_us=60_000_000))
+    await Instance(far).value("a")
+    await asyncio.sleep(5)
+    here = Instance(far)
+    here.fences.raise_floor(far.clock.now_us())
+    return here
+
+
+async def test_after_a_gap_a_stale_copy_in_l3_is_still_good_too() -> None:
+    far = FarSide()
+    here = await stale_at_home_behind_a_floor(far)
+    answer = await here.get("a")
+    assert (answer.outcome, answer.tier) == (Outcome.STALE, "l3")
+    await asyncio.sleep(1)
+    assert far.loader.loads("a") == 2, "and it is refreshed"
+    assert here.tally.reads_again == 0
+
+
+async def test_a_stale_copy_in_l3_is_not_answered_after_a_fence_that_came_while_it_was_read() -> None:
+    far = FarSide()
+    here = await stale_at_home_behind_a_floor(far)
+    far.cell.hold["read_many"] = asyncio.Event()
+    read = asyncio.create_task(here.value("a"))
+    await asyncio.sleep(0.01)  # the home has answered; the answer is on its way
+    receipt = await Instance(far).invalidate("a")
+    tell(here, receipt)
+    far.cell.hold["read_many"].set()
+    assert await read == b"value of a"
+    assert here.tally.reads_again == 0, "the flight sees it before its reader does"

@@ -14,7 +14,6 @@ from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions
 from cachesvc.tiers.l3.contract import Fill, Read
-from tests.doubles.memory_cell import MemoryCell
 from tests.paths.world import FarSide, Instance
 
 pytestmark = pytest.mark.looptime
@@ -59,6 +58,24 @@ async def test_a_read_does_what_next_step_says(read: str, home: str) -> None:
         await here.tasks.stop()
 
 
+async def test_after_a_gap_a_read_does_what_next_step_says() -> None:
+    """The floor refuses all copies but those of L3, which their home judges."""
+    answered = set()
+    for held, order in combinations("plain"):
+        here, key = await world("docs", held, order, "free")
+        here.fences.raise_floor(here.clock.now_us())
+        said = await explained(here, key, PLAIN)
+        assert await done(here, key, PLAIN) == said.a_read_would, (held, order, said)
+        answered.add(said.a_read_would)
+        await here.tasks.stop()
+    assert answered == {
+        "answer from l3",
+        "answer stale from l3",
+        "answer that there is no such value, from l3",
+        "load from the origin",
+    }
+
+
 @pytest.mark.parametrize("read", ["plain", "max-age"])
 async def test_a_read_whose_load_fails_does_what_next_step_says(read: str) -> None:
     namespace, options = READS[read]
@@ -82,7 +99,6 @@ async def world(
     far = FarSide()
     here, key = Instance(far), Key.of(namespace, "a")
     now = here.clock.now_us()
-    far.cell.cell = MemoryCell("c1", clock=here.clock, skew_us=0)
     far.l2.down = held[1] == "down"
     entries = [
         entry(namespace, tier, what, now - (YOUNGEST_SECONDS + rank) * SECOND, now)
