@@ -7,7 +7,6 @@ All times of the protocol are **integer microseconds since the Unix epoch** (`*_
 import time
 from typing import Protocol
 
-MICROSECONDS = 1
 MILLISECONDS = 1_000
 SECONDS = 1_000_000
 
@@ -25,16 +24,3 @@ class SystemClock:
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
-
-
-class ManualClock:
-    """A clock that moves only when it is told to. For tests and drills."""
-
-    def __init__(self, start_us: int = 1_700_000_000 * SECONDS) -> None:
-        self._now_us = start_us
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def advance(self, *, seconds: float = 0, us: int = 0) -> None:
-        self._now_us += us + round(seconds * SECONDS)
