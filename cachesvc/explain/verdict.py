@@ -1,6 +1,7 @@
-"""The rules of reading in words: what a read would do with the copies there are, and why the oldest that is answered is that old.
+"""The rules of reading in words: what a read would do, and why a copy is that old.
 
-Says nothing of its own about a copy: whether it may be answered was decided by `Admission`, the one place that does.
+Decides nothing about a copy: whether it may be answered was decided by `Admission`, and what a read
+does next by `next_step`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Copy, Home, Now, Oldest, Seen
 from cachesvc.model.requests import PLAIN, ReadOptions
 
-THE_RULE, A_READ, STALENESS = "The rule", "A read", "Staleness"
+THE_RULE, A_READ = "The rule", "A read"
 
 RULES = {
     Standing.FRESH: "fresh and later than every fence on it: answered",
-    Standing.STALE: "past its freshness or softly fenced, within stale-while-revalidate: answered stale while it is refreshed",
+    Standing.STALE: "past its freshness or softly fenced, within stale-while-revalidate: "
+    "answered stale while it is refreshed",
     Standing.LAST_RESORT: "past its freshness, within stale-if-error: answered only if the origin fails",
     Standing.DEAD: "past every window: not answered",
     Standing.REFUSED: "not later than a fence, the floor or the staleness bound: refused",
@@ -32,11 +34,11 @@ class Place(NamedTuple):
     name: str
     tier: str
     seen: Seen
-    """By whom."""
+    """The instance that tells of it."""
     copy: Copy
 
 
-# what one instance would do -------------------------------------------------------------------------------------------
+# what one instance would do ---------------------------------------------------------------------
 
 
 def decide(
@@ -48,7 +50,7 @@ def decide(
     overloaded: bool,
     options: ReadOptions = PLAIN,
 ) -> Now:
-    """`next_step` in words: what a read with these options would do with the copies that there are."""
+    """The answer of `next_step` in words: what a read with these options would do now."""
     step = next_step(
         tuple(_copies(tiers, home, asks_l2=asks_l2)),
         _lease(home),
@@ -64,7 +66,10 @@ def decide(
 
 
 def _copies(tiers: Mapping[str, Copy], home: Home, *, asks_l2: bool) -> Iterator[CopySeen]:
-    """The copies that a read gets to see: its home keeps back one that a fence stored there refuses."""
+    """The copies that a read gets to see.
+
+    A copy in L3 that a fence stored there refuses is not among them: the home keeps it back.
+    """
     for tier, copy in tiers.items():
         fenced_at = max(home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0)
         is_kept_back = (tier == "l2" and not asks_l2) or (tier == "l3" and copy.as_of <= fenced_at)
@@ -139,7 +144,7 @@ def _section_of(tiers: Mapping[str, Copy]) -> str:
     return THE_RULE if any(copy.refused_by for copy in tiers.values()) else A_READ
 
 
-# all instances together -----------------------------------------------------------------------------------------------
+# all instances together -------------------------------------------------------------------------
 
 
 def places(all_seen: Sequence[Seen]) -> Iterator[Place]:
@@ -152,7 +157,7 @@ def places(all_seen: Sequence[Seen]) -> Iterator[Place]:
 
 
 def _views(all_seen: Sequence[Seen]) -> Iterator[Place]:
-    """Every copy as each instance judges it, which has merged more or fewer fences than another."""
+    """Every copy as each instance judges it: instances have merged different fences."""
     for seen in all_seen:
         for tier, copy in seen.tiers.items():
             if copy.held:
@@ -166,7 +171,7 @@ def place_name(tier: str, seen: Seen) -> str:
 
 
 def marked(all_seen: Sequence[Seen]) -> list[Seen]:
-    """With every copy marked that differs from a newer one elsewhere."""
+    """Returns the views with every copy marked that differs from a newer one elsewhere."""
     newest = max(places(all_seen), key=lambda place: place.copy.as_of, default=None)
     if newest is None:
         return list(all_seen)
@@ -182,7 +187,10 @@ def _mark(copy: Copy, newest: Place) -> Copy:
 
 
 def oldest(all_seen: Sequence[Seen], home: Home) -> Oldest | None:
-    """Of the copies that are answered as they stand; `home` as whoever could ask it knows it."""
+    """The oldest copy that is answered as it stands, if any.
+
+    `home`: the key's home, as an instance that could ask it knows it.
+    """
     answered = [place for place in _views(all_seen) if place.copy.standing in ANSWERED and place.copy.suits]
     if not answered:
         return None
@@ -197,7 +205,10 @@ def _why_old(place: Place, home: Home) -> str:
         home.key_fence, home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0
     )
     if fenced_at >= copy.as_of and copy.standing == Standing.FRESH.value and place.tier != "l3":
-        return f"its home knows a later fence that {place.seen.name} has not merged yet: its staleness bound is {bound}"
+        return (
+            f"its home knows a later fence that {place.seen.name} has not merged yet: "
+            f"its staleness bound is {bound}"
+        )
     if copy.differs:
         return (
             f"another version is {copy.differs}, and no fence is between them: that change was not announced"
@@ -210,8 +221,9 @@ def _why_old(place: Place, home: Home) -> str:
         )
         return f"{why}, and it is answered while it is refreshed"
     return (
-        "no fence later than it is known and no newer copy is held: if the origin has another value by now, its change was not "
-        f"announced, or not longer ago than the staleness bound, {bound}"
+        "no fence later than it is known and no newer copy is held: "
+        "if the origin has another value by now, its change was not announced, "
+        f"or not longer ago than the staleness bound, {bound}"
     )
 
 
@@ -220,7 +232,8 @@ def verdict(asked: Seen, elsewhere: Sequence[Seen], found: Oldest | None) -> str
     sentences = [_what_happens(asked)]
     if found is not None:
         sentences.append(
-            f"The oldest copy that is answered is in {found.where}, {found.age_seconds:.1f} s old: {found.why}."
+            f"The oldest copy that is answered is in {found.where}, "
+            f"{found.age_seconds:.1f} s old: {found.why}."
         )
     if others := _others(asked, elsewhere):
         sentences.append(others)
@@ -238,7 +251,10 @@ def _what_happens(asked: Seen) -> str:
 
 
 def _others(asked: Seen, elsewhere: Sequence[Seen]) -> str:
-    """Instances whose caller would get something else: the same version from another tier is no news."""
+    """The instances whose caller would get something else.
+
+    The same version from another tier is no news.
+    """
     doing: dict[str, list[str]] = {}
     for seen in elsewhere:
         if seen.now is not None and _gets(seen) != _gets(asked):

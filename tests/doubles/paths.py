@@ -1,4 +1,7 @@
-"""What the web layer calls, without anything behind it. The doubles record what they were asked."""
+"""Everything that the web layer calls, with nothing behind it.
+
+The doubles record what they were asked.
+"""
 
 import asyncio
 from collections.abc import Sequence
