@@ -102,6 +102,10 @@ class Explainer:
         self._clock = clock
         self._is_overloaded = is_overloaded
 
+    async def answer(self, key: Key, question: Question) -> Explanation | Seen:
+        """What this instance sees if the question is `alone`, else everything that is known."""
+        return await (self.see(key, question) if question.alone else self.explain(key, question))
+
     async def explain(self, key: Key, question: Question) -> Explanation:
         """All that is known of the key, everywhere. What does not answer is said so in its place."""
         began = perf_counter()
