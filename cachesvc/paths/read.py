@@ -182,7 +182,7 @@ class Reader:
             answers[i] = _overtaken()
 
     def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
-        """Answer from L1, fresh or stale; else why it did not."""
+        """Answer from L1, fresh or stale; else why it did not. What `next_step` says of L1, spelled out for speed."""
         if options.no_cache:
             return None, L1_PASSED
         entry = self._l1.get(key)
