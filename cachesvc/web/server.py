@@ -100,7 +100,7 @@ class Web:
     def __repr__(self) -> str:
         return f"<Web [{self._listener!r}, {self._deadlines!r}, {self._streams!r}]>"
 
-    # start and stop ---------------------------------------------------------------------------------------------------
+    # start and stop -------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port that was bound (`port` may be 0). Raises `OSError` if it is taken."""
@@ -116,7 +116,7 @@ class Web:
         self.overload.stop()
         self._core_time.close()
 
-    # one request ------------------------------------------------------------------------------------------------------
+    # one request ----------------------------------------------------------------------------------
 
     async def handle(self, request: web.BaseRequest) -> Reply:
         """Answer one request. Raises nothing but `CancelledError`."""

@@ -63,7 +63,7 @@ class Entries:
         self._invalidator = invalidator
         self._clock = clock
 
-    # reading ----------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     def hit(self, entry: Entry) -> Reply:
         """The reply to a plain `GET` that L1 answers, positive and fresh. The hottest code of the service."""
@@ -149,7 +149,7 @@ class Entries:
         )
         return Reply(200, _json_head(len(body)), body)
 
-    # writing ----------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     async def write(self, request: web.BaseRequest, place: Place) -> Reply:
         draft = self._draft(request, place.namespace)
