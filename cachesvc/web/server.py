@@ -13,7 +13,7 @@ from time import perf_counter
 
 from aiohttp import web
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import Clock, SystemClock

@@ -257,7 +257,7 @@ class TestWhatItSays:
 
 
 class TestTheTailRule:
-    """What nobody took is kept as one span if it failed or was slow."""
+    """A request that nobody sampled is kept as one span if it failed or was slow."""
 
     async def test_a_failure_is_kept(self, traced: Site, recording: Recording) -> None:
         traced.reader.fails_with = RuntimeError("a mistake of ours")

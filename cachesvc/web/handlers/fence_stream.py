@@ -11,8 +11,9 @@ import asyncio
 
 from aiohttp import ClientConnectionError, web
 
-from cachesvc.changes.broadcast import Broadcast, Subscription
-from cachesvc.changes.broadcast_events import Vector, read_vector
+from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.broadcast.events import Vector, read_vector
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.replies.reply import Reply
