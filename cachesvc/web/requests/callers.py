@@ -1,4 +1,4 @@
-"""Who invalidates, for the audit: what the caller calls itself, else where the request came from."""
+"""The name of the caller that invalidates, for the audit."""
 
 from aiohttp import web
 
@@ -10,7 +10,11 @@ MAX_LENGTH = 128
 
 
 def caller_of(request: web.BaseRequest, source: str = "") -> str:
-    """`source`: of the CloudEvent that the request carries, if it is one. Raises `RequestError` (400) for a name out of rule."""
+    """Returns the name that the caller gives itself, else the address of the request.
+
+    `source` is that of the CloudEvent in the request, if it is one. Raises `RequestError`
+    (`bad-caller`) for a name that is out of rule.
+    """
     name = request.headers.get(FIELD)
     if name is not None:
         return _checked(name.strip(), FIELD)
