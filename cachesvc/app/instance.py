@@ -218,7 +218,6 @@ class App:
             receipts=self._receipts(),
             estimator=Estimator(self.l1, sample, self._homes),
             clock=self._clock,
-            namespaces=namespaces,
             lags=self._lags,
         )
         self.writer = Writer(

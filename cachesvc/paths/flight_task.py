@@ -15,6 +15,7 @@ from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Flight, Flights, Landing, Mode
 from cachesvc.paths.load import Loads
@@ -313,6 +314,4 @@ class Pilot:
 
 
 def _broken() -> RequestError:
-    return RequestError(
-        503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True
-    )
+    return RequestError(ProblemKind.READ_INTERRUPTED, "this instance stopped while it was reading; ask again")

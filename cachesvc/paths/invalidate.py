@@ -4,7 +4,7 @@ Why the change is appended first: if this process dies between applying and publ
 open and do all of it again (COHERENCE-TRACES, 6). Applying twice costs misses; skipping once would serve old values.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from cachesvc.changes.apply import Applied, Applier
 from cachesvc.changes.audit import audit_of
@@ -16,6 +16,7 @@ from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Estimate, InvalidateOptions, Reach, Receipt, ReceiptState
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.near_tiers import Shelf
@@ -43,7 +44,6 @@ class Invalidator:
         receipts: Receipts,
         estimator: Estimator,
         clock: Clock,
-        namespaces: Container[str],
         lags: ChangeLags,
     ) -> None:
         self._region = region
@@ -56,7 +56,6 @@ class Invalidator:
         self._receipts = receipts
         self._estimator = estimator
         self._clock = clock
-        self._namespaces = namespaces
         self._lags = lags
 
     async def invalidate(self, change: Change, options: InvalidateOptions = AT_ONCE) -> Receipt:
@@ -68,7 +67,6 @@ class Invalidator:
         `fence-not-published` if it was accepted but its fence is not out yet (the region's consumers go on with it).
         Cancelled between the two, the consumers finish it as well; cancelled while it waits for others, it is done.
         """
-        self._check(change)
         id_ = await self.announce(change)
         with span("cache.apply") as applying:
             applied = await self._applier.apply([change])
@@ -91,20 +89,11 @@ class Invalidator:
 
     async def estimate(self, change: Change) -> Estimate:
         """What it would touch; changes nothing."""
-        self._check(change)
         return await self._estimator.estimate(change)
 
     async def receipt(self, id_: str) -> ReceiptState | None:
         """How far a change has got. Raises `RequestError` 503 while the queue that knows is out of reach."""
         return await self._receipts.state(id_)
-
-    def _check(self, change: Change) -> None:
-        if change.namespace not in self._namespaces:
-            raise RequestError(
-                404, "no-such-namespace", f"no namespace {change.namespace!r} is declared", field="namespace"
-            )
-        if not (change.keys or change.tags or change.all):
-            raise RequestError(400, "nothing-to-invalidate", "name keys, tags, or all: true", field="keys")
 
     async def announce(self, change: Change) -> str:
         """Append a change that this process is about to apply by itself; its id."""
@@ -116,7 +105,7 @@ class Invalidator:
             why = (
                 f"the queue of region {self._region!r} did not take the change, nothing was done: {error.why}"
             )
-            raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
+            raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why) from error
 
     async def publish(self, applied: Applied, done: Done, *, report: bool = False) -> str:
         """Merge here, tell everybody, and close the change, or park it if a home is missing. Merging first is safe and sooner.
@@ -132,9 +121,7 @@ class Invalidator:
         except TierError as error:
             why = "the change was accepted, but its fence could not be published yet; the region's consumers go on with it"
             token = tuple((fence.digest, fence.at) for fence in applied.fences)
-            raise RequestError(
-                503, "fence-not-published", why, retryable=True, retry_after=1, token=token
-            ) from error
+            raise RequestError(ProblemKind.FENCE_NOT_PUBLISHED, why, token=token) from error
         self._lags.note_published([done.id], position)
         return position
 

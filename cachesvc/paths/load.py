@@ -159,20 +159,12 @@ class Loads:
         return True
 
     def _land_failure(self, flight: Flight, failure: OriginError) -> None:
-        kind = "origin-timeout" if failure.status == 504 else "origin-failed"
         if flight.span is not None:
-            flight.span.error = kind
+            flight.span.error = failure.kind.value
         if self.land_last_resort(flight):
             return
         detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
-        error = RequestError(
-            failure.status,
-            kind,
-            detail,
-            retryable=failure.retryable,
-            retry_after=1 if failure.retryable else None,
-        )
-        flight.land(Landing(error=error, trail=flight.trail))
+        flight.land(Landing(error=RequestError(failure.kind, detail), trail=flight.trail))
 
 
 def _step_of(flight: Flight, tier: str) -> Step:

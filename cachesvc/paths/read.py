@@ -18,6 +18,7 @@ from cachesvc.explain.explainer import Explainer
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.paths.flight import Flight, Flights, Landing, Mode
 from cachesvc.paths.flight_task import Pilot
@@ -364,11 +365,9 @@ def _hit(entry: Entry) -> Outcome:
 
 def _too_late(options: ReadOptions) -> Answer:
     detail = f"no answer within the caller's deadline of {options.timeout_seconds or 0:g} s; the load goes on"
-    return Answer(
-        Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True)
-    )
+    return Answer(Outcome.ERROR, error=RequestError(ProblemKind.DEADLINE, detail, field="Cachesvc-Timeout"))
 
 
 def _overtaken() -> Answer:
     detail = "every copy was invalidated while it was being answered; ask again"
-    return Answer(Outcome.ERROR, error=RequestError(503, "overtaken", detail, retryable=True, retry_after=1))
+    return Answer(Outcome.ERROR, error=RequestError(ProblemKind.OVERTAKEN, detail))

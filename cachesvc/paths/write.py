@@ -14,6 +14,7 @@ from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.partition import foreign_tags
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Written
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.lifetimes import lifetimes
@@ -59,7 +60,7 @@ class Writer:
         if not items:
             return []
         namespace = self._namespaces[items[0][0].namespace]
-        written: list[Written | None] = [_refusal(namespace, key, draft) for key, draft in items]
+        written: list[Written | None] = [_refusal(key, draft) for key, draft in items]
         fills = [i for i, (_, draft) in enumerate(items) if written[i] is None and draft.lease]
         puts = [i for i, (_, draft) in enumerate(items) if written[i] is None and not draft.lease]
         if fills:
@@ -198,20 +199,17 @@ class Writer:
         )
 
 
-def _refusal(namespace: Namespace, key: Key, draft: Draft) -> Written | None:
-    """What the namespace's contract forbids, before anything is done."""
-    if len(draft.value) > namespace.max_value:
-        why = f"the value has {len(draft.value)} bytes; this namespace takes {namespace.max_value:d} (max_value)"
-        return Written(stored=False, error=RequestError(413, "value-too-large", why, field="value"))
-    if len(draft.tags) > namespace.tags_max:
-        why = f"{len(draft.tags)} tags; this namespace takes {namespace.tags_max} (tags_max)"
-        return Written(stored=False, error=RequestError(400, "too-many-tags", why, field="Cache-Groups"))
+def _refusal(key: Key, draft: Draft) -> Written | None:
+    """Returns the refusal of a write that could never be invalidated as asked; None if it may be done.
+
+    The namespace's limits (size of the value, number of tags) are checked where the request is read.
+    """
     if foreign := foreign_tags(key.text, draft.tags):
         why = f"tag {foreign[0]!r} belongs to another partition than the key: leave its {{…}} out, or use the key's"
-        return Written(stored=False, error=RequestError(400, "foreign-tag", why, field="Cache-Groups"))
+        return Written(stored=False, error=RequestError(ProblemKind.FOREIGN_TAG, why, field="Cache-Groups"))
     return None
 
 
 def _home_down(error: TierError, so: str) -> RequestError:
     why = f"home cell {error.where} could not take it ({error.why}): {so}"
-    return RequestError(503, "home-unavailable", why, retryable=True, retry_after=1)
+    return RequestError(ProblemKind.HOME_UNAVAILABLE, why)

@@ -8,6 +8,7 @@ from msgspec import Struct, structs
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.origin.contract import Loaded
 
 Script = Loaded | BaseException | Callable[[Key], Loaded]
@@ -119,7 +120,9 @@ class ScriptedLoader:
             async with asyncio.timeout(timeout_seconds):
                 await self._open.wait()
         except TimeoutError as error:
-            raise OriginError(f"no answer within {timeout_seconds} s", status=504) from error
+            raise OriginError(
+                f"no answer within {timeout_seconds} s", kind=ProblemKind.ORIGIN_TIMEOUT
+            ) from error
 
     def _answer(self, key: Key) -> Loaded:
         waiting = self._scripts.get(key.text)

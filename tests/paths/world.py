@@ -193,7 +193,6 @@ class Instance:
             receipts=self.receipts,
             estimator=Estimator(self.l1, sample, homes),
             clock=self.clock,
-            namespaces=namespaces,
             lags=self.lags,
         )
         self.writer = Writer(

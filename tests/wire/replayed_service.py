@@ -51,7 +51,7 @@ def origin(key: Key) -> Loaded:
     if key.text.startswith("absent-"):
         return absent()
     if key.text.startswith("broken-"):
-        raise OriginError("out of order", status=502)
+        raise OriginError("out of order")
     return loaded(f"value of {key.text}".encode(), content_type="text/plain", tags=("article",))
 
 
