@@ -1,4 +1,4 @@
-"""Calls of one moment leave in one request, and nobody's trouble is another's."""
+"""Calls of one moment leave in one request, and no caller suffers from another's trouble."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,7 @@
-"""The SDK, both flavours, against clients/conformance: it sends what the cases say, and makes of their answers what they say."""
+"""The SDK, async and sync, against clients/conformance.
+
+It sends the requests that the cases say, and returns what the cases say for their answers.
+"""
 
 import inspect
 from contextlib import AsyncExitStack
@@ -42,7 +45,7 @@ OF_THE_NAMESPACE = ("namespace", "max_lag")
 
 
 class ReplayingServer:
-    """Takes the place of a `FakeService` behind a session: it expects one request, and has its answer ready."""
+    """A double of `FakeService` behind a session: it expects one request and has the answer."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -112,7 +115,7 @@ async def test_the_client_sends_and_understands_what_the_case_says(case: Case, f
 async def _client(
     clients: dict[str, Any], stack: AsyncExitStack, server: Any, flavour: str, call: Call
 ) -> Any:
-    """One client for all calls with equal options: what it writes it reads."""
+    """Returns the client of all calls with equal options, so that it reads its own writes."""
     options = {name: call.given[name] for name in OF_THE_CLIENT if name in call.given}
     if (made := clients.get(repr(options))) is not None:
         return made
@@ -124,7 +127,7 @@ async def _client(
 
 
 async def _called(cache: Any, call: Call, bindings: Bindings) -> str:
-    """What of the call's outcome is not as the case says."""
+    """Returns a text that tells where the call's outcome differs from the case; else empty."""
     given = {
         name: rendered(value, bindings) for name, value in call.given.items() if name not in OF_THE_CLIENT
     }
@@ -154,7 +157,7 @@ def _said(error: CacheError) -> dict[str, Any]:
     return said
 
 
-# vectors ----------------------------------------------------------------------------------------------------------------
+# vectors ------------------------------------------------------------------------------------------
 
 
 def digest(target: str) -> str:
@@ -187,7 +190,10 @@ def _requests() -> NamespaceRequests:
 
 
 def path(key: str) -> str:
-    """Decoded: any spelling of the same bytes will do, but nothing that ends the segment."""
+    """Returns the segment decoded: any spelling of the same bytes will do.
+
+    Nothing in the segment may end it.
+    """
     segment = _requests().read_alone(key, "").path.removeprefix("/v1/pages/")
     is_one = not set(segment) & set("/?#") and segment not in (".", "..") and segment.isascii()
     spelled = {vector.given: str(vector.expect) for vector in vectors("path")}

@@ -1,4 +1,7 @@
-"""One trace from the caller's span to the request and the loader, and none where nobody keeps it."""
+"""One trace goes from the caller's span to the request and the loader.
+
+There are no spans in a trace that nobody keeps.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -80,7 +83,8 @@ async def test_a_load_has_a_span_in_which_the_loader_runs_and_a_fill(
     assert seen == ["cache.load"]
     assert spans.tree() == [
         "page internal",
-        "  cache.get_or_load internal cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=granted cachesvc.outcome=miss",
+        "  cache.get_or_load internal"
+        " cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=granted cachesvc.outcome=miss",
         "    cache.get client",
         "    cache.load internal",
         "    cache.set internal",
