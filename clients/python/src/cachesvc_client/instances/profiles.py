@@ -16,7 +16,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     """
 
     timeout: float
-    """The time of a call with all its tries and pauses; a namespace or a call can have its own."""
+    """The time of a call with its tries and pauses; a namespace or a call can have its own."""
     connect_timeout: float
     """The time to open a connection: below `timeout`, to leave some for another one."""
     load_timeout: float = 30.0
