@@ -31,8 +31,6 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HotKeysView:
-    """The handler of `GET /v1/hotkeys`."""
-
     def __init__(self, service: Service, namespaces: Collection[str], reader: Reading) -> None:
         self._token = service.telemetry.debug_token.encode()
         self._namespaces = namespaces
