@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cachesvc.config.document import require
 from cachesvc.config.row_templates import check_sources
-from cachesvc.config.topology import Former, Namespace, Origin, Region, Topology
+from cachesvc.config.topology import STAND_IN, Former, Namespace, Origin, Region, Topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
 
@@ -58,9 +58,7 @@ def _check_region(region: Region, path: str) -> None:
         )
         _check_weight(server.weight, f"{here}.weight")
     _refuse_twins(
-        (f"{path}.pool.{name}.address", s.address)
-        for name, s in region.pool.items()
-        if s.address != "stand-in"
+        (f"{path}.pool.{name}.address", s.address) for name, s in region.pool.items() if s.address != STAND_IN
     )
     for name, url in region.instances.items():
         _check_name(SERVER_NAME, name, f"{path}.instances", "instance")
@@ -209,7 +207,7 @@ def _has_host(url: str) -> bool:
 
 
 def _is_memcached_address(address: str) -> bool:
-    if address == "stand-in" or address.startswith("unix:/"):
+    if address == STAND_IN or address.startswith("unix:/"):
         return True
     return "://" not in address and ":" in address and _has_host(f"tcp://{address}")
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
+from cachesvc.config.topology_rules import REGION_NAME
 from cachesvc.model import cache_groups
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.digest import digest, key_id
@@ -58,7 +59,7 @@ _FIXED = {
     "/metrics": Kind.METRICS,
     "/openapi.json": Kind.OPENAPI,
 }
-_RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}").fullmatch
+RECEIPT_ID = re.compile(rf"{REGION_NAME.pattern}:[0-9]{{1,16}}-[0-9]{{1,16}}")
 _VERBS = {"get": Kind.GET_MANY, "put": Kind.PUT_MANY}
 _NOWHERE = Key("", "", b"", 0)
 
@@ -179,7 +180,7 @@ def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
 
 def _receipt_id(segment: str) -> str:
     text = _decoded(segment, "id")
-    if not _RECEIPT_ID(text):
+    if not RECEIPT_ID.fullmatch(text):
         raise RequestError(
             ProblemKind.BAD_RECEIPT,
             "the id of a receipt is region:id, such as eu:1700000000000-0",

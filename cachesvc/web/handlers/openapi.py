@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from cachesvc.config.topology_rules import NAMESPACE_NAME
 from cachesvc.explain.answer import Explanation, Seen
 from cachesvc.model.key_text import MAX_KEY_BYTES
 from cachesvc.model.problems import ProblemKind
@@ -25,6 +26,8 @@ from cachesvc.web.messages import (
     PutResults,
 )
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK
+from cachesvc.web.requests.limits import MAX_CALLER_LENGTH
+from cachesvc.web.routing import RECEIPT_ID
 
 Json: TypeAlias = Mapping[str, object]
 
@@ -326,7 +329,7 @@ _NAMESPACE: Json = {
     "name": "namespace",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
+    "schema": {"type": "string", "pattern": f"^{NAMESPACE_NAME.pattern}$"},
 }
 _KEY: Json = {
     "name": "key",
@@ -344,7 +347,7 @@ _RECEIPT_ID: Json = {
     "in": "path",
     "required": True,
     "description": "As a receipt says it.",
-    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}$"},
+    "schema": {"type": "string", "pattern": f"^{RECEIPT_ID.pattern}$"},
 }
 _VERBOSE: Json = {
     "name": "verbose",
@@ -364,7 +367,9 @@ _WAIT_TIMEOUT = _header(
     "Cachesvc-Timeout", "How long the caller will wait; with `wait`, 5s if it is not said.", _DURATION
 )
 _CALLER = _header(
-    "Cachesvc-Caller", "Who does this, for the audit.", {"type": "string", "minLength": 1, "maxLength": 128}
+    "Cachesvc-Caller",
+    "Who does this, for the audit.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_CALLER_LENGTH},
 )
 _LAST_EVENT_ID = _header(
     "Last-Event-ID", "Resume after this event, of whichever instance; if that cannot be, a reset comes first."

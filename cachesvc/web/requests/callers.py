@@ -4,9 +4,9 @@ from aiohttp import web
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.web.requests.limits import MAX_CALLER_LENGTH
 
 FIELD = "Cachesvc-Caller"
-MAX_LENGTH = 128
 
 
 def caller_of(request: web.BaseRequest, source: str = "") -> str:
@@ -18,12 +18,14 @@ def caller_of(request: web.BaseRequest, source: str = "") -> str:
     name = request.headers.get(FIELD)
     if name is not None:
         return _checked(name.strip(), FIELD)
-    return _checked(source[:MAX_LENGTH], "$.source") if source else request.remote or ""
+    return _checked(source[:MAX_CALLER_LENGTH], "$.source") if source else request.remote or ""
 
 
 def _checked(name: str, field: str) -> str:
-    if not (0 < len(name) <= MAX_LENGTH and name.isprintable()):
+    if not (0 < len(name) <= MAX_CALLER_LENGTH and name.isprintable()):
         raise RequestError(
-            ProblemKind.BAD_CALLER, f"a caller's name has 1 to {MAX_LENGTH} printable characters", field=field
+            ProblemKind.BAD_CALLER,
+            f"a caller's name has 1 to {MAX_CALLER_LENGTH} printable characters",
+            field=field,
         )
     return name

@@ -8,6 +8,8 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 
+MAX_CALLER_LENGTH = 128
+"""Characters of a caller's name."""
 MAX_LEASE_LENGTH = 256
 """Characters of a lease token. The tokens that cells grant are far shorter."""
 MAX_MEDIA_TYPE_LENGTH = 256
