@@ -49,8 +49,8 @@ class ConsumerTally(Struct):
     dead_letters: int = 0
     """Changes that were buried on the dead-letter stream."""
     epochs: int = 0
-    """Times that `changes` was found to be another stream than before: every namespace was
-    fenced."""
+    """Times that `changes` was found to be another stream than before: every namespace
+    was fenced."""
     failures: int = 0
     """Failed exchanges with the queue."""
     backlog: int = 0

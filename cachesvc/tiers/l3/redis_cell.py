@@ -142,8 +142,8 @@ class RedisCell:
             "leases": self._leases,
         }
         self.durations = {operation: Histogram.of(DURATIONS) for operation in self.batchers}
-        """Seconds of exchanges by operation, failed ones too; waiting for a connection is not
-        included."""
+        """Seconds of exchanges by operation, failed ones too; waiting for a connection is
+        not included."""
 
     def __repr__(self) -> str:
         counts = f"{self._exchanges} exchanges, {self._failures} failures"
