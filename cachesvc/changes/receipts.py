@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
 
 FIRST_PAUSE_SECONDS = 0.002
@@ -91,13 +92,13 @@ class Receipts:
         stream = self._streams.get(region)
         if stream is None:
             why = f"no region {region!r}{did_you_mean(region, self._streams)}: an id has the form region:id"
-            raise RequestError(404, "no-such-receipt", why, field="id")
+            raise RequestError(ProblemKind.NO_SUCH_RECEIPT, why, field="id")
         try:
             record = await stream.receipt(change)
             followers = await stream.followers() if record is not None and record.position else ()
         except TierError as error:
             why = f"the queue of region {region!r}, which keeps the receipt, does not answer: {error.why}"
-            raise RequestError(503, "queue-unavailable", why, retryable=True, retry_after=1) from error
+            raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why) from error
         if record is None:
             return None
         missing = {

@@ -40,7 +40,7 @@ class Place(NamedTuple):
 def decide(
     tiers: Mapping[str, Copy], home: Home, namespace: Namespace, *, asks_l2: bool, overloaded: bool
 ) -> Now:
-    """As `read.py`, `pilot.py` and `load.py` go on from here, in their order."""
+    """As `read.py`, `flight_runner.py` and `load.py` go on from here, in their order."""
     decision = _from_a_copy(tiers, asks_l2=asks_l2) or _without_a_copy(tiers, home, namespace)
     if overloaded and decision.tier != "l1":
         return replace(

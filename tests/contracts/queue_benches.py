@@ -35,11 +35,11 @@ class QueueBench:
         raise NotImplementedError
 
     async def append_fields(self, fields: Fields) -> str:
-        """What any producer can do."""
+        """Appends the fields to `changes`, as any producer can."""
         raise NotImplementedError
 
     async def delivered(self, fences: Sequence[Fence]) -> list[Fence]:
-        """What a reader gets of these once they are published, by time."""
+        """Publishes the fences and returns those that a reader is given, ordered by time."""
         reader = self.stream()
         await reader.open()
         await self.stream().publish(fences)
@@ -52,7 +52,7 @@ class QueueBench:
         return await self.append_fields({b"event": event})
 
     async def dead(self) -> list[tuple[str, str, Fields]]:
-        """Of each that is buried: id, reason, the fields it had."""
+        """Returns the id, the reason and the former fields of every buried change."""
         raise NotImplementedError
 
     async def audit(self) -> list[tuple[str, Audit]]:

@@ -1,4 +1,7 @@
-"""What only a cell on a real server can do wrong: connections, batches, processes that die or hang, clocks in two places."""
+"""Failures that only a cell on a real server can have.
+
+They concern connections, batches, processes that die or hang, and clocks in two places.
+"""
 
 import asyncio
 import itertools

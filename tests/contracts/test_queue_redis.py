@@ -1,4 +1,7 @@
-"""What only a queue on a real server can do wrong: connections, servers that die, hang, fill up or come back different."""
+"""Failures that only a queue on a real server can have.
+
+They concern connections, and servers that die, hang, fill up or come back different.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

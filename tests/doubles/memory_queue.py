@@ -1,7 +1,8 @@
-"""A region's queue in this process: `changes` with its group and `fences`, for tests, drills and a set-up without Redis.
+"""A region's queue in this process: `changes` with its group, and `fences`.
 
-`MemoryQueue` is the server that `MemoryChanges` and `MemoryFenceStream` share; `trim_fences` and `lose` do to it what happens to
-a real one. It holds items as the wire has them. Nothing is durable. One event loop.
+`MemoryQueue` is the server that `MemoryChanges` and `MemoryFenceStream` share; its `trim_fences`
+and `lose` do to it what happens to a real server. It holds items in their wire form. Nothing is
+durable, and everything runs on one event loop.
 """
 
 import itertools
@@ -41,6 +42,8 @@ __all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
 
 
 class MemoryChanges:
+    """The stream of changes and its consumer group."""
+
     def __init__(
         self,
         queue: MemoryQueue,
@@ -93,7 +96,10 @@ class MemoryChanges:
         return [self._decode(text_of(position), queue.changes[position]) for position in positions]
 
     async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
+        """Notes that an item was tried, but not by whom.
+
+        So if a consumer dies while it has an item, any other consumer gets that item.
+        """
         now = self._queue.clock.now_us()
         by_try = sorted(self._queue.parked.items(), key=lambda item: item[1].tried_us)
         idle = [item for item in by_try if item[1].tried_us <= now - round(idle_seconds * SECONDS)][:count]
@@ -124,7 +130,7 @@ class MemoryChanges:
 
 
 class MemoryFenceStream:
-    """One follower with one position, and a publisher."""
+    """A publisher, and one follower with one position."""
 
     def __init__(
         self,
@@ -153,7 +159,7 @@ class MemoryFenceStream:
     async def start(self) -> None: ...
 
     async def stop(self) -> None:
-        """Signs off, so that nobody waits for this instance."""
+        """Signs the follower off, so that nothing waits for this instance."""
         self._queue.followers.pop(self._follower, None)
 
     async def publish(
@@ -216,7 +222,10 @@ class MemoryFenceStream:
         )
 
     async def report(self, position: str) -> None:
-        """The followers are listed here too, to be remembered for the day on which the queue forgets them."""
+        """Reports the follower's position, and lists the followers.
+
+        The followers are listed here, too, so that the list is recent when the queue forgets them.
+        """
         if any(self._follower):
             self._queue.followers[self._follower] = Report(
                 position or NOWHERE, self._queue.clock.now_us(), self._epoch
@@ -239,7 +248,10 @@ class MemoryFenceStream:
         return ReceiptRecord("parked") if parse(id_) in self._queue.parked else None
 
     def _take_position(self) -> Position:
-        """Before the oldest retained item; in an empty stream before one appended for this, so that a later loss shows."""
+        """Sets the position before the oldest retained item.
+
+        If the stream is empty, an item is appended for this, so that a later loss shows.
+        """
         queue = self._queue
         if not queue.fences:
             queue.append_item((b"o", b"1"))
@@ -262,6 +274,9 @@ class MemoryFenceStream:
 
 
 def _before(position: Position) -> Position:
-    """The last position that is earlier: all that a follower has merged which has yet to be given the item here."""
+    """The last position before this one.
+
+    It is the position of a follower that has merged everything before the item at `position`.
+    """
     ms, number = position
     return (ms, number - 1) if number else (ms - 1, (1 << 64) - 1)

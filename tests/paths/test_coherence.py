@@ -1,4 +1,7 @@
-"""One fence over every tier, on the fake clock: what COHERENCE.md promises beside the traces, which have files of their own."""
+"""One fence over every tier, on the fake clock.
+
+These tests prove what docs/coherence.md promises beside its traces, which have files of their own.
+"""
 
 import asyncio
 
@@ -7,7 +10,7 @@ import pytest
 from cachesvc.model.change import Target
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Outcome, ReadOptions
-from cachesvc.paths.flight import Flight, Landing
+from cachesvc.paths.flight import Flight, FoundCopy, Landing
 from tests.doubles.loaders import absent, loaded
 from tests.paths.truth import Store, tell
 from tests.paths.world import SKEW_US, FarSide, Instance
@@ -86,7 +89,7 @@ async def test_a_fence_between_the_landing_and_the_reader_is_seen_by_the_reader(
 
     def land_and_fence(flight: Flight, landing: Landing) -> None:
         land(flight, landing)
-        landings.append(landing.tier)
+        landings.append(landing.tier if isinstance(landing, FoundCopy) else "")
         if len(landings) == 1:  # the reader has been woken, and has not run yet
             store.commit()
             here.merger.merge([Fence(Target.key("docs", "a").digest, far.clock.now_us() + 1, unapplied=True)])

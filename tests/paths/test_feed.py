@@ -89,7 +89,7 @@ async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() 
 
 
 async def test_lags_are_those_of_changes_that_came_while_it_listened() -> None:
-    """What is on the stream when an instance starts is history: that it merges it late is no lag."""
+    """Changes on the stream when an instance starts are history: merging them late is no lag."""
     far = FarSide()
     (one,) = await started(far, "one")
     await one.paths.invalidator.invalidate(Change("docs", keys=("a",)))

@@ -48,11 +48,11 @@ TOPOLOGY = Topology(
 
 
 def origin(key: Key) -> Loaded:
-    """Of `articles`, as the README of the cases has it."""
+    """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.text.startswith("absent-"):
         return absent()
     if key.text.startswith("broken-"):
-        raise OriginError("out of order", status=502)
+        raise OriginError("out of order")
     return loaded(f"value of {key.text}".encode(), content_type="text/plain", tags=("article",))
 
 

@@ -39,6 +39,7 @@ from cachesvc.changes.contract import position_of
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
+from cachesvc.model.problems import ProblemKind
 
 MAX_SUBSCRIBERS = 1_000
 """Subscribers of one instance at once."""
@@ -203,7 +204,7 @@ class Broadcast:
         """
         if len(self._subscriptions) >= self._max_subscribers:
             why = f"{self._max_subscribers} subscribers are connected to this instance already"
-            raise RequestError(503, "too-many-subscribers", why, retryable=True, retry_after=1)
+            raise RequestError(ProblemKind.TOO_MANY_SUBSCRIBERS, why)
         if after is not None and self._follows(after):
             subscription = Subscription(self, self._place_of(after), joined=self._log.end, after=after)
         else:

@@ -1,8 +1,9 @@
-"""The span of an exchange with a far server: a client span in OpenTelemetry's convention.
+"""The client span of an exchange with a server.
 
-The convention is the one for databases. An exchange carries items of many callers: its span is a
-child of the first caller's span, so that it stands in a whole trace, and is linked from every other
-caller's span.
+Its attributes follow OpenTelemetry's conventions for databases.
+
+An exchange carries the commands of many callers. Its span is a child of the first caller's span,
+so that it stands in a whole trace, and is linked from the span of every other caller.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,10 @@ from cachesvc.telemetry.traces.trace import Attribute, Span, under
 
 
 class Server(Struct, frozen=True):
-    """A far server, as traces name it: its address from the configuration, without secrets."""
+    """A remote server. Its address is configuration and holds no secrets."""
 
     system: str
-    """`memcached` or `redis`: `db.system.name`."""
+    """`memcached` or `redis`; it becomes the attribute `db.system.name`."""
     name: str
     address: str
     """A host, or the path of a unix socket."""
@@ -28,7 +29,7 @@ class Server(Struct, frozen=True):
 
     @classmethod
     def memcached(cls, name: str, address: str) -> "Server":
-        """Returns the server at `address`, which is `host:port` or `unix:/path`."""
+        """The server at `address`, which is `host:port` or `unix:/path`."""
         if address.startswith("unix:"):
             return cls("memcached", name, address.removeprefix("unix:"))
         host, _, port = address.rpartition(":")
@@ -36,9 +37,9 @@ class Server(Struct, frozen=True):
 
     @classmethod
     def redis(cls, name: str, url: str) -> "Server":
-        """Returns the server at `url`, without user and password.
+        """The server at `url`, which is `redis(s)://host:port/db` or `unix:///path`.
 
-        `url` is `redis(s)://host:port/db` or `unix:///path`.
+        User and password are left out.
         """
         parts = urlsplit(url)
         return (
@@ -68,10 +69,10 @@ class ExchangeSpan:
 
     @contextmanager
     def around(self, callers: Sequence[Span], items: int) -> Iterator[Span]:
-        """Runs the block in a span of the exchange that it makes.
+        """A span around the exchange that runs inside.
 
-        `callers` are the spans that the items came from: at least one, and the same one may be there many
-        times. An exception of the block ends the span with its `error.type`.
+        `callers` are the spans of the callers whose commands the exchange carries: at least one, and the
+        same one may stand there many times. `items` is the number of commands.
         """
         first, *others = dict.fromkeys(callers)
         span = first.child(self._name, "client")
@@ -90,8 +91,11 @@ class ExchangeSpan:
 
 
 def failure_in(results: Sequence[object]) -> str:
-    """Returns the `error.type` of an exchange; empty if the server answered at least one item."""
-    # The first result nearly always decides: only when it failed are the others looked at.
+    """The `error.type` of an exchange in which the server answered no item.
+
+    Empty if at least one item was answered.
+    """
+    # The first item nearly always decides: the rest is looked at only if the first one failed.
     if (
         results
         and isinstance(results[0], TierError)

@@ -1,14 +1,15 @@
 """Spans of a trace: the parts of one request, from its caller to the origin.
 
-The spans are plain records: `sampling.py` decides which are made, `export.py` exports them.
+Spans are plain records: `sampling.py` decides which are made, `export.py` sends them.
 
-Whether a request is traced is decided once, when it arrives (W3C Trace Context,
-https://www.w3.org/TR/trace-context/). Code that works for a request asks `current()`: None means
-that nothing is recorded, and costs one look-up. Flights run in tasks that inherit the context of
-the request that started them, so their spans are children of that request's span.
+Whether a request is traced is decided once, where it arrives (W3C Trace Context,
+https://www.w3.org/TR/trace-context/). Code that runs for the request asks `current()`: None means
+that nothing is recorded, and that costs one look-up. Flights run in tasks that inherit the
+context of the request that started them, so the spans of a flight are children of that request's
+span.
 
-A batch serves many requests: it is not a child of one of them. Its span is linked from each
-(`Span.link`).
+A batch serves many requests. The requests whose span is not the parent of the batch's span link
+to it (`Span.link`).
 
 No key and no value belongs in a span. Attribute names are OpenTelemetry's where it has one, else
 `cachesvc.…`.
@@ -32,11 +33,11 @@ _TRACEPARENT = re.compile(
 )
 _LONGEST = 128
 MOST_LINKS = 128
-"""Links of one span at most; OpenTelemetry has the same limit."""
+"""The most links of a span that serves many callers; OpenTelemetry has the same limit."""
 
 
 class SpanContext(NamedTuple):
-    """The identity of a span: of the caller's span, or of a linked one."""
+    """The identity of a span: of a caller's span, or of one that is linked."""
 
     trace_id: int
     span_id: int
@@ -44,25 +45,24 @@ class SpanContext(NamedTuple):
 
     @classmethod
     def parse(cls, traceparent: str) -> "SpanContext | None":
-        """Returns the context in a `traceparent`.
+        """The context that a `traceparent` header names; None for a malformed one.
 
-        None if the text is no `traceparent`: it is ignored then, as the recommendation wants.
+        The recommendation wants a malformed header to be ignored.
         """
         match = _TRACEPARENT.fullmatch(traceparent) if len(traceparent) <= _LONGEST else None
         return cls(int(match[1], 16), int(match[2], 16), bool(int(match[3], 16) & 1)) if match else None
 
     def __str__(self) -> str:
-        """The context as a `traceparent`."""
+        """The context as a `traceparent` header."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.sampled:02x}"
 
 
 class Recorder(Protocol):
-    """Takes the spans that have ended.
+    """Takes ended spans. Called on the event loop; must not block and never raises."""
 
-    Called on the event loop; must not block and never raises.
-    """
-
-    def record(self, span: "Span") -> None: ...
+    def record(self, span: "Span") -> None:
+        """Takes an ended span."""
+        ...
 
 
 class Span(Struct, eq=False):
@@ -72,26 +72,29 @@ class Span(Struct, eq=False):
     kind: Kind
     context: SpanContext
     recorder: Recorder | None
-    """None if the trace is not sampled: then the span only hands the caller's context on."""
+    """None: the trace is not sampled, and this span only hands the caller's context on."""
     parent_id: int = 0
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
     attributes: dict[str, Attribute] = field(default_factory=dict)
     links: list[SpanContext] = field(default_factory=list)
     error: str = ""
-    """`error.type`: a class of failures, such as `timeout` or `503`. Empty if nothing failed."""
+    """The attribute `error.type`: a class of failures, such as `timeout` or `503`.
+
+    Empty if nothing failed.
+    """
 
     def link(self, context: SpanContext) -> None:
-        """Links another trace, or another span that is not this one's parent."""
+        """Links this span to another trace, or to another span that is not its parent."""
         self.links.append(context)
 
     def child(self, name: str, kind: Kind = "internal") -> "Span":
-        """Returns a span that begins now. Called only on a sampled span."""
+        """A span below this one that begins now. Call it only on a sampled span."""
         context = SpanContext(self.context.trace_id, new_span_id(), True)
         return Span(name, kind, context, self.recorder, self.context.span_id)
 
     def end(self, *, error: str = "") -> None:
-        """Ends the span and gives it to the recorder. Called once."""
+        """Ends the span and gives it to the recorder. Call it once."""
         self.error = error or self.error
         self.ended_ns = time.time_ns()
         if self.recorder is not None:
@@ -102,15 +105,15 @@ _CURRENT: ContextVar[Span | None] = ContextVar("cachesvc-span", default=None)
 
 
 def current() -> Span | None:
-    """The sampled span that this code runs under; None if there is none."""
+    """The sampled span that the caller runs under; None if there is none."""
     span = _CURRENT.get()
     return span if span is not None and span.recorder is not None else None
 
 
 def traceparent() -> str:
-    """The `traceparent` for calls to other services.
+    """The `traceparent` header for calls to other services; empty outside of a trace.
 
-    Empty if this code runs for no trace. If the trace is not sampled, it is the caller's own.
+    If the trace is not sampled, it is the header that the caller sent.
     """
     span = _CURRENT.get()
     return str(span.context) if span is not None else ""
@@ -118,7 +121,7 @@ def traceparent() -> str:
 
 @contextmanager
 def under(span: Span | None) -> Iterator[None]:
-    """Runs the block as a part of the span; with None, as a part of no trace."""
+    """Makes `span` the current span of what runs inside. With None, nothing is traced inside."""
     token = _CURRENT.set(span)
     try:
         yield
@@ -132,10 +135,10 @@ _NOTHING: AbstractContextManager[Span | None] = nullcontext()
 def span(
     name: str, kind: Kind = "internal", attributes: Mapping[str, Attribute] | None = None
 ) -> AbstractContextManager[Span | None]:
-    """Runs the block in a child of the current span.
+    """Records a child of the current span around what runs inside.
 
-    If the block raises, the exception's class is the `error.type` of the span. Where nothing is
-    sampled, the block gets None and there is no span.
+    If an exception is raised, the child's `error.type` is the exception's class. Where nothing is
+    sampled, this records nothing and yields None.
     """
     parent = current()
     return _NOTHING if parent is None else _spanned(parent.child(name, kind), attributes)
@@ -144,10 +147,10 @@ def span(
 def linked(
     recorder: Recorder | None, name: str, kind: Kind, links: Sequence[SpanContext]
 ) -> AbstractContextManager[Span | None]:
-    """Runs a block that does work for other traces in a trace of its own, linked to them.
+    """Records a new trace around work that other traces asked for, with links to them.
 
-    `links` are the sampled ones of these traces. Without a recorder or without links, the block gets
-    None and there is no span.
+    `links` are the sampled ones among those traces; at most `MOST_LINKS` are kept. Without a recorder
+    or without links, this records nothing and yields None.
     """
     if recorder is None or not links:
         return _NOTHING
@@ -169,10 +172,10 @@ def _spanned(span: Span, attributes: Mapping[str, Attribute] | None) -> Iterator
 
 
 def new_trace_id() -> int:
-    """Returns a random trace id, never 0."""
+    """A random 128-bit id that is not 0."""
     return getrandbits(128) or 1
 
 
 def new_span_id() -> int:
-    """Returns a random span id, never 0."""
+    """A random 64-bit id that is not 0."""
     return getrandbits(64) or 1

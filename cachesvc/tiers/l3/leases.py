@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from cachesvc.model.digest import digest
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.l3.contract import Cell
 
 
@@ -18,8 +19,7 @@ def lease_as_of(lease: str) -> int:
     nonce, colon, as_of = lease.partition(":")
     if not (nonce and colon and as_of.isascii() and as_of.isdigit() and len(lease) <= 80):
         raise RequestError(
-            400,
-            "bad-lease",
+            ProblemKind.BAD_LEASE,
             "not a lease token: send the one that the miss was answered with",
             field="Cachesvc-Lease",
         )

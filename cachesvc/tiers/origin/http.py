@@ -28,6 +28,7 @@ from cachesvc.model import cache_groups
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import ConfigError, OriginError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
 from cachesvc.tiers.origin.address import KeyAddress
@@ -136,7 +137,9 @@ class HttpLoader:
                 )
         except TimeoutError as error:
             self.timeouts += 1
-            raise self._error(f"no complete answer within {timeout_seconds:g} s", status=504) from error
+            raise self._error(
+                f"no complete answer within {timeout_seconds:g} s", ProblemKind.ORIGIN_TIMEOUT
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._error(_why(error)) from error
 
@@ -145,7 +148,7 @@ class HttpLoader:
         if loaded is None:
             loaded = await self._get(session, key, None)
         if loaded is None:
-            raise self._error("answered 304 to a request without a condition", retryable=False)
+            raise self._error("answered 304 to a request without a condition", ProblemKind.ORIGIN_REFUSED)
         return loaded
 
     async def _get(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded | None:
@@ -188,7 +191,9 @@ class HttpLoader:
         except BodyTooLargeError as error:
             raise self._too_large() from error
         except UnknownEncodingError as error:
-            raise self._error(f"answered with {error}, which is not understood", retryable=False) from error
+            raise self._error(
+                f"answered with {error}, which is not understood", ProblemKind.ORIGIN_REFUSED
+            ) from error
         except DecodingError as error:
             raise self._error("the body could not be decoded") from error
 
@@ -262,15 +267,18 @@ class HttpLoader:
     def _refusal(self, status: int) -> OriginError:
         if 300 <= status < 400:
             return self._error(
-                f"answered {status}: redirects are not followed, name the final URL", retryable=False
+                f"answered {status}: redirects are not followed, name the final URL",
+                ProblemKind.ORIGIN_REFUSED,
             )
-        return self._error(f"answered {status}", retryable=status >= 500 or status in _RETRYABLE)
+        may_pass = status >= 500 or status in _RETRYABLE
+        kind = ProblemKind.ORIGIN_FAILED if may_pass else ProblemKind.ORIGIN_REFUSED
+        return self._error(f"answered {status}", kind)
 
     def _too_large(self) -> OriginError:
-        return self._error(f"answered more than max_body, {self._max_body} bytes", retryable=False)
+        return self._error(f"answered more than max_body, {self._max_body} bytes", ProblemKind.ORIGIN_REFUSED)
 
-    def _error(self, why: str, *, status: int = 502, retryable: bool = True) -> OriginError:
-        return OriginError(f"origin of {self.namespace!r}: {why}", status=status, retryable=retryable)
+    def _error(self, why: str, kind: ProblemKind = ProblemKind.ORIGIN_FAILED) -> OriginError:
+        return OriginError(f"origin of {self.namespace!r}: {why}", kind=kind)
 
 
 def _why(error: Exception) -> str:

@@ -10,6 +10,7 @@ import asyncio
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.tiers.origin.contract import Loaded, Loader
 
@@ -70,7 +71,8 @@ class LimitedLoader:
         except TimeoutError as error:
             self.refused += 1
             raise OriginError(
-                f"{self.limit} loads run already and none ended within {patience:g} s", status=503
+                f"{self.limit} loads run already and none ended within {patience:g} s",
+                kind=ProblemKind.ORIGIN_BUSY,
             ) from error
         finally:
             self.waiting -= 1

@@ -1,4 +1,4 @@
-"""What producers may put on `changes`: what of it is applied, what is a dead letter and why, what is skipped."""
+"""Events on `changes` are applied, skipped, or buried as dead letters with a reason."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Who is waited for when the queue has forgotten its followers."""
+"""A list of a queue's followers keeps those that a restarted queue has forgotten."""
 
 from cachesvc.changes.contract import FollowerPosition
 from cachesvc.changes.redis.followers import Followers

@@ -1,4 +1,4 @@
-"""What the base library's caches do, ours does: the same rules on `cachetools.LRUCache` and on `LruShard`."""
+"""`LruShard` keeps the rules of `cachetools.LRUCache`: the same tests run on both."""
 
 import pickle
 from collections.abc import Callable

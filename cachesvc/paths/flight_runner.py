@@ -1,4 +1,4 @@
-"""How a flight is flown: L2 → L3 at the home cell → a lease → `load.py` for the origin.
+"""How a flight runs: L2 → L3 at the home cell → a lease → `load.py` for the origin.
 
 Everything here runs in the flights' own task. Decisions are synchronous and made on what the tiers answered; between a
 decision and the landing or the copy that follows from it there is no await.
@@ -7,6 +7,7 @@ decision and the landing or the copy that follows from it there is no await.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,10 +16,11 @@ from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
-from cachesvc.paths.flight import Flight, Flights, Landing, Mode
+from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Missed, Mode
 from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l3.contract import Cell, Read, Reply
@@ -38,17 +40,26 @@ L3_FENCED = Step("l3", "stale", detail="fenced")
 L3_DOWN = Step("l3", "bypass", detail="unavailable")
 
 
+class Unleased(Enum):
+    """Why a flight goes on without a lease."""
+
+    LANDED = "landed"
+    """The flight has landed while another held the lease: it need not load."""
+    UNAVAILABLE = "unavailable"
+    """The home is out of reach, or the holder is slower than is worth waiting for: load without a lease."""
+
+
 class Spawns(Protocol):
     """Owns background tasks: `app/tasks.py`."""
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> object: ...
 
 
-class Pilot:
+class FlightRunner:
     def __init__(
         self,
         *,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         l2: Pool,
         homes: Homes,
         loads: Loads,
@@ -59,7 +70,7 @@ class Pilot:
         rng: random.Random,
         tally: Tally,
     ) -> None:
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._l2 = l2
         self._homes = homes
         self._loads = loads
@@ -70,17 +81,17 @@ class Pilot:
         self._rng = rng
         self._tally = tally
 
-    def take_off(self, flight: Flight) -> None:
-        """Fly one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
+    def start(self, flight: Flight) -> None:
+        """Start one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
         if flight.mode >= Mode.RELOAD:
-            self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+            self._tasks.spawn(self._run([flight], self._from_l3), "flight")
             return
         asking = asyncio.ensure_future(self._l2.ask(flight.key))
         asking.add_done_callback(partial(self._l2_answered, flight))
 
-    def take_off_together(self, flights: list[Flight]) -> None:
-        """Fly these with one multiget per server and one script call per cell. Each lands on its own."""
-        self._tasks.spawn(self._fly(flights, self._from_l2), "flights")
+    def start_together(self, flights: list[Flight]) -> None:
+        """Start these, with one multiget per server and one script call per cell. Each lands on its own."""
+        self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
     def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
         try:
@@ -90,11 +101,11 @@ class Pilot:
         except BaseException:
             self._end(flight)
             raise
-        self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+        self._tasks.spawn(self._run([flight], self._from_l3), "flight")
 
-    async def _fly(self, flights: list[Flight], start: Callable[[list[Flight]], Awaitable[None]]) -> None:
+    async def _run(self, flights: list[Flight], ask: Callable[[list[Flight]], Awaitable[None]]) -> None:
         try:
-            await start(flights)
+            await ask(flights)
         finally:
             for flight in flights:
                 self._end(flight)
@@ -103,7 +114,7 @@ class Pilot:
         """Nobody joins it any more, and nobody is left waiting, whatever happened."""
         self._flights.remove(flight)
         if flight.landing is None:
-            flight.land(Landing(error=_broken(), trail=flight.trail))
+            flight.land(Failed(_broken(), flight.trail))
 
     # L2 ---------------------------------------------------------------------------------------------------------------
 
@@ -135,9 +146,9 @@ class Pilot:
         if standing is Standing.FRESH:
             tally.hits += 1
             if flight.keep:
-                self._shelf.put(flight.key, entry)
+                self._near_tiers.put(flight.key, entry)
                 flight.stored_in_l1()
-            flight.land(Landing(entry, "l2", flight.trail, version=self._fences.version))
+            flight.land(FoundCopy(entry, "l2", flight.trail, self._fences.version))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -168,7 +179,7 @@ class Pilot:
             elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
                 copies.append((flight.key, flight.namespace, reply.entry))
         if copies:
-            await self._shelf.copy(copies)
+            await self._near_tiers.copy(copies)
         if len(onward) == 1:
             await self._onward(cell, *onward[0])
         elif onward:
@@ -204,12 +215,10 @@ class Pilot:
         standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
-            if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
+            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
             vouched_at = flight.asked if reply.exact and not flight.strict else None
-            flight.land(
-                Landing(entry, "l3", flight.trail, version=self._fences.version, vouched_at=vouched_at)
-            )
+            flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -233,19 +242,22 @@ class Pilot:
         """Get the lease, or wait while another holds it; then load, or hand the lease to the caller."""
         if flight.mode is Mode.LOOKUP:
             self._loads.land_stale(flight)
-            flight.land(Landing(trail=flight.trail))
+            flight.land(Missed(flight.trail))
             return
-        lease = await self._lease(cell, flight, reply)
+        outcome = await self._lease(cell, flight, reply)
+        if outcome is Unleased.LANDED:
+            return
+        lease = None if outcome is Unleased.UNAVAILABLE else outcome
         if flight.mode is Mode.LEASE:
             self._hand_over(flight, lease)
-        elif lease is not None or flight.landing is None:
-            if flight.mode is not Mode.RELOAD:
-                self._loads.land_stale(flight)
-            await self._loads.load(cell, flight, lease)
+            return
+        if flight.mode is not Mode.RELOAD:
+            self._loads.land_stale(flight)
+        await self._loads.load(cell, flight, lease)
 
-    async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | None:
-        """The lease. None: the flight has landed and need not load; or, not landed, it loads without one, as the home is out of
-        reach, or waiting has become hopeless (`_is_hopeless`). What is loaded in the second case is answered and not kept."""
+    async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | Unleased:
+        """The token of the lease, once the home grants it; else why there is none. What is loaded without a lease because waiting
+        has become hopeless (`_is_hopeless`) is answered and not kept."""
         began, merged = asyncio.get_running_loop().time(), self._fences.merged
         pause = FIRST_POLL_SECONDS
         while not isinstance(reply, TierError) and reply.lease is None:
@@ -253,24 +265,24 @@ class Pilot:
                 is_over = self._is_hopeless(flight, began, merged)
                 self._wait_for_fill(flight, over=is_over)
                 if flight.landing is not None:
-                    return None
+                    return Unleased.LANDED
                 if is_over:
                     flight.keep = False
-                    return None
+                    return Unleased.UNAVAILABLE
                 await asyncio.sleep(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
-            if flight.mode is Mode.LEASE and flight.held and not flight.aboard:
-                flight.land(Landing(trail=flight.trail, given_up=True))
+            if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
+                flight.land(Missed(flight.trail))
             if flight.landing is not None:
-                return None
+                return Unleased.LANDED
             (reply,) = await self._ask_home(cell, (flight,))
             flight.refused_here = False
             if self._land_from_l3(flight, reply):
-                return None
-        if isinstance(reply, TierError):
-            return None
+                return Unleased.LANDED
+        if isinstance(reply, TierError) or reply.lease is None:
+            return Unleased.UNAVAILABLE
         self._tally.leases_granted += 1
-        if not flight.held:
+        if not flight.waits_for_fill:
             flight.note("cachesvc.lease", "granted")
         return reply.lease
 
@@ -286,33 +298,26 @@ class Pilot:
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
         """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
-        if not flight.held:
+        if not flight.waits_for_fill:
             self._tally.lease_waits += 1
             flight.note("cachesvc.lease", "waited")
         if flight.mode is not Mode.RELOAD:
             self._loads.land_stale(flight)
-        flight.hold()
+        flight.wait_for_fill()
         if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
-            flight.land(Landing(trail=flight.trail, given_up=True))
+            flight.land(Missed(flight.trail))
         elif over:
             self._loads.land_last_resort(flight)
 
     def _hand_over(self, flight: Flight, lease: str | None) -> None:
         """Look-aside: the caller loads. A stale copy within its window goes along, so that only one caller has to wait."""
         stale = self._loads.stale_copy(flight, last_resort=False)
-        flight.land(
-            Landing(
-                stale,
-                "l3" if stale else "",
-                flight.trail,
-                stale=stale is not None,
-                lease=lease,
-                given_up=lease is None,
-            )
-        )
+        copy = FoundCopy(stale, "l3", flight.trail, is_stale=True) if stale is not None else None
+        if lease is not None:
+            flight.land(Leased(lease, flight.trail, copy))
+        else:
+            flight.land(copy or Missed(flight.trail))
 
 
 def _broken() -> RequestError:
-    return RequestError(
-        503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True
-    )
+    return RequestError(ProblemKind.READ_INTERRUPTED, "this instance stopped while it was reading; ask again")
