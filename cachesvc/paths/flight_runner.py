@@ -221,8 +221,9 @@ class FlightRunner:
             flight.passed(L3_DOWN)
             return False
         entry = reply.entry
-        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
-        vouched_at = flight.asked if reply.exact and not flight.strict else None
+        strict = flight.strict or self._is_overtaken(flight, entry)
+        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=strict)
+        vouched_at = flight.asked if reply.exact and not strict else None
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
             if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
@@ -244,6 +245,19 @@ class FlightRunner:
         if entry is not None:
             flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
         return False
+
+    def _is_overtaken(self, flight: Flight, entry: Entry | None) -> bool:
+        """True if a fence on the copy was merged here while the home's reply was under way.
+
+        The home may have judged the copy before it applied that fence, so its word is not enough: sketch and floor decide. A
+        reader that joined the flight after the merge would else get a value loaded before the write (guarantee G1).
+        """
+        merged = self._fences.merged
+        return (
+            merged != flight.asked
+            and entry is not None
+            and not self._admission.loaded_since(entry, flight.key, flight.asked, merged)
+        )
 
     # no copy answers --------------------------------------------------------------------------------------------------
 

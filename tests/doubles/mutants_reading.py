@@ -153,7 +153,7 @@ READING: dict[str, Mutant] = {
             ),
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
-                "if reply.exact and not flight.strict else",
+                "if reply.exact and not strict else",
                 "if reply.exact else",
             ),
         ),
