@@ -1,43 +1,53 @@
-# cachesvc. `make` lists what there is. Everything is installed into .venv, and only when a pyproject.toml changes.
+# cachesvc. `make` lists what there is. Everything is installed into .venv, as config/requirements/ pins it: only what
+# running needs (run.txt), until a target asks for the tools of development (dev.txt).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Every package is pinned and hashed, so pip has nothing to resolve. Python compiles a module when it first imports it.
+LOCKED := --no-deps --no-compile --require-hashes -r
+# The build backend is one of the pinned packages: no isolated environment is made for it.
+SOURCE := --no-deps --no-build-isolation
+PROJECT := pyproject.toml
 SDK := $(wildcard clients/python/pyproject.toml)
-INSTALLED := $(VENV)/.installed
+PINS := config/requirements
+TO_RUN := $(VENV)/.installed-to-run
+TO_DEVELOP := $(VENV)/.installed-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint demo bench load run-two-regions servers clean
+.PHONY: help run test test-faults lint demo bench load run-two-regions reference lock servers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(INSTALLED) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--topology …" for others)
+run: $(TO_RUN) ## Serve on 127.0.0.1:8080 with embedded servers until Ctrl-C (ARGS="--topology …" for others)
 	@exec $(BIN)/python -m cachesvc serve $(ARGS)
 
-test: $(INSTALLED) servers lint ## Install missing servers, then lint and run every test but the drills (ARGS="-k name" for some)
+test: $(TO_DEVELOP) servers lint ## Install missing servers, then lint and run every test but the drills (ARGS="-k name" for some)
 	$(BIN)/pytest -m "not faults" $(ARGS)
 
-test-faults: $(INSTALLED) servers ## Break real servers while the checker runs; ends with a table (ARGS="-k name", DRILL_SEED=n)
+test-faults: $(TO_DEVELOP) servers ## Break real servers while the checker runs; ends with a table (ARGS="-k name", DRILL_SEED=n)
 	$(BIN)/pytest tests/faults -m faults $(ARGS)
 
-lint: $(INSTALLED) ## Ruff, formatting, types, and the one way of imports
+lint: $(TO_DEVELOP) ## Ruff, formatting, types, and the one way of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python clients/python/unasync.py --check
 
-demo: $(INSTALLED) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
+demo: $(TO_RUN) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
 	@$(BIN)/python -m loadtests.demo
 
-bench: $(INSTALLED) ## Every comparison side by side (ONLY=name, JSON=file, SMOKE=1)
+bench: $(TO_DEVELOP) ## Every comparison side by side (ONLY=name, JSON=file, SMOKE=1)
 	@command -v wrk >/dev/null || echo "wrk is not installed (apt-get install wrk): load comes from the built-in driver"
 	@$(BIN)/python -m loadtests.bench
 
-load: $(INSTALLED) servers ## Scenarios: load, faults, a verdict and a plot each, in .run/load (SCENARIO=steady, DURATION=0.3)
+load: $(TO_DEVELOP) servers ## Scenarios: load, faults, a verdict and a plot each, in .run/load (SCENARIO=steady, DURATION=0.3)
 	@exec $(BIN)/python -m loadtests.load.runner $(SCENARIO) --duration $(or $(DURATION),1)
 
-run-two-regions: $(INSTALLED) servers ## Two regions of two cells with real servers and an origin, until Ctrl-C
+run-two-regions: $(TO_RUN) servers ## Two regions of two cells with real servers and an origin, until Ctrl-C
 	@exec $(BIN)/python -m loadtests.fleet config/two-regions.yaml --run-dir .run/two-regions --origin
 
 clean: ## Remove caches, logs and built files (not .venv)
@@ -45,14 +55,29 @@ clean: ## Remove caches, logs and built files (not .venv)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# Only a finished installation leaves the stamp: an interrupted one is done again.
-$(INSTALLED): pyproject.toml $(SDK)
+# Only a finished installation leaves its stamp: an interrupted one is done again.
+$(TO_RUN): $(PROJECT) $(PINS)/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,load]' $(if $(SDK),-e clients/python)
+	$(PIP) install $(LOCKED) $(PINS)/run.txt
+	$(PIP) install $(SOURCE) -e .
 	@touch $@
+
+$(TO_DEVELOP): $(TO_RUN) $(SDK) $(PINS)/dev.txt
+	$(PIP) install $(LOCKED) $(PINS)/dev.txt
+	$(if $(SDK),$(PIP) install $(SOURCE) -e clients/python)
+	@touch $@
+
+# One resolution for every Python and system that the ranges allow. Pins that still fit stay, unless ARGS=--upgrade.
+lock: PIN = .run/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command "make lock" $(ARGS)
+lock: ## Write the pinned versions and their hashes anew from both pyproject.toml (ARGS=--upgrade for the newest)
+	$(PYTHON) -m venv .run/lock && .run/lock/bin/pip install --disable-pip-version-check --quiet uv
+	$(PIN) --all-extras $(PROJECT) $(SDK) --output-file $(PINS)/dev.txt
+	echo setuptools | $(PIN) $(PROJECT) - --constraints $(PINS)/dev.txt --output-file $(PINS)/run.txt
+	rm -rf .run/lock
 
 # The integration tests run against real servers, which they start and stop themselves.
 servers:

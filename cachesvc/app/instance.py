@@ -16,8 +16,9 @@ from importlib.metadata import version
 
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.tasks import Tasks
+from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.feed import FeedTally, FenceFeed
@@ -34,7 +35,7 @@ from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.write import Writer
@@ -158,19 +159,19 @@ class App:
         namespaces = self.topology.namespaces
         admission = Admission(self.fences, self._clock)
         self._hot_keys = HotKeys(namespaces, self._clock)
-        shelf = Shelf(self.l1, self.l2, admission, self._hot_keys)
+        near_tiers = NearTiers(self.l1, self.l2, admission, self._hot_keys)
         self.tally = Tally.zero()
         sample = ReadSample(self._hot_keys, self._rng)
         loads = Loads(
             loaders=self._backends.loaders,
-            shelf=shelf,
+            near_tiers=near_tiers,
             admission=admission,
             clock=self._clock,
             rng=self._rng,
             tally=self.tally,
         )
         runner = FlightRunner(
-            shelf=shelf,
+            near_tiers=near_tiers,
             l2=self.l2,
             homes=self._homes,
             loads=loads,
@@ -207,26 +208,30 @@ class App:
             tally=self.tally,
             sample=sample,
         )
+        announcer = Announcer(
+            region=self.service.region,
+            changes=self._backends.changes,
+            stream=self._backends.streams[self.service.region],
+            merger=self._merger,
+            clock=self._clock,
+            lags=self._lags,
+        )
         self.invalidator = Invalidator(
             region=self.service.region,
             instance=self.service.instance,
-            changes=self._backends.changes,
-            stream=self._backends.streams[self.service.region],
+            announcer=announcer,
             applier=self._applier,
-            merger=self._merger,
-            shelf=shelf,
+            near_tiers=near_tiers,
             receipts=self._receipts(),
             estimator=Estimator(self.l1, sample, self._homes),
-            clock=self._clock,
-            namespaces=namespaces,
-            lags=self._lags,
         )
         self.writer = Writer(
             namespaces=namespaces,
             homes=self._homes,
-            invalidator=self.invalidator,
+            announcer=announcer,
+            applier=self._applier,
             reader=self.reader,
-            shelf=shelf,
+            near_tiers=near_tiers,
             clock=self._clock,
             rng=self._rng,
         )

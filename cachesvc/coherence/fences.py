@@ -16,6 +16,7 @@ from cachesvc.coherence.fence_sketch import FenceSketch
 from cachesvc.coherence.merge_history import MergeLog
 from cachesvc.coherence.paced_fences import PacedFences
 from cachesvc.coherence.recent_merges import RecentMerges
+from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
@@ -256,6 +257,26 @@ class Fences:
                 return False
         return True
 
+    def refusals(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> tuple[Refusal, ...]:
+        """Everything for which `admits` refuses the copy; empty if it is admissible. For explanations: every fence is asked."""
+        as_of, newest = entry.as_of, self._hard.query
+        fences = [
+            (self.floor, Refusal(RefusedBy.FLOOR)),
+            (newest(key_digest), Refusal(RefusedBy.KEY)),
+            *(
+                (newest(tag_digest), Refusal(RefusedBy.TAG, tag))
+                for tag, tag_digest in zip(entry.tags, entry.tag_digests, strict=True)
+            ),
+            (self._namespaces.get(namespace, 0), Refusal(RefusedBy.NAMESPACE)),
+        ]
+        return (
+            *self._future(as_of, now_us),
+            *(refusal for at, refusal in fences if as_of <= at),
+        )
+
+    def _future(self, as_of: int, now_us: int) -> tuple[Refusal, ...]:
+        return (Refusal(RefusedBy.FUTURE),) if as_of > now_us + self._ahead_us else ()
+
     def exact_admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
         """As `admits`, for a copy that its home cell judged exactly (`Reply.exact`): exempt from sketch and floor.
 
@@ -265,6 +286,20 @@ class Fences:
             return False
         return not self._unapplied or entry.as_of > self.exact_fence_on(
             key_digest, entry.tag_digests, namespace
+        )
+
+    def exact_refusals(
+        self, entry: Entry, key_digest: int, namespace: str, now_us: int
+    ) -> tuple[Refusal, ...]:
+        """Everything for which `exact_admits` refuses the copy; empty if it is admissible."""
+        as_of = entry.as_of
+        fences = (
+            (self._lost_until, Refusal(RefusedBy.LOST)),
+            (self.exact_fence_on(key_digest, entry.tag_digests, namespace), Refusal(RefusedBy.UNAPPLIED)),
+        )
+        return (
+            *self._future(as_of, now_us),
+            *(refusal for at, refusal in fences if as_of <= at),
         )
 
     def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:

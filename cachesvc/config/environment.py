@@ -1,7 +1,9 @@
-"""Settings from the environment: `CACHESVC_SERVER_PORT=9000` overrides `server.port` of the service document.
+"""Settings from the environment: `CACHESVC_SERVER_PORT=9000` overrides `server.port`.
 
-A variable's name is the field's path in capitals. A name with the prefix that is neither a field nor in `NOT_SETTINGS` is
-refused: a misspelt override that is silently ignored is found in an incident.
+Every field of the service document that is not itself a section has such a variable: `CACHESVC_`
+and the field's path in capitals, joined by `_`. Its value is written as in the document (`250ms`,
+`4MiB`, `true`). A name with the prefix that is neither a field nor in `NOT_SETTINGS` stops the
+start, because a misspelt override that is silently ignored would be noticed in an incident only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,16 +18,24 @@ from cachesvc.model.errors import ConfigError
 PREFIX = "CACHESVC_"
 
 NOT_SETTINGS = {
-    "CACHESVC_ENV": "`production` refuses the embedded servers; any other value says nothing",
-    "CACHESVC_CONFIG": "path of the service document, when `--config` is not given",
-    "CACHESVC_TOPOLOGY": "path of the topology document, when `--topology` is not given",
-    "CACHESVC_RUN_DIR": "directory for the sockets and pid files of embedded servers",
+    "CACHESVC_ENV": "`production` refuses to start the embedded servers. Any other value has no effect.",
+    "CACHESVC_CONFIG": "The path of the service document, if `--config` is not given.",
+    "CACHESVC_TOPOLOGY": "The path of the topology document, if `--topology` is not given.",
+    "CACHESVC_RUN_DIR": (
+        "The directory for the sockets and pid files of embedded servers; it must be private to the user "
+        "(mode 0700), and is made if it is not there. If it is not given: `cachesvc` in XDG_RUNTIME_DIR, "
+        "else `cachesvc-UID` in the directory for temporary files."
+    ),
 }
-"""Every other variable that cachesvc reads, and what it is for."""
+"""Every other variable with the prefix that cachesvc reads, and its meaning."""
 
 
 def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The document with the environment's settings in place of its own. Raises `ConfigError` with the variable's name."""
+    """Returns the document with the environment's settings in place of its own.
+
+    `document` is not changed. Raises `ConfigError` with the variable's name, for a variable that is
+    no setting or a value that the field does not take.
+    """
     fields = dict(settings(kind))
     merged = dict(as_mapping(document, "$"))
     for name in sorted(environ):
@@ -41,7 +51,7 @@ def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, 
 def settings(
     kind: type[msgspec.Struct], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
-    """Every field of the document that is not itself a section: variable name, path, type."""
+    """Yields every field of the document that is not itself a section: variable name, path, type."""
     for field in msgspec.structs.fields(kind):
         here = (*path, field.encode_name)
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):

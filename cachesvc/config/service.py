@@ -1,7 +1,7 @@
-"""The service document: what this one instance is. `topology.py` has the shared document.
+"""The service document: the settings of one instance.
 
-`load_service` and `load_topology` read, convert and check them; whatever they return can be used as it stands. Every mistake is
-a `ConfigError` with the path of the field.
+`load_service` and `load_topology` read, convert and check a document; a document that they return
+can be used as it stands. Every mistake is a `ConfigError` with the path of the field.
 """
 
 import os
@@ -25,90 +25,166 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP side of one instance: where it listens, and its limits."""
+
     host: str = "127.0.0.1"
-    """Loopback unless configured."""
+    """The host name or IP address to listen on. The default serves callers on the same machine
+    only."""
     port: int = 8080
+    """The TCP port to listen on, 1 to 65535; 0 takes any free port."""
     max_body: Size = Size.parse("4MiB")
-    """A request body above this is refused with 413 before it is read whole."""
+    """The largest request body. A larger one is refused with 413 `body-too-large`; if its
+    length was declared, before any of it is read. It must be larger than 0."""
     max_batch_keys: int = 1000
-    """Keys in one `:get`, `:put` or invalidation."""
+    """The most keys in one `:get`, the most items in one `:put`, and the most keys and tags
+    together in one invalidation; 1 to 100000. More are refused with 413 `too-many-keys`. A change
+    event on the queue that names more is refused whole, as a dead letter."""
     request_timeout: Duration = Duration.parse("10s")
-    """Upper bound of `Cachesvc-Timeout`, and what a request without it may take."""
+    """The longest time that a request may take; then it is answered 504 `deadline` (0.25 s
+    late at most). A longer `Cachesvc-Timeout` counts as this. It must be longer than 0, and longer
+    than `l2.timeout` and `l3.timeout`. A plain read of one key is bounded by the deadlines of its
+    tiers, its lease and its origin instead."""
     max_in_progress: int = 10_000
-    """Requests that wait for something at once; one more is answered 503. High: those who join one load cost little."""
+    """The most reads beyond L1 and writes that are in progress at once; at least 1. One more
+    is refused with 503 `overloaded`. The default is high because reads that join a running load cost
+    little."""
     max_delay: Duration = Duration.parse("200ms")
-    """How long requests that need more than L1 may stay while the process has no time left. Longer than that is overload, and so
-    many are answered 503 that the others stay no longer."""
+    """How long reads beyond L1 and writes may stay, on average, while the process has no time
+    left; at least 10ms. If they stay longer for half a second, that is overload: so many of them
+    are refused with 503 `overloaded` that the others stay no longer than this."""
     shutdown_timeout: Duration = Duration.parse("10s")
-    """Requests under way get this long to end after a stop signal."""
+    """How long running requests may go on after a stop signal; then their connections are
+    closed."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
+    """The copies in the memory of this process."""
+
     budget: Size = Size.parse("256MiB")
-    """Bytes of values, keys and per-entry overhead together."""
+    """The memory for copies: values, keys, tags and a fixed overhead per entry together. At
+    least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
+    tenth of it is not kept."""
     max_entries: int = 4_000_000
-    """Bound by count beside the bytes."""
+    """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
+    evicts."""
 
 
 class L2(Struct, frozen=True, forbid_unknown_fields=True):
+    """The connections of this instance to its region's memcached servers."""
+
     connect_timeout: Duration = Duration.parse("100ms")
+    """How long opening a connection to a memcached server may take. It must be longer than 0."""
     timeout: Duration = Duration.parse("100ms")
-    """Of one batched exchange with one server; beyond it the connection is closed and the keys are misses."""
+    """How long one exchange (a batch of commands and its replies) with one memcached server
+    may take. After that the connection is closed and the keys of the batch count as misses. It must
+    be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 512
+    """The most keys in one exchange, 1 to 10000; more go in several."""
 
 
 class L3(Struct, frozen=True, forbid_unknown_fields=True):
+    """The connections of this instance to the cells' Redis servers, and what these keep."""
+
     connect_timeout: Duration = Duration.parse("200ms")
+    """How long opening a connection to a cell may take. It must be longer than 0."""
     timeout: Duration = Duration.parse("100ms")
-    """Of one batched script call to one cell."""
+    """How long one exchange (a script call with a batch of keys) with one cell may take. After
+    that the connection is closed; reads go on without the cell, and nothing is written to it. It must
+    be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 256
+    """The most keys in one script call, 1 to 10000; more go in several."""
     retention: Duration = Duration.parse("1h")
-    """The longest L3 TTL, and how long a cell keeps the fences it was told."""
+    """The longest time that a cell keeps a copy, and (with a minute on top) how long it keeps
+    the fences that it applied. A namespace whose `ttl` and longer stale window are together above it
+    is refused at the start. It must not be longer than `coherence.fence_retention`. All instances of
+    a deployment should have the same value."""
 
 
 class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
+    """Clocks, fences and the streams that carry fences. All instances should have the same
+    values."""
+
     max_clock_skew: Duration = Duration.parse("100ms")
-    """S of COHERENCE.md: clocks of cells, replicas and instances agree within it."""
+    """The greatest difference allowed between the clocks of any two cells, queues and instances
+    (S in docs/coherence.md); longer than 0, 1m at most. No guarantee holds while clocks differ by
+    more. The larger it is, the longer after an invalidation of a tag or a namespace fills of its
+    entries are refused."""
     sketch_slots: int = 1 << 21
-    """Per row, two rows of 8 bytes each; a power of two. At least 4 × fences/s × longest L2 TTL in seconds."""
+    """The slots per row of the fence sketch, in which an instance remembers fences: a power of
+    two, 1024 to 2^30. It takes 16 bytes of memory per slot (two rows of 8 bytes; 32MiB by default).
+    At least 4 × fences per second × the longest TTL in L2 in seconds: with fewer, more copies are
+    refused without need, and never a stale one answered."""
     heartbeat: Duration = Duration.parse("500ms")
+    """The pause between two heartbeats of this instance on its region's stream of fences. A
+    heartbeat says up to which time all changes have been applied, so the staleness bound rises by
+    this much between two. It must be longer than 0 and shorter than `fence_retention`; together
+    with `max_clock_skew` it must be below the `max_lag` of every namespace."""
     fence_retention: Duration = Duration.parse("1h")
-    """Streams are trimmed by time, never shorter than the longest L2 TTL."""
+    """How long a region's queue keeps the fences on its stream, and the longest `over` of a
+    paced invalidation. It must not be shorter than `l3.retention`. An instance that was cut off for
+    longer has missed fences: it refuses all copies that were loaded before it is back."""
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    """Traces, metrics and logs of one instance."""
+
     otlp: str = ""
-    """Base URL of an OTLP/HTTP receiver, such as `http://127.0.0.1:4318`: traces go to `/v1/traces` there, metrics to
-    `/v1/metrics`. Empty: nothing is exported, and nothing is traced."""
+    """The base URL (`http://` or `https://`) of an OTLP/HTTP receiver, such as
+    `http://127.0.0.1:4318`. Traces are sent to `/v1/traces` there, metrics to `/v1/metrics`. Empty:
+    nothing is sent, and nothing is traced."""
     trace_ratio: float = 0.01
-    """Share of requests traced whose caller did not decide it (`traceparent`)."""
+    """The share of requests that are traced, 0 (none) to 1 (all). It holds for requests
+    without a `traceparent`; for others the caller has decided."""
     slow: Duration = Duration.parse("250ms")
-    """A request that took longer, or failed, is exported as a single span although it was not sampled."""
+    """A request that took longer than this, or failed, is sent as a single span although it
+    was not sampled; at most 100 of them in a second. It must be longer than 0. A request that asked
+    to wait does not count as slow."""
     metrics_interval: Duration = Duration.parse("15s")
-    """Between two exports of metrics to `otlp`. `/metrics` is there in any case."""
+    """The pause between two exports of metrics to `otlp`, at least 1s. `GET /metrics` is there
+    in any case."""
     hashed_keys: bool = False
-    """Debugging: spans carry digests of keys."""
+    """True: server spans carry the digest of the key that was asked for. Meant for debugging."""
     debug_token: str = ""
-    """Who sends it as `Cachesvc-Debug` may see key text (`/v1/hotkeys`). Empty: nobody may."""
+    """A secret of at least 16 characters. Requests that send it as `Cachesvc-Debug` are shown
+    the text of keys by `GET /v1/hotkeys`. Empty: such requests are refused with 403 `no-debug`. It is
+    never logged."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least level of the service's own log lines. Other libraries log warnings and errors
+    only."""
     log_format: Literal["auto", "json", "console"] = "auto"
-    """`auto`: lines for people on a terminal, JSON otherwise."""
+    """The form of log lines on stderr: `console` for people, `json` with one object per line.
+    `auto` is `console` on a terminal and `json` otherwise."""
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
+    """The service document: one instance and its settings. Every field has a default."""
+
     region: str = "local"
+    """The region of this instance: 1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter.
+    It must be one of `regions` in the topology."""
     instance: str = ""
-    """Name of this instance, unique in its region; empty: host name and port."""
+    """The name of this instance, unique in its region: 1 to 128 letters, digits and `_.:-`,
+    beginning with a letter or digit. Empty: the host name and the port (with port 0, the process id)."""
     server: Server = field(default_factory=Server)
+    """The HTTP side: address and limits."""
     l1: L1 = field(default_factory=L1)
+    """The copies in this process."""
     l2: L2 = field(default_factory=L2)
+    """The connections to memcached servers."""
     l3: L3 = field(default_factory=L3)
+    """The connections to cells."""
     coherence: Coherence = field(default_factory=Coherence)
+    """Clocks and fences."""
     telemetry: Telemetry = field(default_factory=Telemetry)
+    """Traces, metrics and logs."""
 
 
 def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
-    """The service document at `path` (None: the defaults) under the `CACHESVC_*` settings of `environ`."""
+    """Returns the service document at `path`, with the `CACHESVC_*` settings of `environ` over
+    it.
+
+    Without a path the defaults take the place of the document. Raises `ConfigError`.
+    """
     document = parse(path) if path else None
     service = read_struct(overridden(document, Service, environ), Service)
     check_service(service)
@@ -120,14 +196,14 @@ def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
 
 
 def load_topology(path: Path) -> Topology:
-    """The shared document at `path`."""
+    """Returns the shared document at `path`. Raises `ConfigError`."""
     topology = read_struct(parse(path), Topology)
     check_topology(topology)
     return topology
 
 
 def check_service(service: Service) -> None:
-    """What must hold within the service document. Raises `ConfigError`."""
+    """Raises `ConfigError` for the first rule within the service document that does not hold."""
     require(
         bool(REGION_NAME.fullmatch(service.region)),
         "$.region",
@@ -156,7 +232,10 @@ def check_service(service: Service) -> None:
 
 
 def check_together(service: Service, topology: Topology) -> None:
-    """What must hold between the two documents. Raises `ConfigError`; paths of the topology begin with `topology:`."""
+    """Raises `ConfigError` for the first rule between the two documents that does not hold.
+
+    A path in the topology begins with `topology:`.
+    """
     known = service.region in topology.regions
     require(
         known,
@@ -170,8 +249,9 @@ def check_together(service: Service, topology: Topology) -> None:
         require(
             kept <= service.l3.retention,
             f"{path}.ttl",
-            f"with its stale windows copies are kept {kept // 1_000_000}s, but l3.retention of the service document is "
-            f"{service.l3.retention // 1_000_000}s: shorten them, or raise l3.retention and coherence.fence_retention",
+            f"with its stale windows copies are kept {kept // 1_000_000}s, but l3.retention of the service "
+            f"document is {service.l3.retention // 1_000_000}s: shorten them, or raise l3.retention and "
+            "coherence.fence_retention",
         )
         require(
             namespace.max_lag > least_lag,
@@ -232,5 +312,5 @@ def _check_telemetry(telemetry: Telemetry) -> None:
 
 
 def _default_instance_name(port: int) -> str:
-    """Host name and port; with a free port, which is not known yet, the process id tells instances apart."""
+    """Returns host name and port; for port 0, whose number is not known yet, the process id."""
     return f"{socket.gethostname()[:100]}-{port or os.getpid()}"

@@ -1,7 +1,7 @@
-"""The shared document: regions, cells, pools, pins and namespaces. One version of it is in force in an instance.
+"""The shared document: regions, cells, pools, pins and namespaces.
 
-Frozen structs that msgspec fills from YAML (`config.py` reads and checks them); each field says its meaning, unit and why
-this default.
+One version of it is in force in an instance. `service.py` reads it into these frozen structs and
+`topology_rules.py` checks it. The docstrings of the fields are the text of docs/reference.md.
 """
 
 from typing import Literal
@@ -12,129 +12,184 @@ from cachesvc.model.units import Duration, Size
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a read-through namespace loads from."""
+    """The HTTP service that a read-through namespace loads from."""
 
     url: str
-    """`http(s)://…` with `{key}` once; the key is percent-encoded into it."""
+    """The URL of a value: `http://…` or `https://…` with `{key}` once, in its path or query.
+    The key is percent-encoded into its place."""
     concurrency: int = 64
-    """Loads of this namespace that one instance runs at once. More wait for their turn until the soft deadline."""
+    """The most loads of this namespace that one instance runs at once, 1 to 100000. Further
+    loads wait for their turn, for `soft_deadline` at most, and then fail with 503 `origin-failed`."""
     soft_deadline: Duration = Duration.parse("500ms")
-    """After this a stale value is answered, if there is one, and the load goes on in the background."""
+    """How long readers wait for a load before they are answered with a stale copy, if there is
+    one; the load goes on in the background. It must be longer than 0, and not longer than the
+    namespace's `lease`."""
     hard_deadline: Duration = Duration.parse("3s")
-    """After this the load is given up; nobody waits longer."""
+    """How long a load may take, with its wait for a turn. Then it is given up, and its readers
+    are answered 504 `origin-timeout`. It must not be shorter than `soft_deadline`."""
     max_body: Size = Size.parse("1MiB")
-    """A larger body is an origin failure. memcached takes 1 MiB at most; larger values live in L3 and L1 only."""
+    """The largest answer of the origin. A larger one fails the load. It must not be smaller
+    than the namespace's `max_value`. memcached takes entries of up to 1MiB; larger ones are kept in
+    L1 and L3 only."""
     lag: Duration = Duration(0)
-    """How far the origin may read behind its commits (a replica): subtracted from `as_of`."""
+    """How far the origin's reads may be behind its commits, for example because it reads from
+    a replica. It is subtracted from the `as_of` of every load, so that a value read before a change
+    does not count as newer than the change."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Sent with every load, such as an authorization the origin asks for. Never logged."""
+    """Header lines, name to value, that are sent with every load, such as an `Authorization`.
+    Their values are neither logged nor shown by `GET /v1/topology`."""
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """How rows of a table become keys and tags: change data capture in the format of Debezium.
 
-    Templates name columns in `{column}` (`{column?}` if it may be null); braces around text with a column stay, they are the
-    partition: `{ws-{workspace_id}}:block:{id}` gives `{ws-7}:block:42`. The grammar: `config_sources.py`.
+    A template names columns as `{column}`, or `{column?}` if the column may be null. Braces around
+    text with a column stay, because they enclose the partition: `{ws-{workspace_id}}:block:{id}`
+    gives `{ws-7}:block:42`. The grammar stands in `config/row_templates.py`.
     """
 
     source: str
-    """`schema.table` as in the event's `source` (`public.blocks`), or `database.table` where there are no schemas."""
+    """The table, as an event's `source` names it: `schema.table` (such as `public.blocks`), or
+    `database.table` where there are no schemas."""
     key: str = ""
-    """Template of the key that a row concerns, if it is one."""
+    """The template of the key that a row concerns, if it is one key. Not together with `keys`."""
     keys: tuple[str, ...] = ()
-    """Templates, if they are several."""
+    """The templates of the keys that a row concerns, if they are several. A source needs a key
+    or a tag at least."""
     tags: tuple[str, ...] = ()
-    """Templates of the tags."""
+    """The templates of the tags that a row concerns. If a tag has a partition and the source
+    has keys, it must be the partition of one of them."""
     soft: bool = False
-    """Copies become stale instead of gone."""
+    """True: copies become stale instead of gone."""
 
 
 class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
-    """One team's contract with the cache."""
+    """One team's contract with the cache: read-through with an `origin`, else look-aside."""
 
     owner: str
-    """The team to call. Shown in topology and problems."""
+    """The team to call about this namespace. It is shown by `GET /v1/topology`."""
     ttl: Duration = Duration.parse("5m")
-    """Freshness when neither the caller nor the origin says one."""
+    """How long a value is fresh if neither its writer nor its origin says so. It must be
+    longer than 0; with the longer of the two stale windows it must not be above `l3.retention` or
+    30d."""
     stale_while_revalidate: Duration = Duration.parse("1m")
-    """After the TTL: answered stale while one holder refreshes. RFC 5861."""
+    """How long after its freshness a copy may be answered while one reader loads it anew (RFC
+    5861), if neither writer nor origin says so. 0: not at all."""
     stale_if_error: Duration = Duration.parse("10m")
-    """After the TTL: answered stale when the origin fails. RFC 5861."""
+    """How long after its freshness a copy may be answered because the origin fails or is slow
+    (RFC 5861), if neither writer nor origin says so. 0: not at all."""
     negative_ttl: Duration = Duration.parse("10s")
-    """How long "known absent" is believed. Short: a create must announce its key to end it sooner."""
+    """How long "known absent" is believed, if neither writer nor origin says so; 30d at most.
+    The default is short because whoever creates the value has to announce its key to end it sooner."""
     jitter: float = 0.1
-    """TTLs are shortened by a random share of up to this much, so that entries filled together do not expire together."""
+    """The greatest share by which a TTL is shortened at random, 0 or more and below 1. So
+    entries that were filled together do not expire together."""
     early_refresh: float = 1.0
-    """XFetch's beta (Vattani et al., VLDB 2015): 0 turns early refresh off, larger refreshes earlier."""
+    """The beta of XFetch (Vattani et al., VLDB 2015), 0 or more: a read shortly before the end
+    of freshness may start a load in the background. Larger values load earlier; 0 turns it off."""
     max_value: Size = Size.parse("1MiB")
-    """A larger value is refused with 413."""
+    """The largest value that may be written. A larger one is refused with 413
+    `value-too-large`. It must be larger than 0; `server.max_body` of the service document bounds it
+    too."""
     max_lag: Duration = Duration.parse("2s")
-    """The staleness bound above which copies are answered only if younger than it (COHERENCE.md, watermark)."""
+    """How stale an instance may be and still answer any copy it holds. While its staleness
+    bound is above this, it answers only copies that were loaded within the last `max_lag`. It must be
+    above `coherence.heartbeat` plus `coherence.max_clock_skew`."""
     feed_loss: Literal["bound", "serve"] = "bound"
-    """`bound`: obey `max_lag`. `serve`: answer anyway and say so."""
+    """The rule while the staleness bound is above `max_lag`: with `bound` older copies are
+    refused, as `max_lag` says; with `serve` they are answered all the same."""
     lease: Duration = Duration.parse("5s")
-    """Life of a lease; a live holder renews it up to the hard deadline. Bounds what a dead holder costs."""
+    """How long a lease lives; at least 100ms. For loads from an origin the instance renews it,
+    up to `hard_deadline`. It bounds how long a holder that died keeps others waiting."""
     lease_wait: Duration = Duration.parse("3s")
-    """How long a reader waits for a load that another instance holds the lease of, when nothing stale can be answered. Then it
-    loads by itself: such a load is answered and not kept."""
+    """How long a read waits for a load whose lease another instance holds, if there is no
+    stale copy to answer. Then the instance loads by itself; such a load is answered and not kept."""
     tags_max: int = 16
-    """Tags of one entry."""
+    """The most tags of one entry, 0 to 128. A write with more is refused with 400; an origin's
+    answer with more is answered and not kept."""
     origin: Origin | None = None
-    """Read-through if given; else look-aside."""
+    """The origin of a read-through namespace. Left out: the namespace is look-aside, its
+    callers load and write by themselves."""
     sources: tuple[Source, ...] = ()
-    """Tables whose row changes invalidate here."""
+    """The tables whose row changes invalidate in this namespace."""
 
 
 class Cell(Struct, frozen=True, forbid_unknown_fields=True):
-    """A bounded slice of tenants with its own Redis."""
+    """A bounded slice of tenants with a Redis of its own."""
 
     region: str
+    """The region that the cell is in: one of `regions`."""
     url: str
-    """`redis://host:port/db` or `unix:///path?db=0`."""
+    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` or
+    `unix:///path?db=0`. No other cell or queue may have the same one."""
     weight: float = 1.0
-    """Share of partitions in the rendezvous hash."""
+    """The cell's share of the partitions, relative to the weights of the other active cells;
+    above 0, 1000000 at most."""
     active: bool = True
-    """Takes partitions that are not pinned."""
+    """True: the cell takes partitions that are not pinned. False: only pinned ones."""
 
 
 STAND_IN = "stand-in"
-"""The address of a memcached that is stood in for, inside the service, in the embedded set-up."""
+"""The address of the stand-in for a memcached server that runs inside the service
+(embedded set-up)."""
 
 
 class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
-    """One server of a region's pool. Its name, not its address, stands on the ring: it may move without losing its keys."""
+    """One server of a region's pool. Its name, not its address, places it on the ring of keys.
+
+    So a server can be given another address and keep its keys.
+    """
 
     address: str
-    """`host:port`, `unix:/path`, or `stand-in` for the labelled in-process one of the embedded set-up."""
+    """`host:port`, or `unix:/path`. `stand-in`: a stand-in inside the service, for the
+    embedded set-up. No other server of the pool may have the same address."""
     weight: float = 1.0
+    """The server's share of the keys, relative to the other servers of the pool; above 0,
+    1000000 at most."""
 
 
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
-    """A place: service instances, one memcached pool, one queue."""
+    """A place with service instances, one pool of memcached servers and one queue."""
 
     queue: str
-    """URL of the Redis that holds the region's `changes` and `fences` streams."""
+    """The URL of the Redis that holds the region's streams `changes` and `fences`; the forms
+    are those of a cell's `url`. No cell or other queue may have the same one."""
     pool: dict[str, MemcachedServer] = field(default_factory=dict)
+    """The region's memcached servers by name. Empty: there is no L2."""
     instances: dict[str, str] = field(default_factory=dict)
-    """Name → base URL, for clients to choose from."""
+    """The region's instances, name to base URL (`http(s)://host:port`). Clients choose among
+    them, and instances ask each other at them."""
 
 
 class Former(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where partitions were before this version. Keep it in the document for `l3.retention` after the last instance has the new
-    version: until then invalidations are applied in the new home and in the former one."""
+    """Where partitions were before this version of the topology.
+
+    It stays in the document for `l3.retention` after the last instance has the new version: until
+    then an invalidation is applied in the new home cell and in the former one.
+    """
 
     cells: dict[str, float]
-    """The cells that were active, with their weights."""
+    """The cells that were active, name to weight. All of them must still be in `cells`."""
     pins: dict[str, str] = field(default_factory=dict)
+    """The pins that were in force: partition to cell."""
 
 
 class Topology(Struct, frozen=True, forbid_unknown_fields=True):
+    """The shared document. All instances of a deployment should have the same version of it."""
+
     version: int
-    """Grows with every change; fences carry it."""
+    """The version of the document, 1 or more. It must grow with every change; fences carry it."""
     regions: dict[str, Region]
+    """The regions by name (1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter); one at
+    least."""
     cells: dict[str, Cell]
+    """The cells by name (as a region's); one active cell at least."""
     namespaces: dict[str, Namespace]
+    """The namespaces by name (1 to 64 of `a-z`, `0-9`, `_` and `-`, beginning with a letter;
+    not `fences`, `invalidations` or `topology`). Requests for others are refused with 404
+    `no-such-namespace`."""
     pins: dict[str, str] = field(default_factory=dict)
-    """Partition → cell, overriding the hash."""
+    """Partitions that are placed by hand, partition (without its braces) to cell. All others
+    are placed by rendezvous hash over the active cells."""
     former: Former | None = None
-    """Given while partitions move."""
+    """Where partitions were before; given while partitions move to other cells."""

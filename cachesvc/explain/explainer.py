@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merge_history import Merged
+from cachesvc.coherence.paced_fences import due_at
 from cachesvc.config.topology import Topology
 from cachesvc.explain.answer import (
     Copy,
@@ -246,7 +247,7 @@ class Explainer:
             soft_here=known.soft,
             unapplied=known.unapplied,
             paced=tuple(
-                Window(at, over / SECONDS, at + (key.digest * over >> 64)) for at, over in known.windows
+                Window(at, over / SECONDS, due_at(at, over, key.digest)) for at, over in known.windows
             ),
             perhaps_collision=at_home is not None and known.hard > at_home and known.hard not in explained,
         )

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import ReadOptions
 
 LONGEST_SECONDS = 1 << 31
@@ -195,4 +196,4 @@ def _flag(arguments: dict[str, str | None], name: str) -> bool:
 
 
 def _bad(why: str) -> RequestError:
-    return RequestError(400, "bad-cache-control", why, field="Cache-Control")
+    return RequestError(ProblemKind.BAD_CACHE_CONTROL, why, field="Cache-Control")

@@ -1,16 +1,21 @@
 """Failures. A miss is an answer and is never one of these.
 
-Two families: what a far server did (`TierError`: reads go on without it) and what a caller asked (`RequestError`: it becomes
-an RFC 9457 problem with a stable `type`). `ConfigError` stops the start.
+`TierError`: a far server failed; reads go on without it. `RequestError`: a request cannot be done; it
+becomes an RFC 9457 problem of a registered kind. `ConfigError` stops the start.
 """
+
+from cachesvc.model.problems import ProblemKind
 
 
 class CachesvcError(Exception):
-    """The root of what this package raises on purpose."""
+    """The root of the exceptions that this package raises on purpose."""
 
 
 class TierError(CachesvcError):
-    """A tier, cell or queue could not answer. In batch results it stands, as a value, in the slots of the keys concerned."""
+    """A tier, cell or queue could not answer: `where` names it, `why` says the reason.
+
+    In the results of a batch it stands, as a value, in the slots of the keys concerned.
+    """
 
     def __init__(self, where: str, why: str) -> None:
         super().__init__(f"{where}: {why}")
@@ -19,15 +24,21 @@ class TierError(CachesvcError):
 
 
 class TierTimeoutError(TierError):
-    """No answer within the deadline. The connection was closed: its exchange is out of step."""
+    """No answer came within the deadline.
+
+    The connection was closed: a late reply on it would be taken for the next exchange's.
+    """
 
 
 class TierUnavailableError(TierError):
-    """Refused, reset, or not tried because the breaker is open."""
+    """The connection was refused or reset, or not tried because the breaker is open."""
 
 
 class ConfigError(CachesvcError):
-    """A mistake in a configuration document: `path` says where (`$.cells.c2.region`), the message why and what to do."""
+    """A mistake in a configuration document or a setting.
+
+    `path` says where (`$.cells.c2.region`, `CACHESVC_SERVER_PORT`), `why` what is wrong and what to do.
+    """
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path}: {why}")
@@ -35,37 +46,46 @@ class ConfigError(CachesvcError):
         self.why = why
 
 
-class RequestError(CachesvcError):
-    """What the caller asked cannot be done. Rendered as a problem document; never a traceback.
+class ProblemError(CachesvcError):
+    """A failure with a registered kind, which says its status and whether another try may help."""
 
-    `kind` is the stable last segment of the problem `type`; `field` names the header, path segment or body path at fault.
-    """
+    def __init__(self, kind: ProblemKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+    @property
+    def status(self) -> int:
+        return self.kind.status
+
+    @property
+    def retryable(self) -> bool:
+        return self.kind.retryable
+
+
+class RequestError(ProblemError):
+    """A request that cannot be done. It is rendered as a problem document, never as a traceback."""
 
     def __init__(
         self,
-        status: int,
-        kind: str,
+        kind: ProblemKind,
         detail: str,
         *,
         field: str | None = None,
-        retryable: bool = False,
-        retry_after: int | None = None,
         token: tuple[tuple[int, int], ...] = (),
     ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-        self.detail = detail
+        """`detail` is a sentence about this occurrence, for people.
+
+        `field` names the header, path segment or body path at fault. `token` is given if the change
+        counts although the request failed: the pairs that the caller's later reads must honour.
+        """
+        super().__init__(kind, detail)
         self.field = field
-        self.retryable = retryable
-        self.retry_after = retry_after
         self.token = token
 
 
-class OriginError(CachesvcError):
-    """The origin failed, answered nonsense, or missed its deadline. `retryable` says whether another try may help."""
+class OriginError(ProblemError):
+    """A load that the origin failed, refused, or did not finish in time; `kind` says which."""
 
-    def __init__(self, why: str, *, status: int = 502, retryable: bool = True) -> None:
-        super().__init__(why)
-        self.status = status
-        self.retryable = retryable
+    def __init__(self, why: str, *, kind: ProblemKind = ProblemKind.ORIGIN_FAILED) -> None:
+        super().__init__(kind, why)

@@ -17,10 +17,11 @@ from cachesvc.coherence.next_step import Action, Lease, WhoLoads, next_step
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Missed, Mode
 from cachesvc.paths.load import Loads, stale_copy
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l3.contract import Cell, Read, Reply
@@ -68,7 +69,7 @@ class FlightRunner:
     def __init__(
         self,
         *,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         l2: Pool,
         homes: Homes,
         loads: Loads,
@@ -79,7 +80,7 @@ class FlightRunner:
         rng: random.Random,
         tally: Tally,
     ) -> None:
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._l2 = l2
         self._homes = homes
         self._loads = loads
@@ -155,7 +156,7 @@ class FlightRunner:
         if standing is Standing.FRESH:
             tally.hits += 1
             if flight.keep:
-                self._shelf.put(flight.key, entry)
+                self._near_tiers.put(flight.key, entry)
                 flight.stored_in_l1()
             flight.land(FoundCopy(entry, "l2", flight.trail, self._fences.version))
             return True
@@ -188,7 +189,7 @@ class FlightRunner:
             elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
                 copies.append((flight.key, flight.namespace, reply.entry))
         if copies:
-            await self._shelf.copy(copies)
+            await self._near_tiers.copy(copies)
         if len(onward) == 1:
             await self._onward(cell, *onward[0])
         elif onward:
@@ -226,7 +227,7 @@ class FlightRunner:
         vouched_at = flight.asked if reply.exact and not strict else None
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
-            if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
+            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
             flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
             return True
@@ -340,6 +341,4 @@ class FlightRunner:
 
 
 def _broken() -> RequestError:
-    return RequestError(
-        503, "read-interrupted", "this instance stopped while it was reading; ask again", retryable=True
-    )
+    return RequestError(ProblemKind.READ_INTERRUPTED, "this instance stopped while it was reading; ask again")

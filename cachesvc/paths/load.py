@@ -18,7 +18,7 @@ from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.traces.trace import span
 from cachesvc.tiers.l3.contract import Cell, Fill
@@ -33,14 +33,14 @@ class Loads:
         self,
         *,
         loaders: Mapping[str, Loader],
-        shelf: Shelf,
+        near_tiers: NearTiers,
         admission: Admission,
         clock: Clock,
         rng: random.Random,
         tally: Tally,
     ) -> None:
         self._loaders = loaders
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._admission = admission
         self._clock = clock
         self._rng = rng
@@ -127,11 +127,11 @@ class Loads:
                 l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
-        near = stored and self._shelf.keep(flight.key, flight.namespace, entry)
+        near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
         flight.land(LoadedValue(entry, (l3, *rest)))
         if near:
-            await self._shelf.copy([(flight.key, flight.namespace, entry)])
+            await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
     # stale answers ----------------------------------------------------------------------------------------------------
 
@@ -162,20 +162,12 @@ class Loads:
         return True
 
     def _land_failure(self, flight: Flight, failure: OriginError) -> None:
-        kind = "origin-timeout" if failure.status == 504 else "origin-failed"
         if flight.span is not None:
-            flight.span.error = kind
+            flight.span.error = failure.kind.value
         if self.land_last_resort(flight):
             return
         detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
-        error = RequestError(
-            failure.status,
-            kind,
-            detail,
-            retryable=failure.retryable,
-            retry_after=1 if failure.retryable else None,
-        )
-        flight.land(Failed(error, flight.trail))
+        flight.land(Failed(RequestError(failure.kind, detail), flight.trail))
 
 
 def _step_of(flight: Flight, tier: str) -> Step:

@@ -20,6 +20,7 @@ from cachesvc.explain.explainer import Explainer
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.paths.flight import (
     Failed,
@@ -84,41 +85,26 @@ class Reader:
         if entry is None:
             return None
         now = self._clock.now_us()
-        remaining = entry.fresh_until - now
         contract = self._namespaces[namespace]
-        fences = self._fences
-        if (
-            remaining <= 0
-            or not fences.admits(entry, key.digest, namespace, now)
-            or not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))
-            or fences.is_soft_fenced(entry, key.digest, namespace, now)
-        ):
+        if not self._admission.is_fresh(entry, key, contract, now):
             return None
         self._hit_in_l1(key, contract, entry, now)
         return entry
 
     def peek_many(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
-        """As `peek` of each, at half the cost: what is the same for all keys of a namespace is found out once."""
+        """As `peek` of each, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
-        fences = self._fences
-        if fences.has_soft or (now - fences.watermark > contract.max_lag and contract.feed_loss == "bound"):
-            return [self.peek(namespace, key) for key in keys]
-        get, admits, sample = self._l1.get, fences.admits, self._sample
-        found: list[Entry | None] = []
+        get, sample = self._l1.get, self._sample
+        found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits
-        for key in keys:
-            entry = get(key)
+        for key, entry in zip(keys, found, strict=True):
             if entry is not None:
-                if entry.fresh_until > now and admits(entry, key.digest, namespace, now):
-                    hits += 1
-                    if hits >= sample.next_hit:
-                        sample.note(key, entry)
-                    if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
-                        self._refresh_early(key, contract, entry)
-                else:
-                    entry = None
-            found.append(entry)
+                hits += 1
+                if hits >= sample.next_hit:
+                    sample.note(key, entry)
+                if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+                    self._refresh_early(key, contract, entry)
         self.tally.l1.hits += hits - before
         return found
 
@@ -386,11 +372,9 @@ def _hit(entry: Entry) -> Outcome:
 
 def _too_late(options: ReadOptions) -> Answer:
     detail = f"no answer within the caller's deadline of {options.timeout_seconds or 0:g} s; the load goes on"
-    return Answer(
-        Outcome.ERROR, error=RequestError(504, "deadline", detail, field="Cachesvc-Timeout", retryable=True)
-    )
+    return Answer(Outcome.ERROR, error=RequestError(ProblemKind.DEADLINE, detail, field="Cachesvc-Timeout"))
 
 
 def _overtaken() -> Answer:
     detail = "every copy was invalidated while it was being answered; ask again"
-    return Answer(Outcome.ERROR, error=RequestError(503, "overtaken", detail, retryable=True, retry_after=1))
+    return Answer(Outcome.ERROR, error=RequestError(ProblemKind.OVERTAKEN, detail))

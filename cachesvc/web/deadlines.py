@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 
 T = TypeVar("T")
 
@@ -77,5 +78,5 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 def _too_late(seconds: float) -> RequestError:
     return RequestError(
-        504, "deadline", f"not done within {seconds:g} s; what was begun may still be done", retryable=True
+        ProblemKind.DEADLINE, f"not done within {seconds:g} s; what was begun may still be done"
     )

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
 
@@ -122,11 +123,11 @@ class _Connection(web.RequestHandler):
             raise ConnectionError("part of an answer is on its way already")
         if status >= 500:
             log.error("answering failed", exc_info=exc)
-            error = RequestError(500, "internal", "the service failed", retryable=True)
+            error = RequestError(ProblemKind.INTERNAL, "the service failed")
         elif isinstance(exc, LineTooLong):
-            error = RequestError(431, "bad-request", "the request line or a header is too long")
+            error = RequestError(ProblemKind.HEAD_TOO_LARGE, "the request line or a header is too long")
         else:
-            error = RequestError(400, "bad-request", "this is no well-formed HTTP/1.1 request")
+            error = RequestError(ProblemKind.BAD_REQUEST, "this is no well-formed HTTP/1.1 request")
         reply = problem_reply(error, "")
         self._complete(reply)
         reply.close_after()

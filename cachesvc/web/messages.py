@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from cachesvc.model.requests import Reach
+from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, MAX_MEDIA_TYPE_LENGTH
 
 OCTETS = "application/octet-stream"
 CHANGE_EVENT = "dev.cachesvc.change.v1"
@@ -67,14 +68,14 @@ class GotMany(Struct, omit_defaults=True):
 class PutItem(Struct, forbid_unknown_fields=True):
     key: str
     value: bytes = b""
-    content_type: Annotated[str, Meta(max_length=256)] = OCTETS
+    content_type: Annotated[str, Meta(max_length=MAX_MEDIA_TYPE_LENGTH)] = OCTETS
     tags: tuple[str, ...] = ()
     ttl: Seconds | None = None
     stale_while_revalidate: Seconds | None = None
     stale_if_error: Seconds | None = None
     absent: bool = False
     """Store "known absent"; there is no value then."""
-    lease: Annotated[str, Meta(max_length=256)] = ""
+    lease: Annotated[str, Meta(max_length=MAX_LEASE_LENGTH)] = ""
 
 
 class PutMany(Struct, forbid_unknown_fields=True):

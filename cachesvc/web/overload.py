@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from cachesvc.config.service import Server
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 
 WINDOW_SECONDS = 0.25
 PATIENCE = 2
@@ -72,7 +73,7 @@ class Overload:
             self.shed += 1
             self._refused += 1
             why = "this instance has more to do than it can do in time; the request was not begun"
-            raise RequestError(503, "overloaded", why, retryable=True, retry_after=1)
+            raise RequestError(ProblemKind.OVERLOADED, why)
         self.in_progress += 1
 
     def __exit__(self, *_: object) -> None:

@@ -17,8 +17,11 @@ from cachesvc.model.digest import digest, key_id
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.key_text import MAX_KEY_BYTES, check_key
+from cachesvc.model.problems import ProblemKind
 
-_PLAIN_KEY = re.compile(r"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{}-]{1,1024})(?<!:explain)").fullmatch
+_PLAIN_KEY = re.compile(
+    rf"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{{}}-]{{1,{MAX_KEY_BYTES}}})(?<!:explain)"
+).fullmatch
 """A key path without a single escape: what is written is what is meant. Everything else is looked at piece by piece."""
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE).match
@@ -83,15 +86,17 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
         return Place(kind, query=query)
     segments = path.split("/")
     if segments[:2] != ["", "v1"] or len(segments) < 3:
-        raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
+        raise RequestError(ProblemKind.NO_SUCH_PATH, "there is nothing at this path: see /openapi.json")
     if query and not segments[-1].endswith(":explain"):
         raise RequestError(
-            400, "bad-query", "this path takes no query; in a key, write '?' as %3F", field="query"
+            ProblemKind.BAD_QUERY, "this path takes no query; in a key, write '?' as %3F", field="query"
         )
     if segments[2] == "invalidations" and len(segments) == 4:
         return Place(Kind.RECEIPT, receipt=_receipt_id(segments[3]))
     if len(segments) > 4:
-        raise RequestError(400, "bad-key", "a key is one path segment: write '/' in it as %2F", field="key")
+        raise RequestError(
+            ProblemKind.BAD_KEY, "a key is one path segment: write '/' in it as %2F", field="key"
+        )
     if len(segments) == 4:
         return _key_place(segments[2], segments[3], query, namespaces)
     return _batch_place(segments[2], namespaces)
@@ -102,7 +107,7 @@ def key_of(namespace: str, text: str, field: str) -> Key:
     try:
         return Key.of(namespace, check_key(text))
     except ValueError as error:
-        raise RequestError(400, "bad-key", str(error), field=field) from None
+        raise RequestError(ProblemKind.BAD_KEY, str(error), field=field) from None
 
 
 def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
@@ -118,8 +123,7 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
 def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
     if name not in namespaces:
         raise RequestError(
-            404,
-            "no-such-namespace",
+            ProblemKind.NO_SUCH_NAMESPACE,
             f"no namespace {name[:64]!r}{did_you_mean(name[:64], namespaces)}",
             field=field,
         )
@@ -130,7 +134,7 @@ def check_tags(tags: Iterable[str], field: str) -> None:
         try:
             cache_groups.check_tag(tag, i)
         except ValueError as error:
-            raise RequestError(400, "bad-tag", str(error), field=f"{field}[{i}]") from None
+            raise RequestError(ProblemKind.BAD_TAG, str(error), field=f"{field}[{i}]") from None
 
 
 def _key_place(namespace: str, key: str, query: str, namespaces: Collection[str]) -> Place:
@@ -145,7 +149,7 @@ def _key_place(namespace: str, key: str, query: str, namespaces: Collection[str]
 def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
     namespace, _, verb = segment.rpartition(":")
     if verb not in _VERBS:
-        raise RequestError(404, "no-such-path", "there is nothing at this path: see /openapi.json")
+        raise RequestError(ProblemKind.NO_SUCH_PATH, "there is nothing at this path: see /openapi.json")
     name = _decoded(namespace, "namespace")
     check_namespace(name, namespaces, "namespace")
     return Place(_VERBS[verb], name)
@@ -155,7 +159,9 @@ def _receipt_id(segment: str) -> str:
     text = _decoded(segment, "id")
     if not _RECEIPT_ID(text):
         raise RequestError(
-            400, "bad-receipt", "the id of a receipt is region:id, such as eu:1700000000000-0", field="id"
+            ProblemKind.BAD_RECEIPT,
+            "the id of a receipt is region:id, such as eu:1700000000000-0",
+            field="id",
         )
     return text
 
@@ -163,10 +169,12 @@ def _receipt_id(segment: str) -> str:
 def _decoded(segment: str, field: str) -> str:
     if match := _BAD_ESCAPE(segment):
         bad = segment[match.start() : match.start() + 3]
-        raise RequestError(400, "bad-escape", f"{bad!a} is no percent-escape: write '%' as %25", field=field)
+        raise RequestError(
+            ProblemKind.BAD_ESCAPE, f"{bad!a} is no percent-escape: write '%' as %25", field=field
+        )
     try:
         return unquote_to_bytes(segment.encode("utf-8", "surrogateescape")).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(
-            400, "bad-key", f"not UTF-8: byte {error.start} of the {field} segment", field=field
+            ProblemKind.BAD_KEY, f"not UTF-8: byte {error.start} of the {field} segment", field=field
         ) from None

@@ -12,12 +12,13 @@ from time import perf_counter
 
 from aiohttp import web
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
 from cachesvc.web.contract import Invalidating, Readiness, Reading, Writing
@@ -42,9 +43,7 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
-_INTERNAL = RequestError(
-    500, "internal", "the service failed; the request_id finds it in its log", retryable=True
-)
+_INTERNAL = RequestError(ProblemKind.INTERNAL, "the service failed; the request_id finds it in its log")
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
 """Operations that see to their `Cachesvc-Timeout` themselves: reads key by key, an invalidation that waits for others by saying
 who is missing."""
@@ -242,5 +241,5 @@ def _viewed(operation: str, handler: Handler) -> Mapping[str, tuple[str, Handler
 
 def _not_allowed(request: web.BaseRequest, allowed: Iterable[str]) -> Reply:
     methods = ", ".join(allowed)
-    error = RequestError(405, "method", f"here: {methods}", field="method")
+    error = RequestError(ProblemKind.METHOD, f"here: {methods}", field="method")
     return problem_reply(error, request_id_of(request.headers), lines=f"Allow: {methods}\r\n".encode())

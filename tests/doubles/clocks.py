@@ -1,4 +1,7 @@
-"""A wall clock that is the event loop's: under looptime, `asyncio.sleep(100)` moves both and takes no time."""
+"""A wall clock that shows the event loop's time.
+
+Under looptime, `asyncio.sleep(100)` moves both and takes no time.
+"""
 
 import asyncio
 
@@ -6,7 +9,10 @@ START_US = 1_700_000_000_000_000
 
 
 class LoopClock:
-    """`skew_us` sets it ahead of (or behind) the loop's time; change it to step the clock."""
+    """A clock that is ahead of the loop's time by `skew_us`, or behind if it is negative.
+
+    A test steps the clock by changing `skew_us`.
+    """
 
     def __init__(self, skew_us: int = 0) -> None:
         self.skew_us = skew_us

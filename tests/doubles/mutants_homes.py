@@ -56,12 +56,12 @@ HOMES: dict[str, Mutant] = {
                 "entry is not None",
             ),
             InPython(
-                "cachesvc.tiers.l3.replies:_reply",
+                "cachesvc.tiers.l3.replies:reply_from",
                 """\
-        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
 """,
                 """\
-        return _UNREADABLE if entry is None else Reply(entry, exact=True)
+        return UNREADABLE if entry is None else Reply(entry, exact=True)
 """,
             ),
         ),

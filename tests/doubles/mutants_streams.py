@@ -11,14 +11,14 @@ STREAMS: dict[str, Mutant] = {
             InPython(
                 "cachesvc.paths.invalidate:Invalidator.invalidate",
                 """\
-    id_ = await self.announce(change)
+    id_ = await self._announcer.announce(change)
     with span("cache.apply") as applying:
         applied = await self._applier.apply([change])
         applied.describe(applying, [change])
 """,
                 """\
     applied = await self._applier.apply([change])
-    id_ = await self.announce(change)
+    id_ = await self._announcer.announce(change)
 """,
             ),
         ),

@@ -1,4 +1,7 @@
-"""The three paths as the web layer sees them, without anything behind them. They record what they were asked."""
+"""The three paths as the web layer sees them, with nothing behind them.
+
+They record what they were asked.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss")
 
 
 class FakeReader:
-    """L1 is a dict of entries by key text; what is in `answers` is what `get` says, everything else is a miss."""
+    """L1 is a dict of entries by key text. `get` returns what is in `answers`, else a miss."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -131,7 +134,7 @@ class FakeInvalidator:
         self.reader = reader
         self.applied = True
         self.missing: tuple[str, ...] = ()
-        """Who is not there when `wait` ends."""
+        """The instances that have not merged the fence when `wait` ends."""
         self.fails_with: RequestError | None = None
         self.hangs: asyncio.Event | None = None
         self.states: dict[str, ReceiptState] = {}

@@ -1,4 +1,7 @@
-"""What one read looks like to whoever looks at its trace: the whole service, real memcached and Redis, a real OTLP receiver."""
+"""The trace of one read through the whole service.
+
+memcached, Redis and the OTLP receiver are real.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +35,7 @@ HIDDEN = frozenset(
         "server.port",
     }
 )
-"""What varies, and what every line would repeat."""
+"""The attributes that vary from run to run, and those that every line would repeat."""
 
 VALUE = b"what the origin answers"
 

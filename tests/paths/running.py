@@ -3,7 +3,7 @@
 import asyncio
 
 from cachesvc.app.tasks import Tasks
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.feed import FeedTally, FenceFeed
 from cachesvc.telemetry.traces.trace import Recorder

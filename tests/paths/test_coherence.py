@@ -1,4 +1,7 @@
-"""One fence over every tier, on the fake clock: what COHERENCE.md promises beside the traces, which have files of their own."""
+"""One fence over every tier, on the fake clock.
+
+These tests prove what docs/coherence.md promises beside its traces, which have files of their own.
+"""
 
 import asyncio
 

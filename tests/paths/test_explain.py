@@ -1,4 +1,4 @@
-"""What `:explain` says a read would do is what the read then does, and saying it changes nothing."""
+"""A read does what `:explain` said it would do, and explaining changes nothing."""
 
 import asyncio
 

@@ -7,6 +7,7 @@ import pytest
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Outcome, ReadOptions
 from cachesvc.tiers.l3.contract import Fill, Read
 from cachesvc.tiers.l3.leases import lease_as_of
@@ -291,7 +292,7 @@ async def test_no_store_answers_and_keeps_nothing() -> None:
 async def test_a_batch_reads_each_key_by_the_same_rules() -> None:
     here = Instance()
     await here.get("a")
-    here.far.loader.script("bad", OriginError("no", retryable=False))
+    here.far.loader.script("bad", OriginError("no", kind=ProblemKind.ORIGIN_REFUSED))
     answers = await here.reader.get_many([_key(text) for text in ("a", "b", "b", "bad")])
     assert [answer.outcome for answer in answers] == [
         Outcome.HIT,

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterable
 
 from cachesvc.app.tasks import Tasks
+from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.receipts import Receipts
@@ -31,7 +32,7 @@ from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.write import Writer
@@ -85,7 +86,7 @@ TOPOLOGY = Topology(
 
 
 class FarSide:
-    """What instances share: the memcached pool, the home cell, the queue, the origin."""
+    """Everything that instances share: the memcached pool, the home cell, the queue, the origin."""
 
     def __init__(self, clock: LoopClock | None = None) -> None:
         self.clock = clock or LoopClock()
@@ -123,7 +124,7 @@ class Instance:
         cell: Cell = self.far.cell
         homes = Homes(placement, {"c1": cell, "c2": self.far.other})
         hot_keys = HotKeys(namespaces, self.clock)
-        self.shelf = Shelf(self.l1, l2, self.admission, hot_keys)
+        self.near_tiers = NearTiers(self.l1, l2, self.admission, hot_keys)
         self.tally = Tally.zero()
         self.tasks = Tasks()
         self.peers = FakePeers()
@@ -132,14 +133,14 @@ class Instance:
         sample = ReadSample(hot_keys, random.Random(8))
         loads = Loads(
             loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             admission=self.admission,
             clock=self.clock,
             rng=rng,
             tally=self.tally,
         )
         runner = FlightRunner(
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             l2=l2,
             homes=homes,
             loads=loads,
@@ -179,29 +180,33 @@ class Instance:
         self.merger = Merger(self.fences, self.flights.forget)
         self.applier = Applier(homes, self.clock, SKEW_US)
         self.changes = ChaosQueue(MemoryChanges(self.far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))
+        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", follower=("here", name)))
         self.receipts = Receipts("here", {"here": self.stream}, heartbeat_seconds=0.5, outdated_seconds=2.7)
         self.lags = ChangeLags()
+        self.announcer = Announcer(
+            region="here",
+            changes=self.changes,
+            stream=self.stream,
+            merger=self.merger,
+            clock=self.clock,
+            lags=self.lags,
+        )
         self.invalidator = Invalidator(
             region="here",
             instance=name,
-            changes=self.changes,
-            stream=self.stream,
+            announcer=self.announcer,
             applier=self.applier,
-            merger=self.merger,
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             receipts=self.receipts,
             estimator=Estimator(self.l1, sample, homes),
-            clock=self.clock,
-            namespaces=namespaces,
-            lags=self.lags,
         )
         self.writer = Writer(
             namespaces=namespaces,
             homes=homes,
-            invalidator=self.invalidator,
+            announcer=self.announcer,
+            applier=self.applier,
             reader=self.reader,
-            shelf=self.shelf,
+            near_tiers=self.near_tiers,
             clock=self.clock,
             rng=rng,
         )

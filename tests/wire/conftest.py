@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service, Telemetry
 from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
 from cachesvc.model.clock import SECONDS, ManualClock

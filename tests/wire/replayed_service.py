@@ -14,7 +14,8 @@ from unittest import mock
 from aiohttp import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
-from cachesvc.changes.broadcast import Broadcast, Subscription
+from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.feed import FeedTally, FenceFeed
 from cachesvc.config.document import read_struct
@@ -47,11 +48,11 @@ TOPOLOGY = Topology(
 
 
 def origin(key: Key) -> Loaded:
-    """Of `articles`, as the README of the cases has it."""
+    """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.text.startswith("absent-"):
         return absent()
     if key.text.startswith("broken-"):
-        raise OriginError("out of order", status=502)
+        raise OriginError("out of order")
     return loaded(f"value of {key.text}".encode(), content_type="text/plain", tags=("article",))
 
 

@@ -10,6 +10,7 @@ import pytest
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, Outcome, ReadOptions, Written
 from cachesvc.web.requests.tokens import read_token, write_token
 from tests.wire.conftest import Response, Site
@@ -102,9 +103,7 @@ async def test_a_lease_is_asked_for_only_where_l1_has_no_fresh_copy(site: Site) 
 
 async def test_a_key_that_failed_has_its_problem_and_the_others_their_values(site: Site) -> None:
     site.hold("a")
-    site.reader.answers["b"] = Answer(
-        Outcome.ERROR, error=RequestError(504, "deadline", "late", retryable=True)
-    )
+    site.reader.answers["b"] = Answer(Outcome.ERROR, error=RequestError(ProblemKind.DEADLINE, "late"))
     results = (await answer(site, "get", {"keys": ["a", "b"]}))["results"]
     assert results[0]["outcome"] == "hit"
     assert (results[1]["outcome"], results[1]["problem"]["status"], results[1]["problem"]["retryable"]) == (
@@ -142,7 +141,7 @@ async def test_items_are_stored_with_what_they_say(site: Site) -> None:
 async def test_each_item_has_its_own_outcome(site: Site) -> None:
     site.writer.outcomes = {
         "fenced": Written(False, "fenced"),
-        "broken": Written(False, error=RequestError(503, "cell-down", "no", retryable=True)),
+        "broken": Written(False, error=RequestError(ProblemKind.HOME_UNAVAILABLE, "no")),
     }
     items = [{"key": "fenced"}, {"key": "large", "value": b"x" * 1001}, {"key": "broken"}, {"key": "fine"}]
     results = (await answer(site, "put", {"items": items}))["results"]

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
 from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError

@@ -9,6 +9,7 @@ import pytest
 
 from cachesvc.model.change import Change
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
 from cachesvc.web.requests.tokens import read_token
 from tests.wire.conftest import Response, Site
@@ -273,7 +274,7 @@ async def test_a_receipt_that_is_not_there_is_a_404_that_says_how_long_they_are_
 
 async def test_a_receipt_of_an_unknown_region_is_refused_as_the_path_does(site: Site) -> None:
     site.invalidator.fails_with = RequestError(
-        404, "no-such-receipt", "no region 'e' (did you mean 'eu'?)", field="id"
+        ProblemKind.NO_SUCH_RECEIPT, "no region 'e' (did you mean 'eu'?)", field="id"
     )
     response = await site.ask("GET", "/v1/invalidations/e:1-0")
     assert (response.status, kind(response), json.loads(response.body)["field"]) == (

@@ -8,6 +8,7 @@ from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.web.requests.tokens import write_token
 from tests.wire.conftest import Site
@@ -209,11 +210,11 @@ async def test_if_match_is_compared_strongly_and_answered_with_412(site: Site) -
 
 
 async def test_an_error_of_the_read_path_is_a_problem_with_its_hint_when_to_try_again(site: Site) -> None:
-    error = RequestError(503, "overloaded", "too many loads", retryable=True, retry_after=3)
+    error = RequestError(ProblemKind.OVERLOADED, "too many loads")
     site.reader.answers["k"] = Answer(Outcome.ERROR, trail=L1_MISSED, error=error)
     response = await site.ask("GET", "/v1/pages/k")
     problem = json.loads(response.body)
-    assert (response.status, response.headers["retry-after"], problem["retryable"]) == (503, "3", True)
+    assert (response.status, response.headers["retry-after"], problem["retryable"]) == (503, "1", True)
     assert response.headers["cache-status"] == "cachesvc-l1; fwd=uri-miss; stored"
 
 

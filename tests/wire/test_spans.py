@@ -8,6 +8,7 @@ import pytest
 from cachesvc.config.service import Telemetry
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Outcome, Step
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.sampling import KEPT_PER_SECOND
@@ -229,7 +230,9 @@ class TestWhatItSays:
         }
 
     async def test_a_failure_by_the_type_of_its_problem(self, traced: Site, recording: Recording) -> None:
-        traced.reader.answers["k"] = Answer(Outcome.ERROR, error=RequestError(504, "deadline", "too late"))
+        traced.reader.answers["k"] = Answer(
+            Outcome.ERROR, error=RequestError(ProblemKind.DEADLINE, "too late")
+        )
         await traced.ask("GET", "/v1/users/k", SAMPLED)
         span = only(recording)
         assert (span.error, said(span)["cachesvc.outcome"]) == ("deadline", "failed")
@@ -254,7 +257,7 @@ class TestWhatItSays:
 
 
 class TestTheTailRule:
-    """What nobody took is kept as one span if it failed or was slow."""
+    """A request that nobody sampled is kept as one span if it failed or was slow."""
 
     async def test_a_failure_is_kept(self, traced: Site, recording: Recording) -> None:
         traced.reader.fails_with = RuntimeError("a mistake of ours")

@@ -11,6 +11,7 @@ from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Written
 from cachesvc.web.requests.tokens import read_token, write_token
 from tests.wire.conftest import Response, Site
@@ -73,7 +74,7 @@ async def test_what_was_not_stored_is_said_why(site: Site, reason: str, status: 
 
 
 async def test_a_write_that_fails_passes_on_its_token_and_retry_after(site: Site) -> None:
-    site.writer.fails_with = RequestError(503, "queue-down", "no", retryable=True, token=((1, 2),))
+    site.writer.fails_with = RequestError(ProblemKind.QUEUE_UNAVAILABLE, "no", token=((1, 2),))
     response = await site.ask("PUT", "/v1/pages/k", {}, b"v")
     assert (response.status, response.headers["retry-after"], response.headers["cachesvc-token"]) == (
         503,
@@ -151,6 +152,6 @@ async def test_an_invalidation_that_waits_for_its_home_cell_says_so(site: Site) 
 
 
 async def test_a_change_that_the_queue_cannot_take_promises_nothing(site: Site) -> None:
-    site.invalidator.fails_with = RequestError(503, "queue-down", "nothing was promised", retryable=True)
+    site.invalidator.fails_with = RequestError(ProblemKind.QUEUE_UNAVAILABLE, "nothing was promised")
     response = await site.ask("DELETE", "/v1/pages/k")
-    assert (response.status, kind(response)) == (503, "queue-down")
+    assert (response.status, kind(response)) == (503, "queue-unavailable")

@@ -15,6 +15,7 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.contract import Reading, Writing
@@ -23,6 +24,7 @@ from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
+from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
 from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, lag_of, options_of, wait_of
 from cachesvc.web.requests.tokens import merged, read_token, write_token
 from cachesvc.web.routing import Place, check_tags, key_of, keys_of
@@ -59,7 +61,7 @@ class Batches:
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
         media = media_type_of(request, MSGPACK, JSON)
         asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
-        self._check_count(len(asked.keys), "$.keys")
+        check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
         results, missing = self._from_l1(place.namespace, keys, options)
@@ -103,15 +105,14 @@ class Batches:
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
         media = media_type_of(request, MSGPACK, JSON)
         asked = decode(_PUT_DECODERS[media], await read_body(request, self._limits.max_body))
-        self._check_count(len(asked.items), "$.items")
+        check_count(len(asked.items), self._limits, "$.items")
         contract = self._namespaces[place.namespace]
         items = [
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
-        results = [
-            _too_large(contract) if len(draft.value) > contract.max_value else _STORED for _, draft in items
-        ]
+        refusals = (value_refusal(len(draft.value), contract, "value") for _, draft in items)
+        results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
         storing = [i for i, result in enumerate(results) if result is _STORED]
         written = await self._writer.put_many([items[i] for i in storing]) if storing else []
         for i, one in zip(storing, written, strict=True):
@@ -122,12 +123,6 @@ class Batches:
         reply = _reply(media, PutResults(results, token))
         reply.attributes = partial(of_batch, outcomes, reading=False)
         return reply
-
-    def _check_count(self, count: int, field: str) -> None:
-        if count > self._limits.max_batch_keys:
-            raise RequestError(
-                413, "too-many-keys", f"{count} keys, at most {self._limits.max_batch_keys}", field=field
-            )
 
 
 _NOTHING = Got("miss")
@@ -168,14 +163,15 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
     here = f"$.items[{index}]"
     if not is_media_type(item.content_type):
         raise RequestError(
-            400, "invalid-body", "not a media type, such as application/json", field=f"{here}.content_type"
+            ProblemKind.INVALID_BODY,
+            "not a media type, such as application/json",
+            field=f"{here}.content_type",
         )
-    if len(item.tags) > contract.tags_max:
-        raise RequestError(400, "bad-tag", f"more than {contract.tags_max} tags", field=f"{here}.tags")
+    check_tag_count(len(item.tags), contract, f"{here}.tags")
     if item.absent and item.value:
-        raise RequestError(400, "contradiction", "what is absent has no value", field=f"{here}.absent")
+        raise RequestError(ProblemKind.CONTRADICTION, "what is absent has no value", field=f"{here}.absent")
     if not (item.lease.isascii() and item.lease.isprintable()):
-        raise RequestError(400, "bad-lease", "not a lease token", field=f"{here}.lease")
+        raise RequestError(ProblemKind.BAD_LEASE, "not a lease token", field=f"{here}.lease")
     check_tags(item.tags, f"{here}.tags")
     return Draft(
         item.value,
@@ -195,13 +191,12 @@ def _us(seconds: float | None) -> int | None:
 
 def _put(written: Written) -> Put:
     if written.error is not None:
-        return Put("error", problem_of(written.error))
+        return _failed(written.error)
     return _STORED if written.stored else _FENCED
 
 
-def _too_large(contract: Namespace) -> Put:
-    why = f"a value of this namespace has at most {contract.max_value} bytes"
-    return Put("error", problem_of(RequestError(413, "value-too-large", why, field="value")))
+def _failed(error: RequestError) -> Put:
+    return Put("error", problem_of(error))
 
 
 def _reply(media: str, document: GotMany | PutResults) -> Reply:

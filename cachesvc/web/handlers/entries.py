@@ -16,6 +16,7 @@ from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
 from cachesvc.web.contract import Invalidating, Reading, Writing
 from cachesvc.web.messages import OCTETS
@@ -33,6 +34,7 @@ from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
 from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of
 from cachesvc.web.requests.tokens import write_token
 from cachesvc.web.routing import Place
@@ -114,7 +116,7 @@ class Entries:
         lease = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
             raise RequestError(
-                412, "precondition-failed", f"the value's ETag is {etag(entry)}", field="If-Match"
+                ProblemKind.PRECONDITION_FAILED, f"the value's ETag is {etag(entry)}", field="If-Match"
             )
         if asked.if_none_match and conditions.matches_weakly(asked.if_none_match, etag(entry)):
             head = not_modified_head(entry, status, age, ttl) + lease
@@ -139,7 +141,7 @@ class Entries:
     async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
         """Of the read that has these headers; for another instance, which asks with `scope=instance`, only what is seen here."""
         if place.query not in ("", _ALONE):
-            raise RequestError(400, "bad-query", f"here: {_ALONE}", field="query")
+            raise RequestError(ProblemKind.BAD_QUERY, f"here: {_ALONE}", field="query")
         options = options_of(request.headers, self._limits.request_timeout.seconds)
         sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
         body = msgspec.json.encode(
@@ -151,11 +153,9 @@ class Entries:
 
     async def write(self, request: web.BaseRequest, place: Place) -> Reply:
         draft = self._draft(request, place.namespace)
-        limit = self._namespaces[place.namespace].max_value
         value = await read_body(request, self._limits.max_body)
-        if len(value) > limit:
-            why = f"a value of {place.namespace} has at most {limit} bytes, this one has {len(value)}"
-            raise RequestError(413, "value-too-large", why, field="body")
+        if refusal := value_refusal(len(value), self._namespaces[place.namespace], "body"):
+            raise refusal
         written = await self._writer.put(place.key, replace(draft, value=value))
         if written.error is not None:
             raise written.error
@@ -171,15 +171,17 @@ class Entries:
         refuse_encoding(request)
         asked = conditions.conditions_of(headers)
         if "Content-Range" in headers:
-            raise RequestError(400, "bad-header", "a value is written whole", field="Content-Range")
+            raise RequestError(ProblemKind.BAD_HEADER, "a value is written whole", field="Content-Range")
         content_type = headers.get("Content-Type", OCTETS)
         if not is_media_type(content_type):
             raise RequestError(
-                400, "bad-header", "not a media type, such as application/json", field="Content-Type"
+                ProblemKind.BAD_HEADER, "not a media type, such as application/json", field="Content-Type"
             )
         if asked.if_none_match not in ((), (conditions.ANY,)):
             raise RequestError(
-                400, "bad-header", "with PUT it can only be * (store if there is none)", field="If-None-Match"
+                ProblemKind.BAD_HEADER,
+                "with PUT it can only be * (store if there is none)",
+                field="If-None-Match",
             )
         lifetimes = cache_control.write_lifetimes_of(", ".join(headers.getall("Cache-Control", [])))
         return Draft(
@@ -198,8 +200,7 @@ class Entries:
         for field in ("If-Match", "If-None-Match", "Cachesvc-Lease"):
             if field in request.headers:
                 raise RequestError(
-                    400,
-                    "contradiction",
+                    ProblemKind.CONTRADICTION,
                     "DELETE invalidates whatever is there: it has no condition",
                     field=field,
                 )
@@ -209,13 +210,11 @@ class Entries:
         )
 
 
-_KNOWN_ABSENT = RequestError(404, "known-absent", "the origin said that there is no such value")
-_MISS = RequestError(404, "cache-miss", "there is no copy, and nothing to load it from here", retryable=True)
-_LEASED = RequestError(
-    404, "cache-miss", "there is no copy: load it and PUT it with Cachesvc-Lease", retryable=True
-)
+_KNOWN_ABSENT = RequestError(ProblemKind.KNOWN_ABSENT, "the origin said that there is no such value")
+_MISS = RequestError(ProblemKind.CACHE_MISS, "there is no copy, and nothing to load it from here")
+_LEASED = RequestError(ProblemKind.CACHE_MISS, "there is no copy: load it and PUT it with Cachesvc-Lease")
 _NOT_CACHED = RequestError(
-    504, "not-cached", "no tier holds a copy that this request takes", field="Cache-Control"
+    ProblemKind.NOT_CACHED, "no tier holds a copy that this request takes", field="Cache-Control"
 )
 
 
@@ -230,10 +229,11 @@ def _problem(
 
 def _not_stored(reason: str) -> RequestError:
     if reason == "precondition":
-        return RequestError(412, "precondition-failed", "what is stored is not what the condition asks for")
+        return RequestError(
+            ProblemKind.PRECONDITION_FAILED, "what is stored is not what the condition asks for"
+        )
     return RequestError(
-        409,
-        "fenced",
+        ProblemKind.FENCED,
         "an invalidation or the lease's end came in between: read again",
         field="Cachesvc-Lease",
     )
@@ -245,15 +245,19 @@ def _tags(request: web.BaseRequest, most: int) -> tuple[str, ...]:
     try:
         return cache_groups.parse(", ".join(lines), max_tags=most)
     except ValueError as error:
-        raise RequestError(400, "bad-tag", str(error), field=field) from None
+        raise RequestError(ProblemKind.BAD_TAG, str(error), field=field) from None
 
 
 def _lease(request: web.BaseRequest) -> str | None:
     field = "Cachesvc-Lease"
     lease = request.headers.get(field)
-    if lease is not None and not (0 < len(lease) <= 256 and lease.isascii() and lease.isprintable()):
+    if lease is not None and not (
+        0 < len(lease) <= MAX_LEASE_LENGTH and lease.isascii() and lease.isprintable()
+    ):
         raise RequestError(
-            400, "bad-lease", "not a lease token: send the one that the miss was answered with", field=field
+            ProblemKind.BAD_LEASE,
+            "not a lease token: send the one that the miss was answered with",
+            field=field,
         )
     return lease
 

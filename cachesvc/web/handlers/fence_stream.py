@@ -9,9 +9,11 @@ import asyncio
 
 from aiohttp import ClientConnectionError, web
 
-from cachesvc.changes.broadcast import Broadcast, Subscription
-from cachesvc.changes.broadcast_events import Vector, read_vector
+from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.broadcast.events import Vector, read_vector
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.routing import Place
 
@@ -67,9 +69,7 @@ class Streams:
 
     async def fences(self, request: web.BaseRequest, _: Place) -> Reply:
         if self._is_stopped:
-            raise RequestError(
-                503, "stopping", "this instance stops: ask another one", retryable=True, retry_after=1
-            )
+            raise RequestError(ProblemKind.STOPPING, "this instance stops: ask another one")
         after = _last_event_id(request)
         if request.method == "HEAD":
             return Reply(200, _HEAD)
@@ -107,4 +107,4 @@ def _last_event_id(request: web.BaseRequest) -> Vector | None:
     try:
         return read_vector(text) if text else None
     except ValueError as error:
-        raise RequestError(400, "bad-header", str(error), field="Last-Event-ID") from None
+        raise RequestError(ProblemKind.BAD_HEADER, str(error), field="Last-Event-ID") from None

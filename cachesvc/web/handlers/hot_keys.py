@@ -13,6 +13,7 @@ from aiohttp import web
 from cachesvc.config.service import Service
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.popularity.heavy_hitters import Hitter
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import EVERY
@@ -42,7 +43,7 @@ class HotKeysView:
         asked = parse_qsl(query, keep_blank_values=True, errors="replace")
         if [name for name, _ in asked] != ["namespace"]:
             raise RequestError(
-                400, "bad-query", "say whose: ?namespace=NAME, and nothing else", field="query"
+                ProblemKind.BAD_QUERY, "say whose: ?namespace=NAME, and nothing else", field="query"
             )
         ((_, namespace),) = asked
         check_namespace(namespace, self._namespaces, "query")
@@ -53,11 +54,11 @@ class HotKeysView:
             return False
         if not self._token:
             why = "nobody may see key text here: set telemetry.debug_token (CACHESVC_TELEMETRY_DEBUG_TOKEN) at the instance"
-            raise RequestError(403, "no-debug", why, field=HEADER)
+            raise RequestError(ProblemKind.NO_DEBUG, why, field=HEADER)
         # Not `==`: how long that takes tells how much of the token was right.
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
             raise RequestError(
-                403, "no-debug", "this is not the instance's telemetry.debug_token", field=HEADER
+                ProblemKind.NO_DEBUG, "this is not the instance's telemetry.debug_token", field=HEADER
             )
         return True
 

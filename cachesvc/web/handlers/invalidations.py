@@ -10,6 +10,7 @@ from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import Attribute
@@ -20,6 +21,7 @@ from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_r
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.limits import check_count
 from cachesvc.web.requests.options import timeout_of
 from cachesvc.web.routing import Place, check_namespace, check_tags, key_of
 
@@ -81,15 +83,9 @@ class Invalidations:
         """Raises `RequestError` with the path of what is out of rule."""
         check_namespace(asked.namespace, self._namespaces, f"{at}.namespace")
         count = len(asked.keys) + len(asked.tags)
-        if count > self._limits.max_batch_keys:
-            raise RequestError(
-                413,
-                "too-many-keys",
-                f"{count} keys and tags, at most {self._limits.max_batch_keys}",
-                field=at,
-            )
+        check_count(count, self._limits, at)
         if not count and not asked.all:
-            raise RequestError(400, "no-target", "name keys or tags, or say all: true", field=at)
+            raise RequestError(ProblemKind.NO_TARGET, "name keys or tags, or say all: true", field=at)
         for i, key in enumerate(asked.keys):
             key_of(asked.namespace, key, f"{at}.keys[{i}]")
         check_tags(asked.tags, f"{at}.tags")
@@ -97,27 +93,29 @@ class Invalidations:
             self._check_over(asked.over, f"{at}.over")
         if asked.dry_run and asked.wait is not Reach.NONE:
             raise RequestError(
-                400, "contradiction", "a dry run changes nothing that could be waited for", field=f"{at}.wait"
+                ProblemKind.CONTRADICTION,
+                "a dry run changes nothing that could be waited for",
+                field=f"{at}.wait",
             )
         if asked.all and not asked.dry_run and asked.confirm != asked.namespace:
             why = f'this purges all of {asked.namespace}: if that is meant, send "confirm": "{asked.namespace}" as well'
-            raise RequestError(400, "confirm-needed", why, field=f"{at}.confirm")
+            raise RequestError(ProblemKind.CONFIRM_NEEDED, why, field=f"{at}.confirm")
 
     def _check_over(self, over: str, field: str) -> None:
         try:
             window = Duration.parse(over)
         except (ValueError, OverflowError):
             why = f"{over[:32]!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as 5m"
-            raise RequestError(400, "invalid-body", why, field=field) from None
+            raise RequestError(ProblemKind.INVALID_BODY, why, field=field) from None
         if not 0 < window <= self._longest_over:
             why = f"a purge is paced over more than 0 and at most {self._longest_over.seconds:g}s: so long fences are kept"
-            raise RequestError(400, "invalid-body", why, field=field)
+            raise RequestError(ProblemKind.INVALID_BODY, why, field=field)
 
     async def receipt(self, _: web.BaseRequest, place: Place) -> Reply:
         state = await self._invalidator.receipt(place.receipt)
         if state is None:
             why = "no change has this id, or it is too long ago: receipts are kept for 15 minutes"
-            raise RequestError(404, "no-such-receipt", why, field="id")
+            raise RequestError(ProblemKind.NO_SUCH_RECEIPT, why, field="id")
         return state_reply(state)
 
 

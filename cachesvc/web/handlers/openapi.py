@@ -10,6 +10,7 @@ import msgspec
 
 from cachesvc.explain.answer import Explanation, Seen
 from cachesvc.model.key_text import MAX_KEY_BYTES
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Estimate, ReceiptState
 from cachesvc.web.messages import (
     ChangeEvent,
@@ -61,7 +62,20 @@ def document() -> Json:
         },
         "paths": _paths(),
         "components": {"schemas": schemas},
+        "x-problem-kinds": {kind.value: _described(kind) for kind in ProblemKind},
     }
+
+
+def _described(kind: ProblemKind) -> Json:
+    described: dict[str, object] = {
+        "status": kind.status,
+        "title": kind.summary,
+        "retryable": kind.retryable,
+        "description": kind.advice,
+    }
+    if (seconds := kind.retry_after_seconds) is not None:
+        described["retryAfter"] = seconds
+    return described
 
 
 def _paths() -> Json:
@@ -193,10 +207,24 @@ def _header(name: str, description: str, schema: Json | None = None) -> Json:
 
 
 _OPENMETRICS: Json = {"application/openmetrics-text": {"schema": {"type": "string"}}}
+_PROBLEM_CONTENT: Json = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _PROBLEM: Json = {
-    "description": "A problem (RFC 9457); `type` is stable.",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    "description": "A problem (RFC 9457). The last segment of its `type` is one of `x-problem-kinds`.",
+    "content": _PROBLEM_CONTENT,
 }
+
+
+def _problems(*kinds: ProblemKind) -> dict[str, Json]:
+    """Returns a response for each status that the kinds have; it names them, with their summaries."""
+    told: dict[str, list[str]] = {}
+    for kind in kinds:
+        told.setdefault(str(kind.status), []).append(f"`{kind.value}`: {kind.summary}.")
+    return {
+        status: {"description": " ".join(lines), "content": _PROBLEM_CONTENT}
+        for status, lines in told.items()
+    }
+
+
 _DOCUMENT = _ok(_ANY_OBJECT)
 _EXPLAINED = _ok(
     {
@@ -235,11 +263,11 @@ _INVALIDATED: Json = {
 }
 _STATE: Json = {
     **_ok({JSON: {"schema": {"$ref": "#/components/schemas/ReceiptState"}}}),
-    "404": {**_PROBLEM, "description": "`no-such-receipt`: unknown, or longer than 15 minutes ago."},
+    **_problems(ProblemKind.NO_SUCH_RECEIPT),
 }
 _EVENTS: Json = {
     **_ok({"text/event-stream": {"schema": {"type": "string"}}}),
-    "503": {**_PROBLEM, "description": "`too-many-subscribers` or `stopping`."},
+    **_problems(ProblemKind.TOO_MANY_SUBSCRIBERS, ProblemKind.STOPPING),
 }
 _READ: Json = {
     "200": {
@@ -253,23 +281,41 @@ _READ: Json = {
         "content": _OCTETS,
     },
     "304": {"description": "`If-None-Match` has its ETag."},
-    "404": {**_PROBLEM, "description": "`cache-miss` (perhaps with a `Cachesvc-Lease`) or `known-absent`."},
-    "504": {**_PROBLEM, "description": "`not-cached` with only-if-cached, or `deadline`."},
+    **_problems(
+        ProblemKind.CACHE_MISS,
+        ProblemKind.KNOWN_ABSENT,
+        ProblemKind.NO_SUCH_NAMESPACE,
+        ProblemKind.PRECONDITION_FAILED,
+        ProblemKind.ORIGIN_FAILED,
+        ProblemKind.ORIGIN_REFUSED,
+        ProblemKind.ORIGIN_BUSY,
+        ProblemKind.OVERLOADED,
+        ProblemKind.OVERTAKEN,
+        ProblemKind.NOT_CACHED,
+        ProblemKind.DEADLINE,
+        ProblemKind.ORIGIN_TIMEOUT,
+    ),
 }
 _WRITTEN: Json = {
     "204": {"description": "Stored.", "headers": {"Cachesvc-Token": {"schema": {"type": "string"}}}},
-    "409": {**_PROBLEM, "description": "`fenced`: the lease was voided."},
-    "412": {**_PROBLEM, "description": "`precondition-failed`."},
-    "413": {**_PROBLEM, "description": "`value-too-large` or `body-too-large`."},
+    **_problems(
+        ProblemKind.FENCED,
+        ProblemKind.PRECONDITION_FAILED,
+        ProblemKind.VALUE_TOO_LARGE,
+        ProblemKind.BODY_TOO_LARGE,
+        ProblemKind.HOME_UNAVAILABLE,
+        ProblemKind.QUEUE_UNAVAILABLE,
+        ProblemKind.FENCE_NOT_PUBLISHED,
+        ProblemKind.OVERLOADED,
+    ),
 }
 _HOT_KEYS: Json = {
     **_ok({JSON: {"schema": {"$ref": "#/components/schemas/HotKeys"}}}),
-    "403": {**_PROBLEM, "description": "`no-debug`: not the debug token, or none is set there."},
-    "404": {**_PROBLEM, "description": "`no-such-namespace`."},
+    **_problems(ProblemKind.NO_DEBUG, ProblemKind.NO_SUCH_NAMESPACE),
 }
 _READY: Json = {
     "200": {"description": "Ready.", "content": {**_TEXT, **_ANY_OBJECT}},
-    "503": {"description": "Not ready.", "content": {**_TEXT, **_ANY_OBJECT, **_PROBLEM["content"]}},  # type: ignore[dict-item] # Json values are open
+    "503": {"description": "Not ready.", "content": {**_TEXT, **_ANY_OBJECT, **_PROBLEM_CONTENT}},
 }
 _NAMESPACE: Json = {
     "name": "namespace",

@@ -9,6 +9,7 @@ from cachesvc.model.clock import MILLISECONDS, SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.etag import etag
 from cachesvc.web.messages import OCTETS
+from cachesvc.web.requests.limits import MAX_MEDIA_TYPE_LENGTH
 
 _MEDIA_TYPE = re.compile(
     r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?"
@@ -17,7 +18,7 @@ _TAIL_LIFE = 10 * MILLISECONDS
 
 
 def is_media_type(text: str) -> bool:
-    return len(text) <= 256 and _MEDIA_TYPE(text) is not None
+    return len(text) <= MAX_MEDIA_TYPE_LENGTH and _MEDIA_TYPE(text) is not None
 
 
 def seconds_of(entry: Entry, now_us: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -45,7 +46,9 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
                 raise _too_large(limit)
             chunks.append(chunk)
     except (web.RequestPayloadError, ConnectionError):
-        raise RequestError(400, "bad-body", "the body ended early or is not framed as announced") from None
+        raise RequestError(
+            ProblemKind.BAD_BODY, "the body ended early or is not framed as announced"
+        ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -53,8 +56,7 @@ def refuse_encoding(request: web.BaseRequest) -> None:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
         raise RequestError(
-            415,
-            "content-encoding",
+            ProblemKind.CONTENT_ENCODING,
             f"send the bytes as they are, not {coding[:64]!r}",
             field="Content-Encoding",
         )
@@ -66,7 +68,7 @@ def media_type_of(request: web.BaseRequest, *taken: str) -> str:
     sent = _MEDIA_TYPES.get(sent, sent)
     if sent not in taken:
         raise RequestError(
-            415, "content-type", f"send {' or '.join(taken)}, not {sent[:64]!r}", field="Content-Type"
+            ProblemKind.CONTENT_TYPE, f"send {' or '.join(taken)}, not {sent[:64]!r}", field="Content-Type"
         )
     return sent
 
@@ -77,9 +79,9 @@ def decode(decoder: Decodes[T_co], body: bytes) -> T_co:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         why = str(error)
-        raise RequestError(400, "invalid-body", why, field=_field_of(why)) from None
+        raise RequestError(ProblemKind.INVALID_BODY, why, field=_field_of(why)) from None
     except (ValueError, RecursionError, OverflowError) as error:
-        raise RequestError(400, "bad-body", f"the body cannot be decoded: {error}") from None
+        raise RequestError(ProblemKind.BAD_BODY, f"the body cannot be decoded: {error}") from None
 
 
 def _field_of(why: str) -> str:
@@ -95,11 +97,11 @@ async def _invite(request: web.BaseRequest) -> None:
     if expected is None or request.version < HttpVersion11:
         return
     if expected.strip().lower() != "100-continue":
-        raise RequestError(417, "expectation", "only 100-continue is known", field="Expect")
+        raise RequestError(ProblemKind.EXPECTATION, "only 100-continue is known", field="Expect")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _too_large(limit: int) -> RequestError:
     return RequestError(
-        413, "body-too-large", f"a body here has at most {limit} bytes", field="Content-Length"
+        ProblemKind.BODY_TOO_LARGE, f"a body here has at most {limit} bytes", field="Content-Length"
     )

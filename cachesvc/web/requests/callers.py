@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 
 FIELD = "Cachesvc-Caller"
 MAX_LENGTH = 128
@@ -19,6 +20,6 @@ def caller_of(request: web.BaseRequest, source: str = "") -> str:
 def _checked(name: str, field: str) -> str:
     if not (0 < len(name) <= MAX_LENGTH and name.isprintable()):
         raise RequestError(
-            400, "bad-caller", f"a caller's name has 1 to {MAX_LENGTH} printable characters", field=field
+            ProblemKind.BAD_CALLER, f"a caller's name has 1 to {MAX_LENGTH} printable characters", field=field
         )
     return name

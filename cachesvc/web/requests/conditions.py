@@ -7,6 +7,7 @@ from msgspec import Struct
 from multidict import CIMultiDictProxy
 
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 
 ANY = "*"
 _ETAG = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
@@ -24,12 +25,12 @@ def etags_of(headers: CIMultiDictProxy[str], field: str) -> tuple[str, ...]:
         match = _ETAG.match(value, at)
         if match is None:
             raise RequestError(
-                400, "bad-header", f'not a list of quoted ETags, such as "abc", nor {ANY}', field=field
+                ProblemKind.BAD_HEADER, f'not a list of quoted ETags, such as "abc", nor {ANY}', field=field
             )
         tags.append(match[1])
         at = match.end()
     if not tags:
-        raise RequestError(400, "bad-header", f"empty: send quoted ETags, or {ANY}", field=field)
+        raise RequestError(ProblemKind.BAD_HEADER, f"empty: send quoted ETags, or {ANY}", field=field)
     return tuple(tags)
 
 
@@ -62,5 +63,5 @@ def conditions_of(headers: CIMultiDictProxy[str]) -> Conditions:
         return NONE
     for one, other in _EXCLUSIVE:
         if one in headers and other in headers:
-            raise RequestError(400, "contradiction", f"{one} and {other} exclude each other", field=one)
+            raise RequestError(ProblemKind.CONTRADICTION, f"{one} and {other} exclude each other", field=one)
     return Conditions(etags_of(headers, "If-Match"), etags_of(headers, "If-None-Match"))

@@ -10,6 +10,7 @@ from multidict import CIMultiDictProxy
 from cachesvc.model import cache_control
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, ReadOptions
 from cachesvc.model.units import Duration
 from cachesvc.web.requests.tokens import merged, read_token
@@ -90,7 +91,7 @@ def timeout_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> float 
         return None
     seconds = duration_of(headers[field], field) / SECONDS
     if seconds <= 0:
-        raise RequestError(400, "bad-header", "a timeout is longer than 0", field=field)
+        raise RequestError(ProblemKind.BAD_HEADER, "a timeout is longer than 0", field=field)
     return min(seconds, longest_seconds)
 
 
@@ -104,7 +105,7 @@ def duration_of(text: str, field: str) -> int:
         return Duration.parse(text.strip()[:32])
     except (ValueError, OverflowError):
         why = f"{text[:32]!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as 250ms"
-        raise RequestError(400, "bad-header", why, field=field) from None
+        raise RequestError(ProblemKind.BAD_HEADER, why, field=field) from None
 
 
 def wait_of(seconds: float, longest_seconds: float) -> float:
@@ -119,6 +120,6 @@ def _preferring(options: ReadOptions, prefer: str, longest_seconds: float) -> Re
     wait = preferences.get("wait") or "0"
     if not _WAIT(wait):
         raise RequestError(
-            400, "bad-header", f"wait takes seconds, such as wait=2, not {wait[:32]!r}", field="Prefer"
+            ProblemKind.BAD_HEADER, f"wait takes seconds, such as wait=2, not {wait[:32]!r}", field="Prefer"
         )
     return replace(options, lease=True, wait_seconds=wait_of(float(wait), longest_seconds))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import TokenPairs
+from cachesvc.model.problems import ProblemKind
 
 _PAIR = struct.Struct(">QQ")
 _LATEST = 1 << 63
@@ -40,4 +41,4 @@ def merged(pairs: Iterable[tuple[int, int]], field: str) -> TokenPairs:
 
 
 def _bad(field: str) -> RequestError:
-    return RequestError(400, "bad-token", "this is no token: send one as it was answered", field=field)
+    return RequestError(ProblemKind.BAD_TOKEN, "this is no token: send one as it was answered", field=field)

@@ -1,4 +1,4 @@
-"""What subscribers of `GET /v1/fences` are sent: everything once, in order, or a reset."""
+"""Subscribers of `GET /v1/fences` are sent everything once, in order, or a reset."""
 
 import asyncio
 import struct
@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachesvc.changes.broadcast import CHUNK_BYTES, Broadcast, Subscription
-from cachesvc.changes.broadcast_events import read_vector, vector_text
+from cachesvc.changes.broadcast.broadcast import CHUNK_BYTES, Broadcast
+from cachesvc.changes.broadcast.events import read_vector, vector_text
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
@@ -373,7 +374,7 @@ async def test_one_subscriber_too_many_is_refused_until_another_leaves(clock: Ma
     first = broadcast.subscribe()
     with pytest.raises(RequestError, match="1 subscribers are connected") as caught:
         broadcast.subscribe()
-    assert (caught.value.status, caught.value.kind, caught.value.retry_after) == (
+    assert (caught.value.status, caught.value.kind, caught.value.kind.retry_after_seconds) == (
         503,
         "too-many-subscribers",
         1,

@@ -1,4 +1,4 @@
-"""The rule of COHERENCE.md on one instance, with a clock that is turned by hand."""
+"""The rule of docs/coherence.md on one instance, with a clock that is turned by hand."""
 
 import random
 

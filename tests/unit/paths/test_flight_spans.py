@@ -7,6 +7,7 @@ import pytest
 
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import OriginError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Outcome, ReadOptions
 from cachesvc.telemetry.traces.trace import Span, under
 from tests.doubles.loaders import loaded
@@ -125,7 +126,7 @@ async def test_a_refresh_behind_a_stale_answer_is_in_the_trace_of_who_was_answer
 
 
 async def test_a_failed_load_says_how(instance: Instance, recording: Recording) -> None:
-    instance.far.loader.script("a", OriginError("no", status=502), OriginError("late", status=504))
+    instance.far.loader.script("a", OriginError("no"), OriginError("late", kind=ProblemKind.ORIGIN_TIMEOUT))
     await read(instance, recording.root("one"))
     await read(instance, recording.root("two"))
     await asyncio.sleep(1)

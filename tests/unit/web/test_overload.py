@@ -1,4 +1,4 @@
-"""What is refused at the door, when, and for how long."""
+"""Requests are refused at the door under overload: which ones, when, and for how long."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -126,7 +126,12 @@ async def test_more_than_so_many_at_once_are_refused() -> None:
         with pytest.raises(RequestError) as refused:
             overload.__enter__()
         error = refused.value
-        assert (error.status, error.kind, error.retryable, error.retry_after) == (503, "overloaded", True, 1)
+        assert (error.status, error.kind, error.retryable, error.kind.retry_after_seconds) == (
+            503,
+            "overloaded",
+            True,
+            1,
+        )
         assert repr(overload) == "<Overload [2 in progress, 1 shed]>"
     assert not is_refused(overload)
     assert overload.in_progress == 0

@@ -19,12 +19,13 @@ not sent.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import chain
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
+from cachesvc_client.aio.intake import Send, Spread
 from cachesvc_client.aio.slow_lane import SlowLane
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.batch_limits import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT, MIN_OWN
@@ -35,20 +36,8 @@ LANES = 2
 """Batches under way before the next one waits: one at the server while the answer of the other is taken apart here."""
 
 Item = TypeVar("Item", bound=Hashable)
-Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
 Answer = TypeVar("Answer")
-Answer_co = TypeVar("Answer_co", covariant=True)
 Home = TypeVar("Home", bound=Hashable)
-Send: TypeAlias = Callable[[list[Item], float], Awaitable[Sequence[Answer | CacheError]]]
-"""Sends a batch before a deadline on the loop's clock: an answer for each item in order, or raises `CacheError` for all."""
-
-
-class Intake(Protocol[Item_contra, Answer_co]):
-    """Where callers hand in what they want."""
-
-    def join(self, item: Item_contra, weight: int = 0) -> Awaitable[Answer_co | CacheError]:
-        """The answer, or the failure as a value. `weight` is the item's share of a request, in bytes."""
-        ...
 
 
 class _Batch(Generic[Item, Answer]):
@@ -93,9 +82,13 @@ class Batcher(Generic[Item, Answer]):
         self._unanswered = 0
 
     def join(
-        self, item: Item, weight: int = 0, deadline: float = math.inf
+        self, item: Item, timeout: float = math.inf, weight: int = 0, *, deadline: float = math.inf
     ) -> asyncio.Future[Answer | CacheError]:
-        """`deadline`: of this item's callers, on the loop's clock. Its batch has the first deadline of them all."""
+        """Returns the order for an item: its answer comes in `timeout` seconds or in the batcher's own.
+
+        `timeout` bounds this order and not the batch, which others have joined. `deadline`, on the
+        loop's clock, bounds the batch: it has the first deadline of all its items.
+        """
         batch = self._open
         if batch is None:
             batch = self._begin()
@@ -107,6 +100,8 @@ class Batcher(Generic[Item, Answer]):
         if callers := spans.callers():
             batch.callers.update(dict.fromkeys(callers))
         future: asyncio.Future[Answer | CacheError] = batch.loop.create_future()
+        if timeout < self._timeout:
+            _end_in(timeout, future)
         waiting = batch.slots.get(item)
         if waiting is not None:
             waiting.append(future)
@@ -118,12 +113,17 @@ class Batcher(Generic[Item, Answer]):
             self._depart(batch)
         return future
 
-    def join_all(self, items: Sequence[Item]) -> list[asyncio.Future[list[Answer | CacheError]]]:
-        """The answers to what one caller asks for at once, each item named once: those of all parts are in this order."""
+    def join_all(
+        self, items: Sequence[Item], timeout: float = math.inf
+    ) -> list[asyncio.Future[list[Answer | CacheError]]]:
+        """Returns the orders for what one caller asks for at once, in the order of the items.
+
+        Each item is named once. The answers come in `timeout` seconds or in the batcher's own.
+        """
         if len(items) < MIN_OWN:
-            return [asyncio.gather(*map(self.join, items))]
+            return [asyncio.gather(*(self.join(item, timeout) for item in items))]
         self._admit(len(items))
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = asyncio.get_running_loop().time() + min(timeout, self._timeout)
         return [
             self._depart_alone(items[start : start + MAX_ITEMS], deadline)
             for start in range(0, len(items), MAX_ITEMS)
@@ -252,6 +252,17 @@ class Batcher(Generic[Item, Answer]):
             return [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(items)
 
 
+def _end_in(seconds: float, order: asyncio.Future[Answer | CacheError]) -> None:
+    """Answers the order after this time, if nothing else has: its caller has less time than the batch."""
+
+    def end() -> None:
+        if not order.done():
+            order.set_result(CacheError("deadline", f"no answer within {seconds:g} s", retryable=True))
+
+    timer = asyncio.get_running_loop().call_later(seconds, end)
+    order.add_done_callback(lambda _: timer.cancel())
+
+
 def _closed() -> CacheError:
     """What those are told whose batch is cancelled."""
     return CacheError("closed", "the cache was closed")
@@ -271,38 +282,6 @@ def _complete(
 
 def _is_awaited(waiting: list[asyncio.Future[Answer]]) -> bool:
     return any(not future.done() for future in waiting)
-
-
-class OneByOne(Generic[Item, Answer]):
-    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
-
-    def __init__(self, send: Send[Item, Answer], *, timeout: float) -> None:
-        self._send = send
-        self._timeout = timeout
-
-    async def join(self, item: Item, weight: int = 0) -> Answer | CacheError:
-        try:
-            return (await self._send([item], asyncio.get_running_loop().time() + self._timeout))[0]
-        except CacheError as error:
-            return error
-
-
-class Spread(Generic[Home, Item, Answer]):
-    """An intake for each instance, made when it is first needed."""
-
-    def __init__(
-        self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]
-    ) -> None:
-        self._home_of = home_of
-        self._intake_for = intake_for
-        self._intakes: dict[Home, Intake[Item, Answer]] = {}
-
-    def join(self, item: Item, weight: int = 0) -> Awaitable[Answer | CacheError]:
-        home = self._home_of(item)
-        intake = self._intakes.get(home)
-        if intake is None:
-            intake = self._intakes[home] = self._intake_for(home)
-        return intake.join(item, weight)
 
 
 class SpreadBatches(Spread[Home, Item, Answer]):
@@ -325,10 +304,12 @@ class SpreadBatches(Spread[Home, Item, Answer]):
             batcher = self._batchers[home] = self._batcher_for(home)
         return batcher
 
-    async def join_all(self, items: Sequence[Item]) -> list[Answer | CacheError]:
-        """The answers in the order of the items, each of which is named once."""
+    async def join_all(self, items: Sequence[Item], timeout: float = math.inf) -> list[Answer | CacheError]:
+        """Returns the answers in the order of the items, each of which is named once."""
         parts = self._by_home(items)
-        orders = [order for home, part in parts.items() for order in self._batcher(home).join_all(part)]
+        orders = [
+            order for home, part in parts.items() for order in self._batcher(home).join_all(part, timeout)
+        ]
         answers = list(chain.from_iterable(await asyncio.gather(*orders)))
         if len(parts) == 1:  # nearly always, and then they are in order
             return answers

@@ -1,18 +1,31 @@
 """`@ns.cached("profile:{user_id}", ttl="5m", tags=["user:{user_id}"])`: a function that is answered from the cache."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
+from cachesvc_client.aio.loading import Loader
 from cachesvc_client.protocol.wire import Receipt
 from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.durations import Duration
 from cachesvc_client.values.templates import Naming
-
-if TYPE_CHECKING:  # a namespace makes these
-    from cachesvc_client.aio.namespace import Namespace
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class LoadingNamespace(Protocol):
+    """The part of a `Namespace` that a cached function uses, and that its owner may use through it."""
+
+    name: str
+
+    async def get_or_load(
+        self, key: str, loader: Loader[Any], *, ttl: Duration | None, stale: Duration | None
+    ) -> Any: ...
+
+    async def delete(self, key: str) -> Receipt: ...
+
+    async def invalidate(self, keys: Iterable[str] = (), *, tags: Iterable[str] = ()) -> Receipt: ...
 
 
 class CachedFunction(Generic[P, R]):
@@ -24,7 +37,7 @@ class CachedFunction(Generic[P, R]):
 
     def __init__(
         self,
-        namespace: "Namespace[Any]",
+        namespace: LoadingNamespace,
         function: Callable[P, Awaitable[R]],
         naming: Naming,
         *,

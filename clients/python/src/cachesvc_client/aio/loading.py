@@ -80,6 +80,9 @@ class Loads:
             why = f"{context.key!r} was not loaded within {self._timeout:g} s"
             raise CacheError("deadline", why, retryable=True) from error
 
+    def count_unreadable(self) -> None:
+        self.unreadable += 1
+
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
         """A fill that failed costs a load later, not this answer. The first of a row of failures is logged."""
         if isinstance(filled, CacheError):

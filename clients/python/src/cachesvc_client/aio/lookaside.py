@@ -22,12 +22,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from cachesvc_client.aio.batching import Intake
 from cachesvc_client.aio.flight import Flights, landed
+from cachesvc_client.aio.intake import Intake
 from cachesvc_client.aio.loading import Loader, Loads
+from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.fills import fill_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
@@ -46,23 +48,44 @@ class LookAside(Generic[V]):
         delete: Callable[[str], Awaitable[object]],
         schema: Schema[V],
         loads: Loads,
-        tasks: set[asyncio.Task[Any]],
+        *,
+        timeout: float,
+        tasks: Tasks,
     ) -> None:
+        """`timeout`: the seconds of a call of the cache."""
         self._leases = leases
         self._waits = waits
         self._puts = puts
         self._delete = delete
         self._schema = schema
         self._loads = loads
-        self.flights: Flights[V | Absent] = Flights(tasks)
+        self._timeout = timeout
+        self.flights: Flights[V | Absent] = Flights(tasks.loads)
 
-    async def get_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
-        """Raises what the loader raises; `CacheError` if the cache refuses what is asked, not if it is out of reach."""
+    async def get_or_load(
+        self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes, timeout: float | None = None
+    ) -> V | Absent:
+        """Returns the value, in `timeout` seconds if given; the load goes on when they are over.
+
+        Raises the loader's exception; `CacheError` if the cache refuses the request, and not if the
+        cache is out of reach.
+        """
+        if timeout is None:
+            return await self._read_or_load(wanted, loader, lifetimes)
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                return await self._read_or_load(wanted, loader, lifetimes)
+        except TimeoutError as error:
+            if not limit.expired():  # the loader's own
+                raise
+            raise CacheError("deadline", f"no answer within {timeout:g} s", retryable=True) from error
+
+    async def _read_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         flight = self.flights.get(wanted)
         if flight is not None:
             tell_collapsed()
             return await landed(flight)
-        got = await self._leases.join(wanted)
+        got = await self._leases.join(wanted, self._timeout)
         if isinstance(got, CacheError):
             if not got.is_outage:
                 raise got.copy()
@@ -96,11 +119,11 @@ class LookAside(Generic[V]):
             if loop.time() >= patience:
                 return await self._load_unfilled(wanted, loader, lifetimes)
             turn_ends = loop.time() + SHORT_TURN
-            got = await self._waits.join(wanted)
+            got = await self._waits.join(wanted, self._timeout)
             if isinstance(got, CacheError):
                 return await self._load_unfilled(wanted, loader, lifetimes)
             lease = got.claim_lease()
-            if got.outcome != "miss":
+            if got.outcome != "miss" and not lease:
                 try:
                     return self._value_of(got)
                 except UnreadableError:  # its holder is of another version
@@ -113,7 +136,7 @@ class LookAside(Generic[V]):
         self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, *, newer: bool
     ) -> V | Absent:
         """What is stored cannot be read: invalidate it, so that there is a lease to be had, and load."""
-        self._loads.unreadable += 1
+        self._loads.count_unreadable()
         if newer:
             return await self._load_unfilled(wanted, loader, lifetimes)
         if not lease:
@@ -126,13 +149,9 @@ class LookAside(Generic[V]):
     async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         key = key_of(wanted)
         value, lifetimes = await self._loads.run(key, loader, lifetimes)
-        item = lifetimes.item(
-            key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type
-        )
-        item.absent = value is ABSENT
-        item.lease = lease
+        item = fill_of(key, value, lifetimes, self._schema, lease)
         with inner("cache.set"):
-            filled = await self._puts.join(item, len(item.value))
+            filled = await self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(key, filled)
         return value
 

@@ -7,7 +7,6 @@ the deadline of d's callers has come                                   → d is 
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -22,9 +21,7 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 class Turns(Protocol[Item_contra, Answer_co]):
     """Batches that are answered at the end of a turn, or when the first of their deadlines comes."""
 
-    def join(
-        self, item: Item_contra, weight: int = 0, deadline: float = math.inf
-    ) -> Awaitable[Answer_co | CacheError]: ...
+    def join(self, item: Item_contra, *, deadline: float) -> Awaitable[Answer_co | CacheError]: ...
 
 
 class SlowLane(Generic[Item_contra, Answer]):

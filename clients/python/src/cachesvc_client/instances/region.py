@@ -128,6 +128,14 @@ class Region:
         giving up."""
         return sorted(self._everyone, key=lambda one: (one is not home, max(one.rests_until, now)))
 
+    def attempts(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
+        """The instances that a request is sent to until one takes it: each once, and the first once more.
+
+        The failure of a kept connection that the server has just closed says nothing of the server.
+        """
+        candidates = self.candidates(now, home)
+        return [*candidates, candidates[0]]
+
     def sources(self, now: float) -> list[Endpoint]:
         """Whom to ask for the document: the configured URLs first. Others may be of another region, if these were away for
         a while, and would never lead back."""

@@ -62,6 +62,33 @@ class Changes:
         return sum(len(one.keys) + len(one.tags) + one.first.all for one in self._noted.values())
 
 
+class Sending:
+    """What became of each invalidation of a transaction, while they are being sent."""
+
+    def __init__(self, asked: list[Invalidation]) -> None:
+        self.asked = asked
+        self._answers: dict[int, Receipt | CacheError] = {}
+        """By the identity of the invalidation."""
+
+    def note(self, asked: Invalidation, answer: Receipt | CacheError) -> None:
+        self._answers[id(asked)] = answer
+
+    def receipts(self) -> list[Receipt]:
+        answers = map(self._answer_to, self.asked)
+        return [answer for answer in answers if isinstance(answer, Receipt)]
+
+    def failed(self) -> list[tuple[Invalidation, CacheError]]:
+        answers = ((one, self._answer_to(one)) for one in self.asked)
+        return [(one, answer) for one, answer in answers if isinstance(answer, CacheError)]
+
+    def unsent(self) -> list[Invalidation]:
+        """The invalidations that failed, and those that have no answer yet."""
+        return [one for one in self.asked if not isinstance(self._answer_to(one), Receipt)]
+
+    def _answer_to(self, asked: Invalidation) -> Receipt | CacheError | None:
+        return self._answers.get(id(asked))
+
+
 class _Noted(Struct, frozen=True):
     first: Invalidation
     keys: dict[str, None]

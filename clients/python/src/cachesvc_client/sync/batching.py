@@ -19,12 +19,13 @@ call (`gevent.Timeout`, `KeyboardInterrupt`), the others, still in their time, j
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.batch_limits import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.intake import Send
 from cachesvc_client.tracing import spans
 
 LANES = 1
@@ -32,20 +33,7 @@ LANES = 1
 take turns at that anyway, and a second lane makes the batches half as large (64 threads: 15,000 against 21,000 gets/s)."""
 
 Item = TypeVar("Item", bound=Hashable)
-Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
 Answer = TypeVar("Answer")
-Answer_co = TypeVar("Answer_co", covariant=True)
-Home = TypeVar("Home", bound=Hashable)
-Send: TypeAlias = Callable[[list[Item], float], Sequence[Answer | CacheError]]
-"""Sends a batch before a deadline on `time.monotonic`: an answer for each item in order, or raises `CacheError` for all."""
-
-
-class Intake(Protocol[Item_contra, Answer_co]):
-    """Where callers hand in what they want."""
-
-    def join(self, item: Item_contra, timeout: float, weight: int = 0) -> Answer_co | CacheError:
-        """The answer, or the failure as a value, in `timeout` seconds. `weight`: the item's share of a request, in bytes."""
-        ...
 
 
 class _Batch(Generic[Item, Answer]):
@@ -170,36 +158,3 @@ class Batcher(Generic[Item, Answer]):
 
     def _is_open(self, batch: _Batch[Item, Answer]) -> bool:
         return self._open.get(batch.timeout) is batch
-
-
-class OneByOne(Generic[Item, Answer]):
-    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
-
-    def __init__(self, send: Send[Item, Answer]) -> None:
-        self._send = send
-
-    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
-        try:
-            return self._send([item], time.monotonic() + timeout)[0]
-        except CacheError as error:
-            return error
-
-
-class Spread(Generic[Home, Item, Answer]):
-    """An intake for each instance, made when it is first needed."""
-
-    def __init__(
-        self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]
-    ) -> None:
-        self._home_of = home_of
-        self._intake_for = intake_for
-        self._intakes: dict[Home, Intake[Item, Answer]] = {}
-
-    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
-        home = self._home_of(item)
-        intake = self._intakes.get(home)
-        if intake is None:
-            intake = self._intakes.setdefault(
-                home, self._intake_for(home)
-            )  # two threads must not get one each
-        return intake.join(item, timeout, weight)

@@ -1,18 +1,32 @@
+# Generated from aio/cached.py by `python clients/python/unasync.py`: change that, and run this.
 """`@ns.cached("profile:{user_id}", ttl="5m", tags=["user:{user_id}"])`: a function that is answered from the cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from cachesvc_client.protocol.wire import Receipt
+from cachesvc_client.sync.loading import Loader
 from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.durations import Duration
 from cachesvc_client.values.templates import Naming
-
-if TYPE_CHECKING:  # a namespace makes these
-    from cachesvc_client.sync.namespace import Namespace
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class LoadingNamespace(Protocol):
+    """The part of a `Namespace` that a cached function uses, and that its owner may use through it."""
+
+    name: str
+
+    def get_or_load(
+        self, key: str, loader: Loader[Any], *, ttl: Duration | None, stale: Duration | None
+    ) -> Any: ...
+
+    def delete(self, key: str) -> Receipt: ...
+
+    def invalidate(self, keys: Iterable[str] = (), *, tags: Iterable[str] = ()) -> Receipt: ...
 
 
 class CachedFunction(Generic[P, R]):
@@ -24,7 +38,7 @@ class CachedFunction(Generic[P, R]):
 
     def __init__(
         self,
-        namespace: "Namespace[Any]",
+        namespace: LoadingNamespace,
         function: Callable[P, R],
         naming: Naming,
         *,
@@ -71,8 +85,8 @@ class CachedFunction(Generic[P, R]):
         return self.namespace.delete(self.key(*args, **kwargs))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Invalidate, run the function now, store what it returns: other callers of the moment wait for that. Raises `CacheError`
-        if the cache cannot be told.
+        """Invalidate, run the function now, store what it returns: other callers of the moment wait for that. Raises
+        `CacheError` if the cache cannot be told.
         """
         self.invalidate(*args, **kwargs)
         return self(*args, **kwargs)

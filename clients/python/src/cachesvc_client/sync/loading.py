@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
@@ -18,7 +18,7 @@ from cachesvc_client.values.context import Absent, LoadContext, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
-Loader: TypeAlias = Callable[[Any], V | Absent]
+Loader: TypeAlias = Callable[[str], V | Absent] | Callable[[LoadContext], V | Absent]
 """Loads the value of a key: `loader(key)`, or `loader(ctx)` if it has a parameter of that name. Read the source only after it was
 called, not before: the lease counts from there."""
 
@@ -70,8 +70,9 @@ class Loads:
     def _run(self, ctx: LoadContext, loader: Loader[V]) -> tuple[V | Absent, Lifetimes]:
         with self._lock:
             self.started += 1
+        call = cast(Callable[[str | LoadContext], V | Absent], loader)
         with inner("cache.load"):
-            value = loader(ctx if takes_context(loader) else ctx.key)
+            value = call(ctx if takes_context(loader) else ctx.key)
         return value, ctx.lifetimes
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:

@@ -30,10 +30,11 @@ from typing import Generic, NamedTuple, TypeVar
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.fills import fill_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
-from cachesvc_client.sync.batching import Intake
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
+from cachesvc_client.sync.intake import Intake
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
@@ -199,11 +200,7 @@ class LookAside(Generic[V]):
 
     def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
         value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
-        item = lifetimes.item(
-            ask.key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type
-        )
-        item.absent = value is ABSENT
-        item.lease = lease
+        item = fill_of(ask.key, value, lifetimes, self._schema, lease)
         with inner("cache.set"):
             filled = self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(ask.key, filled)

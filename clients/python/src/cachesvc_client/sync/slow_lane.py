@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import MOST_ALONE, SHORT_TURN, TURNS_SHARE, is_late
-from cachesvc_client.requests.exchanges import told
-from cachesvc_client.sync.batching import Intake
+from cachesvc_client.requests.http import told
+from cachesvc_client.sync.intake import Intake
 
 Item = TypeVar("Item", bound=Hashable)
 Answer = TypeVar("Answer")

@@ -12,8 +12,6 @@ half a minute one more round trip, at most `connect_timeout`.
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
 
 import urllib3
 from urllib3.connection import HTTPConnection
@@ -32,21 +30,17 @@ from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.requests.http import Reply, Request, passing_failure
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.session import Session
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
-from cachesvc_client.values.durations import header_of
 
 _HEADERS = {"User-Agent": "cachesvc-client/0.1", "Accept-Encoding": SKIP_HEADER}
 _TOPOLOGY = Request("GET", TOPOLOGY_PATH, is_fixed=True)
 
-
-class Session(Protocol):
-    """What is used of a `urllib3.PoolManager`: one that is passed in, or a stand-in (`cachesvc_client.testing`)."""
-
-    @property
-    def request(self) -> Callable[..., urllib3.BaseHTTPResponse]: ...
+UNBATCHED_CONNECTIONS = 1024
+"""Kept for as many threads; more than these open a connection for each request."""
 
 
 class Transport:
@@ -107,6 +101,12 @@ class Transport:
 
     # the instances ----------------------------------------------------------------------------------------------------
 
+    @property
+    def sole_home(self) -> Endpoint | None:
+        """The instance to ask for any key, if there is but one."""
+        self._refresh()
+        return self._region.sole
+
     def home(self, key_digest: int) -> Endpoint:
         """The instance to ask for this key. It is a hint: `send` goes on to the next one if need be."""
         self._refresh()
@@ -123,7 +123,7 @@ class Transport:
             self._region.asked(now)
             source = self._region.sources(now)[0]
         try:
-            reply = self._exchanged(source, _TOPOLOGY, {}, now + self._connect_timeout)
+            reply = self._replied(source, _TOPOLOGY, {}, now + self._connect_timeout)
             if reply.status == 200:
                 with self._lock:
                     self._region.learn(reply.body)
@@ -164,16 +164,13 @@ class Transport:
 
     def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
         """One try: the reply of the first instance that gives one."""
-        what = f"{request.method} {request.path[:200]}"
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
         for endpoint in self._attempts(home):
             try:
-                reply = self._exchanged(endpoint, request, traced, deadline)
+                reply = self._replied(endpoint, request, traced, deadline)
             except (ReadTimeoutError, TimeoutError) as error:
-                raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from (
-                    failure or error
-                )
+                raise request.not_answered() from (failure or error)
             except (ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError) as error:
                 failure = error
                 self._note_failure(endpoint)
@@ -183,13 +180,11 @@ class Transport:
                 endpoint.worked()
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                 return reply
-        raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
+        raise request.not_taken(failure) from failure
 
     def _attempts(self, home: Endpoint | None) -> list[Endpoint]:
-        """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
         with self._lock:
-            candidates = self._region.candidates(time.monotonic(), home)
-        return [*candidates, candidates[0]]
+            return self._region.attempts(time.monotonic(), home)
 
     def _note_failure(self, endpoint: Endpoint) -> None:
         with self._lock:
@@ -197,7 +192,7 @@ class Transport:
             endpoint.failed(time.monotonic())
             self._region.failed()
 
-    def _exchanged(
+    def _replied(
         self, endpoint: Endpoint, request: Request, traced: dict[str, str], deadline: float
     ) -> Reply:
         """Raises urllib3's errors, and `TimeoutError`."""
@@ -211,11 +206,11 @@ class Transport:
             self.requests += 1
         response = session.request(
             request.method,
-            str(endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)),
+            str(request.url_at(endpoint)),
             body=request.body,
             headers={
                 **_HEADERS,
-                "Cachesvc-Timeout": header_of(min(request.turn, told(left))),
+                "Cachesvc-Timeout": request.timeout_header(left),
                 **traced,
                 **request.headers,
             },

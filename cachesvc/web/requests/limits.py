@@ -1,0 +1,32 @@
+"""Limits on how much one request may bring. They are checked here and nowhere behind the web layer."""
+
+from cachesvc.config.service import Server
+from cachesvc.config.topology import Namespace
+from cachesvc.model.errors import RequestError
+from cachesvc.model.problems import ProblemKind
+
+MAX_LEASE_LENGTH = 256
+"""Characters of a lease token. The tokens that cells grant are far shorter."""
+MAX_MEDIA_TYPE_LENGTH = 256
+"""Characters of a content type."""
+
+
+def check_count(count: int, limits: Server, field: str) -> None:
+    """Raises `RequestError` (`too-many-keys`) above `server.max_batch_keys`."""
+    if count > limits.max_batch_keys:
+        why = f"{count} keys, items or tags, at most {limits.max_batch_keys}"
+        raise RequestError(ProblemKind.TOO_MANY_KEYS, why, field=field)
+
+
+def check_tag_count(count: int, contract: Namespace, field: str) -> None:
+    """Raises `RequestError` (`bad-tag`) above the namespace's `tags_max`."""
+    if count > contract.tags_max:
+        raise RequestError(ProblemKind.BAD_TAG, f"more than {contract.tags_max} tags", field=field)
+
+
+def value_refusal(size: int, contract: Namespace, field: str) -> RequestError | None:
+    """Returns the refusal (`value-too-large`) of a value of `size` bytes; None if the namespace takes it."""
+    if size <= contract.max_value:
+        return None
+    why = f"a value of this namespace has at most {contract.max_value} bytes, this one has {size}"
+    return RequestError(ProblemKind.VALUE_TOO_LARGE, why, field=field)
