@@ -1,7 +1,8 @@
-"""Time enters by argument.
+"""Clocks, which are passed as arguments to everything that needs the time.
 
-All times of the protocol are **integer microseconds since the Unix epoch** (`*_us`, or a name that says its zero such as
-`as_of`, `fresh_until`). Deadlines of waits are seconds on the event loop's own clock and never come from here.
+All times of the protocol are **integer microseconds since the Unix epoch** (`*_us`, or a name
+that says its zero such as `as_of`, `fresh_until`). Deadlines of waits are seconds on the event
+loop's own clock and never come from here.
 """
 
 import time
@@ -12,10 +13,10 @@ SECONDS = 1_000_000
 
 
 class Clock(Protocol):
-    """A wall clock. Instances, cells and replicas are assumed to agree within `max_clock_skew`."""
+    """A wall clock. Those of instances, cells and replicas must agree within `max_clock_skew`."""
 
     def now_us(self) -> int:
-        """Microseconds since the epoch. May step; the protocol allows for `max_clock_skew`."""
+        """Returns microseconds since the epoch. They may step, by less than `max_clock_skew`."""
         ...
 
 

@@ -1,7 +1,4 @@
-"""Everything that the web layer calls, with nothing behind it.
-
-The doubles record what they were asked.
-"""
+"""Doubles of everything that the web layer calls. They record what they were asked."""
 
 import asyncio
 from collections.abc import Sequence
