@@ -88,9 +88,7 @@ class App:
         self._web = Web(
             service,
             topology,
-            self.reader,
-            self.writer,
-            self.invalidator,
+            self,
             self.broadcast,
             self.readiness,
             self._metrics,
@@ -158,10 +156,10 @@ class App:
     def _build_paths(self) -> None:
         namespaces = self.topology.namespaces
         admission = Admission(self.fences, self._clock)
-        self._hot_keys = HotKeys(namespaces, self._clock)
-        near_tiers = NearTiers(self.l1, self.l2, admission, self._hot_keys)
+        self.hot_keys = HotKeys(namespaces, self._clock)
+        near_tiers = NearTiers(self.l1, self.l2, admission, self.hot_keys)
         self.tally = Tally.zero()
-        sample = ReadSample(self._hot_keys, self._rng)
+        sample = ReadSample(self.hot_keys, self._rng)
         loads = Loads(
             loaders=self._backends.loaders,
             near_tiers=near_tiers,
@@ -182,7 +180,7 @@ class App:
             rng=self._rng,
             tally=self.tally,
         )
-        explainer = Explainer(
+        self.explainer = Explainer(
             topology=self.topology,
             placement=self._placement,
             me=(self.service.region, self.service.instance),
@@ -200,7 +198,6 @@ class App:
             l1=self.l1,
             flights=self._flights,
             runner=runner,
-            explainer=explainer,
             fences=self.fences,
             admission=admission,
             clock=self._clock,
@@ -257,7 +254,7 @@ class App:
         metrics.watch(
             "l1_namespaces", lambda: {(name,): book for name, book in self.l1.by_namespace().items()}
         )
-        metrics.watch("hot_keys", self._hot_keys.statistics)
+        metrics.watch("hot_keys", self.hot_keys.statistics)
         metrics.watch("fences", self.fences.statistics)
         metrics.watch("feed", lambda: self.feed_tally)
         metrics.watch(

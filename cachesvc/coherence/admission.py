@@ -181,6 +181,12 @@ class Admission:
             and self.is_timely(entry.as_of, namespace, now)
         )
 
+    def standing_past(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> Standing:
+        """Of a copy that its home judged exactly a moment ago, and that was not answered as fresh: never `FRESH`."""
+        if not self.still_vouched(entry, key, namespace, vouched_at):
+            return Standing.REFUSED
+        return self._age(entry, self._clock.now_us(), soft=True)
+
     def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
         """As far as the staleness bound goes: may what was loaded from `as_of` on be answered to a reader of now?"""
         max_lag = namespace.max_lag

@@ -39,6 +39,7 @@ from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError
 from cachesvc.model.partition import partition
+from cachesvc.model.requests import ReadOptions
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Lookup
@@ -102,6 +103,10 @@ class Explainer:
         self._clock = clock
         self._is_overloaded = is_overloaded
 
+    async def answer(self, key: Key, question: Question) -> Explanation | Seen:
+        """What this instance sees if the question is `alone`, else everything that is known."""
+        return await (self.see(key, question) if question.alone else self.explain(key, question))
+
     async def explain(self, key: Key, question: Question) -> Explanation:
         """All that is known of the key, everywhere. What does not answer is said so in its place."""
         began = perf_counter()
@@ -157,14 +162,18 @@ class Explainer:
             memcached=memcached,
             fences=self._seen_fences(key, list(tags), home),
             home=at_home,
-            now=self._decided(tiers, at_home, key, memcached),
+            now=self._decided(tiers, at_home, key, memcached, question.options),
             milliseconds=_milliseconds_since(began),
         )
 
-    def _decided(self, tiers: dict[str, Copy], home: Home, key: Key, memcached: Memcached) -> Now:
+    def _decided(
+        self, tiers: dict[str, Copy], home: Home, key: Key, memcached: Memcached, options: ReadOptions
+    ) -> Now:
         namespace = self._topology.namespaces[key.namespace]
         asks_l2 = memcached.breaker != "open"
-        return decide(tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded())
+        return decide(
+            tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded(), options=options
+        )
 
     async def _inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState | TierError:
         try:

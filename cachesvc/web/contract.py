@@ -1,4 +1,7 @@
-"""The three paths as the web layer sees them. `read.py`, `write.py` and `invalidate.py` satisfy these."""
+"""The parts of the service that the web layer calls, one small protocol per need.
+
+`Paths` names them all; `app/paths.py` builds the objects that satisfy them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
@@ -46,27 +49,24 @@ class Reading(Protocol):
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
 
-    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
-        """Why a read would be answered as it would; changes nothing."""
-        ...
-
-    def popularity(self, namespace: str, /) -> Popularity:
-        """What it was asked for most of late."""
-        ...
-
-    def lag_us(self) -> int | None:
-        """The instance's staleness bound; None while it is unknown."""
-        ...
-
 
 class Writing(Protocol):
+    """Writes. A failure of one key stands in its `Written`; `put` raises it."""
+
     async def put(self, key: Key, draft: Draft, /) -> Written: ...
 
     async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]: ...
 
 
 class Invalidating(Protocol):
-    async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt: ...
+    """Invalidations.
+
+    All calls raise `RequestError` (`queue-unavailable`; `invalidate` also `fence-not-published`).
+    """
+
+    async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt:
+        """Applies and publishes the change; returns when it has got as far as `options.wait` asks."""
+        ...
 
     async def estimate(self, change: Change, /) -> Estimate:
         """Returns how much the change would touch; changes nothing."""
@@ -78,3 +78,52 @@ class Invalidating(Protocol):
         `id_` has the form `region:id`.
         """
         ...
+
+
+class Explaining(Protocol):
+    """Explanations of reads."""
+
+    async def answer(self, key: Key, question: Question, /) -> Explanation | Seen:
+        """Returns why a read would be answered as it would; changes nothing.
+
+        The answer is a `Seen`, with the copies that this instance sees, if the question is `alone`.
+        """
+        ...
+
+
+class Popular(Protocol):
+    """The keys that are read most."""
+
+    def popularity(self, namespace: str, /) -> Popularity:
+        """Returns the keys of the namespace that this instance was asked for most of late."""
+        ...
+
+
+class Bounded(Protocol):
+    """The staleness bound of this instance."""
+
+    def lag_us(self) -> int | None:
+        """Returns the staleness bound of this instance; None while it is unknown."""
+        ...
+
+
+class Paths(Protocol):
+    """Everything that the web layer calls to answer requests."""
+
+    @property
+    def reader(self) -> Reading: ...
+
+    @property
+    def writer(self) -> Writing: ...
+
+    @property
+    def invalidator(self) -> Invalidating: ...
+
+    @property
+    def explainer(self) -> Explaining: ...
+
+    @property
+    def hot_keys(self) -> Popular: ...
+
+    @property
+    def fences(self) -> Bounded: ...

@@ -123,14 +123,14 @@ class Instance:
         l2: Pool = self.far.l2
         cell: Cell = self.far.cell
         homes = Homes(placement, {"c1": cell, "c2": self.far.other})
-        hot_keys = HotKeys(namespaces, self.clock)
-        self.near_tiers = NearTiers(self.l1, l2, self.admission, hot_keys)
+        self.hot_keys = HotKeys(namespaces, self.clock)
+        self.near_tiers = NearTiers(self.l1, l2, self.admission, self.hot_keys)
         self.tally = Tally.zero()
         self.tasks = Tasks()
         self.peers = FakePeers()
         self.is_overloaded = False
         self.pool = FakePoolView(self.far.l2, self.far.pool)
-        sample = ReadSample(hot_keys, random.Random(8))
+        sample = ReadSample(self.hot_keys, random.Random(8))
         loads = Loads(
             loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
             near_tiers=self.near_tiers,
@@ -169,7 +169,6 @@ class Instance:
             l1=self.l1,
             flights=self.flights,
             runner=runner,
-            explainer=self.explainer,
             fences=self.fences,
             admission=self.admission,
             clock=self.clock,

@@ -127,9 +127,7 @@ async def replayed_service() -> AsyncIterator[ReplayedService]:
     web = Web(
         Service(server=Server()),
         TOPOLOGY,
-        paths.reader,
-        paths.writer,
-        paths.invalidator,
+        paths,
         broadcast,
         lambda: (True, {}),
         Metrics(),
