@@ -59,13 +59,13 @@ class Writing(Protocol):
 
 
 class Invalidating(Protocol):
-    """Invalidations.
-
-    All calls raise `RequestError` (`queue-unavailable`; `invalidate` also `fence-not-published`).
-    """
+    """Invalidations, their estimates and their receipts."""
 
     async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt:
-        """Applies and publishes the change; returns when it has got as far as `options.wait` asks."""
+        """Applies and publishes the change; returns when it has got as far as `options.wait` asks.
+
+        Raises `RequestError`: `queue-unavailable` (nothing was done) or `fence-not-published`.
+        """
         ...
 
     async def estimate(self, change: Change, /) -> Estimate:
@@ -75,7 +75,8 @@ class Invalidating(Protocol):
     async def receipt(self, id_: str, /) -> ReceiptState | None:
         """Returns how far a change has got; None for an id that is unknown or forgotten.
 
-        `id_` has the form `region:id`.
+        `id_` has the form `region:id`. Raises `RequestError`: `no-such-receipt` for an unknown region,
+        `queue-unavailable` while its queue does not answer.
         """
         ...
 
