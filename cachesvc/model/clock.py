@@ -8,7 +8,6 @@ loop's own clock and never come from here.
 import time
 from typing import Protocol
 
-MICROSECONDS = 1
 MILLISECONDS = 1_000
 SECONDS = 1_000_000
 
@@ -26,16 +25,3 @@ class SystemClock:
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
-
-
-class ManualClock:
-    """A clock that moves only by `advance`; for tests and drills."""
-
-    def __init__(self, start_us: int = 1_700_000_000 * SECONDS) -> None:
-        self._now_us = start_us
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def advance(self, *, seconds: float = 0, us: int = 0) -> None:
-        self._now_us += us + round(seconds * SECONDS)

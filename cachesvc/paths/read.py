@@ -13,9 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from cachesvc.coherence.admission import Admission, Standing, is_due_early
-from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
-from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
@@ -54,9 +52,7 @@ class Reader:
         l1: L1,
         flights: Flights,
         runner: FlightRunner,
-        fences: Fences,
         admission: Admission,
-        clock: Clock,
         rng: random.Random,
         tally: Tally,
         sample: ReadSample,
@@ -66,9 +62,9 @@ class Reader:
         self._sample = sample
         self._flights = flights
         self._runner = runner
-        self._fences = fences
         self._admission = admission
-        self._clock = clock
+        self._fences = admission.fences
+        self._clock = admission.clock
         self._rng = rng
         self.tally = tally
 

@@ -13,7 +13,6 @@ from cachesvc.model.requests import Reach
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, MAX_MEDIA_TYPE_LENGTH
 
 OCTETS = "application/octet-stream"
-CHANGE_EVENT = "dev.cachesvc.change.v1"
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Short = Annotated[str, Meta(max_length=8192)]
