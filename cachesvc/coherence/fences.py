@@ -68,7 +68,6 @@ class Known(Struct, frozen=True):
 
 class FloorRaise(Struct, frozen=True):
     at: int
-    raised_at: int
     lost: bool
     """Fences were lost; else this instance had just begun to read a feed."""
 
@@ -214,7 +213,7 @@ class Fences:
         if at > self.floor:
             self._floor_raises += 1
             self.floor = at
-            self.floor_raise = FloorRaise(at, self._clock.now_us(), lost)
+            self.floor_raise = FloorRaise(at, lost)
         if lost:
             self._lost_until = max(self._lost_until, at)
             self._recent.forget()
@@ -366,6 +365,10 @@ class Fences:
     def bound_us(self, now_us: int) -> int:
         """The staleness bound: how long ago a change may have been accepted that is not merged here."""
         return max(0, now_us - self.watermark)
+
+    def lag_us(self) -> int | None:
+        """µs: the staleness bound now; None while a region's feed was never read."""
+        return self.bound_us(self._clock.now_us()) if self.watermark else None
 
     def bound_of(self, region: str) -> int | None:
         """How far one region's feed is behind at most, µs; None if it was never read."""

@@ -101,6 +101,8 @@ class Flight:
         "keep",
         "key",
         "known",
+        "known_tier",
+        "known_vouched_at",
         "landing",
         "mode",
         "namespace",
@@ -133,6 +135,10 @@ class Flight:
         """Who was asked and did not answer, origin-side first."""
         self.known = known
         """The best copy seen so far, admissible or not: served stale if the rules allow, validated by its ETag at the origin."""
+        self.known_tier = "l1"
+        """The tier that `known` is from."""
+        self.known_vouched_at: int | None = None
+        """As `FoundCopy.vouched_at`, of `known`."""
         self.strict = False
         """L3 copies pass sketch and floor too: the reader's token may be ahead of what the home has applied."""
         self.refused_here = False
@@ -175,10 +181,10 @@ class Flight:
         trail = self.trail
         self.trail = (trail[0].as_stored(),) if len(trail) == 1 else (*trail[:-1], trail[-1].as_stored())
 
-    def saw(self, entry: Entry) -> None:
+    def saw(self, entry: Entry, tier: str, vouched_at: int | None = None) -> None:
         """A copy that could not be answered as fresh; the newest is remembered."""
         if self.known is None or entry.as_of >= self.known.as_of:
-            self.known = entry
+            self.known, self.known_tier, self.known_vouched_at = entry, tier, vouched_at
 
     def land(self, landing: Landing) -> None:
         """Answer all who wait, and all who join later. The first landing holds; others are ignored."""

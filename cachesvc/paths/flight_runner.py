@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.next_step import Action, Lease, WhoLoads, next_step
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Missed, Mode
-from cachesvc.paths.load import Loads
+from cachesvc.paths.load import Loads, stale_copy
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.tiers.l2.contract import Lookup, Pool
@@ -40,13 +41,22 @@ L3_FENCED = Step("l3", "stale", detail="fenced")
 L3_DOWN = Step("l3", "bypass", detail="unavailable")
 
 
+WHO_LOADS = {
+    Mode.LOOKUP: WhoLoads.NOBODY,
+    Mode.THROUGH: WhoLoads.INSTANCE,
+    Mode.LEASE: WhoLoads.CALLER,
+    Mode.RELOAD: WhoLoads.INSTANCE,
+    Mode.EARLY: WhoLoads.INSTANCE,
+}
+
+
 class Unleased(Enum):
     """Why a flight goes on without a lease."""
 
     LANDED = "landed"
     """The flight has landed while another held the lease: it need not load."""
     UNAVAILABLE = "unavailable"
-    """The home is out of reach, or the holder is slower than is worth waiting for: load without a lease."""
+    """None is wanted, the home is out of reach, or the holder is slower than is worth waiting for."""
 
 
 class Spawns(Protocol):
@@ -156,7 +166,7 @@ class FlightRunner:
         else:
             tally.stale += 1
             flight.passed(L2_STALE)
-        flight.saw(entry)
+        flight.saw(entry, "l2")
         return False
 
     # L3 ---------------------------------------------------------------------------------------------------------------
@@ -212,12 +222,13 @@ class FlightRunner:
             flight.passed(L3_DOWN)
             return False
         entry = reply.entry
-        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
+        strict = flight.strict or self._is_overtaken(flight, entry)
+        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=strict)
+        vouched_at = flight.asked if reply.exact and not strict else None
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
             if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
-            vouched_at = flight.asked if reply.exact and not flight.strict else None
             flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
             return True
         if standing is Standing.REFUSED:
@@ -233,31 +244,49 @@ class FlightRunner:
             # Fresh to its home, which granted no lease; stale here, behind a fence that the home does not know (a paced one).
             flight.refused_here |= reply.lease is None and not reply.held
         if entry is not None:
-            flight.saw(entry)
+            flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
         return False
+
+    def _is_overtaken(self, flight: Flight, entry: Entry | None) -> bool:
+        """True if a fence on the copy was merged here while the home's reply was under way.
+
+        The home may have judged the copy before it applied that fence, so its word is not enough: sketch and floor decide. A
+        reader that joined the flight after the merge would else get a value loaded before the write (guarantee G1).
+        """
+        merged = self._fences.merged
+        return (
+            merged != flight.asked
+            and entry is not None
+            and not self._admission.loaded_since(entry, flight.key, flight.asked, merged)
+        )
 
     # no copy answers --------------------------------------------------------------------------------------------------
 
     async def _onward(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> None:
-        """Get the lease, or wait while another holds it; then load, or hand the lease to the caller."""
-        if flight.mode is Mode.LOOKUP:
-            self._loads.land_stale(flight)
-            flight.land(Missed(flight.trail))
-            return
+        """No copy is fresh: do what `next_step` says. A flight that answers a stale copy goes on as if there were no copy."""
         outcome = await self._lease(cell, flight, reply)
         if outcome is Unleased.LANDED:
             return
-        lease = None if outcome is Unleased.UNAVAILABLE else outcome
-        if flight.mode is Mode.LEASE:
-            self._hand_over(flight, lease)
+        token, lease = (None, Lease.UNAVAILABLE) if outcome is Unleased.UNAVAILABLE else (outcome, Lease.FREE)
+        who = WHO_LOADS[flight.mode]
+        step = next_step(self._loads.copies(flight), lease, who)
+        if step.action is Action.LEASE_TO_CALLER and token is not None:
+            copy = stale_copy(flight) if step.copy is not None else None
+            flight.land(Leased(token, flight.trail, copy))
             return
-        if flight.mode is not Mode.RELOAD:
-            self._loads.land_stale(flight)
-        await self._loads.load(cell, flight, lease)
+        if step.action is Action.ANSWER_STALE:
+            flight.land(stale_copy(flight))
+            step = next_step((), lease, who)
+        if step.action in (Action.LOAD, Action.LOAD_WITHOUT_LEASE):
+            await self._loads.load(cell, flight, token if step.action is Action.LOAD else None)
+        else:
+            flight.land(Missed(flight.trail))
 
     async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | Unleased:
         """The token of the lease, once the home grants it; else why there is none. What is loaded without a lease because waiting
         has become hopeless (`_is_hopeless`) is answered and not kept."""
+        if flight.mode is Mode.LOOKUP:
+            return Unleased.UNAVAILABLE
         began, merged = asyncio.get_running_loop().time(), self._fences.merged
         pause = FIRST_POLL_SECONDS
         while not isinstance(reply, TierError) and reply.lease is None:
@@ -298,25 +327,17 @@ class FlightRunner:
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
         """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
+        step = next_step(self._loads.copies(flight), Lease.HELD, WHO_LOADS[flight.mode])
         if not flight.waits_for_fill:
             self._tally.lease_waits += 1
             flight.note("cachesvc.lease", "waited")
-        if flight.mode is not Mode.RELOAD:
-            self._loads.land_stale(flight)
+        if step.action is Action.ANSWER_STALE:
+            flight.land(stale_copy(flight))
         flight.wait_for_fill()
         if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
             flight.land(Missed(flight.trail))
         elif over:
             self._loads.land_last_resort(flight)
-
-    def _hand_over(self, flight: Flight, lease: str | None) -> None:
-        """Look-aside: the caller loads. A stale copy within its window goes along, so that only one caller has to wait."""
-        stale = self._loads.stale_copy(flight, last_resort=False)
-        copy = FoundCopy(stale, "l3", flight.trail, is_stale=True) if stale is not None else None
-        if lease is not None:
-            flight.land(Leased(lease, flight.trail, copy))
-        else:
-            flight.land(copy or Missed(flight.trail))
 
 
 def _broken() -> RequestError:

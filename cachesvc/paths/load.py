@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 
 from cachesvc.coherence.admission import Admission, Standing
+from cachesvc.coherence.next_step import CopySeen, last_resort
 from cachesvc.config.topology import Origin
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, tag_digests_of
@@ -134,28 +135,30 @@ class Loads:
 
     # stale answers ----------------------------------------------------------------------------------------------------
 
-    def stale_copy(self, flight: Flight, *, last_resort: bool) -> Entry | None:
-        """The flight's best copy, if it may be answered stale now."""
-        known = flight.known
-        if known is None or known.negative:
-            return None
-        standing = self._admission.standing(known, flight.key, flight.namespace)
-        good = (Standing.STALE, Standing.LAST_RESORT) if last_resort else (Standing.STALE,)
-        return known if standing in good else None
+    def copies(self, flight: Flight) -> tuple[CopySeen, ...]:
+        """The flight's best copy as it stands now, for `next_step`; none for a flight that asks the origin past the copies.
 
-    def land_stale(self, flight: Flight) -> None:
-        """Answer stale-while-revalidate, if there is such a copy."""
-        if (stale := self.stale_copy(flight, last_resort=False)) is not None:
-            flight.land(FoundCopy(stale, _tier_of_copy(flight), flight.trail, is_stale=True))
+        A copy that is fresh and was not answered did not suit its reader, or was refused a moment ago: the flight is past it.
+        """
+        known = flight.known
+        if known is None or flight.mode >= Mode.RELOAD:
+            return ()
+        if flight.known_vouched_at is not None:
+            standing = self._admission.standing_past(
+                known, flight.key, flight.namespace, flight.known_vouched_at
+            )
+        else:
+            standing = self._admission.standing(known, flight.key, flight.namespace)
+        if standing is Standing.FRESH:
+            return ()
+        return (CopySeen(flight.known_tier, standing, known.as_of, known.negative),)
 
     def land_last_resort(self, flight: Flight) -> bool:
         """Answer stale because the origin is late or failing (RFC 5861, 4), unless the readers asked past the copies."""
-        if flight.landing is not None or flight.mode is Mode.RELOAD:
-            return False
-        if (stale := self.stale_copy(flight, last_resort=True)) is None:
+        if flight.landing is not None or last_resort(self.copies(flight)) is None:
             return False
         self._tally.stale_on_error += 1
-        flight.land(FoundCopy(stale, _tier_of_copy(flight), flight.trail, is_stale=True))
+        flight.land(stale_copy(flight))
         return True
 
     def _land_failure(self, flight: Flight, failure: OriginError) -> None:
@@ -171,6 +174,9 @@ def _step_of(flight: Flight, tier: str) -> Step:
     return next((step for step in flight.trail if step.tier == tier), Step(tier, "request"))
 
 
-def _tier_of_copy(flight: Flight) -> str:
-    """Who holds the stale copy: the farthest tier that was passed as stale."""
-    return next((step.tier for step in flight.trail if step.reason == "stale"), "l3")
+def stale_copy(flight: Flight) -> FoundCopy:
+    """The landing of a flight that answers its best copy, known to be stale."""
+    assert flight.known is not None  # noqa: S101  `next_step` names a copy only where the flight has seen one
+    return FoundCopy(
+        flight.known, flight.known_tier, flight.trail, vouched_at=flight.known_vouched_at, is_stale=True
+    )

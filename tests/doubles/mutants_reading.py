@@ -5,7 +5,8 @@ from tests.doubles.mutant import Mutant
 
 UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
-    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
+    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission.clock.now_us())"
+    " else Standing.REFUSED)"
 )
 """The text of a check of a copy that looks at neither fences nor floor."""
 
@@ -43,7 +44,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.standing_at_home",
-                "judged or self._fences.admits(entry, key.digest, key.namespace, now)",
+                "judged or self.fences.admits(entry, key.digest, key.namespace, now)",
                 "True",
             ),
         ),
@@ -54,7 +55,8 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.fences:Fences.exact_admits",
-                "not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
+                "not self._unapplied or entry.as_of"
+                " > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
                 "True",
             ),
         ),
@@ -134,7 +136,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.heed",
-                "return self._fences.merge(news) if news else []",
+                "return self.fences.merge(news) if news else []",
                 "return []",
             ),
         ),
@@ -150,7 +152,7 @@ READING: dict[str, Mutant] = {
             ),
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
-                "if reply.exact and not flight.strict else",
+                "if reply.exact and not strict else",
                 "if reply.exact else",
             ),
         ),
