@@ -50,9 +50,9 @@ class Tour:
             "miss: loaded from the origin, kept in every tier", 200, "cachesvc-l3; fwd=uri-miss; stored"
         )
         await self._read("L1 hit", 200, "cachesvc-l1; hit")
-        self._app.l1.clear()
+        self._app.paths.l1.clear()
         await self._read("L2 hit, after L1 was dropped", 200, "cachesvc-l2; hit")
-        self._app.l1.clear()
+        self._app.paths.l1.clear()
         await self._restart_memcached()
         lost = (
             "memcached was restarted empty"
@@ -88,7 +88,7 @@ class Tour:
             await asyncio.to_thread(server.restart)
             await self._until_l2_answers()
         else:
-            await self._app.l2.delete_many([Key.of("docs", KEY)])
+            await self._app.remote.l2.delete_many([Key.of("docs", KEY)])
 
     async def _until_l2_answers(self) -> None:
         """Reads until L2 answers again.
@@ -98,7 +98,7 @@ class Tour:
         for attempt in range(100):
             async with self._http.put(f"{self._base}/v1/pages/probe-{attempt}", data=b"x"):
                 pass
-            self._app.l1.clear()
+            self._app.paths.l1.clear()
             async with self._http.get(f"{self._base}/v1/pages/probe-{attempt}") as response:
                 await response.read()
                 if "cachesvc-l2; hit" in response.headers.get("Cache-Status", ""):

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from cachesvc.app.paths import Remote
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
@@ -126,6 +127,18 @@ class Backends:
             guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
         )
         return self._batched[name]
+
+    def remote(self) -> Remote:
+        """What the paths reach of it, by contract."""
+        return Remote(
+            l2=self.l2,
+            pool=self,
+            cells=self.cells,
+            loaders=self.loaders,
+            changes=self.changes,
+            streams=self.streams,
+            peers=self.peers,
+        )
 
     def parts(self) -> Sequence[Part]:
         """In the order of their start."""

@@ -367,6 +367,10 @@ class Fences:
         """The staleness bound: how long ago a change may have been accepted that is not merged here."""
         return max(0, now_us - self.watermark)
 
+    def lag_us(self) -> int | None:
+        """µs: the staleness bound now; None while a region's feed was never read."""
+        return self.bound_us(self._clock.now_us()) if self.watermark else None
+
     def bound_of(self, region: str) -> int | None:
         """How far one region's feed is behind at most, µs; None if it was never read."""
         watermark = self.watermarks[region]

@@ -13,7 +13,6 @@ from typing import Protocol, TypeVar
 from msgspec.structs import replace
 
 from cachesvc.coherence.admission import Admission
-from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merge_history import Merged
 from cachesvc.coherence.paced_fences import due_at
 from cachesvc.config.topology import Topology
@@ -35,7 +34,7 @@ from cachesvc.explain.answer import (
 from cachesvc.explain.judge import _Judge
 from cachesvc.explain.verdict import decide, marked, oldest, verdict
 from cachesvc.model.change import Target
-from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError
 from cachesvc.model.partition import partition
@@ -85,9 +84,7 @@ class Explainer:
         pool: PoolView,
         homes: Homes,
         peers: Peers,
-        fences: Fences,
         admission: Admission,
-        clock: Clock,
         is_overloaded: Callable[[], bool],
     ) -> None:
         """`me`: region and name of this instance."""
@@ -98,10 +95,14 @@ class Explainer:
         self._pool = pool
         self._homes = homes
         self._peers = peers
-        self._fences = fences
         self._admission = admission
-        self._clock = clock
+        self._fences = admission.fences
+        self._clock = admission.clock
         self._is_overloaded = is_overloaded
+
+    async def answer(self, key: Key, question: Question) -> Explanation | Seen:
+        """What this instance sees if the question is `alone`, else everything that is known."""
+        return await (self.see(key, question) if question.alone else self.explain(key, question))
 
     async def explain(self, key: Key, question: Question) -> Explanation:
         """All that is known of the key, everywhere. What does not answer is said so in its place."""
@@ -142,9 +143,7 @@ class Explainer:
             key,
             self._topology.namespaces[key.namespace],
             question,
-            self._fences,
             self._admission,
-            self._clock,
         )
         tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
         held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)

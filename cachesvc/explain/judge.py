@@ -1,12 +1,11 @@
 from collections.abc import Sequence
 
 from cachesvc.coherence.admission import Admission, Standing
-from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Copy, Question
 from cachesvc.explain.verdict import RULES
-from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
 from cachesvc.model.etag import etag
@@ -36,16 +35,13 @@ class _Judge:
         key: Key,
         namespace: Namespace,
         question: Question,
-        fences: Fences,
         admission: Admission,
-        clock: Clock,
     ) -> None:
         self._key = key
         self._namespace = namespace
         self._options = question.options
-        self._fences = fences
         self._admission = admission
-        self._now = clock.now_us()
+        self._now = admission.clock.now_us()
 
     def near(self, entry: Lookup) -> Copy:
         """Of L1 or L2."""
@@ -94,7 +90,7 @@ class _Judge:
         )
 
     def _in_words(self, refusals: Sequence[Refusal]) -> tuple[str, ...]:
-        bound = self._fences.bound_us(self._now) / SECONDS
+        bound = self._admission.fences.bound_us(self._now) / SECONDS
         max_lag = self._namespace.max_lag.seconds
         words = (
             _WORDS[refusal.by].format(tag=refusal.tag, bound=bound, max_lag=max_lag) for refusal in refusals

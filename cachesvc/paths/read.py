@@ -13,11 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from cachesvc.coherence.admission import Admission, Standing, is_due_early
-from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
-from cachesvc.explain.answer import Explanation, Question, Seen
-from cachesvc.explain.explainer import Explainer
-from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
@@ -35,7 +31,6 @@ from cachesvc.paths.flight import (
 )
 from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.tally import Tally
-from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.l1.l1 import L1
@@ -57,10 +52,7 @@ class Reader:
         l1: L1,
         flights: Flights,
         runner: FlightRunner,
-        explainer: Explainer,
-        fences: Fences,
         admission: Admission,
-        clock: Clock,
         rng: random.Random,
         tally: Tally,
         sample: ReadSample,
@@ -70,10 +62,9 @@ class Reader:
         self._sample = sample
         self._flights = flights
         self._runner = runner
-        self._explainer = explainer
-        self._fences = fences
         self._admission = admission
-        self._clock = clock
+        self._fences = admission.fences
+        self._clock = admission.clock
         self._rng = rng
         self.tally = tally
 
@@ -336,26 +327,12 @@ class Reader:
         self._flights.add(flight)
         self._start([flight])
 
-    # for the write path and the feed ----------------------------------------------------------------------------------
+    # for the write path ----------------------------------------------------------------------------------
 
     def filled(self, key: Key, entry: Entry) -> None:
         """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
             flight.land(FoundCopy(entry, "l1", flight.trail))
-
-    async def explain(self, key: Key, question: Question) -> Explanation | Seen:
-        """Everything that decides about this key now; changes nothing."""
-        return await (
-            self._explainer.see(key, question) if question.alone else self._explainer.explain(key, question)
-        )
-
-    def popularity(self, namespace: str) -> Popularity:
-        """What was read most of late, here."""
-        return self._sample.hot_keys.popularity(namespace)
-
-    def lag_us(self) -> int | None:
-        """The staleness bound of this instance now, µs; None while a region's stream has not been read yet."""
-        return self._fences.bound_us(self._clock.now_us()) if self._fences.watermark else None
 
 
 def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:

@@ -1,4 +1,7 @@
-"""The three paths as the web layer sees them. `read.py`, `write.py` and `invalidate.py` satisfy these."""
+"""The parts of the service that the web layer calls, one small protocol per need; `Paths` names them all.
+
+`app/paths.py` builds what satisfies them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
@@ -37,18 +40,6 @@ class Reading(Protocol):
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
 
-    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
-        """Why a read would be answered as it would; changes nothing."""
-        ...
-
-    def popularity(self, namespace: str, /) -> Popularity:
-        """What it was asked for most of late."""
-        ...
-
-    def lag_us(self) -> int | None:
-        """The instance's staleness bound; None while it is unknown."""
-        ...
-
 
 class Writing(Protocol):
     async def put(self, key: Key, draft: Draft, /) -> Written: ...
@@ -66,3 +57,43 @@ class Invalidating(Protocol):
     async def receipt(self, id_: str, /) -> ReceiptState | None:
         """How far a change has got; None for an id that is unknown or forgotten. `id_` has the form `region:id`."""
         ...
+
+
+class Explaining(Protocol):
+    async def answer(self, key: Key, question: Question, /) -> Explanation | Seen:
+        """Why a read would be answered as it would; changes nothing. `Seen` if the question is `alone`."""
+        ...
+
+
+class Popular(Protocol):
+    def popularity(self, namespace: str, /) -> Popularity:
+        """The keys that this instance was asked for most of late."""
+        ...
+
+
+class Bounded(Protocol):
+    def lag_us(self) -> int | None:
+        """The staleness bound of this instance, µs; None while it is unknown."""
+        ...
+
+
+class Paths(Protocol):
+    """Everything that the web layer calls to answer requests."""
+
+    @property
+    def reader(self) -> Reading: ...
+
+    @property
+    def writer(self) -> Writing: ...
+
+    @property
+    def invalidator(self) -> Invalidating: ...
+
+    @property
+    def explainer(self) -> Explaining: ...
+
+    @property
+    def hot_keys(self) -> Popular: ...
+
+    @property
+    def fences(self) -> Bounded: ...

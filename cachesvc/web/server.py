@@ -21,7 +21,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
-from cachesvc.web.contract import Invalidating, Readiness, Reading, Writing
+from cachesvc.web.contract import Paths, Readiness
 from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.handlers.batches import Batches
@@ -60,9 +60,7 @@ class Web:
         self,
         service: Service,
         topology: Topology,
-        reader: Reading,
-        writer: Writing,
-        invalidator: Invalidating,
+        paths: Paths,
         broadcast: Broadcast,
         readiness: Readiness,
         metrics: Metrics,
@@ -73,27 +71,28 @@ class Web:
         """Without a `recorder` nothing is traced."""
         self._limits = service.server
         self._namespaces = topology.namespaces
-        self._reader = reader
+        self._reader = paths.reader
+        self._lag_us = paths.fences.lag_us
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail()
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
-        self._entries = Entries(service.server, topology.namespaces, reader, writer, invalidator, self._clock)
-        batches = Batches(service.server, topology.namespaces, reader, writer, self._clock, metrics.counts)
+        self._entries = Entries(service.server, topology.namespaces, paths, self._clock)
+        batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts)
         self._streams = Streams(broadcast)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
-            self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, reader.lag_us, rng)
+            self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, self._lag_us, rng)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time)
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, invalidator),
+            Invalidations(service, topology.namespaces, paths.invalidator),
             self._streams,
             Probes(service, topology, readiness, metrics),
-            HotKeysView(service, topology.namespaces, reader),
+            HotKeysView(service, topology.namespaces, paths.hot_keys),
         )
         self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
 
@@ -183,7 +182,7 @@ class Web:
         """The lines that every answer has."""
         now = self._clock.now_us()
         if self._tail.is_old(now):
-            self._tail.render(now, self._reader.lag_us())
+            self._tail.render(now, self._lag_us())
         reply.add_lines(self._tail.lines)
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())

@@ -5,7 +5,7 @@ from tests.doubles.mutant import Mutant
 
 UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
-    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
+    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission.clock.now_us()) else Standing.REFUSED)"
 )
 """The text of a check of a copy that looks at neither fences nor floor."""
 
@@ -43,7 +43,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.standing_at_home",
-                "judged or self._fences.admits(entry, key.digest, key.namespace, now)",
+                "judged or self.fences.admits(entry, key.digest, key.namespace, now)",
                 "True",
             ),
         ),
@@ -134,7 +134,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.heed",
-                "return self._fences.merge(news) if news else []",
+                "return self.fences.merge(news) if news else []",
                 "return []",
             ),
         ),

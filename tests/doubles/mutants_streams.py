@@ -110,8 +110,8 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.is_timely",
-                "now - self._fences.watermark <= max_lag",
-                "not self._fences.watermark",
+                "now - self.fences.watermark <= max_lag",
+                "not self.fences.watermark",
             ),
         ),
     ),

@@ -1,7 +1,4 @@
-"""The three paths as the web layer sees them, with nothing behind them.
-
-They record what they were asked.
-"""
+"""What the web layer calls, without anything behind it. The doubles record what they were asked."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,7 +22,7 @@ from cachesvc.model.requests import (
     Step,
     Written,
 )
-from cachesvc.telemetry.popularity.hot_keys import HotKeys, Popularity
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
 
 MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
 
@@ -37,15 +34,12 @@ class FakeReader:
         self.clock = clock
         self.l1: dict[str, Entry] = {}
         self.answers: dict[str, Answer] = {}
-        self.lag: int | None = 250_000
         self.fails_with: Exception | None = None
         self.hangs: asyncio.Event | None = None
         """If set, `get` waits for it."""
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
         self.peeked: list[str] = []
-        self.explained: list[Question] = []
-        self.hot_keys = HotKeys(("pages", "users"), clock)
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
         self.peeked.append(key.text)
@@ -76,16 +70,6 @@ class FakeReader:
         if (entry := self.l1.get(key.text)) is not None and not options.no_cache:
             return Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
         return Answer(Outcome.MISS, trail=MISSED, lease="nonce:17" if options.lease else None)
-
-    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
-        self.explained.append(question)
-        return Seen("eu", "a") if question.alone else Explanation("It is not held.", key.text, key.namespace)
-
-    def popularity(self, namespace: str, /) -> Popularity:
-        return self.hot_keys.popularity(namespace)
-
-    def lag_us(self) -> int | None:
-        return self.lag
 
 
 class FakeWriter:
@@ -177,3 +161,32 @@ class FakeInvalidator:
         if self.fails_with is not None:
             raise self.fails_with
         return self.states.get(id_)
+
+
+class FakeExplainer:
+    def __init__(self) -> None:
+        self.asked: list[Question] = []
+
+    async def answer(self, key: Key, question: Question, /) -> Explanation | Seen:
+        self.asked.append(question)
+        return Seen("eu", "a") if question.alone else Explanation("It is not held.", key.text, key.namespace)
+
+
+class FakeFences:
+    def __init__(self) -> None:
+        self.lag: int | None = 250_000
+
+    def lag_us(self) -> int | None:
+        return self.lag
+
+
+class FakePaths:
+    """All of them, on one clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.reader = FakeReader(clock)
+        self.writer = FakeWriter(self.reader)
+        self.invalidator = FakeInvalidator(self.reader)
+        self.explainer = FakeExplainer()
+        self.hot_keys = HotKeys(("pages", "users"), clock)
+        self.fences = FakeFences()

@@ -28,7 +28,7 @@ from cachesvc.model.clock import SystemClock
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.handlers.openapi import document
 from cachesvc.web.server import Web
-from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY
 
 NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
@@ -36,13 +36,10 @@ NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
 
 async def serve(started: "asyncio.Queue[int]", stop: asyncio.Event) -> None:
     clock = SystemClock()
-    reader = FakeReader(clock)
     web = Web(
         Service(),
         TOPOLOGY,
-        reader,
-        FakeWriter(reader),
-        FakeInvalidator(reader),
+        FakePaths(clock),
         Broadcast(clock, SKEW_US, TOPOLOGY.regions),
         lambda: (True, {"eu": "ready"}),
         Metrics(),

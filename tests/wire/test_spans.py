@@ -175,7 +175,7 @@ class TestWhatItSays:
         trail = (Step("l1", "stale", collapsed=True),)
         traced.reader.l1.clear()
         traced.reader.answers["k"] = Answer(Outcome.STALE, entry, "l3", trail)
-        traced.reader.lag = None
+        traced.paths.fences.lag = None
         await traced.ask("GET", "/v1/pages/k", SAMPLED)
         assert said(only(recording)) == {
             "cache.hit": True,

@@ -18,7 +18,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
-from cachesvc.web.contract import Reading, Writing
+from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type
@@ -46,15 +46,15 @@ class Batches:
         self,
         limits: Server,
         namespaces: Mapping[str, Namespace],
-        reader: Reading,
-        writer: Writing,
+        paths: Paths,
         clock: Clock,
         counts: Counts,
     ) -> None:
         self._limits = limits
         self._namespaces = namespaces
-        self._reader = reader
-        self._writer = writer
+        self._reader = paths.reader
+        self._writer = paths.writer
+        self._lag_us = paths.fences.lag_us
         self._clock = clock
         self._counts = counts
 
@@ -72,7 +72,7 @@ class Batches:
                 results[i] = _got(answer, now)
         outcomes = [result.outcome for result in results]
         self._counts.keys(place.namespace, "get_many", outcomes)
-        lag = self._reader.lag_us()
+        lag = self._lag_us()
         reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0

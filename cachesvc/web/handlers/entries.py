@@ -18,7 +18,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
-from cachesvc.web.contract import Invalidating, Reading, Writing
+from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
@@ -51,16 +51,15 @@ class Entries:
         self,
         limits: Server,
         namespaces: Mapping[str, Namespace],
-        reader: Reading,
-        writer: Writing,
-        invalidator: Invalidating,
+        paths: Paths,
         clock: Clock,
     ) -> None:
         self._limits = limits
         self._namespaces = namespaces
-        self._reader = reader
-        self._writer = writer
-        self._invalidator = invalidator
+        self._reader = paths.reader
+        self._writer = paths.writer
+        self._invalidator = paths.invalidator
+        self._explainer = paths.explainer
         self._clock = clock
 
     # reading ----------------------------------------------------------------------------------------------------------
@@ -145,7 +144,7 @@ class Entries:
         options = options_of(request.headers, self._limits.request_timeout.seconds)
         sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
         body = msgspec.json.encode(
-            await self._reader.explain(place.key, Question(options, sent, place.query == _ALONE))
+            await self._explainer.answer(place.key, Question(options, sent, place.query == _ALONE))
         )
         return Reply(200, _json_head(len(body)), body)
 

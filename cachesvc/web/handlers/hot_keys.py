@@ -17,7 +17,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.popularity.heavy_hitters import Hitter
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import EVERY
-from cachesvc.web.contract import Reading
+from cachesvc.web.contract import Popular
 from cachesvc.web.handlers.probes import json_reply
 from cachesvc.web.messages import HotKey, HotKeys, LargeValue
 from cachesvc.web.replies.reply import Reply
@@ -29,15 +29,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HotKeysView:
-    def __init__(self, service: Service, namespaces: Collection[str], reader: Reading) -> None:
+    def __init__(self, service: Service, namespaces: Collection[str], hot_keys: Popular) -> None:
         self._token = service.telemetry.debug_token.encode()
         self._namespaces = namespaces
-        self._reader = reader
+        self._hot_keys = hot_keys
 
     async def get(self, request: web.BaseRequest, place: Place) -> Reply:
         namespace = self._namespace(place.query)
         with_text = self._may_see_text(request.headers.get(HEADER))
-        return json_reply(_encode(_document(namespace, self._reader.popularity(namespace), with_text)))
+        return json_reply(_encode(_document(namespace, self._hot_keys.popularity(namespace), with_text)))
 
     def _namespace(self, query: str) -> str:
         asked = parse_qsl(query, keep_blank_values=True, errors="replace")
