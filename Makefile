@@ -70,6 +70,9 @@ $(TO_DEVELOP): $(TO_RUN) $(SDK) $(PINS)/dev.txt
 	$(if $(SDK),$(PIP) install $(SOURCE) -e clients/python)
 	@touch $@
 
+reference: $(TO_DEVELOP) ## Write docs/reference.md anew from the code
+	$(BIN)/python -m cachesvc.commands.reference > docs/reference.md
+
 # One resolution for every Python and system that the ranges allow. Pins that still fit stay, unless ARGS=--upgrade.
 lock: PIN = .run/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(ARGS)

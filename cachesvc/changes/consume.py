@@ -49,8 +49,8 @@ class ConsumerTally(Struct):
     dead_letters: int = 0
     """Changes that were buried on the dead-letter stream."""
     epochs: int = 0
-    """Times that `changes` was found to be another stream than before: every namespace was
-    fenced."""
+    """Times that `changes` was found to be another stream than before: every namespace
+    was fenced."""
     failures: int = 0
     """Failed exchanges with the queue."""
     backlog: int = 0
@@ -172,8 +172,8 @@ class Consumer:
 
         `again`: the changes were parked, so their fences are out and their audit is written.
         """
-        now = self._clock.now_us()
-        due = [item for item in taken if item.held_until_us <= now]
+        now_us = self._clock.now_us()
+        due = [item for item in taken if item.held_until_us <= now_us]
         parked = await self._apply([item for item in due if item.changes], again)
         for item in due:
             if item.reason and item.id not in parked:

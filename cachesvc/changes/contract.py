@@ -169,10 +169,11 @@ class FenceBatch(Struct, frozen=True):
     """µs, from the newest heartbeat in the batch; None if there is no heartbeat."""
     gap: bool = False
     """True if items were lost between the last position and this one (trimmed, or another
-    epoch): raise the floor before going on. `fences` are then the paced fences still in force."""
+    epoch): raise the floor before going on. `fences` are then the paced fences still
+    in force."""
     position: str = ""
-    """The follower's position after the batch; positions of one stream compare by
-    `position_of`."""
+    """The follower's position after the batch; positions of one stream compare
+    by `position_of`."""
     report: bool = False
     """True if a caller waits for the followers' positions, or the batch has a heartbeat: call
     `FenceStream.report` once the batch is merged."""

@@ -68,7 +68,6 @@ class Known(Struct, frozen=True):
 
 class FloorRaise(Struct, frozen=True):
     at: int
-    raised_at: int
     lost: bool
     """Fences were lost; else this instance had just begun to read a feed."""
 
@@ -214,7 +213,7 @@ class Fences:
         if at > self.floor:
             self._floor_raises += 1
             self.floor = at
-            self.floor_raise = FloorRaise(at, self._clock.now_us(), lost)
+            self.floor_raise = FloorRaise(at, lost)
         if lost:
             self._lost_until = max(self._lost_until, at)
             self._recent.forget()

@@ -1,26 +1,47 @@
+"""The two documents on a command line, and `cachesvc check-config`, which only reads and checks them."""
+
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cachesvc.commands.arguments import add_topology, path_in
 from cachesvc.config.service import Service, check_together, load_service, load_topology
 from cachesvc.config.topology import Topology
 from cachesvc.model.errors import ConfigError
 
 
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Adds `--config` and `--topology`."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=path_in(environ, "CACHESVC_CONFIG"),
+        help="The service document: settings of this one instance."
+        " Default: the file that CACHESVC_CONFIG names; without it, every setting has its default.",
+    )
+    add_topology(parser, environ, "All instances share it; without it, `serve` starts embedded servers.")
+
+
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Read and check both documents, and say what they are."""
-    service, topology = _load(options, environ)
+    """Reads and checks both documents, and prints a line about each."""
+    service, topology = load_documents(options, environ)
     print(f"service: ok, region {service.region}, instance {service.instance}")
     if topology is None:
         print("topology: none given; serve would run the embedded set-up")
     else:
-        counts = f"{len(topology.regions)} regions, {len(topology.cells)} cells, {len(topology.namespaces)} namespaces"
+        counts = (
+            f"{len(topology.regions)} regions, {len(topology.cells)} cells,"
+            f" {len(topology.namespaces)} namespaces"
+        )
         print(f"topology: ok, version {topology.version}, {counts}")
     return 0
 
 
-def _load(options: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Service, Topology | None]:
+def load_documents(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[Service, Topology | None]:
+    """Both documents, each valid and fit for the other. Raises `ConfigError`."""
     service = _load_service(options.config, environ)
     return service, _load_topology(options.topology, service)
 
@@ -44,23 +65,5 @@ def _load_topology(path: Path | None, service: Service) -> Topology | None:
 
 
 def _in_document(error: ConfigError, path: Path | None) -> ConfigError:
-    """With two documents `$.region` alone would not say which file to open."""
+    """The error with the document's path: with two documents `$.region` alone would not say which one."""
     return ConfigError(f"{path}: {error.path}", error.why) if path and error.path.startswith("$") else error
-
-
-def _fail(code: int, message: str) -> int:
-    print(f"cachesvc: {message}", file=sys.stderr)
-    return code
-
-
-def _documents(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
-    parser.add_argument(
-        "--config", type=Path, default=_path(environ, "CACHESVC_CONFIG"), help="service document"
-    )
-    parser.add_argument(
-        "--topology", type=Path, default=_path(environ, "CACHESVC_TOPOLOGY"), help="shared document"
-    )
-
-
-def _path(environ: Mapping[str, str], name: str) -> Path | None:
-    return Path(environ[name]) if environ.get(name) else None

@@ -1,13 +1,14 @@
-"""`cachesvc explain NAMESPACE KEY`: why is this value old, or missing? Asked of any instance that answers; it asks the others.
+"""`cachesvc explain NAMESPACE KEY`: why a value is old, or missing.
 
-Exit codes: 0 explained; 1 no instance answers; 2 the command line or the topology document is wrong, or no such namespace.
+The command asks the first instance that answers; that instance asks all others. Exit codes: 0 if
+the key is explained; 1 if no instance answers; 2 if the command line or the topology document is
+wrong, or there is no such namespace.
 """
 
 import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
@@ -17,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from yarl import URL
 
+from cachesvc.commands.arguments import add_topology
 from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
 from cachesvc.config.service import load_topology
 from cachesvc.explain.answer import Explanation
@@ -26,34 +28,32 @@ from cachesvc.model.key_text import check_key
 
 NEARBY = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 2.0
-"""An instance answers within a tenth of a second, or is stopped, or far: then the next one is asked."""
+"""The time for one instance, which answers within 0.1 s if it runs nearby; then the next is asked."""
 PAGE_WIDTH = 220
-"""Where nobody looks (a pipe, a file) lines are as long as they have to be, so that they can be searched."""
+"""Columns of output to a pipe or a file: wide, so that a line stays whole for a search."""
 
 
 class _Problem(msgspec.Struct):
-    """RFC 9457, as far as it matters here."""
+    """The part of a problem (RFC 9457) that is shown."""
 
     detail: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add("namespace")
-    add("key", help="as callers write it, not percent-encoded; in quotes")
-    add(
-        "--topology",
-        type=Path,
-        default=environ.get("CACHESVC_TOPOLOGY") or None,
-        help="shared document, which names the instances",
-    )
-    add("--url", default="", help=f"of the instance to ask (without --topology: {NEARBY})")
-    add("--token", default="", help="explain a read that sends this Cachesvc-Token")
-    add("--json", action="store_true", help="the answer as it came")
+    add("namespace", help="The namespace of the key.")
+    add("key", help="The key as callers write it, not percent-encoded. Put it in quotes.")
+    add_topology(parser, environ, "It names the instances; the first that answers is asked.")
+    add("--url", default="", help=f"The URL of the instance to ask (default, without --topology: {NEARBY}).")
+    add("--token", default="", help="Explains a read that sends this Cachesvc-Token.")
+    add("--json", action="store_true", help="Prints the instance's answer as it is, in JSON.")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if nobody answers."""
+    """Prints the explanation and returns the exit code.
+
+    Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if no instance answers.
+    """
     try:
         check_key(options.key)
     except ValueError as error:
@@ -75,7 +75,7 @@ def _decoded(body: bytes) -> Explanation:
 
 
 def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
-    """Base URL by name."""
+    """The base URL of each instance by its name. Raises `ConfigError`."""
     if options.url:
         if not options.url.startswith(("http://", "https://")):
             raise ConfigError("--url", "must be http://host:port of an instance")
@@ -99,7 +99,7 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
 
 
 async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) -> bytes:
-    """The first answer."""
+    """The first answer, as JSON. Raises `TierUnavailableError` if no instance answers."""
     path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
     headers = {"Cachesvc-Token": options.token} if options.token else {}
     silent = []
@@ -129,6 +129,7 @@ def _accepted(status: int, body: bytes) -> bytes:
 
 
 def show(found: Explanation, console: Console) -> None:
+    """Prints an explanation as a page for people."""
     console.print(found.verdict, style="bold")
     console.print()
     width = max(len(label) for label, _ in facts(found))

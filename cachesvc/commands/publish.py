@@ -1,8 +1,9 @@
-"""`cachesvc publish`: announce changes on a region's queue, as any producer may. The region's instances do the rest.
+"""`cachesvc publish`: announces changes on a region's queue, as any producer may.
 
-What is announced is checked first, by the rules that would make it a dead letter. Printed is the receipt of each change,
-`region:id`; an instance of the region says how far it got (`GET /v1/invalidations/{id}`). A change that is announced twice costs
-misses and nothing else, so whatever failed half-way can be run again.
+Every change is checked first, by the rules that would make it a dead letter. The command prints
+the receipt of each change, `region:id`; an instance of the region says how far the change got
+(`GET /v1/invalidations/{id}`). A change that is announced twice costs misses and nothing else, so
+a run that failed half-way can be repeated.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from redis.exceptions import RedisError
 
 from cachesvc.changes.events.cloudevents import decode, encode
 from cachesvc.changes.events.event_parser import checked
+from cachesvc.commands.arguments import add_topology
 from cachesvc.config.service import Coherence, Server, load_topology
 from cachesvc.model.change import Change
 from cachesvc.model.did_you_mean import did_you_mean
@@ -30,22 +32,22 @@ from cachesvc.telemetry.traces.trace import SpanContext
 
 MAX_BATCH_KEYS = Server().max_batch_keys
 LONGEST_OVER = Coherence().fence_retention
-"""The defaults: the service documents of the instances are not known here."""
+"""The defaults of both limits: the instances' service documents are not known here."""
 TIMEOUT_SECONDS = 5.0
 BLOCK = 1 << 16
-"""Bytes of a file that are read, checked and sent together: a few hundred events."""
+"""Bytes of a file that are read, checked and sent together (a few hundred events)."""
 
 
 class Destination(Struct, frozen=True):
     url: str
     region: str = ""
-    """Empty: the caller named a queue and not whose it is."""
+    """Empty if only the queue is given, not its region."""
     namespaces: Collection[str] | None = None
-    """None: not known here; the instances judge."""
+    """None if the topology is not given: then only the instances can tell an unknown namespace."""
 
     @property
     def where(self) -> str:
-        """To show: a URL may hold a password."""
+        """The queue's place for messages, without the password that the URL may hold."""
         parts = urlsplit(self.url)
         return (
             f"queue at {parts.path}"
@@ -56,61 +58,69 @@ class Destination(Struct, frozen=True):
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add("namespace", nargs="?", default="", help="whose entries changed")
+    add("namespace", nargs="?", default="", help="The namespace whose entries changed.")
     add(
         "--key",
         action="append",
         default=[],
-        metavar="K",
+        metavar="KEY",
         dest="keys",
-        help="a key that changed; may be repeated",
+        help="A key that changed. Repeatable.",
     )
     add(
         "--tag",
         action="append",
         default=[],
-        metavar="T",
+        metavar="TAG",
         dest="tags",
-        help="a tag whose entries changed; may be repeated",
+        help="A tag whose entries changed. Repeatable.",
     )
-    add("--all", action="store_true", help="everything in the namespace; asks for --confirm NAMESPACE")
-    add("--confirm", default="", metavar="NAMESPACE", help="the namespace once more")
-    add("--soft", action="store_true", help="copies become stale instead of gone")
+    add("--all", action="store_true", help="Everything in the namespace changed. Needs --confirm NAMESPACE.")
+    add("--confirm", default="", metavar="NAMESPACE", help="The namespace once more, to confirm --all.")
+    add("--soft", action="store_true", help="Copies become stale instead of being refused.")
     add(
         "--over",
         default="",
         metavar="DURATION",
-        help="spread it over this time, such as 5m, to spare the origin",
+        help="Spreads the invalidation over this time, such as 5m, to spare the origin.",
     )
-    add("--source", default="/cachesvc/publish", help="who says so, for the audit (%(default)s)")
+    add(
+        "--source",
+        default="/cachesvc/publish",
+        help="The producer's name for the audit (default: %(default)s).",
+    )
     add(
         "--traceparent",
         default="",
         metavar="W3C",
-        help="the trace in which it changed: what becomes of it is linked to that",
+        help="The trace in which the data changed. Spans of the invalidation are linked to it.",
     )
-    add("--file", metavar="FILE", help="instead: a change or a CloudEvent on each line; - is standard input")
+    add(
+        "--file",
+        metavar="FILE",
+        help="Reads changes from a file: a change or a CloudEvent on each line, as JSON. - is standard input.",
+    )
     add(
         "--queue",
         default="",
         metavar="URL",
-        help="of the region's queue; better --topology if it holds a password",
+        help="The URL of the region's queue. Use --topology for a URL with a password.",
     )
-    add(
-        "--topology",
-        type=Path,
-        default=environ.get("CACHESVC_TOPOLOGY") or None,
-        help="shared document, which names the queues",
-    )
+    add_topology(parser, environ, "It names the queue of each region, for --region.")
     add(
         "--region",
         default=environ.get("CACHESVC_REGION", ""),
-        help="where to announce: any, all regions hear of it",
+        help="The region on whose queue the changes are announced. Every region applies them."
+        " Default: CACHESVC_REGION.",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if the queue does not take it."""
+    """Announces the changes, prints their receipts and returns the exit code.
+
+    Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if the queue does not
+    take a change.
+    """
     destination = _destination(options)
     published = 0
     with closing(_connect(destination)) as queue:
@@ -139,7 +149,7 @@ def _destination(options: argparse.Namespace) -> Destination:
 
 
 def _connect(destination: Destination) -> Redis:
-    """Connects when first used."""
+    """Returns a client, which connects at its first use."""
     try:
         return Redis.from_url(
             destination.url,
@@ -147,12 +157,12 @@ def _connect(destination: Destination) -> Redis:
             socket_connect_timeout=TIMEOUT_SECONDS,
             protocol=2,
         )
-    except ValueError:  # its text may repeat a part of the password
+    except ValueError:  # the error's text may repeat a part of the password
         raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0") from None
 
 
 def _batches(options: argparse.Namespace, destination: Destination) -> Iterator[list[bytes]]:
-    """The events, checked; those that are to be sent together."""
+    """Yields the checked events in groups, each to be sent together."""
     if options.file is None:
         yield [_from_options(options, destination)]
         return
@@ -196,7 +206,7 @@ def _from_lines(
 
 
 def _blocks(file: BinaryIO) -> Iterator[Sequence[bytes]]:
-    """Lines, as many as there are by now: what comes slowly through a pipe is not held back until a block is full."""
+    """Yields the lines of each read. Lines that come slowly through a pipe are not held back."""
     rest = b""
     while block := file.read1(BLOCK):  # type: ignore[attr-defined] # both files are buffered ones
         *lines, rest = (rest + block).split(b"\n")
@@ -220,7 +230,7 @@ def _from_line(line: bytes, options: argparse.Namespace, destination: Destinatio
 
 
 def _check(change: Change, confirm: str, destination: Destination, where: str) -> None:
-    """What an instance would refuse is refused here."""
+    """Raises `ConfigError` for a change that an instance would refuse."""
     _, faults = checked(change, MAX_BATCH_KEYS, LONGEST_OVER)
     if faults:
         raise ConfigError(where, faults[0])

@@ -1,3 +1,5 @@
+"""`cachesvc serve`: one instance, on given servers or on embedded ones that it starts first."""
+
 import argparse
 import asyncio
 import errno
@@ -8,18 +10,23 @@ import uvloop
 
 from cachesvc.app import instance as app
 from cachesvc.app.embedded.set_up import embedded
+from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
-from cachesvc.commands.documents import _fail, _load
+from cachesvc.commands.documents import load_documents
 from cachesvc.config.service import Service, check_together
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
 
 
 def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Serve until SIGINT or SIGTERM."""
-    service, topology = _load(options, environ)
+    """Serves until SIGINT or SIGTERM, and returns the exit code.
+
+    Raises `ConfigError`, `ServerStartError` for an embedded server that does not start, and `TierError`.
+    """
+    service, topology = load_documents(options, environ)
     logs.set_up(service)
-    # Until the service handles it, SIGTERM too must leave through `finally`, where embedded servers are stopped.
+    # Until the service handles SIGTERM itself, the signal must raise: embedded servers are stopped in a
+    # `finally`, which the default handling of SIGTERM would skip.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -27,7 +34,7 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             at = f"{service.server.host}:{service.server.port}"
-            return _fail(
+            return fail(
                 1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)"
             )
         raise

@@ -21,6 +21,7 @@ NOT_SETTINGS = {
     "CACHESVC_ENV": "`production` refuses to start the embedded servers. Any other value has no effect.",
     "CACHESVC_CONFIG": "The path of the service document, if `--config` is not given.",
     "CACHESVC_TOPOLOGY": "The path of the topology document, if `--topology` is not given.",
+    "CACHESVC_DEBUG_TOKEN": "The debug token that `cachesvc top` sends, if `--debug-token` is not given.",
     "CACHESVC_RUN_DIR": (
         "The directory for the sockets and pid files of embedded servers; it must be private to the user "
         "(mode 0700), and is made if it is not there. If it is not given: `cachesvc` in XDG_RUNTIME_DIR, "
@@ -51,7 +52,7 @@ def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, 
 def settings(
     kind: type[msgspec.Struct], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
-    """Yields every field of the document that is not itself a section: variable name, path, type."""
+    """Yields variable name, path and type of every field that is not itself a section."""
     for field in msgspec.structs.fields(kind):
         here = (*path, field.encode_name)
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):

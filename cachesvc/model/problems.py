@@ -20,7 +20,7 @@ class Retry(Enum):
 
 
 class ProblemKind(StrEnum):
-    """A kind of problem: its name, HTTP status, summary, advice to the caller, and whether to retry.
+    """A kind of problem: its name, HTTP status, title, advice to the caller, and retry.
 
     Names are part of the wire format: one that was released is never changed or used for another
     meaning. A kind has one status and one `retry`; where these differ, there are two kinds.
@@ -54,7 +54,7 @@ class ProblemKind(StrEnum):
         """The value of `Retry-After`; None if the answer has none."""
         return 1 if self.retry is Retry.AFTER_A_SECOND else None
 
-    # the caller has asked wrongly -------------------------------------------------------------------------------------
+    # the caller has asked wrongly -----------------------------------------------------------------
 
     BAD_BODY = (
         "bad-body",
@@ -231,7 +231,7 @@ class ProblemKind(StrEnum):
         "Send a shorter request line and shorter headers.",
     )
 
-    # there is no value, or another one --------------------------------------------------------------------------------
+    # there is no value, or another one ------------------------------------------------------------
 
     CACHE_MISS = (
         "cache-miss",
@@ -265,7 +265,7 @@ class ProblemKind(StrEnum):
         "Read the key again and decide anew.",
     )
 
-    # the origin -------------------------------------------------------------------------------------------------------
+    # the origin -----------------------------------------------------------------------------------
 
     LOAD_FAILED = (
         "load-failed",
@@ -302,7 +302,7 @@ class ProblemKind(StrEnum):
         Retry.AFTER_A_SECOND,
     )
 
-    # the service ------------------------------------------------------------------------------------------------------
+    # the service ----------------------------------------------------------------------------------
 
     INTERNAL = (
         "internal",

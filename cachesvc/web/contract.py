@@ -22,18 +22,27 @@ from cachesvc.model.requests import (
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
-"""Whether this instance may be sent requests, and the reasons, JSON-able, for `/readyz?verbose`."""
+"""Returns whether this instance may be sent requests, and the reasons.
+
+The reasons are values that JSON can write; `/readyz?verbose` shows them.
+"""
 
 
 class Reading(Protocol):
-    """All reads raise `RequestError` for the whole request only; what concerns one key stands in its answer."""
+    """Reads. They raise `RequestError` only if the whole request cannot be done.
+
+    A failure of one key stands in its answer.
+    """
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
-        """The entry if a plain read may be answered from L1 with it, fresh, right now. Counts a hit; a miss is not counted."""
+        """Returns the entry if a plain read may be answered from L1 with it now, as fresh.
+
+        It counts a hit. A miss is not counted, because `get` follows and counts it.
+        """
         ...
 
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> Sequence[Entry | None]:
-        """As `peek` of each."""
+        """Returns the result of `peek` for each key."""
         ...
 
     async def get(self, key: Key, options: ReadOptions, /) -> Answer: ...
@@ -51,11 +60,14 @@ class Invalidating(Protocol):
     async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt: ...
 
     async def estimate(self, change: Change, /) -> Estimate:
-        """What it would touch; changes nothing."""
+        """Returns how much the change would touch; changes nothing."""
         ...
 
     async def receipt(self, id_: str, /) -> ReceiptState | None:
-        """How far a change has got; None for an id that is unknown or forgotten. `id_` has the form `region:id`."""
+        """Returns how far a change has got; None for an id that is unknown or forgotten.
+
+        `id_` has the form `region:id`.
+        """
         ...
 
 

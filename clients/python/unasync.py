@@ -1,4 +1,4 @@
-"""Writes the modules of `cachesvc_client/sync` that are the text of their twins in `aio` without `await`.
+"""Generates the sync modules that are the text of their twins in `aio` without `await`.
 
     python clients/python/unasync.py            writes them
     python clients/python/unasync.py --check    exits with 1 and names those that differ
@@ -15,10 +15,10 @@ What is done to the text of a twin, in this order:
 """
 
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import PIPE, run
 from typing import TypeAlias
 
 PACKAGE = Path(__file__).parent / "src/cachesvc_client"
@@ -26,15 +26,12 @@ COMMAND = "python clients/python/unasync.py"
 
 _AIO_ONLY = re.compile(r"^.*  # aio only\n", re.MULTILINE)
 _INSIDE = r"((?:[^\[\]]|\[(?:[^\[\]]|\[[^\[\]]*\])*\])*)"
-"""What stands between brackets, in which brackets may stand, in which brackets may stand."""
+"""The text between two brackets, with up to two levels of brackets inside."""
 
 RULES: Sequence[tuple[str, str]] = (
     (r"cachesvc_client\.aio\b", "cachesvc_client.sync"),
     (r"\basync (def|with|for)\b", r"\1"),
-    (
-        r"\bawait asyncio\.gather\(\*map\(",
-        "list(map(",
-    ),  # what is asked of several is asked of one after the other
+    (r"\bawait asyncio\.gather\(\*map\(", "list(map("),  # one after the other
     (r"\bawait ", ""),
     (rf"\bAwaitable\[{_INSIDE}\]", r"\1"),
     (r"\b__a(enter|exit)__\b", r"__\1__"),
@@ -66,7 +63,10 @@ WORDING: Mapping[str, Wording] = {
             "a `urllib3.PoolManager` of yours, which stays open; renew it after a fork.",
         ),
         ("batches read; the client then follows the", "batches read; a thread then follows the"),
-        ("Returns a block whose reads honour", "Returns a block whose reads on this thread honour"),
+        (
+            "for the task that enters the block, and for tasks that are started in it.",
+            "on the thread or greenlet that enters the block.",
+        ),
         (
             """\
         \"""Does what the end of the block does, for those who cannot use a block.\"""
@@ -116,10 +116,7 @@ WORDING: Mapping[str, Wording] = {
 """,
         ),
         ("Calls made at the same time share a request.", "Calls of several threads share a request."),
-        (
-            "Each instance is sent the keys that it is home to.",
-            "The instances are asked one after the other.",
-        ),
+        ("are asked at\n        the same time.", "are asked one\n        after the other."),
         (
             """\
         `timeout` bounds this caller's wait and not the load, which has the cache's `load_timeout`.
@@ -155,17 +152,18 @@ nothing was committed and nothing is sent.
         ("a caller that is torn out of this can", "a caller that is torn out of this (`gevent.Timeout`) can"),
     ),
 }
-"""Module → pieces of its async text and what stands in their place, each of which must occur."""
+"""Module → pieces of its async text, each of which must occur, and what replaces them."""
 
 
 def generated(module: str) -> str:
-    """The text of a sync module. Raises `ValueError` for a piece of `WORDING` that is not in its twin."""
+    """The text of a sync module.
+
+    Raises `ValueError` for a piece of `WORDING` that does not occur in the twin.
+    """
     text = _AIO_ONLY.sub("", (PACKAGE / "aio" / f"{module}.py").read_text())
     for said, instead in WORDING[module]:
         if said not in text:
-            raise ValueError(
-                f"aio/{module}.py does not say {said!r} any more: see WORDING in {COMMAND.split()[1]}"
-            )
+            raise ValueError(f"WORDING of {module}: aio/{module}.py does not say {said!r} any more")
         text = text.replace(said, instead)
     for pattern, replacement in RULES:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
@@ -174,7 +172,7 @@ def generated(module: str) -> str:
 
 
 def _tidied(text: str, path: Path) -> str:
-    """What ruff makes of the text of a file at this path, whose settings it finds from there."""
+    """The text as ruff would leave it in a file at this path, whose settings it finds."""
     named = ["--quiet", "--no-cache", "--stdin-filename", str(path), "-"]
     sorted_ = _ruff(["check", "--select", "F401,I001", "--fix-only", *named], text)
     return _ruff(["format", *named], sorted_)
@@ -182,7 +180,7 @@ def _tidied(text: str, path: Path) -> str:
 
 def _ruff(arguments: Sequence[str], text: str) -> str:
     command = [sys.executable, "-m", "ruff", *arguments]
-    return subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.PIPE).stdout  # noqa: S603  ruff itself
+    return run(command, input=text, text=True, check=True, stdout=PIPE).stdout  # noqa: S603  ruff itself
 
 
 def main(arguments: Sequence[str]) -> int:

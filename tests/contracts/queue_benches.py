@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from cachesvc.changes.contract import Audit, Changes, FenceStream, OpenChange
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
+from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.doubles.servers import RealServer
 

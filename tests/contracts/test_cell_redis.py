@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.service import L3
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock, SystemClock
+from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
@@ -21,6 +21,7 @@ from cachesvc.tiers.l3.contract import Fill, Put, Read, Reply
 from cachesvc.tiers.l3.redis_cell import READS_IN_FLIGHT, RedisCell
 from cachesvc.tiers.l3.script import READ
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, RedisBench, as_of_of, good, redis_bench
+from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer, redis_server, valkey_server
 

@@ -1,9 +1,11 @@
-"""A wall clock that shows the event loop's time.
+"""Wall clocks for tests: one that shows the event loop's time, and one that is turned by hand.
 
-Under looptime, `asyncio.sleep(100)` moves both and takes no time.
+Under looptime, `asyncio.sleep(100)` moves the loop's time and `LoopClock`, and takes no time.
 """
 
 import asyncio
+
+from cachesvc.model.clock import SECONDS
 
 START_US = 1_700_000_000_000_000
 
@@ -19,3 +21,16 @@ class LoopClock:
 
     def now_us(self) -> int:
         return START_US + round(asyncio.get_running_loop().time() * 1_000_000) + self.skew_us
+
+
+class ManualClock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self, start_us: int = START_US) -> None:
+        self._now_us = start_us
+
+    def now_us(self) -> int:
+        return self._now_us
+
+    def advance(self, *, seconds: float = 0, us: int = 0) -> None:
+        self._now_us += us + round(seconds * SECONDS)

@@ -1,4 +1,7 @@
-"""Protections in the home cells and in those who apply fences there: leases, fills, and the times that are issued."""
+"""Protections in the home cells, and in the code that applies fences there.
+
+They are about leases, fills, and the times that cells issue.
+"""
 
 from tests.doubles.edits import InCellScript, InPython
 from tests.doubles.mutant import Mutant

@@ -5,7 +5,8 @@ from tests.doubles.mutant import Mutant
 
 UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
-    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission.clock.now_us()) else Standing.REFUSED)"
+    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission.clock.now_us())"
+    " else Standing.REFUSED)"
 )
 """The text of a check of a copy that looks at neither fences nor floor."""
 
@@ -54,7 +55,8 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.fences:Fences.exact_admits",
-                "not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
+                "not self._unapplied or entry.as_of"
+                " > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
                 "True",
             ),
         ),

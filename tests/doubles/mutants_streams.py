@@ -1,4 +1,7 @@
-"""Protections on the way from a change to the fences in force: what is lost, late, or not yet done."""
+"""Protections on the way from a change to the fences in force.
+
+They are about changes and fences that are lost, late, or not yet applied.
+"""
 
 from tests.doubles.edits import InPython, InQueueScript
 from tests.doubles.mutant import Mutant
@@ -87,12 +90,14 @@ STREAMS: dict[str, Mutant] = {
             InPython(
                 "tests.doubles.memory_queue:MemoryFenceStream.open",
                 "position[0] * 1000 + 999 + 3 * self._skew_us",
-                "min((f.at for f in fence_items.decode((0, item.fields) for item in queue.fences).fences), default=0)",
+                "min((f.at for f in fence_items.decode((0, item.fields) for item in queue.fences).fences),"
+                " default=0)",
             ),
             InPython(
                 "cachesvc.changes.redis.fences:RedisFenceStream.open",
                 "ms * 1000 + 999 + 3 * self._skew_us",
-                "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1])).fences), default=0)",
+                "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1]))"
+                ".fences), default=0)",
             ),
         ),
     ),
@@ -121,7 +126,8 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "tests.doubles.memory_queue:MemoryFenceStream._has_gap",
-                "self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position",
+                "self._epoch != self._queue.epoch or here == len(items)"
+                " or items[here].position != self._position",
                 "self._epoch != self._queue.epoch",
             ),
             InPython(

@@ -1,4 +1,4 @@
-"""What the web layer calls, without anything behind it. The doubles record what they were asked."""
+"""Doubles of everything that the web layer calls. They record what they were asked."""
 
 import asyncio
 from collections.abc import Sequence

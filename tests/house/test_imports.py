@@ -1,7 +1,8 @@
 """No module of the service or of the SDK imports itself by a detour.
 
-Every written import is an arrow: at the top, inside a function, and under `TYPE_CHECKING`, as a reader has to follow all of them.
-That Python runs the `__init__.py` of each package on the way to a module is no arrow.
+Every written import is an arrow, as a reader has to follow all of them: at the top, inside a
+function, and under `TYPE_CHECKING`. That Python runs the `__init__.py` of each package on the way
+to a module is no arrow.
 """
 
 import ast
@@ -50,7 +51,10 @@ def _absolute(name: str, file: Path, node: ast.ImportFrom) -> str:
 
 
 def circle_in(arrows: Mapping[str, set[str]]) -> list[str]:
-    """The modules of one circle in the order of their imports, the first again at the end; empty if there is none."""
+    """The modules of one circle in the order of their imports; empty if there is none.
+
+    The first module stands at the end again.
+    """
     try:
         TopologicalSorter(arrows).prepare()
     except CycleError as error:

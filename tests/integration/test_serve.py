@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,9 +23,11 @@ def root() -> Iterator[Path]:
         yield Path(path)
 
 
-def served(root: Path, port: int) -> subprocess.Popen[str]:
+def served(
+    root: Path, port: int, program: Sequence[str] = (sys.executable, "-m", "cachesvc")
+) -> subprocess.Popen[str]:
     environ = {**os.environ, "CACHESVC_RUN_DIR": str(root), "CACHESVC_SERVER_PORT": str(port)}
-    command = [sys.executable, "-m", "cachesvc", "serve"]
+    command = [*program, "serve"]
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

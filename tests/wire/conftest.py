@@ -10,12 +10,13 @@ import pytest
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service, Telemetry
 from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
-from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.units import Duration, Size
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder
 from cachesvc.web.server import Web
+from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakeInvalidator, FakePaths, FakeReader, FakeWriter
 
 TOPOLOGY = Topology(

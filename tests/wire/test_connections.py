@@ -8,7 +8,6 @@ import pytest
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.metrics.metrics import Metrics
@@ -17,6 +16,7 @@ from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.listener import Listener
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.server import Web
+from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site, read_response
 

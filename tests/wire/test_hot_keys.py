@@ -8,10 +8,10 @@ import pytest
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service, Telemetry
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Key
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.server import Web
+from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site
 

@@ -11,7 +11,6 @@ from aiohttp.test_utils import make_mocked_request
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
@@ -19,6 +18,7 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.handlers import fence_stream as streams
 from cachesvc.web.routing import Kind, Place
 from cachesvc.web.server import Web
+from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site
 

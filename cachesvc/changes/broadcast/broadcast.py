@@ -47,8 +47,8 @@ CHUNK_BYTES = 1 << 16
 """A subscriber takes about this many bytes at once, if there are as many."""
 UNWATCHED_FENCES = 10_000
 """A batch of more fences comes when an instance catches up. Without a subscriber such a
-batch is not rendered: a million fences that a new instance starts from would keep its loop busy for
-half a second."""
+batch is not rendered: a million fences that a new instance starts from would keep its
+loop busy for half a second."""
 
 
 class BroadcastStatistics(Struct, frozen=True):
@@ -88,8 +88,8 @@ class Broadcast:
         self._log = EventLog(log_fences, log_bytes)
         self._vector: Vector = dict.fromkeys(regions, "")
         self._since = dict(self._vector)
-        """Per region: a subscriber that has everything up to this position finds the rest in the
-        log."""
+        """Per region: a subscriber that has everything up to this position finds the rest in
+        the log."""
         self._replayed_from = 0
         """Events before this number stand before a reset: they are sent to subscribers that have
         not taken them yet, and nobody resumes from them."""

@@ -71,8 +71,8 @@ class RedisFenceStream:
         self._epoch = b""
         self._position = b""
         self._delivered = False
-        """True if the item at the position has been delivered; false only after `open` and after a
-        gap."""
+        """True if the item at the position has been delivered; false only after `open` and after
+        a gap."""
         self._published_epoch = b""
         self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
         self._paced: dict[str, int] = {}

@@ -7,16 +7,16 @@ document is wrong. Ctrl-C ends the load, and what there is by then is judged.
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from msgspec.structs import replace
 
+from cachesvc.commands.arguments import add_topology, duration, fail
 from cachesvc.commands.check.history import HistoryWriter
 from cachesvc.commands.check.judge import judge
 from cachesvc.commands.check.progress import Progress
@@ -37,63 +37,100 @@ READ_SHARE_OF_A_CACHE = 0.9
 LEAST_SHARE = 0.8
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     default = CheckSettings(instances={})
     add = parser.add_argument
-    add(
-        "--topology",
-        type=Path,
-        default=os.environ.get("CACHESVC_TOPOLOGY"),
-        help="of the deployment: instances, queues, namespaces",
-    )
-    add("--namespace", default="check", help="declared for the checker alone (%(default)s)")
+    add_topology(parser, environ, "It names the instances, the queues and the namespaces.")
+    add("--namespace", default="check", help="A namespace that only the checker uses (default: %(default)s).")
     add(
         "--origin-listen",
         default=f"{default.origin_host}:{default.origin_port}",
-        help="of its own origin (%(default)s)",
+        metavar="HOST:PORT",
+        help="Where the checker's own origin listens (default: %(default)s).",
     )
-    add("--duration", type=_duration, default=Duration.parse("60s"), help="of the load, such as 60s")
-    add("--seed", type=int, default=default.seed, help="of all random choices (%(default)s)")
-    add("--keys", type=int, default=default.keys, help="hot keys (%(default)s)")
-    add("--clients", type=int, default=default.clients, help="callers at once (%(default)s)")
-    add("--rate", type=float, default=default.rate, help="operations a second, of all callers (%(default)s)")
-    add("--read-share", type=float, default=default.read_share, help="of the operations (%(default)s)")
+    add(
+        "--duration",
+        type=duration,
+        default=Duration.parse("60s"),
+        metavar="DURATION",
+        help="How long the load lasts (default: 60s).",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=default.seed,
+        help="The seed of all random choices (default: %(default)s).",
+    )
+    add("--keys", type=int, default=default.keys, help="How many hot keys there are (default: %(default)s).")
+    add(
+        "--clients",
+        type=int,
+        default=default.clients,
+        help="How many callers run at once (default: %(default)s).",
+    )
+    add(
+        "--rate",
+        type=float,
+        default=default.rate,
+        help="Operations per second of all callers together (default: %(default)s).",
+    )
+    add(
+        "--read-share",
+        type=float,
+        default=default.read_share,
+        metavar="SHARE",
+        help="The share of reads in the operations, 0 to 1 (default: %(default)s).",
+    )
     add(
         "--heartbeat",
-        type=_duration,
+        type=duration,
         default=Duration(default.heartbeat_us),
-        help="coherence.heartbeat, if not 500ms",
+        metavar="DURATION",
+        help="The instances' coherence.heartbeat (default: 500ms).",
     )
     add(
         "--skew",
-        type=_duration,
+        type=duration,
         default=Duration(default.skew_us),
-        help="coherence.max_clock_skew, if not 100ms",
+        metavar="DURATION",
+        help="The instances' coherence.max_clock_skew (default: 100ms).",
     )
     add(
         "--no-events",
         action="store_true",
-        help="announce through the API only: the queues are out of reach from here",
+        help="Announces changes through the API only, for queues that cannot be reached from here.",
     )
-    add("--history", type=Path, help="write all that happened to this file, a JSON object a line")
-    add("--json", type=Path, help="write the verdict to this file")
+    add(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="Writes every operation to this file, a JSON object per line.",
+    )
+    add("--json", type=Path, metavar="FILE", help="Writes the verdict to this file, as JSON.")
     add(
         "--watch",
         action="store_true",
-        help="for ever: a few canary writes, the merges of real ones, and metrics",
+        help="Measures until Ctrl-C instead: a few canary writes, the merges of real invalidations, and metrics.",
     )
-    add("--metrics-listen", default="127.0.0.1:9108", help="with --watch: where /metrics is (%(default)s)")
+    add(
+        "--metrics-listen",
+        default="127.0.0.1:9108",
+        metavar="HOST:PORT",
+        help="Where /metrics is served with --watch (default: %(default)s).",
+    )
     add(
         "--sample",
         type=float,
         default=0.01,
-        help="with --watch: share of real invalidations that are measured (%(default)s)",
+        metavar="SHARE",
+        help="The share of real invalidations that --watch measures, 0 to 1 (default: %(default)s).",
     )
     add(
         "--canary-every",
-        type=_duration,
+        type=duration,
         default=Duration.parse("2s"),
-        help="with --watch: pause between canary writes",
+        metavar="DURATION",
+        help="The pause between two canary writes with --watch (default: 2s).",
     )
 
 
@@ -103,11 +140,11 @@ def run(options: argparse.Namespace) -> int:
         settings = settings_of(options)
         return _watch(settings, options) if options.watch else _check(settings, options)
     except ConfigError as error:
-        return _fail(2, str(error))
+        return fail(2, str(error))
     except CheckError as error:
-        return _fail(1, str(error))
+        return fail(1, str(error))
     except OSError as error:
-        return _fail(1, f"{error.filename or options.metrics_listen}: {error.strerror}")
+        return fail(1, f"{error.filename or options.metrics_listen}: {error.strerror}")
 
 
 def settings_of(options: argparse.Namespace) -> CheckSettings:
@@ -190,15 +227,3 @@ def _run(work: Coroutine[Any, Any, None]) -> bool:
     except KeyboardInterrupt:
         return False
     return True
-
-
-def _duration(text: str) -> Duration:
-    try:
-        return Duration.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _fail(code: int, message: str) -> int:
-    print(f"cachesvc: {message}", file=sys.stderr)
-    return code

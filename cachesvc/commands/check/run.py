@@ -18,7 +18,7 @@ from cachesvc.commands.check.load.feeds import Feed, Merges
 from cachesvc.commands.check.load.instances import PROBE_SECONDS, Instance, InstanceError, Instances
 from cachesvc.commands.check.load.origin import HttpOrigin, VersionedStore
 from cachesvc.commands.check.load.producers import Producers
-from cachesvc.commands.check.load.reader import Reader
+from cachesvc.commands.check.load.read_recorder import ReadRecorder
 from cachesvc.commands.check.load.workload import Client, Dice, Keyspace
 from cachesvc.commands.check.settings import AT_ONCE, CheckSettings, namespace_yaml
 
@@ -82,7 +82,7 @@ class _Running:
         self.store = VersionedStore(self.space.tags_of, note, now)
         self.origin = HttpOrigin(self.store, self._random("origin"), note, now)
         self.instances = Instances(settings.instances, settings.namespace, http)
-        self.reader = Reader(settings, self.store, self._random("reader"), note, now)
+        self.recorder = ReadRecorder(settings, self.store, self._random("reader"), note, now)
         self.announcer = Announcer(
             settings.namespace, self.instances, producers, self._random("announcer"), note, now
         )
@@ -91,7 +91,7 @@ class _Running:
         self.background = Tasks()
 
     async def load(self, until: asyncio.Event | None) -> None:
-        self.origin.delays = self.reader.delays = self.settings.delays
+        self.origin.delays = self.recorder.delays = self.settings.delays
         for client in self.clients:
             self.background.spawn(client.run(), repr(client))
         await asyncio.sleep(self.settings.duration_seconds)
@@ -101,7 +101,7 @@ class _Running:
     async def settle(self) -> None:
         """Nothing more is written, and loads are quick again. What can still be announced is; then as long as the promise allows,
         reading on."""
-        self.origin.delays = self.reader.delays = AT_ONCE
+        self.origin.delays = self.recorder.delays = AT_ONCE
         for client in self.clients:
             client.may_write = False
         await self.announcer.finish(seconds=LAST_ANNOUNCEMENTS_SECONDS)
@@ -112,14 +112,14 @@ class _Running:
             client.is_stopping = True
         for _ in range(SWEEPS):
             await asyncio.gather(
-                *(self.reader.read(instance, self.space.keys) for instance in self.instances.all)
+                *(self.recorder.read(instance, self.space.keys) for instance in self.instances.all)
             )
 
     def _client(self, name: str) -> Client:
         dice = Dice(
             self._random(name), self.space, self.settings.read_share, with_events=bool(self.settings.queues)
         )
-        return Client(name, self.settings, dice, self.instances, self.store, self.reader, self.announcer)
+        return Client(name, self.settings, dice, self.instances, self.store, self.recorder, self.announcer)
 
     def _random(self, whose: str) -> Random:
         return Random(f"{self.settings.seed}/{whose}")  # noqa: S311  a run is repeated by its seed

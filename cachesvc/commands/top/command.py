@@ -16,6 +16,7 @@ from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from cachesvc.commands.arguments import add_topology, duration
 from cachesvc.commands.top.audit import AuditLog
 from cachesvc.commands.top.between import Look
 from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
@@ -34,25 +35,30 @@ WIDTH = 130
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add(
-        "--topology",
-        type=Path,
-        default=environ.get("CACHESVC_TOPOLOGY") or None,
-        help="shared document, which names the instances",
-    )
+    add_topology(parser, environ, "It names the instances and the queues.")
     add(
         "--url",
         action="append",
         default=[],
         dest="urls",
-        help=f"of an instance, which names the others ({DEFAULT_URL})",
+        metavar="URL",
+        help="The URL of an instance, which names the others. Repeatable: the first that answers is used"
+        f" (default, without --topology: {DEFAULT_URL}).",
     )
-    add("--once", action="store_true", help="print one view and exit: 0 healthy, 1 not")
-    add("--interval", type=_duration, default=Duration.parse("1s"), help="between two looks (1s)")
+    add("--once", action="store_true", help="Prints one view and exits with 0 if all is well, else with 1.")
+    add(
+        "--interval",
+        type=duration,
+        default=Duration.parse("1s"),
+        metavar="DURATION",
+        help="The time between two looks (default: 1s).",
+    )
     add(
         "--debug-token",
         default=environ.get("CACHESVC_DEBUG_TOKEN", ""),
-        help="of the instances: show key text, not digests",
+        metavar="TOKEN",
+        help="The instances' telemetry.debug_token. With it, hot keys are shown as text instead of digests."
+        " Default: CACHESVC_DEBUG_TOKEN.",
     )
 
 
@@ -126,10 +132,3 @@ async def for_ever(watch: Watch, console: Console) -> NoReturn:
             live.update(drawn, refresh=True)
             before = after
             await asyncio.sleep(watch.seconds)
-
-
-def _duration(text: str) -> Duration:
-    try:
-        return Duration.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -68,9 +68,9 @@ class HotKeys:
         The read is kept, to be counted with others. Counted one at a time, between requests, it would take
         three times as long, because none of the code and data would be in the processor's caches then.
         """
-        now = self._clock.now_us()
-        if len(self._uncounted) >= TOGETHER or now - self._began_us >= WINDOW_US:
-            self._count(now)
+        now_us = self._clock.now_us()
+        if len(self._uncounted) >= TOGETHER or now_us - self._began_us >= WINDOW_US:
+            self._count(now_us)
         self._uncounted.append((key, size))
 
     def valued(self, key: Key, size: int) -> None:
@@ -82,10 +82,10 @@ class HotKeys:
 
     def popularity(self, namespace: str) -> Popularity:
         """Returns the report of a namespace."""
-        self._count(now := self._clock.now_us())
+        self._count(now_us := self._clock.now_us())
         windows = self._windows[namespace]
         return Popularity(
-            seconds=(now - self._looked_at_since_us) / SECONDS,
+            seconds=(now_us - self._looked_at_since_us) / SECONDS,
             sampled=windows.sampled,
             hitters=together(windows.reads, windows.reads_before),
             largest=largest_of((windows.sizes, windows.sizes_before)),
@@ -99,27 +99,27 @@ class HotKeys:
             for name, windows in self._windows.items()
         }
 
-    def _count(self, now: int) -> None:
+    def _count(self, now_us: int) -> None:
         """Counts the kept reads in the window that ran when they came, then turns the windows."""
         for key, size in self._uncounted:
             windows = self._windows[key.namespace]
             windows.reads.note(key.text)
             windows.sizes.note(key.text, size)
         self._uncounted.clear()
-        self._turn(now)
+        self._turn(now_us)
 
-    def _turn(self, now: int) -> None:
+    def _turn(self, now_us: int) -> None:
         """Begins a new window if the running one is over.
 
         If that one ended a whole window ago, or the clock went back, the window before is empty, too.
         """
-        late = now - self._began_us
-        if 0 <= late < WINDOW_US:
+        late_us = now_us - self._began_us
+        if 0 <= late_us < WINDOW_US:
             return
         for windows in self._windows.values():
-            windows.turn(is_long_ago=not 0 <= late < 2 * WINDOW_US)
-        self._looked_at_since_us = self._began_us if 0 <= late < 2 * WINDOW_US else now
-        self._began_us = now
+            windows.turn(is_long_ago=not 0 <= late_us < 2 * WINDOW_US)
+        self._looked_at_since_us = self._began_us if 0 <= late_us < 2 * WINDOW_US else now_us
+        self._began_us = now_us
 
 
 class _Windows:

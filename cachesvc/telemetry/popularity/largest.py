@@ -14,8 +14,8 @@ class Largest:
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
         self._floor = -1
-        """A size that is not above this is not among the largest. Nearly every call ends at this
-        comparison."""
+        """A size that is not above this is not among the largest. Nearly every call ends at
+        this comparison."""
 
     def __repr__(self) -> str:
         return f"<Largest [{len(self._sizes)} above {self._floor}]>"

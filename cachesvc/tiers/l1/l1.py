@@ -27,9 +27,10 @@ from cachesvc.telemetry.metrics.histogram import AGES, Histogram
 from cachesvc.tiers.l1.lru_shard import LruShard
 
 OVERHEAD = 475
-"""Bytes that an entry costs beyond key and value: the headers of the objects, the entry
-and its two times (310), and the index (80 to 170: under turnover a dict has three to six slots per
-item). Charged so, the process grows to 90 to 105 % of a budget under turnover."""
+"""Bytes that an entry costs beyond key and value: the headers of the objects, the
+entry and its two times (310), and the index (80 to 170: under turnover a dict has
+three to six slots per item). Charged so, the process grows to 90 to 105 % of a
+budget under turnover."""
 AGE_SAMPLE = 0xF
 """One eviction in sixteen has its age measured: reading the clock would cost a quarter of
 an eviction."""
@@ -41,7 +42,7 @@ SHARD_ENTRIES = 1 << 15
 """Entries that a shard is laid out for; the text above has the reason."""
 
 Policy = Callable[[int], Cache[bytes, Entry]]
-"""Makes a shard for at most so many entries.  A shard chooses the entry to evict
+"""Makes a shard for at most so many entries. A shard chooses the entry to evict
 (`popitem`) and may drop nothing on its own."""
 
 

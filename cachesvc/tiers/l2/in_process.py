@@ -48,18 +48,18 @@ class MemoryTier:
 
     def _look_up(self, keys: Sequence[Key]) -> list[Entry | None]:
         self._count_batch(len(keys))
-        now = self._clock.now_us()
-        found = [self._get(key.id, now) for key in keys]
+        now_us = self._clock.now_us()
+        found = [self._get(key.id, now_us) for key in keys]
         missed = found.count(None)
         self._misses += missed
         self._hits += len(found) - missed
         return found
 
-    def _get(self, key_id: bytes, now: int) -> Entry | None:
+    def _get(self, key_id: bytes, now_us: int) -> Entry | None:
         entry = self._entries.get(key_id)
         if entry is None:
             return None
-        if entry.kept_until <= now:
+        if entry.kept_until <= now_us:
             self._discard(key_id)
             return None
         self._entries[key_id] = self._entries.pop(key_id)  # now the most recently used
@@ -67,9 +67,9 @@ class MemoryTier:
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         self._count_batch(len(items))
-        now = self._clock.now_us()
+        now_us = self._clock.now_us()
         for key, entry in items:
-            if _size(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now:
+            if _size(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now_us:
                 self._dropped += 1
             else:
                 self._keep(key.id, entry)

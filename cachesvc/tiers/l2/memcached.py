@@ -79,8 +79,8 @@ class MemcachedTier:
         return await look(self.name, self.address, wire_name(key.id), key, self._timeout_seconds)
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
-        now = self._clock.now_us()
-        commands = [command for key, entry in items if (command := set_command(key, entry, now))]
+        now_us = self._clock.now_us()
+        commands = [command for key, entry in items if (command := set_command(key, entry, now_us))]
         self._dropped += len(items) - len(commands)
         return await self._write(commands)
 

@@ -18,9 +18,9 @@ from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownE
 _RECEIVE_BYTES = 1 << 18
 _REPLIES_IN_FLIGHT = 128
 """Commands that are sent before their replies are read. memcached writes each reply by
-itself, which costs the kernel 0.8 KB of socket buffer however short the reply is: after about 270
-unread replies memcached waits for this client to read, while this client waits for memcached to
-read the rest of the commands."""
+itself, which costs the kernel 0.8 KB of socket buffer however short the reply is: after
+about 270 unread replies memcached waits for this client to read, while this client
+waits for memcached to read the rest of the commands."""
 
 _END = b"END"
 _REFUSED = b"SERVER_ERROR"

@@ -142,8 +142,8 @@ class RedisCell:
             "leases": self._leases,
         }
         self.durations = {operation: Histogram.of(DURATIONS) for operation in self.batchers}
-        """Seconds of exchanges by operation, failed ones too; waiting for a connection is not
-        included."""
+        """Seconds of exchanges by operation, failed ones too; waiting for a connection is
+        not included."""
 
     def __repr__(self) -> str:
         counts = f"{self._exchanges} exchanges, {self._failures} failures"
@@ -237,8 +237,8 @@ class RedisCell:
         answer = await self._exchange(READ, args)
         if answer == NEW_ISSUER_WAITS:
             return [PLAIN_MISS] * len(reads)
-        broken_at, now, *replies = answer
-        self._clock_offset_us = now - (sent_us + self._clock.now_us()) // 2
+        broken_at, now_us, *replies = answer
+        self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
         found = [reply_from(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
         await self._ask_past_the_unreadable(reads, found)
         return found

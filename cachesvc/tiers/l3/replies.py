@@ -50,7 +50,7 @@ def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState
     `tags` are the tags that were asked for. The tags of an unreadable record have no names here, so
     their fences are left out.
     """
-    record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
+    record, lease, lease_ms, broken_at, now_us, soft_fence, *fences = answer
     entry = from_record(key, record)
     (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(
         fences[::2], fences[1::2], strict=True
@@ -64,9 +64,9 @@ def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState
         lease_held=bool(lease),
         lease_as_of=int(lease.rpartition(b":")[2] or 0),
         broken_at=broken_at,
-        now_us=now,
+        now_us=now_us,
         lease=lease.decode(),
-        lease_until=now + 1000 * lease_ms if lease else 0,
+        lease_until=now_us + 1000 * lease_ms if lease else 0,
         soft_fence=soft_fence,
         soft_tag_fences={tag: soft for tag, (_, soft) in named.items()},
         soft_namespace_fence=soft_namespace_fence,

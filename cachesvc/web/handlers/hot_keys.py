@@ -1,6 +1,7 @@
-"""`GET /v1/hotkeys?namespace=pages`: which keys this instance was asked for most, and which values are the largest.
+"""`GET /v1/hotkeys?namespace=pages`: the keys that are read most, and the largest values.
 
-Keys are named by digest; by their text only to who sends the debug token, because key text is personal data.
+Keys are named by digest. Their text is shown only with the debug token, because key text is
+personal data.
 """
 
 import hmac
@@ -25,10 +26,13 @@ from cachesvc.web.routing import Place, check_namespace
 
 HEADER = "Cachesvc-Debug"
 SHOWN = 20
+"""The most keys in an answer."""
 _encode = msgspec.json.Encoder().encode
 
 
 class HotKeysView:
+    """The handler of `GET /v1/hotkeys`."""
+
     def __init__(self, service: Service, namespaces: Collection[str], hot_keys: Popular) -> None:
         self._token = service.telemetry.debug_token.encode()
         self._namespaces = namespaces
@@ -53,9 +57,12 @@ class HotKeysView:
         if token is None:
             return False
         if not self._token:
-            why = "nobody may see key text here: set telemetry.debug_token (CACHESVC_TELEMETRY_DEBUG_TOKEN) at the instance"
+            why = (
+                "nobody may see key text here: set telemetry.debug_token (CACHESVC_TELEMETRY_DEBUG_TOKEN) "
+                "at the instance"
+            )
             raise RequestError(ProblemKind.NO_DEBUG, why, field=HEADER)
-        # Not `==`: how long that takes tells how much of the token was right.
+        # `==` would take the longer, the more of the token is right: its time would give the token away.
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
             raise RequestError(
                 ProblemKind.NO_DEBUG, "this is not the instance's telemetry.debug_token", field=HEADER

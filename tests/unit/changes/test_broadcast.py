@@ -11,9 +11,9 @@ import pytest
 from cachesvc.changes.broadcast.broadcast import CHUNK_BYTES, Broadcast
 from cachesvc.changes.broadcast.events import read_vector, vector_text
 from cachesvc.changes.broadcast.subscription import Subscription
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
+from tests.doubles.clocks import ManualClock
 
 SKEW_US = 100_000
 LEAD_US = 2 * SKEW_US + 1000

@@ -11,11 +11,11 @@ from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from cachesvc.tiers.l3.contract import Reply
+from tests.doubles.clocks import ManualClock
 
 S = 10
 """The skew, µs. All times of a world are a few S around the start of its clock, so that they meet often."""

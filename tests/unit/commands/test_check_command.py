@@ -28,7 +28,7 @@ def topology(tmp_path: Path) -> Path:
 
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    command.add_arguments(parser, {})
     return parser.parse_args(words)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cachesvc.app import instance as app
-from cachesvc.cli import COMMANDS, main
+from cachesvc.cli import main
+from cachesvc.commands.command_line import COMMANDS
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 

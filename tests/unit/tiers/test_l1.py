@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from cachetools import FIFOCache, LFUCache, LRUCache, RRCache
 
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.tiers.l1.l1 import L1, OVERHEAD, SHARD_ENTRIES, TAG_OVERHEAD, TAGS_OVERHEAD, Policy, charge_of
 from cachesvc.tiers.l1.lru_shard import LruShard
+from tests.doubles.clocks import ManualClock
 
 CLOCK = ManualClock()
 NOW = CLOCK.now_us()

@@ -15,7 +15,7 @@ from msgspec import Struct
 from cachesvc.commands.check.load.announcer import Announcer, Told, Wait
 from cachesvc.commands.check.load.instances import Instance, Instances
 from cachesvc.commands.check.load.origin import VersionedStore
-from cachesvc.commands.check.load.reader import Reader
+from cachesvc.commands.check.load.read_recorder import ReadRecorder
 from cachesvc.commands.check.load.sessions import Session
 from cachesvc.commands.check.settings import CheckSettings
 
@@ -104,7 +104,7 @@ class Client:
         dice: Dice,
         instances: Instances,
         store: VersionedStore,
-        reader: Reader,
+        recorder: ReadRecorder,
         announcer: Announcer,
     ) -> None:
         self.may_write = True
@@ -115,7 +115,7 @@ class Client:
         self._dice = dice
         self._instances = instances
         self._store = store
-        self._reader = reader
+        self._recorder = recorder
         self._announcer = announcer
         self._sessions = 0
         self._session_reads = 0
@@ -144,15 +144,15 @@ class Client:
 
     async def _read(self) -> None:
         if self._dice.is_single():
-            await self._reader.read_plainly(self._instance(), self._dice.key())
+            await self._recorder.read_plainly(self._instance(), self._dice.key())
         else:
-            await self._reader.read(self._instance(), self._dice.keys("any"))
+            await self._recorder.read(self._instance(), self._dice.keys("any"))
 
     async def _read_in_session(self) -> None:
         if self._session_reads >= SESSION_READS:
             self._session = self._new_session()
         self._session_reads += 1
-        await self._reader.read(self._instance(), self._dice.keys("session"), self._session)
+        await self._recorder.read(self._instance(), self._dice.keys("session"), self._session)
 
     async def _write(self, told: Told) -> None:
         """The session knows its own write from the moment it is accepted, if the client is still waiting then."""

@@ -25,7 +25,7 @@ from cachesvc.commands.check.load.feeds import Feed, FeedEvent, Merges
 from cachesvc.commands.check.load.instances import Instance, Instances
 from cachesvc.commands.check.load.origin import HttpOrigin, VersionedStore
 from cachesvc.commands.check.load.producers import Producers
-from cachesvc.commands.check.load.reader import Reader
+from cachesvc.commands.check.load.read_recorder import ReadRecorder
 from cachesvc.commands.check.run import CheckError, monotonic_us, open_origin, require, run_of
 from cachesvc.commands.check.settings import AT_ONCE, CheckSettings
 from cachesvc.commands.check.verdicts import Verdict
@@ -129,7 +129,7 @@ class Canaries:
         self.announcer = Announcer(
             settings.namespace, self.instances, producers, random, self.history.add, monotonic_us
         )
-        self._reader = Reader(settings, self.store, random, self._note_read, monotonic_us)
+        self._recorder = ReadRecorder(settings, self.store, random, self._note_read, monotonic_us)
         self._metrics = metrics
         self._with_events = bool(settings.queues)
         self._rounds = 0
@@ -146,7 +146,7 @@ class Canaries:
     async def round(self, key: str) -> Verdict:
         """Write a key once and follow it until all that are here have seen it, or for a little longer than the bound allows."""
         here = self.instances.here()
-        await asyncio.gather(*(self._reader.read(instance, [key]) for instance in here))
+        await asyncio.gather(*(self._recorder.read(instance, [key]) for instance in here))
         committed = monotonic_us()
         ((_, w),) = written = self.store.commit([key])
         self._rounds += 1
@@ -160,7 +160,7 @@ class Canaries:
         """Read until the write is seen, and note how long it was not, and which tier it was that missed it last."""
         stale_us, tier = 0, ""
         while True:
-            (read,) = await self._reader.read(instance, [key])
+            (read,) = await self._recorder.read(instance, [key])
             is_stale = read.version is not None and read.version < w
             if is_stale:
                 stale_us, tier = read.started - committed, read.tier

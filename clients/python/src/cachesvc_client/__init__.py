@@ -1,10 +1,13 @@
-"""The Python SDK of cachesvc, for asyncio. `Cache.from_url(…)` is the way in; `cachesvc_client.sync` is for threads and gevent.
+"""The Python SDK of cachesvc, for asyncio. `Cache.from_url(…)` is the way in.
+
+`cachesvc_client.sync` has the same names for threads and gevent.
 
     aio/ and sync/ (twins) → requests → near → values, tracing → instances, protocol → errors
 
-Each part imports only what stands to its right; `testing`, a service in memory, stands before all of them. What the two
-flavours share is here at once. The names of the async one are loaded when they are first used, so that a program of threads
-never loads asyncio and aiohttp.
+Each part imports only what stands to its right; `testing`, a service in memory, stands before all
+of them. Read aio/namespace.py first. The names that both flavours share are loaded with this
+package, and those of the async one when they are first used, so that a program of threads never
+loads asyncio and aiohttp.
 """
 
 from importlib import import_module

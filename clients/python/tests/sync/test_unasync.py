@@ -50,7 +50,7 @@ def test_a_change_of_a_generated_module_is_told_as_well(package: Path) -> None:
 def test_a_wording_that_its_twin_does_not_have_any_more_is_a_mistake(package: Path) -> None:
     change(package / "aio/on_commit.py", "made by `Cache.on_commit`", "from `Cache.on_commit`")
     change(package / "aio/on_commit.py", "invalidations of one transaction", "changes of one transaction")
-    with pytest.raises(ValueError, match=r"aio/on_commit.py does not say .* any more"):
+    with pytest.raises(ValueError, match=r"WORDING of on_commit: .* does not say .* any more"):
         unasync.main(["--check"])
 
 

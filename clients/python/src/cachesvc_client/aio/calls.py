@@ -1,4 +1,4 @@
-"""The calls of one namespace: requests sent over the transport, and the readings of their replies.
+"""The calls of one namespace: its requests are sent, and their replies read.
 
 Deadlines are times on the loop's clock. `home` is the instance to ask first.
 """
@@ -45,7 +45,10 @@ class Calls:
     async def read(
         self, home: Endpoint, wanted: list[Wanted], deadline: float, turn: float | None = None
     ) -> Sequence[Got | CacheError]:
-        """Keys that are not there after `turn` seconds (unless said, a first turn) are answered as late."""
+        """Reads keys; those that are not there after `turn` seconds are answered as late.
+
+        Unless given, the turn is a first one.
+        """
         if turn is None:
             turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
         return await self._each_part(partial(self._requests.read, turn=turn), home, wanted, deadline)
@@ -53,7 +56,7 @@ class Calls:
     async def read_slow(
         self, home: Endpoint, wanted: list[Wanted], deadline: float
     ) -> Sequence[Got | CacheError]:
-        """One more turn for keys that were late; until the first of their deadlines at most.
+        """Reads keys that were late, for one more turn, or until the first of their deadlines.
 
         The service may be late with its answer without the connection being given up: those who wait
         are answered at their deadlines by the slow lane.

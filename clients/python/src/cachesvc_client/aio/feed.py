@@ -1,4 +1,7 @@
-"""When the feed of fences is followed: from the first namespace with a near cache on, while the client is open."""
+"""Decides when a client follows the feed of fences.
+
+It does while it is open, from its first namespace with a near cache on.
+"""
 
 import asyncio
 

@@ -11,7 +11,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_
 
 
 async def follow(feed: NearFeed, session: Session) -> None:
-    """Never ends: run it as a task, and cancel that when the client closes. `session` has to outlive it."""
+    """Follows the feed until it is cancelled. `session` has to outlive that."""
     try:
         while True:
             feed.lost(await _followed(feed, session))

@@ -1,4 +1,4 @@
-"""Where callers hand in what they want: each item alone, or through an intake of each instance."""
+"""Intakes: callers hand in items, and get an answer each."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -12,11 +12,15 @@ Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 Home = TypeVar("Home", bound=Hashable)
 Send: TypeAlias = Callable[[list[Item], float], Awaitable[Sequence[Answer | CacheError]]]
-"""Sends a batch before a deadline on the loop's clock: returns an answer for each item in order, or
-raises `CacheError` for all of them."""
+"""Sends a batch before a deadline on the loop's clock.
+
+Returns an answer for each item in order, or raises `CacheError` for all of them.
+"""
 
 
 class Intake(Protocol[Item_contra, Answer_co]):
+    """Takes items one by one, and may send several of them together."""
+
     def join(self, item: Item_contra, timeout: float, weight: int = 0) -> Awaitable[Answer_co | CacheError]:
         """The answer to an item, or the failure as a value, within `timeout` seconds.
 

@@ -1,21 +1,25 @@
-"""`get_or_load`: read, or be the one that loads.
+"""`get_or_load`: read a key, or be the one caller that loads it.
 
     fresh                       → answer
     stale, lease granted        → answer, and load in the background
     stale, lease held           → answer
     known absent                → absent
     miss, lease granted         → load, fill with the lease, answer
-    miss, lease held elsewhere  → wait for that fill; take over if its holder gives up; too long: load and do not fill
-    unreadable                  → as a miss: replace it, once for all callers; of a newer version: load and do not fill
+    miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
+                                  after too long: load and do not fill
+    unreadable                  → as a miss: replace it, once for all callers;
+                                  of a newer version: load and do not fill
     the cache is out of reach   → load and do not fill, at most so many at a time
 
-The first read never waits for another holder's fill: it shares its request with keys that are hits, and one answer comes for
-all. Only the keys that have to wait ask again, among themselves, in short turns.
+The first read never waits for the fill of another holder: it shares its request with keys that
+are hits, and one answer comes for all. Only keys that have to wait ask again, among themselves, in
+short turns.
 
-A load that brought no lease is never filled: it might be older than an invalidation that nobody would check it against.
+A value that was loaded without a lease is never filled: it might be older than an invalidation, and
+nobody would check it against that.
 
-In a rolling deploy the newer version's values stay: if the older one replaced them too, the two would take turns at every key,
-each turn an invalidation and a load.
+In a rolling deploy the values of the newer version stay. If the older version replaced them too,
+the two would take turns at every key, and each turn costs an invalidation and a load.
 """
 
 import asyncio
@@ -40,6 +44,8 @@ V = TypeVar("V")
 
 
 class LookAside(Generic[V]):
+    """The reads of one namespace object that load what is missing."""
+
     def __init__(
         self,
         leases: Intake[Wanted, Got],
@@ -112,7 +118,7 @@ class LookAside(Generic[V]):
         return self._schema.decode(got.value, got.content_type) if got.is_found else ABSENT
 
     async def _land(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
-        """A miss: with the lease load; without it wait for who holds it, or take it over."""
+        """Answers a miss: loads with the lease, or waits for the fill of the lease's holder."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._loads.lease_wait
         while not lease:
@@ -126,7 +132,7 @@ class LookAside(Generic[V]):
             if got.outcome != "miss" and not lease:
                 try:
                     return self._value_of(got)
-                except UnreadableError:  # its holder is of another version
+                except UnreadableError:  # the holder stores values of another version
                     return await self._load_unfilled(wanted, loader, lifetimes)
             if not lease:
                 await asyncio.sleep(turn_ends - loop.time())
@@ -135,7 +141,7 @@ class LookAside(Generic[V]):
     async def _replace(
         self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, *, newer: bool
     ) -> V | Absent:
-        """What is stored cannot be read: invalidate it, so that there is a lease to be had, and load."""
+        """Replaces a stored value that cannot be read: invalidates it, to get a lease, and loads."""
         self._loads.count_unreadable()
         if newer:
             return await self._load_unfilled(wanted, loader, lifetimes)

@@ -97,7 +97,7 @@ class Namespace(Generic[V]):
         """The near cache of this object, or None: `near.statistics()` says how it does."""
         return self._shelf
 
-    # reading --------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     @overload
     async def get(self, key: str, default: None = None, *, timeout: Duration | None = None) -> V | None: ...
@@ -157,9 +157,10 @@ class Namespace(Generic[V]):
             return _answered(await self._look_ups.join(self._handed.wanted(key), self._seconds(timeout)))
 
     async def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
-        """Returns the values that were found. Raises `PartialError`, with what was found, if some keys failed.
+        """Returns the values that were found.
 
-        Each instance is sent the keys that it is home to.
+        Raises `PartialError`, with what was found, if some keys failed. The instances are asked at
+        the same time.
         """
         seconds = self._seconds(timeout)
         found, missing = self._held(checked_keys(keys))
@@ -274,7 +275,7 @@ class Namespace(Generic[V]):
 
         return decorate
 
-    # writing --------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     async def set(
         self,
@@ -311,7 +312,10 @@ class Namespace(Generic[V]):
         tags: Iterable[str] = (),
         timeout: Duration | None = None,
     ) -> None:
-        """Does what `set` does, for many. Raises `PartialError` if some keys failed; the others are stored."""
+        """Does what `set` does, for many.
+
+        Raises `PartialError` if some keys failed; the others are stored.
+        """
         seconds = self._seconds(timeout)
         checked_keys(values)
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
@@ -337,7 +341,7 @@ class Namespace(Generic[V]):
         stale_if_error: Duration | None = None,
         timeout: Duration | None = None,
     ) -> bool:
-        """Lets the stored value live anew, for these durations. Returns False if there is no fresh value.
+        """Lets the stored value live anew, for these durations. False if there is no fresh value.
 
         Durations left out are the namespace's. The protocol has no call for this: the value is read
         and stored once more, if it is still the stored one by then (`If-Match`). So a touch costs a
@@ -357,7 +361,7 @@ class Namespace(Generic[V]):
         finally:
             self._forget([key])
 
-    # invalidating ---------------------------------------------------------------------------------------------------
+    # invalidating ---------------------------------------------------------------------------------
 
     async def invalidate(
         self,
@@ -407,7 +411,7 @@ class Namespace(Generic[V]):
             self._forget([key])
 
     def _forget(self, keys: list[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
-        """Forgets what was known before a write; after its failure too, as it may have been applied."""
+        """Forgets what was known before a write, even if it failed: it may have been applied."""
         self._airspace.forget(keys, wide=bool(tags) or everything)
         self._near.drop(self.name, keys, tags, everything=everything)
 

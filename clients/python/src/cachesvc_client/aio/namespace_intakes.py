@@ -1,4 +1,4 @@
-"""The intakes of one namespace object: which calls share requests, and how long a shared one waits."""
+"""The intakes of one namespace object: which calls share requests with which."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -22,8 +22,10 @@ Answer = TypeVar("Answer")
 
 
 class NamespaceIntakes:
+    """An intake for each kind of call; those that batch have one of each instance below them."""
+
     def __init__(self, calls: Calls, *, timeout: float, batching: bool, tasks: Tasks) -> None:
-        """`timeout`: the seconds of a call. `batching`: False, and single calls have requests of their own."""
+        """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=tasks.requests)
         look_ups: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(
@@ -48,7 +50,7 @@ class NamespaceIntakes:
             self.leases = Spread(calls.home, _one_by_one(calls.lease))
 
     async def put_all(self, items: Sequence[PutItem], timeout: float) -> list[Put | CacheError]:
-        """Returns the answers in the order of the items, which share requests with those of other callers."""
+        """Returns the answers in the order of the items, which share requests with others."""
         orders = [self._put_batches.join(item, timeout, len(item.value)) for item in items]
         return [await order for order in orders]
 

@@ -1,4 +1,4 @@
-"""The tasks of one client: each has an owner that ends it or waits for it when the client closes."""
+"""The tasks of one client, which closing it cancels or waits for."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,7 +16,7 @@ class Tasks:
         return f"{len(self.requests)} requests, {len(self.loads)} loads"
 
     async def finished(self, call: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs the call to its end, also if the caller is cancelled meanwhile; closing waits for it."""
+        """Runs the call to its end, even if the caller is cancelled; closing waits for it."""
         task = asyncio.create_task(call, name=name)
         self.requests.add(task)
         task.add_done_callback(self.requests.discard)
@@ -27,7 +27,7 @@ class Tasks:
             load.cancel()
 
     async def ended(self) -> None:
-        """Cancels the loads, and waits until every task has ended, those of this tick's orders too."""
+        """Cancels the loads, and waits for all tasks, with those of this tick's orders."""
         self.cancel_loads()
         if self.loads:
             await asyncio.wait(self.loads)

@@ -1,8 +1,9 @@
 """Requests over HTTP: deadline, failover, retries.
 
-A request that no instance took, or whose connection broke, is sent to the next one at once, within the same deadline. That holds
-for writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried
-elsewhere, as that would pass an overload on; it may be tried again after a pause, if the request is one that may be (retries.py).
+A request that no instance took, or whose connection broke, is sent to the next one at once, within
+the same deadline. That holds for writes as well: applying one twice costs misses and nothing else.
+An answer, even 503, is an answer and is not tried elsewhere, as that would pass an overload on. It
+may be tried again after a pause, if the request may be repeated (retries.py).
 """
 
 import asyncio
@@ -27,8 +28,7 @@ REFRESH_TIMEOUT = 5.0
 """Seconds for the list of instances, which nobody waits for."""
 
 UNBATCHED_CONNECTIONS = 0
-"""No limit: unbatched, every caller needs a connection of its own, and would queue for it where
-nobody sees the queue."""
+"""No limit: unbatched, every caller needs a connection, and would queue for it unseen."""
 
 
 class Transport:
@@ -101,7 +101,7 @@ class Transport:
         return self._region.home(key_digest, asyncio.get_running_loop().time())
 
     def _refresh_if_due(self) -> None:
-        """If the list of instances is old, it is asked for besides; nobody waits for that."""
+        """Asks for the list of instances if it is old; no call waits for that."""
         now = asyncio.get_running_loop().time()
         if self._region.is_due(now) and self._session is not None:
             self._region.asked(now)
@@ -121,8 +121,10 @@ class Transport:
             self._region.failed()
 
     async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
-        """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,
-        if there may be one. Raises `CacheError`.
+        """Returns the reply of `home`, or of the next instance that gives one before `deadline`.
+
+        `deadline` is a time on the loop's clock. A request that may be repeated is retried within
+        it. Raises `CacheError`.
         """
         self._refresh_if_due()
         self._backoff.begin()
@@ -151,7 +153,7 @@ class Transport:
     async def _sent(
         self, request: Request, deadline: float, home: Endpoint | None, span: Call | None
     ) -> Reply:
-        """One try: the reply of the first instance that gives one."""
+        """Makes one try: returns the reply of the first instance that gives one."""
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `async with`")

@@ -1,6 +1,6 @@
 """The near cache's subscription to `GET /v1/fences`, without its I/O.
 
-A runner (`aio/feed.py` on an event loop, `sync/feed_thread.py` on a thread) connects, hands in
+A runner (`aio/feed_task.py` on an event loop, `sync/feed_thread.py` on a thread) connects, hands in
 the bytes that it reads, and says when the connection ended. Everything else is decided here: the
 request's headers, the effect of an event on the near cache, and where and when to try again.
 

@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 def fill_of(key: str, value: V | Absent, lifetimes: Lifetimes, schema: Schema[V], lease: str) -> PutItem:
-    """Returns the write that stores a loaded value, or its absence, with the lease it was loaded under."""
+    """Returns the write of a loaded value, or of its absence, with its lease."""
     encoded = b"" if value is ABSENT else schema.encode(value)
     item = lifetimes.item(key, encoded, schema.content_type)
     item.absent = value is ABSENT

@@ -1,4 +1,4 @@
-"""A request as it is sent, a reply as it arrives, and the error that a reply stands for; no I/O."""
+"""Requests as they are sent, replies as they arrive, and the errors that these stand for."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Request(NamedTuple):
     body: bytes | None = None
     headers: Mapping[str, str] = {}
     is_repeatable: bool = True
-    """True if asking twice has the effect of asking once, even if the first request was answered.
+    """True if asking twice has the effect of asking once, even if both were answered.
 
     Such a request may be retried after a failure that passes. A request that may have granted or
     used up a lease, or that has a condition, is not: it is only sent anew if no answer came at all.
@@ -32,7 +32,7 @@ class Request(NamedTuple):
     is_fixed: bool = False
     """True if the path is one of few, so that the URL made of it is worth keeping."""
     turn: float = math.inf
-    """Seconds after which the service answers with what is there, if before the deadline (turns.py)."""
+    """Seconds after which the service answers with what is there (protocol/turns.py)."""
     operation: str = ""
     """The name of the request's span; a request without one has no span."""
     items: int = 1
@@ -58,9 +58,11 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
+    """The answer of one instance."""
+
     status: int
     headers: Mapping[str, str]
-    """Names in any case."""
+    """Looked up by names in any case."""
     body: bytes
 
 
@@ -79,11 +81,15 @@ def problem_error(reply: Reply) -> CacheError:
 
 
 def passing_failure(reply: Reply) -> CacheError | None:
-    """What may be retried after a pause, if the reply says so. A miss says `retryable` as well, and is none."""
+    """The failure that a reply stands for, if it may pass.
+
+    A miss says `retryable` as well, and is no failure.
+    """
     return problem_error(reply) if reply.status == 429 or reply.status >= 500 else None
 
 
 def error_of(problem: Problem | None, status: int = 0) -> CacheError:
+    """The error that a problem document stands for."""
     problem = problem or Problem(detail="an error without a problem document", status=500)
     return CacheError(
         problem.type.removeprefix(PROBLEM_TYPES) or "bad-answer",
@@ -96,7 +102,10 @@ def error_of(problem: Problem | None, status: int = 0) -> CacheError:
 
 
 def told(seconds: float) -> float:
-    """What the service is told of the time that is left: a little less, so that its partial answer still arrives in time."""
+    """The time that the service is told, of the seconds left.
+
+    It is a little less, so that a partial answer still arrives in time.
+    """
     return max(seconds * 0.9, seconds - 0.05)
 
 

@@ -1,6 +1,7 @@
-"""The calls of clients/PROTOCOL.md as requests to send and answers to read, without I/O: both flavours send the same bytes.
+"""The calls of clients/PROTOCOL.md as requests to send and replies to read.
 
-Reads take along the fences of this client's own writes and of the tokens handed to it; writes leave theirs behind.
+There is no I/O here, so that both flavours send the same bytes. Reads take along the fences of this
+client's own writes and of the tokens handed to it; writes leave theirs behind.
 """
 
 import math
@@ -36,7 +37,7 @@ from cachesvc_client.values.lookups import etag_of
 S = TypeVar("S")
 
 _VERBS = (":explain", ":get", ":put")
-"""With these at its end the path of a key could be read as another call."""
+"""The path of a key that ends with one of these could be read as another call."""
 
 _PACKED = {"Content-Type": MSGPACK}
 _pack = msgspec.msgpack.Encoder().encode
@@ -59,7 +60,7 @@ class NamespaceRequests:
         max_lag: str = "",
         caller: str = "",
     ) -> None:
-        """`shelf`: where answers are kept, for a namespace that has a near cache."""
+        """`shelf` keeps the answers, if the namespace has a near cache."""
         self.namespace = namespace
         self._own = own_writes
         self._near = near
@@ -69,10 +70,13 @@ class NamespaceRequests:
         self._get_path = f"/v1/{namespace}:get"
         self._put_path = f"/v1/{namespace}:put"
 
-    # reading ----------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     def parts(self, wanted: list[Wanted]) -> list[tuple[list[Wanted], str]]:
-        """What is asked together, and under which token. One part, unless tokens from elsewhere exceed what a request takes."""
+        """The keys that are asked for together, and the token of each of these parts.
+
+        One part, unless the tokens from other clients exceed what a request takes.
+        """
         if all(isinstance(one, str) for one in wanted):
             return [(wanted, self._own.token_for(self.namespace, map(key_of, wanted)))]
         parts: list[tuple[list[Wanted], dict[int, int]]] = [([], {})]
@@ -97,7 +101,10 @@ class NamespaceRequests:
         return self._get(GetMany(_keys(wanted), token, self._max_lag), turn=turn)
 
     def lease(self, wanted: Sequence[Wanted], token: str, wait: float = 0.0) -> Request:
-        """Read, and be granted the leases of what is not fresh; wait up to `wait` seconds for the fills of other holders."""
+        """A read that is granted the leases of keys that are not fresh.
+
+        It waits up to `wait` seconds for the fills of other holders.
+        """
         asked = GetMany(_keys(wanted), token, self._max_lag, lease=True, wait=wait)
         return self._get(asked, is_repeatable=False)
 
@@ -115,7 +122,7 @@ class NamespaceRequests:
         )
 
     def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
-        """`asked_at`: monotonic, not later than the request was sent."""
+        """Returns the answer for each key. `asked_at`: monotonic, not later than the request."""
         answer = _decoded(_got_many, reply)
         _check_count(answer.results, wanted)
         lag = answer.lag
@@ -127,7 +134,7 @@ class NamespaceRequests:
         return [error_of(got.problem) if got.outcome == "error" else got for got in answer.results]
 
     def read_alone(self, wanted: Wanted, token: str) -> Request:
-        """One key, by `GET`."""
+        """A read of one key, by `GET`."""
         headers = {"Cachesvc-Token": token} if token else {}
         if self._max_lag:
             headers["Cachesvc-Max-Lag"] = self._max_lag
@@ -135,7 +142,7 @@ class NamespaceRequests:
 
     @staticmethod
     def got_alone(reply: Reply) -> Got:
-        """A value, and of what a batch says besides only what plain reads need."""
+        """The answer to `read_alone`: the value, and as much besides as a plain read needs."""
         if reply.status == 200:
             return Got("hit", reply.body, content_type=reply.headers.get("Content-Type", OCTETS))
         error = problem_error(reply)
@@ -143,7 +150,7 @@ class NamespaceRequests:
             return Got("miss" if error.type == "cache-miss" else "absent")
         raise error
 
-    # writing ----------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     def put(self, items: Sequence[PutItem]) -> Request:
         is_repeatable = not any(item.lease for item in items)
@@ -166,7 +173,7 @@ class NamespaceRequests:
         return [error_of(put.problem) if put.outcome == "error" else put for put in answer.results]
 
     def touch(self, key: str, got: Got, lifetimes: Lifetimes) -> Request:
-        """Store the value that was read once more, if it is still the one that is stored."""
+        """A write that stores the value that was read once more, if it is still the stored one."""
         headers = {"Content-Type": got.content_type, "If-Match": etag_of(got.value, got.content_type)}
         if lives := _cache_control(lifetimes):
             headers["Cache-Control"] = lives
@@ -175,7 +182,7 @@ class NamespaceRequests:
         return Request("PUT", self._path(key), got.value, headers, is_repeatable=False, operation="cache.set")
 
     def touched(self, reply: Reply, key: str) -> bool:
-        """False: another value is stored by now, or none."""
+        """False if another value is stored by now, or none."""
         self._learn(reply.headers.get("Cachesvc-Token", ""), [key])
         if reply.status == 204:
             return True
@@ -184,7 +191,7 @@ class NamespaceRequests:
             return False
         raise error
 
-    # invalidating -----------------------------------------------------------------------------------------------------
+    # invalidating ---------------------------------------------------------------------------------
 
     def invalidate(self, asked: Invalidation) -> Request:
         headers = {"Content-Type": JSON, **self._caller}
@@ -197,8 +204,11 @@ class NamespaceRequests:
         return Request("DELETE", self._path(key), headers=self._caller, operation="cache.invalidate")
 
     def receipt(self, reply: Reply, keys: Iterable[str], *, lenient: bool = False) -> Receipt:
-        """A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. One that was accepted but is
-        not out yet (503 with a token) has to be: the write that it announces has happened.
+        """Returns the receipt of an invalidation, and remembers the fences it announces.
+
+        A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. An
+        invalidation that was accepted but is not out yet (503 with a token) has to be remembered:
+        the write that it announces has happened.
         """
         if not lenient:
             self._learn(reply.headers.get("Cachesvc-Token", ""), keys)
@@ -213,13 +223,13 @@ class NamespaceRequests:
             raise CacheError("bad-answer", str(error)) from error
 
     def _path(self, key: str) -> str:
-        """As few escapes as may be: the service is quickest with a path that needs none."""
+        """The path of a key, with few escapes: the service is fastest with a path that has none."""
         path = quote(key, safe="" if key.endswith(_VERBS) else "~!$&'()*+,;=:@")
-        # Dots alone would be taken for a relative path on the way.
+        # A proxy would take a path of dots for a relative one.
         return f"/v1/{self.namespace}/{path.replace('.', '%2E') if key in ('.', '..') else path}"
 
     def digest(self, wanted: Wanted) -> int:
-        """Of a key, as the service has it: what decides which instance is asked."""
+        """The digest of a key, as the service has it; it decides which instance is asked."""
         return key_digest(self.namespace, key_of(wanted))
 
 
@@ -228,7 +238,7 @@ def receipt_request(id_: str) -> Request:
 
 
 def receipt_state(reply: Reply) -> ReceiptState:
-    """Raises `CacheError` `no-such-receipt` if it is unknown, or was forgotten."""
+    """Reads a receipt. Raises `CacheError` (`no-such-receipt`) if it is unknown or forgotten."""
     return _decoded(_receipt_state, reply)
 
 
@@ -251,7 +261,10 @@ def _check_count(results: Sequence[Got] | Sequence[Put], asked: Sequence[object]
 
 
 def _cache_control(lifetimes: Lifetimes) -> str:
-    """Whole seconds, rounded up: a touch must not make a value's life shorter than was asked."""
+    """The header for these lifetimes in whole seconds.
+
+    They are rounded up: a touch must not make a value's life shorter than was asked.
+    """
     named = (
         ("max-age", lifetimes.ttl),
         ("stale-while-revalidate", lifetimes.stale),
@@ -261,5 +274,5 @@ def _cache_control(lifetimes: Lifetimes) -> str:
 
 
 def _structured_string(tag: str) -> str:
-    """RFC 9651, 3.3.3."""
+    """The tag as a String of RFC 9651, section 3.3.3."""
     return '"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"'

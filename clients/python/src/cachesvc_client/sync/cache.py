@@ -61,7 +61,8 @@ class Cache:
         session: Session | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
-        self._region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
+        spread = random.Random()  # noqa: S311  spreads load, guards nothing
+        self._region = Region(urls, spread, discover=discover)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
             self._region, profile, max_connections=connections, traceparent=traceparent, session=session
@@ -71,7 +72,7 @@ class Cache:
         self._caller = caller
         self._own_writes = SharedOwnWrites(time.monotonic)
         self._near = Near(time.monotonic, self._own_writes.heed)
-        feed = NearFeed(self._near, self._region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
+        feed = NearFeed(self._near, self._region.feed_urls, spread)
         self._feeding = Feeding(self._near, feed)
         self._handed = Handed()
         self._spans = Spans(tracer_provider)
@@ -240,10 +241,11 @@ class Cache:
         return self._own_writes.token()
 
     def with_token(self, token: str) -> AbstractContextManager[None]:
-        """Returns a block whose reads on this thread honour the token of another client, or of a `Receipt`.
+        """Returns a block whose reads honour the token of another client, or of a `Receipt`.
 
-        An empty token asks for nothing. Raises `ValueError` for a text that is no token, or that
-        has too many parts.
+        The token holds on the thread or greenlet that enters the block. An
+        empty token asks for nothing. Raises `ValueError` for a text that is no token, or that has
+        too many parts.
         """
         self._near.merge(pairs_of(token))
         return self._handed.block(token)

@@ -1,5 +1,5 @@
 # Generated from aio/calls.py by `python clients/python/unasync.py`: change that, and run this.
-"""The calls of one namespace: requests sent over the transport, and the readings of their replies.
+"""The calls of one namespace: its requests are sent, and their replies read.
 
 Deadlines are times on `time.monotonic`. `home` is the instance to ask first.
 """
@@ -45,13 +45,16 @@ class Calls:
     def read(
         self, home: Endpoint, wanted: list[Wanted], deadline: float, turn: float | None = None
     ) -> Sequence[Got | CacheError]:
-        """Keys that are not there after `turn` seconds (unless said, a first turn) are answered as late."""
+        """Reads keys; those that are not there after `turn` seconds are answered as late.
+
+        Unless given, the turn is a first one.
+        """
         if turn is None:
             turn = first_turn(len(wanted), deadline - time.monotonic())
         return self._each_part(partial(self._requests.read, turn=turn), home, wanted, deadline)
 
     def read_slow(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
-        """One more turn for keys that were late; until the first of their deadlines at most.
+        """Reads keys that were late, for one more turn, or until the first of their deadlines.
 
         The connection is given up at the deadline: the caller that sends this waits for it.
         """

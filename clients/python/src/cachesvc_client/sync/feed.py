@@ -1,4 +1,7 @@
-"""When the feed of fences is followed: from the first namespace with a near cache on, while the client is open."""
+"""Decides when a client follows the feed of fences.
+
+It does while it is open, from its first namespace with a near cache on.
+"""
 
 import threading
 
@@ -9,7 +12,10 @@ from cachesvc_client.sync.feed_thread import FeedThread
 
 
 class Feeding:
-    """One client's follower of the feed: a thread. Made after all that the thread uses (forks.py)."""
+    """One client's follower of the feed: a thread.
+
+    Made after all parts that the thread uses (forks.py).
+    """
 
     def __init__(self, near: Near, feed: NearFeed) -> None:
         self.feed = feed

@@ -1,5 +1,5 @@
 # Generated from aio/intake.py by `python clients/python/unasync.py`: change that, and run this.
-"""Where callers hand in what they want: each item alone, or through an intake of each instance."""
+"""Intakes: callers hand in items, and get an answer each."""
 
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -13,11 +13,15 @@ Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 Home = TypeVar("Home", bound=Hashable)
 Send: TypeAlias = Callable[[list[Item], float], Sequence[Answer | CacheError]]
-"""Sends a batch before a deadline on `time.monotonic`: returns an answer for each item in order, or
-raises `CacheError` for all of them."""
+"""Sends a batch before a deadline on `time.monotonic`.
+
+Returns an answer for each item in order, or raises `CacheError` for all of them.
+"""
 
 
 class Intake(Protocol[Item_contra, Answer_co]):
+    """Takes items one by one, and may send several of them together."""
+
     def join(self, item: Item_contra, timeout: float, weight: int = 0) -> Answer_co | CacheError:
         """The answer to an item, or the failure as a value, within `timeout` seconds.
 

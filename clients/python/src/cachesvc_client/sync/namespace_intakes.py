@@ -1,4 +1,4 @@
-"""The intakes of one namespace object: which calls share requests, and how long a shared one waits."""
+"""The intakes of one namespace object: which calls share requests with which."""
 
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -21,8 +21,10 @@ Answer = TypeVar("Answer")
 
 
 class NamespaceIntakes:
+    """An intake for each kind of call; those that batch have one of each instance below them."""
+
     def __init__(self, calls: Calls, *, timeout: float, batching: bool) -> None:
-        """`timeout`: the seconds of a call. `batching`: False, and single calls have requests of their own."""
+        """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         self._calls = calls
         self.look_ups: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls))
@@ -49,7 +51,10 @@ class NamespaceIntakes:
     def _read_in_turns(
         self, wanted: Sequence[Wanted], patience: Patience
     ) -> Iterator[tuple[Wanted, Got | CacheError]]:
-        """In turns: a key of one instance that takes all the time must leave some to the other instances."""
+        """Yields each key with its answer.
+
+        In turns: a key of one instance that takes all the time must leave some to the others.
+        """
         turn: float | None = first_turn(len(wanted), patience.deadline - time.monotonic())
         while True:
             late: dict[Wanted, CacheError] = {}
@@ -65,7 +70,7 @@ class NamespaceIntakes:
         yield from late.items()
 
     def put_all(self, items: Sequence[PutItem], timeout: float) -> list[Put | CacheError]:
-        """Returns the answers in the order of the items. They leave at once, in requests of their own."""
+        """Returns the answers in the order of the items, which have requests of their own."""
         deadline = time.monotonic() + timeout
         at_home: dict[Endpoint, list[PutItem]] = {}
         for item in items:
@@ -80,7 +85,10 @@ def _each(
     deadline: float,
     weigh: Callable[[Item], int] = lambda _: 0,
 ) -> Iterator[tuple[Item, Answer | CacheError]]:
-    """Each item with its answer, from as many requests to each instance as their number and weight ask for."""
+    """Yields each item with its answer.
+
+    Each instance is sent as many requests as the number and weight of its items ask for.
+    """
     for home, items in at_home.items():
         for part in _parts(items, weigh):
             try:

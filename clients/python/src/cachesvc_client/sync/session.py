@@ -5,7 +5,10 @@ import urllib3
 
 
 class Session(Protocol):
-    """What is used of a `urllib3.PoolManager`: one that is passed in, or a stand-in (`cachesvc_client.testing`)."""
+    """The part of a `urllib3.PoolManager` that the client uses.
+
+    A pool manager that is passed in has it, and so has a stand-in (`cachesvc_client.testing`).
+    """
 
     @property
     def request(self) -> Callable[..., urllib3.BaseHTTPResponse]: ...

@@ -1,12 +1,13 @@
-"""Requests over HTTP by urllib3: deadline, failover, retries, and connections that no fork shares.
+"""Requests over HTTP by urllib3: deadline, failover, retries, forks.
 
-A request that no instance took, or whose connection broke, is sent to the next one within the same deadline. That holds for
-writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried elsewhere,
-as that would pass an overload on; nor is a request that ran out of time. A failure that may pass is retried after a pause, if
-the request may be repeated and the client's budget allows it (retries.py).
+A request that no instance took, or whose connection broke, is sent to the next one, within the
+same deadline. That holds for writes as well: applying one twice costs misses and nothing else. An
+answer, even 503, is an answer and is not tried elsewhere, as that would pass an overload on; nor is
+a request that ran out of time. A failure that may pass is retried after a pause, if the request may
+be repeated and the client's budget allows it (retries.py).
 
-There is no thread to keep the list of instances up to date: the call that finds it due asks for it first. That costs one call in
-half a minute one more round trip, at most `connect_timeout`.
+There is no thread to keep the list of instances up to date: the call that finds it due asks for it
+first. That costs one call in half a minute one more round trip, at most `connect_timeout`.
 """
 
 import random
@@ -64,14 +65,13 @@ class Transport:
         self._given = session
         self._own: urllib3.PoolManager | None = None
         self._session: Session | None = None
-        self._lock = (
-            threading.Lock()
-        )  # guards the region, the budget and the counters; never held while waiting
+        self._lock = threading.Lock()
+        """Guards the region, the budget and the counters; never held while waiting."""
         self.requests = 0
         self.failovers = 0
         forks.register(self)
 
-    # the connections --------------------------------------------------------------------------------------------------
+    # the connections ------------------------------------------------------------------------------
 
     def open(self) -> None:
         if self._given is not None:
@@ -80,7 +80,11 @@ class Transport:
         self._session = self._own = urllib3.PoolManager(maxsize=self._max_connections)
 
     def after_fork(self) -> None:
-        """The old connections are closed as garbage, of which the other side hears nothing while the parent has them."""
+        """Opens connections of the child's own.
+
+        The old ones are closed as garbage; the other side hears nothing of it while the parent has
+        them open.
+        """
         self._lock = threading.Lock()
         if self._own is not None:
             self.open()
@@ -99,7 +103,7 @@ class Transport:
     def retries(self) -> int:
         return self._backoff.granted
 
-    # the instances ----------------------------------------------------------------------------------------------------
+    # the instances --------------------------------------------------------------------------------
 
     @property
     def sole_home(self) -> Endpoint | None:
@@ -108,7 +112,7 @@ class Transport:
         return self._region.sole
 
     def home(self, key_digest: int) -> Endpoint:
-        """The instance to ask for this key. It is a hint: `send` goes on to the next one if need be."""
+        """The instance to ask for a key. A hint: `send` goes on to the next one if need be."""
         self._refresh()
         with self._lock:
             return self._region.home(key_digest, time.monotonic())
@@ -131,11 +135,13 @@ class Transport:
             with self._lock:
                 self._region.failed()
 
-    # a request --------------------------------------------------------------------------------------------------------
+    # a request ------------------------------------------------------------------------------------
 
     def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
-        """The reply of `home`, or of the next instance that gives one before `deadline`, on `time.monotonic`. Retried if it
-        may be. Raises `CacheError`.
+        """Returns the reply of `home`, or of the next instance that gives one before `deadline`.
+
+        `deadline` is a time on `time.monotonic`. A request that may be repeated is retried within
+        it. Raises `CacheError`.
         """
         with self._lock:
             self._backoff.begin()
@@ -163,7 +169,7 @@ class Transport:
             return self._backoff.pause(error, retry, deadline - time.monotonic())
 
     def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
-        """One try: the reply of the first instance that gives one."""
+        """Makes one try: returns the reply of the first instance that gives one."""
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
         for endpoint in self._attempts(home):
@@ -195,7 +201,7 @@ class Transport:
     def _replied(
         self, endpoint: Endpoint, request: Request, traced: dict[str, str], deadline: float
     ) -> Reply:
-        """Raises urllib3's errors, and `TimeoutError`."""
+        """Returns the reply of one instance. Raises urllib3's errors, and `TimeoutError`."""
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `with`")
@@ -223,7 +229,11 @@ class Transport:
 
 
 def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """A socket's timeout counts from one packet to the next: while a body trickles in, each gets what is left of the time."""
+    """Reads a body before the deadline. Raises `TimeoutError`.
+
+    A socket's timeout counts from one packet to the next, so that each packet of a body that
+    trickles in is given the time that is left.
+    """
     chunks: list[bytes] = []
     while chunk := response.read1(decode_content=False):
         chunks.append(chunk)

@@ -7,7 +7,7 @@ from cachesvc_client.testing.http import Request, Response
 
 
 class Responder(Protocol):
-    """The part of a `FakeService` that the two sessions use; what each call means is said there."""
+    """The part of a `FakeService` that the two sessions use; explained there."""
 
     @property
     def clock(self) -> FakeClock: ...

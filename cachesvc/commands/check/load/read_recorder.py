@@ -12,7 +12,7 @@ from cachesvc.commands.check.load.values import DamagedValueError, decode
 from cachesvc.commands.check.settings import CheckSettings
 
 
-class Reader:
+class ReadRecorder:
     """Shared by all clients. A read that fails is noted as such and raises nothing."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Reader:
         self._now = now
 
     def __repr__(self) -> str:
-        return f"<Reader [{self.reads} reads, {self.errors} errors]>"
+        return f"<ReadRecorder [{self.reads} reads, {self.errors} errors]>"
 
     async def read(
         self, instance: Instance, keys: Sequence[str], session: Session | None = None

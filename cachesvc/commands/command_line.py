@@ -1,0 +1,76 @@
+"""The command line: the table of commands, and the parser that is made from it."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from cachesvc.commands import documents, explain, publish
+from cachesvc.commands.check import command as check
+from cachesvc.commands.serve import serve
+from cachesvc.commands.top import command as top
+
+
+def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The parser of the whole command line. `environ` gives some arguments their defaults."""
+    whole = argparse.ArgumentParser(prog="cachesvc", description="A multi-tier cache service.")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="command")
+    for name, command in COMMANDS.items():
+        command.add_arguments(
+            commands.add_parser(
+                name,
+                help=command.purpose,
+                description=command.purpose,
+                epilog=f"Exit codes: {command.exit_codes}",
+            ),
+            environ,
+        )
+    return whole
+
+
+class Command(NamedTuple):
+    purpose: str
+    """One sentence for the list of commands and the command's help."""
+    exit_codes: str
+    add_arguments: Callable[[argparse.ArgumentParser, Mapping[str, str]], None]
+    run: Callable[[argparse.Namespace, Mapping[str, str]], int]
+    """Returns the exit code. May raise `ConfigError`, `TierError` and `ServerStartError`."""
+
+
+COMMANDS = {
+    "serve": Command(
+        "Serves until Ctrl-C or SIGTERM. Without a topology, on embedded servers.",
+        "0 after a stop by a signal; 1 if it cannot serve; 2 if a document is wrong.",
+        documents.add_arguments,
+        serve,
+    ),
+    "check-config": Command(
+        "Reads and checks the documents, and does nothing else.",
+        "0 if both are right; 2 if one is wrong.",
+        documents.add_arguments,
+        documents.check_config,
+    ),
+    "publish": Command(
+        "Announces changes on a region's queue.",
+        "0 if every change was announced; 1 if the queue does not take them; 2 if a change is wrong.",
+        publish.add_arguments,
+        lambda options, _: publish.run(options),
+    ),
+    "check": Command(
+        "Puts load on a deployment from outside and judges its answers.",
+        "0 if every check holds; 1 if one is violated, or if too little was seen to tell; 2 if a document is wrong.",
+        check.add_arguments,
+        lambda options, _: check.run(options),
+    ),
+    "explain": Command(
+        "Says why one key is answered as it is.",
+        "0 if it is explained; 1 if no instance answers; 2 if there is no such namespace, or the key is out of rule.",
+        explain.add_arguments,
+        lambda options, _: explain.run(options),
+    ),
+    "top": Command(
+        "Shows a deployment: what is wrong, slow or hot.",
+        "0 if all is well, or after Ctrl-C; with --once, 1 if something is wrong; 2 if a document is wrong.",
+        top.add_arguments,
+        lambda options, _: top.run(options),
+    ),
+}
