@@ -213,7 +213,8 @@ class Admission:
     def standing_past(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> Standing:
         """The standing of a copy that its home judged exactly and that was not answered as fresh.
 
-        Never `FRESH`.
+        It is never `FRESH`: the copy is past its freshness, or behind a soft fence that perhaps only
+        its home knows. `vouched_at`: the number of fences merged here when the home was asked.
         """
         if not self.still_vouched(entry, key, namespace, vouched_at):
             return Standing.REFUSED
