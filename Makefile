@@ -35,6 +35,7 @@ lint: $(TO_DEVELOP) ## Ruff, formatting, types, and the one way of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python clients/python/unasync.py --check
 
 demo: $(TO_RUN) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
 	@$(BIN)/python -m loadtests.demo

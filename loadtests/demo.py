@@ -1,6 +1,7 @@
-"""`make demo`: a tour of the tiers in one process, on the embedded servers and a reference origin. Exits 0 if every step held.
+"""A tour of the tiers in one process, on embedded servers and a reference origin.
 
-Each step is a real HTTP request; what it must answer is checked, so the tour is a test as well.
+Run it with `make demo`. Each step is a real HTTP request, and its answer is checked, so the tour
+is a test as well. The exit code is 0 if every step answered as it must.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ ONLY_IF_CACHED = {"Cache-Control": "only-if-cached"}
 
 
 class Tour:
+    """The steps of the tour, over HTTP. `failed` counts the steps with a wrong answer."""
+
     def __init__(self, app: App, servers: Embedded, http: aiohttp.ClientSession, base: str) -> None:
         self._app = app
         self._servers = servers
@@ -33,6 +36,7 @@ class Tour:
         self.failed = 0
 
     async def until_ready(self) -> None:
+        """Waits until the service is ready, but for no more than about 5 s."""
         for _ in range(100):
             async with self._http.get(f"{self._base}/readyz") as response:
                 if response.status == 200:
@@ -40,14 +44,15 @@ class Tour:
             await asyncio.sleep(0.05)
 
     async def walk(self) -> None:
+        """Runs the steps in order."""
         await self._read("nothing is cached yet (only-if-cached)", 504, "fwd=uri-miss", ONLY_IF_CACHED)
         await self._read(
             "miss: loaded from the origin, kept in every tier", 200, "cachesvc-l3; fwd=uri-miss; stored"
         )
         await self._read("L1 hit", 200, "cachesvc-l1; hit")
-        self._app.l1.clear()
+        self._app.paths.l1.clear()
         await self._read("L2 hit, after L1 was dropped", 200, "cachesvc-l2; hit")
-        self._app.l1.clear()
+        self._app.paths.l1.clear()
         await self._restart_memcached()
         lost = (
             "memcached was restarted empty"
@@ -83,14 +88,17 @@ class Tour:
             await asyncio.to_thread(server.restart)
             await self._until_l2_answers()
         else:
-            await self._app.l2.delete_many([Key.of("docs", KEY)])
+            await self._app.remote.l2.delete_many([Key.of("docs", KEY)])
 
     async def _until_l2_answers(self) -> None:
-        """The breaker of the restarted server closes with its next probe."""
+        """Reads until L2 answers again.
+
+        The breaker of the restarted memcached server closes only with its next probe.
+        """
         for attempt in range(100):
             async with self._http.put(f"{self._base}/v1/pages/probe-{attempt}", data=b"x"):
                 pass
-            self._app.l1.clear()
+            self._app.paths.l1.clear()
             async with self._http.get(f"{self._base}/v1/pages/probe-{attempt}") as response:
                 await response.read()
                 if "cachesvc-l2; hit" in response.headers.get("Cache-Status", ""):
@@ -103,6 +111,7 @@ class Tour:
 
 
 async def main() -> int:
+    """Starts the origin and the service, runs the tour; the process's exit code."""
     service = Service(instance="demo", server=Server(port=0))
     origin = ReferenceOrigin()
     await origin.start()

@@ -1,8 +1,9 @@
-"""A whole topology on this machine, with real servers: memcached, Redis and service instances, each its own process.
+"""A whole topology on this machine with real servers, each a process of its own.
 
     python -m loadtests.fleet config/two-regions.yaml --origin
 
-runs one in the foreground until Ctrl-C. As a library (`Fleet`) it is what tests and drills break things in: every process is
+The servers are memcached, Redis and service instances. The command runs them in the foreground
+until Ctrl-C. As a library (`Fleet`) this is where tests and drills break things: every process is
 a handle with `pid`, `kill(signal)`, `stop()`, `start()` and `restart()`.
 """
 
@@ -31,10 +32,11 @@ from loadtests.fleet_topology import port_of, refuse_taken_ports, write_detoured
 
 
 class Fleet:
-    """The processes of one topology document. Blocking; used from one thread, best the main one (see `server_process`).
+    """The processes of one topology document.
 
-    A context manager: all is ready inside, nothing runs outside. `run_dir` takes the document as it is run, the logs, and
-    what the servers write; what another fleet left there is removed.
+    A context manager: inside, all processes are ready; outside, none runs. All calls block. Use it
+    from one thread, best the main one (see `server_process`). `run_dir` takes the document as it is
+    run, the logs, and what the servers write; what another fleet left there is removed.
     """
 
     def __init__(
@@ -49,14 +51,21 @@ class Fleet:
         with_origin: bool = False,
         detours: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """`environ`: settings of every instance (`{"CACHESVC_L1_BUDGET": "16MiB"}`). `namespaces`: added to the document,
-        as plain mappings. `with_origin`: also run the reference origin, at the one address that namespaces load from.
-        `detours`: for an instance, the servers (`cell-eu-1`) that it is to reach at another port, where a proxy listens.
+        """Writes the document and prepares the processes; nothing is started.
+
+        - `ports`: with `free`, every port of the document is replaced by a free one.
+        - `environ`: settings of every instance, such as `{"CACHESVC_L1_BUDGET": "16MiB"}`.
+        - `namespaces`: added to the document, as plain mappings.
+        - `with_instances`: if false, only the servers behind the instances run.
+        - `with_origin`: also runs the reference origin, at the one address that namespaces load from.
+        - `detours`: for an instance, the servers (`cell-eu-1`) that it reaches at another port, where a
+          proxy listens.
+
+        Raises `ServerStartError` if a fixed port is taken, or if `run_dir` holds other files.
         """
         if ports == "fixed":
-            refuse_taken_ports(
-                load_topology(topology_path)
-            )  # before the files of a fleet that runs are removed
+            # Checked before the files of a fleet that runs are removed.
+            refuse_taken_ports(load_topology(topology_path))
         self.run_dir = empty_run_dir(run_dir)
         self.topology_path = self.run_dir / "topology.yaml"
         self.topology = write_topology(
@@ -68,23 +77,26 @@ class Fleet:
             for region in regions.values()
             for name, server in region.pool.items()
         }
-        """By name of the server in its pool."""
+        """The memcached servers by name of the server in its pool."""
         self.cells = {
             name: cell_server(name, port_of(cell.url), self.run_dir)
             for name, cell in self.topology.cells.items()
         }
-        """The Redis of each cell, by cell."""
+        """The Redis servers of the cells, by cell."""
         self.queues = {
             name: queue_server(name, port_of(region.queue), self.run_dir) for name, region in regions.items()
         }
-        """The Redis of each queue, by region."""
+        """The Redis servers of the queues, by region."""
         self.origin = origin_server(self._origin_port(), self.run_dir) if with_origin else None
         self._documents = dict(self._detoured(detours or {}))
         self.instances = dict(self._instances(environ or {})) if with_instances else {}
-        """By name of the instance."""
+        """The service instances by name."""
 
     def start(self) -> None:
-        """Start everything and wait until it is ready. Raises `ServerStartError`, and then nothing runs."""
+        """Starts every process and waits until all are ready.
+
+        Raises `ServerStartError`; then no process runs.
+        """
         try:
             for layer in (self._backends(), list(self.instances.values())):
                 for server in layer:
@@ -96,7 +108,7 @@ class Fleet:
             raise
 
     def stop(self) -> None:
-        """Stop the instances, then what they stand on. What is not running is passed over."""
+        """Stops the instances, then the servers behind them; skips what does not run."""
         stop_all(list(self.instances.values()))
         stop_all(self._backends())
 
@@ -109,11 +121,14 @@ class Fleet:
         )
 
     def port(self, server: str) -> int:
-        """Where a backend listens, by the name of its process (`cell-eu-1`)."""
+        """The port of a server behind the instances, by the name of its process (`cell-eu-1`)."""
         return next(port_of(_place(one)) for one in self._backends() if one.name == server)
 
     def launch_with(self, instance: str, launcher: Sequence[str]) -> None:
-        """What the instance is from its next start on: the module (and its words) that takes `serve …` (see `SERVICE`)."""
+        """Sets the module that runs the instance from its next start on.
+
+        `launcher` is the module and its arguments before `serve …`, as in `SERVICE`.
+        """
         document = self._documents.get(instance, self.topology_path)
         self.instances[instance].command = [*RUN_MODULE, *instance_words(document, launcher)]
 
@@ -122,7 +137,7 @@ class Fleet:
         return [*self._backends(), *self.instances.values()]
 
     def table(self) -> str:
-        """What runs where, a line for each process."""
+        """Text that says which process runs where, one line for each."""
         places = [f"{server.name:24} pid {server.pid:<8} {_place(server)}" for server in self._backends()]
         instances = [
             f"{server.name:24} pid {server.pid:<8} {self.url(name)}"
@@ -156,7 +171,7 @@ class Fleet:
         return port
 
     def _detoured(self, detours: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, Path]]:
-        """The documents of the instances that do not use the fleet's own."""
+        """Writes documents for the instances with detours; yields the instance and the path."""
         for instance, servers in detours.items():
             document = self.run_dir / f"topology-{instance}.yaml"
             write_detoured(
@@ -177,7 +192,10 @@ class Fleet:
 
 
 def empty_run_dir(path: Path) -> Path:
-    """An empty directory that is marked as a fleet's. Raises `ServerStartError` rather than empty one that is not."""
+    """Makes `path` an empty directory that is marked as a fleet's.
+
+    Raises `ServerStartError` if the directory holds files and has no such mark.
+    """
     mark = path / ".fleet"
     if path.exists() and any(path.iterdir()) and not mark.exists():
         raise ServerStartError(f"{path} holds something else: name another directory, it is emptied first")
@@ -188,12 +206,13 @@ def empty_run_dir(path: Path) -> Path:
 
 
 def _place(server: ServerProcess) -> str:
-    """The port that stands after its option in the command."""
+    """The address of a server, from the port that stands after its option in the command."""
     option = next(word for word in ("-p", "--port") if word in server.command)
     return f"127.0.0.1:{server.command[server.command.index(option) + 1]}"
 
 
 def main() -> int:
+    """Runs a topology until SIGINT or SIGTERM; the process's exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.fleet", description="Run a topology on this machine."
     )
@@ -204,10 +223,8 @@ def main() -> int:
     parser.add_argument("--ports", choices=["fixed", "free"], default="fixed")
     parser.add_argument("--origin", action="store_true", help="also run the reference origin")
     arguments = parser.parse_args()
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # SIGINT too: a shell starts background jobs with it ignored
+    # SIGINT too: a shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         with Fleet(

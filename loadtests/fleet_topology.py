@@ -1,4 +1,4 @@
-"""The topology document of a fleet: which ports it names, and the same document on ports that are free here."""
+"""The topology document of a fleet: its ports, and the same document on free ports."""
 
 import contextlib
 import random
@@ -22,7 +22,8 @@ _LOOPBACK = re.compile(r"(?<![\w.])(127\.0\.0\.1|localhost):(\d+)")
 def on_free_ports(text: str) -> str:
     """The document with every loopback port replaced by a free one; equal ports stay equal.
 
-    Nothing keeps another process from taking such a port before the fleet does; then the server's start fails and says so.
+    Another process can still take such a port before the fleet does. Then the start of that server
+    fails with a message that says so.
     """
     found = sorted({match[2] for match in _LOOPBACK.finditer(text)}, key=int)
     free = dict(zip(found, free_ports(len(found)), strict=True))
@@ -30,10 +31,11 @@ def on_free_ports(text: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports: all are held until the last one is found.
+    """Different ports that are free now. All of them are held until the last one is found.
 
-    Below the range that the kernel gives to outgoing connections. From within it, a client that knocks at a killed server can
-    be given the server's own port, connect to itself, and keep the server from coming back.
+    The ports lie below the range that the kernel gives to outgoing connections. In that range, a
+    client that tries to reach a killed server can be given the server's own port, connect to itself,
+    and so keep the server from coming back.
     """
     found: list[int] = []
     with ExitStack() as held:
@@ -46,7 +48,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def write_topology(source: Path, target: Path, *, free: bool, namespaces: dict[str, Any]) -> Topology:
-    """Write the document that the fleet runs with, more `namespaces` added, and read it as an instance would."""
+    """Writes the document that the fleet runs with, and reads it as an instance would.
+
+    `namespaces` are added to it; with `free`, its ports are replaced by free ones.
+    """
     text = source.read_text()
     document = yaml.safe_load(on_free_ports(text) if free else text)
     document["namespaces"].update(namespaces)
@@ -55,18 +60,24 @@ def write_topology(source: Path, target: Path, *, free: bool, namespaces: dict[s
 
 
 def write_detoured(source: Path, target: Path, ports: Mapping[int, int]) -> None:
-    """Write the document as those see it who reach a server at another port: names, and so placement, stay the same."""
+    """Writes the document for an instance that reaches some servers at other ports.
+
+    `ports` maps the document's port to the other one. Names stay the same, and so does placement.
+    """
     text = source.read_text()
     target.write_text(_LOOPBACK.sub(lambda match: f"{match[1]}:{ports.get(int(match[2]), match[2])}", text))
 
 
 def refuse_taken_ports(topology: Topology) -> None:
-    """Raises `ServerStartError`. A server that finds its port taken ends, but another's answer there looks like its own."""
+    """Raises `ServerStartError` if a port of the topology is in use.
+
+    A server that finds its port taken would end, but the other server's answer at that port would
+    look like its own.
+    """
     for what, port in ports_of(topology):
         with socket.socket() as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # else a port that was just left counts as taken
+            # Without this option a port that was just closed counts as taken.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
@@ -76,7 +87,7 @@ def refuse_taken_ports(topology: Topology) -> None:
 
 
 def ports_of(topology: Topology) -> Iterator[tuple[str, int]]:
-    """Every port that the fleet's own servers listen on, and whose it is."""
+    """Yields every port that the fleet's own servers listen on, with its owner's name first."""
     for name, region in topology.regions.items():
         yield f"queue of {name}", port_of(region.queue)
         yield from ((f"memcached {server}", port_of(at.address)) for server, at in region.pool.items())
@@ -85,7 +96,10 @@ def ports_of(topology: Topology) -> Iterator[tuple[str, int]]:
 
 
 def port_of(address: str) -> int:
-    """Of a URL or a `host:port`. Raises `ValueError` for what is not on loopback: a fleet runs on one machine."""
+    """The port of a URL or a `host:port`.
+
+    Raises `ValueError` for an address that is not on loopback: a fleet runs on one machine.
+    """
     match = _LOOPBACK.search(address)
     if match is None:
         raise ValueError(f"{address} is not on 127.0.0.1 with a port")

@@ -1,11 +1,16 @@
-"""The reference origin: an HTTP server whose answers, slowness and failures a test or a demo decides while it runs.
+"""The reference origin: an HTTP server whose answers, delays and failures a test controls.
 
     python -m loadtests.origin --port 9100 --latency 20ms --failure-rate 0.0
 
-`GET /docs/{key}` answers bytes that follow from key, version and size alone, with `ETag`, `Cache-Control` and `Cache-Groups`.
-`POST /docs/{key}` changes that document: it has the next version from now on, and the answer says which.
-`GET /_stats` tells what it was asked. `POST /_control` changes what it does: a JSON object with some of the fields of `Control`,
-and answers all of them; with `"reset": true` it also forgets what it counted. In a test, use `ReferenceOrigin` directly.
+- `GET /docs/{key}` answers bytes that depend only on key, version and size, with `ETag`,
+  `Cache-Control` and `Cache-Groups`.
+- `POST /docs/{key}` changes that document: it has the next version from now on, and the answer
+  names this version.
+- `GET /_stats` answers what the origin was asked.
+- `POST /_control` changes what the origin does. Its body is a JSON object with some of the fields
+  of `Control`, its answer has all fields. With `"reset": true` the counts are reset, too.
+
+In a test, use `ReferenceOrigin` directly.
 """
 
 import argparse
@@ -26,44 +31,47 @@ from cachesvc.model.units import Duration, Size
 from loadtests.documents import document
 
 STATS_KEYS = 20
-"""How many of the most loaded keys `/_stats` names."""
+"""The number of most loaded keys that `/_stats` names."""
 
 
 class Behaviour(msgspec.Struct, forbid_unknown_fields=True):
-    """What the origin does now."""
+    """The origin's behaviour; every field can change while the origin runs."""
 
     latency: str = "0ms"
-    """Before every answer."""
+    """The delay before every answer."""
     failure_rate: float = 0.0
     """Share of loads that are answered 500."""
     hang: bool = False
-    """No load is answered until this is false again."""
+    """While true, no load is answered."""
     status: int = 0
-    """Answer every load with this status and no body; 0: as usual."""
+    """The status of every answer, which then has no body. 0: the usual answers."""
     absent: list[str] = msgspec.field(default_factory=list)
     """Keys that are answered 404."""
     cache_control: str = "max-age=60"
-    """Empty: no such header."""
+    """The header's value. Empty: no such header."""
     groups: list[str] = msgspec.field(default_factory=lambda: ["docs"])
-    """Tags of every document; `{key}` in one stands for the percent-encoded key."""
+    """Tags of every document; `{key}` in a tag stands for the percent-encoded key."""
     version: int = 1
-    """Part of every body: another version, other bytes. A key that was changed n times is n versions ahead."""
+    """Part of every body: another version makes other bytes.
+
+    A key that was changed n times is n versions ahead of this number.
+    """
     size: str = "512B"
 
 
 class Control(Behaviour, forbid_unknown_fields=True):
-    """A change of behaviour: the fields that are given."""
+    """A change of behaviour; only the fields that are given change."""
 
     reset: bool = False
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """What the origin was asked since its start or the last reset."""
+    """Counts since the origin's start or the last reset."""
 
     loads: int
-    """`GET`s of documents, whatever they were answered."""
+    """`GET` requests for documents, whatever the answer was."""
     keys: int
-    """Different keys among them."""
+    """Different keys among these requests."""
     not_modified: int
     failures: int
     running: int
@@ -73,15 +81,21 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class ReferenceOrigin:
-    """The server, in this process. Change `behaviour` with `set`; read `loads`, `peak` and the others at any time."""
+    """The server, in this process.
+
+    Change `behaviour` with `set`; read `loads`, `peak` and the other counts at any time.
+    """
 
     def __init__(self, *, seed: int = 1, **behaviour: Any) -> None:
         self.behaviour = Behaviour()
         self.url = ""
-        """Of the server, once it runs."""
+        """The server's base URL once the server runs."""
         self.random = random.Random(seed)
         self._changes: Counter[str] = Counter()
-        """Changes of single documents. Not forgotten by `reset`: a version that came again would have other bytes."""
+        """Changes of single documents, by key.
+
+        `reset` keeps these counts: a version that came a second time would have other bytes.
+        """
         self._awake = asyncio.Event()
         self._asked = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -90,11 +104,14 @@ class ReferenceOrigin:
 
     @property
     def template(self) -> str:
-        """The `url` of a namespace's origin."""
+        """The URL for a namespace's `origin.url`."""
         return f"{self.url}/docs/{{key}}"
 
     def set(self, **changes: Any) -> None:
-        """Change fields of `Behaviour`. Raises `ValueError` (or msgspec's) for what it cannot be, and changes nothing then."""
+        """Changes fields of `Behaviour`.
+
+        Raises `ValueError` (or msgspec's error) for an invalid value, and then changes nothing.
+        """
         wanted = msgspec.convert(msgspec.to_builtins(self.behaviour) | changes, Behaviour)
         cache_groups.format(wanted.groups)
         self._latency, self._size = Duration.parse(wanted.latency).seconds, Size.parse(wanted.size)
@@ -105,37 +122,41 @@ class ReferenceOrigin:
             self._awake.set()
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Resets the counts."""
         self.per_key: Counter[str] = Counter()
         self.loads = self.not_modified = self.failures = self.running = self.peak = 0
 
     def version_of(self, key: str) -> int:
+        """The version that the document of `key` has now."""
         return self.behaviour.version + self._changes[key]
 
     def change(self, key: str) -> int:
-        """The document's new version."""
+        """Gives the document its next version, and returns that version."""
         self._changes[key] += 1
         return self.version_of(key)
 
     async def asked(self, loads: int) -> None:
-        """Wait until at least so many loads have come in."""
+        """Waits until at least `loads` loads have come in."""
         while self.loads < loads:
             self._asked.clear()
             await self._asked.wait()
 
     def stats(self) -> Stats:
+        """The counts of now."""
         top = dict(self.per_key.most_common(STATS_KEYS))
         return Stats(
             self.loads, len(self.per_key), self.not_modified, self.failures, self.running, self.peak, top
         )
 
     async def start(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listens at `host`; with `port` 0, at a port that the kernel chooses."""
         app = web.Application()
         app.router.add_get("/docs/{key:[^/]+}", self._get, allow_head=False)
         app.router.add_post("/docs/{key:[^/]+}", self._post)
         app.router.add_get("/_stats", self._get_stats)
         app.router.add_post("/_control", self._post_control)
-        # A load that hangs ends with its connection, so that neither a client's timeout nor `stop` leaves it behind.
+        # A load that hangs ends with its connection, so neither a client's timeout nor `stop` leaves it
+        # running.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -143,6 +164,7 @@ class ReferenceOrigin:
         self.url = f"http://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
+        """Answers the loads that hang, and stops listening."""
         self._awake.set()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -230,7 +252,7 @@ def _arguments() -> argparse.Namespace:
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serves until SIGINT or SIGTERM."""
     origin = ReferenceOrigin(
         latency=arguments.latency,
         failure_rate=arguments.failure_rate,

@@ -1,13 +1,16 @@
-"""Replays a trace through the SDK against a running fleet, and counts where the answers came from.
+"""Replays a trace through the SDK against a running fleet, and counts who answered.
 
-    python -m loadtests.replay ../shared/traces/web12.csv.gz --url http://127.0.0.1:8101 --url http://127.0.0.1:8201
+    python -m loadtests.replay TRACE --url http://127.0.0.1:8101 --url http://127.0.0.1:8201
 
-The trace is one of `../shared/traces` (see `loadtests/load/traces.py`). The namespace is read-through and its origin is
-`python -m loadtests.origin`, which counts the loads itself. `--workers` callers, spread over the instances, take the requests in
-the order of the trace, each the next one when its last is answered; so latencies are those of a closed loop.
+TRACE is a trace file: gzip, one request per line, `key` or `key,size`. The namespace is
+read-through, and its origin is `python -m loadtests.origin`, which counts the loads itself.
+`--workers` callers, spread over the instances, take the requests in the order of the trace. Each
+caller takes its next request when its last one was answered, so latencies are those of a closed
+loop.
 
-Where answers came from: from the instances' `/metrics`, before and after, since the SDK does not tell a caller. So nothing else
-should use the namespace's instances meanwhile. With `--raw`, plain `GET`s instead of the SDK, and the tier from `Cache-Status`.
+The SDK does not tell a caller which tier answered, so hits per tier are read from the instances'
+`/metrics` before and after the replay. Nothing else may use these instances meanwhile. With
+`--raw`, plain `GET` requests take the place of the SDK, and the tier is read from `Cache-Status`.
 """
 
 import argparse
@@ -41,17 +44,17 @@ _LOOKUP = re.compile(
 
 
 class UnansweredError(Exception):
-    """A request that got no value, or one that is not the key's."""
+    """A request that got no value, or a value that is not the key's."""
 
 
 @dataclass
 class Tally:
-    """What the callers saw."""
+    """Counts of what the callers saw."""
 
     latencies: list[float] = field(default_factory=list)
-    """Seconds, of the requests that were answered."""
+    """Seconds of each request that was answered."""
     tiers: Counter[str] = field(default_factory=Counter)
-    """`--raw` only."""
+    """Answers by tier; filled with `--raw` only."""
     failures: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
     invalidations: int = 0
@@ -62,13 +65,20 @@ class Caller(Protocol):
     """One instance, as its callers use it."""
 
     async def read(self, key: str) -> tuple[bytes | None, str]:
-        """The value, and the tier that answered if that can be told (else empty). Raises `UnansweredError`."""
+        """The value, and the tier that answered; an empty tier if it cannot be known.
+
+        Raises `UnansweredError`.
+        """
         ...
 
-    async def invalidate(self, key: str) -> None: ...
+    async def invalidate(self, key: str) -> None:
+        """Invalidates the key."""
+        ...
 
 
 class SdkCaller:
+    """Calls an instance through the SDK."""
+
     def __init__(self, cache: Cache, namespace: str) -> None:
         self._namespace = cache.namespace(namespace)
 
@@ -83,6 +93,8 @@ class SdkCaller:
 
 
 class RawCaller:
+    """Calls an instance with plain HTTP requests."""
+
     def __init__(self, session: aiohttp.ClientSession, base_url: str, namespace: str) -> None:
         self._session = session
         self._prefix = f"{base_url}/v1/{namespace}/"
@@ -102,7 +114,10 @@ class RawCaller:
 async def replay(
     callers: Sequence[Caller], requests: Iterable[str], *, workers: int, invalidate_every: int
 ) -> Tally:
-    """All requests in order, `workers` at a time."""
+    """Makes all requests in order, up to `workers` of them at a time.
+
+    Before every `invalidate_every`th request its key is invalidated; 0: never.
+    """
     tally = Tally()
     numbered = enumerate(requests, start=1)
 
@@ -135,7 +150,7 @@ async def _ask(caller: Caller, key: str, tally: Tally) -> None:
 
 
 def check(key: str, value: bytes | None) -> None:
-    """Raises `UnansweredError` unless this is what the reference origin has for the key."""
+    """Raises `UnansweredError` unless `value` is the reference origin's document of the key."""
     if value is None:
         raise UnansweredError("a miss")
     try:
@@ -156,6 +171,7 @@ async def hits_of(session: aiohttp.ClientSession, base_urls: Sequence[str]) -> C
 
 
 async def origin_loads(session: aiohttp.ClientSession, origin: str) -> int:
+    """The number of loads that the reference origin has counted."""
     async with session.get(f"{origin}/_stats") as answer:
         answer.raise_for_status()
         stats: dict[str, Any] = await answer.json()
@@ -164,6 +180,7 @@ async def origin_loads(session: aiohttp.ClientSession, origin: str) -> int:
 
 @asynccontextmanager
 async def calling(args: argparse.Namespace, session: aiohttp.ClientSession) -> AsyncIterator[list[Caller]]:
+    """A caller for each URL; the connections are closed at the end."""
     if args.raw:
         yield [RawCaller(session, base_url, args.namespace) for base_url in args.url]
         return
@@ -173,7 +190,7 @@ async def calling(args: argparse.Namespace, session: aiohttp.ClientSession) -> A
 
 
 async def run(args: argparse.Namespace) -> int:
-    """Replay and print; 1 if a request was not answered."""
+    """Replays and prints the table; 1 if a request was not answered, else 0."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         hits, loads = await hits_of(session, args.url), await origin_loads(session, args.origin)
         async with calling(args, session) as callers:
@@ -188,13 +205,14 @@ async def run(args: argparse.Namespace) -> int:
 
 
 def table(args: argparse.Namespace, tally: Tally, hits: Counter[str], loads: int) -> list[str]:
+    """The lines that are printed: a head, and one line per figure."""
     asked = len(tally.latencies) + tally.failures.total()
     by_tier = tally.tiers if args.raw else hits
     rows = [("requests", f"{asked:,}"), ("different keys", _share(len(tally.keys), asked))]
     rows += [(f"{tier} hits", _share(by_tier[tier], asked)) for tier in TIERS]
     rest = len(tally.latencies) - sum(by_tier[tier] for tier in TIERS)
     rows.append(("loaded, or shared a load or look-up", _share(rest, asked)))
-    # Refreshes in the background are loads too: so this is not a part of the requests.
+    # Refreshes in the background are loads too, so this figure is not a part of the requests.
     rows.append(("origin loads, counted there", _share(loads, asked)))
     if args.invalidate_every:
         rows.append(("invalidations", f"{tally.invalidations:,}"))
@@ -204,7 +222,8 @@ def table(args: argparse.Namespace, tally: Tally, hits: Counter[str], loads: int
         rows += [(f"p{share * 100:g}", f"{percentile(ordered, share) * 1e3:.2f} ms") for share in (0.5, 0.99)]
     rows.append(("requests/s", f"{asked / tally.seconds:,.0f}"))
     via = "plain GETs" if args.raw else "the SDK"
-    head = f"{args.trace.name} through {via}: {args.workers} workers over {len(args.url)} instances, namespace {args.namespace}"
+    where = f"{args.workers} workers over {len(args.url)} instances, namespace {args.namespace}"
+    head = f"{args.trace.name} through {via}: {where}"
     return [head, *(f"  {name:<36}{value:>18}" for name, value in rows)]
 
 

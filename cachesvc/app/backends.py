@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.app.paths import Remote
+from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.config.service import Service
@@ -89,10 +90,10 @@ class Backends:
         )
         retention = service.coherence.fence_retention
         self.streams = {
-            name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, reader=me)
+            name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, follower=me)
             for name, region in topology.regions.items()
         }
-        read_event = EventReader(topology.namespaces, service.server.max_batch_keys, retention)
+        read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
         self.changes = RedisChanges(here.queue, service.region, decode=read_event)
         self._limited = {
             name: LimitedLoader(
@@ -126,6 +127,18 @@ class Backends:
             guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
         )
         return self._batched[name]
+
+    def remote(self) -> Remote:
+        """What the paths reach of it, by contract."""
+        return Remote(
+            l2=self.l2,
+            pool=self,
+            cells=self.cells,
+            loaders=self.loaders,
+            changes=self.changes,
+            streams=self.streams,
+            peers=self.peers,
+        )
 
     def parts(self) -> Sequence[Part]:
         """In the order of their start."""

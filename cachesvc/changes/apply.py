@@ -1,7 +1,9 @@
-"""Applying changes in their home cells: which cells, in which order, and the fences that come of it.
+"""Applies changes in their home cells: which cells, in which order, and which fences.
 
-A hard or soft target goes to each of its home cells, in one call per cell and batch; while partitions move (`Topology.former`),
-then to the homes that they left, with the new home's `at` as the least. What no cell has to know goes to none: paced fences.
+A hard or soft target goes to each of its home cells, in one call per cell and batch. While
+partitions move (`Topology.former`), it goes after that to the homes that the partitions left, with
+the new home's `at` as the least. A paced target goes to no cell, because instances alone judge
+paced fences.
 """
 
 import asyncio
@@ -21,21 +23,24 @@ from cachesvc.tiers.l3.homes import Homes
 
 
 class Applied(Struct):
-    """What applying changes came to: the fences to publish, and which cells have which target (by digest)."""
+    """The result of applying changes; the mappings go by the digest of a target."""
 
     fences: list[Fence] = field(default_factory=list)
+    """The fences to publish."""
     took: dict[int, list[str]] = field(default_factory=dict)
+    """Names of the cells that have applied the target."""
     missed: dict[int, list[str]] = field(default_factory=dict)
-    """Cells that did not take it. Its fence is out as `unapplied`, and its change must be tried again."""
+    """Names of the cells that did not take the target. Its fence is marked `unapplied`, and
+    its change must be tried again."""
     named: list[list[int]] = field(default_factory=list)
     """For each change that was applied, the digests of its targets."""
 
     def done(self, id_: str, digests: Sequence[int], audit: Audit | None = None) -> Done:
-        """The change that named these, for publishing."""
+        """Returns the change `id_`, which named these targets, as done, for publishing."""
         return Done(id_, missed=_names(self.missed, digests), cells=_names(self.took, digests), audit=audit)
 
     def describe(self, span: Span | None, changes: Sequence[Change]) -> None:
-        """On the span of applying these: counts and names of cells, no keys."""
+        """Writes counts and names of cells on the span of applying `changes`; no keys."""
         if span is None:
             return
         span.attributes["cachesvc.changes"] = len(changes)
@@ -47,14 +52,17 @@ class Applied(Struct):
             span.error = "home-unavailable"
 
     def merge(self, other: "Applied") -> None:
-        """Add what else was applied."""
+        """Adds another result to this one; `named` stays."""
         self.fences += other.fences
         self.took |= other.took
         self.missed |= other.missed
 
 
 class Applier:
-    """Used by the API and by the region's consumers. Any number of calls may run at once."""
+    """Applies changes for the API and for the region's consumers.
+
+    Any number of calls may run at once.
+    """
 
     def __init__(self, homes: Homes, clock: Clock, skew_us: int) -> None:
         self._homes = homes
@@ -62,7 +70,11 @@ class Applier:
         self._lead_us = 2 * skew_us + MILLISECONDS
 
     async def apply(self, changes: Sequence[Change]) -> Applied:
-        """A target that is named more than once is applied once. A cell out of reach: the fallback `at`, marked unapplied."""
+        """Applies changes and returns the fences to publish. Never raises `TierError`.
+
+        A target that is named more than once is applied once. If a cell is out of reach, the fence gets the
+        fallback `at` (this instance's clock + 2 S + 1 ms) and is marked unapplied.
+        """
         named = [change.targets() for change in changes]
         kinds: dict[tuple[bool, int], dict[bytes, Target]] = {}
         for change, targets in zip(changes, named, strict=True):
@@ -83,14 +95,17 @@ class Applier:
         return applied
 
     def fallback(self, target: Target) -> Applied:
-        """For a key whose home did not take a put: what an invalidation would have come to."""
+        """Returns the result for a key whose home did not take a put: an unapplied invalidation."""
         cells = [cell.name for cell in self._homes.of_target(target)]
         return Applied(
             [self._fence(target, self._fallback_at(), unapplied=True)], missed={target.digest: cells}
         )
 
     async def follow(self, moved: Sequence[tuple[Key, int]]) -> Applied:
-        """For keys whose homes have issued `at` already (puts): the fences, after applying them in former homes."""
+        """Returns the fences for keys whose homes have issued `at` already (puts).
+
+        While partitions move, the fences are first applied in the former homes.
+        """
         targets = [Target.key(key.namespace, key.text) for key, _ in moved]
         issued = {key.digest: at for key, at in moved}
         applied = Applied(took={t.digest: [cell.name for cell in self._homes.of_target(t)] for t in targets})
@@ -100,15 +115,14 @@ class Applier:
         return applied
 
     async def _apply(self, targets: Sequence[Target], *, soft: bool) -> Applied:
-        at = self._fallback_at()  # for tags and namespaces, and for keys whose home cannot issue one
+        at = self._fallback_at()  # for tags and namespaces, and for keys whose home issues no `at`
         issued: dict[int, int] = {}
         applied = Applied()
         await self._round(_by_cell(targets, self._homes.of_target), soft, at, issued, applied)
         if self._homes.has_former:
             for target in targets:
-                issued.setdefault(
-                    target.digest, at
-                )  # its home is out of reach: the former one gets the fallback
+                # A home out of reach has issued nothing: the former home gets the fallback.
+                issued.setdefault(target.digest, at)
             former = _by_cell(targets, self._homes.former_of_target)
             await self._round(former, soft, None, issued, applied)
         for digest in applied.missed:
@@ -124,7 +138,10 @@ class Applier:
         issued: dict[int, int],
         applied: Applied,
     ) -> None:
-        """One call per cell, and least. `at` None: in former homes, where what was issued in the new ones is the least."""
+        """Calls each cell once per value of least, all at the same time.
+
+        `at` None: the cells are former homes, and the least is the `at` that the new home has issued.
+        """
         calls = [
             (cell, batch, least)
             for cell, targets in cells.items()
@@ -175,7 +192,11 @@ def _by_cell(
 def _by_least(
     targets: Sequence[Target], at: int | None, issued: Mapping[int, int]
 ) -> dict[int, list[Target]]:
-    """Keys get their `at` from their cell (least 0), tags and namespaces from us; in a former home all get the new home's."""
+    """Groups the targets by the least that their cell is given.
+
+    Keys get their `at` from their cell (least 0), tags and namespaces get it from this instance. In a
+    former home every target gets the new home's `at`.
+    """
     groups: dict[int, list[Target]] = {}
     for target in targets:
         least = issued[target.digest] if at is None else 0 if target.kind is TargetKind.KEY else at

@@ -1,3 +1,5 @@
+"""The audit record of an invalidation."""
+
 from collections.abc import Sequence
 
 from cachesvc.changes.contract import Audit
@@ -5,7 +7,10 @@ from cachesvc.model.change import Change
 
 
 def audit_of(changes: Sequence[Change], who: str, instance: str) -> Audit:
-    """Counts, not names: keys may be personal data."""
+    """Returns the audit record of changes that `who` made through `instance`.
+
+    The record counts targets and does not name them: keys may be personal data.
+    """
     first = changes[0]
     counts = (
         (sum(len(change.keys) for change in changes), "keys"),

@@ -1,8 +1,9 @@
-"""A member of a region's consumer group: it takes changes, applies them, publishes the fences, and closes them.
+"""A consumer of a region's changes: applies them, publishes their fences, and closes them.
 
-Three loops. What is new is taken as it comes. What was left open (held by an invalidate call that died, taken by a consumer that
-died) is looked for once a second, and so is what was parked because a home cell was out of reach. Heartbeats say how far the
-group is.
+It is one of a consumer group, and runs three loops. The first takes new changes as they come. The
+second looks once a second for changes that were left open (held by an invalidate call that died, or
+taken by a consumer that died) and for changes that were parked because a home cell was out of
+reach. The third sends heartbeats, which say how far the group is.
 """
 
 import asyncio
@@ -26,37 +27,46 @@ from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
 log = logging.getLogger(__name__)
 
 TAKE = 500
-"""Changes of one batch: one script call per cell."""
+"""Changes of one batch at most: one script call per cell."""
 WAIT_SECONDS = 0.25
+"""One call for new changes waits this long."""
 RECLAIM_IDLE_SECONDS = 1.0
-"""A change that its consumer left open for this long goes to another; a parked one is tried again."""
+"""A change that its consumer left open for this long goes to another consumer; a parked
+change is tried again."""
 
 
 class ConsumerTally(Struct):
-    """What the consumer counts."""
+    """The counters of a consumer."""
 
     changes: int = 0
     """Changes applied by this instance as a consumer."""
     redone: int = 0
-    """Of these, announced by an invalidate call that did not finish in its time."""
+    """Those of `changes` that an invalidate call had announced and did not finish in its time."""
     parked: int = 0
-    """Times a change was parked (again): a home cell was out of reach."""
+    """Times that a change was parked (again), because a home cell was out of reach."""
     skipped: int = 0
-    """Events that say nothing changed: snapshot rows, tombstones, tables that nobody maps."""
+    """Events that changed nothing: snapshot rows, tombstones, tables that no namespace names."""
     dead_letters: int = 0
+    """Changes that were buried on the dead-letter stream."""
     epochs: int = 0
-    """Times that `changes` was found to be another stream than before: every namespace was fenced."""
+    """Times that `changes` was found to be another stream than before: every namespace
+    was fenced."""
     failures: int = 0
+    """Failed exchanges with the queue."""
     backlog: int = 0
-    """Accepted and not acknowledged, when this consumer last looked."""
+    """Changes accepted and not acknowledged, when this consumer last looked."""
     waiting: int = 0
-    """Parked, when this consumer last looked."""
+    """Changes parked, when this consumer last looked."""
     buried: int = 0
-    """On the dead-letter stream, when this consumer last looked."""
+    """Changes on the dead-letter stream, when this consumer last looked."""
 
 
 class Consumer:
-    """A change that an invalidate call holds is left to it until its time is over; then it is done here, if it is still open."""
+    """One consumer of a region's changes.
+
+    A change that an invalidate call holds is left to that call until its time is over; if the change is
+    still open then, it is applied here.
+    """
 
     def __init__(
         self,
@@ -73,7 +83,10 @@ class Consumer:
         lags: ChangeLags,
         recorder: Recorder | None = None,
     ) -> None:
-        """`recorder`: of spans. What is done here is one only if a producer's trace is sampled."""
+        """Makes a consumer that does nothing until one of its loops runs.
+
+        `recorder` records spans: the work on a change is a span only if its producer's trace is sampled.
+        """
         self._name = name
         self._changes = changes
         self._stream = stream
@@ -89,21 +102,24 @@ class Consumer:
         self._outage = Outage("the queue of changes", log)
         self._misuse = Outage("a producer of changes", log)
         self._fenced: set[str] = set()
-        """Parked changes whose fallback fence this consumer has published."""
+        """Ids of parked changes whose fallback fence this consumer has published."""
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
 
     async def run(self) -> None:
+        """Takes and applies new changes until it is cancelled."""
         while True:
             await persist(self._take, self._outage, self._failed)
 
     async def run_heartbeats(self) -> None:
+        """Sends a heartbeat in every interval until it is cancelled."""
         while True:
             await persist(self._beat, self._outage, self._failed)
             await asyncio.sleep(self._heartbeat_seconds)
 
     async def run_reclaiming(self) -> None:
+        """Applies open and parked changes that were left, once a second, until it is cancelled."""
         while True:
             await asyncio.sleep(RECLAIM_IDLE_SECONDS)
             await persist(self._reclaim, self._outage, self._failed)
@@ -122,7 +138,7 @@ class Consumer:
     def _failed(self) -> None:
         self._tally.failures += 1
 
-    # heartbeats -------------------------------------------------------------------------------------------------------
+    # heartbeats ------------------------------------------------------------
 
     async def _beat(self) -> None:
         completion = await self._changes.completion()
@@ -131,12 +147,16 @@ class Consumer:
         await self._stream.heartbeat(completion.complete_to)
 
     async def _meet_epoch(self, completion: Completion) -> None:
-        """`changes` may have lost what it had accepted: fence every namespace, before a heartbeat claims that all is done."""
+        """Fences every namespace if the `changes` stream may have lost changes it had accepted.
+
+        That happens before a heartbeat claims that everything is done.
+        """
         if not completion.announced:
             lost = [Change(name, all=True) for name in self._namespaces]
             log.log(
                 logging.WARNING if self._epoch else logging.INFO,
-                "the region's stream of changes is a new one: all is fenced, in case changes were lost with the old one",
+                "the region's stream of changes is a new one: all is fenced, "
+                "in case changes were lost with the old one",
             )
             applied = await self._applier.apply(lost)
             self._merger.merge(applied.fences, own=True)
@@ -145,17 +165,21 @@ class Consumer:
             self._tally.epochs += 1
         self._epoch = completion.epoch
 
-    # changes ----------------------------------------------------------------------------------------------------------
+    # changes ------------------------------------------------------------
 
     async def _do(self, taken: Sequence[OpenChange], *, again: bool = False) -> None:
-        """`again`: these were parked, so their fences are out and their audit is written."""
-        now = self._clock.now_us()
-        due = [item for item in taken if item.held_until_us <= now]
+        """Applies the changes that are due, buries the faulty ones, and closes the empty ones.
+
+        `again`: the changes were parked, so their fences are out and their audit is written.
+        """
+        now_us = self._clock.now_us()
+        due = [item for item in taken if item.held_until_us <= now_us]
         parked = await self._apply([item for item in due if item.changes], again)
         for item in due:
             if item.reason and item.id not in parked:
                 self._tally.dead_letters += 1
-                # Its reason may quote keys; it stands beside the event on the dead-letter stream.
+                # The reason may quote keys, so it is not logged; it stands beside the event on the
+                # dead-letter stream.
                 self._misuse.failed(f"change {item.id} is out of rule and was buried, see dead letters")
                 await self._changes.bury(item)
         if self._misuse.is_on and due and not any(item.reason for item in due):
@@ -165,11 +189,15 @@ class Consumer:
             await self._changes.acknowledge(nothing)
 
     async def _apply(self, items: Sequence[OpenChange], again: bool) -> Set[str]:
-        """The ids of those that some home has missed: parked, even if they are to be buried once it has them."""
+        """Applies changes, and returns the ids of those that some home cell has missed.
+
+        The missed changes are parked, even those that are to be buried once their home cells have them.
+        """
         if not items:
             return frozenset()
         causes = [item.trace for item in items if item.trace is not None and item.trace.sampled]
-        # No span of a retry: one a second, while a home is away, would bury the producer's trace. The merge of the last tells.
+        # Retries get no span: one per second, while a home is away, would bury the producer's trace.
+        # The merge of the final try is traced.
         with linked(None if again else self._recorder, "cache.apply", "consumer", causes) as applying:
             changes = [change for item in items for change in item.changes]
             applied = await self._applier.apply(changes)
@@ -179,7 +207,10 @@ class Consumer:
     async def _publish(
         self, items: Sequence[OpenChange], applied: Applied, causes: Sequence[SpanContext], again: bool
     ) -> Set[str]:
-        """Under the span of applying, which is the whole of the work that was asked for."""
+        """Publishes the fences, and closes or parks the changes, in one transaction.
+
+        This runs under the span of applying, which covers all the work that was asked for.
+        """
         digests = iter(applied.named)
         named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
         done = [
@@ -207,8 +238,10 @@ class Consumer:
     def _news(
         self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]
     ) -> Sequence[Fence]:
-        """Without the fallback fences that went out before: a home that stays away must not have its keys fenced anew, with a
-        later `at`, at every try."""
+        """Returns the fences without the fallback fences that went out before.
+
+        A home cell that stays away must not have its keys fenced anew, with a later `at`, at every try.
+        """
         if not missed:
             return fences
         new = {digest for id_ in missed - self._fenced for digest in named[id_]}

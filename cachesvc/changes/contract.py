@@ -1,7 +1,8 @@
-"""The contracts of a region's two streams: `changes`, what producers say, and `fences`, what caches must honour.
+"""The contracts of a region's two streams.
 
-All of it may fail with a `TierError`: a queue is as far away as a tier. Ids and positions are texts that the streams
-of one region understand; positions compare by `position_of`.
+`changes` carries the changes of producers, `fences` the fences to all caches. Every method may fail
+with a `TierError`: a queue is as far away as a tier. Ids and positions are texts that only the
+streams of one region understand; positions are compared by `position_of`.
 """
 
 from collections.abc import Sequence
@@ -15,77 +16,112 @@ from cachesvc.telemetry.traces.trace import SpanContext
 
 
 class OpenChange(Struct, frozen=True):
-    """An item taken from the queue and not yet acknowledged: a CloudEvent, or a row change that maps to several changes."""
+    """An item that was taken from the queue and is not acknowledged yet.
+
+    It is a CloudEvent, or a row change that maps to several changes.
+    """
 
     id: str
     changes: tuple[Change, ...] = ()
-    """What it says changed. Empty and without a `reason`: it says that nothing did (a snapshot row, a tombstone); close it."""
+    """The changes in the item. Empty and without a `reason`, the item says that nothing
+    changed (a snapshot row, a tombstone): close it."""
     reason: str = ""
-    """Why it belongs on the dead-letter stream. `changes`, if any, are applied all the same before it is buried."""
+    """Why the item belongs on the dead-letter stream. `changes`, if any, are still applied
+    before the item is buried."""
     held_until_us: int = 0
-    """An invalidate call is doing this one itself until then; redo it only if it is still open afterwards."""
+    """An invalidate call is applying this change until then, µs. Apply it again only if it is
+    still open afterwards."""
     source: str = ""
-    """Who said it: the event's `source`. For the audit."""
+    """The event's `source`, for the audit."""
     trace: SpanContext | None = None
-    """What it was announced in: the event's `traceparent`."""
+    """The trace that the change was announced in: the event's `traceparent`."""
 
 
 class Completion(Struct, frozen=True):
+    """How far the consumer group of `changes` is."""
+
     complete_to: int
-    """µs: every change accepted before is acknowledged or parked (oldest pending or undelivered id; else the queue's clock)."""
+    """µs: every change accepted before this time is acknowledged or parked. It is the time in
+    the id of the oldest pending or undelivered change; without one, the queue's clock."""
     epoch: str
-    """Of the `changes` stream. Another one than before: accepted changes may have been lost with the server's tail."""
+    """The epoch of the `changes` stream. Another epoch than before: accepted changes may have
+    been lost with the tail of the server's data."""
     announced: bool
-    """The loss that this epoch may mean has been announced (`Changes.announced`)."""
+    """True if the possible loss of this epoch has been announced (`Changes.announced`)."""
 
 
 class OpenCount(Struct, frozen=True):
+    """The changes that are not closed, and the dead letters."""
+
     backlog: int
-    """Accepted, not yet acknowledged, parked ones apart."""
+    """Changes accepted and not yet acknowledged, without the parked ones."""
     parked: int
-    """Their fences are out; a home cell has not taken them yet."""
+    """Changes whose fences are out, and which a home cell has not taken yet."""
     dead: int
-    """On the dead-letter stream."""
+    """Changes on the dead-letter stream."""
 
 
 class Changes(Protocol):
-    """The `changes` stream of one region with its one consumer group: at least once, never skipped. All raise `TierError`."""
+    """The `changes` stream of one region, with its one consumer group.
+
+    Changes are delivered at least once and never skipped. All methods raise `TierError`.
+    """
 
     async def append(self, change: Change, *, held_until_us: int = 0, traceparent: str = "") -> str:
-        """Durably accept a change, made in the trace `traceparent`; its id. Raises if the queue cannot take it: then nothing was
-        promised."""
+        """Durably accepts a change, made in the trace `traceparent`, and returns its id.
+
+        Raises if the queue cannot take the change: then nothing was promised.
+        """
         ...
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
-        """New changes for this consumer; after `wait_seconds` possibly none. Creates stream and group if missing."""
+        """Returns new changes for this consumer; none if none came within `wait_seconds`.
+
+        Creates stream and group if they are missing.
+        """
         ...
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """Changes that some consumer took and left open for `idle_seconds`: now this consumer's."""
+        """Returns changes that a consumer took and left open for `idle_seconds`.
+
+        They are now this consumer's.
+        """
         ...
 
     async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """Parked changes (`Done.missed`) that nobody tried for `idle_seconds`: now this consumer's. Closed by id, as any."""
+        """Returns parked changes (`Done.missed`) that no consumer tried for `idle_seconds`.
+
+        They are now this consumer's, and are closed by id, as any other change.
+        """
         ...
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
-        """These are done: out of the group's pending list and out of the stream."""
+        """Closes these changes: out of the group's pending list and out of the stream."""
         ...
 
     async def bury(self, change: OpenChange) -> None:
-        """Move one to the dead-letter stream, with its reason, and acknowledge it. Its receipt says so."""
+        """Moves a change to the dead-letter stream, with its reason, and acknowledges it.
+
+        The receipt of the change says so.
+        """
         ...
 
     async def completion(self) -> Completion:
-        """How far the group is; read this *before* the heartbeat that carries it is appended."""
+        """Returns how far the group is.
+
+        Call it *before* the heartbeat that carries the result is appended.
+        """
         ...
 
     async def announced(self, epoch: str) -> None:
-        """Fences on every namespace are out for this epoch: other consumers need not publish them again."""
+        """Notes that fences on every namespace are out for this epoch.
+
+        Other consumers need not publish them again.
+        """
         ...
 
     async def open_count(self) -> OpenCount:
-        """How many changes wait, for metrics."""
+        """Returns how many changes wait, for metrics."""
         ...
 
     async def start(self) -> None: ...
@@ -94,27 +130,34 @@ class Changes(Protocol):
 
 
 class Audit(Struct, frozen=True):
-    """Who invalidated what, for the `audit` stream. The queue adds when, and the receipt's id."""
+    """The record of an invalidation for the `audit` stream.
+
+    The queue adds the time, and the id of the receipt.
+    """
 
     who: str
-    """The caller's `Cachesvc-Caller`, an event's `source`, else the peer's address."""
+    """The caller's `Cachesvc-Caller`, or an event's `source`, else the peer's address."""
     instance: str
-    """The one that did it."""
+    """The instance that applied the invalidation."""
     namespace: str
     targets: str
-    """Such as `2 keys, 1 tag` or `all`; never key text."""
+    """The number of targets, such as `2 keys, 1 tag` or `all`; never key text."""
     soft: bool = False
     over: str = ""
 
 
 class Done(Struct, frozen=True):
-    """A change that is through: its fence goes out with this. The queue keeps a receipt of it for 15 minutes."""
+    """A change that was applied; its fences are published in the same step.
+
+    The queue keeps its receipt for 15 minutes.
+    """
 
     id: str
     missed: tuple[str, ...] = ()
-    """Home cells that could not take it. If any, the change is parked: open still, and out of the way of `complete_to`."""
+    """Home cells that could not take the change. If there are any, the change is parked: still
+    open, and not in the way of `complete_to`."""
     cells: tuple[str, ...] = ()
-    """Home cells that took it."""
+    """Home cells that took the change."""
     audit: Audit | None = None
 
 
@@ -123,58 +166,68 @@ class FenceBatch(Struct, frozen=True):
 
     fences: Sequence[Fence]
     complete_to: int | None
-    """The newest heartbeat in the batch, if any."""
+    """µs, from the newest heartbeat in the batch; None if there is no heartbeat."""
     gap: bool = False
-    """Items were lost between the last position and this one (trimmed, another epoch): raise the floor before going on.
-    `fences` are then the paced fences still in force."""
+    """True if items were lost between the last position and this one (trimmed, or another
+    epoch): raise the floor before going on. `fences` are then the paced fences still
+    in force."""
     position: str = ""
-    """Where the reader stands after it; positions of one stream compare by `position_of`."""
+    """The follower's position after the batch; positions of one stream compare
+    by `position_of`."""
     report: bool = False
-    """Somebody waits for the readers' positions (or a heartbeat came by): `FenceStream.report` once this is merged."""
+    """True if a caller waits for the followers' positions, or the batch has a heartbeat: call
+    `FenceStream.report` once the batch is merged."""
     published: Sequence[int] = ()
-    """µs, by the queue's clock to the millisecond: when each item with fences was appended, in stream order."""
+    """When each item with fences was appended, in stream order: µs, by the queue's clock,
+    exact to the millisecond."""
     causes: Sequence[SpanContext] = ()
     """The sampled traces that these fences come from (`FenceStream.publish`)."""
 
 
 class FenceStart(Struct, frozen=True):
-    """Where a new instance starts on a region's stream."""
+    """The place where a new instance starts on a region's stream."""
 
     floor: int
-    """µs: copies not younger than this cannot be vouched for. Publication time of the oldest retained item + 3 S."""
+    """µs: this instance cannot know all fences on copies that are not younger than this. It is
+    the publication time of the oldest retained item + 3 S."""
     fences: Sequence[Fence] = ()
     """Paced fences in force, whose items may have been trimmed."""
     position: str = ""
     tail: str = ""
-    """The newest item when the stream was opened: once past it, the reader has caught up."""
+    """The newest item when the stream was opened: a follower past it has caught up."""
 
 
-class ReaderPosition(Struct, frozen=True):
+class FollowerPosition(Struct, frozen=True):
     """How far one instance has merged a region's stream."""
 
     region: str
     instance: str
     position: str
     silent_us: int
-    """Since its last report, by the queue's clock."""
+    """Time since the follower's last report, by the queue's clock."""
 
 
 class ReceiptRecord(Struct, frozen=True):
-    """What the queue knows of a change by its id."""
+    """The queue's record of a change, by the id of the change."""
 
     state: Literal["open", "parked", "done", "buried"]
-    """`open`: accepted, its fence is not out. `parked`: the fence is out, a home cell is missing."""
+    """`open`: accepted, and its fence is not out. `parked`: the fence is out, and a home cell
+    has not taken the change. `done`: closed. `buried`: on the dead-letter stream."""
     position: str = ""
-    """Of its fence on the region's `fences`; empty while there is none."""
+    """The position of its fence on the region's `fences`; empty while there is none."""
     cells: tuple[str, ...] = ()
-    """Home cells that have applied it."""
+    """Home cells that have applied the change."""
     missed: tuple[str, ...] = ()
+    """Home cells that have not taken the change."""
     reason: str = ""
-    """Why it was buried."""
+    """Why the change was buried."""
 
 
 class FenceStream(Protocol):
-    """The `fences` stream of one region. One reader, one position per object. All raise `TierError` while it is out of reach."""
+    """The `fences` stream of one region: one follower with one position per object.
+
+    All methods raise `TierError` while the stream is out of reach.
+    """
 
     region: str
 
@@ -186,37 +239,48 @@ class FenceStream(Protocol):
         report: bool = False,
         causes: Sequence[SpanContext] = (),
     ) -> str:
-        """Append fences and, in the same transaction, close (or park) the changes `done` of this region's `changes`, keep their
-        receipts and their audit. Returns the position of the last item; empty if there was nothing to append.
+        """Appends fences, and closes or parks the changes in `done` in the same transaction.
 
-        `report`: readers are to report as soon as they have merged it, because somebody waits for that. `causes`: the sampled
-        traces that these fences come from; readers get the first eight with the last item.
+        The receipts of these changes of the region, and their audit records, are kept in that transaction,
+        too. Returns the position of the last item; empty if there was nothing to append.
+
+        `report`: followers are to report as soon as they have merged the fences, because a caller waits for
+        that. `causes`: the sampled traces that these fences come from; followers get the first eight with
+        the last item.
         """
         ...
 
     async def heartbeat(self, complete_to: int) -> None:
-        """Only a consumer of the region's group does this. Also trims the stream by time."""
+        """Appends a heartbeat, and trims the stream by time.
+
+        Only a consumer of the region's group does this.
+        """
         ...
 
     async def open(self) -> FenceStart:
-        """Take the position for a new reader, the oldest retained item, and report it: from here on others wait for this
-        instance. Everything retained is then delivered by `read`."""
+        """Takes the position of the oldest retained item for a new follower, and reports it.
+
+        From here on other instances wait for this one. Everything retained is then delivered by `read`.
+        """
         ...
 
     async def read(self, *, wait_seconds: float) -> FenceBatch:
-        """What came after the position; moves it. Detects a gap in the same transaction."""
+        """Returns the items after the position, and moves the position.
+
+        A gap is detected in the same transaction.
+        """
         ...
 
     async def report(self, position: str) -> None:
-        """Say that this instance has merged everything up to `position`, and is alive."""
+        """Says that this instance is alive and has merged everything up to `position`."""
         ...
 
-    async def readers(self) -> Sequence[ReaderPosition]:
-        """Every instance that has reported within the last minute, from all regions."""
+    async def followers(self) -> Sequence[FollowerPosition]:
+        """Returns every instance, of all regions, that has reported within the last minute."""
         ...
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
-        """None: unknown, or forgotten (receipts are kept 15 minutes)."""
+        """Returns the record of a change; None if it is unknown or forgotten (after 15 minutes)."""
         ...
 
     async def start(self) -> None: ...
@@ -225,6 +289,9 @@ class FenceStream(Protocol):
 
 
 def position_of(text: str) -> tuple[int, int]:
-    """A stream position, to compare: `1700000000000-3` → (1700000000000, 3); an empty one is before all."""
+    """Returns a stream position to compare: `1700000000000-3` → (1700000000000, 3).
+
+    An empty position is before all others.
+    """
     ms, _, number = text.partition("-")
     return int(ms or 0), int(number or 0)

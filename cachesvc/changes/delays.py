@@ -1,6 +1,7 @@
-"""How long changes take from stage to stage, in seconds: accepted → fence published → merged here.
+"""How long changes take between stages: accepted → fence published → merged here.
 
-Stream ids begin with the milliseconds of their queue's clock at which an item was appended.
+All lags are in seconds. A stream id begins with the milliseconds of its queue's clock at which the
+item was appended.
 """
 
 from collections.abc import Iterable
@@ -11,22 +12,27 @@ from cachesvc.telemetry.metrics.histogram import LAGS, Histogram
 
 
 class ChangeLags:
-    """One per instance; it counts what passes through this one."""
+    """The lags of the changes that pass through this instance."""
 
     def __init__(self) -> None:
         self.published = Histogram.of(LAGS)
-        """From the acceptance of a change on the region's `changes` to its fence on `fences`: one clock, the queue's."""
+        """Lags from the acceptance of a change on the region's `changes` to its fence on `fences`.
+        Both times come from one clock, the queue's."""
         self.merged = Histogram.of(LAGS)
-        """From an item's publication on any region's `fences` to its merge here: two clocks, so a lag below 0 counts as 0."""
+        """Lags from an item's publication on any region's `fences` to its merge here. The times
+        come from two clocks, so a lag below 0 counts as 0."""
 
     def note_published(self, changes: Iterable[str], fence: str) -> None:
-        """These changes, by their ids, were published up to this position; empty: nothing was."""
+        """Notes that the changes with these ids were published, up to the position `fence`.
+
+        An empty position says that nothing was published.
+        """
         if fence:
             at_ms, _ = position_of(fence)
             for change in changes:
                 self.published.observe(max(0, at_ms - position_of(change)[0]) * MILLISECONDS / SECONDS)
 
     def note_merged(self, published: Iterable[int], now_us: int) -> None:
-        """Items that were published then, µs, are merged now."""
+        """Notes that the items published at these times (µs) are merged now."""
         for at_us in published:
             self.merged.observe(max(0, now_us - at_us) / SECONDS)

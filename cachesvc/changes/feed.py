@@ -1,14 +1,16 @@
-"""An instance's ear: it reads every region's fences, merges them, tells its subscribers, and reports how far it is.
+"""Reads every region's fence stream and merges it into this instance.
 
-The loop never ends by a failure: what a queue cannot do now is logged once, counted, and tried again after a pause. Meanwhile the
-watermark stands still, so the staleness bound grows and the read path turns strict by itself (COHERENCE.md, "Watermark").
+A feed also tells the broadcast's subscribers what it has merged, and reports to the queue how far
+this instance is. Its loop never ends by a failure: a failure of a queue is logged once, counted,
+and tried again after a pause. Meanwhile the watermark stands still, so the staleness bound grows
+and the read path turns strict by itself (docs/coherence.md, "Watermark, staleness bound, floor").
 """
 
 import logging
 
 from msgspec import Struct
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.contract import FenceBatch, FenceStream, position_of
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.keep_trying import persist
@@ -21,15 +23,18 @@ from cachesvc.telemetry.traces.trace import Recorder, linked
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.25
+"""One read of a stream waits this long for new items."""
 
 
 class FeedTally(Struct):
-    """What the feeds count."""
+    """The counters of all feeds."""
 
     fences: int = 0
-    """Fences read from the streams of all regions, own ones included."""
+    """Fences read from the streams of all regions, this instance's own included."""
     gaps: int = 0
+    """Times that items of a stream were lost between two reads."""
     failures: int = 0
+    """Failed exchanges with a queue."""
 
 
 class FenceFeed:
@@ -47,7 +52,10 @@ class FenceFeed:
         lags: ChangeLags,
         recorder: Recorder | None = None,
     ) -> None:
-        """`recorder`: of spans. A merge is one only if the trace that the fence comes from is sampled."""
+        """Makes a feed that has not opened its stream.
+
+        `recorder` records spans: a merge is a span only if the trace that the fence comes from is sampled.
+        """
         self._stream = stream
         self._fences = fences
         self._merger = merger
@@ -61,16 +69,17 @@ class FenceFeed:
         self._outage = Outage(f"the feed of region {stream.region}", log)
         self.region = stream.region
         self.tried = False
-        """The first attempt to open the stream has succeeded or failed."""
+        """True once the first attempt to open the stream has succeeded or failed."""
         self.is_open = False
         self.has_caught_up = False
-        """Everything that was on the stream when it was opened is merged."""
+        """True once everything is merged that was on the stream when it was opened."""
 
     def __repr__(self) -> str:
         state = "has caught up" if self.has_caught_up else "reading" if self.is_open else "not open"
         return f"<FenceFeed of {self.region} [{state}]>"
 
     async def run(self) -> None:
+        """Opens the stream, then reads and merges until it is cancelled."""
         await persist(self._open, self._outage, self._failed)
         while True:
             await persist(self._read, self._outage, self._failed)
@@ -103,7 +112,11 @@ class FenceFeed:
             await self._stream.report(batch.position)
 
     def _merge(self, batch: FenceBatch) -> None:
-        """What was published before this instance had caught up came in its time to those who were there: no span, no lag."""
+        """Merges a batch, in a span if it belongs to a sampled trace.
+
+        Fences that were published before this instance had caught up came in time to the instances of that
+        time: no span, no lag.
+        """
         with linked(
             self._recorder, "cache.merge", "consumer", batch.causes if self.has_caught_up else ()
         ) as merging:
@@ -123,7 +136,11 @@ class FenceFeed:
         log.warning("fences of region %s were lost: everything cached before now is refused", self.region)
 
     def _tell(self, batch: FenceBatch) -> None:
-        """Only what is merged here is told: who has it from us may ask us."""
+        """Tells the broadcast what is merged here, and only that.
+
+        A subscriber that has a fence from this instance may read from this instance, so the fence must be
+        in force here first.
+        """
         if batch.gap:
             self._broadcast.reset(
                 self.region, batch.position, self._fences.floor, f"fences of region {self.region} were lost"

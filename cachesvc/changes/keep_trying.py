@@ -1,4 +1,4 @@
-"""Doing something until it succeeds: what the loops do while a queue is out of reach."""
+"""Work that is tried until it succeeds: the loops' answer to a queue that is out of reach."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,10 +7,15 @@ from cachesvc.model.errors import TierError
 from cachesvc.telemetry.outage import Outage
 
 PAUSE_SECONDS = 0.2
+"""Pause between two tries."""
 
 
 async def persist(work: Callable[[], Awaitable[None]], outage: Outage, failed: Callable[[], None]) -> None:
-    """Try until no `TierError` comes, a pause between tries; `failed` is called for each, `outage` says it to the log."""
+    """Runs `work` until it raises no `TierError`, with a pause between tries.
+
+    `failed` is called for each failed try, and `outage` logs the failure. Other exceptions, and a
+    cancellation, are raised.
+    """
     while True:
         try:
             await work()

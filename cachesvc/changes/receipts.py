@@ -1,28 +1,34 @@
-"""How far an invalidation has got: waiting until it is merged everywhere, and telling later.
+"""Receipts: waits until an invalidation is merged everywhere, or tells how far it has got.
 
-Every instance reports how far it has merged each region's `fences` stream: with every heartbeat, and at once when somebody waits
-for it. A fence has arrived when all live instances stand at or past its position.
+Every instance reports how far it has merged each region's `fences` stream: with every heartbeat,
+and at once when a caller waits for it. A fence has arrived when all live instances are at or past
+its position.
 
-Whom to stop waiting for. An instance that is silent may be dead, or cut off from the queue and still serving what it holds. In
-the second case its watermark stands still too, and once its staleness bound is above `max_lag` it answers nothing that is older
-than `max_lag`. So a silent instance is waited for until the fence itself is that old: from then on it cannot answer what was
-loaded before the write (COHERENCE.md, "Watermark"). Namespaces with `feed_loss: serve` have given that guarantee away.
+Which instances are waited for: an instance that is silent may be dead, or cut off from the queue
+and still answering from its copies. In the second case its watermark stands still too, and once its
+staleness bound is above `max_lag` it answers nothing that is older than `max_lag`. So a silent
+instance is waited for until the fence itself is that old: from then on it cannot answer a value
+that was loaded before the write (docs/coherence.md, "Watermark, staleness bound, floor").
+Namespaces with `feed_loss: serve` have given that guarantee away.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from cachesvc.changes.contract import FenceStream, ReaderPosition, position_of
+from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
 
 FIRST_PAUSE_SECONDS = 0.002
+"""First pause between two looks at the followers; each further pause is twice as long."""
 LONGEST_PAUSE_SECONDS = 0.05
 
 
 class Receipts:
+    """The receipts of invalidations, as the instances of one region see them."""
+
     def __init__(
         self,
         region: str,
@@ -31,18 +37,22 @@ class Receipts:
         heartbeat_seconds: float,
         outdated_seconds: float,
     ) -> None:
-        """`outdated_seconds`: when an instance that hears nothing has stopped to answer what is older than it can vouch for: the
-        longest `max_lag` + heartbeat + 2 S."""
+        """Makes the receipts of `region`, from the fence streams of all regions.
+
+        `outdated_seconds`: the time after which an instance without news from the queue has stopped to
+        answer what may be outdated: the longest `max_lag` + heartbeat + 2 S.
+        """
         self._region = region
         self._streams = streams
         self._silent_us = round(3 * heartbeat_seconds * 1e6)
         self._outdated_seconds = outdated_seconds
 
     async def wait(self, position: str, options: InvalidateOptions) -> tuple[str, ...]:
-        """Until every live instance that `options.wait` names has merged this region's stream up to `position`.
+        """Waits until the live instances have merged this region's stream up to `position`.
 
-        Returns the missing ones, as `region/instance`: nobody, or who was not there at the deadline. If the queue does not answer
-        meanwhile, nobody knows: then the queue itself is named.
+        `options.wait` says which instances. Returns the missing ones, as `region/instance`: none, or those
+        that were missing at the deadline. If the queue does not answer at the deadline, its own name is
+        returned, because the missing instances are not known.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -50,9 +60,9 @@ class Receipts:
         while True:
             waited = loop.time() - started
             try:
-                readers = await self._streams[self._region].readers()
+                followers = await self._streams[self._region].followers()
                 missing = self._missing(
-                    readers, position, options.wait, is_outdated=waited >= self._outdated_seconds
+                    followers, position, options.wait, is_outdated=waited >= self._outdated_seconds
                 )
             except TierError as error:
                 missing = (error.where,)
@@ -62,21 +72,21 @@ class Receipts:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _missing(
-        self, readers: Sequence[ReaderPosition], position: str, wait: Reach, *, is_outdated: bool
+        self, followers: Sequence[FollowerPosition], position: str, wait: Reach, *, is_outdated: bool
     ) -> tuple[str, ...]:
         wanted = position_of(position)
         return tuple(
-            f"{reader.region}/{reader.instance}"
-            for reader in readers
-            if (wait is Reach.GLOBAL or reader.region == self._region)
-            and position_of(reader.position) < wanted
-            and not (is_outdated and reader.silent_us > self._silent_us)
+            f"{follower.region}/{follower.instance}"
+            for follower in followers
+            if (wait is Reach.GLOBAL or follower.region == self._region)
+            and position_of(follower.position) < wanted
+            and not (is_outdated and follower.silent_us > self._silent_us)
         )
 
     async def state(self, id_: str) -> ReceiptState | None:
-        """How far the change `region:id` has got; None if it is unknown or forgotten.
+        """Returns how far the change `region:id` has got; None if it is unknown or forgotten.
 
-        Raises `RequestError`: 404 for a region that is not there, 503 while its queue is out of reach.
+        Raises `RequestError`: 404 for a region that does not exist, 503 while its queue is out of reach.
         """
         region, _, change = id_.partition(":")
         stream = self._streams.get(region)
@@ -85,15 +95,16 @@ class Receipts:
             raise RequestError(ProblemKind.NO_SUCH_RECEIPT, why, field="id")
         try:
             record = await stream.receipt(change)
-            readers = await stream.readers() if record is not None and record.position else ()
+            followers = await stream.followers() if record is not None and record.position else ()
         except TierError as error:
             why = f"the queue of region {region!r}, which keeps the receipt, does not answer: {error.why}"
             raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why) from error
         if record is None:
             return None
         missing = {
-            f"{r.region}/{r.instance}": position_of(r.position) < position_of(record.position)
-            for r in readers
+            f"{follower.region}/{follower.instance}": position_of(follower.position)
+            < position_of(record.position)
+            for follower in followers
         }
         return ReceiptState(
             id_,

@@ -4,9 +4,11 @@ Nothing here awaits, so nothing stands between a decision and the use of its res
 """
 
 import random
+from collections.abc import Sequence
 from enum import Enum
 
 from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import Clock
 from cachesvc.model.digest import digest, namespace_id
@@ -31,43 +33,106 @@ class Standing(Enum):
 
 class Admission:
     def __init__(self, fences: Fences, clock: Clock) -> None:
-        self._fences = fences
-        self._clock = clock
+        self.fences = fences
+        self.clock = clock
+
+    # copies that no home cell vouches for: those of L1 and L2 ---------------------------------------------------------
+
+    def is_fresh(self, entry: Entry, key: Key, namespace: Namespace, now: int) -> bool:
+        """True if a plain read may be answered with this copy as fresh, now. The hottest path."""
+        fences = self.fences
+        return (
+            entry.fresh_until > now
+            and fences.admits(entry, key.digest, key.namespace, now)
+            and self.is_timely(entry.as_of, namespace, now)
+            and not (fences.has_soft and fences.is_soft_fenced(entry, key.digest, key.namespace, now))
+        )
+
+    def fresh_of(
+        self, entries: Sequence[Entry | None], keys: Sequence[Key], namespace: Namespace, now: int
+    ) -> list[Entry | None]:
+        """The entries with None for each that is not `is_fresh`, at half the cost of asking that of each.
+
+        What is the same for all keys of a namespace is found out once: that there is no soft fence, and that the staleness
+        bound forbids no copy.
+        """
+        fences = self.fences
+        if fences.has_soft or not self.is_timely(0, namespace, now):
+            return [
+                entry if entry is not None and self.is_fresh(entry, key, namespace, now) else None
+                for entry, key in zip(entries, keys, strict=True)
+            ]
+        admits = fences.admits
+        return [
+            entry
+            if entry is not None and entry.fresh_until > now and admits(entry, key.digest, key.namespace, now)
+            else None
+            for entry, key in zip(entries, keys, strict=True)
+        ]
 
     def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
         """Of a copy from L1 or L2, or of one that the home cell cannot vouch for."""
-        now = self._clock.now_us()
-        if not self._fences.admits(entry, key.digest, key.namespace, now) or not self.is_timely(
+        now = self.clock.now_us()
+        if self.is_fresh(entry, key, namespace, now):
+            return Standing.FRESH
+        fences = self.fences
+        if not fences.admits(entry, key.digest, key.namespace, now) or not self.is_timely(
             entry.as_of, namespace, now
         ):
             return Standing.REFUSED
-        return self._age(entry, now, soft=self._fences.is_soft_fenced(entry, key.digest, key.namespace, now))
+        return self._age(entry, now, soft=fences.is_soft_fenced(entry, key.digest, key.namespace, now))
 
     def standing_at_home(self, reply: Reply, key: Key, namespace: Namespace, *, strict: bool) -> Standing:
         """Of a copy from L3, which its home has judged: sketch and floor apply only where the home's word does not reach."""
         entry = reply.entry
         if entry is None:
             return Standing.REFUSED if reply.fenced else Standing.DEAD
-        now = self._clock.now_us()
+        now = self.clock.now_us()
         judged = (
-            reply.exact and not strict and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+            reply.exact and not strict and self.fences.exact_admits(entry, key.digest, key.namespace, now)
         )
-        is_admissible = judged or self._fences.admits(entry, key.digest, key.namespace, now)
+        is_admissible = judged or self.fences.admits(entry, key.digest, key.namespace, now)
         if not is_admissible or not self.is_timely(entry.as_of, namespace, now):
             return Standing.REFUSED
-        is_behind = self._fences.is_paced_stale if judged else self._fences.is_soft_fenced
+        is_behind = self.fences.is_paced_stale if judged else self.fences.is_soft_fenced
         soft = reply.soft or is_behind(entry, key.digest, key.namespace, now)
         return self._age(entry, now, soft=soft)
+
+    def refusals(self, entry: Entry, key: Key, namespace: Namespace) -> tuple[Refusal, ...]:
+        """Everything for which `standing` refuses the copy; empty if it does not."""
+        now = self.clock.now_us()
+        return (
+            *self.fences.refusals(entry, key.digest, key.namespace, now),
+            *self._lateness(entry, namespace, now),
+        )
+
+    def refusals_at_home(
+        self, entry: Entry, key: Key, namespace: Namespace, *, exact: bool
+    ) -> tuple[Refusal, ...]:
+        """Everything for which `standing_at_home` refuses a copy that its home cell holds admissible.
+
+        `exact`: the home judged the copy exactly, and the read is not strict.
+        """
+        if not exact:
+            return self.refusals(entry, key, namespace)
+        now = self.clock.now_us()
+        return (
+            *self.fences.exact_refusals(entry, key.digest, key.namespace, now),
+            *self._lateness(entry, namespace, now),
+        )
+
+    def _lateness(self, entry: Entry, namespace: Namespace, now: int) -> tuple[Refusal, ...]:
+        return () if self.is_timely(entry.as_of, namespace, now) else (Refusal(RefusedBy.STALENESS),)
 
     def suits(self, entry: Entry, options: ReadOptions) -> bool:
         """Does a copy meet what this reader asked beyond the rule (RFC 9111, 5.2.1; `Cachesvc-Max-Lag`)?"""
         if options.no_cache:
             return False
-        now = self._clock.now_us()
+        now = self.clock.now_us()
         remaining = entry.fresh_until - now
         if options.max_age_us is not None and now - entry.as_of > options.max_age_us:
             return False
-        if options.max_lag_us is not None and not self._fences.within_lag(entry, now, options.max_lag_us):
+        if options.max_lag_us is not None and not self.fences.within_lag(entry, now, options.max_lag_us):
             return False
         if remaining >= options.min_fresh_us:
             return True
@@ -84,38 +149,49 @@ class Admission:
         news = [
             Fence(target, at, namespace=namespace if target == whole else "")
             for target, at in token
-            if self._fences.fence_on(target, (), namespace if target == whole else "") < at
+            if self.fences.fence_on(target, (), namespace if target == whole else "") < at
         ]
-        return self._fences.merge(news) if news else []
+        return self.fences.merge(news) if news else []
+
+    def token_refuses(self, entry: Entry, key: Key, token: TokenPairs) -> bool:
+        """True if the copy is refused once the read has heeded its token. Merges nothing, so that explaining changes nothing."""
+        targets = (key.digest, digest(namespace_id(key.namespace)), *entry.tag_digests)
+        return any(target in targets and entry.as_of <= at for target, at in token)
 
     def not_before(self, key: Key, refused: Entry) -> int:
         """What to tell the home after a copy that it vouched for was refused here: that copy, and all that the newest fence
         known here on key, tags and namespace forbids, are misses."""
-        return max(refused.as_of, self._fences.fence_on(key.digest, refused.tag_digests, key.namespace))
+        return max(refused.as_of, self.fences.fence_on(key.digest, refused.tag_digests, key.namespace))
 
     def loaded_since(self, entry: Entry | None, key: Key, asked: int, started: int) -> bool:
         """The rule on answers: no fence on the value was merged after its lease was asked for and before the reader began."""
         if asked >= started:
             return True
         tags = entry.tag_digests if entry is not None else ()
-        return not self._fences.merged_between(
+        return not self.fences.merged_between(
             asked, started, (key.digest, digest(namespace_id(key.namespace)), *tags)
         )
 
     def still_vouched(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> bool:
         """Of a copy that its home judged exactly a moment ago: has a fence come since, or the bound risen?"""
-        now = self._clock.now_us()
+        now = self.clock.now_us()
         return (
-            self.loaded_since(entry, key, vouched_at, self._fences.merged)
-            and self._fences.exact_admits(entry, key.digest, key.namespace, now)
+            self.loaded_since(entry, key, vouched_at, self.fences.merged)
+            and self.fences.exact_admits(entry, key.digest, key.namespace, now)
             and self.is_timely(entry.as_of, namespace, now)
         )
+
+    def standing_past(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> Standing:
+        """Of a copy that its home judged exactly a moment ago, and that was not answered as fresh: never `FRESH`."""
+        if not self.still_vouched(entry, key, namespace, vouched_at):
+            return Standing.REFUSED
+        return self._age(entry, self.clock.now_us(), soft=True)
 
     def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
         """As far as the staleness bound goes: may what was loaded from `as_of` on be answered to a reader of now?"""
         max_lag = namespace.max_lag
         return (
-            now - self._fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
+            now - self.fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
         )
 
     @staticmethod

@@ -16,6 +16,7 @@ from cachesvc.coherence.fence_sketch import FenceSketch
 from cachesvc.coherence.merge_history import MergeLog
 from cachesvc.coherence.paced_fences import PacedFences
 from cachesvc.coherence.recent_merges import RecentMerges
+from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
@@ -67,7 +68,6 @@ class Known(Struct, frozen=True):
 
 class FloorRaise(Struct, frozen=True):
     at: int
-    raised_at: int
     lost: bool
     """Fences were lost; else this instance had just begun to read a feed."""
 
@@ -213,7 +213,7 @@ class Fences:
         if at > self.floor:
             self._floor_raises += 1
             self.floor = at
-            self.floor_raise = FloorRaise(at, self._clock.now_us(), lost)
+            self.floor_raise = FloorRaise(at, lost)
         if lost:
             self._lost_until = max(self._lost_until, at)
             self._recent.forget()
@@ -256,6 +256,26 @@ class Fences:
                 return False
         return True
 
+    def refusals(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> tuple[Refusal, ...]:
+        """Everything for which `admits` refuses the copy; empty if it is admissible. For explanations: every fence is asked."""
+        as_of, newest = entry.as_of, self._hard.query
+        fences = [
+            (self.floor, Refusal(RefusedBy.FLOOR)),
+            (newest(key_digest), Refusal(RefusedBy.KEY)),
+            *(
+                (newest(tag_digest), Refusal(RefusedBy.TAG, tag))
+                for tag, tag_digest in zip(entry.tags, entry.tag_digests, strict=True)
+            ),
+            (self._namespaces.get(namespace, 0), Refusal(RefusedBy.NAMESPACE)),
+        ]
+        return (
+            *self._future(as_of, now_us),
+            *(refusal for at, refusal in fences if as_of <= at),
+        )
+
+    def _future(self, as_of: int, now_us: int) -> tuple[Refusal, ...]:
+        return (Refusal(RefusedBy.FUTURE),) if as_of > now_us + self._ahead_us else ()
+
     def exact_admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
         """As `admits`, for a copy that its home cell judged exactly (`Reply.exact`): exempt from sketch and floor.
 
@@ -265,6 +285,20 @@ class Fences:
             return False
         return not self._unapplied or entry.as_of > self.exact_fence_on(
             key_digest, entry.tag_digests, namespace
+        )
+
+    def exact_refusals(
+        self, entry: Entry, key_digest: int, namespace: str, now_us: int
+    ) -> tuple[Refusal, ...]:
+        """Everything for which `exact_admits` refuses the copy; empty if it is admissible."""
+        as_of = entry.as_of
+        fences = (
+            (self._lost_until, Refusal(RefusedBy.LOST)),
+            (self.exact_fence_on(key_digest, entry.tag_digests, namespace), Refusal(RefusedBy.UNAPPLIED)),
+        )
+        return (
+            *self._future(as_of, now_us),
+            *(refusal for at, refusal in fences if as_of <= at),
         )
 
     def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
@@ -331,6 +365,10 @@ class Fences:
     def bound_us(self, now_us: int) -> int:
         """The staleness bound: how long ago a change may have been accepted that is not merged here."""
         return max(0, now_us - self.watermark)
+
+    def lag_us(self) -> int | None:
+        """µs: the staleness bound now; None while a region's feed was never read."""
+        return self.bound_us(self._clock.now_us()) if self.watermark else None
 
     def bound_of(self, region: str) -> int | None:
         """How far one region's feed is behind at most, µs; None if it was never read."""

@@ -14,6 +14,11 @@ MOST = 100_000
 """Targets remembered. One more, and the oldest is given up: whoever owns this then treats every copy up to its `at` as stale."""
 
 
+def due_at(at: int, over: int, key_digest: int) -> int:
+    """µs: the moment at which a window makes the entries of this key stale."""
+    return at + (key_digest * over >> 64)
+
+
 class PacedFences:
     """Windows `(at, over)` µs by digest of their target. Not thread-safe."""
 
@@ -47,7 +52,7 @@ class PacedFences:
         """Has the moment of this key come in a window of one of `targets` that is not earlier than the entry?"""
         windows = self._windows
         return any(
-            as_of <= at and now_us >= at + (key_digest * over >> 64)
+            as_of <= at and now_us >= due_at(at, over, key_digest)
             for target in targets
             if target in windows
             for at, over in windows[target]

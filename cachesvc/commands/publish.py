@@ -22,7 +22,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from cachesvc.changes.events.cloudevents import decode, encode
-from cachesvc.changes.events.event_reader import checked
+from cachesvc.changes.events.event_parser import checked
 from cachesvc.commands.arguments import add_topology
 from cachesvc.config.service import Coherence, Server, load_topology
 from cachesvc.model.change import Change

@@ -1,5 +1,6 @@
-"""The two documents that configure a deployment, read into frozen structs and refused with the path and the reason.
+"""The two documents that configure a deployment, as frozen structs.
 
-Every package but `model` may import this one; it imports only `model`.
-Start reading at `service.py` (one instance) and `topology.py` (what all instances share); docs/reference.md lists every field.
+Every package but `model` may import this one; it imports only `model`. Start reading at
+`service.py` (one instance) and `topology.py` (shared by all instances); docs/reference.md lists
+every field.
 """

@@ -1,7 +1,8 @@
 """From YAML text to frozen structs, with the exact place of every mistake.
 
-msgspec alone would do the conversion, but its errors name a mapping's value as `$.cells[...]` and an unknown field without a
-suggestion. So structs and mappings are walked here, field by field, and msgspec converts the leaves.
+msgspec alone would do the conversion, but its errors name a mapping's value as `$.cells[...]`,
+and an unknown field without a suggestion. So structs and mappings are walked here, field by
+field, and msgspec converts the leaves.
 """
 
 from pathlib import Path
@@ -20,11 +21,15 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 ROOT = "$"
 QUANTITIES = (Duration, Size)
 LARGEST = 1 << 52
-"""µs (142 years) or bytes. Sums of a few of these, and of a date, stay within 64 bits and the integers of Lua."""
+"""The largest quantity, µs (142 years) or bytes. Sums of a few of them and a date stay
+within 64 bits, and within the integers of Lua."""
 
 
 def parse(path: Path) -> Any:
-    """The document's plain mappings, lists and scalars. Raises `ConfigError` for a file that cannot be read or is no YAML."""
+    """Returns the document's plain mappings, lists and scalars.
+
+    Raises `ConfigError` for a file that cannot be read or is no YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -33,7 +38,7 @@ def parse(path: Path) -> Any:
 
 
 def parse_text(text: str, *, name: str) -> Any:
-    """Like `parse`, of text; `name` stands in the messages."""
+    """Returns the same as `parse`, of a text; `name` stands in the messages of errors."""
     try:
         refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader), ROOT, set())
         return yaml.safe_load(text)
@@ -46,7 +51,11 @@ def parse_text(text: str, *, name: str) -> Any:
 
 
 def refuse_duplicates(node: yaml.Node | None, path: str, seen: set[int]) -> None:
-    """YAML keeps the last of two equal keys without a word; a second `ttl:` is a mistake. `seen` ends alias cycles."""
+    """Raises `ConfigError` for a key that stands twice in a mapping.
+
+    YAML would keep the last one without a word, and a second `ttl:` is a mistake. `seen` holds the
+    nodes that were visited, so that a cycle of aliases ends.
+    """
     if node is None or id(node) in seen:
         return
     seen.add(id(node))
@@ -68,7 +77,10 @@ def refuse_duplicates(node: yaml.Node | None, path: str, seen: set[int]) -> None
 
 
 def read_struct(data: Any, kind: type[StructT], path: str = ROOT) -> StructT:
-    """Build `kind` from a plain mapping. Raises `ConfigError` with the path of the first field that is wrong."""
+    """Builds `kind` from a plain mapping.
+
+    Raises `ConfigError` with the path of the first wrong field.
+    """
     given = as_mapping(data, path)
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for name in given:
@@ -85,7 +97,11 @@ def read_struct(data: Any, kind: type[StructT], path: str = ROOT) -> StructT:
 
 
 def read_value(data: Any, kind: Any, path: str) -> Any:
-    """Build a field's value: a struct, a mapping of them, an optional one, or a leaf."""
+    """Builds a field's value: structs, also in a mapping or tuple, or a leaf; each may be
+    None.
+
+    Raises `ConfigError`.
+    """
     if get_origin(kind) in (Union, UnionType) and NoneType in get_args(kind):
         (inner,) = (arm for arm in get_args(kind) if arm is not NoneType)
         return None if data is None else read_value(data, inner, path)
@@ -109,7 +125,10 @@ def _is_struct(kind: Any) -> bool:
 
 
 def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
-    """Convert a scalar. With `strict=False` text such as `"9000"` is read as the number it says (environment variables)."""
+    """Converts a scalar. Raises `ConfigError`.
+
+    With `strict=False`, as for environment variables, a text such as `"9000"` is read as a number.
+    """
     if kind in QUANTITIES and type(data) is kind:
         return data
     try:
@@ -125,7 +144,10 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
 
 
 def as_mapping(data: Any, path: str) -> dict[str, Any]:
-    """An empty document or section (`l1:` and nothing more) is an empty mapping."""
+    """Returns the mapping; an empty one for an empty document or section (`l1:` alone).
+
+    Raises `ConfigError` for anything else, and for a name that is not text.
+    """
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -159,6 +181,6 @@ def _parsed(kind: type[Duration] | type[Size], text: str) -> Duration | Size:
 
 
 def require(holds: bool, path: str, why: str) -> None:
-    """One rule of a document: what is read must also make sense."""
+    """Raises `ConfigError` unless the rule `holds`."""
     if not holds:
         raise ConfigError(path, why)

@@ -52,7 +52,7 @@ def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, 
 def settings(
     kind: type[msgspec.Struct], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, tuple[tuple[str, ...], Any]]]:
-    """Yields every field of the document that is not itself a section: variable name, path, type."""
+    """Yields variable name, path and type of every field that is not itself a section."""
     for field in msgspec.structs.fields(kind):
         here = (*path, field.encode_name)
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):

@@ -1,13 +1,17 @@
 """How a row names keys and tags: the templates of a namespace's `sources`.
 
     template := (text | column | group)+
-    column   := "{" name "}"  |  "{" name "?}"     the column's value; with `?` it may be null: then the row has no such key
-    group    := "{" (text | column)+ "}"           with one column at least. Its braces stay: they enclose the partition
-    name     := a letter or `_`, then letters, digits, `_` and `$`; upper and lower case are different columns
+    column   := "{" name "}"  |  "{" name "?}"
+    group    := "{" (text | column)+ "}"
+    name     := a letter or `_`, then letters, digits, `_` and `$`
     text     := anything printable but braces
 
-`{ws-{workspace_id}}:block:{id}` gives `{ws-7}:block:42`. There is no escape: a partition that is the same for every row cannot be
-written, because it would put a whole table into one cell.
+A column stands for its value in the row. With `?` the value may be null: then the row has no such
+key. A group has one column at least. Its braces stay, because they enclose the partition. In
+names, upper and lower case are different columns.
+
+`{ws-{workspace_id}}:block:{id}` gives `{ws-7}:block:42`. There is no escape: a partition that is
+the same for every row cannot be written, because it would put a whole table into one cell.
 """
 
 import re
@@ -24,19 +28,23 @@ _TOKEN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_$]*)(\??)\}|([^{}]+)|([{}])")
 
 
 class Column(Struct, frozen=True):
+    """A column of the row, in a template."""
+
     name: str
     may_be_null: bool = False
 
 
 class Template(Struct, frozen=True):
+    """The template of a key or tag, parsed."""
+
     parts: tuple[str | Column, ...]
-    """The braces of a group are text."""
+    """Text and columns in order; the braces of a group are text."""
     partition: tuple[str | Column, ...]
-    """The parts in its first group; without one all of them."""
+    """The parts in the first group; all parts if there is no group."""
 
     @property
     def is_placed(self) -> bool:
-        """It has a group. A tag without one is applied in every cell."""
+        """True if the template has a group. A tag without one is applied in every cell."""
         return self.partition != self.parts
 
     @property
@@ -48,21 +56,22 @@ class Template(Struct, frozen=True):
         return "".join(part for part in self.parts if isinstance(part, str))
 
     def render(self, row: Mapping[str, str]) -> str:
-        """`row` has a value for each of `columns`."""
+        """Returns the key or tag of a row, which must have a value for each of `columns`."""
         return "".join(part if isinstance(part, str) else row[part.name] for part in self.parts)
 
 
 def parse_template(text: str) -> Template:
-    """Raises `ValueError`, naming what is wrong and where."""
+    """Returns the template that `text` writes. Raises `ValueError` with mistake and place."""
     parts: list[str | Column] = []
     groups: list[tuple[int, int]] = []
-    opened = None  # the place in `parts` and in `text` of a group that is not closed yet
+    opened = None  # the places in `parts` and in `text` of a group that is not closed yet
     for match in _TOKEN.finditer(text):
         name, question, literal, brace = match.groups()
         if brace == "{":
             if opened is not None:
                 raise ValueError(
-                    f"the braces at {opened[1]} and {match.start()} nest too deep: a group holds columns and text"
+                    f"the braces at {opened[1]} and {match.start()} nest too deep: "
+                    "a group holds columns and text"
                 )
             opened = len(parts), match.start()
         elif brace == "}":
@@ -89,7 +98,7 @@ def key_templates(source: Source) -> tuple[str, ...]:
 
 
 def check_sources(sources: Sequence[Source], path: str) -> None:
-    """Raises `ConfigError` with the path of the first template, or table name, that is out of rule."""
+    """Raises `ConfigError` with the path of the first template or table that is out of rule."""
     for index, source in enumerate(sources):
         _check_source(source, f"{path}[{index}]")
 
@@ -119,13 +128,13 @@ def _check_tag(tag: Template, keys: Sequence[Template], path: str) -> None:
     require(
         not (tag.is_placed and keys) or _names(tag.partition) in [_names(key.partition) for key in keys],
         path,
-        "its {partition} is not that of a key of this source, and an entry takes only tags of its own partition. If other "
-        "entries have this tag, give it a source of its own for the same table",
+        "its {partition} is not that of a key of this source, and an entry takes only tags of its own "
+        "partition. If other entries have this tag, give it a source of its own for the same table",
     )
 
 
 def _names(parts: Sequence[str | Column]) -> list[tuple[str, bool]]:
-    """To compare partitions. Whether a column may be null makes no difference."""
+    """Returns the parts in a form that does not tell nullable columns from others."""
     return [(part.name, True) if isinstance(part, Column) else (part, False) for part in parts]
 
 

@@ -28,8 +28,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP side of one instance: where it listens, and its limits."""
 
     host: str = "127.0.0.1"
-    """The host name or IP address to listen on. The default serves callers on the same machine
-    only."""
+    """The host name or IP address to listen on. The default serves this machine only."""
     port: int = 8080
     """The TCP port to listen on, 1 to 65535; 0 takes any free port."""
     max_body: Size = Size.parse("4MiB")
@@ -50,11 +49,10 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     little."""
     max_delay: Duration = Duration.parse("200ms")
     """How long reads beyond L1 and writes may stay, on average, while the process has no time
-    left; at least 10ms. If they stay longer for half a second, that is overload: so many of them
-    are refused with 503 `overloaded` that the others stay no longer than this."""
+    left; at least 10ms. If they stay longer for half a second, that is overload: so many of them are
+    refused with 503 `overloaded` that the others stay no longer than this."""
     shutdown_timeout: Duration = Duration.parse("10s")
-    """How long running requests may go on after a stop signal; then their connections are
-    closed."""
+    """How long running requests may go on after a stop signal; then their connections close."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,8 +63,7 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
     tenth of it is not kept."""
     max_entries: int = 4_000_000
-    """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
-    evicts."""
+    """The most copies, at least 1. L1 evicts when `budget` or this is reached."""
 
 
 class L2(Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,14 +98,16 @@ class L3(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
-    """Clocks, fences and the streams that carry fences. All instances should have the same
-    values."""
+    """Clocks, fences and the streams that carry fences.
+
+    All instances should have the same values.
+    """
 
     max_clock_skew: Duration = Duration.parse("100ms")
-    """The greatest difference allowed between the clocks of any two cells, queues and instances
-    (S in docs/coherence.md); longer than 0, 1m at most. No guarantee holds while clocks differ by
-    more. The larger it is, the longer after an invalidation of a tag or a namespace fills of its
-    entries are refused."""
+    """The greatest difference allowed between the clocks of any two cells, queues and
+    instances (S in docs/coherence.md); longer than 0, 1m at most. No guarantee holds while clocks
+    differ by more. The larger it is, the longer after an invalidation of a tag or a namespace fills
+    of its entries are refused."""
     sketch_slots: int = 1 << 21
     """The slots per row of the fence sketch, in which an instance remembers fences: a power of
     two, 1024 to 2^30. It takes 16 bytes of memory per slot (two rows of 8 bytes; 32MiB by default).
@@ -117,8 +116,8 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat: Duration = Duration.parse("500ms")
     """The pause between two heartbeats of this instance on its region's stream of fences. A
     heartbeat says up to which time all changes have been applied, so the staleness bound rises by
-    this much between two. It must be longer than 0 and shorter than `fence_retention`; together
-    with `max_clock_skew` it must be below the `max_lag` of every namespace."""
+    this much between two. It must be longer than 0 and shorter than `fence_retention`; together with
+    `max_clock_skew` it must be below the `max_lag` of every namespace."""
     fence_retention: Duration = Duration.parse("1h")
     """How long a region's queue keeps the fences on its stream, and the longest `over` of a
     paced invalidation. It must not be shorter than `l3.retention`. An instance that was cut off for
@@ -140,8 +139,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     was not sampled; at most 100 of them in a second. It must be longer than 0. A request that asked
     to wait does not count as slow."""
     metrics_interval: Duration = Duration.parse("15s")
-    """The pause between two exports of metrics to `otlp`, at least 1s. `GET /metrics` is there
-    in any case."""
+    """The pause between two exports to `otlp`, at least 1s. `GET /metrics` is there in any
+    case."""
     hashed_keys: bool = False
     """True: server spans carry the digest of the key that was asked for. Meant for debugging."""
     debug_token: str = ""
@@ -149,8 +148,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     the text of keys by `GET /v1/hotkeys`. Empty: such requests are refused with 403 `no-debug`. It is
     never logged."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level of the service's own log lines. Other libraries log warnings and errors
-    only."""
+    """The least level of the service's log lines; of other libraries, warnings and errors
+    show."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """The form of log lines on stderr: `console` for people, `json` with one object per line.
     `auto` is `console` on a terminal and `json` otherwise."""
@@ -180,8 +179,7 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
-    """Returns the service document at `path`, with the `CACHESVC_*` settings of `environ` over
-    it.
+    """Returns the service document at `path`, under the `CACHESVC_*` settings of `environ`.
 
     Without a path the defaults take the place of the document. Raises `ConfigError`.
     """
@@ -242,19 +240,19 @@ def check_together(service: Service, topology: Topology) -> None:
         "$.region",
         f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}",
     )
-    least_lag = service.coherence.heartbeat + service.coherence.max_clock_skew
+    least_lag_us = service.coherence.heartbeat + service.coherence.max_clock_skew
     for name, namespace in topology.namespaces.items():
         path = f"topology:$.namespaces.{name}"
-        kept = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
+        kept_us = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
         require(
-            kept <= service.l3.retention,
+            kept_us <= service.l3.retention,
             f"{path}.ttl",
-            f"with its stale windows copies are kept {kept // 1_000_000}s, but l3.retention of the service "
-            f"document is {service.l3.retention // 1_000_000}s: shorten them, or raise l3.retention and "
-            "coherence.fence_retention",
+            f"with its stale windows copies are kept {kept_us // 1_000_000}s, but l3.retention of the "
+            f"service document is {service.l3.retention // 1_000_000}s: shorten them, or raise l3.retention "
+            "and coherence.fence_retention",
         )
         require(
-            namespace.max_lag > least_lag,
+            namespace.max_lag > least_lag_us,
             f"{path}.max_lag",
             "must be above coherence.heartbeat + coherence.max_clock_skew, or no copy would ever be answered",
         )

@@ -54,8 +54,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
     """The template of the key that a row concerns, if it is one key. Not together with `keys`."""
     keys: tuple[str, ...] = ()
-    """The templates of the keys that a row concerns, if they are several. A source needs a key
-    or a tag at least."""
+    """The templates of the keys, if they are several. A source needs a key or a tag at least."""
     tags: tuple[str, ...] = ()
     """The templates of the tags that a row concerns. If a tag has a partition and the source
     has keys, it must be the partition of one of them."""
@@ -130,8 +129,7 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 STAND_IN = "stand-in"
-"""The address of the stand-in for a memcached server that runs inside the service
-(embedded set-up)."""
+"""The address of the in-process stand-in for a memcached server (embedded set-up)."""
 
 
 class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,8 +142,7 @@ class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     """`host:port`, or `unix:/path`. `stand-in`: a stand-in inside the service, for the
     embedded set-up. No other server of the pool may have the same address."""
     weight: float = 1.0
-    """The server's share of the keys, relative to the other servers of the pool; above 0,
-    1000000 at most."""
+    """The server's share of the keys, relative to the rest of the pool; above 0 to 1000000."""
 
 
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
@@ -180,10 +177,10 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     """The version of the document, 1 or more. It must grow with every change; fences carry it."""
     regions: dict[str, Region]
-    """The regions by name (1 to 64 of `a-z`, `0-9` and `-`, beginning with a letter); one at
-    least."""
+    """The regions by name (1 to 64 of `a-z`, `0-9`, `-`, beginning with a letter); at least
+    one."""
     cells: dict[str, Cell]
-    """The cells by name (as a region's); one active cell at least."""
+    """The cells by name (the rule is that of regions); at least one active cell."""
     namespaces: dict[str, Namespace]
     """The namespaces by name (1 to 64 of `a-z`, `0-9`, `_` and `-`, beginning with a letter;
     not `fences`, `invalidations` or `topology`). Requests for others are refused with 404

@@ -1,4 +1,7 @@
-"""The rules of the shared document: names, references and combinations that a field's type cannot express."""
+"""The rules of the shared document that a field's type cannot express.
+
+They are about names, references and combinations of fields.
+"""
 
 import math
 import re
@@ -7,20 +10,21 @@ from urllib.parse import urlsplit
 
 from cachesvc.config.document import require
 from cachesvc.config.row_templates import check_sources
-from cachesvc.config.topology import Former, Namespace, Origin, Region, Topology
+from cachesvc.config.topology import STAND_IN, Former, Namespace, Origin, Region, Topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
 
 NAMESPACE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED = ("fences", "invalidations", "topology")
-"""What stands at `/v1/…` beside the namespaces."""
+"""The paths at `/v1/…` that are no namespaces."""
 REGION_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-KEPT_AT_MOST = 30 * 86_400 * 1_000_000
-"""µs. memcached reads a longer expiry as a date in 1970, and drops the entry."""
-SHORTEST_LEASE = 100_000
-"""µs. Renewing one takes an exchange with the home cell; a shorter lease ends meanwhile."""
+KEPT_AT_MOST_US = 30 * 86_400 * 1_000_000
+"""The longest time that an entry is kept. memcached reads a longer expiry as a date in
+1970, and drops the entry."""
+SHORTEST_LEASE_US = 100_000
+"""The shortest lease; a shorter one could end while it is renewed at the home cell."""
 
 
 def check_topology(topology: Topology) -> None:
@@ -54,9 +58,7 @@ def _check_region(region: Region, path: str) -> None:
         )
         _check_weight(server.weight, f"{here}.weight")
     _refuse_twins(
-        (f"{path}.pool.{name}.address", s.address)
-        for name, s in region.pool.items()
-        if s.address != "stand-in"
+        (f"{path}.pool.{name}.address", s.address) for name, s in region.pool.items() if s.address != STAND_IN
     )
     for name, url in region.instances.items():
         _check_name(SERVER_NAME, name, f"{path}.instances", "instance")
@@ -91,7 +93,10 @@ def _check_pins(pins: Mapping[str, str], cells: Iterable[str], path: str) -> Non
 
 
 def _check_former(former: Former, topology: Topology) -> None:
-    """A former cell must still be there: it may hold copies, and invalidations have to reach them."""
+    """Raises `ConfigError` for a former placement that is not known or is the present one.
+
+    A former cell must still be there: it may hold copies, and invalidations have to reach them.
+    """
     path = "$.former"
     require(
         bool(former.cells), f"{path}.cells", "is empty: name the cells that were active, each with its weight"
@@ -114,9 +119,9 @@ def _check_former(former: Former, topology: Topology) -> None:
 def _check_namespace(namespace: Namespace, path: str) -> None:
     require(bool(namespace.owner.strip()), f"{path}.owner", "is empty: name the team to call")
     require(namespace.ttl > 0, f"{path}.ttl", "must be longer than 0")
-    kept = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
-    require(kept <= KEPT_AT_MOST, f"{path}.ttl", "with its stale windows it is above 30d")
-    require(namespace.negative_ttl <= KEPT_AT_MOST, f"{path}.negative_ttl", "is above 30d")
+    kept_us = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
+    require(kept_us <= KEPT_AT_MOST_US, f"{path}.ttl", "with its stale windows it is above 30d")
+    require(namespace.negative_ttl <= KEPT_AT_MOST_US, f"{path}.negative_ttl", "is above 30d")
     require(
         0 <= namespace.jitter < 1, f"{path}.jitter", f"{namespace.jitter} is not a share: 0 or more, below 1"
     )
@@ -127,7 +132,7 @@ def _check_namespace(namespace: Namespace, path: str) -> None:
         namespace.max_lag > 0, f"{path}.max_lag", "must be longer than 0, or no copy would ever be answered"
     )
     require(
-        namespace.lease >= SHORTEST_LEASE,
+        namespace.lease >= SHORTEST_LEASE_US,
         f"{path}.lease",
         "below 100ms it would end before it can be renewed",
     )
@@ -161,11 +166,12 @@ def _check_origin(origin: Origin, namespace: Namespace, path: str) -> None:
     require(
         namespace.lease >= origin.soft_deadline,
         f"{path}.soft_deadline",
-        "is above the namespace's lease: every slow load would outlive its lease before a reader gives up waiting",
+        "is above the namespace's lease: every slow load would outlive its lease before a reader gives up "
+        "waiting",
     )
     for name, value in origin.headers.items():
         require(bool(HEADER_NAME.fullmatch(name)), f"{path}.headers.{name}", "is no header name")
-        # The value may be a secret: it is not repeated.
+        # The value may be a secret, so the message does not repeat it.
         require(value.isprintable(), f"{path}.headers.{name}", "its value holds a control character")
 
 
@@ -184,7 +190,7 @@ def _check_weight(weight: float, path: str) -> None:
 def _check_redis_url(url: str, path: str) -> None:
     scheme = url.partition(":")[0]
     sound = (scheme in ("redis", "rediss") and _has_host(url)) or url.startswith("unix:///")
-    # The URL may hold a password: only its scheme is repeated.
+    # The URL may hold a password, so the message repeats its scheme only.
     shown = scheme if re.fullmatch(r"[a-z+]{1,12}", scheme) else "no scheme"
     require(sound, path, f"({shown}) must be redis://host:port/db or unix:///path?db=0")
 
@@ -201,13 +207,16 @@ def _has_host(url: str) -> bool:
 
 
 def _is_memcached_address(address: str) -> bool:
-    if address == "stand-in" or address.startswith("unix:/"):
+    if address == STAND_IN or address.startswith("unix:/"):
         return True
     return "://" not in address and ":" in address and _has_host(f"tcp://{address}")
 
 
 def _refuse_twins(places: Iterable[tuple[str, str]]) -> None:
-    """Two names for one server would undo each other's work (fences, ring positions)."""
+    """Raises `ConfigError` for a server that has two names.
+
+    One name would undo the work of the other (fences, positions on the ring).
+    """
     first: dict[str, str] = {}
     for path, address in places:
         require(address not in first, path, f"is the same as {first.get(address)}")

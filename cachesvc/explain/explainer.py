@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 from msgspec.structs import replace
 
 from cachesvc.coherence.admission import Admission
-from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merge_history import Merged
+from cachesvc.coherence.paced_fences import due_at
 from cachesvc.config.topology import Topology
 from cachesvc.explain.answer import (
     Copy,
@@ -34,10 +34,11 @@ from cachesvc.explain.answer import (
 from cachesvc.explain.judge import _Judge
 from cachesvc.explain.verdict import decide, marked, oldest, verdict
 from cachesvc.model.change import Target
-from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError
 from cachesvc.model.partition import partition
+from cachesvc.model.requests import ReadOptions
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Lookup
@@ -83,9 +84,7 @@ class Explainer:
         pool: PoolView,
         homes: Homes,
         peers: Peers,
-        fences: Fences,
         admission: Admission,
-        clock: Clock,
         is_overloaded: Callable[[], bool],
     ) -> None:
         """`me`: region and name of this instance."""
@@ -96,10 +95,14 @@ class Explainer:
         self._pool = pool
         self._homes = homes
         self._peers = peers
-        self._fences = fences
         self._admission = admission
-        self._clock = clock
+        self._fences = admission.fences
+        self._clock = admission.clock
         self._is_overloaded = is_overloaded
+
+    async def answer(self, key: Key, question: Question) -> Explanation | Seen:
+        """What this instance sees if the question is `alone`, else everything that is known."""
+        return await (self.see(key, question) if question.alone else self.explain(key, question))
 
     async def explain(self, key: Key, question: Question) -> Explanation:
         """All that is known of the key, everywhere. What does not answer is said so in its place."""
@@ -140,9 +143,7 @@ class Explainer:
             key,
             self._topology.namespaces[key.namespace],
             question,
-            self._fences,
             self._admission,
-            self._clock,
         )
         tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
         held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
@@ -156,14 +157,18 @@ class Explainer:
             memcached=memcached,
             fences=self._seen_fences(key, list(tags), home),
             home=at_home,
-            now=self._decided(tiers, at_home, key, memcached),
+            now=self._decided(tiers, at_home, key, memcached, question.options),
             milliseconds=_milliseconds_since(began),
         )
 
-    def _decided(self, tiers: dict[str, Copy], home: Home, key: Key, memcached: Memcached) -> Now:
+    def _decided(
+        self, tiers: dict[str, Copy], home: Home, key: Key, memcached: Memcached, options: ReadOptions
+    ) -> Now:
         namespace = self._topology.namespaces[key.namespace]
         asks_l2 = memcached.breaker != "open"
-        return decide(tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded())
+        return decide(
+            tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded(), options=options
+        )
 
     async def _inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState | TierError:
         try:
@@ -241,7 +246,7 @@ class Explainer:
             soft_here=known.soft,
             unapplied=known.unapplied,
             paced=tuple(
-                Window(at, over / SECONDS, at + (key.digest * over >> 64)) for at, over in known.windows
+                Window(at, over / SECONDS, due_at(at, over, key.digest)) for at, over in known.windows
             ),
             perhaps_collision=at_home is not None and known.hard > at_home and known.hard not in explained,
         )

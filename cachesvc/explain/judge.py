@@ -1,19 +1,30 @@
 from collections.abc import Sequence
 
 from cachesvc.coherence.admission import Admission, Standing
-from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Copy, Question
 from cachesvc.explain.verdict import RULES
-from cachesvc.model.change import Target
-from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
 from cachesvc.model.etag import etag
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
 
-_FROM_THE_FUTURE = "its as_of, which is in the future: a clock is wrong"
+_BEYOND_HOME = "a fence that the home has not applied, or lost ones"
+_WORDS = {
+    RefusedBy.FLOOR: "the floor",
+    RefusedBy.FUTURE: "its as_of, which is in the future: a clock is wrong",
+    RefusedBy.KEY: "a fence on the key",
+    RefusedBy.TAG: "a fence on its tag {tag}",
+    RefusedBy.NAMESPACE: "a fence on its namespace",
+    RefusedBy.LOST: _BEYOND_HOME,
+    RefusedBy.UNAPPLIED: _BEYOND_HOME,
+    RefusedBy.HOME: "a fence stored at home on its namespace or one of its tags",
+    RefusedBy.STALENESS: "the staleness bound, {bound:.1f} s, above max_lag, {max_lag:g} s",
+    RefusedBy.TOKEN: "the token of this read",
+}
 
 
 class _Judge:
@@ -24,23 +35,20 @@ class _Judge:
         key: Key,
         namespace: Namespace,
         question: Question,
-        fences: Fences,
         admission: Admission,
-        clock: Clock,
     ) -> None:
         self._key = key
         self._namespace = namespace
         self._options = question.options
-        self._fences = fences
         self._admission = admission
-        self._now = clock.now_us()
+        self._now = admission.clock.now_us()
 
     def near(self, entry: Lookup) -> Copy:
         """Of L1 or L2."""
         if not isinstance(entry, Entry):
             return _no_copy(entry)
         standing = self._admission.standing(entry, self._key, self._namespace)
-        return self._described(entry, standing, [*self._fences_here(entry), *self._always(entry)])
+        return self._described(entry, standing, self._admission.refusals(entry, self._key, self._namespace))
 
     def at_home(self, home: CellKeyState | TierError) -> Copy:
         if isinstance(home, TierError) or home.entry is None:
@@ -53,21 +61,20 @@ class _Judge:
         )
         strict = bool(self._options.token)
         standing = self._admission.standing_at_home(reply, self._key, self._namespace, strict=strict)
-        reasons = ["a fence stored at home on its namespace or one of its tags"] if fenced else []
-        if not is_exact or strict:
-            reasons += self._fences_here(entry)
-        elif not self._fences.exact_admits(entry, self._key.digest, self._key.namespace, self._now):
-            reasons.append("a fence that the home has not applied, or lost ones")
-        return self._described(entry, standing, [*reasons, *self._always(entry)])
+        at_home = (Refusal(RefusedBy.HOME),) if fenced else ()
+        here = self._admission.refusals_at_home(
+            entry, self._key, self._namespace, exact=is_exact and not strict
+        )
+        return self._described(entry, standing, (*at_home, *here))
 
-    def _described(self, entry: Entry, standing: Standing, reasons: Sequence[str]) -> Copy:
-        if self._is_before_token(entry):
-            standing, reasons = Standing.REFUSED, ["the token of this read", *reasons]
+    def _described(self, entry: Entry, standing: Standing, refusals: Sequence[Refusal]) -> Copy:
+        if self._admission.token_refuses(entry, self._key, self._options.token):
+            standing, refusals = Standing.REFUSED, (Refusal(RefusedBy.TOKEN), *refusals)
         return Copy(
             held=True,
             standing=standing.value,
             rule=RULES[standing],
-            refused_by=tuple(reasons or [_FROM_THE_FUTURE]) if standing is Standing.REFUSED else (),
+            refused_by=self._in_words(refusals) if standing is Standing.REFUSED else (),
             suits=self._admission.suits(entry, self._options),
             etag=etag(entry),
             as_of=entry.as_of,
@@ -82,31 +89,13 @@ class _Judge:
             negative=entry.negative,
         )
 
-    def _is_before_token(self, entry: Entry) -> bool:
-        """A read would merge what its token names; an explanation changes nothing."""
-        targets = (self._key.digest, Target.whole(self._key.namespace).digest, *entry.tag_digests)
-        return any(digest in targets and entry.as_of <= at for digest, at in self._options.token)
-
-    def _fences_here(self, entry: Entry) -> list[str]:
-        fences, as_of = self._fences, entry.as_of
-        reasons = ["the floor"] if as_of <= fences.floor else []
-        if as_of <= fences.known(self._key.digest).hard:
-            reasons.append("a fence on the key")
-        tags = zip(entry.tags, entry.tag_digests, strict=True)
-        reasons += [f"a fence on its tag {tag}" for tag, digest in tags if as_of <= fences.known(digest).hard]
-        if as_of <= fences.known(Target.whole(self._key.namespace).digest, self._key.namespace).hard:
-            reasons.append("a fence on its namespace")
-        return reasons
-
-    def _always(self, entry: Entry) -> list[str]:
-        """What forbids copies of any tier."""
-        bound = self._fences.bound_us(self._now) / SECONDS
-        late = not self._admission.is_timely(entry.as_of, self._namespace, self._now)
-        return (
-            [f"the staleness bound, {bound:.1f} s, above max_lag, {self._namespace.max_lag.seconds:g} s"]
-            if late
-            else []
+    def _in_words(self, refusals: Sequence[Refusal]) -> tuple[str, ...]:
+        bound = self._admission.fences.bound_us(self._now) / SECONDS
+        max_lag = self._namespace.max_lag.seconds
+        words = (
+            _WORDS[refusal.by].format(tag=refusal.tag, bound=bound, max_lag=max_lag) for refusal in refusals
         )
+        return tuple(dict.fromkeys(words))
 
 
 def _no_copy(found: TierError | None) -> Copy:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from cachesvc.coherence.admission import Standing
+from cachesvc.coherence.next_step import Action, CopySeen, Lease, NextStep, WhoLoads, next_step
 from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Copy, Home, Now, Oldest, Seen
+from cachesvc.model.requests import PLAIN, ReadOptions
 
 THE_RULE, A_READ, STALENESS = "The rule", "A read", "Staleness"
 
@@ -38,10 +40,22 @@ class Place(NamedTuple):
 
 
 def decide(
-    tiers: Mapping[str, Copy], home: Home, namespace: Namespace, *, asks_l2: bool, overloaded: bool
+    tiers: Mapping[str, Copy],
+    home: Home,
+    namespace: Namespace,
+    *,
+    asks_l2: bool,
+    overloaded: bool,
+    options: ReadOptions = PLAIN,
 ) -> Now:
-    """As `read.py`, `pilot.py` and `load.py` go on from here, in their order."""
-    decision = _from_a_copy(tiers, asks_l2=asks_l2) or _without_a_copy(tiers, home, namespace)
+    """`next_step` in words: what a read with these options would do with the copies that there are."""
+    step = next_step(
+        tuple(_copies(tiers, home, asks_l2=asks_l2)),
+        _lease(home),
+        _who_loads(namespace, options),
+        accepts_stale=options.max_stale_us is not None,
+    )
+    decision = _in_words(step, tiers, home, namespace, options)
     if overloaded and decision.tier != "l1":
         return replace(
             decision, but="this instance is overloaded: reads that need more than L1 may be answered 503"
@@ -49,38 +63,63 @@ def decide(
     return decision
 
 
-def _from_a_copy(tiers: Mapping[str, Copy], *, asks_l2: bool) -> Now | None:
-    asked = [tier for tier, copy in tiers.items() if copy.held and copy.suits and (tier != "l2" or asks_l2)]
-    fresh = [tier for tier in asked if tiers[tier].standing == Standing.FRESH.value]
-    stale = [
-        tier for tier in asked if tiers[tier].standing == Standing.STALE.value and not tiers[tier].negative
-    ]
-    if fresh[:1] == ["l1"] or (fresh and stale[:1] != ["l1"]):
-        what = "answer that there is no such value, from" if tiers[fresh[0]].negative else "answer from"
-        return Now(f"{what} {fresh[0]}", RULES[Standing.FRESH], THE_RULE, fresh[0])
-    if stale:
-        newest = "l1" if stale[0] == "l1" else max(stale, key=lambda tier: tiers[tier].as_of)
-        return Now(f"answer stale from {newest}", RULES[Standing.STALE], A_READ, newest)
-    return None
+def _copies(tiers: Mapping[str, Copy], home: Home, *, asks_l2: bool) -> Iterator[CopySeen]:
+    """The copies that a read gets to see: its home keeps back one that a fence stored there refuses."""
+    for tier, copy in tiers.items():
+        fenced_at = max(home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0)
+        is_kept_back = (tier == "l2" and not asks_l2) or (tier == "l3" and copy.as_of <= fenced_at)
+        if copy.held and not is_kept_back:
+            yield CopySeen(tier, Standing(copy.standing), copy.as_of, copy.negative, copy.suits)
 
 
-def _without_a_copy(tiers: Mapping[str, Copy], home: Home, namespace: Namespace) -> Now:
-    nothing = _why_no_copy(tiers)
-    if namespace.origin is None:
-        return Now("miss", f"{nothing}, and the caller loads (look-aside)", _section_of(tiers))
-    resort = next(
-        (tier for tier, copy in tiers.items() if copy.suits and copy.standing == Standing.LAST_RESORT.value),
-        "",
-    )
-    but = f"if the origin fails, it would answer stale from {resort}" if resort else ""
+def _lease(home: Home) -> Lease:
     if home.unavailable:
-        why = f"{nothing}; its home is out of reach, so nothing is kept there and others may load as well"
-        return Now("load from the origin without a lease", why, A_READ, but=but)
-    if home.lease is not None:
-        holder = home.lease.holder or "a holder outside the topology"
-        why = f"{nothing}, and {holder} holds the lease: it waits for that load, {namespace.lease_wait.seconds:g} s at most"
-        return Now("wait for another's load", why, A_READ, but=but)
-    return Now("load from the origin", nothing, _section_of(tiers), but=but)
+        return Lease.UNAVAILABLE
+    return Lease.FREE if home.lease is None else Lease.HELD
+
+
+def _who_loads(namespace: Namespace, options: ReadOptions) -> WhoLoads:
+    if options.only_if_cached:
+        return WhoLoads.NOBODY
+    if namespace.origin is not None:
+        return WhoLoads.INSTANCE
+    return WhoLoads.CALLER if options.lease else WhoLoads.NOBODY
+
+
+def _in_words(
+    step: NextStep, tiers: Mapping[str, Copy], home: Home, namespace: Namespace, options: ReadOptions
+) -> Now:
+    if step.copy is not None:
+        return _answered(step, step.copy)
+    nothing = _why_no_copy(tiers)
+    but = (
+        f"if the origin fails, it would answer stale from {step.last_resort.tier}" if step.last_resort else ""
+    )
+    match step.action:
+        case Action.WAIT:
+            holder = (home.lease and home.lease.holder) or "a holder outside the topology"
+            longest = options.wait_seconds if namespace.origin is None else namespace.lease_wait.seconds
+            why = f"{nothing}, and {holder} holds the lease: it waits for that load, {longest:g} s at most"
+            return Now("wait for another's load", why, A_READ, but=but)
+        case Action.LOAD_WITHOUT_LEASE:
+            why = f"{nothing}; its home is out of reach, so nothing is kept there and others may load as well"
+            return Now("load from the origin without a lease", why, A_READ, but=but)
+        case Action.LOAD:
+            return Now("load from the origin", nothing, _section_of(tiers), but=but)
+        case Action.LEASE_TO_CALLER:
+            return Now("miss", f"{nothing}, and the caller loads, under the lease", _section_of(tiers))
+        case _ if options.only_if_cached:
+            return Now("miss", f"{nothing}, and the read asks for copies only", _section_of(tiers))
+        case _:
+            return Now("miss", f"{nothing}, and the caller loads (look-aside)", _section_of(tiers))
+
+
+def _answered(step: NextStep, copy: CopySeen) -> Now:
+    if step.action is Action.ANSWER:
+        what = "answer that there is no such value, from" if copy.negative else "answer from"
+        return Now(f"{what} {copy.tier}", RULES[Standing.FRESH], THE_RULE, copy.tier)
+    but = "the caller gets the lease as well, and loads" if step.action is Action.LEASE_TO_CALLER else ""
+    return Now(f"answer stale from {copy.tier}", RULES[copy.standing], A_READ, copy.tier, but)
 
 
 def _why_no_copy(tiers: Mapping[str, Copy]) -> str:

@@ -1,9 +1,10 @@
 """`Cache-Control` (RFC 9111, 5.2 and RFC 5861), as origins, readers and writers send it.
 
-`parse` never fails: a member it cannot read stands in the result as not well formed, under the name it begins with. What that
-means depends on who sent it. An origin is taken the safe way (`lifetimes_of`; RFC 9111, 4.2.1: what is invalid or contradicts
-itself counts as stale). A caller is told (`read_options_of`, `write_lifetimes_of` raise `RequestError`), because dropping a
-directive in silence would answer another question than the one that was asked.
+`parse` never fails: a member that it cannot read stands in the result as not well formed, under
+the name that the member begins with. The consequence depends on the sender. An origin's field is
+read the safe way (`lifetimes_of`; RFC 9111, 4.2.1: a directive that is invalid or contradicts
+itself counts as stale). A caller's field is refused (`read_options_of` and `write_lifetimes_of`
+raise `RequestError`), because a directive that is dropped in silence would change the question.
 """
 
 import re
@@ -18,7 +19,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import ReadOptions
 
 LONGEST_SECONDS = 1 << 31
-"""What a larger delta-seconds is read as (RFC 9111, 1.2.2), and how far `max-stale` without a value reaches."""
+"""A larger delta-seconds is read as this (RFC 9111, 1.2.2), as is `max-stale` alone."""
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 the grammar's "token", not a secret
 _NAME = re.compile(_TOKEN)
@@ -41,14 +42,14 @@ class Directive(Struct, frozen=True, gc=False):
     """One member of the field."""
 
     name: str
-    """In lower case; empty if the member does not begin with a token."""
+    """The name in lower case; empty if the member does not begin with a token."""
     argument: str | None
-    """Without its quotes; None if there is none."""
+    """The argument without its quotes; None if there is none."""
     well_formed: bool = True
 
 
 class Lifetimes(Struct, frozen=True, gc=False):
-    """How long an answer may be used, µs; None where the sender leaves it to the namespace."""
+    """How long an answer may be used, in µs. None: the sender leaves it to the namespace."""
 
     ttl_us: int | None = None
     stale_for_us: int | None = None
@@ -57,7 +58,7 @@ class Lifetimes(Struct, frozen=True, gc=False):
 
 
 def parse(values: Iterable[str]) -> list[Directive]:
-    """The directives of all lines of the field, in order, duplicates included."""
+    """Returns the directives of all lines of the field, in order, duplicates included."""
     return [directive for value in values for directive in _members(value)]
 
 
@@ -68,7 +69,8 @@ def _members(value: str) -> Iterable[Directive]:
             yield Directive(member["name"].lower(), _argument(member))
             end = member.end()
         else:
-            # Go on after the next comma, even one inside an unfinished quotation: a `no-store` behind it must not be lost.
+            # Parsing goes on after the next comma, even if that comma is inside an unfinished quotation:
+            # a `no-store` behind it must not be lost.
             name = _NAME.match(value, at)
             yield Directive(name[0].lower() if name else "", None, well_formed=False)
             end = value.find(",", at)
@@ -82,7 +84,7 @@ def _argument(member: re.Match[str]) -> str | None:
 
 
 def delta_seconds(text: str | None) -> int | None:
-    """Whole seconds, at most `LONGEST_SECONDS`; None if `text` is not a delta-seconds."""
+    """Returns whole seconds, at most `LONGEST_SECONDS`; None if `text` is not a delta-seconds."""
     if text is None or not _DELTA_SECONDS.fullmatch(text):
         return None
     digits = text.lstrip("0")
@@ -90,11 +92,13 @@ def delta_seconds(text: str | None) -> int | None:
 
 
 def lifetimes_of(directives: Sequence[Directive]) -> Lifetimes:
-    """What an origin's response directives allow a shared cache. Never raises.
+    """Returns the lifetimes that an origin's response directives allow a shared cache.
 
-    `s-maxage` wins over `max-age` and, as it implies `proxy-revalidate`, allows no stale answer unless the origin gives a
-    window itself. `no-cache` and `must-revalidate` allow none at all. The qualified forms (`private="set-cookie"`) count as
-    the plain ones.
+    Never raises.
+
+    `s-maxage` wins over `max-age`. It implies `proxy-revalidate`, so it allows no stale answer unless
+    the origin gives a window itself. `no-cache` and `must-revalidate` allow no stale answer at all.
+    The qualified forms (`private="set-cookie"`) count as the plain ones.
     """
     names = {directive.name for directive in directives}
     shared, ttl = _safest(directives, "s-maxage"), _safest(directives, "max-age")
@@ -109,7 +113,7 @@ def lifetimes_of(directives: Sequence[Directive]) -> Lifetimes:
 
 
 def _safest(directives: Sequence[Directive], name: str) -> int | None:
-    """Seconds; 0 if the directive is invalid or contradicts itself; None if it is not there."""
+    """Returns seconds: 0 if the directive is invalid or contradicts itself, None without one."""
     found = {delta_seconds(directive.argument) for directive in directives if directive.name == name}
     if not found:
         return None
@@ -122,10 +126,10 @@ def _us(seconds: int | None) -> int | None:
 
 @lru_cache(maxsize=256)
 def read_options_of(cache_control: str) -> ReadOptions:
-    """What a reader asks with its request directives; unknown directives are ignored, as RFC 9111 wants.
+    """Returns the options that a reader's request directives ask for.
 
-    Raises `RequestError` (400, `bad-cache-control`) for what is malformed, contradicts itself, or asks for two things of
-    which one excludes the other.
+    Unknown directives are ignored, as RFC 9111 wants. Raises `RequestError` (`bad-cache-control`) for
+    a field that is malformed, contradicts itself, or has two directives that exclude each other.
     """
     arguments = _asked(cache_control)
     for one, other in _READ_CONFLICTS:
@@ -145,10 +149,11 @@ def read_options_of(cache_control: str) -> ReadOptions:
 
 @lru_cache(maxsize=256)
 def write_lifetimes_of(cache_control: str) -> Lifetimes:
-    """The lifetimes a `PUT` gives its value: response directives, so that a caller may pass on those of its own origin.
+    """Returns the lifetimes that a `PUT` gives its value.
 
-    Raises `RequestError` (400, `bad-cache-control`) for what is malformed or contradicts itself, and for `no-store` and
-    `private`: the value is not to be kept, and nobody but the caller can act on that.
+    They are response directives, so a caller can pass on those of its own origin. Raises
+    `RequestError` (`bad-cache-control`) for a field that is malformed or contradicts itself, and for
+    `no-store` and `private`: the value must not be kept, and only the caller can act on that.
     """
     arguments = _asked(cache_control)
     for name in _WRITE_SECONDS:
@@ -160,7 +165,10 @@ def write_lifetimes_of(cache_control: str) -> Lifetimes:
 
 
 def _asked(cache_control: str) -> dict[str, str | None]:
-    """Directive → argument, of a caller's field."""
+    """Returns directive → argument of a caller's field.
+
+    Raises `RequestError` if it is malformed.
+    """
     arguments: dict[str, str | None] = {}
     for directive in _members(cache_control):
         if not directive.well_formed:

@@ -1,7 +1,9 @@
-"""`Cache-Groups` (RFC 9875): the tags of an answer, as a structured-field List of Strings (RFC 9651, 3.1 and 3.3.3).
+"""`Cache-Groups` (RFC 9875): the tags of an answer, as a list of quoted strings.
 
-Strict both ways. RFC 9651 would have a field that does not parse ignored as a whole; a tag that is dropped in silence is an
-invalidation that does not arrive, so whoever parses has to decide what to do with the answer.
+The form is a structured-field List of Strings (RFC 9651, 3.1 and 3.3.3). Parsing and formatting
+are both strict. RFC 9651 would ignore a field that does not parse as a whole; but a tag that is
+dropped in silence is an invalidation that does not arrive, so the caller of `parse` has to
+decide.
 """
 
 import re
@@ -12,7 +14,8 @@ MAX_TAG_BYTES = 256
 _SPACE = re.compile(r"[ \t]*+")
 _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*+)"')
 _PARAMETER = re.compile(
-    r"; *+[a-z*][a-z0-9_.*-]*+"  # a key, then perhaps a string, token, number, byte sequence, boolean, date, display string
+    # a key, then perhaps a string, token, number, byte sequence, boolean, date or display string
+    r"; *+[a-z*][a-z0-9_.*-]*+"
     r'(?:=(?:"(?:[ !#-\[\]-~]|\\["\\])*+"|[A-Za-z*][!#$%&\'*+.^_`|~0-9A-Za-z:/-]*+'
     r'|-?[0-9]{1,15}(?:\.[0-9]{1,3})?|:[A-Za-z0-9+/=]*+:|\?[01]|@-?[0-9]{1,15}|%"[ !#-~]*+"))?'
 )
@@ -22,9 +25,10 @@ _TAG = re.compile(r"[ -~]+")
 
 
 def parse(value: str, *, max_tags: int | None = None) -> tuple[str, ...]:
-    """The tags, each once, in order; parameters are ignored. Lines of a field are joined with a comma first.
+    """Returns the tags, each once, in order; parameters are ignored.
 
-    Raises `ValueError`, naming the position, for what is not a List of Strings, an empty or too long tag, or too many.
+    The lines of a field have to be joined with a comma first. Raises `ValueError`, naming the
+    position, for a value that is not a List of Strings, an empty or too long tag, or too many tags.
     """
     tags: dict[str, None] = {}
     at, end = _skip(value, 0), len(value.rstrip(" "))
@@ -51,7 +55,10 @@ def _tag(value: str, at: int) -> tuple[str, int]:
 
 
 def _next(value: str, at: int, end: int) -> int:
-    """Where the member after this one begins; `end` if there is none. A comma has to have one behind it."""
+    """Returns where the next member begins; `end` if there is none.
+
+    Raises `ValueError` for a comma without a member behind it.
+    """
     at = _skip(value, at)
     if at >= end:
         return end
@@ -68,14 +75,22 @@ def _skip(value: str, at: int) -> int:
 
 
 def format(tags: Iterable[str]) -> str:  # noqa: A001 the pair of `parse`; always used as cache_groups.format
-    """The field's value; empty for no tags. Raises `ValueError` for what is not a tag."""
+    """Returns the field's value; empty for no tags.
+
+    Raises `ValueError` for a text that is no tag.
+    """
     return ", ".join(
         '"' + _TO_ESCAPE.sub(r"\\\1", check_tag(tag, index)) + '"' for index, tag in enumerate(tags)
     )
 
 
 def check_tag(tag: str, index: int = 0) -> str:
-    """The tag itself, if the field can carry it: 1 to 256 printable ASCII characters. Else raises `ValueError`."""
+    """Returns the tag itself.
+
+    Raises `ValueError`, with `index` in its message, for a text that is no tag.
+
+    A tag has 1 to 256 printable ASCII characters; the field can carry no others.
+    """
     if not _TAG.fullmatch(tag) or len(tag) > MAX_TAG_BYTES:
         raise ValueError(f"tag {index}: a tag has 1 to {MAX_TAG_BYTES} printable ASCII characters")
     return tag

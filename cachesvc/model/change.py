@@ -1,3 +1,5 @@
+"""A change: what a producer says has changed, and the targets that follow from it."""
+
 from enum import StrEnum
 
 from msgspec import Struct
@@ -13,14 +15,16 @@ class TargetKind(StrEnum):
 
 
 class Target(Struct, frozen=True, gc=False):
-    """What an invalidation names: a key, a tag or a whole namespace."""
+    """A key, a tag or a whole namespace, as an invalidation names it."""
 
     kind: TargetKind
     namespace: str
     text: str
     """The key or the tag; empty for a namespace."""
     id: bytes
+    """The canonical bytes (`model/digest.py`)."""
     digest: int
+    """The digest of `id`."""
 
     @classmethod
     def key(cls, namespace: str, text: str) -> "Target":
@@ -40,23 +44,32 @@ class Target(Struct, frozen=True, gc=False):
 
 
 class Change(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What a producer says: these targets of this namespace changed. The `data` of a `dev.cachesvc.change.v1` event."""
+    """A producer's word that these targets of a namespace changed.
+
+    It is the `data` of an event of type `dev.cachesvc.change.v1`.
+    """
 
     namespace: str
     keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     all: bool = False
+    """The whole namespace changed."""
     soft: bool = False
     """Copies become stale instead of gone."""
     over: str = ""
-    """A duration such as `5m`: pace it. Each entry becomes stale at its own moment of that window."""
+    """A duration such as `5m`, in which the change is paced: each entry becomes stale at its
+    own moment. Empty: at once."""
 
     @property
     def over_us(self) -> int:
-        """Raises `ValueError` for what is no duration: who takes a change in checks this first."""
+        """The window of a paced change in µs, 0 without one.
+
+        Raises `ValueError` if `over` is no duration; it is checked where a change is read.
+        """
         return int(Duration.parse(self.over)) if self.over else 0
 
     def targets(self) -> list[Target]:
+        """Returns the keys, then the tags, then the namespace if all of it changed."""
         found = [Target.key(self.namespace, key) for key in self.keys]
         found += [Target.tag(self.namespace, tag) for tag in self.tags]
         if self.all:

@@ -1,22 +1,22 @@
-"""Time enters by argument.
+"""Clocks, which are passed as arguments to everything that needs the time.
 
-All times of the protocol are **integer microseconds since the Unix epoch** (`*_us`, or a name that says its zero such as
-`as_of`, `fresh_until`). Deadlines of waits are seconds on the event loop's own clock and never come from here.
+All times of the protocol are **integer microseconds since the Unix epoch** (`*_us`, or a name
+that says its zero such as `as_of`, `fresh_until`). Deadlines of waits are seconds on the event
+loop's own clock and never come from here.
 """
 
 import time
 from typing import Protocol
 
-MICROSECONDS = 1
 MILLISECONDS = 1_000
 SECONDS = 1_000_000
 
 
 class Clock(Protocol):
-    """A wall clock. Instances, cells and replicas are assumed to agree within `max_clock_skew`."""
+    """A wall clock. Those of instances, cells and replicas must agree within `max_clock_skew`."""
 
     def now_us(self) -> int:
-        """Microseconds since the epoch. May step; the protocol allows for `max_clock_skew`."""
+        """Returns microseconds since the epoch. They may step, by less than `max_clock_skew`."""
         ...
 
 
@@ -25,16 +25,3 @@ class SystemClock:
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
-
-
-class ManualClock:
-    """A clock that moves only when it is told to. For tests and drills."""
-
-    def __init__(self, start_us: int = 1_700_000_000 * SECONDS) -> None:
-        self._now_us = start_us
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def advance(self, *, seconds: float = 0, us: int = 0) -> None:
-        self._now_us += us + round(seconds * SECONDS)

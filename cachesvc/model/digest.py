@@ -1,15 +1,17 @@
-"""One 64-bit digest per target per request: the ring, the home cell and the fence sketch all use it.
+"""The 64-bit digest of a target; the ring, the home cell and the fence sketch all use it.
 
-A target is a key, a tag or a namespace; its canonical bytes are `pages/the-key`, `pages#the-tag` and `pages`. Namespace names
-hold neither `/` nor `#`, so no two targets share their bytes. xxh3 (https://xxhash.com) with seed 0: the digest is part of
-the wire format (fences, tokens) and never depends on the process or release.
+It is computed once per target and request. A target is a key, a tag or a namespace; its canonical
+bytes are `pages/the-key`, `pages#the-tag` and `pages`. Namespace names hold neither `/` nor `#`,
+so no two targets share their bytes. The function is xxh3 (https://xxhash.com) with seed 0: the
+digest is part of the wire format (fences, tokens) and never depends on the process or the
+release.
 """
 
 from xxhash import xxh3_64_intdigest
 
 
 def digest(target_id: bytes) -> int:
-    """The xxh3 64-bit digest of a target's canonical bytes, 0 to 2**64 - 1."""
+    """Returns the xxh3 64-bit digest of a target's canonical bytes, 0 to 2**64 - 1."""
     return xxh3_64_intdigest(target_id)
 
 

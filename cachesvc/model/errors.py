@@ -1,7 +1,7 @@
 """Failures. A miss is an answer and is never one of these.
 
-`TierError`: a far server failed; reads go on without it. `RequestError`: a request cannot be done; it
-becomes an RFC 9457 problem of a registered kind. `ConfigError` stops the start.
+`TierError`: a far server failed; reads go on without it. `RequestError`: a request cannot be
+done; it becomes an RFC 9457 problem of a registered kind. `ConfigError` stops the start.
 """
 
 from cachesvc.model.problems import ProblemKind
@@ -37,7 +37,8 @@ class TierUnavailableError(TierError):
 class ConfigError(CachesvcError):
     """A mistake in a configuration document or a setting.
 
-    `path` says where (`$.cells.c2.region`, `CACHESVC_SERVER_PORT`), `why` what is wrong and what to do.
+    `path` names the place (`$.cells.c2.region`, `CACHESVC_SERVER_PORT`), `why` the mistake and its
+    cure.
     """
 
     def __init__(self, path: str, why: str) -> None:
@@ -47,7 +48,7 @@ class ConfigError(CachesvcError):
 
 
 class ProblemError(CachesvcError):
-    """A failure with a registered kind, which says its status and whether another try may help."""
+    """A failure of a registered kind, which says its status and whether to try again."""
 
     def __init__(self, kind: ProblemKind, detail: str) -> None:
         super().__init__(detail)
@@ -64,7 +65,10 @@ class ProblemError(CachesvcError):
 
 
 class RequestError(ProblemError):
-    """A request that cannot be done. It is rendered as a problem document, never as a traceback."""
+    """A request that cannot be done.
+
+    It is rendered as a problem document, never as a traceback.
+    """
 
     def __init__(
         self,

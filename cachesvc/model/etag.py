@@ -6,5 +6,8 @@ from cachesvc.model.entry import Entry
 
 
 def etag(entry: Entry) -> str:
-    """The quoted ETag of an entry. Equal bytes and content type have equal ETags in every tier, region and release."""
+    """Returns the quoted ETag of an entry.
+
+    Entries of equal bytes and content type have equal ETags in every tier, region and release.
+    """
     return f'"{xxh3_64_hexdigest(entry.value, xxh3_64_intdigest(entry.content_type.encode()))}"'

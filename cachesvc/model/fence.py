@@ -1,21 +1,32 @@
+"""Fences and tokens: the two forms in which an invalidation reaches the copies."""
+
 from msgspec import Struct
 
 
 class Fence(Struct, frozen=True, gc=False):
-    """An invalidation as caches see it: copies of the target with `as_of <= at` are refused (or, if soft, stale)."""
+    """An invalidation as caches see it.
+
+    Copies of the target with `as_of <= at` are refused; if the fence is soft, they are stale.
+    """
 
     digest: int
+    """The digest of the target."""
     at: int
+    """µs since the epoch."""
     soft: bool = False
     namespace: str = ""
-    """Named only by a namespace fence: those are kept exactly, beside the sketch."""
+    """The namespace, given only for the fence of a namespace: such fences are kept exactly,
+    beside the sketch."""
     unapplied: bool = False
-    """Published while the home cell could not be reached: L3 cannot judge it, so the instance does."""
+    """True if the fence was published while the home cell could not be reached. L3 cannot
+    judge by such a fence, so the instance does."""
     over: int = 0
-    """µs. Above 0 the fence is paced: each entry becomes stale (not gone) at its own moment from `at` to `at + over`."""
+    """µs. Above 0 the fence is paced: each entry becomes stale (not gone) at its own moment
+    from `at` to `at + over`."""
     placement: int = 0
-    """The placement under which it was applied (`Placement.id`); 0: every one. An instance under another placement cannot rely
-    on its home cells having it, and keeps it as unapplied."""
+    """The placement under which the fence was applied (`Placement.id`); 0: it holds under all.
+    An instance with another placement cannot rely on its home cells having the fence, and keeps it as
+    unapplied."""
 
 
 TokenPairs = tuple[tuple[int, int], ...]

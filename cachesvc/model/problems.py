@@ -20,7 +20,7 @@ class Retry(Enum):
 
 
 class ProblemKind(StrEnum):
-    """A kind of problem: its name, HTTP status, summary, advice to the caller, and whether to retry.
+    """A kind of problem: its name, HTTP status, title, advice to the caller, and retry.
 
     Names are part of the wire format: one that was released is never changed or used for another
     meaning. A kind has one status and one `retry`; where these differ, there are two kinds.
@@ -54,7 +54,7 @@ class ProblemKind(StrEnum):
         """The value of `Retry-After`; None if the answer has none."""
         return 1 if self.retry is Retry.AFTER_A_SECOND else None
 
-    # the caller has asked wrongly -------------------------------------------------------------------------------------
+    # the caller has asked wrongly -----------------------------------------------------------------
 
     BAD_BODY = (
         "bad-body",
@@ -231,13 +231,13 @@ class ProblemKind(StrEnum):
         "Send a shorter request line and shorter headers.",
     )
 
-    # there is no value, or another one --------------------------------------------------------------------------------
+    # there is no value, or another one ------------------------------------------------------------
 
     CACHE_MISS = (
         "cache-miss",
         404,
         "Not cached",
-        "Load the value from its source; if the answer has a `Cachesvc-Lease`, write it back with that lease.",
+        "Load the value from its source; fill it with the answer's `Cachesvc-Lease`, if any.",
         Retry.YES,
     )
     KNOWN_ABSENT = (
@@ -265,7 +265,7 @@ class ProblemKind(StrEnum):
         "Read the key again and decide anew.",
     )
 
-    # the origin -------------------------------------------------------------------------------------------------------
+    # the origin -----------------------------------------------------------------------------------
 
     LOAD_FAILED = (
         "load-failed",
@@ -278,31 +278,31 @@ class ProblemKind(StrEnum):
         "origin-failed",
         502,
         "The origin failed",
-        "Try again after `Retry-After`; if it lasts, call the namespace's `owner`.",
+        "Try again later; if it lasts, call the namespace's `owner`.",
         Retry.AFTER_A_SECOND,
     )
     ORIGIN_REFUSED = (
         "origin-refused",
         502,
         "The origin's answer cannot be used",
-        "Do not try again: the namespace's `owner` has to correct what the origin answers for this key.",
+        "Do not try again: the namespace's `owner` has to correct the origin's answer.",
     )
     ORIGIN_BUSY = (
         "origin-busy",
         503,
         "Too many loads wait for the origin",
-        "Try again after `Retry-After`; if it lasts, call the namespace's `owner`.",
+        "Try again later; if it lasts, call the namespace's `owner`.",
         Retry.AFTER_A_SECOND,
     )
     ORIGIN_TIMEOUT = (
         "origin-timeout",
         504,
         "The origin did not answer in time",
-        "Try again after `Retry-After`; if it lasts, call the namespace's `owner`.",
+        "Try again later; if it lasts, call the namespace's `owner`.",
         Retry.AFTER_A_SECOND,
     )
 
-    # the service ------------------------------------------------------------------------------------------------------
+    # the service ----------------------------------------------------------------------------------
 
     INTERNAL = (
         "internal",
@@ -315,35 +315,35 @@ class ProblemKind(StrEnum):
         "fence-not-published",
         503,
         "The change is accepted and not published yet",
-        "Keep the `Cachesvc-Token` of the answer: the change counts, and sending it again does no harm.",
+        "Keep the answer's `Cachesvc-Token`: the change was accepted.",
         Retry.AFTER_A_SECOND,
     )
     HOME_UNAVAILABLE = (
         "home-unavailable",
         503,
         "The key's home cell does not answer",
-        "Try again after `Retry-After`: the value was not stored.",
+        "Try again later: the value was not stored.",
         Retry.AFTER_A_SECOND,
     )
     OVERLOADED = (
         "overloaded",
         503,
         "Too much to do",
-        "Ask another instance, or try again after `Retry-After`.",
+        "Ask another instance, or try again later.",
         Retry.AFTER_A_SECOND,
     )
     OVERTAKEN = (
         "overtaken",
         503,
         "Invalidated while it was being answered",
-        "Try again after `Retry-After`.",
+        "Try again later.",
         Retry.AFTER_A_SECOND,
     )
     QUEUE_UNAVAILABLE = (
         "queue-unavailable",
         503,
         "The region's queue does not answer",
-        "Try again after `Retry-After`: a change that was refused like this was not made.",
+        "Try again later: the change was not accepted.",
         Retry.AFTER_A_SECOND,
     )
     READ_INTERRUPTED = (

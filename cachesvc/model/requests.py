@@ -1,4 +1,7 @@
-"""What callers ask of the three paths, and what the paths answer. The web layer translates HTTP to these and back."""
+"""The questions to the paths (read, write, invalidate) and their answers.
+
+The web layer translates HTTP requests to these structs, and these structs to HTTP answers.
+"""
 
 from enum import StrEnum
 from functools import cache
@@ -13,57 +16,66 @@ from cachesvc.model.fence import TokenPairs
 
 
 class Outcome(StrEnum):
+    """The end of one read of one key."""
+
     HIT = "hit"
     """A fresh copy from a tier."""
     STALE = "stale"
-    """A copy past its freshness, within what policy or the caller allows."""
+    """A copy past its freshness that the namespace or the caller allows."""
     LOADED = "loaded"
-    """Just loaded from the origin."""
+    """A value that was just loaded from the origin."""
     ABSENT = "absent"
-    """Known absent: a negative entry."""
+    """A negative entry: the value is known to be absent."""
     MISS = "miss"
-    """No copy, and nothing to load it from here. With a lease, the caller is the one to load it."""
+    """No copy, and no origin to load it from. A caller that got a lease is the one to load it."""
     ERROR = "error"
-    """This key failed; `error` says why."""
+    """The read of this key failed; `Answer.error` says why."""
 
 
 class ReadOptions(Struct, frozen=True, gc=False):
-    """What a reader asks beyond the key: request `Cache-Control` (RFC 9111, 5.2.1), tokens, deadlines, a lease."""
+    """The options of a read: `Cache-Control` (RFC 9111, 5.2.1), token, deadlines, lease."""
 
     max_age_us: int | None = None
+    """The greatest age of a copy that the caller accepts; None: any."""
     max_stale_us: int | None = None
-    """How far past freshness the caller accepts; None: the entry's own windows decide."""
+    """How far past its freshness a copy may be; None: the entry's own windows decide."""
     min_fresh_us: int = 0
+    """How much freshness a copy must still have."""
     no_cache: bool = False
-    """Load from the origin whatever is held (look-aside: a miss)."""
+    """True: the value is loaded from the origin, whatever is held. Look-aside: a miss."""
     no_store: bool = False
-    """Answer, and keep nothing that this read loaded."""
+    """True: a value that this read loads is answered and not kept."""
     only_if_cached: bool = False
+    """True: nothing is loaded; without a copy the answer is a miss."""
     token: TokenPairs = ()
+    """Fences that hold for this read, beside those that the instance has merged."""
     max_lag_us: int | None = None
+    """The greatest staleness bound that the caller accepts; None: the namespace's `max_lag`."""
     timeout_seconds: float | None = None
+    """How long the caller waits; None: as long as the service allows."""
     lease: bool = False
-    """Look-aside: on a miss grant one caller the lease."""
+    """Look-aside: True asks for the lease, which one caller is granted on a miss."""
     wait_seconds: float = 0.0
-    """Look-aside with `lease`: how long to wait for another's fill before answering a miss."""
+    """Look-aside with `lease`: how long to wait for the fill of another holder before a miss."""
 
 
 PLAIN = ReadOptions()
-"""A read that asks nothing special: the path of nearly all of them."""
+"""The options of a read that asks nothing special, as nearly all reads do."""
 
 
 class Step(Struct, frozen=True, gc=False):
-    """A tier that was asked and did not answer, and why; rendered as a Cache-Status member (RFC 9211)."""
+    """A tier that did not answer, rendered as a member of `Cache-Status` (RFC 9211)."""
 
     tier: str
     """`l1`, `l2` or `l3`."""
     reason: str
-    """An RFC 9211 `fwd` word: `uri-miss`, `stale`, `request`, `bypass`."""
+    """The reason, as a `fwd` word of RFC 9211: `uri-miss`, `stale`, `request`, `bypass`."""
     detail: str = ""
-    """`fenced`, `unavailable`, `soft`, …"""
+    """More about the reason: `fenced`, `unavailable`, `soft`, …"""
     collapsed: bool = False
+    """True: the read joined the load of another one."""
     stored: bool = False
-    """The answer was kept there."""
+    """True: the answer was kept in the tier."""
 
     def as_collapsed(self) -> "Step":
         return _variant(self, collapsed=True)
@@ -74,7 +86,10 @@ class Step(Struct, frozen=True, gc=False):
 
 @cache
 def _variant(step: Step, **flags: bool) -> Step:
-    """There are a few dozen steps in all; making one anew for each read would cost more than the rest of its answer."""
+    """Returns the step with these flags, made once.
+
+    There are a few dozen steps in all. Making one for each read costs more than the rest of its answer.
+    """
     return replace(step, **flags)
 
 
@@ -84,16 +99,16 @@ class Answer(Struct, frozen=True, gc=False):
     outcome: Outcome
     entry: Entry | None = None
     tier: str = ""
-    """Who answered: `l1`, `l2`, `l3`, `origin`; empty for a miss."""
+    """The tier that answered: `l1`, `l2`, `l3`, `origin`; empty for a miss."""
     trail: tuple[Step, ...] = ()
-    """The tiers passed on the way, origin-side first."""
+    """The tiers that were passed on the way, the one nearest to the origin first."""
     lease: str | None = None
-    """A granted lease token, to fill with."""
+    """The token of a lease that was granted to the caller, to fill with."""
     error: RequestError | None = None
 
 
 class Draft(Struct, frozen=True, gc=False):
-    """What a caller wants stored. Absent lifetimes (None) are the namespace's; all µs."""
+    """A value that a caller wants stored. A lifetime of None is the namespace's."""
 
     value: bytes
     content_type: str = "application/octet-stream"
@@ -102,10 +117,13 @@ class Draft(Struct, frozen=True, gc=False):
     stale_for_us: int | None = None
     error_for_us: int | None = None
     negative: bool = False
+    """True: "known absent" is stored; `value` is empty."""
     lease: str | None = None
-    """Fill under this lease; without one the write is an invalidation and a fill."""
+    """The lease to fill under; without one the write is an invalidation and a fill."""
     if_absent: bool = False
+    """True: store only if the home cell has no value (`If-None-Match: *`)."""
     if_match: tuple[str, ...] = ()
+    """Store only over a value with one of these ETags (`If-Match`); empty: no condition."""
 
 
 class Written(Struct, frozen=True, gc=False):
@@ -113,10 +131,10 @@ class Written(Struct, frozen=True, gc=False):
 
     stored: bool
     reason: str = ""
-    """Why not: `fenced` (the lease was voided) or `precondition`."""
+    """Why it was not stored: `fenced` (the lease was voided) or `precondition`."""
     entry: Entry | None = None
     token: TokenPairs = ()
-    """Read-your-writes anywhere."""
+    """The token with which any instance answers the writer with this value or a later one."""
     error: RequestError | None = None
 
 
@@ -124,19 +142,21 @@ class Reach(StrEnum):
     """How far an invalidation must have got before the call returns."""
 
     NONE = "none"
-    """Applied and published; merged where it was called."""
+    """It is applied and published, and merged by the instance that was called."""
     REGION = "region"
-    """Merged by every live instance of the region."""
+    """Every live instance of the region has merged it."""
     GLOBAL = "global"
-    """Merged by every live instance of every region."""
+    """Every live instance of every region has merged it."""
 
 
 class InvalidateOptions(Struct, frozen=True, gc=False):
+    """The options of an invalidation."""
+
     wait: Reach = Reach.NONE
     timeout_seconds: float = 5.0
-    """For `wait`: then the receipt names who is missing."""
+    """How long `wait` may last; then the receipt names the instances that are missing."""
     who: str = ""
-    """For the audit: the caller's declared name, or its address."""
+    """The caller's declared name, or its address, for the audit."""
 
 
 class Receipt(Struct, frozen=True, gc=False):
@@ -146,14 +166,15 @@ class Receipt(Struct, frozen=True, gc=False):
     """The change's id in the region's queue, prefixed by the region: `eu:1700000000000-0`."""
     token: TokenPairs
     applied: bool
-    """Every home cell concerned has applied it. False: the fence is out, and the region's consumers go on applying it."""
+    """True: every home cell concerned has applied it. False: its fence is published, and the
+    region's consumers go on applying it."""
     position: str = ""
-    """Of the fence on the region's `fences` stream."""
+    """The position of its fence on the region's `fences` stream."""
     wait: Reach = Reach.NONE
     reached: bool = True
-    """What `wait` asked for holds. False: not by the deadline; `missing` says who."""
+    """True: the reach that `wait` asked for holds. False: it did not hold at the deadline."""
     missing: tuple[str, ...] = ()
-    """Instances that were waited for and have not merged the fence, as `region/instance`."""
+    """The instances that were waited for and have not merged the fence, as `region/instance`."""
 
 
 class ReceiptState(Struct, frozen=True):
@@ -161,27 +182,31 @@ class ReceiptState(Struct, frozen=True):
 
     id: str
     state: Literal["open", "parked", "done", "buried"]
+    """`open`: accepted, its fence is not published; `parked`: published, not applied in the
+    cells of `missed`; `done`; `buried`: it cannot be done, `reason` says why."""
     position: str = ""
+    """The position of its fence on the region's `fences` stream; empty before that."""
     cells: tuple[str, ...] = ()
-    """Home cells that have applied it."""
+    """The home cells that have applied it."""
     missed: tuple[str, ...] = ()
-    """Home cells that have not."""
+    """The home cells that have not applied it."""
     merged: tuple[str, ...] = ()
-    """Live instances past the fence, as `region/instance`."""
+    """The live instances that have merged its fence, as `region/instance`."""
     missing: tuple[str, ...] = ()
-    """Live instances that are not."""
+    """The live instances that have not merged its fence."""
     reason: str = ""
-    """Why it was buried."""
+    """Why it was buried; else empty."""
 
 
 class Estimate(Struct, frozen=True):
-    """What an invalidation would touch (`dry_run`), as this instance sees it."""
+    """How much an invalidation would touch (`dry_run`), as this instance sees it."""
 
     l1_entries: int
-    """Copies in this instance's L1 that it would refuse."""
+    """The copies in this instance's L1 that it would refuse."""
     recent_reads: float
-    """The share of this instance's recent reads (a sample of L1's hits) that it would touch: 0 to 1."""
+    """The share (0 to 1) of this instance's recent reads that it would touch; of a sample of
+    L1's hits."""
     sampled: int
-    """How many recent reads the share was taken from."""
+    """The number of recent reads that the share was taken from."""
     cells: tuple[str, ...]
-    """Home cells that would have to apply it."""
+    """The home cells that would have to apply it."""

@@ -1,6 +1,7 @@
-"""Durations and sizes as people write them (`"5m"`, `"4MiB"`) and as the code counts them (µs, bytes).
+"""Durations and sizes, as people write them and as the code counts them.
 
-Both are `int`s: a `Duration` is microseconds, a `Size` is bytes, so a validated setting is used as it stands.
+Both are `int`s: a `Duration` is microseconds, a `Size` is bytes. A validated setting is used as it
+stands.
 """
 
 import re
@@ -23,6 +24,7 @@ class Duration(int):
 
     @classmethod
     def parse(cls, text: str) -> "Duration":
+        """Raises `ValueError` if the text is no duration, `OverflowError` if it is too long."""
         match = _DURATION.fullmatch(text)
         if match is None:
             raise ValueError(
@@ -40,6 +42,7 @@ class Size(int):
 
     @classmethod
     def parse(cls, text: str) -> "Size":
+        """Raises `ValueError` if the text is no size, `OverflowError` if it is too large."""
         match = _SIZE.fullmatch(text)
         if match is None:
             raise ValueError(

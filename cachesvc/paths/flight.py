@@ -1,11 +1,12 @@
 """Flights: the one running load of a key in this process, shared by all who want it.
 
-A flight is flown by its own task, never by a caller: a caller that leaves or times out takes only its own waiter along. It
-lands once, for everybody who waits; after that the task may go on (refresh behind a stale answer, copy to a nearer tier).
+A reader *joins* a flight. A flight *starts*, *runs* in its own task, never in a caller's (a caller that is cancelled or times out
+removes only its own waiter), and *lands* once, for all who wait. After that the task may go on (refresh behind a stale answer,
+copy to a nearer tier).
 
 Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
 
-1. Merging a key's fence forgets its flight: later readers start anew, those aboard still get its answer.
+1. Merging a key's fence forgets its flight: later readers start anew, those that wait still get its answer.
 2. A fence on a tag or namespace forgets nothing (nobody knows yet which tags the value will have); a reader therefore
    compares what it knew at its own start with `asked`, the number of merges when the flight asked for its lease.
 3. While the staleness bound is above `max_lag`, a flight that began longer ago than that is not joined: nobody can say what
@@ -15,6 +16,7 @@ Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
 import asyncio
 from collections.abc import Collection
 from enum import IntEnum
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -40,38 +42,67 @@ class Mode(IntEnum):
     """The origin, ahead of expiry; gives up at once if another holds the lease."""
 
 
-class Landing(Struct, frozen=True, gc=False):
-    """How a flight ended for those aboard."""
+class FoundCopy(Struct, frozen=True, gc=False):
+    """A copy from a tier. Each reader looks again whether it is admissible when it is answered."""
 
-    entry: Entry | None = None
-    tier: str = ""
+    entry: Entry
+    tier: str
     trail: tuple[Step, ...] = ()
-    loaded: bool = False
-    """From the origin, by this flight: the rule on joiners applies instead of admissibility."""
     version: int = -1
-    """`Fences.version` when a copy was judged: while it stands, so does the judgement."""
+    """`Fences.version` when the copy was judged fresh: while it stands, so does the judgement. -1: not judged so."""
     vouched_at: int | None = None
     """The home cell judged the copy exactly, when this many merges had been seen here: only later ones can refuse it."""
-    stale: bool = False
+    is_stale: bool = False
     """Past its freshness, answered on purpose: while it is refreshed, or because the origin failed."""
-    given_up: bool = False
-    """Look-aside: no copy, no lease to be had within the caller's patience."""
-    lease: str | None = None
-    error: RequestError | None = None
+
+
+class LoadedValue(Struct, frozen=True, gc=False):
+    """From the origin, by this flight: the rule on loaded values applies to each reader, instead of admissibility."""
+
+    entry: Entry
+    trail: tuple[Step, ...]
+
+
+class Leased(Struct, frozen=True, gc=False):
+    """The lease for one caller that loads by itself."""
+
+    lease: str | None
+    """None once a caller has claimed it (`Flight.claim_lease`)."""
+    trail: tuple[Step, ...]
+    copy: FoundCopy | None = None
+    """A stale copy that goes along, so that only the caller with the lease has to load."""
+
+
+class Missed(Struct, frozen=True, gc=False):
+    """No copy that may be answered, and nobody loads for this reader: a read of the tiers only, or no lease in time."""
+
+    trail: tuple[Step, ...]
+
+
+class Failed(Struct, frozen=True, gc=False):
+    """The origin failed and no copy may stand in, or this instance stopped."""
+
+    error: RequestError
+    trail: tuple[Step, ...]
+
+
+Landing: TypeAlias = FoundCopy | LoadedValue | Leased | Missed | Failed
+"""How a flight ended for those that wait for it."""
 
 
 class Flight:
     """One load of one key. Made and landed on the event loop; not thread-safe."""
 
     __slots__ = (
-        "_lookers",
-        "_waiters",
+        "_waiting_for_landing",
+        "_waiting_for_landing_or_lease",
         "asked",
         "began_us",
-        "held",
         "keep",
         "key",
         "known",
+        "known_tier",
+        "known_vouched_at",
         "landing",
         "mode",
         "namespace",
@@ -79,6 +110,7 @@ class Flight:
         "span",
         "strict",
         "trail",
+        "waits_for_fill",
     )
 
     def __init__(
@@ -103,23 +135,27 @@ class Flight:
         """Who was asked and did not answer, origin-side first."""
         self.known = known
         """The best copy seen so far, admissible or not: served stale if the rules allow, validated by its ETag at the origin."""
+        self.known_tier = "l1"
+        """The tier that `known` is from."""
+        self.known_vouched_at: int | None = None
+        """As `FoundCopy.vouched_at`, of `known`."""
         self.strict = False
         """L3 copies pass sketch and floor too: the reader's token may be ahead of what the home has applied."""
         self.refused_here = False
         """The home vouched for a copy that is refused here: ask it again, with the newest fence known here as `not_before`."""
         self.keep = True
         """False for `no-store`: nothing of it stays in a tier."""
-        self.held = False
+        self.waits_for_fill = False
         """Another holds the lease: this flight waits for its fill."""
         self.span: Span | None = current()
         """Of who started it, and once it loads, of its load. None: not sampled."""
         self.landing: Landing | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._lookers: list[asyncio.Future[None]] = []
+        self._waiting_for_landing: list[asyncio.Future[None]] = []
+        self._waiting_for_landing_or_lease: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
-        state = "landed" if self.landing else "flying"
-        return f"<Flight {self.mode.name} of {self.key.namespace} {self.key.digest:016x} [{state}, {len(self._waiters)} aboard]>"
+        state = "landed" if self.landing else "running"
+        return f"<Flight {self.mode.name} of {self.key.namespace} {self.key.digest:016x} [{state}, {self.waiting} waiting]>"
 
     def note(self, attribute: str, value: Attribute) -> None:
         """In the trace of who started it. A flight may outlast that one's span: what has ended is being exported."""
@@ -145,47 +181,47 @@ class Flight:
         trail = self.trail
         self.trail = (trail[0].as_stored(),) if len(trail) == 1 else (*trail[:-1], trail[-1].as_stored())
 
-    def saw(self, entry: Entry) -> None:
+    def saw(self, entry: Entry, tier: str, vouched_at: int | None = None) -> None:
         """A copy that could not be answered as fresh; the newest is remembered."""
         if self.known is None or entry.as_of >= self.known.as_of:
-            self.known = entry
+            self.known, self.known_tier, self.known_vouched_at = entry, tier, vouched_at
 
     def land(self, landing: Landing) -> None:
-        """Answer everybody aboard, and everybody who joins later. The first landing holds; others are ignored."""
+        """Answer all who wait, and all who join later. The first landing holds; others are ignored."""
         if self.landing is None:
             self.landing = landing
-            _wake(self._waiters)
-            _wake(self._lookers)
+            _wake(self._waiting_for_landing)
+            _wake(self._waiting_for_landing_or_lease)
 
-    def hold(self) -> None:
-        """Tell those who would rather not wait for another's fill."""
-        self.held = True
-        _wake(self._lookers)
+    def wait_for_fill(self) -> None:
+        """Another holds the lease: tell those who would rather not wait for its fill."""
+        self.waits_for_fill = True
+        _wake(self._waiting_for_landing_or_lease)
 
     async def landed(self) -> Landing:
         """Wait for the landing. Cancelling the caller removes only its own waiter."""
         while self.landing is None:
-            await _wait_in(self._waiters)
+            await _wait_in(self._waiting_for_landing)
         return self.landing
 
-    async def landed_or_held(self) -> Landing | None:
+    async def landed_or_waits_for_fill(self) -> Landing | None:
         """The landing, or None as soon as the flight has to wait for another's fill."""
-        while self.landing is None and not self.held:
-            await _wait_in(self._lookers)
+        while self.landing is None and not self.waits_for_fill:
+            await _wait_in(self._waiting_for_landing_or_lease)
         return self.landing
 
     def claim_lease(self) -> str | None:
-        """The lease, for the one caller that asks first; the others see None and join another flight."""
+        """The lease, for the one caller that asks first; None for the others."""
         landing = self.landing
-        if landing is None or landing.lease is None:
+        if not isinstance(landing, Leased):
             return None
-        self.landing = Landing(landing.entry, landing.tier, landing.trail)
+        self.landing = Leased(None, landing.trail, landing.copy)
         return landing.lease
 
     @property
-    def aboard(self) -> int:
+    def waiting(self) -> int:
         """Callers waiting for it now."""
-        return len(self._waiters) + len(self._lookers)
+        return len(self._waiting_for_landing) + len(self._waiting_for_landing_or_lease)
 
 
 async def _wait_in(queue: list[asyncio.Future[None]]) -> None:
@@ -207,7 +243,7 @@ def _wake(queue: list[asyncio.Future[None]]) -> None:
 
 
 class Flights:
-    """The flights in the air, by mode and key digest. Of two keys with one digest the later flight is shared, never both."""
+    """The running flights, by mode and key digest. Of two keys with one digest the later flight is shared, never both."""
 
     def __init__(self) -> None:
         self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
@@ -221,7 +257,9 @@ class Flights:
         flight = self._by_mode[mode].get(key.digest)
         if flight is None or flight.key.id != key.id:
             return None
-        return flight if flight.landing is None or flight.landing.stale else None
+        landing = flight.landing
+        is_running = landing is None or (isinstance(landing, FoundCopy) and landing.is_stale)
+        return flight if is_running else None
 
     def add(self, flight: Flight) -> None:
         self._by_mode[flight.mode][flight.key.digest] = flight

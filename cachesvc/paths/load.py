@@ -9,15 +9,16 @@ import random
 from collections.abc import Mapping
 
 from cachesvc.coherence.admission import Admission, Standing
+from cachesvc.coherence.next_step import CopySeen, last_resort
 from cachesvc.config.topology import Origin
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
-from cachesvc.paths.flight import Flight, Landing, Mode
+from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.traces.trace import span
 from cachesvc.tiers.l3.contract import Cell, Fill
@@ -32,14 +33,14 @@ class Loads:
         self,
         *,
         loaders: Mapping[str, Loader],
-        shelf: Shelf,
+        near_tiers: NearTiers,
         admission: Admission,
         clock: Clock,
         rng: random.Random,
         tally: Tally,
     ) -> None:
         self._loaders = loaders
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._admission = admission
         self._clock = clock
         self._rng = rng
@@ -126,36 +127,38 @@ class Loads:
                 l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
-        near = stored and self._shelf.keep(flight.key, flight.namespace, entry)
+        near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
-        flight.land(Landing(entry, "origin", (l3, *rest), loaded=True))
+        flight.land(LoadedValue(entry, (l3, *rest)))
         if near:
-            await self._shelf.copy([(flight.key, flight.namespace, entry)])
+            await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
     # stale answers ----------------------------------------------------------------------------------------------------
 
-    def stale_copy(self, flight: Flight, *, last_resort: bool) -> Entry | None:
-        """The flight's best copy, if it may be answered stale now."""
-        known = flight.known
-        if known is None or known.negative:
-            return None
-        standing = self._admission.standing(known, flight.key, flight.namespace)
-        good = (Standing.STALE, Standing.LAST_RESORT) if last_resort else (Standing.STALE,)
-        return known if standing in good else None
+    def copies(self, flight: Flight) -> tuple[CopySeen, ...]:
+        """The flight's best copy as it stands now, for `next_step`; none for a flight that asks the origin past the copies.
 
-    def land_stale(self, flight: Flight) -> None:
-        """Answer stale-while-revalidate, if there is such a copy."""
-        if (stale := self.stale_copy(flight, last_resort=False)) is not None:
-            flight.land(Landing(stale, _tier_of_copy(flight), flight.trail, stale=True))
+        A copy that is fresh and was not answered did not suit its reader, or was refused a moment ago: the flight is past it.
+        """
+        known = flight.known
+        if known is None or flight.mode >= Mode.RELOAD:
+            return ()
+        if flight.known_vouched_at is not None:
+            standing = self._admission.standing_past(
+                known, flight.key, flight.namespace, flight.known_vouched_at
+            )
+        else:
+            standing = self._admission.standing(known, flight.key, flight.namespace)
+        if standing is Standing.FRESH:
+            return ()
+        return (CopySeen(flight.known_tier, standing, known.as_of, known.negative),)
 
     def land_last_resort(self, flight: Flight) -> bool:
         """Answer stale because the origin is late or failing (RFC 5861, 4), unless the readers asked past the copies."""
-        if flight.landing is not None or flight.mode is Mode.RELOAD:
-            return False
-        if (stale := self.stale_copy(flight, last_resort=True)) is None:
+        if flight.landing is not None or last_resort(self.copies(flight)) is None:
             return False
         self._tally.stale_on_error += 1
-        flight.land(Landing(stale, _tier_of_copy(flight), flight.trail, stale=True))
+        flight.land(stale_copy(flight))
         return True
 
     def _land_failure(self, flight: Flight, failure: OriginError) -> None:
@@ -164,13 +167,16 @@ class Loads:
         if self.land_last_resort(flight):
             return
         detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
-        flight.land(Landing(error=RequestError(failure.kind, detail), trail=flight.trail))
+        flight.land(Failed(RequestError(failure.kind, detail), flight.trail))
 
 
 def _step_of(flight: Flight, tier: str) -> Step:
     return next((step for step in flight.trail if step.tier == tier), Step(tier, "request"))
 
 
-def _tier_of_copy(flight: Flight) -> str:
-    """Who holds the stale copy: the farthest tier that was passed as stale."""
-    return next((step.tier for step in flight.trail if step.reason == "stale"), "l3")
+def stale_copy(flight: Flight) -> FoundCopy:
+    """The landing of a flight that answers its best copy, known to be stale."""
+    assert flight.known is not None  # noqa: S101  `next_step` names a copy only where the flight has seen one
+    return FoundCopy(
+        flight.known, flight.known_tier, flight.trail, vouched_at=flight.known_vouched_at, is_stale=True
+    )

@@ -10,7 +10,7 @@ from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Tier
 
 
-class Shelf:
+class NearTiers:
     def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys) -> None:
         self._l1 = l1
         self._l2 = l2

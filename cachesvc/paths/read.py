@@ -1,4 +1,6 @@
-"""The read path, top to bottom: L1 → join or start a flight (`pilot.py` flies it: L2 → L3 → `load.py`) → judge what it brought.
+"""The read path, top to bottom: L1 → join or start a flight (L2 → L3 → origin) → judge what it brought.
+
+`flight_runner.py` runs flights, `load.py` is the origin's part of them.
 
 A reader decides for itself, synchronously and after every wait, whether what its flight brought may be answered *now*: copies
 must be admissible at that moment, a loaded value must not have been overtaken by a fence the reader already knew. If not it
@@ -11,19 +13,24 @@ import random
 from collections.abc import Mapping, Sequence
 
 from cachesvc.coherence.admission import Admission, Standing, is_due_early
-from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
-from cachesvc.explain.answer import Explanation, Question, Seen
-from cachesvc.explain.explainer import Explainer
-from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
-from cachesvc.paths.flight import Flight, Flights, Landing, Mode
-from cachesvc.paths.flight_task import Pilot
+from cachesvc.paths.flight import (
+    Failed,
+    Flight,
+    Flights,
+    FoundCopy,
+    Landing,
+    Leased,
+    LoadedValue,
+    Missed,
+    Mode,
+)
+from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.tally import Tally
-from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.l1.l1 import L1
@@ -44,11 +51,8 @@ class Reader:
         namespaces: Mapping[str, Namespace],
         l1: L1,
         flights: Flights,
-        pilot: Pilot,
-        explainer: Explainer,
-        fences: Fences,
+        runner: FlightRunner,
         admission: Admission,
-        clock: Clock,
         rng: random.Random,
         tally: Tally,
         sample: ReadSample,
@@ -57,11 +61,10 @@ class Reader:
         self._l1 = l1
         self._sample = sample
         self._flights = flights
-        self._pilot = pilot
-        self._explainer = explainer
-        self._fences = fences
+        self._runner = runner
         self._admission = admission
-        self._clock = clock
+        self._fences = admission.fences
+        self._clock = admission.clock
         self._rng = rng
         self.tally = tally
 
@@ -73,41 +76,26 @@ class Reader:
         if entry is None:
             return None
         now = self._clock.now_us()
-        remaining = entry.fresh_until - now
         contract = self._namespaces[namespace]
-        fences = self._fences
-        if (
-            remaining <= 0
-            or not fences.admits(entry, key.digest, namespace, now)
-            or not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))
-            or fences.is_soft_fenced(entry, key.digest, namespace, now)
-        ):
+        if not self._admission.is_fresh(entry, key, contract, now):
             return None
         self._hit_in_l1(key, contract, entry, now)
         return entry
 
     def peek_many(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
-        """As `peek` of each, at half the cost: what is the same for all keys of a namespace is found out once."""
+        """As `peek` of each, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
-        fences = self._fences
-        if fences.has_soft or (now - fences.watermark > contract.max_lag and contract.feed_loss == "bound"):
-            return [self.peek(namespace, key) for key in keys]
-        get, admits, sample = self._l1.get, fences.admits, self._sample
-        found: list[Entry | None] = []
+        get, sample = self._l1.get, self._sample
+        found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits
-        for key in keys:
-            entry = get(key)
+        for key, entry in zip(keys, found, strict=True):
             if entry is not None:
-                if entry.fresh_until > now and admits(entry, key.digest, namespace, now):
-                    hits += 1
-                    if hits >= sample.next_hit:
-                        sample.note(key, entry)
-                    if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
-                        self._refresh_early(key, contract, entry)
-                else:
-                    entry = None
-            found.append(entry)
+                hits += 1
+                if hits >= sample.next_hit:
+                    sample.note(key, entry)
+                if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+                    self._refresh_early(key, contract, entry)
         self.tally.l1.hits += hits - before
         return found
 
@@ -126,11 +114,11 @@ class Reader:
             answer, step = self._from_l1(key, namespace, PLAIN)
             if answer is not None:
                 return answer
-            flight, joined = self._board(
+            flight, joined = self._join_or_make(
                 key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us()
             )
             if not joined:
-                self._pilot.take_off(flight)
+                self._runner.start(flight)
             answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
             if answer is not None:
                 return answer
@@ -156,31 +144,31 @@ class Reader:
         self, keys: Sequence[Key], namespace: Namespace, options: ReadOptions, answers: list[Answer | None]
     ) -> None:
         mode = _mode_of(namespace, options)
-        lingers = asyncio.get_running_loop().time() + options.wait_seconds
+        wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
         started = self._fences.merged
         for turn in range(ROUNDS):
-            boarded: list[tuple[int, Flight, bool]] = []
+            waiting: list[tuple[int, Flight, bool]] = []
             now = self._clock.now_us()
             for i in looking:
                 key = keys[i]
                 answers[i], step = self._from_l1(key, namespace, options)
                 if answers[i] is None:
-                    flight, joined = self._board(key, namespace, mode, step, options, now)
-                    boarded.append((i, flight, joined))
-            self._depart([flight for _, flight, joined in boarded if not joined])
+                    flight, joined = self._join_or_make(key, namespace, mode, step, options, now)
+                    waiting.append((i, flight, joined))
+            self._start([flight for _, flight, joined in waiting if not joined])
             try:
-                for i, flight, joined in boarded:
-                    landing = flight.landing or await self._aboard(flight, lingers)
+                for i, flight, joined in waiting:
+                    landing = flight.landing or await self._wait_for_landing(flight, wait_until)
                     answers[i] = self._judge(flight, landing, joined, started, options)
             except (
                 asyncio.CancelledError
             ):  # the deadline came while one was waited for: who has landed meanwhile is answered
-                for i, flight, joined in boarded:
+                for i, flight, joined in waiting:
                     if answers[i] is None and flight.landing is not None:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
                 raise
-            looking = [i for i, _, _ in boarded if answers[i] is None]
+            looking = [i for i, _, _ in waiting if answers[i] is None]
             if not looking:
                 return
             self.tally.reads_again += len(looking)
@@ -190,7 +178,7 @@ class Reader:
             answers[i] = _overtaken()
 
     def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
-        """Answer from L1, fresh or stale; else why it did not."""
+        """Answer from L1, fresh or stale; else why it did not. What `next_step` says of L1, spelled out for speed."""
         if options.no_cache:
             return None, L1_PASSED
         entry = self._l1.get(key)
@@ -219,13 +207,13 @@ class Reader:
 
     # 2. flights -------------------------------------------------------------------------------------------------------
 
-    def _board(
+    def _join_or_make(
         self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions, now: int
     ) -> tuple[Flight, bool]:
-        """Join the key's flight if there is one; else make it (`_depart` has it flown)."""
+        """Join the key's flight if there is one; else make it, for `_start`."""
         self._sample.beyond(key)
-        solo = options is not PLAIN and (options.no_store or bool(options.token))
-        flight = None if solo else self._flights.find(key, mode)
+        is_private = options is not PLAIN and (options.no_store or bool(options.token))
+        flight = None if is_private else self._flights.find(key, mode)
         if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):
             self.tally.joined += 1
             if (span := current()) is not None:
@@ -234,30 +222,30 @@ class Reader:
         known = self._l1.peek(key) if step is not L1_MISS else None
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self.tally.flights += 1
-        if solo:
+        if is_private:
             flight.strict = bool(options.token)
             flight.keep = not options.no_store
         else:
             self._flights.add(flight)
         return flight, False
 
-    def _depart(self, flights: list[Flight]) -> None:
+    def _start(self, flights: list[Flight]) -> None:
         if len(flights) == 1:
-            self._pilot.take_off(flights[0])
+            self._runner.start(flights[0])
         elif flights:
-            self._pilot.take_off_together(flights)
+            self._runner.start_together(flights)
 
-    async def _aboard(self, flight: Flight, lingers: float) -> Landing:
+    async def _wait_for_landing(self, flight: Flight, wait_until: float) -> Landing:
         """The landing; a caller that asked for a lease waits for another's fill only as long as it said."""
         if flight.mode is not Mode.LEASE:
             return await flight.landed()
-        if (landing := await flight.landed_or_held()) is not None:
+        if (landing := await flight.landed_or_waits_for_fill()) is not None:
             return landing
         try:
-            async with asyncio.timeout_at(lingers):
+            async with asyncio.timeout_at(wait_until):
                 return await flight.landed()
         except TimeoutError:
-            return Landing(trail=flight.trail, given_up=True)
+            return Missed(flight.trail)
 
     # 3. the reader's own decision -------------------------------------------------------------------------------------
 
@@ -265,46 +253,56 @@ class Reader:
         self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions
     ) -> Answer | None:
         """May this reader be answered with what its flight brought? None: look again."""
-        if landing.version == self._fences.version and options is PLAIN and landing.entry is not None:
+        if type(landing) is FoundCopy and landing.version == self._fences.version and options is PLAIN:
             # A fresh copy, judged when it landed, and nothing has moved since. Nearly every answer is this one.
             return Answer(_hit(landing.entry), landing.entry, landing.tier, landing.trail)
-        if landing.error is not None:
-            return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
-        lease = flight.claim_lease() if landing.lease is not None else None
-        entry = landing.entry
-        if entry is None:
-            if flight.mode is Mode.LEASE and lease is None and not landing.given_up:
-                return None
-            return Answer(Outcome.MISS, trail=landing.trail, lease=lease)
-        if landing.loaded:
-            return self._judge_loaded(flight, landing, entry, joined, started)
-        if not self._may_answer(flight, landing, entry):
-            return Answer(Outcome.MISS, trail=landing.trail, lease=lease) if lease is not None else None
-        if lease is None and options is not PLAIN and not self._admission.suits(entry, options):
-            return (
-                Answer(Outcome.MISS, trail=landing.trail)
-                if flight.mode in (Mode.LOOKUP, Mode.LEASE)
-                else None
-            )
-        if landing.stale:
-            return self._stale(flight.key, entry, landing.tier, landing.trail, lease)
-        return Answer(_hit(entry), entry, landing.tier, landing.trail, lease)
+        match landing:
+            case FoundCopy():
+                return self._judge_copy(flight, landing, options)
+            case LoadedValue():
+                return self._judge_loaded(flight, landing, joined, started)
+            case Leased():
+                return self._judge_leased(flight, landing, options)
+            case Missed():
+                return Answer(Outcome.MISS, trail=landing.trail)
+            case Failed():
+                return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
+
+    def _judge_copy(self, flight: Flight, copy: FoundCopy, options: ReadOptions) -> Answer | None:
+        if not self._may_answer(flight, copy):
+            return None
+        if options is not PLAIN and not self._admission.suits(copy.entry, options):
+            is_over = flight.mode in (Mode.LOOKUP, Mode.LEASE)
+            return Answer(Outcome.MISS, trail=copy.trail) if is_over else None
+        if copy.is_stale:
+            return self._stale(flight.key, copy.entry, copy.tier, copy.trail)
+        return Answer(_hit(copy.entry), copy.entry, copy.tier, copy.trail)
 
     def _judge_loaded(
-        self, flight: Flight, landing: Landing, entry: Entry, joined: bool, started: int
+        self, flight: Flight, landing: LoadedValue, joined: bool, started: int
     ) -> Answer | None:
+        entry = landing.entry
         if not self._admission.loaded_since(entry, flight.key, flight.asked, started):
             return None
         trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
         return Answer(Outcome.ABSENT if entry.negative else Outcome.LOADED, entry, "origin", trail)
 
-    def _may_answer(self, flight: Flight, landing: Landing, entry: Entry) -> bool:
+    def _judge_leased(self, flight: Flight, landing: Leased, options: ReadOptions) -> Answer | None:
+        """The first caller has the lease, the others the stale copy if there is one; else they look again."""
+        lease, copy = flight.claim_lease(), landing.copy
+        if lease is None:
+            return None if copy is None else self._judge_copy(flight, copy, options)
+        if copy is None or not self._may_answer(flight, copy):
+            return Answer(Outcome.MISS, trail=landing.trail, lease=lease)
+        return self._stale(flight.key, copy.entry, copy.tier, landing.trail, lease)
+
+    def _may_answer(self, flight: Flight, copy: FoundCopy) -> bool:
         """Look again after the wait: between the landing and now a fence may have been merged."""
-        if landing.version == self._fences.version:
+        if copy.version == self._fences.version:
             return True
-        if landing.vouched_at is not None:
-            return self._admission.still_vouched(entry, flight.key, flight.namespace, landing.vouched_at)
-        return self._admission.standing(entry, flight.key, flight.namespace) is not Standing.REFUSED
+        if copy.vouched_at is not None:
+            return self._admission.still_vouched(copy.entry, flight.key, flight.namespace, copy.vouched_at)
+        return self._admission.standing(copy.entry, flight.key, flight.namespace) is not Standing.REFUSED
 
     def _stale(
         self, key: Key, entry: Entry, tier: str, trail: tuple[Step, ...] = (), lease: str | None = None
@@ -317,38 +315,24 @@ class Reader:
     def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
         if namespace.origin is not None and self._flights.find(key, Mode.EARLY) is None:
             self.tally.early_refreshes += 1
-            self._take_off(key, namespace, Mode.EARLY, L1_PASSED, entry)
+            self._start_refresh(key, namespace, Mode.EARLY, L1_PASSED, entry)
 
     def _refresh_behind(self, key: Key, namespace: Namespace, entry: Entry) -> None:
         if namespace.origin is not None and self._flights.find(key, Mode.THROUGH) is None:
-            self._take_off(key, namespace, Mode.THROUGH, L1_STALE, entry)
+            self._start_refresh(key, namespace, Mode.THROUGH, L1_STALE, entry)
 
-    def _take_off(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
+    def _start_refresh(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
         now = self._clock.now_us()
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self._flights.add(flight)
-        self._depart([flight])
+        self._start([flight])
 
-    # for the write path and the feed ----------------------------------------------------------------------------------
+    # for the write path ----------------------------------------------------------------------------------
 
     def filled(self, key: Key, entry: Entry) -> None:
         """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
-        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.held:
-            flight.land(Landing(entry, "l1", flight.trail))
-
-    async def explain(self, key: Key, question: Question) -> Explanation | Seen:
-        """Everything that decides about this key now; changes nothing."""
-        return await (
-            self._explainer.see(key, question) if question.alone else self._explainer.explain(key, question)
-        )
-
-    def popularity(self, namespace: str) -> Popularity:
-        """What was read most of late, here."""
-        return self._sample.hot_keys.popularity(namespace)
-
-    def lag_us(self) -> int | None:
-        """The staleness bound of this instance now, µs; None while a region's stream has not been read yet."""
-        return self._fences.bound_us(self._clock.now_us()) if self._fences.watermark else None
+        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
+            flight.land(FoundCopy(entry, "l1", flight.trail))
 
 
 def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:

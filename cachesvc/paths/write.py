@@ -7,18 +7,18 @@ the current one is the writer's responsibility.
 import random
 from collections.abc import Mapping, Sequence
 
-from cachesvc.changes.apply import Applied
+from cachesvc.changes.announce import Announcer
+from cachesvc.changes.apply import Applied, Applier
 from cachesvc.config.topology import Namespace
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Written
-from cachesvc.paths.invalidate import Invalidator
 from cachesvc.paths.lifetimes import lifetimes
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply
 from cachesvc.tiers.l3.homes import Homes
@@ -31,17 +31,19 @@ class Writer:
         *,
         namespaces: Mapping[str, Namespace],
         homes: Homes,
-        invalidator: Invalidator,
+        announcer: Announcer,
+        applier: Applier,
         reader: Reader,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         self._namespaces = namespaces
         self._homes = homes
-        self._invalidator = invalidator
+        self._announcer = announcer
+        self._applier = applier
         self._reader = reader
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._clock = clock
         self._rng = rng
 
@@ -94,14 +96,14 @@ class Writer:
                 written[i] = answer = self._filled(namespace, fill, reply)
                 if answer.stored:
                     kept.append((fill.key, namespace, fill.entry))
-        await self._shelf.copy(kept)
+        await self._near_tiers.copy(kept)
 
     def _filled(self, namespace: Namespace, fill: Fill, reply: FillReply | TierError) -> Written:
         if isinstance(reply, TierError):
             return Written(stored=False, error=_home_down(reply, "nothing was stored"))
         if not reply.stored:
             return Written(stored=False, reason="fenced")
-        self._shelf.keep(fill.key, namespace, fill.entry)
+        self._near_tiers.keep(fill.key, namespace, fill.entry)
         self._reader.filled(fill.key, fill.entry)
         return Written(stored=True, entry=fill.entry)
 
@@ -116,7 +118,7 @@ class Writer:
     ) -> None:
         keys = tuple(dict.fromkeys(items[i][0].text for i in which))
         try:
-            id_ = await self._invalidator.announce(Change(items[which[0]][0].namespace, keys=keys))
+            id_ = await self._announcer.announce(Change(items[which[0]][0].namespace, keys=keys))
         except RequestError as error:
             for i in which:
                 written[i] = Written(stored=False, error=error)
@@ -129,11 +131,11 @@ class Writer:
             for (i, put), reply in zip(group, await cell.put_many([put for _, put in group]), strict=True):
                 written[i] = self._putted(put, reply)
                 if isinstance(reply, TierError):
-                    applied.merge(self._invalidator.fallback(put.key))
+                    applied.merge(self._applier.fallback(Target.key(put.key.namespace, put.key.text)))
                 elif reply.stored and reply.entry is not None:
                     moved.append((put.key, reply.at))
                     stored.append((put.key, namespace, reply.entry))
-        applied.merge(await self._invalidator.follow(moved))
+        applied.merge(await self._applier.follow(moved))
         await self._announced(id_, applied, stored, which, written)
 
     async def _announced(
@@ -146,10 +148,10 @@ class Writer:
     ) -> None:
         """Tell everybody, then keep near: the fence goes first, so that the new entry is the only one it lets through."""
         if not applied.fences:
-            await self._invalidator.forgo(id_)
+            await self._announcer.forgo(id_)
             return
         try:
-            await self._invalidator.publish(
+            await self._announcer.publish(
                 applied, applied.done(id_, [fence.digest for fence in applied.fences])
             )
         except RequestError as error:
@@ -158,9 +160,9 @@ class Writer:
                     written[i] = Written(stored=False, error=error, token=answer.token)
             return
         for key, namespace, entry in stored:
-            self._shelf.keep(key, namespace, entry)
+            self._near_tiers.keep(key, namespace, entry)
             self._reader.filled(key, entry)
-        await self._shelf.copy(stored)
+        await self._near_tiers.copy(stored)
 
     def _put_of(self, namespace: Namespace, key: Key, draft: Draft) -> Put:
         entry = self._entry_of(namespace, key, draft, self._clock.now_us())

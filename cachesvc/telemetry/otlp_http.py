@@ -1,4 +1,4 @@
-"""An OTLP/HTTP receiver to send to. Blocks: for a thread of its own."""
+"""Sends messages to an OTLP/HTTP receiver. The calls block, so they need a thread."""
 
 import os
 from collections.abc import Mapping
@@ -17,11 +17,14 @@ _LATER = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
-"""What OTLP wants tried again."""
+"""The statuses after which OTLP wants a message to be sent again."""
 
 
 class NotTakenError(Exception):
-    """The receiver did not take a message. `is_final`: nor will it later."""
+    """The receiver did not accept a message.
+
+    `is_final` is true if sending the same message later would not help either.
+    """
 
     def __init__(self, why: object, *, is_final: bool) -> None:
         super().__init__(why)
@@ -29,17 +32,22 @@ class NotTakenError(Exception):
 
 
 class Receiving(Protocol):
+    """Accepts encoded OTLP messages."""
+
     def post(self, message: bytes, /) -> None:
-        """Raises `NotTakenError`."""
+        """Sends one encoded message. Raises `NotTakenError`."""
         ...
 
 
 class Receiver:
-    """With the headers (a token, mostly) and the certificate that OpenTelemetry's environment variables name. One connection,
-    kept open: a new one for each message cost more than the message."""
+    """An OTLP/HTTP receiver, reached over one connection that stays open.
+
+    A new connection for each message would cost more than the message. The headers (mostly a token)
+    and the certificate are those that OpenTelemetry's environment variables name.
+    """
 
     def __init__(self, url: str, environ: Mapping[str, str] = os.environ) -> None:
-        """`url`: of one signal, such as `http://127.0.0.1:4318/v1/traces`."""
+        """`url` is the URL of one signal, such as `http://127.0.0.1:4318/v1/traces`."""
         self._url = url
         given = parse_env_headers(environ.get(OTEL_EXPORTER_OTLP_HEADERS, ""), liberal=True)
         self._headers = {**given, "Content-Type": "application/x-protobuf"}

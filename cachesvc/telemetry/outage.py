@@ -1,8 +1,10 @@
-"""What the log says of something far away that fails: a line when it begins to, a line when it is over, and none between.
+"""Log lines about a remote server that fails: one when it begins, one when it is over.
 
-fails ──► "… fails: why"          further failures are counted
-works     nothing yet: what fails now and then would say both lines again and again
-works, and has not failed for `STEADY_SECONDS` ──► "… works again, after n failures in s seconds"
+    fails                                           "… fails: why"; later failures are counted
+    works                                           nothing yet
+    works, `STEADY_SECONDS` after the last failure  "… works again, after n failures in s seconds"
+
+A server that fails now and then would otherwise write both lines again and again.
 """
 
 import logging
@@ -13,12 +15,15 @@ STEADY_SECONDS = 5.0
 
 
 class Outage:
-    """Of one thing. Both calls cost nothing worth naming; `worked` is needed only while `is_on`."""
+    """One outage log per server. `failed` and `worked` are cheap enough for every request.
+
+    `worked` has an effect only while `is_on`, so callers may skip it otherwise.
+    """
 
     def __init__(self, what: str, log: logging.Logger, *, now: Callable[[], float] = time.monotonic) -> None:
         self.is_on = False
         self.failures = 0
-        """Of this outage, or of the last one."""
+        """Failures of this outage, or of the last one."""
         self._what = what
         self._log = log
         self._now = now
@@ -29,6 +34,7 @@ class Outage:
         return f"<Outage of {self._what} [{f'on, {self.failures} failures' if self.is_on else 'none'}]>"
 
     def failed(self, why: object) -> None:
+        """Counts a failure. The first one of an outage is logged with the reason `why`."""
         self._failed_at = self._now()
         if not self.is_on:
             self.is_on = True
@@ -38,6 +44,7 @@ class Outage:
         self.failures += 1
 
     def worked(self) -> None:
+        """Ends the outage, and logs that, if nothing has failed for `STEADY_SECONDS`."""
         if self.is_on and self._now() - self._failed_at >= STEADY_SECONDS:
             self.is_on = False
             seconds = self._failed_at - self._began_at

@@ -1,4 +1,4 @@
-"""Who reports: traces and metrics of one instance are exported under the same resource."""
+"""The OTLP resource: traces and metrics of one instance are exported under the same one."""
 
 from importlib.metadata import version
 
@@ -7,11 +7,11 @@ from opentelemetry.sdk.resources import Resource
 from cachesvc.config.service import Service
 
 VERSION = version("cachesvc")
-"""Read once: it stands in a file."""
+"""The installed version. It is read once, because each look-up reads a file."""
 
 
 def resource_of(service: Service) -> Resource:
-    """With what `OTEL_RESOURCE_ATTRIBUTES` adds, as everywhere in OpenTelemetry."""
+    """The instance's resource, with the attributes that `OTEL_RESOURCE_ATTRIBUTES` adds."""
     return Resource.create(
         {
             "service.name": "cachesvc",

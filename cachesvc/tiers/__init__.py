@@ -1,5 +1,8 @@
-"""The places where copies are kept, and the origin behind them: `l1`, `l2`, `l3`, `origin`, which know nothing of each other.
+"""The tiers, which keep copies, and the origin behind them.
 
-`coherence`, `changes`, `explain`, `paths` and `app` import their contracts; only `app` imports the classes that talk to servers.
-Start reading at the `contract.py` of a tier; `batching.py` makes many single requests to a server leave together.
+None of the four knows another one.
+
+`l1`, `l2`, `l3` and `origin` each have a contract, which `coherence`, `changes`, `explain`, `paths`
+and `app` import; only `app` imports the classes that talk to servers. Start reading at the
+`contract.py` of a tier. `batching.py` makes single requests of many callers leave together.
 """

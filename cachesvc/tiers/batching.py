@@ -1,17 +1,21 @@
-"""Many callers, one exchange: the batcher that stands before everything remote, one per server and kind of operation.
+"""The batcher: single requests of many callers leave in one exchange with a server.
 
-    idle:       submit a, submit b (same loop tick)   → batch [a b] departs at the end of the tick
-    in flight:  submit c, submit d, submit e          → they wait
-    answered:   a and b are answered, their callers run and may submit f → batch [c d e f] departs
+There is one batcher per server and kind of operation.
 
-So batches grow with the load by themselves: an idle server answers a single key at once, a busy one gets large batches.
-An order (one call of `submit` or `submit_many`) costs one future; nothing else is made per key: no task, timer or lock.
+    idle:       submit a, submit b (same loop tick)   → batch [a b] is sent at the end of the tick
+    in flight:  submit c, submit d, submit e          → c, d and e wait
+    answered:   a and b are answered, their callers run and may submit f → batch [c d e f] is sent
 
-A batch runs in a context of its own, not in that of the caller who happened to come first: what is exchanged for many belongs
-to the trace of one only if `Exchange` says so.
+So batches grow with the load by themselves: an idle server answers a single item at once, a busy
+server gets large batches. One call of `submit` or `submit_many` costs one future; nothing else is
+made per item: no task, timer or lock.
 
-Cancelling a future takes its caller out, never the batch: what was submitted is still sent and its answer dropped.
-The queue is bounded; when it is full an order is answered at once with a `TierUnavailableError` as its value.
+A batch runs in a context of its own, not in the context of the caller that happened to come first:
+an exchange for many callers belongs to the trace of one of them only if an `ExchangeSpan` says so.
+
+Cancelling a future takes its caller out, never the batch: a submitted item is still sent, and its
+result is dropped. The items that wait are bounded; when there are too many, a call is answered at
+once with a `TierUnavailableError` as its value.
 """
 
 import asyncio
@@ -24,7 +28,7 @@ from msgspec import Struct
 
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.metrics.histogram import SIZES, Histogram
-from cachesvc.telemetry.traces.exchange_span import Exchange, failure_in
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, failure_in
 from cachesvc.telemetry.traces.trace import Span, current
 
 T = TypeVar("T")
@@ -37,31 +41,34 @@ class BatcherStatistics(Struct, frozen=True):
     """Counters since the start, and the state now."""
 
     batches: int
-    """Batches that departed."""
+    """Batches that were sent."""
     items: int
-    """Items in them; `items / batches` is the mean size."""
+    """Items in the batches that were sent; `items / batches` is the mean size."""
     refused: int
-    """Items that were not taken because the queue was full or the batcher closed."""
+    """Items that were not taken, because too many waited or the batcher was closed."""
     waiting: int
     """Items that wait for the next batch now."""
     in_flight: int
-    """Batches that have departed and not been answered."""
+    """Batches that were sent and are not answered yet."""
 
 
 class _Batch:
-    """Orders side by side: `items` is flat, `counts` says how many of them belong to each future (0: one, not a list).
+    """Items of several calls, side by side.
 
-    `riders` are the sampled spans that orders came from."""
+    `items` is flat; `counts` says for each future how many of the items are its own (0: one item,
+    answered as itself and not as a list). `callers` are the sampled spans that the items came from.
+    """
 
-    __slots__ = ("counts", "futures", "items", "riders")
+    __slots__ = ("callers", "counts", "futures", "items")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.futures: list[asyncio.Future[Any]] = []
         self.counts: list[int] = []
-        self.riders: list[Span] = []
+        self.callers: list[Span] = []
 
     def answer(self, results: Sequence[Any]) -> None:
+        """Gives each future its part of `results`; a future that is done had its caller cancelled."""
         at = 0
         for future, count in zip(self.futures, self.counts, strict=True):
             if count:
@@ -70,13 +77,15 @@ class _Batch:
             else:
                 result = results[at]
                 at += 1
-            if not future.done():  # its caller was cancelled
+            if not future.done():
                 future.set_result(result)
 
     def answer_all(self, result: object) -> None:
+        """Gives the same result to every item."""
         self.answer([result] * len(self.items))
 
     def crash(self, error: BaseException) -> None:
+        """Raises `error` to every caller that still waits."""
         for future in self.futures:
             if not future.done():
                 future.set_exception(error)
@@ -85,11 +94,11 @@ class _Batch:
 class Batcher(Generic[T, R]):
     """Collects items for `run` and hands each caller its own results.
 
-    `run(items)` answers one result per item, in order; it owns the list. A `TierError` that it raises becomes the value of
-    every item of that batch; any other exception is a defect and is raised to every caller of it. It bounds its own time:
-    nothing here has a timer.
+    `run(items)` returns one result per item, in order; `run` owns the list. A `TierError` that `run`
+    raises becomes the result of every item of that batch; any other exception is a defect and is raised
+    to every caller of that batch. `run` bounds its own time: the batcher has no timer.
 
-    Belongs to one event loop; not thread-safe.
+    A batcher belongs to one event loop and is not thread-safe.
     """
 
     def __init__(
@@ -100,10 +109,14 @@ class Batcher(Generic[T, R]):
         max_waiting: int = 65_536,
         in_flight: int = 1,
         name: str = "batcher",
-        exchange: Exchange | None = None,
+        exchange_span: ExchangeSpan | None = None,
     ):
-        """`max_waiting` bounds the items that wait; `in_flight` the batches that may be under way at once. With `exchange`, a
-        batch that has something of a traced caller aboard is a span."""
+        """Makes a batcher that has sent nothing yet.
+
+        `max_batch` bounds the items of a batch, `max_waiting` the items that wait, `in_flight` the batches
+        that may be in flight at once. With `exchange_span`, a batch with an item of a traced caller is a
+        span. Raises `ValueError` if a bound is below 1.
+        """
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
         self.name = name
@@ -111,22 +124,25 @@ class Batcher(Generic[T, R]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._free_slots = in_flight
-        self._exchange = exchange
+        self._exchange_span = exchange_span
         self._context = Context()
-        self._open = _Batch()  # takes new orders
-        self._full: deque[_Batch] = deque()  # older than `_open`, ready to depart
+        self._open = _Batch()  # takes new items
+        self._ready: deque[_Batch] = deque()  # older than `_open`, oldest first
         self._waiting = 0
-        self._departure_is_due = False
+        self._send_is_due = False
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._batches = 0
         self._items = 0
         self._refused = 0
         self.sizes = Histogram.of(SIZES)
-        """Items of the batches that departed."""
+        """Number of items in each batch that was sent."""
 
     def submit(self, item: T) -> "asyncio.Future[R | TierError]":
-        """The result of one item. Never raises; a refusal is a `TierUnavailableError` value."""
+        """Returns the future result of one item.
+
+        Never raises: a refusal is a `TierUnavailableError` as the result.
+        """
         future: asyncio.Future[R | TierError] = asyncio.get_running_loop().create_future()
         if self._waiting >= self._max_waiting or self._closed:
             self._refused += 1
@@ -134,19 +150,23 @@ class Batcher(Generic[T, R]):
             return future
         batch = self._open
         if len(batch.items) >= self._max_batch:
-            batch = self._turn_over()
+            batch = self._begin_batch()
         batch.items.append(item)
         batch.futures.append(future)
         batch.counts.append(0)
-        if (rider := current()) is not None:
-            batch.riders.append(rider)
+        if (caller := current()) is not None:
+            batch.callers.append(caller)
         self._waiting += 1
-        if not self._departure_is_due and self._free_slots:
-            self._schedule_departure()
+        if not self._send_is_due and self._free_slots:
+            self._schedule_send()
         return future
 
     def submit_many(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
-        """The results of many items, in order. More than `max_batch` of them travel in several batches."""
+        """Returns the future results of many items, in order.
+
+        More than `max_batch` items leave in several batches. Never raises: a refusal is a
+        `TierUnavailableError` as the result of every item.
+        """
         future: asyncio.Future[Sequence[R | TierError]] = asyncio.get_running_loop().create_future()
         count = len(items)
         if not count:
@@ -164,15 +184,15 @@ class Batcher(Generic[T, R]):
         count = len(items)
         batch = self._open
         if len(batch.items) + count > self._max_batch:
-            batch = self._turn_over()
+            batch = self._begin_batch()
         batch.items.extend(items)
         batch.futures.append(future)
         batch.counts.append(count)
-        if (rider := current()) is not None:
-            batch.riders.append(rider)
+        if (caller := current()) is not None:
+            batch.callers.append(caller)
         self._waiting += count
-        if not self._departure_is_due and self._free_slots:
-            self._schedule_departure()
+        if not self._send_is_due and self._free_slots:
+            self._schedule_send()
 
     def _enqueue_parts(self, items: Sequence[T], whole: "asyncio.Future[Any]") -> None:
         loop = asyncio.get_running_loop()
@@ -197,63 +217,72 @@ class Batcher(Generic[T, R]):
         for part in parts:
             part.add_done_callback(join)
 
-    def _turn_over(self) -> _Batch:
+    def _begin_batch(self) -> _Batch:
+        """Returns an open batch without items.
+
+        The batch before it, if it has items, is ready to send.
+        """
         if self._open.items:
-            self._full.append(self._open)
+            self._ready.append(self._open)
             self._open = _Batch()
         return self._open
 
-    def _schedule_departure(self) -> None:
-        self._departure_is_due = True
-        asyncio.get_running_loop().call_soon(self._depart, context=self._context)
+    def _schedule_send(self) -> None:
+        self._send_is_due = True
+        asyncio.get_running_loop().call_soon(self._send, context=self._context)
 
-    def _depart(self) -> None:
-        self._departure_is_due = False
+    def _send(self) -> None:
+        self._send_is_due = False
         while self._free_slots and self._waiting:
-            if not self._full:
-                self._turn_over()
-            batch = self._full.popleft()
+            if not self._ready:
+                self._begin_batch()
+            batch = self._ready.popleft()
             self._waiting -= len(batch.items)
             self._free_slots -= 1
             self._batches += 1
             self._items += len(batch.items)
             self.sizes.observe(len(batch.items))
-            task = asyncio.get_running_loop().create_task(self._carry(batch), name=self.name)
+            task = asyncio.get_running_loop().create_task(self._exchange(batch), name=self.name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, batch: _Batch) -> None:
+    async def _exchange(self, batch: _Batch) -> None:
         try:
-            traced = self._exchange if batch.riders else None
-            results = await (self._run(batch.items) if traced is None else self._run_in(traced, batch))
+            traced = self._exchange_span if batch.callers else None
+            results = await (self._run(batch.items) if traced is None else self._run_traced(traced, batch))
             if len(results) != sum(count or 1 for count in batch.counts):
-                raise RuntimeError(f"{self.name}: {len(results)} results for another number of items")  # noqa: TRY301  told to every caller
+                why = f"{self.name}: {len(results)} results for another number of items"
+                raise RuntimeError(why)  # noqa: TRY301  raised to every caller
             batch.answer(results)
         except TierError as error:
             batch.answer_all(error)
         except asyncio.CancelledError:
             batch.answer_all(TierUnavailableError(self.name, "cancelled"))
             raise
-        except Exception as error:  # noqa: BLE001  a defect of `run` belongs to its callers; the batcher must go on
+        except Exception as error:  # noqa: BLE001  a defect of `run` is its callers'; the batcher goes on
             batch.crash(error)
         finally:
             self._free_slots += 1
-            # One tick later, not now: the callers just answered run first, and what they submit travels with this batch.
-            if self._waiting and not self._departure_is_due:
-                self._schedule_departure()
+            # One tick later, not now: the callers that were just answered run first,
+            # and the items that they submit leave in this batch, too.
+            if self._waiting and not self._send_is_due:
+                self._schedule_send()
 
-    async def _run_in(self, exchange: Exchange, batch: _Batch) -> Sequence[R | TierError]:
-        with exchange.spanned(batch.riders, len(batch.items)) as span:
+    async def _run_traced(self, exchange_span: ExchangeSpan, batch: _Batch) -> Sequence[R | TierError]:
+        with exchange_span.around(batch.callers, len(batch.items)) as span:
             results = await self._run(batch.items)
             span.error = failure_in(results)
         return results
 
     async def close(self) -> None:
-        """Answer what waits with a `TierUnavailableError`, refuse what comes, and see the batches in flight to their end."""
+        """Refuses new items and waits for the batches in flight.
+
+        Items that wait are answered with a `TierUnavailableError`.
+        """
         self._closed = True
-        self._turn_over()
-        while self._full:
-            batch = self._full.popleft()
+        self._begin_batch()
+        while self._ready:
+            batch = self._ready.popleft()
             self._waiting -= len(batch.items)
             self._refused += len(batch.items)
             batch.answer_all(self._refusal())

@@ -1,14 +1,16 @@
-"""What an entry looks like outside the process: in memcached and in a cell's Redis.
+"""The bytes of an entry outside the process: in memcached and in a cell's Redis.
 
-    magic 0xC5 · version 0x01 · msgpack array [id, as_of, fresh_until, stale_for, error_for, load_ms,
-                                               content_type, tags, negative, value, origin_etag]
+    magic 0xC5 · version 0x01 · msgpack array
+    [id, as_of, fresh_until, stale_for, error_for, load_ms, content_type, tags, negative, value,
+     origin_etag]
 
-A field is added by appending it with a default: today's code reads what older releases of version 1 wrote, and older ones
-read what today's wrote. Anything else is another version, and a copy of another version is a miss. Released bytes are kept in
+A new field is appended to the array, with a default: today's code reads the bytes that older
+releases of version 1 wrote, and older releases read today's bytes. Any other change is another
+version, and a copy of another version is a miss. The bytes of each released format are kept in
 `tests/snapshots`.
 
-The full key id stands inside, so that a name that memcached knows only by its hash, or a value somebody else put there, is
-a miss and not another key's value.
+The full key id stands inside. So a copy under a name that memcached knows only by its hash, or a
+value that another program put there, is a miss and never the value of another key.
 """
 
 import msgspec
@@ -16,13 +18,14 @@ import msgspec
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 
 MAGIC = b"\xc5\x01"
-"""Not UTF-8, and as msgpack nothing that we write: foreign values are told apart by their first two bytes."""
+"""Not UTF-8, and no msgpack of ours: two bytes tell the values of other programs apart."""
 
 _SHARED_AT_MOST = 4096
+"""The number of content types, and of windows, that are shared at most."""
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
-    """The array, in order. Only ever append, with a default."""
+    """The msgpack array, in order. A field is only ever appended, with a default."""
 
     id: bytes
     as_of: int
@@ -44,7 +47,7 @@ _windows: dict[int, int] = {}
 
 
 def pack(key: Key, entry: Entry) -> bytes:
-    """The bytes of `entry` under `key`."""
+    """Returns the bytes of `entry` under `key`."""
     record = (
         key.id,
         entry.as_of,
@@ -62,9 +65,10 @@ def pack(key: Key, entry: Entry) -> bytes:
 
 
 def unpack(key: Key, data: bytes) -> Entry | None:
-    """The entry that `data` holds for `key`; None for another version, another key or garbage. Never raises.
+    """Returns the entry that `data` holds for `key`, or None. Never raises.
 
-    Content type and windows are shared between entries: they are the same few in millions of copies.
+    None is the answer for another version, another key and garbage. Content types and windows are
+    shared between entries: millions of copies have the same few.
     """
     if data[:2] != MAGIC:
         return None
@@ -94,7 +98,10 @@ def unpack(key: Key, data: bytes) -> Entry | None:
 
 
 def _share_text(text: str) -> str:
-    """Make this the one everybody shares. The table starts anew when it is full: a caller may send any content type."""
+    """Makes `text` the one object that all entries share.
+
+    The table is emptied when it is full: a caller may send any content type.
+    """
     if len(_texts) >= _SHARED_AT_MOST:
         _texts.clear()
     return _texts.setdefault(text, text)

@@ -1,19 +1,24 @@
-"""A time limit on a server that does not blame it for a stall of our own.
+"""A time limit on a server that does not blame the server for a stall of this process.
 
-When the event loop was busy past the deadline, its next turn runs timers before it looks at sockets: an answer that has long
-been there would count as missing. So a deadline that is noticed late is set once more, a bounded number of times.
+When the event loop was busy past a deadline, the loop's next turn runs timers before it looks at
+sockets: an answer that arrived long ago would count as missing. So a deadline that is noticed late
+is set once more, a bounded number of times.
 """
 
 import asyncio
 from types import TracebackType
 
 STALLED_SECONDS = 0.01
-"""A timer that runs this much late says that the loop was busy, not the server."""
+"""A timer that runs at least this late shows that the loop was busy, not the server."""
 AGAIN = 3
+"""How often a deadline that was noticed late is set once more."""
 
 
 class FairTimeout:
-    """`async with FairTimeout(seconds)`: as `asyncio.timeout`, raises `TimeoutError` out of the block. Used once."""
+    """A block with a time limit: `async with FairTimeout(seconds)`, for one use.
+
+    Raises `TimeoutError` out of the block, as `asyncio.timeout` does.
+    """
 
     __slots__ = ("_again", "_due", "_handle", "_loop", "_seconds", "_timeout")
 

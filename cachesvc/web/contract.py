@@ -1,4 +1,7 @@
-"""The three paths as the web layer sees them. `read.py`, `write.py` and `invalidate.py` satisfy these."""
+"""The parts of the service that the web layer calls, one small protocol per need; `Paths` names them all.
+
+`app/paths.py` builds what satisfies them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
@@ -19,35 +22,32 @@ from cachesvc.model.requests import (
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
-"""Whether this instance may be sent requests, and the reasons, JSON-able, for `/readyz?verbose`."""
+"""Returns whether this instance may be sent requests, and the reasons.
+
+The reasons are values that JSON can write; `/readyz?verbose` shows them.
+"""
 
 
 class Reading(Protocol):
-    """All reads raise `RequestError` for the whole request only; what concerns one key stands in its answer."""
+    """Reads. They raise `RequestError` only if the whole request cannot be done.
+
+    A failure of one key stands in its answer.
+    """
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
-        """The entry if a plain read may be answered from L1 with it, fresh, right now. Counts a hit; a miss is not counted."""
+        """Returns the entry if a plain read may be answered from L1 with it now, as fresh.
+
+        It counts a hit. A miss is not counted, because `get` follows and counts it.
+        """
         ...
 
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> Sequence[Entry | None]:
-        """As `peek` of each."""
+        """Returns the result of `peek` for each key."""
         ...
 
     async def get(self, key: Key, options: ReadOptions, /) -> Answer: ...
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
-
-    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
-        """Why a read would be answered as it would; changes nothing."""
-        ...
-
-    def popularity(self, namespace: str, /) -> Popularity:
-        """What it was asked for most of late."""
-        ...
-
-    def lag_us(self) -> int | None:
-        """The instance's staleness bound; None while it is unknown."""
-        ...
 
 
 class Writing(Protocol):
@@ -60,9 +60,52 @@ class Invalidating(Protocol):
     async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt: ...
 
     async def estimate(self, change: Change, /) -> Estimate:
-        """What it would touch; changes nothing."""
+        """Returns how much the change would touch; changes nothing."""
         ...
 
     async def receipt(self, id_: str, /) -> ReceiptState | None:
-        """How far a change has got; None for an id that is unknown or forgotten. `id_` has the form `region:id`."""
+        """Returns how far a change has got; None for an id that is unknown or forgotten.
+
+        `id_` has the form `region:id`.
+        """
         ...
+
+
+class Explaining(Protocol):
+    async def answer(self, key: Key, question: Question, /) -> Explanation | Seen:
+        """Why a read would be answered as it would; changes nothing. `Seen` if the question is `alone`."""
+        ...
+
+
+class Popular(Protocol):
+    def popularity(self, namespace: str, /) -> Popularity:
+        """The keys that this instance was asked for most of late."""
+        ...
+
+
+class Bounded(Protocol):
+    def lag_us(self) -> int | None:
+        """The staleness bound of this instance, µs; None while it is unknown."""
+        ...
+
+
+class Paths(Protocol):
+    """Everything that the web layer calls to answer requests."""
+
+    @property
+    def reader(self) -> Reading: ...
+
+    @property
+    def writer(self) -> Writing: ...
+
+    @property
+    def invalidator(self) -> Invalidating: ...
+
+    @property
+    def explainer(self) -> Explaining: ...
+
+    @property
+    def hot_keys(self) -> Popular: ...
+
+    @property
+    def fences(self) -> Bounded: ...

@@ -1,4 +1,7 @@
-"""How long a thread has used a core, or been ready and waited for one: what it would have used if it were alone there."""
+"""The time that a thread has used a core, or been ready to and waited for one.
+
+It is the time that the thread would have used if it were alone on its core.
+"""
 
 import os
 import time
@@ -7,7 +10,10 @@ SCHEDSTAT = "/proc/thread-self/schedstat"
 
 
 class CoreTime:
-    """Of the thread that makes it. Where the kernel does not tell of waiting, only what was used."""
+    """The core time of the thread that creates it.
+
+    Where the kernel does not show the time of waiting, only the time used counts.
+    """
 
     def __init__(self) -> None:
         try:
@@ -16,7 +22,7 @@ class CoreTime:
             self._file = -1
 
     def __call__(self) -> float:
-        """Seconds."""
+        """Returns seconds since some fixed moment."""
         if self._file < 0:
             return time.thread_time()
         used, waited, _ = os.pread(self._file, 100, 0).split()

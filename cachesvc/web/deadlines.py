@@ -1,8 +1,9 @@
-"""The longest a request may take, held with one timer for all of them.
+"""The longest time that a request may take, held with one timer for all requests.
 
-A timer per request costs some 4 µs, a tenth of an L1 hit. As all requests have the same limit, the order in which they began is
-the order in which they run out: one sweep looks at the oldest only. A limit is held to within a sweep's pause, so it is for
-what hangs; the deadlines callers send are shorter, and `asyncio.timeout`s.
+A timer per request costs some 4 µs, a tenth of an L1 hit. All requests have the same limit, so they
+run out in the order in which they began, and one sweep looks at the oldest only. A limit is held to
+within the pause of a sweep, so it is meant for requests that hang; the deadlines that callers send
+are shorter, and are held by `asyncio.timeout`.
 """
 
 import asyncio
@@ -18,10 +19,12 @@ PAUSE_SECONDS = 0.25
 
 
 class Deadlines:
+    """The running requests and the ends of their time; one per server, on its event loop."""
+
     def __init__(self, longest_seconds: float) -> None:
         self._longest = longest_seconds
         self._running: dict[asyncio.Task[object], float] = {}
-        """Task → when its time is up, on the loop's clock, oldest first."""
+        """Task → the end of its time on the loop's clock, oldest first."""
         self._expired: set[asyncio.Task[object]] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -29,8 +32,11 @@ class Deadlines:
         return f"<Deadlines [{len(self._running)} running]>"
 
     async def hold(self, work: Awaitable[T]) -> T:
-        """Await `work` in the current task. If its time is up it is cancelled, and this raises `RequestError` (504,
-        `deadline`); a cancellation from elsewhere passes through."""
+        """Awaits `work` in the current task, for the longest time at most.
+
+        After that time the task is cancelled, and `RequestError` (`deadline`) is raised instead. A
+        cancellation that comes from elsewhere passes through.
+        """
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("deadlines are held for tasks")
@@ -49,6 +55,7 @@ class Deadlines:
             self._expired.discard(task)
 
     def stop(self) -> None:
+        """Ends the sweeps. Requests that still run are bounded no more."""
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -66,7 +73,7 @@ class Deadlines:
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
-    """Await `work` for as long as the caller said. Raises `RequestError` (504, `deadline`)."""
+    """Awaits `work` for `seconds` at most. Raises `RequestError` (`deadline`) after that."""
     try:
         async with asyncio.timeout(seconds) as limit:
             return await work

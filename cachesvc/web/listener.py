@@ -1,4 +1,7 @@
-"""The socket side: aiohttp's low-level server, listening and draining. What cannot even be parsed gets a problem too."""
+"""The socket side: aiohttp's low-level server, listening and draining.
+
+A request that cannot even be parsed is answered with a problem document too.
+"""
 
 import asyncio
 import logging
@@ -17,22 +20,23 @@ from cachesvc.web.replies.reply import Reply
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 2.0
-"""How long the rest of a body that was refused is read and dropped, so that the caller gets to see the refusal."""
+"""How long the rest of a refused body is read and dropped, so that the refusal is seen."""
 KEEPALIVE_SECONDS = 75.0
-"""An idle connection is closed after this. Longer than what proxies keep theirs (60 s is usual), so that they close first."""
+"""How long an idle connection stays open. Proxies keep theirs for less (60 s is usual), so
+that they close first, and send nothing on a connection that is being closed here."""
 
 
 BACKLOG = 1024
-"""Connections that wait to be accepted."""
+"""The most connections that wait to be accepted."""
 ACCEPTED_AT_ONCE = 32
-"""Connections in one turn of the loop. libuv accepts one per turn and listening socket, so the socket is listened on so often:
-else those who connect anew, as callers do whose last request was too late, would queue where nobody can refuse them (950 of them
-were seen), and be served when they have gone.
-"""
+"""The connections that are accepted in one turn of the loop. libuv accepts one per turn
+and listening socket, so the socket is listened on so often. Otherwise new connections, which
+callers open whose last request was too late, queue where nobody can refuse them (950 of them were
+seen), and are served when their callers have gone."""
 
 
 class Listener:
-    """Start and stop, each at most once."""
+    """The listening socket and its connections. `start` and `stop` are called once each."""
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class Listener:
         complete: Callable[[Reply], None],
         shutdown_seconds: float,
     ) -> None:
-        """`handle` answers a request; `complete` adds what every reply has."""
+        """`handle` answers a request. `complete` adds the header lines that every reply has."""
         self._handle = handle
         self._complete = complete
         self._shutdown_seconds = shutdown_seconds
@@ -48,10 +52,11 @@ class Listener:
         self.is_stopping = False
 
     def __repr__(self) -> str:
-        return f"<Listener [{'stopping' if self.is_stopping else self._runner.addresses if self._runner else 'not started'}]>"
+        started = self._runner.addresses if self._runner else "not started"
+        return f"<Listener [{'stopping' if self.is_stopping else started}]>"
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the bound port. Raises `OSError`."""
+        """Starts to listen; returns the bound port. Raises `OSError`."""
         server = _Server(
             self._handle,
             self._complete,
@@ -73,14 +78,17 @@ class Listener:
         return int(runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Listening socket first, then idle connections, then running requests, which get `shutdown_seconds`."""
+        """Closes the listening socket, then idle connections, then those of running requests.
+
+        Running requests get `shutdown_seconds` to end.
+        """
         self.is_stopping = True
         if self._runner is not None:
             await self._runner.cleanup()
 
 
 async def _listening(host: str, port: int) -> socket.socket:
-    """Bound to the first address of the host. Raises `OSError`."""
+    """Returns a socket that is bound to the first address of the host. Raises `OSError`."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -103,7 +111,10 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """A connection whose errors are problem documents too. They repeat nothing of what the other side sent."""
+    """A connection whose errors are problem documents too.
+
+    They repeat nothing that the peer sent.
+    """
 
     __slots__ = ("_complete",)
 
@@ -118,7 +129,10 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is not HTTP (400), or a failure outside the handler (500). Always closes the connection."""
+        """Answers a request that is not HTTP (400, 431), or a failure outside the handler (500).
+
+        It always closes the connection. Raises `ConnectionError` if a part of an answer was sent already.
+        """
         if request.writer.output_size > 0:
             raise ConnectionError("part of an answer is on its way already")
         if status >= 500:

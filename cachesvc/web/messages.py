@@ -1,6 +1,8 @@
-"""The documents of the wire, one struct each: they decode requests, encode answers, and describe themselves in /openapi.json.
+"""The documents of the wire, one struct each.
 
-Fields with default values are left out of answers. Times in requests and answers are seconds unless the name says otherwise.
+The structs decode requests, encode answers, and describe themselves in /openapi.json. Fields that
+have their default are left out of answers. Times in requests and answers are seconds unless the
+name says otherwise.
 """
 
 from typing import Annotated, Literal
@@ -11,14 +13,13 @@ from cachesvc.model.requests import Reach
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, MAX_MEDIA_TYPE_LENGTH
 
 OCTETS = "application/octet-stream"
-CHANGE_EVENT = "dev.cachesvc.change.v1"
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Short = Annotated[str, Meta(max_length=8192)]
 
 
 class Problem(Struct, omit_defaults=True):
-    """RFC 9457. `type` is stable: `https://cachesvc.dev/problems/<kind>`."""
+    """A problem (RFC 9457). `type` is `https://cachesvc.dev/problems/<kind>`."""
 
     type: str
     title: str
@@ -32,25 +33,25 @@ class Problem(Struct, omit_defaults=True):
 
 
 class GetMany(Struct, forbid_unknown_fields=True):
-    """`POST /v1/{ns}:get`."""
+    """The request of `POST /v1/{ns}:get`."""
 
     keys: list[str]
     token: Short = ""
     max_lag: Annotated[str, Meta(max_length=32)] = ""
-    """Such as `500ms`."""
+    """The longest staleness bound that is accepted, such as `500ms`. Empty: the namespace's."""
     lease: bool = False
     wait: Seconds = 0.0
 
 
 class Got(Struct, omit_defaults=True, gc=False):
-    """One key of `:get`'s answer."""
+    """The result for one key of `:get`."""
 
     outcome: Literal["hit", "stale", "loaded", "absent", "miss", "error"]
     value: bytes = b""
     tier: str = ""
     age: int = 0
     ttl: int = 0
-    """Negative when stale."""
+    """Seconds of freshness that are left; negative if the value is stale."""
     as_of: int = 0
     """µs since the epoch."""
     content_type: str = OCTETS
@@ -60,12 +61,16 @@ class Got(Struct, omit_defaults=True, gc=False):
 
 
 class GotMany(Struct, omit_defaults=True):
+    """The answer of `POST /v1/{ns}:get`, with results in the order of the keys."""
+
     results: list[Got]
     lag: float | None = None
-    """The instance's staleness bound; left out while it is unknown."""
+    """The instance's staleness bound in seconds; left out while it is unknown."""
 
 
 class PutItem(Struct, forbid_unknown_fields=True):
+    """One item of `:put`; lifetimes that are left out are the namespace's."""
+
     key: str
     value: bytes = b""
     content_type: Annotated[str, Meta(max_length=MAX_MEDIA_TYPE_LENGTH)] = OCTETS
@@ -74,50 +79,56 @@ class PutItem(Struct, forbid_unknown_fields=True):
     stale_while_revalidate: Seconds | None = None
     stale_if_error: Seconds | None = None
     absent: bool = False
-    """Store "known absent"; there is no value then."""
+    """True stores "known absent"; then there is no value."""
     lease: Annotated[str, Meta(max_length=MAX_LEASE_LENGTH)] = ""
 
 
 class PutMany(Struct, forbid_unknown_fields=True):
-    """`POST /v1/{ns}:put`."""
+    """The request of `POST /v1/{ns}:put`."""
 
     items: list[PutItem]
 
 
 class Put(Struct, omit_defaults=True, gc=False):
-    """One item of `:put`'s answer. `fenced`: the lease was voided, the value was not kept."""
+    """The result for one item of `:put`.
+
+    `fenced`: the lease was voided, and the value was not kept.
+    """
 
     outcome: Literal["stored", "fenced", "error"]
     problem: Problem | None = None
 
 
 class PutResults(Struct, omit_defaults=True):
+    """The answer of `POST /v1/{ns}:put`, with results in the order of the items."""
+
     results: list[Put]
     token: str = ""
 
 
 class Invalidation(Struct, forbid_unknown_fields=True):
-    """`POST /v1/invalidations`: a change, and how it is to be done."""
+    """The request of `POST /v1/invalidations`: a change, and how it is to be done."""
 
     namespace: str
     keys: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     all: bool = False
-    """The whole namespace."""
+    """True: the whole namespace changed."""
     confirm: Annotated[str, Meta(max_length=64)] = ""
-    """With `all`: the namespace once more."""
+    """With `all`, the name of the namespace once more."""
     soft: bool = False
-    """Copies become stale instead of gone."""
+    """True: copies become stale instead of gone."""
     over: Annotated[str, Meta(max_length=32)] = ""
-    """A duration, such as `5m`: copies become stale one after the other within it."""
+    """A duration, such as `5m`, in which copies become stale one after the other."""
     wait: Reach = Reach.NONE
-    """Answer when it is merged by every live instance of the region, or of all; or say at the deadline who is missing."""
+    """How far it must be merged before it is answered: by every live instance of the region,
+    or of all regions. At the deadline the answer names the instances that are missing."""
     dry_run: bool = False
-    """Only say what it would touch."""
+    """True: nothing is changed, and the answer says how much would be touched."""
 
 
 class ChangeEvent(Struct):
-    """A CloudEvent 1.0 in structured mode; attributes not named here are taken and ignored."""
+    """A CloudEvent 1.0 in structured mode. Attributes that are not named here are ignored."""
 
     specversion: Literal["1.0"]
     type: Literal["dev.cachesvc.change.v1"]
@@ -128,49 +139,54 @@ class ChangeEvent(Struct):
 
 
 class InvalidationReceipt(Struct):
+    """The answer to an invalidation: how far it got."""
+
     id: str
     token: str
     applied: bool
-    """Every home cell concerned has applied it; if not, the fence is out and the region's consumers go on applying it."""
+    """True: every home cell concerned has applied it. False: its fence is published, and the
+    region's consumers go on applying it."""
     position: str
-    """Of the fence on the region's stream."""
+    """The position of its fence on the region's stream."""
     wait: Reach
     reached: bool
-    """What `wait` asked for holds. If not, the status is 202."""
+    """True: the reach that `wait` asked for holds. If not, the status is 202."""
     missing: tuple[str, ...]
-    """Who had not merged the fence at the deadline, as `region/instance`."""
+    """The instances that had not merged the fence at the deadline, as `region/instance`."""
 
 
 class HotKey(Struct, omit_defaults=True):
     """One key of `GET /v1/hotkeys`."""
 
     digest: str
-    """xxh3 of `namespace/key`, 16 hexadecimal digits."""
+    """The xxh3 of `namespace/key`, 16 hexadecimal digits."""
     share: float
-    """Of the namespace's reads, at least."""
+    """The least share of the namespace's reads, 0 to 1."""
     error: float
-    """By how much the share may be higher, beside the chance of sampling."""
+    """How much higher the share may be, beside the chance of sampling."""
     reads_per_second: float
-    """At this instance, about."""
+    """Reads per second at this instance, about."""
     key: str = ""
-    """Only for the debug token."""
+    """The text of the key; empty without the debug token."""
 
 
 class LargeValue(Struct, omit_defaults=True):
+    """One of the largest values of `GET /v1/hotkeys`."""
+
     digest: str
     bytes: int
     key: str = ""
-    """Only for the debug token."""
+    """The text of the key; empty without the debug token."""
 
 
 class HotKeys(Struct):
-    """What this instance was asked for in the last minute or two."""
+    """The answer of `GET /v1/hotkeys`: the reads of the last minute or two at this instance."""
 
     namespace: str
     window_seconds: float
     reads_sampled: int
     sampled_one_in: int
     hot: list[HotKey]
-    """Those read most, the first most of all."""
+    """The keys that are read most, in order."""
     largest: list[LargeValue]
-    """Of the values that it saw, the largest first."""
+    """The largest values that it saw, in order."""

@@ -1,6 +1,8 @@
-"""What a request target names. Works on the bytes as they were sent, so that an escaped `/` or `:explain` stays part of a key.
+"""The place that a request target names.
 
-A key is one percent-encoded path segment of 1 to 1024 bytes of UTF-8 without control characters.
+It works on the bytes as they were sent, so that an escaped `/` or `:explain` stays a part of the
+key. A key is one percent-encoded path segment of 1 to 1024 bytes of UTF-8 without control
+characters.
 """
 
 import re
@@ -11,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
+from cachesvc.config.topology_rules import REGION_NAME
 from cachesvc.model import cache_groups
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.digest import digest, key_id
@@ -22,12 +25,15 @@ from cachesvc.model.problems import ProblemKind
 _PLAIN_KEY = re.compile(
     rf"/v1/([a-z0-9_-]+)/([A-Za-z0-9._~!$&'()*+,;=:@{{}}-]{{1,{MAX_KEY_BYTES}}})(?<!:explain)"
 ).fullmatch
-"""A key path without a single escape: what is written is what is meant. Everything else is looked at piece by piece."""
+"""A key path without a single escape, which names the key as it is written. Every other
+path is looked at piece by piece."""
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE).match
 
 
 class Kind(StrEnum):
+    """The kinds of places, one for each row of the table of calls in `server.py`."""
+
     KEY = "key"
     EXPLAIN = "explain"
     GET_MANY = "get_many"
@@ -53,15 +59,17 @@ _FIXED = {
     "/metrics": Kind.METRICS,
     "/openapi.json": Kind.OPENAPI,
 }
-_RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}").fullmatch
+RECEIPT_ID = re.compile(rf"{REGION_NAME.pattern}:[0-9]{{1,16}}-[0-9]{{1,16}}")
 _VERBS = {"get": Kind.GET_MANY, "put": Kind.PUT_MANY}
 _NOWHERE = Key("", "", b"", 0)
 
 
 class Place(Struct, frozen=True, gc=False):
+    """A place that a request target names, with the parts that were found in the target."""
+
     kind: Kind
     namespace: str = ""
-    """A declared one, or empty where the place has none."""
+    """A declared namespace; empty where the place has none."""
     key: Key = _NOWHERE
     query: str = ""
     receipt: str = ""
@@ -69,7 +77,10 @@ class Place(Struct, frozen=True, gc=False):
 
 
 def plain_key_place(target: str, namespaces: Collection[str]) -> Place | None:
-    """The place of a key path without escapes in a declared namespace; None if a closer look (`place_of`) is needed."""
+    """Returns the place of a key path without escapes in a declared namespace.
+
+    None if a closer look (`place_of`) is needed.
+    """
     match = _PLAIN_KEY(target)
     if match is None:
         return None
@@ -78,7 +89,11 @@ def plain_key_place(target: str, namespaces: Collection[str]) -> Place | None:
 
 
 def place_of(target: str, namespaces: Collection[str]) -> Place:
-    """What `target` names. Raises `RequestError`: 404 where there is nothing, 400 with the segment that is out of rule."""
+    """Returns the place that `target` names.
+
+    Raises `RequestError`: `no-such-path` or `no-such-namespace` where there is nothing, else 400 with
+    the segment that is out of rule.
+    """
     if match := _AUTHORITY(target):
         target = target[match.end() :] or "/"
     path, _, query = target.partition("?")
@@ -103,7 +118,10 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
 
 
 def key_of(namespace: str, text: str, field: str) -> Key:
-    """The key, if it is within the rules. `field` is where it stood in the request."""
+    """Returns the key. `field` is its place in the request.
+
+    Raises `RequestError` (`bad-key`).
+    """
     try:
         return Key.of(namespace, check_key(text))
     except ValueError as error:
@@ -111,7 +129,10 @@ def key_of(namespace: str, text: str, field: str) -> Key:
 
 
 def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
-    """As `key_of` for all of them, at a third of its cost per key: the rules are checked for all at once."""
+    """Returns the result of `key_of` for all of them, at a third of its cost per key.
+
+    The rules are checked for all keys at once; only if one breaks them, one by one.
+    """
     prefix = key_id(namespace, "")
     if texts and "" not in texts and "".join(texts).isprintable():
         ids = [prefix + text.encode() for text in texts]
@@ -121,6 +142,7 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
 
 
 def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
+    """Raises `RequestError` (`no-such-namespace`) for a namespace that is not declared."""
     if name not in namespaces:
         raise RequestError(
             ProblemKind.NO_SUCH_NAMESPACE,
@@ -130,6 +152,7 @@ def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
 
 
 def check_tags(tags: Iterable[str], field: str) -> None:
+    """Raises `RequestError` (`bad-tag`) with the path of the first tag that is out of rule."""
     for i, tag in enumerate(tags):
         try:
             cache_groups.check_tag(tag, i)
@@ -157,7 +180,7 @@ def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
 
 def _receipt_id(segment: str) -> str:
     text = _decoded(segment, "id")
-    if not _RECEIPT_ID(text):
+    if not RECEIPT_ID.fullmatch(text):
         raise RequestError(
             ProblemKind.BAD_RECEIPT,
             "the id of a receipt is region:id, such as eu:1700000000000-0",

@@ -1,6 +1,7 @@
-"""The HTTP front: one handler on aiohttp's low-level server, dispatch on the raw request target, start and stop.
+"""The HTTP front: one handler on aiohttp's low-level server.
 
-No middlewares, no router, no access log, no timer per request: a bare aiohttp application spends 34 µs per request on these
+It dispatches on the raw request target, starts and stops. It has no middlewares, no router, no
+access log and no timer per request: a bare aiohttp application spends 34 µs per request on these
 and on building its response; an L1 hit here takes less than that altogether.
 """
 
@@ -12,7 +13,7 @@ from time import perf_counter
 
 from aiohttp import web
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import Clock, SystemClock
@@ -21,7 +22,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
-from cachesvc.web.contract import Invalidating, Readiness, Reading, Writing
+from cachesvc.web.contract import Paths, Readiness
 from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.handlers.batches import Batches
@@ -45,24 +46,26 @@ Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 _INTERNAL = RequestError(ProblemKind.INTERNAL, "the service failed; the request_id finds it in its log")
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
-"""Operations that see to their `Cachesvc-Timeout` themselves: reads key by key, an invalidation that waits for others by saying
-who is missing."""
+"""Operations that hold their `Cachesvc-Timeout` themselves: reads key by key, an
+invalidation that waits for other instances by naming those that are missing."""
 _SHEDDABLE = ("get", "head", "get_many", "put", "put_many")
-"""Refused under overload. Not invalidations, or all would be stale; and not what tells that there is overload."""
+"""Operations that are refused under overload. Invalidations are not, or all copies would
+be out of date; nor are the calls that show that there is overload."""
 _AT_ANY_TIME: AbstractContextManager[None] = nullcontext()
 
 
 class Web:
-    """Start, serve, stop: each once. Opens the listening socket and the connections, nothing else; what was passed in stays
-    open after `stop`."""
+    """The server of one instance. `start` and `stop` are called once each.
+
+    It opens the listening socket and the connections, nothing else: the parts that were passed in stay
+    open after `stop`.
+    """
 
     def __init__(
         self,
         service: Service,
         topology: Topology,
-        reader: Reading,
-        writer: Writing,
-        invalidator: Invalidating,
+        paths: Paths,
         broadcast: Broadcast,
         readiness: Readiness,
         metrics: Metrics,
@@ -73,53 +76,60 @@ class Web:
         """Without a `recorder` nothing is traced."""
         self._limits = service.server
         self._namespaces = topology.namespaces
-        self._reader = reader
+        self._reader = paths.reader
+        self._lag_us = paths.fences.lag_us
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail()
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
-        self._entries = Entries(service.server, topology.namespaces, reader, writer, invalidator, self._clock)
-        batches = Batches(service.server, topology.namespaces, reader, writer, self._clock, metrics.counts)
+        self._entries = Entries(service.server, topology.namespaces, paths, self._clock)
+        batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts)
         self._streams = Streams(broadcast)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
-            self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, reader.lag_us, rng)
+            self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, self._lag_us, rng)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time)
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, invalidator),
+            Invalidations(service, topology.namespaces, paths.invalidator),
             self._streams,
             Probes(service, topology, readiness, metrics),
-            HotKeysView(service, topology.namespaces, reader),
+            HotKeysView(service, topology.namespaces, paths.hot_keys),
         )
         self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
 
     def __repr__(self) -> str:
         return f"<Web [{self._listener!r}, {self._deadlines!r}, {self._streams!r}]>"
 
-    # start and stop ---------------------------------------------------------------------------------------------------
+    # start and stop -------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port that was bound (`port` may be 0). Raises `OSError` if it is taken."""
+        """Starts to listen; returns the port that was bound (`port` may be 0).
+
+        Raises `OSError` if it is taken.
+        """
         self.overload.start()
         return await self._listener.start(host, port)
 
     async def stop(self) -> None:
-        """Close the listening socket, let running requests end within `shutdown_timeout`, then close their connections. Streams,
-        which would never end, are ended at once: their subscribers go on at another instance."""
+        """Closes the listening socket, and lets running requests end within `shutdown_timeout`.
+
+        Then their connections are closed. Streams, which would never end, are ended at once: their
+        subscribers go on at another instance.
+        """
         self._streams.stop()
         await self._listener.stop()
         self._deadlines.stop()
         self.overload.stop()
         self._core_time.close()
 
-    # one request ------------------------------------------------------------------------------------------------------
+    # one request ----------------------------------------------------------------------------------
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request. Raises nothing but `CancelledError`."""
+        """Answers one request. Raises nothing but `CancelledError`."""
         started = perf_counter()
         operation = namespace = ""
         spans = self._spans
@@ -151,7 +161,7 @@ class Web:
             reply = problem_reply(error, request_id_of(request.headers))
         except Exception:
             reply = problem_reply(_INTERNAL, request_id_of(request.headers))
-            # Keys may be personal data: the log has the place of the failure, the caller the id.
+            # Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
                 log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
         self._complete(reply)
@@ -164,7 +174,10 @@ class Web:
         return reply
 
     async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
-        """Not held in L1. The path bounds a plain read itself, by the deadlines of its tiers, lease and origin."""
+        """Answers a plain read that L1 does not hold.
+
+        The read path bounds it, by the deadlines of its tiers, lease and origin.
+        """
         with self.overload:
             return await self._entries.read_plainly(request, place, entry)
 
@@ -180,10 +193,10 @@ class Web:
             )
 
     def _complete(self, reply: Reply) -> None:
-        """The lines that every answer has."""
+        """Adds the lines that every answer has."""
         now = self._clock.now_us()
         if self._tail.is_old(now):
-            self._tail.render(now, self._reader.lag_us())
+            self._tail.render(now, self._lag_us())
         reply.add_lines(self._tail.lines)
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())
@@ -195,7 +208,7 @@ _REFUSED = ("refused", None)
 
 
 def _part_of(span: Span | None, work: Awaitable[Reply]) -> Awaitable[Reply]:
-    """`work`, not begun yet, as a part of `span`."""
+    """Returns `work`, which has not begun, as a part of `span`."""
     return work if span is None else _under(span, work)
 
 
@@ -212,7 +225,7 @@ def _calls(
     probes: Probes,
     hot_keys: HotKeysView,
 ) -> Mapping[Kind, Mapping[str, tuple[str, Handler]]]:
-    """What can be done at each kind of place: method → name of the operation, and who does it."""
+    """Returns the table of calls: kind of place → method → operation's name and handler."""
     return {
         Kind.KEY: {
             "GET": ("get", entries.read),

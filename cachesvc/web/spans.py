@@ -1,4 +1,4 @@
-"""The server span of a request: whether there is one, its name, and what it says of the answer."""
+"""The server span of a request: whether there is one, its name, and its attributes."""
 
 import time
 from collections import Counter
@@ -22,13 +22,16 @@ _NAMES = {
     "delete": "cache.invalidate",
     "invalidate": "cache.invalidate",
 }
-"""Other operations (probes, metrics, streams) have no span."""
+"""The name of each operation's span. Probes, metrics and streams have no span."""
 _READS = ("get", "head", "get_many")
 _L1_HIT: Mapping[str, Attribute] = {"cache.hit": True, "cache.tier": "l1"}
 
 
 class ServerSpans:
-    """`begin` before the work, `end` after it. Whatever they are given, they raise nothing."""
+    """Makes and ends the server spans: `begin` is called before the work, `end` after it.
+
+    Neither raises anything, whatever a request brings.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,11 @@ class ServerSpans:
         self._lag_us = lag_us
 
     def begin(self, operation: str, place: Place, traceparent: bytes) -> Span | None:
-        """Of a request that is taken; `traceparent` is the header's value, empty if it has none. None if it turns out to be
-        malformed, and chance does not take the request either."""
+        """Returns the span of a request that is sampled.
+
+        `traceparent` is the header's value, empty if there is none. None if the header turns out to be
+        malformed, and chance does not take the request either; and for an operation that has no spans.
+        """
         if operation not in _NAMES:
             return None
         caller = _parsed(traceparent)
@@ -62,7 +68,7 @@ class ServerSpans:
     def begin_any(
         self, operation: str, place: Place, raw_headers: Sequence[tuple[bytes, bytes]]
     ) -> Span | None:
-        """Of a request that is not a plain read: as `begin` if it is taken, else as `passing`."""
+        """Returns the result of `begin` if the request is sampled, else that of `passing`."""
         traceparent = _traceparent(raw_headers)
         return (
             self.begin(operation, place, traceparent)
@@ -79,7 +85,10 @@ class ServerSpans:
         seconds: float,
         raw_headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
-        """Record it. A request that was not taken, and failed or was slow, gets one after the fact: the tail rule."""
+        """Ends the span and records it.
+
+        A request that was not sampled, and failed or was slow, gets a span after the fact.
+        """
         if operation not in _NAMES:
             return
         if span is None or span.recorder is None:
@@ -111,20 +120,23 @@ class ServerSpans:
             lag = self._lag_us()
             if lag is not None:
                 attributes["cachesvc.lag_ms"] = lag // 1000
-            # A plain hit of L1 says nothing more: its reply is made on the hottest path.
+            # The reply to a plain hit of L1 has no attributes: it is made on the hottest path.
             attributes.update(_L1_HIT if reply.attributes is None and reply.outcome == "hit" else {})
         if reply.attributes is not None:
             attributes.update(reply.attributes())
 
 
 def passing(traceparent: bytes) -> Span | None:
-    """Of a request that is not taken: it hands the caller's context on to who is called in turn. None if there is none."""
+    """Returns the caller's context, of a request that is not sampled, as an unrecorded span.
+
+    It is handed on to the servers that are called in turn. None if the caller sent no context.
+    """
     caller = _parsed(traceparent)
     return None if caller is None else Span("", "server", caller, None)
 
 
 def of_answer(answer: Answer) -> Mapping[str, Attribute]:
-    """What the answer to a read of one key says."""
+    """Returns the attributes of the span of a read of one key."""
     found: dict[str, Attribute] = {
         "cache.hit": answer.entry is not None and answer.tier not in ("", "origin")
     }
@@ -140,7 +152,7 @@ def of_answer(answer: Answer) -> Mapping[str, Attribute]:
 
 
 def of_batch(outcomes: Iterable[str], *, reading: bool) -> Mapping[str, Attribute]:
-    """How many keys, and how many of each outcome."""
+    """Returns the attributes of the span of a batch: the number of keys, and of each outcome."""
     counts = Counter(outcomes)
     found: dict[str, Attribute] = {"cachesvc.batch.size": counts.total()}
     found.update((f"cachesvc.batch.{outcome}", count) for outcome, count in sorted(counts.items()))

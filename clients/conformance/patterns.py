@@ -1,7 +1,8 @@
-"""Patterns: JSON values in which objects with a `$…` member stand for what JSON cannot say, or for what may vary.
+"""Patterns: JSON values in which objects with a `$…` member have a meaning of their own.
 
-A pattern is rendered (`rendered`: a request to send, an example of an answer) or matched against a value (`mismatch`). Both
-work on bindings: the names that `as` captured so far.
+Such an object stands for a value that JSON cannot express, or for one that may vary. A pattern is
+rendered (`rendered`), which makes a request to send or an example of an answer, or it is matched
+against a value (`mismatch`). Both use bindings: the values that `as` has captured so far, by name.
 """
 
 import base64
@@ -19,20 +20,25 @@ _MISSING = object()
 
 
 def digest(target: str) -> int:
-    """Of `ns/key`, `ns#tag` or `ns`."""
+    """Returns the digest of `ns/key`, `ns#tag` or `ns`."""
     return xxh3_64_intdigest(target.encode())
 
 
 def packed(pairs: Sequence[tuple[int, int]]) -> str:
+    """Returns the token of these `(digest, at)` pairs."""
     return base64.urlsafe_b64encode(b"".join(_PAIR.pack(*pair) for pair in pairs)).rstrip(b"=").decode()
 
 
 def unpacked(token: str) -> dict[int, int]:
+    """Returns the pairs of the token: digest → `at`."""
     return dict(_PAIR.iter_unpack(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
 
 
 def rendered(pattern: Any, bindings: Bindings) -> Any:
-    """The value; for what may vary, the example. Members that are `$left_out` are left out."""
+    """Returns the value of the pattern, with the example of each part that may vary.
+
+    Members whose pattern is `$left_out` are left out.
+    """
     if isinstance(pattern, list):
         return [rendered(item, bindings) for item in pattern]
     if not isinstance(pattern, dict):
@@ -74,7 +80,10 @@ _RENDER: Mapping[str, Callable[[dict[str, Any], Bindings], Any]] = {
 
 
 def mismatch(pattern: Any, value: Any, bindings: Bindings, at: str = "$") -> str:
-    """Where `value` is not what `pattern` says, for people; empty if it is. Captures what has an `as`."""
+    """Returns a text that tells where `value` differs from `pattern`; empty if it matches.
+
+    `at` is the path of `value`, for the text. Values of patterns with `as` are captured in `bindings`.
+    """
     if isinstance(pattern, dict):
         marker = _marker(pattern)
         if marker is None:
@@ -95,7 +104,7 @@ def mismatch(pattern: Any, value: Any, bindings: Bindings, at: str = "$") -> str
 
 
 def _object_mismatch(pattern: dict[str, Any], value: Any, bindings: Bindings, at: str) -> str:
-    """Members that the pattern does not name are nobody's business."""
+    """Compares the members that the pattern names; further members are not looked at."""
     if not isinstance(value, dict):
         return f"{at}: {value!r}, expected an object"
     for name, item in pattern.items():
@@ -126,7 +135,7 @@ def _kin(example: Any) -> Any:
 
 
 def _token_mismatch(pairs: list[dict[str, Any]], value: Any, bindings: Bindings, at: str) -> str:
-    """The same targets, in any order."""
+    """Compares a token that must have the same targets, in any order."""
     found = unpacked(value)
     wanted = {digest(pair["target"]): pair for pair in pairs}
     if found.keys() != wanted.keys():

@@ -1,4 +1,4 @@
-"""Replays HTTP cases against whatever answers requests: the service, or a double of it."""
+"""Replays HTTP cases against the service or a double of it."""
 
 import asyncio
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ class Requested(Struct):
 
 
 class Answered(Struct):
-    """Header names in lower case."""
+    """An answer that has come; its header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -31,29 +31,35 @@ class Answered(Struct):
 
 
 class Feed(Protocol):
+    """A stream of events."""
+
     async def next(self) -> tuple[str, str, Any]:
-        """The next event: its name, its id, its data decoded."""
+        """Returns the next event: its name, its id, its data decoded."""
         ...
 
 
 class Replayed(Protocol):
-    """Who answers. `subscribe` is for requests whose answer is a stream."""
+    """The service or a double of it, as a case sees it."""
 
-    async def exchange(self, request: Requested, /) -> Answered: ...
+    async def exchange(self, request: Requested, /) -> Answered:
+        """Sends the request and returns its answer."""
+        ...
 
-    async def subscribe(self, request: Requested, /) -> tuple[Answered, Feed]: ...
+    async def subscribe(self, request: Requested, /) -> tuple[Answered, Feed]:
+        """Sends a request whose answer is a stream; returns the answer's head and the stream."""
+        ...
 
     async def advance(self, seconds: float, /) -> None:
-        """Let so much time pass, and what happens in it happen."""
+        """Lets so much time pass, and lets happen what happens in it."""
         ...
 
 
 class Failed(AssertionError):  # noqa: N818  what a test fails with
-    pass
+    """A step went differently than its case says."""
 
 
 async def replay(case: Case, service: Replayed) -> None:
-    """Raises `Failed` with the first step that does not go as the case says."""
+    """Replays the case; raises `Failed` at the first step that does not go as it says."""
     await _Replay(service).run(case)
 
 
@@ -97,7 +103,7 @@ class _Replay:
         return answer_mismatch(step.answer, answered, self._bindings)
 
     async def _events_mismatch(self, feed: Feed, events: list[Event]) -> str:
-        """In this order; heartbeats that are not expected are passed over."""
+        """Compares the next events, in this order; unexpected heartbeats are passed over."""
         for number, expected in enumerate(events):
             kind, id_, data = await _next_of(feed, expected.event)
             found = {"event": kind, "id": id_, "data": data}
@@ -110,7 +116,7 @@ class _Replay:
 
 
 async def _next_of(feed: Feed, expected: str) -> tuple[str, str, Any]:
-    """The next event; heartbeats that are not expected are passed over, for about ten seconds."""
+    """Returns the next event; for about ten seconds unexpected heartbeats are passed over."""
     for _ in range(20):
         event = await feed.next()
         if event[0] == expected or event[0] != "heartbeat":
@@ -119,7 +125,7 @@ async def _next_of(feed: Feed, expected: str) -> tuple[str, str, Any]:
 
 
 def requested(request: Request, bindings: Bindings) -> Requested:
-    """The request, ready to be sent."""
+    """Returns the request, ready to be sent."""
     headers = {name: rendered(value, bindings) for name, value in request.headers.items()}
     body, content_type = _body_of(request, bindings)
     if content_type:
@@ -128,7 +134,7 @@ def requested(request: Request, bindings: Bindings) -> Requested:
 
 
 def example(answer: Answer, bindings: Bindings) -> Answered:
-    """An answer such as the case asks for."""
+    """Returns an example of the answer that the case asks for."""
     headers = {
         name.lower(): rendered(value, bindings)
         for name, value in answer.headers.items()
@@ -141,6 +147,7 @@ def example(answer: Answer, bindings: Bindings) -> Answered:
 
 
 def answer_mismatch(answer: Answer, found: Answered, bindings: Bindings) -> str:
+    """Returns a text that tells where the answer differs; empty if it is as expected."""
     if found.status != answer.status:
         return f"status {found.status}, expected {answer.status}: {found.body[:300]!r}"
     wanted = {name.lower(): value for name, value in answer.headers.items()}
@@ -150,6 +157,7 @@ def answer_mismatch(answer: Answer, found: Answered, bindings: Bindings) -> str:
 
 
 def body_mismatch(wanted: Answer | Request, body: bytes, bindings: Bindings) -> str:
+    """Returns a text that tells where the body differs; empty if it is as expected."""
     if wanted.msgpack is not None:
         return mismatch(wanted.msgpack, msgspec.msgpack.decode(body), bindings)
     if wanted.json is not None:

@@ -1,7 +1,12 @@
-"""Side-by-side benchmarks: `make bench`, `make bench ONLY=l1_get JSON=rows.json`, `make bench SMOKE=1`.
+"""Side-by-side benchmarks.
 
-`ONLY`, `JSON` and `SMOKE` are read from the environment (make passes them on) and can be given as options. Ends with 1 if a
-comparison has no number, or, except in a smoke run, if one misses its reach.
+    make bench
+    make bench ONLY=l1_get JSON=rows.json
+    make bench SMOKE=1
+
+`ONLY`, `JSON` and `SMOKE` are read from the environment (make passes them on) and can be given as
+options. The exit code is 1 if a comparison has no number or, except in a smoke run, if one misses
+its goal.
 """
 
 import argparse
@@ -21,6 +26,7 @@ from loadtests.bench.stage import Stage
 
 
 def main() -> int:
+    """Runs the chosen comparisons; the exit code."""
     args = _arguments()
     cores = Cores.choose()
     os.sched_setaffinity(0, {cores.load})
@@ -63,7 +69,11 @@ def _verdict(rows: Sequence[Result | Failed], *, smoke: bool) -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="loadtests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="loadtests.bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--only", default=os.environ.get("ONLY", ""), help=f"comma-separated, of: {', '.join(COMPARISONS)}"
     )

@@ -1,4 +1,7 @@
-"""The closed-loop load: `wrk` where it is installed, else the built-in loop. Both refuse to count an answer that is no answer."""
+"""The closed-loop load: `wrk` where it is installed, else the built-in loop.
+
+Both fail a measurement in which an answer was wrong, instead of counting that answer.
+"""
 
 import json
 import shutil
@@ -14,7 +17,8 @@ from loadtests.bench.loops import closed_loop
 
 CONNECTIONS = 32
 
-# The requests come from a file: length, newline, bytes, and so on. They walk over all keys, whichever connection asks.
+# The requests are read from a file that has, for each, its length, a newline and its bytes. They
+# walk over all keys, whichever connection asks.
 _WALK_LUA = """
 local requests, at = {}, 0
 
@@ -45,17 +49,23 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of one server, again and again."""
+    """The requests that one server gets, again and again."""
 
     base_url: str
     requests: Sequence[bytes]
     least_body: int
-    """No body of an answer is shorter (checked in every answer, or by wrk's total)."""
+    """The least length of an answer's body, in bytes.
+
+    The built-in loop checks it in every answer, wrk by the sum of all answers.
+    """
     keys_per_request: int = 1
 
 
 class Driver(Protocol):
-    """Keeps `CONNECTIONS` connections busy for `seconds`; returns answers per second. Raises `BenchError` on a bad answer."""
+    """Keeps `CONNECTIONS` connections busy for `seconds`, and returns answers per second.
+
+    Raises `BenchError` if an answer is wrong.
+    """
 
     name: str
 
@@ -63,6 +73,8 @@ class Driver(Protocol):
 
 
 class BuiltIn:
+    """The driver of this repository (`loops.py`)."""
+
     name = "built-in"
 
     def __call__(self, load: Load, seconds: float) -> float:
@@ -72,7 +84,7 @@ class BuiltIn:
 
 
 class Wrk:
-    """Runs on the core of the process that calls it (affinity is inherited)."""
+    """Runs `wrk` on the core of the calling process, whose affinity it inherits."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -102,7 +114,10 @@ class Wrk:
 
 
 def answers_per_second(printed: str, least_body: int) -> float:
-    """From the line that the script prints. Raises `BenchError` if any answer failed or the bytes do not add up."""
+    """Answers per second, from the line that the script prints.
+
+    Raises `BenchError` if an answer failed, or if there are fewer bytes than the bodies must have.
+    """
     lines = [line for line in printed.splitlines() if line.startswith("BENCH ")]
     if not lines:
         raise BenchError(f"wrk printed no summary: {printed!r}")
@@ -115,7 +130,7 @@ def answers_per_second(printed: str, least_body: int) -> float:
 
 
 def choose(wanted: str) -> Driver:
-    """`wrk`, `built-in`, or `auto`: wrk if it is installed."""
+    """The driver that is `wanted`: `wrk`, `built-in`, or `auto` (wrk if it is installed)."""
     path = None if wanted == "built-in" else shutil.which("wrk")
     if path is None and wanted == "wrk":
         raise BenchError("wrk is not on PATH")

@@ -1,8 +1,12 @@
-"""How long a change takes to be merged everywhere: `python -m loadtests.bench.fence_lag` prints one JSON object.
+"""How long a change takes until every instance has merged it.
 
-Two regions of two instances with real servers. Changes are appended to one region's `changes` as a producer does, in an open loop
-(on schedule, whatever is behind). An instance has merged one when `GET /v1/fences` says so: the sending and reading of that event
-is counted too, so the figures are upper bounds. Then invalidate calls on a quiet fleet, about ninety a second by two callers.
+    python -m loadtests.bench.fence_lag        prints one JSON object
+
+Two regions of two instances run with real servers. Changes are appended to one region's `changes`
+as a producer does, in an open loop: on schedule, however far the service is behind. An instance
+has merged a change when its `GET /v1/fences` says so. Sending and reading that event are counted,
+too, so the figures are upper bounds. After that, two callers make about ninety invalidate calls
+per second while nothing else happens.
 """
 
 import argparse
@@ -31,7 +35,10 @@ from loadtests.fleet import Fleet
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 NAMESPACE = "bench"
 PACE_SECONDS = 0.005
-"""Changes leave in pipelines this far apart: a producer that sends each by itself would be measured, not the service."""
+"""The pause between two pipelines of changes.
+
+A producer that sent every change by itself would be measured instead of the service.
+"""
 SETTLE_SECONDS = 3.0
 CALLERS = 2
 CALL_PAUSE_SECONDS = 0.02
@@ -39,12 +46,13 @@ _PAIRS = Struct(">QQ")
 
 
 class Merges:
-    """When each instance said that it had merged which fence."""
+    """For each instance, the time at which it said that it had merged a fence."""
 
     def __init__(self, instances: Sequence[str]) -> None:
         self.at: dict[str, dict[int, float]] = {name: {} for name in instances}
 
     async def follow(self, http: aiohttp.ClientSession, name: str, url: str) -> None:
+        """Reads the instance's `/v1/fences` until cancelled, and notes the time of each fence."""
         seen = self.at[name]
         async with http.get(f"{url}/v1/fences") as stream:
             async for line in stream.content:
@@ -59,6 +67,7 @@ class Merges:
 
 @asynccontextmanager
 async def following(fleet: Fleet) -> AsyncIterator[Merges]:
+    """Follows every instance while the block runs."""
     urls = {name: url for region in fleet.topology.regions.values() for name, url in region.instances.items()}
     merges = Merges(list(urls))
     timeout = aiohttp.ClientTimeout(total=None)
@@ -72,7 +81,10 @@ async def following(fleet: Fleet) -> AsyncIterator[Merges]:
 
 
 async def lag(fleet: Fleet, *, rate: float, keys: int, seconds: float) -> dict[str, float]:
-    """`rate` keys a second, `keys` in each change. Milliseconds from the append to the last instance's merge."""
+    """Milliseconds from the append of a change to the last instance's merge.
+
+    `rate` is in keys per second, with `keys` keys in each change.
+    """
     queue = Redis.from_url(next(iter(fleet.topology.regions.values())).queue)
     async with following(fleet) as merges:
         sent = await _produce(queue, _changes(keys), rate / keys, seconds)
@@ -92,7 +104,7 @@ async def lag(fleet: Fleet, *, rate: float, keys: int, seconds: float) -> dict[s
 
 
 async def _produce(queue: Redis, changes: Iterator[Change], rate: float, seconds: float) -> dict[int, float]:
-    """When each key was appended."""
+    """Appends changes for `seconds`; returns the time of each key's append."""
     sent: dict[int, float] = {}
     began = time.perf_counter()
     done = 0
@@ -117,7 +129,7 @@ def _changes(keys: int) -> Iterator[Change]:
 
 
 async def calls(fleet: Fleet, *, seconds: float) -> dict[str, float]:
-    """Milliseconds of `POST /v1/invalidations`."""
+    """Milliseconds that a `POST /v1/invalidations` takes."""
     url = f"{fleet.url(next(iter(fleet.instances)))}/v1/invalidations"
     timings: list[float] = []
 
@@ -148,6 +160,7 @@ async def _measure(fleet: Fleet, seconds: float) -> dict[str, dict[str, float]]:
 
 
 def main() -> int:
+    """Measures and prints; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench.fence_lag")
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()

@@ -1,7 +1,10 @@
-"""What a million fences cost an instance: `python -m loadtests.bench.fence_memory` prints one JSON object.
+"""The cost of a million fences in an instance.
 
-They come in batches as a feed brings them. The sketch's pages become memory when they are first written, so it is written all
-over before: what is measured is what merging itself takes.
+    python -m loadtests.bench.fence_memory     prints one JSON object
+
+The fences come in batches, as a feed delivers them. A page of the sketch takes memory only when
+it is first written. So all pages are written once before, and the figures show what merging
+itself takes.
 """
 
 import json
@@ -21,9 +24,10 @@ CHECKS = 200_000
 
 
 def measure() -> dict[str, float]:
+    """Seconds to merge the fences, bytes of growth, and µs of one check."""
     clock, rng = SystemClock(), random.Random(0)
     fences = Fences(clock, 100_000, Coherence().sketch_slots, ["bench"], 5_000_000)
-    for _ in range(2):  # the second time nothing is touched first
+    for _ in range(2):  # in the second round no page of the sketch is written for the first time
         batches = [
             [Fence(rng.getrandbits(64), clock.now_us()) for _ in range(BATCH)] for _ in range(FENCES // BATCH)
         ]
@@ -37,7 +41,10 @@ def measure() -> dict[str, float]:
 
 
 def _check_us(fences: Fences, clock: SystemClock) -> float:
-    """One check of a hit without tags against a sketch that is in use, less the loop around it."""
+    """Microseconds of one check: a hit without tags against a sketch that is in use.
+
+    The time of the loop around the check is subtracted.
+    """
     now = clock.now_us()
     keys = [Key.of("bench", str(number)).digest for number in range(CHECKS)]
     entry = Entry(b"", now + 200_000, now + 10**9)

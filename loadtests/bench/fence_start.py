@@ -1,7 +1,10 @@
-"""How soon a new instance is ready with a million retained fences: `python -m loadtests.bench.fence_start` prints a JSON object.
+"""How soon a new instance is ready when a million fences are retained.
 
-The fences are published as the consumers of 10,000 changes a second publish them; then a process is started, and asked until
-`/readyz` answers 200. Python's own start and imports are part of it.
+    python -m loadtests.bench.fence_start      prints one JSON object
+
+The fences are published as the consumers of 10,000 changes per second publish them. Then a
+process is started and asked until its `/readyz` answers 200. The start of Python and the imports
+are included.
 """
 
 import json
@@ -27,6 +30,7 @@ BATCH = 500
 
 
 async def publish(url: str, region: str) -> None:
+    """Publishes the fences on the region's queue."""
     stream = RedisFenceStream(
         url, region, skew=Duration.parse("100ms"), retention=Coherence().fence_retention
     )
@@ -38,6 +42,7 @@ async def publish(url: str, region: str) -> None:
 
 
 def ready_seconds(fleet: Fleet, name: str) -> float:
+    """Starts the instance; the seconds until it is ready."""
     began = time.perf_counter()
     instance = fleet.instances[name]
     instance.spawn()
@@ -55,6 +60,7 @@ def _is_ready(url: str) -> bool:
 
 
 def measure() -> dict[str, float]:
+    """Seconds until ready, with and without retained fences."""
     with tempfile.TemporaryDirectory(prefix="cachesvc-start-") as folder:
         fleet = Fleet(DOCUMENT, Path(folder) / "run")
         with fleet:

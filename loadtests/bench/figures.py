@@ -1,7 +1,10 @@
-"""The arithmetic of a comparison: one measurement, pairs of them, and what is said of a row. Pure.
+"""The arithmetic of a comparison: one measurement, pairs of them, and a row's verdict.
 
-A row compares ours with theirs in pairs that ran right after one another, so that what slows the machine down for a while
-slows both. Its ratio is the median of the ratios of the pairs, not the ratio of the medians.
+No I/O.
+
+A row compares our side with the other side in pairs that ran right after one another, so that a
+slow phase of the machine slows both. The row's ratio is the median of the ratios of the pairs,
+not the ratio of the medians.
 """
 
 import math
@@ -11,7 +14,10 @@ from statistics import median
 
 
 class BenchError(Exception):
-    """A number that would not be what it claims: a wrong tier, a wrong body, a failed answer, a server that did not start."""
+    """A number would not be what it claims to be.
+
+    Examples: the wrong tier, a wrong body, a failed answer, a server that did not start.
+    """
 
 
 @dataclass(frozen=True)
@@ -19,29 +25,37 @@ class Sample:
     """One measurement of one side."""
 
     figure: float
-    """In the row's unit: requests/s, keys/s, seconds, bytes."""
+    """The figure in the row's unit: requests/s, keys/s, seconds, bytes."""
     process_share: float = math.nan
     """CPU time of the measured process over elapsed time."""
     server_busy: float = math.nan
-    """Share of time that the measured process's core was busy, with whatever; more than `process_share` if others took of it."""
+    """Share of time that the core of the measured process was busy with any process.
+
+    It is more than `process_share` if other processes used that core, too.
+    """
     load_busy: float = math.nan
-    """The same for the core of the load. Near 1 with `server_busy` below it: the load limits, and the figure is a lower bound."""
+    """The same for the core of the load.
+
+    Near 1 with `server_busy` below it: the load is the limit, and the figure is a lower bound.
+    """
 
     @property
     def per_cpu_second(self) -> float:
+        """The figure for one second of the measured process's CPU time."""
         return self.figure / self.process_share
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a row must reach."""
+    """The goal of a row."""
 
     reach: float
-    """0: nothing. The row shows, and is not judged."""
+    """The ratio to reach. 0: the row is shown and not judged."""
     at_most: bool = False
-    """The ratio is a cost (latency, memory): smaller is better."""
+    """True if the ratio is a cost (latency, memory), so that smaller is better."""
 
     def met_by(self, ratio: float) -> bool:
+        """True if the ratio reaches the goal."""
         return ratio <= self.reach if self.at_most else ratio >= self.reach
 
     def __str__(self) -> str:
@@ -50,47 +64,61 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """What is printed and written of one row."""
+    """The result of one row, for the table and the JSON file."""
 
     name: str
     unit: str
     goal: Goal
     pairs: tuple[tuple[Sample, Sample], ...]
-    """(ours, theirs), in the order they ran."""
+    """(ours, theirs), in the order in which they ran."""
     note: str = ""
     cpu_bound: bool = False
-    """Both sides use all of their core if they get it, so that figures per CPU second compare."""
+    """True if both sides use all of their core when they get it.
+
+    Only then are figures per CPU second comparable.
+    """
 
     @property
     def ours(self) -> float:
+        """The median of our figures."""
         return median(ours.figure for ours, _ in self.pairs)
 
     @property
     def theirs(self) -> float:
+        """The median of their figures."""
         return median(theirs.figure for _, theirs in self.pairs)
 
     @property
     def ratios(self) -> list[float]:
+        """Ours divided by theirs, for each pair."""
         return [ours.figure / theirs.figure for ours, theirs in self.pairs]
 
     @property
     def ratio(self) -> float:
+        """The median of the ratios."""
         return median(self.ratios)
 
     @property
     def ok(self) -> bool:
+        """True if the row reaches its goal."""
         return self.goal.met_by(self.ratio)
 
     @property
     def ratio_per_cpu(self) -> float:
-        """The median ratio of figures per CPU second of the measured processes: what it would be without others on their core."""
+        """The median ratio of figures per CPU second of the measured processes.
+
+        It is the ratio that would be seen without other processes on their core.
+        """
         if not self.cpu_bound:
             return math.nan
         return median(ours.per_cpu_second / theirs.per_cpu_second for ours, theirs in self.pairs)
 
     @property
     def load_bound(self) -> bool:
-        """In most pairs of a rate the load's core was full and one side's was not: that side was held back by the load."""
+        """True if one side was held back by the load in most pairs.
+
+        A side is held back if the load's core was full and its own core was not. Only rates can be.
+        """
         return not self.goal.at_most and self._mostly(_held_back)
 
     @property
@@ -102,6 +130,7 @@ class Result:
         return sum(claim(ours) or claim(theirs) for ours, theirs in self.pairs) * 2 > len(self.pairs)
 
     def as_json(self) -> dict[str, object]:
+        """The row as it stands in the JSON file."""
         return {
             "name": self.name,
             "ours": self.ours,
@@ -124,7 +153,10 @@ def _held_back(sample: Sample) -> bool:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Nearest rank: the smallest value that at least `share` (0 to 1) of them do not exceed. `ordered` ascends, not empty."""
+    """The nearest-rank percentile: the least value that `share` of the values do not exceed.
+
+    `share` is 0 to 1; `ordered` must be ascending. Raises `ValueError` if it is empty.
+    """
     if not ordered:
         raise ValueError("no percentile of nothing")
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,7 +1,10 @@
-"""What a million entries cost L1: `python -m loadtests.bench.l1_memory` prints one JSON object.
+"""The cost of a million entries in L1.
 
-Entries are made as decoding makes them: key, value and the two times are objects of their own; content type and windows are
-shared. The process must be fresh, because its growth is the measure; `measure()` runs it as one.
+    python -m loadtests.bench.l1_memory        prints one JSON object
+
+Entries are made as decoding makes them: key, value and the two times are objects of their own;
+content type and windows are shared. The figures include the growth of the process, so the process
+must be a fresh one; `measure()` starts one.
 """
 
 import gc
@@ -21,8 +24,11 @@ STALE_FOR_US = 60_000_000
 ERROR_FOR_US = 600_000_000
 GETS = 50_000
 POPULAR = 1_000
-"""Keys that stay in the processor's caches, as popular ones do. Gets from all over the million pay for memory instead: about
-ten reads of it each, and a plain dict's get pays for five."""
+"""Keys that stay in the processor's caches, as popular ones do.
+
+A get of any of the million keys pays for memory instead: for about ten reads of it, where the get
+of a plain dict pays for five.
+"""
 COLLECTIONS = 5
 
 
@@ -69,7 +75,7 @@ def _resident_bytes() -> int:
 
 
 def _fill(l1: L1, now_us: int) -> int:
-    """Returns the bytes of keys and values put."""
+    """Puts all entries; returns the bytes of their keys and values."""
     payload = 0
     for number in range(ENTRIES):
         key = _key(number)

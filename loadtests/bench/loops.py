@@ -1,10 +1,14 @@
-"""The built-in load: one thread over raw sockets, no framework, so that the server is what limits.
+"""The built-in load: one thread over raw sockets, without a framework.
 
-Closed loop: every connection sends its next request when its answer is complete. Finds the saturation rate.
+It is so light that the server is the limit.
 
-Open loop: requests arrive by a schedule made beforehand, whether or not the server keeps up. An arrival that finds every
-connection taken waits in line, and its latency counts from the moment it was *meant* to be sent. A closed loop would stop
-asking while the server stalls and so leave out the very requests that suffered (Gil Tene's "coordinated omission").
+Closed loop: every connection sends its next request when its answer is complete. This finds the
+saturation rate.
+
+Open loop: requests arrive by a schedule that is made before, whether or not the server keeps up.
+An arrival that finds every connection taken waits, and its latency counts from the moment at
+which it was *meant* to be sent. A closed loop would stop asking while the server stalls, and so
+leave out the very requests that suffered (Gil Tene's "coordinated omission").
 """
 
 import gc
@@ -38,17 +42,24 @@ class Connection:
         self.intended = 0.0
 
     def fileno(self) -> int:
+        """The socket's descriptor, so that a selector accepts the connection."""
         return self._socket.fileno()
 
     def close(self) -> None:
+        """Closes the socket."""
         self._socket.close()
 
     def send(self, request: bytes) -> None:
-        # Blocking, and never blocks: the peer has read the last request, and one request fits the socket's buffer.
+        """Sends a request. The last answer must be complete."""
+        # This blocking call never waits: the peer has read the last request, and one request fits into the
+        # buffer of the socket.
         self._socket.sendall(request)
 
     def receive(self) -> bool:
-        """Take what arrived; True when the answer is complete. Raises `BenchError` if it is not a 200 with a whole body."""
+        """Takes what arrived; True when the answer is complete.
+
+        Raises `BenchError` if the answer is not a 200 with a whole body.
+        """
         data = self._socket.recv(_RECEIVE_BYTES)
         if not data:
             raise BenchError("the server closed a connection")
@@ -67,7 +78,7 @@ class Connection:
         return True
 
     def _length(self, data: bytes | bytearray) -> int:
-        """Bytes of the whole answer, 0 while its head is not complete."""
+        """Bytes of the whole answer; 0 while its head is not complete."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return 0
@@ -84,7 +95,7 @@ class Connection:
 
 @contextmanager
 def connected(base_url: str, count: int, least_body: int) -> Iterator[list[Connection]]:
-    """Open `count` connections; close them at the end."""
+    """Opens `count` connections, and closes them at the end."""
     url = urlsplit(base_url)
     address = (url.hostname or "127.0.0.1", url.port or 80)
     connections: list[Connection] = []
@@ -98,7 +109,10 @@ def connected(base_url: str, count: int, least_body: int) -> Iterator[list[Conne
 
 @contextmanager
 def _quiet_gc() -> Iterator[None]:
-    """A collection in the driver would be measured as the server's latency."""
+    """Turns the garbage collector off.
+
+    A collection in the driver would be measured as the server's latency.
+    """
     gc.collect()
     gc.disable()
     try:
@@ -118,7 +132,10 @@ def _readable(connections: Sequence[Connection]) -> Iterator[selectors.BaseSelec
 def closed_loop(
     base_url: str, requests: Sequence[bytes], *, connections: int, seconds: float, least_body: int
 ) -> float:
-    """Answers per second that the server gave. Raises `BenchError` at the first answer that is not a whole 200."""
+    """Answers per second that the server gave.
+
+    Raises `BenchError` at the first answer that is not a whole 200.
+    """
     following = cycle(requests)
     answered = 0
     with connected(base_url, connections, least_body) as opened, _readable(opened) as selector, _quiet_gc():
@@ -136,7 +153,10 @@ def closed_loop(
 
 
 def poisson_arrivals(rate: float, seconds: float, rng: random.Random) -> list[float]:
-    """Seconds after the start at which requests are meant to be sent: ascending, independent of one another."""
+    """Seconds after the start at which requests are meant to be sent.
+
+    They are ascending and independent of one another.
+    """
     arrivals: list[float] = []
     at = rng.expovariate(rate)
     while at < seconds:
@@ -146,21 +166,25 @@ def poisson_arrivals(rate: float, seconds: float, rng: random.Random) -> list[fl
 
 
 class Timings:
-    """Seconds, one per answer, in the order of answering."""
+    """Seconds, one value per answer, in the order of the answers."""
 
     def __init__(self) -> None:
         self.latencies: list[float] = []
-        """From the intended moment of sending to the last byte of the answer."""
+        """From the moment at which the request was meant to be sent to the answer's last byte."""
         self.send_lags: list[float] = []
-        """Intended to actual sending, where a connection was free: the driver's own lateness."""
+        """From that moment to the real sending, where a connection was free.
+
+        This is the lateness of the driver itself.
+        """
 
 
 def open_loop(
     base_url: str, requests: Sequence[bytes], arrivals: Sequence[float], *, connections: int, least_body: int
 ) -> Timings:
-    """Send at `arrivals` (seconds from now, ascending) and time every one of them. Raises as `closed_loop` does.
+    """Sends at `arrivals` (seconds from now, ascending) and times every request.
 
-    Polls without sleeping: a sleep in epoll has millisecond steps, longer than what is measured. Needs a core of its own.
+    Raises as `closed_loop` does. It polls without sleeping, so it needs a core of its own: a sleep in
+    epoll has steps of a millisecond, longer than what is measured.
     """
     with connected(base_url, connections, least_body) as opened, _readable(opened) as selector, _quiet_gc():
         return _follow(arrivals, cycle(requests), opened, selector)

@@ -1,4 +1,4 @@
-"""What a run prints and writes: the machine, the table as it grows, the JSON rows."""
+"""The output of a run: the machine, the table as it grows, and the JSON rows."""
 
 import json
 import math
@@ -41,6 +41,7 @@ class Failed:
     why: str
 
     def as_json(self) -> dict[str, object]:
+        """The row as it stands in the JSON file."""
         return {
             "name": self.name,
             "ours": None,
@@ -53,6 +54,7 @@ class Failed:
 
 
 def machine_lines(cores: Cores, driver_name: str, pairs: int, seconds: float) -> list[str]:
+    """The lines that describe the machine, the versions and the sizes."""
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     servers = ", ".join(
         filter(None, [_first_line("memcached", "-V"), _first_line("redis-server", "--version")])
@@ -62,11 +64,13 @@ def machine_lines(cores: Cores, driver_name: str, pairs: int, seconds: float) ->
         f"          server on core {cores.server}, load on core {cores.load}",
         f"versions  Python {sys.version.split()[0]}, {packages}",
         f"          {servers}; load by {driver_name}",
-        f"sizes     {VALUE_BYTES}-byte values, {KEYS} keys, {CONNECTIONS} connections, {pairs} pairs of {seconds:g} s a side",
+        f"sizes     {VALUE_BYTES}-byte values, {KEYS} keys, {CONNECTIONS} connections,"
+        f" {pairs} pairs of {seconds:g} s a side",
     ]
 
 
 def header_lines() -> list[str]:
+    """The head of the table."""
     head = _LAYOUT.format(
         "row", "ours", "theirs", "unit", "ratio", "(range)", "per CPU", "reach", "ok", _BUSY
     )
@@ -74,6 +78,7 @@ def header_lines() -> list[str]:
 
 
 def result_line(row: Result | Failed) -> str:
+    """A row of the table."""
     if isinstance(row, Failed):
         return f"{row.name:<18} NO NUMBER: {row.why}"
     spread = f"({min(row.ratios):.2f}–{max(row.ratios):.2f})"
@@ -91,6 +96,7 @@ def result_line(row: Result | Failed) -> str:
 
 
 def write_json(path: Path, rows: Sequence[Result | Failed]) -> None:
+    """Writes the rows to a file."""
     path.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
 
 

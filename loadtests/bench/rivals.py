@@ -1,7 +1,10 @@
-"""What the service is compared with. Each is a process: `python -m loadtests.bench.rivals bare --port 9000 …`.
+"""The processes that the service is compared with.
 
-The HTTP rivals answer the headers of a real answer of the service, made once before they serve, with 512-byte bodies from a
-dict or from memcached. They judge nothing, count nothing, and know one namespace: less work than any cache could do.
+    python -m loadtests.bench.rivals bare --port 9000 …
+
+The HTTP rivals answer with the headers of a real answer of the service, made once before they
+serve, and with 512-byte bodies from a dict or from memcached. They decide nothing, count nothing,
+and know one namespace: this is less work than any cache could do.
 """
 
 import argparse
@@ -25,11 +28,17 @@ Fetch = Callable[[str], Awaitable[bytes | None]]
 
 HEADERS_THE_SERVER_ADDS = frozenset({"date", "server", "content-length", "connection"})
 AIOMCACHE_CONNECTIONS = 16
-"""Its best: under 32 connections of load, medians of three, 2 gave 10.0k requests/s, 4 and 8 10.3k, 16 13.2k, 32 12.9k."""
+"""The best number of connections for aiomcache.
+
+Measured under 32 connections of load, medians of three: 2 gave 10.0k requests/s, 4 and 8 10.3k,
+16 13.2k, 32 12.9k.
+"""
 EXECUTOR_CONNECTIONS = 32
 
 
 def answering(headers: CIMultiDict[str], fetch: Fetch) -> Handler:
+    """A handler that answers what `fetch` finds."""
+
     async def get(request: web.Request) -> web.Response:
         held = await fetch(request.match_info["key"])
         if held is None:
@@ -40,7 +49,10 @@ def answering(headers: CIMultiDict[str], fetch: Fetch) -> Handler:
 
 
 def bare(headers: CIMultiDict[str], _address: tuple[str, int]) -> Handler:
-    """Answers from a dict, with no call between the handler and the dict: what aiohttp itself costs."""
+    """A handler that answers from a dict, without a call in between.
+
+    It shows what aiohttp itself costs.
+    """
     held = values()
 
     async def get(request: web.Request) -> web.Response:
@@ -53,6 +65,7 @@ def bare(headers: CIMultiDict[str], _address: tuple[str, int]) -> Handler:
 
 
 def over_aiomcache(headers: CIMultiDict[str], address: tuple[str, int]) -> Handler:
+    """A handler that answers from memcached, through aiomcache."""
     client = aiomcache.Client(*address, pool_size=AIOMCACHE_CONNECTIONS)
 
     async def fetch(key: str) -> bytes | None:
@@ -62,6 +75,7 @@ def over_aiomcache(headers: CIMultiDict[str], address: tuple[str, int]) -> Handl
 
 
 def over_executor(headers: CIMultiDict[str], address: tuple[str, int]) -> Handler:
+    """A handler that answers from memcached, through pymemcache in the loop's executor."""
     client = PooledClient(address, max_pool_size=EXECUTOR_CONNECTIONS, no_delay=True)
 
     async def fetch(key: str) -> bytes | None:
@@ -79,6 +93,8 @@ HANDLERS: dict[str, Callable[[CIMultiDict[str], tuple[str, int]], Handler]] = {
 
 
 def serve(name: str, port: int, headers: CIMultiDict[str], address: tuple[str, int]) -> None:
+    """Serves one rival until the process ends."""
+
     async def application() -> web.Application:
         app = web.Application()
         app.router.add_get("/v1/{namespace}/{key}", HANDLERS[name](headers, address))
@@ -90,7 +106,10 @@ def serve(name: str, port: int, headers: CIMultiDict[str], address: tuple[str, i
 
 
 def get_many_loop(address: tuple[str, int], seconds: float) -> dict[str, float]:
-    """Keys per second of one thread that calls `get_many` of 100 keys again and again, and how busy it and its core were."""
+    """Keys per second of one thread that calls `get_many` of 100 keys again and again.
+
+    The result also says how busy the thread's process and its core were.
+    """
     client = Client(address, no_delay=True)
     walk = batches(list(values()))
     fetched, at = 0, 0
@@ -105,7 +124,12 @@ def get_many_loop(address: tuple[str, int], seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="loadtests.bench.rivals", description=__doc__)
+    """Runs the rival that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="loadtests.bench.rivals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("name", choices=[*HANDLERS, "get-many"])
     parser.add_argument("--port", type=int, help="where to listen (HTTP rivals)")
     parser.add_argument("--headers", type=Path, help="JSON list of [name, value] to answer with")

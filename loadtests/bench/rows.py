@@ -1,7 +1,7 @@
-"""The comparisons, in the order of the issue's table. Each measures pair by pair and returns what is printed of it.
+"""The comparisons, in the order of the table. Each measures pair by pair.
 
-A pair is ours, then theirs, for the same time, with the same driver, connections, keys and bytes, on the same cores, against
-servers that were warm before.
+A pair is our side, then the other side, for the same time, with the same driver, connections,
+keys and bytes, on the same cores, against servers that were warm before.
 """
 
 import json
@@ -25,23 +25,24 @@ SDK_CONCURRENCY = 64
 TRACED = {"some": "1 %", "all": "100 %"}
 
 Measure = Callable[[float], Sample]
-"""Measures one side for so many seconds."""
+"""Measures one side for this number of seconds."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What every comparison is given."""
+    """The set-up that every comparison gets."""
 
     stage: Stage
     driver: Driver
     cores: Cores
     pairs: int
     seconds: float
-    """Of one measurement."""
+    """The duration of one measurement."""
     warm_up: bool
-    """Run each side once unmeasured first."""
+    """True if each side runs once unmeasured first."""
 
     def compare(self, name: str, unit: str, goal: Goal, ours: Measure, theirs: Measure) -> Result:
+        """A row of `pairs` pairs of measurements."""
         if self.warm_up:
             ours(1.0)
             theirs(1.0)
@@ -49,19 +50,22 @@ class Run:
         return Result(name, unit, goal, pairs)
 
     def metered(self, pid: int, measure: Callable[[], float]) -> Sample:
-        """Measure, and see how much of the cores the process and everything had meanwhile."""
+        """Measures, and adds what the process and both cores used meanwhile."""
         process, server, load = ProcessMeter(pid), BusyMeter(self.cores.server), BusyMeter(self.cores.load)
         figure = measure()
         return Sample(figure, process.share(), server.share(), load.share())
 
     def saturating(self, server: Server, load: Load) -> Measure:
-        """Keys per second under the closed loop (a GET is one key)."""
+        """A measurement of keys per second under the closed loop; a GET is one key."""
         return lambda seconds: self.metered(
             server.pid, lambda: self.driver(load, seconds) * load.keys_per_request
         )
 
     def checked(self, service: Service, measure: Measure) -> Measure:
-        """Look again after each measurement whether the claimed tier still answers; a number that fails this is not returned."""
+        """A measurement that is checked afterwards: does the claimed tier still answer?
+
+        A number that fails the check is not returned: `BenchError` is raised.
+        """
 
         def measure_and_check(seconds: float) -> Sample:
             sample = measure(seconds)
@@ -91,7 +95,7 @@ def _get_against(name: str, set_up: str, rival: str, reach: float) -> "Compariso
 
 
 def _telemetry_cost(run: Run) -> list[Result]:
-    """Ours is with telemetry, theirs the same service without."""
+    """Our side has telemetry; their side is the same service without it."""
 
     def against_none(name: str, tier: str, share: str, reach: float) -> Result:
         traced, plain = run.stage.service(f"{tier}_traced_{share}"), run.stage.service(tier)
@@ -106,7 +110,8 @@ def _telemetry_cost(run: Run) -> list[Result]:
         return replace(
             result,
             cpu_bound=True,
-            note=f"{TRACED[share]} of requests traced, metrics scraped and sent every 3 s; theirs: none of it",
+            note=f"{TRACED[share]} of requests traced, metrics scraped and sent every 3 s;"
+            " theirs: none of it",
         )
 
     return [
@@ -138,12 +143,16 @@ def _sdk_batching(run: Run) -> list[Result]:
         return _by_itself(argv, core=run.cores.load, other_core=run.cores.server)
 
     ours = run.checked(service, measure("batched"))
-    note = f"{SDK_CONCURRENCY} concurrent gets; the process measured is the SDK's, the load core here the service's"
+    cores = "the process measured is the SDK's, the load core here the service's"
+    note = f"{SDK_CONCURRENCY} concurrent gets; {cores}"
     return [replace(run.compare("sdk_batching", "keys/s", Goal(8), ours, measure("single")), note=note)]
 
 
 def _near_hit(run: Run) -> list[Result]:
-    """Ours are costs beside an LRU's and rates beside cashews', whose `get` is async only."""
+    """Costs beside those of an LRU, and rates beside those of cashews.
+
+    Rates, because the `get` of cashews is async only.
+    """
     service = run.stage.service("l1")
     argv = [
         "-m",
@@ -180,13 +189,17 @@ def _sdk_get_many(run: Run) -> list[Result]:
         return _by_itself(argv, core=run.cores.load, other_core=run.cores.server)
 
     ours = run.checked(service, measure("sdk"))
-    note = "theirs is a bare aiohttp client; the process measured is the client, the load core here the service's"
+    cores = "the process measured is the client, the load core here the service's"
+    note = f"theirs is a bare aiohttp client; {cores}"
     half = replace(run, seconds=run.seconds / 2)
     return [replace(half.compare("sdk_get_many", "keys/s", Goal(0.8), ours, measure("raw")), note=note)]
 
 
 def _sdk_side_by_side(run: Run) -> list[Result]:
-    """A line for each rival, beside ours of its kind: cashews keeps copies in the process too. Not judged."""
+    """A row for each rival, beside our way of the same kind. Not judged.
+
+    Our near cache stands beside cashews, which keeps copies in the process, too.
+    """
     scale = [
         "--seconds",
         f"{run.seconds / 3:g}",
@@ -247,7 +260,10 @@ def _l1_p99(run: Run) -> list[Result]:
 
 
 def _l1_memory(run: Run) -> list[Result]:
-    """Measured by a process of its own; against limits instead of a rival."""
+    """L1's memory and garbage collection, against limits instead of a rival.
+
+    A process of its own measures them.
+    """
     measured = _reported(["-m", "loadtests.bench.l1_memory"], run.cores.server)
     return [
         _limited("l1_memory", "bytes/entry", measured["bytes_per_entry"], 450),
@@ -256,7 +272,10 @@ def _l1_memory(run: Run) -> list[Result]:
 
 
 def _fence_memory(run: Run) -> list[Result]:
-    """Merging, and what the check of one hit costs beside an L1 `GET` of the same machine and minute."""
+    """The cost of merging fences, and of the check of one hit.
+
+    The check is compared with an L1 `GET` on the same machine in the same minute.
+    """
     service = run.stage.service("l1")
     get_us = 1e6 / run.saturating(service.server, _gets(service.url))(run.seconds).figure
     measured = _reported(["-m", "loadtests.bench.fence_memory"], run.cores.server)
@@ -301,7 +320,10 @@ def _figures(measured: dict[str, float]) -> str:
 
 
 def _by_itself(argv: Sequence[str], *, core: int, other_core: int) -> Measure:
-    """A process that measures its own keys per second and share of `core`; `other_core` is that of what it asks."""
+    """A process that measures its own keys per second and its own share of `core`.
+
+    `other_core` is the core of the server that it asks.
+    """
 
     def measure(seconds: float) -> Sample:
         other = BusyMeter(other_core)
@@ -319,7 +341,7 @@ def _limited(name: str, unit: str, figure: float, limit: float, note: str = "") 
 
 
 def _reported(argv: Sequence[str], *cores: int) -> Any:
-    """Run a Python module on these cores; the JSON object it prints last."""
+    """Runs a Python module on these cores; returns the JSON object that it prints last."""
     done = subprocess.run(
         [sys.executable, *argv], capture_output=True, text=True, preexec_fn=on_core(*cores), check=False
     )

@@ -1,4 +1,4 @@
-"""A Prometheus beside the load: reads `/metrics` from a thread, more often than one would."""
+"""A Prometheus beside the load: a thread that reads `/metrics`, more often than usual."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ PAUSE_SECONDS = 3.0
 
 @contextmanager
 def scraped(base_url: str) -> Iterator[None]:
-    """`/metrics` is read every three seconds while this runs, the first time at once. Raises `BenchError` if it could not be."""
+    """Reads `/metrics` while the block runs: at once, and then every three seconds.
+
+    Raises `BenchError` at the end if a read failed.
+    """
     over = threading.Event()
     failures: list[OSError] = []
 

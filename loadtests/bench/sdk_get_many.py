@@ -1,8 +1,11 @@
-"""`get_many(100)` again and again: `python -m loadtests.bench.sdk_get_many http://127.0.0.1:8080 sdk --seconds 3`.
+"""Keys per second of `get_many(100)`, called again and again.
 
-`sdk`: the SDK as it comes. `raw`: an aiohttp client that posts the same batches of keys as msgpack and decodes
-what `:get` answers; it retries nothing, honours no token and knows no other instance. Both are one process with so many tasks
-and a connection for each, though the SDK needs but two. Each compares every value with what was stored. Prints a JSON object.
+    python -m loadtests.bench.sdk_get_many http://127.0.0.1:8080 sdk --seconds 3
+
+`sdk` is the SDK with its defaults. `raw` is an aiohttp client that posts the same batches of keys
+as msgpack and decodes what `:get` answers; it retries nothing, honours no token and knows no
+other instance. Both are one process with `TASKS` tasks and a connection for each, though the SDK
+needs only two. Each compares every value with the stored one. The output is a JSON object.
 """
 
 import argparse
@@ -22,25 +25,28 @@ from loadtests.bench.cores import OwnMeter
 from loadtests.bench.keyspace import BATCH, MSGPACK, NAMESPACE, batches, values
 
 TASKS = 4
-"""Callers at a time: enough to keep one core busy, on this side or on the service's."""
+"""Callers at a time: enough to keep one core busy, here or at the service."""
 
 GetMany = Callable[[int], Awaitable[Mapping[str, bytes]]]
 """Reads the batch with this number."""
 
 
 class Got(msgspec.Struct):
-    """Of one key's answer, what a client needs that only wants the value."""
+    """The part of one key's answer that a client needs if it only wants the value."""
 
     outcome: str
     value: bytes = b""
 
 
 class Answer(msgspec.Struct):
+    """The answer to `:get`."""
+
     results: list[Got]
 
 
 @asynccontextmanager
 async def through_sdk(url: str) -> AsyncIterator[GetMany]:
+    """Reads through the SDK."""
     walk = batches(list(values()))
     async with Cache.from_url(url) as cache:
         namespace = cache.namespace(NAMESPACE)
@@ -49,6 +55,7 @@ async def through_sdk(url: str) -> AsyncIterator[GetMany]:
 
 @asynccontextmanager
 async def through_aiohttp(url: str) -> AsyncIterator[GetMany]:
+    """Reads through a bare aiohttp client."""
     walk = batches(list(values()))
     headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
     encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(Answer).decode
@@ -71,7 +78,10 @@ CLIENTS = {"sdk": through_sdk, "raw": through_aiohttp}
 
 
 async def measure(url: str, client: str, *, seconds: float) -> dict[str, float]:
-    """Keys per second, and how busy this process and its core were. Raises `SystemExit` at a value that is not the one stored."""
+    """Keys per second, and how busy this process and its core were.
+
+    Raises `SystemExit` at a value that differs from the stored one.
+    """
     held = values()
     wanted = [{key: held[key] for key in batch} for batch in batches(list(held))]
     async with CLIENTS[client](url) as get_many:
@@ -98,6 +108,7 @@ async def _get_until(
 
 
 def main() -> None:
+    """Measures and prints the JSON object."""
     parser = argparse.ArgumentParser(
         prog="loadtests.bench.sdk_get_many", description="get_many(100) again and again."
     )

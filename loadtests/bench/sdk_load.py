@@ -1,7 +1,10 @@
-"""Load through the SDK: `python -m loadtests.bench.sdk_load http://127.0.0.1:8080 batched --concurrency 64 --seconds 3`.
+"""Keys per second of single gets through the SDK.
 
-So many tasks in one process, each asking for one key after another with a single `get`. `batched`: the SDK as it comes, many
-gets to a request. `single`: the same SDK and HTTP client with batching off, one request per get. Prints a JSON object.
+    python -m loadtests.bench.sdk_load http://127.0.0.1:8080 batched --concurrency 64 --seconds 3
+
+`--concurrency` tasks in one process ask for one key after another with a single `get`. `batched`
+is the SDK with its defaults, many gets to a request. `single` is the same SDK and HTTP client
+with batching off, one request per get. The output is a JSON object.
 """
 
 import argparse
@@ -18,7 +21,10 @@ from loadtests.bench.keyspace import NAMESPACE, values
 
 
 async def measure(url: str, *, batching: bool, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keys per second, and how busy this process and its core were. Raises `SystemExit` at a value that is not the one stored."""
+    """Keys per second, and how busy this process and its core were.
+
+    Raises `SystemExit` at a value that differs from the stored one.
+    """
     held = values()
     async with Cache.from_url(url, batching=batching) as cache:
         namespace = cache.namespace(NAMESPACE)
@@ -43,6 +49,7 @@ async def _get_until(namespace: Namespace[bytes], walk: "cycle[tuple[str, bytes]
 
 
 def main() -> None:
+    """Measures and prints the JSON object."""
     parser = argparse.ArgumentParser(prog="loadtests.bench.sdk_load", description="Load through the SDK.")
     parser.add_argument("url")
     parser.add_argument("mode", choices=["batched", "single"])

@@ -1,9 +1,12 @@
-"""What a near hit costs: `python -m loadtests.bench.sdk_near http://127.0.0.1:8080 --pairs 5 --seconds 0.3` prints a JSON list.
+"""The cost of a near hit.
 
-One process holds the same 2,000 keys and values four times: in the near caches of the async and the sync client, in a
-`cachetools.LRUCache`, and in memory with cashews. It walks over them in turn, so that what slows the machine down slows all. A
-cost is the processor time of the call alone (none of them waits for anything): what the loop around it takes is measured in the
-same round and taken off.
+    python -m loadtests.bench.sdk_near http://127.0.0.1:8080 --pairs 5 --seconds 0.3
+
+One process holds the same 2,000 keys and values four times: in the near caches of the async and
+the sync client, in a `cachetools.LRUCache`, and in memory with cashews. It walks over them in
+turn, so that a slow phase of the machine slows all of them. A cost is the processor time of the
+call alone (none of them waits for anything): the time of the loop around the call is measured in
+the same round and subtracted. The output is a JSON list.
 """
 
 import argparse
@@ -25,7 +28,10 @@ from loadtests.bench.keyspace import KEYS, NAMESPACE, values
 
 ROUNDS_AT_LEAST = 3
 RIVALS_STRIDE = 10
-"""cashews is asked for each tenth key, so that a round is short, and the median is of many."""
+"""cashews is asked for every tenth key.
+
+So a round is short, and the median is taken over many rounds.
+"""
 FILL_SECONDS = 10.0
 _ROOM = 2 * KEYS
 
@@ -43,8 +49,8 @@ class Walks:
         self._near, self._near_sync, self._rival = near, near_sync, rival
 
     async def round(self) -> dict[str, float]:
-        """Nanoseconds of one read of each."""
-        await asyncio.sleep(0.001)  # the feeds of both near caches are heard
+        """Nanoseconds of one read in each of the four."""
+        await asyncio.sleep(0.001)  # the feeds of both near caches get a turn
         loop, lru, near_sync = self._loop(), self._of_lru(), self._of_near_sync()
         near, rival = (
             await _awaited(self._near, self._keys),
@@ -83,7 +89,10 @@ async def _awaited(get: AsyncGet, keys: Sequence[str]) -> float:
 
 
 async def measure(url: str, *, pairs: int, seconds: float) -> list[dict[str, float]]:
-    """So many times the median costs of rounds during `seconds`. Raises `SystemExit` if a read was no near hit."""
+    """The median costs of the rounds during `seconds`, `pairs` times.
+
+    Raises `SystemExit` if a read was no near hit.
+    """
     held = values()
     settings = NearSettings(max_entries=_ROOM)
     async with AsyncExitStack() as stack:
@@ -112,7 +121,10 @@ async def _median_costs(walks: Walks, seconds: float) -> dict[str, float]:
 
 
 async def _cashews(stack: AsyncExitStack, held: dict[str, bytes]) -> AsyncGet:
-    """Its in-memory backend, as its documentation sets it up, with room for all keys."""
+    """The `get` of cashews' in-memory backend, with room for all keys.
+
+    The backend is set up as its documentation says.
+    """
     cache = cashews.Cache()
     cache.setup("mem://", size=_ROOM)
     await cache.init()
@@ -126,10 +138,14 @@ async def _cashews(stack: AsyncExitStack, held: dict[str, bytes]) -> AsyncGet:
 
 
 async def _fill(namespace: cachesvc_client.Namespace[bytes], held: dict[str, bytes]) -> None:
-    """Read until every key is answered from here: a feed vouches for nothing at first."""
+    """Reads until every key is answered by the near cache.
+
+    At first it answers none: a new feed cannot vouch for copies yet.
+    """
     async with asyncio.timeout(FILL_SECONDS):
         for key, value in held.items():
-            while not _is_near(await namespace.lookup(key), value):  # noqa: ASYNC110  the event is in another process
+            # Polling is right here: the event that ends the wait is in another process.
+            while not _is_near(await namespace.lookup(key), value):  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
 
@@ -153,6 +169,7 @@ def _reads_passed(namespace: cachesvc_client.Namespace[bytes] | cachesvc_client.
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and prints the JSON list."""
     parser = argparse.ArgumentParser(
         prog="loadtests.bench.sdk_near", description="What a near hit costs, in nanoseconds."
     )

@@ -1,10 +1,13 @@
-"""One process's part of the side-by-side comparison: three phases of reads through one way, in step with the other processes.
+"""One process's part of the side-by-side comparison: three phases of reads.
 
-    warm      every key has been loaded, and read by every process; readers each read one key of a Zipf walk after the other
-    stampede  a key that nobody has: many readers want it at the same moment, in all processes; again for each round
-    expiry    one key, read at a calm pace by every reader while its value ages, is refreshed or expires
+    warm      every process has read every key; readers each read the keys of a Zipf walk
+    stampede  many readers, in all processes, want the same cold key at the same moment;
+              again for each round
+    expiry    every reader reads one key at a slow pace while its value ages, is refreshed or
+              expires
 
-The origin takes 20 ms and is counted. Every value is compared with the origin's.
+The process reads through one way, in step with the other processes. The origin takes 20 ms and is
+counted. Every value is compared with the origin's.
 """
 
 import asyncio
@@ -28,23 +31,35 @@ from loadtests.load.keys import key_of, zipf
 ZIPF_EXPONENT = 1.0
 KEYS = 1_000
 WALK = 20_000
-"""Keys drawn beforehand, per process, so that drawing is not timed."""
+"""Keys that each process draws before, so that drawing is not timed."""
 ORIGIN_SECONDS = 0.02
 FOR_GOOD = Ages(refresh=1_200.0, most=1_800.0)
 PAUSE_SECONDS = 0.02
-"""Between two reads of one reader in the expiry phase: a wait there is the cache's, not the processor's."""
+"""The pause between two reads of one reader in the expiry phase.
+
+With it, a wait in that phase is the cache's, not the processor's.
+"""
 TURN = 32
-"""Reads after which a reader lets others run: hits in this process never wait for anything, and would stop the loop."""
+"""Reads after which a reader lets others run.
+
+Hits in this process never wait for anything, so a reader would otherwise keep the loop to itself.
+"""
 WARM_UP_SHARE = 0.8
-"""Of the warm phase, that is read before it: a near cache keeps little in its first second, as its feed vouches for little."""
+"""The part of the warm phase's time that is read before that phase.
+
+A near cache keeps little in its first second, because its feed vouches for little then.
+"""
 OVERTIME = 0.075
-"""Of a lifetime, that the expiry phase is longer: so the last value ends within it, and its early refresh is not due again."""
+"""The part of a lifetime by which the expiry phase is longer.
+
+So the last value ends within the phase, and its early refresh is not due again.
+"""
 MEETING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What each process does."""
+    """The work of each process."""
 
     backends: Backends
     processes: int
@@ -55,11 +70,11 @@ class Plan:
     crowd: int
     """Readers of a stampede in each process."""
     ages: Ages
-    """In the expiry phase."""
+    """The ages in the expiry phase."""
     expiries: int
-    """How many times `ages.most` that phase lasts."""
+    """How many times `ages.most` the expiry phase lasts."""
     run: str
-    """Begins every key, so that no run finds what another one left."""
+    """The beginning of every key, so that no run finds what another one left."""
 
 
 @dataclass
@@ -71,6 +86,7 @@ class Measured:
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
 
     def join(self, other: "Measured") -> None:
+        """Adds another process's part of the same phase."""
         self.seconds = max(self.seconds, other.seconds)
         self.loads += other.loads
         self.latencies += other.latencies
@@ -78,18 +94,21 @@ class Measured:
 
 @dataclass(frozen=True)
 class Phases:
+    """The three phases of one process, or of all."""
+
     warm: Measured
     stampede: Measured
     expiry: Measured
 
 
 class Origin:
-    """Counts its loads."""
+    """The origin. It counts its loads."""
 
     def __init__(self) -> None:
         self.loads = 0
 
     async def load(self, key: str) -> bytes:
+        """The value of `key`, after `ORIGIN_SECONDS`."""
         self.loads += 1
         await asyncio.sleep(ORIGIN_SECONDS)
         return value_of(key)
@@ -97,11 +116,12 @@ class Origin:
 
 @functools.cache
 def value_of(key: str) -> bytes:
+    """The origin's value of `key`."""
     return random.Random(key).randbytes(VALUE_BYTES)
 
 
 class Process:
-    """One of `plan.processes`, reading through one way."""
+    """One of `plan.processes`, which reads through one way."""
 
     def __init__(self, plan: Plan, way_name: str, index: int, meet: Callable[[], Awaitable[None]]) -> None:
         self._plan = plan
@@ -112,6 +132,7 @@ class Process:
         self._origin = Origin()
 
     async def phases(self) -> Phases:
+        """Runs the three phases."""
         async with self._reading(FOR_GOOD) as read:
             warm = await self._warm(read)
             stampede = await self._stampede(read)
@@ -120,7 +141,10 @@ class Process:
 
     @asynccontextmanager
     async def _reading(self, ages: Ages) -> AsyncIterator[Read]:
-        """Checked: raises `BenchError` if it answers anything but what the origin has."""
+        """A read whose value is checked.
+
+        It raises `BenchError` if it answers anything but the origin's value.
+        """
         async with self._way.open(self._plan.backends, self._origin.load, ages) as read:
 
             async def checked(key: str) -> bytes | None:
@@ -134,7 +158,7 @@ class Process:
     def _key(self, name: str) -> str:
         return f"{self._prefix}-{name}"
 
-    # warm -------------------------------------------------------------------------------------------------------------
+    # warm -----------------------------------------------------------------------------------------
 
     async def _warm(self, read: Read) -> Measured:
         plan = self._plan
@@ -164,7 +188,7 @@ class Process:
 
         await asyncio.gather(*(read_on() for _ in range(self._plan.readers)))
 
-    # stampede ---------------------------------------------------------------------------------------------------------
+    # stampede -------------------------------------------------------------------------------------
 
     async def _stampede(self, read: Read) -> Measured:
         async with self._measured() as measured:
@@ -177,7 +201,7 @@ class Process:
             await self._meet()  # a load that a straggler still makes counts for this phase
         return measured
 
-    # expiry -----------------------------------------------------------------------------------------------------------
+    # expiry ---------------------------------------------------------------------------------------
 
     async def _expiry(self, read: Read) -> Measured:
         key = self._key("ageing")
@@ -225,18 +249,22 @@ async def _timed(read: Read, key: str, latencies: "array[float]") -> None:
     latencies.append(time.perf_counter() - began)
 
 
-# in a pool of processes -----------------------------------------------------------------------------------------------
+# in a pool of processes ---------------------------------------------------------------------------
 
 _meeting: list[Barrier] = []
-"""Of this process, from its start on: a barrier can be inherited and not sent."""
+"""The barrier of this process, set when it starts: a barrier can be inherited, not sent."""
 
 
 def meet_at(barrier: Barrier) -> None:
+    """Sets the barrier of this process."""
     _meeting.append(barrier)
 
 
 def phases(plan: Plan, way_name: str, index: int) -> Phases:
-    """To be run in every process of the pool at the same time. If one fails, the others end with `BrokenBarrierError`."""
+    """Runs the phases. Call it in every process of the pool at the same time.
+
+    If one process fails, the others end with `BrokenBarrierError`.
+    """
     (barrier,) = _meeting
 
     async def meet() -> None:
@@ -250,7 +278,7 @@ def phases(plan: Plan, way_name: str, index: int) -> Phases:
 
 
 def joined(parts: Sequence[Phases]) -> Phases:
-    """What all processes measured together."""
+    """The phases with the measurements of all processes together."""
     whole = Phases(Measured(), Measured(), Measured())
     for part in parts:
         for name in ("warm", "stampede", "expiry"):

@@ -1,6 +1,7 @@
-"""What a team would otherwise write, and ours: ways to read a key through a cache, each set up as its documentation says.
+"""Ways to read a key through a cache: ours, and what a team would otherwise write.
 
-Every way gets the same loader and the same bound on age, and keeps its connections for as long as its block is open.
+Each is set up as its documentation says. Every way gets the same loader and the same bound on
+age, and keeps its connections for as long as its block is open.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,22 +19,25 @@ from loadtests.bench.figures import BenchError
 from loadtests.bench.keyspace import NAMESPACE
 
 Load = Callable[[str], Awaitable[bytes]]
-"""The origin."""
+"""Loads a key's value from the origin."""
 Read = Callable[[str], Awaitable[bytes | None]]
 
 
 @dataclass(frozen=True)
 class Backends:
-    """Where what is needed runs."""
+    """The servers that the ways need."""
 
     service_url: str
     redis_port: int
-    """Of the rivals' own Redis."""
+    """The port of the rivals' own Redis."""
 
 
 @dataclass(frozen=True)
 class Ages:
-    """Seconds. Nobody is answered with a value above `most`; who can loads it anew besides from `refresh` on."""
+    """Ages in seconds.
+
+    No answer may be older than `most`; ways that can refresh early do so from `refresh` on.
+    """
 
     refresh: float
     most: float
@@ -44,24 +48,29 @@ Open = Callable[[Backends, Load, Ages], AbstractAsyncContextManager[Read]]
 
 @dataclass(frozen=True)
 class Way:
+    """A way to read, and how the table describes it."""
+
     open: Open
     package: str
     settings: str
-    """As a reader of the table would want to know them."""
+    """The settings, as a reader of the table would want to know them."""
 
     @property
     def said(self) -> str:
+        """The way with its package and version, for the table."""
         return f"{self.package} {version(self.package)}: {self.settings}"
 
 
 @asynccontextmanager
 async def ours(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[Read]:
+    """The SDK's `get_or_load`."""
     async with Cache.from_url(backends.service_url) as cache:
         yield _get_or_load(cache.namespace(NAMESPACE), load, ages)
 
 
 @asynccontextmanager
 async def ours_near(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[Read]:
+    """The same with a near cache."""
     async with Cache.from_url(backends.service_url) as cache:
         yield _get_or_load(cache.namespace(NAMESPACE, near=NearSettings()), load, ages)
 
@@ -77,18 +86,20 @@ def _get_or_load(namespace: Namespace[bytes], load: Load, ages: Ages) -> Read:
 
 @asynccontextmanager
 async def cashews_early(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[Read]:
+    """cashews with early refresh."""
     async with _cashews(backends) as cache:
         yield cache.early(ttl=ages.most, early_ttl=ages.refresh, key="{key}")(_named(load))
 
 
 @asynccontextmanager
 async def cashews_lock(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[Read]:
+    """cashews with a lock around the load."""
     async with _cashews(backends) as cache:
         yield cache.cache(ttl=ages.most, key="{key}", lock=True)(_named(load))
 
 
 def _named(load: Load) -> Load:
-    """A function whose parameter a key template can name."""
+    """The loader as a function whose parameter a key template can name."""
 
     async def loaded(key: str) -> bytes:
         return await load(key)
@@ -109,6 +120,7 @@ async def _cashews(backends: Backends) -> AsyncIterator[cashews.Cache]:
 
 @asynccontextmanager
 async def aiocache_stampede(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[Read]:
+    """aiocache with a lease against stampedes."""
     caching = aiocache.cached_stampede(
         lease=2,
         ttl=ages.most,
@@ -124,7 +136,9 @@ async def aiocache_stampede(backends: Backends, load: Load, ages: Ages) -> Async
         while True:
             try:
                 return await decorated(key)
-            except KeyError:  # RedLock._release of aiocache 0.12: two releases of one key cross, and the second finds no event
+            except KeyError:
+                # RedLock._release of aiocache 0.12: when two releases of one key cross, the second
+                # one finds no event.
                 continue
 
     try:
@@ -135,6 +149,7 @@ async def aiocache_stampede(backends: Backends, load: Load, ages: Ages) -> Async
 
 @asynccontextmanager
 async def by_hand(backends: Backends, load: Load, ages: Ages) -> AsyncIterator[Read]:
+    """Redis by hand: get, else load and set."""
     async with Redis(port=backends.redis_port) as redis:
 
         async def read(key: str) -> bytes | None:
@@ -165,6 +180,7 @@ WAYS = {
 
 
 def way(name: str) -> Way:
+    """The way with this name. Raises `BenchError` if there is none."""
     if name not in WAYS:
         raise BenchError(f"no way to read is called {name!r}: {', '.join(WAYS)}")
     return WAYS[name]

@@ -1,7 +1,10 @@
-"""Ours beside what a team would otherwise write: `python -m loadtests.bench.sdk_side_by_side` prints one table.
+"""Our SDK beside what a team would otherwise write.
 
-Everything runs on the same cores: the reading processes, and behind them our instance with memcached and Redis, or Redis alone.
-Without `--service` it starts an instance of its own. `--json` prints the figures as one JSON object instead of the table.
+    python -m loadtests.bench.sdk_side_by_side     prints one table
+
+Everything runs on the same cores: the reading processes, and behind them our instance with
+memcached and Redis, or Redis alone. Without `--service` it starts an instance of its own.
+`--json` prints the figures as one JSON object instead of the table.
 """
 
 import argparse
@@ -44,16 +47,20 @@ class Figures:
     reads_per_second: float
     p99_ms: float
     loads: int
-    """Of the warm phase: none was needed."""
+    """Loads in the warm phase, where none was needed."""
     stampede_p99_ms: float
     stampede_loads: float
-    """Per stampede: one is needed."""
+    """Loads per stampede, where one is needed."""
     expiry_p99_ms: float
     expiry_loads: float
-    """Per lifetime: one is needed at least, and a little more by who refreshes before the end."""
+    """Loads per lifetime.
+
+    One is needed at least, and a little more by ways that refresh before the end.
+    """
 
 
 def figures_of(measured: Phases, plan: Plan) -> Figures:
+    """The figures of one way."""
     warm = measured.warm
     return Figures(
         reads_per_second=len(warm.latencies) / warm.seconds,
@@ -71,7 +78,10 @@ def _p99_ms(measured: Measured) -> float:
 
 
 def measure(plan: Plan) -> dict[str, Figures]:
-    """Every way after the other, in the same processes. Raises `BenchError` if one answers wrongly or fails."""
+    """Measures one way after the other, in the same processes.
+
+    Raises `BenchError` if a way answers a wrong value or fails.
+    """
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(plan.processes)
     with ProcessPoolExecutor(
@@ -87,7 +97,7 @@ def measure(plan: Plan) -> dict[str, Figures]:
 def _answers(name: str, running: Sequence[Future[Phases]]) -> list[Phases]:
     failures = [failure for one in running if (failure := one.exception()) is not None]
     if failures:
-        # The others were only told that they wait in vain.
+        # The other processes were only told that they wait in vain.
         cause = next(
             (failure for failure in failures if not isinstance(failure, BrokenBarrierError)), failures[0]
         )
@@ -95,20 +105,24 @@ def _answers(name: str, running: Sequence[Future[Phases]]) -> list[Phases]:
     return [one.result() for one in running]
 
 
-# the table ------------------------------------------------------------------------------------------------------------
+# the table ----------------------------------------------------------------------------------------
 
 _LAYOUT = "{:<14} {:>10} {:>8} {:>7} │ {:>9} {:>7} │ {:>9} {:>7}"
 
 
 def table(found: dict[str, Figures], plan: Plan) -> list[str]:
+    """The lines of the table."""
     ages = plan.ages
     head = _LAYOUT.format("", "reads/s", "p99 ms", "loads", "p99 ms", "loads", "p99 ms", "loads")
     return [
         f"{plan.processes} processes; {KEYS:,} keys by Zipf {ZIPF_EXPONENT:g}, {VALUE_BYTES}-byte values; "
         f"the origin takes {ORIGIN_SECONDS * 1e3:g} ms; all on cores {_cores()}",
-        f"warm      {plan.readers} readers a process, {plan.warm_seconds:g} s, each process has read every key before",
-        f"stampede  {plan.crowd} readers a process want a cold key at once; the mean of {plan.stampedes}; 1 load is needed",
-        f"expiry    one key, {plan.readers} readers a process, a read each 20 ms or so; no value older than {ages.most:g} s, "
+        f"warm      {plan.readers} readers a process, {plan.warm_seconds:g} s,"
+        " each process has read every key before",
+        f"stampede  {plan.crowd} readers a process want a cold key at once;"
+        f" the mean of {plan.stampedes}; 1 load is needed",
+        f"expiry    one key, {plan.readers} readers a process, a read each 20 ms or so;"
+        f" no value older than {ages.most:g} s, "
         f"refreshed from {ages.refresh:g} s on by who can; loads per {ages.most:g} s",
         "",
         _LAYOUT.format("", "warm", "", "", "stampede", "", "expiry", ""),
@@ -132,10 +146,11 @@ def _cores() -> str:
     return ", ".join(map(str, sorted(os.sched_getaffinity(0))))
 
 
-# the command ----------------------------------------------------------------------------------------------------------
+# the command --------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints; the exit code."""
     args = _arguments(argv)
     with ExitStack() as stack:
         plan = _plan(args, _backends(args.service, stack))

@@ -1,4 +1,7 @@
-"""Starts processes on a core, on free ports of 127.0.0.1, waits until they answer, and stops them by pid."""
+"""Starts processes on a core and on free ports, waits for them, and stops them by pid.
+
+All ports are ports of 127.0.0.1.
+"""
 
 import os
 import shutil
@@ -19,6 +22,7 @@ _STOP_SECONDS = 10.0
 
 
 def free_port() -> int:
+    """A port that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -26,7 +30,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A started process. Its output goes to a log that an error quotes."""
+    """A started process. Its output goes to a log that error messages quote."""
 
     def __init__(
         self, name: str, argv: Sequence[str], *, core: int, port: int, log: Path, env: Mapping[str, str]
@@ -45,6 +49,7 @@ class Server:
 
     @property
     def url(self) -> str:
+        """The server's base URL, for servers that speak HTTP."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -52,6 +57,10 @@ class Server:
         return self._process.pid
 
     def wait_until(self, answers: Callable[[int], bool]) -> None:
+        """Waits until `answers(port)` is true.
+
+        Stops the process and raises `BenchError` if it ends or takes more than 20 s.
+        """
         deadline = time.monotonic() + _START_SECONDS
         while not answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -62,7 +71,7 @@ class Server:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Ask it to end; after a while make it. Fine if it has ended."""
+        """Asks the process to end, and kills it if it does not. Fine if it has ended."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
@@ -72,12 +81,14 @@ class Server:
 
 
 def accepts(port: int) -> bool:
+    """True if something accepts connections at the port."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
 def is_ready(port: int) -> bool:
+    """True if `/readyz` answers 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=1)
     with suppress(OSError, HTTPException):
         connection.request("GET", "/readyz")
@@ -86,7 +97,7 @@ def is_ready(port: int) -> bool:
 
 
 class Servers:
-    """Every process of one run; `close` stops them, the last started first."""
+    """Every process of one run. `close` stops them, the last started first."""
 
     def __init__(self, *, folder: Path, server_core: int, load_core: int) -> None:
         self.folder = folder
@@ -96,6 +107,7 @@ class Servers:
         self._count = 0
 
     def memcached(self) -> Server:
+        """A memcached server on the load's core."""
         port = free_port()
         argv = [_found("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "128", "-t", "1"]
         if os.geteuid() == 0:
@@ -103,6 +115,7 @@ class Servers:
         return self._start("memcached", argv, core=self._load_core, port=port, answers=accepts)
 
     def redis(self) -> Server:
+        """A Redis server on the load's core."""
         port = free_port()
         argv = [
             _found("redis-server"),
@@ -119,6 +132,7 @@ class Servers:
         return self._start("redis", argv, core=self._load_core, port=port, answers=accepts)
 
     def rival(self, name: str, headers: Path, memcached_port: int) -> Server:
+        """A rival on the server's core; see `rivals.py`."""
         port = free_port()
         argv = [
             sys.executable,
@@ -134,11 +148,13 @@ class Servers:
         return self._start(name, argv, core=self._server_core, port=port, answers=accepts)
 
     def otlp_sink(self) -> Server:
+        """A receiver of telemetry on the load's core."""
         port = free_port()
         argv = [sys.executable, "-m", "loadtests.bench.otlp_sink", "--port", str(port)]
         return self._start("otlp-sink", argv, core=self._load_core, port=port, answers=accepts)
 
     def service(self, config: Path, topology: Path, port: int) -> Server:
+        """A service instance on the server's core."""
         argv = [
             sys.executable,
             "-m",
@@ -162,6 +178,7 @@ class Servers:
         return server
 
     def close(self) -> None:
+        """Stops all processes."""
         self._started.close()
 
 

@@ -1,7 +1,8 @@
-"""The warm servers of a run: the service in three set-ups, each with one known tier that answers every read, and the rivals.
+"""The warm servers of a run: the service in several set-ups, and the rivals.
 
-Each is started when first asked for and then stays up, so that both sides of every pair are warm. Nothing is timed before its
-answers were looked at: right bytes, from the tier that the row claims (`Cache-Status`).
+In each set-up one known tier answers every read. A server is started when it is first asked for
+and then stays up, so that both sides of every pair are warm. Nothing is timed before its answers
+were checked: the right bytes, from the tier that the row claims (`Cache-Status`).
 """
 
 import json
@@ -18,27 +19,34 @@ from loadtests.bench.servers import Server, Servers, free_port
 from loadtests.load.answers import answered_by
 
 _LEAST_SHARE = 0.9
-"""Of the sampled keys, the share that the claimed tier must answer. A tiny L1 holds a few of them, at times."""
+"""The share of the sampled keys that the claimed tier must answer.
+
+It is below 1 because a tiny L1 holds a few of the keys at times.
+"""
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """A service arranged so that `tier` answers."""
+    """A service that is arranged so that `tier` answers."""
 
     tier: str
     l1_entries: int
     has_pool: bool
     trace_ratio: float | None = None
-    """None: all telemetry is off but `/metrics`. Else spans of this share of requests are exported, and metrics every 3 s."""
+    """None: all telemetry but `/metrics` is off.
+
+    Otherwise the spans of this share of requests are exported, and metrics every 3 s.
+    """
 
     @property
     def name(self) -> str:
+        """The name for files and instances."""
         return self.tier if self.trace_ratio is None else f"{self.tier}-traced-{self.trace_ratio:g}"
 
 
 SET_UPS = {
     "l1": SetUp("l1", 4_000_000, has_pool=True),
-    # A walk over 2,000 keys never finds in an LRU of 16 what it asked for before.
+    # A walk over 2,000 keys never finds the next key in an LRU of 16 entries.
     "l2": SetUp("l2", 16, has_pool=True),
     "l3": SetUp("l3", 16, has_pool=False),
     "l1_traced_some": SetUp("l1", 4_000_000, has_pool=True, trace_ratio=0.01),
@@ -50,26 +58,29 @@ SET_UPS = {
 
 @dataclass(frozen=True)
 class Service:
-    """A running service with every key stored."""
+    """A running service in which every key is stored."""
 
     server: Server
     tier: str
     headers: list[tuple[str, str]]
-    """Of one answer: what the rivals answer too."""
+    """The headers of one answer; the rivals answer with them, too."""
 
     @property
     def url(self) -> str:
         return self.server.url
 
     def check_tier(self, *, every: int) -> None:
-        """Read each `every`th key; raises `BenchError` on a wrong body or if the claimed tier does not answer."""
+        """Reads each `every`th key.
+
+        Raises `BenchError` at a wrong body, or if the claimed tier does not answer.
+        """
         found = [self._read(key, value) for key, value in list(values().items())[::every]]
         if found.count(self.tier) < _LEAST_SHARE * len(found):
             seen = {tier: found.count(tier) for tier in sorted(set(found))}
             raise BenchError(f"{self.tier} was to answer, but of {len(found)} keys it was {seen}")
 
     def check_batch_tier(self) -> None:
-        """The same through `:get`, for every key."""
+        """Checks the same through `:get`, for every key."""
         held = values()
         for batch in batches(list(held)):
             results = _post(self.server.port, ":get", {"keys": batch})["results"]
@@ -89,7 +100,7 @@ class Service:
 
 
 class Stage:
-    """Servers of a run by name."""
+    """The servers of a run by name."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -98,12 +109,16 @@ class Stage:
         self._memcached: Server | None = None
 
     def service(self, set_up: str) -> Service:
+        """The running service of this set-up."""
         if set_up not in self._services:
             self._services[set_up] = self._start_service(SET_UPS[set_up])
         return self._services[set_up]
 
     def rival(self, name: str) -> Server:
-        """Warm, with every key stored, answering the headers of the service's L1 hits."""
+        """The running rival: warm, with every key stored.
+
+        It answers with the headers of the service's L1 hits.
+        """
         if name not in self._rivals:
             headers = self._servers.folder / "headers.json"
             headers.write_text(json.dumps(self.service("l1").headers))
@@ -138,7 +153,7 @@ class Stage:
         _store_all(port)
         response, _ = _get(port, next(iter(values())))
         service = Service(server, set_up.tier, response.getheaders())
-        for _ in range(2):  # copies travel up on the first reading
+        for _ in range(2):  # at the first reading, copies move to the nearer tiers
             _read_all(port)
         service.check_tier(every=10)
         return service
@@ -155,7 +170,11 @@ def _service_document(set_up: SetUp, port: int, otlp: str) -> dict[str, object]:
 
 
 def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, object]:
-    """One region, one cell. Lifetimes longer than the run, and no early refresh: a read is a hit and nothing else."""
+    """One region and one cell.
+
+    Lifetimes are longer than the run, and nothing is refreshed early: a read is a hit and nothing
+    else.
+    """
     servers = {f"m{number}": {"address": f"127.0.0.1:{port}"} for number, port in enumerate(pool)}
     return {
         "version": 1,

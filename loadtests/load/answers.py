@@ -1,25 +1,38 @@
-"""What an answer says of where it came from: `Cache-Status` (RFC 9211) and `Cachesvc-Lag`, or the fields of a `:get` result."""
+"""Reads where an answer came from.
+
+The source is `Cache-Status` (RFC 9211) and `Cachesvc-Lag`, or the fields of a `:get` result.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 TIERS = ("near", "l1", "l2", "l3", "origin", "miss", "error")
-"""Who answered a read. `near`: the SDK's own copy; `miss`: there is no value; `error`: one key of a batch failed."""
+"""The possible answerers of a read.
+
+`near` is the SDK's own copy; `miss` means that there is no value; `error` means that one key of a
+batch failed.
+"""
 
 
 @dataclass(frozen=True)
 class Read:
-    """One key that was read."""
+    """The result of reading one key."""
 
     tier: str
     is_stale: bool = False
-    """Past its freshness, and answered all the same by policy."""
+    """True if the copy was past its freshness, and was answered as the policy allows."""
     is_too_stale: bool = False
-    """Older than a version that was invalidated more than `max_lag` before the read began."""
+    """True if the copy was older than the rules allow.
+
+    That is: older than a version that was invalidated more than `max_lag` before the read began.
+    """
 
 
 def answered_by(cache_status: str) -> tuple[str, bool]:
-    """The tier of the member that says `hit`, else the origin; and whether what it had was stale."""
+    """The tier that answered, and whether its copy was stale.
+
+    The tier is that of the member with `hit`; without such a member it is the origin.
+    """
     for tier, parameters in _members(cache_status):
         if "hit" in parameters:
             return tier, any(parameter.startswith("ttl=-") for parameter in parameters)
@@ -27,7 +40,7 @@ def answered_by(cache_status: str) -> tuple[str, bool]:
 
 
 def lag_of(header: str) -> float | None:
-    """Seconds; None if the instance does not know its bound, and so sends no header."""
+    """The lag in seconds; None if the instance does not know its bound and so sent no header."""
     return float(header) if header else None
 
 

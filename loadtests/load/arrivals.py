@@ -1,11 +1,14 @@
-"""Open-loop arrivals: requests come when they come, and not when the last one was answered.
+"""Open-loop arrivals: requests come at their own moments, answered or not.
 
-A group of users has one schedule, a Poisson process. A user that is free takes the next moment of it, sleeps until then, and
-makes the request; its latency counts from the moment, not from the start. So if all users are held up, what arrives meanwhile
-is not left out (coordinated omission): it is made late, and its wait counts. How late requests start is recorded, too: with
-enough users (rate x longest latency) it is small, or else the driver is too slow for what it claims to measure.
+A group of users has one schedule, a Poisson process. A free user takes the next moment of the
+schedule, sleeps until then, and makes the request; the latency counts from that moment, not from
+the start of the request. So if all users are held up, the requests of that time are not left out
+(coordinated omission): they are made late, and their wait counts. The lateness of requests is
+recorded, too. With enough users (rate × longest latency) it is small; if it is not, the driver is
+too slow for what it claims to measure.
 
-A request that finds no user within the caller's patience is not made, and is a failure: a real caller would be gone.
+A request that finds no free user within the caller's timeout is not made and counts as a failure:
+a real caller would have gone away.
 """
 
 from bisect import bisect_right
@@ -21,12 +24,16 @@ class Turn(NamedTuple):
     """The start of one request."""
 
     late: float | None
-    """Seconds after the moment that it was due; None if nothing is due at any moment (a closed loop)."""
+    """Seconds after the moment at which the request was due.
+
+    None in a closed loop, where no request is due at a given moment.
+    """
     starved: bool = False
-    """No user was free at that moment."""
+    """True if no user was free at the moment at which the request was due."""
 
     @property
     def lateness(self) -> float:
+        """Seconds after the moment at which the request was due; 0 in a closed loop."""
         return self.late or 0.0
 
 
@@ -35,14 +42,20 @@ CLOSED = Turn(None)
 
 @dataclass(frozen=True)
 class Step:
+    """One rate of a schedule and the time from which it holds."""
+
     begins: float
     """Seconds since the start of the load."""
     rate: float
-    """Requests/s from then on."""
+    """Requests per second from then on."""
 
 
 def steps_of(form: str) -> tuple[Step, ...]:
-    """`500`, or `500,20s:1500,40s:500` for a rate that changes. Raises `ValueError`."""
+    """The steps that `form` describes: `500`, or `500,20s:1500,40s:500` for a rate that
+    changes.
+
+    Raises `ValueError` for any other form.
+    """
     first, *later = form.split(",")
     try:
         steps = [Step(0.0, float(first))]
@@ -60,7 +73,7 @@ def steps_of(form: str) -> tuple[Step, ...]:
 
 
 class Arrivals:
-    """The moments at which requests are due, from now on, at `share` of the rate of `steps`."""
+    """The moments, from now on, at which requests are due: `share` of the rate of `steps`."""
 
     def __init__(
         self,
@@ -72,18 +85,22 @@ class Arrivals:
         sleep: Callable[[float], object],
     ) -> None:
         self.share = share
-        """May change; moments that were given stay as they are."""
+        """May change; the moments that were given out stay as they are."""
         self._steps = steps
         self._random = random
         self._clock = clock
         self._sleep = sleep
         self._begun = clock()
         self._at = 0.0
-        """Of the moment that was given last, in seconds since the beginning."""
+        """The moment that was given out last, in seconds since the beginning."""
 
     def take(self) -> Turn:
-        """Wait for the next moment, which is nobody else's. Returns at once if it has passed."""
-        # The schedule moves on before the wait, so that users who wait at the same time wait for different moments.
+        """Waits for the next moment, which no other user gets.
+
+        Returns at once if that moment has passed.
+        """
+        # The schedule moves on before the wait, so users who wait at the same time wait for different
+        # moments.
         due = self._begun + self._next()
         wait = due - self._clock()
         if wait > 0:
@@ -91,7 +108,11 @@ class Arrivals:
         return Turn(max(0.0, self._clock() - due), starved=wait <= 0)
 
     def _next(self) -> float:
-        """A gap that would reach past the end of a step begins anew there, at the new rate: the process has no memory."""
+        """Moves to the next moment and returns it.
+
+        A gap that would reach past the end of a step begins anew there, at the new rate. That is correct
+        because a Poisson process has no memory.
+        """
         while True:
             rate, ends = self._step()
             gap = self._random.expovariate(rate) if rate else inf
@@ -101,7 +122,7 @@ class Arrivals:
             self._at = ends
 
     def _step(self) -> tuple[float, float]:
-        """The rate at the moment given last, and when it ends."""
+        """The rate at the moment that was given out last, and the time at which this rate ends."""
         number = bisect_right(self._steps, self._at, key=lambda step: step.begins)
         ends = self._steps[number].begins if number < len(self._steps) else inf
         return self._steps[number - 1].rate * self.share, ends

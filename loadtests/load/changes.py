@@ -1,4 +1,4 @@
-"""Changes of the reference origin, by those who load: another version of a document, another size of all."""
+"""Changes at the reference origin: a new version of one document, or a new size of all."""
 
 from urllib.parse import quote
 
@@ -7,7 +7,7 @@ from geventhttpclient import HTTPClient
 
 
 class ChangeError(Exception):
-    """The origin did not take it, or did not say so."""
+    """The origin did not accept the change, or did not answer."""
 
 
 class _Changed(msgspec.Struct):
@@ -15,7 +15,7 @@ class _Changed(msgspec.Struct):
 
 
 class Changes:
-    """An HTTP client of the origin, for all users of a process."""
+    """An HTTP client of the origin, shared by all users of a process."""
 
     def __init__(self, origin: str, *, timeout: float, concurrency: int = 64) -> None:
         self._client = HTTPClient.from_url(
@@ -23,11 +23,11 @@ class Changes:
         )
 
     def change(self, key: str) -> int:
-        """The version that the document has now. Raises `ChangeError`."""
+        """Changes the document and returns its new version. Raises `ChangeError`."""
         return msgspec.json.decode(self._post(f"/docs/{quote(key, safe='')}", b""), type=_Changed).version
 
     def resize(self, value_bytes: int) -> None:
-        """Of every document. Raises `ChangeError`."""
+        """Sets the size of every document. Raises `ChangeError`."""
         self._post("/_control", msgspec.json.encode({"size": f"{value_bytes}B"}))
 
     def _post(self, path: str, body: bytes) -> bytes:

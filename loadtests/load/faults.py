@@ -1,7 +1,10 @@
-"""What a scenario breaks, and how it is made good: real signals to real processes, and what the origin is told to do.
+"""The faults of scenarios: what breaks, and how it is repaired.
 
-A fault begins and ends; both are called on the main thread, may take a while, and are noted with the moments at which they were
-really done. A fault that is over when `begin` returns does nothing in `end`.
+Faults are real signals to real processes, and commands to the origin.
+
+A fault begins and ends. Both calls happen on the main thread and may take a while; the record has
+the moments at which they really took place. A fault that is over when `begin` returns does
+nothing in `end`.
 """
 
 import os
@@ -21,42 +24,54 @@ from loadtests.load.keys import Part, keys_of
 
 
 class Place(Protocol):
-    """What faults happen to."""
+    """The deployment that faults happen to."""
 
     def server(self, name: str) -> ServerProcess:
-        """By the name of its process, such as `cell-eu-1` or `instance-us-a`."""
+        """The process with this name, such as `cell-eu-1` or `instance-us-a`."""
         ...
 
     def instances(self) -> Sequence[str]:
         """The names of the processes of all instances."""
         ...
 
-    def urls(self) -> Sequence[str]: ...
+    def urls(self) -> Sequence[str]:
+        """The base URLs of the instances that get the load."""
+        ...
 
     @property
-    def namespace(self) -> str: ...
+    def namespace(self) -> str:
+        """The namespace under load."""
+        ...
 
-    def tell_origin(self, behaviour: Mapping[str, Any]) -> None: ...
+    def tell_origin(self, behaviour: Mapping[str, Any]) -> None:
+        """Changes the behaviour of the reference origin."""
+        ...
 
     def marked(self, what: str) -> AbstractContextManager[None]:
-        """Inside, this is so: shown in the progress and shaded in the plot."""
+        """Shows `what` in the progress and in the plot for as long as the block runs."""
         ...
 
 
 class Fault(Protocol):
+    """Something that breaks for a while."""
+
     @property
     def what(self) -> str:
-        """For the plot: a few words. Empty: the fault marks its parts itself."""
+        """A few words for the plot. Empty if the fault marks its parts itself."""
         ...
 
-    def begin(self, place: Place) -> None: ...
+    def begin(self, place: Place) -> None:
+        """Breaks it."""
+        ...
 
-    def end(self, place: Place) -> None: ...
+    def end(self, place: Place) -> None:
+        """Repairs it."""
+        ...
 
 
 @dataclass(frozen=True)
 class Killed:
-    """A server is killed (SIGKILL), and started again at the same port with nothing in its memory."""
+    """A server is killed (SIGKILL), and later started at the same port with an empty memory."""
 
     server: str
 
@@ -73,7 +88,10 @@ class Killed:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A server is stopped (SIGSTOP): its port takes connections and nobody answers. Then it continues with all it knew."""
+    """A server is stopped (SIGSTOP), and later goes on with all its state (SIGCONT).
+
+    Meanwhile its port still takes connections, but nothing answers on them.
+    """
 
     server: str
 
@@ -92,7 +110,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class OriginDoes:
-    """The origin behaves otherwise, then as before."""
+    """The origin behaves differently for a while."""
 
     what: str
     behaviour: Mapping[str, Any]
@@ -107,7 +125,10 @@ class OriginDoes:
 
 @dataclass(frozen=True)
 class RollingRestart:
-    """Each instance in turn is asked to stop (SIGTERM), ends when its requests are done, and is started again."""
+    """Restarts the instances one after the other.
+
+    An instance gets SIGTERM, ends when its requests are done, and is started again.
+    """
 
     pause_seconds: float
     what: str = ""
@@ -119,18 +140,21 @@ class RollingRestart:
             time.sleep(self.pause_seconds)
 
     def end(self, place: Place) -> None:
-        """It ended by itself."""
+        """Nothing to repair: the last restart is over when `begin` returns."""
 
 
 @dataclass
 class InvalidationStorm:
-    """Invalidations of many keys a second through the API, of the same keys that are read. One thread, one connection."""
+    """Invalidates many of the keys that are read, every second, through the API.
+
+    One thread sends the invalidations over one connection.
+    """
 
     per_second: float
     keys: str
-    """A source of keys, as `LOAD_KEYS`."""
+    """The source of the keys, in the form of `LOAD_KEYS`."""
     keys_each: int = 1
-    """In each invalidation."""
+    """The number of keys in each invalidation."""
     seed: int = 7
     sent: int = field(default=0, init=False)
     failed: int = field(default=0, init=False)

@@ -1,4 +1,8 @@
-"""Limits and figures make a verdict: what was missed, by how much, and where to look. Pure."""
+"""Compares the figures of a run with the limits: what was missed, by how much, where to
+look.
+
+No I/O.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +12,7 @@ from loadtests.load.report_words import shown
 from loadtests.load.thresholds import Limit, Limits
 
 Figures = Mapping[str, Mapping[str, float]]
-"""Of one run: stretch → figure → value."""
+"""The figures of one run: stretch → figure → value."""
 
 _LATENCY = "plot.html, then locust.html (which route) and the instances' logs in fleet/"
 _LOADS = "plot.html (origin loads), then the instances' /metrics: loads_begun, lease_waits, fills_refused"
@@ -21,31 +25,36 @@ LOOK_AT: Mapping[str, str] = {
     "too_stale": "samples.jsonl: the seconds with too_stale above 0, and which fault was on (marks.json)",
     "late_p99_ms": "locust.log: the load generator was short of CPU, so the run says little",
 }
-"""Where to look when a figure is off; the rest follows from what kind of figure it is."""
+"""Where to look when a figure misses its limit.
+
+A figure that is not listed here gets the place for its kind of figure, see `look_at`.
+"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One limit and what came of it."""
+    """One limit and its result."""
 
     stretch: str
     figure: str
     limit: Limit
     value: float | None
-    """None: nothing was recorded to tell it from, which is as bad as a miss."""
+    """None if nothing was recorded that tells the value. This counts as missed."""
     bound: float | None
 
     @property
     def ok(self) -> bool:
+        """True if the value is known and within the bound."""
         return self.value is not None and self.bound is not None and self.limit.met_by(self.value, self.bound)
 
     @property
     def sign(self) -> str:
+        """The sign of the comparison."""
         return "≤" if self.limit.is_upper else "≥"
 
     @property
     def allowed(self) -> str:
-        """The bound as the thresholds say it, and the number that it came to."""
+        """The bound for people; if it is relative, also how it was calculated."""
         number = shown(self.figure, self.bound)
         if not self.limit.is_relative:
             return f"{self.sign} {number}"
@@ -54,7 +63,7 @@ class Finding:
         return f"{self.sign} {number} ({times:g} × {self.limit.of}{plus})"
 
     def reason(self) -> str:
-        """For people: what, by how much, where to look."""
+        """A sentence for people: what was missed, by how much, and where to look."""
         if self.value is None or self.bound is None:
             return (
                 f"{self.stretch}: {self.figure} could not be told: nothing was recorded. Look at locust.log"
@@ -68,11 +77,12 @@ class Finding:
 
 
 def judge(limits: Limits, figures: Figures) -> list[Finding]:
-    """Every limit, in the order of the thresholds."""
+    """A finding for every limit, in the order of the thresholds."""
     return list(_findings(limits, figures))
 
 
 def look_at(figure: str) -> str:
+    """Where a person should look when this figure misses its limit."""
     if figure.endswith("_ms"):
         return LOOK_AT.get(figure, _LATENCY)
     return LOOK_AT.get(figure, _LOADS if figure.startswith("origin_") else _SHARES)

@@ -1,4 +1,7 @@
-"""Whether a run shows what the service can do, or what the load generator can. Pure."""
+"""Decides whether a run shows the limits of the service or those of the load generator.
+
+No I/O.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,17 +10,20 @@ from loadtests.load.report_words import share, spoken
 from loadtests.scenarios.scenario import Scenario, Times
 
 DRIVER_CPU = 0.9
-"""Share of a core. Above, requests wait in the generator, and their latency is its own."""
+"""Share of a core. Above it, requests wait in the generator, and their latency is its own."""
 LATE_MS = 100.0
-"""How late a hundredth of the requests may begin."""
+"""The 99th percentile of the lateness of requests that is still accepted, in ms."""
 STARVED_SHARE = 0.01
-"""Requests that waited for a user: with so many the loop is no longer open."""
+"""Share of requests that waited for a user. With more of them, the loop is no longer open."""
 INSTANCE_CPU = 0.75
-"""Share of a core. Below, the instance had room, and whatever limited the run was something else."""
+"""Share of a core. Below it, the instance had time left: something else limited the run."""
 
 
 def doubt_of(scenario: Scenario, figures: Figures) -> str:
-    """Why the figures say nothing of the service, for a scenario that is about its limits; empty if they do."""
+    """Why the figures of a scenario about the service's limits do not show these limits.
+
+    Empty if they do, and for all other scenarios.
+    """
     if not scenario.bottleneck:
         return ""
     found = [f"in {stretch} {what}" for stretch, seen in figures.items() for what in _doubts(seen)]

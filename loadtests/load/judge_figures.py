@@ -1,7 +1,10 @@
-"""The figures of a stretch of a run: what thresholds are about, what the table shows. Pure.
+"""The figures of a stretch of a run, which thresholds judge and the table shows.
 
-A percentile of a stretch is the median of its seconds' percentiles: one second in which the machine did something else does not
-move it, a fault that lasts does. `worst_p99_ms` is the worst second, for limits that even one second must keep.
+No I/O.
+
+A percentile of a stretch is the median of the percentiles of its seconds: one second in which the
+machine was busy with something else does not move it, but a fault that lasts does. `worst_p99_ms`
+is the worst second, for limits that even one second must keep.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,23 +46,26 @@ FIGURES: Mapping[str, str] = {
     "starved_share": "share of requests for which the load generator had no free user",
     "instance_cpu": "share of a core that the busiest instance used",
 }
-"""Every figure by its name in `thresholds.yaml`, and what it is."""
+"""Every figure by its name in `thresholds.yaml`, with its meaning."""
 
 
 _REASONS = {"refused_share": "503 overloaded", "unanswered_share": "no answer in time"}
-"""Figure → the reason of the failures that it counts, as the users say it."""
+"""For a figure that counts failures of one kind: their reason, as the users record it."""
 
 
 def figures_of(
     samples: Iterable[Sample], servers: Iterable[ServerRow], begins: float, ends: float
 ) -> dict[str, float]:
-    """What can be said of a stretch; a figure that nothing was recorded for is left out, not 0."""
+    """The figures of the stretch from `begins` to `ends`, in seconds since the epoch.
+
+    A figure for which nothing was recorded is left out; it is not 0.
+    """
     seen = between(samples, begins, ends)
     told = servers_between(servers, begins, ends)
     found = {**_of_callers(seen), **_of_origin(told), **_of_instances(told)}
     reads = sum(row.reads for row in seen)
     if reads and "origin_loads" in found:
-        # Rates, not counts: the callers' seconds and the origin's rows do not begin and end at the same moments.
+        # Rates, not counts: the callers' seconds and the origin's rows begin and end at different moments.
         found["origin_loads_per_read"] = found["origin_loads_per_s"] / (reads / len(seen))
     return found
 

@@ -1,6 +1,8 @@
-"""What a run recorded, a row for each second: what the callers saw (`samples.jsonl`) and what the servers said (`servers.jsonl`).
+"""The rows that a run recorded, one for each second.
 
-Times are seconds since the epoch. A sample tells of the second that begins at its `t`, a server's row of the moment `t`.
+`samples.jsonl` has what the callers saw, `servers.jsonl` what the servers reported. Times are
+seconds since the epoch. A sample describes the second that begins at its `t`, a server's row the
+moment `t`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +15,7 @@ Row = TypeVar("Row")
 
 
 class Route(msgspec.Struct, frozen=True):
-    """What a route did in one second."""
+    """Requests of one route in one second."""
 
     requests: int = 0
     failures: int = 0
@@ -27,11 +29,11 @@ class Sample(msgspec.Struct, frozen=True):
     requests: int = 0
     failures: int = 0
     by_tier: dict[str, int] = {}
-    """Reads by what answered them: near, l1, l2, l3, origin, miss, error."""
+    """Reads by answerer: near, l1, l2, l3, origin, miss, error."""
     stale: int = 0
-    """Reads answered past their freshness, as the namespace allows."""
+    """Reads that were answered past their freshness, as the namespace allows."""
     too_stale: int = 0
-    """Reads answered older than `max_lag` allows. There must be none, whatever breaks."""
+    """Reads that were answered older than `max_lag` allows. It must stay 0, whatever breaks."""
     lag_max: float | None = None
     """The longest staleness bound that an answer named, in seconds."""
     p50_ms: float | None = None
@@ -39,27 +41,30 @@ class Sample(msgspec.Struct, frozen=True):
     p99_ms: float | None = None
     max_ms: float | None = None
     served_p95_ms: float | None = None
-    """Of the requests that did not fail."""
+    """95th percentile of the requests that did not fail."""
     failed_p95_ms: float | None = None
-    """Of those that did."""
+    """95th percentile of the requests that failed."""
     by_route: dict[str, Route] = {}
     late_ms_p99: float | None = None
-    """How late requests of an open loop began, because no user was free or the generator itself was slow."""
+    """The lateness of requests of an open loop, 99th percentile.
+
+    Requests are late because no user was free, or because the generator itself was slow.
+    """
     starved: int = 0
     """Requests of an open loop that found no free user when they were due."""
     driver_cpu: float = 0.0
-    """Share of a core that the generator used."""
+    """Share of a core that the load generator used."""
     reasons: dict[str, int] = {}
-    """Of failures, and how many had each."""
+    """The number of failures by reason."""
 
     @property
     def reads(self) -> int:
-        """Those that were answered, be it with a miss."""
+        """Reads that were answered, misses included."""
         return sum(count for tier, count in self.by_tier.items() if tier != "error")
 
 
 class OriginRow(msgspec.Struct, frozen=True):
-    """The origin's own counts, since its start."""
+    """The origin's own counts since its start."""
 
     loads: int = 0
     keys: int = 0
@@ -71,45 +76,52 @@ class OriginRow(msgspec.Struct, frozen=True):
 
 
 class ServerRow(msgspec.Struct, frozen=True):
-    """What the origin and the instances said at `t`."""
+    """The reports of the origin and of the instances at the moment `t`."""
 
     t: float
     origin: OriginRow | None = None
-    """None: it did not answer."""
+    """None if the origin did not answer."""
     instances: dict[str, dict[str, float]] = {}
-    """The metrics of each instance that have no labels; empty: it did not answer."""
+    """The metrics without labels of each instance; empty if the instance did not answer."""
     cpu_seconds: dict[str, float] = {}
-    """What the process of each instance has used since it was started; those that do not run are missing."""
+    """CPU time of each instance's process since its start.
+
+    Processes that do not run are missing.
+    """
 
 
 class Mark(msgspec.Struct):
-    """Something was so for a while: a fault."""
+    """Something that held for a while, such as a fault."""
 
     what: str
     began: float
     ended: float | None = None
-    """None: it still is."""
+    """None while it still holds."""
 
 
 class Story(msgspec.Struct, frozen=True):
-    """All that happened in a run, or has happened by now."""
+    """All that has happened in a run so far."""
 
     scenario: str
     seconds: float
-    """How long the load is to last."""
+    """The planned duration of the load."""
     samples: list[Sample]
     servers: list[ServerRow]
     marks: list[Mark]
     stretches: dict[str, tuple[float, float]]
-    """What thresholds speak of: begin and end."""
+    """The stretches that thresholds judge, with their begin and end."""
 
     @property
     def began(self) -> float:
+        """The first second of load; 0 before that second is recorded."""
         return self.samples[0].t if self.samples else 0.0
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """Every whole line of a file that may still be written to; none if it does not exist yet."""
+    """Every complete line of a file that may still be written to.
+
+    Empty if the file does not exist yet.
+    """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -119,9 +131,10 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def between(rows: Iterable[Sample], begins: float, ends: float) -> list[Sample]:
-    """The seconds that lie wholly in a stretch of time."""
+    """The seconds that lie completely between the two times."""
     return [row for row in rows if row.t >= begins and row.t + 1 <= ends]
 
 
 def servers_between(rows: Iterable[ServerRow], begins: float, ends: float) -> list[ServerRow]:
+    """The rows whose moment lies between the two times."""
     return [row for row in rows if begins <= row.t <= ends]

@@ -1,28 +1,35 @@
-"""Latencies as an HDR histogram keeps them: microseconds at three significant digits, and how many there were of each.
+"""Latencies as an HDR histogram keeps them: counts of microseconds with three digits.
 
-Sums of two are exact, so that percentiles of a run, of a route, or of several workers are those of all their requests, and
-not means of percentiles. A kept value is never smaller than what was measured, and at most 1 % larger.
+Histograms can be added without error, so percentiles of a run, of a route, or of several workers
+are percentiles of all their requests, not means of percentiles. A value that is kept is never
+smaller than the measured one, and at most 1 % larger.
 """
 
 from collections.abc import Mapping, MutableMapping
 from typing import TypeAlias
 
 Latencies: TypeAlias = dict[int, int]
-"""Microseconds, and how many requests took them."""
+"""The number of requests by their latency in microseconds."""
 
 
 def keep(latencies: MutableMapping[int, int], seconds: float) -> None:
+    """Counts one latency."""
     micros = _rounded_up(max(0, round(seconds * 1e6)))
     latencies[micros] = latencies.get(micros, 0) + 1
 
 
 def add(latencies: MutableMapping[int, int], more: Mapping[int, int]) -> None:
+    """Adds the counts of `more` to `latencies`."""
     for micros, count in more.items():
         latencies[micros] = latencies.get(micros, 0) + count
 
 
 def percentiles_ms(latencies: Mapping[int, int], shares: tuple[float, ...]) -> list[float | None]:
-    """For each share (0 to 1, ascending) the smallest latency that at least so many did not exceed; None if there is none."""
+    """For each share, the least latency in ms that at least this share of requests did not
+    exceed.
+
+    `shares` are ascending, 0 to 1. None where no latency is recorded.
+    """
     if not latencies:
         return [None] * len(shares)
     total, passed = sum(latencies.values()), 0

@@ -1,9 +1,13 @@
-"""What locust is started with: the kinds of users of `LOAD_MIX`, and the recording of what they see.
+"""The file that locust is started with.
 
-    LOAD_URLS=http://127.0.0.1:8101,http://127.0.0.1:8102 LOAD_MIX=http=8,writer=1 LOAD_RATE=300 LOAD_OUT=.run/load \\
+It defines a class for each kind of user in `LOAD_MIX`, and attaches the recording.
+
+    LOAD_URLS=http://127.0.0.1:8101,http://127.0.0.1:8102 LOAD_MIX=http=8,writer=1 \\
+      LOAD_RATE=300 LOAD_OUT=.run/load \\
       locust -f loadtests/load/locustfile.py --headless --users 50 --spawn-rate 50 --run-time 10s
 
-Locust takes the classes it finds in this module; their shares of the users are their weights. `loadtests/README.md` has the rest.
+Locust takes the classes that it finds in this module; their shares of the users are their
+weights. More is in `loadtests/README.md`.
 """
 
 import os
@@ -20,10 +24,10 @@ from loadtests.load.users_http import BulkReader, HttpReader, HttpVisitor, Write
 
 
 def classes_of(settings: Settings) -> dict[str, type[Visitor]]:
-    """A class for each kind in the mix, by its name."""
+    """A class for each kind in the mix, by the class's name."""
     kinds: list[type[Visitor]] = [HttpReader, BulkReader, Writer]
     if "sdk" in settings.mix:
-        # Only then: a mix without it needs no SDK.
+        # Imported only here: a mix without this kind needs no SDK.
         from loadtests.load.users_sdk import SdkReader
 
         kinds.append(SdkReader)
@@ -38,6 +42,7 @@ def classes_of(settings: Settings) -> dict[str, type[Visitor]]:
 
 
 def begin(environment: Environment, **_: Any) -> None:
+    """Attaches the recording; ends the process if the origin is out of reach."""
     try:
         attach(SETTINGS, environment)
     except ChangeError as error:  # locust goes on after any other exception here

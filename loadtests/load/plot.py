@@ -1,6 +1,7 @@
-"""A run as a picture: latency, requests, who answered, and loads at the origin over time, with what was broken shaded.
+"""A picture of a run: latency, requests, answerers, and origin loads over time.
 
-SVG without any dependency, readable by itself in a browser or in Markdown, in light and dark. All panels share the time axis.
+The times of faults are shaded. The picture is SVG without any dependency, readable by itself in a
+browser or in Markdown, in light and dark. All panels share the time axis.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,9 @@ from loadtests.load.plot_columns import Line, Point, answered, latencies, origin
 WIDTH, LEFT, RIGHT = 1000, 70, 150
 TITLE_HEIGHT, LANE, PANEL_GAP, FOOT = 30, 17, 34, 44
 GAP_SECONDS = 2.5
-"""Points further apart are not joined: nothing is known in between."""
+"""Points that lie further apart are not joined, because nothing is known in between."""
 LETTER = 6.3
-"""Pixels of a letter of a label, about."""
+"""The approximate width of a letter of a label, in pixels."""
 
 COLOURS = {
     "paper": ("#ffffff", "#14181d"),
@@ -40,44 +41,50 @@ COLOURS = {
     "stale": ("#1b1f24", "#e6e9ee"),
     "loads": ("#d97706", "#fbbf24"),
 }
-"""What it is → its colour on white and on black."""
+"""Class in the picture → its colour on white and on black."""
 STYLE = """
 text,.ink{fill:currentColor}.title{font-size:15px;font-weight:600}.head{font-weight:600}.small{font-size:11px}
 .grid,.edge{stroke:currentColor}.edge{stroke-dasharray:3 3;stroke-opacity:.6}
-.line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}.area{fill:currentColor;fill-opacity:.85}
+.line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}
+.area{fill:currentColor;fill-opacity:.85}
 .area.shade{fill-opacity:.1}.area.paper{fill-opacity:1}
 .line.stale{stroke-dasharray:4 3}
 """
 
 
 def svg_of(story: Story) -> str:
-    """The whole picture. A run without a sample is a picture that says so."""
+    """The whole picture. A run without a sample gives a picture with a note instead of curves."""
     picture = _Picture(story)
     parts = "\n".join(picture.parts())
     size = f'viewBox="0 0 {WIDTH} {picture.height:g}" width="{WIDTH}" height="{picture.height:g}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size}'
-        f' role="img" aria-label="{escape(story.scenario)}: latency, requests, who answered and origin loads over time">\n'
+        f' role="img" aria-label="{escape(story.scenario)}: latency, requests, who answered'
+        ' and origin loads over time">\n'
         f"<style>{_style()}</style>\n"
         f'<rect class="area paper" width="{WIDTH}" height="{picture.height:g}"/>\n{parts}\n</svg>\n'
     )
 
 
 def _style() -> str:
-    """Colours are set as `color` and drawn as `currentColor`: viewers that are no browsers know no CSS variables."""
+    """The style sheet of the picture.
+
+    Colours are set as `color` and drawn as `currentColor`, because SVG viewers that are no browsers
+    know no CSS variables.
+    """
     light = "".join(f".{name}{{color:{colour}}}" for name, (colour, _) in COLOURS.items())
     dark = "".join(f".{name}{{color:{colour}}}" for name, (_, colour) in COLOURS.items())
     return f"svg{{font:12px system-ui,sans-serif}}{light}@media(prefers-color-scheme:dark){{{dark}}}{STYLE}"
 
 
 class _Panel:
-    """One of the diagrams under each other."""
+    """One of the diagrams below each other."""
 
     def __init__(self, title: str, unit: str, top: float, height: float, time: Scale) -> None:
         self.title, self.unit, self.top, self.bottom, self.time = title, unit, top, top + height, time
 
     def frame(self, values: Scale) -> Iterator[str]:
-        """The head, the grid and the values at its left."""
+        """Yields the head, the grid and the values at its left."""
         unit = f'<tspan class="soft"> {self.unit}</tspan>'
         yield f'<text class="head ink" x="{LEFT}" y="{self.top - 8:g}">{self.title}{unit}</text>'
         for tick in values.ticks(4):
@@ -89,10 +96,11 @@ class _Panel:
             yield f'<line class="grid" x1="{x}" x2="{x}" y1="{self.top:g}" y2="{self.bottom:g}"/>'
 
     def curve(self, line: Line, values: Scale) -> str:
+        """One line of the diagram."""
         return f'<path class="line {line.style}" d="{_path(line.points, self.time, values)}"/>'
 
     def stacked(self, lines: Sequence[Line], values: Scale) -> Iterator[str]:
-        """Areas on top of one another; all lines have points at the same moments."""
+        """Yields areas on top of one another. All lines must have points at the same moments."""
         floor = [0.0] * max((len(line.points) for line in lines), default=0)
         for line in lines:
             ceiling = [below + point.value for below, point in zip(floor, line.points, strict=True)]
@@ -108,6 +116,7 @@ class _Panel:
             floor = ceiling
 
     def legend(self, lines: Sequence[Line], *, filled: bool = False) -> Iterator[str]:
+        """Yields the names of the lines, to the right of the diagram."""
         x = WIDTH - RIGHT + 14
         for number, line in enumerate(lines):
             y = self.top + 8 + number * 16
@@ -141,6 +150,7 @@ class _Picture:
         return panel
 
     def parts(self) -> Iterator[str]:
+        """Yields the elements of the picture from back to front."""
         yield f'<text class="title ink" x="{LEFT}" y="20">{escape(self._story.scenario)}</text>'
         if not self._story.samples:
             yield f'<text class="soft" x="{LEFT}" y="60">Nothing was recorded.</text>'
@@ -159,13 +169,18 @@ class _Picture:
             x, y = self._time.place(tick), lowest.bottom + 16
             yield f'<text class="soft" x="{x}" y="{y:g}" text-anchor="middle">{tick:g}</text>'
         middle = (LEFT + WIDTH - RIGHT) / 2
-        yield f'<text class="soft" x="{middle:g}" y="{lowest.bottom + 34:g}" text-anchor="middle">seconds of load</text>'
+        place = f'x="{middle:g}" y="{lowest.bottom + 34:g}" text-anchor="middle"'
+        yield f'<text class="soft" {place}>seconds of load</text>'
 
     def _stretches(self) -> Iterator[str]:
-        """What is judged: a bar over the time of each. Overlapping ones share the lane, so only their names tell."""
+        """Yields a bar over the time of each judged stretch.
+
+        Overlapping stretches share the lane, so there only their names tell them apart.
+        """
         for name, (begins, ends) in self._story.stretches.items():
             x, end = self._time.place(begins - self._story.began), self._time.place(ends - self._story.began)
-            yield f'<rect class="area bar" x="{x}" y="{TITLE_HEIGHT:g}" width="{max(2.0, end - x):.1f}" height="13" rx="3"/>'
+            size = f'width="{max(2.0, end - x):.1f}" height="13" rx="3"'
+            yield f'<rect class="area bar" x="{x}" y="{TITLE_HEIGHT:g}" {size}/>'
             yield f'<text class="soft small" x="{x + 5:g}" y="{TITLE_HEIGHT + 10.5:g}">{escape(name)}</text>'
 
     def _faults(self) -> Iterator[str]:
@@ -173,7 +188,8 @@ class _Picture:
         for mark, lane in self._lanes:
             y = TITLE_HEIGHT + LANE * (lane + 1)
             x, end = _span(mark, self._story.began, self._time)
-            yield f'<rect class="area fault shade" x="{x}" y="{y:g}" width="{max(1.5, end - x):.1f}" height="{bottom - y:g}"/>'
+            size = f'width="{max(1.5, end - x):.1f}" height="{bottom - y:g}"'
+            yield f'<rect class="area fault shade" x="{x}" y="{y:g}" {size}/>'
             yield from (
                 f'<line class="edge fault" x1="{at}" x2="{at}" y1="{y:g}" y2="{bottom:g}"/>'
                 for at in (x, end)
@@ -222,7 +238,7 @@ def _span(mark: Mark, began: float, time: Scale) -> tuple[float, float]:
 
 
 def _in_lanes(marks: Sequence[Mark], began: float, time: Scale) -> list[tuple[Mark, int]]:
-    """Each mark with the first lane in which its label covers no other."""
+    """Each mark with the first lane in which its label covers no other label."""
     free_from: list[float] = []
     placed = []
     for mark in sorted(marks, key=lambda mark: mark.began):

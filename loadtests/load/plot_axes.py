@@ -1,4 +1,4 @@
-"""Scales and ticks: from values to places in a picture. Pure."""
+"""Scales and ticks: from values to places in a picture. No I/O."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ STEPS = (1, 2, 5, 10)
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps [low, high] to [start, end] in pixels; what is outside lands on the edge."""
+    """Maps [low, high] to [start, end] in pixels; values outside are placed at the edge."""
 
     low: float
     high: float
@@ -18,6 +18,7 @@ class Scale:
     is_log: bool = False
 
     def place(self, value: float) -> float:
+        """The place of a value in pixels."""
         inside = min(max(value, self.low), self.high)
         if self.is_log:
             share = math.log(inside / self.low) / math.log(self.high / self.low)
@@ -26,18 +27,18 @@ class Scale:
         return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self, wanted: int) -> list[float]:
-        """Round values: powers of ten on a log scale, else about as many as wanted."""
+        """Round values: powers of ten on a log scale, else about `wanted` of them."""
         return list(_decades(self.low, self.high) if self.is_log else _evenly(self.low, self.high, wanted))
 
 
 def reaching(highest: float, start: float, end: float) -> Scale:
-    """From 0 to a round value at or above `highest`."""
+    """A scale from 0 to a round value at or above `highest`."""
     step = round_step(max(highest, 1.0), 4)
     return Scale(0.0, math.ceil(max(highest, 1.0) / step) * step, start, end)
 
 
 def log_reaching(lowest: float, highest: float, start: float, end: float) -> Scale:
-    """Whole decades around both; at least two."""
+    """A log scale of whole decades around both values, at least two decades."""
     low = 10.0 ** math.floor(math.log10(max(lowest, 0.01)))
     high = 10.0 ** math.ceil(math.log10(max(highest, low * 100)))
     return Scale(low, high, start, end, is_log=True)

@@ -1,4 +1,4 @@
-"""What is plotted of a story: columns of figures by second, from the first second of load on. Pure."""
+"""The lines of the plot: figures by second, from the first second of load on. No I/O."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,16 +9,20 @@ from loadtests.load.judge_rows import Sample, Story
 
 
 class Point(NamedTuple):
+    """One value at one moment."""
+
     at: float
     """Seconds since the load began."""
     value: float
 
 
 class Line(NamedTuple):
+    """The points of one figure over time."""
+
     name: str
     unit: str
     style: str
-    """Its class in the picture: the colour."""
+    """The line's class in the picture, which decides its colour."""
     points: list[Point]
 
 
@@ -34,6 +38,7 @@ ANSWERED = {
 
 
 def latencies(story: Story) -> list[Line]:
+    """The lines of p50, p95 and p99 in ms."""
     readers: dict[str, Callable[[Sample], float | None]] = {
         "p50": lambda row: row.p50_ms,
         "p95": lambda row: row.p95_ms,
@@ -43,6 +48,7 @@ def latencies(story: Story) -> list[Line]:
 
 
 def requests(story: Story) -> list[Line]:
+    """The lines of answered and failed requests per second."""
     return [
         Line("answered", "/s", "good", _column(story, lambda row: row.requests - row.failures)),
         Line("failed", "/s", "bad", _column(story, lambda row: row.failures)),
@@ -50,13 +56,19 @@ def requests(story: Story) -> list[Line]:
 
 
 def answered(story: Story) -> list[Line]:
-    """Shares of the reads of each second, in percent; tiers that never answered are left out."""
+    """A line for each answerer: its share of each second's reads, in percent.
+
+    Tiers that never answered are left out.
+    """
     present = [tier for tier in ANSWERED if any(row.by_tier.get(tier) for row in story.samples)]
     return [Line(ANSWERED[tier], "%", tier, _column(story, partial(_percent, tier))) for tier in present]
 
 
 def stale(story: Story) -> list[Line]:
-    """In percent of the reads of each second; nothing if there was none."""
+    """The line of stale answers, in percent of each second's reads.
+
+    Empty if no answer was stale.
+    """
     if not any(row.stale for row in story.samples):
         return []
     return [
@@ -70,6 +82,7 @@ def stale(story: Story) -> list[Line]:
 
 
 def origin_loads(story: Story) -> list[Line]:
+    """The line of loads per second that the origin counted."""
     told = [(row.t, row.origin.loads) for row in story.servers if row.origin is not None]
     points = [
         Point(ended - story.began, (after - before) / (ended - began))
@@ -80,7 +93,7 @@ def origin_loads(story: Story) -> list[Line]:
 
 
 def _column(story: Story, read: Callable[[Sample], float | None]) -> list[Point]:
-    """In the middle of their seconds."""
+    """The values of the seconds, each placed at the middle of its second."""
     return [
         Point(row.t + 0.5 - story.began, value) for row in story.samples if (value := read(row)) is not None
     ]

@@ -1,7 +1,8 @@
-"""One locust process: what it does when the load begins, each second, at each report, and when it ends.
+"""One locust process: what happens at the start, each second, at each report, at the end.
 
-A `Driver` has the users and counts, a `Keeper` has the files. A process alone is both; with `--master` it keeps, with `--worker`
-it drives, and its tallies go along with its reports to the master. So `LOAD_OUT` is written by exactly one process.
+A `Driver` runs the users and counts; a `Keeper` writes the files. A single process has both. With
+`--master` a process only keeps; with `--worker` it only drives, and its tallies travel with its
+reports to the master. So exactly one process writes `LOAD_OUT`.
 """
 
 import logging
@@ -23,15 +24,22 @@ from loadtests.load.shared import Shared
 from loadtests.load.users import Visitor
 
 REPORT_FIELD = "cachesvc_seconds"
-"""Of a worker's report."""
+"""The name of our field in a worker's report."""
 USERS_MESSAGE = "cachesvc_users"
-"""The master tells the workers how many users there are of each class, when all of them are there."""
+"""The message that tells the workers the number of users of each class.
+
+The master sends it when all users are spawned.
+"""
 
 _log = logging.getLogger(__name__)
 
 
 def attach(settings: Settings, environment: Environment) -> None:
-    """To locust's events, when the runner is known and nothing has begun. Raises `ChangeError` if the origin is out of reach."""
+    """Attaches the recording to locust's events.
+
+    Call it when the runner is known and the load has not begun. Raises `ChangeError` if the origin is
+    out of reach.
+    """
     driver = None if isinstance(environment.runner, MasterRunner) else Driver(settings, environment)
     if not isinstance(environment.runner, WorkerRunner):
         if settings.value_bytes:
@@ -40,6 +48,8 @@ def attach(settings: Settings, environment: Environment) -> None:
 
 
 class Driver:
+    """The part of a process that runs users: it prepares them and counts their requests."""
+
     def __init__(self, settings: Settings, environment: Environment) -> None:
         self.recorder = Recorder()
         self._settings = settings
@@ -51,6 +61,7 @@ class Driver:
             environment.runner.register_message(USERS_MESSAGE, self.divide)
 
     def begin(self, **_: Any) -> None:
+        """Prepares what the users share, when the load begins."""
         changes = Changes(self._settings.origin, timeout=self._settings.timeout)
         Visitor.shared = Shared(self._settings, self._part(), self.recorder, changes, sleep=gevent.sleep)
         gevent.spawn(self._measure)
@@ -64,23 +75,31 @@ class Driver:
         context: dict[str, Any],
         **_: Any,
     ) -> None:
+        """Counts one request."""
         reason = str(exception) if exception else ""
         self.recorder.request(
             f"{request_type} {name}", response_time / 1e3, reason, context.get("turn", CLOSED)
         )
 
     def report(self, data: dict[str, Any], **_: Any) -> None:
+        """Adds the tallies to a worker's report."""
         data[REPORT_FIELD] = to_report(self.recorder.drain())
 
     def divide(self, msg: Message, **_: Any) -> None:
-        """An open loop's requests among the workers, by the users that each has of those in all."""
+        """Divides the requests of an open loop among the workers.
+
+        A worker's share for a kind of user is its share of the users of that kind.
+        """
         own = self._environment.runner.user_classes_count if self._environment.runner else {}
         for kind in self._environment.user_classes:
             if issubclass(kind, Visitor) and (total := msg.data[kind.__name__]):
                 Visitor.shared.divide(kind.kind, own.get(kind.__name__, 0) / total)
 
     def _part(self) -> Part:
-        """Which of the workers this is. Locust tells them how many the master was told to expect."""
+        """The place of this process among the workers.
+
+        Locust tells the workers how many of them the master was told to expect.
+        """
         runner, options = self._environment.runner, self._environment.parsed_options
         if options is None or not isinstance(runner, WorkerRunner):
             return Part()
@@ -93,8 +112,10 @@ class Driver:
 
 
 class Keeper:
+    """The part of a process that collects the tallies and writes the files."""
+
     def __init__(self, settings: Settings, environment: Environment, driver: Driver | None) -> None:
-        """`driver`: the one in this process, if it is alone."""
+        """`driver` is the one in this process; None for a master."""
         self._settings = settings
         self._environment = environment
         self._driver = driver
@@ -107,7 +128,10 @@ class Keeper:
         self._writing = gevent.spawn(self._write)
 
     def count_users(self, **_: Any) -> None:
-        """Requests of a kind that has no user would silently not be made."""
+        """Fails the run if some kind in the mix has no user, and tells the workers all counts.
+
+        Requests of a kind without users would otherwise be missing without a message.
+        """
         runner = self._environment.runner
         counts = runner.target_user_classes_count if runner else {}
         missing = [name for name, count in counts.items() if not count]
@@ -118,12 +142,15 @@ class Keeper:
             runner.send_message(USERS_MESSAGE, counts)
 
     def merge(self, data: dict[str, Any], **_: Any) -> None:
+        """Takes the tallies out of a worker's report."""
         if REPORT_FIELD in data:
             self._record.add(from_report(data[REPORT_FIELD]))
 
     def decide_exit_code(self, **_: Any) -> None:
-        """Failed requests are for a judge to weigh. What fails the run itself is our own error: a user's, a listener's, a mix
-        without the users for it.
+        """Sets the exit code: 1 for an error of ours, else 0.
+
+        Failed requests do not count here: the judge weighs them. Errors of ours are an exception in a
+        user or a listener, and a mix without the users for it.
         """
         runner = self._environment.runner
         failed = (
@@ -134,7 +161,7 @@ class Keeper:
         self._environment.process_exit_code = 1 if failed else 0
 
     def end(self, **_: Any) -> None:
-        """The last reports of the workers have come by now."""
+        """Writes the rest. The last reports of the workers have arrived by now."""
         self._writing.kill()
         self._collect()
         options = self._environment.parsed_options

@@ -1,4 +1,7 @@
-"""What is seen while a scenario runs: on a terminal a live table of the last seconds, in a log a line now and then."""
+"""Progress while a scenario runs.
+
+On a terminal it is a live table of the last seconds; in a log, a line every ten seconds.
+"""
 
 import time
 from collections.abc import Callable
@@ -20,7 +23,7 @@ HEADS = ("req/s", "failed", "p50", "p99", "hits", "stale", "origin loads/s")
 
 
 class Progress:
-    """Context manager; `show` is called while it runs, about twice a second."""
+    """A context manager; `show` is called about twice a second while it is open."""
 
     def __init__(self, story: Callable[[], Story], console: Console | None = None) -> None:
         self._story = story
@@ -37,6 +40,7 @@ class Progress:
         self._live.stop()
 
     def show(self) -> None:
+        """Updates the table, or writes a line if the last one is old enough."""
         if self._console.is_terminal:
             self._live.update(screen(self._story()), refresh=True)
         elif time.monotonic() - self._logged_at > LOG_SECONDS:
@@ -45,6 +49,7 @@ class Progress:
 
 
 def screen(story: Story) -> Group:
+    """The table of the last seconds, and a bar of the time that has passed."""
     table = Table(title=f"{story.scenario}: {phase(story)}", title_justify="left")
     for head in ("second", *HEADS, "broken"):
         table.add_column(head, justify="left" if head == "broken" else "right")
@@ -60,6 +65,7 @@ def screen(story: Story) -> Group:
 
 
 def line(story: Story) -> str:
+    """The last second in one line."""
     if not story.samples:
         return f"{story.scenario}: starting"
     last = story.samples[-1]
@@ -69,7 +75,7 @@ def line(story: Story) -> str:
 
 
 def phase(story: Story) -> str:
-    """The stretches that the last second is in."""
+    """The stretches that the last second lies in."""
     now = story.samples[-1].t if story.samples else 0.0
     return (
         ", ".join(name for name, (begins, ends) in story.stretches.items() if begins <= now < ends)
@@ -78,13 +84,15 @@ def phase(story: Story) -> str:
 
 
 def broken_at(story: Story, at: float) -> str:
+    """The faults that were on during the second that begins at `at`."""
     return ", ".join(
         mark.what for mark in story.marks if mark.began < at + 1 and (mark.ended is None or mark.ended > at)
     )
 
 
 def cells(story: Story, sample: Sample) -> list[str]:
-    # Two rows of the origin make a rate; they may stand half a second beside the callers' second.
+    """The figures of one second, in the order of `COLUMNS`."""
+    # Two rows of the origin make a rate; they may lie half a second away from the callers' second.
     figures = figures_of([sample], story.servers, sample.t, sample.t + 1)
     loads = figures_of([], story.servers, sample.t - 1.5, sample.t + 1.5)
     return [shown(name, {**loads, **figures}.get(name)) for name in COLUMNS]

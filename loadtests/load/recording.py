@@ -1,10 +1,12 @@
-"""What is recorded of a run: tallies by second, and the two files that are made of them.
+"""The recording of a run: tallies by second, and the two files that are made from them.
 
-`samples.jsonl` has a line for each second from the first to the last request, also for those in which nothing was answered;
-`summary.json` has the same figures of the whole run. Requests belong to the second in which they ended.
+`samples.jsonl` has a line for each second from the first request to the last one, also for
+seconds in which nothing was answered. `summary.json` has the same figures for the whole run. A
+request belongs to the second in which it ended.
 
-Each process that has users keeps a `Recorder`. One that stands alone hands its tallies to a `Record` every second; a worker
-sends them to the master with its reports, every 3 s, so the master waits for as long before it writes a second.
+Each process with users keeps a `Recorder`. A single process hands its tallies to a `Record` every
+second. A worker sends them to the master with its reports, every 3 s, so the master waits before
+it writes a second.
 """
 
 import json
@@ -20,13 +22,16 @@ from loadtests.load.arrivals import Turn
 from loadtests.load.tally import Tally
 
 REPORT_DELAY = 8
-"""Seconds after which a worker has reported a second, or never will: two reports, and time on the way."""
+"""Seconds after which no report about a second is expected any more.
+
+It is the time of two reports, and some time for the way.
+"""
 
 _decoder = msgspec.json.Decoder(dict[int, Tally])
 
 
 class Recorder:
-    """Tallies by second since the last `drain`, by `clock` (seconds since the epoch)."""
+    """Tallies by second since the last `drain`. `clock` gives seconds since the epoch."""
 
     def __init__(
         self, clock: Callable[[], float] = time.time, cpu: Callable[[], float] = time.process_time
@@ -37,23 +42,29 @@ class Recorder:
         self._measured = (clock(), cpu())
 
     def request(self, route: str, seconds: float, reason: str, turn: Turn) -> None:
+        """Counts a request that ended now."""
         self._now().request(route, seconds, reason, turn)
 
     def reads(self, reads: Iterable[Read], lag: float | None) -> None:
+        """Counts keys that were read now, and the staleness bound of their answer."""
         self._now().reads(reads, lag)
 
     def failover(self) -> None:
+        """Counts a request that was sent again, to another instance."""
         self._now().failovers += 1
 
     def measure_cpu(self) -> None:
-        """To be called about every second: what this process has used since the last time."""
+        """Records the share of a core that this process used since the last call.
+
+        To be called about once a second.
+        """
         before, now = self._measured, (self._clock(), self._cpu())
         if now[0] > before[0]:
             self._now().driver_cpu = (now[1] - before[1]) / (now[0] - before[0])
             self._measured = now
 
     def drain(self) -> dict[int, Tally]:
-        """What there is, also of the second that has not ended, and begin anew."""
+        """Returns the tallies, those of the current second included, and starts empty again."""
         seconds, self._seconds = self._seconds, {}
         return seconds
 
@@ -62,33 +73,40 @@ class Recorder:
 
 
 def to_report(seconds: Mapping[int, Tally]) -> str:
-    """For a worker's report to the master. JSON, since locust's own messages have no mappings with numbers as keys."""
+    """The tallies as text for a worker's report to the master.
+
+    The text is JSON, because locust's own messages cannot carry mappings with numbers as keys.
+    """
     return msgspec.json.encode(seconds).decode()
 
 
 def from_report(text: str) -> dict[int, Tally]:
+    """The tallies in a report's text."""
     return _decoder.decode(text)
 
 
 class Record:
-    """The files of a run, in `folder`. Parts of a second may come from several processes, in any order."""
+    """The files of a run, in `folder`.
+
+    Parts of a second may come from several processes, in any order.
+    """
 
     def __init__(self, folder: Path, *, delay: int) -> None:
-        """`delay`: for so many seconds parts of a second may still come."""
+        """`delay` is the number of seconds for which parts of a second may still arrive."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._delay = delay
-        self._samples: IO[str] = (folder / "samples.jsonl").open(
-            "w", buffering=1
-        )  # whole lines, for those who read along
+        # Buffered by line: programs that read the file while it grows see whole lines.
+        self._samples: IO[str] = (folder / "samples.jsonl").open("w", buffering=1)
         self._pending: dict[int, Tally] = {}
         self._whole = Tally()
         self._first: int | None = None
         self._next = 0
-        """The first second that is not written."""
+        """The first second that is not written yet."""
         self._came_late = 0
 
     def add(self, seconds: Mapping[int, Tally]) -> None:
+        """Adds tallies. Those of a second that is already written count only in the summary."""
         for at, tally in sorted(seconds.items()):
             self._whole.add(tally)
             if self._first is None:
@@ -99,12 +117,12 @@ class Record:
             self._pending.setdefault(at, Tally()).add(tally)
 
     def write(self, now: float) -> None:
-        """The seconds that ended `delay` ago and have not been written."""
+        """Writes the seconds that ended `delay` seconds ago or earlier."""
         if self._first is not None:
             self._write_until(int(now) - self._delay)
 
     def close(self, about: Mapping[str, Any]) -> None:
-        """Write all the rest, and the summary, with what `about` says of the run."""
+        """Writes the remaining seconds, and the summary together with `about`."""
         if self._pending:
             self._write_until(max(self._pending) + 1)
         self._samples.close()

@@ -1,4 +1,4 @@
-"""What is said of scenarios that ran: one in full, all of them in a table, and the files that stay."""
+"""The report of scenarios: one in full, all of them in a table, and the files that stay."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,14 +28,17 @@ COLUMNS = {
     "origin_loads_per_s": "loads/s",
     "origin_peak": "peak",
 }
-"""Of the summary: figure → head. The figures are those of the stretch that the scenario is about."""
+"""The columns of the summary: figure → head.
+
+The figures are those of the stretch that the scenario is about.
+"""
 BUSY = 0.9
-"""Share of a core from which on the load generator may have been what was slow."""
+"""Share of a core. Above it, the load generator may have been the slow part."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one scenario."""
+    """The outcome of one scenario."""
 
     scenario: Scenario
     folder: Path
@@ -43,16 +46,18 @@ class Outcome:
     """Stretch → figure → value."""
     findings: list[Finding]
     failure: str = ""
-    """Why it could not run to its end."""
+    """Why the scenario could not run to its end; empty if it did."""
     doubt: str = ""
-    """Why it ran, but shows nothing of the service."""
+    """Why the run shows nothing about the service although it ended; empty if it does."""
 
     @property
     def ok(self) -> bool:
+        """True if the scenario ran, can be judged, and kept every limit."""
         return not self.failure and not self.doubt and all(finding.ok for finding in self.findings)
 
     @property
     def verdict(self) -> str:
+        """The outcome in a few words."""
         if self.failure:
             return "NOT RUN"
         if self.doubt:
@@ -62,12 +67,12 @@ class Outcome:
 
     @property
     def cells(self) -> list[str]:
-        """Its figures of the summary, by the heads of `COLUMNS`."""
+        """The scenario's figures for the summary, in the order of `COLUMNS`."""
         figures = self.figures.get(self.scenario.shown, {})
         return [shown(figure, figures.get(figure)) for figure in COLUMNS]
 
     def reasons(self) -> list[str]:
-        """Why it is not ok."""
+        """Why the outcome is not ok."""
         if self.failure:
             return [f"it could not run to its end: {self.failure}"]
         if self.doubt:
@@ -75,7 +80,7 @@ class Outcome:
         return [finding.reason() for finding in self.findings if not finding.ok]
 
     def remarks(self) -> list[str]:
-        """What to keep in mind when reading the figures."""
+        """Warnings for readers of the figures."""
         busy = [stretch for stretch, figures in self.figures.items() if figures.get("driver_cpu", 0.0) > BUSY]
         return (
             [f"the load generator itself was busy in {', '.join(busy)}: its latencies are in the figures"]
@@ -85,7 +90,7 @@ class Outcome:
 
 
 def keep(outcome: Outcome, story: Story) -> None:
-    """Write the verdict, the marks and the plot into the folder."""
+    """Writes the verdict, the marks and the plot into the scenario's folder."""
     folder = outcome.folder
     (folder / "marks.json").write_bytes(msgspec.json.format(msgspec.json.encode(story.marks)))
     (folder / "verdict.json").write_bytes(msgspec.json.format(msgspec.json.encode(as_json(outcome))))
@@ -97,6 +102,7 @@ def keep(outcome: Outcome, story: Story) -> None:
 
 
 def as_json(outcome: Outcome) -> dict[str, object]:
+    """The outcome as it stands in `verdict.json`."""
     return {
         "scenario": outcome.scenario.name,
         "about": outcome.scenario.about,
@@ -121,6 +127,7 @@ def as_json(outcome: Outcome) -> dict[str, object]:
 
 
 def print_outcome(out: Console, outcome: Outcome) -> None:
+    """Prints one outcome with its reasons."""
     style = "green" if outcome.ok else "bold red"
     out.print(f"[{style}]{outcome.scenario.name}: {outcome.verdict}[/]", highlight=False)
     for reason in outcome.reasons():
@@ -135,7 +142,7 @@ def print_outcome(out: Console, outcome: Outcome) -> None:
 
 
 def print_summary(out: Console, outcomes: Sequence[Outcome]) -> None:
-    """A row for each scenario."""
+    """Prints a table with a row for each scenario."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("scenario", "stretch", *COLUMNS.values(), "verdict"):
         table.add_column(
@@ -151,7 +158,10 @@ def print_summary(out: Console, outcomes: Sequence[Outcome]) -> None:
 
 
 def write_index(folder: Path, names: Iterable[str]) -> Path:
-    """A page of the latest run of each of these scenarios that has been run at all; its path."""
+    """Writes a page of the latest run of each scenario, and returns the page's path.
+
+    Scenarios that have never run are left out.
+    """
     verdicts = [folder / name / "verdict.json" for name in names]
     kept = [msgspec.json.decode(path.read_bytes(), type=Kept) for path in verdicts if path.exists()]
     path = folder / "index.html"
@@ -160,7 +170,7 @@ def write_index(folder: Path, names: Iterable[str]) -> Path:
 
 
 def _table(outcome: Outcome) -> list[tuple[str, str, str, str, bool]]:
-    """Stretch, figure, value, what is allowed, whether it is kept."""
+    """Stretch, figure, value, what is allowed, and whether the limit is kept."""
     return [
         (each.stretch, each.figure, shown(each.figure, each.value), each.allowed, each.ok)
         for each in outcome.findings

@@ -1,7 +1,8 @@
-"""Figures as people read them, each with its unit."""
+"""Figures as text for people, each with its unit."""
 
 
 def shown(figure: str, value: float | None) -> str:
+    """The value of `figure` with its unit; a dash if it is not known."""
     if value is None:
         return "–"
     if figure.endswith("_share"):
@@ -12,7 +13,7 @@ def shown(figure: str, value: float | None) -> str:
 
 
 def share(value: float) -> str:
-    """A percentage that does not round a few failures to none, nor many hits to all."""
+    """A percentage that never rounds a few failures to none, nor nearly all hits to all."""
     percent = value * 100
     if 0 < percent < 0.01:
         return "<0.01 %"
@@ -20,5 +21,5 @@ def share(value: float) -> str:
 
 
 def spoken(value: float) -> str:
-    """Three digits that matter."""
+    """The number with three significant digits, and with thousands separated."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,7 +1,10 @@
-"""Run scenarios and decide: `python -m loadtests.load.runner [steady …]`, without names all of them.
+"""Runs scenarios and judges them.
 
-Each gets two regions of its own with real servers, its load, its faults at their moments, and a verdict by `thresholds.yaml`.
-Exit code 0: every threshold was kept. 1: one was missed, or a scenario could not run; what, by how much and where to look is
+    python -m loadtests.load.runner [steady …]     without names: all of them
+
+Each scenario gets two regions of its own with real servers, its load, its faults at their
+moments, and a verdict by `thresholds.yaml`. Exit code 0: every threshold was kept. 1: a threshold
+was missed, or a scenario could not run; the reason, the size of the miss, and where to look are
 printed. 2: the command line or the thresholds are wrong.
 """
 
@@ -25,12 +28,19 @@ from loadtests.scenarios import SCENARIOS
 from loadtests.scenarios.scenario import Scenario
 
 SHORTEST, LONGEST = 0.2, 20.0
-"""Of `--duration`: below, a scenario shows nothing; above, somebody meant seconds."""
+"""The allowed values of `--duration`.
+
+A shorter scenario shows nothing; a higher value is probably meant as seconds.
+"""
 SUMMARY_WIDTH = 160
-"""A narrower terminal breaks the lines itself; rich would cut the figures short."""
+"""The width of the summary.
+
+A narrower terminal wraps the lines; rich would cut the figures.
+"""
 
 
 def main() -> int:
+    """Runs the chosen scenarios; the exit code."""
     options = _arguments()
     out = Console(width=max(Console().width, SUMMARY_WIDTH))
     try:
@@ -40,10 +50,8 @@ def main() -> int:
     except ThresholdError as error:
         print(f"load: {error}", file=sys.stderr)
         return 2
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # SIGINT too: a shell starts background jobs with it ignored
+    # SIGINT too: a shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     outcomes: list[Outcome] = []
     try:
@@ -62,7 +70,7 @@ def main() -> int:
 
 
 def run(scenario: Scenario, limits: Limits, folder: Path) -> Outcome:
-    """One scenario from empty servers to its verdict, which is also kept in `folder`."""
+    """Runs one scenario, from empty servers to its outcome, which is also written to `folder`."""
     try:
         stage = Stage(scenario, folder)
     except ServerStartError as error:
@@ -76,7 +84,7 @@ def run(scenario: Scenario, limits: Limits, folder: Path) -> Outcome:
 
 
 def _play(run: Run) -> str:
-    """Why it could not run to its end; empty if it did."""
+    """Runs the scenario; the reason if it could not run to its end, else empty."""
     stage = run.stage
     try:
         with (

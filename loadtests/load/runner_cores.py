@@ -1,6 +1,7 @@
-"""Some processes apart on a core, and everything else that is started meanwhile on another.
+"""Keeps some processes alone on one core, and everything else on another core.
 
-Children inherit the cores of the thread that starts them, so it is this thread that is moved first, and they are moved last.
+Child processes inherit the cores of the thread that starts them. So this thread is moved first,
+and the processes that are to be alone are moved last.
 """
 
 import os
@@ -11,7 +12,10 @@ from loadtests.bench.cores import Cores
 
 
 class Apart:
-    """Context manager, for the thread that starts processes: those inside stay off the core that `move` puts some on."""
+    """A context manager for the thread that starts processes.
+
+    Processes that are started inside stay off the core of the processes that `move` was called for.
+    """
 
     def __init__(self) -> None:
         self._cores = Cores.choose()
@@ -28,6 +32,6 @@ class Apart:
         os.sched_setaffinity(0, self._before)
 
     def move(self, pid: int) -> None:
-        """All threads of a process; those that it starts later come along."""
+        """Moves all threads of a process; threads that it starts later follow."""
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {self._cores.server})

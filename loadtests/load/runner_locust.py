@@ -1,4 +1,7 @@
-"""Locust as a process of its own: gevent patches the standard library, so it is kept away from everything else here."""
+"""Locust as a process of its own.
+
+gevent patches the standard library, so locust must not run in the process of the runner.
+"""
 
 import os
 import sys
@@ -13,12 +16,12 @@ from loadtests.scenarios.scenario import Leg
 
 LOCUSTFILE = REPOSITORY / "loadtests" / "load" / "locustfile.py"
 MORE_SECONDS = 2.0
-"""What a leg runs beyond its time, so that its last second is recorded whole."""
+"""Seconds that a leg runs beyond its time, so that its last second is recorded completely."""
 SEED = 1
 
 
 def locust_process(leg: Leg, rate: float, stage: Stage, folder: Path) -> ServerProcess:
-    """Ready when the first second is recorded. It ends by itself."""
+    """The process of one leg's load. It ends by itself; it is ready after the first second."""
     folder.mkdir()
     samples = folder / "samples.jsonl"
     return ServerProcess(
@@ -31,12 +34,12 @@ def locust_process(leg: Leg, rate: float, stage: Stage, folder: Path) -> ServerP
 
 
 def command(leg: Leg, folder: Path) -> Sequence[str]:
+    """The command line of locust."""
     options = {
         "-f": str(LOCUSTFILE),
         "--users": str(leg.users),
-        "--spawn-rate": str(
-            leg.users
-        ),  # all at once: the shape of the load is made by arrivals, not by users that come
+        # All users at once: arrivals shape the load, not the number of users.
+        "--spawn-rate": str(leg.users),
         "--run-time": f"{leg.seconds + MORE_SECONDS:.0f}s",
         "--html": str(folder / "locust.html"),
         "--csv": str(folder / "locust"),
@@ -53,6 +56,7 @@ def command(leg: Leg, folder: Path) -> Sequence[str]:
 
 
 def settings(leg: Leg, rate: float, stage: Stage, folder: Path) -> Mapping[str, str]:
+    """The environment variables `LOAD_*` for one leg."""
     return {
         "LOAD_URLS": ",".join(stage.urls()),
         "LOAD_ORIGIN": stage.origin_url,

@@ -1,6 +1,7 @@
-"""Each second, what the origin has counted and what every instance says of itself, as a line of `servers.jsonl`.
+"""Samples the origin's counts and every instance's metrics each second.
 
-A thread of its own: the one that breaks things waits for servers, and may not make gaps in what is recorded.
+Each sample is a line of `servers.jsonl`. Sampling has a thread of its own, because the thread
+that breaks things waits for servers, and this must not leave gaps in the record.
 """
 
 import contextlib
@@ -19,11 +20,11 @@ from loadtests.load.judge_rows import OriginRow, ServerRow
 
 EVERY_SECONDS = 1.0
 WAIT_SECONDS = 0.8
-"""A server that does not answer within this is missing in the row."""
+"""A server that does not answer within this time is missing in the row."""
 
 
 class Sampling:
-    """Context manager: samples inside."""
+    """A context manager: samples while it is open."""
 
     def __init__(self, origin_url: str, fleet: Fleet, path: Path) -> None:
         self._origin_url = origin_url
@@ -65,7 +66,7 @@ class Sampling:
                 yield name, cpu_seconds(process.pid)
 
     def _ask(self, url: str) -> bytes:
-        """The body; empty if there is no answer."""
+        """The body of the answer; empty if there is no answer with status 200."""
         try:
             answer = self._http.request("GET", url)
         except urllib3.exceptions.HTTPError:
@@ -74,7 +75,7 @@ class Sampling:
 
 
 def metrics_of(exposition: bytes) -> dict[str, float]:
-    """Those without labels, by name without the prefix."""
+    """The metrics without labels, by name without the prefix `cachesvc_`."""
     lines = (
         line.split()
         for line in exposition.decode().splitlines()

@@ -1,4 +1,7 @@
-"""One scenario on its stage: its legs one after the other, its faults at their moments, and the story of all that."""
+"""Runs one scenario on its stage: the legs in order, the faults at their moments.
+
+It also gives the story of all that has happened.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,37 +18,43 @@ from loadtests.load.runner_stage import Stage
 from loadtests.scenarios.scenario import At, Leg, Scenario, Times
 
 GRACE_SECONDS = 15.0
-"""Locust gets this long beyond its time to end and write its reports."""
+"""The time that locust gets after its run time to end and to write its reports."""
 TICK_SECONDS = 0.5
 
 
 class LoadError(Exception):
-    """A scenario that could not run to its end: nothing can be said of the service."""
+    """A scenario could not run to its end, so nothing can be said about the service."""
 
 
 class Shown(Protocol):
-    """Told about twice a second that time has passed."""
+    """Something that shows progress."""
 
-    def show(self) -> None: ...
+    def show(self) -> None:
+        """Called about twice a second."""
+        ...
 
 
 @dataclass(frozen=True)
 class Step:
+    """Something to do at a moment of a leg."""
+
     at: float
-    """Seconds from the first second of load of the leg."""
+    """Seconds since the first second of the leg's load."""
     do: Callable[[], None]
 
 
 class Run:
+    """One run of a scenario."""
+
     def __init__(self, scenario: Scenario, stage: Stage) -> None:
         self.scenario = scenario
         self.stage = stage
         self._stretches: dict[str, tuple[float, float]] = {}
         self._broken: dict[int, tuple[Fault, Mark | None]] = {}
-        """What is broken now, in the order in which it was."""
+        """The faults that are on now, in the order in which they began."""
 
     def story(self) -> Story:
-        """What is known by now. From any thread."""
+        """All that is known so far. May be called from any thread."""
         folder, legs = self.stage.folder, self.scenario.legs
         samples = [row for leg in legs for row in read_rows(folder / leg.name / "samples.jsonl", Sample)]
         servers = read_rows(folder / "servers.jsonl", ServerRow)
@@ -59,13 +68,18 @@ class Run:
         )
 
     def figures(self) -> dict[str, dict[str, float]]:
+        """The figures of the stretches that have begun: stretch → figure → value."""
         story = self.story()
         return {
             name: figures_of(story.samples, story.servers, *times) for name, times in story.stretches.items()
         }
 
     def play(self, shown: Shown) -> None:
-        """Raises `LoadError`; `ServerStartError` if a server does not come back."""
+        """Runs all legs.
+
+        Raises `LoadError` if a leg cannot run to its end, and `ServerStartError` if a server does not
+        come back after a fault.
+        """
         for leg in self.scenario.legs:
             folder = self.stage.folder / leg.name
             locust = locust_process(leg, self._rate(leg), self.stage, folder)
@@ -74,9 +88,8 @@ class Run:
                 self._play(leg, locust, read_rows(folder / "samples.jsonl", Sample)[0].t, shown)
             finally:
                 locust.stop()
-                for fault, _ in list(
-                    self._broken.values()
-                ):  # if the leg was cut short; a storm would outlive its stage
+                # Only if the leg was cut short: a storm would go on after its stage is gone.
+                for fault, _ in list(self._broken.values()):
                     self._end(fault)
 
     def _play(self, leg: Leg, locust: ServerProcess, began: float, shown: Shown) -> None:
@@ -123,7 +136,7 @@ def _start(locust: ServerProcess) -> None:
 
 
 def _wait(until: float, locust: ServerProcess, shown: Shown) -> None:
-    """Until then, or until locust has ended."""
+    """Waits until the time `until`, or until locust has ended."""
     while locust.is_running and (left := until - time.time()) > 0:
         time.sleep(min(left, TICK_SECONDS))
         shown.show()

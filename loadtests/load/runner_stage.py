@@ -1,8 +1,10 @@
-"""Where a scenario takes place: two regions with real servers and the reference origin, and the folder that keeps what happened.
+"""The stage of a scenario: two regions with real servers, and the reference origin.
 
-.run/load/<scenario>/   servers.jsonl  marks.json  verdict.json  plot.svg  plot.html
-    <leg>/              samples.jsonl  summary.json  locust.html  locust_*.csv  locust.log
-    fleet/              the topology as it was run, and the log of every server
+The stage also has the folder with the record of the run:
+
+    .run/load/<scenario>/   servers.jsonl  marks.json  verdict.json  plot.svg  plot.html
+        <leg>/              samples.jsonl  summary.json  locust.html  locust_*.csv  locust.log
+        fleet/              the topology as it was run, and the log of every server
 """
 
 import json
@@ -25,15 +27,20 @@ from loadtests.scenarios.scenario import Scenario
 
 TWO_REGIONS = REPOSITORY / "config" / "two-regions.yaml"
 ORIGIN_OF = "docs"
-"""The namespace of the document whose origin the one under load has, too."""
+"""The namespace of the document whose origin the namespace under load shares."""
 NAMESPACE = "load"
 SETTINGS = {"CACHESVC_L1_BUDGET": "1MiB"}
-"""Room for about a thousand documents: half of the usual keys, so that L2 and L3 have something to answer."""
+"""Room for about a thousand documents.
+
+That is half of the usual keys, so that L2 and L3 have something to answer.
+"""
 
 
 class Stage:
-    """Context manager: all servers are ready inside, nothing runs outside. From the main thread only, except for reading
-    `marks`."""
+    """A context manager: all servers are ready inside, none runs outside.
+
+    To be used on the main thread only; `marks` may be read on any thread.
+    """
 
     namespace = NAMESPACE
 
@@ -58,7 +65,7 @@ class Stage:
         return [server.name for server in self.fleet.instances.values()]
 
     def urls(self) -> Sequence[str]:
-        """Of those that are asked."""
+        """The base URLs of the instances that get the load."""
         return [
             self.fleet.url(name)
             for name in ([self._bottleneck] if self._bottleneck else self.fleet.instances)
@@ -78,7 +85,7 @@ class Stage:
             mark.ended = time.time()
 
     def mark(self, what: str) -> Mark:
-        """From now on, until its `ended` is set."""
+        """Records that `what` begins now; it lasts until the mark's `ended` is set."""
         mark = Mark(what, time.time())
         self.marks.append(mark)
         return mark
@@ -89,7 +96,8 @@ class Stage:
             apart = opened.enter_context(Apart()) if self._bottleneck else None
             opened.enter_context(self.fleet)
             if apart:
-                # With what it asks: beside a busy load generator it would wait for that, and not be the one that is slow.
+                # The instance shares its core with the servers that it asks. If they were beside the busy
+                # load generator, the instance would wait for them and would not be the slow part.
                 for server in (
                     *self.fleet.memcached.values(),
                     *self.fleet.cells.values(),
@@ -106,7 +114,10 @@ class Stage:
         self._open.close()
 
     def _document(self, scenario: Scenario) -> Path:
-        """The two regions with the namespace of the scenario, whose origin is at the one address that all are given."""
+        """Writes the two regions' document with the scenario's namespace, and returns its path.
+
+        The namespace's origin is at the one address that all namespaces load from.
+        """
         document = yaml.safe_load(TWO_REGIONS.read_text())
         namespaces = document["namespaces"]
         namespaces[NAMESPACE] = {

@@ -1,4 +1,7 @@
-"""The settings of a load, from the environment (`LOAD_*`): how a runner, and a person at a shell, say what is wanted."""
+"""The settings of a load, from environment variables (`LOAD_*`).
+
+A runner and a person at a shell set them in the same way.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,42 +14,52 @@ from loadtests.load.keys import Part, keys_of
 T = TypeVar("T")
 
 KINDS = ("http", "sdk", "writer", "bulk")
-"""Of users, see `users.py`."""
+"""The kinds of users, see `users.py`."""
 
 
 @dataclass(frozen=True)
 class Settings:
+    """All settings of a load."""
+
     urls: tuple[str, ...]
     """`LOAD_URLS`: base URLs of the instances, separated by commas."""
     namespace: str
-    """`LOAD_NAMESPACE`: read-through from the reference origin."""
+    """`LOAD_NAMESPACE`: a namespace that reads through from the reference origin."""
     out: Path
-    """`LOAD_OUT`: the folder that takes `samples.jsonl` and `summary.json`."""
+    """`LOAD_OUT`: the folder for `samples.jsonl` and `summary.json`."""
     mix: Mapping[str, int]
-    """`LOAD_MIX`, such as `http=6,sdk=3,writer=1,bulk=1`: shares of the users, and of the requests in an open loop."""
+    """`LOAD_MIX`: the share of each kind of user, such as `http=6,sdk=3,writer=1,bulk=1`.
+
+    In an open loop these are also the shares of the requests.
+    """
     keys: str
     """`LOAD_KEYS`: see `keys.FORMS`."""
     rate: tuple[Step, ...]
-    """`LOAD_RATE`: requests/s of all users together (`arrivals.steps_of`). Empty, for `0`: a closed loop, each user asks again
-    when it was answered.
+    """`LOAD_RATE`: requests per second of all users together (`arrivals.steps_of`).
+
+    Empty for `0`: a closed loop, in which each user asks again when it was answered.
     """
     seed: int
-    """`LOAD_SEED`: of keys and arrivals."""
+    """`LOAD_SEED`: the seed of keys and arrivals."""
     value_bytes: int
-    """`LOAD_VALUE_BYTES`: the origin is told to answer so many; 0 leaves it as it is."""
+    """`LOAD_VALUE_BYTES`: the size of the origin's documents; 0 leaves it as it is."""
     origin: str
     """`LOAD_ORIGIN`: base URL of the reference origin, whose documents the writers change."""
     max_lag: float
-    """`LOAD_MAX_LAG`: the namespace's, in seconds. What is older than an invalidation before that is too stale."""
+    """`LOAD_MAX_LAG`: the namespace's `max_lag` in seconds.
+
+    A read is too stale if it is older than an invalidation that was answered longer ago than this.
+    """
     timeout: float
     """`LOAD_TIMEOUT`: seconds that a caller waits."""
 
     def share_of(self, kind: str) -> float:
+        """The share of this kind among all users, 0 to 1."""
         return self.mix[kind] / sum(self.mix.values())
 
 
 def settings_of(environ: Mapping[str, str]) -> Settings:
-    """Raises `ValueError` that names the variable."""
+    """The settings in `environ`. Raises a `ValueError` that names the variable."""
 
     def read(name: str, default: str, parse: Callable[[str], T]) -> T:
         text = environ.get(name, default)
@@ -71,7 +84,7 @@ def settings_of(environ: Mapping[str, str]) -> Settings:
 
 
 def mix_of(text: str) -> dict[str, int]:
-    """Weights by kind of user; kinds that have none are left out."""
+    """The weights by kind of user; kinds with weight 0 are left out."""
     mix = {kind.strip(): weight for kind, _, weight in (pair.partition("=") for pair in text.split(","))}
     if unknown := mix.keys() - set(KINDS):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What all users of one process share."""
+"""The state that all users of one process share."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -13,11 +13,11 @@ from loadtests.load.settings import Settings
 from loadtests.load.versions import Versions
 
 _DRAWS_PER_KEY = 10
-"""How often a batch draws, at most, for each of its different keys: a source may not have so many."""
+"""The most draws per wanted key of a batch: the source may have too few different keys."""
 
 
 class Shared:
-    """Made when the load begins: an open loop's schedule counts from then."""
+    """The shared state. It is made when the load begins: an open loop's schedule starts then."""
 
     def __init__(
         self,
@@ -32,30 +32,32 @@ class Shared:
         self.recorder = recorder
         self.changes = changes
         self.balancer = Balancer(settings.urls, monotonic)
-        # Two attempts, each as long as a caller waits.
+        # A read makes at most two attempts, each as long as a caller waits.
         self.versions = Versions(max_lag=settings.max_lag, longest_read=2 * settings.timeout, clock=monotonic)
         self._keys = keys_of(settings.keys, part, settings.seed)
         self._arrivals = dict(self._schedules(part, sleep))
 
     def turn(self, kind: str) -> Turn:
-        """When a user of this kind is to make a request: now, in a closed loop."""
+        """Waits until a user of this kind has to make a request; at once in a closed loop."""
         arrivals = self._arrivals.get(kind)
         return arrivals.take() if arrivals else CLOSED
 
     def divide(self, kind: str, part: float) -> None:
-        """This process makes so much of the requests of this kind: as much as it has of the users of that kind.
+        """Sets the part of this kind's requests that this process makes.
 
-        Processes have equal parts until that is known, which would be too few requests where locust put all users of a kind
-        into one of them.
+        `part` is the process's share of the users of that kind. Until it is known, all processes have
+        equal parts. These would give too few requests where locust put all users of a kind into one
+        process.
         """
         if kind in self._arrivals:
             self._arrivals[kind].share = self.settings.share_of(kind) * part
 
     def key(self) -> str:
+        """The next key."""
         return next(self._keys)
 
     def keys(self, count: int) -> list[str]:
-        """Different ones; fewer if the source does not have as many."""
+        """Different keys, `count` of them if the source has as many."""
         found: dict[str, None] = {}
         for key in islice(self._keys, count * _DRAWS_PER_KEY):
             found[key] = None
@@ -64,7 +66,7 @@ class Shared:
         return list(found)
 
     def _schedules(self, part: Part, sleep: Callable[[float], object]) -> Iterator[tuple[str, Arrivals]]:
-        """One for each kind of user, in an open loop."""
+        """Yields a schedule for each kind of user; nothing for a closed loop."""
         if not self.settings.rate:
             return
         for kind in self.settings.mix:

@@ -1,4 +1,7 @@
-"""What was seen of some requests: of one second, or of a whole run. Tallies of the same time can be added up."""
+"""Counts of requests, of one second or of a whole run.
+
+Tallies of the same time can be added up.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,46 +16,57 @@ PERCENTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999, 
 
 
 class RouteTally(Struct):
-    """Of one route. A request that failed has a latency, too."""
+    """Counts of one route. A request that failed has a latency, too."""
 
     requests: int = 0
     failures: int = 0
     latencies: Latencies = field(default_factory=dict)
 
     def add(self, other: "RouteTally") -> None:
+        """Adds the counts of `other`."""
         self.requests += other.requests
         self.failures += other.failures
         add(self.latencies, other.latencies)
 
     def figures(self) -> dict[str, Any]:
+        """The figures of the route."""
         return {"requests": self.requests, "failures": self.failures, **_percentiles(self.latencies)}
 
 
 class Tally(Struct):
+    """Counts of all routes."""
+
     routes: dict[str, RouteTally] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)
-    """Of failures, and how many had each."""
+    """The number of failures by reason."""
     tiers: dict[str, int] = field(default_factory=dict)
-    """Reads (keys, not requests), by who answered."""
+    """Reads by answerer, in keys (a batch request reads many)."""
     stale: int = 0
     too_stale: int = 0
     lag_max: float | None = None
-    """The longest staleness bound that an instance said of itself; None if none did."""
+    """The longest staleness bound that an instance named; None if none named one."""
     served: Latencies = field(default_factory=dict)
-    """Of the requests that did not fail."""
+    """Latencies of the requests that did not fail."""
     failed: Latencies = field(default_factory=dict)
-    """Of those that did: how soon they were told."""
+    """Latencies of the requests that failed: how soon callers knew."""
     late: Latencies = field(default_factory=dict)
-    """How late requests of an open loop began; empty in a closed one."""
+    """The lateness of requests of an open loop; empty in a closed loop."""
     starved: int = 0
     """Requests of an open loop that found no free user when they were due."""
     failovers: int = 0
     """Requests that met a broken connection and were sent to another instance."""
     driver_cpu: float = 0.0
-    """Share of a core that the driver used; of several, the busiest one. Near 1, latencies are the driver's own."""
+    """Share of a core that the load generator used; of several processes, the busiest one.
+
+    Near 1, the latencies are the generator's own.
+    """
 
     def request(self, route: str, seconds: float, reason: str, turn: Turn) -> None:
-        """One that was answered, or failed for this reason; its latency from the moment it was due."""
+        """Counts a request that was answered, or that failed for `reason` (empty: it did not
+        fail).
+
+        `seconds` count from the moment at which the request was due.
+        """
         tally = self.routes.setdefault(route, RouteTally())
         tally.requests += 1
         keep(tally.latencies, seconds)
@@ -65,7 +79,7 @@ class Tally(Struct):
             self.starved += turn.starved
 
     def reads(self, reads: Iterable[Read], lag: float | None) -> None:
-        """The keys of one answer, and the bound that came with it."""
+        """Counts the keys of one answer, and the staleness bound that came with the answer."""
         for read in reads:
             self.tiers[read.tier] = self.tiers.get(read.tier, 0) + 1
             self.stale += read.is_stale
@@ -73,6 +87,7 @@ class Tally(Struct):
         self.lag_max = _greater(self.lag_max, lag)
 
     def add(self, other: "Tally") -> None:
+        """Adds the counts of `other`, of the same time."""
         for route, tally in other.routes.items():
             self.routes.setdefault(route, RouteTally()).add(tally)
         _add_counts(self.reasons, other.reasons)
@@ -88,7 +103,7 @@ class Tally(Struct):
         self.driver_cpu = max(self.driver_cpu, other.driver_cpu)
 
     def figures(self) -> dict[str, Any]:
-        """As they stand in `samples.jsonl` and `summary.json`; None where there is nothing to tell."""
+        """The figures as they stand in `samples.jsonl` and `summary.json`; None for unknown ones."""
         whole = RouteTally()
         for route in self.routes.values():
             whole.add(route)

@@ -1,12 +1,13 @@
-"""What a run must reach: `thresholds.yaml`, by scenario, stretch and figure.
+"""The limits that a run must keep: `thresholds.yaml`, by scenario, stretch and figure.
 
     lost_memcached:
       lost:                                   # the stretch, as the scenario names it
         p99_ms: {at_most_times: 4, of: quiet, plus: 30, why: "…"}
         failed_share: {at_most: 0.001}
 
-A limit is a number, or so many times the same figure in another stretch of the same run: these machines are small and shared, and
-a second of noise is in both. `why` is told when it is missed.
+A limit is a number, or a multiple of the same figure in another stretch of the same run. Relative
+limits exist because the machines are small and shared, and noise is in both stretches. `why` is
+printed when the limit is missed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,28 +22,33 @@ PATH = Path(__file__).with_name("thresholds.yaml")
 
 
 class ThresholdError(Exception):
-    """A mistake in the thresholds: where, and what."""
+    """A mistake in the thresholds. The message has the place and the mistake."""
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Exactly one of the four bounds is given; `of` and `plus` only with a bound that is relative."""
+    """Exactly one of the four bounds is given; `of` and `plus` only with a relative bound."""
 
     at_most: float | None = None
     at_least: float | None = None
     at_most_times: float | None = None
     at_least_times: float | None = None
     of: str = ""
-    """The stretch that a relative bound looks at."""
+    """The stretch that a relative bound refers to."""
     plus: float = 0.0
-    """Added to a relative bound, in the figure's unit: what is allowed where the other stretch shows next to nothing."""
+    """A constant that is added to a relative bound, in the figure's unit.
+
+    It leaves some room where the other stretch has a value near 0.
+    """
     why: str = ""
 
     @property
     def is_relative(self) -> bool:
+        """True if the bound is a multiple of a figure."""
         return self.at_most_times is not None or self.at_least_times is not None
 
     @property
     def is_upper(self) -> bool:
+        """True if the figure must not be above the bound."""
         return self.at_most is not None or self.at_most_times is not None
 
     def bound(self, other: float) -> float:
@@ -52,15 +58,19 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next(value for value in (self.at_most, self.at_least) if value is not None)
 
     def met_by(self, value: float, bound: float) -> bool:
+        """True if `value` keeps the bound."""
         return value <= bound if self.is_upper else value >= bound
 
 
 Limits = Mapping[str, Mapping[str, Limit]]
-"""Of one scenario: stretch → figure → limit."""
+"""The limits of one scenario: stretch → figure → limit."""
 
 
 def read_thresholds(path: Path, stretches: Mapping[str, Iterable[str]]) -> dict[str, Limits]:
-    """The limits of every scenario in `stretches`, which names what stretches each has. Raises `ThresholdError`."""
+    """The limits of every scenario in `stretches`, which has the stretches of each.
+
+    Raises `ThresholdError`.
+    """
     try:
         document = msgspec.convert(yaml.safe_load(path.read_text()), dict[str, dict[str, dict[str, Limit]]])
     except (msgspec.ValidationError, yaml.YAMLError) as error:

@@ -1,7 +1,7 @@
-"""Traces of real caches as requests for the reference origin's documents.
+"""Traces of real caches, as requests for the reference origin's documents.
 
-A trace is gzip, one request a line, `key` or `key,size` (the formats of `../shared/traces`; the size is not used, since the
-origin decides it).
+A trace file is gzip, one request per line, `key` or `key,size`. The size is not used, because the
+origin decides how large a document is.
 """
 
 import gzip
@@ -10,13 +10,18 @@ from pathlib import Path
 
 
 def requests_of(trace: Path) -> Iterator[str]:
+    """The keys of the trace's requests, in order."""
     with gzip.open(trace, "rt") as lines:
         for line in lines:
             yield f"doc-{line.split(',', 1)[0].strip()}"
 
 
 def repeated(trace: Path) -> Iterator[str]:
-    """The trace, from its beginning whenever it has ended. Raises `OSError` or `ValueError` at once if it has none."""
+    """The trace again and again, without end.
+
+    Raises `OSError` if the file cannot be read and `ValueError` if it is empty, both at once and not
+    at the first key.
+    """
     if next(requests_of(trace), None) is None:
         raise ValueError("an empty trace")
     return _repeated(trace)

@@ -1,7 +1,8 @@
-"""The users that are plain HTTP clients: one who reads, one who reads 100 keys at once, one who changes and invalidates.
+"""Users that are plain HTTP clients: a reader, a reader of 100 keys at once, a writer.
 
-Instances are chosen per request as a balancer in front of them would; a connection that breaks is tried once more, elsewhere,
-within the same latency. Everything that is asked here may be asked twice.
+An instance is chosen for each request, as a load balancer would. If a connection breaks, the
+request is made once more at another instance, and its latency covers both attempts. All requests
+here may be repeated safely.
 """
 
 from time import monotonic
@@ -45,11 +46,16 @@ _got_many = msgspec.msgpack.Decoder(_GotMany).decode
 
 
 class HttpVisitor(Visitor, FastHttpUser):
+    """A user that makes HTTP requests."""
+
     abstract = True
-    max_retries = 0  # locust's own would begin the caller's wait anew each time
+    max_retries = 0  # with retries of locust's own, the caller's wait would begin anew each time
 
     def exchange(self, turn: Turn, path: str, **request: Any) -> ResponseContextManager:
-        """The answer, or the failure, of the second attempt if the first one met a broken connection."""
+        """The answer to a request, or its failure.
+
+        If the first attempt meets a broken connection, this is the answer to the second attempt.
+        """
         first = self._attempt(turn, path, request)
         if first.status_code or isinstance(broken_by(first), TimeoutError) or self._lateness_of(first):
             return first
@@ -66,7 +72,7 @@ class HttpVisitor(Visitor, FastHttpUser):
         return self.too_late(answer.request_meta["response_time"] / 1e3)
 
     def _attempt(self, turn: Turn, path: str, request: dict[str, Any]) -> ResponseContextManager:
-        """Reported when it is left as a context, and so not at all if it never is."""
+        """Makes one attempt. It is reported only when the answer is left as a context manager."""
         instance = self.shared.balancer.pick()
         method, name = self.route
         answer = self.client.request(
@@ -79,11 +85,14 @@ class HttpVisitor(Visitor, FastHttpUser):
 
 
 class HttpReader(HttpVisitor):
+    """Reads one key after the other."""
+
     abstract = True
     kind = "http"
     route = ("GET", "/v1/{ns}/{key}")
 
     def ask(self, turn: Turn) -> None:
+        """Reads one key, judges the answer, and records it."""
         key, asked_at = self.shared.key(), monotonic()
         with self.exchange(turn, f"/v1/{self.shared.settings.namespace}/{quote(key, safe='')}") as answer:
             try:
@@ -96,7 +105,7 @@ class HttpReader(HttpVisitor):
                 self.shared.recorder.reads([read], lag_of(header(answer, "Cachesvc-Lag")))
 
     def _read(self, key: str, answer: ResponseContextManager, asked_at: float) -> Read:
-        """A miss is an answer, a failure is an exception."""
+        """The read that the answer describes: a miss is an answer, a failure is an exception."""
         if answer.status_code == 404 and problem_of(answer).kind in ("cache-miss", "known-absent"):
             return Read("miss")
         if answer.status_code != 200:
@@ -105,13 +114,18 @@ class HttpReader(HttpVisitor):
 
 
 class BulkReader(HttpVisitor):
-    """A key of its batch that failed is a read that was answered by `error`; the request fails if all of them did."""
+    """Reads 100 keys in one request.
+
+    A key that failed counts as a read that `error` answered; the request fails if all its keys
+    failed.
+    """
 
     abstract = True
     kind = "bulk"
     route = ("POST", "/v1/{ns}:get")
 
     def ask(self, turn: Turn) -> None:
+        """Reads a batch, judges the answers, and records them."""
         keys, asked_at = self.shared.keys(BULK_KEYS), monotonic()
         headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
         body = msgspec.msgpack.encode({"keys": keys})
@@ -145,13 +159,14 @@ class BulkReader(HttpVisitor):
 
 
 class Writer(HttpVisitor):
-    """Changes a document at the origin, then invalidates it: what is measured is the invalidation."""
+    """Changes a document at the origin, then invalidates it. Only the invalidation is timed."""
 
     abstract = True
     kind = "writer"
     route = ("POST", "/v1/invalidations")
 
     def ask(self, turn: Turn) -> None:
+        """Changes a document and makes the invalidation."""
         key = self.shared.key()
         try:
             version = self.shared.changes.change(key)
@@ -163,13 +178,14 @@ class Writer(HttpVisitor):
             if answer.status_code not in (200, 202):
                 answer.failure(refusal(answer))
                 return
-            self.shared.versions.written(key, version)  # at the latest now, however late that is
+            # The invalidation was accepted now at the latest, however late that is.
+            self.shared.versions.written(key, version)
             late = self._lateness_of(answer)
             answer.failure(late) if late else answer.success()
 
 
 def refusal(answer: ResponseContextManager) -> UnansweredError:
-    """Why there is no answer, or none of use."""
+    """The failure of a request without a usable answer."""
     if answer.status_code:
         return UnansweredError(f"{answer.status_code} {problem_of(answer).kind}".rstrip())
     broken = getattr(broken_by(answer), "original", None) or broken_by(answer)
@@ -177,12 +193,13 @@ def refusal(answer: ResponseContextManager) -> UnansweredError:
 
 
 def broken_by(answer: ResponseContextManager) -> BaseException | None:
-    """What locust met instead of an answer."""
+    """The error that locust met instead of an answer."""
     error: BaseException | None = getattr(answer, "error", None)
     return error
 
 
 def problem_of(answer: ResponseContextManager) -> _Problem:
+    """The problem in the answer's body; an empty one if the body is none."""
     try:
         return msgspec.json.decode(answer.content, type=_Problem)
     except msgspec.MsgspecError:
@@ -190,5 +207,5 @@ def problem_of(answer: ResponseContextManager) -> _Problem:
 
 
 def header(answer: ResponseContextManager, name: str) -> str:
-    """Empty if there is none."""
+    """The header's value; empty if the answer has no such header."""
     return str(answer.headers.get(name, "")) if answer.headers is not None else ""

@@ -1,7 +1,8 @@
-"""The user that is an application: reads by the sync SDK.
+"""The user that is an application: it reads through the sync SDK.
 
-All users of a process share one `Cache`, as the threads of an application would, so single reads of a moment leave in one
-request. The SDK finds the instances of one region by itself, that of the first of `LOAD_URLS` which answers.
+All users of a process share one `Cache`, as the threads of an application would, so single reads
+of the same moment leave in one request. The SDK itself finds the instances of one region: the
+region of the first URL in `LOAD_URLS` that answers.
 """
 
 from functools import cache
@@ -16,11 +17,14 @@ from loadtests.load.users import UnansweredError, Visitor
 
 
 class SdkReader(Visitor):
+    """Reads one key after the other through the SDK."""
+
     abstract = True
     kind = "sdk"
     route = ("SDK", "lookup")
 
     def ask(self, turn: Turn) -> None:
+        """Reads one key and reports the call."""
         settings = self.shared.settings
         namespace = _namespace(settings.urls, settings.namespace, settings.timeout)
         failure: Exception | None = None
@@ -32,7 +36,7 @@ class SdkReader(Visitor):
         self.report(turn, monotonic() - begun, failure)
 
     def _look_up(self, namespace: Namespace[bytes], key: str, asked_at: float) -> None:
-        """A miss is an answer, a failure is an exception."""
+        """Records the read: a miss is an answer, a failure is an exception."""
         try:
             found = namespace.lookup(key)
         except CacheError as refusal:
@@ -49,5 +53,5 @@ class SdkReader(Visitor):
 
 @cache
 def _namespace(urls: tuple[str, ...], name: str, timeout: float) -> Namespace[bytes]:
-    """Of a cache that is open until the process ends."""
+    """The namespace of a cache that stays open until the process ends."""
     return Cache.from_url(",".join(urls), default_timeout=timeout).__enter__().namespace(name)

@@ -1,4 +1,4 @@
-"""What the writers of this process have changed, and since when no reader may be given what was there before."""
+"""Remembers the writers' changes, to find reads that were answered too stale."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,12 +12,15 @@ class _Written(NamedTuple):
 class Versions:
     """The newest versions that were written to the origin and then invalidated, by key.
 
-    Of a process's own writers only: a reader may meet newer versions of others, and is too late for none of theirs.
+    Only the writers of this process are known. Other processes write newer versions, too: a reader
+    may meet them, and no read is judged by their changes.
     """
 
     def __init__(self, *, max_lag: float, longest_read: float, clock: Callable[[], float]) -> None:
-        """`max_lag`: after an invalidation is answered, seconds until every instance obeys it. `longest_read`: no read takes
-        longer, so that what concerns none any more can be forgotten.
+        """`max_lag` and `longest_read` are in seconds.
+
+        When an invalidation is answered, every instance obeys it after `max_lag`. No read takes longer
+        than `longest_read`, so changes that concern no running read can be forgotten.
         """
         self._max_lag = max_lag
         self._memory = max_lag + longest_read
@@ -25,7 +28,7 @@ class Versions:
         self._written: dict[str, list[_Written]] = {}
 
     def written(self, key: str, version: int) -> None:
-        """The origin has this version, and the invalidation of the key was accepted by now."""
+        """Notes that the origin has this version and that the invalidation was accepted by now."""
         now = self._clock()
         kept = self._written.get(key, [])
         old = [write for write in kept if write.at <= now - self._memory]
@@ -33,7 +36,7 @@ class Versions:
         self._written[key] = [*_newest(old), *recent, _Written(now, version)]
 
     def is_too_stale(self, key: str, version: int, asked_at: float) -> bool:
-        """Whether a read that began at `asked_at` had to be given a newer version than this one."""
+        """True if a read that began at `asked_at` should have been given a newer version."""
         return any(
             version < write.version and write.at + self._max_lag < asked_at
             for write in self._written.get(key, ())
@@ -41,5 +44,8 @@ class Versions:
 
 
 def _newest(writes: list[_Written]) -> list[_Written]:
-    """At most one: two writers of a key may finish in another order than their versions have."""
+    """The newest of these writes, if there are any.
+
+    Two writers of a key may finish in another order than that of their versions.
+    """
     return [max(writes, key=lambda write: write.version)] if writes else []

@@ -1,6 +1,7 @@
-"""The scenarios, in the order in which `make load` runs them: one file each, with its own shape of load and its own faults.
+"""The scenarios, in the order in which `make load` runs them.
 
-What each must reach is in `loadtests/load/thresholds.yaml`.
+Each has a file of its own, with its shape of load and its faults. The limits that each must keep
+stand in `loadtests/load/thresholds.yaml`.
 """
 
 from loadtests.scenarios import (

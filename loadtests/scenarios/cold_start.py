@@ -1,4 +1,4 @@
-"""Every tier is empty and the whole load is there at once: no key is loaded twice without need, and the cache fills.
+"""Full load on empty tiers: no key is loaded twice without need, and the cache fills.
 
 There is no warm-up: the first second counts.
 """

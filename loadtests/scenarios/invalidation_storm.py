@@ -1,6 +1,7 @@
-"""Hundreds of invalidations a second of the very keys that are read: nothing too stale is answered, and reads go on.
+"""Hundreds of invalidations per second of the keys that are read.
 
-What is read and was invalidated must be loaded again, so origin loads rise with the storm; they may not rise beyond it.
+No answer may be too stale, and reads must go on. A key that is read after its invalidation must
+be loaded again, so origin loads rise with the storm; they must not rise further than that.
 """
 
 from loadtests.load.faults import InvalidationStorm

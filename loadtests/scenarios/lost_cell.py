@@ -1,7 +1,8 @@
-"""The Redis of one cell stops answering and later goes on: a quarter of the keys has no home meanwhile.
+"""The Redis of one cell stops answering and later goes on.
 
-Their copies in L1 and L2 are still good; what is in neither is loaded without a lease, so the origin gets more loads. An
-invalidation of such a key takes effect at once and is applied in the cell when it is back.
+A quarter of the keys has no home cell meanwhile. Their copies in L1 and L2 are still good. A key
+that is in neither is loaded without a lease, so the origin gets more loads. An invalidation of
+such a key takes effect at once, and is applied in the cell when the cell is back.
 """
 
 from loadtests.load.faults import Stopped

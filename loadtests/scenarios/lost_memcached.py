@@ -1,4 +1,7 @@
-"""One memcached server of a region is killed and comes back empty: L3 has what it had, so callers and origin see little."""
+"""One memcached server of a region is killed and comes back empty.
+
+L3 has what the server held, so callers and the origin notice little.
+"""
 
 from loadtests.load.faults import Killed
 from loadtests.scenarios.scenario import At, Leg, Scenario, Stretch

@@ -1,9 +1,14 @@
-"""Three times as many requests as the service can answer: it goes on answering what it can, and says no to the rest.
+"""Three times as many requests as the service can answer.
 
-One instance is asked, on a core without the load, for a hundred keys at once that its small L1 does not have. That is 1.5 ms of
-its time and a third of that of the load generator's, so it is the instance that is overloaded. What it can answer is measured
-first, by callers that ask again as soon as they are answered. Then requests come three times as fast, whether answered or not,
-and at last at half the speed: it must recover by itself. A few invalidations come along, which must not be refused.
+The service must go on answering what it can, and refuse the rest.
+
+One instance gets all requests, on a core without the load generator. Each request asks for a
+hundred keys that are not in the instance's small L1. It costs 1.5 ms of the instance's time and a
+third of that of the load generator's, so the instance is the part that is overloaded. A first leg
+measures what the instance can answer, with callers that ask again as soon as they are answered.
+Then requests come three times as fast, whether answered or not. At last they come at half the
+speed, and the instance must recover by itself. A few invalidations come along; they must not be
+refused.
 """
 
 from loadtests.scenarios.scenario import Leg, Scenario, Stretch, Times

@@ -1,4 +1,7 @@
-"""Each instance is asked to stop and started again while callers go on: a deploy. Callers of the SDK must not notice."""
+"""A deploy: each instance is stopped and started again while callers go on.
+
+Callers of the SDK must not notice.
+"""
 
 from loadtests.load.faults import RollingRestart
 from loadtests.scenarios.scenario import At, Leg, Scenario, Stretch

@@ -1,6 +1,7 @@
-"""What a scenario is: a load in legs, what breaks meanwhile, and the stretches of time that are judged. Data only.
+"""The form of a scenario: legs of load, faults, and the stretches of time that are judged.
 
-Times are seconds from the first second of load of their leg. `scaled` makes all of them shorter or longer together.
+Data only. Times are seconds from the first second of load of their leg. `scaled` makes all of
+them shorter or longer together.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from loadtests.load.faults import Fault
 
 @dataclass(frozen=True)
 class At:
-    """A fault and when it is there."""
+    """A fault, and the times of its begin and end."""
 
     begins: float
     ends: float
@@ -21,7 +22,10 @@ class At:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a leg that thresholds speak of. `begins` leaves out what belongs to neither side of a change."""
+    """A part of a leg that thresholds judge.
+
+    `begins` leaves out the seconds that belong to neither side of a change.
+    """
 
     name: str
     begins: float
@@ -30,7 +34,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Times:
-    """A rate that was measured: so many times the goodput of an earlier stretch of the run."""
+    """A rate that depends on a measurement: a multiple of an earlier stretch's goodput."""
 
     factor: float
     stretch: str
@@ -45,9 +49,13 @@ class Leg:
     stretches: tuple[Stretch, ...]
     faults: tuple[At, ...] = ()
     users: int = 300
-    """In an open loop at least the rate times the longest latency, or requests begin late and are failures for that."""
+    """The number of users.
+
+    In an open loop it must be at least the rate times the longest latency. With fewer users, requests
+    begin late, and some fail for that reason.
+    """
     rate: float | Times = 300.0
-    """Requests a second in an open loop; 0: each user asks again as soon as it is answered."""
+    """Requests per second in an open loop; 0: each user asks again as soon as it is answered."""
     timeout: float = 5.0
     """Seconds that a caller waits."""
     mix: str = "http=6,sdk=3,writer=1"
@@ -56,35 +64,49 @@ class Leg:
 
 @dataclass(frozen=True)
 class Scenario:
+    """One scenario: its load, its faults, and its set-up."""
+
     name: str
     about: str
-    """What it shows, in a line for the table and the plot."""
+    """The purpose, in one line for the table and the plot."""
     legs: tuple[Leg, ...]
     origin: Mapping[str, Any] = field(default_factory=lambda: {"latency": "20ms"})
-    """How the origin behaves at first: fields of `loadtests.origin.Behaviour`."""
+    """The origin's behaviour at first: fields of `loadtests.origin.Behaviour`."""
     namespace: Mapping[str, Any] = field(default_factory=dict)
-    """Of the namespace under load, beside its owner and origin: fields of `cachesvc.topology.Namespace`."""
+    """The namespace under load, without owner and origin.
+
+    The fields are those of `Namespace` in `cachesvc/config/topology.py`.
+    """
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of every instance, beside the usual: names and values of its environment."""
+    """Settings of every instance, added to the usual ones: environment variables."""
     bottleneck: str = ""
-    """The one instance that is asked, on a core with L2 and L3, and all else on another: what cannot do more is to be the
-    instance, and not the load generator. Empty: all are asked, wherever they run."""
+    """The name of the one instance that gets all requests; empty: all instances get requests.
+
+    This instance runs on a core with L2 and L3, and everything else on another core. So the part that
+    reaches its limit is the instance, not the load generator.
+    """
     main: str = ""
-    """The stretch whose figures stand in the summary; empty: the last one."""
+    """The stretch whose figures stand in the summary; empty: the last stretch."""
 
     @property
     def shown(self) -> str:
+        """The stretch whose figures stand in the summary."""
         return self.main or self.legs[-1].stretches[-1].name
 
     @property
     def seconds(self) -> float:
+        """The duration of all legs together."""
         return sum(leg.seconds for leg in self.legs)
 
     def stretches(self) -> Iterator[str]:
+        """The names of all stretches."""
         return (stretch.name for leg in self.legs for stretch in leg.stretches)
 
     def scaled(self, factor: float) -> "Scenario":
-        """All times so much longer; what is to show must be long enough to be seen."""
+        """The scenario with all times multiplied by `factor`.
+
+        What the scenario is to show must still be long enough to be seen.
+        """
         return replace(self, legs=tuple(_scaled(leg, factor) for leg in self.legs))
 
 

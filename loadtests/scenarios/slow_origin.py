@@ -1,6 +1,7 @@
-"""The origin takes 1.5 s instead of 20 ms, three times the soft deadline: what is held is answered stale, and promptly.
+"""The origin takes 1.5 s instead of 20 ms, three times the soft deadline.
 
-A few writers go on. What they invalidate cannot be answered stale, and must be loaded: hot keys faster than a load takes.
+Copies must be answered stale, and promptly. A few writers go on: what they invalidate cannot be
+answered stale and must be loaded, and hot keys are invalidated faster than a load takes.
 """
 
 from loadtests.load.faults import OriginDoes

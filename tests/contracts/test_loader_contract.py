@@ -1,4 +1,4 @@
-"""What every `Loader` promises: over HTTP, limited, and the fake that the paths are tested with."""
+"""The contract of `Loader`, checked on the HTTP loader, the limited one, and the paths' fake."""
 
 import asyncio
 from collections.abc import AsyncIterator

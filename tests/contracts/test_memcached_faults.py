@@ -1,4 +1,4 @@
-"""What a real memcached does to L2 when it dies, hangs, refuses or returns."""
+"""L2 copes with a real memcached that dies, hangs, refuses or returns."""
 
 import asyncio
 import logging

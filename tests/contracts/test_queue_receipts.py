@@ -1,4 +1,4 @@
-"""What is known of a change by its id, in each of its states, and the audit of who made it."""
+"""A queue answers for a change by its id, in each state, and keeps the audit of its maker."""
 
 from cachesvc.changes.contract import Audit, Done, OpenChange, OpenCount, ReceiptRecord
 from cachesvc.model.change import Change

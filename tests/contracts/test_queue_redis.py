@@ -1,4 +1,7 @@
-"""What only a queue on a real server can do wrong: connections, servers that die, hang, fill up or come back different."""
+"""Failures that only a queue on a real server can have.
+
+They concern connections, and servers that die, hang, fill up or come back different.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -84,7 +87,7 @@ async def test_a_hanging_server_costs_the_time_limit(bench: RedisBench) -> None:
 
 
 async def test_an_instance_stops_while_its_queue_is_dead(bench: RedisBench) -> None:
-    reader = bench.stream(reader=("here", "i1"))
+    reader = bench.stream(follower=("here", "i1"))
     await reader.open()
     bench.server.kill()
     await reader.stop()

@@ -1,4 +1,7 @@
-"""What every tier promises, proved on memory, on a real memcached, on each route, and on the whole stack of L2."""
+"""The contract of tiers, proved on every implementation.
+
+These are memory, a real memcached, each route, and the whole stack of L2.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -54,7 +57,7 @@ TIERS: Mapping[str, Callable[[Callable[[str], Tier]], Tier]] = {
 
 
 POOLS = ("memory", "sharded", "batched", "stack")
-"""Of these, the ones that take single keys as well."""
+"""The tiers that take single keys as well."""
 
 
 @pytest.fixture(scope="module")

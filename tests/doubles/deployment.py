@@ -1,7 +1,9 @@
-"""A deployment for the checker to check: instances in this process, coherent by construction, or with something wrong on request.
+"""A deployment for the checker to check: instances in this process.
 
-Each keeps copies of what it loads from the checker's origin and drops them when an invalidation reaches it, which it does at
-once, everywhere, before the call returns. As on the wire: `:get`, GET, invalidations, receipts, `GET /v1/fences`.
+They are coherent by construction, or have something wrong if a test wants it. Each instance keeps
+copies of what it loads from the checker's origin. It drops them when an invalidation reaches it:
+at once, in every instance, before the call returns. The interface is that of the wire: `:get`,
+GET, invalidations, receipts, `GET /v1/fences`.
 """
 
 import asyncio
@@ -14,22 +16,25 @@ from aiohttp import web
 
 
 class FakeInstance:
+    """One instance. It answers from its copies, else from the origin."""
+
     def __init__(self, name: str, origin: str, deployment: "FakeDeployment") -> None:
         self.name = name
         self.is_deaf = False
-        """Fences are merged, says its feed, and change nothing."""
+        """If true, the instance reports fences as merged, but they have no effect."""
         self.ready = 200
         self.url = ""
         self.http: aiohttp.ClientSession
         self.followers: list[asyncio.Queue[bytes]] = []
         self.last_event_ids: list[str] = []
-        """Of the subscriptions that resumed."""
+        """The `Last-Event-ID` of every subscription that resumed."""
         self._origin = origin
         self._deployment = deployment
         self._copies: dict[str, tuple[bytes, tuple[str, ...]]] = {}
         self._merges = 0
 
     def app(self) -> web.Application:
+        """The application that serves the instance."""
         app = web.Application()
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/v1/fences", self._fences)
@@ -40,10 +45,11 @@ class FakeInstance:
         return app
 
     def load_from(self, origin: str) -> None:
-        """As `origin.url` of a namespace."""
+        """Sets the origin's URL, in the form of a namespace's `origin.url`."""
         self._origin = origin
 
     def merge(self, keys: Sequence[str], tags: Sequence[str]) -> None:
+        """Drops the copies that the fences concern, and tells the subscribers."""
         self._merges += 1
         if not self.is_deaf:
             concerned = [key for key, (_, own) in self._copies.items() if key in keys or set(own) & set(tags)]
@@ -52,13 +58,14 @@ class FakeInstance:
         self.tell("fences", b"{}")
 
     def tell(self, kind: str, data: bytes) -> None:
+        """Sends an event to every subscriber."""
         for follower in self.followers:
             follower.put_nowait(
                 f"event: {kind}\nid: eu={self._deployment.position}\n".encode() + b"data: " + data + b"\n\n"
             )
 
     def hang_up(self) -> None:
-        """End every subscription."""
+        """Ends every subscription."""
         for follower in self.followers:
             follower.put_nowait(b"")
 
@@ -115,15 +122,19 @@ class FakeInstance:
 
 
 class FakeDeployment:
+    """Instances by name, and the changes that reach all of them."""
+
     def __init__(self, names: Sequence[str], origin: str) -> None:
         self.position = "1000-0"
         self.instances = {name: FakeInstance(name, origin, self) for name in names}
 
     @property
     def addresses(self) -> dict[str, str]:
+        """The instances' URLs by name."""
         return {name: instance.url for name, instance in self.instances.items()}
 
     def invalidate(self, keys: Sequence[str], tags: Sequence[str]) -> dict[str, object]:
+        """Invalidates in every instance at once; the receipt."""
         ms, _, number = self.position.partition("-")
         self.position = f"{ms}-{int(number) + 1}"
         for instance in self.instances.values():
@@ -140,7 +151,7 @@ class FakeDeployment:
 
 @asynccontextmanager
 async def deployment(*names: str, origin: str) -> AsyncIterator[FakeDeployment]:
-    """`origin`: what the namespace's `origin.url` would be."""
+    """A running deployment; `origin` has the form of a namespace's `origin.url`."""
     found = FakeDeployment(names, origin)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())

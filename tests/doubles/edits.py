@@ -1,8 +1,10 @@
-"""A change of the production code inside this process: some text of one function or one Lua script is exchanged for other text.
+"""A change of the production code inside this process.
 
-What is edited is the text as it stands. So an edit says in one line what it takes out, goes with the code when that is rearranged
-around it, and fails loudly (`EditError`) once its text is gone, instead of silently testing nothing. Only cachesvc and the
-standard library are imported here: the fault drills use it in real instance processes.
+Some text of one function or one Lua script is exchanged for other text. An edit names in one line
+the text that it takes out. So it goes with the code when the code around that text is rearranged,
+and it fails loudly (`EditError`) once its text is gone, instead of silently testing nothing. Only
+cachesvc and the standard library are imported here, because the fault drills use it in real
+instance processes.
 """
 
 import ast
@@ -20,23 +22,36 @@ Undo = Callable[[], None]
 
 
 class EditError(AssertionError):
-    """The text is not there, or there more than once: the protection has moved, and the edit must follow it."""
+    """The text to take out is not there, or there more than once.
+
+    The protection has moved, and the edit must follow it.
+    """
 
 
 class Edit(Protocol):
-    def apply(self) -> Undo: ...
+    """One change of the code."""
+
+    def apply(self) -> Undo:
+        """Makes the change; returns a function that undoes it."""
+        ...
 
 
 @dataclass(frozen=True)
 class InPython:
-    """In the function or method at `where` (`package.module:Class.method`), with its indentation taken off."""
+    """Exchanges text in the function or method at `where` (`package.module:Class.method`).
+
+    The function's own indentation is taken off before.
+    """
 
     where: str
     old: str
     new: str
 
     def apply(self) -> Undo:
-        """Exchange it for everybody who looks it up from now on: bound methods that were taken before stay as they were."""
+        """Exchanges the function for every look-up from now on.
+
+        Bound methods that were taken before stay as they were.
+        """
         module_name, _, path = self.where.partition(":")
         module = importlib.import_module(module_name)
         *outer, name = path.split(".")
@@ -53,7 +68,10 @@ class InPython:
 
 @dataclass(frozen=True)
 class InCellScript:
-    """In a script of the home cells (`cachesvc.tiers.l3.script`), by the name of its constant: prelude and body are one text."""
+    """Exchanges text in a script of the home cells (`cachesvc.tiers.l3.script`).
+
+    `script` is the name of the script's constant; prelude and body are one text.
+    """
 
     script: str
     old: str
@@ -73,7 +91,10 @@ class InCellScript:
 
 @dataclass(frozen=True)
 class InQueueScript:
-    """In a script of the queues (`cachesvc.changes.redis.server`), by its name. For servers that are connected to from now on."""
+    """Exchanges text in a script of the queues (`cachesvc.changes.redis.server`), by its name.
+
+    It takes effect for servers that are connected to from now on.
+    """
 
     script: str
     old: str
@@ -89,7 +110,10 @@ class InQueueScript:
 
 
 def _source_of(module: ModuleType, path: list[str]) -> str:
-    """Of a function, with its decorators. By name, not by line number: the file may have changed since it was imported."""
+    """Returns the source of a function, with its decorators.
+
+    It is found by name, not by line number: the file may have changed since it was imported.
+    """
     text = inspect.getsource(module)
     node: Any = ast.parse(text)
     for part in path:

@@ -1,4 +1,7 @@
-"""What an explainer asks beside the paths: the pool on fakes, and other instances without a network."""
+"""Doubles of what an explainer asks beside the paths: a pool, and other instances.
+
+They work without a network.
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,10 @@ from tests.doubles.tiers import ChaosTier
 
 
 class FakePoolView:
-    """One server, `m1`: `held` is what it holds, `tier` how it answers the paths."""
+    """A pool of one server, `m1`.
+
+    `held` has the server's copies; `tier` is how the server answers the paths.
+    """
 
     def __init__(self, tier: ChaosTier, held: MemoryTier) -> None:
         self.tier = tier
@@ -29,7 +35,10 @@ class FakePoolView:
 
 
 class FakePeers:
-    """Those of `explainers`, asked in this process, and what others are to have answered."""
+    """The instances of `explainers`, asked in this process.
+
+    The prepared `answers` of other instances are added.
+    """
 
     def __init__(self) -> None:
         self.explainers: list[Explainer] = []

@@ -1,4 +1,4 @@
-"""`ScriptedLoader`: an origin that answers what the test tells it to, when the test tells it to."""
+"""`ScriptedLoader`: an origin that answers what a test wants, when the test wants it."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -26,7 +26,7 @@ def loaded(
     storable: bool = True,
     etag: str | None = None,
 ) -> Loaded:
-    """An origin's 200; what is left out is the namespace's to say."""
+    """An origin's 200. The namespace decides what is left out here."""
     return Loaded(
         value, content_type, ttl_us, stale_for_us, error_for_us, tags, age_us, storable=storable, etag=etag
     )
@@ -43,7 +43,7 @@ def not_modified(*, ttl_us: int | None = None, tags: tuple[str, ...] = (), etag:
 
 
 class Call(Struct, frozen=True):
-    """One load as it was asked for."""
+    """One load, with its arguments."""
 
     key: Key
     known: Entry | None
@@ -51,11 +51,14 @@ class Call(Struct, frozen=True):
 
 
 class ScriptedLoader:
-    """Answers each load by the key's script, else by the default; records every call.
+    """An origin that answers each load by the key's script, else by the default.
 
-    A script is a `Loaded`, an exception to raise, or a function of the key. `script(text, a, b)` answers `a`, then `b`, and
-    then the default again. While it is held (`hold`), loads wait; `release` lets all of them go, and the script is taken when
-    a load is let go, so a test may change it meanwhile. A load that is held past its timeout fails like a hung origin.
+    It records every call. A script is a `Loaded`, an exception to raise, or a function of the key.
+    `script(text, a, b)` answers `a`, then `b`, and then the default again.
+
+    After `hold`, loads wait; `release` lets all of them go. A load takes its script when it is let
+    go, so a test may change the script meanwhile. A load that is held past its timeout fails as with
+    an origin that hangs.
     """
 
     def __init__(self, default: Script | None = None) -> None:
@@ -74,21 +77,23 @@ class ScriptedLoader:
         self._changed = asyncio.Event()
 
     def script(self, text: str, *answers: Script) -> None:
-        """What the next loads of this key answer, in order."""
+        """Sets what the next loads of this key answer, in order."""
         self._scripts[text].extend(answers)
 
     def hold(self) -> None:
+        """Lets loads wait from now on."""
         self._open.clear()
 
     def release(self) -> None:
+        """Lets all waiting loads go."""
         self._open.set()
 
     def loads(self, text: str) -> int:
-        """How many loads of this key were asked for."""
+        """The number of loads of this key that were asked for."""
         return sum(call.key.text == text for call in self.calls)
 
     async def called(self, count: int = 1) -> None:
-        """Wait until at least `count` loads were asked for in all."""
+        """Waits until at least `count` loads of any key were asked for."""
         while len(self.calls) < count:
             self._changed.clear()
             await self._changed.wait()

@@ -1,7 +1,8 @@
-"""A home cell in this process: the contract of `Cell` on a clock that is given, so that it can also stand still.
+"""A home cell in this process: the contract of `Cell`, on a clock that is given.
 
-For tests of the paths, for drills, and for a set-up without Redis in which one instance is the whole cell. It says what the
-Lua of `redis.py` says; the contract suite holds them together. Nothing awaits inside, so every call is one atomic step.
+The clock can also stand still. The cell is used by tests of the paths and by drills. It answers
+as the Lua scripts of a real cell do; the contract suite runs on both. Nothing awaits inside, so
+every call is one atomic step.
 """
 
 import secrets
@@ -22,11 +23,14 @@ from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutRe
 class _Copy(Struct, gc=False):
     entry: Entry
     kept_until: int
-    """Never longer than fences are kept, or a fence could be trimmed before the copy it refuses is gone."""
+    """At most as long as fences are kept.
+
+    Otherwise a fence could be trimmed before the copy that it refuses is gone.
+    """
     soft_at: int = 0
     """The key's soft fence, if one came after the fill."""
     token: str = ""
-    """The lease it was filled under: makes a fill idempotent."""
+    """The lease under which the copy was filled; it makes a fill idempotent."""
 
 
 class _Lease(Struct, gc=False):
@@ -39,7 +43,10 @@ _NOTHING_YET = Reply(None, exact=False)
 
 
 class MemoryCell:
-    """One event loop, one cell. `restart`, `lose` and `activate` do to it what a drill does to a server."""
+    """One cell on one event loop.
+
+    `restart`, `lose` and `activate` do to it what drills do to a server.
+    """
 
     def __init__(
         self,
@@ -65,28 +72,35 @@ class MemoryCell:
         self._trimmed = 0
 
     def __repr__(self) -> str:
-        return f"<MemoryCell {self.name} [{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences]>"
+        held = f"{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences"
+        return f"<MemoryCell {self.name} [{held}]>"
 
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
 
     def restart(self) -> None:
-        """A new issuer over what is held, as after a promotion or a restart from disk: it waits S; older copies are not exact."""
+        """Makes the cell a new issuer over its data, as after a promotion or a restart from disk.
+
+        It waits for the skew; copies that are older are not exact.
+        """
         now = self._clock.now_us()
         self._issues_from = now + self._skew_us
         self._broken_at = now + 2 * self._skew_us + 1000
 
     def lose(self) -> None:
-        """A restart that brings nothing back."""
+        """Restarts the cell without any of its data."""
         for held in (self._copies, self._leases, self._fences, self._soft):
             held.clear()
         self._placement = (0, 0)
         self.restart()
 
     def activate(self, placement: int, version: int) -> None:
-        """An instance attached with this `Placement.id` and topology version. A newer version with another placement, or with
-        versions in between that never came here, may have given this cell partitions: a new issuer, as after a restart."""
+        """Notes that an instance attached with this `Placement.id` and topology version.
+
+        A newer version with another placement may have given this cell partitions, and so may a newer one
+        with versions in between that never came here. Then the cell is a new issuer, as after a restart.
+        """
         known, seen = self._placement
         if version <= seen:
             return
@@ -120,7 +134,8 @@ class MemoryCell:
         now = self._clock.now_us()
         if now < self._issues_from:
             return [self._waits()] * len(targets)
-        # A clock that is far ahead must not make a target uncachable for as long as it is wrong.
+        # A clock that is far ahead must not keep a target out of the cache for as long as the clock is
+        # wrong.
         least = min(least, now + 4 * self._skew_us)
         apply = {TargetKind.KEY: self._fence_key}
         ats = [
@@ -190,7 +205,7 @@ class MemoryCell:
         if self._lease(key_id, now) is not None:
             return None
         fence = self._fences.get(key_id, 0)
-        # Growing with the clock even while the fence leads it; `read.lua` says why.
+        # It grows with the clock even while the fence is ahead of the clock; `read.lua` says why.
         as_of = max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)
         token = f"{self._nonce()}:{as_of}"
         self._leases[key_id] = _Lease(token, as_of, now + life_us)
@@ -199,7 +214,8 @@ class MemoryCell:
     def _fill(self, fill: Fill, now: int) -> bool:
         key_id, entry = fill.key.id, fill.entry
         lease = self._lease(key_id, now)
-        # The entry may be older than its lease (an origin's Age is subtracted), so its key's fence is looked at too.
+        # The entry may be older than its lease, because an origin's Age is subtracted. So the fence of its
+        # key is checked, too.
         newest = max(self._fences.get(key_id, 0), self._newest(self._fences, fill.key.namespace, entry))
         if lease is None or lease.token != fill.lease:
             copy = self._copy(key_id, now)
@@ -235,7 +251,10 @@ class MemoryCell:
         )
 
     def _fence_key(self, key_id: bytes, soft: bool, least: int, now: int) -> int:
-        """Ahead of every lease this clock can have granted, and after the one before it even if the clock stands still."""
+        """A time ahead of every lease that this clock can have granted.
+
+        It is also after the fence before it, even if the clock stands still.
+        """
         at = max(now + self._skew_us, self._fences.get(key_id, 0) + 1, least)
         self._fences[key_id] = at
         self._leases.pop(key_id, None)
@@ -283,7 +302,10 @@ class MemoryCell:
         return TierUnavailableError(self.name, "new issuer waits")
 
     def _trim(self, now: int) -> None:
-        """Once a minute: fences that are older than any copy, by a minute, and the copies and leases that have expired."""
+        """Removes what has expired, once a minute.
+
+        That is: fences that are older than any copy by a minute, and copies and leases.
+        """
         if now - self._trimmed < 60_000_000:
             return
         self._trimmed = now

@@ -1,7 +1,8 @@
-"""A region's queue in this process: `changes` with its group and `fences`, for tests, drills and a set-up without Redis.
+"""A region's queue in this process: `changes` with its group, and `fences`.
 
-`MemoryQueue` is the server that `MemoryChanges` and `MemoryFenceStream` share; `trim_fences` and `lose` do to it what happens to
-a real one. It holds items as the wire has them. Nothing is durable. One event loop.
+`MemoryQueue` is the server that `MemoryChanges` and `MemoryFenceStream` share; its `trim_fences`
+and `lose` do to it what happens to a real server. It holds items in their wire form. Nothing is
+durable, and everything runs on one event loop.
 """
 
 import itertools
@@ -13,14 +14,14 @@ from cachesvc.changes.contract import (
     Done,
     FenceBatch,
     FenceStart,
+    FollowerPosition,
     OpenChange,
     OpenCount,
-    ReaderPosition,
     ReceiptRecord,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import fence_items
-from cachesvc.changes.redis.readers import Roll
+from cachesvc.changes.redis.followers import Followers
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.fence import Fence
@@ -41,6 +42,8 @@ __all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
 
 
 class MemoryChanges:
+    """The stream of changes and its consumer group."""
+
     def __init__(
         self,
         queue: MemoryQueue,
@@ -93,7 +96,10 @@ class MemoryChanges:
         return [self._decode(text_of(position), queue.changes[position]) for position in positions]
 
     async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
+        """Notes that an item was tried, but not by whom.
+
+        So if a consumer dies while it has an item, any other consumer gets that item.
+        """
         now = self._queue.clock.now_us()
         by_try = sorted(self._queue.parked.items(), key=lambda item: item[1].tried_us)
         idle = [item for item in by_try if item[1].tried_us <= now - round(idle_seconds * SECONDS)][:count]
@@ -124,7 +130,7 @@ class MemoryChanges:
 
 
 class MemoryFenceStream:
-    """One reader with one position, and a publisher."""
+    """A publisher, and one follower with one position."""
 
     def __init__(
         self,
@@ -133,15 +139,15 @@ class MemoryFenceStream:
         *,
         skew_us: int = 100_000,
         retention_us: int = 3_600_000_000,
-        reader: tuple[str, str] = ("", ""),
+        follower: tuple[str, str] = ("", ""),
         max_batch: int = 1000,
     ) -> None:
         self.region = region
         self._queue = queue
         self._skew_us = skew_us
         self._retention_us = retention_us
-        self._reader = reader
-        self._roll = Roll()
+        self._follower = follower
+        self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = -1
         self._position: Position = (0, 0)
@@ -153,8 +159,8 @@ class MemoryFenceStream:
     async def start(self) -> None: ...
 
     async def stop(self) -> None:
-        """Signs off, so that nobody waits for this instance."""
-        self._queue.readers.pop(self._reader, None)
+        """Signs the follower off, so that nothing waits for this instance."""
+        self._queue.followers.pop(self._follower, None)
 
     async def publish(
         self,
@@ -185,8 +191,8 @@ class MemoryFenceStream:
 
     async def open(self) -> FenceStart:
         position, queue = self._take_position(), self._queue
-        if any(self._reader):
-            queue.readers[self._reader] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
+        if any(self._follower):
+            queue.followers[self._follower] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
         return FenceStart(
             floor=position[0] * 1000 + 999 + 3 * self._skew_us,
             fences=queue.paced_in_force(),
@@ -216,16 +222,21 @@ class MemoryFenceStream:
         )
 
     async def report(self, position: str) -> None:
-        """The roll is called here too: it keeps fresh for the day the queue forgets its readers."""
-        if any(self._reader):
-            self._queue.readers[self._reader] = Report(
+        """Reports the follower's position, and lists the followers.
+
+        The followers are listed here, too, so that the list is recent when the queue forgets them.
+        """
+        if any(self._follower):
+            self._queue.followers[self._follower] = Report(
                 position or NOWHERE, self._queue.clock.now_us(), self._epoch
             )
-        await self.readers()
+        await self.followers()
 
-    async def readers(self) -> Sequence[ReaderPosition]:
+    async def followers(self) -> Sequence[FollowerPosition]:
         queue = self._queue
-        return self._roll.call(queue.listed_readers(), str(queue.epoch), queue.clock.now_us() / SECONDS)
+        return self._followers.known(
+            queue.listed_followers(), str(queue.epoch), queue.clock.now_us() / SECONDS
+        )
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         if not ID.fullmatch(id_):
@@ -237,7 +248,10 @@ class MemoryFenceStream:
         return ReceiptRecord("parked") if parse(id_) in self._queue.parked else None
 
     def _take_position(self) -> Position:
-        """Before the oldest retained item; in an empty stream before one appended for this, so that a later loss shows."""
+        """Sets the position before the oldest retained item.
+
+        If the stream is empty, an item is appended for this, so that a later loss shows.
+        """
         queue = self._queue
         if not queue.fences:
             queue.append_item((b"o", b"1"))
@@ -260,6 +274,9 @@ class MemoryFenceStream:
 
 
 def _before(position: Position) -> Position:
-    """The last position that is earlier: all that a reader has merged who has yet to be given the item here."""
+    """The last position before this one.
+
+    It is the position of a follower that has merged everything before the item at `position`.
+    """
     ms, number = position
     return (ms, number - 1) if number else (ms - 1, (1 << 64) - 1)

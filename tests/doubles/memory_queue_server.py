@@ -1,4 +1,8 @@
-"""The server of a queue in this process: what `MemoryChanges` and `MemoryFenceStream` share, as the scripts do it on Redis."""
+"""The server of a queue in this process, shared by `MemoryChanges` and
+`MemoryFenceStream`.
+
+It does what the Lua scripts do on Redis.
+"""
 
 import asyncio
 import itertools
@@ -9,21 +13,24 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Audit, Done, ReaderPosition, ReceiptRecord
+from cachesvc.changes.contract import Audit, Done, FollowerPosition, ReceiptRecord
 from cachesvc.changes.redis import fence_items
-from cachesvc.changes.redis.readers import SILENT_SECONDS
+from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 
 Position = tuple[int, int]
-"""Milliseconds and a number among those of the same millisecond, as Redis numbers the items of a stream."""
+"""Milliseconds, and a number among the items of the same millisecond.
+
+Redis numbers the items of a stream in this way.
+"""
 Fields = Mapping[bytes, bytes]
 
 RECEIPT_US = 15 * 60 * SECONDS
 ID = re.compile(r"(\d{1,19})-(\d{1,19})")
 NOWHERE = "0-0"
-"""A reader's position while it has merged nothing."""
+"""A follower's position while it has merged nothing."""
 
 
 class Taken(Struct):
@@ -53,7 +60,7 @@ class Report(Struct, frozen=True):
 
 
 class _Arrivals:
-    """Wakes those who wait for the next one."""
+    """Wakes tasks that wait for the next arrival."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()
@@ -63,7 +70,7 @@ class _Arrivals:
         self._next = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Return at the next arrival, or after `seconds`."""
+        """Returns at the next arrival, or after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._next.wait()
@@ -72,22 +79,24 @@ class _Arrivals:
 
 
 class MemoryQueue:
+    """The state of one region's queue."""
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.changes: dict[Position, Fields] = {}
-        """Accepted, neither closed nor parked, oldest first: items as they came."""
+        """Accepted changes, neither closed nor parked: the items as they came, oldest first."""
         self.taken: dict[Position, Taken] = {}
         self.delivered: Position = (0, 0)
-        """The group has been given everything up to here."""
+        """The consumer group has been given everything up to here."""
         self.parked: dict[Position, Parked] = {}
         self.dead: list[tuple[str, str, Fields]] = []
         """Buried changes: id, reason, item."""
         self.audit: list[tuple[str, Audit]] = []
-        """By the receipt's id."""
+        """Audit entries by the receipt's id."""
         self.fences: list[Item] = []
         self.paced: dict[str, int] = {}
         """Paced fences by the µs until which they are in force."""
-        self.readers: dict[tuple[str, str], Report] = {}
+        self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
         self.announced = ""
         self._receipts: dict[str, _Kept] = {}
@@ -98,12 +107,12 @@ class MemoryQueue:
 
     def __repr__(self) -> str:
         return (
-            f"<MemoryQueue [{len(self.changes)} changes open, {len(self.taken)} of them taken, {len(self.parked)} parked, "
-            f"{len(self.fences)} fence items]>"
+            f"<MemoryQueue [{len(self.changes)} changes open, {len(self.taken)} of them taken,"
+            f" {len(self.parked)} parked, {len(self.fences)} fence items]>"
         )
 
     def append_event(self, event: bytes) -> Position:
-        """What any producer may do: the event need not be readable."""
+        """Appends an event, as any producer may: the event need not be readable."""
         return self.append_change({b"event": event})
 
     def append_change(self, fields: Fields) -> Position:
@@ -119,7 +128,7 @@ class MemoryQueue:
         return self.changes.get(position)
 
     def close(self, id_: str) -> bool:
-        """Take a change out, wherever it is. False: it is in neither place."""
+        """Removes a change wherever it is; False if it is nowhere."""
         position = parse(id_)
         self.taken.pop(position, None)
         was_open = self.changes.pop(position, None) is not None
@@ -134,7 +143,10 @@ class MemoryQueue:
         return True
 
     def settle(self, done: Done, position: str) -> None:
-        """Close or park a change whose fence is out. One that somebody else settled meanwhile keeps that receipt."""
+        """Closes or parks a change whose fence is published.
+
+        A change that another instance settled meanwhile keeps that instance's receipt.
+        """
         was = self.receipt(done.id)
         settled = self.park(done.id) if done.missed else self.close(done.id)
         if settled or was is None:
@@ -145,7 +157,7 @@ class MemoryQueue:
             self.audit.append((done.id, done.audit))
 
     def acknowledge(self, id_: str) -> None:
-        """The receipt of one that was parked says that it no longer is."""
+        """Closes a change. If it was parked, its receipt says from now on that it is done."""
         receipt = self.receipt(id_)
         if self.close(id_) and receipt:
             self.keep_receipt(id_, replace(receipt, state="done"))
@@ -191,23 +203,27 @@ class MemoryQueue:
         now = self.clock.now_us()
         return fence_items.paced_fences(member for member, until in self.paced.items() if until > now)
 
-    def listed_readers(self) -> list[ReaderPosition]:
-        """Who is silent for too long is forgotten. A position in another epoch's stream says nothing of this one."""
+    def listed_followers(self) -> list[FollowerPosition]:
+        """The followers of this epoch's stream.
+
+        A follower that was silent for too long is forgotten. A position in another epoch's stream says
+        nothing about this one.
+        """
         now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
-        self.readers = {who: report for who, report in self.readers.items() if report.at_us >= oldest}
+        self.followers = {who: report for who, report in self.followers.items() if report.at_us >= oldest}
         return [
-            ReaderPosition(
+            FollowerPosition(
                 *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us
             )
-            for who, report in self.readers.items()
+            for who, report in self.followers.items()
         ]
 
     def trim_fences(self, keep: int = 0) -> None:
-        """Drop all but the newest `keep` items."""
+        """Drops all but the newest `keep` items."""
         self.fences = self.fences[len(self.fences) - keep :] if keep else []
 
     def lose(self) -> None:
-        """Restart, empty."""
+        """Restarts with nothing."""
         for held in (
             self.changes,
             self.taken,
@@ -216,7 +232,7 @@ class MemoryQueue:
             self.audit,
             self.fences,
             self.paced,
-            self.readers,
+            self.followers,
         ):
             held.clear()
         self._receipts.clear()
@@ -230,7 +246,11 @@ def text_of(position: Position) -> str:
 
 
 def parse(id_: str) -> Position:
-    """As a server, it refuses what is no id: a caller that passes one has lost a change."""
+    """The position that an id names.
+
+    Raises `TierError` for what is no id, as a server does: a caller that passes one has lost a
+    change.
+    """
     found = ID.fullmatch(id_)
     if found is None:
         raise TierError("memory queue", f"{id_!r} is not the id of a change")

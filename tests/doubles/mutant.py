@@ -1,4 +1,4 @@
-"""A protection of COHERENCE.md that can be taken out, and what happens then."""
+"""A protection of docs/coherence.md that can be taken out, and what happens then."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,19 @@ from tests.doubles.edits import Edit, Undo
 
 @dataclass(frozen=True)
 class Mutant:
+    """A named protection, the edits that take it out, and the traces that happen then."""
+
     without: str
-    """What is left once it is taken out."""
+    """The behaviour that is left once the protection is taken out."""
     breaks: tuple[int, ...]
     """The traces that happen then."""
     edits: Sequence[Edit]
 
     def apply(self) -> Undo:
-        """Take it out of this process. Before anything is built: what took hold of a method or a script keeps it."""
+        """Takes the protection out of this process; returns a function that puts it back.
+
+        Call it before anything is built: objects that hold a method or a script already keep it.
+        """
         undone = [edit.apply() for edit in self.edits]
 
         def undo() -> None:

@@ -1,7 +1,10 @@
-"""Every protection of COHERENCE.md that can be taken out: what is left without it is a cache that is "usually" coherent.
+"""Every protection of docs/coherence.md that can be taken out.
 
-A mutant breaks the traces (COHERENCE-TRACES.md) that it names, which `tests/paths/test_mutants.py` holds it to. The fault drills
-run real instances without a protection: `python -m tests.faults.mutant --without NAME serve …`.
+Without one of them the cache is only "usually" coherent. A mutant breaks the traces of
+docs/coherence.md that it names; `tests/paths/test_mutants.py` proves that it does. The fault
+drills run real instances without a protection:
+
+    python -m tests.faults.mutant --without NAME serve …
 """
 
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ MUTANTS: dict[str, Mutant] = {**READING, **HOMES, **STREAMS}
 
 @contextmanager
 def without(name: str) -> Iterator[None]:
+    """Runs the block without the protection `name`."""
     undo = MUTANTS[name].apply()
     try:
         yield

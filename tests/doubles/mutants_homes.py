@@ -1,4 +1,7 @@
-"""Protections in the home cells and in those who apply fences there: leases, fills, and the times that are issued."""
+"""Protections in the home cells, and in the code that applies fences there.
+
+They are about leases, fills, and the times that cells issue.
+"""
 
 from tests.doubles.edits import InCellScript, InPython
 from tests.doubles.mutant import Mutant
@@ -56,12 +59,12 @@ HOMES: dict[str, Mutant] = {
                 "entry is not None",
             ),
             InPython(
-                "cachesvc.tiers.l3.replies:_reply",
+                "cachesvc.tiers.l3.replies:reply_from",
                 """\
-        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
 """,
                 """\
-        return _UNREADABLE if entry is None else Reply(entry, exact=True)
+        return UNREADABLE if entry is None else Reply(entry, exact=True)
 """,
             ),
         ),

@@ -5,27 +5,25 @@ from tests.doubles.mutant import Mutant
 
 UNFENCED = (
     "(self._admission._age(entry, now, soft=False)"
-    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission._clock.now_us()) else Standing.REFUSED)"
+    " if self._admission.is_timely(entry.as_of, {namespace}, now := self._admission.clock.now_us())"
+    " else Standing.REFUSED)"
 )
-"""What a copy is good for, fences and floor apart."""
+"""The text of a check of a copy that looks at neither fences nor floor."""
 
 READING: dict[str, Mutant] = {
     "sketch-l1": Mutant(
-        "fences are not looked at for copies in L1",
+        "fences are not looked at for copies that are fresh, in L1 before all",
         (7, 14),
         (
             InPython(
-                "cachesvc.paths.read:Reader.peek",
-                "not fences.admits(entry, key.digest, namespace, now)",
-                "False",
+                "cachesvc.coherence.admission:Admission.is_fresh",
+                "and fences.admits(entry, key.digest, key.namespace, now)",
+                "",
             ),
             InPython(
-                "cachesvc.paths.read:Reader.peek_many", " and admits(entry, key.digest, namespace, now)", ""
-            ),
-            InPython(
-                "cachesvc.paths.read:Reader._from_l1",
-                "self._admission.standing(entry, key, namespace)",
-                UNFENCED.format(namespace="namespace"),
+                "cachesvc.coherence.admission:Admission.fresh_of",
+                "and admits(entry, key.digest, key.namespace, now)",
+                "",
             ),
         ),
     ),
@@ -34,7 +32,7 @@ READING: dict[str, Mutant] = {
         (20,),
         (
             InPython(
-                "cachesvc.paths.flight_task:Pilot._land_from_l2",
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_l2",
                 "self._admission.standing(entry, flight.key, flight.namespace)",
                 UNFENCED.format(namespace="flight.namespace"),
             ),
@@ -46,7 +44,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.standing_at_home",
-                "judged or self._fences.admits(entry, key.digest, key.namespace, now)",
+                "judged or self.fences.admits(entry, key.digest, key.namespace, now)",
                 "True",
             ),
         ),
@@ -57,7 +55,8 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.fences:Fences.exact_admits",
-                "not self._unapplied or entry.as_of > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
+                "not self._unapplied or entry.as_of"
+                " > self.exact_fence_on(key_digest, entry.tag_digests, namespace)",
                 "True",
             ),
         ),
@@ -67,12 +66,12 @@ READING: dict[str, Mutant] = {
         (3,),
         (
             InPython(
-                "cachesvc.paths.near_tiers:Shelf.keep",
+                "cachesvc.paths.near_tiers:NearTiers.keep",
                 "self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD)",
                 "False",
             ),
             InPython(
-                "cachesvc.paths.near_tiers:Shelf.copy",
+                "cachesvc.paths.near_tiers:NearTiers.copy",
                 "if self._admission.standing(entry, key, namespace) not in (Standing.REFUSED, Standing.DEAD)",
                 "",
             ),
@@ -137,7 +136,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.heed",
-                "return self._fences.merge(news) if news else []",
+                "return self.fences.merge(news) if news else []",
                 "return []",
             ),
         ),
@@ -152,8 +151,8 @@ READING: dict[str, Mutant] = {
                 "reply.exact and",
             ),
             InPython(
-                "cachesvc.paths.flight_task:Pilot._land_from_l3",
-                "if reply.exact and not flight.strict else",
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
+                "if reply.exact and not strict else",
                 "if reply.exact else",
             ),
         ),
@@ -163,16 +162,13 @@ READING: dict[str, Mutant] = {
         (16, 17),
         (
             InPython(
-                "cachesvc.paths.read:Reader.peek",
-                'not (contract.feed_loss == "serve" or fences.within_lag(entry, now, contract.max_lag))',
-                "False",
+                "cachesvc.coherence.admission:Admission.is_fresh",
+                "and self.is_timely(entry.as_of, namespace, now)",
+                "",
             ),
             InPython(
-                "cachesvc.paths.read:Reader.peek_many", "now - fences.watermark > contract.max_lag", "False"
-            ),
-            InPython(
-                "cachesvc.coherence.admission:Admission.standing",
-                " or not self.is_timely(entry.as_of, namespace, now)",
+                "cachesvc.coherence.admission:Admission.fresh_of",
+                "or not self.is_timely(0, namespace, now)",
                 "",
             ),
         ),
@@ -193,7 +189,7 @@ READING: dict[str, Mutant] = {
         (17,),
         (
             InPython(
-                "cachesvc.paths.read:Reader._board",
+                "cachesvc.paths.read:Reader._join_or_make",
                 " and self._admission.is_timely(flight.began_us, namespace, now)",
                 "",
             ),
@@ -204,15 +200,15 @@ READING: dict[str, Mutant] = {
         (18,),
         (
             InPython(
-                "cachesvc_client.aio.lookaside:LookAside.get_or_load",
-                "    got = await self._leases.join(wanted)\n",
+                "cachesvc_client.aio.lookaside:LookAside._read_or_load",
+                "    got = await self._leases.join(wanted, self._timeout)\n",
                 """\
     opened = await loader(wanted)
 
     async def loader(_, opened=opened):
         return opened
 
-    got = await self._leases.join(wanted)
+    got = await self._leases.join(wanted, self._timeout)
 """,
             ),
         ),

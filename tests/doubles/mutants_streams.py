@@ -1,4 +1,7 @@
-"""Protections on the way from a change to the fences in force: what is lost, late, or not yet done."""
+"""Protections on the way from a change to the fences in force.
+
+They are about changes and fences that are lost, late, or not yet applied.
+"""
 
 from tests.doubles.edits import InPython, InQueueScript
 from tests.doubles.mutant import Mutant
@@ -11,14 +14,14 @@ STREAMS: dict[str, Mutant] = {
             InPython(
                 "cachesvc.paths.invalidate:Invalidator.invalidate",
                 """\
-    id_ = await self.announce(change)
+    id_ = await self._announcer.announce(change)
     with span("cache.apply") as applying:
         applied = await self._applier.apply([change])
         applied.describe(applying, [change])
 """,
                 """\
     applied = await self._applier.apply([change])
-    id_ = await self.announce(change)
+    id_ = await self._announcer.announce(change)
 """,
             ),
         ),
@@ -87,12 +90,14 @@ STREAMS: dict[str, Mutant] = {
             InPython(
                 "tests.doubles.memory_queue:MemoryFenceStream.open",
                 "position[0] * 1000 + 999 + 3 * self._skew_us",
-                "min((f.at for f in fence_items.decode((0, item.fields) for item in queue.fences).fences), default=0)",
+                "min((f.at for f in fence_items.decode((0, item.fields) for item in queue.fences).fences),"
+                " default=0)",
             ),
             InPython(
                 "cachesvc.changes.redis.fences:RedisFenceStream.open",
                 "ms * 1000 + 999 + 3 * self._skew_us",
-                "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1])).fences), default=0)",
+                "min((f.at for f in (await self._deliver((await self._read([self._position, 1]))[1]))"
+                ".fences), default=0)",
             ),
         ),
     ),
@@ -110,8 +115,8 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.is_timely",
-                "now - self._fences.watermark <= max_lag",
-                "not self._fences.watermark",
+                "now - self.fences.watermark <= max_lag",
+                "not self.fences.watermark",
             ),
         ),
     ),
@@ -121,7 +126,8 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "tests.doubles.memory_queue:MemoryFenceStream._has_gap",
-                "self._epoch != self._queue.epoch or here == len(items) or items[here].position != self._position",
+                "self._epoch != self._queue.epoch or here == len(items)"
+                " or items[here].position != self._position",
                 "self._epoch != self._queue.epoch",
             ),
             InPython(

@@ -1,6 +1,7 @@
-"""A real OTLP/HTTP receiver on a free port: what an exporter sends is decoded by `opentelemetry-proto` and kept.
+"""A real OTLP/HTTP receiver on a free port, which keeps what an exporter sends.
 
-The server runs in threads of its own; `until` waits for what is exported in the background.
+`opentelemetry-proto` decodes the messages. The server runs in threads of its own; `until` waits
+for what is exported in the background.
 """
 
 import asyncio
@@ -29,47 +30,57 @@ _VARYING = frozenset({"cachesvc.lag_ms", "server.address"})
 
 
 class ReceivedSpan(NamedTuple):
+    """A span as it was received."""
+
     name: str
     kind: str
     trace_id: str
-    """Hexadecimal, as in a `traceparent`; so are the other ids."""
+    """A hexadecimal number, as in a `traceparent`; so are the other ids."""
     span_id: str
     parent_id: str
-    """Empty at the root of its trace."""
+    """Empty for the root of its trace."""
     attributes: dict[str, Value]
     links: list[tuple[str, str]]
-    """Trace and span of each."""
+    """Trace and span of each link."""
     failed: bool
-    """Its status is an error."""
+    """True if the span's status is an error."""
     seconds: float
     resource: dict[str, Value]
 
 
 class ReceivedPoint(NamedTuple):
+    """A data point of a metric as it was received."""
+
     name: str
     unit: str
     kind: str
     """`sum`, `gauge` or `histogram`."""
     attributes: dict[str, Value]
     value: float
-    """Of a histogram: how many observations."""
+    """The number of observations for a histogram, else the value."""
     total: float = 0.0
-    """Of a histogram: their sum."""
+    """The sum of the observations if the metric is a histogram."""
     bounds: tuple[float, ...] = ()
     buckets: tuple[int, ...] = ()
     """Not cumulative; one more than there are bounds."""
 
 
 class OtlpReceiver:
-    """Use as a context manager, in a test that is `async` or not: starting and stopping take a few milliseconds."""
+    """The receiver, a context manager for tests with and without `async`.
+
+    Starting and stopping take a few milliseconds.
+    """
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
-        """Every request, unpacked but not decoded: to say what is nowhere in it."""
+        """The body of every request, unpacked but not decoded.
+
+        A test searches it for text that must not be sent.
+        """
         self.headers: list[dict[str, str]] = []
-        """Of every request, names in lower case."""
+        """The headers of every request, names in lower case."""
         self.status = 200
-        """What it answers. With anything else the request is not kept."""
+        """The status that the receiver answers. If it is not 200 the request is not kept."""
         self._traces: list[ExportTraceServiceRequest] = []
         self._metrics: list[ExportMetricsServiceRequest] = []
         self._changed = threading.Condition()
@@ -80,7 +91,7 @@ class OtlpReceiver:
 
     @property
     def url(self) -> str:
-        """For `telemetry.otlp`."""
+        """The receiver's URL, for `telemetry.otlp`."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "OtlpReceiver":
@@ -92,10 +103,10 @@ class OtlpReceiver:
         self._thread.join()
         self._server.server_close()
 
-    # what has come ----------------------------------------------------------------------------------------------------
+    # what has come --------------------------------------------------------------------------------
 
     def spans(self, trace_id: str = "") -> list[ReceivedSpan]:
-        """All, or those of one trace, by their start."""
+        """All received spans, or those of one trace, in the order of their start."""
         with self._changed:
             found = [span for request in self._traces for span in _spans(request)]
         return [
@@ -103,9 +114,11 @@ class OtlpReceiver:
         ]
 
     def tree(self, trace_id: str, *, hide: Collection[str] = _VARYING) -> str:
-        """One line per span, children indented under their parent, siblings by their start: kind, name, attributes, links.
+        """The spans of a trace as text, one line per span.
 
-        What is linked is named if it was received (`→ get c1`), else `→ trace:span`. `hide`: attributes left out.
+        A line has kind, name, attributes and links. Children are indented under their parent, siblings
+        stand in the order of their start. A linked span is named if it was received (`→ get c1`), else by
+        its ids (`→ trace:span`). Attributes in `hide` are left out.
         """
         names = {(span.trace_id, span.span_id): span.name for span in self.spans()}
         spans = self.spans(trace_id)
@@ -114,7 +127,7 @@ class OtlpReceiver:
         return "\n".join(line for root in roots for line in _branch(root, spans, names, hide, 0))
 
     def metrics(self) -> list[ReceivedPoint]:
-        """Every data point received, oldest first."""
+        """Every data point that was received, oldest first."""
         with self._changed:
             requests = list(self._metrics)
         return [
@@ -137,10 +150,14 @@ class OtlpReceiver:
         )
 
     async def until(self, holds: Callable[["OtlpReceiver"], bool], *, seconds: float = 10.0) -> None:
-        """Wait until it does; looked at again with each request. Raises `TimeoutError` with what has come."""
+        """Waits until `holds`, which is called again after each request.
+
+        Raises `TimeoutError` with the spans that were received.
+        """
         await asyncio.to_thread(self.wait_until, holds, seconds=seconds)
 
     def wait_until(self, holds: Callable[["OtlpReceiver"], bool], *, seconds: float = 10.0) -> None:
+        """Does the same in a test that is not `async`."""
         with self._changed:
             if not self._changed.wait_for(lambda: holds(self), seconds):
                 spans = "\n".join(
@@ -148,7 +165,7 @@ class OtlpReceiver:
                 )
                 raise TimeoutError(f"not within {seconds:g} s; spans received:\n{spans}")
 
-    # receiving --------------------------------------------------------------------------------------------------------
+    # receiving ------------------------------------------------------------------------------------
 
     def _receive(self, path: str, headers: dict[str, str], body: bytes) -> int:
         with self._changed:
@@ -180,13 +197,13 @@ class OtlpReceiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Tests are silent."""
+                """Writes nothing: tests are silent."""
 
         return Handler
 
 
 def _spans(request: ExportTraceServiceRequest) -> Iterator[tuple[int, ReceivedSpan]]:
-    """With their start."""
+    """Yields the spans with their start."""
     for resource in request.resource_spans:
         named = _attributes(resource.resource.attributes)
         for scope in resource.scope_spans:

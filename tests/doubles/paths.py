@@ -1,4 +1,4 @@
-"""The three paths as the web layer sees them, without anything behind them. They record what they were asked."""
+"""Doubles of everything that the web layer calls. They record what they were asked."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,27 +22,24 @@ from cachesvc.model.requests import (
     Step,
     Written,
 )
-from cachesvc.telemetry.popularity.hot_keys import HotKeys, Popularity
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
 
 MISSED = (Step("l3", "uri-miss"), Step("l2", "uri-miss"), Step("l1", "uri-miss"))
 
 
 class FakeReader:
-    """L1 is a dict of entries by key text; what is in `answers` is what `get` says, everything else is a miss."""
+    """L1 is a dict of entries by key text. `get` returns what is in `answers`, else a miss."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.l1: dict[str, Entry] = {}
         self.answers: dict[str, Answer] = {}
-        self.lag: int | None = 250_000
         self.fails_with: Exception | None = None
         self.hangs: asyncio.Event | None = None
         """If set, `get` waits for it."""
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
         self.peeked: list[str] = []
-        self.explained: list[Question] = []
-        self.hot_keys = HotKeys(("pages", "users"), clock)
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
         self.peeked.append(key.text)
@@ -73,16 +70,6 @@ class FakeReader:
         if (entry := self.l1.get(key.text)) is not None and not options.no_cache:
             return Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
         return Answer(Outcome.MISS, trail=MISSED, lease="nonce:17" if options.lease else None)
-
-    async def explain(self, key: Key, question: Question, /) -> Explanation | Seen:
-        self.explained.append(question)
-        return Seen("eu", "a") if question.alone else Explanation("It is not held.", key.text, key.namespace)
-
-    def popularity(self, namespace: str, /) -> Popularity:
-        return self.hot_keys.popularity(namespace)
-
-    def lag_us(self) -> int | None:
-        return self.lag
 
 
 class FakeWriter:
@@ -131,7 +118,7 @@ class FakeInvalidator:
         self.reader = reader
         self.applied = True
         self.missing: tuple[str, ...] = ()
-        """Who is not there when `wait` ends."""
+        """The instances that have not merged the fence when `wait` ends."""
         self.fails_with: RequestError | None = None
         self.hangs: asyncio.Event | None = None
         self.states: dict[str, ReceiptState] = {}
@@ -174,3 +161,32 @@ class FakeInvalidator:
         if self.fails_with is not None:
             raise self.fails_with
         return self.states.get(id_)
+
+
+class FakeExplainer:
+    def __init__(self) -> None:
+        self.asked: list[Question] = []
+
+    async def answer(self, key: Key, question: Question, /) -> Explanation | Seen:
+        self.asked.append(question)
+        return Seen("eu", "a") if question.alone else Explanation("It is not held.", key.text, key.namespace)
+
+
+class FakeFences:
+    def __init__(self) -> None:
+        self.lag: int | None = 250_000
+
+    def lag_us(self) -> int | None:
+        return self.lag
+
+
+class FakePaths:
+    """All of them, on one clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.reader = FakeReader(clock)
+        self.writer = FakeWriter(self.reader)
+        self.invalidator = FakeInvalidator(self.reader)
+        self.explainer = FakeExplainer()
+        self.hot_keys = HotKeys(("pages", "users"), clock)
+        self.fences = FakeFences()

@@ -1,4 +1,7 @@
-"""A real Prometheus on a free loopback port with a data directory of its own, gone at the end of the `with`. Blocking."""
+"""A real Prometheus on a free loopback port. All calls block.
+
+Its data directory is removed at the end of the `with` block.
+"""
 
 import json
 import shutil
@@ -24,16 +27,20 @@ class QueryError(Exception):
 
 
 class Sample(Struct, frozen=True):
+    """One value of an answer, with the labels of its series."""
+
     labels: dict[str, str]
     value: float
 
 
 class Prometheus:
+    """A running Prometheus."""
+
     def __init__(self, url: str) -> None:
         self.url = url
 
     def query(self, expression: str) -> list[Sample]:
-        """An instant vector or scalar, now. Raises `QueryError`."""
+        """The values of an instant vector or a scalar now. Raises `QueryError`."""
         found = self._ask("query", query=expression)
         result = (
             [({}, found["result"])]
@@ -47,13 +54,16 @@ class Prometheus:
         return [rule for group in self._ask("rules", method="GET")["groups"] for rule in group["rules"]]
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Those that are pending or firing: labels, annotations, state."""
+        """The alerts that are pending or firing: labels, annotations, state."""
         return list(self._ask("alerts", method="GET")["alerts"])
 
     def wait_for(
         self, expression: str, holds: Callable[[Sequence[Sample]], bool] = bool, within_seconds: float = 30
     ) -> None:
-        """Until the answer is as wanted: it is not empty, unless `holds` says otherwise."""
+        """Waits until the answer to the expression is as wanted.
+
+        It is as wanted if it is not empty, or as `holds` decides. Fails after `within_seconds`.
+        """
         give_up_at = time.monotonic() + within_seconds
         while not holds(found := self.query(expression)):
             assert time.monotonic() < give_up_at, f"{expression} is still {found}"
@@ -72,7 +82,10 @@ class Prometheus:
 
 @contextmanager
 def prometheus(configuration: dict[str, Any]) -> Iterator[Prometheus]:
-    """`configuration`: a document as `prometheus.yaml` is one; paths in it are absolute."""
+    """A Prometheus with this configuration, which has the form of `prometheus.yaml`.
+
+    Paths in the configuration must be absolute.
+    """
     directory = Path(tempfile.mkdtemp(prefix="cachesvc-prometheus-"))
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""A queue that is out of reach when the test says so. It wraps a real `Changes` or `FenceStream`."""
+"""A queue that a test can put out of reach. It wraps a real `Changes` or `FenceStream`."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ from cachesvc.model.errors import TierUnavailableError
 
 
 class ChaosQueue:
+    """The wrapped queue; while `down` is true, every call fails. `calls` has the calls' names."""
+
     def __init__(self, queue: Any) -> None:
         self.queue = queue
         self.down = False

@@ -1,4 +1,8 @@
-"""`RawOrigin`: an origin that writes exactly the bytes a test gives it, however wrong, and keeps the requests it saw."""
+"""`RawOrigin`: an origin that writes exactly the bytes that a test gives it, however
+wrong.
+
+It keeps the requests that it saw.
+"""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -7,7 +11,7 @@ from enum import Enum
 
 
 class Then(Enum):
-    """What becomes of the connection after an answer."""
+    """The fate of the connection after an answer."""
 
     KEEP = "wait for the next request"
     CLOSE = "close it"
@@ -18,7 +22,7 @@ Body = Callable[[], AsyncIterable[bytes]]
 
 
 def http(status: int = 200, body: bytes = b"", *headers: str, length: bool = True) -> bytes:
-    """A well-formed answer, as bytes to be spoilt."""
+    """A well-formed answer as bytes; tests make it wrong."""
     lines = [f"HTTP/1.1 {status} Whatever", *headers]
     if length:
         lines.append(f"Content-Length: {len(body)}")
@@ -33,7 +37,7 @@ class RawOrigin:
         self.stream: Body | None = None
         self.then = Then.KEEP
         self.requests: list[str] = []
-        """Request heads, whole."""
+        """The head of each request, as a whole."""
         self.connections = 0
         self.open = 0
         self.url = ""
@@ -41,16 +45,17 @@ class RawOrigin:
 
     @property
     def targets(self) -> list[str]:
-        """The request targets, as they came."""
+        """The request targets, as they arrived."""
         return [head.split(" ")[1] for head in self.requests]
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until this holds of the requests or connections."""
+        """Waits until `holds`, which is called again when requests or connections change."""
         while not holds():
             self._changed.clear()
             await self._changed.wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers the requests of one connection."""
         self.connections += 1
         self.open += 1
         try:
@@ -79,6 +84,7 @@ class RawOrigin:
 
 @asynccontextmanager
 async def raw_origin() -> AsyncIterator[RawOrigin]:
+    """A running origin."""
     origin = RawOrigin()
     server = await asyncio.start_server(origin.serve, "127.0.0.1", 0)
     origin.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

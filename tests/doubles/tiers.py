@@ -1,4 +1,4 @@
-"""Tiers and cells that break, hang or record when the test says so. Each wraps a real one."""
+"""Tiers and cells that a test can break, hang or record. Each wraps a real one."""
 
 import asyncio
 import copy
@@ -23,7 +23,10 @@ class ChaosTier:
         self.sets: list[str] = []
         self.deletes: list[str] = []
         self.hold_gets: asyncio.Event | None = None
-        """Set to an event: answers are taken at once and given when it is set (an answer that returns late)."""
+        """If set, answers are taken at once but given only when the event is set.
+
+        So an answer returns late.
+        """
 
     async def ask(self, key: Key) -> Lookup:
         return (await self.get_many((key,)))[0]
@@ -57,11 +60,15 @@ class ChaosTier:
 
 
 class ChaosCell:
-    """A cell that can be down, or answer late; everything else is the cell it wraps."""
+    """A cell that can be down or answer late; in all else it is the cell that it wraps."""
 
     BATCHES = frozenset({"read_many", "fill_many", "put_many", "fence_many", "renew_many", "release_many"})
     MOST_CALLS = 10_000
-    """A path that asks without end fails its test: nothing in here takes time, so no timeout would end it."""
+    """The most calls of one test.
+
+    A path that asks without end fails its test by this: no timeout would end it, because nothing here
+    takes time.
+    """
 
     def __init__(self, cell: MemoryCell) -> None:
         self.cell = cell
@@ -69,7 +76,10 @@ class ChaosCell:
         self.down = False
         self.calls: list[tuple[str, int]] = []
         self.hold: dict[str, asyncio.Event] = {}
-        """Method → event: the call is carried out at once and its answer given when the event is set."""
+        """Method → event that holds back the answer.
+
+        The call itself takes effect at once; its answer is given when the event is set.
+        """
 
     def __getattr__(self, method: str) -> Any:
         inner = getattr(self.cell, method)
@@ -94,13 +104,14 @@ class ChaosCell:
         return await self.cell.inspect(key, tags)
 
     def replica(self, clock: Clock) -> MemoryCell:
-        """What a replica on this clock holds, if replication stops now."""
+        """The content of a replica on this clock, if replication stops now."""
         return copy.deepcopy(self.cell, {id(self.cell._clock): clock})
 
     def promote(self, replica: MemoryCell) -> None:
-        """It takes over: what the cell before it held and issued since is lost."""
+        """Lets the replica take over: what the cell held and issued after the copy is lost."""
         self.cell = replica
         replica.restart()
 
     def count(self, method: str) -> int:
+        """The number of calls of this method."""
         return sum(1 for name, _ in self.calls if name == method)

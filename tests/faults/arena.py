@@ -1,6 +1,8 @@
-"""Where drills take place: two regions of two instances with short times, and the links between them and some servers.
+"""The place of the drills: two regions of two instances, and links that can be broken.
 
-What a drill breaks is whole again when the next one begins: `restore` does not help the service, it only undoes faults.
+The deployment has short times, and proxied links between instances and some servers. All faults
+are undone before the next drill begins: `restore` does not help the service, it only undoes
+faults.
 """
 
 import asyncio
@@ -25,14 +27,17 @@ from tests.faults.links import Links
 
 DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 NAMESPACE, LOOK_ASIDE = "check", "aside"
-"""Of the checker: read through, and with leases for the callers' own loaders."""
+"""The checker's namespaces: read-through, and with leases for the callers' own loaders."""
 MAX_LAG_SECONDS, HEARTBEAT_SECONDS, LEASE_SECONDS = 1.0, 0.2, 1.0
 MUTANT = "tests.faults.mutant"
-"""The launcher of instances with something wrong."""
+"""The launcher of instances that have something wrong."""
 HEALTHY_WITHIN_SECONDS = 30.0
 
 DELAYS = LoadDelays(slow=0.03, longest_seconds=0.3, late=0.002, late_seconds=LEASE_SECONDS + 0.5)
-"""Slow enough for writes to come in between, and seldom: all clients soon wait for the same hot key."""
+"""Loads are slow enough for writes to happen meanwhile, but seldom.
+
+If more loads were slow, all clients would soon wait for the same hot key.
+"""
 
 SETTINGS = {
     "CACHESVC_COHERENCE_HEARTBEAT": f"{HEARTBEAT_SECONDS * 1000:.0f}ms",
@@ -44,23 +49,31 @@ LINKED: Mapping[str, Sequence[str]] = {
     "eu": ("memcached-eu-m1", "cell-us-1", "cell-us-2", "queue-us", "queue-eu"),
     "us": ("memcached-us-m1", "cell-eu-1", "cell-eu-2", "queue-eu", "queue-us"),
 }
-"""By region: what its instances reach through a link of their own, `eu:cell-us-1`."""
+"""For each region, the servers that its instances reach through a link of their own.
+
+The link's name is such as `eu:cell-us-1`.
+"""
 
 
 class Arena:
+    """A running deployment, and the means to break it."""
+
     def __init__(self, fleet: Fleet, links: Links, origin_port: int) -> None:
         self.fleet = fleet
         self.links = links
         self._origin = f"127.0.0.1:{origin_port}"
         self._altered: set[str] = set()
-        """Instances that are something else than the service."""
+        """Instances that do not run the usual service now."""
         self._guests: list[ServerProcess] = []
-        """Processes of one drill."""
+        """Processes that run for one drill only."""
 
     def settings(
         self, *, seconds: float, seed: int, delays: LoadDelays | None = None, namespace: str = NAMESPACE
     ) -> CheckSettings:
-        """Of a check of this deployment: a heavier load than usual, because a drill is short."""
+        """The settings for a check of this deployment.
+
+        The load is heavier than usual, because a drill is short.
+        """
         deployed = deployment_of(self.fleet.topology, namespace, self._origin)
         return msgspec.structs.replace(
             deployed,
@@ -73,43 +86,46 @@ class Arena:
         )
 
     def server(self, name: str) -> ServerProcess:
-        """By the name of its process, such as `cell-eu-1`."""
+        """The process with this name, such as `cell-eu-1`."""
         return next(server for server in self.fleet.servers() if server.name == name)
 
     def redis(self, name: str) -> Redis:
-        """A client past every link."""
+        """A client that connects directly, past every link."""
         return Redis(port=self.fleet.port(name), protocol=3, socket_timeout=5)
 
     async def start(self, name: str) -> None:
-        """Start a server that was killed, and wait until it is ready without holding up the loop."""
+        """Starts a server that was killed, and waits until it is ready without blocking the loop."""
         server = self.server(name)
         server.spawn()
         await asyncio.to_thread(server.wait_ready)
 
     async def start_guest(self, server: ServerProcess) -> None:
-        """A process that runs until the drill is over and its check has ended."""
+        """Starts a process that runs until the drill is over and its check has ended."""
         self._guests.append(server)
         server.spawn()
         await asyncio.to_thread(server.wait_ready)
 
     def dismiss_guests(self) -> None:
+        """Stops the processes that were started for one drill."""
         stop_all(self._guests)
         self._guests.clear()
 
     def pause(self, name: str) -> None:
-        """SIGSTOP, and it has stopped."""
+        """Sends SIGSTOP, and waits until the process has stopped."""
         server = self.server(name)
         server.kill(signal.SIGSTOP)
         os.waitid(os.P_PID, server.pid, os.WSTOPPED)
 
     def resume(self, name: str) -> None:
+        """Sends SIGCONT."""
         self.server(name).kill(signal.SIGCONT)
 
     def kill(self, name: str) -> None:
+        """Kills the process."""
         self.server(name).kill()
 
     async def relaunch(self, launchers: Mapping[str, Sequence[str]]) -> None:
-        """Kill these instances and start them as something else (`tests.faults.mutant …`)."""
+        """Kills these instances and starts them with other launchers (`tests.faults.mutant …`)."""
         for instance, launcher in launchers.items():
             self.fleet.launch_with(instance, launcher)
             self.fleet.instances[instance].kill()
@@ -117,7 +133,11 @@ class Arena:
         await self._start_what_is_down()
 
     async def restore(self) -> None:
-        """Everything runs as it should, every link is open, and every instance knows that it is current."""
+        """Undoes all faults and waits for the service to recover.
+
+        Afterwards every process runs as it should, every link is open, and every instance knows that it
+        is current.
+        """
         self.dismiss_guests()
         self.links.mend()
         for server in self.fleet.servers():
@@ -134,7 +154,7 @@ class Arena:
             await asyncio.to_thread(server.wait_ready)
 
     async def healthy(self) -> None:
-        """Wait until every instance is ready and within `max_lag`."""
+        """Waits until every instance is ready and within `max_lag`."""
         give_up_at = time.monotonic() + HEALTHY_WITHIN_SECONDS
         async with aiohttp.ClientSession() as http:
             for name in self.fleet.instances:
@@ -143,13 +163,13 @@ class Arena:
                     await asyncio.sleep(0.02)
 
     async def counted(self, instance: str, metric: str) -> float:
-        """A metric without labels, as the instance says it now."""
+        """The value of a metric without labels, as the instance reports it now."""
         async with aiohttp.ClientSession() as http, http.get(f"{self.fleet.url(instance)}/metrics") as answer:
             lines = (await answer.text()).splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{metric} "))
 
     async def counted_in(self, region: str, metric: str) -> float:
-        """Of all instances of a region together."""
+        """The sum of that metric over all instances of a region."""
         return sum(
             [
                 await self.counted(instance, metric)
@@ -174,16 +194,16 @@ class Arena:
 
 
 class State(msgspec.Struct, frozen=True):
-    """What an instance says of itself."""
+    """The report of an instance about itself."""
 
     told: str
     is_current: bool
-    """Ready, and no region's feed is behind by more than `max_lag`."""
+    """True if the instance is ready and no region's feed is behind by more than `max_lag`."""
 
 
 @contextmanager
 def arena(run_dir: Path) -> Iterator[Arena]:
-    """Runs inside."""
+    """The arena; its processes run while the block runs."""
     (origin,) = free_ports(1)
     detours, listens = _detours()
     fleet = Fleet(
@@ -201,7 +221,7 @@ def arena(run_dir: Path) -> Iterator[Arena]:
 
 
 def _detours() -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """Instance → server → port, and link → port."""
+    """The detours (instance → server → port) and the links (name → port)."""
     names = [(region, server) for region, servers in LINKED.items() for server in servers]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     by_instance = {

@@ -1,6 +1,8 @@
-"""What drills break, and how it is made good. Each makes sure that the fault was a real one: old bytes are there, a tail is gone.
+"""The faults of the drills, and how each is undone.
 
-Used with every protection in place (nothing may happen) and without one (the checker has to notice).
+Each function makes sure that its fault was a real one: old bytes are there, or a tail is gone.
+The faults are used with every protection in place (nothing may happen) and without one (the
+checker has to notice).
 """
 
 import asyncio
@@ -17,14 +19,17 @@ from tests.faults.links import Links
 from tests.faults.proxy import Mode
 
 LONG = 2 * MAX_LAG_SECONDS
-"""A fault that is longer than the staleness bound."""
+"""The duration of a fault that is longer than the staleness bound."""
 
 
-# any server -------------------------------------------------------------------------------------------------------------
+# any server ---------------------------------------------------------------------------------------
 
 
 async def kill(running: Drill, server: str, *, seconds: float = MAX_LAG_SECONDS) -> None:
-    """Killed, and started again with what it keeps on disk: nothing, unless it is a queue."""
+    """Kills the server, and starts it again with the data on its disk.
+
+    Only a queue has such data.
+    """
     with running.fault(f"{server} killed"):
         running.arena.kill(server)
         await running.written(seconds=seconds)
@@ -32,7 +37,7 @@ async def kill(running: Drill, server: str, *, seconds: float = MAX_LAG_SECONDS)
 
 
 async def stop(running: Drill, server: str, *, seconds: float = LONG) -> None:
-    """SIGSTOP, then SIGCONT."""
+    """Stops the server with SIGSTOP, and continues it with SIGCONT."""
     with running.fault(f"{server} stopped"):
         running.arena.pause(server)
         await running.written(seconds=seconds)
@@ -40,22 +45,26 @@ async def stop(running: Drill, server: str, *, seconds: float = LONG) -> None:
 
 
 async def cut_off(running: Drill, link: str, mode: Mode, *, seconds: float = LONG) -> None:
+    """Breaks a link for a while."""
     with running.fault(f"{link} {mode}"), running.arena.links.broken(link, mode=mode):
         await running.written(seconds=seconds)
 
 
-# memcached --------------------------------------------------------------------------------------------------------------
+# memcached ----------------------------------------------------------------------------------------
 
 
 async def cut_off_memcached(running: Drill, name: str, link: str, mode: Mode) -> None:
-    """It comes back with what it held when it was cut off; with `hold`, what was sent to it meanwhile arrives after that."""
+    """Cuts memcached off; it comes back with the entries that it held at that moment.
+
+    With mode `hold`, commands that were sent meanwhile arrive after that.
+    """
     with running.fault(f"memcached {name} cut off"), running.arena.links.broken(link, mode=mode):
         await running.written(seconds=LONG)
         await memcached_holds_old_content(running, name)
 
 
 async def replace_memcached_by_an_old_copy(running: Drill, name: str, link: str) -> None:
-    """Another process on the same port, with the items of before."""
+    """Replaces memcached by another process on the same port that holds the earlier items."""
     server = f"memcached-{name}"
     memcached = Memcached(running.arena.fleet.port(server))
     old = await memcached.items(on_memcached(running.arena.fleet.topology, name, running.keys()))
@@ -68,7 +77,10 @@ async def replace_memcached_by_an_old_copy(running: Drill, name: str, link: str)
 
 
 async def memcached_holds_old_content(running: Drill, name: str) -> None:
-    """Asked of the server itself: whoever believes it reads values that were written over."""
+    """Waits until memcached holds at least two values that were written over.
+
+    The server itself is asked. An instance that believes it would read old values.
+    """
     fleet = running.arena.fleet
     memcached = Memcached(fleet.port(f"memcached-{name}"))
 
@@ -79,10 +91,11 @@ async def memcached_holds_old_content(running: Drill, name: str) -> None:
     await until(f"two keys that memcached {name} holds are written over", is_a_trap)
 
 
-# cells ------------------------------------------------------------------------------------------------------------------
+# cells --------------------------------------------------------------------------------------------
 
 
 async def flush(running: Drill, cell: str) -> None:
+    """Deletes all data of a cell."""
     async with running.arena.redis(f"cell-{cell}") as redis:
         with running.fault(f"cell {cell} flushed"):
             assert await redis.exists("meta")
@@ -90,14 +103,16 @@ async def flush(running: Drill, cell: str) -> None:
 
 
 async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
-    """Replication is cut, keys are written, the primary is killed, and the replica takes its place at its port.
+    """Replaces a cell by a replica that lags.
 
-    Of the cell's own region the pool and an instance are restarted: with L1 and L2 full, nobody would ask the replica.
+    Replication is cut, keys are written, the primary is killed, and the replica takes its place at
+    its port. In the cell's own region the pool and one instance are restarted: while L1 and L2 are
+    full, nothing would ask the replica.
     """
     arena = running.arena
     region = arena.fleet.topology.cells[cell].region
     if not arena.server(f"cell-{cell}").is_running:
-        arena.dismiss_guests()  # an earlier replica stands in its place
+        arena.dismiss_guests()  # an earlier drill's replica has the cell's place
         await arena.start(f"cell-{cell}")
     emptied = [
         *(f"memcached-{name}" for name in arena.fleet.topology.regions[region].pool),
@@ -127,20 +142,26 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
 
 
 async def holds_old_content(running: Drill, cell: str, replica: Redis) -> bool:
+    """True if the replica holds a copy that was written over."""
     held = await records(replica, at_home_in(running.arena.fleet.topology, cell, running.keys()))
     return bool(running.outdated(held))
 
 
 async def is_in_step(replica: Redis) -> bool:
+    """True if the replica has all data of its primary."""
     told = await replica.info("replication")
     return bool(told["master_link_status"] == "up")
 
 
-# queues -----------------------------------------------------------------------------------------------------------------
+# queues -------------------------------------------------------------------------------------------
 
 
 async def stop_queues(running: Drill, *regions: str) -> None:
-    """All of them: then nobody takes any change, and every write is news that no instance can have."""
+    """Stops the queues of these regions.
+
+    If these are all regions, nothing takes any change, and every write is news that no instance can
+    have.
+    """
     with running.fault(f"queues of {' and '.join(regions)} stopped"):
         for region in regions:
             running.arena.pause(f"queue-{region}")
@@ -151,16 +172,17 @@ async def stop_queues(running: Drill, *regions: str) -> None:
 
 
 async def nobody_is_sure(running: Drill) -> None:
-    """The fault is felt: every instance knows that it may be staler than `max_lag`."""
+    """Asserts that every instance knows that it may be staler than `max_lag`."""
     for instance in running.arena.fleet.instances:
         assert await running.arena.counted(instance, "cachesvc_staleness_bound_seconds") > MAX_LAG_SECONDS
 
 
 async def lose_the_tail(running: Drill, region: str) -> None:
-    """As after a failover to a replica that lagged: changes that were accepted are not there any more.
+    """Takes the last changes away from a queue, after they were accepted.
 
-    The region's own instances are cut off from it meanwhile, or they would have taken every change before it is lost. Not for
-    long: after `max_lag` they would doubt every copy anyway, and replace it.
+    A failover to a replica that lags has this effect. The region's own instances are cut off from the
+    queue meanwhile, because they would otherwise take every change before it is lost. They are cut
+    off only briefly: after `max_lag` they would doubt every copy anyway, and replace it.
     """
     arena, queue = running.arena, f"queue-{region}"
     (log,) = (arena.fleet.run_dir / queue / "appendonlydir").glob("*.incr.aof")
@@ -176,15 +198,16 @@ async def lose_the_tail(running: Drill, region: str) -> None:
 
 
 async def has_items(redis: Redis, stream: str, count: int) -> bool:
+    """True if the stream has at least `count` items."""
     return bool(await redis.xlen(stream) >= count)
 
 
 async def trim_fences_past(
     running: Drill, instance: str, region: str, *, seconds: float = MAX_LAG_SECONDS / 2
 ) -> None:
-    """The instance is stopped, and when it goes on, what it has not read is not there any more.
+    """Stops the instance; when it goes on, the fences that it has not read are gone.
 
-    Not for long: after `max_lag` it would doubt every copy anyway.
+    It is stopped only briefly: after `max_lag` it would doubt every copy anyway.
     """
     arena = running.arena
     async with arena.redis(f"queue-{region}") as redis:
@@ -194,15 +217,19 @@ async def trim_fences_past(
 
 
 async def stop_instance(running: Drill, instance: str, *, seconds: float = LONG) -> None:
+    """Stops the instance for a while."""
     with running.fault(f"{instance} stopped"), running.stopped(instance):
         await running.written(seconds=seconds)
 
 
-# links ------------------------------------------------------------------------------------------------------------------
+# links --------------------------------------------------------------------------------------------
 
 
 async def reset_again_and_again(running: Drill, *links: str, times: int = 20) -> None:
-    """Connections are reset while they are idle, in use, and as soon as they are opened; in between they work."""
+    """Resets the connections of these links again and again.
+
+    They are reset while they are idle, in use, and as soon as they are opened; in between they work.
+    """
     with running.fault(f"{', '.join(links)} reset {times} times"):
         for _ in range(times):
             with running.arena.links.broken(*links):

@@ -1,4 +1,4 @@
-"""The arena that drills share, and the table at the end."""
+"""The arena that all drills share, and the table that is printed at the end."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ def shared_arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 @pytest.fixture
 async def field(shared_arena: Arena) -> Arena:
-    """Whole and current at the start of each drill."""
+    """The arena, repaired and current at the start of each drill."""
     await shared_arena.restore()
     return shared_arena
 

@@ -1,6 +1,6 @@
-"""What servers really hold, asked directly and past the service.
+"""The content of servers, asked directly and past the service.
 
-A drill about old content is none unless the old bytes are there.
+A drill about old content shows something only if the old bytes are really there.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from cachesvc.tiers.l3.record import from_record
 
 
 class Memcached:
-    """One memcached server by its own port."""
+    """One memcached server, reached at its own port."""
 
     def __init__(self, port: int) -> None:
         self._port = port
 
     async def entries(self, keys: Sequence[Key]) -> dict[str, Entry]:
-        """The copies it holds of these keys, by text of the key."""
+        """The server's copies of these keys, by text of the key."""
         held = await self.items(keys)
         found = {key.text: unpack(key, held[name]) for key in keys if (name := wire_name(key.id)) in held}
         return {text: entry for text, entry in found.items() if entry is not None}
 
     async def items(self, keys: Sequence[Key]) -> dict[bytes, bytes]:
-        """What it holds of these keys as it stands there: name and bytes."""
+        """The server's items for these keys: name and bytes as stored."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             writer.write(b"get %b\r\n" % b" ".join(wire_name(key.id) for key in keys))
@@ -44,7 +44,7 @@ class Memcached:
             writer.close()
 
     async def put(self, items: Mapping[bytes, bytes]) -> None:
-        """Store these bytes under these names, for ever."""
+        """Stores these bytes under these names, without expiry."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
             for name, data in items.items():
@@ -55,20 +55,20 @@ class Memcached:
 
 
 async def records(redis: Redis, keys: Sequence[Key]) -> dict[str, Entry]:
-    """The copies that a cell's Redis holds of these keys, by text of the key."""
+    """The copies of these keys in a cell's Redis, by text of the key."""
     held: list[Any] = await redis.mget([b"v:" + key.id for key in keys])
     found = {key.text: from_record(key, record) for key, record in zip(keys, held, strict=True) if record}
     return {text: entry for text, entry in found.items() if entry is not None}
 
 
 def on_memcached(topology: Topology, server: str, keys: Sequence[Key]) -> list[Key]:
-    """Those of the keys whose place in their region's pool is this server."""
+    """The keys whose place in their region's pool is this server."""
     pool = next(region.pool for region in topology.regions.values() if server in region.pool)
     ring = Ring({name: one.weight for name, one in pool.items()})
     return [key for key in keys if ring.server(key.digest) == server]
 
 
 def at_home_in(topology: Topology, cell: str, keys: Sequence[Key]) -> list[Key]:
-    """Those of the keys whose home cell is this one."""
+    """The keys whose home cell is this one."""
     placement = Placement(topology)
     return [key for key in keys if placement.home(key.text) == cell]

@@ -1,4 +1,7 @@
-"""A drill: the checker runs against the arena while a test breaks something, and is asked for its judgement at the end."""
+"""A drill: the checker runs against the arena while a test breaks something.
+
+At the end the checker judges what it saw.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
@@ -20,29 +23,32 @@ from tests.faults.arena import MAX_LAG_SECONDS, NAMESPACE, Arena
 
 MUST_HOLD = ("C0", "C1", "C2", "C3", "C4", "C5", "C7", "C8")
 LEAST_READS, LEAST_ANNOUNCEMENTS = 1_000, 40
-"""Below this a drill shows nothing."""
+"""A drill with fewer reads or announcements shows nothing."""
 WAIT_SECONDS = 30.0
 until = partial(waiting.until, seconds=WAIT_SECONDS)
-"""Servers start and stop meanwhile, on a machine that may be busy."""
+"""Waits longer than usual: servers start and stop, on a machine that may be busy."""
 
 
 class Drill:
-    """While it runs: what happened so far, and a note of each fault."""
+    """A running drill: the history so far, and a note of each fault."""
 
     def __init__(self, arena: Arena, history: HistoryWriter, namespace: str) -> None:
         self.arena = arena
         self.mended = 0
-        """When the last fault was made good."""
+        """The end of the last fault, on the checker's clock in µs."""
         self.recovery = 0
-        """µs from then on until all was as before."""
+        """µs from then until everything was as before."""
         self.paused: set[str] = set()
-        """Instances (`eu/eu-b`) that a fault stopped: no deadline is kept by a process that does not run."""
+        """Instances (`eu/eu-b`) that a fault stopped.
+
+        Deadlines do not count for them, because a process that does not run keeps none.
+        """
         self._history = history
         self._namespace = namespace
 
     @contextmanager
     def fault(self, what: str) -> Iterator[None]:
-        """Inside, something is broken."""
+        """Notes that `what` is broken while the block runs."""
         started = monotonic_us()
         try:
             yield
@@ -52,7 +58,7 @@ class Drill:
 
     @contextmanager
     def stopped(self, instance: str) -> Iterator[None]:
-        """Inside, an instance is stopped (SIGSTOP)."""
+        """Stops an instance (SIGSTOP) while the block runs."""
         self.paused.add(f"{instance.partition('-')[0]}/{instance}")
         self.arena.pause(f"instance-{instance}")
         try:
@@ -61,13 +67,13 @@ class Drill:
             self.arena.resume(f"instance-{instance}")
 
     async def recovers(self, what: str, holds: Callable[[], bool]) -> None:
-        """Without a hand: it holds, and every instance is ready and current."""
+        """Waits until `holds()` and until every instance is ready and current, all without help."""
         await until(what, holds)
         await self.arena.healthy()
         self.recovery = monotonic_us() - self.mended
 
     def keys(self) -> list[Key]:
-        """The checker's own, of this run, as far as they were written."""
+        """The keys of this run's checker that have been written."""
         return [Key.of(self._namespace, key) for key in self.newest()]
 
     def newest(self) -> dict[str, int]:
@@ -75,13 +81,13 @@ class Drill:
         return {record.key: record.w for record in self.records if isinstance(record, Write)}
 
     def outdated(self, held: Mapping[str, Entry]) -> dict[str, tuple[int, int]]:
-        """Of these copies the ones that have been written over: (the write they show, the newest)."""
+        """The copies that were written over, each as (the write that it shows, the newest write)."""
         newest = self.newest()
         shown = {key: decode(key, entry.value) for key, entry in held.items()}
         return {key: (w, newest[key]) for key, w in shown.items() if w < newest[key]}
 
     def reads(self, *, since: int = 0, outcome: str = "", tier: str = "", instance: str = "") -> list[Read]:
-        """Those of the reads so far that were so; an empty word asks for nothing."""
+        """The reads so far with these properties; an empty word matches every read."""
         asked = {"outcome": outcome, "tier": tier, "instance": instance}
         wanted = {field: value for field, value in asked.items() if value}
         return [
@@ -97,7 +103,10 @@ class Drill:
         return self._history.records
 
     async def warm(self) -> None:
-        """Until every instance answers hits and L2 has its share: then there is something to break."""
+        """Waits until every instance answers hits and L2 answers some reads.
+
+        Before that there is nothing to break.
+        """
         instances = len(self.arena.fleet.instances)
         await until(
             "every instance answers from L1, and L2 answers too",
@@ -108,7 +117,10 @@ class Drill:
         )
 
     async def written(self, *, seconds: float = MAX_LAG_SECONDS) -> None:
-        """For so long, and until many keys have been written: what was read of them before the call is old then."""
+        """Waits for this time, and until many keys have been written.
+
+        After that, what was read of these keys before the call is old.
+        """
         before = self.newest()
         await asyncio.sleep(seconds)
         enough = len(before) // 3  # the rarest keys of a Zipf law take long
@@ -128,7 +140,10 @@ async def drill(
     delays: LoadDelays | None = None,
     namespace: str = NAMESPACE,
 ) -> AsyncIterator[Drill]:
-    """The checker loads the arena for `seconds`, or until the block has ended, and settles. Then everything must have held."""
+    """Runs the checker against the arena; at the end every check must have held.
+
+    The checker's load runs for `seconds`, or until the block has ended, and then settles.
+    """
     settings = arena.settings(seconds=seconds, seed=seed, delays=delays, namespace=namespace)
     history = HistoryWriter()
     running = Drill(arena, history, namespace)
@@ -137,7 +152,7 @@ async def drill(
             yield running
             until.set()
             await run
-    finally:  # a drill that failed half-way has a history too
+    finally:  # a drill that failed half-way has a history, too
         verdict = judge(without_deadlines(running.records, running.paused))
         row = results.row_of(name, verdict, recovery_us=running.recovery, seconds=seconds)
         kept = results.keep(row, running.records)
@@ -151,7 +166,10 @@ async def drill(
 
 
 def without_deadlines(records: Sequence[Record], paused: Set[str]) -> list[Record]:
-    """Reads of a stopped instance that overlap a fault had no deadline; whatever they showed is judged all the same."""
+    """The records, without deadlines for reads of a stopped instance that overlap a fault.
+
+    The values that these reads showed are judged all the same.
+    """
     faults = [record for record in records if isinstance(record, Fault)]
     return [
         replace(record, deadline_us=0)
@@ -167,7 +185,10 @@ def without_deadlines(records: Sequence[Record], paused: Set[str]) -> list[Recor
 async def checking(
     settings: CheckSettings, history: HistoryWriter
 ) -> AsyncIterator[tuple[asyncio.Task[None], asyncio.Event]]:
-    """The checker runs inside, and its load until the event is set. Raises what it raised, which is then why the block failed."""
+    """Runs the checker while the block runs, and its load until the event is set.
+
+    Raises what the checker raised; that is then why the block failed.
+    """
     until = asyncio.Event()
     run = asyncio.create_task(check(settings, history, until=until), name="checker")
     try:
@@ -177,7 +198,7 @@ async def checking(
 
 
 async def ended(task: asyncio.Task[None]) -> None:
-    """Cancel it if it still runs, and raise what it failed with."""
+    """Cancels the task if it still runs; raises the exception with which it failed."""
     task.cancel()
     await asyncio.wait([task])
     if not task.cancelled():

@@ -1,4 +1,4 @@
-"""The links of a drill, from the test's side: the proxy as a process, and what is done to each link."""
+"""The links of a drill, from the test's side: the proxy's process, and orders to it."""
 
 import contextlib
 import socket
@@ -15,10 +15,13 @@ from tests.faults.proxy import Mode, Order, Passed
 
 
 class Links:
-    """Blocking; an order is a round trip on loopback, short enough for a running loop."""
+    """The links of one proxy.
+
+    Calls block: an order is a round trip on loopback, short enough for a running loop.
+    """
 
     def __init__(self, ports: Mapping[str, tuple[int, int]], run_dir: Path) -> None:
-        """`ports`: by name of the link, where it listens and where it leads to."""
+        """`ports` has for each link, by name, the port where it listens and the port it leads to."""
         self.names = tuple(ports)
         (self._control,) = free_ports(1)
         words = [f"{name}={listen}:{target}" for name, (listen, target) in ports.items()]
@@ -34,7 +37,7 @@ class Links:
         way: Literal["both", "up", "down"] = "both",
         delay_ms: float = 0,
     ) -> Iterator[None]:
-        """These links are so inside, and open again outside."""
+        """Breaks these links while the block runs; afterwards they are open again."""
         for name in names:
             self.order(Order(name, mode, way, delay_ms))
         try:
@@ -43,14 +46,16 @@ class Links:
             self.mend(*names)
 
     def mend(self, *names: str) -> None:
+        """Opens these links, or all of them."""
         for name in names or self.names:
             self.order(Order(name))
 
     def passed(self, name: str) -> Passed:
-        """What an open link has seen. It is open afterwards, whatever it was."""
+        """The counts of a link. The link is open afterwards, whatever it was before."""
         return self.order(Order(name))
 
     def order(self, order: Order) -> Passed:
+        """Sends an order to the proxy; the counts of the link that it concerns."""
         with (
             socket.create_connection(("127.0.0.1", self._control), timeout=5) as link,
             link.makefile("rwb") as lines,

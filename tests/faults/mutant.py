@@ -1,13 +1,14 @@
-"""A service instance with something wrong: what a drill starts in place of `python -m cachesvc`.
+"""A service instance that has something wrong, started in place of `python -m cachesvc`.
 
     python -m tests.faults.mutant --without l2-sketch --clock-offset=-40ms serve --topology …
 
-`--without NAME`                       a protection is switched off (`tests/doubles/mutants.py`)
-`--clock-offset 40ms`                  its clock is ahead (or behind) by so much
-`--clock-turns-every 2s`               … and on the other side of the true time after so long, and back, and so on
-`--die-between-apply-and-publish N`    it kills itself when the N-th change is applied in its home cells and nobody was told yet
+    --without NAME                       a protection is switched off (`tests/doubles/mutants.py`)
+    --clock-offset 40ms                  its clock is ahead by this (or behind, if negative)
+    --clock-turns-every 2s               every 2 s the clock is off to the other side
+    --die-between-apply-and-publish N    it kills itself when the N-th change is applied in its home
+                                         cells and its fence is not published yet
 
-Everything after these words is the service's own.
+All other arguments are those of the service.
 """
 
 import argparse
@@ -27,7 +28,10 @@ from tests.doubles.mutants import MUTANTS
 
 
 def shift_clock(offset_us: int, turns_every_us: int) -> None:
-    """Every clock of this process that was read from the machine is off by this. `turns_every_us` 0: always by the same."""
+    """Shifts every clock of this process that reads the machine's time.
+
+    The offset changes its sign every `turns_every_us`; with 0 it never does.
+    """
     now_us = SystemClock.now_us
 
     def shifted(self: SystemClock) -> int:
@@ -35,11 +39,15 @@ def shift_clock(offset_us: int, turns_every_us: int) -> None:
         is_turned = turns_every_us and now // turns_every_us % 2
         return now - offset_us if is_turned else now + offset_us
 
-    SystemClock.now_us = shifted  # type: ignore[method-assign]  # in this process alone, before anything reads it
+    # In this process alone, and before anything reads the clock.
+    SystemClock.now_us = shifted  # type: ignore[method-assign]  # replaced on purpose
 
 
 def die_before_publishing(nth: int) -> None:
-    """The home cells have applied the change, and this process ends without another word."""
+    """Kills this process when its `nth` change is applied in the home cells.
+
+    Nothing has been published about that change then.
+    """
     publish = RedisFenceStream.publish
     count = 0
 
@@ -52,11 +60,11 @@ def die_before_publishing(nth: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return await publish(self, fences, done=done, **more)
 
-    RedisFenceStream.publish = publish_or_die  # type: ignore[method-assign]  # as above
+    RedisFenceStream.publish = publish_or_die  # type: ignore[method-assign]  # replaced on purpose
 
 
 def signed_us(text: str) -> int:
-    """`40ms` or `-40ms`."""
+    """The µs of `40ms` or `-40ms`."""
     size = int(Duration.parse(text.removeprefix("-")))
     return -size if text.startswith("-") else size
 

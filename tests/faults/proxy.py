@@ -1,15 +1,18 @@
-"""A TCP proxy whose links are broken on command: what stands between some instances and a server in a drill.
+"""A TCP proxy whose links can be broken: it stands between some instances and a server.
 
-    python -m tests.faults.proxy 25000 us-sees-eu-1=25001:26101 …        (control port; name=listen:target of each link)
+    python -m tests.faults.proxy 25000 us-sees-eu-1=25001:26101 …
 
-A process of its own, so that neither a busy test nor a stopped one slows what passes through. It obeys one `Order` a line on its
-control port and answers each with `Passed`. A direction of a link is in one of these modes:
+The arguments are the control port, and name=listen:target of each link.
+
+The proxy is a process of its own, so that neither a busy test nor a stopped one slows the
+traffic. It obeys one `Order` per line on its control port and answers each with `Passed`. A
+direction of a link is in one of these modes:
 
     open   bytes pass, after `delay_ms`
-    hold   bytes wait and are delivered when it opens, also those of a caller that hung up meanwhile, as the network would: a
-           write that was given up arrives late
-    lose   bytes are swallowed; connections that lost some are reset when it opens
-    cut    connections are reset, and so is every new one; concerns both directions
+    hold   bytes wait and are delivered when the link opens, also those of a caller that hung up
+           meanwhile, as a network would do: a write that was given up arrives late
+    lose   bytes are dropped; connections that lost some are reset when the link opens
+    cut    connections are reset, and so is every new one; this concerns both directions
 """
 
 import asyncio
@@ -29,15 +32,17 @@ Mode = Literal["open", "hold", "lose", "cut"]
 
 
 class Order(Struct, forbid_unknown_fields=True):
+    """A command for one link."""
+
     link: str
     mode: Mode = "open"
     way: Literal["both", "up", "down"] = "both"
-    """`up`: from the client to the server."""
+    """`up` is the direction from the client to the server."""
     delay_ms: float = 0
 
 
 class Passed(Struct, frozen=True):
-    """What a link has seen since it was made."""
+    """Counts of a link since it was made."""
 
     connections: int
     up: int
@@ -60,6 +65,7 @@ class Way:
         self.bytes = self.stopped = 0
 
     def set(self, mode: Mode, delay: float) -> None:
+        """Sets the mode, and the delay in seconds."""
         self._mode, self._delay = mode, delay
         if mode in ("hold", "lose"):
             self._opened.clear()
@@ -67,7 +73,10 @@ class Way:
             self._opened.set()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Until the sender has ended. Raises `ConnectionError` when something of it was lost."""
+        """Carries bytes until the sender has ended.
+
+        Raises `ConnectionError` when some of its bytes were lost.
+        """
         while chunk := await reader.read(CHUNK):
             self.bytes += len(chunk)
             if self._delay:
@@ -79,7 +88,10 @@ class Way:
         writer.write_eof()
 
     async def _pass(self, size: int) -> None:
-        """At once if it is open. The end of a stream is held back and lost like its bytes."""
+        """Returns when the bytes may pass: at once if the direction is open.
+
+        The end of a stream (size 0) is held back and lost like its bytes.
+        """
         if self._opened.is_set():
             return
         self.stopped += size
@@ -100,9 +112,11 @@ class Link:
         self._connections = self._refused = 0
 
     async def listen(self, port: int) -> asyncio.Server:
+        """Listens at this port."""
         return await asyncio.start_server(self._serve, "127.0.0.1", port)
 
     def obey(self, order: Order) -> Passed:
+        """Changes the link as ordered; returns its counts."""
         self._is_cut = order.mode == "cut"
         for name, way in (("up", self._up), ("down", self._down)):
             if order.way in ("both", name):
@@ -127,7 +141,8 @@ class Link:
         ends = {writer, server_writer}
         self._open |= ends
         try:
-            # A failure of either direction ends both; the end of one leaves the other its answers.
+            # A failure of either direction ends both. After the end of one direction the other one still
+            # carries its answers.
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._up.carry(reader, server_writer))
                 both.create_task(self._down.carry(server_reader, writer))
@@ -141,7 +156,7 @@ class Link:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """The other side sees a reset and not an orderly end: what is unsent is dropped."""
+    """Resets a connection: the other side sees no orderly end, and unsent bytes are dropped."""
     if writer.transport.is_closing():  # it was reset before
         return
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -149,7 +164,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 async def obey(links: Mapping[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Obey the orders of one control connection."""
+    """Obeys the orders of one control connection."""
     while line := await reader.readline():
         order = msgspec.json.decode(line, type=Order)
         writer.write(msgspec.json.encode(links[order.link].obey(order)) + b"\n")
@@ -158,7 +173,7 @@ async def obey(links: Mapping[str, Link], reader: asyncio.StreamReader, writer: 
 
 
 async def main(control: int, specified: list[str]) -> None:
-    """Until it is killed."""
+    """Runs until it is killed."""
     links: dict[str, Link] = {}
     servers = []
     for one in specified:

@@ -1,4 +1,7 @@
-"""What a region's queue was given, recorded and given to it again: twice, in any order, or as if it were an hour old."""
+"""Records what a region's queue was given, and gives it to the queue again.
+
+It can come twice, in any order, or as if it were an hour old.
+"""
 
 import struct
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ from redis.asyncio import Redis
 STREAMS = ("changes", "fences")
 HOUR_US = 3_600_000_000
 AN_HOUR_AGO = "2020-01-01T00:00:00Z"
-"""As an event's own `time`. Nobody goes by it, however wrong it is."""
+"""The `time` that an aged event claims. The service ignores it, however wrong it is."""
 
 _PAIR = struct.Struct(">QQ")
 
@@ -19,7 +22,10 @@ Fields = Mapping[bytes, bytes]
 
 
 class Recorder:
-    """Follows both streams from now on. What is added and done with between two looks is missed; enough is not."""
+    """Follows both streams from now on.
+
+    Items that are added and removed between two looks are missed; enough are not.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self.items: list[tuple[str, Fields]] = []
@@ -27,7 +33,7 @@ class Recorder:
         self._redis = redis
 
     async def follow(self) -> None:
-        """Until it is cancelled."""
+        """Records until it is cancelled."""
         positions: dict[Any, Any] = dict.fromkeys(STREAMS, "$")
         while True:
             news: Any = await self._redis.xread(positions, count=100, block=100)
@@ -37,7 +43,7 @@ class Recorder:
                     self.items.append((stream.decode(), fields))
 
     async def give_again(self, random: Random) -> None:
-        """Everything that was recorded, each as it was and as if it were an hour old, shuffled."""
+        """Gives every recorded item again, shuffled: as it was, and as if it were an hour old."""
         again = [*self.items, *((stream, aged(fields)) for stream, fields in self.items)]
         random.shuffle(again)
         for stream, fields in again:
@@ -45,7 +51,7 @@ class Recorder:
 
 
 def aged(fields: Fields) -> Fields:
-    """An event that says it is old; a fence that is."""
+    """The item an hour older: an event claims to be, a fence is."""
     if event := fields.get(b"event"):
         return {**fields, b"event": msgspec.json.encode({**msgspec.json.decode(event), "time": AN_HOUR_AGO})}
     if pairs := fields.get(b"p"):

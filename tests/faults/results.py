@@ -1,4 +1,7 @@
-"""The table of the drills: a row for each, kept as files so that single drills can be run, and printed at the end."""
+"""The table of the drills, with a row for each.
+
+Rows are kept as files, so that drills can be run one by one; the table is printed at the end.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -11,35 +14,48 @@ from cachesvc.commands.check.history import Record, encode
 from cachesvc.commands.check.verdicts import Finding, Verdict
 
 DIRECTORY = Path(__file__).parents[2] / ".run" / "faults"
-"""Of rows (`*.json`), the table (`results.md`) and the histories of drills that failed (`*.jsonl`)."""
+"""The folder of rows (`*.json`), the table (`results.md`) and all histories (`*.jsonl`)."""
 
 ROWS: list["Row"] = []
-"""Of the drills of this run, in their order."""
+"""The rows of this run's drills, in order."""
 
 
 class Row(Struct, frozen=True):
+    """The result of one drill."""
+
     drill: str
     reads: int
     failed_reads: int
     writes: int
     violations: int
-    """Reads and loads that broke a check of coherence (C9 asks how good a cache it is: under such a load, a bad one)."""
+    """Reads and loads that broke a check of coherence.
+
+    C9 does not count here: it asks how good the cache is, and under such a load it is a bad one.
+    """
     longest_stale_ms: float
-    """From a commit to the last read that missed it, lawfully (the announcement was on its way) or not."""
+    """The longest time from a commit to the last read that missed it.
+
+    Reads count whether or not the rules allowed them to miss it (the announcement was on its way).
+    """
     recovery_ms: float
-    """After the last fault's end, until what it broke works again and every instance knows that it is current; or, if that is
-    later, until the last read that failed or missed what had been committed by then."""
+    """ms from the end of the last fault until the service has recovered.
+
+    It has recovered when what the fault broke works again and every instance knows that it is
+    current; or, if that is later, at the last read that failed or missed what had been committed by
+    then.
+    """
     broken: tuple[str, ...] = ()
     switched_off: str = ""
-    """The protection that the instances of a mutation run lacked; `drill` says what it is."""
+    """The protection that the instances of a mutation run lacked; `drill` describes it."""
     says: str = ""
-    """The first accusation."""
+    """The first violation, in words."""
     seconds: float = 0.0
 
 
 def row_of(
     drill: str, verdict: Verdict, *, recovery_us: int = 0, seconds: float = 0.0, switched_off: str = ""
 ) -> Row:
+    """The row for a verdict."""
     figures = verdict.figures
     return Row(
         drill,
@@ -61,7 +77,7 @@ def _broken(verdict: Verdict) -> list[Finding]:
 
 
 def keep(row: Row, records: Iterable[Record]) -> Path:
-    """Keep the row and its history; the file that holds the history."""
+    """Writes the row and its history to files; returns the path of the history."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     name = "-".join(re.findall(r"[\w.]+", f"{row.switched_off} {row.drill}"))
     (DIRECTORY / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(row)))
@@ -71,7 +87,7 @@ def keep(row: Row, records: Iterable[Record]) -> Path:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """In Markdown: the drills, then what was reported of each protection that was switched off."""
+    """The tables in Markdown: the drills, and the reports without single protections."""
     drills = _table(
         ("drill", "reads", "failed", "writes", "violations", "longest stale", "recovery"),
         (

@@ -1,4 +1,4 @@
-"""A home cell goes away, and comes back empty, late, or as a replica that missed the last writes."""
+"""A home cell goes away, and comes back empty, late, or as a replica that lags."""
 
 import pytest
 
@@ -51,7 +51,7 @@ async def test_cell_replaced_by_a_replica_that_lags(field: Arena) -> None:
 
 
 async def answers_again(running: Drill) -> None:
-    """The cell grants leases and takes fills again: only hits of L3 show that."""
+    """Waits until the cell grants leases and takes fills again; only hits in L3 show that."""
     own = {key.text for key in at_home_in(running.arena.fleet.topology, NAME, running.keys())}
     await running.recovers(
         f"keys at home in {NAME} are answered from L3 again",

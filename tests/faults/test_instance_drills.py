@@ -1,4 +1,4 @@
-"""Instances die, stop for a while, tell nobody what they applied, or have clocks that are off."""
+"""Instances die, stop for a while, do not publish what they applied, or have wrong clocks."""
 
 import asyncio
 
@@ -41,7 +41,10 @@ async def test_instance_killed_between_applying_in_the_home_cell_and_publishing(
 
 
 async def test_clocks_moved_within_the_skew(field: Arena) -> None:
-    """One ahead, one behind, one that changes sides all the time; and a cell is restarted, whose times they have to go by."""
+    """One clock is ahead, one is behind, one changes sides all the time, and a cell restarts.
+
+    The instances depend on that cell's times.
+    """
     await field.relaunch(
         {
             "eu-a": [MUTANT, "--clock-offset=40ms"],
@@ -67,6 +70,7 @@ async def test_loaders_that_take_longer_than_the_lease(field: Arena, namespace: 
 
 
 async def answers_again(running: Drill, instance: str) -> None:
+    """Waits until the instance answers hits from L1 again."""
     await running.recovers(
         "it answers from L1 again",
         lambda: bool(running.reads(since=running.mended, instance=instance, tier="l1")),

@@ -1,4 +1,4 @@
-"""What a drill's links do to bytes: the proxy before a real memcached."""
+"""The effect of a drill's links on bytes: the proxy in front of a real memcached."""
 
 import socket
 import time
@@ -26,14 +26,14 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Links]:
 
 
 def ask(command: bytes, port: int = LISTEN) -> bytes:
-    """One command on a connection of its own."""
+    """The answer to one command on a connection of its own."""
     with socket.create_connection(("127.0.0.1", port), timeout=0.3) as link:
         link.sendall(command)
         return link.recv(1024)
 
 
 def held(key: str) -> bytes:
-    """Past the proxy."""
+    """The answer of memcached itself, past the proxy."""
     return ask(f"get {key}\r\n".encode(), TARGET)
 
 

@@ -44,6 +44,7 @@ async def test_another_memcached_on_the_same_port_with_a_copy_of_old_items(field
 
 
 async def answers_again(running: Drill) -> None:
+    """Waits until keys of this memcached are answered from it again."""
     own = {key.text for key in on_memcached(running.arena.fleet.topology, NAME, running.keys())}
     await running.recovers(
         f"keys of {NAME} are answered from it again",

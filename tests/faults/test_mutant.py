@@ -1,4 +1,7 @@
-"""The launcher of instances with something wrong: its words, its clocks, and that `serve` gets what is left."""
+"""The launcher of instances that have something wrong.
+
+The tests cover its arguments, its clocks, and that `serve` gets the other arguments.
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +16,7 @@ SECOND = 1_000_000
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The machine's clock, to be set."""
+    """The machine's clock; a test sets it."""
     time = [10 * SECOND]
     monkeypatch.setattr(SystemClock, "now_us", lambda _: time[0])
     return time

@@ -1,6 +1,7 @@
-"""The checker can fail: with a protection of the service switched off, it reports a violation, within a bounded time.
+"""The checker reports a violation when a protection of the service is switched off.
 
-Both instances of `eu` run without the protection (`tests/doubles/mutants.py`); the fault is one that every drill withstands.
+It does so within a bounded time. Both instances of `eu` run without the protection
+(`tests/doubles/mutants.py`); the fault is one that the service withstands in every drill.
 """
 
 import asyncio
@@ -24,7 +25,10 @@ from tests.faults.drill import Drill, checking, ended, without_deadlines
 pytestmark = pytest.mark.faults
 
 WITHIN_SECONDS = 120.0
-"""Most are caught in a few; what a race has to show can take ten times as long on a machine that is busy."""
+"""Most are caught within a few seconds.
+
+A violation that needs a race can take ten times as long on a busy machine.
+"""
 SLOW = LoadDelays(slow=1, longest_seconds=0.2, late=0)
 LATE = LoadDelays(slow=0.05, longest_seconds=LEASE_SECONDS, late=0.1, late_seconds=LEASE_SECONDS + 0.5)
 
@@ -33,21 +37,23 @@ Fault = Callable[[Drill], Awaitable[None]]
 
 
 async def nothing(running: Drill) -> None:
-    """The load is enough."""
+    """No fault: the load is enough."""
 
 
 class Mutation(Struct, frozen=True):
+    """A protection that is switched off, and the load and the fault that show it."""
+
     without: str
     caught_by: Set[str]
-    """Any of these checks: which of them comes first is a matter of luck."""
+    """Checks of which at least one must report; which of them is first depends on chance."""
     fault: Fault = nothing
-    """What is broken, again and again until it is caught."""
+    """The fault, which is repeated until the violation is caught."""
     delays: LoadDelays = DELAYS
     namespace: str = NAMESPACE
     keys: int = 20
-    """Few of them make races frequent."""
+    """Few keys make races frequent."""
     read_share: float = 0.95
-    """More writes make them frequent too, and keep clients waiting for what is broken."""
+    """More writes make races frequent, too, and keep clients waiting for what is broken."""
 
 
 MUTATIONS = (
@@ -104,7 +110,10 @@ async def again_and_again(fault: Fault, running: Drill) -> None:
 
 
 async def first_violation(running: Drill, checks: Set[str]) -> Verdict:
-    """The verdict in which one of these is violated; the last one if the time is over."""
+    """The first verdict in which one of these checks is violated.
+
+    After `WITHIN_SECONDS` it is the last verdict.
+    """
     give_up_at = time.monotonic() + WITHIN_SECONDS
     while True:
         await asyncio.sleep(0.5)

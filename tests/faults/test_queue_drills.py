@@ -42,7 +42,10 @@ async def test_fences_trimmed_past_a_stopped_instance(field: Arena) -> None:
 
 
 async def is_believed_again(running: Drill) -> None:
-    """Every instance answers hits again that are older than what a lost feed would allow."""
+    """Waits until every instance answers hits from L1 again.
+
+    After the loss of a feed such hits would be refused.
+    """
     await running.recovers(
         "all answer from L1 again",
         lambda: (

@@ -1,4 +1,7 @@
-"""Two faults at a time, by dice. `DRILL_SEED=…` plays a schedule again; without it every run plays another one."""
+"""Two random faults at a time.
+
+`DRILL_SEED=…` repeats a schedule; without it every run plays another one.
+"""
 
 import asyncio
 import os
@@ -37,7 +40,10 @@ FAULTS: dict[str, Break] = {
     "instance killed": lambda running, seconds: breaking.kill(running, "instance-eu-b", seconds=seconds),
     "instance stopped": lambda running, seconds: breaking.stop_instance(running, "us-b", seconds=seconds),
 }
-"""No two of these break the same process, whichever two are drawn, but for a queue that is stopped and killed."""
+"""Faults by name.
+
+No two of them break the same process, except for a queue that is stopped and killed.
+"""
 
 ROUNDS = 2
 

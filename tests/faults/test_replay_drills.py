@@ -1,4 +1,4 @@
-"""Changes and fences come twice, in the wrong order, and long after they were news."""
+"""Changes and fences come twice, in the wrong order, and long after they were new."""
 
 import asyncio
 from random import Random

@@ -33,7 +33,7 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """Of a service on embedded servers."""
+    """The URL of a service on embedded servers."""
     (port,) = free_ports(1)
     with TemporaryDirectory(prefix="csvc-", dir="/tmp") as root:
         process = served(Path(root), port)

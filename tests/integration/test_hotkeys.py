@@ -31,7 +31,10 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def read_much(http: aiohttp.ClientSession, url: str) -> None:
-    """Of each ten reads three are for a key that is there, two for one that never is, five for any of a thousand."""
+    """Reads a present key, a missing key and many others, in the shares 3 : 2 : 5.
+
+    The missing key never exists; the others are drawn from a thousand.
+    """
     dice = random.Random(7)
     (await http.put(f"{url}/v1/pages/user:anna", data=bytes(5000))).release()
     (await http.put(f"{url}/v1/pages/user:small", data=b"s")).release()

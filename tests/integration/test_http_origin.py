@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 
 from cachesvc.config.topology import Origin
-from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import ConfigError, OriginError
 from cachesvc.model.units import Size
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.http import HttpLoader
+from tests.doubles.clocks import ManualClock
 from tests.doubles.raw_origin import RawOrigin, Then, http, raw_origin
 
 KNOWN = Entry(b"known", 1, 2, content_type="text/known", tags=("old",), origin_etag='"v1"')

@@ -1,4 +1,7 @@
-"""What producers put on a region's queue reaches every instance of every region: over real sockets, with nothing stood in."""
+"""Changes that producers put on a region's queue reach every instance of every region.
+
+Everything runs over real sockets, with nothing stood in.
+"""
 
 import asyncio
 import json
@@ -75,7 +78,7 @@ async def cache(fleet: Fleet) -> AsyncIterator[Cache]:
 
 @pytest.fixture
 async def queue(fleet: Fleet) -> AsyncIterator[Redis]:
-    """Of us, where a producer is free to announce what is cached in eu."""
+    """The queue of region `us`, where a producer may announce what is cached in `eu`."""
     async with Redis.from_url(fleet.topology.regions["us"].queue, protocol=3) as redis:
         yield redis
 

@@ -18,7 +18,10 @@ PLACE = re.compile(r"docs/operate\.md#([a-z0-9-]+)")
 
 
 def promtool(*words: str) -> str:
-    """What it says; a failure is told in its words. That it is not installed is one (`make servers`)."""
+    """Returns what promtool prints; a failure is told in promtool's words.
+
+    If promtool is not installed the test fails too (`make servers` installs it).
+    """
     done = subprocess.run(["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -38,7 +41,7 @@ def names() -> list[str]:
 
 
 def sections() -> dict[str, str]:
-    """Of the runbook: anchor → text."""
+    """Returns the sections of the runbook: anchor → text."""
     parts = re.split(r"^#+ (.+)$", (ROOT / "docs" / "operate.md").read_text(), flags=re.MULTILINE)
     return {anchor(title): text for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 

@@ -33,7 +33,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def url(fleet: Fleet) -> str:
-    """Of one instance, so that all keys share its batches."""
+    """The URL of one instance, so that all keys share its batches."""
     return fleet.url("eu-a")
 
 

@@ -50,7 +50,11 @@ def call(url: str, method: str = "GET", body: bytes | None = None) -> tuple[int,
 
 
 def wait_ready(url: str) -> None:
-    """Waits until writes are kept: before, a new issuer grants nothing and the floor is ahead of the clock."""
+    """Waits until the service is ready.
+
+    Before that, a new issuer of times grants nothing and the floor is ahead of the clock
+    (docs/coherence.md): what a test writes would be missed.
+    """
     give_up_at = time.monotonic() + 10
     while call(f"{url}/readyz")[0] != 200:
         assert time.monotonic() < give_up_at

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cachesvc.config.topology import Origin
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
 from cachesvc.model.units import Size
 from cachesvc.telemetry.traces.trace import Span, under
 from cachesvc.tiers.origin.http import HttpLoader
+from tests.doubles.clocks import ManualClock
 from tests.doubles.raw_origin import RawOrigin, Then, http, raw_origin
 from tests.doubles.spans import Recording, unsampled
 

@@ -20,7 +20,7 @@ DOCUMENT = Path(__file__).parents[2] / "config" / "two-regions.yaml"
 INSTANCES = ["eu/eu-a", "eu/eu-b", "us/us-a", "us/us-b"]
 KEY = "{ws-7}:secret-name-of-a-page"
 VARYING = {"server.address", "server.port", "cachesvc.lag_ms"}
-"""What another run says otherwise."""
+"""The attributes that differ from run to run."""
 
 INVALIDATED = """\
 server cache.invalidate cachesvc.all=false cachesvc.namespace=pages cachesvc.outcome=applied cachesvc.targets=1
@@ -63,7 +63,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def a_trace() -> SpanContext:
-    """Of a caller who samples."""
+    """Returns the context of a sampled span of a caller."""
     return Recording().root().context
 
 

@@ -31,7 +31,7 @@ HIDDEN = frozenset(
         "server.port",
     }
 )
-"""What varies, and what every line would repeat."""
+"""The attributes that vary from run to run, and those that every line would repeat."""
 
 
 @pytest.fixture

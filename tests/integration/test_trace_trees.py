@@ -1,4 +1,7 @@
-"""What one read looks like to whoever looks at its trace: the whole service, real memcached and Redis, a real OTLP receiver."""
+"""The trace of one read through the whole service.
+
+memcached, Redis and the OTLP receiver are real.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +35,7 @@ HIDDEN = frozenset(
         "server.port",
     }
 )
-"""What varies, and what every line would repeat."""
+"""The attributes that vary from run to run, and those that every line would repeat."""
 
 VALUE = b"what the origin answers"
 
@@ -186,7 +189,7 @@ async def test_a_coalesced_miss_is_one_load_and_who_joined_it_is_linked_to_it(be
     first = asyncio.ensure_future(bench.get("miss"))
     await until("the origin is asked", lambda: bool(bench.origin.traceparents), seconds=15)
     second = asyncio.ensure_future(bench.get("miss"))
-    await until("the other one has joined", lambda: bench.apps[0].tally.joined == 1, seconds=15)
+    await until("the other one has joined", lambda: bench.apps[0].paths.tally.joined == 1, seconds=15)
     bench.origin.gate.set()
     one, two = await asyncio.gather(first, second)
     assert await bench.tree(one, "cache.get_or_load", "cache.load") == (
@@ -220,7 +223,7 @@ async def test_a_wait_for_another_instances_load_says_so(bench: Bench) -> None:
     first = asyncio.ensure_future(bench.get("waited"))
     await until("the origin is asked", lambda: bool(bench.origin.traceparents), seconds=15)
     second = asyncio.ensure_future(bench.get("waited", instance=1))
-    await until("the other one waits", lambda: bench.apps[1].tally.lease_waits == 1, seconds=15)
+    await until("the other one waits", lambda: bench.apps[1].paths.tally.lease_waits == 1, seconds=15)
     bench.origin.gate.set()
     _, trace_id = await asyncio.gather(first, second)
     tree = await bench.tree(trace_id, "cache.get_or_load", "read c1")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.tiers.l1.l1 import L1
+from tests.doubles.clocks import ManualClock
 
 TRACES = Path(os.environ.get("CACHESVC_TRACES") or Path(__file__).parents[3] / "shared" / "traces")
 ENTRY = Entry(b"v", 1, 2)

@@ -45,7 +45,7 @@ class Caller:
             return answer.status, await answer.read(), answer.headers.get("Cache-Status", "")
 
     async def values(self, key: str) -> set[bytes]:
-        """What the four instances answer now."""
+        """Returns the values that the four instances answer now."""
         return {(await self.get(instance, key))[1] for instance in INSTANCES}
 
     async def put(
@@ -92,7 +92,10 @@ class Caller:
 
 @pytest.fixture
 async def caller(fleet: Fleet, http: aiohttp.ClientSession) -> Caller:
-    """Of a fleet that keeps what it loads: the fences on every namespace, which new streams begin with, are past."""
+    """A caller of a fleet that keeps what it loads.
+
+    New streams begin with fences on every namespace; these fences are past.
+    """
     caller = Caller(fleet, http)
 
     async def is_kept() -> bool:

@@ -2,55 +2,27 @@
 
 import asyncio
 
+from cachesvc.app.feeds import build
 from cachesvc.app.tasks import Tasks
-from cachesvc.changes.broadcast import Broadcast
-from cachesvc.changes.consume import Consumer, ConsumerTally
-from cachesvc.changes.feed import FeedTally, FenceFeed
 from cachesvc.telemetry.traces.trace import Recorder
-from tests.paths.world import SKEW_US, FarSide, Instance
-
-HEARTBEAT_SECONDS = 0.5
+from tests.paths.world import FarSide, Instance
 
 
 class Running:
     def __init__(self, far: FarSide, name: str, recorder: Recorder | None = None) -> None:
         self.paths = paths = Instance(far, name=name)
         paths.fences.watermark = 0
-        self.tally = ConsumerTally()
-        self.heard = FeedTally()
         self.tasks = Tasks()
-        self.broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
-        self.feed = FenceFeed(
-            paths.stream,
-            paths.fences,
-            paths.merger,
-            self.broadcast,
-            paths.clock,
-            SKEW_US,
-            self.heard,
-            paths.lags,
-            recorder,
+        self.loops = build(
+            paths.service, paths.topology, paths.remote, paths.paths, clock=paths.clock, recorder=recorder
         )
-        self.consumer = Consumer(
-            name,
-            changes=paths.changes,
-            stream=paths.stream,
-            applier=paths.applier,
-            merger=paths.merger,
-            clock=paths.clock,
-            heartbeat_seconds=HEARTBEAT_SECONDS,
-            namespaces=["docs", "aside"],
-            tally=self.tally,
-            lags=paths.lags,
-            recorder=recorder,
-        )
+        (self.feed,) = self.loops.feeds
+        self.broadcast, self.consumer = self.loops.broadcast, self.loops.consumer
+        self.heard, self.tally = self.loops.feed_tally, self.loops.consumer_tally
 
     def start(self, *, consuming: bool = True) -> None:
-        self.tasks.spawn(self.feed.run(), "feed")
-        if consuming:
-            self.tasks.spawn(self.consumer.run(), "consumer")
-            self.tasks.spawn(self.consumer.run_heartbeats(), "heartbeats")
-            self.tasks.spawn(self.consumer.run_reclaiming(), "open changes")
+        for loop, name in self.loops.loops() if consuming else self.loops.reading():
+            self.tasks.spawn(loop, name)
 
     async def stop(self) -> None:
         await self.tasks.stop()

@@ -1,4 +1,4 @@
-"""What `:explain` says a read would do is what the read then does, and saying it changes nothing."""
+"""A read does what `:explain` said it would do, and explaining changes nothing."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from cachesvc.config.topology import Former, Topology
 from cachesvc.explain.answer import Copy, Explanation, Question, Seen
 from cachesvc.model.change import Target
 from cachesvc.model.entry import Key
+from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Outcome, ReadOptions
 from tests.doubles.loaders import loaded
@@ -78,7 +79,10 @@ async def test_past_stale_while_revalidate_it_is_kept_for_a_failing_origin() -> 
     found = await explained(here)
     assert would(found) == "load from the origin"
     assert found.now is not None
-    assert found.now.but == "if the origin fails, it would answer stale from l1"
+    assert found.now.but == "if the origin fails, it would answer stale from l3"
+    here.far.loader.script("a", OriginError("down"))
+    failed = await here.get("a")
+    assert (failed.outcome, failed.tier) == (Outcome.STALE, "l3")
     assert (await here.get("a")).outcome is Outcome.LOADED
 
 

@@ -74,9 +74,9 @@ async def test_an_instance_has_caught_up_once_everything_retained_at_its_start_i
 async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() -> None:
     far = FarSide()
     one, two = await started(far, "one", "two")
-    readers = await one.paths.stream.readers()
-    assert sorted(reader.instance for reader in readers) == ["one", "two"]
-    assert all(reader.silent_us <= 600_000 for reader in readers)
+    followers = await one.paths.stream.followers()
+    assert sorted(follower.instance for follower in followers) == ["one", "two"]
+    assert all(follower.silent_us <= 600_000 for follower in followers)
     await asyncio.sleep(0.1)
     for waits in (False, True):
         two.paths.stream.calls.clear()
@@ -89,7 +89,7 @@ async def test_positions_are_reported_with_heartbeats_and_when_somebody_waits() 
 
 
 async def test_lags_are_those_of_changes_that_came_while_it_listened() -> None:
-    """What is on the stream when an instance starts is history: that it merges it late is no lag."""
+    """Changes on the stream when an instance starts are history: merging them late is no lag."""
     far = FarSide()
     (one,) = await started(far, "one")
     await one.paths.invalidator.invalidate(Change("docs", keys=("a",)))

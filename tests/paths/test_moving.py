@@ -1,6 +1,7 @@
-"""A partition moves from c1 to c2 and back (COHERENCE.md, "Moving a partition"), and instances disagree about its home.
+"""A partition moves from c1 to c2 and back, and instances disagree about its home.
 
-Nobody hears of a fence before `hear`: then an instance merges what the region's stream has.
+The rules are in docs/coherence.md, "Moving a partition". No instance hears of a fence before
+`hear`: then the instance merges what the region's stream has.
 """
 
 import asyncio

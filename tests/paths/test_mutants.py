@@ -31,7 +31,7 @@ from tests.paths import (
 
 Trace = Callable[..., Awaitable[None]]
 Benches = Mapping[str, Callable[[], AbstractAsyncContextManager[object]]]
-"""What traces may ask for, by the name of the argument."""
+"""The benches that traces may ask for, by the name of the argument."""
 
 ON_A_SERVER = (test_traces_at_home, test_traces_on_the_queue)
 ON_FAKES = (
@@ -47,9 +47,9 @@ IN_THE_SDK = (test_traces_in_the_sdk,)
 IN_MEMORY: Benches = {"bench": cell_benches.memory_bench, "queue": queue_benches.memory_bench}
 
 LONGEST_SECONDS = 3600
-"""Of the fake clock: a trace that hangs without its protection has failed."""
+"""Seconds of the fake clock: a trace that hangs without its protection has failed."""
 FAILURES = (AssertionError, TimeoutError, RequestError, TierError)
-"""What a trace may fail with. Anything else says that the mutant is no program."""
+"""The errors that a trace may fail with. Any other error says that the mutant is no program."""
 
 
 def _traces(modules: Iterable[ModuleType]) -> dict[int, list[Trace]]:

@@ -91,7 +91,7 @@ async def test_a_change_that_its_call_did_not_finish_is_linked_to_that_call_by_w
     far, recording = FarSide(), Recording()
     (one,) = await started(far, "one", recorder=recording)
     request = recording.root("cache.invalidate")
-    dying = Running(far, "dying").paths.invalidator
+    dying = Running(far, "dying").paths.announcer
     with under(request):
         await dying.announce(CHANGE)
     await asyncio.sleep(5)
@@ -143,7 +143,7 @@ async def test_an_unsampled_caller_is_handed_on_with_the_change() -> None:
     one = Running(FarSide(), "one").paths
     caller = unsampled()
     with under(caller):
-        await one.invalidator.announce(CHANGE)
+        await one.announcer.announce(CHANGE)
     (item,) = await one.changes.take("one", count=1, wait_seconds=0)
     assert item.trace == caller.context
 

@@ -68,7 +68,7 @@ async def test_an_instance_that_stops_is_not_waited_for() -> None:
 async def test_instances_of_other_regions_are_waited_for_only_by_global() -> None:
     far = FarSide()
     (one,) = await started(far, "one")
-    abroad = MemoryFenceStream(far.queue, "here", reader=("there", "far-away"))
+    abroad = MemoryFenceStream(far.queue, "here", follower=("there", "far-away"))
     await abroad.open()
     options = InvalidateOptions(Reach.REGION, timeout_seconds=1.0)
     assert (await one.paths.invalidator.invalidate(Change("docs", keys=("a",)), options)).reached

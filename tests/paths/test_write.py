@@ -93,6 +93,18 @@ async def test_a_stale_value_goes_along_with_the_lease() -> None:
     assert await here.value("k", "aside") == b"new"
 
 
+async def test_of_callers_that_share_a_flight_one_gets_the_lease_and_all_are_told_that_the_value_is_stale() -> (
+    None
+):
+    here = Instance()
+    await here.writer.put(Key.of("aside", "k"), Draft(b"old", ttl_us=1_000_000))
+    await asyncio.sleep(2)
+    answers = await asyncio.gather(*(here.get("k", "aside", IMPATIENT) for _ in range(3)))
+    assert [answer.outcome for answer in answers] == [Outcome.STALE] * 3
+    assert [bool(answer.lease) for answer in answers] == [True, False, False]
+    assert here.tally.flights == 1
+
+
 async def test_no_cache_has_nothing_to_answer_with_where_the_caller_loads() -> None:
     here = Instance()
     await here.put("k", b"v")

@@ -7,7 +7,7 @@ from tests.paths.world import FarSide, Instance
 
 
 class Store:
-    """What the origin's loads read: the value at the moment they are let go."""
+    """The store that the origin's loads read: a load reads the value when it is let go."""
 
     def __init__(self, far: FarSide, tags: tuple[str, ...] = ()) -> None:
         self.value = b"0"
@@ -18,5 +18,5 @@ class Store:
 
 
 def tell(instance: Instance, receipt: Receipt) -> None:
-    """What its feed does with the fences of an invalidation by another instance."""
+    """Merges another instance's invalidation into `instance`, as the instance's feed would."""
     instance.merger.merge([Fence(digest, at, unapplied=not receipt.applied) for digest, at in receipt.token])

@@ -3,16 +3,11 @@
 import random
 from collections.abc import Iterable
 
+from cachesvc.app.paths import Remote, build
 from cachesvc.app.tasks import Tasks
-from cachesvc.changes.apply import Applier
-from cachesvc.changes.delays import ChangeLags
-from cachesvc.changes.receipts import Receipts
-from cachesvc.coherence.admission import Admission
-from cachesvc.coherence.fences import Fences
-from cachesvc.coherence.merger import Merger
+from cachesvc.config import service as config
 from cachesvc.config.topology import Cell as CellDocument
 from cachesvc.config.topology import Namespace, Origin, Region, Topology
-from cachesvc.explain.explainer import Explainer
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
 from cachesvc.model.requests import (
@@ -25,23 +20,8 @@ from cachesvc.model.requests import (
     Receipt,
     Written,
 )
-from cachesvc.model.units import Duration
-from cachesvc.paths.estimate import Estimator
-from cachesvc.paths.flight import Flights
-from cachesvc.paths.flight_task import Pilot
-from cachesvc.paths.invalidate import Invalidator
-from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
-from cachesvc.paths.read import Reader
-from cachesvc.paths.tally import Tally
-from cachesvc.paths.write import Writer
-from cachesvc.telemetry.popularity.hot_keys import HotKeys
-from cachesvc.telemetry.popularity.read_sample import ReadSample
-from cachesvc.tiers.l1.l1 import L1
-from cachesvc.tiers.l2.contract import Pool
+from cachesvc.model.units import Duration, Size
 from cachesvc.tiers.l2.in_process import MemoryTier
-from cachesvc.tiers.l3.contract import Cell
-from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement
 from tests.doubles.clocks import LoopClock
 from tests.doubles.explaining import FakePeers, FakePoolView
@@ -85,7 +65,7 @@ TOPOLOGY = Topology(
 
 
 class FarSide:
-    """What instances share: the memcached pool, the home cell, the queue, the origin."""
+    """Everything that instances share: the memcached pool, the home cell, the queue, the origin."""
 
     def __init__(self, clock: LoopClock | None = None) -> None:
         self.clock = clock or LoopClock()
@@ -99,7 +79,7 @@ class FarSide:
 
 
 class Instance:
-    """The paths of one service process, wired as `app.py` does, without sockets."""
+    """The paths of one service process, without sockets."""
 
     def __init__(
         self,
@@ -109,101 +89,46 @@ class Instance:
         topology: Topology = TOPOLOGY,
         name: str = "i0",
     ) -> None:
-        self.far = far or FarSide()
-        self.clock = clock or self.far.clock
-        rng = random.Random(7)
-        namespaces = topology.namespaces
-        placement = Placement(topology)
-        self.fences = Fences(self.clock, SKEW_US, 1 << 12, ["here"], 20_000_000, placement=placement.id)
-        self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
-        self.flights = Flights()
-        self.l1 = L1(1 << 24, 10_000, self.clock)
-        self.admission = Admission(self.fences, self.clock)
-        l2: Pool = self.far.l2
-        cell: Cell = self.far.cell
-        homes = Homes(placement, {"c1": cell, "c2": self.far.other})
-        hot_keys = HotKeys(namespaces, self.clock)
-        self.shelf = Shelf(self.l1, l2, self.admission, hot_keys)
-        self.tally = Tally.zero()
-        self.tasks = Tasks()
-        self.peers = FakePeers()
-        self.is_overloaded = False
-        self.pool = FakePoolView(self.far.l2, self.far.pool)
-        sample = ReadSample(hot_keys, random.Random(8))
-        loads = Loads(
-            loaders={name: self.far.loader for name, n in namespaces.items() if n.origin},
-            shelf=self.shelf,
-            admission=self.admission,
-            clock=self.clock,
-            rng=rng,
-            tally=self.tally,
-        )
-        pilot = Pilot(
-            shelf=self.shelf,
-            l2=l2,
-            homes=homes,
-            loads=loads,
-            flights=self.flights,
-            fences=self.fences,
-            admission=self.admission,
-            tasks=self.tasks,
-            rng=rng,
-            tally=self.tally,
-        )
-        self.explainer = Explainer(
-            topology=topology,
-            placement=placement,
-            me=("here", name),
-            l1=self.l1,
-            pool=self.pool,
-            homes=homes,
-            peers=self.peers,
-            fences=self.fences,
-            admission=self.admission,
-            clock=self.clock,
-            is_overloaded=lambda: self.is_overloaded,
-        )
-        self.reader = Reader(
-            namespaces=namespaces,
-            l1=self.l1,
-            flights=self.flights,
-            pilot=pilot,
-            explainer=self.explainer,
-            fences=self.fences,
-            admission=self.admission,
-            clock=self.clock,
-            rng=rng,
-            tally=self.tally,
-            sample=sample,
-        )
-        self.merger = Merger(self.fences, self.flights.forget)
-        self.applier = Applier(homes, self.clock, SKEW_US)
-        self.changes = ChaosQueue(MemoryChanges(self.far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(self.far.queue, "here", reader=("here", name)))
-        self.receipts = Receipts("here", {"here": self.stream}, heartbeat_seconds=0.5, outdated_seconds=2.7)
-        self.lags = ChangeLags()
-        self.invalidator = Invalidator(
+        self.far = far = far or FarSide()
+        self.clock = clock or far.clock
+        self.topology = topology
+        self.service = config.Service(
             region="here",
             instance=name,
+            l1=config.L1(budget=Size(1 << 24), max_entries=10_000),
+            coherence=config.Coherence(max_clock_skew=Duration(SKEW_US), sketch_slots=1 << 12),
+        )
+        self.tasks = Tasks()
+        self.pool = FakePoolView(far.l2, far.pool)
+        self.peers = FakePeers()
+        self.changes = ChaosQueue(MemoryChanges(far.queue))
+        self.stream = ChaosQueue(MemoryFenceStream(far.queue, "here", follower=("here", name)))
+        self.is_overloaded = False
+        self.remote = Remote(
+            l2=far.l2,
+            pool=self.pool,
+            cells={"c1": far.cell, "c2": far.other},
+            loaders={name: far.loader for name, n in topology.namespaces.items() if n.origin},
             changes=self.changes,
-            stream=self.stream,
-            applier=self.applier,
-            merger=self.merger,
-            shelf=self.shelf,
-            receipts=self.receipts,
-            estimator=Estimator(self.l1, sample, homes),
-            clock=self.clock,
-            lags=self.lags,
+            streams={"here": self.stream},
+            peers=self.peers,
         )
-        self.writer = Writer(
-            namespaces=namespaces,
-            homes=homes,
-            invalidator=self.invalidator,
-            reader=self.reader,
-            shelf=self.shelf,
+        self.paths = paths = build(
+            self.service,
+            topology,
+            self.remote,
+            placement=Placement(topology),
             clock=self.clock,
-            rng=rng,
+            rng=random.Random(7),
+            tasks=self.tasks,
+            is_overloaded=lambda: self.is_overloaded,
         )
+        self.fences, self.admission, self.l1 = paths.fences, paths.admission, paths.l1
+        self.flights, self.tally, self.lags = paths.flights, paths.tally, paths.lags
+        self.merger, self.applier, self.receipts = paths.merger, paths.applier, paths.receipts
+        self.reader, self.writer, self.invalidator = paths.reader, paths.writer, paths.invalidator
+        self.announcer, self.explainer = paths.announcer, paths.explainer
+        self.fences.watermark = 1 << 62  # a feed that is never late; tests of the bound set it
 
     async def get(self, key: str, ns: str = "docs", options: ReadOptions = PLAIN) -> Answer:
         return await self.reader.get(Key.of(ns, key), options)

@@ -6,9 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.tiers.l1.l1 import L1, charge_of
+from tests.doubles.clocks import ManualClock
 
 KEYS = [Key.of("ns", f"key-{number}") for number in range(30)]
 BUDGET = 10_000

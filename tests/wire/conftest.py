@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service, Telemetry
 from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
-from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.units import Duration, Size
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder
 from cachesvc.web.server import Web
-from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.doubles.clocks import ManualClock
+from tests.doubles.paths import FakeInvalidator, FakePaths, FakeReader, FakeWriter
 
 TOPOLOGY = Topology(
     version=3,
@@ -59,13 +60,23 @@ class Site:
     web: Web
     port: int
     clock: ManualClock
-    reader: FakeReader
-    writer: FakeWriter
-    invalidator: FakeInvalidator
+    paths: FakePaths
     broadcast: Broadcast
     metrics: Metrics
     reasons: dict[str, object] = field(default_factory=dict)
     ready: bool = True
+
+    @property
+    def reader(self) -> FakeReader:
+        return self.paths.reader
+
+    @property
+    def writer(self) -> FakeWriter:
+        return self.paths.writer
+
+    @property
+    def invalidator(self) -> FakeInvalidator:
+        return self.paths.invalidator
 
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
@@ -129,16 +140,13 @@ async def running_site(
     telemetry: Telemetry | None = None, recorder: Recorder | None = None
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
-    reader = FakeReader(clock)
-    writer, invalidator, metrics = FakeWriter(reader), FakeInvalidator(reader), Metrics()
+    paths, metrics = FakePaths(clock), Metrics()
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions, max_subscribers=2)
     made: list[Site] = []
     web = Web(
         Service(server=LIMITS, instance="a", telemetry=telemetry or Telemetry()),
         TOPOLOGY,
-        reader,
-        writer,
-        invalidator,
+        paths,
         broadcast,
         lambda: (made[0].ready, made[0].reasons),
         metrics,
@@ -146,6 +154,6 @@ async def running_site(
         recorder=recorder,
     )
     port = await web.start("127.0.0.1", 0)
-    made.append(Site(web, port, clock, reader, writer, invalidator, broadcast, metrics))
+    made.append(Site(web, port, clock, paths, broadcast, metrics))
     yield made[0]
     await web.stop()

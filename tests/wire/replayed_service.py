@@ -14,9 +14,8 @@ from unittest import mock
 from aiohttp import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
-from cachesvc.changes.broadcast import Broadcast, Subscription
-from cachesvc.changes.consume import Consumer, ConsumerTally
-from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.app.feeds import build
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.config.document import read_struct
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Cell as CellDocument
@@ -31,7 +30,7 @@ from cachesvc.web.server import Web
 from clients.conformance.case_format import namespaces
 from clients.conformance.replay import Answered, Requested
 from tests.doubles.loaders import absent, loaded
-from tests.paths.world import SKEW_US, FarSide, Instance
+from tests.paths.world import FarSide, Instance
 
 TOPOLOGY = Topology(
     version=1,
@@ -47,7 +46,7 @@ TOPOLOGY = Topology(
 
 
 def origin(key: Key) -> Loaded:
-    """Of `articles`, as the README of the cases has it."""
+    """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.text.startswith("absent-"):
         return absent()
     if key.text.startswith("broken-"):
@@ -107,35 +106,18 @@ async def replayed_service() -> AsyncIterator[ReplayedService]:
     far.loader.default = origin
     paths = Instance(far, topology=TOPOLOGY, name="a")
     paths.fences.watermark = 0
-    broadcast = Broadcast(paths.clock, SKEW_US, ["here"])
-    feed = FenceFeed(
-        paths.stream, paths.fences, paths.merger, broadcast, paths.clock, SKEW_US, FeedTally(), paths.lags
-    )
-    consumer = Consumer(
-        "a",
-        changes=paths.changes,
-        stream=paths.stream,
-        applier=paths.applier,
-        merger=paths.merger,
-        clock=paths.clock,
-        heartbeat_seconds=0.5,
-        namespaces=list(TOPOLOGY.namespaces),
-        tally=ConsumerTally(),
-        lags=paths.lags,
-    )
+    loops = build(paths.service, paths.topology, paths.remote, paths.paths, clock=paths.clock)
     web = Web(
         Service(server=Server()),
         TOPOLOGY,
-        paths.reader,
-        paths.writer,
-        paths.invalidator,
-        broadcast,
+        paths.paths,
+        loops.broadcast,
         lambda: (True, {}),
         Metrics(),
         clock=paths.clock,
     )
-    for loop in (feed.run(), consumer.run(), consumer.run_heartbeats(), consumer.run_reclaiming()):
-        paths.tasks.spawn(loop, "a loop of the instance")
+    for loop, name in loops.loops():
+        paths.tasks.spawn(loop, name)
     await asyncio.sleep(2)
     try:
         yield ReplayedService(web)

@@ -6,9 +6,8 @@ import logging
 
 import pytest
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.metrics.metrics import Metrics
@@ -17,7 +16,8 @@ from cachesvc.web.deadlines import Deadlines, within
 from cachesvc.web.listener import Listener
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.server import Web
-from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.doubles.clocks import ManualClock
+from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site, read_response
 
 
@@ -194,17 +194,14 @@ async def test_a_request_that_hangs_ends_with_504_within_the_request_timeout() -
 
 async def test_the_server_holds_its_requests_to_the_request_timeout() -> None:
     clock = ManualClock()
-    reader = FakeReader(clock)
-    reader.hangs = asyncio.Event()
+    paths = FakePaths(clock)
+    paths.reader.hangs = asyncio.Event()
     limits = Server(request_timeout=Duration(1_000))
-    writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions)
     web = Web(
         Service(server=limits),
         TOPOLOGY,
-        reader,
-        writer,
-        invalidator,
+        paths,
         broadcast,
         lambda: (True, {}),
         Metrics(),

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service, Telemetry
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Key
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.server import Web
-from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.doubles.clocks import ManualClock
+from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site
 
 TOKEN = "open sesame"
@@ -22,20 +22,13 @@ TARGET = "/v1/hotkeys?namespace=pages"
 @asynccontextmanager
 async def site_with(token: str) -> AsyncIterator[Site]:
     clock = ManualClock()
-    reader = FakeReader(clock)
-    writer, invalidator, broadcast = (
-        FakeWriter(reader),
-        FakeInvalidator(reader),
-        Broadcast(clock, SKEW_US, TOPOLOGY.regions),
-    )
+    paths, broadcast = FakePaths(clock), Broadcast(clock, SKEW_US, TOPOLOGY.regions)
     metrics = Metrics()
     service = Service(telemetry=Telemetry(debug_token=token))
-    web = Web(
-        service, TOPOLOGY, reader, writer, invalidator, broadcast, lambda: (True, {}), metrics, clock=clock
-    )
+    web = Web(service, TOPOLOGY, paths, broadcast, lambda: (True, {}), metrics, clock=clock)
     port = await web.start("127.0.0.1", 0)
     try:
-        yield Site(web, port, clock, reader, writer, invalidator, broadcast, metrics)
+        yield Site(web, port, clock, paths, broadcast, metrics)
     finally:
         await web.stop()
 
@@ -43,8 +36,8 @@ async def site_with(token: str) -> AsyncIterator[Site]:
 def ask_often(site: Site) -> None:
     for text, times in (("user:anna", 3), ("user:otto", 1)):
         for _ in range(times):
-            site.reader.hot_keys.read(Key.of("pages", text))
-    site.reader.hot_keys.valued(Key.of("pages", "user:otto"), 700)
+            site.paths.hot_keys.read(Key.of("pages", text))
+    site.paths.hot_keys.valued(Key.of("pages", "user:otto"), 700)
     site.clock.advance(seconds=16)
 
 

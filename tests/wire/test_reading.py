@@ -104,9 +104,9 @@ async def test_the_lag_is_left_out_while_it_is_unknown_and_follows_within_ten_mi
     site: Site,
 ) -> None:
     site.hold("k")
-    site.reader.lag = None
+    site.paths.fences.lag = None
     assert "cachesvc-lag" not in (await site.ask("GET", "/v1/pages/k")).headers
-    site.reader.lag = 1_234_567
+    site.paths.fences.lag = 1_234_567
     site.clock.advance(us=10_000)
     assert (await site.ask("GET", "/v1/pages/k")).headers["cachesvc-lag"] == "1.235"
 
@@ -244,7 +244,7 @@ async def test_explain_is_of_the_read_that_has_these_headers_and_hands_them_on(s
     await site.ask(
         "GET", "/v1/pages/a:explain", {"Cachesvc-Token": token, "Cachesvc-Max-Lag": "1s", "X-Other": "1"}
     )
-    (question,) = site.reader.explained
+    (question,) = site.paths.explainer.asked
     assert (question.options.token, question.options.max_lag_us, question.alone) == (
         ((7, 9),),
         1_000_000,
@@ -256,6 +256,6 @@ async def test_explain_is_of_the_read_that_has_these_headers_and_hands_them_on(s
 async def test_another_instance_is_told_what_is_seen_here(site: Site) -> None:
     response = await site.ask("GET", "/v1/pages/a:explain?scope=instance")
     assert json.loads(response.body) == {"region": "eu", "instance": "a"}
-    assert site.reader.explained[0].alone
+    assert site.paths.explainer.asked[0].alone
     for target in ("/v1/pages/a:explain?scope=all", "/v1/pages/a%3Aexplain?scope=instance"):
         assert (await site.ask("GET", target)).status == 400

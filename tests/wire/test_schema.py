@@ -1,7 +1,8 @@
-"""What /openapi.json describes is what is served: schemathesis sends what it allows and what it forbids, and finds no 5xx.
+"""The service serves what /openapi.json describes.
 
-Runs on the fakes in a thread of its own. Set `CACHESVC_BASE_URL=http://127.0.0.1:8080` to point it at a running instance
-with a namespace `pages` (another one: `CACHESVC_NAMESPACE`).
+schemathesis sends what the document allows and what it forbids, and finds no 5xx.
+The service runs on the fakes in a thread of its own. Set `CACHESVC_BASE_URL=http://127.0.0.1:8080`
+to test a running instance with a namespace `pages` (another one: `CACHESVC_NAMESPACE`).
 """
 
 import asyncio
@@ -21,13 +22,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service
 from cachesvc.model.clock import SystemClock
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.handlers.openapi import document
 from cachesvc.web.server import Web
-from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY
 
 NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
@@ -35,13 +36,10 @@ NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
 
 async def serve(started: "asyncio.Queue[int]", stop: asyncio.Event) -> None:
     clock = SystemClock()
-    reader = FakeReader(clock)
     web = Web(
         Service(),
         TOPOLOGY,
-        reader,
-        FakeWriter(reader),
-        FakeInvalidator(reader),
+        FakePaths(clock),
         Broadcast(clock, SKEW_US, TOPOLOGY.regions),
         lambda: (True, {"eu": "ready"}),
         Metrics(),

@@ -175,7 +175,7 @@ class TestWhatItSays:
         trail = (Step("l1", "stale", collapsed=True),)
         traced.reader.l1.clear()
         traced.reader.answers["k"] = Answer(Outcome.STALE, entry, "l3", trail)
-        traced.reader.lag = None
+        traced.paths.fences.lag = None
         await traced.ask("GET", "/v1/pages/k", SAMPLED)
         assert said(only(recording)) == {
             "cache.hit": True,
@@ -257,7 +257,7 @@ class TestWhatItSays:
 
 
 class TestTheTailRule:
-    """What nobody took is kept as one span if it failed or was slow."""
+    """A request that nobody sampled is kept as one span if it failed or was slow."""
 
     async def test_a_failure_is_kept(self, traced: Site, recording: Recording) -> None:
         traced.reader.fails_with = RuntimeError("a mistake of ours")

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from cachesvc.changes.broadcast import Broadcast
+from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
@@ -19,7 +18,8 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.handlers import fence_stream as streams
 from cachesvc.web.routing import Kind, Place
 from cachesvc.web.server import Web
-from tests.doubles.paths import FakeInvalidator, FakeReader, FakeWriter
+from tests.doubles.clocks import ManualClock
+from tests.doubles.paths import FakePaths
 from tests.wire.conftest import SKEW_US, TOPOLOGY, Site
 
 LONGEST_EVENT = 1 << 20
@@ -100,16 +100,13 @@ async def test_heartbeats_come_though_nothing_happens(site: Site, subscriber: Su
 
 async def test_no_request_timeout_ends_a_stream() -> None:
     clock = ManualClock()
-    reader = FakeReader(clock)
+    paths = FakePaths(clock)
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions)
     limits = Server(request_timeout=Duration(1_000))
-    writer, invalidator = FakeWriter(reader), FakeInvalidator(reader)
     web = Web(
         Service(server=limits),
         TOPOLOGY,
-        reader,
-        writer,
-        invalidator,
+        paths,
         broadcast,
         lambda: (True, {}),
         Metrics(),

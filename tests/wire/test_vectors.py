@@ -8,7 +8,6 @@ import pytest
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.paced_fences import PacedFences
 from cachesvc.model import cache_groups
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.digest import digest
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
@@ -20,6 +19,7 @@ from cachesvc.tiers.l2.ring import Ring
 from cachesvc.web.requests.tokens import read_token, write_token
 from cachesvc.web.routing import place_of
 from clients.conformance.case_format import vectors
+from tests.doubles.clocks import ManualClock
 
 
 def digest_of(target: str) -> str:

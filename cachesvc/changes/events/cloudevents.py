@@ -1,13 +1,15 @@
-"""A change on the wire: a CloudEvents 1.0 event in structured JSON (https://cloudevents.io, JSON event format).
+"""A change as a CloudEvents 1.0 event in structured JSON (https://cloudevents.io).
 
     {"specversion": "1.0", "id": "…", "source": "/orders", "type": "dev.cachesvc.change.v1",
      "data": {"namespace": "pages", "keys": ["a"], "tags": ["t"], "all": false, "soft": false}}
 
-Any producer may append one. The extension attribute `helduntil` (a timestamp) is ours: an invalidate call is applying this change
-by itself until then. `traceparent` is that of the distributed tracing extension
-(https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md): the trace in which the change was
-made. What is no such text is ignored: no invalidation is lost over its trace. Other attributes are accepted and ignored; unknown
-fields of `data` are not, because a misspelt `tags` would otherwise invalidate nothing, silently.
+Any producer may append one. The extension attribute `helduntil` (a timestamp) is ours: an
+invalidate call is applying this change by itself until then. `traceparent` is that of the
+distributed tracing extension
+(https://github.com/cloudevents/spec/blob/main/cloudevents/extensions/distributed-tracing.md): the
+trace in which the change was made. A `traceparent` that cannot be read is ignored: no invalidation
+is lost because of its trace. Other attributes are accepted and ignored; unknown fields of `data`
+are refused, because a misspelt `tags` would otherwise invalidate nothing, silently.
 """
 
 from collections.abc import Mapping
@@ -41,6 +43,10 @@ _decoder = msgspec.json.Decoder(_Event)
 
 
 def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, traceparent: str = "") -> bytes:
+    """Returns the change as an event.
+
+    `held_until_us` 0: the event has no `helduntil`. An empty `traceparent` is left out.
+    """
     event = _Event(
         id_,
         source,
@@ -55,7 +61,10 @@ def encode(change: Change, *, id_: str, source: str, held_until_us: int = 0, tra
 
 
 def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
-    """An item of `changes` with nothing but what this package writes. `events.EventReader` reads what producers write as well."""
+    """Returns the change in an item of `changes` that this package wrote.
+
+    `events.EventParser` also reads the items of other producers.
+    """
     event = fields.get(b"event")
     return (
         OpenChange(item_id, reason="the item has no field `event`")
@@ -65,7 +74,10 @@ def decode_item(item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
 
 
 def decode(item_id: str, event: bytes) -> OpenChange:
-    """Never raises: what cannot be read is an `OpenChange` without changes, and with the reason."""
+    """Returns the change in an event. Never raises.
+
+    An event that cannot be read is an `OpenChange` without changes, with the reason.
+    """
     try:
         found = _decoder.decode(event)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -79,7 +91,7 @@ def decode(item_id: str, event: bytes) -> OpenChange:
 
 
 def trace_of(traceparent: object) -> SpanContext | None:
-    """None for whatever is no `traceparent`."""
+    """Returns the trace of a `traceparent`; None for any other value."""
     return SpanContext.parse(traceparent) if isinstance(traceparent, str) else None
 
 

@@ -1,23 +1,29 @@
-"""Row changes as Debezium Server's Redis sink and Debezium's CloudEvents converter write them.
+"""Row changes as Debezium writes them: in its Redis sink and its CloudEvents converter.
 
-The sink (RedisStreamChangeConsumer; https://debezium.io/documentation/reference/stable/operations/debezium-server.html, "Redis
+The sink (RedisStreamChangeConsumer;
+https://debezium.io/documentation/reference/stable/operations/debezium-server.html, "Redis
 (Stream)") appends one item per record, by `debezium.sink.redis.message.format`:
 
     extended   fields `key` and `value`, and one for each header, in upper case
     compact    one field: its name is the record's key, its value the record's value (the default)
 
-A record without a key or value has the text of `null.key` or `null.value` there, `default` unless set. A value is an envelope
-(https://debezium.io/documentation/reference/stable/connectors/postgresql.html, "Data change events"), alone or, with
-`schemas.enable` of the converter, as the `payload` beside its `schema`:
+A record without a key or value has the text of `null.key` or `null.value` there, `default` unless
+set. A value is an envelope
+(https://debezium.io/documentation/reference/stable/connectors/postgresql.html, "Data change
+events"), alone or, with `schemas.enable` of the converter, as the `payload` beside its `schema`:
 
-    {"op": "u", "before": {…}, "after": {…}, "source": {"connector", "name", "db", "schema", "table", …}, "ts_ms": …}
+    {"op": "u", "before": {…}, "after": {…},
+     "source": {"connector", "name", "db", "schema", "table", …}, "ts_ms": …}
 
-`op`: c create, u update, d delete, r read by a snapshot, t truncate, m logical decoding message. A delete is followed by a
-tombstone, a key without a value. The same stream may carry heartbeats (`ts_ms` alone), boundaries of transactions (`status`) and
-changes of schemas (`ddl`). The CloudEvents converter
+`op`: c create, u update, d delete, r read by a snapshot, t truncate, m logical decoding message. A
+delete is followed by a tombstone, a key without a value. The same stream may carry heartbeats
+(`ts_ms` alone), boundaries of transactions (`status`) and changes of schemas (`ddl`).
+
+The CloudEvents converter
 (https://debezium.io/documentation/reference/stable/integrations/cloudevents.html) writes type
-`io.debezium.<connector>.datachangeevent`, with what is in `op` and `source` as attributes `iodebezium…`, and `before` and `after`
-in `data`. With `opentelemetry.tracing.attributes.enable` it adds `traceparent`.
+`io.debezium.<connector>.datachangeevent`, with the content of `op` and `source` as attributes
+`iodebezium…`, and `before` and `after` in `data`. With `opentelemetry.tracing.attributes.enable` it
+adds `traceparent`.
 """
 
 import re
@@ -30,6 +36,7 @@ from cachesvc.changes.events.cloudevents import trace_of
 from cachesvc.changes.events.rows import Row, RowChange
 
 TOMBSTONES = (b"default", b"null", b"")
+"""Values of a record that has none."""
 OPERATIONS = ("c", "u", "d", "r", "t", "m")
 _EVENT_TYPE = re.compile(r"io\.debezium\..+\.datachangeevent")
 _NO_ROW = ("status", "ddl", "tableChanges")
@@ -37,11 +44,11 @@ _decoder = msgspec.json.Decoder()
 
 
 class UnreadableError(ValueError):
-    """Not what Debezium writes about a row."""
+    """The value is not what Debezium writes about a row."""
 
 
 def value_and_key(fields: Mapping[bytes, bytes]) -> tuple[bytes, bytes] | None:
-    """The record in an item's fields, in either format; None if there is none."""
+    """Returns value and key of the record in an item's fields, in either format; None if none."""
     if b"value" in fields:
         return fields[b"value"], fields.get(b"key", b"")
     if len(fields) == 1:
@@ -52,12 +59,15 @@ def value_and_key(fields: Mapping[bytes, bytes]) -> tuple[bytes, bytes] | None:
 
 
 def is_data_change(event: Mapping[str, Any]) -> bool:
-    """A CloudEvent of Debezium's converter."""
+    """True for a CloudEvent of Debezium's converter."""
     return isinstance(kind := event.get("type"), str) and bool(_EVENT_TYPE.fullmatch(kind))
 
 
 def row_change(document: object, key: bytes = b"") -> RowChange | None:
-    """What a record says; None if it says nothing about rows. Raises `UnreadableError` for what Debezium does not write."""
+    """Returns the row change in a record; None if the record says nothing about rows.
+
+    Raises `UnreadableError` for a record that Debezium does not write.
+    """
     envelope = _payload(document)
     if envelope is None:
         return None
@@ -84,14 +94,14 @@ def row_change(document: object, key: bytes = b"") -> RowChange | None:
 
 
 def _payload(document: object) -> object:
-    """Without the schema that stands beside it."""
+    """Returns the document without the schema that stands beside it."""
     if isinstance(document, dict) and "payload" in document and document.keys() <= {"schema", "payload"}:
         return document["payload"]
     return document
 
 
 def _envelope(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The envelope that a CloudEvent was made from."""
+    """Returns the envelope that a CloudEvent was made from."""
     data = _payload(event.get("data"))
     if not isinstance(data, dict):
         raise UnreadableError("the `data` of the row change is no JSON object: set data.serializer.type=json")
@@ -116,7 +126,10 @@ def _row(value: object, name: str) -> Row | None:
 
 
 def _key(key: bytes) -> Row:
-    """A key in another format than JSON, or of one unnamed value, identifies no column."""
+    """Returns the columns in a record's key.
+
+    A key that is not JSON, or is one unnamed value, identifies no column.
+    """
     try:
         found = _payload(_decoder.decode(key)) if key else None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,16 +1,22 @@
-"""From a changed row to the keys and tags it concerns, by the tables that the namespaces' `sources` name.
+"""Finds the keys and tags that a changed row concerns, by the `sources` of the namespaces.
 
-A change of a column that a template names moves the row from one key to another, and both have to go. So an update renders each
-template twice, from the row as it was and as it is. What the row was may be unknown: PostgreSQL sends only what its
-`REPLICA IDENTITY` says, by default the primary key, and of an update that leaves the key alone nothing. Then what can be rendered
-is applied, and the event is a dead letter as well, because a copy under the old key may still be there:
+A change of a column that a template names moves the row from one key to another, and both keys have
+to be invalidated. So an update renders each template twice, from the old row and from the new row.
+The old row may be unknown: PostgreSQL sends only what its `REPLICA IDENTITY` says, by default the
+primary key, and nothing for an update that leaves the key as it is. Then everything that can be
+rendered is applied, and the event is a dead letter as well, because a copy under the old key may
+still be there:
 
-    a column, in the old row                     is
-    absent, and part of the record's key         unchanged: a change of the key comes as a delete and a create
-    absent, or the placeholder of a large value  unknown
-    null, on a delete                            unknown, unless the template says that it may be null: `{column?}`
-    0 or empty, on a delete or if it changed     rendered, and yet unknown: Debezium writes these for a NOT NULL column that it
-                                                 was not sent (JdbcValueConverters.convertValue). Not if it is in the record's key
+    a column, in the old row                      is
+    absent, and part of the record's key          unchanged: a change of the key comes as a delete
+                                                  and a create
+    absent, or the placeholder of a large value   unknown
+    null, on a delete                             unknown, unless the template says that it may be
+                                                  null: `{column?}`
+    0 or empty, on a delete or if it changed      rendered, and yet unknown: Debezium writes these
+                                                  for a NOT NULL column that it was not sent
+                                                  (JdbcValueConverters.convertValue). Not if it is
+                                                  in the record's key
 
 A snapshot (`r`) says nothing about a change, and a message (`m`) nothing about a row.
 """
@@ -27,37 +33,43 @@ from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.telemetry.traces.trace import SpanContext
 
 UNAVAILABLE = "__debezium_unavailable_value"
-"""Stands for a large value that an update left alone (TOAST)."""
+"""Stands for a large value that an update left as it was (TOAST)."""
 REMEDY = "the table needs REPLICA IDENTITY FULL"
 
 Row = Mapping[str, Any]
 Image = Mapping[str, str | None]
-"""What is known of a row, of the columns that templates name. Absent is unknown, None is null."""
+"""The known columns of a row that templates name. Absent is unknown, None is null."""
 
 
 class RowChange(Struct, frozen=True):
+    """A change of one row, as a record tells it."""
+
     op: str
-    """`c`, `u`, `d`; `r`, `t`, `m`."""
+    """`c`, `u` or `d`; `r`, `t` or `m`."""
     tables: tuple[str, ...]
-    """The names the table goes by: `schema.table` and `database.schema.table`, or `database.table`."""
+    """The names of the table: `schema.table` and `database.schema.table`, or `database.table`."""
     before: Row | None = None
     after: Row | None = None
     key: Row | None = None
     """The record's key: the columns that identify the row, normally its primary key."""
     source: str = ""
-    """Who said it, for the audit."""
+    """The producer, for the audit."""
     trace: SpanContext | None = None
 
 
 class Concerned(Struct, frozen=True):
+    """The changes that a row change leads to."""
+
     changes: tuple[Change, ...] = ()
     faults: tuple[str, ...] = ()
-    """Why more may have changed than `changes` says."""
+    """Reasons why more may have changed than `changes` says."""
 
 
 class RowMapping:
+    """Finds the keys and tags that a changed row concerns."""
+
     def __init__(self, namespaces: Mapping[str, Namespace]) -> None:
-        """Of a checked document: its templates parse."""
+        """Takes the namespaces of a checked document: their templates parse."""
         self._rules: dict[str, list[_Rule]] = {}
         for name, namespace in namespaces.items():
             for source in namespace.sources:
@@ -67,7 +79,7 @@ class RowMapping:
         return f"<RowMapping of {', '.join(sorted(self._rules)) or 'no tables'}>"
 
     def concerned(self, row: RowChange) -> Concerned:
-        """A table that no namespace names concerns nobody."""
+        """Returns the changes of a row; none for a table that no namespace names."""
         found = [rule.concerned(row) for table in row.tables for rule in self._rules.get(table, ())]
         changes = tuple(change for concerned in found for change in concerned.changes)
         return Concerned(changes, _distinct(fault for concerned in found for fault in concerned.faults))
@@ -94,9 +106,8 @@ class _Rule:
             old, new = self._old(row), self._image(row.after)
         except ValueError as error:
             return Concerned((), (f"{self._source.source}: {error}",))
-        images = {"c": [new], "d": [old], "u": [old, {**old, **new}]}[
-            row.op
-        ]  # what `after` leaves out is as it was
+        # A column that `after` leaves out is as it was.
+        images = {"c": [new], "d": [old], "u": [old, {**old, **new}]}[row.op]
         keys, tags = _rendered(self._keys, images), _rendered(self._tags, images)
         changes = (Change(self._namespace, keys, tags, soft=self._source.soft),) if keys or tags else ()
         return Concerned(
@@ -104,12 +115,15 @@ class _Rule:
         )
 
     def _old(self, row: RowChange) -> Image:
-        """The record's key completes what was sent of the old row."""
+        """Returns the old row: the record's key completes the columns that were sent."""
         key, before = self._image(row.key), self._image(row.before)
         return {**before, **{name: text for name, text in key.items() if before.get(name) is None}}
 
     def _image(self, row: Row | None) -> Image:
-        """Raises `ValueError` for a value that no key can be made of."""
+        """Returns the known columns of a row.
+
+        Raises `ValueError` for a value that no key can be made of.
+        """
         there = row or {}
         return {
             name: _text(name, there[name])
@@ -143,7 +157,7 @@ class _Rule:
 
 
 def _rendered(templates: Iterable[Template], images: Sequence[Image]) -> tuple[str, ...]:
-    """Of each image what it has all the columns for."""
+    """Renders each template for each image that has all of the template's columns."""
     return _distinct(
         template.render(values)
         for template in templates

@@ -1,4 +1,5 @@
-"""Both streams of a region on Redis Streams: `changes`, `fences`, their receipts, and the Lua that makes each step atomic.
+"""Both streams of a region on Redis Streams, and the Lua that makes each step atomic.
 
-Only `app`, and commands that publish or watch, import this package. Start reading at `changes.py` and `fences.py`.
+`changes.py` has the `changes` stream, `fences.py` the `fences` stream and the receipts: start
+reading there. Only `app`, and commands that publish or watch, import this package.
 """

@@ -1,12 +1,13 @@
-"""A region's `changes` on Redis: one stream with one consumer group. The server's side: `prelude.lua`.
+"""A region's `changes` on Redis: one stream with one consumer group.
 
 A change leaves the stream in one of three ways, each in one transaction:
 
     acknowledge                    closed
-    publish(done=[Done(missed)])   closed or parked, with its fence, receipt and audit (`redis_fences.py`)
+    publish(done=[Done(missed)])   closed or parked, with its fence, receipt and audit (`fences.py`)
     bury                           on the dead-letter stream
 
-A parked one keeps its id, and is closed by it wherever it is.
+A parked change keeps its id and is closed by its id, wherever it is. The server's side is in
+`lua/`, with `prelude.lua` first.
 """
 
 import uuid
@@ -30,6 +31,8 @@ from cachesvc.model.units import Duration
 
 
 class RedisChanges:
+    """The `changes` stream of one region on one Redis server."""
+
     def __init__(
         self,
         url: str,
@@ -39,8 +42,11 @@ class RedisChanges:
         timeout: Duration = TIMEOUT,
         max_open: int = 1_000_000,
     ) -> None:
-        """`decode` reads an item by its id and fields, and never raises. `max_open`: changes that may be open at once; beyond it
-        `append` is refused and nothing is lost silently."""
+        """Makes a stream that is not connected yet.
+
+        `decode` reads an item by its id and fields, and never raises. `max_open`: the changes that may be
+        open at once; beyond them `append` is refused, and no change is lost silently.
+        """
         self._server = RedisServer(url, f"changes of {region}", timeout)
         self._source = f"/cachesvc/{region}"
         self._decode = decode
@@ -58,7 +64,7 @@ class RedisChanges:
         return f"<RedisChanges {self._source}>"
 
     async def start(self) -> None:
-        """Connects when first used."""
+        """Does nothing: the server is connected when it is first used."""
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -85,7 +91,7 @@ class RedisChanges:
         return await self._take(consumer, count, wait_seconds)
 
     async def _take(self, consumer: str, count: int, wait_seconds: float) -> list[OpenChange]:
-        block = round(wait_seconds * 1000) or None  # 0 would be for ever
+        block = round(wait_seconds * 1000) or None  # 0 would wait for ever
         reading = self._server.redis.xreadgroup(GROUP, consumer, {CHANGES: ">"}, count=count, block=block)
         streams: Any = await self._server.guarded(reading, wait_seconds=wait_seconds)
         return [self._open(item) for batch in (streams or {}).values() for items in batch for item in items]
@@ -110,7 +116,11 @@ class RedisChanges:
         return found
 
     async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """That it is tried is kept, not by whom: a consumer that dies over one leaves it to any other."""
+        """Returns parked changes that no consumer tried for `idle_seconds`.
+
+        The queue keeps that a change is tried, not which consumer tries it: a consumer that dies meanwhile
+        leaves the change to any other.
+        """
         items = await self._parked([round(idle_seconds * 1_000_000), count])
         return [self._open((item_id, mapping(fields))) for item_id, fields in items]
 

@@ -1,14 +1,18 @@
-"""Fences as items of the `fences` stream. No key text: pairs of digest and time, big-endian.
+"""Fences as items of the `fences` stream: pairs of digest and time, and no key text.
 
-p  hard fences: (digest u64, at u64) pairs        n  namespace fences: msgpack array of [digest, at, soft, namespace]
-q  soft fences, likewise                          w  paced fences: JSON array of [digest, at, soft, namespace, over]
-u  present: p, q and n are unapplied              g  the placement under which p, q and n were applied, decimal; absent: 0
-h  a heartbeat: complete_to in µs, decimal        r  present: readers are to report once they have merged it
-t  the sampled traces that the publication comes  o  an item that says nothing: a reader's first position
-   from: up to 8 `traceparent`s in its last item
+    p  hard fences: (digest u64, at u64) pairs, big-endian
+    q  soft fences, in the same form
+    n  namespace fences: msgpack array of [digest, at, soft, namespace]
+    w  paced fences: JSON array of [digest, at, soft, namespace, over]
+    u  if present, p, q and n are unapplied
+    g  the placement under which p, q and n were applied, decimal; absent: 0
+    h  a heartbeat: complete_to in µs, decimal
+    r  if present, followers are to report once they have merged the item
+    t  the sampled traces that the publication comes from: up to 8 `traceparent`s, in its last item
+    o  an item that says nothing: the first position of a follower
 
-A `t` that cannot be read is passed over: it says nothing of a fence.
-Paced fences are judged by instances alone, so neither `unapplied` nor a placement says anything of them: they travel without.
+A `t` that cannot be read is passed over, because it says nothing of a fence. Paced fences are
+judged by instances alone, so neither `unapplied` nor a placement is sent with them.
 """
 
 import struct
@@ -21,10 +25,13 @@ from cachesvc.model.fence import Fence
 from cachesvc.telemetry.traces.trace import SpanContext
 
 MOST_CAUSES = 8
-"""Traces of one item: it is repeated to every instance of every region, and one of many tells what happened."""
+"""Traces of one item at most: an item is sent to every instance of every region, and one
+of many traces is enough to tell what happened."""
 PAIRS_PER_ITEM = 4096
-"""64 KiB: a reader takes many items at once, and one command should not hold the server up."""
+"""64 KiB of pairs: a follower takes many items at once, and one command should not hold
+the server up."""
 REPORT = (b"r", b"1")
+"""The field that asks followers to report."""
 
 _PAIR = struct.Struct(">QQ")
 _FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"h", b"r", b"t", b"o"))
@@ -36,23 +43,25 @@ _decode_member = msgspec.json.Decoder(_Paced).decode
 
 
 class Items(Struct, frozen=True):
-    """What a run of items says together."""
+    """The content of a run of items, taken together."""
 
     fences: Sequence[Fence]
     complete_to: int | None
-    """Of the last heartbeat among them."""
+    """µs, from the last heartbeat among the items; None if there is none."""
     report: bool
+    """True if an item asks followers to report."""
     whole: bool
-    """False: at least one could not be read. What it said is lost, and the reader treats it as that."""
+    """False if at least one item could not be read: its content is lost, and the follower
+    treats that as a gap."""
     published: Sequence[int]
-    """µs, of each item that carries fences."""
+    """The time of each item that carries fences, µs."""
     causes: Sequence[SpanContext]
 
 
 def encode(
     fences: Iterable[Fence], *, report: bool = False, causes: Sequence[SpanContext] = ()
 ) -> list[list[bytes]]:
-    """Fields and values of the items that carry these fences."""
+    """Returns the fields and values of the items that carry these fences."""
     alike: dict[tuple[bool, int], list[Fence]] = {}
     for fence in fences:
         alike.setdefault((False, 0) if fence.over else (fence.unapplied, fence.placement), []).append(fence)
@@ -65,11 +74,12 @@ def encode(
 
 
 def heartbeat(complete_to: int) -> list[bytes]:
+    """Returns the fields and values of a heartbeat; `complete_to` in µs."""
     return [b"h", b"%d" % complete_to]
 
 
 def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
-    """Of each item the milliseconds of its id, and its fields."""
+    """Returns the content of items, given as the milliseconds of their id and their fields."""
     fences: list[Fence] = []
     published: list[int] = []
     causes: list[SpanContext] = []
@@ -90,12 +100,19 @@ def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
 
 
 def paced_member(fence: Fence) -> str:
-    """A paced fence as the queue remembers it beside the stream: two for one target are both in force."""
+    """Returns a paced fence as the queue remembers it beside the stream.
+
+    Two paced fences for one target are both in force, so each is a member of its own.
+    """
     return msgspec.json.encode(_paced(fence)).decode()
 
 
 def paced_fences(members: Iterable[bytes | str]) -> list[Fence]:
-    """Those that a later release wrote in another way are left out: their items were a gap to this one, with its floor."""
+    """Returns the paced fences behind these members.
+
+    Members that a later release wrote in another way are left out: their items were a gap to this
+    release, with its floor.
+    """
     found = []
     for member in members:
         try:

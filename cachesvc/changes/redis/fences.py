@@ -1,9 +1,11 @@
-"""A region's `fences` on Redis: a stream of which every reader keeps its own position. The server's side: `prelude.lua`.
+"""A region's `fences` on Redis: a stream in which every follower keeps its own position.
 
-    read:  wait (XREAD, only a hint) → one script: the epoch, and the items from the position on, its own item included
-           another epoch, or the own item gone → gap: first take the new position, then say so
+    read:  wait (XREAD, only a hint) → one script: the epoch, and the items from the position on,
+           the item at the position included
+           another epoch, or that item is gone → gap: first take the new position, then say so
 
-A publisher that sees another epoch publishes again what it published in the last minute: the server that took over may lack it.
+A publisher that sees another epoch publishes again what it published in the last minute: the server
+that took over may lack it. The server's side is in `lua/`, with `prelude.lua` first.
 """
 
 import asyncio
@@ -15,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from cachesvc.changes.contract import Done, FenceBatch, FenceStart, ReaderPosition, ReceiptRecord
+from cachesvc.changes.contract import Done, FenceBatch, FenceStart, FollowerPosition, ReceiptRecord
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis import receipt_lines as receipts
-from cachesvc.changes.redis.readers import Roll
+from cachesvc.changes.redis.followers import Followers
 from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, candidate, mapping
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
@@ -28,14 +30,18 @@ from cachesvc.telemetry.traces.trace import SpanContext
 log = logging.getLogger(__name__)
 
 REMEMBER_SECONDS = 60.0
+"""Items that were published within this time are published again under a new epoch."""
 REMEMBER_ITEMS = 10_000
-"""A bound, should more than a hundred items a second be published: beyond it the oldest are not published again."""
+"""Bounds the items that are remembered, should more than a hundred per second be
+published: beyond it the oldest items are not published again."""
 
 _ID = re.compile(r"\d{1,19}-\d{1,19}")
-"""Of an item of a stream; callers name receipts by what they like."""
+"""The id of an item of a stream; a caller may ask for the receipt of any text."""
 
 
 class RedisFenceStream:
+    """The `fences` stream of one region on one Redis server."""
+
     def __init__(
         self,
         url: str,
@@ -43,52 +49,62 @@ class RedisFenceStream:
         *,
         skew: Duration,
         retention: Duration,
-        reader: tuple[str, str] = ("", ""),
+        follower: tuple[str, str] = ("", ""),
         timeout: Duration = TIMEOUT,
         max_batch: int = 1024,
     ) -> None:
-        """`reader`: the region and the name of the instance that reads; others wait for it. Without one nobody does. `max_batch`:
-        items of one read, at most."""
+        """Makes a stream that is not connected yet.
+
+        `follower`: region and name of the instance that follows the stream, which others wait for; without
+        it nobody waits. `max_batch`: items of one read at most.
+        """
         self.region = region
         self._server = RedisServer(url, f"fences of {region}", timeout)
         script = self._server.script
         self._publish, self._open, self._read = script("publish"), script("open"), script("read")
-        self._readers, self._receipt = script("readers"), script("receipt")
+        self._list_followers, self._receipt = script("followers"), script("receipt")
         self._skew_us = int(skew)
         self._retention_us = int(retention)
-        self._reader = "/".join(reader) if any(reader) else ""
-        self._roll = Roll()
+        self._follower = "/".join(follower) if any(follower) else ""
+        self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = b""
         self._position = b""
         self._delivered = False
-        """The item at the position has been delivered; false only after `open` and a gap."""
+        """True if the item at the position has been delivered; false only after `open` and after
+        a gap."""
         self._published_epoch = b""
         self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
         self._paced: dict[str, int] = {}
-        """Published from here, by the µs until which they are in force: all of them are repeated, however long ago."""
+        """Paced fences published from here, with the µs until which they are in force: under a new
+        epoch all of them are published again, however old they are."""
 
     def __repr__(self) -> str:
         return f"<RedisFenceStream {self.region} at {self._position.decode() or 'no position'}>"
 
     async def start(self) -> None:
-        """Connects when first used."""
+        """Does nothing: the server is connected when it is first used."""
 
     async def stop(self) -> None:
-        """Signs off, so that nobody waits for this instance; if the queue is out of reach, silence will say it."""
+        """Signs off, so that no invalidation waits for this instance, and disconnects.
+
+        If the queue is out of reach, other instances wait for this one until it has been silent long
+        enough.
+        """
         try:
-            if self._reader and self._position:
+            if self._follower and self._position:
                 await self._sign_off()
         except TierError:
             log.info(
-                "%r could not sign off: others wait for this instance until it has been silent for long enough",
+                "%r could not sign off: "
+                "others wait for this instance until it has been silent for long enough",
                 self,
             )
         finally:
             await self._server.stop()
 
     async def _sign_off(self) -> None:
-        leaving: Any = self._server.redis.hdel("fences:readers", self._reader)
+        leaving: Any = self._server.redis.hdel("fences:readers", self._follower)
         await self._server.guarded(leaving)
 
     async def publish(
@@ -125,7 +141,7 @@ class RedisFenceStream:
     async def _append(
         self, items: Sequence[list[bytes]], paced: Mapping[str, int] | None = None, done: Sequence[Done] = ()
     ) -> tuple[bytes, bytes]:
-        """The epoch, and the position of the last item."""
+        """Appends items, and returns the epoch and the position of the last item."""
         dones = [
             (item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item))
             for item in done
@@ -138,7 +154,11 @@ class RedisFenceStream:
         return epoch, position
 
     async def _repeat_after(self, epoch: bytes) -> None:
-        """Twice is harmless (fences merge by their newest); not at all would leave what the lost tail carried to chance."""
+        """Publishes again, under a new epoch, what was published from here.
+
+        A fence that is published twice is harmless, because fences merge by their newest time; without the
+        repetition, the fences in the lost tail would reach other instances only by chance.
+        """
         known, oldest = self._published_epoch, asyncio.get_running_loop().time() - REMEMBER_SECONDS
         while self._published and self._published[0][0] < oldest:
             self._published.popleft()
@@ -147,12 +167,15 @@ class RedisFenceStream:
         self._published_epoch = epoch
 
     async def open(self) -> FenceStart:
-        tail, paced = await self._take_position(self._reader)
+        tail, paced = await self._take_position(self._follower)
         ms = int(self._position.partition(b"-")[0])
         return FenceStart(ms * 1000 + 999 + 3 * self._skew_us, paced, _before(self._position), tail.decode())
 
     async def read(self, *, wait_seconds: float) -> FenceBatch:
-        """Cancelled, it has either moved the position and answered, or done nothing."""
+        """Returns the next batch.
+
+        A cancelled call has either moved the position and answered, or done nothing.
+        """
         if not self._position:
             return await self._gap()
         if self._delivered and wait_seconds:
@@ -163,17 +186,21 @@ class RedisFenceStream:
         return await self._deliver(items[self._delivered :])
 
     async def _wait(self, seconds: float) -> None:
-        block = max(round(seconds * 1000), 1)  # 0 would be for ever
+        block = max(round(seconds * 1000), 1)  # 0 would wait for ever
         waiting: Any = self._server.redis.xread({FENCES: self._position}, count=1, block=block)
         await self._server.guarded(waiting, wait_seconds=seconds)
 
     async def _gap(self) -> FenceBatch:
-        """The last report stands until the caller has raised its floor: that is what makes the new position true."""
+        """Takes a new position, and returns it as a gap.
+
+        The last report stands until the caller has raised its floor: the raised floor is what makes a
+        report of the new position true.
+        """
         _, paced = await self._take_position("")
         return FenceBatch(paced, None, gap=True, position=_before(self._position), report=True)
 
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
-        """The newest item, and the paced fences in force."""
+        """Moves to the oldest item; returns the newest one's id, and the paced fences in force."""
         answer = await self._open([candidate(), self._retention_us // 1000, register])
         self._epoch, self._position, tail, paced = answer
         self._delivered = False
@@ -196,28 +223,32 @@ class RedisFenceStream:
         return fence_items.paced_fences(await self._server.guarded(reading))
 
     async def report(self, position: str) -> None:
-        """The answer keeps the roll fresh, for the day the server forgets it."""
-        await self._call_readers([self._reader, position or "0-0", self._epoch or "-"])
+        """Says that this instance is alive and has merged everything up to `position`.
 
-    async def readers(self) -> Sequence[ReaderPosition]:
-        return await self._call_readers(["", "", ""])
+        The answer lists the followers, which are remembered for the time after the server has lost its
+        list.
+        """
+        await self._report_and_list([self._follower, position or "0-0", self._epoch or "-"])
 
-    async def _call_readers(self, arguments: list[Any]) -> Sequence[ReaderPosition]:
-        epoch, found = await self._readers(arguments)
-        listed = [_reader(*one) for one in found]
-        return self._roll.call(listed, epoch.decode(), asyncio.get_running_loop().time())
+    async def followers(self) -> Sequence[FollowerPosition]:
+        return await self._report_and_list(["", "", ""])
+
+    async def _report_and_list(self, arguments: list[Any]) -> Sequence[FollowerPosition]:
+        epoch, found = await self._list_followers(arguments)
+        listed = [_follower_position(*one) for one in found]
+        return self._followers.known(listed, epoch.decode(), asyncio.get_running_loop().time())
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None
         return None if kept is None else receipts.parse(kept.decode())
 
 
-def _reader(name: bytes, position: bytes, silent_us: int) -> ReaderPosition:
+def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
     region, _, instance = name.decode().partition("/")
-    return ReaderPosition(region, instance, position.decode(), silent_us)
+    return FollowerPosition(region, instance, position.decode(), silent_us)
 
 
 def _before(position: bytes) -> str:
-    """The last id that is not later than everything before this item: all that a reader has merged who has yet to be given it."""
+    """Returns the last id before this item: the position of a follower that is yet to get it."""
     ms, number = (int(part) for part in position.split(b"-"))
     return f"{ms}-{number - 1}" if number else f"{ms - 1}-{(1 << 64) - 1}"

@@ -1,9 +1,11 @@
-"""A receipt as the queue's server keeps it: a letter and four lines, so that a script can take them apart.
+"""A receipt as the queue's server keeps it.
 
-p1700000000000-3        state and position
-eu-1,eu-2               home cells that took it
-eu-3                    home cells that did not
-…                       why it was buried
+It is a letter and four lines, so that a script can split it:
+
+    p1700000000000-3        state and position
+    eu-1,eu-2               home cells that took the change
+    eu-3                    home cells that did not
+    …                       why the change was buried
 """
 
 from collections.abc import Sequence
@@ -20,11 +22,12 @@ _STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {
 
 
 def cell_lines(done: Done) -> str:
-    """The script that publishes puts state and position before them."""
+    """Returns the two lines of home cells; the script puts state and position before them."""
     return f"{','.join(done.cells)}\n{','.join(done.missed)}\n"
 
 
 def parse(text: str) -> ReceiptRecord:
+    """Returns the record of a receipt's text."""
     position, cells, missed, reason = [*text[1:].split("\n", 3), "", "", ""][:4]
     return ReceiptRecord(_STATES[text[0]], position, _names(cells), _names(missed), reason)
 
@@ -34,7 +37,10 @@ def _names(line: str) -> tuple[str, ...]:
 
 
 def audit_fields(done: Done) -> Sequence[str]:
-    """Names and values; the script adds the receipt's id, and the item's id says when. Nothing, if it is not for the audit."""
+    """Returns names and values of the audit item; empty if the change is not for the audit.
+
+    The script adds the receipt's id, and the id of the item tells the time.
+    """
     if (audit := done.audit) is None:
         return ()
     soft = "true" if audit.soft else "false"

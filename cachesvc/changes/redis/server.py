@@ -1,7 +1,9 @@
-"""A region's queue server as its two streams use it: every exchange with a time limit, every failure a `TierError`.
+"""A region's queue server, as its two streams use it.
 
-redis-py's own `socket_timeout` stays off: a wait may last longer than a call, and its `asyncio.wait_for` around each write can
-swallow a cancellation on Python 3.11 (the write ends in the same turn), which would keep a stopped reader running for ever.
+Every exchange has a time limit, and every failure is a `TierError`. redis-py's own `socket_timeout`
+stays off: a wait may last longer than a call, and the `asyncio.wait_for` that redis-py puts around
+each write can swallow a cancellation on Python 3.11 (if the write ends in the same turn of the
+loop), so that a stopped follower would run for ever.
 """
 
 import asyncio
@@ -20,15 +22,16 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
 
 T = TypeVar("T")
 
 CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
-"""Names on the server, as the scripts have them."""
+"""Names on the server; the scripts have the same."""
 TIMEOUT = Duration.parse("1s")
-"""Of one call. Not the data path: a second of patience costs an invalidation less than redoing it."""
+"""Time limit of one call. This is not the data path: waiting for a second costs an
+invalidation less than starting it anew."""
 
 
 def _lua(name: str) -> bytes:
@@ -38,14 +41,17 @@ def _lua(name: str) -> bytes:
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
     *("append", "make_group", "acknowledge", "bury", "parked", "completion", "announced"),
-    *("publish", "open", "read", "readers", "receipt"),
+    *("publish", "open", "read", "followers", "receipt"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
-"""Read when the module is: no event loop waits for a file."""
+"""Sources by name, read when this module is loaded: no event loop waits for a file."""
 
 
 class RedisServer:
-    """Connects when first used and again after a failure. Every failure is a `TierError`."""
+    """A Redis server that is connected when first used, and again after a failure.
+
+    Every failure is a `TierError`.
+    """
 
     def __init__(self, url: str, where: str, timeout: Duration) -> None:
         self.where = where
@@ -68,20 +74,27 @@ class RedisServer:
         await self.redis.aclose()
 
     def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
-        """A call that runs `<name>.lua` with these arguments; a span of the trace it is called in."""
+        """Returns a call that runs `<name>.lua` with the given arguments.
+
+        The call is a span of the trace that it is made in.
+        """
         script: AsyncScript = self.redis.register_script(_LUA[name])
-        exchange = Exchange(self._place, name)
+        exchange_span = ExchangeSpan(self._place, name)
 
         async def run(args: list[Any]) -> Any:
             if (caller := current()) is None:
                 return await self.guarded(script(args=args))
-            with exchange.spanned((caller,), 1):
+            with exchange_span.around((caller,), 1):
                 return await self.guarded(script(args=args))
 
         return run
 
     async def guarded(self, exchange: Awaitable[T], *, wait_seconds: float = 0) -> T:
-        """Within the time limit, beyond what the call may wait by itself. A connection that is given up is closed by redis-py."""
+        """Returns the result of an exchange, or raises a `TierError`.
+
+        `wait_seconds` is the time that the call may wait on the server by itself; the time limit comes on
+        top. redis-py closes a connection whose exchange is given up.
+        """
         try:
             async with asyncio.timeout(wait_seconds + self._timeout):
                 return await exchange
@@ -90,7 +103,8 @@ class RedisServer:
         except ResponseError as error:
             raise RefusedError(self.where, str(error)) from error
         except (RedisError, OSError, RuntimeError) as error:
-            # RuntimeError is uvloop's for a write to a connection that was reset since its last use; redis-py lets it through.
+            # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
+            # and redis-py lets it through.
             raise TierUnavailableError(self.where, str(error)) from error
 
 
@@ -99,10 +113,10 @@ class RefusedError(TierError):
 
 
 def candidate() -> str:
-    """For the random part of a stream's epoch, should the script that gets it make the stream."""
+    """Returns the random part of an epoch, for the case that the script creates the stream."""
     return secrets.token_hex(8)
 
 
 def mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Fields and values of an item as a script answers them."""
+    """Returns fields and values of an item, from the flat list of a script's answer."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -1,4 +1,7 @@
-"""Writes the dashboard to standard output: `python -m cachesvc.telemetry.dashboard > config/grafana/cachesvc.json`."""
+"""Writes the dashboard to standard output.
+
+python -m cachesvc.telemetry.dashboard > config/grafana/cachesvc.json
+"""
 
 import sys
 

@@ -1,8 +1,9 @@
-"""The dashboard as Grafana imports it.
+"""The dashboard as the JSON document that Grafana imports.
 
     python -m cachesvc.telemetry.dashboard > config/grafana/cachesvc.json
 
-Nothing in it depends on when or where it was made, so that a difference is a difference.
+The document does not depend on when or where it was made, so a change of the file is always a
+change of the dashboard.
 """
 
 import json
@@ -16,11 +17,12 @@ Json: TypeAlias = dict[str, Any]
 
 _WIDTH, _HEIGHT = 8, 8
 _COLUMNS = 24 // _WIDTH
-"""Grafana's grid is 24 wide."""
+"""Panels side by side: Grafana's grid is 24 units wide."""
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def dashboard(shown: Iterable[Row] | None = None) -> Json:
+    """The document with a row for each of `shown`; by default, for the whole table."""
     return {
         "uid": "cachesvc",
         "title": "cachesvc",
@@ -37,18 +39,22 @@ def dashboard(shown: Iterable[Row] | None = None) -> Json:
 
 
 def as_text(document: Mapping[str, Any]) -> str:
+    """The document as the text of the JSON file that is committed."""
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def queries_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Title of the panel and expression, of all there are."""
+    """Yields the panel's title and the expression of every query, folded rows included."""
     for panel in document["panels"]:
         yield from ((panel["title"], target["expr"]) for target in panel.get("targets", ()))
         yield from queries_of({"panels": panel.get("panels", ())})
 
 
 def _laid_out(shown: Iterable[Row]) -> Iterator[Json]:
-    """The first row open, the others folded: Grafana asks Prometheus only for what is seen."""
+    """Yields rows and panels: the first row open, the others folded.
+
+    Grafana asks Prometheus only for panels that are visible, so folded rows cost nothing.
+    """
     ids = count(1)
     y = 0
     for row in shown:
@@ -101,7 +107,7 @@ def _datasource() -> Json:
 
 
 def _choice(label: str, of: str = "") -> Json:
-    """A variable with the values of a target label."""
+    """A variable of the dashboard that holds the values of the target label `label`."""
     return {
         "name": label,
         "type": "query",

@@ -1,7 +1,10 @@
-"""What the dashboard shows: first the few panels that answer "is it well, and where not?", then one for every row of the table.
+"""The panels of the dashboard.
 
-A panel is PromQL and words. Queries select by `$site` and `$instance`, the target labels of `config/prometheus`; those on
-recorded series rely on its rules.
+First the few panels that answer "is the service well, and if not, where?", then one panel for
+every row of the table of metrics.
+
+A panel is PromQL and words. Queries select by `$site` and `$instance`, the target labels of
+`config/prometheus`. Queries on recorded series rely on the rules there.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,20 +16,26 @@ from cachesvc.telemetry.metrics.table import TABLE, Metric
 
 
 class Query(Struct, frozen=True):
+    """One PromQL query of a panel, and how its series are named."""
+
     expression: str
     legend: str
-    """With label names in `{{ }}`."""
+    """The name of each series, with label names in `{{ }}`."""
 
 
 class Panel(Struct, frozen=True):
+    """One diagram: its queries, their unit, and what the diagram means."""
+
     title: str
     queries: tuple[Query, ...]
     unit: str
-    """As Grafana names it."""
+    """The unit, as Grafana names units."""
     help: str
 
 
 class Row(Struct, frozen=True):
+    """Panels under one title."""
+
     title: str
     panels: tuple[Panel, ...]
 
@@ -72,7 +81,10 @@ _TITLES: Mapping[str, str] = {
     "batch_sizes": "Batches and exchanges",
     "exchanges": "Batches and exchanges",
 }
-"""Title of the dashboard's row, by source of the metrics. A source that is not here gets a row of its own name."""
+"""Title of the dashboard's row, by source of the metrics.
+
+A source that is not here gets a row of its own, named after the source.
+"""
 
 _OVERVIEW = (
     Panel(
@@ -82,7 +94,8 @@ _OVERVIEW = (
             Query(f"site:cachesvc_reads_bad:ratio_rate6h{{{_SITE}}} / 0.001", "{{site}} 6 h"),
         ),
         "short",
-        "Failed or slower than 250 ms, as a multiple of the 0.1 % that are allowed. Pages at 14.4 (1 h) and 6 (6 h).",
+        "Reads that failed or took more than 250 ms, as a multiple of the 0.1 % that are allowed."
+        " Pages at 14.4 (1 h) and 6 (6 h).",
     ),
     Panel(
         "Budget burn of freshness",
@@ -114,19 +127,19 @@ _OVERVIEW = (
             ),
         ),
         "ops",
-        "Keys, those of batches among them.",
+        "Keys that were read, batches included.",
     ),
     Panel(
         "Hit ratio by tier",
         (Query(f"site_tier:cachesvc_lookups_hit:ratio_rate5m{{{_SITE}}}", "{{site}} {{tier}}"),),
         "percentunit",
-        "Of the look-ups of each tier.",
+        "Share of each tier's look-ups that found a copy.",
     ),
     Panel(
         "Hit ratio by namespace",
         (Query(f"site_namespace:cachesvc_reads_hit:ratio_rate10m{{{_SITE}}}", "{{site}} {{namespace}}"),),
         "percentunit",
-        "Reads for which neither an origin nor a caller had to load.",
+        "Share of reads for which neither an origin nor a caller had to load.",
     ),
     Panel(
         "Loads of origins",
@@ -137,7 +150,7 @@ _OVERVIEW = (
             ),
         ),
         "ops",
-        "What reaches the origins, and what collapsing keeps from them.",
+        "Loads that reach the origins, and reads that joined a flight instead.",
     ),
     Panel(
         "Origins against their ceilings",
@@ -149,7 +162,7 @@ _OVERVIEW = (
             ),
         ),
         "percentunit",
-        "Loads that run, as a share of the most at once.",
+        "Running loads, as a share of the most that may run at once.",
     ),
     Panel(
         "Staleness bound",
@@ -164,7 +177,11 @@ _OVERVIEW = (
 
 
 def rows(table: Iterable[Metric] = TABLE) -> list[Row]:
-    """The overview, then the table's rows in their order, those of one title together where its first stands."""
+    """The overview, then rows that together have a panel for every metric of the table.
+
+    Rows come in the table's order. Metrics whose sources share a title share the row that stands at
+    the place of the first of them.
+    """
     placed: dict[str, list[Panel]] = {}
     for title, metrics in groupby(table, key=_title):
         placed.setdefault(title, []).extend(map(panel_of, metrics))
@@ -172,13 +189,17 @@ def rows(table: Iterable[Metric] = TABLE) -> list[Row]:
 
 
 def panel_of(metric: Metric) -> Panel:
+    """The panel of one metric.
+
+    A counter is shown as a rate, a histogram as its p50 and p99, a gauge as it is.
+    """
     name = exposed_name(metric)
     unit = "ops" if metric.kind == "counter" else _UNITS[metric.unit]
     return Panel(name, tuple(_queries(metric, name)), unit, metric.help)
 
 
 def exposed_name(metric: Metric) -> str:
-    """As it stands in `/metrics`; of a histogram without `_bucket`."""
+    """The metric's name in `/metrics`; for a histogram without `_bucket`."""
     unit = f"_{metric.unit}" if metric.unit else ""
     return f"cachesvc_{metric.name}{unit}{'_total' if metric.kind == 'counter' else ''}"
 

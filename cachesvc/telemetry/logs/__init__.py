@@ -1,1 +1,4 @@
-"""Logs as JSON lines with trace ids, and a line that repeats said once. Start reading at `logs.py`."""
+"""Logs as JSON lines with trace ids; a line that repeats is written once a minute.
+
+Start reading at `logs.py`.
+"""

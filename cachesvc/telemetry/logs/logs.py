@@ -1,8 +1,9 @@
-"""The service's log on stderr: a JSON object per line for machines, plain lines on a terminal.
+"""The service's log on stderr: one JSON object per line, or plain lines on a terminal.
 
-Modules log by the standard library; so do the libraries they use. All of it comes through one handler here, which adds where and
-in which trace it was, and takes out what no log may have. Libraries are heard from warnings on, whatever the level: below that
-they quote what they work with.
+Our modules and the libraries log with the standard library. Every record goes through the one
+handler that is made here. The handler adds the region, the instance and the trace, and removes
+what must not stand in a log. Libraries are logged from `WARNING` on, whatever the level is: below
+that they quote the data that they work with.
 """
 
 import logging
@@ -24,19 +25,23 @@ HIDDEN = "***"
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]*@", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(r"([?&](?:username|password|token|secret|key)=)[^&\s]+", re.IGNORECASE)
 _SECRET_HEADER = re.compile(
-    r"\b((?:cachesvc-token|cachesvc-debug|authorization|cookie)\b['\"]?\s*[:=,]\s*['\"]?)(?:(?:basic|bearer)\s+)?[^'\"\s,)]+",
+    r"\b((?:cachesvc-token|cachesvc-debug|authorization|cookie)\b['\"]?\s*[:=,]\s*['\"]?)"
+    r"(?:(?:basic|bearer)\s+)?[^'\"\s,)]+",
     re.IGNORECASE,
 )
 _QUOTING = (LookupError, ValueError)
-"""Their messages are what they were given, such as a key: of these only type and place are told."""
+"""Errors whose message may quote a caller's data, such as a key.
+
+For these errors only the type and the place are logged.
+"""
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Ours among the root logger's, so that a second `set_up` replaces the first."""
+    """Marks the handler that `set_up` added, so that a second `set_up` replaces it."""
 
 
 def set_up(service: Service, stream: TextIO | None = None) -> None:
-    """From here on, everything is logged to `stream` (unless said, stderr) as the service document wants it."""
+    """Sends every log record to `stream` (default: stderr), as the service document wants it."""
     stream = sys.stderr if stream is None else stream
     handler = _Handler(stream)
     handler.setFormatter(formatter(service, for_people=is_for_people(service.telemetry.log_format, stream)))
@@ -52,10 +57,12 @@ def set_up(service: Service, stream: TextIO | None = None) -> None:
 
 
 def is_for_people(log_format: str, stream: TextIO) -> bool:
+    """True if lines for people are wanted: `console`, or `auto` on a terminal."""
     return log_format == "console" or (log_format == "auto" and stream.isatty())
 
 
 def formatter(service: Service, *, for_people: bool) -> logging.Formatter:
+    """The formatter of the service's log: lines for people, or JSON objects."""
     add_place = _adder(region=service.region, instance=service.instance)
     render: list[Processor] = [_as_traceback, structlog.dev.ConsoleRenderer()] if for_people else [_JSON]
     return structlog.stdlib.ProcessorFormatter(
@@ -85,7 +92,10 @@ def _adder(**fields: str) -> Processor:
 
 
 def _add_trace(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """Also of a trace that is not sampled here: its caller knows it by this id."""
+    """Adds the ids of the current trace.
+
+    The ids are added for a trace that is not sampled here, too: its caller knows it by them.
+    """
     context = SpanContext.parse(traceparent())
     if context is not None:
         line["trace_id"], line["span_id"] = f"{context.trace_id:032x}", f"{context.span_id:016x}"
@@ -93,7 +103,10 @@ def _add_trace(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
 
 
 def _add_exception(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """Without the values of variables, which are our users' data."""
+    """Replaces the exception by types, messages and places.
+
+    Values of variables are left out, because they are our users' data.
+    """
     found = line.pop("exc_info", None)
     error = found[1] if isinstance(found, tuple) else None
     if error is not None:
@@ -102,7 +115,7 @@ def _add_exception(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it came from, and so on."""
+    """Yields the error, then its cause or context, then the cause of that, and so on."""
     following: BaseException | None = error
     seen: set[int] = set()
     while following is not None and id(following) not in seen:
@@ -121,7 +134,7 @@ def _told(error: BaseException) -> dict[str, Any]:
 
 
 def _as_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """For people: the same, one place a line."""
+    """Turns the recorded exception into text for people, one place per line."""
     if "exception" in line:
         told = line.pop("exception")
         line["exception"] = "\n".join(
@@ -133,7 +146,10 @@ def _as_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
 
 
 def _without_secrets(debug_token: str) -> Processor:
-    """Whatever a library puts into its message: no user and password of a URL, no token."""
+    """Hides credentials in every field of a line, whatever library wrote the message.
+
+    Hidden are user and password of URLs, secret parameters and headers, and the debug token.
+    """
 
     def hide(text: str) -> str:
         if debug_token:
@@ -148,7 +164,7 @@ def _without_secrets(debug_token: str) -> Processor:
 
 
 def _everywhere(hide: Callable[[str], str], value: Any) -> Any:
-    """In the text, or in those of a list or a mapping."""
+    """Applies `hide` to a text, and to every text inside a list or a mapping."""
     match value:
         case str():
             return hide(value)

@@ -1,7 +1,8 @@
-"""The same problem again is no news: it is counted, and said once more after a while.
+"""Holds back log lines that repeat: they are counted, and written again after a minute.
 
-For what is logged per request or per try: failures that nobody expected, and what libraries say while they retry. Our own
-lines on the state of something (`outage.py`) pass: holding one back would leave the log saying that what is down is up.
+This is for what is logged per request or per attempt: unexpected failures, and what libraries
+write while they retry. Our own lines about the state of something (`outage.py`) always pass: if
+one of these were held back, the log could go on saying that a server is down after it came back.
 """
 
 import logging
@@ -12,7 +13,7 @@ from typing import Any
 
 QUIET_SECONDS = 60.0
 KNOWN = 256
-"""Problems that are remembered; beyond them the one that was said first is forgotten."""
+"""The most problems that are remembered; then the one written longest ago is forgotten."""
 
 
 class _Said:
@@ -22,7 +23,10 @@ class _Said:
 
 
 class Repeats(logging.Filter):
-    """A line that passes after some were held back has their number in its field `repeated`."""
+    """Passes the first line of a problem, then one line per `QUIET_SECONDS`.
+
+    A line that passes after others were held back has their number in its field `repeated`.
+    """
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -30,6 +34,7 @@ class Repeats(logging.Filter):
         self._said: OrderedDict[tuple[Any, ...], _Said] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """True if the record is to be written; else it is counted as held back."""
         problem = _problem_of(record)
         if problem is None:
             return True
@@ -50,7 +55,11 @@ class Repeats(logging.Filter):
 
 
 def _problem_of(record: logging.LogRecord) -> tuple[Any, ...] | None:
-    """What makes two lines the same problem: the place that raised, or the text without what is filled in. None: a state."""
+    """The identity of the problem that a record tells of; None for a line about a state.
+
+    Two records tell of the same problem if the same place raised, or, without an exception, if their
+    text is the same before values are filled in.
+    """
     if record.exc_info and record.exc_info[0] is not None:
         kind, _, traceback = record.exc_info
         while traceback is not None and traceback.tb_next is not None:

@@ -1,1 +1,4 @@
-"""Every metric, in one table, with what counts them and what exports them. Start reading at `table.py`."""
+"""Every metric in one table, what counts the numbers, and what exports them.
+
+Start reading at `table.py`.
+"""

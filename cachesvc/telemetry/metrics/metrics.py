@@ -1,4 +1,7 @@
-"""`/metrics`: the table's numbers, read when they are asked for. Nothing here runs while requests are served."""
+"""The numbers of the table of metrics, and their text for `/metrics`.
+
+Numbers are read only when somebody asks for them; nothing here runs while requests are served.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,11 +20,14 @@ from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.telemetry.metrics.table import TABLE, Metric
 
 Source: TypeAlias = Callable[[], object]
-"""Gives a counters object; for rows with labels a mapping of label values to such objects (or to the numbers themselves)."""
+"""Returns a counters object; for rows with labels a mapping.
+
+The mapping leads from label values to counters objects, or to the numbers themselves.
+"""
 
 
 TURN_SECONDS = 0.001
-"""At most about that long nothing else runs while a scrape is written."""
+"""About the longest time for which writing a scrape keeps the event loop to itself."""
 
 _END = b"# EOF\n"
 
@@ -30,12 +36,17 @@ Sample: TypeAlias = tuple[tuple[str, ...], int | float | Histogram]
 
 
 class Reading(NamedTuple):
+    """One row of the table with its numbers of now."""
+
     row: Metric
     samples: Sequence[Sample]
 
 
 class Metrics:
-    """The counters of the HTTP layer, and a view of everybody's. One per process."""
+    """The counters of the HTTP layer, and the sources of all other metrics.
+
+    There is one per process.
+    """
 
     def __init__(self, table: Iterable[Metric] = TABLE) -> None:
         self.counts = Counts()
@@ -52,17 +63,23 @@ class Metrics:
         return f"<Metrics [{', '.join(self._sources)}; {self.counts!r}]>"
 
     def watch(self, name: str, source: Source) -> None:
-        """Read the rows of this source from what `source()` gives at each scrape. Raises `ValueError` if no row has it."""
+        """Reads the rows of source `name` from what `source()` returns at each scrape.
+
+        Raises `ValueError` if no row of the table has this source.
+        """
         if not any(row.source == name for row in self._table):
             known = ", ".join(sorted({row.source for row in self._table}))
             raise ValueError(f"no metric is read from {name!r}: the table has {known}")
         self._sources[name] = source
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The text, and its content type: OpenMetrics if `accept` asks for it, else the Prometheus text format.
+        """The text of all metrics, and its content type.
 
-        The loop turns in between: at once it would delay every request by the 10 ms that it takes. The library's encoder is asked
-        for each metric, so its last line of OpenMetrics, `# EOF`, is taken off and put at the end.
+        The format is OpenMetrics if `accept` asks for it, else the Prometheus text format.
+
+        Writing takes about 10 ms. The event loop runs other tasks in between, because otherwise every
+        request would wait for these 10 ms. The library's encoder is called once per metric; the last line
+        that it writes for OpenMetrics, `# EOF`, is therefore removed each time and put at the end.
         """
         encode, content_type = choose_encoder(accept)
         parts = []
@@ -76,7 +93,7 @@ class Metrics:
         return b"".join([part.removesuffix(_END) for part in parts]) + end, content_type
 
     def readings(self) -> Sequence[Reading]:
-        """What every row of the table says now; a row that nothing is watched for says nothing."""
+        """The numbers of every row of the table whose source is watched."""
         found = {name: source() for name, source in self._sources.items()}
         return [
             Reading(row, tuple(_samples(row, found[row.source])))
@@ -86,12 +103,13 @@ class Metrics:
 
 
 class _Only(Collector):
-    """One family, for the library's encoder."""
+    """A collector of one family, as the library's encoder wants it."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
 
     def collect(self) -> Iterable[Family]:
+        """The one family."""
         return (self._family,)
 
 
@@ -117,7 +135,7 @@ def _family(reading: Reading) -> Family:
 
 
 def _samples(row: Metric, found: object) -> Iterable[Sample]:
-    """A number that is not known now (None) is left out, not reported as 0."""
+    """Yields the row's samples. A number that is not known now (None) is left out, not 0."""
     for labels, value in _values(row, found):
         if isinstance(value, Histogram):
             yield labels, value

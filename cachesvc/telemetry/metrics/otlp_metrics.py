@@ -1,12 +1,15 @@
-"""The table's numbers on their way to an OTLP receiver, every so often.
+"""Sends the numbers of the table of metrics to an OTLP receiver at an even interval.
 
-    the loop: read the table ──► as the SDK has metrics ──► a thread: OTLPMetricExporter (encodes, sends, tries again)
+    the loop: reads the table ──► the SDK's metric types
+    a thread: OTLPMetricExporter encodes, sends, and tries again
 
-The SDK's own meters and readers are not used: an instrument call costs 5 µs on the path where an integer costs none, and the
-numbers would be a second set beside those of `/metrics`. One export at a time: one that hangs delays the next and no request.
+The SDK's own meters and readers are not used: an instrument call costs 5 µs on the path where an
+integer costs nothing, and the numbers would be a second set beside those of `/metrics`. Only one
+export runs at a time: one that hangs delays the next export and no request.
 
-Names are those of `/metrics` without unit and `_total`, which a collector that writes to Prometheus adds again. For the same
-reason what only is a number has no unit: of "1" it would make `_ratio`.
+Names are those of `/metrics` without the unit and without `_total`, because a collector that
+writes to Prometheus adds both again. For the same reason a metric that is a plain number has no
+unit here: with the unit "1" the collector would add `_ratio`.
 """
 
 import asyncio
@@ -30,7 +33,10 @@ from cachesvc.telemetry.outage import Outage
 log = logging.getLogger(__name__)
 
 SEND_SECONDS = 3.0
-"""For one export with all attempts. The next one has the same numbers and newer ones, so nothing is kept for it."""
+"""The time for one export with all its attempts.
+
+The next export has the same numbers and newer ones, so a failed one is not kept.
+"""
 STOP_SECONDS = 2.0
 
 _SCOPE = InstrumentationScope("cachesvc")
@@ -39,12 +45,14 @@ _UNITS = {"seconds": "s", "bytes": "By", "ratio": "1", "": ""}
 
 
 class ExportTally(Struct):
+    """Counts of the exports of metrics."""
+
     failed: int = 0
-    """Exports that the receiver did not take."""
+    """Exports that the receiver did not accept."""
 
 
 class MetricsExport:
-    """`start` once, then `stop` once."""
+    """Exports the metrics until it is stopped. Call `start` once, then `stop` once."""
 
     def __init__(
         self,
@@ -55,8 +63,8 @@ class MetricsExport:
         *,
         exporter: sdk.MetricExporter | None = None,
     ) -> None:
-        """`read`: the numbers now (`Metrics.readings`). `otlp`: base URL of the receiver."""
-        # It logs every attempt; the outage is said once, below.
+        """`read` returns the numbers of now; `otlp` is the receiver's base URL."""
+        # The exporter would log every attempt; `_outage` writes one line per outage instead.
         logging.getLogger(metric_exporter.__name__).setLevel(logging.CRITICAL)
         self.tally = ExportTally()
         self._read = read
@@ -73,10 +81,15 @@ class MetricsExport:
         return f"<MetricsExport every {self._interval_seconds:g} s [{self.tally!r}, {self._outage!r}]>"
 
     async def start(self) -> None:
+        """Starts the task that exports every `interval_seconds`."""
         self._task = asyncio.create_task(self._run(), name="export of metrics")
 
     async def stop(self) -> None:
-        """Export once more. After `STOP_SECONDS`, or if the export before still hangs, these numbers are given up."""
+        """Exports once more, then shuts the exporter down.
+
+        These last numbers are given up after `STOP_SECONDS`, and not sent at all if the export before
+        them still hangs.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -94,7 +107,7 @@ class MetricsExport:
     async def _export(self) -> None:
         data = metrics_data(self._read(), self._resource, self._started_ns, time.time_ns())
         is_taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        # A daemon: one that hangs in a receiver's connection does not keep the process.
+        # A daemon thread: one that hangs in the receiver's connection does not keep the process alive.
         self._sender = threading.Thread(
             target=self._send, args=(data, is_taken), name="export of metrics", daemon=True
         )
@@ -105,15 +118,14 @@ class MetricsExport:
             self.tally.failed += 1
             self._outage.failed("metrics are tried again with the next export")
 
-    # the thread -------------------------------------------------------------------------------------------------------
+    # the thread -----------------------------------------------------------------------------------
 
     def _send(self, data: sdk.MetricsData, is_taken: "asyncio.Future[bool]") -> None:
         try:
             answer = self._exporter.export(data) is sdk.MetricExportResult.SUCCESS
         except Exception:
-            log.exception(
-                "metrics could not be exported"
-            )  # a mistake of ours; the next export has its own thread
+            # A mistake of ours. The next export has its own thread.
+            log.exception("metrics could not be exported")
             answer = False
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             is_taken.get_loop().call_soon_threadsafe(_tell, is_taken, answer)
@@ -122,7 +134,7 @@ class MetricsExport:
 def metrics_data(
     readings: Iterable[Reading], resource: Resource, started_ns: int, now_ns: int
 ) -> sdk.MetricsData:
-    """A copy: what is read goes on counting."""
+    """The readings in the SDK's types, as a copy: the counters go on counting meanwhile."""
     found = [
         _metric(reading.row, reading.samples, started_ns, now_ns) for reading in readings if reading.samples
     ]

@@ -1,4 +1,7 @@
-"""What far servers say of themselves, asked in the background: a scrape never waits for a server that hangs."""
+"""Figures that remote servers report about themselves, asked for in the background.
+
+A scrape therefore never waits for a server that hangs.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,20 +15,27 @@ POLL_SECONDS = 10.0
 
 
 class Polled(Generic[T]):
-    """Asks all, and after a pause again. A server that does not answer is not known: its last words are forgotten."""
+    """Asks every server at once, then again after a pause of `POLL_SECONDS`.
+
+    The last answer of a server that does not answer now is removed: it is not known any more.
+    """
 
     def __init__(self, name: str, asked: Mapping[str, Callable[[], Awaitable[T]]]) -> None:
-        """By the name of the server, what it is asked; a `TierError` is no answer."""
+        """`asked` has the question for each server by name; it raises `TierError` for no answer."""
         self.name = name
         self.said: dict[tuple[str], T] = {}
         self.failed = 0
-        """Times that one of them did not answer. Not logged: who uses the server does that."""
+        """Questions that got no answer.
+
+        They are not logged here: the code that uses the server for its work logs the outage.
+        """
         self._asked = asked
 
     def __repr__(self) -> str:
         return f"<Polled {self.name} [{len(self.said)} of {len(self._asked)} known]>"
 
     async def run(self) -> None:
+        """Asks until it is cancelled."""
         while True:
             await asyncio.gather(*(self._ask(name, ask) for name, ask in self._asked.items()))
             await asyncio.sleep(POLL_SECONDS)

@@ -1,7 +1,8 @@
-"""Every metric there is, in one table: its name, kind, labels, unit and help, and where its number is read at scrape time.
+"""The table of all metrics: name, kind, labels, unit, help, and where the number is read.
 
-A number lives as a plain attribute of a counters object (`Tally`, `FenceStatistics`, …). A row names the source it is in and the
-attribute; `metrics.py` reads it. Where `field` maps label values to attributes, these are the values of the row's last label.
+A number is a plain attribute of a counters object (`Tally`, `FenceStatistics`, …). A row names
+the source that gives this object, and the attribute; `metrics.py` reads it at scrape time. Where
+`field` maps label values to attributes, these are the values of the row's last label.
 """
 
 from collections.abc import Mapping
@@ -13,18 +14,20 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Metric(Struct, frozen=True):
+    """One row: a metric, and where its number is read."""
+
     name: str
-    """Without the `cachesvc_` prefix, the unit and `_total`."""
+    """The name without the prefix `cachesvc_`, the unit and `_total`."""
     kind: Kind
     source: str
-    """What it is read from: the name that `Metrics.watch` was given."""
+    """The name under which `Metrics.watch` was given the source."""
     field: str | Mapping[str, str]
     """The attribute; empty if the source's values are the numbers themselves."""
     help: str
     labels: tuple[str, ...] = ()
     unit: str = ""
     per_unit: float = 1.0
-    """What the attribute is divided by to be in `unit`."""
+    """The number of the attribute's own units in one `unit`, such as 1e6 for µs in seconds."""
 
 
 _TIER_FIELDS = {"hit": "hits", "stale": "stale", "miss": "misses", "refused": "refused", "error": "errors"}
@@ -39,7 +42,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "batch_keys",
         "",
-        "Keys of batches, by outcome.",
+        "Keys of batch requests, by outcome.",
         ("namespace", "operation", "outcome"),
     ),
     Metric(
@@ -47,12 +50,16 @@ TABLE: tuple[Metric, ...] = (
         "histogram",
         "latency",
         "",
-        "From the parsed request to its reply.",
+        "Time from the parsed request to its reply.",
         ("operation",),
         "seconds",
     ),
     Metric(
-        "requests_in_progress", "gauge", "overload", "in_progress", "Requests that wait for something now."
+        "requests_in_progress",
+        "gauge",
+        "overload",
+        "in_progress",
+        "Requests that wait for another task, tier or origin now.",
     ),
     Metric(
         "requests_shed",
@@ -62,21 +69,38 @@ TABLE: tuple[Metric, ...] = (
         "Requests refused because of overload (503 overloaded).",
     ),
     # this instance
-    Metric("build_info", "gauge", "build", "", "1, for what is running.", ("version", "python")),
-    Metric("ready", "gauge", "ready", "", "1 while /readyz says yes, else 0."),
-    Metric("topology_version", "gauge", "topology", "version", "Of the topology that it works under."),
+    Metric(
+        "build_info",
+        "gauge",
+        "build",
+        "",
+        "Always 1; the labels name the versions that run.",
+        ("version", "python"),
+    ),
+    Metric("ready", "gauge", "ready", "", "1 while /readyz answers 200, else 0."),
+    Metric(
+        "topology_version",
+        "gauge",
+        "topology",
+        "version",
+        "Version of the topology that the instance works under.",
+    ),
     Metric(
         "max_lag",
         "gauge",
         "namespaces",
         "max_lag",
-        "Its contract: the staleness bound to obey.",
+        "The namespace's max_lag: the staleness bound to keep.",
         ("namespace",),
         "seconds",
         1e6,
     ),
     Metric(
-        "metric_exports_failed", "counter", "otlp", "failed", "Exports of metrics that no OTLP receiver took."
+        "metric_exports_failed",
+        "counter",
+        "otlp",
+        "failed",
+        "Exports of metrics that the OTLP receiver did not accept.",
     ),
     # tiers and paths
     Metric(
@@ -84,10 +108,16 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "tiers",
         _TIER_FIELDS,
-        "Look-ups of a tier, by what it had.",
+        "Look-ups in a tier, by what the tier had.",
         ("tier", "outcome"),
     ),
-    Metric("flights", "counter", "paths", "flights", "Flights started: look-ups beyond L1 that reads share."),
+    Metric(
+        "flights",
+        "counter",
+        "paths",
+        "flights",
+        "Flights started: look-ups beyond L1 that reads of a key share.",
+    ),
     Metric(
         "flights_joined", "counter", "paths", "joined", "Reads that joined a flight instead of starting one."
     ),
@@ -96,39 +126,59 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "paths",
         {"ok": "loads_ok", "failed": "loads_failed"},
-        "Loads ended.",
+        "Loads that ended at an origin.",
         ("outcome",),
     ),
-    Metric("loads_begun", "counter", "paths", "loads", "Loads asked of an origin."),
+    Metric("loads_begun", "counter", "paths", "loads", "Loads that began at an origin."),
     Metric(
         "leases_granted",
         "counter",
         "paths",
         "leases_granted",
-        "Leases handed to callers, or used for loads here.",
+        "Leases granted to callers, or used for this instance's own loads.",
     ),
-    Metric("lease_waits", "counter", "paths", "lease_waits", "Flights that waited for another's lease."),
-    Metric("fills", "counter", "paths", "fills", "Fills offered to L3."),
     Metric(
-        "fills_refused", "counter", "paths", "fills_refused", "Fills that L3 refused: their lease was voided."
+        "lease_waits",
+        "counter",
+        "paths",
+        "lease_waits",
+        "Flights that waited for a lease that another caller held.",
     ),
-    Metric("early_refreshes", "counter", "paths", "early_refreshes", "Refreshes before expiry (XFetch)."),
+    Metric("fills", "counter", "paths", "fills", "Loaded values that L3 stored."),
+    Metric(
+        "fills_refused",
+        "counter",
+        "paths",
+        "fills_refused",
+        "Loaded values that L3 refused because their lease was voided.",
+    ),
+    Metric(
+        "early_refreshes",
+        "counter",
+        "paths",
+        "early_refreshes",
+        "Refreshes that began before the copy expired (XFetch).",
+    ),
     Metric(
         "reads_again",
         "counter",
         "paths",
         "reads_again",
-        "Reads that looked again because a fence came in between.",
+        "Reads that looked again because a fence arrived meanwhile.",
     ),
     Metric(
-        "stale_on_error", "counter", "paths", "stale_on_error", "Stale answers because the origin failed."
+        "stale_on_error",
+        "counter",
+        "paths",
+        "stale_on_error",
+        "Stale answers because the origin was late or failed.",
     ),
     Metric(
         "stale_age",
         "histogram",
         "stale_ages",
         "",
-        "Past its freshness, of stale answers.",
+        "Time by which stale answers were past their freshness.",
         ("namespace",),
         "seconds",
     ),
@@ -137,7 +187,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "hot_keys",
         "share",
-        "Of its reads, those of the key read most, at least.",
+        "Least share of the namespace's reads that its most read key has.",
         ("namespace",),
     ),
     Metric(
@@ -145,7 +195,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "hot_keys",
         "largest",
-        "The largest value seen of late.",
+        "The largest value seen in the last minute or two.",
         ("namespace",),
         "bytes",
     ),
@@ -155,33 +205,51 @@ TABLE: tuple[Metric, ...] = (
         "histogram",
         "origins",
         "durations",
-        "Loads, failed ones too.",
+        "Duration of loads, failed ones included.",
         ("namespace",),
         "seconds",
     ),
     Metric(
         "origin_running", "gauge", "origins", "running", "Loads that an origin works on now.", ("namespace",)
     ),
-    Metric("origin_ceiling", "gauge", "origins", "limit", "The most of them at once.", ("namespace",)),
     Metric(
-        "origin_waiting", "gauge", "origins", "waiting", "Loads that wait for their turn.", ("namespace",)
+        "origin_ceiling",
+        "gauge",
+        "origins",
+        "limit",
+        "The most loads that run at an origin at once.",
+        ("namespace",),
+    ),
+    Metric(
+        "origin_waiting",
+        "gauge",
+        "origins",
+        "waiting",
+        "Loads that wait for their turn at an origin.",
+        ("namespace",),
     ),
     Metric(
         "origin_refused", "counter", "origins", "refused", "Loads that got no turn in time.", ("namespace",)
     ),
     # L1 and the memcached servers
     Metric("l1_items", "gauge", "l1", "items", "Entries in L1."),
-    Metric("l1_size", "gauge", "l1", "bytes", "Values, keys and overhead in L1.", (), "bytes"),
-    Metric("l1_budget", "gauge", "l1", "budget", "What bounds them.", (), "bytes"),
-    Metric("l1_evictions", "counter", "l1", "evictions", "Entries dropped for room."),
-    Metric("l1_expired", "counter", "l1", "expired", "Entries dropped after their last use was over."),
-    Metric("l1_rejected", "counter", "l1", "rejected", "Entries too large for L1."),
+    Metric("l1_size", "gauge", "l1", "bytes", "Size of values, keys and overhead in L1.", (), "bytes"),
+    Metric("l1_budget", "gauge", "l1", "budget", "The largest size that L1 may have.", (), "bytes"),
+    Metric("l1_evictions", "counter", "l1", "evictions", "Entries evicted from L1 to make room."),
+    Metric(
+        "l1_expired",
+        "counter",
+        "l1",
+        "expired",
+        "Entries removed from L1 because no read may use them any more.",
+    ),
+    Metric("l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1."),
     Metric(
         "l1_evicted_age",
         "gauge",
         "l1",
         "evicted_age_us",
-        "Age of the entry evicted last.",
+        "Age of the entry that L1 evicted last.",
         (),
         "seconds",
         1e6,
@@ -191,17 +259,24 @@ TABLE: tuple[Metric, ...] = (
         "histogram",
         "l1_eviction_ages",
         "",
-        "Age at eviction, of one in sixteen.",
+        "Age of entries at their eviction from L1, one in sixteen.",
         (),
         "seconds",
     ),
-    Metric("l1_namespace_items", "gauge", "l1_namespaces", "items", "Entries in L1.", ("namespace",)),
+    Metric(
+        "l1_namespace_items",
+        "gauge",
+        "l1_namespaces",
+        "items",
+        "Entries of the namespace in L1.",
+        ("namespace",),
+    ),
     Metric(
         "l1_namespace_size",
         "gauge",
         "l1_namespaces",
         "bytes",
-        "Values, keys and overhead in L1.",
+        "Size of the namespace's values, keys and overhead in L1.",
         ("namespace",),
         "bytes",
     ),
@@ -210,7 +285,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "l1_namespaces",
         "evictions",
-        "Entries dropped for room.",
+        "Entries of the namespace evicted from L1 for room.",
         ("namespace",),
     ),
     Metric(
@@ -218,7 +293,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "servers",
         {"hit": "hits", "miss": "misses", "error": "errors"},
-        "Keys asked of a memcached server.",
+        "Keys asked of a memcached server, by outcome.",
         ("server", "outcome"),
     ),
     Metric(
@@ -226,7 +301,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "servers",
         "dropped",
-        "Entries too large, or past their use, for a memcached server.",
+        "Entries too large or too old to be sent to a memcached server.",
         ("server",),
     ),
     Metric(
@@ -242,17 +317,33 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "server_stats",
         "items",
-        "Entries on a memcached server, as it says.",
+        "Entries on a memcached server, as the server reports.",
         ("server",),
     ),
-    Metric("server_size", "gauge", "server_stats", "bytes", "What they take there.", ("server",), "bytes"),
-    Metric("server_limit", "gauge", "server_stats", "limit", "What bounds them.", ("server",), "bytes"),
+    Metric(
+        "server_size",
+        "gauge",
+        "server_stats",
+        "bytes",
+        "Size of these entries, as the server reports.",
+        ("server",),
+        "bytes",
+    ),
+    Metric(
+        "server_limit",
+        "gauge",
+        "server_stats",
+        "limit",
+        "The largest size that a memcached server may have.",
+        ("server",),
+        "bytes",
+    ),
     Metric(
         "server_evictions",
         "counter",
         "server_stats",
         "evictions",
-        "Entries it dropped for room.",
+        "Entries that a memcached server evicted to make room.",
         ("server",),
     ),
     Metric(
@@ -260,19 +351,32 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "breakers",
         "is_open",
-        "1 while a memcached server is left alone.",
+        "1 while the breaker keeps requests from a memcached server.",
         ("server",),
     ),
-    Metric("polls_failed", "counter", "polls", "failed", "Times one did not say how full it is.", ("kind",)),
+    Metric(
+        "polls_failed",
+        "counter",
+        "polls",
+        "failed",
+        "Questions for a server's fullness that got no answer.",
+        ("kind",),
+    ),
     # coherence
-    Metric("fences_merged", "counter", "fences", "merged", "Fences merged, from feeds and own."),
+    Metric(
+        "fences_merged",
+        "counter",
+        "fences",
+        "merged",
+        "Fences merged, from feeds and of this instance's own.",
+    ),
     Metric("fences_own", "counter", "fences", "own", "Fences that this instance issued."),
     Metric(
         "fences_clamped",
         "counter",
         "fences",
         "clamped",
-        "Times from the future that were cut back: look at the clocks.",
+        "Fence times in the future that were cut back: check the clocks.",
     ),
     Metric(
         "fences_unapplied", "gauge", "fences", "unapplied", "Fences that their home cell has not applied yet."
@@ -283,7 +387,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "fences",
         "bound_us",
-        "How stale a copy may be at most.",
+        "The longest time by which an answered copy can be stale.",
         (),
         "seconds",
         1e6,
@@ -293,7 +397,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "fences",
         "estimate",
-        "Share of old entries refused by collision.",
+        "Estimated share of old entries refused by collision.",
         (),
         "ratio",
     ),
@@ -302,14 +406,14 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "fences",
         "floor_raises",
-        "Times the floor rose: nothing older is answered any more.",
+        "Times the floor rose; what is older than the floor is refused.",
     ),
     Metric(
         "change_lag",
         "histogram",
         "lags",
         "",
-        "How far behind a change a stage was done.",
+        "Time that a stage of a change took.",
         ("stage",),
         "seconds",
     ),
@@ -319,53 +423,65 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "feeds",
         "",
-        "How far a region's feed is behind at most.",
+        "The longest time by which a region's feed can be behind.",
         ("region",),
         "seconds",
         1e6,
     ),
-    Metric("feed_fences", "counter", "feed", "fences", "Fences read from the streams."),
+    Metric("feed_fences", "counter", "feed", "fences", "Fences read from the regions' streams."),
     Metric(
         "feed_gaps",
         "counter",
         "feed",
         "gaps",
-        "Gaps: items lost before they were read; each raises the floor.",
+        "Gaps in feeds: items were lost, so the floor was raised.",
     ),
-    Metric("feed_failures", "counter", "feed", "failures", "Failed exchanges with a queue, reading fences."),
-    Metric("fence_subscribers", "gauge", "broadcast", "subscribers", "Subscribers of /v1/fences."),
+    Metric(
+        "feed_failures", "counter", "feed", "failures", "Failed exchanges with a queue while reading fences."
+    ),
+    Metric(
+        "fence_subscribers",
+        "gauge",
+        "broadcast",
+        "subscribers",
+        "Clients that are subscribed to /v1/fences now.",
+    ),
     Metric(
         "fence_subscribers_lost",
         "counter",
         "broadcast",
         "lost",
-        "Subscribers cut off because they were too slow.",
+        "Subscribers that were cut off because they read too slowly.",
     ),
     # consumer
     Metric(
-        "changes_applied", "counter", "consumer", "changes", "Changes this instance applied as a consumer."
+        "changes_applied",
+        "counter",
+        "consumer",
+        "changes",
+        "Changes that this instance applied as a consumer.",
     ),
     Metric(
         "changes_redone",
         "counter",
         "consumer",
         "redone",
-        "Of these, begun by an invalidate call that did not finish.",
+        "Applied changes that an unfinished invalidate call had begun.",
     ),
     Metric(
         "changes_parked",
         "counter",
         "consumer",
         "parked",
-        "Times a change was parked: a home cell was out of reach.",
+        "Times a change was parked because a home cell was out of reach.",
     ),
-    Metric("changes_skipped", "counter", "consumer", "skipped", "Events that say nothing changed."),
+    Metric("changes_skipped", "counter", "consumer", "skipped", "Events that say that nothing changed."),
     Metric(
         "changes_buried",
         "counter",
         "consumer",
         "dead_letters",
-        "Events that are out of rule, now on `changes:dead`.",
+        "Events that break the rules, moved to `changes:dead`.",
     ),
     Metric(
         "changes_epochs",
@@ -374,36 +490,51 @@ TABLE: tuple[Metric, ...] = (
         "epochs",
         "Times the stream of changes was a new one: all was fenced.",
     ),
-    Metric("changes_backlog", "gauge", "consumer", "backlog", "Changes of the region accepted and not done."),
-    Metric("changes_waiting", "gauge", "consumer", "waiting", "Changes of the region parked."),
+    Metric(
+        "changes_backlog",
+        "gauge",
+        "consumer",
+        "backlog",
+        "Changes that the region accepted and has not finished.",
+    ),
+    Metric("changes_waiting", "gauge", "consumer", "waiting", "Changes of the region that are parked now."),
     Metric("changes_dead", "gauge", "consumer", "buried", "Events on the region's dead-letter stream."),
     Metric(
         "consumer_failures",
         "counter",
         "consumer",
         "failures",
-        "Failed exchanges with the region's queue, consuming.",
+        "Failed exchanges with the region's queue while consuming changes.",
     ),
     # cells
     Metric("cell_exchanges", "counter", "cells", "exchanges", "Script calls to a cell.", ("cell",)),
-    Metric("cell_failures", "counter", "cells", "failures", "Exchanges and connects that failed.", ("cell",)),
+    Metric(
+        "cell_failures",
+        "counter",
+        "cells",
+        "failures",
+        "Failed exchanges with a cell and failed connects.",
+        ("cell",),
+    ),
     Metric(
         "cell_clock_offset",
         "gauge",
         "cells",
         "clock_offset_us",
-        "Its clock less ours.",
+        "The cell's clock minus this instance's clock.",
         ("cell",),
         "seconds",
         1e6,
     ),
-    Metric("cell_memory", "gauge", "cell_memory", "used", "What a cell's Redis holds.", ("cell",), "bytes"),
+    Metric(
+        "cell_memory", "gauge", "cell_memory", "used", "Memory that a cell's Redis uses.", ("cell",), "bytes"
+    ),
     Metric(
         "cell_memory_limit",
         "gauge",
         "cell_memory",
         "limit",
-        "Its maxmemory, if it has one.",
+        "The maxmemory of a cell's Redis, if it has one.",
         ("cell",),
         "bytes",
     ),
@@ -416,13 +547,20 @@ TABLE: tuple[Metric, ...] = (
         "Batches sent to a server or cell.",
         ("server", "operation"),
     ),
-    Metric("batch_items", "counter", "batchers", "items", "Items in them.", ("server", "operation")),
+    Metric(
+        "batch_items",
+        "counter",
+        "batchers",
+        "items",
+        "Items in the batches that were sent.",
+        ("server", "operation"),
+    ),
     Metric(
         "batch_refused",
         "counter",
         "batchers",
         "refused",
-        "Items not taken: the queue was full.",
+        "Items that were refused because the queue was full.",
         ("server", "operation"),
     ),
     Metric(
@@ -430,7 +568,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "batchers",
         "waiting",
-        "Items waiting for the next batch.",
+        "Items that wait for the next batch.",
         ("server", "operation"),
     ),
     Metric(
@@ -438,26 +576,28 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "batchers",
         "in_flight",
-        "Batches sent and not answered.",
+        "Batches that were sent and are not answered yet.",
         ("server", "operation"),
     ),
-    Metric("batch_size", "histogram", "batch_sizes", "", "Items of a batch.", ("server", "operation")),
+    Metric(
+        "batch_size", "histogram", "batch_sizes", "", "Number of items in a batch.", ("server", "operation")
+    ),
     Metric(
         "exchange_duration",
         "histogram",
         "exchanges",
         "",
-        "One exchange with a server.",
+        "Duration of one exchange with a server.",
         ("server", "operation"),
         "seconds",
     ),
     # traces
-    Metric("spans_exported", "counter", "spans", "exported", "Spans that the OTLP receiver took."),
+    Metric("spans_exported", "counter", "spans", "exported", "Spans that the OTLP receiver accepted."),
     Metric(
         "spans_dropped",
         "counter",
         "spans",
         "dropped",
-        "Spans it did not take, or for which there was no room.",
+        "Spans that were refused, or that found the queue full.",
     ),
 )

@@ -1,1 +1,4 @@
-"""Which keys are read most and which values are largest, from a sample. Start reading at `hot_keys.py`."""
+"""The keys that are read most and the largest values, from a sample of the reads.
+
+Start reading at `hot_keys.py`.
+"""

@@ -1,13 +1,15 @@
-"""The most frequent of a stream in fixed memory: Space-Saving (Metwally, Agrawal & El Abbadi, ICDT 2005).
+"""The most frequent items of a stream, in fixed memory: the Space-Saving algorithm.
 
-At most `capacity` items are counted. One that is not among them takes the place, and the count, of the least counted one, and
-remembers that count as its `error`. Of n items noted:
+(Metwally, Agrawal & El Abbadi, ICDT 2005.) At most `capacity` items are counted. A new item takes
+the place and the count of the least counted item, and remembers that count as its `error`. After n
+noted items:
 
-    every item that came more than n / capacity times is among them
-    count - error <= how often it came <= count, and error <= n / capacity
+    every item that came more than n / capacity times is among the counted ones
+    count - error <= how often the item came <= count, and error <= n / capacity
 
-Items of equal count share a bucket. Counts grow one at a time, so the least bucket, once empty, is followed by the next number:
-no search for the minimum, which with a plain dict of 128 would cost 4 µs for every item of an even stream.
+Items of equal count share a bucket. Counts grow by one, so the least bucket, once empty, is
+followed by the next number: no search for the minimum, which in a plain dict of 128 would cost 4 µs
+for every item of an even stream.
 """
 
 from collections.abc import Hashable
@@ -19,25 +21,29 @@ ItemT = TypeVar("ItemT", bound=Hashable)
 
 
 class Hitter(Struct, Generic[ItemT], frozen=True):
+    """A counted item."""
+
     item: ItemT
     count: int
-    """How often it came, at most."""
+    """How often the item came, at most."""
     error: int
     """By how much `count` may be too high."""
 
     @property
     def surely(self) -> int:
-        """How often it came, at least."""
+        """How often the item came, at least."""
         return self.count - self.error
 
 
 class HeavyHitters(Generic[ItemT]):
+    """Counts the most frequent items of one stream."""
+
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"a sketch of heavy hitters counts at least one item, not {capacity}")
         self.capacity = capacity
         self.noted = 0
-        """All items, counted or not."""
+        """The number of all noted items, counted or not."""
         self._counts: dict[ItemT, int] = {}
         self._errors: dict[ItemT, int] = {}
         self._buckets: dict[int, dict[ItemT, None]] = {}
@@ -51,10 +57,11 @@ class HeavyHitters(Generic[ItemT]):
 
     @property
     def unseen(self) -> int:
-        """How often an item may have come that is not among the counted ones."""
+        """How often an item that is not counted may have come, at most."""
         return self._least if len(self) == self.capacity else 0
 
     def note(self, item: ItemT) -> None:
+        """Notes one more occurrence of the item."""
         self.noted += 1
         count = self._counts.get(item)
         if count is not None:
@@ -69,6 +76,7 @@ class HeavyHitters(Generic[ItemT]):
             self._step(least)
 
     def counted(self) -> list[Hitter[ItemT]]:
+        """Returns the counted items, in no order."""
         return [Hitter(item, count, self._errors[item]) for item, count in self._counts.items()]
 
     def _raise(self, item: ItemT, count: int) -> None:
@@ -86,7 +94,10 @@ class HeavyHitters(Generic[ItemT]):
         del self._counts[item], self._errors[item], self._buckets[count][item]
 
     def _step(self, count: int) -> None:
-        """An item went from the bucket of `count` to the next one. Empty buckets go, and if it was the least, the next one is."""
+        """Updates the buckets after an item moved from the bucket of `count` to the next one.
+
+        An empty bucket is removed; if it was the least bucket, the next one is the least now.
+        """
         if not self._buckets[count]:
             del self._buckets[count]
             if count == self._least:
@@ -94,8 +105,11 @@ class HeavyHitters(Generic[ItemT]):
 
 
 def together(first: HeavyHitters[ItemT], second: HeavyHitters[ItemT]) -> list[Hitter[ItemT]]:
-    """What both streams had, as one: the guarantees hold with n / capacity the sum of both (Agarwal et al., Mergeable Summaries,
-    2012). The most frequent first, by what is sure."""
+    """Returns the items of two streams as if they were one, the most frequent first.
+
+    The order is by the sure counts. The guarantees hold with n / capacity the sum of both (Agarwal et
+    al., Mergeable Summaries, 2012).
+    """
     left = {hitter.item: hitter for hitter in first.counted()}
     right = {hitter.item: hitter for hitter in second.counted()}
     found = [

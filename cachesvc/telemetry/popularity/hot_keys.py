@@ -1,8 +1,9 @@
-"""Of each namespace, the keys read most and the largest values, of the last minute or two.
+"""Each namespace's most read keys and largest values, of the last minute or two.
 
-They are noted in windows of a minute, of which two are kept: the one that runs and the one before it. What is reported is thus
-as exact as `heavy_hitters.py` promises, which counts that decay would not be, and it is forgotten after two minutes.
-Key text is kept in here, and is personal data: whoever shows it has to decide to whom.
+They are noted in windows of a minute. Two windows are kept: the one that runs and the one before
+it. So a report is as exact as `heavy_hitters.py` promises, which counts that decay would not be,
+and it is forgotten after two minutes. The windows hold key text, which is personal data: code that
+shows a report has to decide to whom.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,35 +16,42 @@ from cachesvc.telemetry.popularity.heavy_hitters import HeavyHitters, Hitter, to
 from cachesvc.telemetry.popularity.largest import Largest, largest_of
 
 WINDOW_US = 60 * SECONDS
+"""Length of a window."""
 COUNTED = 128
-"""Keys counted per window: whatever has more than 0.8 % of a namespace's reads is seen, and its share known to within that."""
+"""Keys counted per window: a key with more than 0.8 % of a namespace's reads is always
+among them, and its share is known to within 0.8 %."""
 TOGETHER = 64
 """Sampled reads that are counted at once."""
 ENOUGH = 100
-"""Sampled reads below which a share is chance, and no metric."""
+"""Sampled reads below which a share is chance, and is not given as a metric."""
 
 
 class Popularity(Struct, frozen=True):
-    """Of one namespace."""
+    """The report of one namespace."""
 
     seconds: float
-    """How long it was looked at."""
+    """The time that the report covers."""
     sampled: int
-    """Reads that were looked at, one in `read_sample.EVERY`."""
+    """Reads in the sample: one in `read_sample.EVERY`."""
     hitters: Sequence[Hitter[str]]
-    """By key text, the most frequent first."""
+    """Counts by key text, the most frequent key first."""
     largest: Sequence[tuple[str, int]]
-    """Key text, and bytes of the value; the largest first."""
+    """Key text, and bytes of the value; the largest value first."""
 
 
 class PopularityStatistics(Struct, frozen=True):
+    """The metrics of one namespace."""
+
     share: float | None
-    """Of the namespace's reads, those of the key that is read most, at least. None: too few were looked at."""
+    """The share of the namespace's reads that the most read key has, at least. None if too few
+    reads were sampled."""
     largest: int | None
-    """Bytes of the largest value. None: none was seen."""
+    """Bytes of the largest value; None if no value was seen."""
 
 
 class HotKeys:
+    """Notes the reads and values of all namespaces."""
+
     def __init__(self, namespaces: Collection[str], clock: Clock) -> None:
         self._clock = clock
         self._began_us = clock.now_us()
@@ -55,60 +63,67 @@ class HotKeys:
         return f"<HotKeys [{len(self._windows)} namespaces]>"
 
     def read(self, key: Key, size: int = -1) -> None:
-        """A read that was sampled; `size` in bytes, if there was a value.
+        """Notes a sampled read; `size` in bytes, if there was a value.
 
-        Kept to be counted with others: one at a time, between requests, the same work takes three times as long, as none of its
-        code and data is in the processor's caches then.
+        The read is kept, to be counted with others. Counted one at a time, between requests, it would take
+        three times as long, because none of the code and data would be in the processor's caches then.
         """
-        now = self._clock.now_us()
-        if len(self._uncounted) >= TOGETHER or now - self._began_us >= WINDOW_US:
-            self._count(now)
+        now_us = self._clock.now_us()
+        if len(self._uncounted) >= TOGETHER or now_us - self._began_us >= WINDOW_US:
+            self._count(now_us)
         self._uncounted.append((key, size))
 
     def valued(self, key: Key, size: int) -> None:
-        """A value that was seen. Called for every fill, so it leaves the look at the clock to the sampled reads."""
+        """Notes the size of a value, in bytes.
+
+        It is called for every fill, so reading the clock is left to the sampled reads.
+        """
         self._windows[key.namespace].sizes.note(key.text, size)
 
     def popularity(self, namespace: str) -> Popularity:
-        self._count(now := self._clock.now_us())
+        """Returns the report of a namespace."""
+        self._count(now_us := self._clock.now_us())
         windows = self._windows[namespace]
         return Popularity(
-            seconds=(now - self._looked_at_since_us) / SECONDS,
+            seconds=(now_us - self._looked_at_since_us) / SECONDS,
             sampled=windows.sampled,
             hitters=together(windows.reads, windows.reads_before),
             largest=largest_of((windows.sizes, windows.sizes_before)),
         )
 
     def statistics(self) -> Mapping[tuple[str], PopularityStatistics]:
-        """By namespace."""
+        """The metrics by namespace."""
         self._count(self._clock.now_us())
         return {
             (name,): PopularityStatistics(windows.share(), windows.largest())
             for name, windows in self._windows.items()
         }
 
-    def _count(self, now: int) -> None:
-        """All that came, into the window that ran then; after that it is turned."""
+    def _count(self, now_us: int) -> None:
+        """Counts the kept reads in the window that ran when they came, then turns the windows."""
         for key, size in self._uncounted:
             windows = self._windows[key.namespace]
             windows.reads.note(key.text)
             windows.sizes.note(key.text, size)
         self._uncounted.clear()
-        self._turn(now)
+        self._turn(now_us)
 
-    def _turn(self, now: int) -> None:
-        """Begin a new window if the running one is over; if nobody looked for longer than that, the one before is empty too."""
-        late = now - self._began_us
-        if 0 <= late < WINDOW_US:
+    def _turn(self, now_us: int) -> None:
+        """Begins a new window if the running one is over.
+
+        If that one ended a whole window ago, or the clock went back, the window before is empty, too.
+        """
+        late_us = now_us - self._began_us
+        if 0 <= late_us < WINDOW_US:
             return
         for windows in self._windows.values():
-            windows.turn(is_long_ago=not 0 <= late < 2 * WINDOW_US)
-        self._looked_at_since_us = self._began_us if 0 <= late < 2 * WINDOW_US else now
-        self._began_us = now
+            windows.turn(is_long_ago=not 0 <= late_us < 2 * WINDOW_US)
+        self._looked_at_since_us = self._began_us if 0 <= late_us < 2 * WINDOW_US else now_us
+        self._began_us = now_us
 
 
 class _Windows:
-    """Of one namespace: the one that runs, and the one before it."""
+    """One namespace's running window, and the window before it."""
 
     def __init__(self) -> None:
         self.reads: HeavyHitters[str] = HeavyHitters(COUNTED)
@@ -121,7 +136,10 @@ class _Windows:
         return self.reads.noted + self.reads_before.noted
 
     def share(self) -> float | None:
-        """Read at each scrape, for every namespace: those that are hardly used cost nothing there."""
+        """Returns the sure share of the most read key; None if too few reads were sampled.
+
+        It is computed at each scrape for every namespace: a namespace with few reads costs nothing here.
+        """
         if self.sampled < ENOUGH:
             return None
         return together(self.reads, self.reads_before)[0].surely / self.sampled

@@ -1,23 +1,27 @@
-"""The largest of what was seen, by name: at most `LARGEST` of them."""
+"""The largest sizes that were seen, by name: at most `LARGEST` of them."""
 
 from collections.abc import Iterable, Sequence
 from heapq import nlargest
 from operator import itemgetter
 
 LARGEST = 16
+"""Names that are kept."""
 
 
 class Largest:
+    """Keeps the names with the largest sizes."""
+
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
         self._floor = -1
-        """Not larger than this: not among them. Nearly every call ends at this comparison."""
+        """A size that is not above this is not among the largest. Nearly every call ends at
+        this comparison."""
 
     def __repr__(self) -> str:
         return f"<Largest [{len(self._sizes)} above {self._floor}]>"
 
     def note(self, name: str, size: int) -> None:
-        """The largest size of a name counts."""
+        """Notes the size of a name; the largest size of a name counts."""
         if size <= self._floor:
             return
         self._sizes[name] = max(size, self._sizes.get(name, 0))
@@ -27,12 +31,12 @@ class Largest:
             self._floor = min(self._sizes.values())
 
     def found(self) -> Sequence[tuple[str, int]]:
-        """The largest first."""
+        """Returns names and sizes, the largest first."""
         return sorted(self._sizes.items(), key=lambda found: (-found[1], found[0]))
 
 
 def largest_of(several: Iterable[Largest]) -> Sequence[tuple[str, int]]:
-    """Of all of them together."""
+    """Returns the largest of all of them, the largest first."""
     sizes: dict[str, int] = {}
     for one in several:
         for name, size in one.found():

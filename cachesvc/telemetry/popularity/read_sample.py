@@ -1,11 +1,12 @@
-"""A sample of recent reads: what share of them would an invalidation touch, and which keys are read most?
+"""A sample of recent reads: the share that an invalidation would touch, and the hot keys.
 
-One L1 hit in 64 is remembered (its key and its tags), the last 2,048 of them. That is cheap enough for the hottest path, and a
-share of p has a standard error of `sqrt(p (1 - p) / 2048)`, about one in a hundred at worst. Of the reads that L1 does not
-answer fresh one in 64 is looked at as well, for `hot_keys.py`: a key is no less hot for being a miss.
+One L1 hit in 64 is remembered (its key and its tags), the last 2,048 of them. That is cheap enough
+for the hottest path, and a share of p has a standard error of `sqrt(p (1 - p) / 2048)`, about 0.01
+at worst. Of the reads that L1 does not answer fresh, one in 64 is noted as well, for `hot_keys.py`:
+a key is no less hot because its reads miss.
 
-The gaps between two sampled reads are random. With every 64th read a client that asks for the same 64 keys again and again would
-have one of them sampled always, and the others never.
+The gaps between two sampled reads are random. If every 64th read were sampled, and a client asked
+for the same 64 keys again and again, one of the keys would always be sampled and the others never.
 """
 
 import random
@@ -19,10 +20,15 @@ from cachesvc.telemetry.popularity.hot_keys import HotKeys
 EVERY = 64
 """Reads from one sampled read to the next, on average."""
 SIZE = 2048
+"""L1 hits that are remembered."""
 
 
 class ReadSample:
-    """`next_hit` is public for the one caller that cannot afford a call: the number of the L1 hit to `note`."""
+    """The sample of one instance.
+
+    `next_hit` is the number of the L1 hit to `note`. It is public for the one caller that cannot afford
+    a call per hit.
+    """
 
     def __init__(self, hot_keys: HotKeys, rng: random.Random) -> None:
         self.hot_keys = hot_keys
@@ -38,20 +44,23 @@ class ReadSample:
         return f"<ReadSample [{len(self._reads)} of {SIZE}]>"
 
     def note(self, key: Key, entry: Entry) -> None:
-        """An L1 hit, the one with the number `next_hit`."""
+        """Notes the L1 hit with the number `next_hit`."""
         self.next_hit += self._gap()
         self._reads.append((key.namespace, key.digest, entry.tag_digests))
         self.hot_keys.read(key, len(entry.value))
 
     def beyond(self, key: Key) -> None:
-        """A read that is no fresh hit in L1; whether it is sampled is found out here."""
+        """Takes a read that is no fresh hit in L1, and decides whether it is sampled."""
         self._skip -= 1
         if not self._skip:
             self._skip = self._gap()
             self.hot_keys.read(key)
 
     def share(self, targets: Set[int]) -> float:
-        """Of the remembered reads, those whose key, tag or namespace is among these digests; 0 if there are none."""
+        """Returns the share of the remembered reads that these digests touch; 0 if there are none.
+
+        A digest of the read's key, of one of its tags, or of its namespace touches it.
+        """
         namespaces = {
             name: digest(namespace_id(name)) in targets for name in {read[0] for read in self._reads}
         }

@@ -1,1 +1,4 @@
-"""Spans, who decides that they are kept, and their export over OTLP. Start reading at `trace.py`."""
+"""Spans, the decision which of them are kept, and their export over OTLP.
+
+Start reading at `trace.py`.
+"""

@@ -1,7 +1,9 @@
-"""How a trace names what is exchanged with a far server: a client span, by OpenTelemetry's conventions for databases.
+"""The client span of an exchange with a server.
 
-An exchange carries the orders of many callers. Its span is a child of the first of them, so that it stands in a whole trace, and
-is linked from every other one.
+Its attributes follow OpenTelemetry's conventions for databases.
+
+An exchange carries the commands of many callers. Its span is a child of the first caller's span,
+so that it stands in a whole trace, and is linked from the span of every other caller.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,18 +17,19 @@ from cachesvc.telemetry.traces.trace import Attribute, Span, under
 
 
 class Server(Struct, frozen=True):
-    """A far server. Its address is configuration without secrets."""
+    """A remote server. Its address is configuration and holds no secrets."""
 
     system: str
-    """`memcached` or `redis`: `db.system.name`."""
+    """`memcached` or `redis`; it becomes the attribute `db.system.name`."""
     name: str
     address: str
     """A host, or the path of a unix socket."""
     port: int | None = None
+    """None for a unix socket, or if a Redis URL names no port."""
 
     @classmethod
     def memcached(cls, name: str, address: str) -> "Server":
-        """`address` is `host:port` or `unix:/path`."""
+        """The server at `address`, which is `host:port` or `unix:/path`."""
         if address.startswith("unix:"):
             return cls("memcached", name, address.removeprefix("unix:"))
         host, _, port = address.rpartition(":")
@@ -34,7 +37,10 @@ class Server(Struct, frozen=True):
 
     @classmethod
     def redis(cls, name: str, url: str) -> "Server":
-        """`url` is `redis(s)://host:port/db` or `unix:///path`; user and password are left behind."""
+        """The server at `url`, which is `redis(s)://host:port/db` or `unix:///path`.
+
+        User and password are left out.
+        """
         parts = urlsplit(url)
         return (
             cls("redis", name, parts.path)
@@ -43,8 +49,8 @@ class Server(Struct, frozen=True):
         )
 
 
-class Exchange:
-    """One kind of operation with one server."""
+class ExchangeSpan:
+    """Makes the spans of one kind of operation with one server."""
 
     def __init__(self, server: Server, operation: str) -> None:
         self.server = server
@@ -59,18 +65,22 @@ class Exchange:
             self._attributes["server.port"] = server.port
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._name}>"
+        return f"<ExchangeSpan {self._name}>"
 
     @contextmanager
-    def spanned(self, riders: Sequence[Span], items: int) -> Iterator[Span]:
-        """The span of what runs inside, which is done for `riders`, at least one, of whom one may stand there many times."""
-        first, *others = dict.fromkeys(riders)
+    def around(self, callers: Sequence[Span], items: int) -> Iterator[Span]:
+        """A span around the exchange that runs inside.
+
+        `callers` are the spans of the callers whose commands the exchange carries: at least one, and the
+        same one may stand there many times. `items` is the number of commands.
+        """
+        first, *others = dict.fromkeys(callers)
         span = first.child(self._name, "client")
         span.attributes |= self._attributes
         if items > 1:
             span.attributes["db.operation.batch.size"] = items
-        for rider in others:
-            rider.link(span.context)
+        for caller in others:
+            caller.link(span.context)
         try:
             with under(span):
                 yield span
@@ -81,8 +91,11 @@ class Exchange:
 
 
 def failure_in(results: Sequence[object]) -> str:
-    """`error.type` of an exchange that nobody of the server answered; empty if one item was."""
-    # The first tells nearly always: only when it failed is the rest looked at.
+    """The `error.type` of an exchange in which the server answered no item.
+
+    Empty if at least one item was answered.
+    """
+    # The first item nearly always decides: the rest is looked at only if the first one failed.
     if (
         results
         and isinstance(results[0], TierError)

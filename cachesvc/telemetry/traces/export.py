@@ -1,9 +1,12 @@
-"""Ended spans on their way to an OTLP receiver, in a thread of their own.
+"""Sends ended spans to an OTLP receiver, in a thread of its own.
 
-    the loop: record ──► queue, bounded ──► the thread: batch, encode, send; not taken ──► back into the queue, longer pauses
+    the loop:    record ──► a bounded queue
+    the thread:  takes a batch from the queue, encodes it, sends it;
+                 a batch that was not accepted goes back into the queue, and the pauses get longer
 
-The SDK's processor and exporter are not used. They take SDK spans, which cost the loop 15 µs each where a record here costs two,
-and 27 µs to encode; they tell nobody how many they dropped, and `shutdown` waits up to 30 s.
+The SDK's processor and exporter are not used. They take SDK spans, which cost the loop 15 µs each
+(a record here costs 2 µs) and 27 µs to encode. They do not tell how many spans they dropped, and
+their `shutdown` waits up to 30 s.
 """
 
 import asyncio
@@ -22,27 +25,37 @@ from cachesvc.telemetry.traces.trace import Span
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 8192
-"""Spans. More are dropped and counted: 8 MB, or what a busy instance makes in a second while the receiver is away."""
+"""The most spans that wait; further ones are dropped and counted.
+
+They take about 8 MB, or what a busy instance makes in one second while the receiver is away.
+"""
 BATCH = 512
+"""Spans of one message."""
 PAUSE_SECONDS = 1.0
-"""Until spans are sent although they are few: each message takes the interpreter from the loop a few times."""
+"""How long the thread waits for a full batch before it sends fewer spans.
+
+Waiting is worth it because each message takes the interpreter from the loop a few times.
+"""
 LONGEST_PAUSE_SECONDS = 8.0
-"""While the receiver is away."""
+"""The longest pause between two attempts while the receiver is away."""
 STOP_SECONDS = 2.0
+"""Time that `stop` gives to the spans that wait."""
 
 
 class SpanTally(Struct):
+    """Counts of spans."""
+
     exported: int = 0
-    """Taken by the receiver."""
+    """Spans that the receiver accepted."""
     dropped: int = 0
-    """The queue was full, or the receiver refused them."""
+    """Spans for which the queue was full, or that the receiver refused for good."""
 
 
 class Tracing:
-    """A `Recorder`. `start` once, then `stop` once."""
+    """A `Recorder` that exports. Call `start` once, then `stop` once."""
 
     def __init__(self, otlp: str, resource: Resource, *, receiver: Receiving | None = None) -> None:
-        """`otlp`: base URL of the receiver."""
+        """`otlp` is the receiver's base URL."""
         self.tally = SpanTally()
         self._resource = resource_message(resource)
         self._receiver = receiver or Receiver(f"{otlp.rstrip('/')}/v1/traces")
@@ -50,13 +63,14 @@ class Tracing:
         self._waiting: deque[Span] = deque()
         self._wake = threading.Event()
         self._is_stopping = False
-        # A daemon: one that hangs in a receiver's connection does not keep the process.
+        # A daemon thread: one that hangs in the receiver's connection does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="export of spans", daemon=True)
 
     def __repr__(self) -> str:
         return f"<Tracing [{len(self._waiting)} waiting, {self.tally!r}, {self._outage!r}]>"
 
     def record(self, span: Span) -> None:
+        """Queues an ended span for export, or drops and counts it if the queue is full."""
         waiting = len(self._waiting)
         if waiting >= MOST_WAITING:
             self.tally.dropped += 1
@@ -66,15 +80,16 @@ class Tracing:
             self._wake.set()
 
     async def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     async def stop(self) -> None:
-        """Send what is waiting, as far as that can be done in `STOP_SECONDS`."""
+        """Sends what is waiting, as far as that can be done in `STOP_SECONDS`."""
         self._is_stopping = True
         self._wake.set()
         await asyncio.to_thread(self._thread.join, STOP_SECONDS)
 
-    # the thread -------------------------------------------------------------------------------------------------------
+    # the thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         pause = PAUSE_SECONDS
@@ -85,7 +100,7 @@ class Tracing:
         self._send_waiting()
 
     def _send_waiting(self) -> bool:
-        """In batches, until the receiver is not there: then False."""
+        """Sends batches until the queue is empty; False if the receiver is away."""
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             try:
@@ -97,7 +112,7 @@ class Tracing:
                     return False
                 self.tally.dropped += len(batch)
             except Exception:
-                log.exception("spans could not be exported")  # a mistake of ours: this thread goes on
+                log.exception("spans could not be exported")  # a defect of this code: the thread goes on
                 self.tally.dropped += len(batch)
             else:
                 self.tally.exported += len(batch)

@@ -1,31 +1,42 @@
-"""Which requests are traced. Decided before any span is built, so that a request that is not costs next to nothing.
+"""Decides which requests are traced.
 
-The caller decides if it sent a `traceparent` (parent-based). Else it is chance: instead of drawing for each request, this draws
-how many are passed over until the next one is taken (a geometric distribution), and counts down.
+The decision is made before a span is built, so a request that is not traced costs next to
+nothing.
 
-The tail rule looks back: a request that failed, or was slow, is worth a span although nobody took it. What makes many requests
-fail makes all of them fail, so only so many are kept in a second.
+If the caller sent a `traceparent`, its flag decides (parent-based sampling). Otherwise chance
+decides: instead of drawing a number for each request, this draws how many requests are passed
+over until the next one is traced (a geometric distribution), and counts down.
+
+The tail rule looks back: a request that failed or was slow becomes a span although it was not
+chosen. A cause that makes one request fail often makes all of them fail, so only a bounded number
+of them is kept per second.
 """
 
 import math
 import random
 
 KEPT_PER_SECOND = 100
-"""By the tail rule. Under overload each refused request would be a span, when there is least time for it."""
+"""The most requests per second that the tail rule keeps.
+
+Under overload every refused request would otherwise become a span, when there is least time for
+it.
+"""
 
 _NEVER = 1 << 62
 _FLAGS_AT = 54
-"""Of a `traceparent`, the digit with the sampled flag."""
+"""The place of the digit with the sampled flag in a `traceparent`."""
 _SAMPLED = b"13579bdf"
 
 
 class Sampling:
+    """The sampling decisions of one instance. Used on the event loop only."""
+
     def __init__(self, ratio: float, slow_seconds: float, rng: random.Random) -> None:
         self.slow_seconds = slow_seconds
         self._ratio = ratio
         self._rng = rng
         self._passed_over = self._next()
-        """Requests until the next one that is taken."""
+        """Requests that are passed over until the next one is traced."""
         self._second = 0
         self._kept = 0
 
@@ -33,8 +44,10 @@ class Sampling:
         return f"<Sampling [{self._ratio:g}; kept if failed or above {self.slow_seconds:g} s]>"
 
     def takes(self, traceparent: bytes) -> bool:
-        """Whether a request with this header (empty: without) is traced. Looks at its flag only: what is malformed is found out
-        when a span is built."""
+        """True if a request with this header (empty: without one) is traced.
+
+        Only the flag is looked at: a malformed header is found out when a span is built.
+        """
         if len(traceparent) > _FLAGS_AT:
             return traceparent[_FLAGS_AT] in _SAMPLED
         if self._passed_over:
@@ -44,7 +57,7 @@ class Sampling:
         return True
 
     def keeps(self, now_seconds: float) -> bool:
-        """Whether a request that nobody took and that failed or was slow becomes a span."""
+        """True if a request that was not chosen, and that failed or was slow, becomes a span."""
         second = int(now_seconds)
         if second != self._second:
             self._second, self._kept = second, 0

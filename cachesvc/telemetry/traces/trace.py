@@ -1,14 +1,18 @@
-"""Traces: what one request did, from its caller to the origin.
+"""Spans of a trace: the parts of one request, from its caller to the origin.
 
-Plain records: `telemetry.sampling` decides, `telemetry.tracing` exports.
+Spans are plain records: `sampling.py` decides which are made, `export.py` sends them.
 
-Whether a request is traced is decided once, where it arrives (W3C Trace Context, https://www.w3.org/TR/trace-context/). What is
-called for it asks `current()`: None means that nothing is recorded, and that costs one look-up. Flights run in tasks that inherit
-the context of who started them, so their spans are children of that request's.
+Whether a request is traced is decided once, where it arrives (W3C Trace Context,
+https://www.w3.org/TR/trace-context/). Code that runs for the request asks `current()`: None means
+that nothing is recorded, and that costs one look-up. Flights run in tasks that inherit the
+context of the request that started them, so the spans of a flight are children of that request's
+span.
 
-A batch serves many: it is no child of one of them. Its span is linked from each (`Span.link`).
+A batch serves many requests. The requests whose span is not the parent of the batch's span link
+to it (`Span.link`).
 
-No key and no value belongs in a span. Attribute names: OpenTelemetry's where it has one, else `cachesvc.…`.
+No key and no value belongs in a span. Attribute names are OpenTelemetry's where it has one, else
+`cachesvc.…`.
 """
 
 import re
@@ -29,11 +33,11 @@ _TRACEPARENT = re.compile(
 )
 _LONGEST = 128
 MOST_LINKS = 128
-"""Of a span for many, as OpenTelemetry limits them."""
+"""The most links of a span that serves many callers; OpenTelemetry has the same limit."""
 
 
 class SpanContext(NamedTuple):
-    """Who called, or what is linked."""
+    """The identity of a span: of a caller's span, or of one that is linked."""
 
     trace_id: int
     span_id: int
@@ -41,19 +45,24 @@ class SpanContext(NamedTuple):
 
     @classmethod
     def parse(cls, traceparent: str) -> "SpanContext | None":
-        """None if it is no `traceparent`: then it is ignored, as the recommendation wants."""
+        """The context that a `traceparent` header names; None for a malformed one.
+
+        The recommendation wants a malformed header to be ignored.
+        """
         match = _TRACEPARENT.fullmatch(traceparent) if len(traceparent) <= _LONGEST else None
         return cls(int(match[1], 16), int(match[2], 16), bool(int(match[3], 16) & 1)) if match else None
 
     def __str__(self) -> str:
-        """As a `traceparent`."""
+        """The context as a `traceparent` header."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.sampled:02x}"
 
 
 class Recorder(Protocol):
-    """Where ended spans go. Called on the event loop; must not block and never raises."""
+    """Takes ended spans. Called on the event loop; must not block and never raises."""
 
-    def record(self, span: "Span") -> None: ...
+    def record(self, span: "Span") -> None:
+        """Takes an ended span."""
+        ...
 
 
 class Span(Struct, eq=False):
@@ -63,26 +72,29 @@ class Span(Struct, eq=False):
     kind: Kind
     context: SpanContext
     recorder: Recorder | None
-    """None: not sampled. It is there only to hand the caller's context on."""
+    """None: the trace is not sampled, and this span only hands the caller's context on."""
     parent_id: int = 0
     started_ns: int = field(default_factory=time.time_ns)
     ended_ns: int = 0
     attributes: dict[str, Attribute] = field(default_factory=dict)
     links: list[SpanContext] = field(default_factory=list)
     error: str = ""
-    """`error.type`: a class of failures such as `timeout` or `503`. Empty if it went well."""
+    """The attribute `error.type`: a class of failures, such as `timeout` or `503`.
+
+    Empty if nothing failed.
+    """
 
     def link(self, context: SpanContext) -> None:
-        """This one has to do with another trace, or with another span that is not its parent."""
+        """Links this span to another trace, or to another span that is not its parent."""
         self.links.append(context)
 
     def child(self, name: str, kind: Kind = "internal") -> "Span":
-        """Begun now. Only of a sampled span."""
+        """A span below this one that begins now. Call it only on a sampled span."""
         context = SpanContext(self.context.trace_id, new_span_id(), True)
         return Span(name, kind, context, self.recorder, self.context.span_id)
 
     def end(self, *, error: str = "") -> None:
-        """Once: it goes to the recorder."""
+        """Ends the span and gives it to the recorder. Call it once."""
         self.error = error or self.error
         self.ended_ns = time.time_ns()
         if self.recorder is not None:
@@ -93,20 +105,23 @@ _CURRENT: ContextVar[Span | None] = ContextVar("cachesvc-span", default=None)
 
 
 def current() -> Span | None:
-    """The sampled span that this runs under."""
+    """The sampled span that the caller runs under; None if there is none."""
     span = _CURRENT.get()
     return span if span is not None and span.recorder is not None else None
 
 
 def traceparent() -> str:
-    """To hand on to whom this calls; empty if this runs for no trace. The caller's own if the trace is not sampled."""
+    """The `traceparent` header for calls to other services; empty outside of a trace.
+
+    If the trace is not sampled, it is the header that the caller sent.
+    """
     span = _CURRENT.get()
     return str(span.context) if span is not None else ""
 
 
 @contextmanager
 def under(span: Span | None) -> Iterator[None]:
-    """What runs inside is part of it. With None: of no trace."""
+    """Makes `span` the current span of what runs inside. With None, nothing is traced inside."""
     token = _CURRENT.set(span)
     try:
         yield
@@ -120,9 +135,10 @@ _NOTHING: AbstractContextManager[Span | None] = nullcontext()
 def span(
     name: str, kind: Kind = "internal", attributes: Mapping[str, Attribute] | None = None
 ) -> AbstractContextManager[Span | None]:
-    """A child of the current span around what runs inside; ended with the exception's class as `error.type` if one is raised.
+    """Records a child of the current span around what runs inside.
 
-    Nothing, and None, where nothing is sampled.
+    If an exception is raised, the child's `error.type` is the exception's class. Where nothing is
+    sampled, this records nothing and yields None.
     """
     parent = current()
     return _NOTHING if parent is None else _spanned(parent.child(name, kind), attributes)
@@ -131,9 +147,10 @@ def span(
 def linked(
     recorder: Recorder | None, name: str, kind: Kind, links: Sequence[SpanContext]
 ) -> AbstractContextManager[Span | None]:
-    """Around work that was asked for elsewhere, by any number of others: a trace of its own that says who they were.
+    """Records a new trace around work that other traces asked for, with links to them.
 
-    Nothing, and None, without a recorder or if none of `links` is sampled; `links` are those that are.
+    `links` are the sampled ones among those traces; at most `MOST_LINKS` are kept. Without a recorder
+    or without links, this records nothing and yields None.
     """
     if recorder is None or not links:
         return _NOTHING
@@ -155,8 +172,10 @@ def _spanned(span: Span, attributes: Mapping[str, Attribute] | None) -> Iterator
 
 
 def new_trace_id() -> int:
+    """A random 128-bit id that is not 0."""
     return getrandbits(128) or 1
 
 
 def new_span_id() -> int:
+    """A random 64-bit id that is not 0."""
     return getrandbits(64) or 1

@@ -1,15 +1,18 @@
-"""L1: the copies this process holds, bounded by bytes and by count.
+"""L1: the copies that this process holds, bounded by bytes and by count.
 
-Keys are spread by digest over shards, each a `cachetools.Cache` that chooses its victims (`recency.py`, or another: the policy
-is an argument). `L1` keeps the books: what an entry costs is computed from the entry, so no size is stored per key.
+Keys are spread by digest over shards. Each shard is a `cachetools.Cache`, which chooses the entries
+to evict (`lru_shard.py`, or another class: the policy is an argument). `L1` itself keeps the
+totals: the charge of an entry is computed from the entry, so no size is stored per key.
 
-Why shards: a dict stalls its process when it grows, and an `OrderedDict` worse, 19 ms at 87,000 entries and 74 ms at 350,000.
-At 32,768 it is about one. The budget is one for all shards, or a large object would empty the shard it falls into. The victims
-are taken from the shards in turn, each giving its oldest: digests spread evenly, so the oldest of one are about as old as
-the oldest of another. With one shard it is exact LRU.
+Why shards: a dict stalls its process when it grows, and an `OrderedDict` stalls it longer: 19 ms at
+87,000 entries and 74 ms at 350,000. At 32,768 entries it is about 1 ms. All shards share one
+budget, or a large object would empty the shard that it falls into. Evictions go round the shards,
+each giving its oldest entry: digests spread evenly, so the oldest entry of one shard is about as
+old as the oldest of another. With one shard the order is exact LRU.
 
-For short collections call `gc.freeze()` once after building an `L1`: keys and entries are invisible to the collector, and the
-shards, the only containers, then are too. They are made once and never replaced, not even by `clear`.
+For short garbage collections, call `gc.freeze()` once after building an `L1`: keys and entries are
+invisible to the collector, and then the shards, the only containers, are too. The shards are made
+once and never replaced, not even by `clear`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,41 +24,48 @@ from msgspec import Struct
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.telemetry.metrics.histogram import AGES, Histogram
-from cachesvc.tiers.l1.lru_shard import RecencyCache
+from cachesvc.tiers.l1.lru_shard import LruShard
 
 OVERHEAD = 475
-"""Bytes an entry costs beyond key and value: the objects' headers, the entry and its two times (310), and the index (80 to 170:
-under turnover a dict has three to six slots per item). With this the process grows to 90 to 105 % of a budget under turnover."""
+"""Bytes that an entry costs beyond key and value: the headers of the objects, the
+entry and its two times (310), and the index (80 to 170: under turnover a dict has
+three to six slots per item). Charged so, the process grows to 90 to 105 % of a
+budget under turnover."""
 AGE_SAMPLE = 0xF
-"""One eviction in sixteen is asked its age: reading the clock would cost a quarter of an eviction."""
+"""One eviction in sixteen has its age measured: reading the clock would cost a quarter of
+an eviction."""
 TAGS_OVERHEAD = 128
 """Bytes of the two tuples of a tagged entry."""
 TAG_OVERHEAD = 128
-"""Bytes a tag costs beyond its text: the string, the digest, a place in each tuple."""
+"""Bytes that a tag costs beyond its text: the string, the digest, a place in each tuple."""
 SHARD_ENTRIES = 1 << 15
-"""A shard is laid out for this many; see above."""
+"""Entries that a shard is laid out for; the text above has the reason."""
 
 Policy = Callable[[int], Cache[bytes, Entry]]
-"""Makes a shard for at most so many entries. It chooses victims (`popitem`) and may drop nothing on its own."""
+"""Makes a shard for at most so many entries. A shard chooses the entry to evict
+(`popitem`) and may drop nothing on its own."""
 
 
 class L1Statistics(Struct, frozen=True):
+    """Counters since the start, and the state now."""
+
     items: int
     bytes: int
-    """Of values, keys and overhead: what `budget` bounds."""
+    """Bytes of values, keys and overhead: the sum that `budget` bounds."""
     budget: int
     evictions: int
     """Entries dropped for room."""
     expired: int
-    """Entries that a sweep dropped after their last use was over."""
+    """Entries that a sweep dropped because their last use was over."""
     rejected: int
-    """Entries above a tenth of the budget, not kept."""
+    """Entries above a tenth of the budget, which were not kept."""
     evicted_age_us: int
-    """Since the `as_of` of the entry evicted last. Below the common TTLs, L1 is too small for its traffic."""
+    """Time since the `as_of` of the entry evicted last. Below the common TTLs, L1 is too small
+    for its traffic."""
     shards: int
 
 
-class NamespaceBook(Struct):
+class NamespaceTotals(Struct):
     """One namespace's part of L1."""
 
     items: int = 0
@@ -65,12 +75,13 @@ class NamespaceBook(Struct):
 
 
 class L1:
-    """Entries by `Key.id`, at most `budget` bytes and `max_entries` of them. Counters are plain attributes to read.
+    """Entries by `Key.id`, at most `budget` bytes and `max_entries` of them.
 
-    It judges nothing: whether an entry is fresh and admissible is the reader's to check.
+    The counters are plain attributes to read. `L1` judges nothing: whether an entry is fresh and
+    admissible is for the reader to check.
     """
 
-    def __init__(self, budget: int, max_entries: int, clock: Clock, policy: Policy = RecencyCache) -> None:
+    def __init__(self, budget: int, max_entries: int, clock: Clock, policy: Policy = LruShard) -> None:
         if budget < 1 or max_entries < 1:
             raise ValueError(f"L1 needs room for an entry: budget {budget} bytes, max_entries {max_entries}")
         self._budget = budget
@@ -92,9 +103,9 @@ class L1:
         self.rejected = 0
         self.evicted_age_us = 0
         self.eviction_ages = Histogram.of(AGES)
-        self._books: dict[str, NamespaceBook] = {}
-        # The same, by the bytes of a key id before its `/`: a victim has no `Key`.
-        self._books_by_id: dict[bytes, NamespaceBook] = {}
+        self._totals: dict[str, NamespaceTotals] = {}
+        # The same totals by the bytes of a key id before its `/`: an evicted entry comes without a `Key`.
+        self._totals_by_id: dict[bytes, NamespaceTotals] = {}
 
     def __repr__(self) -> str:
         return f"<L1 [{self.items} items, {self.bytes} of {self._budget} bytes, {len(self._shards)} shards]>"
@@ -103,15 +114,18 @@ class L1:
         return self.items
 
     def get(self, key: Key) -> Entry | None:
-        """The copy, fresh or not; it becomes the most recently used."""
+        """Returns the copy, fresh or not; the copy becomes the most recently used."""
         return self._getters[key.digest & self._mask](key.id)
 
     def peek(self, key: Key) -> Entry | None:
-        """The copy; nothing changes."""
+        """Returns the copy and changes nothing."""
         return self._peekers[key.digest & self._mask](key.id)
 
     def put(self, key: Key, entry: Entry) -> bool:
-        """Keep this copy instead of any other of the key. False, and none is kept, if it is above a tenth of the budget."""
+        """Keeps this copy in place of any other copy of the key.
+
+        Returns False if the entry is above a tenth of the budget; then no copy of the key is kept.
+        """
         charge = charge_of(key.id, entry)
         if charge > self._largest:
             self.rejected += 1
@@ -119,37 +133,37 @@ class L1:
             return False
         place = key.digest & self._mask
         if (held := self._peekers[place](key.id)) is not None:
-            self._take_out(
-                place, key.id, held
-            )  # made room for in place, the entry could fall victim to itself
+            # Else an entry that replaces its own copy could be evicted to make room for itself.
+            self._take_out(place, key.id, held)
         if self.items >= self._max_entries or self.bytes + charge > self._budget:
             self._make_room(charge)
         self._shards[place][key.id] = entry
         self.items += 1
         self.bytes += charge
-        book = self._books.get(key.namespace) or self._new_book(key.namespace)
-        book.items += 1
-        book.bytes += charge
+        totals = self._totals.get(key.namespace) or self._new_totals(key.namespace)
+        totals.items += 1
+        totals.bytes += charge
         return True
 
     def delete(self, key: Key) -> bool:
-        """Drop the copy. Was there one?"""
+        """Drops the copy; true if there was one."""
         return self._drop(key.digest & self._mask, key.id)
 
     def clear(self) -> None:
-        """Drop all copies. The counters of what happened stay."""
+        """Drops all copies. The counters of past events stay."""
         for shard in self._shards:
             shard.clear()
         self._unswept = []
         self.items = 0
         self.bytes = 0
-        for book in self._books.values():
-            book.items = book.bytes = 0
+        for totals in self._totals.values():
+            totals.items = totals.bytes = 0
 
     def sweep(self, now_us: int, limit: int = 1000) -> int:
-        """Look at up to `limit` entries, from where the last sweep stopped, and drop those past all use. How many were dropped.
+        """Drops entries that are past all use, and returns how many.
 
-        Never part of a put. Calls go round all shards; the keys of one are listed when its turn comes (about a millisecond).
+        Looks at up to `limit` entries, from where the last sweep stopped. A sweep is never part of a put.
+        Calls go round all shards; the keys of a shard are listed when its turn comes (about 1 ms).
         """
         if not self._unswept:
             self._swept = self._swept + 1 & self._mask
@@ -166,7 +180,10 @@ class L1:
         return dropped
 
     def copies(self) -> Iterator[list[tuple[bytes, Entry]]]:
-        """All copies by key id, a shard at a time, as they stand when its turn comes. Nothing changes."""
+        """Yields all copies by key id, a shard at a time, as they stand at that moment.
+
+        Nothing changes.
+        """
         for shard, peek in zip(self._shards, self._peekers, strict=True):
             found = ((key_id, peek(key_id)) for key_id in list(shard.keys()))
             yield [(key_id, entry) for key_id, entry in found if entry is not None]
@@ -183,13 +200,13 @@ class L1:
             shards=len(self._shards),
         )
 
-    def by_namespace(self) -> Mapping[str, NamespaceBook]:
-        """Of every namespace that was ever held. They go on counting."""
-        return self._books
+    def by_namespace(self) -> Mapping[str, NamespaceTotals]:
+        """The totals of every namespace that was ever held; the mapping is live, not a snapshot."""
+        return self._totals
 
-    def _new_book(self, namespace: str) -> NamespaceBook:
-        book = self._books[namespace] = self._books_by_id[namespace.encode()] = NamespaceBook()
-        return book
+    def _new_totals(self, namespace: str) -> NamespaceTotals:
+        totals = self._totals[namespace] = self._totals_by_id[namespace.encode()] = NamespaceTotals()
+        return totals
 
     def _make_room(self, charge: int) -> None:
         while self.items >= self._max_entries or self.bytes + charge > self._budget:
@@ -200,7 +217,7 @@ class L1:
 
     def _evict_from(self, shard: Cache[bytes, Entry]) -> None:
         key_id, entry = shard.popitem()
-        self._unbook(key_id, entry).evictions += 1
+        self._subtract(key_id, entry).evictions += 1
         self.evictions += 1
         if self.evictions & AGE_SAMPLE == 1:
             self.evicted_age_us = age_us = self._clock.now_us() - entry.as_of
@@ -215,20 +232,23 @@ class L1:
 
     def _take_out(self, place: int, key_id: bytes, entry: Entry) -> None:
         del self._shards[place][key_id]
-        self._unbook(key_id, entry)
+        self._subtract(key_id, entry)
 
-    def _unbook(self, key_id: bytes, entry: Entry) -> NamespaceBook:
+    def _subtract(self, key_id: bytes, entry: Entry) -> NamespaceTotals:
         charge = charge_of(key_id, entry)
         self.items -= 1
         self.bytes -= charge
-        book = self._books_by_id[key_id[: key_id.index(b"/")]]
-        book.items -= 1
-        book.bytes -= charge
-        return book
+        totals = self._totals_by_id[key_id[: key_id.index(b"/")]]
+        totals.items -= 1
+        totals.bytes -= charge
+        return totals
 
 
 def charge_of(key_id: bytes, entry: Entry) -> int:
-    """Bytes of the budget that an entry takes. The same for the same entry, so it need not be remembered."""
+    """Returns the bytes of the budget that an entry takes.
+
+    The charge is the same for the same entry, so nothing has to remember it.
+    """
     charge = len(key_id) + len(entry.value) + OVERHEAD
     if entry.tags:
         charge += TAGS_OVERHEAD + TAG_OVERHEAD * len(entry.tags) + sum(map(len, entry.tags))
@@ -243,11 +263,11 @@ def _shard_count(entries: int) -> int:
 
 
 def _peek_of(shard: Cache[bytes, Entry]) -> Callable[[bytes], Entry | None]:
-    if isinstance(shard, RecencyCache):
+    if isinstance(shard, LruShard):
         return shard.peek
     return partial(_stored, shard)
 
 
 def _stored(shard: Cache[bytes, Entry], key_id: bytes) -> Entry | None:
-    # The library's policies reorder in their own __getitem__; the root class's only reads.
+    # The policies of cachetools reorder in their own `__getitem__`; that of the root class only reads.
     return Cache.__getitem__(shard, key_id) if key_id in shard else None

@@ -1,6 +1,7 @@
-"""Exact LRU in one `OrderedDict`: what `cachetools.LRUCache` does with two mappings and three Python calls per hit.
+"""Exact LRU in one `OrderedDict`.
 
-Nothing but the entries is stored: a size, where sizes are asked for, is computed again when the entry goes.
+`cachetools.LRUCache` does the same with two mappings and three Python calls per hit. Only the
+entries are stored: where a size is needed, it is computed again when the entry leaves.
 """
 
 from collections import OrderedDict
@@ -14,8 +15,11 @@ V = TypeVar("V")
 _ABSENT: Any = object()
 
 
-class RecencyCache(Cache[K, V], Generic[K, V]):
-    """Behaves as `cachetools.LRUCache`. `getsizeof`, if given, must always say the same of the same value: sizes are not kept."""
+class LruShard(Cache[K, V], Generic[K, V]):
+    """Behaves as `cachetools.LRUCache`.
+
+    `getsizeof`, if given, must always return the same size for the same value: sizes are not stored.
+    """
 
     def __init__(self, maxsize: float, getsizeof: Callable[[V], float] | None = None) -> None:
         super().__init__(maxsize, getsizeof)
@@ -23,7 +27,8 @@ class RecencyCache(Cache[K, V], Generic[K, V]):
         self._size: float = 0
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({dict(self._entries)!r}, maxsize={self.maxsize!r}, currsize={self._size!r})"
+        sizes = f"maxsize={self.maxsize!r}, currsize={self._size!r}"
+        return f"{type(self).__name__}({dict(self._entries)!r}, {sizes})"
 
     def __getitem__(self, key: K) -> V:
         if key not in self._entries:
@@ -32,6 +37,7 @@ class RecencyCache(Cache[K, V], Generic[K, V]):
         return self._entries[key]
 
     def get(self, key: K, default: Any = None) -> Any:
+        """Returns the value, which becomes the most recently used, or `default`."""
         entries = self._entries
         value = entries.get(key, _ABSENT)
         if value is _ABSENT:
@@ -40,7 +46,7 @@ class RecencyCache(Cache[K, V], Generic[K, V]):
         return value
 
     def peek(self, key: K, default: Any = None) -> Any:
-        """As `get`, and the key stays where it is in the order."""
+        """Returns the value or `default`; the key keeps its place in the order."""
         return self._entries.get(key, default)
 
     def __setitem__(self, key: K, value: V) -> None:
@@ -60,7 +66,7 @@ class RecencyCache(Cache[K, V], Generic[K, V]):
         self._size -= self.getsizeof(self._entries.pop(key))
 
     def popitem(self) -> tuple[K, V]:
-        """Remove and return the pair least recently used. Raises KeyError if there is none."""
+        """Removes and returns the least recently used pair. Raises `KeyError` if there is none."""
         if not self._entries:
             raise KeyError(f"{type(self).__name__} is empty")
         key, value = self._entries.popitem(last=False)
@@ -75,10 +81,11 @@ class RecencyCache(Cache[K, V], Generic[K, V]):
         return key in self._entries
 
     def __iter__(self) -> Iterator[K]:
-        # Over a copy: each use of a key on the way moves it, and an OrderedDict that moves cannot be iterated.
+        # Over a copy: each use of a key during the iteration moves it, and an `OrderedDict` cannot be
+        # iterated while it changes.
         return iter(list(self._entries))
 
-    # The views are the mapping's own, least recent first. Reading through them is no use: it moves nothing.
+    # The views are those of the mapping, least recently used first. Reading through a view moves nothing.
 
     def keys(self) -> KeysView[K]:
         return self._entries.keys()

@@ -1,11 +1,14 @@
-"""Keys of many callers leave together: one batcher each for the gets, sets and deletes of one server."""
+"""A tier whose callers share exchanges with the server below it.
+
+Gets, sets and deletes have one batcher each.
+"""
 
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, BatcherStatistics, Run
 from cachesvc.tiers.l2.contract import Lookup, Tier
 
@@ -13,10 +16,11 @@ Item: TypeAlias = tuple[Key, Entry]
 
 
 class Batched:
-    """Sets leave in the order in which they came, and a caller that awaited its set or delete sees it in its next get.
+    """Joins the keys of many callers into exchanges with `child`.
 
-    A cancelled caller leaves; its keys are still asked for. When too many keys wait, the callers that come get
-    `TierUnavailableError` values at once.
+    Sets are sent in the order in which they came, and a caller that awaited its set or delete sees it
+    in its next get. When a caller is cancelled, its keys are still asked for. When too many keys wait,
+    new calls are answered with `TierUnavailableError` values at once.
     """
 
     def __init__(
@@ -28,13 +32,20 @@ class Batched:
         name: str = "tier",
         server: Server | None = None,
     ) -> None:
-        """`max_batch` keys per exchange; at most `max_waiting` gets (and as many sets, and deletes) wait for theirs. `server` is
-        who is at the other end, for traces; without it there is nobody to name, and no span."""
+        """Makes three batchers of at most `max_batch` keys per exchange.
+
+        At most `max_waiting` gets wait for their exchange, and as many sets, and as many deletes. `server`
+        is the server at the other end, for traces; without it, exchanges get no spans.
+        """
 
         def batcher(run: Run[Any, Any], operation: str) -> Batcher[Any, Any]:
-            exchange = Exchange(server, operation) if server else None
+            exchange_span = ExchangeSpan(server, operation) if server else None
             return Batcher(
-                run, max_batch, max_waiting=max_waiting, name=f"{name} {operation}s", exchange=exchange
+                run,
+                max_batch,
+                max_waiting=max_waiting,
+                name=f"{name} {operation}s",
+                exchange_span=exchange_span,
             )
 
         self._child = child
@@ -71,13 +82,16 @@ class Batched:
         await self._child.start()
 
     async def stop(self) -> None:
-        """What waits is answered `TierUnavailableError`; what is in flight ends."""
+        """Stops the child when the exchanges in flight have ended.
+
+        Keys that wait are answered `TierUnavailableError`.
+        """
         for batcher in self.batchers.values():
             await batcher.close()
         await self._child.stop()
 
     def statistics(self) -> dict[str, BatcherStatistics]:
-        """Of `gets`, `sets` and `deletes`."""
+        """The statistics of the batchers by operation: `gets`, `sets` and `deletes`."""
         return {operation: batcher.statistics() for operation, batcher in self.batchers.items()}
 
     def __repr__(self) -> str:
@@ -85,8 +99,11 @@ class Batched:
 
 
 def _per_item(failures: Sequence[TierError], items: int) -> Sequence[TierError | None]:
-    """One result per item. Failures do not say whose they are: of a batch that failed in part the callers are told the right
-    number of failures, not which of them concerns whom. Callers count them; nobody acts on one."""
+    """Returns one result per item.
+
+    A failure does not say which item it belongs to: when a batch failed in part, its callers are told
+    the right number of failures, but not which item each one concerns. Callers only count them.
+    """
     return [*failures, *[None] * (items - len(failures))]
 
 

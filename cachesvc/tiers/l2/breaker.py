@@ -1,10 +1,11 @@
-"""When to stop asking a server that does not answer (Nygard, *Release It!*, circuit breaker).
+"""Decides when to stop asking a server that does not answer.
 
-    CLOSED ──threshold failures in a row──► OPEN ──cool-down──► HALF_OPEN ──the probe succeeds──► CLOSED
+    CLOSED ──threshold failures in a row──► OPEN ──cool-down──► HALF_OPEN ──probe succeeds──► CLOSED
                                              ▲                      │
-                                             └────the probe fails───┘
+                                             └─────probe fails──────┘
 
-Without it every batch to a dead server would wait for its whole deadline, and with it every reader whose keys live there.
+Without a breaker, every batch to a dead server would wait for its whole deadline, and so would
+every reader whose keys belong to that server. (Nygard, *Release It!*: the circuit breaker.)
 """
 
 import random
@@ -14,10 +15,12 @@ from enum import StrEnum
 
 
 class BreakerState(StrEnum):
+    """The three states of a breaker."""
+
     CLOSED = "closed"
-    """Everything is let through."""
+    """Every call is let through."""
     OPEN = "open"
-    """Nothing is let through until the cool-down is over."""
+    """No call is let through until the cool-down is over."""
     HALF_OPEN = "half-open"
     """One probe is under way."""
 
@@ -34,10 +37,12 @@ class Breaker:
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        """`threshold` failures in a row open it for `cool_down_seconds`, lengthened by a random share up to `jitter`.
+        """Makes a closed breaker.
 
-        The jitter keeps the instances of a region from probing a server that comes back all at once. `now`: seconds on a clock
-        that never steps.
+        `threshold` failures in a row open it for `cool_down_seconds`, lengthened by a random share of that
+        time, up to `jitter`. The jitter keeps the instances of a region from probing a server that comes
+        back all at once. `now` returns seconds on a clock that never steps. Raises `ValueError` for a bound
+        that makes no sense.
         """
         if threshold < 1 or cool_down_seconds <= 0 or jitter < 0:
             raise ValueError(
@@ -55,13 +60,15 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Is the server left alone, a probe apart?"""
+        """True if the server is left alone, apart from probes."""
         return self.state is not BreakerState.CLOSED
 
     def admits(self) -> bool:
-        """May this call go through? A yes while not closed makes the call the probe; its outcome must be told.
+        """True if this call may go through.
 
-        A probe that never tells (its caller was cancelled) blocks others for one cool-down, not for ever.
+        While the breaker is not closed, an admitted call is the probe, and its outcome must be told by
+        `succeeded` or `failed`. A probe that never tells (its caller was cancelled) blocks other calls for
+        one cool-down, not for ever.
         """
         if self.state is BreakerState.CLOSED:
             return True
@@ -72,13 +79,15 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
+        """Closes the breaker: the server has answered."""
         self.failures_in_a_row = 0
         self.state = BreakerState.CLOSED
 
     def failed(self) -> None:
+        """Counts a failure, which may open the breaker."""
         self.failures_in_a_row += 1
         if self.state is BreakerState.OPEN:
-            return  # a call that began before it opened
+            return  # the failed call began before the breaker opened
         if self.state is BreakerState.HALF_OPEN or self.failures_in_a_row >= self._threshold:
             self.state = BreakerState.OPEN
             self.times_opened += 1

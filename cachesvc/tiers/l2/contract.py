@@ -1,10 +1,11 @@
-"""The contracts between the paths and what they stand on. Batch-first: everything remote takes many at once.
+"""The contract of an L2 tier. Every method takes many keys at once.
 
-A miss is an answer (`None`, `Miss`), a failure is a `TierError`. A batch may fail in part, so in the results of a batch a
-`TierError` stands as a *value* in the slots it concerns; these methods raise it only where the docstring says so.
+A miss is an answer (`None`), a failure is a `TierError`. A batch may fail in part, so in the
+results of a batch a `TierError` stands as a *value* in the places that it concerns; a method raises
+it only where its docstring says so.
 
-Cancellation, for all of them: a cancelled caller leaves the exchange to end by itself (or its connection is closed); no
-connection is ever left out of step.
+Cancellation, for all methods: the exchange of a cancelled caller ends by itself, or its connection
+is closed. A connection is never left out of step.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -14,35 +15,54 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
 
 Lookup: TypeAlias = Entry | TierError | None
+"""The answer for one key: an entry, a failure, or None for a miss."""
 
 
 class Tier(Protocol):
-    """A holder of copies, or a route made of tiers. It judges nothing: expiry and fences are the reader's to check."""
+    """A holder of copies, or a wrapper of tiers.
+
+    A tier judges nothing: expiry and fences are for the reader to check.
+    """
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
-        """What is held, in the order of `keys`: an entry, `None` for a miss, a `TierError` for no answer. Never raises it."""
+        """Returns the copies, in the order of `keys`. Never raises `TierError`.
+
+        Each place holds an entry, `None` for a miss, or a `TierError` if there was no answer.
+        """
         ...
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
-        """Keep these until their `kept_until`. Returns the failures; an entry the tier cannot hold (too large) is dropped."""
+        """Keeps these entries until their `kept_until`. Returns the failures.
+
+        An entry that the tier cannot hold (too large) is dropped, which is no failure.
+        """
         ...
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
-        """Drop these; absent ones are fine. Frees memory and saves a round trip; correctness never depends on it."""
+        """Drops the copies of these keys; a key without a copy is fine. Returns the failures.
+
+        Deleting frees memory and saves a round trip; correctness never depends on it.
+        """
         ...
 
     async def start(self) -> None:
-        """Never fails because a server is down: it connects when it is first used, and again after a failure."""
+        """Never fails because a server is down.
+
+        A tier connects when it is first used, and again after a failure.
+        """
         ...
 
     async def stop(self) -> None:
-        """Close what `start` opened. At most once, after `start`."""
+        """Closes what `start` opened. Called at most once, after `start`."""
         ...
 
 
 class Pool(Tier, Protocol):
-    """A tier that takes single keys as well, for callers that would rather be called back than wait in a task."""
+    """A tier that takes single keys as well, without a task per key."""
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
-        """As `get_many` of one key. Where it batches, this is a future already: no coroutine and no task per key."""
+        """Returns the awaitable answer for one key, as `get_many` would answer it.
+
+        Where the tier batches, the awaitable is a future: no coroutine and no task per key.
+        """
         ...

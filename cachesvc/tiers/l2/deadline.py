@@ -1,4 +1,8 @@
-"""An upper bound for a whole exchange, however the child spends it: waiting for its turn, connecting, trickling."""
+"""A time limit for a whole exchange.
+
+The limit holds wherever the child spends the time: waiting for its turn, connecting, reading a slow
+answer.
+"""
 
 from collections.abc import Sequence
 
@@ -9,7 +13,10 @@ from cachesvc.tiers.l2.contract import Lookup, Tier
 
 
 class Deadline:
-    """After `seconds` the child's call is cancelled and every key of the call is a `TierTimeoutError`."""
+    """Cancels a call of the child after `seconds`.
+
+    Each key of a cancelled call is a `TierTimeoutError`.
+    """
 
     def __init__(self, child: Tier, seconds: float, *, name: str = "tier") -> None:
         if seconds <= 0:

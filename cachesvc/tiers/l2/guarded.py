@@ -1,4 +1,4 @@
-"""A breaker before a tier: a server that does not answer is left alone for a while."""
+"""A breaker in front of a tier: a server that does not answer is left alone for a while."""
 
 import logging
 from collections.abc import Sequence
@@ -12,12 +12,14 @@ from cachesvc.tiers.l2.contract import Lookup, Tier
 logger = logging.getLogger(__name__)
 
 _UNREACHABLE = (TierTimeoutError, TierUnavailableError)
-"""Failures of the server. A plain `TierError` is about one item: the server answered."""
+"""Failures of the server. A plain `TierError` concerns one item: the server has answered."""
 
 
 class Guarded:
-    """Refuses at once, with `TierUnavailableError` values, while the breaker is open. A call that nobody of the server
-    answered is a failure; a partial answer is an answer."""
+    """Refuses calls with `TierUnavailableError` values while the breaker is open.
+
+    A call is a failure if the server answered none of its items; a partial answer is an answer.
+    """
 
     def __init__(self, child: Tier, breaker: Breaker, *, name: str = "tier") -> None:
         self.breaker = breaker
@@ -47,7 +49,7 @@ class Guarded:
         return failures
 
     def _judge(self, results: Sequence[Lookup], items: int) -> None:
-        # The first tells nearly always: only when it failed is the rest looked at.
+        # The first result nearly always decides: only when it failed are the others looked at.
         failed = bool(results) and isinstance(results[0], _UNREACHABLE)
         if failed and len(results) >= items and all(isinstance(result, _UNREACHABLE) for result in results):
             self._count_failure(results[0])

@@ -1,6 +1,7 @@
-"""Copies in this process: the labelled stand-in where there is no memcached, and the memory of many tests.
+"""Copies in this process: a stand-in where there is no memcached, and L2 in many tests.
 
-Least recently used goes first, by bytes, as in the server it stands in for; expiry is looked at when an entry is asked for.
+The least recently used entry is evicted first, by bytes, as in memcached. Expiry is checked when an
+entry is asked for.
 """
 
 import asyncio
@@ -14,14 +15,17 @@ from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
 
 ENTRY_OVERHEAD_BYTES = 550
-"""What an entry weighs beside its value and key (DESIGN.md, L1)."""
+"""Bytes that an entry takes beside its value and key, by measurement."""
 
 
 class MemoryTier:
-    """A bounded dict; its order is the order of use, the oldest first."""
+    """A bounded dict in the order of use, the least recently used entry first."""
 
     def __init__(self, clock: Clock, max_bytes: int, *, max_entry_bytes: int = Size.parse("1MiB")) -> None:
-        """`max_bytes` bounds values, keys and overhead together; an entry above `max_entry_bytes` is dropped."""
+        """Makes an empty tier.
+
+        `max_bytes` bounds values, keys and overhead together; an entry above `max_entry_bytes` is dropped.
+        """
         self._clock = clock
         self._max_bytes = max_bytes
         self._max_entry_bytes = min(max_entry_bytes, max_bytes)
@@ -38,34 +42,34 @@ class MemoryTier:
         return self._look_up(keys)
 
     async def look(self, key: Key) -> Lookup:
-        """What is held of the key, for a person who asks: nothing changes and nothing is counted."""
+        """Returns the copy for a person who asks: nothing changes and nothing is counted."""
         entry = self._entries.get(key.id)
         return entry if entry is not None and entry.kept_until > self._clock.now_us() else None
 
     def _look_up(self, keys: Sequence[Key]) -> list[Entry | None]:
         self._count_batch(len(keys))
-        now = self._clock.now_us()
-        found = [self._get(key.id, now) for key in keys]
+        now_us = self._clock.now_us()
+        found = [self._get(key.id, now_us) for key in keys]
         missed = found.count(None)
         self._misses += missed
         self._hits += len(found) - missed
         return found
 
-    def _get(self, key_id: bytes, now: int) -> Entry | None:
+    def _get(self, key_id: bytes, now_us: int) -> Entry | None:
         entry = self._entries.get(key_id)
         if entry is None:
             return None
-        if entry.kept_until <= now:
+        if entry.kept_until <= now_us:
             self._discard(key_id)
             return None
-        self._entries[key_id] = self._entries.pop(key_id)  # used last, goes last
+        self._entries[key_id] = self._entries.pop(key_id)  # now the most recently used
         return entry
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         self._count_batch(len(items))
-        now = self._clock.now_us()
+        now_us = self._clock.now_us()
         for key, entry in items:
-            if _size(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now:
+            if _size(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now_us:
                 self._dropped += 1
             else:
                 self._keep(key.id, entry)

@@ -1,6 +1,7 @@
-"""How long a server takes to answer: one observation per exchange, of whatever kind and outcome.
+"""A tier that measures its child: one observation per exchange, of every kind and outcome.
 
-Stands below the breaker, whose refusals are no exchanges, and above the deadline, which may end one.
+It stands below the breaker, whose refusals are no exchanges, and above the deadline, which may end
+an exchange.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from cachesvc.tiers.l2.contract import Lookup, Tier
 
 
 class Measured:
+    """Observes how long each call of the child takes."""
+
     def __init__(self, child: Tier) -> None:
         self._child = child
         self.durations = {operation: Histogram.of(DURATIONS) for operation in ("gets", "sets", "deletes")}
-        """Seconds, by operation."""
+        """Seconds of exchanges, failed ones too, by operation."""
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         began = perf_counter()

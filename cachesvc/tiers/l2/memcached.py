@@ -1,4 +1,4 @@
-"""L2: the copies of one memcached server of the region's pool."""
+"""L2: the copies that one memcached server of the region's pool holds."""
 
 from collections.abc import Sequence
 
@@ -17,24 +17,29 @@ from cachesvc.tiers.l2.memcached_thread import MemcachedThread
 from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
 
 LARGEST_ITEM = Size.parse("1MiB") - 512
-"""Name and envelope together. memcached takes items of 1 MiB at most and counts its own header and the name among them."""
+"""Bytes of name and envelope together. memcached takes items of 1 MiB at most, and counts
+its own header and the name among them."""
 
 NAME_BYTES = 250
-"""The longest name that memcached takes."""
+"""Bytes of the longest name that memcached takes."""
 
 _RELATIVE_AT_MOST = 30 * 24 * 3600
 _LEGAL_NAME = bytes(range(0x21, 0x7F))
 
 
 class MemcachedTier:
-    """One server: one connection on one thread of its own, exchanges in the order of the calls.
+    """One server, over one connection on a thread of its own.
 
-    `get_many` and its sisters are one exchange each, so put `Batched` before it: it bounds and fills the batches. A cancelled
-    call closes its connection if its exchange has begun.
+    Each call of `get_many`, `set_many` or `delete_many` is one exchange, in the order of the calls, so
+    put `Batched` in front: it fills and bounds the batches. A cancelled call closes the connection if
+    its exchange has begun.
     """
 
     def __init__(self, name: str, address: str, settings: L2, clock: Clock) -> None:
-        """`name` is the server's name on the ring, `address` is `host:port` or `unix:/path`."""
+        """Makes a tier that is not connected yet.
+
+        `name` is the server's name on the ring, `address` is `host:port` or `unix:/path`.
+        """
         self.name = name
         self.address = address
         self._clock = clock
@@ -70,12 +75,12 @@ class MemcachedTier:
         return lookups
 
     async def look(self, key: Key) -> Lookup:
-        """What is held of the key, for a person who asks: nothing changes and nothing is counted."""
+        """Returns the copy for a person who asks: nothing changes and nothing is counted."""
         return await look(self.name, self.address, wire_name(key.id), key, self._timeout_seconds)
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
-        now = self._clock.now_us()
-        commands = [command for key, entry in items if (command := set_command(key, entry, now))]
+        now_us = self._clock.now_us()
+        commands = [command for key, entry in items if (command := set_command(key, entry, now_us))]
         self._dropped += len(items) - len(commands)
         return await self._write(commands)
 
@@ -97,7 +102,7 @@ class MemcachedTier:
         ]
 
     async def fullness(self) -> Fullness:
-        """What the server says of itself. Raises `TierError`."""
+        """Asks the server how full it is. Raises `TierError`."""
         answer = await self._thread.run(lambda client: client.stats())
         if isinstance(answer, TierError):
             raise answer
@@ -134,19 +139,21 @@ class MemcachedTier:
 
 
 def wire_name(key_id: bytes) -> bytes:
-    """What memcached calls a key: its id where that is a legal name, else `#` and a 128-bit hash of it.
+    """Returns the name that memcached knows a key by.
 
-    No id begins with `#`: namespaces hold none. Two ids with the same hash share a name, and the id in the envelope tells them
-    apart.
+    That is the key's id where the id is a legal name, else `#` and a 128-bit hash of the id. No id
+    begins with `#`, because namespaces do not. Two ids with the same hash share a name, and the id in
+    the envelope tells them apart.
     """
-    # translate with everything legal deleted: what remains is illegal. A third of the time of a regular expression.
+    # `translate` deletes the legal bytes, so the rest is illegal. It takes a third of the time of a
+    # regular expression.
     if len(key_id) <= NAME_BYTES and not key_id.translate(None, _LEGAL_NAME):
         return key_id
     return b"#" + xxh3_128_hexdigest(key_id).encode()
 
 
 def set_command(key: Key, entry: Entry, now_us: int) -> bytes | None:
-    """The command that stores the entry; None for one that is past its use or too large."""
+    """Returns the command that stores the entry; None if it is past its use or too large."""
     expiry = expiry_of(entry.kept_until, now_us)
     if expiry is None:
         return None
@@ -158,9 +165,10 @@ def set_command(key: Key, entry: Entry, now_us: int) -> bytes | None:
 
 
 def expiry_of(kept_until: int, now_us: int) -> int | None:
-    """memcached's expiry, rounded up to a second: relative up to 30 days, a date beyond. None if it is over already.
+    """Returns memcached's expiry: seconds from now up to 30 days, a date beyond that.
 
-    Never 0, which would mean for ever. Rounded up, because the entry's own times are what readers go by.
+    None if the time is over already. The expiry is rounded up to a whole second, because readers go by
+    the entry's own times; it is never 0, which would mean "for ever".
     """
     if kept_until <= now_us:
         return None

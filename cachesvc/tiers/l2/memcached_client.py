@@ -1,11 +1,13 @@
-"""pymemcache's client, with exchanges made for batches.
+"""pymemcache's client with exchanges made for batches.
 
-Its own `get_many` reads 4 KiB at a time and checks every key: 2.5 µs of CPU per key against 0.8 here. Worse, each of those
-reads gives the interpreter lock away, and gets it back from a busy event loop only after a switch interval. Here a batch is
-one send and, nearly always, one receive. Its own `set_many` gives a whole batch up at the first entry that the server
-refuses; here replies are matched with entries, and a refusal is the answer of that entry only.
+pymemcache's own `get_many` reads 4 KiB at a time and checks every key: 2.5 µs of CPU per key,
+against 0.8 µs here. Worse, each of those reads releases the interpreter lock, and a busy event loop
+gives it back only after a switch interval. Here a batch is one send and, nearly always, one
+receive. pymemcache's own `set_many` gives up a whole batch at the first entry that the server
+refuses; here replies are matched with entries, and a refusal is the answer for that entry only.
 
-Whatever is raised here leaves the stream at an unknown place: the caller must `close()`, and the next exchange connects.
+Any exception from here leaves the stream at an unknown place: the caller must `close()`, and the
+next exchange connects again.
 """
 
 from collections.abc import Sequence
@@ -15,8 +17,10 @@ from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownE
 
 _RECEIVE_BYTES = 1 << 18
 _REPLIES_IN_FLIGHT = 128
-"""Commands sent before their replies are read. memcached writes each reply by itself, which costs the kernel 0.8 KB of socket
-buffer however short it is: after some 270 of them it waits for us to read, while we wait for it to read what we still send."""
+"""Commands that are sent before their replies are read. memcached writes each reply by
+itself, which costs the kernel 0.8 KB of socket buffer however short the reply is: after
+about 270 unread replies memcached waits for this client to read, while this client
+waits for memcached to read the rest of the commands."""
 
 _END = b"END"
 _REFUSED = b"SERVER_ERROR"
@@ -26,7 +30,10 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
     """One connection, made when it is first needed. Blocking; one thread at a time."""
 
     def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The values held under `names`, which must be legal (`wire_name`). Absent ones are absent from the result."""
+        """Returns the values held under `names`, which must be legal (`wire_name`).
+
+        A name without a value is absent from the result.
+        """
         self._send(b"get %b\r\n" % b" ".join(names))
         found: dict[bytes, bytes] = {}
         unread = self._receive(5)
@@ -51,7 +58,10 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
             at = end + 2
 
     def exchange(self, commands: Sequence[bytes]) -> list[bytes]:
-        """Send commands that are each answered by one line; the lines, in order. Raises if one says the stream is broken."""
+        """Sends commands that are each answered by one line, and returns the lines in order.
+
+        Raises if a reply shows that the stream is out of step.
+        """
         replies: list[bytes] = []
         for start in range(0, len(commands), _REPLIES_IN_FLIGHT):
             replies += self._exchange_window(commands[start : start + _REPLIES_IN_FLIGHT])
@@ -66,7 +76,8 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
         if replies.pop() or len(replies) != len(commands):
             raise MemcacheUnknownError(received[-80:])
         for reply in replies:
-            if reply.startswith((b"ERROR", b"CLIENT_ERROR")):  # it read something else than we meant to write
+            # The server has read other commands than those that were meant.
+            if reply.startswith((b"ERROR", b"CLIENT_ERROR")):
                 raise MemcacheUnknownError(reply)
         return replies
 
@@ -90,5 +101,8 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
 
 
 def is_refusal(reply: bytes) -> bool:
-    """The server is in step and did not keep this entry: larger than its `-I`, or out of memory."""
+    """True if the server is in step and did not keep this entry.
+
+    The entry is larger than the server's `-I`, or the server is out of memory.
+    """
     return reply.startswith(_REFUSED)

@@ -1,7 +1,9 @@
-"""A look at one copy that leaves no trace in the server's order of use, nor in what the paths see of the server.
+"""A look at one copy that does not count as a use of it.
 
-On a connection of its own, so that it neither waits behind batches nor ends one of theirs, and asks a server that the breaker
-leaves alone. `mg … v u` is memcached's read without a bump (1.6 and later); only the server's own count of gets grows by one.
+The look has a connection of its own. So it neither waits behind batches nor ends one of their
+exchanges, and it also asks a server that the breaker leaves alone. `mg … v u` is memcached's read
+without a bump (1.6 and later): the server's order of use stays, and so do the counters that the
+paths see; only the server's own count of gets grows by one.
 """
 
 import asyncio
@@ -18,13 +20,16 @@ _VALUE = b"VA"
 
 
 async def look(name: str, address: str, wire_name: bytes, key: Key, timeout_seconds: float) -> Lookup:
-    """What the server holds of the key. `address` is `host:port` or `unix:/path`."""
+    """Returns the copy that the server holds of the key; a failure is a `TierError` value.
+
+    `address` is `host:port` or `unix:/path`.
+    """
     try:
         async with FairTimeout(timeout_seconds):
             return await _look(name, address, wire_name, key)
     except TimeoutError:
         return TierTimeoutError(name, f"no answer within {timeout_seconds * 1000:g} ms")
-    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # gone, or no memcached
+    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # closed, or not memcached
         return TierUnavailableError(name, f"{type(error).__name__}: {error}")
 
 

@@ -1,15 +1,16 @@
-"""The one thread that speaks to one memcached server.
+"""The one thread that talks to one memcached server.
 
     event loop                                   thread
-    run(work) ── Job ──► SimpleQueue ──────────► work(client)          blocking, first come first served
+    run(work) ── Job ──► SimpleQueue ──────────► work(client)     blocking, first come first served
         ▲                                            │
-        └── the job's future ◄── call_soon_threadsafe ┘                 once per job
+        └── the job's future ◄── call_soon_threadsafe ┘           once per job
 
-The thread only moves bytes; what they mean is found out on the event loop, so tables and counters have one owner.
+The thread only moves bytes; the event loop decodes them, so tables and counters have one owner.
 
-Cancellation: a job that has not begun is skipped. One that has begun keeps the thread, perhaps on a silent server; its
-connection is shut down from outside, which ends the blocking read at once, and is closed by the thread. So the stream is never
-left out of step, and the next job starts on a new connection without waiting for the old one.
+Cancellation: a job that has not begun is skipped. A job that has begun keeps the thread busy,
+perhaps with a silent server; the event loop shuts its connection down, which ends the blocking read
+at once, and the thread closes it. So the stream is never left out of step, and the next job begins
+on a new connection without waiting for the old one.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 
 class _Job:
+    """Work for the thread, and the future that its result goes to."""
+
     __slots__ = ("future", "is_abandoned", "work")
 
     def __init__(self, work: Callable[[PipelinedClient], Any], future: "asyncio.Future[Any]") -> None:
@@ -35,12 +38,16 @@ class _Job:
         self.is_abandoned = False
 
     def finish(self, result: object) -> None:
+        """Sets the result on the event loop, unless the caller was cancelled."""
         if not self.future.done():
             self.future.set_result(result)
 
 
 class MemcachedThread:
-    """Runs blocking work on its client, in order. `start` and `stop` once each, on the loop that uses it."""
+    """Runs blocking work on its client, in order.
+
+    `start` and `stop` are called once each, on the event loop that uses the thread.
+    """
 
     def __init__(self, name: str, client: PipelinedClient) -> None:
         self._name = name
@@ -51,7 +58,11 @@ class MemcachedThread:
         self._ended: asyncio.Future[None] | None = None
 
     async def run(self, work: Callable[[PipelinedClient], T]) -> T | TierError:
-        """The result of `work(client)` on the thread; a failure of the exchange is a `TierError` value."""
+        """Returns the result of `work(client)`, run on the thread.
+
+        A failure of the exchange is a `TierError` value. A cancelled call closes the connection if its work
+        has begun.
+        """
         if self._loop is None:
             return TierUnavailableError(self._name, "not started, or stopped")
         job = _Job(work, self._loop.create_future())
@@ -63,8 +74,9 @@ class MemcachedThread:
             raise
 
     def _abandon(self, job: _Job) -> None:
-        # In this order, and with the mirror of it in `_serve`, only this job's connection can be hit: whatever the thread does
-        # in between, it closes the connection of an abandoned job before it begins the next one.
+        # The flag is set before `_running` is read; `_serve` clears `_running` before it reads the flag.
+        # So only this job's connection can be shut down: whatever the thread does in between, it closes
+        # the connection of an abandoned job before it begins the next job.
         job.is_abandoned = True
         link = self._client.sock
         if self._running is job and link is not None:
@@ -74,13 +86,13 @@ class MemcachedThread:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        # A daemon: a process that ends without `stop` must not wait for a silent server.
+        # A daemon thread: a process that ends without `stop` must not wait for a silent server.
         threading.Thread(
             target=self._serve, args=(self._loop, self._ended), name=self._name, daemon=True
         ).start()
 
     async def stop(self) -> None:
-        """What is queued is done first; then the connection is closed and the thread ends."""
+        """Ends the thread when the queued jobs are done, and closes the connection."""
         if self._loop is None or self._ended is None:
             return
         self._loop = None
@@ -88,9 +100,8 @@ class MemcachedThread:
         await self._ended
 
     def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
-        with contextlib.suppress(
-            RuntimeError
-        ):  # the loop was closed without `stop`: nobody is left to answer
+        # RuntimeError: the loop was closed without `stop`, so no caller is left to answer.
+        with contextlib.suppress(RuntimeError):
             while (job := self._jobs.get()) is not None:
                 if not job.is_abandoned:
                     self._running = job
@@ -109,7 +120,7 @@ class MemcachedThread:
         except TimeoutError:
             self._client.close()
             return TierTimeoutError(self._name, "no answer in time")
-        except Exception as error:  # noqa: BLE001  whatever it was, the stream is at an unknown place and the thread must go on
+        except Exception as error:  # noqa: BLE001  the stream is at an unknown place; the thread goes on
             self._client.close()
             unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")
             unavailable.__cause__ = error

@@ -1,4 +1,4 @@
-"""A tier that holds nothing: for a region without a pool."""
+"""A tier that holds nothing, for a region without a pool."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -9,7 +9,7 @@ from cachesvc.tiers.l2.contract import Lookup
 
 
 class NullTier:
-    """Every get is a miss; what is set is gone."""
+    """Answers every get with a miss and drops every entry that is set."""
 
     def ask(self, key: Key) -> Awaitable[Lookup]:
         answer: asyncio.Future[Lookup] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""One tier made of many servers: every key has its server on the ring."""
+"""A tier made of many servers: each key has its server on the ring."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
@@ -11,11 +11,13 @@ from cachesvc.tiers.l2.ring import Ring
 
 
 class Sharded:
-    """Asks each key's own server, all servers of a call at the same time. There is no other server to fall back to: the copy
-    is on this one or nowhere."""
+    """Asks each key's own server, all servers of a call at the same time.
+
+    No other server can take a server's place: a copy is on the key's own server or nowhere.
+    """
 
     def __init__(self, ring: Ring, children: Mapping[str, Pool]) -> None:
-        """Raises `ValueError` unless ring and `children` name the same servers."""
+        """Raises `ValueError` unless the ring and `children` name the same servers."""
         if set(ring.weights) != set(children):
             raise ValueError(f"the ring has {sorted(ring.weights)}, the children are {sorted(children)}")
         self.ring = ring
@@ -24,7 +26,8 @@ class Sharded:
     def ask(self, key: Key) -> Awaitable[Lookup]:
         return self._children[self.ring.server(key.digest)].ask(key)
 
-    # These hand out the coroutine of the child when one server is concerned, as nearly always: one frame less per key.
+    # The three methods return the child's coroutine when one key is concerned, which is the common case:
+    # one frame less per key.
 
     def get_many(self, keys: Sequence[Key]) -> Coroutine[Any, Any, Sequence[Lookup]]:
         if len(keys) == 1:
@@ -75,7 +78,7 @@ class Sharded:
             await child.start()
 
     async def stop(self) -> None:
-        """All of them, whatever one of them raises; then the first error."""
+        """Stops all children, then raises the first error if there was one."""
         ends = await asyncio.gather(
             *(child.stop() for child in self._children.values()), return_exceptions=True
         )

@@ -1,4 +1,4 @@
-"""What a tier counts, and what a server says of itself."""
+"""The counters of a tier, and the state that a server reports of itself."""
 
 from msgspec import Struct
 
@@ -9,13 +9,13 @@ class TierStatistics(Struct, frozen=True):
     hits: int
     """Keys answered with an entry."""
     misses: int
-    """Keys answered with nothing, and copies that could not be read as ours."""
+    """Keys without a copy, and keys whose copy could not be read as one of ours."""
     errors: int
     """Keys without an answer: timed out, refused, reset."""
     batches: int
-    """Exchanges, of any kind."""
+    """Exchanges of every kind."""
     batched_keys: int
-    """Keys in them; `batched_keys / batches` is the mean size of an exchange."""
+    """Keys in the exchanges; `batched_keys / batches` is the mean size of an exchange."""
     dropped: int
     """Entries not kept because they were too large or already past their use."""
     failed_writes: int
@@ -23,12 +23,12 @@ class TierStatistics(Struct, frozen=True):
 
 
 class Fullness(Struct, frozen=True):
-    """What a server says of itself, since its own start."""
+    """The state that a server reports of itself; it counts since its own start."""
 
     items: int
     bytes: int
-    """What they take there."""
+    """Bytes that the items take on the server."""
     limit: int
-    """Bytes that bound them."""
+    """Bytes that the server may use for items."""
     evictions: int
-    """Entries that it dropped for room."""
+    """Entries that the server dropped for room."""

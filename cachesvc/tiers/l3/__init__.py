@@ -1,4 +1,5 @@
-"""L3: the home cells. Each grants leases, issues fences and judges its copies, in Lua on its own Redis.
+"""L3: the home cells. A cell grants leases, issues fences and judges its copies.
 
-Start reading at `contract.py` (what a cell promises), then `redis_cell.py`; `placement.py` says which cell is a key's home.
+Each cell does so in Lua on a Redis of its own. Start reading at `contract.py` (the promises of a
+cell), then `redis_cell.py`; `placement.py` says which cell is a key's home.
 """

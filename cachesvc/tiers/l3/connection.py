@@ -1,13 +1,15 @@
 """One connection to a cell's server, one exchange at a time.
 
-    open:  connect → INFO server → attach (a run id or a placement that the cell does not know makes it a new issuer)
+    open:  connect → INFO server → attach (a run id or a placement that the cell does not know makes
+           the cell a new issuer)
     run:   EVALSHA → the reply;  NOSCRIPT → load, again;  "attach first" → attach, again (once)
 
-redis-py makes the connection and reads the replies; the exchange is driven here, because its client would add a pool, a
-retry loop and a measurement to every batch, and one more task for the time limit of the write.
+redis-py makes the connection and reads the replies. The exchange is driven here, because redis-py's
+client would add a pool, a retry loop and a measurement to every batch, and one more task for the
+time limit of the write.
 
-Whatever ends an exchange early (time limit, cancellation, a broken socket) closes the connection: a reply that comes later can
-never be taken for the answer to something else.
+Anything that ends an exchange early (time limit, cancellation, a broken socket) closes the
+connection: a reply that arrives later can never be taken for the answer to another exchange.
 """
 
 from collections.abc import Mapping
@@ -22,10 +24,14 @@ from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.script import ATTACH, Script
 
 ATTACH_FIRST = 0
+"""The reply of the prelude if the server does not know the run id that was sent."""
 NEW_ISSUER_WAITS = 1
+"""The reply of the prelude while a new issuer must not issue yet."""
 
 
-class Line:
+class CellConnection:
+    """A connection that one exchange at a time may use."""
+
     def __init__(
         self,
         connection: AbstractConnection,
@@ -45,32 +51,40 @@ class Line:
         self._run_id = b""
 
     def __repr__(self) -> str:
-        return f"<Line {self._where} [{'open' if self.is_open else 'closed'}]>"
+        return f"<CellConnection {self._where} [{'open' if self.is_open else 'closed'}]>"
 
     @property
     def is_open(self) -> bool:
+        """True until the connection is closed from this end."""
         return bool(self._connection.is_connected)
 
     async def is_usable(self) -> bool:
-        """Open, in step, and not closed by the server meanwhile."""
+        """True if the connection is open, in step, and not closed by the server meanwhile."""
         return self.is_open and not await self._connection.can_read()
 
     async def open(self, connect_timeout_seconds: float) -> None:
-        """Raises `TierError`; then the line is closed."""
+        """Connects and attaches. Raises `TierError`; then this connection is closed."""
         await self._guarded(self._connect(), connect_timeout_seconds, "connect")
 
     async def run(self, script: Script, args: list[Any]) -> Any:
-        """The reply to a script that begins with the prelude: a list, or `NEW_ISSUER_WAITS`. Raises `TierError`."""
+        """Returns the reply to a script that begins with the prelude. Raises `TierError`.
+
+        The reply is a list, or `NEW_ISSUER_WAITS`. The time limit covers everything: also loading the
+        script, and attaching again.
+        """
         return await self._guarded(self._run(script, args), self._timeout_seconds, script.name)
 
     async def run_untouched(self, script: Script, args: list[Any]) -> Any:
-        """The reply to a script without the prelude, which makes no key look used (where the server can: Redis from 7.2 on, and
-        Valkey). Raises `TierError`."""
+        """Returns the reply to a script without the prelude. Raises `TierError`.
+
+        The script makes no key look used, where the server can do that: Redis from 7.2 on, and Valkey.
+        """
         return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
 
     async def info(self, section: str) -> Mapping[str, str]:
-        """A section of what the server says of itself. Raises `TierError`."""
-        return await self._guarded(self._info(section), self._timeout_seconds, "info")  # type: ignore[no-any-return]
+        """Returns a section of the server's own report. Raises `TierError`."""
+        said: Mapping[str, str] = await self._guarded(self._info(section), self._timeout_seconds, "info")
+        return said
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
@@ -84,13 +98,15 @@ class Line:
             raise TierTimeoutError(
                 self._where, f"{what}: no answer within {seconds * 1000:.0f} ms"
             ) from error
-        except ReadOnlyError as error:  # a replica: the next connection may find the one that was promoted
+        # The server is a replica: the next connection may find the promoted server.
+        except ReadOnlyError as error:
             await self.close()
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
         except ResponseError as error:  # an answer, so the connection is in step
             raise TierError(self._where, f"{what}: {error}") from error
         except (RedisError, OSError, RuntimeError) as error:
-            # RuntimeError is uvloop's for a write to a connection that was reset since its last use; redis-py lets it through.
+            # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
+            # and redis-py lets it through.
             await self.close()
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
         except BaseException:
@@ -126,7 +142,7 @@ class Line:
             return await self._evaluate_untouched(script, args)
 
     async def _evaluate_untouched(self, script: Script, args: list[Any]) -> Any:
-        """One round trip, after which the connection is what it was."""
+        """Runs the script in one round trip, after which the connection counts uses as before."""
         commands = (
             (b"CLIENT", b"NO-TOUCH", b"ON"),
             (b"EVALSHA", script.sha, b"0", *args),
@@ -140,7 +156,7 @@ class Line:
         return reply
 
     async def _reply_or_refusal(self) -> Any:
-        """A refusal is an answer, too: older servers do not know NO-TOUCH."""
+        """Returns a reply; a refusal is returned too, as older servers do not know NO-TOUCH."""
         try:
             return await self._connection.read_response(disable_decoding=True)
         except ResponseError as refusal:

@@ -1,3 +1,5 @@
+"""The contract of a home cell, and the values that its calls take and return."""
+
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,38 +11,45 @@ from cachesvc.model.errors import TierError
 
 
 class Read(Struct, frozen=True, gc=False):
-    """One key of a batch read from its home cell."""
+    """One key of a batch that is read from its home cell."""
 
     key: Key
     not_before: int = 0
-    """The newest fence the reader knows for the key (or, after a refusal, its tags): an entry not later than it is a miss."""
+    """µs: the newest fence that the reader knows for the key (after a refusal, also for the
+    tags of the entry). An entry that is not later is a miss."""
     lease: bool = False
-    """Grant the lease if the entry is not fresh and nobody holds it."""
+    """Grant the lease if the entry is not fresh and no lease is in force."""
     refresh: bool = False
-    """Grant it over a fresh entry too (early refresh, `no-cache`)."""
+    """Grant the lease over a fresh entry too (early refresh, `no-cache`)."""
     lease_us: int = 5_000_000
     """Life of a granted lease, µs."""
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """What the home cell says of one key."""
+    """The home cell's answer for one key."""
 
     entry: Entry | None
-    """Judged at home against the fences stored there; `None` is a miss. Fresh or stale: the reader looks at the times."""
+    """The entry, judged by the home cell against the fences stored there; None is a miss. It
+    may be fresh or stale: the reader looks at the times."""
     exact: bool
-    """`as_of` is after the cell's `broken_at`: exempt from sketch and floor. Else the reader checks those too."""
+    """True if `as_of` is later than the cell's `broken_at`: then sketch and floor need not be
+    asked. If false, the reader checks the entry against both."""
     lease: str | None = None
-    """The granted lease token, `nonce:as_of`; `None` if not wanted or not granted."""
+    """The granted lease token, `nonce:as_of`; None if none was wanted or granted."""
     held: bool = False
-    """Not granted because another holds it."""
+    """True if the lease was not granted because another one is in force."""
     soft: bool = False
-    """The entry stands behind a soft fence stored at home: stale, not gone."""
+    """True if the entry is behind a soft fence stored in the home cell: stale, not refused."""
     fenced: bool = False
-    """A copy was there and a fence or `not_before` refused it (for Cache-Status and counting)."""
+    """True if there was a copy and a fence or `not_before` refused it (for `Cache-Status` and
+    the counters)."""
 
 
 class Fill(Struct, frozen=True, gc=False):
-    """Store what was loaded under a lease. `entry.as_of` must not be later than the lease's."""
+    """Stores a value that was loaded under a lease.
+
+    `entry.as_of` must not be later than the lease's `as_of`.
+    """
 
     key: Key
     entry: Entry
@@ -48,99 +57,127 @@ class Fill(Struct, frozen=True, gc=False):
 
 
 class FillReply(Struct, frozen=True, gc=False):
+    """The outcome of a fill."""
+
     stored: bool
-    """False: `fenced`. The lease is not the one in force any more, or a fence of the entry's tags or namespace refuses it."""
+    """False (`fenced`): the lease is not in force any more, or a fence on the entry's tags or
+    namespace refuses the entry."""
 
 
 class Put(Struct, frozen=True, gc=False):
-    """An invalidation of the key and a fill, in one script. The cell issues `at`; the entry gets `as_of = at + 1`."""
+    """An invalidation of the key and a fill, in one script.
+
+    The cell issues `at`, and the entry gets `as_of = at + 1`.
+    """
 
     key: Key
     entry: Entry
     if_absent: bool = False
-    """`If-None-Match: *`: only if there is no admissible, positive entry."""
+    """`If-None-Match: *`: store only if there is no admissible, positive entry."""
     if_match: tuple[str, ...] = ()
-    """`If-Match`: only if the admissible entry's strong ETag is one of these (`*` matches any)."""
+    """`If-Match`: store only if the strong ETag of the admissible entry is one of these (`*`
+    matches any)."""
 
 
 class PutReply(Struct, frozen=True, gc=False):
+    """The outcome of a put."""
+
     stored: bool
-    """False: the condition did not hold; nothing changed."""
+    """False if the condition did not hold; then nothing changed."""
     at: int = 0
+    """µs: the fence that the put made; 0 if nothing was stored."""
     entry: Entry | None = None
     """The entry as stored, with its `as_of`."""
 
 
 class CellKeyState(Struct, frozen=True):
-    """What a cell holds of one key, for `:explain`. Changes nothing."""
+    """The state of one key in a cell, for `:explain`. All times are µs."""
 
     entry: Entry | None
     fence_at: int
     tag_fences: dict[str, int]
-    """Of the tags that were asked for, and of those of the entry."""
+    """Fences on the tags that were asked for, and on the tags of the entry."""
     namespace_fence: int
     lease_held: bool
     lease_as_of: int
     broken_at: int
     now_us: int
     lease: str = ""
-    """The token of the lease in force."""
+    """The token of the lease in force; empty if there is none."""
     lease_until: int = 0
-    """µs, by the cell's clock."""
+    """µs, by the cell's clock; 0 if no lease is in force."""
     soft_fence: int = 0
-    """The key's, if one came since the entry was stored."""
+    """The soft fence on the key; 0 if none came since the entry was stored."""
     soft_tag_fences: dict[str, int] = {}
     soft_namespace_fence: int = 0
 
     @property
     def refused_until(self) -> int:
-        """µs: the copy at home is refused if it is not later. By a fence on a tag or the namespace: a hard one on the key takes
-        the copy with it, so `fence_at` is behind any copy that is there, or soft."""
+        """µs: a copy in this cell is refused if its `as_of` is not later.
+
+        The fences on the tags and on the namespace decide. A hard fence on the key takes the copy with it,
+        so `fence_at` is earlier than any copy that is there, or it is a soft fence.
+        """
         of_tags = [self.tag_fences[tag] for tag in self.entry.tags] if self.entry else []
         return max(self.namespace_fence, *of_tags, 0)
 
     @property
     def stale_until(self) -> int:
-        """µs: the copy at home stands behind a soft fence if it is not later."""
+        """µs: a copy in this cell is behind a soft fence if its `as_of` is not later."""
         of_tags = [self.soft_tag_fences[tag] for tag in self.entry.tags] if self.entry else []
         return max(self.soft_fence, self.soft_namespace_fence, *of_tags)
 
 
 class Cell(Protocol):
-    """A home cell: L3 copies, leases and fences, judged and changed in one script call per batch."""
+    """A home cell: copies, leases and fences, judged and changed in one script call per batch.
+
+    A batch may fail in part: a `TierError` stands as a value in the places that it concerns.
+    """
 
     name: str
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
-        """Read, and grant leases. One call to the server per batch."""
+        """Returns the copies, and grants leases. One call to the server per batch."""
         ...
 
     async def fill_many(self, fills: Sequence[Fill]) -> Sequence[FillReply | TierError]:
-        """Store under leases; idempotent by lease token (a retry of a stored fill answers stored). Ends the lease if stored."""
+        """Stores entries under leases; a stored fill ends its lease.
+
+        A fill is idempotent by its lease token: a retry of a stored fill answers `stored`.
+        """
         ...
 
-    async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]: ...
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
+        """Stores entries as invalidations of their keys; the cell issues the fences."""
+        ...
 
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
     ) -> Sequence[int | TierError]:
-        """Apply invalidations: the `at` of each, in order.
+        """Applies invalidations and returns the `at` of each, in order.
 
-        For a key the cell issues it (`max(home clock + S, stored + 1, least)`), deletes its lease, and a hard one drops the
-        entry. For tags and namespaces `least` is the issuer's time; the cell keeps the newest of `least` and what is stored.
+        For a key the cell issues `at` (`max(home clock + S, stored + 1, least)`) and deletes the lease; a
+        hard one also drops the entry. For tags and namespaces `least` is the issuer's time; the cell keeps
+        the newest of `least` and the stored fence.
         """
         ...
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
-        """Prolong `(key, lease, life in µs)`; False if it is not in force any more. Never re-creates one."""
+        """Prolongs leases; false for a lease that is not in force any more.
+
+        Each is given as `(key, lease, life in µs)`. A renewal never re-creates a lease.
+        """
         ...
 
     async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
-        """Give leases back unfilled, so that the next reader need not wait for their expiry."""
+        """Gives leases back unfilled, so that the next reader need not wait for them to expire.
+
+        Returns the failures.
+        """
         ...
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
-        """For `:explain`; changes nothing. Raises `TierError`."""
+        """Returns the state of a key, for `:explain`; changes nothing. Raises `TierError`."""
         ...
 
     async def start(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Which cell object is home to what: placement's names joined with the cells that are connected."""
+"""The home cells of keys and targets: names of a placement joined with cell objects."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -12,34 +12,39 @@ T = TypeVar("T")
 
 
 class Homes:
+    """Finds the cells that a key is read from and an invalidation is applied in."""
+
     def __init__(self, placement: Placement, cells: Mapping[str, Cell]) -> None:
         self._placement = placement
         self._cells = cells
 
     def of(self, key: Key) -> Cell:
-        """The home cell of a key."""
+        """Returns the home cell of a key."""
         return self._cells[self._placement.home(key.text)]
 
     def of_target(self, target: Target) -> list[Cell]:
-        """Every cell that must apply an invalidation of this target."""
+        """Returns every cell that must apply an invalidation of this target."""
         return [self._cells[name] for name in self._placement.cells_of(target)]
 
     def former_of_target(self, target: Target) -> list[Cell]:
-        """Cells that were home to this target and are not now: they must apply its invalidation too, after the homes of now."""
+        """Returns the cells that were home to this target and are not any more.
+
+        They must apply an invalidation of the target too, after the present homes.
+        """
         return [self._cells[name] for name in self._placement.former_cells_of(target)]
 
     @property
     def has_former(self) -> bool:
-        """Partitions are moving: `former_of_target` may name cells."""
+        """True while partitions move: then `former_of_target` may name cells."""
         return self._placement.former is not None
 
     @property
     def placement_id(self) -> int:
-        """For fences: under which placement they were applied."""
+        """The id of the placement, for fences: the placement that they were applied under."""
         return self._placement.id
 
     def group(self, items: Iterable[tuple[Key, T]]) -> list[tuple[Cell, list[T]]]:
-        """The items by the home of their key, so that each cell gets one batch."""
+        """Groups the items by the home of their key, so that each cell gets one batch."""
         groups: dict[str, tuple[Cell, list[T]]] = {}
         for key, item in items:
             cell = self.of(key)

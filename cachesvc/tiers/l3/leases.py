@@ -1,4 +1,4 @@
-"""Leases as their holder sees them. The home cell grants, voids and expires them (`cells/`)."""
+"""Leases as their holder uses them. The home cell grants, voids and expires them."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,10 @@ from cachesvc.tiers.l3.contract import Cell
 
 
 def lease_as_of(lease: str) -> int:
-    """The `as_of` that a lease token carries (`nonce:as_of`). Raises `RequestError` for what cannot be a lease token."""
+    """Returns the `as_of` in a lease token (`nonce:as_of`).
+
+    Raises `RequestError` for a text that cannot be a lease token.
+    """
     nonce, colon, as_of = lease.partition(":")
     if not (nonce and colon and as_of.isascii() and as_of.isdigit() and len(lease) <= 80):
         raise RequestError(
@@ -24,12 +27,18 @@ def lease_as_of(lease: str) -> int:
 
 
 def holder_mark(region: str, instance: str) -> str:
-    """What the nonces of an instance's leases begin with, so that a lease tells whose it is. Names would make tokens long."""
+    """Returns the beginning of the nonces of an instance's leases.
+
+    It tells which instance a lease belongs to. Names would make tokens long.
+    """
     return f"{digest(f'{region}/{instance}'.encode()) & 0xFFFFFFFF:08x}"
 
 
 def holder_of(lease: str, instances: Iterable[tuple[str, str]]) -> str:
-    """`region/instance` through which the lease was asked for; empty if it is none of these."""
+    """Returns the `region/instance` that asked for the lease.
+
+    Empty if it is none of `instances`.
+    """
     return next(
         (f"{region}/{name}" for region, name in instances if lease.startswith(holder_mark(region, name))), ""
     )
@@ -39,10 +48,12 @@ def holder_of(lease: str, instances: Iterable[tuple[str, str]]) -> str:
 async def renewed(
     cell: Cell, key: Key, lease: str | None, life_us: int, until_seconds: float
 ) -> AsyncIterator[None]:
-    """Keep a lease alive while the block runs, every third of its life, up to `until_seconds` in all.
+    """Keeps a lease alive while the block runs, by a renewal after every third of its life.
 
-    A renewal that fails is not repeated earlier: the fill finds out. One that the cell refuses ends the renewing: the lease
-    was voided by a fence or has expired, and renewal never re-creates one.
+    Renewing ends after `until_seconds` in all; if that is less than half of the lease's life, nothing
+    is renewed. A renewal that fails is not repeated earlier: the fill finds out. A renewal that the
+    cell refuses ends the renewing: the lease was voided by a fence or has expired, and a renewal never
+    re-creates a lease.
     """
     if lease is None or until_seconds * 1_000_000 < life_us / 2:
         yield
@@ -65,7 +76,10 @@ async def _renew(cell: Cell, key: Key, lease: str, life_us: int, until_seconds: 
 
 
 async def released(cell: Cell, key: Key, lease: str | None) -> None:
-    """Give a lease back after a load that brought nothing to keep. Best effort: it expires anyway."""
+    """Gives a lease back after a load that brought nothing to keep.
+
+    A failure is ignored: the lease expires anyway.
+    """
     if lease is not None:
         with contextlib.suppress(TierError):
             await cell.release_many([(key, lease)])

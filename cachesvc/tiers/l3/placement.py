@@ -1,9 +1,10 @@
-"""Which cell is home: the partition of a key, and the cell of a partition.
+"""The home of a key: the key's partition, and the cell that the partition is placed in.
 
-A partition is placed by its pin, else by weighted rendezvous hashing over the active cells. All that is asked together (one
-tenant, one workspace) shares a partition by sharing a `{tag}` in its keys.
+A partition is placed by its pin, else by weighted rendezvous hashing over the active cells. Keys
+that are asked for together (one tenant, one workspace) share a partition by sharing a `{tag}`.
 
-While partitions move, a topology also says where they were (`former`), and a placement knows the one before it.
+While partitions move, a topology also says where they were (`former`), and a placement knows the
+placement before it.
 """
 
 import json
@@ -18,14 +19,14 @@ from cachesvc.model.partition import partition
 from cachesvc.tiers.l3.rendezvous import Rendezvous
 
 REMEMBERED = 1 << 16
-"""Homes remembered per generation; there are two."""
+"""Homes remembered per generation; there are two generations."""
 
 
 class Placement:
-    """The homes under one topology. Not changed once made: a new topology is a new placement.
+    """The homes under one topology. Immutable: a new topology is a new placement.
 
-    Homes are remembered in two generations: when the young one is full it becomes the old one and the oldest is forgotten.
-    So memory is bounded, and forgetting costs neither a scan nor a stall.
+    Homes are remembered in two generations: when the young one is full, it becomes the old one, and the
+    former old one is forgotten. So memory is bounded, and forgetting costs neither a scan nor a stall.
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -33,9 +34,10 @@ class Placement:
         weights = {name: cell.weight for name, cell in topology.cells.items() if cell.active}
         self._hash = Rendezvous(weights)
         self.id = _id_of(weights, topology.pins)
-        """32 bits, never 0. Of the active cells with their weights, and the pins: documents that agree in these have the same
-        one, in every process and release."""
+        """32 bits, never 0: a digest of the active cells with their weights, and of the pins.
+        Documents that agree in these have the same id, in every process and release."""
         self.former = Placement(as_it_was(topology)) if topology.former else None
+        """The placement before the move; None unless partitions are moving."""
         pinned_to = set(topology.pins.values())
         self._homes = tuple(name for name, cell in topology.cells.items() if cell.active or name in pinned_to)
         self._young: dict[str, str] = {}
@@ -43,26 +45,33 @@ class Placement:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Every cell that is home to some partition: the active ones, and those that a pin names."""
+        """Every cell that is home to some partition.
+
+        These are the active cells, and the cells that a pin names.
+        """
         return self._homes
 
     def home(self, text: str) -> str:
-        """The name of the home cell of a key or of a partition."""
+        """Returns the name of the home cell of a key or of a partition."""
         found = self._young.get(text)
         return found if found is not None else self._remember(text)
 
     def scores(self, name: str) -> list[tuple[str, float]]:
-        """The cells that a partition could be placed in by its hash, with their scores, the home first; a pin overrides it."""
+        """Returns the cells by their rendezvous score for a partition, the highest score first.
+
+        The first cell is the home unless a pin names another one.
+        """
         return self._hash.ranked(name.encode())
 
     def is_pinned(self, name: str) -> bool:
+        """True if a pin places this partition."""
         return name in self._pins
 
     def cells_of(self, target: Target) -> tuple[str, ...]:
-        """The cells in which an invalidation must be applied.
+        """Returns the cells in which an invalidation of the target must be applied.
 
-        A key: its home. A tag with a `{partition}`: that partition's home. Any other tag and a namespace may be on entries
-        of every partition: every cell that is home to some.
+        A key: its home. A tag with a `{partition}`: the home of that partition. Any other tag, and a
+        namespace, may be on entries of every partition: every cell that is home to some partition.
         """
         if target.kind is TargetKind.KEY:
             return (self.home(target.text),)
@@ -71,8 +80,11 @@ class Placement:
         return self._homes
 
     def former_cells_of(self, target: Target) -> tuple[str, ...]:
-        """The cells that were home to what it concerns and are not any more. They may hold its copies and leases, and instances
-        that still have the former topology read there."""
+        """Returns the cells that were home to the target and are not any more.
+
+        They may hold copies and leases of the target, and instances that still have the former topology
+        read there.
+        """
         if self.former is None:
             return ()
         now = self.cells_of(target)
@@ -90,11 +102,15 @@ class Placement:
 
     def __repr__(self) -> str:
         remembered = len(self._young) + len(self._old)
-        return f"<Placement {self.id:08x} [{len(self._homes)} cells, {len(self._pins)} pins, {remembered} remembered]>"
+        counts = f"{len(self._homes)} cells, {len(self._pins)} pins, {remembered} remembered"
+        return f"<Placement {self.id:08x} [{counts}]>"
 
 
 def as_it_was(topology: Topology) -> Topology:
-    """The topology with its partitions where `former` says that they were. Without `former`, itself."""
+    """Returns the topology with its partitions where `former` says that they were.
+
+    Without `former`, returns the topology itself.
+    """
     former = topology.former
     if former is None:
         return topology
@@ -106,7 +122,11 @@ def as_it_was(topology: Topology) -> Topology:
 
 
 def _id_of(weights: Mapping[str, float], pins: Mapping[str, str]) -> int:
-    """Wire format: fences carry it. JSON, so that no name can run into the next; weights in hex, which no release rounds."""
+    """Returns the placement id, which is wire format: fences carry it.
+
+    The digest is of JSON, so that no name can run into the next one; weights stand in hex, which no
+    release rounds.
+    """
     cells = [[name, float(weights[name]).hex()] for name in sorted(weights)]
     text = json.dumps([cells, sorted(pins.items())], separators=(",", ":"))
     return digest(text.encode()) & 0xFFFFFFFF or 1

@@ -1,10 +1,11 @@
-"""A copy as a cell's Redis holds it: what the scripts must know stands in front of the envelope, at fixed places.
+"""The record of a copy in a cell's Redis: the fields that scripts need, then the envelope.
 
-    as_of u64 · fresh_until u64 · soft_at u64 · negative u8 · bytes of tags u32 · bytes of token u8 · ETag (16 characters)
-    tag ids (msgpack array) · lease token it was filled under · envelope
+    as_of u64 · fresh_until u64 · soft_at u64 · negative u8 · bytes of tags u32 · bytes of token u8
+    ETag (16 characters) · tag ids (msgpack array) · lease token it was filled under · envelope
 
-Big-endian. The times in front are the ones in force: a cell issues the `as_of` of a put after the envelope was packed.
-One string instead of a hash: half the memory, and one GET and one copy per read.
+Big-endian, at fixed places. The times in front are the ones in force: a cell issues the `as_of` of
+a put after the envelope was packed. A record is one string instead of a hash: half the memory, and
+one GET and one copy per read.
 """
 
 import struct
@@ -18,7 +19,7 @@ from cachesvc.tiers.envelope import pack, unpack
 
 ETAG_CHARACTERS = 16
 EXACT = 1 << 53
-"""Lua counts in doubles: up to here they are exact."""
+"""Lua counts in doubles: integers up to here are exact."""
 
 _HEAD = struct.Struct(">QQQBIB16s")
 _replace = msgspec.structs.replace
@@ -26,8 +27,9 @@ _encode_ids = msgspec.msgpack.Encoder().encode
 
 
 def to_record(key: Key, entry: Entry, token: bytes = b"") -> bytes:
+    """Returns the record of `entry`, filled under the lease `token` (empty for a put)."""
     tags = _encode_ids([tag_id(key.namespace, tag).decode() for tag in entry.tags]) if entry.tags else b""
-    token = token[:255]  # a longer one is no lease of ours, and the script refuses it
+    token = token[:255]  # a longer token is no lease of ours, and the script refuses it
     as_of, fresh_until = _in_range(entry.as_of), _in_range(entry.fresh_until)
     head = _HEAD.pack(
         as_of, fresh_until, 0, entry.negative, len(tags), len(token), bare(etag(entry)).encode()
@@ -36,7 +38,7 @@ def to_record(key: Key, entry: Entry, token: bytes = b"") -> bytes:
 
 
 def from_record(key: Key, record: bytes) -> Entry | None:
-    """None for a record of another version or garbage: a miss."""
+    """Returns the entry; None (a miss) for a record of another version, and for garbage."""
     try:
         as_of, _, _, _, tag_bytes, token_bytes, _ = _HEAD.unpack_from(record)
     except struct.error:
@@ -46,10 +48,10 @@ def from_record(key: Key, record: bytes) -> Entry | None:
 
 
 def _in_range(time_us: int) -> int:
-    """An absurd `Age` or lifetime of an origin must not spoil the batch that its entry travels in."""
+    """Clamps a time, so that an origin's absurd `Age` or lifetime cannot spoil a whole batch."""
     return min(max(time_us, 0), EXACT)
 
 
 def bare(quoted: str) -> str:
-    """An ETag without its quotes, as records hold it."""
+    """Returns an ETag without its quotes, as records hold it."""
     return quoted.strip('"')

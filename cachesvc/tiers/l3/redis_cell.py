@@ -1,7 +1,8 @@
-"""A home cell on Redis: copies, leases and fences, judged and changed by one script call per batch.
+"""A home cell on Redis: one script call per batch judges and changes its copies.
 
-Callers' items collect in a batcher per kind of operation; each batch borrows a line (connection) for its exchange, in the
-batcher's own task, so a cancelled caller disturbs nobody. The scripts and what they keep: `prelude.lua`.
+Leases and fences are kept there, too. The items of many callers collect in a batcher per kind of
+operation. Each batch borrows a connection for its exchange, in the batcher's own task, so a
+cancelled caller disturbs no other caller. `lua/prelude.lua` says what the scripts keep.
 """
 
 import asyncio
@@ -16,10 +17,6 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.config import service as config
 from cachesvc.model.change import Target, TargetKind
@@ -29,18 +26,20 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.telemetry.outage import Outage
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
-from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Line
+from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
+from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
-from cachesvc.tiers.l3.record import EXACT, to_record
-from cachesvc.tiers.l3.replies import _PLAIN_MISS, _UNREADABLE, _condition, _reply, _state
+from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
+from cachesvc.tiers.l3.replies import PLAIN_MISS, UNREADABLE, reply_from, state_from
 from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 
 log = logging.getLogger(__name__)
 
 READS_IN_FLIGHT = 2
-"""While the server works on one batch of reads, the next is packed or unpacked here."""
+"""Batches of reads in flight at once: while the server works on one, the next is packed,
+or the one before is unpacked, here."""
 
 
 _SPEC = struct.Struct(">BQI")
@@ -53,34 +52,38 @@ class RedisCellStatistics(Struct, frozen=True):
     failures: int
     """Exchanges and connects that ended in a `TierError`."""
     connects: int
-    lines: int
+    """Connections that were opened."""
+    idle: int
     """Connections that are open and idle now."""
     clock_offset_us: int
-    """The cell's clock less ours at the last read, give or take half of that exchange's time."""
+    """The cell's clock less this instance's clock at the last read, exact to half of that
+    exchange's time."""
 
 
 class CellMemory(Struct, frozen=True):
-    """What a cell's server says of itself, bytes."""
+    """The memory of a cell's server, as the server reports it, in bytes."""
 
     used: int
     limit: int | None
-    """None: it was given none, and the machine's memory is the limit."""
+    """None if the server has no `maxmemory`."""
 
 
-class _FenceOrder(Struct, frozen=True, gc=False):
+class _FenceItem(Struct, frozen=True, gc=False):
     target: Target
     soft: bool
     least: int
 
 
-class _LeaseOrder(Struct, frozen=True, gc=False):
+class _LeaseItem(Struct, frozen=True, gc=False):
     key: Key
     token: str
     life_us: int
-    """0 gives it back."""
+    """New life from now on, µs; 0 gives the lease back."""
 
 
 class RedisCell:
+    """A `Cell` on one Redis server; connects when first used, and again after a failure."""
+
     def __init__(
         self,
         name: str,
@@ -93,44 +96,44 @@ class RedisCell:
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
     ) -> None:
-        """`placement`: `Placement.id` and the topology's version. Whoever connects with a newer version and another id than the
-        cell has seen makes it a new issuer: it cannot tell whether it was given partitions, so it is taken to have been. That
-        costs misses and refused writes for S, where the opposite mistake would serve old values."""
+        """Makes a cell that is not connected yet.
+
+        `placement` is `Placement.id` and the topology's version. An instance that connects with a newer
+        version, and another id than the cell has seen, makes the cell a new issuer: the cell cannot tell
+        whether it was given partitions, so it assumes that it was. That costs misses and refused writes for
+        S; the opposite mistake would serve old values.
+        """
         self.name = name
-        self._settings = settings
-        self._skew_us = skew_us
-        self._placement = placement
         self._clock = clock
         self._nonce = nonce
-        self._rng = rng or random.Random()  # noqa: S311  spreads reconnects
-        self._pool = ConnectionPool.from_url(
+        self._connections = CellConnectionPool(
             url,
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,  # the line limits the time of an exchange as a whole
-            socket_connect_timeout=settings.connect_timeout.seconds,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            name,
+            settings,
+            placement=placement,
+            skew_us=skew_us,
+            rng=rng or random.Random(),  # noqa: S311  spreads reconnects
         )
-        self._idle: list[Line] = []
-        self._no_connect_until = 0.0
-        self._exchanges = self._failures = self._connects = self._clock_offset_us = 0
+        self._exchanges = self._failures = self._clock_offset_us = 0
         self._outage = Outage(f"cell {name}", log)
-        self._stopped = False
-        self._greeting: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[None] | None = None
         server = Server.redis(name, url)
 
         def batcher(run: Run[Any, Any], operation: str, in_flight: int = 1) -> Batcher[Any, Any]:
-            exchange = Exchange(server, operation)
+            exchange_span = ExchangeSpan(server, operation)
             return Batcher(
-                run, settings.max_batch, in_flight=in_flight, name=f"{name} {operation}s", exchange=exchange
+                run,
+                settings.max_batch,
+                in_flight=in_flight,
+                name=f"{name} {operation}s",
+                exchange_span=exchange_span,
             )
 
         self._reads: Batcher[Read, Reply] = batcher(self._read, "read", READS_IN_FLIGHT)
         self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill")
         self._puts: Batcher[Put, PutReply] = batcher(self._put, "put")
-        self._fences: Batcher[_FenceOrder, int] = batcher(self._fence, "fence")
-        self._leases: Batcher[_LeaseOrder, bool] = batcher(self._lease, "lease")
+        self._fences: Batcher[_FenceItem, int] = batcher(self._fence, "fence")
+        self._leases: Batcher[_LeaseItem, bool] = batcher(self._lease, "lease")
         self.batchers: Mapping[str, Batcher[Any, Any]] = {
             "reads": self._reads,
             "fills": self._fills,
@@ -139,41 +142,54 @@ class RedisCell:
             "leases": self._leases,
         }
         self.durations = {operation: Histogram.of(DURATIONS) for operation in self.batchers}
-        """Seconds of exchanges, failed ones too; waiting for a connection is not part of them."""
+        """Seconds of exchanges by operation, failed ones too; waiting for a connection is
+        not included."""
 
     def __repr__(self) -> str:
-        return f"<RedisCell {self.name} [{len(self._idle)} idle lines, {self._exchanges} exchanges, {self._failures} failures]>"
+        counts = f"{self._exchanges} exchanges, {self._failures} failures"
+        return f"<RedisCell {self.name} [{self._connections.idle} idle connections, {counts}]>"
 
     async def start(self) -> None:
-        """Begins to connect, so that a new issuer has done its waiting before the first write comes. The next use retries."""
-        self._greeting = asyncio.get_running_loop().create_task(self._greet(), name=f"greeting {self.name}")
+        """Begins to connect, so that a new issuer's wait is over before the first write comes.
 
-    async def _greet(self) -> None:
+        If connecting fails, the next use tries again.
+        """
+        self._connecting = asyncio.get_running_loop().create_task(
+            self._connect(), name=f"connecting to {self.name}"
+        )
+
+    async def _connect(self) -> None:
         with contextlib.suppress(TierError):
-            await self._give_back(await self._borrow())
+            await self._connections.give_back(await self._connections.borrow())
 
     async def stop(self) -> None:
-        if self._greeting is not None:
-            self._greeting.cancel()
-            await asyncio.gather(self._greeting, return_exceptions=True)
+        """Closes every connection when the exchanges in flight have ended.
+
+        Items that wait are answered `TierUnavailableError`.
+        """
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
         for batcher in self.batchers.values():
             await batcher.close()
-        self._stopped = True
-        while self._idle:
-            await self._idle.pop().close()
+        await self._connections.close()
 
     def statistics(self) -> RedisCellStatistics:
         return RedisCellStatistics(
-            self._exchanges, self._failures, self._connects, len(self._idle), self._clock_offset_us
+            self._exchanges,
+            self._failures,
+            self._connections.connects,
+            self._connections.idle,
+            self._clock_offset_us,
         )
 
     async def memory(self) -> CellMemory:
-        """How full the server is, as it says. Raises `TierError`."""
-        line = await self._borrow()
+        """Asks the server how full it is. Raises `TierError`."""
+        connection = await self._connections.borrow()
         try:
-            said = await line.info("memory")
+            said = await connection.info("memory")
         finally:
-            await self._give_back(line)
+            await self._connections.give_back(connection)
         return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
@@ -188,26 +204,26 @@ class RedisCell:
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
     ) -> Sequence[int | TierError]:
-        return await self._fences.submit_many([_FenceOrder(target, soft, least) for target in targets])
+        return await self._fences.submit_many([_FenceItem(target, soft, least) for target in targets])
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
         return await self._leases.submit_many(
-            [_LeaseOrder(key, token, max(life, 1000)) for key, token, life in leases]
+            [_LeaseItem(key, token, max(life, 1000)) for key, token, life in leases]
         )
 
     async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
-        outcomes = await self._leases.submit_many([_LeaseOrder(key, token, 0) for key, token in leases])
+        outcomes = await self._leases.submit_many([_LeaseItem(key, token, 0) for key, token in leases])
         return [outcome for outcome in outcomes if isinstance(outcome, TierError)]
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
-        """Beside the paths: neither batched nor counted."""
+        """Returns the state of a key; neither batched nor counted. Raises `TierError`."""
         ids = [key.id, namespace_id(key.namespace), *(tag_id(key.namespace, tag) for tag in tags)]
-        line = await self._borrow()
+        connection = await self._connections.borrow()
         try:
-            answer = await line.run_untouched(INSPECT, ids)
+            answer = await connection.run_untouched(INSPECT, ids)
         finally:
-            await self._give_back(line)
-        return _state(key, tags, answer)
+            await self._connections.give_back(connection)
+        return state_from(key, tags, answer)
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         args: list[Any] = [self._nonce()]
@@ -220,17 +236,21 @@ class RedisCell:
         sent_us = self._clock.now_us()
         answer = await self._exchange(READ, args)
         if answer == NEW_ISSUER_WAITS:
-            return [_PLAIN_MISS] * len(reads)
-        broken_at, now, *replies = answer
-        self._clock_offset_us = now - (sent_us + self._clock.now_us()) // 2
-        found = [_reply(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+            return [PLAIN_MISS] * len(reads)
+        broken_at, now_us, *replies = answer
+        self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
+        found = [reply_from(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
         await self._ask_past_the_unreadable(reads, found)
         return found
 
     async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply]) -> None:
-        """A record of another envelope version looks like a hit to the server, which therefore granted no lease. Ask again for
-        anything later than every record: a miss there, so that one of those who cannot read it loads anew."""
-        again = [i for i, reply in enumerate(found) if reply is _UNREADABLE and reads[i].lease]
+        """Reads again the keys whose record is of another envelope version.
+
+        Such a record looks like a hit to the server, which therefore granted no lease. The second read asks
+        for an entry later than every record: a miss, so that one of the instances that cannot read the
+        record loads the value anew.
+        """
+        again = [i for i, reply in enumerate(found) if reply is UNREADABLE and reads[i].lease]
         if again:
             replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
             for i, reply in zip(again, replies, strict=True):
@@ -248,7 +268,7 @@ class RedisCell:
                 to_record(fill.key, fill.entry, token),
             )
         answer = await self._exchange(FILL, args)
-        if answer == NEW_ISSUER_WAITS:  # a lease from before it cannot be in force any more
+        if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
         return [FillReply(stored == 1) for stored in answer]
 
@@ -265,19 +285,19 @@ class RedisCell:
             for put, at in zip(puts, ats, strict=True)
         ]
 
-    async def _fence(self, orders: list[_FenceOrder]) -> Sequence[int | TierError]:
+    async def _fence(self, items: list[_FenceItem]) -> Sequence[int | TierError]:
         args: list[Any] = []
-        for order in orders:
-            kind = b"k" if order.target.kind is TargetKind.KEY else b"t"
-            args += (kind, order.target.id, b"1" if order.soft else b"0", order.least)
+        for item in items:
+            kind = b"k" if item.target.kind is TargetKind.KEY else b"t"
+            args += (kind, item.target.id, b"1" if item.soft else b"0", item.least)
         return self._issued(await self._exchange(FENCE, args))
 
-    async def _lease(self, orders: list[_LeaseOrder]) -> Sequence[bool | TierError]:
+    async def _lease(self, items: list[_LeaseItem]) -> Sequence[bool | TierError]:
         args: list[Any] = []
-        for order in orders:
-            args += (order.key.id, order.token, order.life_us // 1000)
+        for item in items:
+            args += (item.key.id, item.token, item.life_us // 1000)
         answer = await self._exchange(LEASE, args)
-        return [answer != NEW_ISSUER_WAITS and answer[index] == 1 for index in range(len(orders))]
+        return [answer != NEW_ISSUER_WAITS and answer[index] == 1 for index in range(len(items))]
 
     def _issued(self, answer: Any) -> list[int]:
         if answer == NEW_ISSUER_WAITS:
@@ -288,13 +308,13 @@ class RedisCell:
     async def _exchange(self, script: Script, args: list[Any]) -> Any:
         self._exchanges += 1
         try:
-            line = await self._borrow()
+            connection = await self._connections.borrow()
             began = perf_counter()
             try:
-                answer = await line.run(script, args)
+                answer = await connection.run(script, args)
             finally:
                 self.durations[f"{script.name}s"].observe(perf_counter() - began)
-                await self._give_back(line)
+                await self._connections.give_back(connection)
         except TierError as error:
             self._failures += 1
             self._outage.failed(error.why)
@@ -303,37 +323,14 @@ class RedisCell:
             self._outage.worked()
         return answer
 
-    async def _borrow(self) -> Line:
-        while self._idle:
-            line = self._idle.pop()
-            if await line.is_usable():
-                return line
-            await line.close()
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._no_connect_until:
-            raise TierUnavailableError(self.name, "not tried: connecting failed a moment ago")
-        line = self._new_line()
-        try:
-            await line.open(self._settings.connect_timeout.seconds)
-        except TierError:
-            self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
-            raise
-        self._connects += 1
-        return line
 
-    def _new_line(self) -> Line:
-        settings = self._settings
-        return Line(
-            self._pool.make_connection(),  # type: ignore[no-untyped-call]  # redis-py has no types here
-            self.name,
-            placement=self._placement,
-            skew_us=self._skew_us,
-            retention_ms=settings.retention // 1000,
-            timeout_seconds=settings.timeout.seconds,
-        )
+def _condition(if_match: Sequence[str]) -> bytes:
+    """Returns the ETags of `If-Match` as `put.lua` takes them.
 
-    async def _give_back(self, line: Line) -> None:
-        if self._stopped:
-            await line.close()
-        elif line.is_open:
-            self._idle.append(line)
+    Weak ETags, and ETags that were not made here, can match nothing (RFC 9110, 13.1.1); a condition of
+    only such ETags is `-`, which matches nothing.
+    """
+    if "*" in if_match:
+        return b"*"
+    strong = [bare(tag) for tag in if_match if len(bare(tag)) == ETAG_CHARACTERS]
+    return "".join(strong).encode() if strong or not if_match else b"-"

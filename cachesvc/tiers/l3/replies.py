@@ -1,18 +1,22 @@
+"""The replies of a cell's scripts, read into `Reply` and `CellKeyState`."""
+
 from collections.abc import Sequence
 from typing import Any
 
 from cachesvc.model.entry import Key
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
-from cachesvc.tiers.l3.record import ETAG_CHARACTERS, bare, from_record
+from cachesvc.tiers.l3.record import from_record
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
 
 
-_PLAIN_MISS = Reply(None, exact=False)
+PLAIN_MISS = Reply(None, exact=False)
+"""A miss of which nothing else is known."""
 
 
-_UNREADABLE = Reply(None, exact=False, fenced=False)
+UNREADABLE = Reply(None, exact=False, fenced=False)
+"""The miss for a record of another envelope version: told apart by identity, not by value."""
 
 
 _MISSES = {
@@ -21,10 +25,11 @@ _MISSES = {
 }
 
 
-def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
+def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
+    """Returns the `Reply` for one key of a batch, as `read.lua` answered it."""
     if type(reply) is bytes:
         entry = from_record(key, reply)
-        return _UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
     if type(reply) is int:
         return _MISSES[reply]
     flags, record, token = reply
@@ -39,15 +44,18 @@ def _reply(key: Key, reply: Any, broken_at: int) -> Reply:
     )
 
 
-def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
-    record, lease, lease_ms, broken_at, now, soft_fence, *fences = answer
+def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
+    """Returns the `CellKeyState` of a key, as `inspect.lua` answered it.
+
+    `tags` are the tags that were asked for. The tags of an unreadable record have no names here, so
+    their fences are left out.
+    """
+    record, lease, lease_ms, broken_at, now_us, soft_fence, *fences = answer
     entry = from_record(key, record)
     (fence_at, _), (namespace_fence, soft_namespace_fence), *of_tags = zip(
         fences[::2], fences[1::2], strict=True
     )
-    named = dict(
-        zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False)
-    )  # an unreadable record's tags have no names
+    named = dict(zip((*tags, *(entry.tags if entry else ())), of_tags, strict=False))
     return CellKeyState(
         entry=entry,
         fence_at=fence_at,
@@ -56,18 +64,10 @@ def _state(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:
         lease_held=bool(lease),
         lease_as_of=int(lease.rpartition(b":")[2] or 0),
         broken_at=broken_at,
-        now_us=now,
+        now_us=now_us,
         lease=lease.decode(),
-        lease_until=now + 1000 * lease_ms if lease else 0,
+        lease_until=now_us + 1000 * lease_ms if lease else 0,
         soft_fence=soft_fence,
         soft_tag_fences={tag: soft for tag, (_, soft) in named.items()},
         soft_namespace_fence=soft_namespace_fence,
     )
-
-
-def _condition(if_match: Sequence[str]) -> bytes:
-    """For `put.lua`. Weak and foreign tags can match nothing (RFC 9110, 13.1.1); a condition of only those matches nothing."""
-    if "*" in if_match:
-        return b"*"
-    strong = [bare(tag) for tag in if_match if len(bare(tag)) == ETAG_CHARACTERS]
-    return "".join(strong).encode() if strong or not if_match else b"-"

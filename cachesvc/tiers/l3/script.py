@@ -1,11 +1,11 @@
-"""The Lua that a cell runs: read once, known to the server by its SHA-1."""
+"""The Lua scripts of a cell: read once, and known to the server by their SHA-1."""
 
 import hashlib
 from importlib import resources
 
 
 class Script:
-    """One script call. `source` is sent only to a server that does not know `sha`."""
+    """One Lua script. `source` is sent only to a server that does not know `sha`."""
 
     def __init__(self, name: str, *, with_prelude: bool = True) -> None:
         self.name = name

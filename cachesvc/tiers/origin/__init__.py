@@ -1,4 +1,5 @@
-"""The origin: where values come from when no tier has them, by HTTP, under a limit of loads at a time.
+"""The origin: where values come from when no tier has them.
 
-Start reading at `contract.py`, then `http.py`.
+Values are loaded by HTTP, under a limit of loads at a time. Start reading at `contract.py`, then
+`http.py`.
 """

@@ -1,8 +1,9 @@
-"""Where a key is loaded from: a URL with `{key}` in it.
+"""The URL that a key is loaded from: a template with `{key}` in it.
 
-The key comes from a stranger, the rest from configuration. Whatever the key is, it stays inside the one segment (or query
-value) that `{key}` stands in: all but unreserved characters are percent-encoded, so it brings no `/`, `?`, `#`, `@` or `&`,
-and a key of dots alone is encoded too, because `.` and `..` change the depth of a path (RFC 3986, 5.2.4).
+The key comes from a stranger, the rest from configuration. Whatever the key is, it stays inside the
+one path segment (or query value) that `{key}` stands in: all but unreserved characters are
+percent-encoded, so a key brings no `/`, `?`, `#`, `@` or `&`. A key of dots alone is encoded too,
+because `.` and `..` change the depth of a path (RFC 3986, 5.2.4).
 """
 
 import re
@@ -18,12 +19,16 @@ _DOTS = re.compile(r"(?:\.|%2[Ee])+")
 
 
 class KeyAddress:
-    """Makes the URL of a key. Raises `ConfigError` when it is built from a template that cannot hold a key safely."""
+    """Makes the URL of a key.
+
+    Raises `ConfigError` when it is built from a template that cannot hold a key safely.
+    """
 
     def __init__(self, template: str, *, path: str = "$.origin.url") -> None:
         self._before, self._after = _split(template, path)
 
     def of(self, text: str) -> URL:
+        """Returns the URL of the key `text`."""
         encoded = quote(text, safe="")
         if not encoded.strip("."):
             encoded = encoded.replace(".", "%2E")

@@ -1,3 +1,5 @@
+"""The contract of an origin: loading a value, and the answer of a load."""
+
 from typing import Protocol
 
 from msgspec import Struct
@@ -6,23 +8,24 @@ from cachesvc.model.entry import Entry, Key
 
 
 class Loaded(Struct, frozen=True):
-    """What an origin answered: bytes with lifetimes, or absence, or "not modified"."""
+    """The answer of an origin: bytes with lifetimes, or absence, or "not modified"."""
 
     value: bytes
     content_type: str
     ttl_us: int | None
-    """Freshness the origin asked for, less its `Age`; None: the namespace's."""
+    """Freshness that the origin asked for, less its `Age`; None: the namespace's TTL holds."""
     stale_for_us: int | None
     error_for_us: int | None
     tags: tuple[str, ...]
     age_us: int
-    """The origin's `Age`: subtracted from `as_of`."""
+    """The origin's `Age`, to be subtracted from `as_of`."""
     absent: bool = False
-    """404 or 410: becomes a negative entry."""
+    """The origin answered 404 or 410: this becomes a negative entry."""
     not_modified: bool = False
-    """304: `value`, content type and tags are those of `known`, which it validated; filled again, under the lease."""
+    """The origin answered 304: `value`, content type and tags are those of `known`, which the
+    origin validated. The copy is filled again, under the lease."""
     storable: bool = True
-    """False for `no-store` and `private`: answered, not kept."""
+    """False for `no-store` and `private`: the value is answered and not kept."""
     etag: str | None = None
 
 
@@ -30,7 +33,10 @@ class Loader(Protocol):
     """Loads values of one namespace from its origin."""
 
     async def load(self, key: Key, *, known: Entry | None, timeout_seconds: float) -> Loaded:
-        """Load within the timeout. `known` is a copy that may be revalidated by its ETag. Raises `OriginError`."""
+        """Loads within the timeout. Raises `OriginError`.
+
+        `known` is a copy that may be revalidated by its ETag.
+        """
         ...
 
     async def start(self) -> None: ...

@@ -1,7 +1,7 @@
 """Content codings of an origin's body, decoded whole, within a limit and to the very end.
 
-aiohttp's own decoding stays off: it takes a compressed stream that stops early for a complete body, and half a value would
-then be cached as the value.
+aiohttp's own decoding stays off: it takes a compressed stream that stops early for a complete body,
+and half a value would then be cached as the value.
 """
 
 import zlib
@@ -9,7 +9,8 @@ import zlib
 from cachesvc.model.units import Size
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""zlib's `wbits`: 15 for the zlib format that HTTP calls deflate, 16 more for gzip (RFC 9110, 8.4.1)."""
+"""zlib's `wbits`. 15 is the zlib format, which HTTP calls deflate; 16 more is gzip (RFC
+9110, 8.4.1)."""
 
 
 class DecodingError(Exception):
@@ -17,15 +18,18 @@ class DecodingError(Exception):
 
 
 class UnknownEncodingError(Exception):
-    """A coding, or a stack of them, that is not undone here."""
+    """The coding, or a stack of codings, is not supported."""
 
 
 class BodyTooLargeError(Exception):
-    """More bytes than the limit allows."""
+    """The body has more bytes than the limit allows."""
 
 
 def decoded(body: bytes, encoding: str, limit: Size) -> bytes:
-    """The bytes behind one content coding. Never makes more than `limit` + 1 of them. Raises the three errors above."""
+    """Returns the bytes behind one content coding. Raises the three errors above.
+
+    At most `limit` + 1 bytes are ever made.
+    """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body

@@ -1,8 +1,9 @@
-"""How long an origin's answer may be used, and how old it came: `Cache-Control`, `Expires`, `Date`, `Age`, `Vary`.
+"""How long an origin's answer may be used, and how old it was on arrival (RFC 9111, 4.2).
 
-RFC 9111, 4.2. The apparent age (our clock less `Date`) is left out on purpose: `Date` counts whole seconds, so it would push
-`as_of` up to a second before a fence that the load came after, and nothing could be cached for a second after each write.
-`Age` is what an origin behind a cache has to send.
+The headers are `Cache-Control`, `Expires`, `Date`, `Age` and `Vary`. The apparent age (this
+process's clock less `Date`) is left out on purpose: `Date` counts whole seconds, so the apparent
+age would push `as_of` up to a second before a fence that the load came after, and nothing could be
+cached for a second after each write. An origin behind a cache has to send `Age`.
 """
 
 from datetime import UTC, datetime
@@ -16,26 +17,32 @@ from cachesvc.model.clock import SECONDS
 
 
 class Freshness(Struct, frozen=True, gc=False):
-    """Lifetimes as they are on arrival: the origin's `age_us` is already taken off."""
+    """Lifetimes as they are on arrival: `age_us` is already taken off."""
 
     lifetimes: Lifetimes
     age_us: int
 
 
 def freshness_of(headers: CIMultiDictProxy[str], now_us: int) -> Freshness:
-    """What these response headers allow. Never raises: what cannot be understood counts as stale."""
+    """Returns the lifetimes that these response headers allow.
+
+    Never raises: a header that cannot be understood counts as stale.
+    """
     lifetimes = lifetimes_of(parse(headers.getall("Cache-Control", ())))
     ttl_us = lifetimes.ttl_us
     if ttl_us is None:
         ttl_us = _expires_in_us(headers, now_us)
     if any("*" in value for value in headers.getall("Vary", ())):
-        ttl_us = 0  # no two requests match, so it answers only the one it was loaded for
+        ttl_us = 0  # no other request matches, so the answer serves only the load it came for
     age_us = _age_us(headers)
     return Freshness(_aged(lifetimes, ttl_us, age_us), age_us)
 
 
 def _aged(lifetimes: Lifetimes, ttl_us: int | None, age_us: int) -> Lifetimes:
-    """Take the age off the TTL, and what is left of the age off the windows that begin where the TTL ends."""
+    """Takes the age off the TTL.
+
+    The part of the age that is beyond the TTL is taken off the windows that begin where the TTL ends.
+    """
     if ttl_us is None:
         return lifetimes
     overdue_us = max(0, age_us - ttl_us)
@@ -52,7 +59,10 @@ def _less(window_us: int | None, overdue_us: int) -> int | None:
 
 
 def _expires_in_us(headers: CIMultiDictProxy[str], now_us: int) -> int | None:
-    """`Expires` less `Date`; 0 if it is no date (`0`, `-1`) or is given twice differently; None if it is not there."""
+    """Returns `Expires` less `Date`, or None if there is no `Expires`.
+
+    0 if `Expires` is no date (`0`, `-1`) or is given twice with different values.
+    """
     given = set(headers.getall("Expires", ()))
     if not given:
         return None
@@ -65,18 +75,20 @@ def _expires_in_us(headers: CIMultiDictProxy[str], now_us: int) -> int | None:
 
 
 def http_date(text: str) -> int | None:
-    """Seconds since the epoch of an HTTP date in any of its three formats (RFC 9110, 5.6.7); None if it is not one."""
+    """Returns the seconds since the epoch of an HTTP date; None if `text` is not one.
+
+    All three formats are understood (RFC 9110, 5.6.7).
+    """
     try:
         parts = parsedate_tz(text)
         if parts is None:
             return None
-        return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) - (
-            parts[9] or 0
-        )  # the parser itself lets 99 November pass
+        # `datetime` refuses a 99 November, which the parser lets pass.
+        return int(datetime(*parts[:6], tzinfo=UTC).timestamp()) - (parts[9] or 0)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
 def _age_us(headers: CIMultiDictProxy[str]) -> int:
-    """The first member, if it is one; an invalid `Age` is ignored (RFC 9111, 5.1)."""
+    """Returns the first member of `Age`; an invalid `Age` is ignored (RFC 9111, 5.1)."""
     return (delta_seconds(headers.get("Age", "").partition(",")[0].strip()) or 0) * SECONDS

@@ -1,4 +1,7 @@
-"""The GET of a load in a trace: a client span by OpenTelemetry's conventions for HTTP. No URL in it: that would be the key."""
+"""The span of an origin's GET: a client span by OpenTelemetry's conventions for HTTP.
+
+The span holds no URL, because the URL would hold the key.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,7 +14,7 @@ _STATUS = "http.response.status_code"
 
 
 class GetSpan:
-    """What the GETs of one origin have in common. `template` is the origin's URL."""
+    """Makes the spans of one origin's GETs. `template` is the origin's URL."""
 
     def __init__(self, template: str) -> None:
         parts = urlsplit(template)
@@ -23,7 +26,10 @@ class GetSpan:
 
     @contextmanager
     def around(self) -> Iterator[Span | None]:
-        """The span of what runs inside; None, and nothing, where nothing is sampled."""
+        """Runs the block in a span.
+
+        Where the trace is not sampled, the block gets None and there is no span.
+        """
         parent = current()
         if parent is None:
             yield None
@@ -40,14 +46,18 @@ class GetSpan:
 
 
 def answered(span: Span | None, status: int) -> None:
+    """Writes the status of the response on the span."""
     if span is not None:
         span.attributes[_STATUS] = status
 
 
 def _kind_of(error: BaseException, span: Span) -> str:
-    """A status that is no answer to a load speaks for itself. 404 and 410 are answers: the key's absence."""
+    """Returns `error.type`: the status, if the status made the load fail.
+
+    404 and 410 are answers, the absence of the key, so no error comes with them.
+    """
     status = span.attributes.get(_STATUS, 0)
     if isinstance(status, int) and status >= 300:
         return str(status)
-    # Its own deadline cancels a load, and nothing else does but the end of the process.
+    # A load is cancelled only by its own deadline, and by the end of the process.
     return "timeout" if isinstance(error, asyncio.CancelledError) else type(error).__name__

@@ -1,16 +1,18 @@
-"""Loads values of a namespace from its HTTP origin, as a shared cache would (RFC 9110, 9111, 5861, 9875).
+"""Loads values of a namespace from its HTTP origin, as a shared cache would.
 
-One GET per load. The bytes are asked for unencoded, because an entry has no place for a `Content-Encoding`; what comes encoded
-all the same is decoded (`decoding.py`), within the same body limit. Redirects are not followed: the origin of a namespace is
-what its contract names, and a key must not be able to lead elsewhere.
+RFC 9110, 9111, 5861 and 9875 apply. A load is one GET. It asks for unencoded bytes, because an
+entry has no place for a `Content-Encoding`; an encoded body is decoded (`decoding.py`), within the
+same limit. Redirects are not followed: the origin of a namespace is the one that its contract
+names, and a key must not be able to lead elsewhere.
 
-| Answer | Is |
-|---|---|
-| 200, 203 | the value |
-| 304 to our `If-None-Match` | the value of `known`, with new lifetimes |
-| 404, 410 | absence, with lifetimes and tags of its own |
-| 408, 425, 429, 5xx, no or broken HTTP, body cut short, timeout | `OriginError`, retryable |
-| everything else | `OriginError`, not retryable |
+    Answer                                  | Is
+    ----------------------------------------|--------------------------------------------
+    200, 203                                | the value
+    304 to our `If-None-Match`              | the value of `known`, with new lifetimes
+    404, 410                                | absence, with lifetimes and tags of its own
+    408, 425, 429, 5xx, no or broken HTTP,  | `OriginError`, retryable
+    body cut short, timeout                 |
+    everything else                         | `OriginError`, not retryable
 """
 
 import asyncio
@@ -47,13 +49,14 @@ _HEADER_VALUE = re.compile(r"[\t -~]*")
 
 
 class HttpLoader:
-    """A `Loader` over HTTP. A cancelled or timed-out load closes its connection; the pool holds `origin.concurrency` of them.
+    """A `Loader` over HTTP.
 
-    A session that is passed in stays open at `stop` and must not decompress by itself (`ValueError`); else `start` opens one.
-    Raises `ConfigError` for an unusable origin.
+    A cancelled or timed-out load closes its connection; the pool holds `origin.concurrency`
+    connections. A session that is passed in stays open at `stop` and must not decompress by itself
+    (`ValueError`); without one, `start` opens a session. Raises `ConfigError` for an unusable origin.
 
-    An answer whose tags cannot be understood, or are too many, is answered but not storable: a copy that an invalidation of
-    the missing tag could not reach must not be kept.
+    An answer whose tags cannot be understood, or are too many, is answered but not storable: an
+    invalidation of the missing tag could not reach the copy, so the copy must not be kept.
     """
 
     def __init__(
@@ -74,12 +77,12 @@ class HttpLoader:
         self.loads = 0
         """GETs that were begun."""
         self.failures = 0
-        """Loads that raised `OriginError`; `timeouts` is part of it."""
+        """Loads that raised `OriginError`; `timeouts` is part of this number."""
         self.timeouts = 0
         self.revalidations = 0
         """Loads that were answered 304."""
         self.untaggable = 0
-        """Answers that were not storable for their `Cache-Groups`."""
+        """Answers that were not storable because of their `Cache-Groups`."""
         self._address = KeyAddress(origin.url, path=f"{path}.url")
         self._span = GetSpan(origin.url)
         self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
@@ -93,7 +96,8 @@ class HttpLoader:
         self._outage = Outage(f"loading {namespace!r}", logger)
 
     def __repr__(self) -> str:
-        return f"<HttpLoader {self.namespace}: {self.loads} loads, {self.failures} failures, {self.timeouts} timeouts>"
+        counts = f"{self.loads} loads, {self.failures} failures, {self.timeouts} timeouts"
+        return f"<HttpLoader {self.namespace}: {counts}>"
 
     async def start(self) -> None:
         if self._session is None:
@@ -101,7 +105,7 @@ class HttpLoader:
                 connector=aiohttp.TCPConnector(limit=self._concurrency),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over everything
+                timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over the whole load
             )
 
     async def stop(self) -> None:
@@ -116,7 +120,7 @@ class HttpLoader:
             loaded = await self._load_in_time(self._session, key, known, timeout_seconds)
         except OriginError as error:
             self.failures += 1
-            if error.retryable:  # else it is the key that was refused, not the origin that is down
+            if error.retryable:  # else the key was refused, and the origin is not down
                 self._outage.failed(error)
             raise
         if self._outage.is_on:
@@ -148,7 +152,7 @@ class HttpLoader:
         return loaded
 
     async def _get(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded | None:
-        """None for a 304 that is not about `known`."""
+        """Sends one GET; None for a 304 that is not about `known`."""
         self.loads += 1
         with self._span.around() as span:
             url, headers = self._address.of(key.text), self._headers_of(known)
@@ -157,7 +161,10 @@ class HttpLoader:
                 return await self._answer(response, known)
 
     def _headers_of(self, known: Entry | None) -> CIMultiDict[str]:
-        """Conditional on `known`, and in the caller's trace, sampled or not."""
+        """Returns request headers that are conditional on `known` and in the caller's trace.
+
+        The trace is passed on whether it is sampled or not.
+        """
         trace = traceparent()
         if known is None and not trace:
             return self._headers
@@ -220,7 +227,10 @@ class HttpLoader:
         )
 
     def _revalidated(self, headers: CIMultiDictProxy[str], known: Entry | None) -> Loaded | None:
-        """The bytes of `known` with the lifetimes of the 304; its tags and ETag stay unless the 304 brings others."""
+        """Returns the bytes of `known` with the lifetimes of the 304.
+
+        The tags and the ETag of `known` stay unless the 304 brings others.
+        """
         if known is None or _strong(headers.get("ETag", known.origin_etag)) != _strong(known.origin_etag):
             return None
         self.revalidations += 1
@@ -240,7 +250,7 @@ class HttpLoader:
         )
 
     def _tags(self, headers: CIMultiDictProxy[str]) -> tuple[str, ...] | None:
-        """None if they cannot be understood."""
+        """Returns the tags of the answer; None if they cannot be understood."""
         lines = headers.getall("Cache-Groups", None)
         if lines is None:
             return ()
@@ -290,7 +300,7 @@ def _matching(pattern: re.Pattern[str], text: str | None) -> str | None:
 
 
 def _strong(etag: str) -> str:
-    """For the weak comparison of `If-None-Match` (RFC 9110, 8.8.3.2)."""
+    """Returns the ETag for the weak comparison of `If-None-Match` (RFC 9110, 8.8.3.2)."""
     return etag.removeprefix("W/")
 
 

@@ -1,7 +1,9 @@
-"""A loader that lets a limited number of loads through at once; the others wait for their turn, first come first served.
+"""A loader that lets a limited number of loads run at once.
 
-It protects the origin, not the caller: a load that waits costs its callers the deadline they have anyway, a thousand loads at
-once may cost them the origin. Loads that waited too long are refused without having reached it.
+Further loads wait for their turn, first come first served. The limit protects the origin, not the
+caller: a load that waits costs its callers only the deadline that they have anyway, while a
+thousand loads at once may take the origin down. A load that waited too long is refused without
+having reached the origin.
 """
 
 import asyncio
@@ -14,10 +16,12 @@ from cachesvc.tiers.origin.contract import Loaded, Loader
 
 
 class LimitedLoader:
-    """At most `limit` loads of `loader` at once; each waits at most `wait_seconds`, and never beyond its own timeout.
+    """Runs at most `limit` loads of `loader` at once; the others wait for their turn.
 
-    What a load waited is taken off the timeout that the wrapped loader gets. A cancelled caller gives its turn to the next one,
-    whether it was cancelled in the queue, in the instant it got its turn, or while loading. `running` never exceeds `limit`.
+    A load waits at most `wait_seconds`, and never beyond its own timeout; the time it waited is taken
+    off the timeout that the wrapped loader gets. A cancelled caller gives its turn to the next one,
+    whether it was cancelled in the queue, at the instant it got its turn, or while loading. `running`
+    never exceeds `limit`.
     """
 
     def __init__(self, loader: Loader, *, limit: int, wait_seconds: float = float("inf")) -> None:
@@ -26,18 +30,19 @@ class LimitedLoader:
         self.limit = limit
         self.running = 0
         self.peak = 0
-        """The most that ever ran at once."""
+        """The largest number of loads that ever ran at once."""
         self.waiting = 0
         self.refused = 0
         """Loads that got no turn in time."""
         self.durations = Histogram.of(DURATIONS)
-        """Seconds that loads took, failed and cancelled ones too, once they had their turn."""
+        """Seconds that loads took from their turn on, failed and cancelled ones too."""
         self._loader = loader
         self._wait_seconds = wait_seconds
         self._turns = asyncio.Semaphore(limit)
 
     def __repr__(self) -> str:
-        return f"<LimitedLoader {self.running}/{self.limit} running, {self.waiting} waiting, {self.refused} refused>"
+        running = f"{self.running}/{self.limit} running"
+        return f"<LimitedLoader {running}, {self.waiting} waiting, {self.refused} refused>"
 
     async def load(self, key: Key, *, known: Entry | None, timeout_seconds: float) -> Loaded:
         left = await self._take_turn(timeout_seconds)
@@ -52,7 +57,7 @@ class LimitedLoader:
             self._turns.release()
 
     async def _take_turn(self, timeout_seconds: float) -> float:
-        """Returns what is left of the timeout, and the caller owns a turn; or raises, and it owns none."""
+        """Returns the rest of the timeout, and the caller has a turn; or raises, and it has none."""
         if not self._turns.locked():
             await self._turns.acquire()
             return timeout_seconds

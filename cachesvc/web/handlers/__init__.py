@@ -1,1 +1,4 @@
-"""One module per group of routes: entries, batches, invalidations, the fence stream, probes. `../routing.py` chooses."""
+"""One module per group of routes.
+
+`../routing.py` finds the place that a request names; `../server.py` has the table of calls.
+"""

@@ -1,6 +1,7 @@
-"""`POST /v1/{ns}:get` and `:put`: many keys in one request, an outcome for each.
+"""`POST /v1/{ns}:get` and `:put`: many keys in one request, with an outcome for each.
 
-L1 is asked in one synchronous loop; only the keys it does not answer go on to `get_many`, together.
+L1 is asked in one synchronous loop. Only the keys that it does not answer go on to `get_many`,
+together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,14 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
-from cachesvc.web.contract import Reading, Writing
+from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
-from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, lag_of, options_of, wait_of
+from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, lag_us_of, options_of, wait_of
 from cachesvc.web.requests.tokens import merged, read_token, write_token
 from cachesvc.web.routing import Place, check_tags, key_of, keys_of
 from cachesvc.web.spans import of_batch
@@ -42,23 +43,26 @@ _ENCODE = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder
 
 
 class Batches:
+    """The handlers of the two batch calls."""
+
     def __init__(
         self,
         limits: Server,
         namespaces: Mapping[str, Namespace],
-        reader: Reading,
-        writer: Writing,
+        paths: Paths,
         clock: Clock,
         counts: Counts,
     ) -> None:
         self._limits = limits
         self._namespaces = namespaces
-        self._reader = reader
-        self._writer = writer
+        self._reader = paths.reader
+        self._writer = paths.writer
+        self._lag_us = paths.fences.lag_us
         self._clock = clock
         self._counts = counts
 
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers `:get`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
         asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
         check_count(len(asked.keys), self._limits, "$.keys")
@@ -67,12 +71,12 @@ class Batches:
         results, missing = self._from_l1(place.namespace, keys, options)
         if missing:
             answers = await self._reader.get_many([keys[i] for i in missing], options)
-            now = self._clock.now_us()
+            now_us = self._clock.now_us()
             for i, answer in zip(missing, answers, strict=True):
-                results[i] = _got(answer, now)
+                results[i] = _got(answer, now_us)
         outcomes = [result.outcome for result in results]
         self._counts.keys(place.namespace, "get_many", outcomes)
-        lag = self._reader.lag_us()
+        lag = self._lag_us()
         reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
@@ -81,28 +85,32 @@ class Batches:
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions
     ) -> tuple[list[Got], list[int]]:
-        """The results, and the slots still to be filled (they hold a placeholder). Runs per key: mind every call in it."""
+        """Returns the results, and the slots that are still to be filled and hold a placeholder.
+
+        It runs for each key of each batch: every call in it counts.
+        """
         if not is_answered_by_any_fresh_copy(options):
             return [_NOTHING] * len(keys), list(range(len(keys)))
         entries = self._reader.peek_many(namespace, keys)
-        now = self._clock.now_us()
-        results = [_NOTHING if entry is None else _fresh(entry, now) for entry in entries]
+        now_us = self._clock.now_us()
+        results = [_NOTHING if entry is None else _fresh(entry, now_us) for entry in entries]
         return results, [i for i, entry in enumerate(entries) if entry is None]
 
     def _options(self, request: web.BaseRequest, asked: GetMany) -> ReadOptions:
-        """The headers' options, with what the body asks beyond them."""
+        """Returns the options of the headers, with those of the body over them."""
         longest = self._limits.request_timeout.seconds
         options = options_of(request.headers, longest)
         if asked.token:
             token = merged((*options.token, *read_token(asked.token, "$.token")), "$.token")
             options = replace(options, token=token)
         if asked.max_lag:
-            options = replace(options, max_lag_us=lag_of(asked.max_lag, "$.max_lag"))
+            options = replace(options, max_lag_us=lag_us_of(asked.max_lag, "$.max_lag"))
         if asked.lease:
             options = replace(options, lease=True, wait_seconds=wait_of(asked.wait, longest))
         return options
 
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers `:put`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
         asked = decode(_PUT_DECODERS[media], await read_body(request, self._limits.max_body))
         check_count(len(asked.items), self._limits, "$.items")
@@ -131,7 +139,7 @@ _FENCED = Put("fenced")
 
 
 def _fresh(entry: Entry, now_us: int) -> Got:
-    """A fresh copy from L1."""
+    """Returns the result for a fresh copy from L1."""
     as_of, content_type = entry.as_of, entry.content_type
     return Got(
         "absent" if entry.negative else "hit",
@@ -153,13 +161,13 @@ def _got(answer: Answer, now_us: int) -> Got:
     if entry is None:
         return Got("miss", lease=answer.lease or "")
     got = _fresh(entry, now_us)
-    got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str: it is the value of an Outcome
+    got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
     got.tier, got.lease = answer.tier, answer.lease or ""
     return got
 
 
 def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
-    """Raises `RequestError` with the path of what is out of rule."""
+    """Returns the draft of an item. Raises `RequestError` with the wrong field's body path."""
     here = f"$.items[{index}]"
     if not is_media_type(item.content_type):
         raise RequestError(

@@ -1,4 +1,4 @@
-"""`/v1/{ns}/{key}`: read, write and invalidate one key, and `:explain` it."""
+"""`/v1/{ns}/{key}`: reading, writing and invalidating one key; `:explain` says why."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +18,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
-from cachesvc.web.contract import Invalidating, Reading, Writing
+from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
@@ -43,35 +43,43 @@ from cachesvc.web.spans import of_answer
 _HIT = Outcome.HIT.value
 _ALONE = "scope=instance"
 _EXPLAINED = ("Cachesvc-Token", "Cachesvc-Max-Lag", "Cache-Control")
-"""Headers of a read that change which copies answer it: an explanation is told to the other instances with them."""
+"""The headers of a read that change which copies may answer it.
+
+An explanation sends them on to the other instances that it asks.
+"""
 
 
 class Entries:
+    """The handlers of the calls about one key."""
+
     def __init__(
         self,
         limits: Server,
         namespaces: Mapping[str, Namespace],
-        reader: Reading,
-        writer: Writing,
-        invalidator: Invalidating,
+        paths: Paths,
         clock: Clock,
     ) -> None:
         self._limits = limits
         self._namespaces = namespaces
-        self._reader = reader
-        self._writer = writer
-        self._invalidator = invalidator
+        self._reader = paths.reader
+        self._writer = paths.writer
+        self._invalidator = paths.invalidator
+        self._explainer = paths.explainer
         self._clock = clock
 
-    # reading ----------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     def hit(self, entry: Entry) -> Reply:
-        """The reply to a plain `GET` that L1 answers, positive and fresh. The hottest code of the service."""
+        """Returns the reply to a plain `GET` that L1 answers with a positive, fresh copy.
+
+        This is the hottest code of the service.
+        """
         age, ttl = seconds_of(entry, self._clock.now_us())
         head = positive_head(entry, f"cachesvc-l1; hit; ttl={ttl}", age, ttl)
         return Reply(200, head.encode("latin-1"), entry.value, outcome=_HIT)
 
     async def read(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers a `GET` or `HEAD` with options. Raises `RequestError` for a header out of rule."""
         asked = conditions.conditions_of(request.headers)
         options = options_of(request.headers, self._limits.request_timeout.seconds)
         if (
@@ -84,7 +92,10 @@ class Entries:
         return self._answered(request, answer, options, asked)
 
     async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
-        """A `GET` that asks nothing special, after L1 was asked: `absent` is the negative entry it had, if any."""
+        """Answers a `GET` that asks nothing special, after L1 was asked.
+
+        `absent` is the negative entry that L1 had, if any.
+        """
         answer = (
             Answer(Outcome.ABSENT, absent, "l1")
             if absent is not None
@@ -103,12 +114,11 @@ class Entries:
     def _said(
         self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions
     ) -> Reply:
-        """The reply that says this answer. Raises `RequestError` for none but a failed precondition."""
+        """Returns the reply for this answer. Raises `RequestError` only for a failed precondition."""
         entry = answer.entry
         if answer.outcome is Outcome.ERROR or entry is None:
             return self._without_value(request, answer, options)
-        now = self._clock.now_us()
-        age, ttl = seconds_of(entry, now)
+        age, ttl = seconds_of(entry, self._clock.now_us())
         status = cache_status(answer, ttl)
         if entry.negative:
             lines = absence_lines(entry, status, age, ttl)
@@ -125,7 +135,7 @@ class Entries:
         return Reply(200, head.encode("latin-1"), entry.value, outcome=answer.outcome.value)
 
     def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:
-        """A miss or a failure."""
+        """Returns the reply for a miss or a failure."""
         status = cache_status(answer, 0)
         lines = (
             f"Cache-Control: no-store\r\nCache-Status: {status}\r\n"
@@ -139,19 +149,23 @@ class Entries:
         return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS)
 
     async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
-        """Of the read that has these headers; for another instance, which asks with `scope=instance`, only what is seen here."""
+        """Explains the read that has these headers.
+
+        Another instance asks with `scope=instance`; its answer has only the copies that this instance sees.
+        """
         if place.query not in ("", _ALONE):
             raise RequestError(ProblemKind.BAD_QUERY, f"here: {_ALONE}", field="query")
         options = options_of(request.headers, self._limits.request_timeout.seconds)
         sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
         body = msgspec.json.encode(
-            await self._reader.explain(place.key, Question(options, sent, place.query == _ALONE))
+            await self._explainer.answer(place.key, Question(options, sent, place.query == _ALONE))
         )
         return Reply(200, _json_head(len(body)), body)
 
-    # writing ----------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     async def write(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers a `PUT`: 204 if the value is stored, else raises `RequestError`."""
         draft = self._draft(request, place.namespace)
         value = await read_body(request, self._limits.max_body)
         if refusal := value_refusal(len(value), self._namespaces[place.namespace], "body"):
@@ -166,7 +180,7 @@ class Entries:
         return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}{token}".encode(), outcome="stored")
 
     def _draft(self, request: web.BaseRequest, namespace: str) -> Draft:
-        """What the headers of a `PUT` say. All of them are read before the body is."""
+        """Returns what the headers of a `PUT` ask for; all are checked before the body is read."""
         headers = request.headers
         refuse_encoding(request)
         asked = conditions.conditions_of(headers)
@@ -197,6 +211,7 @@ class Entries:
         )
 
     async def invalidate(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers a `DELETE`, which invalidates the key, with a receipt. Raises `RequestError`."""
         for field in ("If-Match", "If-None-Match", "Cachesvc-Lease"):
             if field in request.headers:
                 raise RequestError(

@@ -1,42 +1,55 @@
-"""`GET /v1/fences`: a subscription to the fences this instance has merged, as server-sent events that do not end.
+"""`GET /v1/fences`: the fences that this instance has merged, as server-sent events.
 
-The body has neither a length nor chunks: it ends where the connection does. Every piece is written at the pace at which the
-other side reads (`writer.write` waits while the buffers are full); meanwhile its subscription is a place in the broadcast's log
-and nothing more. One timer serves all streams: it makes the heartbeats, and cuts off who has not read anything for long.
+The body does not end by itself: it has neither a length nor chunks, and ends when the connection
+does. Every piece is written at the pace at which the subscriber reads (`writer.write` waits while
+the buffers are full). Meanwhile its subscription is only a place in the broadcast's log. One timer
+serves all streams: it makes the heartbeats, and cuts off subscribers that have not read anything
+for long.
 """
 
 import asyncio
 
 from aiohttp import ClientConnectionError, web
 
-from cachesvc.changes.broadcast import Broadcast, Subscription
-from cachesvc.changes.broadcast_events import Vector, read_vector
+from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.broadcast.events import Vector, read_vector
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.routing import Place
 
 BEAT_SECONDS = 0.2
-"""Two of these are the longest pause between heartbeats: 500 ms are promised."""
+"""The period of the timer. Heartbeats come every two periods at least; 500 ms are
+promised."""
 STALL_SECONDS = 10.0
-"""A peer that takes nothing for so long, with all buffers full, is stopped or gone. It could not be told from one that is merely
-slow by the log alone, which takes hours to move on when little happens."""
+"""A peer that takes nothing for so long, while all buffers are full, is stopped or gone.
+The log alone could not tell it from a slow peer: it takes hours to move on when little happens."""
 
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+    b"X-Accel-Buffering: no\r\n"
+)
 
 
 class StreamReply(Reply):
-    """Sends what its subscription has until that is over or the other side leaves, then lets the connection be closed."""
+    """Sends the events of its subscription until that is over or the peer leaves.
+
+    Then the connection is closed.
+    """
 
     def __init__(self, head: bytes, subscription: Subscription) -> None:
         super().__init__(200, head, outcome="opened")
         self.close_after()
         self.subscription = subscription
         self.writing_since: float | None = None
-        """On the loop's clock, while a write waits for the other side."""
+        """When the running write began, on the loop's clock; None if no write waits for the peer."""
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Ends without an error also when the other side has gone: there is no other way for it to end a stream."""
+        """Writes until the stream ends; also without an error if the peer has gone.
+
+        That is the only way for a peer to end a stream.
+        """
         request, self._request = self._request, None
         if request is None:
             return
@@ -55,7 +68,7 @@ class StreamReply(Reply):
 
 
 class Streams:
-    """The streams that are open. `stop` ends them at once."""
+    """The streams that are open. `stop` ends them at once, and later ones are refused."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
@@ -67,6 +80,10 @@ class Streams:
         return f"<Streams [{len(self._open)} open]>"
 
     async def fences(self, request: web.BaseRequest, _: Place) -> Reply:
+        """Answers with a stream that resumes after `Last-Event-ID`, or begins with a reset.
+
+        Raises `RequestError`: `stopping`, `too-many-subscribers`, or `bad-header` for an id that is none.
+        """
         if self._is_stopped:
             raise RequestError(ProblemKind.STOPPING, "this instance stops: ask another one")
         after = _last_event_id(request)
@@ -79,6 +96,7 @@ class Streams:
         return stream
 
     def stop(self) -> None:
+        """Ends all streams at once; their subscribers go on at another instance."""
         self._is_stopped = True
         for stream in self._open:
             stream.subscription.close()
@@ -94,7 +112,11 @@ class Streams:
         self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat) if self._open else None
 
     def _sweep(self) -> None:
-        """Forget the streams that are over. One whose last write still waits would wait for as long as its peer likes."""
+        """Forgets the streams that are over.
+
+        The connection of a stream whose last write still waits is aborted: it could wait for as long as its
+        peer likes.
+        """
         for stream in [one for one in self._open if one.subscription.is_over]:
             request = self._open.pop(stream)
             if stream.writing_since is not None and request.transport is not None:

@@ -1,6 +1,7 @@
-"""`GET /v1/hotkeys?namespace=pages`: which keys this instance was asked for most, and which values are the largest.
+"""`GET /v1/hotkeys?namespace=pages`: the keys that are read most, and the largest values.
 
-Keys are named by digest; by their text only to who sends the debug token, because key text is personal data.
+Keys are named by digest. Their text is shown only with the debug token, because key text is
+personal data.
 """
 
 import hmac
@@ -17,7 +18,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.popularity.heavy_hitters import Hitter
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import EVERY
-from cachesvc.web.contract import Reading
+from cachesvc.web.contract import Popular
 from cachesvc.web.handlers.probes import json_reply
 from cachesvc.web.messages import HotKey, HotKeys, LargeValue
 from cachesvc.web.replies.reply import Reply
@@ -25,19 +26,22 @@ from cachesvc.web.routing import Place, check_namespace
 
 HEADER = "Cachesvc-Debug"
 SHOWN = 20
+"""The most keys in an answer."""
 _encode = msgspec.json.Encoder().encode
 
 
 class HotKeysView:
-    def __init__(self, service: Service, namespaces: Collection[str], reader: Reading) -> None:
+    """The handler of `GET /v1/hotkeys`."""
+
+    def __init__(self, service: Service, namespaces: Collection[str], hot_keys: Popular) -> None:
         self._token = service.telemetry.debug_token.encode()
         self._namespaces = namespaces
-        self._reader = reader
+        self._hot_keys = hot_keys
 
     async def get(self, request: web.BaseRequest, place: Place) -> Reply:
         namespace = self._namespace(place.query)
         with_text = self._may_see_text(request.headers.get(HEADER))
-        return json_reply(_encode(_document(namespace, self._reader.popularity(namespace), with_text)))
+        return json_reply(_encode(_document(namespace, self._hot_keys.popularity(namespace), with_text)))
 
     def _namespace(self, query: str) -> str:
         asked = parse_qsl(query, keep_blank_values=True, errors="replace")
@@ -53,9 +57,12 @@ class HotKeysView:
         if token is None:
             return False
         if not self._token:
-            why = "nobody may see key text here: set telemetry.debug_token (CACHESVC_TELEMETRY_DEBUG_TOKEN) at the instance"
+            why = (
+                "nobody may see key text here: set telemetry.debug_token (CACHESVC_TELEMETRY_DEBUG_TOKEN) "
+                "at the instance"
+            )
             raise RequestError(ProblemKind.NO_DEBUG, why, field=HEADER)
-        # Not `==`: how long that takes tells how much of the token was right.
+        # `==` would take the longer, the more of the token is right: its time would give the token away.
         if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token):
             raise RequestError(
                 ProblemKind.NO_DEBUG, "this is not the instance's telemetry.debug_token", field=HEADER

@@ -1,4 +1,7 @@
-"""`POST /v1/invalidations`: a change, plain or as a CloudEvent, and how it is to be done; `GET /v1/invalidations/{id}`."""
+"""`POST /v1/invalidations` and `GET /v1/invalidations/{id}`.
+
+A change is sent plain or as a CloudEvent, with options that say how it is to be done.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,9 +29,10 @@ from cachesvc.web.requests.options import timeout_of
 from cachesvc.web.routing import Place, check_namespace, check_tags, key_of
 
 WAIT_SECONDS = 5.0
-"""How long `wait` waits if the caller does not say."""
+"""How long `wait` lasts if the caller sends no `Cachesvc-Timeout`."""
 ANSWER_SECONDS = 0.5
-"""What `wait` leaves of `request_timeout`: to apply and publish before it, and to say afterwards who is missing."""
+"""The part of `request_timeout` that `wait` leaves: to apply and publish before it, and to
+answer after it which instances are missing."""
 
 _PLAIN: dict[str, Decodes[Invalidation]] = {
     JSON: msgspec.json.Decoder(Invalidation),
@@ -38,6 +42,8 @@ _EVENT = msgspec.json.Decoder(ChangeEvent)
 
 
 class Invalidations:
+    """The handlers of invalidations and of their receipts."""
+
     def __init__(
         self, service: Service, namespaces: Mapping[str, Namespace], invalidator: Invalidating
     ) -> None:
@@ -47,6 +53,7 @@ class Invalidations:
         self._invalidator = invalidator
 
     async def post(self, request: web.BaseRequest, _: Place) -> Reply:
+        """Answers with a receipt, or with an estimate if `dry_run`. Raises `RequestError`."""
         media = media_type_of(request, JSON, MSGPACK, CLOUDEVENT)
         timeout = timeout_of(request.headers, self._limits.request_timeout.seconds)
         body = await read_body(request, self._limits.max_body)
@@ -61,7 +68,7 @@ class Invalidations:
         if asked.dry_run:
             return estimate_reply(await self._invalidator.estimate(change))
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
-        # A call that waits for others has its own answer to a timeout: the receipt that says who is missing.
+        # A call that waits for other instances answers a timeout itself: its receipt names those missing.
         bounded = (
             within(timeout, invalidating)
             if timeout is not None and asked.wait is Reach.NONE
@@ -80,7 +87,7 @@ class Invalidations:
         return InvalidateOptions(asked.wait, seconds, who)
 
     def _check(self, asked: Invalidation, at: str) -> None:
-        """Raises `RequestError` with the path of what is out of rule."""
+        """Raises `RequestError` with the body path that is out of rule."""
         check_namespace(asked.namespace, self._namespaces, f"{at}.namespace")
         count = len(asked.keys) + len(asked.tags)
         check_count(count, self._limits, at)
@@ -98,7 +105,10 @@ class Invalidations:
                 field=f"{at}.wait",
             )
         if asked.all and not asked.dry_run and asked.confirm != asked.namespace:
-            why = f'this purges all of {asked.namespace}: if that is meant, send "confirm": "{asked.namespace}" as well'
+            why = (
+                f"this purges all of {asked.namespace}: if that is meant, "
+                f'send "confirm": "{asked.namespace}" as well'
+            )
             raise RequestError(ProblemKind.CONFIRM_NEEDED, why, field=f"{at}.confirm")
 
     def _check_over(self, over: str, field: str) -> None:
@@ -108,10 +118,14 @@ class Invalidations:
             why = f"{over[:32]!r} is not a duration: write a number and one of us, ms, s, m, h, d, such as 5m"
             raise RequestError(ProblemKind.INVALID_BODY, why, field=field) from None
         if not 0 < window <= self._longest_over:
-            why = f"a purge is paced over more than 0 and at most {self._longest_over.seconds:g}s: so long fences are kept"
+            why = (
+                f"a purge is paced over more than 0 and at most {self._longest_over.seconds:g}s: "
+                "so long fences are kept"
+            )
             raise RequestError(ProblemKind.INVALID_BODY, why, field=field)
 
     async def receipt(self, _: web.BaseRequest, place: Place) -> Reply:
+        """Answers how far a change has got by now. Raises `RequestError` (`no-such-receipt`)."""
         state = await self._invalidator.receipt(place.receipt)
         if state is None:
             why = "no change has this id, or it is too long ago: receipts are kept for 15 minutes"
@@ -120,6 +134,6 @@ class Invalidations:
 
 
 def _of_change(change: Change) -> Mapping[str, Attribute]:
-    """What a span says of it."""
+    """Returns the attributes of its span."""
     targets = len(change.keys) + len(change.tags)
     return {"cachesvc.namespace": change.namespace, "cachesvc.targets": targets, "cachesvc.all": change.all}

@@ -1,6 +1,7 @@
-"""`/openapi.json` (OpenAPI 3.1). Schemas come from the very structs that decode requests and encode answers.
+"""`/openapi.json` (OpenAPI 3.1).
 
-The paths have to agree with `server.py`'s table of calls; a test compares them.
+Schemas come from the very structs that decode requests and encode answers, problem kinds from their
+register. The paths have to agree with the table of calls in `server.py`; a test compares them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from cachesvc.config.topology_rules import NAMESPACE_NAME
 from cachesvc.explain.answer import Explanation, Seen
 from cachesvc.model.key_text import MAX_KEY_BYTES
 from cachesvc.model.problems import ProblemKind
@@ -24,6 +26,8 @@ from cachesvc.web.messages import (
     PutResults,
 )
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK
+from cachesvc.web.requests.limits import MAX_CALLER_LENGTH
+from cachesvc.web.routing import RECEIPT_ID
 
 Json: TypeAlias = Mapping[str, object]
 
@@ -51,14 +55,15 @@ _ETAGS = {"type": "string"}
 
 
 def document() -> Json:
+    """Returns the OpenAPI document as plain values."""
     _, schemas = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "cachesvc",
             "version": "1",
-            "description": "A multi-tier cache. Keys are percent-encoded path segments: write `/` as %2F, and a key's own "
-            "ending `:explain` as %3Aexplain.",
+            "description": "A multi-tier cache. Keys are percent-encoded path segments: write `/` as %2F, "
+            "and a key's own ending `:explain` as %3Aexplain.",
         },
         "paths": _paths(),
         "components": {"schemas": schemas},
@@ -104,8 +109,9 @@ def _paths() -> Json:
             "parameters": [_NAMESPACE, _KEY],
             "get": _call(
                 "explainEntry",
-                "Where the key lives, what every tier of every region holds of it, which fences touch it, and what a read "
-                "with these headers would do now, by which rule. Changes nothing; who does not answer within 50 ms is named.",
+                "Where the key lives, what every tier of every region holds of it, which fences touch it, "
+                "and what a read with these headers would do now, by which rule. Changes nothing; a server "
+                "or instance that does not answer within 50 ms is named.",
                 _EXPLAINED,
                 parameters=[_SCOPE, *_COPY_HEADERS],
             ),
@@ -146,8 +152,8 @@ def _paths() -> Json:
         "/v1/fences": {
             "get": _call(
                 "fences",
-                "What this instance has merged, as endless server-sent events: `fences`, `reset`, and `heartbeat` at least "
-                "every 500 ms. For near caches; see clients/PROTOCOL.md.",
+                "What this instance has merged, as endless server-sent events: `fences`, `reset`, and "
+                "`heartbeat` at least every 500 ms. For near caches; see clients/PROTOCOL.md.",
                 _EVENTS,
                 parameters=[_LAST_EVENT_ID],
             )
@@ -155,14 +161,16 @@ def _paths() -> Json:
         "/v1/topology": {
             "get": _call(
                 "topology",
-                "Regions, cells, pools and namespaces, without credentials; `here`: the instance that answers.",
+                "Regions, cells, pools and namespaces, without credentials; `here`: the instance that "
+                "answers.",
                 _TOPOLOGY,
             )
         },
         "/v1/hotkeys": {
             "get": _call(
                 "hotKeys",
-                "The keys that this instance was asked for most in the last minute or two, and the largest values.",
+                "The keys that this instance was asked for most in the last minute or two, and the largest "
+                "values.",
                 _HOT_KEYS,
                 parameters=[_NAMESPACE_QUERY, _DEBUG],
             )
@@ -215,7 +223,7 @@ _PROBLEM: Json = {
 
 
 def _problems(*kinds: ProblemKind) -> dict[str, Json]:
-    """Returns a response for each status that the kinds have; it names them, with their summaries."""
+    """Returns a response for each status of the kinds, which names them with their titles."""
     told: dict[str, list[str]] = {}
     for kind in kinds:
         told.setdefault(str(kind.status), []).append(f"`{kind.value}`: {kind.summary}.")
@@ -321,7 +329,7 @@ _NAMESPACE: Json = {
     "name": "namespace",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
+    "schema": {"type": "string", "pattern": f"^{NAMESPACE_NAME.pattern}$"},
 }
 _KEY: Json = {
     "name": "key",
@@ -339,7 +347,7 @@ _RECEIPT_ID: Json = {
     "in": "path",
     "required": True,
     "description": "As a receipt says it.",
-    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,63}:[0-9]{1,16}-[0-9]{1,16}$"},
+    "schema": {"type": "string", "pattern": f"^{RECEIPT_ID.pattern}$"},
 }
 _VERBOSE: Json = {
     "name": "verbose",
@@ -359,7 +367,9 @@ _WAIT_TIMEOUT = _header(
     "Cachesvc-Timeout", "How long the caller will wait; with `wait`, 5s if it is not said.", _DURATION
 )
 _CALLER = _header(
-    "Cachesvc-Caller", "Who does this, for the audit.", {"type": "string", "minLength": 1, "maxLength": 128}
+    "Cachesvc-Caller",
+    "Who does this, for the audit.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_CALLER_LENGTH},
 )
 _LAST_EVENT_ID = _header(
     "Last-Event-ID", "Resume after this event, of whichever instance; if that cannot be, a reset comes first."

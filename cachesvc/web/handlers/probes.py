@@ -1,4 +1,7 @@
-"""What operators and tools ask: probes, metrics, topology, the API's own description. Bodies are small and made per request."""
+"""The calls of operators and tools: probes, metrics, topology, the API's own description.
+
+Their bodies are small and made per request.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +24,8 @@ Probe = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 
 class Probes:
+    """The handlers of these calls."""
+
     def __init__(self, service: Service, topology: Topology, readiness: Readiness, metrics: Metrics) -> None:
         self._here = {"region": service.region, "instance": service.instance}
         self._topology = topology
@@ -29,10 +34,14 @@ class Probes:
         self._openapi = msgspec.json.encode(document())
 
     async def livez(self, _: web.BaseRequest, __: Place) -> Reply:
-        """The event loop turns: that is all it says. A backend that is down is no reason to restart this process."""
+        """Answers 200 while the event loop turns.
+
+        A backend that is down is no reason to restart this process.
+        """
         return _ok(b"alive\n", TEXT)
 
     async def readyz(self, _: web.BaseRequest, place: Place) -> Reply:
+        """Answers 200 if this instance may be sent requests, else 503; `?verbose` adds reasons."""
         ready, reasons = self._readiness()
         status, line = (
             (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
@@ -46,7 +55,10 @@ class Probes:
         return _ok(body, content_type)
 
     async def topology(self, _: web.BaseRequest, __: Place) -> Reply:
-        """The shared document, and beside it who answers: a client takes the instances of its own region from it."""
+        """Answers the shared document, and in `here` the instance that answers.
+
+        A client takes the instances of that region from it.
+        """
         return json_reply(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}))
 
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
@@ -62,5 +74,8 @@ def _ok(body: bytes, content_type: str) -> Reply:
 
 
 def _answer(status: int, line: str, body: bytes, content_type: str) -> Reply:
-    head = f"{line}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n"
+    head = (
+        f"{line}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        "Cache-Control: no-store\r\n"
+    )
     return Reply(status, head.encode(), body, outcome="ok" if status < 500 else "failed")

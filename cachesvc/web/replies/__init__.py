@@ -1,1 +1,4 @@
-"""Answers as bytes and headers, problems included. Start reading at `reply.py` and `problems.py`."""
+"""Answers as bytes and headers, with problems.
+
+Start reading at `reply.py` and `problems.py`.
+"""

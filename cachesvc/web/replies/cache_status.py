@@ -1,4 +1,7 @@
-"""`Cache-Status` (RFC 9211): which tiers were asked, the one nearest to the origin first, and what each said."""
+"""`Cache-Status` (RFC 9211): a member for each tier that was asked.
+
+The tier nearest to the origin stands first.
+"""
 
 from functools import lru_cache
 
@@ -7,12 +10,18 @@ from cachesvc.model.requests import Answer, Step
 
 @lru_cache(maxsize=512)
 def trail_text(trail: tuple[Step, ...]) -> str:
-    """The members of the tiers passed. There are few different trails, so nearly all are rendered already."""
+    """Returns the members of the tiers that were passed.
+
+    There are few different trails, so nearly all are rendered already.
+    """
     return ", ".join(map(_member, trail))
 
 
 def cache_status(answer: Answer, ttl: int) -> str:
-    """`ttl`: seconds of freshness left, negative when stale. The tier that answered stands before those passed on the way."""
+    """Returns the header's value; `ttl` is seconds of freshness left, negative when stale.
+
+    The tier that answered stands before those that were passed on the way.
+    """
     passed = trail_text(answer.trail)
     if answer.entry is None or answer.tier in ("", "origin"):
         return passed

@@ -16,14 +16,14 @@ from cachesvc.web.requests.tokens import write_token
 TYPE_PREFIX = "https://cachesvc.dev/problems/"
 
 UNEXPLAINED = RequestError(ProblemKind.LOAD_FAILED, "the value could not be loaded")
-"""For an answer that failed without a reason."""
+"""The problem of an answer that failed without a reason."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}").fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
 def request_id_of(headers: CIMultiDictProxy[str]) -> str:
-    """The caller's request id if it is a plain word, else empty."""
+    """Returns the caller's request id if it is a plain word, else the empty text."""
     given = headers.get("X-Request-Id", "")
     return given if _REQUEST_ID(given) else ""
 
@@ -41,12 +41,15 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
 
 
 def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", outcome: str = "") -> Reply:
-    """The reply of a failed request. `lines`: further complete header lines."""
+    """Returns the reply to a failed request; `lines` are further complete header lines.
+
+    Without a request id the problem gets a new, random one.
+    """
     request_id = request_id or os.urandom(12).hex()
     body = _encode(problem_of(error, request_id))
     head = (
-        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nContent-Type: application/problem+json\r\n"
-        f"Content-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
     )
     if (seconds := error.kind.retry_after_seconds) is not None:
         head += f"Retry-After: {seconds}\r\n"
@@ -59,5 +62,5 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
 
 
 def outcome_of(error: RequestError) -> str:
-    """`refused`: the caller's fault. `failed`: ours, or that of what stands behind us."""
+    """Returns `refused` if the caller is at fault (4xx), else `failed`."""
     return "refused" if error.status < 500 else "failed"

@@ -1,4 +1,4 @@
-"""The answers about an invalidation: the receipt of `DELETE` and `POST /v1/invalidations`, its state later, and an estimate."""
+"""The answers about an invalidation: its receipt, its state later, and its estimate."""
 
 import msgspec
 from msgspec import Struct
@@ -13,7 +13,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def receipt_reply(receipt: Receipt) -> Reply:
-    """202 if what was waited for has not been reached."""
+    """Returns the reply with a receipt: 200, or 202 if its `wait` was not reached."""
     token = write_token(receipt.token)
     document = InvalidationReceipt(
         receipt.id, token, receipt.applied, receipt.position, receipt.wait, receipt.reached, receipt.missing

@@ -1,4 +1,4 @@
-"""The topology as anyone may see it: no credentials, and what origins are sent is nobody's business."""
+"""The topology as anyone may see it, without credentials and values of headers."""
 
 import re
 from typing import TypeAlias
@@ -27,7 +27,7 @@ _HARMLESS = frozenset(["db"])
 
 
 def shown_topology(topology: Topology) -> dict[str, Shown]:
-    """A document of plain values, durations and sizes as people write them."""
+    """Returns a document of plain values, with durations and sizes as people write them."""
     return _shown_fields(topology)
 
 
@@ -50,7 +50,7 @@ def _shown_fields(value: Struct) -> dict[str, Shown]:
 
 
 def _written(amount: int, units: tuple[tuple[str, int], ...], zero: str) -> str:
-    """The largest unit that leaves no remainder: `5m`, `1500ms`."""
+    """Returns the amount in the largest unit that leaves no remainder: `5m`, `1500ms`."""
     for unit, size in units:
         if amount and amount % size == 0:
             return f"{amount // size}{unit}"
@@ -58,7 +58,10 @@ def _written(amount: int, units: tuple[tuple[str, int], ...], zero: str) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """The URL with user, password and the values of query parameters hidden, but for the few that are known to be harmless."""
+    """Returns the URL with user, password and the values of its query hidden.
+
+    The values of a few query parameters are known to be harmless, and stay.
+    """
     parts = urlsplit(url)
     userinfo, at, host = parts.netloc.rpartition("@")
     netloc = f"{HIDDEN}@{host}" if at and userinfo else host

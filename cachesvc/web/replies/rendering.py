@@ -1,4 +1,4 @@
-"""Header lines as text and bytes: those of an entry, and those that every answer ends with."""
+"""Header lines as text and bytes: those of an entry, and those that end every answer."""
 
 import re
 from email.utils import formatdate
@@ -14,38 +14,41 @@ from cachesvc.web.requests.limits import MAX_MEDIA_TYPE_LENGTH
 _MEDIA_TYPE = re.compile(
     r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?"
 ).fullmatch
-_TAIL_LIFE = 10 * MILLISECONDS
+_TAIL_LIFE_US = 10 * MILLISECONDS
 
 
 def is_media_type(text: str) -> bool:
+    """True if the text is a media type that can stand in a header (RFC 9110, 8.3.1)."""
     return len(text) <= MAX_MEDIA_TYPE_LENGTH and _MEDIA_TYPE(text) is not None
 
 
 def seconds_of(entry: Entry, now_us: int) -> tuple[int, int]:
-    """Age and remaining freshness (negative when stale), whole seconds, both rounded down."""
+    """Returns age and remaining freshness (negative when stale), whole seconds, rounded down."""
     return max(0, (now_us - entry.as_of) // SECONDS), (entry.fresh_until - now_us) // SECONDS
 
 
 def positive_head(entry: Entry, status: str, age: int, ttl: int) -> str:
-    """The head of a 200 with this entry. `status` is the `Cache-Status`.
+    """Returns the head of a 200 with this entry; `status` is the value of `Cache-Status`.
 
-    `max-age` counts from the load, as RFC 9111 has it: with `Age` taken off, `ttl` seconds remain.
+    `max-age` counts from the load, as RFC 9111 has it: `max-age` less `Age` gives the `ttl` seconds
+    that remain.
     """
     return (
-        f"HTTP/1.1 200 OK\r\nContent-Type: {_sendable(entry.content_type)}\r\nContent-Length: {len(entry.value)}\r\n"
-        f"{_validators(entry, status, age, ttl)}"
+        f"HTTP/1.1 200 OK\r\nContent-Type: {_sendable(entry.content_type)}\r\n"
+        f"Content-Length: {len(entry.value)}\r\n{_validators(entry, status, age, ttl)}"
     )
 
 
 def not_modified_head(entry: Entry, status: str, age: int, ttl: int) -> str:
-    """The head of a 304: what a 200 would have said of its freshness (RFC 9110, 15.4.5)."""
+    """Returns the head of a 304, with the freshness that a 200 would have (RFC 9110, 15.4.5)."""
     return f"HTTP/1.1 304 Not Modified\r\n{_validators(entry, status, age, ttl)}"
 
 
 def absence_lines(entry: Entry, status: str, age: int, ttl: int) -> str:
-    """What a 404 `known-absent` says of its entry."""
+    """Returns the header lines of a 404 `known-absent` that are about its entry."""
     return (
-        f"Age: {age}\r\nCache-Control: max-age={max(0, age + ttl)}{_windows(entry.stale_for, entry.error_for)}\r\n"
+        f"Age: {age}\r\n"
+        f"Cache-Control: max-age={max(0, age + ttl)}{_windows(entry.stale_for, entry.error_for)}\r\n"
         f"Cache-Status: {status}\r\n{_groups_line(entry.tags)}"
     )
 
@@ -53,20 +56,24 @@ def absence_lines(entry: Entry, status: str, age: int, ttl: int) -> str:
 def _validators(entry: Entry, status: str, age: int, ttl: int) -> str:
     return (
         f"ETag: {etag(entry)}\r\nAge: {age}\r\n"
-        f"Cache-Control: max-age={age + ttl if age + ttl > 0 else 0}{_windows(entry.stale_for, entry.error_for)}\r\n"
+        f"Cache-Control: max-age={age + ttl if age + ttl > 0 else 0}"
+        f"{_windows(entry.stale_for, entry.error_for)}\r\n"
         f"Cache-Status: {status}\r\n{_groups_line(entry.tags) if entry.tags else ''}"
     )
 
 
 @lru_cache(maxsize=1024)
-def _windows(stale_for: int, error_for: int) -> str:
-    text = f", stale-while-revalidate={stale_for // SECONDS}" if stale_for >= SECONDS else ""
-    return text + (f", stale-if-error={error_for // SECONDS}" if error_for >= SECONDS else "")
+def _windows(stale_for_us: int, error_for_us: int) -> str:
+    text = f", stale-while-revalidate={stale_for_us // SECONDS}" if stale_for_us >= SECONDS else ""
+    return text + (f", stale-if-error={error_for_us // SECONDS}" if error_for_us >= SECONDS else "")
 
 
 @lru_cache(maxsize=1024)
 def _groups_line(tags: tuple[str, ...]) -> str:
-    """Empty for tags that the header cannot carry: they came from elsewhere than our own front door."""
+    """Returns the line; empty for tags that the header cannot carry.
+
+    Such tags have come from elsewhere than the web layer.
+    """
     try:
         text = cache_groups.format(tags)
     except ValueError:
@@ -76,25 +83,31 @@ def _groups_line(tags: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=1024)
 def _sendable(content_type: str) -> str:
-    """An entry may hold what an origin said; nothing but a media type may end up between our header lines."""
+    """Returns the content type if it is a media type, else `application/octet-stream`.
+
+    An entry may hold whatever an origin said, and nothing else may end up between the header lines.
+    """
     return content_type if is_media_type(content_type) else OCTETS
 
 
 class Tail:
-    """The lines that end every head, `Date` and `Cachesvc-Lag`: rendered again when they are 10 ms old, not per answer."""
+    """The lines that end every head: `Date` and `Cachesvc-Lag`.
+
+    They are rendered again when they are 10 ms old, not for each answer.
+    """
 
     def __init__(self) -> None:
-        self._rendered_at = -1 << 62
+        self._rendered_at_us = -1 << 62
         self._lines = b""
 
     def is_old(self, now_us: int) -> bool:
-        return not 0 <= now_us - self._rendered_at < _TAIL_LIFE
+        return not 0 <= now_us - self._rendered_at_us < _TAIL_LIFE_US
 
     def render(self, now_us: int, lag_us: int | None) -> None:
         date = formatdate(now_us // SECONDS, usegmt=True)
         lag = f"Cachesvc-Lag: {lag_us / SECONDS:.3f}\r\n" if lag_us is not None else ""
         self._lines = f"Date: {date}\r\n{lag}".encode()
-        self._rendered_at = now_us
+        self._rendered_at_us = now_us
 
     @property
     def lines(self) -> bytes:

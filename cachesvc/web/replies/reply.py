@@ -1,8 +1,9 @@
-"""A response that is one piece of bytes, written in one go. It uses aiohttp's public seam only: `StreamResponse.prepare`
-and `write_eof` are overridden, the bytes leave through `request.writer`.
+"""A response that is one piece of bytes, written in one go.
 
-aiohttp's own `Response` builds a multidict, completes it and serialises it: 10 µs, a quarter of a request. Here the header
-lines arrive as bytes; this class adds what depends on the connection, and leaves out the body for HEAD.
+It uses aiohttp's public seam only: `StreamResponse.prepare` and `write_eof` are overridden, and the
+bytes leave through `request.writer`. aiohttp's own `Response` builds a multidict, completes it and
+serialises it: 10 µs, a quarter of a request. Here the header lines arrive as bytes; this class adds
+those that depend on the connection, and leaves out the body for HEAD.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,27 +22,33 @@ _END = b"\r\n"
 _CLOSE = b"Connection: close\r\n"
 _KEEP = b"Connection: keep-alive\r\n"
 _JOIN_UP_TO = 65536
-"""Bytes. Copying a small body behind its head is cheaper than a second write; a large one is not copied."""
+"""The largest body, in bytes, that is copied behind its head: for a small body that is
+cheaper than a second write."""
 
 
 class Reply(web.StreamResponse):
-    # Of few replies: these are read from the class by all others.
+    """An answer: its head, its body, and its values for counters and spans."""
+
+    # Few replies set these three; all others read them from the class.
     problem: str = ""
-    """The `type` of the problem it says."""
+    """The kind of the problem in the body; empty if there is none."""
     has_waited: bool = False
-    """It took long because the caller asked to wait."""
+    """True: it may have taken long because the caller asked to wait."""
     attributes: Callable[[], Mapping[str, Attribute]] | None = None
-    """What a span says of it beyond its outcome. Called only if there is a span."""
+    """Returns the attributes of its span beyond the outcome; called only if there is a span."""
 
     def __init__(self, status: int, head: bytes, body: bytes = b"", *, outcome: str = "ok") -> None:
-        """`head`: status line and complete header lines (with `Content-Length` where there may be a body), no empty line."""
+        """`head`: the status line and complete header lines, without the empty line.
+
+        It includes `Content-Length` where there may be a body.
+        """
         super().__init__(status=status)
         self._head = head
         self.payload = body
         self.outcome = outcome
-        """For counting: what became of the request, in one word."""
+        """The end of the request in one word, for counting."""
         self.request_id = ""
-        """To be said in `X-Request-Id`; empty if the caller sent none and will not need one."""
+        """The value of `X-Request-Id`; empty if the caller sent none and needs none."""
         self._closes = False
         self._keeps = False
         self._request: BaseRequest | None = None
@@ -55,11 +62,11 @@ class Reply(web.StreamResponse):
         return self._head
 
     def add_lines(self, lines: bytes) -> None:
-        """`lines`: complete header lines."""
+        """Adds complete header lines to the head."""
         self._head += lines
 
     def close_after(self) -> None:
-        """Let this be the last answer on its connection."""
+        """Makes this the last answer on its connection."""
         self._closes = True
 
     async def prepare(self, request: "BaseRequest") -> AbstractStreamWriter:
@@ -68,7 +75,10 @@ class Reply(web.StreamResponse):
         return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Write the whole response; waits while the peer reads too slowly. Raises `ConnectionError` if it is gone."""
+        """Writes the whole response; waits while the peer reads too slowly.
+
+        Raises `ConnectionError` if the peer has gone.
+        """
         request = self._request
         if request is None:
             return

@@ -1,1 +1,4 @@
-"""What callers may ask, read from headers and bodies and refused at the door. Start reading at `options.py`."""
+"""Requests, read from headers and bodies and refused if they are out of rule.
+
+Start reading at `options.py`.
+"""

@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Decodes(Protocol[T_co]):
-    """A decoder of msgspec, of any format."""
+    """A msgspec decoder of any format."""
 
     def decode(self, body: bytes, /) -> T_co: ...
 
@@ -30,8 +30,12 @@ _MEDIA_TYPES = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSG
 
 
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """The whole body. Raises `RequestError`: 413 above `limit` bytes, before reading if the length was declared; 415 if it is
-    encoded; 417 for an unknown expectation; 400 if it ends early."""
+    """Returns the whole body.
+
+    Raises `RequestError`: `body-too-large` above `limit` bytes, before reading if the length was
+    declared; `content-encoding` if it is encoded; `expectation` for an unknown one; `bad-body` if it
+    ends early.
+    """
     refuse_encoding(request)
     declared = request.content_length
     if declared is not None and declared > limit:
@@ -53,6 +57,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
 
 
 def refuse_encoding(request: web.BaseRequest) -> None:
+    """Raises `RequestError` (`content-encoding`) if the body is encoded."""
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
         raise RequestError(
@@ -63,7 +68,7 @@ def refuse_encoding(request: web.BaseRequest) -> None:
 
 
 def media_type_of(request: web.BaseRequest, *taken: str) -> str:
-    """The media type of the body, one of `taken`. Raises `RequestError` (415)."""
+    """Returns the body's media type, one of `taken`. Raises `RequestError` (`content-type`)."""
     sent = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     sent = _MEDIA_TYPES.get(sent, sent)
     if sent not in taken:
@@ -74,7 +79,11 @@ def media_type_of(request: web.BaseRequest, *taken: str) -> str:
 
 
 def decode(decoder: Decodes[T_co], body: bytes) -> T_co:
-    """Raises `RequestError` (400): `bad-body` if it is no document, `invalid-body` with the field that does not fit."""
+    """Returns the decoded document.
+
+    Raises `RequestError`: `bad-body` if the body is no document, `invalid-body` with the field that
+    does not fit.
+    """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -85,14 +94,14 @@ def decode(decoder: Decodes[T_co], body: bytes) -> T_co:
 
 
 def _field_of(why: str) -> str:
-    """The body path at fault, from msgspec's message: `$.items[...].ttl`."""
+    """Returns the body path at fault, from msgspec's message: `$.items[...].ttl`."""
     at = match[1] if (match := _AT.search(why)) else "$"
     named = _UNKNOWN.search(why) or _MISSING.search(why)
     return f"{at}.{named[1]}" if named else at
 
 
 async def _invite(request: web.BaseRequest) -> None:
-    """Answer `Expect: 100-continue`: the body would not come before."""
+    """Answers `Expect: 100-continue`, because the body would not come before."""
     expected = request.headers.get("Expect")
     if expected is None or request.version < HttpVersion11:
         return

@@ -14,7 +14,10 @@ _ETAG = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
 
 
 def etags_of(headers: CIMultiDictProxy[str], field: str) -> tuple[str, ...]:
-    """The tags of all lines of the field, `("*",)` for any, empty if it was not sent. Raises `RequestError` (400)."""
+    """Returns the tags of all lines of the field; `("*",)` for any, empty if it was not sent.
+
+    Raises `RequestError` (`bad-header`).
+    """
     if field not in headers:
         return ()
     value = ", ".join(headers.getall(field)).strip()
@@ -35,16 +38,18 @@ def etags_of(headers: CIMultiDictProxy[str], field: str) -> tuple[str, ...]:
 
 
 def matches_weakly(tags: Sequence[str], etag: str) -> bool:
-    """For `If-None-Match`: strong and weak tags of the same opaque text are equal."""
+    """True if a tag of `If-None-Match` is that ETag: strong and weak tags of equal text match."""
     return any(tag == ANY or tag.removeprefix("W/") == etag for tag in tags)
 
 
 def matches_strongly(tags: Sequence[str], etag: str) -> bool:
-    """For `If-Match`: a weak tag matches nothing. Ours are strong."""
+    """True if a tag of `If-Match` is that ETag, which is strong: a weak tag matches nothing."""
     return any(tag in (ANY, etag) for tag in tags)
 
 
 class Conditions(Struct, frozen=True, gc=False):
+    """The ETags of both headers; empty where a header was not sent."""
+
     if_match: tuple[str, ...] = ()
     if_none_match: tuple[str, ...] = ()
 
@@ -58,7 +63,11 @@ _EXCLUSIVE = (
 
 
 def conditions_of(headers: CIMultiDictProxy[str]) -> Conditions:
-    """Raises `RequestError` (400) for what is malformed, and for two headers of which one makes the other pointless."""
+    """Returns the conditions of a request.
+
+    Raises `RequestError`: `bad-header` if one is malformed, `contradiction` for two headers that
+    exclude each other.
+    """
     if "If-Match" not in headers and "If-None-Match" not in headers:
         return NONE
     for one, other in _EXCLUSIVE:

@@ -1,10 +1,15 @@
-"""Limits on how much one request may bring. They are checked here and nowhere behind the web layer."""
+"""Limits on how much one request may bring.
+
+They are checked here, and nowhere behind the web layer.
+"""
 
 from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 
+MAX_CALLER_LENGTH = 128
+"""Characters of a caller's name."""
 MAX_LEASE_LENGTH = 256
 """Characters of a lease token. The tokens that cells grant are far shorter."""
 MAX_MEDIA_TYPE_LENGTH = 256
@@ -25,7 +30,10 @@ def check_tag_count(count: int, contract: Namespace, field: str) -> None:
 
 
 def value_refusal(size: int, contract: Namespace, field: str) -> RequestError | None:
-    """Returns the refusal (`value-too-large`) of a value of `size` bytes; None if the namespace takes it."""
+    """Returns the refusal (`value-too-large`) of a value of `size` bytes.
+
+    None if the namespace takes the value.
+    """
     if size <= contract.max_value:
         return None
     why = f"a value of this namespace has at most {contract.max_value} bytes, this one has {size}"

@@ -1,4 +1,7 @@
-"""What the headers of a read ask for, as `ReadOptions`. A header out of rule is refused by name: nothing is guessed."""
+"""The options that the headers of a read ask for, as `ReadOptions`.
+
+A header that is out of rule is refused by name, because no guess at its meaning is safe.
+"""
 
 import math
 import re
@@ -16,6 +19,7 @@ from cachesvc.model.units import Duration
 from cachesvc.web.requests.tokens import merged, read_token
 
 LONGEST_LAG_US = 10**15
+"""A longer `Cachesvc-Max-Lag` counts as this (31 years)."""
 
 _ASKING = ("Cache-Control", "Cachesvc-Token", "Cachesvc-Max-Lag", "Cachesvc-Timeout", "Prefer")
 _PREFERENCE = re.compile(r'\s*([A-Za-z0-9_-]+)\s*(?:=\s*"?([^",;]*)"?)?[^,]*')
@@ -39,7 +43,10 @@ _TRACEPARENT = (b"traceparent", b"Traceparent")
 
 
 def plain_traceparent(raw_headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """None if a header might matter to a read. Else the request's `traceparent`, empty if it has none: one walk for both."""
+    """Returns the `traceparent`, empty without one; None if a header might change the read.
+
+    One walk over the headers finds both.
+    """
     traceparent = b""
     for name, value in raw_headers:
         if name not in _INERT:
@@ -50,7 +57,10 @@ def plain_traceparent(raw_headers: Sequence[tuple[bytes, bytes]]) -> bytes | Non
 
 
 def options_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> ReadOptions:
-    """The options of a read, `PLAIN` itself if nothing is asked. Timeouts are capped at `longest_seconds`."""
+    """Returns the options of a read; `PLAIN` itself if nothing is asked.
+
+    Timeouts are capped at `longest_seconds`. Raises `RequestError`.
+    """
     asked = [name for name in _ASKING if name in headers]
     if not asked:
         return PLAIN
@@ -62,7 +72,7 @@ def options_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> ReadOp
     return replace(
         options,
         token=token_of(headers),
-        max_lag_us=lag_of(headers["Cachesvc-Max-Lag"], "Cachesvc-Max-Lag")
+        max_lag_us=lag_us_of(headers["Cachesvc-Max-Lag"], "Cachesvc-Max-Lag")
         if "Cachesvc-Max-Lag" in asked
         else None,
         timeout_seconds=timeout_of(headers, longest_seconds),
@@ -70,13 +80,17 @@ def options_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> ReadOp
 
 
 def is_answered_by_any_fresh_copy(options: ReadOptions) -> bool:
-    """Whether a fresh copy that a plain read may have is an answer: a lease and a deadline only matter on a miss."""
+    """True if any fresh copy that a plain read may have is an answer.
+
+    A lease and a deadline matter only on a miss.
+    """
     if options is PLAIN:
         return True
     return replace(options, lease=False, wait_seconds=0.0, timeout_seconds=None) == PLAIN
 
 
 def token_of(headers: CIMultiDictProxy[str]) -> tuple[tuple[int, int], ...]:
+    """Returns the pairs of all tokens of a request. Raises `RequestError` (`bad-token`)."""
     field = "Cachesvc-Token"
     lines = headers.getall(field, [])
     return (
@@ -85,22 +99,26 @@ def token_of(headers: CIMultiDictProxy[str]) -> tuple[tuple[int, int], ...]:
 
 
 def timeout_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> float | None:
-    """Seconds the caller will wait, capped; None if it did not say."""
+    """Returns the seconds that the caller waits, capped; None if it does not say.
+
+    Raises `RequestError` (`bad-header`).
+    """
     field = "Cachesvc-Timeout"
     if field not in headers:
         return None
-    seconds = duration_of(headers[field], field) / SECONDS
+    seconds = duration_us_of(headers[field], field) / SECONDS
     if seconds <= 0:
         raise RequestError(ProblemKind.BAD_HEADER, "a timeout is longer than 0", field=field)
     return min(seconds, longest_seconds)
 
 
-def lag_of(text: str, field: str) -> int:
-    return min(duration_of(text, field), LONGEST_LAG_US)
+def lag_us_of(text: str, field: str) -> int:
+    """Returns the accepted staleness bound, capped. Raises `RequestError` (`bad-header`)."""
+    return min(duration_us_of(text, field), LONGEST_LAG_US)
 
 
-def duration_of(text: str, field: str) -> int:
-    """µs. Raises `RequestError` (400) for what is no duration."""
+def duration_us_of(text: str, field: str) -> int:
+    """Returns µs. Raises `RequestError` (`bad-header`) for a text that is no duration."""
     try:
         return Duration.parse(text.strip()[:32])
     except (ValueError, OverflowError):
@@ -109,11 +127,15 @@ def duration_of(text: str, field: str) -> int:
 
 
 def wait_of(seconds: float, longest_seconds: float) -> float:
+    """Returns how long to wait for another's fill, capped; the cap for infinity and NaN."""
     return min(seconds, longest_seconds) if math.isfinite(seconds) else longest_seconds
 
 
 def _preferring(options: ReadOptions, prefer: str, longest_seconds: float) -> ReadOptions:
-    """`Prefer: lease, wait=2` (RFC 7240); what is not known there is ignored, as that RFC wants."""
+    """Returns the options with `Prefer: lease, wait=2` (RFC 7240) applied.
+
+    Preferences that are not known are ignored, as RFC 7240 wants.
+    """
     preferences = {match[1].lower(): match[2] for match in _PREFERENCE.finditer(prefer)}
     if "lease" not in preferences:
         return options

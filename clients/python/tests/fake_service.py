@@ -1,7 +1,8 @@
-"""A small service that speaks clients/PROTOCOL.md over real sockets, records every request, and can be made to fail.
+"""A small service that speaks clients/PROTOCOL.md over real sockets.
 
-One fence clock, one store, no tiers. A token is honoured exactly: an entry is a miss if it is not newer than the pair of its
-key, one of its tags or the namespace.
+It records every request, and can be made to fail. It has one fence clock, one store and no tiers.
+It honours tokens exactly: an entry is a miss if it is not newer than the pair of its key, of one
+of its tags or of the namespace.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ def digest(target: str) -> int:
 
 @dataclass
 class Held:
-    """An entry, and the fence time it is newer than."""
+    """An entry, and the fence time that the entry is newer than."""
 
     value: bytes
     as_of: int
@@ -51,7 +52,7 @@ class FakeService:
     def __init__(self) -> None:
         self.held: dict[str, Held] = {}
         self.leases: dict[str, str] = {}
-        """Key → `lease-<as_of>`."""
+        """The lease of each key: key → `lease-<as_of>`."""
         self.fences: dict[int, int] = {}
         self.saw: list[Recorded] = []
         self.gate: asyncio.Event = asyncio.Event()
@@ -60,24 +61,30 @@ class FakeService:
         self.arrived = asyncio.Semaphore(0)
         """Released once per request, before the gate."""
         self.problem: tuple[int, dict[str, Any], dict[str, str]] | None = None
-        """Answer everything with this status, problem document and headers."""
+        """The status, problem document and headers that answer every request."""
         self.passing: list[tuple[int, dict[str, Any], dict[str, str]]] = []
-        """The same for the next requests, one each."""
+        """Problems that answer the next requests, one each."""
         self.problems_of: dict[str, tuple[int, dict[str, Any], dict[str, str]]] = {}
-        """The same for the invalidations of a namespace."""
+        """Problems that answer the invalidations of a namespace."""
         self.on_read: Callable[[int], None] = lambda nth: None
         """Called before each `:get` is answered, with its number from 1."""
         self.changes_before_puts: Callable[[], None] = lambda: None
-        """Called after each `:get` was answered: what somebody else does before this client's next request."""
+        """Called after each `:get` was answered.
+
+        A test does here what another client does before this client's next request.
+        """
         self.key_problems: dict[str, dict[str, Any]] = {}
         self.slow: dict[str, asyncio.Event] = {}
-        """Keys whose load goes on until their event is set: reads wait for them as long as they were told to."""
+        """Keys whose load goes on until their event is set.
+
+        Reads wait for such keys as long as the requests say.
+        """
         self.missing: list[str] = []
-        """Instances that do not merge in time what is waited for."""
+        """Instances that do not merge in time what a call waits for."""
         self.receipts: dict[str, dict[str, Any]] = {}
         self.raw_answer: bytes | None = None
         self.instances: dict[str, str] = {}
-        """Of its region, by name. None: a client keeps to the URLs it was given."""
+        """The instances of the region: name → URL. If empty, clients keep to their given URLs."""
         self._ticks = itertools.count(1_000_000)
         self._runner: web.ServerRunner | None = None
         self.url = ""
@@ -109,7 +116,7 @@ class FakeService:
         self.held[key] = Held(value, next(self._ticks), **more)
 
     def fence(self, key: str) -> None:
-        """An invalidation by somebody else."""
+        """Invalidates a key, as another client would."""
         next(self._ticks)
         self.held.pop(key, None)
         self.leases.pop(key, None)
@@ -275,7 +282,10 @@ class FakeService:
     def _invalidated(
         self, namespace: str, keys: list[str], tags: list[str], *, whole: bool, missing: Sequence[str] = ()
     ) -> web.Response:
-        """Only announced: the copies stay, as on an instance that has not heard of it, so that only tokens refuse them."""
+        """Issues the fence but keeps the copies, so that only tokens refuse them.
+
+        An instance that has not merged the fence does the same.
+        """
         at = next(self._ticks)
         targets = (
             [f"{namespace}/{key}" for key in keys]

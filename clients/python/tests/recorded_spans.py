@@ -1,4 +1,7 @@
-"""What a client's spans were, as text: each beneath its parent, with its attributes, and what it is linked to."""
+"""Records a client's spans and shows them as text.
+
+Each span stands beneath its parent, with its attributes and its links.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import Span
 
 _LEFT_OUT = ("server.address", "server.port", "cachesvc.namespace", "http.response.status_code")
-"""The same for all, or of the moment."""
+"""Attributes that are the same for all spans, or that differ from run to run."""
 
 
 class RecordedSpans:
@@ -35,7 +38,7 @@ class RecordedSpans:
         return [span for span in self.ended if span.name == name]
 
     def tree(self) -> list[str]:
-        """In the order of their beginnings."""
+        """Returns the spans as indented lines, in the order in which the spans began."""
         spans = sorted(self.ended, key=lambda span: span.start_time or 0)
         ids = {span.context.span_id for span in spans}
         return [

@@ -1,4 +1,4 @@
-"""Calls of one moment leave in one request, and nobody's trouble is another's."""
+"""Calls of one moment leave in one request, and no caller suffers from another's trouble."""
 
 import asyncio
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 from cachesvc_client import Cache, CacheError, PartialError
 from cachesvc_client.aio.batching import LANES, Batcher
 from cachesvc_client.protocol.batch_limits import MAX_ITEMS
+from cachesvc_client.values.durations import seconds_of
 
 from clients.python.tests.fake_service import FakeService
 
@@ -209,3 +210,34 @@ async def test_without_batching_every_get_is_a_request_of_its_own(service: FakeS
 
 async def _unused(_key: str) -> bytes:
     raise AssertionError("must not be loaded")
+
+
+async def test_a_call_with_little_time_leaves_its_batch_to_the_others(
+    service: FakeService, cache: Cache
+) -> None:
+    service.hold("a", b"1")
+    pages = cache.namespace("pages")
+    service.gate.clear()
+    patient = asyncio.create_task(pages.get("a"))
+    with pytest.raises(CacheError, match=r"no answer within 0\.05 s") as caught:
+        await pages.get("a", timeout="0.05s")
+    assert (caught.value.type, caught.value.retryable) == ("deadline", True)
+    service.gate.set()
+    assert await patient == b"1"
+    assert len(service.calls(":get")) == 1
+
+
+async def test_set_many_names_the_keys_that_were_not_stored_within_its_own_timeout(
+    service: FakeService, cache: Cache
+) -> None:
+    service.gate.clear()
+    with pytest.raises(PartialError) as caught:
+        await cache.namespace("pages").set_many({"a": b"1", "b": b"2"}, timeout="0.05s")
+    assert {key: error.type for key, error in caught.value.failed.items()} == dict.fromkeys("ab", "deadline")
+
+
+async def test_unbatched_the_service_is_told_the_time_of_the_call(service: FakeService) -> None:
+    async with Cache.from_url(service.url, default_timeout="5s", batching=False) as cache:
+        await cache.namespace("pages").get("a", timeout="0.5s")
+    (call,) = service.calls("/a")
+    assert 0 < seconds_of(call.headers["Cachesvc-Timeout"], "Cachesvc-Timeout") <= 0.5

@@ -21,7 +21,7 @@ async def test_a_cached_function_runs_once_per_key_and_its_result_has_its_tags(
 
     @users.cached("profile:{user_id}", ttl="5m", stale="1m", tags=["user:{user_id}"])
     async def profile(user_id: int) -> dict[str, int]:
-        """What it does."""
+        """Loads a profile."""
         ran.append(user_id)
         return {"id": user_id}
 
@@ -35,7 +35,7 @@ async def test_a_cached_function_runs_once_per_key_and_its_result_has_its_tags(
         60.0,
         ["user:7"],
     )
-    assert (profile.key(7), profile.__doc__) == ("profile:7", "What it does.")
+    assert (profile.key(7), profile.__doc__) == ("profile:7", "Loads a profile.")
     assert repr(profile).startswith("<CachedFunction test_a_cached_function")
 
 

@@ -1,4 +1,4 @@
-"""What a transaction changed becomes few requests."""
+"""The changes of a transaction become few requests."""
 
 import pytest
 from cachesvc_client.requests.changes import MOST_NAMES, Changes, invalidation_of

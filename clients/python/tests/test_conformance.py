@@ -1,4 +1,7 @@
-"""The SDK, both flavours, against clients/conformance: it sends what the cases say, and makes of their answers what they say."""
+"""The SDK, async and sync, against clients/conformance.
+
+It sends the requests that the cases say, and returns what the cases say for their answers.
+"""
 
 import inspect
 from contextlib import AsyncExitStack
@@ -17,7 +20,7 @@ from cachesvc_client.near.fences import moment_of
 from cachesvc_client.near.near import Near, target_digest
 from cachesvc_client.protocol.names import check_key, checked_tags
 from cachesvc_client.protocol.wire import Got
-from cachesvc_client.requests.exchanges import Exchanges
+from cachesvc_client.requests.namespace_requests import NamespaceRequests
 from cachesvc_client.requests.own_writes import OwnWrites, key_digest, pairs_of, token_of
 from cachesvc_client.testing import FakeClock, Request, Response
 from cachesvc_client.testing.async_session import AsyncSession
@@ -42,7 +45,7 @@ OF_THE_NAMESPACE = ("namespace", "max_lag")
 
 
 class ReplayingServer:
-    """Takes the place of a `FakeService` behind a session: it expects one request, and has its answer ready."""
+    """A double of `FakeService` behind a session: it expects one request and has the answer."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -112,7 +115,7 @@ async def test_the_client_sends_and_understands_what_the_case_says(case: Case, f
 async def _client(
     clients: dict[str, Any], stack: AsyncExitStack, server: Any, flavour: str, call: Call
 ) -> Any:
-    """One client for all calls with equal options: what it writes it reads."""
+    """Returns the client of all calls with equal options, so that it reads its own writes."""
     options = {name: call.given[name] for name in OF_THE_CLIENT if name in call.given}
     if (made := clients.get(repr(options))) is not None:
         return made
@@ -124,7 +127,7 @@ async def _client(
 
 
 async def _called(cache: Any, call: Call, bindings: Bindings) -> str:
-    """What of the call's outcome is not as the case says."""
+    """Returns a text that tells where the call's outcome differs from the case; else empty."""
     given = {
         name: rendered(value, bindings) for name, value in call.given.items() if name not in OF_THE_CLIENT
     }
@@ -154,7 +157,7 @@ def _said(error: CacheError) -> dict[str, Any]:
     return said
 
 
-# vectors ----------------------------------------------------------------------------------------------------------------
+# vectors ------------------------------------------------------------------------------------------
 
 
 def digest(target: str) -> str:
@@ -181,14 +184,17 @@ def ring_order(given: dict[str, Any]) -> list[str]:
     return Ring(given["instances"]).preference(target_digest(given["key"]))
 
 
-def _exchanges() -> Exchanges:
+def _requests() -> NamespaceRequests:
     writes = OwnWrites(lambda: 0.0)
-    return Exchanges("pages", writes, Near(lambda: 0.0, writes.heed))
+    return NamespaceRequests("pages", writes, Near(lambda: 0.0, writes.heed))
 
 
 def path(key: str) -> str:
-    """Decoded: any spelling of the same bytes will do, but nothing that ends the segment."""
-    segment = _exchanges().read_alone(key, "").path.removeprefix("/v1/pages/")
+    """Returns the segment decoded: any spelling of the same bytes will do.
+
+    Nothing in the segment may end it.
+    """
+    segment = _requests().read_alone(key, "").path.removeprefix("/v1/pages/")
     is_one = not set(segment) & set("/?#") and segment not in (".", "..") and segment.isascii()
     spelled = {vector.given: str(vector.expect) for vector in vectors("path")}
     return spelled[key] if is_one and unquote(segment) == key else segment
@@ -212,7 +218,7 @@ def may_be_a_tag(text: str) -> bool:
 
 def cache_groups(tags: list[str]) -> str:
     got = Got("hit", b"", tags=tuple(tags))
-    return str(_exchanges().touch("a", got, Lifetimes()).headers["Cache-Groups"])
+    return str(_requests().touch("a", got, Lifetimes()).headers["Cache-Groups"])
 
 
 def etag(given: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What a loader is told and may say."""
+"""The context that a loader is given, and the options that a loader may set."""
 
 from functools import partial
 from typing import Any

@@ -17,7 +17,7 @@ LATE = CacheError("deadline", status=504, retryable=True)
 
 
 async def one_by_one(pages: Namespace[bytes], keys: Sequence[str]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """What was found, and the types of what failed."""
+    """Gets the keys one by one; returns the values found, and the types of the failures."""
     answers = await asyncio.gather(*map(pages.get, keys), return_exceptions=True)
     named = dict(zip(keys, answers, strict=True))
     found = {key: answer for key, answer in named.items() if isinstance(answer, bytes)}
@@ -33,7 +33,7 @@ async def together(pages: Namespace[bytes], keys: Sequence[str]) -> tuple[dict[s
 
 @pytest.mark.parametrize("count", [0, 1, MIN_OWN - 1, MIN_OWN, 100, MAX_ITEMS, MAX_ITEMS + 1])
 async def test_it_answers_what_single_gets_do(service: FakeService, cache: Cache, count: int) -> None:
-    """Of three keys one is missing; one is known to be absent, one fails, and one is named twice."""
+    """A third of the keys is missing, one is known absent, one fails, one is named twice."""
     keys = [f"k{i}" for i in range(count)]
     for key in (key for nth, key in enumerate(keys) if nth % 3):
         service.hold(key, key.encode())
@@ -160,7 +160,10 @@ ITEMS = [f"i{nth}" for nth in range(MIN_OWN)]
 
 
 class Line:
-    """Sends batches, in which what is in `late` is late; asked for again, it is there as soon as it may go."""
+    """A double that sends batches, in which the keys of `late` are late.
+
+    When such a key is asked for again, it is there as soon as `may_go` is set.
+    """
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
@@ -230,7 +233,7 @@ async def test_a_caller_that_left_before_departure_is_not_sent(
 
 async def test_a_call_does_not_wait_for_a_lane() -> None:
     async def send(items: list[str], _deadline: float) -> list[str]:
-        """Single items are never answered."""
+        """Answers batches; a batch of a single item is never answered."""
         if len(items) == 1:
             await asyncio.Event().wait()
         return items

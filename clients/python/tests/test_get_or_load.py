@@ -1,4 +1,7 @@
-"""`get_or_load`: one load per key here, one lease per key anywhere, and an answer even without the cache."""
+"""`get_or_load` answers even without the cache.
+
+It runs one load per key in the process, and holds one lease per key across processes.
+"""
 
 import asyncio
 
@@ -113,7 +116,10 @@ async def test_an_absent_value_is_stored_as_known_absent(
         asked.append(key)
         return ABSENT
 
-    assert await pages.get_or_load("a", nothing, default=b"none") == b"none"  # type: ignore[arg-type]  # a loader of no type
+    assert (
+        await pages.get_or_load("a", nothing, default=b"none")  # type: ignore[arg-type]  # it has no type
+        == b"none"
+    )
     assert await pages.get_or_load("a", nothing) is None  # type: ignore[arg-type]  # the same
     assert asked == ["a"]
     assert service.held["a"].absent
@@ -205,7 +211,7 @@ async def test_an_outage_lets_only_so_many_loads_run_at_a_time(service: FakeServ
         callers = [asyncio.create_task(pages.get_or_load(f"k{i}", source)) for i in range(5)]
         for _ in range(2):
             await source.entered.acquire()
-        while cache.statistics().loads_without_cache < 5:  # noqa: ASYNC110  until all have asked for their turn
+        while cache.statistics().loads_without_cache < 5:  # noqa: ASYNC110  all ask for their turn
             await asyncio.sleep(0)
         assert len(source.loaded) == 2
         source.gate.set()
@@ -303,3 +309,20 @@ async def test_a_value_of_another_type_is_loaded_anew(service: FakeService, cach
     assert await numbers.get("a") == [1, 2]
     assert [call.method for call in service.saw].count("DELETE") == 1, "replaced once, for all who found it"
     assert cache.statistics().unreadable == 2
+
+
+async def test_a_waiter_that_is_granted_the_lease_of_a_stale_value_uses_it(
+    service: FakeService, pages: Namespace[bytes], source: Source
+) -> None:
+    """Nobody else would get the lease before it expires."""
+    service.leases["a"] = "somebody's"
+    service.changes_before_puts = lambda: _fill_that_is_stale_by_now(service)
+    assert await pages.get_or_load("a", source) == b"loaded"
+    (put,) = service.calls(":put")
+    assert put.body["items"][0]["lease"].startswith("lease-")
+
+
+def _fill_that_is_stale_by_now(service: FakeService) -> None:
+    if service.leases.get("a") == "somebody's":
+        del service.leases["a"]
+        service.hold("a", b"theirs", stale=True)

@@ -34,7 +34,7 @@ async def test_a_receipt_says_who_was_missing_at_the_deadline(service: FakeServi
 async def test_a_write_that_did_not_get_everywhere_in_time_is_read_all_the_same(
     service: FakeService, cache: Cache
 ) -> None:
-    """Its token goes with the reads of this client."""
+    """The token of the write goes with the reads of this client."""
     service.hold("a", b"old")
     service.missing = ["eu/b"]
     pages = cache.namespace("pages")

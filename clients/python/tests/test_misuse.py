@@ -1,4 +1,4 @@
-"""Mistakes are told by name, when they are made, and never reach a batch that is shared with others."""
+"""Mistakes raise errors that name them, at once, and never reach a shared batch."""
 
 import asyncio
 from dataclasses import dataclass

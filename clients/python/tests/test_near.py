@@ -1,4 +1,7 @@
-"""The near cache holds what every fence it was told of admits, answers while it is told in time, and stays within its bounds."""
+"""The near cache holds copies that all fences it knows admit, and stays within bounds.
+
+It answers only while the feed is in time.
+"""
 
 import gc
 from collections.abc import Iterable, Iterator
@@ -30,7 +33,7 @@ class Bench:
         self.beat()
 
     def us(self, seconds: float) -> int:
-        """The service's time at our `seconds`."""
+        """Returns the service's time in µs at this process's `seconds`."""
         return T0 + int(seconds * 1_000_000)
 
     @property
@@ -135,7 +138,7 @@ def test_an_answer_from_the_future_is_not_held(bench: Bench) -> None:
     assert not bench.keep("a", as_of=bench.now + near_module.AHEAD_US + 1)
 
 
-# values ---------------------------------------------------------------------------------------------------------------
+# values -------------------------------------------------------------------------------------------
 
 
 class Frozen(msgspec.Struct, frozen=True):
@@ -182,7 +185,7 @@ def test_a_copy_tells_its_age_and_the_bound_of_the_near_cache(bench: Bench) -> N
     assert bench.shelf.got("a") is None
 
 
-# windows --------------------------------------------------------------------------------------------------------------
+# windows ------------------------------------------------------------------------------------------
 
 
 def test_a_paced_fence_ends_each_copy_at_its_own_moment(bench: Bench) -> None:
@@ -213,7 +216,7 @@ def test_a_paced_fence_also_concerns_what_arrives_later_and_is_remembered_when_i
     assert not bench.keep("b", as_of=at)
 
 
-# the floor ------------------------------------------------------------------------------------------------------------
+# the floor ----------------------------------------------------------------------------------------
 
 
 def test_a_reset_empties_the_shelf(bench: Bench) -> None:
@@ -237,7 +240,7 @@ def test_an_old_copy_is_kept_once_its_instance_vouches_for_more_than_the_floor(b
     assert not bench.keep("a", as_of=old, lag=0.3)
 
 
-# trust ----------------------------------------------------------------------------------------------------------------
+# trust --------------------------------------------------------------------------------------------
 
 
 def test_before_the_first_heartbeat_nothing_is_kept() -> None:
@@ -310,7 +313,7 @@ def test_a_forked_child_begins_empty_and_is_not_stopped_by_a_lock_that_was_held(
     assert bench.shelf.statistics().entries == 1
 
 
-# bounds ---------------------------------------------------------------------------------------------------------------
+# bounds -------------------------------------------------------------------------------------------
 
 
 def test_the_number_of_entries_is_bounded_and_who_was_read_stays() -> None:
@@ -360,7 +363,7 @@ def test_impossible_settings_are_refused_by_name(wrong: dict[str, Any]) -> None:
         NearSettings(**wrong)
 
 
-# the rule, over any history -------------------------------------------------------------------------------------------
+# the rule, over any history -----------------------------------------------------------------------
 
 
 def steps() -> st.SearchStrategy[list[tuple[str, str, int]]]:

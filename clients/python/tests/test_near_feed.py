@@ -1,4 +1,4 @@
-"""What the feed does with events, where it goes on after it broke, and when."""
+"""The feed applies events, and after a failure it goes on: where, and when."""
 
 import base64
 import json

@@ -1,4 +1,7 @@
-"""The two runners of the feed, against instances on real sockets: both follow, notice silence, go on elsewhere, and end."""
+"""The two runners of the feed, against instances on real sockets.
+
+Both follow the feed, notice silence, go on at another instance, and end.
+"""
 
 import asyncio
 import json
@@ -13,7 +16,7 @@ from typing import Self, TypeAlias
 import aiohttp
 import pytest
 import urllib3
-from cachesvc_client.aio import feed as feed_task
+from cachesvc_client.aio import feed_task
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.sync import feed_thread
@@ -21,7 +24,7 @@ from cachesvc_client.sync.feed_thread import FeedThread
 
 
 class Instance:
-    """Answers each subscription with what `say` gets, and nothing else."""
+    """An instance that answers each subscription only with what `say` is given."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[dict[str, str]] = asyncio.Queue()
@@ -44,7 +47,8 @@ class Instance:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         assert first == "GET /v1/fences HTTP/1.1"
         writer.write(
-            f"HTTP/1.1 {self.status} X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n".encode()
+            f"HTTP/1.1 {self.status} X\r\nContent-Type: text/event-stream\r\n"
+            "Connection: close\r\n\r\n".encode()
         )
         self._writers.append(writer)
         self.asked.put_nowait(dict(line.split(": ", 1) for line in lines if line))
@@ -65,7 +69,7 @@ class Instance:
 
 
 class Listening(Near):
-    """Tells the test's loop what the feed has told it, from whichever thread."""
+    """A near cache that tells the test's loop, from any thread, what the feed has told it."""
 
     def __init__(self) -> None:
         super().__init__(time.monotonic, lambda digest, at: None)

@@ -1,4 +1,7 @@
-"""Invalidations of a transaction: nothing if it raises, everything after it, and no silence about what was not sent."""
+"""Invalidations of a transaction are sent after it, and not at all if it raises.
+
+Invalidations that could not be sent are named in an error.
+"""
 
 import asyncio
 
@@ -84,7 +87,7 @@ async def test_what_could_not_be_sent_is_named_and_can_be_sent_again(
 
 
 async def test_a_caller_that_leaves_while_it_is_sent_does_not_stop_it(service: FakeService) -> None:
-    """The transaction has committed by then, so the copies are out of date whoever waits."""
+    """The transaction has committed by then: the copies are out of date, whether anyone waits."""
     async with Cache.from_url(service.url, default_timeout="5s") as cache:
 
         async def change() -> None:
@@ -99,3 +102,19 @@ async def test_a_caller_that_leaves_while_it_is_sent_does_not_stop_it(service: F
         assert changing.cancelled()
         service.gate.set()
     assert service.fences, "closing the cache waits for it"
+
+
+async def test_what_a_torn_transaction_had_not_sent_stays_noted(service: FakeService, cache: Cache) -> None:
+    """As when the loop is shut down: it can be sent once more."""
+    tx = cache.on_commit()
+    tx.invalidate(cache.namespace("pages"), ["a"])
+    service.gate.clear()
+    sending = asyncio.create_task(tx.send())
+    await service.arrived.acquire()
+    for task in tuple(cache._tasks.requests):
+        task.cancel()
+    await asyncio.wait([sending])
+    assert repr(tx) == "<OnCommit 1 noted, 0 receipts>"
+    service.gate.set()
+    await tx.send()
+    assert len(tx.receipts) == 1

@@ -1,4 +1,4 @@
-"""Reads honour this client's own writes, on an instance that has not heard of them."""
+"""Reads honour this client's own writes, on an instance that has not merged their fences."""
 
 import asyncio
 from typing import Any
@@ -61,7 +61,7 @@ async def test_a_soft_or_paced_invalidation_lets_stale_copies_be_read(
 
 
 async def test_a_token_that_came_with_an_error_counts(service: FakeService, cache: Cache) -> None:
-    """`fence-not-published`: the change was accepted, so the write it announces has to be seen."""
+    """`fence-not-published`: the change was accepted, so the write has to be seen."""
     service.hold("a", b"old")
     pages = cache.namespace("pages")
     token = token_of([(digest("pages/a"), 2_000_000)])

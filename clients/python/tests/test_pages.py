@@ -22,7 +22,11 @@ def snippets(page: str) -> list[str]:
 
 
 async def run(code: CodeType, names: dict[str, Any]) -> None:
-    """What does not await may block or run a loop of its own, and the service of these tests is on this one: it gets a thread."""
+    """Runs a snippet, in a thread if it does not await.
+
+    Such a snippet may block or run a loop of its own, and the service of these tests runs on the
+    loop of the test.
+    """
     if code.co_flags & CO_COROUTINE:
         await eval(code, names)  # noqa: S307  our own page
     else:

@@ -1,4 +1,4 @@
-"""Which instance is asked, from what is configured and what the topology says."""
+"""The instance that is asked follows from the configured URLs and the topology."""
 
 import random
 

@@ -1,4 +1,7 @@
-"""Retries: only what may pass, only while there is time, and never more than a share of the requests."""
+"""Retries come only after failures that may pass, and only while there is time.
+
+They are never more than a share of the requests.
+"""
 
 import random
 
@@ -11,7 +14,7 @@ BUSY = CacheError("overloaded", status=503, retryable=True)
 
 
 class Top(random.Random):
-    """Draws the upper end."""
+    """A source of random numbers that draws the upper end."""
 
     def random(self) -> float:
         return 1.0

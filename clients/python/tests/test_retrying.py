@@ -1,4 +1,7 @@
-"""Requests that are sent again: after a failure that may pass, if they may be done twice, within their time."""
+"""Requests are sent again after a failure that may pass, within their time.
+
+Only requests that may be done twice are sent again.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

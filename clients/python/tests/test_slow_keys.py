@@ -17,7 +17,7 @@ OTHERS = [f"k{i}" for i in range(19)]
 
 @pytest.fixture
 def slow(service: FakeService) -> asyncio.Event:
-    """Of twenty keys the one named `slow` is there when this is set."""
+    """The event that lets the key `slow` be there; nineteen other keys are there at once."""
     for key in (*OTHERS, "slow"):
         service.hold(key, key.encode())
     return service.slow.setdefault("slow", asyncio.Event())
@@ -33,7 +33,7 @@ async def asked_again(service: FakeService) -> None:
 
 
 def begun(pages: Namespace[bytes]) -> tuple[asyncio.Task[bytes | None], "asyncio.Future[list[bytes | None]]"]:
-    """Gets of one moment: the slow one, and the others."""
+    """Begins gets of one moment; returns the get of the slow key, and the others."""
     return asyncio.create_task(pages.get("slow")), asyncio.gather(*(pages.get(key) for key in OTHERS))
 
 
@@ -119,7 +119,7 @@ LATE = CacheError("deadline", status=504, retryable=True)
 
 
 class Turns:
-    """What was asked for again, and when its deadline was; answered by the test."""
+    """A double that records the keys asked for again and their deadlines; the test answers."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
@@ -139,7 +139,7 @@ def turns() -> Turns:
 
 @pytest.fixture
 def batcher(turns: Turns) -> Batcher[str, str]:
-    """In its batches nearly all is late."""
+    """A batcher in whose batches nearly every key is late."""
 
     async def send(items: list[str], _deadline: float) -> list[str | CacheError]:
         return ["quick" if item == "quick" else LATE for item in items]
@@ -174,3 +174,26 @@ async def test_what_nobody_waits_for_is_not_asked_for_again(batcher: Batcher[str
     turns.answers.put_nowait(["STAYS"])
     assert await stays == "STAYS"
     assert turns.sent == [["left", "stays"], ["stays"]]
+
+
+async def test_get_many_has_what_is_there_at_the_deadline_of_its_call(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
+    """The timeout of one call does as the timeout of its namespace: what came in time is not lost."""
+    with pytest.raises(PartialError) as caught:
+        await cache.namespace("pages").get_many([*OTHERS, "slow"], timeout="0.2s")
+    assert {key: error.type for key, error in caught.value.failed.items()} == {"slow": "deadline"}
+    assert sorted(caught.value.found) == sorted(OTHERS)
+
+
+async def test_a_few_keys_have_what_is_there_at_the_deadline_of_their_call(
+    service: FakeService, cache: Cache, slow: asyncio.Event
+) -> None:
+    """They share a request with another caller's, who has more time and keeps it."""
+    pages = cache.namespace("pages")
+    patient = asyncio.create_task(pages.get("slow"))
+    with pytest.raises(PartialError) as caught:
+        await pages.get_many(["k1", "slow"], timeout="0.2s")
+    assert ([*caught.value.failed], caught.value.found) == (["slow"], {"k1": b"k1"})
+    slow.set()
+    assert await patient == b"slow"

@@ -1,4 +1,7 @@
-"""One trace from the caller's span to the request and the loader, and none where nobody keeps it."""
+"""One trace goes from the caller's span to the request and the loader.
+
+There are no spans in a trace that nobody keeps.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -80,7 +83,8 @@ async def test_a_load_has_a_span_in_which_the_loader_runs_and_a_fill(
     assert seen == ["cache.load"]
     assert spans.tree() == [
         "page internal",
-        "  cache.get_or_load internal cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=granted cachesvc.outcome=miss",
+        "  cache.get_or_load internal"
+        " cache.hit=False cachesvc.lag_ms=100.0 cachesvc.lease=granted cachesvc.outcome=miss",
         "    cache.get client",
         "    cache.load internal",
         "    cache.set internal",
@@ -172,3 +176,14 @@ async def test_what_a_near_cache_answers_has_no_span(
     with spans.page():
         assert await pages.get("a") == b"held"
     assert spans.tree() == ["page internal"]
+
+
+async def test_a_call_that_runs_out_of_its_own_time_ends_its_span_with_that_error(
+    service: FakeService, traced: Cache, spans: RecordedSpans
+) -> None:
+    service.gate.clear()
+    with spans.page(), pytest.raises(CacheError):
+        await traced.namespace("pages").get("a", timeout="0.05s")
+    service.gate.set()
+    (span,) = spans.named("cache.get")[-1:]
+    assert (span.attributes or {})["error.type"] == "deadline"

@@ -1,10 +1,13 @@
-"""Bytes to events, however they are cut."""
+"""The parser makes the same events of the same bytes, however they are cut."""
 
 import pytest
 from cachesvc_client.protocol import sse
 from cachesvc_client.protocol.sse import ServerEvent, SseError, SseParser
 
-STREAM = b"event: fences\nid: eu=1-0\ndata: {}\n\n: a comment\n\nevent: reset\r\ndata: a\r\ndata: b\r\n\r\ndata:x\rid: 7\r\r"
+STREAM = (
+    b"event: fences\nid: eu=1-0\ndata: {}\n\n: a comment\n\n"
+    b"event: reset\r\ndata: a\r\ndata: b\r\n\r\ndata:x\rid: 7\r\r"
+)
 EVENTS = [
     ServerEvent("fences", b"{}", "eu=1-0"),
     ServerEvent("reset", b"a\nb", "eu=1-0"),

@@ -1,4 +1,4 @@
-"""The test double under the real clients of both flavours: what its docstring promises."""
+"""The test double does what its docstring promises, under the real async and sync clients."""
 
 import asyncio
 import textwrap
@@ -13,7 +13,7 @@ from cachesvc_client.testing import Contract, FakeLoader, FakeService, Response
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    """Nothing here takes time, so this many turns of the loop are plenty."""
+    """Waits until the condition holds; nothing takes time, so a few turns of the loop suffice."""
     for _ in range(1000):
         holds = condition()
         if holds if isinstance(holds, bool) else await holds:

@@ -16,7 +16,7 @@ CASES = [(name, case) for name, case in cases() if "fault" not in case.needs]
 
 
 def origin(key: str) -> Loaded | None:
-    """Of `articles`, as the README of the cases has it."""
+    """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.startswith("broken-"):
         raise OSError("out of order")
     return (
@@ -49,7 +49,7 @@ class FakeFeed:
 
 
 class Replayed:
-    """The double without a client: as any HTTP client would meet it."""
+    """The test double without a client: as any HTTP client would meet it."""
 
     def __init__(self, service: FakeService) -> None:
         self._service = service

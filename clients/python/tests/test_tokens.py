@@ -1,4 +1,4 @@
-"""What one client has written, another one reads if it is told."""
+"""A client reads another client's write if it is handed the token."""
 
 import asyncio
 
@@ -47,7 +47,7 @@ async def test_a_receipts_token_is_one_as_well_and_an_empty_one_asks_for_nothing
 async def test_callers_with_and_without_tokens_share_a_request_and_get_their_own_answers(
     service: FakeService, cache: Cache
 ) -> None:
-    """The plain one may be answered with less than it could, never with more."""
+    """A caller without a token may be answered with less than it could, never with more."""
     pages = cache.namespace("pages")
     service.hold("a", b"old")
     service.hold("b", b"new")

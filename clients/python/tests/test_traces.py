@@ -1,4 +1,4 @@
-"""The trace of COHERENCE-TRACES that only a client can let happen."""
+"""Trace 18 of docs/coherence.md, the only trace that a client can let happen."""
 
 import asyncio
 
@@ -8,7 +8,10 @@ from clients.python.tests.fake_service import FakeService
 
 
 async def test_trace_18_a_loader_must_not_open_its_snapshot_before_the_lease() -> None:
-    """Between the snapshot and the lease there would be room for a write and its fence, and the lease would still be good."""
+    """A write and its fence could come between the snapshot and the lease.
+
+    The lease would still be good, and an old value would be stored.
+    """
     truth = b"0"
 
     async def load(_: str) -> bytes:

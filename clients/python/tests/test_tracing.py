@@ -31,7 +31,7 @@ async def test_each_request_carries_the_trace_of_who_asked(service: FakeService)
 async def test_a_batch_carries_the_trace_of_its_first_caller_also_when_it_had_to_wait(
     service: FakeService,
 ) -> None:
-    """It departs from the callback of another batch then, whose trace it is not."""
+    """Such a batch departs from the callback of another batch, whose trace it must not have."""
     service.gate.clear()
     async with Cache.from_url(service.url, traceparent=CURRENT.get, default_timeout="5s") as cache:
         pages = cache.namespace("pages")

@@ -30,7 +30,7 @@ async def test_the_next_instance_answers_when_one_cannot_be_reached(service: Fak
 
 
 async def test_a_restarted_instance_is_found_again_at_once(service: FakeService, cache: Cache) -> None:
-    """Its kept connections are dead, which says nothing about the instance."""
+    """The connections kept to the instance are dead, which says nothing about the instance."""
     pages = cache.namespace("pages")
     await pages.set("a", b"1")
     port = int(service.url.rpartition(":")[2])

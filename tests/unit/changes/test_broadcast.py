@@ -1,4 +1,4 @@
-"""What subscribers of `GET /v1/fences` are sent: everything once, in order, or a reset."""
+"""Subscribers of `GET /v1/fences` are sent everything once, in order, or a reset."""
 
 import asyncio
 import struct
@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachesvc.changes.broadcast import CHUNK_BYTES, Broadcast, Subscription
-from cachesvc.changes.broadcast_events import read_vector, vector_text
-from cachesvc.model.clock import ManualClock
+from cachesvc.changes.broadcast.broadcast import CHUNK_BYTES, Broadcast
+from cachesvc.changes.broadcast.events import read_vector, vector_text
+from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
+from tests.doubles.clocks import ManualClock
 
 SKEW_US = 100_000
 LEAD_US = 2 * SKEW_US + 1000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.changes.contract import OpenChange
-from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.config.document import read_struct
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change
@@ -20,8 +20,8 @@ from cachesvc.telemetry.traces.trace import SpanContext
 HOUR = Duration.parse("1h")
 
 
-def reader(*sources: dict[str, Any], namespace: str = "pages") -> EventReader:
-    return EventReader(
+def reader(*sources: dict[str, Any], namespace: str = "pages") -> EventParser:
+    return EventParser(
         {namespace: read_struct({"owner": "web", "sources": list(sources)}, Namespace)},
         max_batch_keys=100,
         longest_over=HOUR,
@@ -359,7 +359,7 @@ def test_one_row_may_concern_several_namespaces_hard_and_softly() -> None:
             Namespace,
         ),
     }
-    found = EventReader(namespaces, 100, HOUR)("7-0", record(envelope("d", ROW), {"id": 42}))
+    found = EventParser(namespaces, 100, HOUR)("7-0", record(envelope("d", ROW), {"id": 42}))
     assert found.changes == (
         Change("pages", ("{ws-7}:block:42",)),
         Change("pages", ("list:7",), soft=True),

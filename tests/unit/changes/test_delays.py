@@ -1,7 +1,8 @@
 """How long changes take, by the ids that the queues gave."""
 
 from cachesvc.changes.delays import ChangeLags
-from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.clock import SECONDS
+from tests.doubles.clocks import ManualClock
 
 
 def test_a_change_is_published_after_the_time_between_two_ids_of_its_queue() -> None:

@@ -1,4 +1,4 @@
-"""What stands on the `fences` stream, byte by byte: every released form is read for ever."""
+"""Items of the `fences` stream, byte by byte: every released form is read for ever."""
 
 import struct
 

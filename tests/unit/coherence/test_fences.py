@@ -1,4 +1,4 @@
-"""The rule of COHERENCE.md on one instance, with a clock that is turned by hand."""
+"""The rule of docs/coherence.md on one instance, with a clock that is turned by hand."""
 
 import random
 
@@ -6,9 +6,9 @@ import pytest
 
 from cachesvc.coherence.fences import Fences, FloorRaise, Known
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.fence import Fence
+from tests.doubles.clocks import ManualClock
 
 S = 100_000
 KEY = Key.of("pages", "home")
@@ -324,7 +324,7 @@ class TestSeeingInside:
         assert here.fences.floor_raise is None
         here.fences.raise_floor(here.start + 10, lost=True)
         here.fences.raise_floor(here.start + 5)
-        assert here.fences.floor_raise == FloorRaise(here.start + 10, here.start, lost=True)
+        assert here.fences.floor_raise == FloorRaise(here.start + 10, lost=True)
 
 
 class TestLag:

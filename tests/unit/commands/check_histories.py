@@ -19,7 +19,7 @@ def write(w: int, committed: int) -> Write:
 
 
 def call(w: int, started: int, ended: int, **more: Any) -> Announcement:
-    """Of the invalidate API at eu-a."""
+    """An announcement by the invalidate API at eu-a."""
     told = {"how": "api", "region": "eu", "instance": "eu/eu-a", "id": f"eu:{w}-0", **more}
     return Announcement(writes=((KEY, w),), started=started, ended=ended, **told)
 

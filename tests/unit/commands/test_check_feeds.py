@@ -1,4 +1,7 @@
-"""What instances say they have merged: the event stream's grammar, reconnection, and the records that come of it."""
+"""The checker follows each instance's feed of merged fences.
+
+Tested are the event stream's grammar, reconnection, and the records that come of it.
+"""
 
 import asyncio
 import itertools

@@ -14,7 +14,7 @@ def figures(*records: Record) -> Figures:
 
 
 def lag(tier: str, region: str, *lags: int) -> Lag:
-    """Of one or two writes."""
+    """The lag of one or two writes."""
     return Lag(
         tier=tier,
         region=region,

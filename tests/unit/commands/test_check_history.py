@@ -1,4 +1,4 @@
-"""What was recorded is read back, whatever became of the writer."""
+"""A recorded history is read back, whatever became of its writer."""
 
 import asyncio
 from pathlib import Path

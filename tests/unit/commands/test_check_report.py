@@ -1,4 +1,4 @@
-"""What people and machines are told of a verdict."""
+"""A verdict is reported to people and to machines."""
 
 import json
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from redis import Redis
 
-from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.cli import main
 from cachesvc.config.document import read_struct
 from cachesvc.config.topology import Namespace
@@ -40,7 +40,7 @@ class Queue:
     def __init__(self, url: str, redis: Redis) -> None:
         self.url = url
         self._redis = redis
-        self._read = EventReader(
+        self._read = EventParser(
             {name: read_struct({"owner": "web"}, Namespace) for name in ("pages", "docs")}, 1000, HOUR
         )
 

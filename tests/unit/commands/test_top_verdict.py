@@ -69,7 +69,7 @@ def scrape(at: float, edits: Mapping[str, str] | None = None, ready: Ready | Non
 def picture(
     edits: Mapping[str, str] | None = None, ready: Ready | None = None, others: Look | None = None
 ) -> Picture:
-    """Of `eu-a`, which has these numbers at the second look, two seconds after the first."""
+    """A picture of `eu-a` with these numbers at the second look, two seconds after the first."""
     others = others or {}
     before: Look = {"eu-a": scrape(10.0), **others}
     return picture_of(before, {"eu-a": scrape(12.0, THEN | dict(edits or {}), ready), **others})

@@ -1,4 +1,4 @@
-"""What other instances see of a key, as they answer over HTTP, or not in time, or not at all."""
+"""Other instances say over HTTP what they see of a key, or answer late, or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What is recorded of a run: exact sums over seconds, routes and workers, and a line for each second."""
+"""A run's record has exact sums over seconds, routes and workers, and a line per second."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What people read at the end of a run, and while it goes on."""
+"""The report that people read at the end of a run, and while the run goes on."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What a load is told by its environment."""
+"""The settings of a load, read from the environment."""
 
 from pathlib import Path
 

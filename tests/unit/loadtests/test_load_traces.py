@@ -1,4 +1,4 @@
-"""Traces of `../shared/traces` as requests."""
+"""A recorded trace becomes requests for the reference origin's documents."""
 
 import gzip
 from itertools import islice

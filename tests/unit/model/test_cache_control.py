@@ -1,4 +1,4 @@
-"""What Cache-Control asks of us, from an origin, a reader and a writer."""
+"""`Cache-Control` is read as sent by an origin, by a reader and by a writer."""
 
 import pytest
 from hypothesis import given

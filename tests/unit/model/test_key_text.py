@@ -1,4 +1,4 @@
-"""What a key may be."""
+"""The rules for the text of a key."""
 
 import pytest
 

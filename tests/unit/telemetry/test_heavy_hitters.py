@@ -1,4 +1,4 @@
-"""What Space-Saving promises, for any stream."""
+"""Space-Saving keeps its promises for any stream."""
 
 from collections import Counter
 

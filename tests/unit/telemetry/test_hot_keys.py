@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.telemetry.popularity.hot_keys import ENOUGH, HotKeys
 from cachesvc.telemetry.popularity.largest import LARGEST, Largest, largest_of
 from cachesvc.telemetry.popularity.read_sample import EVERY, ReadSample
+from tests.doubles.clocks import ManualClock
 
 
 def hot_keys(clock: ManualClock | None = None) -> HotKeys:

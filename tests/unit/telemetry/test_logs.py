@@ -1,4 +1,4 @@
-"""What a line of the log has, and what it never has."""
+"""The members that a line of the log has, and those that it never has."""
 
 import io
 import json

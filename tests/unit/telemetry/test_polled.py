@@ -1,4 +1,4 @@
-"""What servers say of themselves is asked in the background and forgotten when they fall silent."""
+"""Servers' figures are asked for in the background, and forgotten when a server falls silent."""
 
 import asyncio
 

@@ -5,10 +5,10 @@ import random
 import pytest
 
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.telemetry.popularity.read_sample import SIZE, ReadSample
+from tests.doubles.clocks import ManualClock
 
 
 def new_sample() -> ReadSample:

@@ -119,12 +119,12 @@ async def test_an_empty_order_is_answered_without_a_batch() -> None:
 
 
 @pytest.mark.parametrize("leavers", [0, 1, 2, 3])
-@pytest.mark.parametrize("departed", [False, True], ids=["waiting", "in flight"])
-async def test_callers_that_leave_do_not_disturb_the_batch(leavers: int, departed: bool) -> None:
+@pytest.mark.parametrize("sent", [False, True], ids=["waiting", "in flight"])
+async def test_callers_that_leave_do_not_disturb_the_batch(leavers: int, sent: bool) -> None:
     server = Server(gated=True)
     batcher = Batcher(server.run, 100)
     orders: list[asyncio.Future[object]] = [batcher.submit(1), batcher.submit_many([2, 3]), batcher.submit(4)]  # type: ignore[list-item]  # answers of different shape
-    if departed:
+    if sent:
         await turns()
     for order in orders[:leavers]:
         order.cancel()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.telemetry.traces.exchange_span import Exchange, Server
+from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import Span, current, under
 from cachesvc.tiers.batching import Batcher
 from tests.doubles.spans import Recording, unsampled
 
-EXCHANGE = Exchange(Server("memcached", "m1", "10.0.0.1", 11211), "get")
+EXCHANGE = ExchangeSpan(Server("memcached", "m1", "10.0.0.1", 11211), "get")
 
 
 class Exchanges:
@@ -37,7 +37,7 @@ def server() -> Exchanges:
 
 @pytest.fixture
 def batcher(server: Exchanges) -> Batcher[int, int]:
-    return Batcher(server.run, 100, exchange=EXCHANGE)
+    return Batcher(server.run, 100, exchange_span=EXCHANGE)
 
 
 @pytest.fixture
@@ -97,14 +97,14 @@ async def test_a_batch_of_others_does_not_run_in_the_trace_of_who_came_before(
 ) -> None:
     with under(recording.root()):
         first = batcher.submit(1)
-        await asyncio.sleep(0)  # the first batch has departed
+        await asyncio.sleep(0)  # the first batch was sent
     other = batcher.submit(2)  # its batch is scheduled by the end of the first
     await asyncio.gather(first, other)
     assert [span and span.name for span in server.under] == ["get m1", None]
 
 
 async def test_parts_of_a_large_order_are_a_span_each(server: Exchanges, recording: Recording) -> None:
-    batcher: Batcher[int, int] = Batcher(server.run, 2, exchange=EXCHANGE)
+    batcher: Batcher[int, int] = Batcher(server.run, 2, exchange_span=EXCHANGE)
     with under(recording.root()):
         assert await batcher.submit_many([1, 2, 3]) == [1, 2, 3]
     assert [span.attributes.get("db.operation.batch.size") for span in recording.spans] == [2, None]
@@ -134,7 +134,7 @@ async def test_an_exchange_that_is_answered_in_part_has_not_failed(recording: Re
         return [TierError("m1", "too large"), *items[1:]]
 
     with under(recording.root()):
-        await Batcher(run, 100, exchange=EXCHANGE).submit_many([1, 2])
+        await Batcher(run, 100, exchange_span=EXCHANGE).submit_many([1, 2])
     assert [span.error for span in recording.spans] == [""]
 
 

@@ -1,9 +1,10 @@
 """The stand-in: bounded by bytes, least recently used first, expiry by its clock."""
 
-from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.tiers.l2.in_process import ENTRY_OVERHEAD_BYTES, MemoryTier
 from cachesvc.tiers.l2.statistics import Fullness
+from tests.doubles.clocks import ManualClock
 
 KEYS = [Key.of("p", str(number)) for number in range(4)]
 

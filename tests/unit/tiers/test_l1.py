@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from cachetools import FIFOCache, LFUCache, LRUCache, RRCache
 
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.tiers.l1.l1 import L1, OVERHEAD, SHARD_ENTRIES, TAG_OVERHEAD, TAGS_OVERHEAD, Policy, charge_of
-from cachesvc.tiers.l1.lru_shard import RecencyCache
+from cachesvc.tiers.l1.lru_shard import LruShard
+from tests.doubles.clocks import ManualClock
 
 CLOCK = ManualClock()
 NOW = CLOCK.now_us()
@@ -23,7 +23,7 @@ def entry(size: int = 100, *, fresh_until: int = NOW + 1000, stale_for: int = 0,
     return Entry(bytes(size), NOW - 5, fresh_until, stale_for, error_for)
 
 
-def l1(entries: int = 20, *, max_entries: int = 1000, policy: Policy = RecencyCache) -> L1:
+def l1(entries: int = 20, *, max_entries: int = 1000, policy: Policy = LruShard) -> L1:
     """Room for so many small ones."""
     return L1(entries * SMALL, max_entries, CLOCK, policy)
 
@@ -224,7 +224,7 @@ class TestShards:
         assert cache.items == 0
 
 
-@pytest.mark.parametrize("policy", [RecencyCache, LRUCache, FIFOCache, LFUCache, RRCache])
+@pytest.mark.parametrize("policy", [LruShard, LRUCache, FIFOCache, LFUCache, RRCache])
 def test_any_policy_of_the_base_library_keeps_the_books(
     policy: Callable[[int], LRUCache[bytes, Entry]],
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.model.clock import SECONDS, ManualClock
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers.l2.batched import Batched
@@ -17,6 +17,7 @@ from cachesvc.tiers.l2.in_process import MemoryTier
 from cachesvc.tiers.l2.measured import Measured
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l2.sharded import Sharded
+from tests.doubles.clocks import ManualClock
 from tests.doubles.tiers import ChaosTier
 
 CLOCK = ManualClock()

@@ -1,4 +1,4 @@
-"""Whose a lease is, by its token."""
+"""A lease's token tells through which instance the lease was asked for."""
 
 from cachesvc.tiers.l3.leases import holder_mark, holder_of
 

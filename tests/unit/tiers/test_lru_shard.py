@@ -1,4 +1,4 @@
-"""What the base library's caches do, ours does: the same rules on `cachetools.LRUCache` and on `RecencyCache`."""
+"""`LruShard` keeps the rules of `cachetools.LRUCache`: the same tests run on both."""
 
 import pickle
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from cachetools import Cache, LRUCache
 
-from cachesvc.tiers.l1.lru_shard import RecencyCache
+from cachesvc.tiers.l1.lru_shard import LruShard
 
 AnyCache = Cache[Any, Any]
 Make = Callable[..., AnyCache]
 
 
-@pytest.fixture(params=[LRUCache, RecencyCache])
+@pytest.fixture(params=[LRUCache, LruShard])
 def make(request: pytest.FixtureRequest) -> Make:
     kind: Make = request.param
     return kind
@@ -246,7 +246,7 @@ class TestPeek:
     """Ours alone."""
 
     def test_peeking_and_views_leave_the_order(self) -> None:
-        cache: RecencyCache[int, str] = RecencyCache(2)
+        cache: LruShard[int, str] = LruShard(2)
         cache.update({1: "1", 2: "2"})
         assert (cache.peek(1), cache.peek(9), cache.peek(9, "no")) == ("1", None, "no")
         assert (list(cache.keys()), list(cache.values()), list(cache.items())) == (

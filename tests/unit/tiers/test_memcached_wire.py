@@ -1,4 +1,4 @@
-"""What is said to memcached and how its answers are read, without one."""
+"""Commands to memcached and its answers, tested without a memcached."""
 
 from itertools import pairwise
 

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from cachesvc.config.topology import Cell, Former, Namespace, Region, Topology
 from cachesvc.model.change import Target
-from cachesvc.model.clock import ManualClock
 from cachesvc.model.partition import partition
 from cachesvc.tiers.l3 import placement as module
 from cachesvc.tiers.l3.contract import Cell as CellProtocol
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement, as_it_was
+from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
 
 

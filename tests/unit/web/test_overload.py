@@ -1,4 +1,4 @@
-"""What is refused at the door, when, and for how long."""
+"""Requests are refused at the door under overload: which ones, when, and for how long."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,1 +1,4 @@
-"""The queue's Lua scripts, as package data. `prelude.lua` stands in front of each; `../server.py` loads them."""
+"""The queue's Lua scripts, as package data; `../server.py` loads them.
+
+`prelude.lua` stands before each of the other scripts.
+"""

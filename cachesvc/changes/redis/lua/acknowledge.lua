@@ -1,4 +1,5 @@
--- ARGV: ids of changes. The receipt of one that was parked says that it no longer is.
+-- Closes changes. ARGV: their ids. The receipt of a change that was parked says then that it is
+-- done.
 for _, id in ipairs(ARGV) do
   local receipt = close(id) and call('HGET', receipts_of(id), id)
   if receipt then

@@ -1,5 +1,6 @@
--- ARGV: 1 the event, 2 how many open changes there may be. Answers the id, or nothing when the stream is full: trimming it
--- would skip changes that were promised.
+-- Accepts a change. ARGV: 1 the event, 2 the number of changes that may be open.
+-- Answers the id, or nothing when the stream is full: trimming it would skip changes that were
+-- promised.
 if call('XLEN', 'changes') + call('HLEN', 'changes:parked') >= tonumber(ARGV[2]) then
   return false
 end

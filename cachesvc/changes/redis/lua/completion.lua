@@ -1,5 +1,6 @@
--- ARGV: 1 candidate for the epoch of `changes`. Answers µs, the time of the oldest change that is pending or undelivered, else this
--- server's clock; the epoch; and the epoch that was announced.
+-- Says how far the consumer group is. ARGV: 1 candidate for the epoch of `changes`.
+-- Answers in µs the time of the oldest change that is pending or undelivered, else this server's
+-- clock; the epoch; and the epoch that was announced.
 make_group(ARGV[1])
 
 local delivered
@@ -13,7 +14,7 @@ for _, group in ipairs(call('XINFO', 'GROUPS', 'changes')) do
   end
 end
 
-local oldest = call('XPENDING', 'changes', 'cachesvc')[2] -- older than anything undelivered
+local oldest = call('XPENDING', 'changes', 'cachesvc')[2] -- older than every undelivered change
 if not oldest then
   local undelivered = call('XRANGE', 'changes', delivered, '+', 'COUNT', 1)[1]
   oldest = undelivered and undelivered[1]

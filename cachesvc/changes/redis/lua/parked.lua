@@ -1,6 +1,8 @@
--- ARGV: 1 idle time in µs, 2 how many. Answers id and fields of each; they count as tried now.
+-- Takes parked changes that were not tried for a time. ARGV: 1 that time in µs, 2 how many changes.
+-- Answers id and fields of each; they count as tried now.
 local found = {}
-for i, id in ipairs(call('ZRANGEBYSCORE', 'changes:tried', '-inf', whole(now - ARGV[1]), 'LIMIT', 0, ARGV[2])) do
+local oldest = call('ZRANGEBYSCORE', 'changes:tried', '-inf', whole(now - ARGV[1]), 'LIMIT', 0, ARGV[2])
+for i, id in ipairs(oldest) do
   call('ZADD', 'changes:tried', whole(now), id)
   found[i] = { id, fields_of(id) }
 end

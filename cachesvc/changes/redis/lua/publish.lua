@@ -1,7 +1,9 @@
--- ARGV: 1 candidate for the epoch, 2 retention in ms, 3 what goes with the items, as JSON: [paced fences, changes that are done],
--- 4 number of items; per item: number of its arguments, the arguments.
+-- Publishes items of `fences`, and closes or parks the changes that they complete.
+-- ARGV: 1 candidate for the epoch, 2 retention in ms, 3 JSON that goes with the items: [paced
+-- fences, changes that are done], 4 number of items; per item: number of its arguments, the
+-- arguments.
 --   a paced fence: [member, µs until which it is in force]
---   a change:      [id, whether it is parked, its receipt's lines of cells, fields of its audit item]
+--   a change:      [id, whether it is parked, its receipt's lines of cells, its audit item]
 -- Answers the epoch and the id of the last item.
 local paced, dones = unpack(cjson.decode(ARGV[3]))
 
@@ -19,7 +21,8 @@ if paced[1] then
   call('ZREMRANGEBYSCORE', 'fences:paced', '-inf', whole(now))
 end
 
--- Out of the stream, so that `complete_to` can pass it; kept with its fields, and tried again later.
+-- Parks a change: out of the stream, so that `complete_to` can pass it, and kept with its fields,
+-- to be tried again later.
 local function park(id)
   local fields = fields_of(id)
   if fields then
@@ -34,7 +37,8 @@ for _, done in ipairs(dones) do
   local id, is_parked, cells, audit = unpack(done)
   local was = call('HGET', receipts_of(id), id)
   local settled = is_parked and park(id) or not is_parked and close(id)
-  -- One that somebody else settled meanwhile keeps that receipt. It also was audited then, as was a parked one when it was parked.
+  -- A change that another caller settled meanwhile keeps the receipt of that time. Its audit item
+  -- was written then, too; that of a parked change was written when it was parked.
   if settled or not was then
     local where = position ~= '' and position or match(was or '', '^.([^\n]*)') or ''
     keep_receipt(id, (is_parked and settled and 'p' or 'd') .. where .. '\n' .. cells)

@@ -1,6 +1,8 @@
--- ARGV: 1 position, 2 how many items. Answers the epoch and the items from the position on, the one at the position (if it is
--- still there) included: that it is there is what shows that none in between was lost. Ends early after a mebibyte: a reader that
--- starts from a million fences keeps answering between its reads.
+-- Reads items. ARGV: 1 position, 2 how many items.
+-- Answers the epoch and the items from the position on. The item at the position is included if it
+-- is still there: its presence shows that no item in between was lost. The answer ends early after
+-- a mebibyte: so a follower that starts from a million fences keeps answering its callers between
+-- its reads.
 local STEP, ENOUGH_BYTES = 16, 1048576
 local items, bytes, from, most = {}, 0, ARGV[1], tonumber(ARGV[2])
 repeat

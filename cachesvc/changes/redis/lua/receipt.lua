@@ -1,4 +1,6 @@
--- ARGV: 1 id of a change. Answers its receipt; of one that has none yet, or no longer, as much as its place says; else nothing.
+-- Looks up a receipt. ARGV: 1 id of a change.
+-- Answers the receipt. For a change without one (not yet, or no longer) answers the state that its
+-- place shows: 'o' in the stream, 'p' parked; else nothing.
 local kept = call('HGET', receipts_of(ARGV[1]), ARGV[1])
 if kept then
   return kept

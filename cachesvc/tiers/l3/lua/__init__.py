@@ -1,1 +1,4 @@
-"""The cell's Lua scripts, as package data. `prelude.lua` stands in front of each; `../script.py` loads them."""
+"""The cell's Lua scripts, as package data; `../script.py` loads them.
+
+`prelude.lua` stands before every script but `attach` and `inspect`.
+"""

@@ -1,12 +1,19 @@
--- A client connected. ARGV: 1 the server's run id, 2 S in µs, 3 its placement's id, 4 its topology's version. A new issuer begins if
---   the state here was written under another server, or is gone (empty, flushed): what came before may have been lost; or
---   its topology is newer than any seen here and may have given this cell partitions that had another home: that home issued
---   fences and leases that this cell knows nothing of, and what it kept of them from an earlier time may be outdated.
--- An older topology changes nothing: instances that have it still go on working beside those with the new one.
+-- Attaches an instance that has connected, and makes the cell a new issuer where that is needed.
+-- ARGV: 1 the server's run id, 2 S in µs, 3 the id of the instance's placement, 4 the version of
+-- its topology.
+-- A new issuer begins in two cases:
+-- - The state here was written under another server, or is gone (empty, flushed): earlier fences,
+--   leases and copies may have been lost.
+-- - The instance's topology is newer than any seen here, and may have given this cell partitions
+--   that had another home. That home issued fences and leases that this cell knows nothing of, and
+--   copies that this cell kept of these partitions from an earlier time may be outdated.
+-- An older topology changes nothing: instances that still have it work on beside those with the new
+-- one.
 local meta = redis.call('HMGET', 'meta', 'run_id', 'placement', 'version')
 local version, seen = tonumber(ARGV[4]), tonumber(meta[3] or 0)
 
--- A version left out may have moved partitions away; the next one moved them back, and its placement looks unchanged.
+-- A version that this cell never saw may have moved partitions away, and the next version may have
+-- moved them back, so that the placement looks unchanged.
 local given = version > seen and (meta[2] ~= ARGV[3] or version > seen + 1)
 
 if version > seen then

@@ -1,4 +1,5 @@
--- Per target: 'k' for a key or 't' for a tag or namespace, id, '1' if soft, least in µs. Answers `at` for each.
+-- Applies invalidations. Answers the `at` of each target.
+-- ARGV per target: 'k' for a key or 't' for a tag or namespace, id, '1' if soft, least in µs.
 local replies = {}
 
 local function fence_key(id, soft, least)
@@ -28,7 +29,8 @@ local function fence_many_keys(id, soft, least)
 end
 
 for i = 4, #ARGV, 4 do
-  -- A clock that is far ahead must not make a target uncachable for as long as it is wrong.
+  -- A caller's clock that is far ahead must not make a target uncachable until the time that it
+  -- shows.
   local least = math.min(tonumber(ARGV[i + 3]), now + 4 * skew)
   local apply = ARGV[i] == 'k' and fence_key or fence_many_keys
   replies[#replies + 1] = apply(ARGV[i + 1], ARGV[i + 2] == '1', least)

@@ -1,5 +1,7 @@
--- Per fill: id, lease token, kept_until in ms, record. Answers 1 (stored) or 0 (fenced) for each.
--- Idempotent: the record keeps the token it was filled under, so a retry whose first reply was lost is told the same.
+-- Stores records under leases. Answers 1 (stored) or 0 (fenced) for each.
+-- ARGV per fill: id, lease token, kept_until in ms, record.
+-- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a
+-- lost reply gets the same answer.
 local replies = {}
 
 local function filled_under(id, token)
@@ -15,7 +17,8 @@ for i = 4, #ARGV, 4 do
   local id, token, record = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local as_of, _, _, _, tag_bytes = struct.unpack(HEAD, record)
   local in_force = call('GET', 'l:' .. id) == token
-  -- The entry may be older than its lease (an origin's Age is subtracted), so its key's fence is looked at too.
+  -- The entry may be older than its lease (an origin's Age is subtracted), so the key's fence is
+  -- checked too.
   local admissible = as_of <= tonumber(match(token, ':(%d+)$') or -1)
     and not (has_fences and as_of <= math.max(key_fence(id), newest('fences', id, record, tag_bytes)))
 

@@ -1,6 +1,7 @@
--- What the cell holds of one key; changes nothing. ARGV: 1 key id, 2 namespace id, then tag ids.
--- Answers record, lease token, ms that the lease has left, broken_at, now, the key's soft fence (which stands in its record); then
---   fence and soft fence of each of ARGV, and of each tag of the record ('' or 0 for nothing).
+-- Reads the state of one key; changes nothing. ARGV: 1 key id, 2 namespace id, then tag ids.
+-- Answers: record, lease token, ms that the lease has left, broken_at, now, the soft fence on the
+-- key (from its record); then fence and soft fence of each id in ARGV, and of each tag of the
+-- record. '' or 0 stands for nothing.
 local id = ARGV[1]
 local record = redis.call('GET', 'v:' .. id) or ''
 local time = redis.call('TIME')

@@ -1,4 +1,5 @@
--- Per lease: id, token, its new life in ms (0: give it back). Answers 1 if it is in force, else 0. Never re-creates one.
+-- Prolongs leases or gives them back. Answers 1 for a lease that is in force, else 0.
+-- ARGV per lease: id, token, new life in ms (0 gives the lease back). A lease is never re-created.
 local replies = {}
 for i = 4, #ARGV, 3 do
   local lease = 'l:' .. ARGV[i]

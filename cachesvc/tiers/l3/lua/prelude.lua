@@ -1,21 +1,32 @@
--- Stands before every script of a cell that reads or changes keys (attach and inspect stand alone).
+-- The beginning of every script of a cell that reads or changes keys (attach and inspect stand
+-- alone).
 --
--- ARGV of all of them: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms; items follow.
--- Answers besides a list: 0 = attach first (the meta record is lost or of another server), 1 = a new issuer waits.
+-- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms;
+-- items follow.
+-- Answers: a list, or
+--   0 = attach first (the meta record is lost, or another server wrote it)
+--   1 = a new issuer waits
 --
--- What a cell keeps:
---   v:<key id>   the record: header, tag ids, lease token, envelope (record.py has the layout). Expires with the entry.
---   l:<key id>   the lease in force: its token `nonce:as_of`. Expires with the lease.
---   fences       zset: key, tag and namespace ids → the newest fence `at` in µs (below 2^53, so a double is exact)
---   soft         zset: tag and namespace ids → the newest soft fence. A key's soft fence stands in its record.
---   meta         run_id, placement, version (of the newest topology that attached), broken_at, issues_from, trimmed
+-- A cell keeps:
+--   v:<key id>   the record: header, tag ids, lease token, envelope (record.py has the layout);
+--                expires with the entry
+--   l:<key id>   the lease in force: its token `nonce:as_of`; expires with the lease
+--   fences       zset: key, tag and namespace ids → the newest fence `at` in µs (below 2^53, so a
+--                double is exact)
+--   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
+--                stands in the key's record
+--   meta         run_id, placement, version (of the newest topology that attached), broken_at,
+--                issues_from, trimmed
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
--- Invariant: a record's as_of is later than its key's fence. Every script that moves that fence drops or replaces the record
--- in the same step, and fills are checked against it. So a read need not look the key's fence up.
+-- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves
+-- that fence drops or replaces the record in the same step, and fills are checked against the
+-- fence. So a read need not look up the key's fence. A soft fence on the key is written into the
+-- record instead.
 --
--- Key names are made here and not declared in KEYS: a cell is one server, never a Redis Cluster, and ids alone halve the request.
--- Times are written with format('%.0f'): Lua's own conversion keeps 14 digits of them.
+-- Redis key names are made in the scripts and not declared in KEYS: a cell is one server, never a
+-- Redis Cluster, and sending ids alone halves the request.
+-- Times are written with format('%.0f'): Lua's own conversion keeps only 14 digits.
 
 local call, format, match, sub = redis.call, string.format, string.match, string.sub
 
@@ -30,12 +41,13 @@ if now < tonumber(meta[3]) then
 end
 
 local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
-local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
+-- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
+local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46
 local has_fences = call('ZCARD', 'fences') > 0
 local has_soft = call('ZCARD', 'soft') > 0
 local namespaces = { fences = {}, soft = {} }
 
--- The newest fence, in this zset, of the namespace and the tags of a record.
+-- Returns the newest fence in this zset on the namespace and the tags of a record.
 local function newest(zset, id, record, tag_bytes)
   local namespace = match(id, '^[^/]*')
   local at = namespaces[zset][namespace]
@@ -56,18 +68,21 @@ local function key_fence(id)
   return has_fences and tonumber(call('ZSCORE', 'fences', id) or 0) or 0
 end
 
--- A key's next fence: ahead of every lease this clock can have granted, and after the one before it even if the clock stands still.
+-- Returns the next fence on a key: later than every lease that this clock can have granted, and
+-- later than the fence before it, even if the clock stands still.
 local function next_fence(id)
   return math.max(now + skew, key_fence(id) + 1)
 end
 
 local function store(id, record, kept_until_ms)
-  -- Never longer than fences are kept, or a fence could be trimmed before the copy it refuses is gone.
+  -- A copy is kept no longer than fences are, or a fence could be trimmed before the copy that it
+  -- refuses is gone.
   local until_ms = math.min(tonumber(kept_until_ms), now / 1000 + retention_ms)
   call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
 end
 
--- Once a second. A minute longer than any copy is kept: a fill's as_of is that much older than the fill at most.
+-- Drops old fences, once a second. A fence is kept a minute longer than any copy: the as_of of a
+-- fill is at most a minute older than the fill.
 local function trim()
   if now - tonumber(meta[4] or 0) > 1000000 then
     local oldest = format('(%.0f', now - retention_ms * 1000 - 60000000)

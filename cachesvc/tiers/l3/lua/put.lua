@@ -1,8 +1,11 @@
--- Per put: id, '1' if only where nothing is, ETags one of which must match (16 characters each; '*' any; '' no condition),
--- kept_until in ms, record. Answers `at`, or 0 where the condition did not hold.
+-- Stores records as invalidations of their keys. Answers `at` for each, or 0 if its condition did
+-- not hold.
+-- ARGV per put: id, '1' to store only if nothing is there, ETags one of which must match (16
+-- characters each; '*' matches any; '' is no condition), kept_until in ms, record.
 local replies = {}
 
--- What a condition sees: the admissible copy, unless it says that there is nothing.
+-- Returns the ETag that a condition is checked against: that of the admissible copy. False if there
+-- is none, or if the copy is negative.
 local function present(id)
   local record = call('GET', 'v:' .. id)
   if not record then

@@ -1,14 +1,18 @@
--- ARGV[4] nonce of this batch; then per key: id, spec (flags: 1 lease, 2 refresh; not_before in µs; life of a lease in ms).
+-- Reads records and grants leases.
+-- ARGV: 4 nonce of this batch; then per key: id, spec (flags: 1 lease, 2 refresh; not_before in µs;
+-- life of a lease in ms).
 -- Answers broken_at, now, then per key one of
---   record                  a hit, nothing granted
---   flags                   a miss, nothing granted; flags: 1 held, 2 fenced, 4 soft
---   {flags, record, token}  anything else; record and token may be empty
+--   record                  a hit, no lease granted
+--   flags                   a miss, no lease granted; flags: 1 held, 2 fenced, 4 soft
+--   {flags, record, token}  every other case; record and token may be empty
 local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
 
--- Later than the key's fence, and than the lease before this one even while the fence leads the clock: of two loads the later one
--- must look younger, or a reader who has seen it could be answered with the other. It stays below now + S, where the next fence is.
+-- Returns the as_of of the next lease: later than the key's fence, and later than that of the lease
+-- before, even while the fence is ahead of the clock. Of two loads the later one must look younger,
+-- or a reader that has seen the later one could be answered with the earlier one. The as_of stays
+-- below now + S, the earliest time of the next fence.
 local function next_as_of(id)
   local fence = key_fence(id)
   return math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)

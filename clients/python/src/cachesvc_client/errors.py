@@ -1,4 +1,7 @@
-"""Failures of the cache. A miss is an answer and never one of these; what a loader raises passes through unchanged."""
+"""Failures of the cache.
+
+A miss is an answer and never a failure. What a loader raises passes through unchanged.
+"""
 
 from typing import Generic, TypeVar
 
@@ -6,11 +9,12 @@ V = TypeVar("V")
 
 
 class CacheError(Exception):
-    """The cache could not do what was asked, or refused to.
+    """The cache could not do what was asked, or refused it.
 
-    Its `type` is the last segment of the problem's `type` (`bad-key`, `no-such-namespace`, …), or one of the client's own:
-    `unreachable` (no instance took the request), `deadline` (no answer in time), `bad-answer` (an answer that is none of the
-    protocol), `overloaded` (too much waits in this client), `load-cancelled` and `closed`.
+    `type` is the last segment of the problem's `type` (`bad-key`, `no-such-namespace`, …), or one
+    of the client's own words: `unreachable` (no instance took the request), `deadline` (no answer
+    in time), `bad-answer` (an answer that breaks the protocol), `overloaded` (too many requests
+    wait in this client), `load-cancelled` and `closed`.
     """
 
     def __init__(
@@ -28,22 +32,22 @@ class CacheError(Exception):
         self.type = type
         self.detail = detail
         self.status = status
-        """The HTTP status, or 0 if the failure is on this side of an answer."""
+        """The HTTP status, or 0 if the client failed without an answer."""
         self.retryable = retryable
-        """Whether the same call may succeed later."""
+        """True if the same call may succeed later."""
         self.retry_after = retry_after
-        """Seconds, if the service said."""
+        """Seconds after which the service asks to try again; None if it did not say."""
         self.request_id = request_id
         self.field = field
         """The header, path segment or body path at fault, if the service named one."""
 
     @property
     def is_outage(self) -> bool:
-        """True if the cache failed, false if it refused what it was asked: then asking differently is up to the caller."""
+        """True if the cache failed; false if it refused the request, which the caller must change."""
         return self.status >= 500 or self.status in (408, 429) or (self.status == 0 and self.retryable)
 
     def copy(self) -> "CacheError":
-        """An equal error to raise: callers that share an exchange must not share a traceback."""
+        """Returns an equal error: callers that share a request must not share a traceback."""
         return CacheError(
             self.type,
             self.detail,
@@ -56,7 +60,11 @@ class CacheError(Exception):
 
 
 class PartialError(CacheError, Generic[V]):
-    """Some keys of a call for many failed; carries what the others brought. The attributes are those of the first failure."""
+    """Some keys of a call for many keys failed; `found` has what the other keys brought.
+
+    The attributes are those of the first failure, except that `retryable` is true only if every
+    failure is retryable.
+    """
 
     def __init__(self, failed: dict[str, CacheError], found: dict[str, V]) -> None:
         first_key, first = next(iter(failed.items()))
@@ -70,5 +78,6 @@ class PartialError(CacheError, Generic[V]):
             field=first.field,
         )
         self.failed = failed
+        """The failure of each key that failed."""
         self.found = found
         """The values that were found; empty for a write."""

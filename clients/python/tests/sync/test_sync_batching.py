@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 from cachesvc_client import CacheError
 from cachesvc_client.protocol.batch_limits import MAX_ITEMS
-from cachesvc_client.sync.batching import LANES, Batcher, Spread
+from cachesvc_client.sync.batching import LANES, Batcher
+from cachesvc_client.sync.intake import Spread
 
 from clients.python.tests.sync.callers import PATIENCE, Caller, calls, results, until
 

@@ -224,3 +224,33 @@ def test_mistakes_are_told_by_name_before_anything_is_sent(
     with pytest.raises(ValueError, match="is no base URL"):
         Cache.from_url("redis://h")
     assert threaded.fake.saw == []
+
+
+def test_what_a_torn_transaction_had_not_sent_stays_noted(
+    threaded: ThreadedService, sync_cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `gevent.Timeout`: what was sent has its receipt, and the rest can be sent once more."""
+    pages, users = sync_cache.namespace("pages"), sync_cache.namespace("users")
+    tx = sync_cache.on_commit()
+    tx.invalidate(pages, ["a"])
+    tx.invalidate(users, ["7"])
+    with monkeypatch.context() as torn:
+        torn.setattr(users, "send", _torn)
+        with pytest.raises(KeyboardInterrupt):
+            tx.send()
+    assert repr(tx) == "<OnCommit 1 noted, 1 receipts>"
+    tx.send()
+    assert [call.body["keys"] for call in threaded.fake.saw] == [["a"], ["7"]]
+
+
+def _torn(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_only_instance_is_asked_without_a_digest_of_the_key(
+    threaded: ThreadedService, pages: Namespace[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threaded.fake.hold("a", b"1")
+    monkeypatch.setattr("cachesvc_client.requests.namespace_requests.key_digest", _torn)
+    assert pages.get("a") == b"1"
+    assert pages.get_many(["a", "b"]) == {"a": b"1"}

@@ -118,3 +118,10 @@ def test_get_many_waits_for_a_slow_key(threaded: ThreadedService, sync_cache: Ca
     threaded.end_load("slow")
     assert asking.result() == {key: key.encode() for key in (*OTHERS, "slow")}
     assert [call.body["keys"] for call in threaded.fake.calls(":get")][1] == ["slow"]
+
+
+def test_get_many_answers_in_the_order_of_its_keys(threaded: ThreadedService, sync_cache: Cache) -> None:
+    asking = Caller(lambda: list(sync_cache.namespace("pages").get_many(["slow", *OTHERS])))
+    threaded.await_arrivals(2)
+    threaded.end_load("slow")
+    assert asking.result() == ["slow", *OTHERS]

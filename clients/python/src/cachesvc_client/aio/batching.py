@@ -1,30 +1,34 @@
 """Many callers, one request.
 
-    idle:       join a, join b (one loop tick)  → [a b] departs at the end of the tick
-    all lanes in flight:  join c, join d        → they wait together
-    a lane is free, or `MAX_DELAY` has passed, or the batch is full  → [c d] departs
-    c is late (a key that is being loaded from its origin)           → d is answered, c changes to the slow lane
+    idle: join a, join b (one loop tick)       → [a b] departs at the end of the tick
+    all lanes in flight: join c, join d        → c and d wait together
+    a lane is free, or `MAX_DELAY` has passed, or the batch is full → [c d] departs
+    c is late (its origin is still loading it) → d is answered, c changes to the slow lane
 
-The delay bounds what a slow batch costs the keys behind it, the slow lane what a slow key costs those beside it. Equal items of a
-batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
-was asked. An order costs one future; no task, timer or lock.
+The delay bounds what a slow batch costs the keys behind it; the slow lane bounds what a slow key
+costs the keys beside it. Equal items of a batch that has not departed share a slot. An item never
+joins a batch that has departed: that may be answered with what was true before the item was asked
+for. An order costs one future, and no task, timer or lock.
 
-    join_all [a … z]  → departs by itself and at once: it is a batch already, and costs one future for all of its items
+    join_all [a … z] → departs by itself and at once
 
-Each instance has batches of its own (`Spread`): only what is asked of the same one leaves together.
+It is a batch already, and costs one future for all of its items.
 
-Cancelling an order takes its caller out, never the batch. An item that nobody waits for any more when its batch departs is
-not sent.
+Each instance has batches of its own (`Spread`): only items for the same instance leave together.
+
+Cancelling an order takes its caller out, never the batch. An item that nobody waits for when its
+batch departs is not sent.
 """
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import chain
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
+from cachesvc_client.aio.intake import Send, Spread
 from cachesvc_client.aio.slow_lane import SlowLane
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.batch_limits import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT, MIN_OWN
@@ -32,23 +36,14 @@ from cachesvc_client.protocol.turns import is_late
 from cachesvc_client.tracing import spans
 
 LANES = 2
-"""Batches under way before the next one waits: one at the server while the answer of the other is taken apart here."""
+"""Batches under way before the next one waits.
+
+While one is at the server, the answer of the other is taken apart here.
+"""
 
 Item = TypeVar("Item", bound=Hashable)
-Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
 Answer = TypeVar("Answer")
-Answer_co = TypeVar("Answer_co", covariant=True)
 Home = TypeVar("Home", bound=Hashable)
-Send: TypeAlias = Callable[[list[Item], float], Awaitable[Sequence[Answer | CacheError]]]
-"""Sends a batch before a deadline on the loop's clock: an answer for each item in order, or raises `CacheError` for all."""
-
-
-class Intake(Protocol[Item_contra, Answer_co]):
-    """Where callers hand in what they want."""
-
-    def join(self, item: Item_contra, weight: int = 0) -> Awaitable[Answer_co | CacheError]:
-        """The answer, or the failure as a value. `weight` is the item's share of a request, in bytes."""
-        ...
 
 
 class _Batch(Generic[Item, Answer]):
@@ -57,21 +52,21 @@ class _Batch(Generic[Item, Answer]):
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
         self.deadline = loop.time() + timeout
-        self.context: Context = (
-            copy_context()
-        )  # of the caller that began it: whose trace its request belongs to
+        self.context: Context = copy_context()
+        """The context of the caller that began the batch: the request belongs to its trace."""
         self.slots: dict[Item, list[asyncio.Future[Answer | CacheError]]] = {}
-        self.timer: asyncio.TimerHandle | None = (
-            None  # set once the batch has seen the end of its tick and has to wait
-        )
+        self.timer: asyncio.TimerHandle | None = None
+        """Set at the end of the tick in which the batch began, if it has to wait longer."""
         self.weight = 0
-        self.callers: dict[
-            spans.Call, None
-        ] = {}  # in the order in which they joined: those whose traces are sampled
+        self.callers: dict[spans.Call, None] = {}
+        """The callers whose traces are sampled, in the order in which they joined."""
 
 
 class Batcher(Generic[Item, Answer]):
-    """One stream of batches with equal options. An order is answered within `timeout` seconds of its batch's first."""
+    """One stream of batches with equal options.
+
+    An order is answered within `timeout` seconds of the first order of its batch.
+    """
 
     def __init__(
         self,
@@ -82,7 +77,7 @@ class Batcher(Generic[Item, Answer]):
         max_delay: float = MAX_DELAY,
         slow_lane: SlowLane[Item, Answer] | None = None,
     ) -> None:
-        """`slow_lane`: for the items that are late, unless they were sent alone. Without it late is an answer."""
+        """`slow_lane` takes late items that were not sent alone. Without it, late is an answer."""
         self._send = send
         self._timeout = timeout
         self._tasks = tasks
@@ -93,9 +88,13 @@ class Batcher(Generic[Item, Answer]):
         self._unanswered = 0
 
     def join(
-        self, item: Item, weight: int = 0, deadline: float = math.inf
+        self, item: Item, timeout: float = math.inf, weight: int = 0, *, deadline: float = math.inf
     ) -> asyncio.Future[Answer | CacheError]:
-        """`deadline`: of this item's callers, on the loop's clock. Its batch has the first deadline of them all."""
+        """Returns the order for an item. It is answered in `timeout` seconds or in the batcher's.
+
+        `timeout` bounds this order and not the batch, which others have joined. `deadline`, on the
+        loop's clock, bounds the batch: it has the first deadline of all its items.
+        """
         batch = self._open
         if batch is None:
             batch = self._begin()
@@ -107,6 +106,8 @@ class Batcher(Generic[Item, Answer]):
         if callers := spans.callers():
             batch.callers.update(dict.fromkeys(callers))
         future: asyncio.Future[Answer | CacheError] = batch.loop.create_future()
+        if timeout < self._timeout:
+            _end_in(timeout, future)
         waiting = batch.slots.get(item)
         if waiting is not None:
             waiting.append(future)
@@ -118,12 +119,17 @@ class Batcher(Generic[Item, Answer]):
             self._depart(batch)
         return future
 
-    def join_all(self, items: Sequence[Item]) -> list[asyncio.Future[list[Answer | CacheError]]]:
-        """The answers to what one caller asks for at once, each item named once: those of all parts are in this order."""
+    def join_all(
+        self, items: Sequence[Item], timeout: float = math.inf
+    ) -> list[asyncio.Future[list[Answer | CacheError]]]:
+        """Returns the orders for what one caller asks for at once, in the order of the items.
+
+        Each item is named once. The answers come in `timeout` seconds or in the batcher's own.
+        """
         if len(items) < MIN_OWN:
-            return [asyncio.gather(*map(self.join, items))]
+            return [asyncio.gather(*(self.join(item, timeout) for item in items))]
         self._admit(len(items))
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = asyncio.get_running_loop().time() + min(timeout, self._timeout)
         return [
             self._depart_alone(items[start : start + MAX_ITEMS], deadline)
             for start in range(0, len(items), MAX_ITEMS)
@@ -177,7 +183,7 @@ class Batcher(Generic[Item, Answer]):
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._in_flight -= 1
-        # The answered callers were woken before this ran, so what they ask next is on board.
+        # The answered callers were woken before this ran, so their next items are in the batch.
         if self._open is not None and self._open.timer is not None and self._in_flight < LANES:
             self._depart(self._open)
 
@@ -208,7 +214,7 @@ class Batcher(Generic[Item, Answer]):
     ) -> None:
         answers: list[Answer | CacheError] = [_closed()] * len(items)
         try:
-            if not order.done():  # as it is if its caller has left
+            if not order.done():  # its caller has not left
                 answers = list(await self._answers(list(items), deadline))
         finally:
             self._unanswered -= len(items)
@@ -222,12 +228,10 @@ class Batcher(Generic[Item, Answer]):
         answers: list[Answer | CacheError],
         deadline: float,
     ) -> None:
-        """At once, or when those that are late have come out of the slow lane."""
+        """Answers the order: at once, or when its late items have come out of the slow lane."""
         slow_lane = self._lane_of_late(len(items), deadline)
         failures = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, CacheError)]
-        late = [
-            (place, failure) for place, failure in failures if is_late(failure)
-        ]  # of few: that costs a call for each
+        late = [(place, failure) for place, failure in failures if is_late(failure)]
         if slow_lane is None or not late:
             order.set_result(answers)
             return
@@ -237,10 +241,10 @@ class Batcher(Generic[Item, Answer]):
             slow_lane.take(items[place], answer, [waiting], deadline)
         rest = asyncio.gather(*later)
         rest.add_done_callback(partial(_complete, order, answers, [place for place, _ in late]))
-        order.add_done_callback(lambda _: rest.cancel())  # a caller that leaves waits for none of them
+        order.add_done_callback(lambda _: rest.cancel())  # a caller that left waits for none of them
 
     def _lane_of_late(self, items: int, deadline: float) -> SlowLane[Item, Answer] | None:
-        """Where the late ones of a batch of so many go on waiting. None: late is their answer."""
+        """The slow lane for the late items of a batch of this size. None: late is their answer."""
         return self._slow_lane if items > 1 and asyncio.get_running_loop().time() < deadline else None
 
     async def _answers(self, items: list[Item], deadline: float) -> Sequence[Answer | CacheError]:
@@ -248,12 +252,23 @@ class Batcher(Generic[Item, Answer]):
             return await self._send(items, deadline)
         except CacheError as error:
             return [error] * len(items)
-        except Exception as error:  # noqa: BLE001  whatever it is, callers that are not told would wait for ever
+        except Exception as error:  # noqa: BLE001  callers that are not told would wait for ever
             return [CacheError("bad-answer", f"{type(error).__name__}: {error}")] * len(items)
 
 
+def _end_in(seconds: float, order: asyncio.Future[Answer | CacheError]) -> None:
+    """Answers an order with an error after this time, if nothing else has answered it."""
+
+    def end() -> None:
+        if not order.done():
+            order.set_result(CacheError("deadline", f"no answer within {seconds:g} s", retryable=True))
+
+    timer = asyncio.get_running_loop().call_later(seconds, end)
+    order.add_done_callback(lambda _: timer.cancel())
+
+
 def _closed() -> CacheError:
-    """What those are told whose batch is cancelled."""
+    """The answer to the orders of a batch that is cancelled."""
     return CacheError("closed", "the cache was closed")
 
 
@@ -271,38 +286,6 @@ def _complete(
 
 def _is_awaited(waiting: list[asyncio.Future[Answer]]) -> bool:
     return any(not future.done() for future in waiting)
-
-
-class OneByOne(Generic[Item, Answer]):
-    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
-
-    def __init__(self, send: Send[Item, Answer], *, timeout: float) -> None:
-        self._send = send
-        self._timeout = timeout
-
-    async def join(self, item: Item, weight: int = 0) -> Answer | CacheError:
-        try:
-            return (await self._send([item], asyncio.get_running_loop().time() + self._timeout))[0]
-        except CacheError as error:
-            return error
-
-
-class Spread(Generic[Home, Item, Answer]):
-    """An intake for each instance, made when it is first needed."""
-
-    def __init__(
-        self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]
-    ) -> None:
-        self._home_of = home_of
-        self._intake_for = intake_for
-        self._intakes: dict[Home, Intake[Item, Answer]] = {}
-
-    def join(self, item: Item, weight: int = 0) -> Awaitable[Answer | CacheError]:
-        home = self._home_of(item)
-        intake = self._intakes.get(home)
-        if intake is None:
-            intake = self._intakes[home] = self._intake_for(home)
-        return intake.join(item, weight)
 
 
 class SpreadBatches(Spread[Home, Item, Answer]):
@@ -325,10 +308,12 @@ class SpreadBatches(Spread[Home, Item, Answer]):
             batcher = self._batchers[home] = self._batcher_for(home)
         return batcher
 
-    async def join_all(self, items: Sequence[Item]) -> list[Answer | CacheError]:
-        """The answers in the order of the items, each of which is named once."""
+    async def join_all(self, items: Sequence[Item], timeout: float = math.inf) -> list[Answer | CacheError]:
+        """Returns the answers in the order of the items, each of which is named once."""
         parts = self._by_home(items)
-        orders = [order for home, part in parts.items() for order in self._batcher(home).join_all(part)]
+        orders = [
+            order for home, part in parts.items() for order in self._batcher(home).join_all(part, timeout)
+        ]
         answers = list(chain.from_iterable(await asyncio.gather(*orders)))
         if len(parts) == 1:  # nearly always, and then they are in order
             return answers

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from yarl import URL
 
 from cachesvc_client.aio.calls import Calls
+from cachesvc_client.aio.feed import Feeding
 from cachesvc_client.aio.flight import Airspace
 from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
 from cachesvc_client.aio.session import Session
-from cachesvc_client.aio.transport import Transport
+from cachesvc_client.aio.tasks import Tasks  # aio only
+from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.instances.region import Region
@@ -23,8 +25,8 @@ from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.protocol.wire import ReceiptState
-from cachesvc_client.requests.exchanges import Exchanges, receipt_request, receipt_state
 from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import OwnWrites, pairs_of
 from cachesvc_client.tracing.spans import Spans
 from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
@@ -39,9 +41,10 @@ V = TypeVar("V")
 
 
 class Cache:
-    """A client of one region's instances, for one event loop, used as `async with Cache.from_url(…) as cache`.
+    """A client of the instances of one region: `async with Cache.from_url(…) as cache`.
 
-    Leaving the block ends the loads that still run (their callers get a `CacheError`) and waits for the requests under way.
+    To be used on one event loop. Leaving the block ends the loads that still run (their callers get
+    a `CacheError`) and waits for the requests under way.
     """
 
     def __init__(
@@ -56,19 +59,19 @@ class Cache:
         session: Session | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
-        # Unbatched, every caller needs a connection of its own; a limit would make them queue where nobody sees it.
-        connections = profile.max_connections if batching else 0
-        region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
+        spread = random.Random()  # noqa: S311  spreads load, guards nothing
+        self._region = Region(urls, spread, discover=discover)
+        connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
-            region, profile, max_connections=connections, traceparent=traceparent, session=session
+            self._region, profile, max_connections=connections, traceparent=traceparent, session=session
         )
         self._timeout = profile.timeout
         self._batching = batching
         self._caller = caller
         self._own_writes = OwnWrites(time.monotonic)
         self._near = Near(time.monotonic, self._own_writes.heed)
-        self._feed = NearFeed(self._near, region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
-        self._feeding: asyncio.Task[None] | None = None
+        feed = NearFeed(self._near, self._region.feed_urls, spread)
+        self._feeding = Feeding(self._near, feed, self._transport)
         self._handed = Handed()
         self._spans = Spans(tracer_provider)
         self._loads = Loads(
@@ -77,9 +80,7 @@ class Cache:
             most_without_cache=profile.max_loads_without_cache,
         )
         self._airspaces: dict[str, Airspace] = {}
-        self._batch_tasks: set[asyncio.Task[None]] = set()
-        self._load_tasks: set[asyncio.Task[Any]] = set()
-        self._urls = urls
+        self._tasks = Tasks()  # aio only
 
     @classmethod
     def from_url(
@@ -98,15 +99,25 @@ class Cache:
         session: Session | None = None,
         tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
-        """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
+        """Returns a client of the instance at `url`, or of the first reachable one of several.
 
-        `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`); what is named besides replaces a part
-        of it. `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits
-        for another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
-        `discover`: the region's instances are asked directly, each for its share of the keys; False: only what is named here.
-        `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
-        of each request; unless said, OpenTelemetry's, if the process uses it. `session`: an `aiohttp.ClientSession` of yours,
-        which stays open. `tracer_provider`: where its spans go, instead of the process's.
+        Several are separated by commas, in order of preference.
+
+        - `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`). The four
+          durations and numbers that follow replace parts of it.
+        - `default_timeout`: of a call of the cache.
+        - `load_timeout`: of a loader.
+        - `lease_wait`: how long `get_or_load` waits for another process that holds the lease, before
+          it loads without one.
+        - `max_loads_without_cache`: loaders that run at a time when the cache is out of reach.
+        - `batching`: False, and every single call is a request of its own.
+        - `discover`: the region's instances are asked directly, each for its share of the keys;
+          False: only the instances named here.
+        - `caller`: who invalidates, for the service's audit; else the service notes the address.
+        - `traceparent`: asked for the current trace at each request; unless given, OpenTelemetry's,
+          if the process uses it.
+        - `session`: an `aiohttp.ClientSession` of yours, which stays open.
+        - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         return cls(
             urls_of(url),
@@ -172,11 +183,17 @@ class Cache:
         max_lag: Duration | None = None,
         near: NearSettings | None = None,
     ) -> Namespace[Any]:
-        """A namespace with values of bytes, of a codec (`JSON`, `MSGPACK`, your own), or of a type as JSON.
+        """Returns a namespace whose values are bytes, or of a codec, or of a type as JSON.
 
-        `version`: of the values' schema, from 1; count it up when the type changes so that the other version could not read it.
-        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. `near`: keep
-        copies in this process. Keep the object: calls share requests, and copies, within one of them.
+        - `codec`: `JSON`, `MSGPACK`, or your own.
+        - `version`: of the values' schema, from 1; count it up when the type changes so that code of
+          the other version could not read the values.
+        - `timeout`: of its calls, instead of the profile's.
+        - `max_lag`: the longest staleness bound that its readers accept.
+        - `near`: keep copies in this process of what batches read; the client then follows the
+          region's fences.
+
+        Keep the object: calls share requests, and copies, within one of them.
         """
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
@@ -185,12 +202,12 @@ class Cache:
             codec if codec is not None else json_of(type) if type is not None else BYTES, version
         )
         shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
-        self._follow_feed()
-        exchanges = Exchanges(
+        self._feeding.start_if_used()
+        requests = NamespaceRequests(
             check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller
         )
         return Namespace(
-            Calls(exchanges, self._transport),
+            Calls(requests, self._transport),
             schema,
             self._loads,
             self._handed,
@@ -200,40 +217,43 @@ class Cache:
             self._spans,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
-            batch_tasks=self._batch_tasks,
-            load_tasks=self._load_tasks,
+            tasks=self._tasks,  # aio only
         )
-
-    def _follow_feed(self) -> None:
-        """From the first namespace with a near cache on, while the client is open."""
-        if self._near.is_used and self._transport.is_open and self._feeding is None:
-            self._feeding = asyncio.create_task(self._transport.follow(self._feed), name="cache feed")
 
     @property
     def feed(self) -> NearFeed:
-        """What keeps the near caches honest: `feed.statistics()`."""
-        return self._feed
+        """The feed of fences that the near caches follow: `feed.statistics()` says how it does."""
+        return self._feeding.feed
 
     def on_commit(self) -> OnCommit:
-        """Invalidations that are sent when the block ends, and not if it raises: `async with cache.on_commit() as tx`."""
-        return OnCommit(self._batch_tasks)
+        """Returns a block whose invalidations are sent when it ends, and not if it raises.
+
+        `async with cache.on_commit() as tx`.
+        """
+        return OnCommit(self._tasks)
 
     def token(self) -> str:
-        """What this client has written in the last minute, for a service that is told of it: there, reads within
-        `with cache.with_token(token)` show it. Empty if nothing. The newest 255 keys and tags, if there are more.
+        """Returns what this client has written in the last minute, as a token for another client.
+
+        There, reads within `with cache.with_token(token)` show these writes. Empty if there are none;
+        the newest 255 keys and tags if there are more.
         """
         return self._own_writes.token()
 
     def with_token(self, token: str) -> AbstractContextManager[None]:
-        """A block whose reads honour the token of another client, or of a `Receipt`. An empty one asks for nothing. Raises
-        `ValueError` for what is no token, or has too many parts.
+        """Returns a block whose reads honour the token of another client, or of a `Receipt`.
+
+        The token holds for the task that enters the block, and for tasks that are started in it. An
+        empty token asks for nothing. Raises `ValueError` for a text that is no token, or that has
+        too many parts.
         """
         self._near.merge(pairs_of(token))
         return self._handed.block(token)
 
     async def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
-        """How far the invalidation with this receipt has got by now. Raises `CacheError` `no-such-receipt` if there was none in
-        the last 15 minutes.
+        """Returns how far the invalidation with this receipt has got by now.
+
+        Raises `CacheError` (`no-such-receipt`) if there was none in the last 15 minutes.
         """
         check_receipt_id(id)
         deadline = asyncio.get_running_loop().time() + self._timeout
@@ -255,31 +275,22 @@ class Cache:
 
     def __repr__(self) -> str:
         state = "open" if self._transport.is_open else "closed"
-        work = f"{len(self._batch_tasks)} requests, {len(self._load_tasks)} loads"
-        return f"<Cache {', '.join(map(str, self._urls))} [{state}, {work}]>"
+        state += f", {self._tasks}"  # aio only
+        return f"<Cache {self._region!r} [{state}]>"
 
     async def __aenter__(self) -> Self:
         self._transport.open()
-        self._follow_feed()
+        self._feeding.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """The end of the block, for those who cannot use one."""
+        """Does what the end of the block does, for those who cannot use a block."""
+        self._tasks.cancel_loads()  # aio only
         try:
-            for load in tuple(self._load_tasks):
-                load.cancel()
-            if self._load_tasks:
-                await asyncio.wait(self._load_tasks)
-            await asyncio.sleep(0)  # orders of this tick become a batch
-            while self._batch_tasks:
-                await asyncio.wait(self._batch_tasks)
+            await self._feeding.stop()
+            await self._tasks.ended()  # aio only
         finally:
-            if self._feeding is not None:
-                feeding, self._feeding = self._feeding, None
-                feeding.cancel()
-                await asyncio.wait([feeding])
-                self._feeding = None
             await self._transport.close()

@@ -1,30 +1,48 @@
-"""`@ns.cached("profile:{user_id}", ttl="5m", tags=["user:{user_id}"])`: a function that is answered from the cache."""
+"""Functions that are answered from the cache.
 
-from collections.abc import Awaitable, Callable
+@ns.cached("profile:{user_id}", ttl="5m", tags=["user:{user_id}"])
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
+from cachesvc_client.aio.loading import Loader
 from cachesvc_client.protocol.wire import Receipt
 from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.durations import Duration
 from cachesvc_client.values.templates import Naming
-
-if TYPE_CHECKING:  # a namespace makes these
-    from cachesvc_client.aio.namespace import Namespace
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class CachedFunction(Generic[P, R]):
-    """Called as the function it stands for. One call per key runs it at a time, as with `get_or_load`.
+class LoadingNamespace(Protocol):
+    """The part of a `Namespace` that a cached function uses or lends to its callers."""
 
-    `None` is "there is no such value": it is remembered for the namespace's negative TTL and returned as `None`. A parameter
-    named `ctx` is filled in with the load's `LoadContext`; give it a default, so that callers may leave it out.
+    name: str
+
+    async def get_or_load(
+        self, key: str, loader: Loader[Any], *, ttl: Duration | None, stale: Duration | None
+    ) -> Any: ...
+
+    async def delete(self, key: str) -> Receipt: ...
+
+    async def invalidate(self, keys: Iterable[str] = (), *, tags: Iterable[str] = ()) -> Receipt: ...
+
+
+class CachedFunction(Generic[P, R]):
+    """A function with its results cached; called as the function itself.
+
+    One call per key runs the function at a time, as with `get_or_load`. A result of `None` means
+    that there is no such value: it is remembered for the namespace's negative TTL and returned as
+    `None`. A parameter named `ctx` is filled in with the load's `LoadContext`; give it a default, so
+    that callers may leave it out.
     """
 
     def __init__(
         self,
-        namespace: "Namespace[Any]",
+        namespace: LoadingNamespace,
         function: Callable[P, Awaitable[R]],
         naming: Naming,
         *,
@@ -38,11 +56,11 @@ class CachedFunction(Generic[P, R]):
         self._ttl = ttl
         self._stale = stale
         self._owner = owner
-        """The object whose method it is, if it is one."""
+        """The object whose method the function is, if it is a method."""
         update_wrapper(self, function)
 
     def __get__(self, owner: object, _type: type | None = None) -> "CachedFunction[..., R]":
-        """As a method: of the object that it is looked up on."""
+        """Returns the method of the object that the function is looked up on."""
         if owner is None:
             return self
         return CachedFunction(
@@ -63,16 +81,20 @@ class CachedFunction(Generic[P, R]):
         return cast(R, await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Of a call with these arguments."""
+        """The key of a call with these arguments."""
         return self._naming.key((*self._owner, *args), kwargs)
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Receipt:
-        """Say that the result of this one call has changed. Of several functions at once: `namespace.invalidate(tags=…)`."""
+        """Tells the cache that the result of this one call has changed.
+
+        For several functions at once: `namespace.invalidate(tags=…)`.
+        """
         return await self.namespace.delete(self.key(*args, **kwargs))
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Invalidate, run the function now, store what it returns: other callers of the moment wait for that. Raises
-        `CacheError` if the cache cannot be told.
+        """Invalidates the result, runs the function now, and stores what it returns.
+
+        Other callers of this moment wait for it. Raises `CacheError` if the cache cannot be told.
         """
         await self.invalidate(*args, **kwargs)
         return await self(*args, **kwargs)

@@ -1,4 +1,7 @@
-"""One namespace's exchanges over the transport. Deadlines are times on the loop's clock, `home` is the instance to ask first."""
+"""The calls of one namespace: its requests are sent, and their replies read.
+
+Deadlines are times on the loop's clock. `home` is the instance to ask first.
+"""
 
 import asyncio
 import time
@@ -10,26 +13,27 @@ from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.protocol.turns import SLOW_TURN, first_turn
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt
-from cachesvc_client.requests.exchanges import Exchanges, Reply, Request, told
 from cachesvc_client.requests.handed_tokens import Wanted
+from cachesvc_client.requests.http import Reply, Request, told
+from cachesvc_client.requests.namespace_requests import NamespaceRequests
 from cachesvc_client.values.lifetimes import Lifetimes
 
 
 class Calls:
-    def __init__(self, exchanges: Exchanges, transport: Transport) -> None:
-        self.namespace = exchanges.namespace
-        self._exchanges = exchanges
+    def __init__(self, requests: NamespaceRequests, transport: Transport) -> None:
+        self.namespace = requests.namespace
+        self._requests = requests
         self._transport = transport
 
     def home(self, wanted: Wanted) -> Endpoint:
-        """The one place that decides whom a key is asked of."""
-        return self._transport.sole_home or self._transport.home(self._exchanges.digest(wanted))
+        """The instance that a key is asked of. Decided here for every call."""
+        return self._transport.sole_home or self._transport.home(self._requests.digest(wanted))
 
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)
 
     def by_home(self, wanted: Sequence[Wanted]) -> dict[Endpoint, Sequence[Wanted]]:
-        """The same for many keys."""
+        """The instances that many keys are asked of, each with its keys in their order."""
         sole = self._transport.sole_home
         if sole is not None and wanted:
             return {sole: wanted}
@@ -38,26 +42,32 @@ class Calls:
             parts.setdefault(self.home(one), []).append(one)
         return dict(parts)
 
-    async def read(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
-        """What several callers ask for: keys that are not there after a first turn are answered as late."""
-        turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
-        return await self._each_part(partial(self._exchanges.read, turn=turn), home, wanted, deadline)
+    async def read(
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, turn: float | None = None
+    ) -> Sequence[Got | CacheError]:
+        """Reads keys; those that are not there after `turn` seconds are answered as late.
+
+        Unless given, the turn is a first one.
+        """
+        if turn is None:
+            turn = first_turn(len(wanted), deadline - asyncio.get_running_loop().time())
+        return await self._each_part(partial(self._requests.read, turn=turn), home, wanted, deadline)
 
     async def read_slow(
         self, home: Endpoint, wanted: list[Wanted], deadline: float
     ) -> Sequence[Got | CacheError]:
-        """One more turn for keys that were late; until the first of their deadlines, at most. The service may be late with its
-        answer, without the connection being given up.
+        """Reads keys that were late, for one more turn, or until the first of their deadlines.
+
+        The service may be late with its answer without the connection being given up: those who wait
+        are answered at their deadlines by the slow lane.
         """
         turn = min(SLOW_TURN, told(deadline - asyncio.get_running_loop().time()))
-        return await self._each_part(
-            partial(self._exchanges.read, turn=turn), home, wanted, deadline + SLOW_TURN
-        )
+        return await self.read(home, wanted, deadline + SLOW_TURN, turn)
 
     async def lease(
         self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
     ) -> Sequence[Got | CacheError]:
-        return await self._each_part(partial(self._exchanges.lease, wait=wait), home, wanted, deadline)
+        return await self._each_part(partial(self._requests.lease, wait=wait), home, wanted, deadline)
 
     async def _each_part(
         self,
@@ -66,42 +76,40 @@ class Calls:
         wanted: list[Wanted],
         deadline: float,
     ) -> Sequence[Got | CacheError]:
-        parts = [(part, ask(part, token)) for part, token in self._exchanges.parts(wanted)]
+        parts = [(part, ask(part, token)) for part, token in self._requests.parts(wanted)]
         asked_at = time.monotonic()
-        if len(parts) == 1:  # nearly always, and it spares a task
+        if len(parts) == 1:  # nearly always; this spares a task
             part, request = parts[0]
-            return self._exchanges.got(await self._transport.send(request, deadline, home), part, asked_at)
-        answers = await asyncio.gather(
-            *(self._transport.send(request, deadline, home) for _, request in parts)
-        )
+            return self._requests.got(await self._transport.send(request, deadline, home), part, asked_at)
+        send = partial(self._transport.send, deadline=deadline, home=home)
+        replies = await asyncio.gather(*map(send, [request for _, request in parts]))
         results = (
-            self._exchanges.got(reply, part, asked_at)
-            for (part, _), reply in zip(parts, answers, strict=True)
+            self._requests.got(reply, part, asked_at) for (part, _), reply in zip(parts, replies, strict=True)
         )
         return [got for part in results for got in part]
 
     async def read_alone(
         self, home: Endpoint, wanted: list[Wanted], deadline: float
     ) -> Sequence[Got | CacheError]:
-        """One key, by `GET`."""
-        ((part, token),) = self._exchanges.parts(wanted)
-        request = self._exchanges.read_alone(part[0], token)
-        return [self._exchanges.got_alone(await self._transport.send(request, deadline, home))]
+        """Reads one key by `GET`."""
+        ((part, token),) = self._requests.parts(wanted)
+        request = self._requests.read_alone(part[0], token)
+        return [self._requests.got_alone(await self._transport.send(request, deadline, home))]
 
     async def put(self, home: Endpoint, items: list[PutItem], deadline: float) -> Sequence[Put | CacheError]:
-        reply = await self._transport.send(self._exchanges.put(items), deadline, home)
-        return self._exchanges.put_results(reply, items)
+        reply = await self._transport.send(self._requests.put(items), deadline, home)
+        return self._requests.put_results(reply, items)
 
     async def touch(self, key: str, got: Got, lifetimes: Lifetimes, deadline: float) -> bool:
-        reply = await self._to_home(key, self._exchanges.touch(key, got, lifetimes), deadline)
-        return self._exchanges.touched(reply, key)
+        reply = await self._to_home(key, self._requests.touch(key, got, lifetimes), deadline)
+        return self._requests.touched(reply, key)
 
     async def delete(self, key: str, deadline: float) -> Receipt:
-        return self._exchanges.receipt(await self._to_home(key, self._exchanges.delete(key), deadline), [key])
+        return self._requests.receipt(await self._to_home(key, self._requests.delete(key), deadline), [key])
 
     async def _to_home(self, key: str, request: Request, deadline: float) -> Reply:
         return await self._transport.send(request, deadline, self.home(key))
 
     async def invalidate(self, asked: Invalidation, deadline: float) -> Receipt:
-        reply = await self._transport.send(self._exchanges.invalidate(asked), deadline)
-        return self._exchanges.receipt(reply, asked.keys, lenient=asked.is_lenient)
+        reply = await self._transport.send(self._requests.invalidate(asked), deadline)
+        return self._requests.receipt(reply, asked.keys, lenient=asked.is_lenient)

@@ -1,37 +1,39 @@
-"""Follows the feed of fences on an event loop."""
+"""Decides when a client follows the feed of fences.
+
+It does while it is open, from its first namespace with a near cache on.
+"""
 
 import asyncio
-from typing import TYPE_CHECKING
 
-import aiohttp
-
-from cachesvc_client.near.feed import CONNECT_TIMEOUT, READ_TIMEOUT, FeedError, NearFeed
-
-if TYPE_CHECKING:
-    from cachesvc_client.aio.session import Session
-
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+from cachesvc_client.aio.feed_task import follow
+from cachesvc_client.aio.transport import Transport
+from cachesvc_client.near.feed import NearFeed
+from cachesvc_client.near.near import Near
 
 
-async def follow(feed: NearFeed, session: "Session") -> None:
-    """For ever: to be run as a task, and cancelled when the client closes. `session` is one that lasts so long."""
-    try:
-        while True:
-            feed.lost(await _followed(feed, session))
-            await asyncio.sleep(feed.pause())
-    finally:
-        feed.closed()
+class Feeding:
+    """One client's follower of the feed: a task on its event loop."""
 
+    def __init__(self, near: Near, feed: NearFeed, transport: Transport) -> None:
+        self.feed = feed
+        self._near = near
+        self._transport = transport
+        self._is_open = False
+        self._task: asyncio.Task[None] | None = None
 
-async def _followed(feed: NearFeed, session: "Session") -> str:
-    """One connection, for as long as it tells something. Why it ended."""
-    try:
-        async with session.request(
-            "GET", feed.url(), headers=feed.headers(), timeout=_TIMEOUT, allow_redirects=False
-        ) as response:
-            feed.opened(response.status)
-            async for chunk in response.content.iter_any():
-                feed.received(chunk)
-    except (FeedError, aiohttp.ClientError, TimeoutError, OSError) as error:
-        return f"{type(error).__name__}: {error}"
-    return "the instance ended it"
+    def open(self) -> None:
+        self._is_open = True
+        self.start_if_used()
+
+    def start_if_used(self) -> None:
+        session = self._transport.session
+        if self._is_open and self._near.is_used and self._task is None and session is not None:
+            self._task = asyncio.create_task(follow(self.feed, session), name="cache feed")
+
+    async def stop(self) -> None:
+        """Returns when the task has ended. It is not started again before the next `open`."""
+        self._is_open = False
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])

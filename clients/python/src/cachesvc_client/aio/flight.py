@@ -1,8 +1,9 @@
-"""One running load per key in this process, shared by all who want it.
+"""One running load per key in this process, shared by all callers that want the key.
 
-The load is a task of its own: a caller may be cancelled or run out of time, and the others, and the fill, still get what
-they wait for. A write of this client forgets the flights it concerns: they go on for the callers they have, but a reader that
-comes after the write starts anew, as a flight from before it may bring what was true before it.
+The load is a task of its own: a caller may be cancelled or run out of time, and the other callers
+and the fill still get its value. A write of this client forgets the flights of its keys: they go on
+for the callers that have joined, but a reader that comes after the write starts a new one. A flight
+from before the write may bring what was true before it.
 """
 
 import asyncio
@@ -20,8 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Flights(Generic[V]):
-    """Those of one namespace object: the values of another may be of another type. A key that is read under a token flies
-    alone, as what was asked before may show less.
+    """The flights of one namespace object: the values of another may be of another type.
+
+    A key that is read under a token has a flight of its own: one that started without the token may
+    show less.
     """
 
     def __init__(self, tasks: set[asyncio.Task[Any]]) -> None:
@@ -33,7 +36,7 @@ class Flights(Generic[V]):
         return flights.get(wanted) if flights is not None else None
 
     def start(self, wanted: Wanted, load: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
-        """The running flight, or a new one with `load`."""
+        """Returns the running flight, or starts one with `load`."""
         flight = self.get(wanted)
         if flight is None:
             flight = asyncio.create_task(load(), name=f"cache load of {key_of(wanted)}")
@@ -56,13 +59,13 @@ class Flights(Generic[V]):
             del flights[wanted]
             if not flights:
                 del self._by_key[key]
-        # Callers are told as well; this is for the loads that nobody waits for (any more).
+        # Callers are told too; this is for loads that nobody waits for.
         if not flight.cancelled() and (error := flight.exception()) is not None:
             log.debug("the load of %r failed: %r", key, error)
 
 
 class Airspace:
-    """All flights of one name: a write through one namespace object concerns those of the others."""
+    """All flights of one namespace: a write through one of its objects concerns the others."""
 
     def __init__(self) -> None:
         self._all: WeakSet[Flights[Any]] = WeakSet()
@@ -71,7 +74,10 @@ class Airspace:
         self._all.add(flights)
 
     def forget(self, keys: list[str], *, wide: bool = False) -> None:
-        """`wide`: tags or the whole changed, and which keys have them is not known here."""
+        """Forgets the flights of these keys; `wide`: of all keys.
+
+        Which keys have a tag is not known here, so an invalidation of tags is wide.
+        """
         for flights in self._all:
             if wide:
                 flights.forget_all()
@@ -80,7 +86,11 @@ class Airspace:
 
 
 async def landed(flight: asyncio.Task[V]) -> V:
-    """What the flight brings, or what it raises. Cancelling the caller leaves the flight alone."""
+    """Waits for a flight; returns its value or raises its exception.
+
+    A caller that is cancelled leaves the flight running. Raises `CacheError` (`load-cancelled`) if
+    the flight itself was cancelled.
+    """
     try:
         return await asyncio.shield(flight)
     except asyncio.CancelledError:

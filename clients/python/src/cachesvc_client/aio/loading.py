@@ -1,4 +1,4 @@
-"""Running the callers' loaders: within a time, and within a number where the cache does not hold them back."""
+"""Runs the callers' loaders: within a time; few at a time if the cache is out of reach."""
 
 import asyncio
 import logging
@@ -18,14 +18,18 @@ log = logging.getLogger(__name__)
 
 
 Loader: TypeAlias = Callable[[str], Awaitable[V | Absent]] | Callable[[LoadContext], Awaitable[V | Absent]]
-"""Loads a value, given its key, or the context if its parameter is named `ctx`. It is to read the source after it was called, not
-before: the lease counts from there."""
+"""Loads a value, given its key, or the context if its parameter is named `ctx`.
+
+A loader reads its source after it was called, not before: the lease counts from the call.
+"""
 
 
 class Loaded(NamedTuple, Generic[V]):
+    """A loaded value, and how long it lives."""
+
     value: V | Absent
     lifetimes: Lifetimes
-    """As the loader left them."""
+    """The lifetimes that the caller named, with what the loader changed."""
 
 
 class Loads:
@@ -44,13 +48,15 @@ class Loads:
         self._fills_fail = False
 
     async def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
-        """Raises what the loader raises, and `CacheError` (`deadline`) if it takes too long."""
+        """Runs the loader. Raises its exceptions; `CacheError` (`deadline`) if it takes too long."""
         context = self._context(key, lifetimes)
         return await self._in_time(context, self._run(context, loader))
 
     async def run_without_cache(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
-        """The same, when no lease holds back other processes: at most so many at a time, or the source would get all at once
-        what the cache used to keep from it. The time includes the wait for a turn.
+        """Runs the loader when no lease holds back other processes, at most so many at a time.
+
+        Without the limit the source would get at once all the reads that the cache kept from it. The
+        time includes the wait for a turn.
         """
         self.without_cache += 1
         context = self._context(key, lifetimes)
@@ -80,8 +86,14 @@ class Loads:
             why = f"{context.key!r} was not loaded within {self._timeout:g} s"
             raise CacheError("deadline", why, retryable=True) from error
 
+    def count_unreadable(self) -> None:
+        self.unreadable += 1
+
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
-        """A fill that failed costs a load later, not this answer. The first of a row of failures is logged."""
+        """Counts what became of a fill. A failed fill costs a load later, and not this answer.
+
+        The first failure of a row is logged.
+        """
         if isinstance(filled, CacheError):
             self.unfilled += 1
             if not self._fills_fail:

@@ -5,30 +5,33 @@
             …
             tx.invalidate(users, keys=["7"])
 
-The block of the cache is the outer one: it ends after the commit. If it is left by an exception (a cancellation as well), nothing
-was committed and nothing is sent. Else everything is sent, whoever cancels the caller by then: the change has happened.
+The block of the cache is the outer one: it ends after the commit. If it is left by an exception (a
+cancellation as well), nothing was committed and nothing is sent. Otherwise everything is sent, even
+if the caller is cancelled by then: the change has happened.
 """
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Self
 
 from cachesvc_client.aio.namespace import Namespace
+from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
-from cachesvc_client.requests.changes import Changes, NotSentError, invalidation_of
+from cachesvc_client.requests.changes import Changes, NotSentError, Sending, invalidation_of
 from cachesvc_client.values.durations import Duration
 
 
 class OnCommit:
-    """Made by `Cache.on_commit`, for one transaction."""
+    """The invalidations of one transaction; made by `Cache.on_commit`."""
 
-    def __init__(self, tasks: set[asyncio.Task[None]]) -> None:
-        self._tasks = tasks
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks  # aio only
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
         self.receipts: list[Receipt] = []
-        """Of what was sent; one for each namespace and way of invalidating it."""
+        """The receipts of what was sent; one for each namespace and way of invalidating it."""
 
     def invalidate(
         self,
@@ -42,7 +45,7 @@ class OnCommit:
         over: Duration | None = None,
         wait: Wait = "none",
     ) -> None:
-        """Note it. As `Namespace.invalidate`, and mistakes are told as there, at once."""
+        """Notes what `Namespace.invalidate` would send. Mistakes are told as there, at once."""
         self._namespaces[namespace.name] = namespace
         self._changes.note(
             invalidation_of(
@@ -51,31 +54,28 @@ class OnCommit:
         )
 
     async def send(self) -> None:
-        """Send what is noted. The end of the block does it; call it again after a `NotSentError`, which names what is left."""
-        sending = asyncio.create_task(self._send_all(), name="cache invalidations of a transaction")
-        self._tasks.add(sending)
-        sending.add_done_callback(self._tasks.discard)
-        await asyncio.shield(sending)
+        """Sends what is noted. The end of the block does it.
+
+        Raises `NotSentError`, which names what was not sent; that stays noted for another call.
+        """
+        await self._tasks.finished(self._send_all(), name="cache invalidations of a transaction")
 
     async def _send_all(self) -> None:
-        asked = self._changes.take()
-        answers = await asyncio.gather(*map(self._answer, asked))
-        self.receipts += [answer for answer in answers if not isinstance(answer, CacheError)]
-        failed = [
-            (one, answer)
-            for one, answer in zip(asked, answers, strict=True)
-            if isinstance(answer, CacheError)
-        ]
-        for one, _ in failed:
-            self._changes.note(one)
-        if failed:
+        sending = Sending(self._changes.take())
+        try:
+            await asyncio.gather(*map(partial(self._send_one, sending), sending.asked))
+        finally:  # a caller that is torn out of this can call it again
+            self.receipts += sending.receipts()
+            for asked in sending.unsent():
+                self._changes.note(asked)
+        if failed := sending.failed():
             raise NotSentError(failed, self.receipts)
 
-    async def _answer(self, asked: Invalidation) -> Receipt | CacheError:
+    async def _send_one(self, sending: Sending, asked: Invalidation) -> None:
         try:
-            return await self._namespaces[asked.namespace].send(asked)
+            sending.note(asked, await self._namespaces[asked.namespace].send(asked))
         except CacheError as error:
-            return error
+            sending.note(asked, error)
 
     def __repr__(self) -> str:
         return f"<OnCommit {len(self._changes)} noted, {len(self.receipts)} receipts>"

@@ -6,7 +6,10 @@ import aiohttp
 
 
 class Session(Protocol):
-    """What is used of an `aiohttp.ClientSession`: one that is passed in, or a stand-in (`cachesvc_client.testing`)."""
+    """The part of an `aiohttp.ClientSession` that the client uses.
+
+    A session that is passed in has it, and so has a stand-in (`cachesvc_client.testing`).
+    """
 
     @property
     def request(self) -> Callable[..., AbstractAsyncContextManager[aiohttp.ClientResponse]]: ...

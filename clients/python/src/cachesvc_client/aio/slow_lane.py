@@ -1,13 +1,13 @@
-"""The keys that were not there when their batch had to be answered: they wait here, for each other only.
+"""The slow lane: keys that were late in their batch wait among themselves.
 
-[a b c] departs, answered after its first turn: a, b; c is late  → a and b are answered, c is asked for here
-[c d e]: the late ones of several batches share a request, and a turn  → c is there; d and e are asked for again
-d has been asked for in turns for a fifth of its callers' time        → d is asked for alone, for the rest of it
-the deadline of d's callers has come                                   → d is answered that it was late
+[a b c] departs, and c is late after the first turn → a and b are answered, c is asked for here
+the late keys of several batches, [c d e]           → share a request, and a turn
+c is there after it                                 → c is answered, d and e are asked for again
+d was asked for in turns for a fifth of its time    → d is asked for alone, for the rest of it
+the deadline of the callers of d has come           → d is answered with the error that it was late
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -20,21 +20,21 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Turns(Protocol[Item_contra, Answer_co]):
-    """Batches that are answered at the end of a turn, or when the first of their deadlines comes."""
+    """Batches that are answered at the end of a turn, or at the first deadline of their items."""
 
-    def join(
-        self, item: Item_contra, weight: int = 0, deadline: float = math.inf
-    ) -> Awaitable[Answer_co | CacheError]: ...
+    def join(self, item: Item_contra, *, deadline: float) -> Awaitable[Answer_co | CacheError]: ...
 
 
 class SlowLane(Generic[Item_contra, Answer]):
+    """The late keys of one instance; each has a task, which asks again until the key is there."""
+
     def __init__(
         self,
         turns: Turns[Item_contra, Answer],
         alone: Callable[[list[Item_contra], float], Awaitable[Sequence[Answer | CacheError]]],
         tasks: set[asyncio.Task[None]],
     ) -> None:
-        """`alone` asks for one item until the deadline it is given."""
+        """`alone` asks for one item until the deadline that it is given."""
         self._turns = turns
         self._alone = alone
         self._tasks = tasks
@@ -47,7 +47,7 @@ class SlowLane(Generic[Item_contra, Answer]):
         waiting: Sequence[asyncio.Future[Answer | CacheError]],
         deadline: float,
     ) -> None:
-        """Answer those who wait for the item by `deadline`, on the loop's clock; at worst that it is late."""
+        """Answers the orders for an item by `deadline`, on the loop's clock; at worst with `late`."""
         task = asyncio.get_running_loop().create_task(
             self._wait(item, late, waiting, deadline), name="cache slow key"
         )

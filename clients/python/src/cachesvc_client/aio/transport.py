@@ -1,8 +1,9 @@
 """Requests over HTTP: deadline, failover, retries.
 
-A request that no instance took, or whose connection broke, is sent to the next one at once, within the same deadline. That holds
-for writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried
-elsewhere, as that would pass an overload on; it may be tried again after a pause, if the request is one that may be (retries.py).
+A request that no instance took, or whose connection broke, is sent to the next one at once, within
+the same deadline. That holds for writes as well: applying one twice costs misses and nothing else.
+An answer, even 503, is an answer and is not tried elsewhere, as that would pass an overload on. It
+may be tried again after a pause, if the request may be repeated (retries.py).
 """
 
 import asyncio
@@ -11,22 +12,23 @@ import random
 
 import aiohttp
 
-from cachesvc_client.aio.feed import follow
 from cachesvc_client.aio.session import Session
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.near.feed import NearFeed
-from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.requests.http import Reply, Request, passing_failure
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
-from cachesvc_client.values.durations import header_of
 
 log = logging.getLogger(__name__)
 
 REFRESH_TIMEOUT = 5.0
+"""Seconds for the list of instances, which nobody waits for."""
+
+UNBATCHED_CONNECTIONS = 0
+"""No limit: unbatched, every caller needs a connection, and would queue for it unseen."""
 
 
 class Transport:
@@ -77,6 +79,11 @@ class Transport:
             await session.close()
 
     @property
+    def session(self) -> Session | None:
+        """The session in use; None while the client is not open."""
+        return self._session
+
+    @property
     def is_open(self) -> bool:
         return self._session is not None
 
@@ -94,7 +101,7 @@ class Transport:
         return self._region.home(key_digest, asyncio.get_running_loop().time())
 
     def _refresh_if_due(self) -> None:
-        """If the list of instances is old, it is asked for besides; nobody waits for that."""
+        """Asks for the list of instances if it is old; no call waits for that."""
         now = asyncio.get_running_loop().time()
         if self._region.is_due(now) and self._session is not None:
             self._region.asked(now)
@@ -113,14 +120,11 @@ class Transport:
             log.debug("the topology could not be had from %s: %r", url, error)
             self._region.failed()
 
-    async def follow(self, feed: NearFeed) -> None:
-        """For ever, while it is open."""
-        if self._session is not None:
-            await follow(feed, self._session)
-
     async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
-        """The reply of `home`, or of the next instance that gives one before `deadline`, a time on the loop's clock; of a retry,
-        if there may be one. Raises `CacheError`.
+        """Returns the reply of `home`, or of the next instance that gives one before `deadline`.
+
+        `deadline` is a time on the loop's clock. A request that may be repeated is retried within
+        it. Raises `CacheError`.
         """
         self._refresh_if_due()
         self._backoff.begin()
@@ -149,23 +153,22 @@ class Transport:
     async def _sent(
         self, request: Request, deadline: float, home: Endpoint | None, span: Call | None
     ) -> Reply:
-        """One try: the reply of the first instance that gives one."""
+        """Makes one try: returns the reply of the first instance that gives one."""
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `async with`")
         loop = asyncio.get_running_loop()
-        method, what = request.method, f"{request.method} {request.path[:200]}"
         headers = {**request.headers, **trace_headers(self._traceparent)}
         failure: Exception | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                for endpoint in self._attempts(home, loop.time()):
-                    headers["Cachesvc-Timeout"] = header_of(min(request.turn, told(deadline - loop.time())))
-                    url = endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)
+                for endpoint in self._region.attempts(loop.time(), home):
+                    headers["Cachesvc-Timeout"] = request.timeout_header(deadline - loop.time())
+                    url = request.url_at(endpoint)
                     self.requests += 1
                     try:
                         async with session.request(
-                            method, url, data=request.body, headers=headers, allow_redirects=False
+                            request.method, url, data=request.body, headers=headers, allow_redirects=False
                         ) as response:
                             reply = Reply(response.status, response.headers, await response.read())
                     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
@@ -178,12 +181,7 @@ class Transport:
                         tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                         return reply
         except TimeoutError:
-            raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from failure
+            raise request.not_answered() from failure
         except aiohttp.ClientError as error:
             raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
-        raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
-
-    def _attempts(self, home: Endpoint | None, now: float) -> list[Endpoint]:
-        """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
-        candidates = self._region.candidates(now, home)
-        return [*candidates, candidates[0]]
+        raise request.not_taken(failure) from failure

@@ -1,14 +1,14 @@
-"""One instance: where it is, and whether it was out of reach lately."""
+"""One instance: its address, and whether it was out of reach lately."""
 
 from yarl import URL
 
 REST_SECONDS = 0.5
-"""How long an instance that could not be reached is passed over; doubled each time it fails again."""
+"""The rest of an instance that could not be reached; doubled each time it fails again."""
 LONGEST_REST_SECONDS = 30.0
 
 
 def urls_of(text: str) -> list[URL]:
-    """The base URLs of a comma separated list. Raises `ValueError` that names the one at fault."""
+    """The base URLs of a comma separated list. Raises `ValueError`, which names the bad one."""
     return [_url_of(part.strip()) for part in text.split(",")]
 
 
@@ -42,7 +42,7 @@ class Endpoint:
         return url
 
     def url(self, path: str) -> URL:
-        """`path` is percent-encoded already and stays as it is."""
+        """The URL of a path, which is percent-encoded already and stays as it is."""
         return URL(self._root + path, encoded=True)
 
     def failed(self, now: float) -> None:

@@ -1,6 +1,6 @@
-"""Named settings. A profile is a value: derive yours with `msgspec.structs.replace(IN_REGION, timeout=0.2)`.
+"""Profiles: named settings. All durations are seconds.
 
-All durations are seconds.
+A profile is a value: derive yours with `msgspec.structs.replace(IN_REGION, timeout=0.2)`.
 """
 
 from msgspec import Struct
@@ -10,20 +10,26 @@ from cachesvc_client.instances.retries import Retries
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """What a client expects of the way to the service. Raises `ValueError` for what could never work."""
+    """The times and numbers that a client expects of the way to the service.
+
+    Raises `ValueError` for settings that could never work.
+    """
 
     timeout: float
-    """Of a call, all tries and pauses included; a namespace or a call can have its own."""
+    """The time of a call with its tries and pauses; a namespace or a call can have its own."""
     connect_timeout: float
-    """Of opening a connection: less than `timeout`, so that there is time for another instance."""
+    """The time to open a connection: below `timeout`, to leave some for another one."""
     load_timeout: float = 30.0
-    """Of a loader: the source's affair, so no profile makes it short."""
+    """The time of a loader. It depends on the source, so no profile makes it short."""
     lease_wait: float = 5.0
-    """How long `get_or_load` waits for another process that holds the lease before it loads for itself."""
+    """The wait of `get_or_load` for another process's lease, before it loads without one."""
     max_loads_without_cache: int = 16
-    """Loaders that run at a time when no lease holds back other processes: what a source can take from each of them."""
+    """The loaders that run at a time when no lease holds back other processes.
+
+    A source has to bear this many from each process.
+    """
     max_connections: int = 64
-    """To all instances. Batching needs few of them."""
+    """The connections to all instances together. Batching needs few of them."""
     retries: Retries = Retries()
 
     def __post_init__(self) -> None:
@@ -56,13 +62,16 @@ def profile_with(
 
 
 LAPTOP = Profile(timeout=5.0, connect_timeout=1.0)
-"""A service beside you: patient, as debuggers and cold starts take their time."""
+"""For a service on the same machine: patient, as debuggers and cold starts take time."""
 IN_REGION = Profile(timeout=1.0, connect_timeout=0.25)
-"""The instances of your region: a hundred times what an answer takes, so that only trouble meets it."""
+"""For instances of one region.
+
+The timeout is a hundred times what an answer takes, so that only trouble reaches it.
+"""
 LOW_LATENCY = Profile(
     timeout=0.1,
     connect_timeout=0.05,
     lease_wait=0.5,
     retries=Retries(most=1, first_pause=0.005, longest_pause=0.02),
 )
-"""Callers with a budget of their own: rather no answer from the cache than a late one."""
+"""For callers with little time, who prefer no answer of the cache to a late one."""

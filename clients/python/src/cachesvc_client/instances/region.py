@@ -1,11 +1,12 @@
 """The instances of the region that the client was pointed at, and which of them to ask.
 
-    configured URLs, in order ──► GET /v1/topology ──► `here` and the regions' instances ──► a ring over their names
+    configured URLs, in order → GET /v1/topology → the region's instances → a ring over their names
 
-Until the topology is known, and wherever it names no instances (they may all stand behind one address), the configured URLs are
-asked in their order. They stay the last resort: an instance's own address may be one that this client cannot reach.
+The configured URLs are asked in their order until the topology is known, and where it names no
+instances (they may all stand behind one address). They stay the last resort: an instance's own
+address may be one that this client cannot reach.
 
-Decides, and does no I/O: whoever owns it asks for the document when it is due. Times are monotonic seconds.
+No I/O happens here: the owner asks for the document when it is due. Times are monotonic seconds.
 """
 
 import random
@@ -20,9 +21,12 @@ from cachesvc_client.instances.ring import Ring
 
 TOPOLOGY_PATH = "/v1/topology"
 REFRESH_SECONDS = 30.0
-"""How old the list may get; shortened by a random tenth. An instance that is new takes its keys so much later."""
+"""The greatest age of the list, shortened by a random tenth.
+
+A new instance is asked for its keys at most this much later.
+"""
 AFTER_FAILURE_SECONDS = 1.0
-"""Between two requests for the document while instances fail."""
+"""The pause between two requests for the document while instances fail."""
 
 
 class _Here(Struct):
@@ -43,18 +47,24 @@ _decode = msgspec.json.Decoder(_Topology).decode
 
 
 def instances_of(document: bytes) -> dict[str, str]:
-    """Name → base URL, of the region of the instance that answered; empty if it does not say. Raises `ValueError` for what is no
-    topology."""
+    """Name → base URL, for the region of the instance that answered.
+
+    Empty if the document does not say. Raises `ValueError` if it is no topology.
+    """
     topology = _decode(document)
     region = topology.regions.get(topology.here.region)
     return region.instances if region is not None else {}
 
 
 class Region:
-    """Immutable but for what `learn` and the endpoints' own failures change. One thread at a time may call `learn`."""
+    """The instances known to one client, and the order in which they are asked.
+
+    Only `learn`, `use`, and the failures of the endpoints change it. One thread at a time may call
+    `learn`.
+    """
 
     def __init__(self, urls: Sequence[URL], rng: random.Random, *, discover: bool = True) -> None:
-        """`discover`: False, and the configured URLs are all there is."""
+        """`discover`: False, and only the configured URLs are asked."""
         self._configured = [Endpoint(url) for url in urls]
         self._rng = rng
         self._discover = discover
@@ -67,28 +77,29 @@ class Region:
 
     def __repr__(self) -> str:
         known = ", ".join(sorted(self._instances)) or "not known"
-        return f"<Region [instances: {known}] from {', '.join(str(endpoint.base) for endpoint in self._configured)}>"
+        configured = ", ".join(str(endpoint.base) for endpoint in self._configured)
+        return f"<Region [instances: {known}] from {configured}>"
 
-    # the document -----------------------------------------------------------------------------------------------------
+    # the document ---------------------------------------------------------------------------------
 
     def is_due(self, now: float) -> bool:
         return self._discover and now >= self._due
 
     def asked(self, now: float) -> None:
-        """A request for the document is under way: nobody else need send one."""
+        """Notes that a request for the document is under way: no other one is due."""
         self._asked = now
         self._due = now + REFRESH_SECONDS * self._rng.uniform(0.9, 1.0)
 
     def failed(self) -> None:
-        """An instance, or the request for the document, failed: the list may be out of date."""
+        """Notes a failure of an instance, or of the request: the list may be out of date."""
         self._due = min(self._due, self._asked + AFTER_FAILURE_SECONDS)
 
     def learn(self, document: bytes) -> None:
-        """Raises `ValueError` for what is no topology; then all stays as it was."""
+        """Uses the instances of a document. Raises `ValueError` if it is none; nothing changes."""
         self.use(instances_of(document))
 
     def use(self, instances: Mapping[str, str]) -> None:
-        """An instance whose URL is known keeps its failures; one that is gone is asked no more."""
+        """Uses these instances. One whose URL is known keeps its failures; others are dropped."""
         known = {_spelled(endpoint.base): endpoint for endpoint in self._everyone}
         found: dict[str, Endpoint] = {}
         for name, text in instances.items():
@@ -101,19 +112,22 @@ class Region:
         everybodys = list(found.values()) or self._configured[:1]
         self._sole = everybodys[0] if len(everybodys) == 1 else None
 
-    # whom to ask ------------------------------------------------------------------------------------------------------
+    # the instances to ask -------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._everyone)
 
     @property
     def sole(self) -> Endpoint | None:
-        """Whose all keys are, if that is so and it has not failed: then nobody needs a digest, the dearest part of asking."""
+        """The only instance, if there is one and it has not failed; None otherwise.
+
+        Then no key needs a digest, the most expensive part of a request.
+        """
         sole = self._sole
         return sole if sole is not None and not sole.rests_until else None
 
     def home(self, key_digest: int, now: float) -> Endpoint:
-        """The instance for this key: its own, or, while that is out of reach, the next one on the ring."""
+        """The instance of a key, or, while that is out of reach, the next one on the ring."""
         ring = self._ring
         if ring is None:
             return self.candidates(now)[0]
@@ -124,19 +138,32 @@ class Region:
         return next((heir for heir in heirs if heir.rests_until <= now), own)
 
     def candidates(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
-        """Everyone in the order of asking: `home`, those that are well, those that rest. With nobody else left, trying beats
-        giving up."""
+        """All instances in the order of asking: `home`, those that are well, those that rest.
+
+        Those that rest are asked if there is nobody else: trying is better than giving up.
+        """
         return sorted(self._everyone, key=lambda one: (one is not home, max(one.rests_until, now)))
 
+    def attempts(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
+        """The instances that a request is sent to until one takes it: each once, the first twice.
+
+        If a kept connection fails because the server has just closed it, the server may be well.
+        """
+        candidates = self.candidates(now, home)
+        return [*candidates, candidates[0]]
+
     def sources(self, now: float) -> list[Endpoint]:
-        """Whom to ask for the document: the configured URLs first. Others may be of another region, if these were away for
-        a while, and would never lead back."""
+        """The instances to ask for the document: the configured URLs first.
+
+        While those were out of reach, the client may have come to instances of another region, which
+        would never lead it back.
+        """
         return sorted(
             dict.fromkeys((*self._configured, *self._everyone)), key=lambda one: max(one.rests_until, now)
         )
 
     def feed_urls(self) -> list[str]:
-        """Where a feed may be had."""
+        """The base URLs at which the feed of fences may be followed."""
         return [str(endpoint.base) for endpoint in self._everyone]
 
 

@@ -1,11 +1,13 @@
-"""Whether to ask again, and after which pause.
+"""Decides whether a request is retried, and after which pause.
 
-Only calls that may be done twice come here, and only with failures that may pass. Pauses are drawn from the whole range
-("full jitter"), so that clients that failed together do not come again together. What the service said in `Retry-After` comes
-first, if there is time for it; if there is not, the caller is told at once rather than at its deadline.
+Only requests that may be repeated come here, and only with failures that may pass. Pauses are drawn
+from the whole range ("full jitter"), so that clients that failed together do not come again
+together. A `Retry-After` of the service is waited for first, if there is time for it; if there is
+not, the caller is told at once rather than at its deadline.
 
-The budget is one client's: retries are a share of its requests. Without it, each of a thousand clients being modest would still
-double the load on a service that is down because of its load.
+The budget is that of one client: its retries are a share of its requests. Without it, a thousand
+clients that each retry modestly would still double the load on a service that is down because of
+its load.
 """
 
 import random
@@ -16,19 +18,28 @@ from cachesvc_client.errors import CacheError
 
 
 class Retries(Struct, frozen=True):
+    """How often, and how soon, a client retries."""
+
     most: int = 2
-    """Retries of one request; 0: none."""
+    """The retries of one request at most; 0: none."""
     first_pause: float = 0.02
-    """Seconds; the upper end of the first pause, doubled for each further one: about the time in which a short queue drains."""
+    """The upper end of the first pause in seconds, doubled for each further one.
+
+    The default is about the time in which a short queue drains.
+    """
     longest_pause: float = 0.5
+    """The upper end of any pause, in seconds."""
     share: float = 0.1
-    """Retries per request, in the long run. At a tenth, an outage makes the load a tenth larger."""
+    """Retries per request in the long run. At 0.1 an outage makes the load a tenth larger."""
     reserve: int = 10
-    """Retries that may be saved up, so that a quiet client can retry as well."""
+    """The retries that may be saved up, so that a quiet client can retry as well."""
 
 
 class RetryBudget:
-    """Requests earn, retries spend. Counted without a lock: threads that race may miscount by one."""
+    """Requests earn retries, and retries spend them.
+
+    Counted without a lock: threads that race may miscount by one.
+    """
 
     def __init__(self, retries: Retries) -> None:
         self._share = retries.share
@@ -39,7 +50,7 @@ class RetryBudget:
         self._left = min(self._reserve, self._left + self._share)
 
     def spend(self) -> bool:
-        """Whether there was one left."""
+        """True if there was a retry left to spend."""
         if self._left < 1:
             return False
         self._left -= 1
@@ -47,7 +58,7 @@ class RetryBudget:
 
 
 class Backoff:
-    """One client's retries."""
+    """The retries of one client."""
 
     def __init__(self, retries: Retries, rng: random.Random) -> None:
         self._retries = retries
@@ -56,11 +67,11 @@ class Backoff:
         self.granted = 0
 
     def begin(self) -> None:
-        """A request is sent for the first time."""
+        """Notes that a request is sent for the first time."""
         self._budget.earn()
 
     def pause(self, error: CacheError, retry: int, time_left: float) -> float | None:
-        """Seconds to wait before retry number `retry` (from 0), or None: give up."""
+        """The seconds to wait before retry number `retry` (from 0). None: give up."""
         if not error.retryable or retry >= self._retries.most:
             return None
         range_ = min(self._retries.longest_pause, self._retries.first_pause * 2.0**retry)

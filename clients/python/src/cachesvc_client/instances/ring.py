@@ -1,8 +1,10 @@
-"""Which instance a key is asked of, so that its copy in L1, its flight and its lease are in one place.
+"""The ring that says which instance a key is asked of.
 
-Consistent hashing (Karger et al., STOC 1997) over the names of instances: each has 160 points on a circle of 64-bit numbers,
-and a key belongs to the first point at or after its digest. An instance that leaves gives its keys to the others, one that joins
-takes its share, and no other key moves. Points depend on names alone, so every client, in every language, agrees.
+So the key's copy in L1, its flight and its lease are in one place. Consistent hashing (Karger et
+al., STOC 1997) over the names of instances: each has 160 points on a circle of 64-bit numbers, and
+a key belongs to the first point at or after its digest. An instance that leaves gives its keys to
+the others, one that joins takes its share, and no other key moves. Points depend on names alone, so
+every client, in every language, agrees.
 """
 
 from bisect import bisect_left
@@ -14,7 +16,7 @@ POINTS = 160
 
 
 class Ring:
-    """Immutable: other instances are another ring."""
+    """The ring of a set of instances; immutable, as other instances make another ring."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Raises `ValueError` if there are none."""
@@ -33,11 +35,11 @@ class Ring:
         return f"<Ring of {', '.join(sorted(self.names))}>"
 
     def first(self, key_digest: int) -> str:
-        """Whose the key is."""
+        """The instance that the key belongs to."""
         return self._owners[bisect_left(self._points, key_digest) % len(self._owners)]
 
     def preference(self, key_digest: int) -> list[str]:
-        """All names: the key's own, then whoever would have it if those before were gone."""
+        """All names: the key's instance, then the one that has it if those before are gone."""
         start, found = bisect_left(self._points, key_digest), dict[str, None]()
         for nth in range(start, start + len(self._owners)):
             found[self._owners[nth % len(self._owners)]] = None

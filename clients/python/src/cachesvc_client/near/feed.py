@@ -1,11 +1,13 @@
 """The near cache's subscription to `GET /v1/fences`, without its I/O.
 
-A runner (`feed_task.py` on an event loop, `feed_thread.py` on a thread) connects, hands in what it reads, and says when that
-ended; everything else is decided here: what to ask for, what an event does to the near cache, where and when to try again.
+A runner (`aio/feed_task.py` on an event loop, `sync/feed_thread.py` on a thread) connects, hands in
+the bytes that it reads, and says when the connection ended. Everything else is decided here: the
+request's headers, the effect of an event on the near cache, and where and when to try again.
 
-    url ──► runner connects with `headers()` ──► opened() ──► received(bytes)… ──► lost(why) ──► pause() ──► url …
+    url() ─► connect with headers() ─► opened() ─► received(bytes)… ─► lost() ─► pause() ─► url() …
 
-The id of an event is remembered once the event has been applied, so that a feed that breaks between the two is sent it again.
+The id of an event is remembered after the event has been applied. So if the connection breaks
+before an event is applied, the event is sent again on resumption.
 """
 
 import binascii
@@ -26,16 +28,22 @@ log = logging.getLogger(__name__)
 
 PATH = "/v1/fences"
 READ_TIMEOUT = SILENCE_SECONDS
-"""Seconds without a byte, and the feed counts as broken."""
+"""Seconds without a byte after which the feed counts as broken."""
 CONNECT_TIMEOUT = 2.0
+"""Seconds."""
 FIRST_PAUSE = 0.05
+"""Seconds: the upper limit of the first pause; it doubles with each failure."""
 LONGEST_PAUSE = 2.0
+"""Seconds: the upper limit of every pause."""
 
 _PAIR = struct.Struct(">QQ")
 
 
 class FeedError(Exception):
-    """The feed cannot be followed further: what came is not what the protocol says, or the instance refused."""
+    """The feed cannot be followed further.
+
+    Either the instance refused the request, or it sent something that breaks the protocol.
+    """
 
 
 class _Fences(Struct):
@@ -62,18 +70,26 @@ _reset = msgspec.json.Decoder(_Reset).decode
 
 
 class FeedStatistics(Struct, frozen=True):
+    """Counters of one feed since the client was made, and the feed's present state."""
+
     is_up: bool
     connects: int
+    """Connections that an instance answered with status 200."""
     resets: int
+    """`reset` events: at each, fences may have been missing."""
     events: int
     last_id: str
+    """The id of the last event that was applied; empty if the next connection begins anew."""
 
 
 class NearFeed:
-    """One per client. Used by one runner, from one thread."""
+    """The state of a client's subscription; each client has one.
+
+    One runner calls its methods, from one thread.
+    """
 
     def __init__(self, near: Near, instances: Callable[[], Sequence[str]], rng: random.Random) -> None:
-        """`instances`: the base URLs to choose from, now."""
+        """`instances` returns the base URLs to choose from at the moment of the call."""
         self._near = near
         self.instances = instances
         self._rng = rng
@@ -87,31 +103,39 @@ class NearFeed:
         self.events = 0
 
     def __repr__(self) -> str:
-        return f"<NearFeed [{'up' if self.is_up else 'down'}, {self.resets} resets] at {self.last_id or 'no position'}>"
+        return (
+            f"<NearFeed [{'up' if self.is_up else 'down'}, {self.resets} resets]"
+            f" at {self.last_id or 'no position'}>"
+        )
 
     def statistics(self) -> FeedStatistics:
+        """Returns the counters and the state of this moment."""
         return FeedStatistics(self.is_up, self.connects, self.resets, self.events, self.last_id)
 
     def url(self) -> str:
-        """Where to connect to: the same instance until it fails, then the next one."""
+        """Returns the URL to connect to: the same instance until it fails, then the next one."""
         urls = self.instances()
         return urls[self._nth % len(urls)].rstrip("/") + PATH
 
     def headers(self) -> dict[str, str]:
+        """Returns the headers of the request; they resume after the last event that was applied."""
         resuming = {"Last-Event-ID": self.last_id} if self.last_id else {}
         return {"Accept": "text/event-stream", "Cache-Control": "no-cache", **resuming}
 
     def opened(self, status: int) -> None:
-        """The instance has answered. Raises `FeedError` unless it begins to tell."""
+        """Notes that the instance has answered; raises `FeedError` unless the status is 200."""
         if status == 400:
-            self.last_id = ""  # not an id to this service: begin anew
+            self.last_id = ""  # the service cannot read this id: the next attempt begins anew
         if status != 200:
             raise FeedError(f"status {status}")
         self._parser = SseParser(self.last_id)
         self.connects += 1
 
     def received(self, chunk: bytes) -> None:
-        """Apply what came. Raises `FeedError` if it is nonsense: then nothing after it can be trusted."""
+        """Applies the events that end in `chunk`, in order.
+
+        Raises `FeedError` for an event that breaks the protocol: nothing after it can be trusted.
+        """
         try:
             for event in self._parser.feed(chunk):
                 self._apply(event)
@@ -123,7 +147,10 @@ class NearFeed:
             raise FeedError(f"not what the protocol says: {error}") from error
 
     def lost(self, why: object) -> None:
-        """The connection could not be made, or has ended, or was silent."""
+        """Notes that the connection could not be made, has ended, or was silent; `why` is logged.
+
+        Near caches are bypassed from then on. One warning is logged per outage, not one per attempt.
+        """
         self._near.down()
         if self.is_up or not self._failures:
             log.warning("the feed of fences is down, near caches are bypassed: %s", why)
@@ -132,17 +159,20 @@ class NearFeed:
         self._nth += 1
 
     def closed(self) -> None:
-        """Nobody follows it any more."""
+        """Notes that no runner follows the feed any more: near caches are bypassed."""
         self._near.down()
         self.is_up = False
 
     def after_fork(self) -> None:
-        """In the child, before another runner starts there."""
+        """Prepares the feed in a forked child; to be called before a runner starts there."""
         self._near.after_fork()
 
     def pause(self) -> float:
-        """Seconds until the next attempt: hardly any after a first failure, as another instance is likely to be well; all
-        clients of an instance that died come at once, so it is random."""
+        """Returns the seconds until the next attempt; the pause is random.
+
+        It is short after a first failure, because another instance is likely to be well. It is
+        random because all clients of an instance that died connect anew at the same moment.
+        """
         return self._rng.uniform(0.0, min(FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16), LONGEST_PAUSE))
 
     def _apply(self, event: ServerEvent) -> None:

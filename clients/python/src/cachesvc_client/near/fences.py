@@ -1,12 +1,15 @@
-"""What a near cache remembers of fences, to refuse answers that are older than they are.
+"""The fences that a near cache remembers, to refuse answers that are older than a fence.
 
-Copies that are held need none of this: a fence takes them out when it comes (`near.py`). It is for answers that were asked for
-before a fence and arrive after it. A dict of all fences would grow without bound, and forgetting one means refusing every
-answer older than it. So keys and tags go into a sketch like the service's: two rows of times, a slot of each by one half of the
-digest, merged by maximum. A collision makes a fence look newer than it is, and costs a copy that is not kept, nothing else.
+Copies that are held need no such memory: a fence takes them out when it comes (`near.py`). The
+memory is for answers that were asked for before a fence and arrive after it. A dict of all fences
+would grow without bound, and to forget a fence means to refuse every answer older than it. So the
+fences of keys and tags go into a sketch like the service's: two rows of times, in each row one slot
+chosen by one half of the digest, merged by maximum. A collision makes a fence look newer than it
+is; its only cost is a copy that is not kept.
 
-Namespaces are few and exact: one collision there would refuse a whole namespace. Windows of paced fences are exact while they
-run; one that is over, or too many, joins the sketch: every copy up to its `at` is stale.
+Namespaces are few and are kept exactly, because one collision would refuse a whole namespace.
+Windows of paced fences are kept exactly while they run. A window that is over, or one too many,
+goes into the sketch: every copy up to its `at` is then taken for stale.
 
 All times are microseconds of the service.
 """
@@ -16,20 +19,30 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 SLOTS = 1 << 18
-"""Per row, 4 MiB in all. 300 fences/s, and copies five minutes old: 8 % of them look fenced and are not kept."""
+"""Slots of each of the two rows, 4 MiB in all.
+
+At 300 fences/s, 8 % of the copies that are five minutes old look fenced and are not kept.
+"""
 MOST_RECENT = 8192
-"""Hard fences remembered exactly, to be told to an instance that has not heard of them."""
+"""Hard fences remembered exactly, to be told to an instance that has not merged them."""
 MOST_PACED = 10_000
+"""Targets whose windows of paced fences are remembered exactly."""
 
 _SHIFT = 32
 
 
 class Sketch:
+    """An upper bound of the newest time merged for each digest, in constant memory.
+
+    It is a count-min sketch (Cormode and Muthukrishnan) of two rows with maximum in the place of sum.
+    """
+
     def __init__(self, slots: int = SLOTS) -> None:
         self._mask = slots - 1
         self._rows = (array("Q", bytes(8 * slots)), array("Q", bytes(8 * slots)))
 
     def merge(self, digest: int, at: int) -> None:
+        """Raises the time of `digest` to `at`, at least."""
         low, high = self._rows
         i, j = digest & self._mask, digest >> _SHIFT & self._mask
         if low[i] < at:
@@ -38,13 +51,17 @@ class Sketch:
             high[j] = at
 
     def newest(self, digest: int) -> int:
-        """Not earlier than the newest fence on `digest`; 0 if there was none."""
+        """Returns a time not earlier than the newest fence on `digest`; 0 if nothing was merged."""
         low, high = self._rows
         return min(low[digest & self._mask], high[digest >> _SHIFT & self._mask])
 
 
 class Fences:
-    """Everything merges by maximum, so repeated and reordered fences do no harm."""
+    """The fences, the windows of paced fences and the floor that a client knows.
+
+    All of it merges by maximum, so repeated and reordered fences do no harm. `Near` holds its lock
+    around every call.
+    """
 
     def __init__(
         self, *, slots: int = SLOTS, most_recent: int = MOST_RECENT, most_paced: int = MOST_PACED
@@ -58,12 +75,15 @@ class Fences:
         self.floor = 0
 
     def know_namespace(self, digest: int) -> None:
-        """From now on fences on it are kept exactly."""
+        """Keeps the fences on this namespace exactly from now on."""
         self._namespaces.setdefault(digest, 0)
 
     def merge(self, digest: int, at: int, *, soft: bool = False) -> None:
-        """Hard or soft, an answer up to `at` is not worth keeping. Only hard ones are told to instances: a soft one allows
-        stale answers, and would forbid them there."""
+        """Merges a fence: answers with `as_of` up to `at` are no longer admitted.
+
+        A soft fence refuses answers here as a hard one does. Only hard fences are told to
+        instances, because a soft fence allows stale answers and a token would forbid them there.
+        """
         if digest in self._namespaces:
             self._namespaces[digest] = max(self._namespaces[digest], at)
         else:
@@ -75,7 +95,7 @@ class Fences:
                 recent.popitem(last=False)
 
     def pace(self, digest: int, at: int, over: int, now: int) -> None:
-        """Honour this window too; those of one target add up."""
+        """Adds the window of a paced fence, `over` µs from `at`; windows of a target add up."""
         known = self._paced.get(digest, ())
         if (at, over) not in known:
             self._paced[digest] = (*known, (at, over))
@@ -87,25 +107,32 @@ class Fences:
         return all(at + over < now for at, over in next(iter(self._paced.values())))
 
     def raise_floor(self, at: int) -> bool:
-        """Whether it is higher than before."""
+        """Raises the floor to `at`; true if the floor was lower before."""
         if at <= self.floor:
             return False
         self.floor = at
         return True
 
     def admits(self, as_of: int, targets: Iterable[int]) -> bool:
-        """Is a copy of these targets (key, tags, namespace) newer than every fence on them? The floor is the caller's to ask."""
+        """True if a copy of these targets is newer than every fence on them.
+
+        The targets are the digests of the copy's key, tags and namespace. The floor is not compared
+        here: the caller compares it.
+        """
         namespaces, newest = self._namespaces, self._sketch.newest
         return all(
             as_of > (namespaces[target] if target in namespaces else newest(target)) for target in targets
         )
 
     def newest_recent(self, targets: Iterable[int]) -> int:
-        """The newest hard fence known exactly on one of them; 0 if there is none, or it was long ago."""
+        """Returns the newest hard fence that is known exactly on one of the targets.
+
+        0 if there was none, or if it has made room for more recent fences.
+        """
         return max(self._recent.get(target, 0) for target in targets)
 
     def due(self, as_of: int, key_digest: int, targets: Sequence[int]) -> int | None:
-        """When paced fences make the copy stale; None: never."""
+        """Returns the time at which paced fences make the copy stale; None if they never do."""
         windows = (
             [window for target in targets for window in self._paced.get(target, ())] if self._paced else []
         )
@@ -113,5 +140,8 @@ class Fences:
 
 
 def moment_of(at: int, over: int, key_digest: int) -> int:
-    """Spread evenly over the window, and equal for everybody who knows the key."""
+    """Returns the time in the window at which a paced fence makes the key's copies stale.
+
+    Keys are spread evenly over the window. Everybody who knows the key computes the same time.
+    """
     return at + (key_digest * over >> 64)

@@ -1,27 +1,36 @@
-"""The near cache: copies in this process, answered without I/O while the feed vouches for them (PROTOCOL.md, "Fences").
+"""Copies in this process, answered without I/O while the feed vouches for them.
 
-    the feed ──► Near ──► every shelf: what a fence concerns is taken out (or given its moment), at once
-                  └─────► fences.py: remembered, for answers that arrive later
+The rule is that of clients/PROTOCOL.md, "Fences, for near caches".
+
+    the feed ──► Near ──► every shelf: a fence takes out the copies that it concerns, at once
+                  │       (a paced fence sets the copies' end)
+                  └─────► fences.py: the fence is remembered, for answers that arrive later
     heartbeat ──────────► every shelf: `trusted_until`
-    answers ──► Shelf.keep: admitted by all that is remembered? ──► held
-    readers ──► Shelf.value: held, before its end, before `trusted_until`? or NOTHING, and they ask the service
+    answers ──► Shelf.keep: does everything remembered admit the answer? ──► held
+    readers ──► Shelf.value: held, before its end, before `trusted_until`? ──► the value
+                └─ else NOTHING, and the reader asks the service
     own writes, tokens handed over ──► Near.merge; own writes whose answer never came ──► Near.drop
 
-**A held copy is admissible.** The rule asks for a check whenever a copy is read. Here a fence finds the copies it concerns by an
-index of their targets' digests and takes them out when it comes, so that a hit is a look-up and two comparisons. A fence costs a
-look-up or two per shelf instead; a near cache is small, and is read far more often than it is fenced.
+**A held copy is admissible.** The rule asks for a check whenever a copy is read. Here a fence that
+comes finds the copies it concerns by an index of their targets' digests and takes them out, so that
+a hit is a look-up and two comparisons. In return a fence costs a look-up or two per shelf. A near
+cache is small, and is read far more often than it is fenced.
 
-**Answers that are older than the floor.** Fences before the subscription began are not known here, so a copy held up to then is
-good only above the floor. An answer is another matter: its instance has checked it against every change accepted before its own
-watermark. If that watermark lies above the floor, nothing that the floor stands for is missing, and the answer is kept. Without
-this a new process could keep nothing that was loaded before it started, for as long as the longest TTL.
+**Answers that are older than the floor.** Fences before the subscription began are not known here,
+so a copy that was held until then is good only above the floor. An answer is different: its
+instance has checked the answer against every change accepted before the instance's own watermark.
+If that watermark lies above the floor, no fence that the floor stands for is missing, and the
+answer is kept. Without this a new process could keep nothing that was loaded before the process
+started, for as long as the longest TTL.
 
-**Stale is not kept.** A soft fence takes copies out as a hard one does, and a paced one sets their end to its moment: a reader
-goes to the service then, which answers stale and loads anew. Only hard fences are told to it (`heed`).
+**Stale copies are not kept.** A soft fence takes copies out as a hard one does, and a paced fence
+sets the end of a copy to the key's moment in the window. From then on readers go to the service,
+which answers stale and loads anew. Only hard fences are told to the service (`heed`).
 
-**Eviction** is second chance: oldest first, but whoever was read since its last turn gets another. It finds about what LRU finds,
-and a hit only sets a flag, so readers in other threads need no lock. Everything that changes a shelf holds the lock of `Near`,
-which is never held over anything that waits.
+**Eviction** is the second-chance algorithm (CLOCK): the oldest copy is evicted first, but a copy
+that was read since its last turn gets another turn. It keeps about what LRU keeps, and a hit only
+sets a flag, so readers in other threads need no lock. Everything that changes a shelf holds the
+lock of `Near`, which is never held over anything that waits.
 """
 
 import enum
@@ -47,13 +56,16 @@ Pair = tuple[int, int]
 """`(digest, at)`, as in tokens."""
 
 OVERHEAD_BYTES = 900
-"""What a copy costs beside its key and value: itself, its answer, its places in the indexes."""
+"""Bytes of a copy beside its key and value: the object, its answer, its index entries."""
 LARGEST_SHARE = 8
-"""A copy above one such part of the budget is not kept: it would push out hundreds."""
+"""A copy above 1/8 of the byte budget is not kept: it would push out hundreds."""
 AHEAD_US = 1_000_000
-"""An answer is never from the future by more than clocks differ; one that seems to be would outlive fences it should not."""
+"""An answer whose `as_of` is further ahead of the service's time than this is not kept.
+
+Clocks do not differ by so much. Such a copy would outlive fences that should take it out.
+"""
 SKEW_US = 500_000
-"""Clocks of two instances, generously."""
+"""A generous upper limit of the difference between the clocks of two instances."""
 
 _SECOND = 1_000_000
 _FRESH = ("hit", "loaded", "absent")
@@ -64,27 +76,39 @@ class _Nothing(enum.Enum):
 
 
 NOTHING: Final = _Nothing.NOTHING
-"""No value, where ABSENT and None are values."""
+"""The sign that there is no value to answer; ABSENT and None are values."""
 
 
 class Copy(Struct, gc=False, eq=False):
-    """One entry held. The collector finds nothing in it, as what it holds is immutable."""
+    """One entry that is held.
+
+    The garbage collector need not visit a copy, because everything in it is immutable.
+    """
 
     value: Any
-    """What a hit answers. NOTHING: it is to be made from `got`, for the first time, or every time as callers may change it."""
+    """The value that a hit answers, or NOTHING if the value is to be decoded from `got`.
+
+    That is so before the first hit, and at every hit if callers could change the value.
+    """
     got: Got
-    """The answer that brought it."""
+    """The answer that brought the copy."""
     until: float
-    """Monotonic: the end of its freshness, or its moment by a paced fence."""
+    """Monotonic seconds: the end of the freshness, or the moment of a paced fence if earlier."""
     key: str
     targets: tuple[int, ...]
-    """Digests: of the key, of its tags, of the namespace."""
+    """The digests of the key, of the tags and of the namespace, in this order."""
     cost: int
+    """Bytes that the copy is charged."""
     used: bool = False
+    """True if the copy was read since its last turn in the eviction order."""
 
 
 class Shelf:
-    """The copies of one namespace object. `get` may be called from any thread and takes no lock; `Near` calls the rest."""
+    """The copies of one namespace object.
+
+    `value` and `got` may be called from any thread and take no lock; so may `keep`, which takes the
+    lock of `Near`. The methods at the end are called by `Near` alone, under its lock.
+    """
 
     def __init__(self, namespace: str, settings: NearSettings, near: "Near", schema: Schema[Any]) -> None:
         self.namespace = namespace
@@ -99,7 +123,7 @@ class Shelf:
         self.begin()
 
     def begin(self) -> None:
-        """Empty."""
+        """Empties the shelf."""
         self._copies: OrderedDict[str, Copy] = OrderedDict()
         self._by_key: dict[int, Copy] = {}
         self._by_tag: dict[int, set[Copy]] = {}
@@ -110,12 +134,15 @@ class Shelf:
         return f"<Shelf of {self.namespace} [{len(self._copies)} entries, {self._bytes} bytes, {trust}]>"
 
     def value(self, key: str) -> Any:
-        """What to answer with, ABSENT included, or NOTHING: then the service is to be asked. Use it before awaiting anything."""
+        """Returns the value to answer with, which may be ABSENT, or NOTHING: then ask the service.
+
+        The value must be used before the caller awaits anything: a fence may come meanwhile.
+        """
         copy = self._copies.get(key)
         if copy is not None:
             now = self._clock()
             if now < copy.until and now < self.trusted_until:
-                if not copy.used:  # to look costs a fraction of setting it
+                if not copy.used:  # reading the flag costs a fraction of setting it
                     copy.used = True
                 self.hits += 1
                 value = copy.value
@@ -124,7 +151,7 @@ class Shelf:
         return NOTHING
 
     def got(self, key: str) -> Got | None:
-        """The same as an answer of the service, with the age it has now."""
+        """Returns the copy as an answer of the service, with its present age, or None."""
         copy = self._copies.get(key)
         now = self._clock()
         if copy is None or now >= copy.until or now >= self.trusted_until:
@@ -136,13 +163,11 @@ class Shelf:
         return replace(copy.got, tier="near", age=int(age), ttl=int(copy.until - now), lag=self._near.bound)
 
     def _made(self, copy: Copy) -> Any:
-        """For this caller alone, unless nobody can change it."""
+        """Returns the decoded value; it is kept for later hits if nobody can change it."""
         try:
             value = self._schema.decode(copy.got.value, copy.got.content_type)
-        except (
-            UnreadableError
-        ):  # the service is asked as if nothing were held, and whoever asks deals with what it answers
-            return NOTHING
+        except UnreadableError:
+            return NOTHING  # the caller asks the service as if nothing were held, and handles its answer
         if self._schema.makes_immutable:
             copy.value = value
             if value is not copy.got.value:
@@ -151,16 +176,19 @@ class Shelf:
 
     @property
     def is_trusted(self) -> bool:
+        """True if the feed is up and within `max_lag`, so that copies may be answered."""
         return self._clock() < self.trusted_until
 
     def keep(self, key: str, got: Got, asked_at: float) -> bool:
-        """Hold the answer, if it is fresh and every fence that is known by now admits it. Whether it is held.
+        """Holds the answer if it is fresh and every fence known by now admits it.
 
-        `asked_at`: by this clock, not later than the request was sent.
+        Returns true if the answer is held. `asked_at` is a time by this shelf's clock, not later
+        than the moment when the request was sent.
         """
         return got.outcome in _FRESH and self.is_trusted and self._near.keep(self, key, got, asked_at)
 
     def statistics(self) -> NearStatistics:
+        """Returns the counters of this moment."""
         return NearStatistics(
             hits=self.hits,
             passed=self.passed,
@@ -173,9 +201,10 @@ class Shelf:
             is_trusted=self.is_trusted,
         )
 
-    # Under the lock of `Near`.
+    # Called under the lock of `Near`.
 
     def put(self, copy: Copy) -> bool:
+        """Holds the copy; false if it is too large or a newer copy of its key is held."""
         if copy.cost * LARGEST_SHARE > self._settings.max_bytes:
             return False
         for known in (self._copies.get(copy.key), self._by_key.get(copy.targets[0])):
@@ -183,7 +212,7 @@ class Shelf:
                 if known.got is copy.got:
                     return True  # callers that shared an answer each bring it
                 if known.got.as_of > copy.got.as_of:
-                    return False  # a slower answer, from before the one that is held
+                    return False  # a slower answer, older than the one that is held
                 self.take(known)
         self._copies[copy.key] = copy
         self._by_key[copy.targets[0]] = copy
@@ -195,12 +224,14 @@ class Shelf:
         return True
 
     def grow(self, copy: Copy, size: int) -> None:
+        """Charges the copy `size` bytes more, if it is still held."""
         if self._copies.get(copy.key) is copy:
             copy.cost += size
             self._bytes += size
             self._make_room()
 
     def take(self, copy: Copy) -> None:
+        """Takes the copy out, if it is still held."""
         if self._copies.get(copy.key) is not copy:
             return
         del self._copies[copy.key], self._by_key[copy.targets[0]]
@@ -212,7 +243,7 @@ class Shelf:
         self._bytes -= copy.cost
 
     def of(self, target: int) -> Sequence[Copy]:
-        """The copies that a fence on `target` concerns."""
+        """Returns the copies that a fence on `target` concerns."""
         if target in self._by_key:
             return (self._by_key[target],)
         if target in self._by_tag:
@@ -234,26 +265,33 @@ class Shelf:
 
 
 class Near:
-    """All shelves of one client, and what its feed has said. May be called from any thread.
+    """All shelves of one client, and what its feed has said.
 
-    `heed(key digest, at)` is told of a key whose copy a hard fence refused here: an instance that has not merged the fence yet
-    would answer that copy again, so the next reads of the key have to take it along as a token.
+    Its methods may be called from any thread. `heed(key digest, at)` is told of a key whose copy a
+    hard fence refused here: an instance that has not merged the fence yet would answer with that
+    copy again, so the next reads of the key have to take the fence along as a token.
     """
 
     def __init__(self, clock: Callable[[], float], heed: Callable[[int, int], None]) -> None:
-        """`clock`: monotonic seconds."""
+        """`clock` returns monotonic seconds."""
         self.clock = clock
         self._heed = heed
         self._shelves: WeakSet[Shelf] = WeakSet()
-        self._fences = Fences(slots=1)  # until there is something to protect
+        self._fences = Fences(slots=1)  # the 4 MiB are taken when there is something to protect
         self._watermark = Watermark()
         self._lock = threading.Lock()
         self._is_down = True
         self.is_used = False
-        """A shelf has been made, so the feed is to be followed; and for good, as forgetting fences would need another floor."""
+        """True once a shelf has been made: then the feed is to be followed.
+
+        It stays true for good, because to forget fences would need another floor.
+        """
 
     def shelf(self, namespace: str, settings: NearSettings, schema: Schema[Any]) -> Shelf:
-        """For one namespace object, which keeps it: it goes when nobody holds it any more."""
+        """Makes the shelf of one namespace object, which has to hold it.
+
+        `Near` holds shelves weakly: a shelf ends with its namespace object.
+        """
         shelf = Shelf(namespace, settings, self, schema)
         with self._lock:
             if not self.is_used:
@@ -266,18 +304,21 @@ class Near:
 
     @property
     def bound(self) -> float | None:
-        """Seconds: how late invalidations may be known here. None before the first heartbeat."""
+        """The seconds by which invalidations may be known late here; None before a heartbeat."""
         return self._watermark.bound(self.clock()) if self._watermark.is_known else None
 
     def seconds_since(self, at: int) -> float:
-        """Of the service; 0 for what is ahead of it."""
+        """Returns the seconds by the service's clock since `at`; 0 if `at` is in the future."""
         with self._lock:
             return max(0.0, self.clock() - self._watermark.local(at)) if self._watermark.is_known else 0.0
 
-    # what is said of copies -------------------------------------------------------------------------------------------
+    # what the feed says of copies -----------------------------------------------------------------
 
     def merge(self, pairs: Iterable[Pair], *, soft: bool = False) -> None:
-        """Fences on keys, tags and namespaces: from the feed, from a token, or from a write of this client."""
+        """Merges fences on keys, tags and namespaces, and takes out the copies that they refuse.
+
+        They come from the feed, from a token, or from a write of this client.
+        """
         if not self.is_used:
             return
         with self._lock:
@@ -289,8 +330,9 @@ class Near:
                         self._fence(shelf, copies, at, soft=soft)
 
     def pace(self, target: int, at: int, over: int) -> None:
+        """Merges a paced fence with a window of `over` µs: copies end at their moments in it."""
         with self._lock:
-            if not self._watermark.is_known:  # nothing is held yet: that all of it is stale costs nothing
+            if not self._watermark.is_known:  # nothing is held yet, so a soft fence costs nothing
                 self._fences.merge(target, at, soft=True)
                 return
             self._fences.pace(target, at, over, self._watermark.now(self.clock()))
@@ -302,31 +344,41 @@ class Near:
                         )
 
     def know_namespace(self, digest: int) -> None:
+        """Keeps the fences on this namespace exactly from now on."""
         with self._lock:
             self._fences.know_namespace(digest)
 
     def raise_floor(self, floor: int) -> None:
-        """Fences up to here may be missing."""
+        """Notes that fences up to `floor` may be missing, and takes out the copies up to it."""
         with self._lock:
             if self._fences.raise_floor(floor):
                 for shelf in self._shelves:
                     self._take_older(shelf, shelf.all(), floor)
 
     def heartbeat(self, complete_to: int, now: int) -> None:
+        """Merges a heartbeat that has just come: copies may be answered for longer."""
         with self._lock:
             self._is_down = False
             self._watermark.heartbeat(complete_to, now, self.clock())
             self._trust()
 
     def down(self) -> None:
-        """The feed has ended. What is held stays: a resumed feed tells what happened meanwhile."""
+        """Notes that the feed has ended: the near cache is bypassed.
+
+        Copies stay: a feed that resumes tells what happened meanwhile.
+        """
         with self._lock:
             self._is_down = True
             self._trust()
 
     def after_fork(self) -> None:
-        """In the child, alone: the lock may be held by a thread that was left behind, and what that was changing be half done. So
-        it begins empty, and is bypassed until it is fed. Fences are remembered: they were merged before their event's id was."""
+        """Begins anew in a forked child, which has one thread.
+
+        A thread that exists only in the parent may hold the lock, and what it was changing may be
+        half done. So there is a new lock, the shelves begin empty, and the near cache is bypassed
+        until a feed is up. Fences are still remembered: a fence is merged before the id of its
+        event is noted, so a resumed feed sends every fence that was not merged in full.
+        """
         self._lock = threading.Lock()
         self._shelves = WeakSet(self._shelves)
         for shelf in self._shelves:
@@ -349,9 +401,10 @@ class Near:
         shelf.fenced += len(older)
         return older
 
-    # what is kept -----------------------------------------------------------------------------------------------------
+    # what is kept ---------------------------------------------------------------------------------
 
     def keep(self, shelf: Shelf, key: str, got: Got, asked_at: float) -> bool:
+        """Puts the answer on the shelf if everything remembered admits it; true if it is held."""
         namespace = shelf.namespace
         targets = (
             target_digest(f"{namespace}/{key}"),
@@ -375,7 +428,7 @@ class Near:
             return until > now and shelf.put(Copy(value, got, until, key, targets, cost))
 
     def charge(self, shelf: Shelf, copy: Copy, size: int) -> None:
-        """The copy has grown."""
+        """Charges the copy `size` bytes more: its decoded value is kept too."""
         with self._lock:
             shelf.grow(copy, size)
 
@@ -385,7 +438,7 @@ class Near:
         ) and self._fences.admits(got.as_of, targets)
 
     def _is_vouched(self, lag: float | None, asked_at: float) -> bool:
-        """Had the instance merged every change from before the floor when it answered?"""
+        """True if the instance that answered had merged every change from before the floor."""
         return (
             lag is not None
             and self._watermark.now(asked_at) - int(lag * _SECOND) - SKEW_US >= self._fences.floor
@@ -394,7 +447,10 @@ class Near:
     def drop(
         self, namespace: str, keys: Iterable[str], tags: Iterable[str] = (), *, everything: bool = False
     ) -> None:
-        """What may have been invalidated by a write of this client, whether or not it was answered."""
+        """Takes out copies that a write of this client may have invalidated.
+
+        The write may have been unanswered, so its fence is not known.
+        """
         if not self.is_used:
             return
         targets = [target_digest(f"{namespace}/{key}") for key in keys]
@@ -408,5 +464,5 @@ class Near:
 
 
 def target_digest(target: str) -> int:
-    """Of `ns/key`, `ns#tag` or `ns`."""
+    """Returns the digest of `ns/key`, `ns#tag` or `ns`."""
     return xxh3_64_intdigest(target.encode())

@@ -1,16 +1,24 @@
+"""The settings and the statistics of a near cache, which callers of the SDK see."""
+
 from msgspec import Struct
 
 from cachesvc_client.values.durations import Duration, positive_seconds_of
 
 
 class NearSettings(Struct, frozen=True):
-    """Opting in, for one namespace."""
+    """The near cache of one namespace: `namespace(…, near=NearSettings())` turns it on."""
 
     max_entries: int = 10_000
     max_bytes: int = 64 << 20
-    """Of keys, values and about 900 bytes an entry. A value counts twice where its object is kept beside its bytes."""
+    """The budget for keys, values and about 900 bytes per entry.
+
+    A value counts twice if its decoded object is kept beside its bytes.
+    """
     max_lag: Duration = "2s"
-    """How late invalidations may be known here. While the feed is down or later than this, reads go to the service."""
+    """The longest delay with which invalidations may be known here.
+
+    While the feed is down, or is further behind, reads go to the service.
+    """
 
     def __post_init__(self) -> None:
         if self.max_entries < 1:
@@ -21,20 +29,25 @@ class NearSettings(Struct, frozen=True):
 
 
 class NearStatistics(Struct, frozen=True):
-    """Of one shelf, since it was made. Under several threads `hits` and `passed` may miss a few."""
+    """Counters of one shelf since the shelf was made.
+
+    If several threads read, `hits` and `passed` may miss a few.
+    """
 
     hits: int
     passed: int
-    """Reads that went on to the service: nothing held, or bypassed."""
+    """Reads that went on to the service, as nothing was held or the near cache was bypassed."""
     kept: int
+    """Answers that became copies."""
     fenced: int
     """Copies that a fence or the floor took out."""
     refused: int
     """Answers that were not kept because a fence (or a collision with one) was newer."""
     evicted: int
-    """Copies that went for want of room."""
+    """Copies that were taken out to make room."""
     entries: int
-    """Held now, expired ones included."""
+    """Copies held now, expired ones included."""
     bytes: int
+    """The cost of the copies held now, as `max_bytes` counts it."""
     is_trusted: bool
-    """The feed vouches for what is held; if not, every read goes to the service."""
+    """True if the feed vouches for the copies; if false, every read goes to the service."""

@@ -1,30 +1,36 @@
-"""Server-sent events out of the bytes of a stream, as they come (WHATWG HTML, 9.2.6).
+"""Parses server-sent events from a stream's bytes as they come (WHATWG HTML, 9.2.6).
 
-A line ends in LF, CRLF or CR, wherever the pieces were cut; an event ends with an empty line. An event of fences can be some MiB
-long and comes in many pieces: they are joined once.
+A line ends in LF, CRLF or CR, wherever the pieces were cut; an event ends with an empty line. An
+event of fences can be some MiB long and come in many pieces: the pieces are joined once.
 """
 
 from msgspec import Struct
 
 MAX_EVENT_BYTES = 64 << 20
-"""More without an end is no stream of events."""
+"""An event that is longer than this raises `SseError`."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class SseError(ValueError):
-    """These bytes are no stream of events that we can read."""
+    """The bytes are no stream of events that the parser can read."""
 
 
 class ServerEvent(Struct, frozen=True):
+    """One event of a stream."""
+
     kind: str
+    """The event's type; `message` if the event named none."""
     data: bytes
     id: str
-    """The stream's last id, also if this event named none."""
+    """The newest id of the stream, also if this event named none."""
 
 
 class SseParser:
-    """One per connection. `retry_seconds` is what the server last asked for, if it did."""
+    """The state of one connection's stream.
+
+    `retry_seconds` is the pause that the server last asked for; None if it asked for none.
+    """
 
     def __init__(self, last_id: str = "") -> None:
         self.retry_seconds: float | None = None
@@ -37,7 +43,10 @@ class SseParser:
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
-        """The events that end in this piece. Raises `SseError`."""
+        """Returns the events that end in this piece.
+
+        Raises `SseError` for an event of more than `MAX_EVENT_BYTES`.
+        """
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]  # the second half of a CRLF
             self._after_cr = False

@@ -1,4 +1,7 @@
-"""The documents of clients/PROTOCOL.md, one struct each. Fields with default values are left out in both directions."""
+"""The documents of clients/PROTOCOL.md, one struct each.
+
+Fields with default values are left out in both directions.
+"""
 
 from typing import Literal, TypeAlias
 
@@ -10,10 +13,16 @@ JSON = "application/json"
 PROBLEM_TYPES = "https://cachesvc.dev/problems/"
 
 Wait: TypeAlias = Literal["none", "region", "global"]
-"""Who must have merged an invalidation before its call returns: nobody else, the region's live instances, or all regions'."""
+"""The instances that must have merged an invalidation before its call returns.
+
+`none`: no other instance. `region`: every live instance of the region. `global`: every live
+instance of all regions.
+"""
 
 
 class Problem(Struct):
+    """A problem document (RFC 9457): why a request, or one key of a batch, failed."""
+
     type: str = ""
     title: str = ""
     status: int = 0
@@ -24,49 +33,66 @@ class Problem(Struct):
 
 
 class GetMany(Struct, omit_defaults=True):
+    """The request of `:get`."""
+
     keys: list[str]
     token: str = ""
     max_lag: str = ""
     lease: bool = False
     wait: float = 0.0
+    """Seconds to wait for another holder's fill."""
 
 
 class Got(Struct, gc=False):
-    """One key's answer. It may be shared by callers that asked for the same key in one batch."""
+    """The answer to one key.
+
+    Callers that asked for the same key in one batch share one such object.
+    """
 
     outcome: str
     value: bytes = b""
     tier: str = ""
     age: int = 0
+    """Whole seconds since the value was loaded."""
     ttl: int = 0
-    """Negative when stale."""
+    """Whole seconds of freshness that are left; negative if the value is stale."""
     as_of: int = 0
-    """µs since the epoch; 0 if the answer did not say, as on a miss."""
+    """The time of the value in µs since the epoch; 0 if the answer did not say, as on a miss."""
     content_type: str = OCTETS
     tags: tuple[str, ...] = ()
     lease: str = ""
     problem: Problem | None = None
     lag: float | None = None
-    """Of the whole answer (`GotMany.lag`), noted on each key of it."""
+    """The lag of the whole answer (`GotMany.lag`), noted on each key of it."""
 
     @property
     def is_found(self) -> bool:
-        """Whether there is a value; if not, it is a miss or known to be absent."""
+        """True if there is a value; if false, the key is a miss or known to be absent."""
         return self.outcome not in ("miss", "absent")
 
     def claim_lease(self) -> str:
-        """The lease, to the first of the callers that share this answer; empty for the others."""
+        """Returns the lease to the first caller that asks, of those that share this answer.
+
+        For the others it is empty.
+        """
         lease, self.lease = self.lease, ""
         return lease
 
 
 class GotMany(Struct):
+    """The answer of `:get`."""
+
     results: list[Got]
+    """One for each key, in the order of the request."""
     lag: float | None = None
+    """The instance's staleness bound in seconds; None while it is unknown."""
 
 
 class PutItem(Struct, omit_defaults=True, eq=False):
-    """Compared by identity: two writes of one key in a batch are two writes."""
+    """One write of `:put`; the times are seconds, None stands for the namespace's.
+
+    Items are compared by identity: two writes of one key in a batch are two writes.
+    """
 
     key: str
     value: bytes = b""
@@ -80,22 +106,31 @@ class PutItem(Struct, omit_defaults=True, eq=False):
 
 
 class PutMany(Struct):
+    """The request of `:put`."""
+
     items: list[PutItem]
 
 
 class Put(Struct, gc=False):
-    """One item's answer: `stored`, `fenced` (the lease was voided, the value was not kept) or `error`."""
+    """The answer to one item of `:put`."""
 
     outcome: str
+    """`stored`, `fenced` (the lease was voided or expired, the value was not kept) or `error`."""
     problem: Problem | None = None
 
 
 class PutResults(Struct):
+    """The answer of `:put`."""
+
     results: list[Put]
+    """One for each item, in the order of the request."""
     token: str = ""
+    """The fences of the items that were stored without a lease; empty if there are none."""
 
 
 class Invalidation(Struct, omit_defaults=True):
+    """The request of `POST /v1/invalidations`."""
+
     namespace: str
     keys: list[str]
     tags: tuple[str, ...] = ()
@@ -107,7 +142,7 @@ class Invalidation(Struct, omit_defaults=True):
 
     @property
     def is_lenient(self) -> bool:
-        """Copies become stale and may still be answered."""
+        """True if copies become stale and may still be answered."""
         return self.soft or bool(self.over)
 
 
@@ -116,15 +151,24 @@ class Receipt(Struct, frozen=True):
 
     id: str
     token: str
-    """For another process that must read this write; the client that wrote sends it with its reads by itself."""
+    """The token for another process that must read this write.
+
+    The client that wrote sends the token with its own reads by itself.
+    """
     applied: bool
-    """Every home cell concerned has applied it. False: the fence is out, and the service goes on applying it."""
+    """True if every home cell concerned has applied the invalidation.
+
+    If false, the fence is out, and the service goes on applying it.
+    """
     position: str = ""
-    """Of its fence on the region's stream."""
+    """The position of the invalidation's fence on the region's stream."""
     reached: bool = True
-    """What `wait` asked for holds: every live instance concerned has merged it. False: not by the deadline."""
+    """True if every live instance that `wait` asks for has merged the fence.
+
+    False if some had not when the deadline came.
+    """
     missing: tuple[str, ...] = ()
-    """Who had not, as `region/instance`."""
+    """The live instances that had not merged the fence, as `region/instance`."""
 
 
 class ReceiptState(Struct, frozen=True):
@@ -132,15 +176,20 @@ class ReceiptState(Struct, frozen=True):
 
     id: str
     state: Literal["open", "parked", "done", "buried"]
-    """`open`: accepted, its fence is not out. `parked`: the fence is out, a home cell is missing. `buried`: it cannot be done."""
+    """How far the invalidation is.
+
+    `open`: it is accepted, and its fence is not out. `parked`: the fence is out, and a home cell has
+    not applied the invalidation. `done`: all is done. `buried`: the invalidation cannot be done.
+    """
     position: str = ""
+    """The position of the invalidation's fence on the region's stream."""
     cells: tuple[str, ...] = ()
-    """Home cells that have applied it."""
+    """Home cells that have applied the invalidation."""
     missed: tuple[str, ...] = ()
-    """Home cells that have not."""
+    """Home cells that have not applied it."""
     merged: tuple[str, ...] = ()
-    """Live instances that have merged it, as `region/instance`."""
+    """Live instances that have merged the fence, as `region/instance`."""
     missing: tuple[str, ...] = ()
-    """Live instances that have not."""
+    """Live instances that have not merged it, as `region/instance`."""
     reason: str = ""
-    """Why it was buried."""
+    """The reason why the invalidation was buried; empty unless it was."""

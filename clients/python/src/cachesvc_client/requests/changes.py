@@ -1,4 +1,7 @@
-"""What a transaction changed, kept until it has committed: few requests, one for each way in which a namespace is invalidated."""
+"""The changes of a transaction, kept until it has committed.
+
+They become few requests: one for each way in which a namespace is invalidated.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import get_args
@@ -11,7 +14,7 @@ from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
 from cachesvc_client.values.durations import Duration, text_of
 
 MOST_NAMES = 1000
-"""Keys and tags of one invalidation (clients/PROTOCOL.md)."""
+"""The most keys and tags of one invalidation (clients/PROTOCOL.md)."""
 
 
 def invalidation_of(
@@ -25,7 +28,7 @@ def invalidation_of(
     over: Duration | None = None,
     wait: Wait = "none",
 ) -> Invalidation:
-    """Raises `ValueError` for what the service would refuse."""
+    """Returns a checked invalidation. Raises `ValueError` for what the service would refuse."""
     asked = Invalidation(namespace, checked_keys(keys), checked_tags(tags), all, confirm, soft, wait=wait)
     if over is not None:
         asked.over = text_of(over, "over")
@@ -41,7 +44,7 @@ def invalidation_of(
 
 
 class Changes:
-    """A collection without I/O. Repeated names are sent once."""
+    """The noted changes of one transaction. Repeated names are sent once."""
 
     def __init__(self) -> None:
         self._noted: dict[tuple[object, ...], _Noted] = {}
@@ -53,13 +56,40 @@ class Changes:
         noted.tags.update(dict.fromkeys(asked.tags))
 
     def take(self) -> list[Invalidation]:
-        """What is to be sent; nothing is left."""
+        """Returns the invalidations to be sent, and forgets them."""
         noted, self._noted = self._noted, {}
         return [part for one in noted.values() for part in one.parts()]
 
     def __len__(self) -> int:
-        """Keys and tags, and namespaces as a whole."""
+        """The number of keys, of tags, and of namespaces as a whole."""
         return sum(len(one.keys) + len(one.tags) + one.first.all for one in self._noted.values())
+
+
+class Sending:
+    """The invalidations of a transaction while they are sent, with their answers."""
+
+    def __init__(self, asked: list[Invalidation]) -> None:
+        self.asked = asked
+        self._answers: dict[int, Receipt | CacheError] = {}
+        """Identity of an invalidation → its receipt, or why it failed."""
+
+    def note(self, asked: Invalidation, answer: Receipt | CacheError) -> None:
+        self._answers[id(asked)] = answer
+
+    def receipts(self) -> list[Receipt]:
+        answers = map(self._answer_to, self.asked)
+        return [answer for answer in answers if isinstance(answer, Receipt)]
+
+    def failed(self) -> list[tuple[Invalidation, CacheError]]:
+        answers = ((one, self._answer_to(one)) for one in self.asked)
+        return [(one, answer) for one, answer in answers if isinstance(answer, CacheError)]
+
+    def unsent(self) -> list[Invalidation]:
+        """The invalidations that failed, and those that have no answer yet."""
+        return [one for one in self.asked if not isinstance(self._answer_to(one), Receipt)]
+
+    def _answer_to(self, asked: Invalidation) -> Receipt | CacheError | None:
+        return self._answers.get(id(asked))
 
 
 class _Noted(Struct, frozen=True):
@@ -85,9 +115,10 @@ class _Noted(Struct, frozen=True):
 
 
 class NotSentError(CacheError):
-    """The transaction has committed, and the cache was not told of all of it: until their TTLs end, stale copies may be read.
+    """The transaction has committed, and the cache was not told of all of it.
 
-    `await tx.send()` sends `unsent` again. The attributes are those of the first failure.
+    Until their TTLs end, stale copies may be read. `await tx.send()` sends `unsent` again. The
+    attributes are those of the first failure.
     """
 
     def __init__(self, failed: list[tuple[Invalidation, CacheError]], receipts: list[Receipt]) -> None:
@@ -103,4 +134,4 @@ class NotSentError(CacheError):
         )
         self.unsent = [asked for asked, _ in failed]
         self.receipts = receipts
-        """Of what was sent."""
+        """The receipts of what was sent."""

@@ -1,8 +1,9 @@
-"""Tokens from other clients: what somebody else has written, and what is read here because of it must show.
+"""Tokens from other clients: a read under a token shows what the other client has written.
 
-A token holds for a block, and for the tasks that are started in it, through a context variable: namespaces and cached functions
-are made once and used by many requests, each of which may have come with its own token. Reads of one moment still share a
-request, which then has the pairs of all of them.
+A token holds for a block, and for the tasks that are started in it, through a context variable:
+namespaces and cached functions are made once and used by many requests, each of which may have come
+with its own token. Reads made at the same time still share a request, which then has the pairs of
+all of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,14 +15,17 @@ from cachesvc_client.requests.own_writes import MAX_HANDED, pairs_of, token_of
 
 
 class UnderToken(NamedTuple):
-    """A key that is read under a token. It never shares a slot with the same key without it, which may be answered with less."""
+    """A key that is read under a token.
+
+    It never shares a slot with the same key without the token, which may be answered with less.
+    """
 
     key: str
     token: str
 
 
 Wanted: TypeAlias = str | UnderToken
-"""What a read asks for. Nearly always a plain key."""
+"""The object of a read: nearly always a plain key."""
 
 
 def key_of(wanted: Wanted) -> str:
@@ -36,7 +40,10 @@ class Handed:
 
     @contextmanager
     def block(self, token: str) -> Iterator[None]:
-        """Within another block both tokens hold. Raises `ValueError` for what is none, or has more pairs than a read takes."""
+        """Returns a block in which the token holds; within another block both tokens hold.
+
+        Raises `ValueError` for a text that is no token, or that has more pairs than a read takes.
+        """
         merged = _merged(self._token.get(), token)
         before = self._token.set(merged)
         try:
@@ -45,11 +52,12 @@ class Handed:
             self._token.reset(before)
 
     def wanted(self, key: str) -> Wanted:
+        """The key, under the token of the current block if there is one."""
         token = self._token.get()
         return UnderToken(key, token) if token else key
 
     def all_wanted(self, keys: Iterable[str]) -> list[Wanted]:
-        """The same for many keys."""
+        """Does what `wanted` does, for many keys."""
         token = self._token.get()
         return [UnderToken(key, token) for key in keys] if token else list(keys)
 

@@ -1,12 +1,13 @@
-"""Read-your-writes: the fences of this client's own writes, sent along with the reads they concern.
+"""Read-your-writes: the fences of this client's writes, sent along with its reads.
 
-Any instance may answer a read, also one that has not yet heard of the write. So the `(digest, at)` pairs that a write was
-answered with go with later reads as their token: the pairs of the keys that are read, and those of the namespace's tags and
-of the namespace itself, as only the service knows which tags an entry has. Other reads carry no token and stay on the
-service's shortest path.
+Any instance may answer a read, also one that has not yet heard of the write. So the `(digest, at)`
+pairs that a write was answered with go with later reads as their token: the pairs of the keys that
+are read, and those of the namespace's tags and of the namespace itself, as only the service knows
+which tags an entry has. Other reads carry no token and stay on the service's shortest path.
 
-Pairs are kept for a minute, by when every instance has either heard of the write or bounds its staleness itself. Beyond the
-bounds the oldest go first, and are counted: their writes are the likeliest to be known everywhere.
+Pairs are kept for a minute, by when every instance has either heard of the write or bounds its
+staleness itself. Beyond `MAX_KEYS` and `MAX_WIDE` the oldest go first, and are counted: they are
+the likeliest to be known everywhere.
 
 Not locked: a client that is used by several threads holds a lock of its own around each call.
 """
@@ -22,15 +23,21 @@ from xxhash import xxh3_64_intdigest
 KEPT_SECONDS = 60.0
 MAX_KEYS = 50_000
 MAX_WIDE = 128
-"""Pairs of tags and of the whole, per namespace. With a batch of 256 keys a token has at most 384 pairs: 8192 letters."""
+"""The pairs of tags and of the whole, per namespace.
+
+With a batch of 256 keys a token has at most 384 pairs: 8192 letters.
+"""
 MAX_PAIRS = 384
-"""Pairs of one request's token."""
+"""The pairs of one request's token."""
 MAX_HANDED = MAX_PAIRS - MAX_WIDE - 1
-"""Pairs that one client hands to another: with those of the other's own writes, they must fit into a read of one key."""
+"""The pairs that one client hands to another.
+
+With those of the other's own writes they must fit into a read of one key.
+"""
 
 _PAIR = struct.Struct(">QQ")
 _Kept: TypeAlias = OrderedDict[int, tuple[int, float]]
-"""digest → (at, when to forget it), the oldest first."""
+"""Digest → (at, when to forget it), the oldest first."""
 
 
 def key_digest(namespace: str, key: str) -> int:
@@ -38,7 +45,7 @@ def key_digest(namespace: str, key: str) -> int:
 
 
 def pairs_of(token: str) -> list[tuple[int, int]]:
-    """Raises `ValueError` if it is no token."""
+    """The pairs of a token. Raises `ValueError` if the text is no token."""
     try:
         return list(_PAIR.iter_unpack(b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)))
     except (ValueError, struct.error) as error:
@@ -61,10 +68,10 @@ class OwnWrites:
         self._keys: _Kept = OrderedDict()
         self._wide: dict[str, _Kept] = {}
         self.dropped = 0
-        """Pairs forgotten before their time because there were too many."""
+        """The pairs forgotten before their time because there were too many."""
 
     def learn(self, namespace: str, token: str, keys: Iterable[str]) -> None:
-        """Remember the token a write was answered with. Raises `ValueError` if it is none."""
+        """Remembers the token of a write's answer. Raises `ValueError` if it is no token."""
         pairs = pairs_of(token)
         if not pairs:
             return
@@ -76,11 +83,14 @@ class OwnWrites:
                 self._keep(self._wide.setdefault(namespace, OrderedDict()), digest, at, self._max_wide)
 
     def heed(self, digest: int, at: int) -> None:
-        """A fence on a key that this client has heard of otherwise: an instance that has not would answer what it refuses."""
+        """Remembers a fence that this client heard of in another way, by the feed for instance.
+
+        An instance that has not heard of it would answer with what it refuses.
+        """
         self._keep(self._keys, digest, at, self._max_keys)
 
     def pairs_for(self, namespace: str, keys: Iterable[str]) -> list[tuple[int, int]]:
-        """What a read of these keys must honour; to know that it is nothing costs next to nothing."""
+        """The pairs that a read of these keys must honour. Cheap if there are none."""
         wide = self._wide.get(namespace)
         if not self._keys and not wide:
             return []
@@ -92,7 +102,7 @@ class OwnWrites:
         return pairs
 
     def token_for(self, namespace: str, keys: Iterable[str]) -> str:
-        """The same as text; empty if nothing."""
+        """The pairs for these keys as a token; empty if there are none."""
         pairs = self.pairs_for(namespace, keys)
         return token_of(pairs) if pairs else ""
 

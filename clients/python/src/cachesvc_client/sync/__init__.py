@@ -1,4 +1,8 @@
-"""The SDK for threads and gevent: the names of `cachesvc_client`, without `await`. `Cache.from_url(…)` is the way in."""
+"""The client for threads and gevent: the names of `cachesvc_client`, without `await`.
+
+Only `testing` imports it. Modules whose first line says so are generated from their twins in `aio`;
+to start with those written by hand, read batching.py, then lookaside.py.
+"""
 
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile

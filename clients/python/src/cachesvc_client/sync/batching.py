@@ -1,55 +1,52 @@
 """Many threads, one request.
 
-    nothing is in flight:   join a                  → [a] departs at once, on the thread of its caller
-    [a] is in flight:       join b, join c, join d  → they wait together
-    [a] has landed, or `MAX_DELAY` has passed, or the batch is full  → [b c d] departs, on the thread of b
+    nothing is in flight: join a                 → [a] departs at once, on its caller's thread
+    [a] is in flight: join b, join c, join d     → b, c and d wait together
+    [a] has landed, or `MAX_DELAY` has passed, or the batch is full → [b c d] departs, on b's thread
 
-The first to join a batch leads it: it waits for its turn, sends, and hands out the answers; the others wait for it. So there is
-no thread, timer or task but the callers' own, and a single caller waits for nobody. Locks and events are those of `threading`,
-which gevent replaces by its own.
+The first caller of a batch leads it: it waits for a lane, sends, and hands out the answers; the
+others wait for it. So there is no thread, timer or task but the callers' own, and a single caller
+waits for nobody. Locks and events are those of `threading`, which gevent replaces by its own.
 
-The delay bounds what a slow batch (a key that is being loaded from its origin) costs the keys behind it. Equal items of a
-batch that has not departed share a slot; an item never joins one that has, as that may answer with what was true before it
-was asked. Callers share a batch if they have equal timeouts: else one with little time would lead those with more into its
-own deadline.
+The delay bounds what a slow batch (a key that its origin is still loading) costs the keys behind
+it. Equal items of a batch that has not departed share a slot. An item never joins a batch that has
+departed: that may be answered with what was true before the item was asked for. Callers share a
+batch if they have equal timeouts: otherwise a leader with little time would end the request for
+others that have more.
 
-Who runs out of time leaves; an item that nobody waits for when its batch departs is not sent. If the leader is torn out of its
-call (`gevent.Timeout`, `KeyboardInterrupt`), the others, still in their time, join the next batch.
+A caller that runs out of time leaves. An item that nobody waits for when its batch departs is not
+sent. If the leader is torn out of its call (`gevent.Timeout`, `KeyboardInterrupt`), the others that
+still have time join the next batch.
 """
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.batch_limits import MAX_DELAY, MAX_ITEMS, MAX_WAITING, MAX_WEIGHT
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.intake import Send
 from cachesvc_client.tracing import spans
 
 LANES = 1
-"""Batches under way before the next one waits. The async flavour has two, to decode one answer while the next is made; threads
-take turns at that anyway, and a second lane makes the batches half as large (64 threads: 15,000 against 21,000 gets/s)."""
+"""Batches under way before the next one waits.
+
+The async flavour has two, to decode one answer while the next is made. Threads take turns at that
+anyway, and a second lane halves the batches (64 threads: 15,000 against 21,000 gets/s).
+"""
 
 Item = TypeVar("Item", bound=Hashable)
-Item_contra = TypeVar("Item_contra", bound=Hashable, contravariant=True)
 Answer = TypeVar("Answer")
-Answer_co = TypeVar("Answer_co", covariant=True)
-Home = TypeVar("Home", bound=Hashable)
-Send: TypeAlias = Callable[[list[Item], float], Sequence[Answer | CacheError]]
-"""Sends a batch before a deadline on `time.monotonic`: an answer for each item in order, or raises `CacheError` for all."""
-
-
-class Intake(Protocol[Item_contra, Answer_co]):
-    """Where callers hand in what they want."""
-
-    def join(self, item: Item_contra, timeout: float, weight: int = 0) -> Answer_co | CacheError:
-        """The answer, or the failure as a value, in `timeout` seconds. `weight`: the item's share of a request, in bytes."""
-        ...
 
 
 class _Batch(Generic[Item, Answer]):
-    """`waiting`, `weight` and `callers` change under the batcher's lock, until it departs; `answers` is set before `landed`."""
+    """Items that leave together, and the callers that wait for them.
+
+    `waiting`, `weight` and `callers` change under the batcher's lock, until the batch departs.
+    `answers` is set before `landed`.
+    """
 
     __slots__ = ("answers", "callers", "deadline", "go", "landed", "timeout", "waiting", "weight")
 
@@ -57,15 +54,15 @@ class _Batch(Generic[Item, Answer]):
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
         self.waiting: dict[Item, int] = {}
-        """How many callers wait for each item."""
+        """The number of callers that wait for each item."""
         self.weight = 0
         self.callers: dict[spans.Call, None] = {}
-        """In the order in which they joined: those whose traces are sampled."""
+        """The callers whose traces are sampled, in the order in which they joined."""
         self.go = threading.Event()
-        """A lane is free, or there is no sense in waiting for one."""
+        """Set when the batch departs: a lane is free, or the batch is full."""
         self.landed = threading.Event()
         self.answers: dict[Item, Answer | CacheError] | None = None
-        """None after landing: the leader was torn out of its call."""
+        """None after landing if the leader was torn out of its call."""
 
 
 class Batcher(Generic[Item, Answer]):
@@ -79,14 +76,14 @@ class Batcher(Generic[Item, Answer]):
     def after_fork(self) -> None:
         self._lock = threading.Lock()  # guards what follows; never held while waiting
         self._open: dict[float, _Batch[Item, Answer]] = {}
-        """By timeout, the oldest first: the batches that can be joined. Each has a leader that waits for a lane."""
+        """Timeout → the batch that can be joined, the oldest first. Its leader waits for a lane."""
         self._in_flight = 0
         self._unanswered = 0
 
     def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
         deadline = time.monotonic() + timeout
         while True:
-            batch, leads = self._board(item, timeout, weight)
+            batch, leads = self._join(item, timeout, weight)
             if leads:
                 self._lead(batch)
             elif not batch.landed.wait(deadline - time.monotonic()):
@@ -96,8 +93,8 @@ class Batcher(Generic[Item, Answer]):
                 return batch.answers[item]
             timeout = max(deadline - time.monotonic(), 0.0)
 
-    def _board(self, item: Item, timeout: float, weight: int) -> tuple[_Batch[Item, Answer], bool]:
-        """A seat in a batch, and whether it is the leader's."""
+    def _join(self, item: Item, timeout: float, weight: int) -> tuple[_Batch[Item, Answer], bool]:
+        """Puts the item into a batch. Returns the batch, and whether the caller leads it."""
         with self._lock:
             batch = self._open.get(timeout)
             if batch is not None and weight and batch.weight + weight > MAX_WEIGHT:
@@ -129,7 +126,7 @@ class Batcher(Generic[Item, Answer]):
             batch.waiting[item] -= 1
 
     def _depart(self, batch: _Batch[Item, Answer]) -> None:
-        """Nobody joins it any more. The lock is held; the leader does the rest."""
+        """Closes the batch to further items. Called with the lock held; its leader does the rest."""
         del self._open[batch.timeout]
         self._in_flight += 1
         batch.go.set()
@@ -137,14 +134,14 @@ class Batcher(Generic[Item, Answer]):
     def _lead(self, batch: _Batch[Item, Answer]) -> None:
         try:
             batch.go.wait(MAX_DELAY)
-            items = self._boarded(batch)
+            items = self._departing(batch)
             with spans.carrying(batch.callers):
                 batch.answers = self._carried(items, batch.deadline)
         finally:
             self._land(batch)
             batch.landed.set()
 
-    def _boarded(self, batch: _Batch[Item, Answer]) -> list[Item]:
+    def _departing(self, batch: _Batch[Item, Answer]) -> list[Item]:
         with self._lock:
             if self._is_open(batch):  # the delay is over
                 self._depart(batch)
@@ -155,7 +152,7 @@ class Batcher(Generic[Item, Answer]):
             return dict(zip(items, self._send(items, deadline), strict=True))
         except CacheError as error:
             return dict.fromkeys(items, error)
-        except Exception as error:  # noqa: BLE001  whatever it is, all callers are to be told, each with an error of its own
+        except Exception as error:  # noqa: BLE001  callers that are not told would wait for ever
             return dict.fromkeys(items, CacheError("bad-answer", f"{type(error).__name__}: {error}"))
 
     def _land(self, batch: _Batch[Item, Answer]) -> None:
@@ -170,36 +167,3 @@ class Batcher(Generic[Item, Answer]):
 
     def _is_open(self, batch: _Batch[Item, Answer]) -> bool:
         return self._open.get(batch.timeout) is batch
-
-
-class OneByOne(Generic[Item, Answer]):
-    """A request for each item: what batching is measured against, and for callers that want to see them one by one."""
-
-    def __init__(self, send: Send[Item, Answer]) -> None:
-        self._send = send
-
-    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
-        try:
-            return self._send([item], time.monotonic() + timeout)[0]
-        except CacheError as error:
-            return error
-
-
-class Spread(Generic[Home, Item, Answer]):
-    """An intake for each instance, made when it is first needed."""
-
-    def __init__(
-        self, home_of: Callable[[Item], Home], intake_for: Callable[[Home], Intake[Item, Answer]]
-    ) -> None:
-        self._home_of = home_of
-        self._intake_for = intake_for
-        self._intakes: dict[Home, Intake[Item, Answer]] = {}
-
-    def join(self, item: Item, timeout: float, weight: int = 0) -> Answer | CacheError:
-        home = self._home_of(item)
-        intake = self._intakes.get(home)
-        if intake is None:
-            intake = self._intakes.setdefault(
-                home, self._intake_for(home)
-            )  # two threads must not get one each
-        return intake.join(item, timeout, weight)

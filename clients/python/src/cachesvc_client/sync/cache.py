@@ -1,3 +1,4 @@
+# Generated from aio/cache.py by `python clients/python/unasync.py`: change that, and run this.
 """The client: where the instances are, how long to wait for them, and the namespaces."""
 
 import random
@@ -15,8 +16,8 @@ from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.protocol.wire import ReceiptState
-from cachesvc_client.requests.exchanges import Exchanges, receipt_request, receipt_state
 from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import pairs_of
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.feed import Feeding
@@ -25,7 +26,8 @@ from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
 from cachesvc_client.sync.own_writes import SharedOwnWrites
-from cachesvc_client.sync.transport import Session, Transport
+from cachesvc_client.sync.session import Session
+from cachesvc_client.sync.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.tracing.spans import Spans
 from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
 from cachesvc_client.values.codecs import BYTES, Codec, Schema, json_of
@@ -37,16 +39,14 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-_UNBATCHED_CONNECTIONS = 1024
-"""Kept for as many threads; more than these open a connection for each request."""
-
 
 class Cache:
-    """A client of one region's instances, for any number of threads or patched greenlets, used as
-    `with Cache.from_url(…) as cache`.
+    """A client of the instances of one region: `with Cache.from_url(…) as cache`.
 
-    It may be used on both sides of a fork: the child makes connections of its own, and honours what was written before the fork.
-    Calls that are under way when the block is left end with their answers or a `CacheError`.
+    To be used by any number of threads, or of greenlets where gevent has patched `threading`,
+    `socket` and `time`, and on both sides of a fork: the child makes connections of its own, and
+    honours what was written before the fork. Calls that are under way when the block is left end
+    with their answers or a `CacheError`.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class Cache:
         session: Session | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
-        self._region = Region(urls, random.Random(), discover=discover)  # noqa: S311  spreads load, guards nothing
-        connections = profile.max_connections if batching else _UNBATCHED_CONNECTIONS
+        spread = random.Random()  # noqa: S311  spreads load, guards nothing
+        self._region = Region(urls, spread, discover=discover)
+        connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
             self._region, profile, max_connections=connections, traceparent=traceparent, session=session
         )
@@ -71,7 +72,7 @@ class Cache:
         self._caller = caller
         self._own_writes = SharedOwnWrites(time.monotonic)
         self._near = Near(time.monotonic, self._own_writes.heed)
-        feed = NearFeed(self._near, self._region.feed_urls, random.Random())  # noqa: S311  spreads load, guards nothing
+        feed = NearFeed(self._near, self._region.feed_urls, spread)
         self._feeding = Feeding(self._near, feed)
         self._handed = Handed()
         self._spans = Spans(tracer_provider)
@@ -99,15 +100,25 @@ class Cache:
         session: Session | None = None,
         tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
-        """A client of the instance at `url`, or of the first reachable of several, separated by commas, in order of preference.
+        """Returns a client of the instance at `url`, or of the first reachable one of several.
 
-        `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`); what is named besides replaces a part
-        of it. `default_timeout`: of a call of the cache. `load_timeout`: of a loader. `lease_wait`: how long `get_or_load` waits
-        for another process that holds the lease, before it loads for itself. `batching=False`: a request for every single call.
-        `discover`: the instances of the region are asked directly, each for its share of the keys; False: only those named here.
-        `caller`: who invalidates, for the service's audit; else it notes the address. `traceparent`: asked for the current trace
-        of each request; unless said, OpenTelemetry's, if the process uses it. `session`: a `urllib3.PoolManager` of yours, which
-        stays open, and is yours to renew after a fork. `tracer_provider`: where its spans go, instead of the process's.
+        Several are separated by commas, in order of preference.
+
+        - `profile`: what to expect of the way there (`LAPTOP`, `IN_REGION`, `LOW_LATENCY`). The four
+          durations and numbers that follow replace parts of it.
+        - `default_timeout`: of a call of the cache.
+        - `load_timeout`: of a loader.
+        - `lease_wait`: how long `get_or_load` waits for another process that holds the lease, before
+          it loads without one.
+        - `max_loads_without_cache`: loaders that run at a time when the cache is out of reach.
+        - `batching`: False, and every single call is a request of its own.
+        - `discover`: the region's instances are asked directly, each for its share of the keys;
+          False: only the instances named here.
+        - `caller`: who invalidates, for the service's audit; else the service notes the address.
+        - `traceparent`: asked for the current trace at each request; unless given, OpenTelemetry's,
+          if the process uses it.
+        - `session`: a `urllib3.PoolManager` of yours, which stays open; renew it after a fork.
+        - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         return cls(
             urls_of(url),
@@ -173,12 +184,17 @@ class Cache:
         max_lag: Duration | None = None,
         near: NearSettings | None = None,
     ) -> Namespace[Any]:
-        """A namespace with values of bytes, of a codec (`JSON`, `MSGPACK`, your own), or of a type as JSON.
+        """Returns a namespace whose values are bytes, or of a codec, or of a type as JSON.
 
-        `version`: of the values' schema, from 1; count it up when the type changes so that the other version could not read it.
-        `timeout`: of its calls, instead of the profile's. `max_lag`: the longest staleness bound its readers accept. `near`: keep
-        copies in this process, of plain reads and loads by batches; a thread follows the fences for them. Keep the object: calls
-        share requests, and copies, within one.
+        - `codec`: `JSON`, `MSGPACK`, or your own.
+        - `version`: of the values' schema, from 1; count it up when the type changes so that code of
+          the other version could not read the values.
+        - `timeout`: of its calls, instead of the profile's.
+        - `max_lag`: the longest staleness bound that its readers accept.
+        - `near`: keep copies in this process of what batches read; a thread then follows the
+          region's fences.
+
+        Keep the object: calls share requests, and copies, within one of them.
         """
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
@@ -187,13 +203,12 @@ class Cache:
             codec if codec is not None else json_of(type) if type is not None else BYTES, version
         )
         shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
-        if self._transport.is_open:
-            self._feeding.start_if_used()
-        exchanges = Exchanges(
+        self._feeding.start_if_used()
+        requests = NamespaceRequests(
             check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller
         )
         return Namespace(
-            Calls(exchanges, self._transport),
+            Calls(requests, self._transport),
             schema,
             self._loads,
             self._handed,
@@ -207,32 +222,42 @@ class Cache:
 
     @property
     def feed(self) -> NearFeed:
-        """What keeps the near caches honest: `feed.statistics()`."""
+        """The feed of fences that the near caches follow: `feed.statistics()` says how it does."""
         return self._feeding.feed
 
     def on_commit(self) -> OnCommit:
-        """Invalidations that are sent when the block ends, and not if it raises: `with cache.on_commit() as tx`."""
+        """Returns a block whose invalidations are sent when it ends, and not if it raises.
+
+        `with cache.on_commit() as tx`.
+        """
         return OnCommit()
 
     def token(self) -> str:
-        """What this client has written in the last minute, for a service that is told of it: there, reads within
-        `with cache.with_token(token)` show it. Empty if nothing. The newest 255 keys and tags, if there are more.
+        """Returns what this client has written in the last minute, as a token for another client.
+
+        There, reads within `with cache.with_token(token)` show these writes. Empty if there are none;
+        the newest 255 keys and tags if there are more.
         """
         return self._own_writes.token()
 
     def with_token(self, token: str) -> AbstractContextManager[None]:
-        """A block whose reads, on this thread or greenlet, honour the token of another client, or of a `Receipt`. An empty one
-        asks for nothing. Raises `ValueError` for what is no token, or has too many parts.
+        """Returns a block whose reads honour the token of another client, or of a `Receipt`.
+
+        The token holds on the thread or greenlet that enters the block. An
+        empty token asks for nothing. Raises `ValueError` for a text that is no token, or that has
+        too many parts.
         """
         self._near.merge(pairs_of(token))
         return self._handed.block(token)
 
     def receipt(self, id: str) -> ReceiptState:  # noqa: A002  the word of the receipt
-        """How far the invalidation with this receipt has got by now. Raises `CacheError` `no-such-receipt` if there was none in
-        the last 15 minutes.
+        """Returns how far the invalidation with this receipt has got by now.
+
+        Raises `CacheError` (`no-such-receipt`) if there was none in the last 15 minutes.
         """
         check_receipt_id(id)
-        return receipt_state(self._transport.send(receipt_request(id), time.monotonic() + self._timeout))
+        deadline = time.monotonic() + self._timeout
+        return receipt_state(self._transport.send(receipt_request(id), deadline))
 
     def statistics(self) -> Statistics:
         loads = self._loads
@@ -249,17 +274,23 @@ class Cache:
         )
 
     def __repr__(self) -> str:
-        return f"<Cache {self._region!r} [{'open' if self._transport.is_open else 'closed'}]>"
+        state = "open" if self._transport.is_open else "closed"
+        return f"<Cache {self._region!r} [{state}]>"
 
     def __enter__(self) -> Self:
         self._transport.open()
-        self._feeding.start_if_used()
+        self._feeding.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """The end of the block, for those who cannot use one. With a near cache it may take as long as a heartbeat."""
-        self._transport.close()
-        self._feeding.stop()
+        """Does what the end of the block does, for those who cannot use a block.
+
+        With a near cache it may take as long as a heartbeat.
+        """
+        try:
+            self._feeding.stop()
+        finally:
+            self._transport.close()

@@ -1,84 +1,110 @@
-"""One namespace's exchanges over the transport. Deadlines are times on `time.monotonic`, `home` is the instance to ask first."""
+# Generated from aio/calls.py by `python clients/python/unasync.py`: change that, and run this.
+"""The calls of one namespace: its requests are sent, and their replies read.
+
+Deadlines are times on `time.monotonic`. `home` is the instance to ask first.
+"""
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
-from cachesvc_client.protocol.turns import first_turn
+from cachesvc_client.protocol.turns import SLOW_TURN, first_turn
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt
-from cachesvc_client.requests.exchanges import Exchanges, Reply, Request
 from cachesvc_client.requests.handed_tokens import Wanted
+from cachesvc_client.requests.http import Reply, Request, told
+from cachesvc_client.requests.namespace_requests import NamespaceRequests
 from cachesvc_client.sync.transport import Transport
 from cachesvc_client.values.lifetimes import Lifetimes
 
 
 class Calls:
-    def __init__(self, exchanges: Exchanges, transport: Transport) -> None:
-        self.namespace = exchanges.namespace
-        self._exchanges = exchanges
+    def __init__(self, requests: NamespaceRequests, transport: Transport) -> None:
+        self.namespace = requests.namespace
+        self._requests = requests
         self._transport = transport
 
     def home(self, wanted: Wanted) -> Endpoint:
-        """The one place that decides whom a key is asked of."""
-        return self._transport.home(self._exchanges.digest(wanted))
+        """The instance that a key is asked of. Decided here for every call."""
+        return self._transport.sole_home or self._transport.home(self._requests.digest(wanted))
 
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)
 
+    def by_home(self, wanted: Sequence[Wanted]) -> dict[Endpoint, Sequence[Wanted]]:
+        """The instances that many keys are asked of, each with its keys in their order."""
+        sole = self._transport.sole_home
+        if sole is not None and wanted:
+            return {sole: wanted}
+        parts: dict[Endpoint, list[Wanted]] = {}
+        for one in wanted:
+            parts.setdefault(self.home(one), []).append(one)
+        return dict(parts)
+
     def read(
         self, home: Endpoint, wanted: list[Wanted], deadline: float, turn: float | None = None
     ) -> Sequence[Got | CacheError]:
-        """Keys that are not there after `turn` seconds (unless said, a first turn) are answered as late."""
-        seconds = first_turn(len(wanted), deadline - time.monotonic()) if turn is None else turn
-        return self._each_part(
-            wanted, home, deadline, lambda part, token: self._exchanges.read(part, token, seconds)
-        )
+        """Reads keys; those that are not there after `turn` seconds are answered as late.
+
+        Unless given, the turn is a first one.
+        """
+        if turn is None:
+            turn = first_turn(len(wanted), deadline - time.monotonic())
+        return self._each_part(partial(self._requests.read, turn=turn), home, wanted, deadline)
+
+    def read_slow(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+        """Reads keys that were late, for one more turn, or until the first of their deadlines.
+
+        The connection is given up at the deadline: the caller that sends this waits for it.
+        """
+        turn = min(SLOW_TURN, told(deadline - time.monotonic()))
+        return self.read(home, wanted, deadline, turn)
 
     def lease(
         self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
     ) -> Sequence[Got | CacheError]:
-        return self._each_part(
-            wanted, home, deadline, lambda part, token: self._exchanges.lease(part, token, wait)
-        )
+        return self._each_part(partial(self._requests.lease, wait=wait), home, wanted, deadline)
 
     def _each_part(
         self,
-        wanted: list[Wanted],
+        ask: Callable[[list[Wanted], str], Request],
         home: Endpoint,
+        wanted: list[Wanted],
         deadline: float,
-        ask: Callable[[Sequence[Wanted], str], Request],
-    ) -> list[Got | CacheError]:
-        answers: list[Got | CacheError] = []
-        for part, token in self._exchanges.parts(wanted):
-            asked_at = time.monotonic()
-            answers += self._exchanges.got(
-                self._transport.send(ask(part, token), deadline, home), part, asked_at
-            )
-        return answers
+    ) -> Sequence[Got | CacheError]:
+        parts = [(part, ask(part, token)) for part, token in self._requests.parts(wanted)]
+        asked_at = time.monotonic()
+        if len(parts) == 1:  # nearly always
+            part, request = parts[0]
+            return self._requests.got(self._transport.send(request, deadline, home), part, asked_at)
+        send = partial(self._transport.send, deadline=deadline, home=home)
+        replies = list(map(send, [request for _, request in parts]))
+        results = (
+            self._requests.got(reply, part, asked_at) for (part, _), reply in zip(parts, replies, strict=True)
+        )
+        return [got for part in results for got in part]
 
     def read_alone(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
-        """One key, by `GET`."""
-        ((part, token),) = self._exchanges.parts(wanted)
-        request = self._exchanges.read_alone(part[0], token)
-        return [self._exchanges.got_alone(self._transport.send(request, deadline, home))]
+        """Reads one key by `GET`."""
+        ((part, token),) = self._requests.parts(wanted)
+        request = self._requests.read_alone(part[0], token)
+        return [self._requests.got_alone(self._transport.send(request, deadline, home))]
 
     def put(self, home: Endpoint, items: list[PutItem], deadline: float) -> Sequence[Put | CacheError]:
-        return self._exchanges.put_results(
-            self._transport.send(self._exchanges.put(items), deadline, home), items
-        )
+        reply = self._transport.send(self._requests.put(items), deadline, home)
+        return self._requests.put_results(reply, items)
 
     def touch(self, key: str, got: Got, lifetimes: Lifetimes, deadline: float) -> bool:
-        return self._exchanges.touched(
-            self._to_home(key, self._exchanges.touch(key, got, lifetimes), deadline), key
-        )
+        reply = self._to_home(key, self._requests.touch(key, got, lifetimes), deadline)
+        return self._requests.touched(reply, key)
 
     def delete(self, key: str, deadline: float) -> Receipt:
-        return self._exchanges.receipt(self._to_home(key, self._exchanges.delete(key), deadline), [key])
+        return self._requests.receipt(self._to_home(key, self._requests.delete(key), deadline), [key])
 
     def _to_home(self, key: str, request: Request, deadline: float) -> Reply:
         return self._transport.send(request, deadline, self.home(key))
 
     def invalidate(self, asked: Invalidation, deadline: float) -> Receipt:
-        reply = self._transport.send(self._exchanges.invalidate(asked), deadline)
-        return self._exchanges.receipt(reply, asked.keys, lenient=asked.is_lenient)
+        reply = self._transport.send(self._requests.invalidate(asked), deadline)
+        return self._requests.receipt(reply, asked.keys, lenient=asked.is_lenient)

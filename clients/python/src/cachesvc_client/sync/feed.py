@@ -1,4 +1,7 @@
-"""When the feed of fences is followed: from the first namespace with a near cache on, while the client is open."""
+"""Decides when a client follows the feed of fences.
+
+It does while it is open, from its first namespace with a near cache on.
+"""
 
 import threading
 
@@ -9,30 +12,43 @@ from cachesvc_client.sync.feed_thread import FeedThread
 
 
 class Feeding:
-    """One client's, made after all that the feed's thread uses (forks.py)."""
+    """One client's follower of the feed: a thread.
+
+    Made after all parts that the thread uses (forks.py).
+    """
 
     def __init__(self, near: Near, feed: NearFeed) -> None:
         self.feed = feed
         self._near = near
+        self._is_open = False
         self._thread: FeedThread | None = None
         self._lock = threading.Lock()  # guards the thread's beginning and end
         forks.register(self)
 
+    def open(self) -> None:
+        with self._lock:
+            self._is_open = True
+        self.start_if_used()
+
     def start_if_used(self) -> None:
         with self._lock:
-            if self._near.is_used and self._thread is None:
+            if self._is_open and self._near.is_used and self._thread is None:
                 self._thread = FeedThread(self.feed)
                 self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the thread has ended, which may take as long as a heartbeat."""
+        """Returns when the thread has ended, which may take as long as a heartbeat.
+
+        It is not started again before the next `open`.
+        """
         with self._lock:
+            self._is_open = False
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop()
 
     def after_fork(self) -> None:
-        """What the near caches held is forgotten, and the feed followed anew."""
+        """Forgets what the near caches held, and follows the feed anew."""
         self._lock = threading.Lock()
         if self._thread is None:
             self.feed.after_fork()

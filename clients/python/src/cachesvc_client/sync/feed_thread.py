@@ -1,8 +1,9 @@
-"""Follows the feed of fences on a daemon thread, or on a greenlet where gevent has patched threads and sockets.
+"""Follows the feed of fences on a daemon thread, or on a greenlet of gevent.
 
-**Forks.** A thread does not go along into a child. `after_fork` starts another one there, which resumes with the parent's last
-event; until it is told something, the child's near caches are empty and bypassed. The parent's connection is none of the child's
-business: closing the copy of its socket there ends nothing here.
+**Forks.** A thread does not go along into a child. `after_fork` starts another one there, which
+resumes with the parent's last event; until its first event arrives, the child's near caches are
+empty and bypassed. The child closes its copy of the connection's socket, which ends nothing in the
+parent.
 """
 
 import threading
@@ -17,7 +18,7 @@ _TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
 
 
 class FeedThread:
-    """`start` it once; `stop` returns when it has ended, at most a read's timeout later."""
+    """To be started once. `stop` returns when the thread has ended, within a read's timeout."""
 
     def __init__(self, feed: NearFeed) -> None:
         self._feed = feed
@@ -40,7 +41,7 @@ class FeedThread:
         self._pool.clear()
 
     def after_fork(self) -> None:
-        """In the child, alone (`sync.forks`). Sees to the near caches as well."""
+        """Empties the near caches in the child, and starts a thread there (forks.py)."""
         was_running = self._thread.ident is not None and not self._stopping.is_set()
         self._feed.after_fork()
         self._begin()
@@ -57,7 +58,7 @@ class FeedThread:
         self._feed.closed()
 
     def _followed(self) -> str:
-        """One connection, for as long as it tells something. Why it ended."""
+        """Reads one connection to its end, and returns why it ended."""
         try:
             response = self._pool.request(
                 "GET", self._feed.url(), headers=self._feed.headers(), preload_content=False, redirect=False
@@ -70,7 +71,7 @@ class FeedThread:
                         return "the instance ended it"
                     self._feed.received(chunk)
             finally:
-                response.close()  # not `release_conn`: a stream that is not read to its end cannot be used again
+                response.close()  # not `release_conn`: an unfinished stream cannot be used again
         except (FeedError, HTTPError, OSError) as error:
             return f"{type(error).__name__}: {error}"
         return "the client has closed"

@@ -1,11 +1,13 @@
-"""One running load per key in this process, on the thread of the caller that began it; the others wait for it.
+"""One running load per key in this process, on the thread of the caller that began it.
 
-A waiter may run out of time, and the load goes on. If the loading caller is torn out of its call (`gevent.Timeout`,
-`KeyboardInterrupt`), its flight is lost and the waiters begin anew, one of them first.
+The other callers wait for it. A waiter may run out of time, and the load goes on. If the loading
+caller is torn out of its call (`gevent.Timeout`, `KeyboardInterrupt`), its flight is lost and the
+waiters begin anew, one of them first.
 
-A write of this client forgets the flights it concerns: they go on for the callers they have, but a reader that comes after
-the write starts anew, as a flight from before it may bring what was true before it. Nobody joins an overdue flight either: its
-loader hangs, and no thread can be made to stop.
+A write of this client forgets the flights of its keys: they go on for the callers that have joined,
+but a reader that comes after the write starts a new one. A flight from before the write may bring
+what was true before it. Nobody joins an overdue flight either: its loader hangs, and no thread can
+be made to stop.
 """
 
 import threading
@@ -29,46 +31,54 @@ class Brought(Struct, Generic[V], frozen=True):
 
 class Failed(Struct, frozen=True):
     error: Exception
-    """Raised in every waiter: nobody can make a copy of somebody else's error."""
+    """Raised in every waiter: an exception of a loader cannot be copied."""
 
 
 End: TypeAlias = Brought[V] | Failed | None
-"""None: lost."""
+"""How a flight ended. None: it was lost."""
 
 
 class GaveUpError(CacheError):
-    """The caller that runs the flight has no more time: its own trouble, and not that of its waiters."""
+    """The caller that runs the flight has no more time. Its waiters begin anew."""
 
 
 class Flight(Generic[V]):
+    """A running load, as its waiters see it."""
+
     def __init__(self, wanted: Wanted, overdue_at: float) -> None:
         self.wanted = wanted
         self.overdue_at = overdue_at
-        """On `time.monotonic`."""
+        """A time on `time.monotonic`; nobody joins the flight after it."""
         self.landed = threading.Event()
         self.brought: End[V] = None  # set before `landed`
 
     def end(self, deadline: float) -> End[V]:
-        """What its waiters get. Raises `CacheError` (`deadline`) if that takes too long."""
+        """Waits for the flight, and returns how it ended.
+
+        Raises `CacheError` (`deadline`) if that takes longer than `deadline` or `overdue_at` allow.
+        """
         if not self.landed.wait(min(deadline, self.overdue_at) - time.monotonic()):
             raise CacheError("deadline", "another caller's load of the key took too long", retryable=True)
         return self.brought
 
 
 class Flights(Generic[V]):
-    """Those of one namespace object: the values of another may be of another type."""
+    """The flights of one namespace object: the values of another may be of another type."""
 
     def __init__(self) -> None:
         self.after_fork()
         forks.register(self)
 
     def after_fork(self) -> None:
-        """The loads of other threads go on in the parent only."""
+        """Forgets the flights: the loads of other threads go on in the parent only."""
         self._lock = threading.Lock()  # guards the flights; never held while waiting
         self._by_key: dict[str, Flight[V]] = {}
 
     def get(self, wanted: Wanted) -> Flight[V] | None:
-        """The one to join. Not one that began under another token: it may bring what was true before that."""
+        """The flight to join, or None.
+
+        A flight that began under another token is not joined: it may show less.
+        """
         flight = self._by_key.get(key_of(wanted))
         return (
             flight
@@ -77,7 +87,7 @@ class Flights(Generic[V]):
         )
 
     def begin(self, wanted: Wanted, overdue_at: float, *, anew: bool) -> tuple[Flight[V], bool]:
-        """The flight to join, or a new one, and whether the caller is to run it. `anew`: always a new one."""
+        """Returns a flight, and whether the caller is to run it. `anew`: always a new one."""
         with self._lock:
             flight = None if anew else self.get(wanted)
             if flight is not None:
@@ -114,7 +124,7 @@ class Flights(Generic[V]):
 
 
 class Airspace:
-    """All flights of one name: a write through one namespace object concerns those of the others."""
+    """All flights of one namespace: a write through one of its objects concerns the others."""
 
     def __init__(self) -> None:
         self._all: WeakSet[Flights[Any]] = WeakSet()
@@ -129,7 +139,10 @@ class Airspace:
             self._all.add(flights)
 
     def forget(self, keys: Sequence[str], *, wide: bool = False) -> None:
-        """`wide`: tags or the whole changed, and which keys have them is not known here."""
+        """Forgets the flights of these keys; `wide`: of all keys.
+
+        Which keys have a tag is not known here, so an invalidation of tags is wide.
+        """
         with self._lock:
             everyone = tuple(self._all)
         for flights in everyone:

@@ -1,8 +1,13 @@
-"""After `os.fork` the child has the memory and only one of the threads.
+"""Makes a client usable in a child process.
 
-Connections are shared with the parent, and would be answered with each other's answers; a lock that another thread held stays
-held for ever; what another thread was about to bring never comes. So everything that has connections, locks or waiters starts
-anew in the child, before any of its code runs: nothing there can be in the middle of a call, except the thread that forked.
+After `os.fork` the child has the memory and only one of the threads.
+
+- Connections are shared with the parent: each side would read the other's answers.
+- A lock that another thread held stays held for ever.
+- An answer that another thread was about to bring never comes.
+
+So every part that has connections, locks or waiters starts anew in the child, before any of the
+child's code runs. Nothing there can be in the middle of a call, except the thread that forked.
 """
 
 import os
@@ -11,13 +16,21 @@ from weakref import WeakKeyDictionary
 
 
 class Forked(Protocol):
+    """A part of a client that has connections, locks or waiters."""
+
     def after_fork(self) -> None:
-        """Called in the child, alone. Let go of connections without a word to the other side, make locks anew."""
+        """Drops connections without a word to the other side, and makes locks anew.
+
+        Called in the child, where no other thread runs.
+        """
         ...
 
 
 _forked: WeakKeyDictionary[Forked, None] = WeakKeyDictionary()
-"""In the order of registration: a part comes after those that it uses, as it may start a thread."""
+"""The parts in the order of registration.
+
+A part comes after those that it uses, as it may start a thread.
+"""
 
 
 def register(part: Forked) -> None:

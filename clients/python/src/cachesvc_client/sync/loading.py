@@ -1,14 +1,15 @@
-"""Running the callers' loaders, on the callers' threads, and within a number where the cache does not hold them back.
+"""Runs the callers' loaders on the callers' threads; few if the cache is out of reach.
 
-No thread can be stopped from outside: a loader is told its deadline (`ctx.deadline`, `ctx.time_left`) and has to keep to it. What
-it brings later is answered all the same, and likely not kept, as its lease has expired.
+No thread can be stopped from outside: a loader is told its deadline (`ctx.deadline`,
+`ctx.time_left`) and has to keep to it. A value that it brings later is returned all the same, and
+probably not stored, as its lease has expired.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
@@ -18,9 +19,11 @@ from cachesvc_client.values.context import Absent, LoadContext, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
-Loader: TypeAlias = Callable[[Any], V | Absent]
-"""Loads the value of a key: `loader(key)`, or `loader(ctx)` if it has a parameter of that name. Read the source only after it was
-called, not before: the lease counts from there."""
+Loader: TypeAlias = Callable[[str], V | Absent] | Callable[[LoadContext], V | Absent]
+"""Loads a value, given its key, or the context if its parameter is named `ctx`.
+
+A loader reads its source after it was called, not before: the lease counts from the call.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ class Loads:
 
     def __init__(self, *, timeout: float, lease_wait: float, most_without_cache: int) -> None:
         self.timeout = timeout
-        """Seconds that a loader is given."""
+        """The seconds that a loader is given."""
         self.lease_wait = lease_wait
         """Seconds to wait for another holder's fill before loading without a lease."""
         self._most = most_without_cache
@@ -48,12 +51,14 @@ class Loads:
         self._turns = threading.Semaphore(self._most)
 
     def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> tuple[V | Absent, Lifetimes]:
-        """The value, and how long it lives. Raises what the loader raises."""
+        """Returns the value, and how long it lives. Raises the loader's exceptions."""
         return self._run(LoadContext(key, lifetimes, time.monotonic() + self.timeout, time.monotonic), loader)
 
     def run_without_cache(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
-        """The same, when no lease holds back other processes: at most so many at a time, or the source would get all at once
-        what the cache used to keep from it. The time includes the wait for a turn.
+        """Runs the loader when no lease holds back other processes, at most so many at a time.
+
+        Without the limit the source would get at once all the reads that the cache kept from it. The
+        time includes the wait for a turn.
         """
         with self._lock:
             self.without_cache += 1
@@ -70,12 +75,16 @@ class Loads:
     def _run(self, ctx: LoadContext, loader: Loader[V]) -> tuple[V | Absent, Lifetimes]:
         with self._lock:
             self.started += 1
+        call = cast(Callable[[str | LoadContext], V | Absent], loader)
         with inner("cache.load"):
-            value = loader(ctx if takes_context(loader) else ctx.key)
+            value = call(ctx if takes_context(loader) else ctx.key)
         return value, ctx.lifetimes
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
-        """A fill that failed costs a load later, not this answer. The first of a row of failures is logged."""
+        """Counts what became of a fill. A failed fill costs a load later, and not this answer.
+
+        The first failure of a row is logged.
+        """
         failed = isinstance(filled, CacheError)
         with self._lock:
             is_first = failed and not self._fills_fail

@@ -1,23 +1,29 @@
-"""`get_or_load`: read, or be the one that loads. All on the caller's thread.
+"""`get_or_load` for threads: read a key, or be the one caller that loads it.
 
     fresh                       → answer
-    stale, lease granted        → load, fill with the lease, answer what was loaded; if the loader fails, the stale value
+    stale, lease granted        → load, fill with the lease, answer what was loaded;
+                                  if the loader fails, the stale value
     stale, lease held           → answer
     known absent                → absent
     miss, lease granted         → load, fill with the lease, answer
-    miss, lease held elsewhere  → wait for that fill; take over if its holder gives up; too long: load and do not fill
-    unreadable                  → as a miss: replace it, once for all callers; of a newer version: load and do not fill
+    miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
+                                  after too long: load and do not fill
+    unreadable                  → as a miss: replace it, once for all callers;
+                                  of a newer version: load and do not fill
     the cache is out of reach   → load and do not fill, at most so many at a time
 
-Where the async flavour refreshes a stale value in the background, here the one caller that got the lease does it in its call,
-while all others are answered at once. A thread of our own would be cheaper for that caller and wrong for its loader: what loaders
-use is bound to the thread or greenlet of the request (database sessions, application contexts), and at the end of the process
-a daemon thread is cut off in the middle.
+All of this runs on the caller's thread. Where the async flavour refreshes a stale value in the
+background, here the one caller that got the lease refreshes it in its call, while all others are
+answered at once. A thread of the client's own would be cheaper for that caller and wrong for its
+loader: what loaders use is bound to the thread or greenlet of the request (database sessions,
+application contexts), and at the end of the process a daemon thread is cut off in the middle.
 
-The first read never waits for another holder's fill: it shares its request with keys that are hits, and one answer comes for
-all. Only the keys that have to wait ask again, among themselves, in short turns.
+The first read never waits for the fill of another holder: it shares its request with keys that
+are hits, and one answer comes for all. Only keys that have to wait ask again, among themselves, in
+short turns.
 
-What holds beyond that is said in `cachesvc_client.lookaside`.
+Why a value that was loaded without a lease is never filled, and why a newer version's values stay:
+`cachesvc_client.aio.lookaside`.
 """
 
 import logging
@@ -30,10 +36,11 @@ from typing import Generic, NamedTuple, TypeVar
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.fills import fill_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
-from cachesvc_client.sync.batching import Intake
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
+from cachesvc_client.sync.intake import Intake
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
@@ -46,11 +53,13 @@ log = logging.getLogger(__name__)
 
 
 class _Ask(NamedTuple, Generic[V]):
+    """One call of `get_or_load`."""
+
     wanted: Wanted
     loader: Loader[V]
     lifetimes: Lifetimes
     deadline: float
-    """Of the caller's patience, on `time.monotonic`; a load that has begun is not given up."""
+    """The end of the caller's time on `time.monotonic`; a load that has begun is not given up."""
 
     @property
     def key(self) -> str:
@@ -58,6 +67,8 @@ class _Ask(NamedTuple, Generic[V]):
 
 
 class LookAside(Generic[V]):
+    """The reads of one namespace object that load what is missing."""
+
     def __init__(
         self,
         leases: Intake[Wanted, Got],
@@ -69,7 +80,7 @@ class LookAside(Generic[V]):
         *,
         timeout: float,
     ) -> None:
-        """`timeout`: of a call of the cache."""
+        """`timeout`: the seconds of a call of the cache."""
         self._leases = leases
         self._waits = waits
         self._puts = puts
@@ -87,7 +98,11 @@ class LookAside(Generic[V]):
     def get_or_load(
         self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes, timeout: float | None = None
     ) -> V | Absent:
-        """Raises what the loader raises; `CacheError` if the cache refuses what is asked, not if it is out of reach."""
+        """Returns the value; `timeout` bounds the wait, and not a load that this caller has begun.
+
+        Raises the loader's exception; `CacheError` if the cache refuses the request, and not if the
+        cache is out of reach.
+        """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         ask = _Ask(wanted, loader, lifetimes, deadline)
         while True:
@@ -118,13 +133,17 @@ class LookAside(Generic[V]):
         return Brought(self._refreshed(ask, lease, value) if lease else value)
 
     def _flown(self, ask: _Ask[V], load: Callable[[], V | Absent], *, anew: bool = False) -> End[V | Absent]:
-        """`anew`: with the lease in hand. A flight that waits for just that lease could not be waited for."""
+        """Joins the flight of the key, or runs a new one.
+
+        `anew`: always a new one, as this caller holds the lease. The flight to be joined may be
+        waiting for just that lease.
+        """
         longest = self._timeout + self._loads.lease_wait + self._loads.timeout
         flight, leads = self.flights.begin(ask.wanted, time.monotonic() + longest, anew=anew)
         return self.flights.run(flight, load) if leads else flight.end(ask.deadline)
 
     def _time_for(self, ask: _Ask[V]) -> float:
-        """Of one read: none longer than the namespace's, so that callers who are in no hurry share a request."""
+        """The seconds of one read: those of the namespace at most, so that callers share requests."""
         return (
             self._timeout
             if ask.deadline == math.inf
@@ -139,10 +158,10 @@ class LookAside(Generic[V]):
         """Raises `UnreadableError`."""
         return self._schema.decode(got.value, got.content_type) if got.is_found else ABSENT
 
-    # the loads, in flight ---------------------------------------------------------------------------------------------
+    # the loads, in flight -------------------------------------------------------------------------
 
     def _land(self, ask: _Ask[V], lease: str) -> V | Absent:
-        """A miss: with the lease load; without it wait for who holds it, or take it over."""
+        """Answers a miss: loads with the lease, or waits for the fill of the lease's holder."""
         patience = time.monotonic() + self._loads.lease_wait
         while not lease:
             now = time.monotonic()
@@ -157,21 +176,20 @@ class LookAside(Generic[V]):
             if got.outcome != "miss" and not lease:
                 try:
                     return self._value_of(got)
-                except UnreadableError:  # its holder is of another version
+                except UnreadableError:  # the holder stores values of another version
                     return self._load_unfilled(ask)
             if not lease:
                 time.sleep(max(0.0, now + SHORT_TURN - time.monotonic()))
         return self._load(ask, lease)
 
     def _replaced(self, ask: _Ask[V], lease: str, *, newer: bool) -> V | Absent:
-        """What is stored cannot be read: invalidate it, so that there is a lease to be had, and load."""
+        """Replaces a stored value that cannot be read: invalidates it, to get a lease, and loads."""
         self._loads.count_unreadable()
         if newer:
             return self._load_unfilled(ask)
         if not lease:
-            again = self._leases.join(
-                ask.wanted, self._time_for(ask)
-            )  # an earlier flight may have replaced it meanwhile
+            # An earlier flight may have replaced the value since it was read.
+            again = self._leases.join(ask.wanted, self._time_for(ask))
             if isinstance(again, CacheError):
                 return self._load_unfilled(ask)
             lease = self._lease_of(again)
@@ -190,7 +208,7 @@ class LookAside(Generic[V]):
         return self._land(ask, "")
 
     def _refreshed(self, ask: _Ask[V], lease: str, stale: V | Absent) -> V | Absent:
-        """In no flight: whoever else asks meanwhile has the stale value to be answered with."""
+        """Loads outside a flight: other callers are answered with the stale value meanwhile."""
         try:
             return self._load(ask, lease)
         except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
@@ -199,11 +217,7 @@ class LookAside(Generic[V]):
 
     def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
         value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
-        item = lifetimes.item(
-            ask.key, b"" if value is ABSENT else self._schema.encode(value), self._schema.content_type
-        )
-        item.absent = value is ABSENT
-        item.lease = lease
+        item = fill_of(ask.key, value, lifetimes, self._schema, lease)
         with inner("cache.set"):
             filled = self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(ask.key, filled)

@@ -1,26 +1,22 @@
-"""One team's part of the cache, with one type of values, for threads."""
+# Generated from aio/namespace.py by `python clients/python/unasync.py`: change that, and run this.
+"""One team's part of the cache, with one type of values."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from cachesvc_client.errors import CacheError, PartialError
-from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.near.near import NOTHING, Near, Shelf
-from cachesvc_client.protocol.batch_limits import MAX_ITEMS, MAX_WEIGHT
 from cachesvc_client.protocol.names import check_key, checked_keys
-from cachesvc_client.protocol.turns import SLOW_TURN, WAIT_TURN, first_turn, is_late
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 from cachesvc_client.requests.changes import invalidation_of
-from cachesvc_client.requests.handed_tokens import Handed, Wanted, key_of
-from cachesvc_client.sync.batching import Batcher, Intake, OneByOne, Spread
+from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
-from cachesvc_client.sync.slow_lane import Patience, SlowLane
+from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT
@@ -31,20 +27,22 @@ from cachesvc_client.values.templates import Naming
 
 V = TypeVar("V")
 D = TypeVar("D")
-I = TypeVar("I")  # noqa: E741  an item
-A = TypeVar("A")
 R = TypeVar("R")
 P = ParamSpec("P")
 Answered = TypeVar("Answered", Got, Put)
 
 
 class Namespace(Generic[V]):
-    """Made by `Cache.namespace`. What its methods mean is said in `cachesvc_client.Namespace`, for both flavours.
+    """One namespace as a client sees it; made by `Cache.namespace`.
 
-    Every call ends within the namespace's timeout with an answer or a `CacheError`; a call's own `timeout` can only shorten
-    it. Calls with equal timeouts share requests: give the usual one to the namespace. Keys, tags and durations out of rule raise
-    `ValueError` before anything is sent. May be used by any number of threads, or of greenlets where gevent has patched
-    `threading`, `socket` and `time`.
+    Every call ends within the namespace's timeout, with an answer or a `CacheError`. The `timeout`
+    of a call can only shorten that. Keys, tags and durations that break a rule raise `ValueError`
+    before anything is sent. A stored value of another schema version or type is a miss.
+
+    May be used by any number of threads, or of greenlets where gevent has patched `threading`,
+    `socket` and `time`. Calls with equal timeouts share requests: give the usual timeout to the
+    namespace. A call that is torn out (`gevent.Timeout`, `KeyboardInterrupt`) does not touch what
+    other callers asked for; a write that is torn out may or may not have happened.
     """
 
     def __init__(
@@ -71,18 +69,23 @@ class Namespace(Generic[V]):
         self._shelf = shelf
         self._spans = spans
         self._timeout = timeout
-        waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
-        waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting))
-        self._look_ups: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls))
-        if batching:
-            self._reads = self._look_ups
-            self._puts: Intake[PutItem, Put] = Spread(calls.home_of_item, _together(calls.put))
-            leases: Intake[Wanted, Got] = Spread(calls.home, _together(calls.lease))
-        else:
-            self._reads = Spread(calls.home, _one_by_one(calls.read_alone))
-            self._puts = Spread(calls.home_of_item, _one_by_one(calls.put))
-            leases = Spread(calls.home, _one_by_one(calls.lease))
-        self._look_aside = LookAside(leases, waits, self._puts, self._purge, schema, loads, timeout=timeout)
+        self._intakes = NamespaceIntakes(
+            calls,
+            timeout=timeout,
+            batching=batching,
+        )
+        self._reads = self._intakes.reads
+        self._puts = self._intakes.puts
+        self._look_ups = self._intakes.look_ups
+        self._look_aside = LookAside(
+            self._intakes.leases,
+            self._intakes.waits,
+            self._puts,
+            self._purge,
+            schema,
+            loads,
+            timeout=timeout,
+        )
         airspace.add(self._look_aside.flights)
 
     def __repr__(self) -> str:
@@ -90,23 +93,24 @@ class Namespace(Generic[V]):
 
     @property
     def near(self) -> Shelf | None:
-        """The near cache of this object, if it has one: `near.statistics()`."""
+        """The near cache of this object, or None: `near.statistics()` says how it does."""
         return self._shelf
 
-    # reading --------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     @overload
     def get(self, key: str, default: None = None, *, timeout: Duration | None = None) -> V | None: ...
     @overload
     def get(self, key: str, default: D, *, timeout: Duration | None = None) -> V | D: ...
     def get(self, key: str, default: Any = None, *, timeout: Duration | None = None) -> Any:
-        """The value, or `default` on a miss. Calls of several threads share a request."""
+        """Returns the value, or `default` on a miss. Calls of several threads share a request."""
         shelf = self._shelf
         if shelf is not None and (value := shelf.value(key)) is not NOTHING:
             return default if value is ABSENT else value
         check_key(key)
+        seconds = self._timeout if timeout is None else self._seconds(timeout)
         with self._spans.call("cache.get", self.name):
-            got = _answered(self._reads.join(self._handed.wanted(key), self._seconds(timeout)))
+            got = _answered(self._reads.join(self._handed.wanted(key), seconds))
         if not got.is_found:
             return default
         try:
@@ -116,7 +120,11 @@ class Namespace(Generic[V]):
             return default
 
     def lookup(self, key: str, *, timeout: Duration | None = None) -> Lookup[V]:
-        """`get`, with what is known about the value. That the cache cannot be asked is an answer here, and no exception."""
+        """Returns what `get` finds, and what is known about it: a `Hit`, `Miss` or `Unavailable`.
+
+        A cache that cannot be asked is an answer here, `Unavailable`. A request that the cache
+        refuses raises `CacheError`.
+        """
         check_key(key)
         got = self._shelf.got(key) if self._shelf is not None else None
         try:
@@ -143,54 +151,37 @@ class Namespace(Generic[V]):
         )
 
     def _asked(self, key: str, timeout: Duration | None) -> Got:
-        """With all that a batch says of a key, also where single reads are sent alone."""
+        """The answer with all that a batch says of a key, also where `get` sends each key alone."""
         with self._spans.call("cache.get", self.name):
             return _answered(self._look_ups.join(self._handed.wanted(key), self._seconds(timeout)))
 
     def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
-        """The values that were found. `PartialError` if some keys failed; it has what the others brought. A request for each
-        instance that has some of them, one after the other.
+        """Returns the values that were found.
+
+        Raises `PartialError`, with what was found, if some keys failed. The instances are asked one
+        after the other.
         """
-        patience = Patience(self._seconds(timeout))
+        seconds = self._seconds(timeout)
         found, missing = self._held(checked_keys(keys))
-        wanted = [self._handed.wanted(key) for key in dict.fromkeys(missing)]
+        keys = list(dict.fromkeys(missing))
+        with self._spans.call("cache.get", self.name, items=len(keys)):
+            answers = self._intakes.read_all(self._handed.all_wanted(keys), seconds)
+        decode = self._schema.decode
         failed: dict[str, CacheError] = {}
-        with self._spans.call("cache.get", self.name, items=len(wanted)):
-            answers = list(self._read_each(wanted, patience))
-        for one, got in answers:
-            key = key_of(one)
+        for key, got in zip(keys, answers, strict=True):
             try:
                 if isinstance(got, CacheError):
                     failed[key] = got.copy()
                 elif got.is_found:
-                    found[key] = self._schema.decode(got.value, got.content_type)
+                    found[key] = decode(got.value, got.content_type)
             except UnreadableError:
                 self._loads.count_unreadable()
         if failed:
             raise PartialError(failed, found)
         return found
 
-    def _read_each(
-        self, wanted: list[Wanted], patience: Patience
-    ) -> Iterator[tuple[Wanted, Got | CacheError]]:
-        """In turns: a key of one instance that takes all the time must leave some to the other instances."""
-        turn = first_turn(len(wanted), patience.deadline - time.monotonic())
-        while True:
-            late: dict[Wanted, CacheError] = {}
-            for one, got in self._each(
-                wanted, self._calls.home, partial(self._calls.read, turn=turn), patience.deadline
-            ):
-                if is_late(got):
-                    late[one] = got
-                else:
-                    yield one, got
-            if not late or not patience.allows_another_turn():
-                break
-            wanted, turn = list(late), SLOW_TURN
-        yield from late.items()
-
     def _held(self, keys: list[str]) -> tuple[dict[str, V], list[str]]:
-        """What the near cache has of these, and what is to be asked for."""
+        """The values that the near cache has of these keys, and the keys that are to be asked for."""
         shelf = self._shelf
         if shelf is None:
             return {}, keys
@@ -233,10 +224,22 @@ class Namespace(Generic[V]):
         default: Any = None,
         timeout: Duration | None = None,
     ) -> Any:
-        """The value, loaded by `loader(key)` and stored if nobody has it; `default` if it is (or loads as) `ABSENT`.
+        """Returns the value, loaded by `loader(key)` and stored if nobody has it.
 
-        The loader runs in the call of one of its callers, and the others wait. It cannot be stopped: `timeout` bounds the wait
-        for others, and `load_timeout` is what `ctx.deadline` says. A stale value is refreshed by the call that got its lease.
+        Returns `default` if the value is, or loads as, `ABSENT`. A loader with a parameter named
+        `ctx` is given the `LoadContext` instead of the key. There is one load per key in this
+        process, and one lease per key anywhere. The arguments of the caller that starts the load
+        count, and all callers that join it get the same object.
+
+        The loader runs in the call of one of its callers, and the others wait for it. It cannot be
+        stopped: `timeout` bounds the wait for another caller's load, and `ctx.deadline` tells the
+        loader when the cache's `load_timeout` is over. A stale value is refreshed by the call that
+        got its lease; if the loader fails, the stale value is returned.
+
+        An exception of the loader is raised here. With the cache out of reach the loader runs all
+        the same, at most `max_loads_without_cache` at a time. A stored value of another type or of
+        an earlier version is replaced. One of a later version stays: the loaded value is returned
+        and not stored.
         """
         shelf = self._shelf
         if shelf is not None and (held := shelf.value(key)) is not NOTHING:
@@ -257,10 +260,12 @@ class Namespace(Generic[V]):
         tags: Iterable[str] = (),
         ignore: Iterable[str] = (),
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
-        """Answer a function from this namespace. `key` and `tags` are templates over its parameters: `profile:{user_id}`.
+        """Returns a decorator: a function is then answered from this namespace.
 
-        Every parameter is in the key, or named in `ignore` (no result depends on it), or is `self`, `cls` or `ctx`: else two
-        different calls would have one answer. Raises `ValueError` when the function is decorated.
+        `key` and `tags` are templates over the function's parameters: `profile:{user_id}`. Every
+        parameter is in the key, or named in `ignore` (no result depends on it), or is `self`,
+        `cls` or `ctx`; else two different calls would have one answer, and the decorator raises
+        `ValueError`.
         """
         ttl_seconds = None if ttl is None else seconds_of(ttl, "ttl")
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
@@ -272,7 +277,7 @@ class Namespace(Generic[V]):
 
         return decorate
 
-    # writing --------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     def set(
         self,
@@ -285,14 +290,17 @@ class Namespace(Generic[V]):
         tags: Iterable[str] = (),
         timeout: Duration | None = None,
     ) -> None:
-        """Invalidate the key and store the value, in one step. What was read from a source that others write belongs into
-        `get_or_load`.
+        """Invalidates the key and stores the value, in one step.
+
+        The caller vouches for the value being current: a value that was read from a source that
+        others write belongs into `get_or_load`. Durations left out are the namespace's.
         """
         check_key(key)
+        seconds = self._seconds(timeout)
         item = self._item(key, value, lifetimes_of(ttl, stale, stale_if_error, tags))
         try:
             with self._spans.call("cache.set", self.name):
-                _answered(self._puts.join(item, self._seconds(timeout), len(item.value)))
+                _answered(self._puts.join(item, seconds, len(item.value)))
         finally:
             self._forget([key])
 
@@ -306,48 +314,25 @@ class Namespace(Generic[V]):
         tags: Iterable[str] = (),
         timeout: Duration | None = None,
     ) -> None:
-        """`set` for many. `PartialError` if some keys failed; the others are stored."""
-        deadline = self._deadline(timeout)
+        """Does what `set` does, for many.
+
+        Raises `PartialError` if some keys failed; the others are stored.
+        """
+        seconds = self._seconds(timeout)
         checked_keys(values)
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
         try:
             with self._spans.call("cache.set", self.name, items=len(items)):
-                puts = list(
-                    self._each(
-                        items,
-                        self._calls.home_of_item,
-                        self._calls.put,
-                        deadline,
-                        lambda item: len(item.value),
-                    )
-                )
+                puts = self._intakes.put_all(items, seconds)
         finally:
             self._forget(list(values))
-        if failed := {item.key: put.copy() for item, put in puts if isinstance(put, CacheError)}:
+        answers = zip(values, puts, strict=True)
+        if failed := {key: put.copy() for key, put in answers if isinstance(put, CacheError)}:
             raise PartialError(failed, {})
 
     def _item(self, key: str, value: V, lifetimes: Lifetimes) -> PutItem:
         return lifetimes.item(key, self._schema.encode(value), self._schema.content_type)
-
-    def _each(
-        self,
-        items: Iterable[I],
-        home_of: Callable[[I], Endpoint],
-        send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]],
-        deadline: float,
-        weigh: Callable[[I], int] = lambda _: 0,
-    ) -> Iterator[tuple[I, A | CacheError]]:
-        """Each item with its answer. They go to their instances, in as many requests as their number and weight ask for."""
-        at_home: dict[Endpoint, list[I]] = {}
-        for item in items:
-            at_home.setdefault(home_of(item), []).append(item)
-        for home, theirs in at_home.items():
-            for part in _parts(theirs, weigh):
-                try:
-                    yield from zip(part, send(home, part, deadline), strict=True)
-                except CacheError as error:
-                    yield from ((item, error) for item in part)
 
     def touch(
         self,
@@ -358,8 +343,13 @@ class Namespace(Generic[V]):
         stale_if_error: Duration | None = None,
         timeout: Duration | None = None,
     ) -> bool:
-        """Let the stored value live anew, for these durations. False if there is no fresh one. Costs a read and a write of the
-        value, and invalidates: see the async flavour.
+        """Lets the stored value live anew, for these durations. False if there is no fresh value.
+
+        Durations left out are the namespace's. The protocol has no call for this: the value is read
+        and stored once more, if it is still the stored one by then (`If-Match`). So a touch costs a
+        read and a write of the whole value, and it invalidates: every reader of that moment goes to
+        the home cell. It never brings back a value that was invalidated, except one that was
+        invalidated softly between the read and the write.
         """
         check_key(key)
         lifetimes = lifetimes_of(ttl, stale, stale_if_error)
@@ -373,7 +363,7 @@ class Namespace(Generic[V]):
         finally:
             self._forget([key])
 
-    # invalidating ---------------------------------------------------------------------------------------------------
+    # invalidating ---------------------------------------------------------------------------------
 
     def invalidate(
         self,
@@ -387,8 +377,17 @@ class Namespace(Generic[V]):
         wait: Wait = "none",
         timeout: Duration | None = None,
     ) -> Receipt:
-        """Say that these changed, after the change was committed. No read of this client that starts afterwards is answered
-        with what was loaded before; `soft`: it may be, as stale, while it is being loaded anew.
+        """Tells the cache that these changed; to be called after the change was committed.
+
+        No read of this client that starts afterwards is answered with a value that was loaded
+        before. `soft`: it may be, as stale, while the value is being loaded anew.
+
+        `all`: the whole namespace, to be confirmed with its name. `over`: a big purge without a
+        herd; copies become stale one after the other within this time. `wait`: return when every
+        live instance of the region (`region`), or of all regions (`global`), has merged the
+        invalidation: then no reader there, with or without a token, gets a value that was loaded
+        before. If that is not so within the timeout, the receipt's `reached` is false and `missing`
+        names the instances.
         """
         asked = invalidation_of(
             self.name, keys, tags=tags, all=all, confirm=confirm, soft=soft, over=over, wait=wait
@@ -396,7 +395,7 @@ class Namespace(Generic[V]):
         return self.send(asked, timeout=timeout)
 
     def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
-        """`invalidate`, as a document: one of a transaction that could not be sent, for instance."""
+        """Sends an `Invalidation`: one of a transaction that could not be sent, for instance."""
         try:
             with self._spans.call("cache.invalidate", self.name):
                 return self._calls.invalidate(asked, self._deadline(timeout))
@@ -405,7 +404,7 @@ class Namespace(Generic[V]):
                 self._forget(asked.keys, asked.tags, everything=asked.all)
 
     def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
-        """`invalidate` for one key."""
+        """Does what `invalidate` does, for one key."""
         check_key(key)
         try:
             with self._spans.call("cache.invalidate", self.name):
@@ -414,15 +413,16 @@ class Namespace(Generic[V]):
             self._forget([key])
 
     def _forget(self, keys: list[str], tags: Iterable[str] = (), *, everything: bool = False) -> None:
-        """What was there before a write; also after its failure, as it may have been applied all the same."""
+        """Forgets what was known before a write, even if it failed: it may have been applied."""
         self._airspace.forget(keys, wide=bool(tags) or everything)
         self._near.drop(self.name, keys, tags, everything=everything)
 
     def _purge(self, key: str) -> Receipt:
-        """`delete`, from inside the flight of the key, which is not to be forgotten for it."""
+        """Does what `delete` does, inside the flight of the key: that flight is not forgotten."""
         return self._calls.delete(key, self._deadline(None))
 
     def _seconds(self, timeout: Duration | None) -> float:
+        """The time that a call has."""
         return (
             self._timeout if timeout is None else min(self._timeout, positive_seconds_of(timeout, "timeout"))
         )
@@ -433,38 +433,7 @@ class Namespace(Generic[V]):
 
 def _answered(answer: Answered | CacheError) -> Answered:
     if isinstance(answer, CacheError):
-        raise answer.copy()  # the others that it concerns raise one of their own
+        raise answer.copy()  # other callers of the same request raise a copy of their own
     if isinstance(answer, Got):
         tell_got(answer)
     return answer
-
-
-def _together(
-    send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]],
-) -> Callable[[Endpoint], Intake[I, A]]:
-    return lambda home: Batcher(partial(send, home))
-
-
-def _reading(calls: Calls, home: Endpoint) -> SlowLane[Wanted, Got]:
-    read = partial(calls.read, home)
-    return SlowLane(Batcher(read), Batcher(partial(calls.read, home, turn=SLOW_TURN)), OneByOne(read))
-
-
-def _one_by_one(
-    send: Callable[[Endpoint, list[I], float], Sequence[A | CacheError]],
-) -> Callable[[Endpoint], Intake[I, A]]:
-    return lambda home: OneByOne(partial(send, home))
-
-
-def _parts(items: Sequence[I], weigh: Callable[[I], int]) -> Iterator[list[I]]:
-    part: list[I] = []
-    weight = 0
-    for item in items:
-        weighs = weigh(item)
-        if part and (len(part) == MAX_ITEMS or weight + weighs > MAX_WEIGHT):
-            yield part
-            part, weight = [], 0
-        part.append(item)
-        weight += weighs
-    if part:
-        yield part

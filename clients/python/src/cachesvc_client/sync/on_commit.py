@@ -1,3 +1,4 @@
+# Generated from aio/on_commit.py by `python clients/python/unasync.py`: change that, and run this.
 """Invalidations that wait for a commit.
 
     with cache.on_commit() as tx:
@@ -5,28 +6,29 @@
             …
             tx.invalidate(users, keys=["7"])
 
-The block of the cache is the outer one: it ends after the commit. If it is left by an exception, nothing was committed and
-nothing is sent.
+The block of the cache is the outer one: it ends after the commit. If it is left by an exception,
+nothing was committed and nothing is sent.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Self
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
-from cachesvc_client.requests.changes import Changes, NotSentError, invalidation_of
+from cachesvc_client.requests.changes import Changes, NotSentError, Sending, invalidation_of
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.values.durations import Duration
 
 
 class OnCommit:
-    """Made by `Cache.on_commit`, for one transaction on one thread."""
+    """The invalidations of one transaction on one thread; made by `Cache.on_commit`."""
 
     def __init__(self) -> None:
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
         self.receipts: list[Receipt] = []
-        """Of what was sent; one for each namespace and way of invalidating it."""
+        """The receipts of what was sent; one for each namespace and way of invalidating it."""
 
     def invalidate(
         self,
@@ -40,7 +42,7 @@ class OnCommit:
         over: Duration | None = None,
         wait: Wait = "none",
     ) -> None:
-        """Note it. As `Namespace.invalidate`, and mistakes are told as there, at once."""
+        """Notes what `Namespace.invalidate` would send. Mistakes are told as there, at once."""
         self._namespaces[namespace.name] = namespace
         self._changes.note(
             invalidation_of(
@@ -49,21 +51,28 @@ class OnCommit:
         )
 
     def send(self) -> None:
-        """Send what is noted. The end of the block does it; call it again after a `NotSentError`, which names what is left."""
-        unsent = self._changes.take()
-        failed: list[tuple[Invalidation, CacheError]] = []
+        """Sends what is noted. The end of the block does it.
+
+        Raises `NotSentError`, which names what was not sent; that stays noted for another call.
+        """
+        self._send_all()
+
+    def _send_all(self) -> None:
+        sending = Sending(self._changes.take())
         try:
-            while unsent:
-                try:
-                    self.receipts.append(self._namespaces[unsent[0].namespace].send(unsent[0]))
-                except CacheError as error:
-                    failed.append((unsent[0], error))
-                del unsent[0]
-        finally:  # whoever is torn out of it (`gevent.Timeout`) can call it again as well
-            for asked in (*unsent, *(asked for asked, _ in failed)):
+            list(map(partial(self._send_one, sending), sending.asked))
+        finally:  # a caller that is torn out of this (`gevent.Timeout`) can call it again
+            self.receipts += sending.receipts()
+            for asked in sending.unsent():
                 self._changes.note(asked)
-        if failed:
+        if failed := sending.failed():
             raise NotSentError(failed, self.receipts)
+
+    def _send_one(self, sending: Sending, asked: Invalidation) -> None:
+        try:
+            sending.note(asked, self._namespaces[asked.namespace].send(asked))
+        except CacheError as error:
+            sending.note(asked, error)
 
     def __repr__(self) -> str:
         return f"<OnCommit {len(self._changes)} noted, {len(self.receipts)} receipts>"

@@ -1,4 +1,4 @@
-"""`OwnWrites` for many threads."""
+"""The writes of one client, for many threads."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from cachesvc_client.sync import forks
 
 
 class SharedOwnWrites(OwnWrites):
-    """What was written before a fork is honoured on both sides of it."""
+    """`OwnWrites` under a lock. Both sides of a fork honour what was written before it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)

@@ -1,5 +1,7 @@
-"""The keys that were not there when their batch had to be answered: their callers ask again, and share requests with each other
-only. What holds beyond that is said in `cachesvc_client.slow_lane`.
+"""The slow lane: keys that were late in their batch wait among themselves.
+
+Their callers ask again, and share requests with each other only. An example of the turns is in
+`cachesvc_client.aio.slow_lane`.
 """
 
 import threading
@@ -9,43 +11,46 @@ from typing import Generic, TypeVar
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import MOST_ALONE, SHORT_TURN, TURNS_SHARE, is_late
-from cachesvc_client.requests.exchanges import told
-from cachesvc_client.sync.batching import Intake
+from cachesvc_client.requests.http import told
+from cachesvc_client.sync.intake import Intake
 
 Item = TypeVar("Item", bound=Hashable)
 Answer = TypeVar("Answer")
 
 
 class Patience:
-    """One caller's time, for turn after turn."""
+    """The time of one caller, spent turn after turn."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
         self._answers_way = seconds - told(seconds)
-        """What the service leaves of the time: with no more of it left, it was given all that there was."""
+        """The seconds that the service leaves for the way back; with no more left, all is used."""
         self._turn_ends = 0.0
         self._stays_from = self.deadline - seconds * (1 - TURNS_SHARE)
 
     def is_for_turns(self) -> bool:
-        """Else it is time to ask alone, and to stay."""
+        """True while the caller asks in turns; after that it asks alone, and stays."""
         return time.monotonic() < self._stays_from
 
     def allows_another_turn(self) -> bool:
-        """Fill up the turn that was too short. If there is time for another, it begins when this returns."""
+        """Waits until the turn is over. True if there is time for another one, which then begins."""
         time.sleep(max(0.0, min(self._turn_ends, self.deadline) - time.monotonic()))
         now = time.monotonic()
         self._turn_ends = now + SHORT_TURN
         return self.deadline - now > self._answers_way
 
     def shared(self) -> float:
-        """What is left, rounded down: callers share a batch if they have equal time."""
+        """The seconds left, rounded down: callers share a batch if they have equal time."""
         left = self.deadline - time.monotonic()
         return left - left % SHORT_TURN or left
 
 
 class SlowLane(Generic[Item, Answer]):
-    """An intake that is three: batches that are answered after a first turn, those of the keys that are late then, and a request
-    for each of those that are late for long."""
+    """An intake made of three.
+
+    `batches` are answered after a first turn. `turns` are the batches of the keys that are late
+    then. `alone` sends a request for each key that is late for long.
+    """
 
     def __init__(
         self, batches: Intake[Item, Answer], turns: Intake[Item, Answer], alone: Intake[Item, Answer]

@@ -1,19 +1,18 @@
-"""Requests over HTTP by urllib3: deadline, failover, retries, and connections that no fork shares.
+"""Requests over HTTP by urllib3: deadline, failover, retries, forks.
 
-A request that no instance took, or whose connection broke, is sent to the next one within the same deadline. That holds for
-writes as well: applying one twice costs misses and nothing else. An answer, even 503, is an answer and is not tried elsewhere,
-as that would pass an overload on; nor is a request that ran out of time. A failure that may pass is retried after a pause, if
-the request may be repeated and the client's budget allows it (retries.py).
+A request that no instance took, or whose connection broke, is sent to the next one, within the
+same deadline. That holds for writes as well: applying one twice costs misses and nothing else. An
+answer, even 503, is an answer and is not tried elsewhere, as that would pass an overload on; nor is
+a request that ran out of time. A failure that may pass is retried after a pause, if the request may
+be repeated and the client's budget allows it (retries.py).
 
-There is no thread to keep the list of instances up to date: the call that finds it due asks for it first. That costs one call in
-half a minute one more round trip, at most `connect_timeout`.
+There is no thread to keep the list of instances up to date: the call that finds it due asks for it
+first. That costs one call in half a minute one more round trip, at most `connect_timeout`.
 """
 
 import random
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
 
 import urllib3
 from urllib3.connection import HTTPConnection
@@ -32,21 +31,17 @@ from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.exchanges import Reply, Request, passing_failure, told
+from cachesvc_client.requests.http import Reply, Request, passing_failure
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.session import Session
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
-from cachesvc_client.values.durations import header_of
 
 _HEADERS = {"User-Agent": "cachesvc-client/0.1", "Accept-Encoding": SKIP_HEADER}
 _TOPOLOGY = Request("GET", TOPOLOGY_PATH, is_fixed=True)
 
-
-class Session(Protocol):
-    """What is used of a `urllib3.PoolManager`: one that is passed in, or a stand-in (`cachesvc_client.testing`)."""
-
-    @property
-    def request(self) -> Callable[..., urllib3.BaseHTTPResponse]: ...
+UNBATCHED_CONNECTIONS = 1024
+"""Kept for as many threads; more than these open a connection for each request."""
 
 
 class Transport:
@@ -70,14 +65,13 @@ class Transport:
         self._given = session
         self._own: urllib3.PoolManager | None = None
         self._session: Session | None = None
-        self._lock = (
-            threading.Lock()
-        )  # guards the region, the budget and the counters; never held while waiting
+        self._lock = threading.Lock()
+        """Guards the region, the budget and the counters; never held while waiting."""
         self.requests = 0
         self.failovers = 0
         forks.register(self)
 
-    # the connections --------------------------------------------------------------------------------------------------
+    # the connections ------------------------------------------------------------------------------
 
     def open(self) -> None:
         if self._given is not None:
@@ -86,7 +80,11 @@ class Transport:
         self._session = self._own = urllib3.PoolManager(maxsize=self._max_connections)
 
     def after_fork(self) -> None:
-        """The old connections are closed as garbage, of which the other side hears nothing while the parent has them."""
+        """Opens connections of the child's own.
+
+        The old ones are closed as garbage; the other side hears nothing of it while the parent has
+        them open.
+        """
         self._lock = threading.Lock()
         if self._own is not None:
             self.open()
@@ -105,10 +103,16 @@ class Transport:
     def retries(self) -> int:
         return self._backoff.granted
 
-    # the instances ----------------------------------------------------------------------------------------------------
+    # the instances --------------------------------------------------------------------------------
+
+    @property
+    def sole_home(self) -> Endpoint | None:
+        """The instance to ask for any key, if there is but one."""
+        self._refresh()
+        return self._region.sole
 
     def home(self, key_digest: int) -> Endpoint:
-        """The instance to ask for this key. It is a hint: `send` goes on to the next one if need be."""
+        """The instance to ask for a key. A hint: `send` goes on to the next one if need be."""
         self._refresh()
         with self._lock:
             return self._region.home(key_digest, time.monotonic())
@@ -123,7 +127,7 @@ class Transport:
             self._region.asked(now)
             source = self._region.sources(now)[0]
         try:
-            reply = self._exchanged(source, _TOPOLOGY, {}, now + self._connect_timeout)
+            reply = self._replied(source, _TOPOLOGY, {}, now + self._connect_timeout)
             if reply.status == 200:
                 with self._lock:
                     self._region.learn(reply.body)
@@ -131,11 +135,13 @@ class Transport:
             with self._lock:
                 self._region.failed()
 
-    # a request --------------------------------------------------------------------------------------------------------
+    # a request ------------------------------------------------------------------------------------
 
     def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
-        """The reply of `home`, or of the next instance that gives one before `deadline`, on `time.monotonic`. Retried if it
-        may be. Raises `CacheError`.
+        """Returns the reply of `home`, or of the next instance that gives one before `deadline`.
+
+        `deadline` is a time on `time.monotonic`. A request that may be repeated is retried within
+        it. Raises `CacheError`.
         """
         with self._lock:
             self._backoff.begin()
@@ -163,17 +169,14 @@ class Transport:
             return self._backoff.pause(error, retry, deadline - time.monotonic())
 
     def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
-        """One try: the reply of the first instance that gives one."""
-        what = f"{request.method} {request.path[:200]}"
+        """Makes one try: returns the reply of the first instance that gives one."""
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
         for endpoint in self._attempts(home):
             try:
-                reply = self._exchanged(endpoint, request, traced, deadline)
+                reply = self._replied(endpoint, request, traced, deadline)
             except (ReadTimeoutError, TimeoutError) as error:
-                raise CacheError("deadline", f"no answer to {what} in time", retryable=True) from (
-                    failure or error
-                )
+                raise request.not_answered() from (failure or error)
             except (ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError) as error:
                 failure = error
                 self._note_failure(endpoint)
@@ -183,13 +186,11 @@ class Transport:
                 endpoint.worked()
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                 return reply
-        raise CacheError("unreachable", f"no instance took {what}: {failure}", retryable=True) from failure
+        raise request.not_taken(failure) from failure
 
     def _attempts(self, home: Endpoint | None) -> list[Endpoint]:
-        """Each instance once, and the first once more: a kept connection that the server has just closed says nothing of it."""
         with self._lock:
-            candidates = self._region.candidates(time.monotonic(), home)
-        return [*candidates, candidates[0]]
+            return self._region.attempts(time.monotonic(), home)
 
     def _note_failure(self, endpoint: Endpoint) -> None:
         with self._lock:
@@ -197,10 +198,10 @@ class Transport:
             endpoint.failed(time.monotonic())
             self._region.failed()
 
-    def _exchanged(
+    def _replied(
         self, endpoint: Endpoint, request: Request, traced: dict[str, str], deadline: float
     ) -> Reply:
-        """Raises urllib3's errors, and `TimeoutError`."""
+        """Returns the reply of one instance. Raises urllib3's errors, and `TimeoutError`."""
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `with`")
@@ -211,11 +212,11 @@ class Transport:
             self.requests += 1
         response = session.request(
             request.method,
-            str(endpoint.fixed_url(request.path) if request.is_fixed else endpoint.url(request.path)),
+            str(request.url_at(endpoint)),
             body=request.body,
             headers={
                 **_HEADERS,
-                "Cachesvc-Timeout": header_of(min(request.turn, told(left))),
+                "Cachesvc-Timeout": request.timeout_header(left),
                 **traced,
                 **request.headers,
             },
@@ -228,7 +229,11 @@ class Transport:
 
 
 def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """A socket's timeout counts from one packet to the next: while a body trickles in, each gets what is left of the time."""
+    """Reads a body before the deadline. Raises `TimeoutError`.
+
+    A socket's timeout counts from one packet to the next, so that each packet of a body that
+    trickles in is given the time that is left.
+    """
     chunks: list[bytes] = []
     while chunk := response.read1(decode_content=False):
         chunks.append(chunk)

@@ -1,7 +1,9 @@
-"""A cache service in memory, for the tests of those who use one.
+"""A cache service in memory, for the tests of applications that use the SDK.
 
-The client is the real one: batching, retries, leases, tokens, the near cache and its errors are those of production. Only the
-service is not: it keeps what it is told in this process, without network and without waiting, and its clock is turned by hand.
+Tests import it; no other package of the SDK does. Read `service.py` first. The client in such a
+test is the real one: batching, retries, leases, tokens, the near cache and errors are those of
+production. Only the service is a fake: it keeps values in this process, without network and
+without waiting, and its clock is turned by hand.
 
     from cachesvc_client.testing import FakeService
 
@@ -13,15 +15,21 @@ service is not: it keeps what it is told in this process, without network and wi
             await users.invalidate(tags=["team:1"])
             assert await users.get("7") is None
             service.clock.advance("10s")
-            service.down()
-            assert await users.get_or_load("7", load_user) == b"Ada Lovelace"  # the loader ran: the cache never breaks the caller
+            service.down()  # the loader runs without the cache
+            assert await users.get_or_load("7", load_user) == b"Ada Lovelace"
 
-Threads: `with service.sync_cache() as cache`. Values, stale windows, known absence, tags, soft and paced invalidations, leases,
-fences, tokens and receipts behave as the service's do: the fake passes the same conformance cases (clients/conformance).
+Threads: `with service.sync_cache() as cache` makes a client for code without asyncio.
 
-Faults: `fail_next(3, "overloaded", retry_after=1)`, `drop_next()`, `down()` and `up()`, `delay("1s")`, `lag("5s")`,
-`miss_instances("us/us-b")`. What others do: `hold`, `invalidate`, `take_lease`; `held` looks. Records: `calls`. A loader that is
-slow, or fails: `FakeLoader`. Read-through namespaces: `FakeService({"pages": Contract(origin=…)})`.
+Values, stale windows, known absence, tags, soft and paced invalidations, leases, fences, tokens
+and receipts behave as the service's do: the fake passes the conformance cases that the service
+passes (clients/conformance).
+
+- Faults: `fail_next(3, "overloaded", retry_after=1)`, `answer_next(…)`, `drop_next()`, `down()` and
+  `up()`, `delay("1s")`, `lag("5s")`, `miss_instances("us/us-b")`.
+- Actions of other clients: `hold`, `invalidate`, `take_lease`. `held` returns what is stored.
+- Records: `calls` has the requests.
+- A loader that is slow or fails: `FakeLoader`.
+- A read-through namespace: `FakeService({"pages": Contract(origin=…)})`.
 """
 
 from cachesvc_client.testing.clock import FakeClock

@@ -1,3 +1,5 @@
+"""The address and the profile with which clients of the fake service are made."""
+
 from msgspec.structs import replace
 
 from cachesvc_client.instances.profiles import IN_REGION
@@ -7,4 +9,4 @@ URL = "http://cache.test"
 
 
 PROFILE = replace(IN_REGION, retries=Retries(first_pause=0.0, longest_pause=0.0))
-"""Retries as in production, without their pauses."""
+"""The profile IN_REGION, with the retries of production but without their pauses."""

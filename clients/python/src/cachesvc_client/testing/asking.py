@@ -1,4 +1,7 @@
-"""What requests ask, read as strictly as the service does: what is out of rule is refused by the name of its field."""
+"""Reads what requests ask, as strictly as the service does.
+
+A member that breaks a rule raises `Refused` with the name of its field.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -23,7 +26,7 @@ Headers = Mapping[str, str]
 
 
 def asked_of(headers: Headers) -> Asked:
-    """What the headers of a read ask."""
+    """Returns what the headers of a read ask."""
     said = directives_of(headers.get("cache-control", ""))
     for one, other in (("max-stale", "min-fresh"), ("max-stale", "no-cache"), ("only-if-cached", "no-cache")):
         if one in said and other in said:
@@ -46,10 +49,12 @@ def asked_of(headers: Headers) -> Asked:
 
 
 def directives_of(cache_control: str) -> dict[str, str]:
+    """Returns the directives of `Cache-Control` with their arguments."""
     return dict(_members(_DIRECTIVE, cache_control, 400, "bad-cache-control", "Cache-Control"))
 
 
 def seconds_in(said: Mapping[str, str], name: str) -> float | None:
+    """Returns the seconds that the directive `name` says; None if it is not there."""
     if name not in said:
         return None
     if not said[name].isdigit():
@@ -73,7 +78,7 @@ def _lag_of(text: str, field: str) -> int | None:
 
 
 def timeout_of(headers: Headers) -> float | None:
-    """Seconds."""
+    """Returns `Cachesvc-Timeout` in seconds; None if it is not there."""
     if "cachesvc-timeout" not in headers:
         return None
     micros = duration_of(headers["cachesvc-timeout"], "Cachesvc-Timeout", "bad-header")
@@ -83,7 +88,7 @@ def timeout_of(headers: Headers) -> float | None:
 
 
 def duration_of(text: str, field: str, kind: str) -> int:
-    """µs."""
+    """Returns the duration in µs; raises `Refused` of `kind` for `field`."""
     try:
         return round(seconds_of(text, field) * SECONDS)
     except ValueError as error:
@@ -91,6 +96,7 @@ def duration_of(text: str, field: str, kind: str) -> int:
 
 
 def token_of(text: str, field: str) -> dict[int, int]:
+    """Returns the pairs of the token; the newest `at` of each digest."""
     try:
         pairs: dict[int, int] = {}
         for key, at in pairs_of(text):
@@ -101,6 +107,7 @@ def token_of(text: str, field: str) -> dict[int, int]:
 
 
 def key_of(text: str, field: str) -> str:
+    """Returns the key, if it keeps the rule for keys."""
     try:
         check_key(text)
     except ValueError as error:
@@ -109,6 +116,7 @@ def key_of(text: str, field: str) -> str:
 
 
 def checked_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
+    """Returns the tags, if they keep the rule for tags."""
     found = tuple(tags)
     for nth, tag in enumerate(found):
         if not _TAG.fullmatch(tag):
@@ -117,7 +125,7 @@ def checked_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
 
 
 def check_partition(key: str, tags: Iterable[str]) -> None:
-    """A tag that names a partition, in braces, names the key's."""
+    """Refuses a tag that names, in braces, another partition than the key's."""
     for tag in tags:
         if (partition := _partition(tag)) and partition != (_partition(key) or key):
             raise Refused(
@@ -132,12 +140,13 @@ def _partition(text: str) -> str:
 
 
 def check_lease(lease: str) -> None:
+    """Refuses a text that is no lease token; an empty text is none to check."""
     if lease and not _LEASE.fullmatch(lease):
         raise Refused(400, "bad-lease", "not a lease token", "Cachesvc-Lease")
 
 
 def draft_of(headers: Headers, value: bytes, tags_max: int) -> Draft:
-    """What the headers of a PUT say of its value."""
+    """Returns the value of a PUT with what the headers say of it."""
     content_type = headers.get("content-type", "application/octet-stream")
     if not _MEDIA_TYPE.fullmatch(content_type):
         raise Refused(400, "bad-header", "not a media type", "Content-Type")
@@ -157,7 +166,7 @@ def draft_of(headers: Headers, value: bytes, tags_max: int) -> Draft:
 
 
 class Conditions:
-    """`If-Match` and `If-None-Match`."""
+    """The conditions `If-Match` and `If-None-Match` of a request."""
 
     def __init__(self, headers: Headers) -> None:
         for one, other in (
@@ -171,14 +180,17 @@ class Conditions:
         self.none_match = _etags(headers, "if-none-match")
 
     def allow_put(self, entry: Entry | None) -> bool:
+        """True if a PUT may replace `entry`; None if nothing is stored."""
         if self.none_match and entry is not None:
             return False
         return not self.match or (entry is not None and ("*" in self.match or entry.etag in self.match))
 
     def is_not_modified(self, entry: Entry) -> bool:
+        """True if a GET is to be answered with 304."""
         return any(tag == "*" or tag.removeprefix("W/") == entry.etag for tag in self.none_match)
 
     def is_refused(self, entry: Entry) -> bool:
+        """True if a GET is to be answered with 412."""
         return bool(self.match) and not any(tag in ("*", entry.etag) for tag in self.match)
 
 
@@ -192,7 +204,7 @@ def _etags(headers: Headers, name: str) -> tuple[str, ...]:
 def _members(
     pattern: re.Pattern[str], value: str, status: int, kind: str, field: str
 ) -> list[tuple[str, str]]:
-    """The members of a list header: what the groups of `pattern` found."""
+    """Returns the members of a list header, as the groups of `pattern` find them."""
     found, at = [], 0
     while at < len(value):
         match = pattern.match(value, at)

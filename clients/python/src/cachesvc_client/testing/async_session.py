@@ -1,29 +1,31 @@
-"""The fake service in the place of an `aiohttp.ClientSession`. What the client makes of requests, answers and failures is its own
-code; only the way there is short.
+"""A double of `aiohttp.ClientSession` that hands requests to the fake service.
+
+The client's own code makes the requests and handles answers and failures; only the way to the
+service is replaced.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from cachesvc_client.testing.faults import Dropped, TooLate
+from cachesvc_client.testing.feed import Subscription
 from cachesvc_client.testing.http import Refused, Request, Response
-
-if TYPE_CHECKING:
-    from cachesvc_client.testing.feed import Subscription
-    from cachesvc_client.testing.service import FakeService
+from cachesvc_client.testing.responder import Responder
 
 BEAT_SECONDS = 0.4
-"""Of the real clock: below what a near cache takes for the silence of a broken feed."""
+"""Real seconds between heartbeats; fewer than a near cache takes for a broken feed."""
 
 
 class AsyncSession:
-    def __init__(self, service: "FakeService") -> None:
+    """The session of an async client of the fake service."""
+
+    def __init__(self, service: Responder) -> None:
         self._service = service
 
     @asynccontextmanager
@@ -64,7 +66,10 @@ class AsyncSession:
             leave()
 
     async def _waited(self, request: Request, changed: asyncio.Event) -> Response:
-        """Until another's fill, or the time is over: by the fake clock or by the real one, whichever is first."""
+        """Asks again until another caller has filled the key, or the time to wait is over.
+
+        The time goes by the fake clock or by the real one, whichever is over first.
+        """
         loop = asyncio.get_running_loop()
         wait = self._service.wait_of(request)
         until_us, until = self._service.clock.now_us() + round(wait * 1e6), loop.time() + wait
@@ -92,17 +97,18 @@ class _Answer:
 
 
 class _Stream:
-    """An answer that does not end, and its own `content`."""
+    """A response whose body does not end; it is also its own `content`."""
 
     status = 200
 
-    def __init__(self, service: "FakeService", subscription: "Subscription") -> None:
+    def __init__(self, service: Responder, subscription: Subscription) -> None:
         self.headers = CIMultiDictProxy(CIMultiDict({"Content-Type": "text/event-stream"}))
         self.content = self
         self._service = service
         self._subscription = subscription
 
     async def iter_any(self) -> AsyncIterator[bytes]:
+        """Yields bytes as they come, with a heartbeat at least every `BEAT_SECONDS`."""
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         self._subscription.wake = lambda: loop.call_soon_threadsafe(told.set)
         while True:

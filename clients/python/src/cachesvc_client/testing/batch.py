@@ -1,4 +1,4 @@
-"""`:get` and `:put` of the fake service."""
+"""The calls `:get` and `:put` of the fake service."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -55,6 +55,8 @@ class _PutMany(Struct, forbid_unknown_fields=True):
 
 
 class Batches:
+    """The handler of requests for many keys; `told` is called with every new fence."""
+
     def __init__(
         self,
         home: Home,
@@ -70,7 +72,11 @@ class Batches:
         self._told = told
 
     def get(self, request: Request, namespace: str, *, is_patient: bool) -> Response | None:
-        """None: wait for the fills of others. What was granted meanwhile is given back by their being asked again."""
+        """Answers `:get`; None if the request has to wait for other callers' fills.
+
+        Before it waits no lease is granted (`_waits`). `is_patient` is false when the time to wait is
+        over. Raises `Refused`.
+        """
         body = document_of(request, _GetMany, MSGPACK, JSON)
         _check_count(len(body.keys))
         asked = _asked(request.headers, body)
@@ -81,7 +87,10 @@ class Batches:
         return _response(request, {"results": results, "lag": self._reader.lag})
 
     def _waits(self, namespace: str, key: str, asked: Asked) -> bool:
-        """Looked at without asking for a lease: none may be granted to an answer that is not sent yet."""
+        """True if the key misses and another caller holds its lease.
+
+        The key is read without asking for a lease: none may be granted to an answer that is not sent yet.
+        """
         found = self._reader.read(namespace, key, msgspec.structs.replace(asked, lease=False))
         return found.outcome == "miss" and self._home.is_leased(namespace, key)
 
@@ -112,6 +121,7 @@ class Batches:
         }
 
     def put(self, request: Request, namespace: str) -> Response:
+        """Answers `:put`; raises `Refused`."""
         body = document_of(request, _PutMany, MSGPACK, JSON)
         _check_count(len(body.items))
         contract = self._contract_of(namespace)
@@ -140,7 +150,11 @@ class Batches:
 
 
 def document_of(request: Request, type_: type[T], *taken: str) -> T:
-    """The body, which fits the type; else it is refused by its path."""
+    """Returns the body decoded as `type_`.
+
+    `taken` are the content types that are accepted. Raises `Refused` with the path at fault if the
+    body does not fit.
+    """
     if request.media_type not in taken:
         raise Refused(415, "content-type", f"send {' or '.join(taken)}", "Content-Type")
     decode = msgspec.msgpack.decode if request.media_type == MSGPACK else msgspec.json.decode
@@ -153,7 +167,7 @@ def document_of(request: Request, type_: type[T], *taken: str) -> T:
 
 
 def _field(why: str) -> str:
-    """The path at fault, from msgspec's message."""
+    """Returns the path at fault, from msgspec's message."""
     what, _, at = why.partition(" - at `")
     place = at.rstrip("`") or "$"
     unnamed = "Object contains unknown field `", "Object missing required field `"

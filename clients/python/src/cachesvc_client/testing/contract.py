@@ -1,4 +1,4 @@
-"""What a namespace of the fake service promises."""
+"""The contract of a namespace of the fake service."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,11 +8,15 @@ from msgspec import Struct
 SECONDS = 1_000_000
 
 Origin: TypeAlias = Callable[[str], "bytes | Loaded | None"]
-"""Of a read-through namespace: the value of a key, or None if there is none. What it raises is a failure of the origin."""
+"""The origin of a read-through namespace.
+
+It returns the value of a key, or None if there is none. An exception that it raises is a failure of
+the origin.
+"""
 
 
 class Loaded(Struct, frozen=True):
-    """A value of an origin that says more about it than the bytes."""
+    """A value of an origin, with a content type and tags."""
 
     value: bytes
     content_type: str = "application/octet-stream"
@@ -20,7 +24,10 @@ class Loaded(Struct, frozen=True):
 
 
 class Contract(Struct, frozen=True):
-    """The defaults are those of the service. Seconds; a test has no use for jitter, so there is none."""
+    """The settings of a namespace, in seconds and bytes; the defaults are the service's.
+
+    There is no jitter: a test has no use for it.
+    """
 
     ttl: float = 300.0
     stale_while_revalidate: float = 60.0

@@ -1,4 +1,4 @@
-"""What the fake service is told to get wrong."""
+"""The faults that a test asks the fake service for."""
 
 import time
 from collections import deque
@@ -13,15 +13,15 @@ from cachesvc_client.values.durations import Duration, seconds_of
 
 
 class Dropped(Exception):  # noqa: N818  what happens to a request
-    """The connection breaks, or there was none."""
+    """The connection of a request breaks, or could not be made."""
 
 
 class TooLate(Exception):  # noqa: N818  what happens to a request
-    """The answer would come after the caller's time."""
+    """The answer would come after the caller's deadline."""
 
 
 class Failing(Struct, frozen=True):
-    """A request is answered with a problem."""
+    """A fault: the request is answered with a problem."""
 
     kind: str
     status: int
@@ -29,6 +29,7 @@ class Failing(Struct, frozen=True):
     retry_after: int | None
 
     def response(self, request: Request) -> Response:
+        """Returns the problem as the answer to `request`."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return Refused(self.status, self.kind, "as the test asked", retryable=self.retryable).response(
             request, headers
@@ -39,27 +40,33 @@ Fault: TypeAlias = Failing | Response | Dropped
 
 
 class Faults:
-    """A script: each request takes the first fault that is meant for it."""
+    """The script of faults: each request takes the first fault that is meant for it."""
 
     def __init__(self) -> None:
         self._script: deque[tuple[str, Fault]] = deque()
         self._is_down = False
         self._delay = 0.0
         self._there_at: dict[str, float] = {}
-        """Keys that were late for a batch."""
+        """Keys that were late for a batch, with the real time from which on they are there."""
 
     def add(self, fault: Fault, count: int, on: str) -> None:
+        """Appends the fault `count` times, for requests whose method and target contain `on`."""
         self._script.extend([(on, fault)] * count)
 
     def down(self, is_down: bool) -> None:
+        """Makes the service unreachable, or reachable again."""
         self._is_down = is_down
 
     def delay(self, by: Duration) -> None:
+        """Lets every answer seem to take so long."""
         self._delay = seconds_of(by, "by")
         self._there_at.clear()
 
     def take(self, request: Request, timeout: float | None) -> Response | None:
-        """The answer that a fault makes, if any. Raises `Dropped` or `TooLate`."""
+        """Returns the answer of the request's fault, None if it has none.
+
+        `timeout` is the request's `Cachesvc-Timeout` in seconds. Raises `Dropped` or `TooLate`.
+        """
         if timeout is not None and self._delay > timeout:
             keys = self._keys_in_turns(request)
             if not keys:
@@ -73,7 +80,11 @@ class Faults:
         return None
 
     def _keys_in_turns(self, request: Request) -> list[str]:
-        """The keys of a read that says less time than its callers have: one of several keys, or of what was late in one."""
+        """Returns the keys of a read that is sent in turns, empty if it is not one.
+
+        The timeout of such a read is shorter than its callers' time. It is a read of several keys, or
+        of keys that were late in such a read.
+        """
         document = request.document if request.target.endswith(":get") else None
         if not isinstance(document, dict) or document.get("lease"):
             return []
@@ -81,7 +92,11 @@ class Faults:
         return keys if len(keys) > 1 or all(key in self._there_at for key in keys) else []
 
     def _are_late(self, keys: list[str], timeout: float) -> bool:
-        """They are there when the delay is over since they were first asked for; by the real clock, as callers wait by it."""
+        """True if the keys will not be there within `timeout`.
+
+        A key is there when the delay has passed since it was first asked for. The real clock
+        counts, because callers wait by it.
+        """
         now = time.monotonic()
         if max(self._there_at.setdefault(key, now + self._delay) for key in keys) > now + timeout:
             return True
@@ -102,7 +117,7 @@ class Faults:
 
 
 def _late(request: Request, count: int) -> Response:
-    """Each key's answer at the end of a turn."""
+    """Returns the answer at the end of a turn: each key is late."""
     problem = Refused(504, "deadline", "it takes so long, as the test asked", retryable=True).document()
     encode = msgspec.msgpack.encode if request.media_type == MSGPACK else msgspec.json.encode
     results = [{"outcome": "error", "problem": problem}] * count

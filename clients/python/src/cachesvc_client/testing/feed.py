@@ -1,4 +1,4 @@
-"""`GET /v1/fences` of the fake service: what a subscriber is told, as bytes, without I/O."""
+"""The bytes that subscribers of the fake service's `GET /v1/fences` are sent; no I/O here."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _ID = re.compile(r"[a-z][a-z0-9-]*=([0-9]+-[0-9]+)(?:,.*)?")
 
 
 class Subscription:
-    """What is still to be read. `wake` is called when there is something."""
+    """The bytes that one subscriber has still to read; `wake` is called when there are more."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
@@ -24,33 +24,40 @@ class Subscription:
         self.is_over = False
 
     def tell(self, event: bytes) -> None:
+        """Appends an event."""
         self._pending += event
         self.wake()
 
     def take(self) -> bytes:
+        """Returns the bytes that are there, and removes them."""
         taken = bytes(self._pending)
         self._pending.clear()
         return taken
 
     def end(self) -> None:
+        """Disconnects the subscriber after the bytes that are there."""
         self.is_over = True
         self.wake()
 
 
 class Feed:
-    """The events so far, and who listens."""
+    """The events so far, and the subscriptions."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self._floor = clock.stamp()
         self._count = 0
         self._events: list[tuple[str, bytes]] = []
-        """With the position after each."""
+        """Each event with the position after it."""
         self._subscriptions: list[Subscription] = []
         clock.on_advance(self.beat)
 
     def subscribe(self, last_event_id: str) -> Subscription:
-        """Raises `Refused` for what is no event id."""
+        """Returns a subscription that begins after the event of this id.
+
+        If the event is not known, the subscription begins with a `reset`. Raises `Refused` for a
+        text that is no event id; an empty text is allowed.
+        """
         match = _ID.fullmatch(last_event_id)
         if last_event_id and match is None:
             raise Refused(400, "bad-header", f"{last_event_id[:64]!r} is no event id", "Last-Event-ID")
@@ -68,6 +75,7 @@ class Feed:
         return subscription
 
     def told(self, fenced: list[Fenced]) -> None:
+        """Sends the fences to all subscribers as one event, and a heartbeat after it."""
         self._count += 1
         event = _event("fences", self._id(), _data(fenced))
         self._events.append((self._position(), event))
@@ -76,12 +84,13 @@ class Feed:
         self.beat()
 
     def beat(self) -> None:
+        """Sends a heartbeat to all subscribers."""
         heartbeat = self._heartbeat()
         for subscription in self._subscriptions:
             subscription.tell(heartbeat)
 
     def end(self) -> None:
-        """Every subscriber is disconnected."""
+        """Disconnects every subscriber."""
         ended, self._subscriptions = self._subscriptions, []
         for subscription in ended:
             subscription.end()

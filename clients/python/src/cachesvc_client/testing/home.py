@@ -1,7 +1,8 @@
-"""What the fake service holds and the rule by which it answers: entries, fences, leases. No I/O, no waiting.
+"""The entries, fences and leases of the fake service, and the rule by which it answers.
 
-The rule is that of clients/PROTOCOL.md: a copy is good while it is newer than every fence on its key, its tags and its namespace.
-There is one copy of each value and one order of events, so every fence is heard at once.
+The rule is that of clients/PROTOCOL.md: a copy is good while it is newer than every fence on its
+key, its tags and its namespace. There is one copy of each value and one order of events, so every
+fence is in force at once. Nothing here does I/O or waits.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,17 +15,18 @@ from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.contract import SECONDS, Contract
 
 Standing: TypeAlias = Literal["fresh", "stale", "last resort", "dead"]
+"""The state of a copy; a `last resort` is past its stale window: for a failing origin."""
 Pairs: TypeAlias = Mapping[int, int]
-"""A token: digest → at."""
+"""The pairs of a token: digest → `at`."""
 
 
 def digest(target: str) -> int:
-    """Of `ns/key`, `ns#tag` or `ns`."""
+    """Returns the digest of `ns/key`, `ns#tag` or `ns`."""
     return xxh3_64_intdigest(target.encode())
 
 
 class Draft(Struct, frozen=True):
-    """What a caller wants stored. Seconds; None: the namespace's."""
+    """A value that a caller wants stored; times in seconds, None stands for the namespace's."""
 
     value: bytes = b""
     content_type: str = "application/octet-stream"
@@ -36,25 +38,26 @@ class Draft(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """µs."""
+    """A stored value; times in µs."""
 
     draft: Draft
     targets: tuple[int, ...]
-    """Digests of its key, its tags and its namespace; the key's is the first."""
+    """The digests of the key, of the tags and of the namespace, in this order."""
     as_of: int
     fresh_until: int
     stale_for: int
     error_for: int
     lease: str = ""
-    """Under which it was filled: a fill that is sent again finds itself."""
+    """The lease under which the entry was filled, by which a repeated fill is recognised."""
 
     @property
     def etag(self) -> str:
+        """The ETag in quotes, as clients/PROTOCOL.md defines it."""
         return f'"{xxh3_64_hexdigest(self.draft.value, xxh3_64_intdigest(self.draft.content_type.encode()))}"'
 
 
 class Fenced(Struct, frozen=True):
-    """One target of an invalidation, as subscribers are told it."""
+    """A fence on one target, as subscribers are told it; times in µs."""
 
     target: str
     at: int
@@ -69,6 +72,8 @@ class _Lease(Struct, frozen=True):
 
 
 class Home:
+    """All entries, fences and leases of the fake service; `FakeService` holds its lock."""
+
     def __init__(self, clock: FakeClock, contract_of: Callable[[str], Contract]) -> None:
         self._clock = clock
         self._contract_of = contract_of
@@ -81,16 +86,20 @@ class Home:
     def __len__(self) -> int:
         return len(self._entries)
 
-    # reading ----------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     def entry(self, namespace: str, key: str, token: Pairs) -> Entry | None:
-        """The copy, unless a fence forbids it, known here or brought along. It may be stale, or too old for anything."""
+        """Returns the copy, or None if a fence that is known here or in the token refuses it.
+
+        The copy may be stale, or too old for anything (`standing`).
+        """
         entry = self._entries.get(f"{namespace}/{key}")
         if entry is None or self._is_fenced(entry.as_of, entry.targets):
             return None
         return None if any(entry.as_of <= token.get(target, 0) for target in entry.targets) else entry
 
     def standing(self, entry: Entry) -> Standing:
+        """Returns the state of the copy at this moment, hard fences apart."""
         past = self._clock.now_us() - entry.fresh_until
         if past < 0 and not self._is_soft_fenced(entry):
             return "fresh"
@@ -108,10 +117,10 @@ class Home:
         windows = [window for target in entry.targets for window in self._paced.get(target, ())]
         return any(entry.as_of <= at and now >= at + (key_digest * over >> 64) for at, over in windows)
 
-    # leases -----------------------------------------------------------------------------------------------------------
+    # leases ---------------------------------------------------------------------------------------
 
     def grant(self, namespace: str, key: str) -> str:
-        """The lease; empty if another caller holds it."""
+        """Grants the key's lease and returns its token; empty if another caller holds the lease."""
         if self.is_leased(namespace, key):
             return ""
         as_of = self._clock.stamp()
@@ -121,11 +130,16 @@ class Home:
         return token
 
     def is_leased(self, namespace: str, key: str) -> bool:
+        """True if a caller holds the key's lease and it has not expired."""
         lease = self._leases.get(f"{namespace}/{key}")
         return lease is not None and self._clock.now_us() < lease.expires_at
 
     def fill(self, namespace: str, key: str, draft: Draft, token: str) -> bool:
-        """False: the lease was voided or has expired, or a fence has come on what would be stored."""
+        """Stores the value under the lease; true if it is stored.
+
+        False if the lease was voided or has expired, or if a fence has come on a target of the
+        value since the lease was granted.
+        """
         id_ = f"{namespace}/{key}"
         held = self._entries.get(id_)
         if held is not None and held.lease == token:
@@ -139,16 +153,16 @@ class Home:
         self._store(namespace, key, draft, lease.as_of, token)
         return True
 
-    # writing ----------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     def put(self, namespace: str, key: str, draft: Draft) -> Fenced:
-        """An invalidation and a fill in one."""
+        """Invalidates the key and stores the value; returns the fence."""
         (fenced,) = self.invalidate(namespace, keys=[key])
         self._store(namespace, key, draft, self._clock.stamp())
         return fenced
 
     def load(self, namespace: str, key: str, draft: Draft) -> Entry:
-        """What an origin brought."""
+        """Stores a value that an origin has returned."""
         return self._store(namespace, key, draft, self._clock.stamp())
 
     def _store(self, namespace: str, key: str, draft: Draft, as_of: int, lease: str = "") -> Entry:
@@ -171,7 +185,7 @@ class Home:
         )
         return entry
 
-    # invalidating -----------------------------------------------------------------------------------------------------
+    # invalidating ---------------------------------------------------------------------------------
 
     def invalidate(
         self,
@@ -183,6 +197,11 @@ class Home:
         soft: bool = False,
         over: int = 0,
     ) -> list[Fenced]:
+        """Fences the keys, the tags and, if `whole`, the namespace; returns the fences.
+
+        `over` is the length of a paced invalidation's window in µs, 0 if it is not paced. Leases of the
+        keys are voided unless it is paced.
+        """
         for key in keys if not over else ():
             self._leases.pop(f"{namespace}/{key}", None)
         targets = (
@@ -203,7 +222,7 @@ class Home:
         return fenced
 
     def count(self, namespace: str, keys: Sequence[str], tags: Sequence[str], *, whole: bool) -> int:
-        """Copies that an invalidation would touch."""
+        """Returns the number of copies that an invalidation would touch."""
         named = {digest(f"{namespace}/{key}") for key in keys} | {
             digest(f"{namespace}#{tag}") for tag in tags
         }

@@ -10,21 +10,28 @@ from cachesvc_client.protocol.wire import JSON, MSGPACK, PROBLEM_TYPES
 
 
 class Request(Struct):
+    """A request as the fake service is given it."""
+
     method: str
     target: str
-    """Path and query, percent-encoded."""
+    """The path and the query, percent-encoded."""
     headers: Mapping[str, str] = {}
-    """Names in lower case."""
+    """The headers; their names are in lower case."""
     body: bytes = b""
 
     @property
     def media_type(self) -> str:
+        """The media type of the body, in lower case and without parameters."""
         named = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         return MSGPACK if named in ("application/x-msgpack", "application/vnd.msgpack") else named
 
     @property
     def document(self) -> Any:
-        """The body decoded, if it is a document; for those who look at what was sent."""
+        """The body decoded, for tests that look at what was sent.
+
+        None if there is no body; the bytes if the body is neither JSON nor MessagePack. Raises
+        `ValueError` for a body that does not decode.
+        """
         if not self.body:
             return None
         if self.media_type == MSGPACK:
@@ -33,13 +40,15 @@ class Request(Struct):
 
 
 class Response(Struct):
+    """An answer of the fake service."""
+
     status: int
     headers: dict[str, str] = {}
     body: bytes = b""
 
 
 class Refused(Exception):  # noqa: N818  an answer to a caller
-    """A request is answered with a problem document."""
+    """The service refuses the request, and answers with a problem document."""
 
     def __init__(
         self, status: int, kind: str, detail: str, field: str = "", *, retryable: bool = False
@@ -52,6 +61,7 @@ class Refused(Exception):  # noqa: N818  an answer to a caller
         self.retryable = retryable
 
     def document(self, request_id: str = "") -> dict[str, Any]:
+        """Returns the problem document (RFC 9457)."""
         named = {"field": self.field, "request_id": request_id}
         return {
             "type": PROBLEM_TYPES + self.kind,
@@ -63,10 +73,12 @@ class Refused(Exception):  # noqa: N818  an answer to a caller
         }
 
     def response(self, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+        """Returns the answer to `request`, with further headers."""
         request_id = request.headers.get("x-request-id", "fake")
         said = {"Content-Type": "application/problem+json", "X-Request-Id": request_id, **(headers or {})}
         return Response(self.status, said, msgspec.json.encode(self.document(request_id)))
 
 
 def json_response(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns an answer whose body is the document as JSON."""
     return Response(status, {"Content-Type": JSON, **(headers or {})}, msgspec.json.encode(document))

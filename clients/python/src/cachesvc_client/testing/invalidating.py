@@ -1,4 +1,7 @@
-"""DELETE, `/v1/invalidations` and receipts of the fake service: one region, one instance, one home cell."""
+"""DELETE, `/v1/invalidations` and receipts of the fake service.
+
+The fake service has one region, one instance and one home cell.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -16,6 +19,7 @@ from cachesvc_client.testing.http import Refused, Request, Response, json_respon
 
 REGION, INSTANCE, CELL = "here", "fake", "c1"
 LONGEST_OVER = 3600 * SECONDS
+"""µs: the longest window of a paced invalidation."""
 _EVENT = "application/cloudevents+json"
 
 
@@ -40,6 +44,11 @@ class _Event(Struct):
 
 
 class Invalidations:
+    """The handler of invalidations and of questions for their receipts.
+
+    `told` is called with the fences of every invalidation.
+    """
+
     def __init__(
         self,
         home: Home,
@@ -53,9 +62,10 @@ class Invalidations:
         self._told = told
         self._receipts: dict[str, str] = {}
         self.missing: list[str] = []
-        """Instances (`us/us-b`) that do not merge in time what is waited for."""
+        """Instances, such as `us/us-b`, that do not merge in time what a call waits for."""
 
     def post(self, request: Request) -> Response:
+        """Answers `POST /v1/invalidations`; raises `Refused`."""
         if request.media_type == _EVENT:
             change, at = document_of(request, _Event, _EVENT).data, "$.data"
         else:
@@ -76,6 +86,7 @@ class Invalidations:
         return self._receipt(fenced, change.wait)
 
     def delete(self, request: Request, namespace: str, key: str) -> Response:
+        """Answers `DELETE /v1/{ns}/{key}`; raises `Refused`."""
         for field in ("If-Match", "If-None-Match", "Cachesvc-Lease"):
             if field.lower() in request.headers:
                 raise Refused(400, "contradiction", "DELETE invalidates whatever is there", field)
@@ -83,7 +94,7 @@ class Invalidations:
         return self._receipt(self._home.invalidate(namespace, keys=[key]), "none")
 
     def _check(self, change: _Change, at: str) -> int:
-        """The window, in µs."""
+        """Checks the change and returns its window in µs, 0 if it has none."""
         try:
             self._contract_of(change.namespace)
         except Refused as refused:
@@ -115,6 +126,7 @@ class Invalidations:
         return json_response(document, 202 if missing else 200, {"Cachesvc-Token": token})
 
     def state(self, id_: str) -> Response:
+        """Answers `GET /v1/invalidations/{id}`; raises `Refused` if no change has the id."""
         position = self._receipts.get(id_)
         if position is None:
             raise Refused(404, "no-such-receipt", "no change has this id, or it is too long ago", "id")

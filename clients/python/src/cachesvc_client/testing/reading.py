@@ -1,4 +1,4 @@
-"""One read of the fake service: what is asked of a copy beyond the rule, and what comes of it."""
+"""The read path of the fake service: wishes beyond the rule for fences, and results."""
 
 from collections.abc import Callable
 from typing import Literal, TypeAlias
@@ -13,12 +13,12 @@ Outcome: TypeAlias = Literal["hit", "stale", "loaded", "absent", "miss", "failed
 
 
 class Asked(Struct, frozen=True):
-    """Of a read. Times in µs; None: not asked."""
+    """The wishes of a read; times in µs, None if the read does not ask."""
 
     token: Pairs = {}
     lease: bool = False
     wait: float = 0.0
-    """Seconds."""
+    """Seconds to wait for another caller's fill."""
     max_lag: int | None = None
     max_age: int | None = None
     max_stale: int | None = None
@@ -28,22 +28,30 @@ class Asked(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
+    """The result of a read of one key."""
+
     outcome: Outcome
     entry: Entry | None = None
     lease: str = ""
     held: bool = False
-    """Another caller has the lease: worth waiting for its fill."""
+    """True if the read asked for a lease and another caller has it: a fill may come."""
 
 
 class Reader:
+    """The read path of the fake service."""
+
     def __init__(self, home: Home, clock: FakeClock, contract_of: Callable[[str], Contract]) -> None:
         self._home = home
         self._clock = clock
         self._contract_of = contract_of
         self.lag = 0.05
-        """The staleness bound that answers say, in seconds. Above a namespace's `max_lag`, old copies are not answered."""
+        """The staleness bound that answers say, in seconds.
+
+        While it is above a `max_lag`, only copies younger than that `max_lag` are answered.
+        """
 
     def read(self, namespace: str, key: str, asked: Asked) -> Found:
+        """Reads the key; loads it if the namespace has an origin, else grants a lease if asked."""
         entry = None if asked.no_cache else self._home.entry(namespace, key, asked.token)
         standing = "dead" if entry is None else self._home.standing(entry)
         if entry is not None and self._suits(entry, asked, self._contract_of(namespace)):
@@ -72,7 +80,11 @@ class Reader:
         return asked.max_age is None and asked.min_fresh == 0
 
     def _stale(self, namespace: str, key: str, entry: Entry, asked: Asked) -> Found:
-        """Answered as it is, while somebody loads it anew: the caller with the lease, or the origin behind this answer."""
+        """Answers with the stale copy, while the value is loaded anew.
+
+        The origin loads it at once, behind this answer; without an origin the caller that is granted
+        the lease loads it.
+        """
         if self._contract_of(namespace).origin is not None:
             self._loaded(namespace, key, entry)
             return Found("stale", entry)
@@ -82,7 +94,7 @@ class Reader:
         origin = self._contract_of(namespace).origin
         try:
             value = origin(key) if origin is not None else None
-        except Exception:  # noqa: BLE001  whatever the test's origin raises, to a reader the origin has failed
+        except Exception:  # noqa: BLE001  any exception of a test's origin is a failure of the origin
             return Found("stale", last_resort) if last_resort is not None else Found("failed")
         loaded = Loaded(value) if isinstance(value, bytes) else value
         draft = (

@@ -1,4 +1,4 @@
-"""The fake service: which call a request is, faults, records, and the clients of it."""
+"""The fake service: it routes requests, plays faults, records calls, and makes clients."""
 
 import re
 import threading
@@ -29,25 +29,34 @@ from cachesvc_client.values.durations import Duration, seconds_of
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RECEIPT_ID = re.compile(r"[a-z][a-z0-9-]*:[0-9]+-[0-9]+")
 _SILENT = ("/v1/topology", "/v1/fences")
-"""Asked for besides by a client, at times of its own: not recorded, and no fault of the script falls on them."""
+"""Paths that a client asks for at times of its own choice.
+
+These requests are not recorded, and no fault of the script falls on them.
+"""
 
 
 class Recorded(Struct, frozen=True):
-    """A request that arrived."""
+    """A request that the fake service has received."""
 
     method: str
     target: str
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """The headers; their names are in lower case."""
     document: Any
-    """The body, decoded; None if there was none."""
+    """The body decoded, or the bytes if it does not decode; None if there was no body."""
 
 
 class FakeService:
-    """See `cachesvc_client.testing`. For any number of clients, of both flavours, in any threads of one process."""
+    """A cache service in memory; `cachesvc_client.testing` has an example.
+
+    It serves any number of clients, async and sync, in any threads of one process.
+    """
 
     def __init__(self, namespaces: Mapping[str, Contract] | None = None) -> None:
-        """`namespaces`: the declared ones. If left out every name is one, with the service's default contract."""
+        """`namespaces` are the declared namespaces.
+
+        If it is left out every name is a namespace, with the service's default contract.
+        """
         self.clock = FakeClock()
         self.calls: list[Recorded] = []
         self._namespaces = namespaces
@@ -66,23 +75,26 @@ class FakeService:
     def __repr__(self) -> str:
         return f"<FakeService [{len(self._home)} values, {len(self.calls)} calls] {self.clock!r}>"
 
-    # clients ----------------------------------------------------------------------------------------------------------
+    # clients --------------------------------------------------------------------------------------
 
     def cache(self, **options: Any) -> Cache:
-        """A client, for `async with`; the options are those of `Cache.from_url`."""
+        """Returns a client, for `async with`; the options are those of `Cache.from_url`."""
         return Cache.from_url(URL, session=self.session(), **{"profile": PROFILE, **options})
 
     def session(self) -> AsyncSession:
-        """For those who make their clients themselves: `Cache.from_url(…, session=service.session())`."""
+        """Returns a session for tests that make their client themselves.
+
+        They call `Cache.from_url(…, session=service.session())`.
+        """
         return AsyncSession(self)
 
     def sync_cache(self, **options: Any) -> cachesvc_client.sync.Cache:
-        """A client for threads, for `with`."""
+        """Returns a client for threads, for `with`; the options are those of `Cache.from_url`."""
         return cachesvc_client.sync.Cache.from_url(
             URL, session=SyncSession(self), **{"profile": PROFILE, **options}
         )
 
-    # what others do ---------------------------------------------------------------------------------------------------
+    # what other clients do ------------------------------------------------------------------------
 
     def hold(
         self,
@@ -93,13 +105,16 @@ class FakeService:
         ttl: Duration | None = None,
         tags: tuple[str, ...] = (),
     ) -> None:
-        """Somebody else has stored this."""
+        """Stores a value, as another client would."""
         with self._lock:
             seconds = None if ttl is None else seconds_of(ttl, "ttl")
             self._told([self._home.put(namespace, key, Draft(value, tags=tags, ttl=seconds))])
 
     def held(self, namespace: str, key: str) -> bytes | None:
-        """What a reader would be answered from now, fresh or stale; None if it is a miss or known to be absent."""
+        """Returns the value that a reader would be answered with now, fresh or stale.
+
+        None if the key is a miss or known to be absent.
+        """
         with self._lock:
             entry = self._home.entry(namespace, key, {})
             if entry is None or entry.draft.absent or self._home.standing(entry) not in ("fresh", "stale"):
@@ -109,16 +124,19 @@ class FakeService:
     def invalidate(
         self, namespace: str, *keys: str, tags: tuple[str, ...] = (), whole: bool = False, soft: bool = False
     ) -> None:
-        """Somebody else has invalidated these."""
+        """Invalidates keys, tags or the `whole` namespace, as another client would."""
         with self._lock:
             self._told(self._home.invalidate(namespace, keys=keys, tags=tags, whole=whole, soft=soft))
 
     def take_lease(self, namespace: str, key: str) -> str:
-        """Somebody else loads this key, until the lease expires; empty if it is taken already."""
+        """Takes the key's lease, as another client that loads would, and returns its token.
+
+        Returns an empty text if another client holds the lease already.
+        """
         with self._lock:
             return self._home.grant(namespace, key)
 
-    # faults -----------------------------------------------------------------------------------------------------------
+    # faults ---------------------------------------------------------------------------------------
 
     def fail_next(
         self,
@@ -130,45 +148,62 @@ class FakeService:
         retry_after: int | None = None,
         on: str = "",
     ) -> None:
-        """The next requests are answered with this problem. `on`: of those only whose method and target contain it, `:get`."""
+        """Answers the next `count` requests with this problem.
+
+        With `on`, such as `:get`, only requests count whose method and target contain that text.
+        """
         self._faults.add(Failing(kind, status, retryable, retry_after), count, on)
 
     def answer_next(self, response: Response, *, on: str = "") -> None:
-        """The next request is answered with this, whatever it asks."""
+        """Answers the next request with this response, whatever the request asks.
+
+        `on` is as in `fail_next`.
+        """
         self._faults.add(response, 1, on)
 
     def drop_next(self, count: int = 1, *, on: str = "") -> None:
-        """The connection of the next requests breaks."""
+        """Breaks the connection of the next `count` requests; `on` is as in `fail_next`."""
         self._faults.add(Dropped("the connection broke, as the test asked"), count, on)
 
     def down(self) -> None:
-        """Out of reach, until `up`. Feeds of near caches end."""
+        """Makes the service unreachable until `up` is called; feeds of near caches end."""
         self._faults.down(True)
         self._feed.end()
         self._changed()
 
     def up(self) -> None:
+        """Makes the service reachable again."""
         self._faults.down(False)
 
     def delay(self, by: Duration) -> None:
-        """Every answer takes so long: a call whose time is shorter fails with its deadline, at once; others are not held up.
-        Only keys that share a request wait, by the real clock, if it is longer than the turn that they are asked in.
+        """Lets every answer seem to take so long.
+
+        A call whose time is shorter fails with its deadline, at once; other calls are not held up.
+        Only keys that share a request wait, by the real clock, if the delay is longer than the turn
+        in which they are asked for.
         """
         self._faults.delay(by)
 
     def lag(self, by: Duration) -> None:
-        """Invalidations arrive with this delay at most: above its `max_lag` a namespace answers only what is younger."""
+        """Sets the staleness bound that answers say: invalidations may be late by so much.
+
+        While the bound is above the `max_lag` of a namespace or of a read, only copies that are younger
+        than that `max_lag` are answered.
+        """
         self._reader.lag = seconds_of(by, "by")
 
     def miss_instances(self, *names: str) -> None:
-        """These, such as `us/us-b`, do not merge in time what an invalidation waits for."""
+        """Names instances, such as `us/us-b`, that do not merge in time what a call waits for."""
         self._invalidations.missing = list(names)
 
-    # requests ---------------------------------------------------------------------------------------------------------
+    # requests -------------------------------------------------------------------------------------
 
     def respond(self, request: Request, *, is_first: bool = True, is_patient: bool = True) -> Response | None:
-        """The answer. None: it waits for another's fill; ask again when something has changed, `is_first` no more, and not
-        `is_patient` when the time to wait is over. Raises `Dropped` or `TooLate` if the test asked for it.
+        """Returns the answer, or None if the request has to wait for another caller's fill.
+
+        After None call it again when something has changed, with `is_first` false, and with
+        `is_patient` false when the time to wait is over. Raises `Dropped` or `TooLate` if the test
+        asked for it.
         """
         with self._lock:
             self._faults.check_reach()
@@ -185,32 +220,38 @@ class FakeService:
             return response
 
     def _scripted(self, request: Request) -> Response | None:
-        """What the test asked for instead of an answer."""
+        """Records the request, and returns the answer of a fault that is meant for it, if any."""
         if request.target.partition("?")[0] in _SILENT:
             return None
         self._record(request)
         return self._faults.take(request, timeout_of(request.headers))
 
     def wait_of(self, request: Request) -> float:
-        """How long it waits for another's fill, in seconds."""
+        """Returns the seconds that the request waits for another caller's fill."""
         document = _readable(request)
         return (
             float(document.get("wait", 0.0)) if isinstance(document, dict) else asked_of(request.headers).wait
         )
 
     def subscribe(self, request: Request) -> Subscription:
-        """The fences as they come. Raises `Refused` and `Dropped`."""
+        """Returns the stream of fences; raises `Refused` or `Dropped`."""
         with self._lock:
             self._faults.check_reach()
             return self._feed.subscribe(request.headers.get("last-event-id", ""))
 
     def beat(self) -> None:
-        """A heartbeat, though nothing happens: subscribers measure their feed by the real clock."""
+        """Sends a heartbeat to all subscribers.
+
+        It is needed while nothing happens, as subscribers measure silence by the real clock.
+        """
         with self._lock:
             self._feed.beat()
 
     def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
-        """`listener` is called, in any thread, when something may have changed. Returns how to end it."""
+        """Calls `listener`, in any thread, when something may have changed.
+
+        Returns a function that ends this.
+        """
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
@@ -317,7 +358,7 @@ def _shown(contract: Contract) -> dict[str, str]:
 
 
 def _duration_text(seconds: float) -> str:
-    """As people write it: `5m`, `1500ms`."""
+    """Returns the duration as people write it: `5m`, `1500ms`."""
     ms = round(seconds * 1000)
     units = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
     return next((f"{ms // size}{unit}" for size, unit in units if ms and ms % size == 0), "0s")

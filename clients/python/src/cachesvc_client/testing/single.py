@@ -1,4 +1,4 @@
-"""`/v1/{ns}/{key}` of the fake service: GET, HEAD, PUT, DELETE."""
+"""GET, HEAD and PUT of `/v1/{ns}/{key}` of the fake service."""
 
 from collections.abc import Callable
 
@@ -14,6 +14,8 @@ _MISSED = "cachesvc-l3; fwd=uri-miss, cachesvc-l2; fwd=uri-miss, cachesvc-l1; fw
 
 
 class SingleKeys:
+    """The handler of requests for a single key; `told` is called with every new fence."""
+
     def __init__(
         self,
         home: Home,
@@ -29,7 +31,10 @@ class SingleKeys:
         self._told = told
 
     def read(self, request: Request, namespace: str, key: str, *, is_patient: bool) -> Response | None:
-        """None: wait for another's fill."""
+        """Answers GET and HEAD; None if the request has to wait for another caller's fill.
+
+        `is_patient` is false when the time to wait is over. Raises `Refused`.
+        """
         conditions = Conditions(request.headers)
         asked = asked_of(request.headers)
         found = self._reader.read(namespace, key, asked)
@@ -85,6 +90,7 @@ class SingleKeys:
         return headers
 
     def write(self, request: Request, namespace: str, key: str) -> Response:
+        """Answers PUT; raises `Refused`."""
         contract = self._contract_of(namespace)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "content-encoding", "send the bytes as they are", "Content-Encoding")

@@ -1,10 +1,10 @@
-"""The fake service in the place of a `urllib3.PoolManager`."""
+"""A double of `urllib3.PoolManager` that hands requests to the fake service."""
 
 import threading
 import time
 from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import urllib3
 from urllib3.connectionpool import HTTPConnectionPool
@@ -13,13 +13,13 @@ from yarl import URL
 
 from cachesvc_client.testing.faults import Dropped, TooLate
 from cachesvc_client.testing.http import Request, Response
-
-if TYPE_CHECKING:
-    from cachesvc_client.testing.service import FakeService
+from cachesvc_client.testing.responder import Responder
 
 
 class SyncSession:
-    def __init__(self, service: "FakeService") -> None:
+    """The session of a sync client of the fake service."""
+
+    def __init__(self, service: Responder) -> None:
         self._service = service
         self._pool = HTTPConnectionPool("cache.test")
 
@@ -58,7 +58,10 @@ class SyncSession:
             leave()
 
     def _waited(self, request: Request, changed: threading.Event) -> Response:
-        """As the async session's."""
+        """Asks again until another caller has filled the key, or the time to wait is over.
+
+        The time goes by the fake clock or by the real one, whichever is over first.
+        """
         wait = self._service.wait_of(request)
         until_us, until = self._service.clock.now_us() + round(wait * 1e6), time.monotonic() + wait
         while True:

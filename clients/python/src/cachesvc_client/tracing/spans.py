@@ -1,16 +1,18 @@
-"""Spans of OpenTelemetry: one for what a caller asks, one for each request that is sent for it and for others.
+"""Spans of OpenTelemetry: one for each call, and one for each request that serves calls.
 
     cache.get          (internal)  a caller's call; it waits for its batch
-      cache.get        (client)    the request, beneath the first of its callers that is sampled; the service's span is beneath it
+      cache.get        (client)    the request, beneath the first of its callers that is sampled;
+                                   the service's span is beneath it
     cache.get          (internal)  another caller in the batch: linked to that request
     cache.get_or_load  (internal)
       cache.get        (client)    the lease
       cache.load       (internal)  the loader runs in it
       cache.set        (internal)  the fill
 
-There are some only where the caller's own span is sampled: nothing is begun for a trace that nobody keeps, and a process that
-does not use OpenTelemetry (it is not imported from here) pays for one look-up. What a near cache answers has none. No key and
-no value is in a span, nor the message of an error, which may quote them.
+A call has spans only if the caller's own span is sampled: no span is begun for a trace that nobody
+keeps. A process that does not use OpenTelemetry pays for one look-up; OpenTelemetry is not imported
+from here. Answers of a near cache have no span. No key and no value is in a span, nor the message
+of an error, which may quote them.
 """
 
 import sys
@@ -32,7 +34,7 @@ _API = "opentelemetry.trace"
 
 
 class Call:
-    """A span that was begun here, and what begins those beneath it."""
+    """A span that was begun here, and the tracer that begins the spans beneath it."""
 
     __slots__ = ("span", "tracer")
 
@@ -43,19 +45,22 @@ class Call:
 
 _NOTHING: AbstractContextManager[Call | None] = nullcontext()
 _CALLERS: ContextVar[tuple[Call, ...]] = ContextVar("cachesvc-callers", default=())
-"""The sampled calls that what runs here is done for: of a batch all of its callers, else one."""
+"""The sampled calls that the running code works for: all callers of a batch, else one."""
 
 
 class Spans:
-    """Of one client."""
+    """The spans of one client's calls."""
 
     def __init__(self, provider: "TracerProvider | None" = None) -> None:
-        """`provider`: instead of the process's own."""
+        """`provider` is used instead of the process's own."""
         self._provider = provider
         self._tracer: Tracer | None = None
 
     def call(self, name: str, namespace: str, *, items: int = 1) -> AbstractContextManager[Call | None]:
-        """Around what one caller asks. None, and nothing, if its trace is not sampled."""
+        """Returns a span to enter around one caller's call.
+
+        It is no span, and gives None, if the caller's trace is not sampled.
+        """
         api = sys.modules.get(_API)
         if api is None or not api.get_current_span().get_span_context().trace_flags & 1:
             return _NOTHING
@@ -66,7 +71,10 @@ class Spans:
 
 
 def inner(name: str) -> AbstractContextManager[Call | None]:
-    """Around a part of the call that this runs for."""
+    """Returns a span to enter around a part of the call that the running code works for.
+
+    It is no span, and gives None, if the call is not sampled.
+    """
     callers = _CALLERS.get()
     return _around(sys.modules[_API], callers[0].tracer, name, {}) if callers else _NOTHING
 
@@ -83,18 +91,21 @@ def _around(api: Any, tracer: "Tracer", name: str, attributes: Attributes) -> It
 
 
 def callers() -> tuple[Call, ...]:
-    """To hand on to whom carries out what is asked here together with what others ask."""
+    """Returns the sampled calls that the running code works for.
+
+    They are handed on to the batch that does this work together with other callers' work.
+    """
     return _CALLERS.get()
 
 
 def carry(callers: Iterable[Call]) -> None:
-    """From here on, this context works for these."""
+    """Makes the current context work for these calls from now on."""
     _CALLERS.set(tuple(callers))
 
 
 @contextmanager
 def carrying(callers: Iterable[Call]) -> Iterator[None]:
-    """The same for a block."""
+    """Makes the current context work for these calls within the block."""
     token = _CALLERS.set(tuple(callers))
     try:
         yield
@@ -103,7 +114,10 @@ def carrying(callers: Iterable[Call]) -> Iterator[None]:
 
 
 def request_span(name: str, *, items: int = 1) -> AbstractContextManager[Call | None]:
-    """Around one request: the current span while it is sent, so that its `traceparent` goes along."""
+    """Returns a span to enter around one request; its `traceparent` is sent with the request.
+
+    It is no span, and gives None, if no caller is sampled or `name` is empty.
+    """
     callers = _CALLERS.get()
     return _requested(callers, name, items) if callers and name else _NOTHING
 
@@ -111,7 +125,8 @@ def request_span(name: str, *, items: int = 1) -> AbstractContextManager[Call | 
 @contextmanager
 def _requested(callers: tuple[Call, ...], name: str, items: int) -> Iterator[Call]:
     api: Any = sys.modules[_API]
-    # A key that was late goes on for those who still wait for it; who was answered with the rest of the batch has ended.
+    # The request may ask again for a late key. Callers that were answered with the rest of the batch
+    # have ended their spans; the request's span belongs to callers that still wait.
     waiting = [one for one in callers if one.span.is_recording()] or list(callers[:1])
     first, *others = waiting
     beneath = api.set_span_in_context(first.span)
@@ -136,6 +151,7 @@ def _current(api: Any, call: Call) -> Iterator[None]:
 
 
 def tell_failure(call: Call | None, error_type: str) -> None:
+    """Marks the call's span as failed, with the attribute `error.type`."""
     if call is not None:
         api: Any = sys.modules[_API]
         call.span.set_attribute("error.type", error_type)
@@ -143,7 +159,7 @@ def tell_failure(call: Call | None, error_type: str) -> None:
 
 
 def tell_server(call: Call | None, address: str, port: int | None, status: int) -> None:
-    """Which instance answered a request, and how."""
+    """Notes on a request's span which instance answered, and with which status."""
     if call is not None:
         call.span.set_attribute("server.address", address)
         call.span.set_attribute("server.port", port or 0)
@@ -153,7 +169,10 @@ def tell_server(call: Call | None, address: str, port: int | None, status: int) 
 
 
 def tell_got(got: Got, *, lease: bool = False) -> None:
-    """What was answered to the call that this runs for; as the service says it of its own spans."""
+    """Notes the answer on the spans of the calls that the running code works for.
+
+    The attributes are those that the service puts on its own spans.
+    """
     for call in _CALLERS.get():
         call.span.set_attributes(
             {"cache.hit": got.outcome not in ("miss", "loaded"), "cachesvc.outcome": got.outcome}
@@ -169,7 +188,7 @@ def tell_got(got: Got, *, lease: bool = False) -> None:
 
 
 def tell_collapsed() -> None:
-    """The call waits for a load that another one began."""
+    """Notes on the call's span that it waits for a load that another call began."""
     for call in _CALLERS.get():
         call.span.set_attribute("cachesvc.collapsed", True)
 

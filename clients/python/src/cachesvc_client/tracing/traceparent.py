@@ -1,4 +1,4 @@
-"""`traceparent` (W3C Trace Context): which trace a request to the service belongs to."""
+"""`traceparent` (W3C Trace Context): the trace that a request to the service belongs to."""
 
 import re
 import sys
@@ -6,13 +6,20 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Traceparent: TypeAlias = Callable[[], str | None]
-"""Asked once per request, in the context of the caller that the request is for (of a batch: of the one that began it)."""
+"""A function that returns the `traceparent` of a request, or None.
+
+It is called once per request, in the context of the caller that the request is for. For a batch
+this is the caller that began the batch.
+"""
 
 _VALID = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def opentelemetry_traceparent() -> str | None:
-    """The current span of OpenTelemetry's API, if this process uses it. It is not imported for that: who uses it has done so."""
+    """Returns the `traceparent` of OpenTelemetry's current span, or None.
+
+    OpenTelemetry is not imported for that: a process that uses it has imported it.
+    """
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None
@@ -21,6 +28,9 @@ def opentelemetry_traceparent() -> str | None:
 
 
 def trace_headers(traceparent: Traceparent) -> dict[str, str]:
-    """Empty without a trace, or for what is no `traceparent`: a trace that breaks off must not fail the call."""
+    """Returns the header `traceparent`, or no header if there is no valid one.
+
+    An invalid value is dropped, because a trace that breaks off must not fail the call.
+    """
     value = traceparent()
     return {"traceparent": value} if value is not None and _VALID.fullmatch(value) else {}

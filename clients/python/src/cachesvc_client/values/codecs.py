@@ -1,7 +1,8 @@
-"""How a namespace's values become bytes and come back, and how the two sides of a rolling deploy keep apart.
+"""Codecs make bytes of a namespace's values and back; schema versions keep deploys apart.
 
-A schema version travels in the content type, `application/json; v=3`, which the service stores and answers as it is: values
-need no frame, and other clients can still read them. A reader takes its own version only.
+A schema version travels in the content type, `application/json; v=3`, which the service stores and
+answers as it is. So values need no frame, and other clients can still read them. A reader takes
+only values of its own version, so the two sides of a rolling deploy do not read each other's.
 """
 
 import re
@@ -17,7 +18,7 @@ from cachesvc_client.values.immutable import is_immutable
 V = TypeVar("V")
 
 MAX_CONTENT_TYPE = 240
-"""Characters; with the version it stays within the 256 that the service takes."""
+"""Characters of a codec's content type; with a version it stays within the service's 256."""
 MAX_VERSION = 999_999_999
 
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?")
@@ -25,7 +26,11 @@ _VERSION = re.compile(r";[ \t]*v=([0-9]{1,9})(?![^; \t])")
 
 
 class Codec(Protocol[V]):
-    """May raise anything from `decode`: the value then counts as unreadable, as after a change of its type."""
+    """A way to make bytes of values, and values of bytes.
+
+    `decode` may raise any `Exception`: the value then counts as unreadable, as it would after a
+    change of its type. The sync client calls a codec from several threads.
+    """
 
     @property
     def content_type(self) -> str: ...
@@ -36,7 +41,10 @@ class Codec(Protocol[V]):
 
 
 def makes_immutable(codec: Codec[Any]) -> bool:
-    """Whether one object that it decoded may be handed to many. A codec of your own says so by an attribute `makes_immutable`."""
+    """True if one decoded object may be handed to many callers.
+
+    A codec of your own says so by a true attribute `makes_immutable`.
+    """
     return bool(getattr(codec, "makes_immutable", False))
 
 
@@ -47,7 +55,8 @@ class _Bytes:
     def encode(self, value: bytes) -> bytes:
         if not isinstance(value, bytes):
             raise TypeError(
-                f"a value here is bytes, not {type(value).__name__}: name a codec= or a type= for the namespace"
+                f"a value here is bytes, not {type(value).__name__}:"
+                " name a codec= or a type= for the namespace"
             )
         return value
 
@@ -72,14 +81,14 @@ class _Typed(Generic[V]):
 
 
 def json_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
-    """JSON that must fit `type`: a msgspec struct, dataclass, TypedDict, list[int], …"""
+    """Returns a codec for JSON that must fit `type`: a msgspec struct, dataclass, list[int], …"""
     return _Typed(
         JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, makes_immutable=is_immutable(type)
     )
 
 
 def msgpack_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
-    """MessagePack that must fit `type`."""
+    """Returns a codec for MessagePack that must fit `type`, as `json_of` does for JSON."""
     return _Typed(
         MSGPACK_TYPE,
         msgspec.msgpack.encode,
@@ -94,19 +103,25 @@ MSGPACK: Codec[Any] = msgpack_of(Any)
 
 
 class UnreadableError(Exception):
-    """The stored bytes are none that this reader takes. An answer rather than a failure: it is told as a miss."""
+    """The stored bytes are of another version or type than this reader takes.
+
+    To callers this is a miss, not a failure.
+    """
 
     def __init__(self, why: str, *, newer: bool = False) -> None:
         super().__init__(why)
         self.newer = newer
-        """It was written by a later version, which this reader must not replace: the two would take turns at it."""
+        """True if a later version wrote the value; this reader must then not replace it.
+
+        Otherwise the two versions would replace each other's values in turns.
+        """
 
 
 class Schema(Generic[V]):
-    """A codec at a version; 0 is the version of values that name none."""
+    """A codec at a schema version; 0 is the version of values that name none."""
 
     def __init__(self, codec: Codec[V], version: int = 0) -> None:
-        """Raises `ValueError` for a content type or a version that cannot travel."""
+        """Raises `ValueError` for a content type or a version that cannot be sent."""
         plain = codec.content_type
         if len(plain) > MAX_CONTENT_TYPE or not _MEDIA_TYPE.fullmatch(plain):
             raise ValueError(
@@ -126,8 +141,10 @@ class Schema(Generic[V]):
         return self._encode(value)
 
     def decode(self, value: bytes, content_type: str) -> V:
-        """Raises `UnreadableError`. The media type itself is not compared: origins spell it as they like, and what does not
-        decode is told anyway.
+        """Returns the value; raises `UnreadableError` if it is of another version or type.
+
+        The media type is not compared: origins spell it as they like, and a value of another type
+        does not decode.
         """
         if content_type != self.content_type and (version := version_of(content_type)) != self.version:
             why = f"the stored value has schema version {version}, this reader takes {self.version}"
@@ -139,6 +156,6 @@ class Schema(Generic[V]):
 
 
 def version_of(content_type: str) -> int:
-    """0 if it names none."""
+    """Returns the schema version that the content type names; 0 if it names none."""
     match = _VERSION.search(content_type)
     return int(match[1]) if match else 0

@@ -1,4 +1,4 @@
-"""What a loader is told, and what it may say besides the value.
+"""The context of a load: what a loader is told, and what it may say besides the value.
 
 A loader is called as `loader(ctx)` if it has a parameter named `ctx`, else as `loader(key)`.
 """
@@ -23,7 +23,10 @@ class _Sentinel(enum.Enum):
 
 
 ABSENT: Final = _Sentinel.ABSENT
-"""What a loader returns for "there is no such value": it is stored, so that the source is not asked again and again."""
+"""The value that a loader returns for "there is no such value".
+
+It is stored, so that the source is not asked again and again.
+"""
 Absent: TypeAlias = Literal[_Sentinel.ABSENT]
 
 
@@ -35,18 +38,18 @@ class LoadContext:
     def __init__(self, key: str, lifetimes: Lifetimes, deadline: float, clock: Callable[[], float]) -> None:
         self.key = key
         self.lifetimes = lifetimes
-        """As the caller asked, and as `set_options` has changed them."""
+        """The lifetimes and tags that the caller asked for, as `set_options` has changed them."""
         self.deadline = deadline
-        """When the load is given up, on `time.monotonic`."""
+        """The time at which the load is given up, by `time.monotonic`."""
         self._clock = clock
 
     @property
     def time_left(self) -> float:
-        """Seconds until the deadline, for the timeout of what the loader calls; never below 0."""
+        """The seconds until the deadline, never below 0; a timeout for the loader's own calls."""
         return max(0.0, self.deadline - self._clock())
 
     def absent(self) -> Absent:
-        """To be returned: there is no such value, and that is worth remembering."""
+        """Returns the value by which a loader says that there is no such value; it is remembered."""
         return ABSENT
 
     def set_options(
@@ -57,7 +60,11 @@ class LoadContext:
         stale_if_error: Duration | None = None,
         tags: Iterable[str] | None = None,
     ) -> None:
-        """What only the value can tell, such as when it ends. What is named replaces what the caller said; the rest stays."""
+        """Sets what only the value can tell, such as when it ends.
+
+        Each argument that is given replaces what the caller asked for; the rest stays. Raises
+        `ValueError` that names the argument at fault.
+        """
         given: dict[str, Any] = {
             name: seconds_of(value, name)
             for name, value in (("ttl", ttl), ("stale", stale), ("stale_if_error", stale_if_error))
@@ -72,8 +79,12 @@ class LoadContext:
 
 
 def takes_context(loader: Callable[..., object]) -> bool:
-    """Asked once per load, so a signature may be read anew: loaders are often closures, made for one call."""
+    """True if the loader has a parameter `ctx`.
+
+    The signature is read once per load and not remembered: loaders are often closures that are
+    made for one call.
+    """
     try:
         return "ctx" in inspect.signature(loader).parameters
-    except (TypeError, ValueError):  # some callables written in C do not tell
+    except (TypeError, ValueError):  # some callables written in C have no readable signature
         return False

@@ -1,23 +1,24 @@
-"""Durations as people give them (`"5m"`, `2.5`) and as the protocol and the loop count them (seconds)."""
+"""Durations: read as people write them (`"5m"`, `2.5`), told as the protocol takes them."""
 
 import math
 import re
 from typing import TypeAlias
 
 Duration: TypeAlias = str | float
-"""Seconds, or a number with a unit: `250ms`, `5m`, `1.5h`."""
+"""Seconds as a number, or a text of a number and a unit: `250ms`, `5m`, `1.5h`."""
 
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 def seconds_of(value: Duration, name: str) -> float:
-    """`value` in seconds, 0 or more. Raises `ValueError` that names the argument."""
+    """Returns `value` in seconds, 0 or more; raises `ValueError` that names the argument."""
     if isinstance(value, str):
         match = _TEXT.fullmatch(value)
         if match is None:
             raise ValueError(
-                f"{name}: {value!r} is not a duration: write seconds, or a number and one of us, ms, s, m, h, d"
+                f"{name}: {value!r} is not a duration:"
+                " write seconds, or a number and one of us, ms, s, m, h, d"
             )
         return float(match[1]) * _SECONDS[match[2]]
     if not 0 <= value < math.inf:
@@ -26,7 +27,10 @@ def seconds_of(value: Duration, name: str) -> float:
 
 
 def positive_seconds_of(value: Duration, name: str) -> float:
-    """The same for what must take some time: a deadline of 0 could never be met."""
+    """Returns `value` in seconds, more than 0; raises `ValueError` that names the argument.
+
+    It is for what must take some time: a deadline of 0 could never be met.
+    """
     seconds = seconds_of(value, name)
     if seconds == 0:
         raise ValueError(f"{name}: must be longer than 0")
@@ -34,11 +38,11 @@ def positive_seconds_of(value: Duration, name: str) -> float:
 
 
 def text_of(value: Duration, name: str) -> str:
-    """As the service's documents take it: `5m` as it stands, numbers in milliseconds."""
+    """Returns the duration for a document of the service: `5m` as it stands, numbers in ms."""
     seconds = positive_seconds_of(value, name)
     return value if isinstance(value, str) else header_of(seconds)
 
 
 def header_of(seconds: float) -> str:
-    """As `Cachesvc-Timeout` takes it: whole milliseconds, at least one."""
+    """Returns the duration as `Cachesvc-Timeout` takes it: whole milliseconds, at least one."""
     return f"{max(1, int(seconds * 1000))}ms"

@@ -1,6 +1,7 @@
-"""Can an object of this type be handed to many callers, none of whom can change it for the others?
+"""Tells whether objects of a type can be shared by many callers, as none can change them.
 
-A near cache keeps the decoded object only if so; otherwise it keeps the bytes, and every hit decodes its own.
+Only then does a near cache keep the decoded object. Otherwise it keeps the bytes, and every hit
+decodes an object of its own.
 """
 
 import dataclasses
@@ -22,14 +23,16 @@ _HOLDERS = (tuple, frozenset)
 
 
 def is_immutable(kind: Any) -> bool:
-    """Sure of it, from the annotation alone: `Any`, `object` and whatever is not listed here are not."""
+    """True if the annotation alone proves that no object of the type can be changed.
+
+    `Any`, `object` and every type that is not handled here give false.
+    """
     return _is_immutable(kind, frozenset())
 
 
 def _is_immutable(kind: Any, inside: frozenset[Any]) -> bool:
-    if (
-        kind in _PLAIN or kind is None or kind in inside
-    ):  # inside: a type that holds itself is judged by its other fields
+    # `inside`: a type that holds itself is judged by its other fields.
+    if kind in _PLAIN or kind is None or kind in inside:
         return True
     origin = get_origin(kind)
     if origin is typing.Literal:
@@ -59,5 +62,5 @@ def _is_frozen(kind: type) -> bool:
     if issubclass(kind, msgspec.Struct):
         return kind.__struct_config__.frozen
     if dataclasses.is_dataclass(kind):
-        return bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]  # it is there, and typeshed has no word for it
+        return bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]  # typeshed lacks it
     return issubclass(kind, tuple) and hasattr(kind, "_fields")  # a NamedTuple

@@ -1,4 +1,4 @@
-"""How long a value is kept, and what invalidates it."""
+"""The times for which a value is kept, and the tags that invalidate it."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from cachesvc_client.values.durations import Duration, seconds_of
 
 
 class Lifetimes(Struct, frozen=True):
-    """Seconds; None: the namespace's."""
+    """The times of one value in seconds, and its tags; None stands for the namespace's time."""
 
     ttl: float | None = None
     stale: float | None = None
@@ -18,6 +18,7 @@ class Lifetimes(Struct, frozen=True):
     tags: tuple[str, ...] = ()
 
     def item(self, key: str, value: bytes, content_type: str) -> PutItem:
+        """Returns the item of `:put` that stores the value with these lifetimes."""
         return PutItem(key, value, content_type, self.tags, self.ttl, self.stale, self.stale_if_error)
 
 
@@ -30,7 +31,7 @@ def lifetimes_of(
     stale_if_error: Duration | None = None,
     tags: Iterable[str] = (),
 ) -> Lifetimes:
-    """As callers give them. Raises `ValueError` that names the argument."""
+    """Returns the lifetimes that a caller gave; raises `ValueError` that names the argument."""
     if ttl is None and stale is None and stale_if_error is None and not tags:
         return _DEFAULT
     return Lifetimes(

@@ -1,4 +1,4 @@
-"""What `lookup` answers: one of three, to be told apart by `match` or `isinstance`."""
+"""The three answers of `lookup`, to be told apart by `match` or `isinstance`."""
 
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -11,27 +11,34 @@ V = TypeVar("V")
 
 
 class Hit(Struct, Generic[V], frozen=True):
+    """The cache has a value, fresh or stale."""
+
     value: V
     tier: str
-    """Who had it: `near`, `l1`, `l2`, `l3` or `origin`."""
+    """The tier that had the value: `near`, `l1`, `l2`, `l3` or `origin`."""
     age: int
-    """Whole seconds since it was loaded."""
+    """Whole seconds since the value was loaded."""
     ttl: int
-    """Whole seconds of freshness that are left; negative when stale."""
+    """Whole seconds of freshness that are left; negative if the value is stale."""
     stale: bool
     lag: float | None
-    """Seconds: how much the instance may have missed of what was invalidated. None: it does not know yet."""
+    """The seconds by which the instance may be behind with invalidations; None while unknown."""
     etag: str
-    """As `If-Match` takes it, in quotes. Equal for equal bytes of one content type."""
+    """The ETag in quotes, as `If-Match` takes it; equal for equal bytes of one content type."""
 
 
 class Miss(Struct, frozen=True):
+    """The cache has no value that this reader takes."""
+
     reason: Literal["miss", "absent", "unreadable"] = "miss"
-    """`absent`: it is known that there is no such value. `unreadable`: what is stored is of another version or type."""
+    """`absent`: it is known that there is no such value.
+
+    `unreadable`: the stored value is of another version or type. `miss`: nothing is stored.
+    """
 
 
 class Unavailable(Struct, frozen=True):
-    """The cache could not be asked. Nothing is known of the value."""
+    """The cache could not be asked; nothing is known of the value."""
 
     error: CacheError
 
@@ -40,5 +47,8 @@ Lookup: TypeAlias = Hit[V] | Miss | Unavailable
 
 
 def etag_of(value: bytes, content_type: str) -> str:
-    """The service's own, which it does not send for each key of a batch (clients/PROTOCOL.md)."""
+    """Returns the ETag that the service gives to this value.
+
+    The service does not send it for the keys of a batch (clients/PROTOCOL.md, "Batches").
+    """
     return f'"{xxh3_64_hexdigest(value, xxh3_64_intdigest(content_type.encode()))}"'

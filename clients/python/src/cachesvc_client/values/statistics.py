@@ -1,3 +1,5 @@
+"""The statistics of a client."""
+
 from msgspec import Struct
 
 
@@ -5,20 +7,23 @@ class Statistics(Struct, frozen=True):
     """Counters since the client was made."""
 
     requests: int
-    """HTTP requests sent, failed ones and second tries included."""
+    """HTTP requests sent, failed requests and repeated attempts included."""
     failovers: int
-    """Requests that met no instance or a broken connection."""
+    """Requests that reached no instance, or whose connection broke."""
     loads: int
     """Runs of loaders."""
     loads_without_cache: int
-    """Loads, started or waiting for their turn, that had no lease: the cache was out of reach or a holder took too long."""
+    """Loads without a lease, whether running or waiting for a turn.
+
+    They happen when the cache is out of reach or another holder of the lease takes too long.
+    """
     fenced_fills: int
-    """Loaded values that were answered and not kept, as an invalidation came between."""
+    """Loaded values that were answered and not kept, as an invalidation came during the load."""
     failed_fills: int
     """Loaded values that could not be stored."""
     forgotten_writes: int
-    """Own writes that reads may no longer honour: there were too many within a minute."""
+    """Own writes that later reads may not honour, as there were too many within a minute."""
     retries: int
-    """Requests sent again after a failure that may pass and a pause."""
+    """Requests sent again, after a pause, because the failure may pass."""
     unreadable: int
-    """Stored values of another version or type, counted as misses."""
+    """Stored values of another version or type, which count as misses."""

@@ -1,8 +1,9 @@
-"""Keys and tags of a function's results, from its arguments: `profile:{user_id}`.
+"""Templates that make keys and tags of a function's arguments: `profile:{user_id}`.
 
-A cached function whose key leaves out an argument that matters answers one caller with another's result. So every parameter is
-in the key or named in `ignore`, and two different argument lists never make one key: `%` and what stands between two
-fields are percent-escaped in texts, and only types whose text is the value are taken (`1` and `"1"` are the same).
+If the key of a cached function left out an argument that matters, one caller would be answered with
+another caller's result. So every parameter is in the key or named in `ignore`. Two different
+argument lists never make the same key: `%` and the text between two fields are percent-escaped in
+arguments, and only types whose text is the value are taken (`1` and `"1"` count as the same).
 """
 
 import inspect
@@ -17,12 +18,15 @@ from cachesvc_client.protocol.names import check_key, checked_tags, listed
 
 _OWNERS = ("self", "cls")
 _TOLD = "ctx"
-"""The parameter that the load fills in (context.py)."""
+"""The parameter that the load fills in (`context.py`)."""
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Template:
-    """A text with fields. Raises `ValueError` for what is not one, or names an unknown parameter."""
+    """A text with fields, each the name of a parameter.
+
+    Raises `ValueError` if the text cannot be parsed or names an unknown parameter.
+    """
 
     def __init__(self, text: str, parameters: Sequence[str]) -> None:
         self.text = text
@@ -39,7 +43,8 @@ class Template:
                 )
             if name not in parameters:
                 raise ValueError(
-                    f"{text!r}: the function has no parameter {name!r}; it has {', '.join(parameters) or 'none'}"
+                    f"{text!r}: the function has no parameter {name!r};"
+                    f" it has {', '.join(parameters) or 'none'}"
                 )
             if self.fields:
                 self._escaped += self._separator(literal)
@@ -47,7 +52,10 @@ class Template:
             literal = ""
 
     def _separator(self, between: str) -> str:
-        """One character of it is enough: where it is first met in a key, the field before it has ended."""
+        """Returns a character of the text between two fields; arguments have it escaped.
+
+        One character is enough: where it first stands in a key, the field before it has ended.
+        """
         if not between:
             raise ValueError(
                 f"{self.text!r}: fields side by side cannot be told apart: put something between them"
@@ -55,7 +63,10 @@ class Template:
         return next((one for one in between if not one.isalnum()), between[0])
 
     def render(self, arguments: Mapping[str, object]) -> str:
-        """Raises `TypeError` for an argument whose text is not its value."""
+        """Returns the text with its fields filled in.
+
+        Raises `TypeError` for an argument whose text is not its value.
+        """
         return self.text.format_map({name: self._text_of(name, arguments[name]) for name in self.fields})
 
     def _text_of(self, name: str, value: object) -> str:
@@ -82,7 +93,10 @@ def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
 
 
 class Naming:
-    """The key and the tags of a function's calls. Raises `ValueError` when the function is decorated."""
+    """The templates for the key and the tags of a function's calls.
+
+    Mistakes in them raise `ValueError` when the function is decorated.
+    """
 
     def __init__(
         self, function: Callable[..., object], key: str, tags: Iterable[str] = (), ignore: Iterable[str] = ()
@@ -106,12 +120,17 @@ class Naming:
                 )
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """Raises `TypeError` for arguments that the function does not take, `ValueError` for what cannot be a key."""
+        """Returns the key of a call with these arguments.
+
+        Raises `TypeError` for arguments that the function does not take, and `ValueError` for a text
+        that cannot be a key.
+        """
         key = self._key.render(self._bound(args, kwargs))
         check_key(key)
         return key
 
     def tags(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the tags of a call with these arguments; raises as `key` does."""
         if not self._tags:
             return ()
         arguments = self._bound(args, kwargs)
@@ -119,16 +138,18 @@ class Naming:
 
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         if not kwargs and self._positional is not None and len(args) == len(self._positional):
-            return dict(
-                zip(self._positional, args, strict=True)
-            )  # nearly every call; `bind` takes ten times as long
+            # Nearly every call; `bind` takes ten times as long.
+            return dict(zip(self._positional, args, strict=True))
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
 
 
 def _without_context(signature: inspect.Signature) -> inspect.Signature:
-    """What callers give: the load fills in `ctx`."""
+    """Returns the signature without `ctx`, which the load fills in.
+
+    Raises `ValueError` if `ctx` is followed by another positional parameter.
+    """
     parameters = list(signature.parameters.values())
     told = signature.parameters.get(_TOLD)
     if told is not None and told.kind is not inspect.Parameter.KEYWORD_ONLY and parameters[-1] is not told:

@@ -1,4 +1,4 @@
-"""How a flight is flown: L2 → L3 at the home cell → a lease → `load.py` for the origin.
+"""How a flight runs: L2 → L3 at the home cell → a lease → `load.py` for the origin.
 
 Everything here runs in the flights' own task. Decisions are synchronous and made on what the tiers answered; between a
 decision and the landing or the copy that follows from it there is no await.
@@ -7,19 +7,21 @@ decision and the landing or the copy that follows from it there is no await.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.next_step import Action, Lease, WhoLoads, next_step
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
-from cachesvc.paths.flight import Flight, Flights, Landing, Mode
-from cachesvc.paths.load import Loads
-from cachesvc.paths.near_tiers import Shelf
+from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Missed, Mode
+from cachesvc.paths.load import Loads, stale_copy
+from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l3.contract import Cell, Read, Reply
@@ -39,17 +41,35 @@ L3_FENCED = Step("l3", "stale", detail="fenced")
 L3_DOWN = Step("l3", "bypass", detail="unavailable")
 
 
+WHO_LOADS = {
+    Mode.LOOKUP: WhoLoads.NOBODY,
+    Mode.THROUGH: WhoLoads.INSTANCE,
+    Mode.LEASE: WhoLoads.CALLER,
+    Mode.RELOAD: WhoLoads.INSTANCE,
+    Mode.EARLY: WhoLoads.INSTANCE,
+}
+
+
+class Unleased(Enum):
+    """Why a flight goes on without a lease."""
+
+    LANDED = "landed"
+    """The flight has landed while another held the lease: it need not load."""
+    UNAVAILABLE = "unavailable"
+    """None is wanted, the home is out of reach, or the holder is slower than is worth waiting for."""
+
+
 class Spawns(Protocol):
     """Owns background tasks: `app/tasks.py`."""
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> object: ...
 
 
-class Pilot:
+class FlightRunner:
     def __init__(
         self,
         *,
-        shelf: Shelf,
+        near_tiers: NearTiers,
         l2: Pool,
         homes: Homes,
         loads: Loads,
@@ -60,7 +80,7 @@ class Pilot:
         rng: random.Random,
         tally: Tally,
     ) -> None:
-        self._shelf = shelf
+        self._near_tiers = near_tiers
         self._l2 = l2
         self._homes = homes
         self._loads = loads
@@ -71,17 +91,17 @@ class Pilot:
         self._rng = rng
         self._tally = tally
 
-    def take_off(self, flight: Flight) -> None:
-        """Fly one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
+    def start(self, flight: Flight) -> None:
+        """Start one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
         if flight.mode >= Mode.RELOAD:
-            self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+            self._tasks.spawn(self._run([flight], self._from_l3), "flight")
             return
         asking = asyncio.ensure_future(self._l2.ask(flight.key))
         asking.add_done_callback(partial(self._l2_answered, flight))
 
-    def take_off_together(self, flights: list[Flight]) -> None:
-        """Fly these with one multiget per server and one script call per cell. Each lands on its own."""
-        self._tasks.spawn(self._fly(flights, self._from_l2), "flights")
+    def start_together(self, flights: list[Flight]) -> None:
+        """Start these, with one multiget per server and one script call per cell. Each lands on its own."""
+        self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
     def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
         try:
@@ -91,11 +111,11 @@ class Pilot:
         except BaseException:
             self._end(flight)
             raise
-        self._tasks.spawn(self._fly([flight], self._from_l3), "flight")
+        self._tasks.spawn(self._run([flight], self._from_l3), "flight")
 
-    async def _fly(self, flights: list[Flight], start: Callable[[list[Flight]], Awaitable[None]]) -> None:
+    async def _run(self, flights: list[Flight], ask: Callable[[list[Flight]], Awaitable[None]]) -> None:
         try:
-            await start(flights)
+            await ask(flights)
         finally:
             for flight in flights:
                 self._end(flight)
@@ -104,7 +124,7 @@ class Pilot:
         """Nobody joins it any more, and nobody is left waiting, whatever happened."""
         self._flights.remove(flight)
         if flight.landing is None:
-            flight.land(Landing(error=_broken(), trail=flight.trail))
+            flight.land(Failed(_broken(), flight.trail))
 
     # L2 ---------------------------------------------------------------------------------------------------------------
 
@@ -136,9 +156,9 @@ class Pilot:
         if standing is Standing.FRESH:
             tally.hits += 1
             if flight.keep:
-                self._shelf.put(flight.key, entry)
+                self._near_tiers.put(flight.key, entry)
                 flight.stored_in_l1()
-            flight.land(Landing(entry, "l2", flight.trail, version=self._fences.version))
+            flight.land(FoundCopy(entry, "l2", flight.trail, self._fences.version))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -146,7 +166,7 @@ class Pilot:
         else:
             tally.stale += 1
             flight.passed(L2_STALE)
-        flight.saw(entry)
+        flight.saw(entry, "l2")
         return False
 
     # L3 ---------------------------------------------------------------------------------------------------------------
@@ -169,7 +189,7 @@ class Pilot:
             elif flight.keep and not isinstance(reply, TierError) and reply.entry is not None:
                 copies.append((flight.key, flight.namespace, reply.entry))
         if copies:
-            await self._shelf.copy(copies)
+            await self._near_tiers.copy(copies)
         if len(onward) == 1:
             await self._onward(cell, *onward[0])
         elif onward:
@@ -202,15 +222,14 @@ class Pilot:
             flight.passed(L3_DOWN)
             return False
         entry = reply.entry
-        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=flight.strict)
+        strict = flight.strict or self._is_overtaken(flight, entry)
+        standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=strict)
+        vouched_at = flight.asked if reply.exact and not strict else None
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
-            if flight.keep and self._shelf.keep(flight.key, flight.namespace, entry):
+            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
-            vouched_at = flight.asked if reply.exact and not flight.strict else None
-            flight.land(
-                Landing(entry, "l3", flight.trail, version=self._fences.version, vouched_at=vouched_at)
-            )
+            flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -225,28 +244,49 @@ class Pilot:
             # Fresh to its home, which granted no lease; stale here, behind a fence that the home does not know (a paced one).
             flight.refused_here |= reply.lease is None and not reply.held
         if entry is not None:
-            flight.saw(entry)
+            flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
         return False
+
+    def _is_overtaken(self, flight: Flight, entry: Entry | None) -> bool:
+        """True if a fence on the copy was merged here while the home's reply was under way.
+
+        The home may have judged the copy before it applied that fence, so its word is not enough: sketch and floor decide. A
+        reader that joined the flight after the merge would else get a value loaded before the write (guarantee G1).
+        """
+        merged = self._fences.merged
+        return (
+            merged != flight.asked
+            and entry is not None
+            and not self._admission.loaded_since(entry, flight.key, flight.asked, merged)
+        )
 
     # no copy answers --------------------------------------------------------------------------------------------------
 
     async def _onward(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> None:
-        """Get the lease, or wait while another holds it; then load, or hand the lease to the caller."""
-        if flight.mode is Mode.LOOKUP:
-            self._loads.land_stale(flight)
-            flight.land(Landing(trail=flight.trail))
+        """No copy is fresh: do what `next_step` says. A flight that answers a stale copy goes on as if there were no copy."""
+        outcome = await self._lease(cell, flight, reply)
+        if outcome is Unleased.LANDED:
             return
-        lease = await self._lease(cell, flight, reply)
-        if flight.mode is Mode.LEASE:
-            self._hand_over(flight, lease)
-        elif lease is not None or flight.landing is None:
-            if flight.mode is not Mode.RELOAD:
-                self._loads.land_stale(flight)
-            await self._loads.load(cell, flight, lease)
+        token, lease = (None, Lease.UNAVAILABLE) if outcome is Unleased.UNAVAILABLE else (outcome, Lease.FREE)
+        who = WHO_LOADS[flight.mode]
+        step = next_step(self._loads.copies(flight), lease, who)
+        if step.action is Action.LEASE_TO_CALLER and token is not None:
+            copy = stale_copy(flight) if step.copy is not None else None
+            flight.land(Leased(token, flight.trail, copy))
+            return
+        if step.action is Action.ANSWER_STALE:
+            flight.land(stale_copy(flight))
+            step = next_step((), lease, who)
+        if step.action in (Action.LOAD, Action.LOAD_WITHOUT_LEASE):
+            await self._loads.load(cell, flight, token if step.action is Action.LOAD else None)
+        else:
+            flight.land(Missed(flight.trail))
 
-    async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | None:
-        """The lease. None: the flight has landed and need not load; or, not landed, it loads without one, as the home is out of
-        reach, or waiting has become hopeless (`_is_hopeless`). What is loaded in the second case is answered and not kept."""
+    async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | Unleased:
+        """The token of the lease, once the home grants it; else why there is none. What is loaded without a lease because waiting
+        has become hopeless (`_is_hopeless`) is answered and not kept."""
+        if flight.mode is Mode.LOOKUP:
+            return Unleased.UNAVAILABLE
         began, merged = asyncio.get_running_loop().time(), self._fences.merged
         pause = FIRST_POLL_SECONDS
         while not isinstance(reply, TierError) and reply.lease is None:
@@ -254,24 +294,24 @@ class Pilot:
                 is_over = self._is_hopeless(flight, began, merged)
                 self._wait_for_fill(flight, over=is_over)
                 if flight.landing is not None:
-                    return None
+                    return Unleased.LANDED
                 if is_over:
                     flight.keep = False
-                    return None
+                    return Unleased.UNAVAILABLE
                 await asyncio.sleep(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
-            if flight.mode is Mode.LEASE and flight.held and not flight.aboard:
-                flight.land(Landing(trail=flight.trail, given_up=True))
+            if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
+                flight.land(Missed(flight.trail))
             if flight.landing is not None:
-                return None
+                return Unleased.LANDED
             (reply,) = await self._ask_home(cell, (flight,))
             flight.refused_here = False
             if self._land_from_l3(flight, reply):
-                return None
-        if isinstance(reply, TierError):
-            return None
+                return Unleased.LANDED
+        if isinstance(reply, TierError) or reply.lease is None:
+            return Unleased.UNAVAILABLE
         self._tally.leases_granted += 1
-        if not flight.held:
+        if not flight.waits_for_fill:
             flight.note("cachesvc.lease", "granted")
         return reply.lease
 
@@ -287,30 +327,17 @@ class Pilot:
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
         """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
-        if not flight.held:
+        step = next_step(self._loads.copies(flight), Lease.HELD, WHO_LOADS[flight.mode])
+        if not flight.waits_for_fill:
             self._tally.lease_waits += 1
             flight.note("cachesvc.lease", "waited")
-        if flight.mode is not Mode.RELOAD:
-            self._loads.land_stale(flight)
-        flight.hold()
+        if step.action is Action.ANSWER_STALE:
+            flight.land(stale_copy(flight))
+        flight.wait_for_fill()
         if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
-            flight.land(Landing(trail=flight.trail, given_up=True))
+            flight.land(Missed(flight.trail))
         elif over:
             self._loads.land_last_resort(flight)
-
-    def _hand_over(self, flight: Flight, lease: str | None) -> None:
-        """Look-aside: the caller loads. A stale copy within its window goes along, so that only one caller has to wait."""
-        stale = self._loads.stale_copy(flight, last_resort=False)
-        flight.land(
-            Landing(
-                stale,
-                "l3" if stale else "",
-                flight.trail,
-                stale=stale is not None,
-                lease=lease,
-                given_up=lease is None,
-            )
-        )
 
 
 def _broken() -> RequestError:

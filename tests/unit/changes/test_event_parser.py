@@ -1,4 +1,4 @@
-"""What producers may put on `changes`: what of it is applied, what is a dead letter and why, what is skipped."""
+"""Events on `changes` are applied, skipped, or buried as dead letters with a reason."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cachesvc.changes.contract import OpenChange
 from cachesvc.changes.events.cloudevents import encode
-from cachesvc.changes.events.event_reader import EventReader
+from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.config.document import read_struct
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change
@@ -36,7 +36,7 @@ NAMESPACES = {
         Namespace,
     ),
 }
-read = EventReader(NAMESPACES, max_batch_keys=3, longest_over=HOUR)
+read = EventParser(NAMESPACES, max_batch_keys=3, longest_over=HOUR)
 
 
 def event(**changed: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_keys_and_tags_out_of_rule_are_named_and_the_others_applied() -> None:
 
 
 def test_a_reason_stays_short() -> None:
-    reader = EventReader(NAMESPACES, max_batch_keys=1000, longest_over=HOUR)
+    reader = EventParser(NAMESPACES, max_batch_keys=1000, longest_over=HOUR)
     found = reader("7-0", {b"event": json.dumps(data(keys=[""] * 1000)).encode()})
     assert found.reason.endswith("; and 997 more")
 

@@ -1,6 +1,9 @@
--- ARGV: 1 the reader that reports (empty: nobody does), 2 its position, 3 the epoch it read that under.
--- Answers the epoch, and [reader, position, µs of silence] of every reader that is not silent for a minute; the others are forgotten.
--- A position in another epoch's stream says nothing of this one, whose ids may be smaller.
+-- Takes a report, and lists the followers.
+-- ARGV: 1 the follower that reports (empty: none), 2 its position, 3 the epoch that the position is
+-- of.
+-- Answers the epoch, and [follower, position, µs of silence] of every follower that is silent for
+-- at most a minute; the others are forgotten. A position in another epoch's stream says nothing of
+-- this stream, whose ids may be smaller.
 local SILENT_US = 60000000
 
 local epoch = epoch_of('fences')

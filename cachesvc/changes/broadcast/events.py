@@ -1,3 +1,5 @@
+"""The events of a broadcast: their data, their ids and their bytes."""
+
 import re
 import struct
 from base64 import urlsafe_b64encode
@@ -21,25 +23,30 @@ EVENT_OVERHEAD = 400
 _MEMBER = re.compile(r"([a-z][a-z0-9-]{0,63})=([0-9]{1,16}-[0-9]{1,16})").fullmatch
 
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 def vector_text(vector: Mapping[str, str]) -> str:
+    """Returns the vector as an event id: `eu=1700000000000-3,us=1700000000100-0`."""
     return ",".join(f"{region}={vector[region]}" for region in sorted(vector) if vector[region])
 
 
 def read_vector(text: str) -> Vector:
-    """Raises `ValueError` for what is none."""
+    """Returns the vector of an event id. Raises `ValueError` for a text that is no event id."""
     members = [_MEMBER(member) for member in text.split(",")]
     if not all(members):
         raise ValueError(
-            f"{text[:64]!r} is no event id: send one as it came, such as eu=1700000000000-3,us=1700000000100-0"
+            f"{text[:64]!r} is no event id: "
+            "send one as it came, such as eu=1700000000000-3,us=1700000000100-0"
         )
     return {match[1]: match[2] for match in members if match}
 
 
-class _Pairs(Struct, omit_defaults=True):
-    """The data of a `fences` event."""
+class Pairs(Struct, omit_defaults=True):
+    """The data of a `fences` event.
+
+    `fences` and `soft` are pairs of digest and `at`, 8 bytes each, big-endian, in base64url.
+    """
 
     fences: str = ""
     soft: str = ""
@@ -47,48 +54,63 @@ class _Pairs(Struct, omit_defaults=True):
     namespaces: list[tuple[str, int, bool, int]] = []
 
 
-class _Heartbeat(Struct):
+class Heartbeat(Struct):
+    """The data of a `heartbeat` event; all times in µs."""
+
     complete_to: Mapping[str, int]
     floor: int
     now: int
 
 
-class _Reset(Struct):
+class Reset(Struct):
+    """The data of a `reset` event; `floor` in µs."""
+
     floor: int
     reason: str
 
 
-class _Event(Struct, frozen=True, gc=False):
+class Event(Struct, frozen=True, gc=False):
+    """An event of the log: one batch of fences, or a reset."""
+
     region: str
     position: str
+    """The position in the region's stream after the event."""
     id: str
+    """This instance's vector after the event, as text."""
     text: bytes
-    """Rendered, with the id as this instance's vector was after it."""
+    """The rendered event, with `id` as its id."""
     fences: int
 
     @property
     def cost(self) -> int:
+        """Bytes that the event costs in the log."""
         return len(self.text) + EVENT_OVERHEAD
 
     def stamped(self, id_: str) -> bytes:
-        """For a subscriber that stands elsewhere in other regions' streams."""
+        """Returns the event with another id.
+
+        A subscriber that stands elsewhere in the streams of other regions needs one.
+        """
         return self.text.replace(f"\nid: {self.id}\n".encode(), f"\nid: {id_}\n".encode(), 1)
 
 
-def _is_beyond(id_: str, after: Mapping[str, str]) -> bool:
+def is_beyond(id_: str, after: Mapping[str, str]) -> bool:
+    """True if the event with this id is not covered by the vector `after`."""
     return any(
         position_of(position) > position_of(after.get(region, ""))
         for region, position in read_vector(id_).items()
     )
 
 
-def _rendered(kind: str, id_: str, data: bytes) -> bytes:
+def rendered(kind: str, id_: str, data: bytes) -> bytes:
+    """Returns the bytes of a server-sent event."""
     return b"event: %b\nid: %b\ndata: %b\n\n" % (kind.encode(), id_.encode(), data)
 
 
-def _pairs(fences: Sequence[Fence]) -> _Pairs:
+def pairs(fences: Sequence[Fence]) -> Pairs:
+    """Returns the fences as the data of a `fences` event."""
     exact = [fence for fence in fences if not (fence.namespace or fence.over)]
-    return _Pairs(
+    return Pairs(
         _packed([fence for fence in exact if not fence.soft]),
         _packed([fence for fence in exact if fence.soft]),
         [

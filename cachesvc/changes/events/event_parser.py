@@ -1,21 +1,23 @@
-"""What an item of `changes` says, whoever wrote it.
+"""The changes in an item of `changes`, whichever producer wrote it.
 
     field `event`                           a CloudEvent `dev.cachesvc.change.v1`, or a row change
     fields `key` and `value`, or one field  a record of Debezium Server's Redis sink (debezium.py)
     named like a record's key
 
-Its content tells what a value is: a CloudEvent of ours in `value` is read as one in `event` (rows of an outbox table are such).
+The content of a value tells what it is: a CloudEvent of ours in `value` is read as one in `event`
+(rows of an outbox table are such).
 
     a dead letter, because                              and yet applied
     not JSON, no CloudEvent, of an unknown type;        nothing
     names nothing; an unknown field in `data`; a
     bad `over`; more keys and tags than a call may have
-    a key or tag is out of rule                         the others: there are no copies under that one
-    this instance does not know the namespace           all of it: another instance may know it already
+    a key or tag is out of rule                         the others: no copies are under that one
+    this instance does not know the namespace           all of it: another instance may know it
     not all keys of the old row are known               those that are (rows.py)
 
-Nothing named and nothing wrong is a skip: rows of a snapshot, tombstones, heartbeats, tables that no namespace names. An event's
-`time` decides nothing: a fence has the time of the cell that issues it.
+An item that names nothing and has nothing wrong is skipped: rows of a snapshot, tombstones,
+heartbeats, tables that no namespace names. An event's `time` decides nothing: a fence has the time
+of the cell that issues it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,26 +36,34 @@ from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.key_text import check_key
 from cachesvc.model.units import Duration
 
-LONGEST_HOLD = 60_000_000
-"""µs after the item came. An invalidate call holds its change for seconds; what says more would only hold up `complete_to`."""
+LONGEST_HOLD_US = 60_000_000
+"""A hold that ends later than this after its item came is ignored. An invalidate call
+holds its change for seconds; a longer hold would only hold up `complete_to`."""
 SHOWN_FAULTS = 3
-"""Of one event, in its reason. The event stands beside it, so nobody needs the other nine hundred."""
+"""Faults of one event that its reason names. The event stands beside the reason, so nobody
+needs the other nine hundred."""
 
 
-class EventReader:
-    """Reads the items of `changes`, under one topology. Never raises: what is wrong with an item is its `reason`."""
+class EventParser:
+    """Parses the items of `changes`, under one topology.
+
+    Never raises: a fault of an item is its `reason`.
+    """
 
     def __init__(
         self, namespaces: Mapping[str, Namespace], max_batch_keys: int, longest_over: Duration
     ) -> None:
-        """`longest_over`: a paced fence is not kept longer."""
+        """Makes a parser for these namespaces.
+
+        A paced fence (`over`) longer than `longest_over` is refused, because it would not be kept so long.
+        """
         self._namespaces = namespaces
         self._max_batch_keys = max_batch_keys
         self._longest_over = longest_over
         self._rows = RowMapping(namespaces)
 
     def __repr__(self) -> str:
-        return f"<EventReader [{len(self._namespaces)} namespaces] {self._rows!r}>"
+        return f"<EventParser [{len(self._namespaces)} namespaces] {self._rows!r}>"
 
     def __call__(self, item_id: str, fields: Mapping[bytes, bytes]) -> OpenChange:
         if (event := fields.get(b"event")) is not None:
@@ -74,7 +84,7 @@ class EventReader:
         if not ours.reason:
             return (
                 ours
-                if ours.held_until_us <= position_of(item_id)[0] * 1000 + LONGEST_HOLD
+                if ours.held_until_us <= position_of(item_id)[0] * 1000 + LONGEST_HOLD_US
                 else replace(ours, held_until_us=0)
             )
         try:
@@ -115,7 +125,10 @@ class EventReader:
 
 
 def checked(change: Change, max_batch_keys: int, longest_over: Duration) -> tuple[Change | None, list[str]]:
-    """What of it can be applied, by the rules of the API, and what is wrong with it. Not whether there is such a namespace."""
+    """Returns the part of a change that can be applied, and the faults of the rest.
+
+    The rules are those of the API. Whether the namespace exists is not checked.
+    """
     if fault := _fault(change, max_batch_keys) or _over_fault(change, longest_over):
         return None, [fault]
     keys, wrong_keys = _within(_check_key, change.keys)
@@ -127,7 +140,7 @@ def checked(change: Change, max_batch_keys: int, longest_over: Duration) -> tupl
 
 
 def _fault(change: Change, max_batch_keys: int) -> str:
-    """Why nothing of it can be applied, or nothing."""
+    """Returns why nothing of the change can be applied; empty if something can."""
     if not NAMESPACE_NAME.fullmatch(change.namespace):
         return f"{change.namespace[:80]!r} is no namespace name: it must match {NAMESPACE_NAME.pattern}"
     if (count := len(change.keys) + len(change.tags)) > max_batch_keys:

@@ -1,11 +1,12 @@
-"""The calls of clients/PROTOCOL.md as requests to send and answers to read, without I/O: both flavours send the same bytes.
+"""The calls of clients/PROTOCOL.md as requests to send and replies to read.
 
-Reads take along the fences of this client's own writes and of the tokens handed to it; writes leave theirs behind.
+There is no I/O here, so that both flavours send the same bytes. Reads take along the fences of this
+client's own writes and of the tokens handed to it; writes leave theirs behind.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -16,12 +17,10 @@ from cachesvc_client.protocol.wire import (
     JSON,
     MSGPACK,
     OCTETS,
-    PROBLEM_TYPES,
     GetMany,
     Got,
     GotMany,
     Invalidation,
-    Problem,
     Put,
     PutItem,
     PutMany,
@@ -30,6 +29,7 @@ from cachesvc_client.protocol.wire import (
     ReceiptState,
 )
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
+from cachesvc_client.requests.http import Reply, Request, error_of, problem_error
 from cachesvc_client.requests.own_writes import MAX_PAIRS, OwnWrites, key_digest, pairs_of, token_of
 from cachesvc_client.values.lifetimes import Lifetimes
 from cachesvc_client.values.lookups import etag_of
@@ -37,7 +37,7 @@ from cachesvc_client.values.lookups import etag_of
 S = TypeVar("S")
 
 _VERBS = (":explain", ":get", ":put")
-"""With these at its end the path of a key could be read as another call."""
+"""The path of a key that ends with one of these could be read as another call."""
 
 _PACKED = {"Content-Type": MSGPACK}
 _pack = msgspec.msgpack.Encoder().encode
@@ -45,38 +45,10 @@ _got_many = msgspec.msgpack.Decoder(GotMany)
 _put_results = msgspec.msgpack.Decoder(PutResults)
 _receipt = msgspec.json.Decoder(Receipt)
 _receipt_state = msgspec.json.Decoder(ReceiptState)
-_problem = msgspec.json.Decoder(Problem)
 
 
-class Request(NamedTuple):
-    method: str
-    path: str
-    """Percent-encoded."""
-    body: bytes | None = None
-    headers: Mapping[str, str] = {}
-    is_repeatable: bool = True
-    """Asking twice has the effect of asking once, also when it was answered: it may be retried after a failure that passes.
-
-    Not so: what may have granted or used up a lease, and what has a condition. Those are only sent anew if no answer came at all.
-    """
-    is_fixed: bool = False
-    """The path is one of few: what is made of it is worth keeping."""
-    turn: float = math.inf
-    """Seconds after which the service is to answer with what is there, if that is before the deadline (turns.py)."""
-    operation: str = ""
-    """What its span is called; without one it has none."""
-    items: int = 1
-
-
-class Reply(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    """Names in any case."""
-    body: bytes
-
-
-class Exchanges:
-    """Those of one namespace."""
+class NamespaceRequests:
+    """The requests of one namespace, and the readings of their replies."""
 
     def __init__(
         self,
@@ -88,7 +60,7 @@ class Exchanges:
         max_lag: str = "",
         caller: str = "",
     ) -> None:
-        """`shelf`: where answers are kept, for a namespace that has a near cache."""
+        """`shelf` keeps the answers, if the namespace has a near cache."""
         self.namespace = namespace
         self._own = own_writes
         self._near = near
@@ -98,10 +70,13 @@ class Exchanges:
         self._get_path = f"/v1/{namespace}:get"
         self._put_path = f"/v1/{namespace}:put"
 
-    # reading ----------------------------------------------------------------------------------------------------------
+    # reading --------------------------------------------------------------------------------------
 
     def parts(self, wanted: list[Wanted]) -> list[tuple[list[Wanted], str]]:
-        """What is asked together, and under which token. One part, unless tokens from elsewhere exceed what a request takes."""
+        """The keys that are asked for together, and the token of each of these parts.
+
+        One part, unless the tokens from other clients exceed what a request takes.
+        """
         if all(isinstance(one, str) for one in wanted):
             return [(wanted, self._own.token_for(self.namespace, map(key_of, wanted)))]
         parts: list[tuple[list[Wanted], dict[int, int]]] = [([], {})]
@@ -126,7 +101,10 @@ class Exchanges:
         return self._get(GetMany(_keys(wanted), token, self._max_lag), turn=turn)
 
     def lease(self, wanted: Sequence[Wanted], token: str, wait: float = 0.0) -> Request:
-        """Read, and be granted the leases of what is not fresh; wait up to `wait` seconds for the fills of other holders."""
+        """A read that is granted the leases of keys that are not fresh.
+
+        It waits up to `wait` seconds for the fills of other holders.
+        """
         asked = GetMany(_keys(wanted), token, self._max_lag, lease=True, wait=wait)
         return self._get(asked, is_repeatable=False)
 
@@ -144,7 +122,7 @@ class Exchanges:
         )
 
     def got(self, reply: Reply, wanted: Sequence[Wanted], asked_at: float = 0.0) -> list[Got | CacheError]:
-        """`asked_at`: monotonic, not later than the request was sent."""
+        """Returns the answer for each key. `asked_at`: monotonic, not later than the request."""
         answer = _decoded(_got_many, reply)
         _check_count(answer.results, wanted)
         lag = answer.lag
@@ -156,7 +134,7 @@ class Exchanges:
         return [error_of(got.problem) if got.outcome == "error" else got for got in answer.results]
 
     def read_alone(self, wanted: Wanted, token: str) -> Request:
-        """One key, by `GET`."""
+        """A read of one key, by `GET`."""
         headers = {"Cachesvc-Token": token} if token else {}
         if self._max_lag:
             headers["Cachesvc-Max-Lag"] = self._max_lag
@@ -164,7 +142,7 @@ class Exchanges:
 
     @staticmethod
     def got_alone(reply: Reply) -> Got:
-        """A value, and of what a batch says besides only what plain reads need."""
+        """The answer to `read_alone`: the value, and as much besides as a plain read needs."""
         if reply.status == 200:
             return Got("hit", reply.body, content_type=reply.headers.get("Content-Type", OCTETS))
         error = problem_error(reply)
@@ -172,7 +150,7 @@ class Exchanges:
             return Got("miss" if error.type == "cache-miss" else "absent")
         raise error
 
-    # writing ----------------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     def put(self, items: Sequence[PutItem]) -> Request:
         is_repeatable = not any(item.lease for item in items)
@@ -195,7 +173,7 @@ class Exchanges:
         return [error_of(put.problem) if put.outcome == "error" else put for put in answer.results]
 
     def touch(self, key: str, got: Got, lifetimes: Lifetimes) -> Request:
-        """Store the value that was read once more, if it is still the one that is stored."""
+        """A write that stores the value that was read once more, if it is still the stored one."""
         headers = {"Content-Type": got.content_type, "If-Match": etag_of(got.value, got.content_type)}
         if lives := _cache_control(lifetimes):
             headers["Cache-Control"] = lives
@@ -204,7 +182,7 @@ class Exchanges:
         return Request("PUT", self._path(key), got.value, headers, is_repeatable=False, operation="cache.set")
 
     def touched(self, reply: Reply, key: str) -> bool:
-        """False: another value is stored by now, or none."""
+        """False if another value is stored by now, or none."""
         self._learn(reply.headers.get("Cachesvc-Token", ""), [key])
         if reply.status == 204:
             return True
@@ -213,7 +191,7 @@ class Exchanges:
             return False
         raise error
 
-    # invalidating -----------------------------------------------------------------------------------------------------
+    # invalidating ---------------------------------------------------------------------------------
 
     def invalidate(self, asked: Invalidation) -> Request:
         headers = {"Content-Type": JSON, **self._caller}
@@ -226,8 +204,11 @@ class Exchanges:
         return Request("DELETE", self._path(key), headers=self._caller, operation="cache.invalidate")
 
     def receipt(self, reply: Reply, keys: Iterable[str], *, lenient: bool = False) -> Receipt:
-        """A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. One that was accepted but is
-        not out yet (503 with a token) has to be: the write that it announces has happened.
+        """Returns the receipt of an invalidation, and remembers the fences it announces.
+
+        A soft or paced invalidation allows stale answers, so nothing has to be remembered of it. An
+        invalidation that was accepted but is not out yet (503 with a token) has to be remembered:
+        the write that it announces has happened.
         """
         if not lenient:
             self._learn(reply.headers.get("Cachesvc-Token", ""), keys)
@@ -242,13 +223,13 @@ class Exchanges:
             raise CacheError("bad-answer", str(error)) from error
 
     def _path(self, key: str) -> str:
-        """As few escapes as may be: the service is quickest with a path that needs none."""
+        """The path of a key, with few escapes: the service is fastest with a path that has none."""
         path = quote(key, safe="" if key.endswith(_VERBS) else "~!$&'()*+,;=:@")
-        # Dots alone would be taken for a relative path on the way.
+        # A proxy would take a path of dots for a relative one.
         return f"/v1/{self.namespace}/{path.replace('.', '%2E') if key in ('.', '..') else path}"
 
     def digest(self, wanted: Wanted) -> int:
-        """Of a key, as the service has it: what decides which instance is asked."""
+        """The digest of a key, as the service has it; it decides which instance is asked."""
         return key_digest(self.namespace, key_of(wanted))
 
 
@@ -257,44 +238,8 @@ def receipt_request(id_: str) -> Request:
 
 
 def receipt_state(reply: Reply) -> ReceiptState:
-    """Raises `CacheError` `no-such-receipt` if it is unknown, or was forgotten."""
+    """Reads a receipt. Raises `CacheError` (`no-such-receipt`) if it is unknown or forgotten."""
     return _decoded(_receipt_state, reply)
-
-
-def problem_error(reply: Reply) -> CacheError:
-    """The error that a reply other than 2xx stands for."""
-    try:
-        problem = _problem.decode(reply.body)
-    except msgspec.MsgspecError:
-        problem = Problem(
-            detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500
-        )
-    error = error_of(problem, reply.status)
-    error.retry_after = _seconds_or_none(reply.headers.get("Retry-After"))
-    error.request_id = problem.request_id or reply.headers.get("X-Request-Id", "")
-    return error
-
-
-def passing_failure(reply: Reply) -> CacheError | None:
-    """What may be retried after a pause, if the reply says so. A miss says `retryable` as well, and is none."""
-    return problem_error(reply) if reply.status == 429 or reply.status >= 500 else None
-
-
-def error_of(problem: Problem | None, status: int = 0) -> CacheError:
-    problem = problem or Problem(detail="an error without a problem document", status=500)
-    return CacheError(
-        problem.type.removeprefix(PROBLEM_TYPES) or "bad-answer",
-        problem.detail or problem.title,
-        status=status or problem.status,
-        retryable=problem.retryable,
-        request_id=problem.request_id,
-        field=problem.field,
-    )
-
-
-def told(seconds: float) -> float:
-    """What the service is told of the time that is left: a little less, so that its partial answer still arrives in time."""
-    return max(seconds * 0.9, seconds - 0.05)
 
 
 def _decoded(decoder: "msgspec.msgpack.Decoder[S] | msgspec.json.Decoder[S]", reply: Reply) -> S:
@@ -316,7 +261,10 @@ def _check_count(results: Sequence[Got] | Sequence[Put], asked: Sequence[object]
 
 
 def _cache_control(lifetimes: Lifetimes) -> str:
-    """Whole seconds, rounded up: a touch must not make a value's life shorter than was asked."""
+    """The header for these lifetimes in whole seconds.
+
+    They are rounded up: a touch must not make a value's life shorter than was asked.
+    """
     named = (
         ("max-age", lifetimes.ttl),
         ("stale-while-revalidate", lifetimes.stale),
@@ -326,9 +274,5 @@ def _cache_control(lifetimes: Lifetimes) -> str:
 
 
 def _structured_string(tag: str) -> str:
-    """RFC 9651, 3.3.3."""
+    """The tag as a String of RFC 9651, section 3.3.3."""
     return '"' + tag.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _seconds_or_none(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdigit() else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cachesvc.changes.contract import FenceStream, ReaderPosition, position_of
+from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import QueueBench
 
@@ -20,7 +20,7 @@ async def merged(stream: FenceStream) -> str:
 
 
 async def standing(stream: FenceStream) -> dict[str, str]:
-    return {f"{reader.region}/{reader.instance}": reader.position for reader in await stream.readers()}
+    return {f"{reader.region}/{reader.instance}": reader.position for reader in await stream.followers()}
 
 
 async def test_positions_grow_in_the_order_of_publication(queue: QueueBench) -> None:
@@ -52,11 +52,11 @@ async def test_publishing_nothing_is_at_no_position(queue: QueueBench) -> None:
 async def test_a_new_reader_is_not_past_what_it_has_yet_to_read(queue: QueueBench) -> None:
     """Not even past the oldest item: whoever waits for that one would be told that it is merged."""
     position = await queue.stream().publish([Fence(1, 1)])
-    reader = queue.stream(reader=ONE)
+    reader = queue.stream(follower=ONE)
     start = await reader.open()
     assert position_of(start.position) < position_of(position)
     assert start.tail == position
-    (registered,) = await queue.stream().readers()
+    (registered,) = await queue.stream().followers()
     assert (registered.region, registered.instance) == ONE
     assert position_of(registered.position) < position_of(position)
     assert await merged(reader) == start.tail
@@ -70,7 +70,7 @@ async def test_the_reader_of_an_empty_stream_catches_up_with_its_tail(queue: Que
 
 
 async def test_readers_are_where_they_said_they_are(queue: QueueBench) -> None:
-    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    one, two = queue.stream(follower=ONE), queue.stream(follower=TWO)
     await one.open()
     await two.open()
     await merged(two)
@@ -88,36 +88,36 @@ async def test_a_publisher_alone_is_no_reader(queue: QueueBench) -> None:
     await stream.open()
     await merged(stream)
     await stream.report("1-1")
-    assert list(await stream.readers()) == []
+    assert list(await stream.followers()) == []
 
 
 async def test_an_instance_that_starts_again_has_merged_nothing(queue: QueueBench) -> None:
     position = await queue.stream().publish([Fence(1, 1)])
-    before = queue.stream(reader=ONE)
+    before = queue.stream(follower=ONE)
     await before.open()
     await merged(before)
-    await queue.stream(reader=ONE).open()
-    (found,) = await queue.stream().readers()
+    await queue.stream(follower=ONE).open()
+    (found,) = await queue.stream().followers()
     assert position_of(found.position) < position_of(position)
 
 
 async def test_who_is_silent_for_a_minute_is_waited_for_no_longer(queue: QueueBench) -> None:
-    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    one, two = queue.stream(follower=ONE), queue.stream(follower=TWO)
     await one.open()
     await two.open()
     await queue.pass_time(40)
     await two.report("5-0")
-    silent = {reader.instance: reader.silent_us for reader in await queue.stream().readers()}
+    silent = {reader.instance: reader.silent_us for reader in await queue.stream().followers()}
     assert 40_000_000 <= silent["i1"] < 45_000_000
     assert 0 <= silent["i/2"] < 5_000_000
     await queue.pass_time(30)
-    assert [reader.instance for reader in await queue.stream().readers()] == ["i/2"]
+    assert [reader.instance for reader in await queue.stream().followers()] == ["i/2"]
     await one.report("6-0")
     assert await standing(queue.stream()) == {"here/i1": "6-0", "there/i/2": "5-0"}
 
 
 async def test_who_stops_is_waited_for_no_longer(queue: QueueBench) -> None:
-    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    one, two = queue.stream(follower=ONE), queue.stream(follower=TWO)
     await one.open()
     await two.open()
     await two.report("5-0")
@@ -126,7 +126,7 @@ async def test_who_stops_is_waited_for_no_longer(queue: QueueBench) -> None:
 
 
 async def test_who_has_left_before_a_loss_is_not_waited_for_after_it(queue: QueueBench) -> None:
-    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    one, two = queue.stream(follower=ONE), queue.stream(follower=TWO)
     await one.open()
     await two.open()
     await two.report("5-0")
@@ -138,7 +138,7 @@ async def test_who_has_left_before_a_loss_is_not_waited_for_after_it(queue: Queu
 
 async def test_a_queue_that_lost_its_readers_does_not_make_them_vanish(queue: QueueBench) -> None:
     """Whoever waits through an instance that has heard of them still waits for them."""
-    one, two = queue.stream(reader=ONE), queue.stream(reader=TWO)
+    one, two = queue.stream(follower=ONE), queue.stream(follower=TWO)
     await one.open()
     await two.open()
     await two.report("5-0")
@@ -152,7 +152,7 @@ async def test_a_queue_that_lost_its_readers_does_not_make_them_vanish(queue: Qu
 
 async def test_a_position_from_before_a_loss_is_none_after_it(queue: QueueBench) -> None:
     """The new server's clock may be behind, and its ids smaller than those that were lost."""
-    reader = queue.stream(reader=ONE)
+    reader = queue.stream(follower=ONE)
     await reader.open()
     await queue.lose_all()
     await reader.report("9999999999999-0")
@@ -181,7 +181,7 @@ async def test_readers_report_after_a_heartbeat_or_when_somebody_waits(queue: Qu
 @pytest.mark.parametrize("how", ["trimmed", "lost"])
 async def test_a_reader_reports_its_new_position_after_a_gap(queue: QueueBench, how: str) -> None:
     """Once its floor is up: until then its last word stands."""
-    reader, publisher = queue.stream(max_batch=1, reader=ONE), queue.stream()
+    reader, publisher = queue.stream(max_batch=1, follower=ONE), queue.stream()
     first = await publisher.publish([Fence(1, 1)])
     await reader.open()
     await reader.report((await reader.read(wait_seconds=SHORT)).position)
@@ -198,7 +198,7 @@ async def test_a_reader_reports_its_new_position_after_a_gap(queue: QueueBench, 
 
 
 async def test_a_reader_stands_by_its_region_and_name(queue: QueueBench) -> None:
-    reader = queue.stream(reader=TWO)
+    reader = queue.stream(follower=TWO)
     await reader.open()
-    (found,) = await queue.stream().readers()
-    assert found == ReaderPosition("there", "i/2", "0-0", found.silent_us)
+    (found,) = await queue.stream().followers()
+    assert found == FollowerPosition("there", "i/2", "0-0", found.silent_us)

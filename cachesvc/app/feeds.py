@@ -1,0 +1,83 @@
+"""Wires the loops of one instance over the streams, once for the service and for the tests' world."""
+
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cachesvc.app.paths import Paths, Remote
+from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.changes.consume import Consumer, ConsumerTally
+from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Topology
+from cachesvc.model.clock import Clock
+from cachesvc.telemetry.traces.trace import Recorder
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """The loops of one instance over the streams, and what they count."""
+
+    broadcast: Broadcast
+    """Hands on what the feeds read to the near caches."""
+    feeds: Sequence[FenceFeed]
+    """One for each region's `fences`."""
+    consumer: Consumer
+    """Of the `changes` of the instance's region."""
+    feed_tally: FeedTally
+    consumer_tally: ConsumerTally
+
+    def loops(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
+        """Everything that is to run until the instance stops, each with its name."""
+        yield from self.reading()
+        yield self.consumer.run(), "consumer of changes"
+        yield self.consumer.run_heartbeats(), "heartbeats"
+        yield self.consumer.run_reclaiming(), "open changes"
+
+    def reading(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
+        """The loops of the fence feeds alone: without a consumer, an instance only follows."""
+        for feed in self.feeds:
+            yield feed.run(), f"fence feed of {feed.region}"
+
+
+def build(
+    service: Service,
+    topology: Topology,
+    remote: Remote,
+    paths: Paths,
+    *,
+    clock: Clock,
+    recorder: Recorder | None = None,
+) -> Feeds:
+    """The loops of the instance that `service` describes. Starts nothing and does no I/O."""
+    skew_us = service.coherence.max_clock_skew
+    broadcast = Broadcast(clock, skew_us, topology.regions)
+    feed_tally, consumer_tally = FeedTally(), ConsumerTally()
+    feeds = [
+        FenceFeed(
+            stream,
+            paths.fences,
+            paths.merger,
+            broadcast,
+            clock,
+            skew_us,
+            feed_tally,
+            paths.lags,
+            recorder=recorder,
+        )
+        for stream in remote.streams.values()
+    ]
+    consumer = Consumer(
+        service.instance,
+        changes=remote.changes,
+        stream=remote.streams[service.region],
+        applier=paths.applier,
+        merger=paths.merger,
+        clock=clock,
+        heartbeat_seconds=service.coherence.heartbeat.seconds,
+        namespaces=list(topology.namespaces),
+        tally=consumer_tally,
+        recorder=recorder,
+        lags=paths.lags,
+    )
+    return Feeds(broadcast, feeds, consumer, feed_tally, consumer_tally)

@@ -1,0 +1,216 @@
+"""Wires the paths of one instance, once for the service and for the tests' world.
+
+Built in one direction: fences → admission → near tiers → loads → flights → reader, writer, invalidator.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cachesvc.changes.announce import Announcer
+from cachesvc.changes.apply import Applier
+from cachesvc.changes.contract import Changes, FenceStream
+from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.receipts import Receipts
+from cachesvc.coherence.admission import Admission
+from cachesvc.coherence.fences import Fences
+from cachesvc.coherence.merger import Merger
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Topology
+from cachesvc.explain.explainer import Explainer, Peers, PoolView
+from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.paths.estimate import Estimator
+from cachesvc.paths.flight import Flights
+from cachesvc.paths.flight_runner import FlightRunner, Spawns
+from cachesvc.paths.invalidate import Invalidator
+from cachesvc.paths.load import Loads
+from cachesvc.paths.near_tiers import NearTiers
+from cachesvc.paths.read import Reader
+from cachesvc.paths.tally import Tally
+from cachesvc.paths.write import Writer
+from cachesvc.telemetry.popularity.hot_keys import HotKeys
+from cachesvc.telemetry.popularity.read_sample import ReadSample
+from cachesvc.tiers.l1.l1 import L1
+from cachesvc.tiers.l2.contract import Pool
+from cachesvc.tiers.l3.contract import Cell
+from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.origin.contract import Loader
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Everything that the paths of an instance reach over the network, by contract."""
+
+    l2: Pool
+    """The memcached pool of the instance's region."""
+    pool: PoolView
+    """The same pool, as explanations look at it."""
+    cells: Mapping[str, Cell]
+    """Every cell of the topology, by name."""
+    loaders: Mapping[str, Loader]
+    """One for each namespace with an origin, by its name."""
+    changes: Changes
+    """The `changes` stream of the instance's region."""
+    streams: Mapping[str, FenceStream]
+    """The `fences` stream of every region, by its name."""
+    peers: Peers
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The paths of one instance, and what they are made of as far as others use it."""
+
+    fences: Fences
+    admission: Admission
+    l1: L1
+    homes: Homes
+    flights: Flights
+    hot_keys: HotKeys
+    tally: Tally
+    lags: ChangeLags
+    merger: Merger
+    applier: Applier
+    announcer: Announcer
+    receipts: Receipts
+    reader: Reader
+    writer: Writer
+    invalidator: Invalidator
+    explainer: Explainer
+
+
+def build(
+    service: Service,
+    topology: Topology,
+    remote: Remote,
+    *,
+    placement: Placement,
+    clock: Clock,
+    rng: random.Random,
+    tasks: Spawns,
+    is_overloaded: Callable[[], bool],
+) -> Paths:
+    """The paths of the instance that `service` describes. Starts nothing and does no I/O.
+
+    `tasks` owns the flights that need a task of their own; `is_overloaded` tells whether the web
+    layer sheds load now.
+    """
+    region, instance, coherence = service.region, service.instance, service.coherence
+    skew_us, namespaces, stream = coherence.max_clock_skew, topology.namespaces, remote.streams[region]
+    fences = Fences(
+        clock,
+        skew_us,
+        coherence.sketch_slots,
+        topology.regions,
+        _longest_load_us(topology),
+        service.l3.retention,
+        placement.id,
+    )
+    admission = Admission(fences, clock)
+    l1 = L1(service.l1.budget, service.l1.max_entries, clock)
+    homes = Homes(placement, remote.cells)
+    flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
+    sample = ReadSample(hot_keys, rng)
+    near_tiers = NearTiers(l1, remote.l2, admission, hot_keys)
+    loads = Loads(
+        loaders=remote.loaders,
+        near_tiers=near_tiers,
+        admission=admission,
+        clock=clock,
+        rng=rng,
+        tally=tally,
+    )
+    runner = FlightRunner(
+        near_tiers=near_tiers,
+        l2=remote.l2,
+        homes=homes,
+        loads=loads,
+        flights=flights,
+        fences=fences,
+        admission=admission,
+        tasks=tasks,
+        rng=rng,
+        tally=tally,
+    )
+    reader = Reader(
+        namespaces=namespaces,
+        l1=l1,
+        flights=flights,
+        runner=runner,
+        admission=admission,
+        rng=rng,
+        tally=tally,
+        sample=sample,
+    )
+    merger = Merger(fences, flights.forget)
+    applier = Applier(homes, clock, skew_us)
+    announcer = Announcer(
+        region=region, changes=remote.changes, stream=stream, merger=merger, clock=clock, lags=lags
+    )
+    receipts = Receipts(
+        region,
+        remote.streams,
+        heartbeat_seconds=coherence.heartbeat.seconds,
+        outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
+    )
+    invalidator = Invalidator(
+        region=region,
+        instance=instance,
+        announcer=announcer,
+        applier=applier,
+        near_tiers=near_tiers,
+        receipts=receipts,
+        estimator=Estimator(l1, sample, homes),
+    )
+    writer = Writer(
+        namespaces=namespaces,
+        homes=homes,
+        announcer=announcer,
+        applier=applier,
+        reader=reader,
+        near_tiers=near_tiers,
+        clock=clock,
+        rng=rng,
+    )
+    explainer = Explainer(
+        topology=topology,
+        placement=placement,
+        me=(region, instance),
+        l1=l1,
+        pool=remote.pool,
+        homes=homes,
+        peers=remote.peers,
+        admission=admission,
+        is_overloaded=is_overloaded,
+    )
+    return Paths(
+        fences=fences,
+        admission=admission,
+        l1=l1,
+        homes=homes,
+        flights=flights,
+        hot_keys=hot_keys,
+        tally=tally,
+        lags=lags,
+        merger=merger,
+        applier=applier,
+        announcer=announcer,
+        receipts=receipts,
+        reader=reader,
+        writer=writer,
+        invalidator=invalidator,
+        explainer=explainer,
+    )
+
+
+def _longest_load_us(topology: Topology) -> int:
+    """How long after its start a read may still ask about a fence: it waits for a lease, then loads."""
+    loads = [
+        namespace.lease_wait + (namespace.origin.hard_deadline if namespace.origin else namespace.lease)
+        for namespace in topology.namespaces.values()
+    ]
+    return max(loads, default=0) + 2 * SECONDS
+
+
+def _longest_lag_us(topology: Topology) -> int:
+    return max((namespace.max_lag for namespace in topology.namespaces.values()), default=0)

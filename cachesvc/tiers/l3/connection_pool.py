@@ -1,0 +1,110 @@
+"""The connections to a cell's server: an exchange borrows one, then gives it back.
+
+If none is idle, a new one is made. Nothing bounds their number here: each batcher of a cell has a
+fixed number of batches in flight, and each batch borrows one connection.
+"""
+
+import asyncio
+import random
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from cachesvc.config import service as config
+from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.tiers.l3.connection import CellConnection
+
+
+class CellConnectionPool:
+    """Lends connections to one cell's server."""
+
+    def __init__(
+        self,
+        url: str,
+        where: str,
+        settings: config.L3,
+        *,
+        placement: tuple[int, int],
+        skew_us: int,
+        rng: random.Random,
+    ) -> None:
+        self._where = where
+        self._settings = settings
+        self._placement = placement
+        self._skew_us = skew_us
+        self._rng = rng
+        self._maker = ConnectionPool.from_url(
+            url,
+            protocol=3,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,  # `CellConnection` limits the time of an exchange as a whole
+            socket_connect_timeout=settings.connect_timeout.seconds,
+            driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        )
+        self._idle: list[CellConnection] = []
+        self._no_connect_until = 0.0
+        self._closed = False
+        self.connects = 0
+        """Connections that were opened since the start."""
+
+    def __repr__(self) -> str:
+        return f"<CellConnectionPool {self._where} [{self.idle} idle]>"
+
+    @property
+    def idle(self) -> int:
+        """The number of connections that are open and not lent."""
+        return len(self._idle)
+
+    async def borrow(self) -> CellConnection:
+        """Returns an open connection. Raises `TierError`.
+
+        The borrower gives the connection back, also after a failure or a cancellation. After a failed
+        connect, calls that find no idle connection fail at once for 50 to 100 ms: a random time, so that
+        instances spread their attempts.
+        """
+        while self._idle:
+            connection = self._idle.pop()
+            if await connection.is_usable():
+                return connection
+            await connection.close()
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._no_connect_until:
+            raise TierUnavailableError(self._where, "not tried: connecting failed a moment ago")
+        connection = self._new_connection()
+        try:
+            await connection.open(self._settings.connect_timeout.seconds)
+        except TierError:
+            self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
+            raise
+        self.connects += 1
+        return connection
+
+    def _new_connection(self) -> CellConnection:
+        settings = self._settings
+        return CellConnection(
+            self._maker.make_connection(),  # type: ignore[no-untyped-call]  # redis-py has no types here
+            self._where,
+            placement=self._placement,
+            skew_us=self._skew_us,
+            retention_ms=settings.retention // 1000,
+            timeout_seconds=settings.timeout.seconds,
+        )
+
+    async def give_back(self, connection: CellConnection) -> None:
+        """Keeps the connection for the next borrower if it is still open.
+
+        After `close` the connection is closed instead.
+        """
+        if self._closed:
+            await connection.close()
+        elif connection.is_open:
+            self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Closes the idle connections; a lent one is closed when it is given back."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().close()

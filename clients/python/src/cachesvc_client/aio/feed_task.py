@@ -1,0 +1,34 @@
+"""Follows the feed of fences on an event loop."""
+
+import asyncio
+
+import aiohttp
+
+from cachesvc_client.aio.session import Session
+from cachesvc_client.near.feed import CONNECT_TIMEOUT, READ_TIMEOUT, FeedError, NearFeed
+
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+
+
+async def follow(feed: NearFeed, session: Session) -> None:
+    """Follows the feed until it is cancelled. `session` has to outlive that."""
+    try:
+        while True:
+            feed.lost(await _followed(feed, session))
+            await asyncio.sleep(feed.pause())
+    finally:
+        feed.closed()
+
+
+async def _followed(feed: NearFeed, session: Session) -> str:
+    """Reads one connection to its end, and returns why it ended."""
+    try:
+        async with session.request(
+            "GET", feed.url(), headers=feed.headers(), timeout=_TIMEOUT, allow_redirects=False
+        ) as response:
+            feed.opened(response.status)
+            async for chunk in response.content.iter_any():
+                feed.received(chunk)
+    except (FeedError, aiohttp.ClientError, TimeoutError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "the instance ended it"

@@ -1,0 +1,113 @@
+"""Requests as they are sent, replies as they arrive, and the errors that these stand for."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+from yarl import URL
+
+from cachesvc_client.errors import CacheError
+from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.protocol.wire import PROBLEM_TYPES, Problem
+from cachesvc_client.values.durations import header_of
+
+_problem = msgspec.json.Decoder(Problem)
+
+
+class Request(NamedTuple):
+    """One request of a client, to whichever instance it is sent."""
+
+    method: str
+    path: str
+    """Percent-encoded."""
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}
+    is_repeatable: bool = True
+    """True if asking twice has the effect of asking once, even if both were answered.
+
+    Such a request may be retried after a failure that passes. A request that may have granted or
+    used up a lease, or that has a condition, is not: it is only sent anew if no answer came at all.
+    """
+    is_fixed: bool = False
+    """True if the path is one of few, so that the URL made of it is worth keeping."""
+    turn: float = math.inf
+    """Seconds after which the service answers with what is there (protocol/turns.py)."""
+    operation: str = ""
+    """The name of the request's span; a request without one has no span."""
+    items: int = 1
+
+    def url_at(self, endpoint: Endpoint) -> URL:
+        return endpoint.fixed_url(self.path) if self.is_fixed else endpoint.url(self.path)
+
+    def timeout_header(self, seconds_left: float) -> str:
+        """The value of `Cachesvc-Timeout` for a caller that waits this long."""
+        return header_of(min(self.turn, told(seconds_left)))
+
+    def not_answered(self) -> CacheError:
+        """The error if no answer came in time."""
+        return CacheError("deadline", f"no answer to {self._name} in time", retryable=True)
+
+    def not_taken(self, failure: Exception | None) -> CacheError:
+        """The error if no instance could be reached; `failure` is that of the last try."""
+        return CacheError("unreachable", f"no instance took {self._name}: {failure}", retryable=True)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.method} {self.path[:200]}"
+
+
+class Reply(NamedTuple):
+    """The answer of one instance."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Looked up by names in any case."""
+    body: bytes
+
+
+def problem_error(reply: Reply) -> CacheError:
+    """The error that a reply other than 2xx stands for."""
+    try:
+        problem = _problem.decode(reply.body)
+    except msgspec.MsgspecError:
+        problem = Problem(
+            detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500
+        )
+    error = error_of(problem, reply.status)
+    error.retry_after = _seconds_or_none(reply.headers.get("Retry-After"))
+    error.request_id = problem.request_id or reply.headers.get("X-Request-Id", "")
+    return error
+
+
+def passing_failure(reply: Reply) -> CacheError | None:
+    """The failure that a reply stands for, if it may pass.
+
+    A miss says `retryable` as well, and is no failure.
+    """
+    return problem_error(reply) if reply.status == 429 or reply.status >= 500 else None
+
+
+def error_of(problem: Problem | None, status: int = 0) -> CacheError:
+    """The error that a problem document stands for."""
+    problem = problem or Problem(detail="an error without a problem document", status=500)
+    return CacheError(
+        problem.type.removeprefix(PROBLEM_TYPES) or "bad-answer",
+        problem.detail or problem.title,
+        status=status or problem.status,
+        retryable=problem.retryable,
+        request_id=problem.request_id,
+        field=problem.field,
+    )
+
+
+def told(seconds: float) -> float:
+    """The time that the service is told, of the seconds left.
+
+    It is a little less, so that a partial answer still arrives in time.
+    """
+    return max(seconds * 0.9, seconds - 0.05)
+
+
+def _seconds_or_none(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
