@@ -16,7 +16,7 @@ TO_RUN := $(VENV)/.installed-to-run
 TO_DEVELOP := $(VENV)/.installed-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint demo bench load run-two-regions reference lock servers clean
+.PHONY: help run test test-faults lint demo bench load run-two-regions reference pictures lock servers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ $(TO_DEVELOP): $(TO_RUN) $(SDK) $(PINS)/dev.txt
 
 reference: $(TO_DEVELOP) ## Write docs/reference.md anew from the code
 	$(BIN)/python -m cachesvc.commands.reference > docs/reference.md
+
+pictures: ## Draw docs/pictures/*.svg anew from the .dot files beside them
+	@command -v dot >/dev/null || { echo "graphviz is missing: apt-get install graphviz" >&2; exit 1; }
+	for source in docs/pictures/*.dot; do dot -Tsvg -o "$${source%.dot}.svg" "$$source"; done
 
 # One resolution for every Python and system that the ranges allow. Pins that still fit stay, unless ARGS=--upgrade.
 lock: PIN = .run/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

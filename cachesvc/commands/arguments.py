@@ -9,7 +9,7 @@ from cachesvc.model.units import Duration
 
 
 def add_topology(parser: argparse.ArgumentParser, environ: Mapping[str, str], purpose: str) -> None:
-    """Adds `--topology`. `purpose`: the command's use of the document, a sentence for the help."""
+    """Adds `--topology`. `purpose` is a sentence for the help: what the document is for."""
     parser.add_argument(
         "--topology",
         type=Path,

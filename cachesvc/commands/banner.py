@@ -1,4 +1,4 @@
-"""What `serve` says when it is ready: what runs where, what is real and what is stood in, and one call to try."""
+"""The banner of `serve`: the servers, which of them are stand-ins, and one call to try."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -8,12 +8,14 @@ from cachesvc.config.topology import Namespace, Topology
 
 
 def banner(service: Service, topology: Topology, url: str, embedded: Sequence[str]) -> str:
-    """`embedded` describes the servers that were started for this instance; empty when a topology was given."""
+    """The banner's text. `embedded`: a line for each server that was started for this
+    instance; empty if a topology was given."""
+    namespaces = ", ".join(_named(name, namespace) for name, namespace in topology.namespaces.items())
     lines = [
         f"cachesvc {version('cachesvc')} serves {url} (region {service.region}, instance {service.instance})",
         f"  L1: {service.l1.budget >> 20} MiB in this process",
         *(f"  {line}" for line in embedded or _given(service, topology)),
-        f"  namespaces: {', '.join(_named(name, namespace) for name, namespace in topology.namespaces.items())}",
+        f"  namespaces: {namespaces}",
     ]
     if embedded:
         lines.append("  Embedded servers keep nothing when they stop. Ctrl-C stops all of them.")
@@ -32,7 +34,8 @@ def _named(name: str, namespace: Namespace) -> str:
 
 
 def _to_try(topology: Topology, url: str) -> list[str]:
-    """A stored value for a look-aside namespace, since a miss is a poor first impression; else a read through."""
+    """A call to try: store and read for a look-aside namespace, where a read alone would be a
+    miss; else a read."""
     for name, namespace in topology.namespaces.items():
         at = f"{url}/v1/{name}/hello"
         store = "" if namespace.origin else f"curl -X PUT -d 'hello, world' {at} && "

@@ -28,6 +28,8 @@ def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 class Command(NamedTuple):
+    """One command of the command line."""
+
     purpose: str
     """One sentence for the list of commands and the command's help."""
     exit_codes: str
@@ -57,13 +59,15 @@ COMMANDS = {
     ),
     "check": Command(
         "Puts load on a deployment from outside and judges its answers.",
-        "0 if every check holds; 1 if one is violated, or if too little was seen to tell; 2 if a document is wrong.",
+        "0 if every check holds; 1 if one is violated, or if too little was seen to tell;"
+        " 2 if a document is wrong.",
         check.add_arguments,
         lambda options, _: check.run(options),
     ),
     "explain": Command(
         "Says why one key is answered as it is.",
-        "0 if it is explained; 1 if no instance answers; 2 if there is no such namespace, or the key is out of rule.",
+        "0 if it is explained; 1 if no instance answers;"
+        " 2 if there is no such namespace, or the key is out of rule.",
         explain.add_arguments,
         lambda options, _: explain.run(options),
     ),

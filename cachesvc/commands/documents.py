@@ -1,4 +1,4 @@
-"""The two documents on a command line, and `cachesvc check-config`, which only reads and checks them."""
+"""The two documents of a command, and `cachesvc check-config`, which only checks them."""
 
 import argparse
 from collections.abc import Mapping
@@ -65,5 +65,5 @@ def _load_topology(path: Path | None, service: Service) -> Topology | None:
 
 
 def _in_document(error: ConfigError, path: Path | None) -> ConfigError:
-    """The error with the document's path: with two documents `$.region` alone would not say which one."""
+    """The error with the document's path, because `$.region` alone is in either."""
     return ConfigError(f"{path}: {error.path}", error.why) if path and error.path.startswith("$") else error

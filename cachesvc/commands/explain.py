@@ -28,7 +28,7 @@ from cachesvc.model.key_text import check_key
 
 NEARBY = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 2.0
-"""The time for one instance, which answers within 0.1 s if it runs nearby; then the next is asked."""
+"""The time for one instance's answer (0.1 s is usual nearby); then the next is asked."""
 PAGE_WIDTH = 220
 """Columns of output to a pipe or a file: wide, so that a line stays whole for a search."""
 

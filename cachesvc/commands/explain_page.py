@@ -1,4 +1,5 @@
-"""An explanation as a person reads it: the verdict, the facts, then a table of copies, of fences and of instances."""
+"""An explanation as a page: the verdict, the facts, and tables of copies, fences and
+instances."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,13 +12,15 @@ SHOWN_TAGS = 4
 
 
 class Table(NamedTuple):
+    """A table before it is laid out: every cell is text."""
+
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def facts(found: Explanation) -> list[tuple[str, str]]:
-    """Label and text."""
+    """The facts, as pairs of label and text."""
     listed = [
         ("key", f"{found.key} of {found.namespace} (owner: {found.owner or NOTHING})"),
         ("partition", found.partition),
@@ -44,7 +47,8 @@ def _lease(home: Home, now: int) -> str:
     told = f" (told by {home.told_by})" if home.told_by else ""
     if home.lease is None:
         return f"nobody holds it{told}"
-    return f"held by {home.lease.holder or 'somebody outside the topology'}, ends {when(home.lease.until, now)}{told}"
+    holder = home.lease.holder or "somebody outside the topology"
+    return f"held by {holder}, ends {when(home.lease.until, now)}{told}"
 
 
 def _limits(fences: FencesSeen, now: int) -> Iterator[tuple[str, str]]:
@@ -54,7 +58,7 @@ def _limits(fences: FencesSeen, now: int) -> Iterator[tuple[str, str]]:
 
 
 def copies(found: Explanation) -> Table:
-    """One line for each place; those that hold nothing, too."""
+    """The copies: a row for each place, also for a place that holds none."""
     rows = [_copy_row(place, copy) for place, copy in _places(found)]
     return Table(
         "copies", ("where", "standing", "age", "fresh for", "version", "bytes", "tags", "note"), rows
@@ -109,7 +113,7 @@ def _tags(tags: Sequence[str]) -> str:
 
 
 def fences(found: Explanation) -> Table:
-    """Only targets that have been fenced."""
+    """The fences: a row for each target that was fenced."""
     seen = found.fences
     rows = [_fence_row(one, seen, found.clock) for one in seen.targets if _is_fenced(one)] if seen else []
     columns = ("on", "at home", "here, at least", "soft, at home", "soft, here", "merged here", "note")
@@ -123,7 +127,8 @@ def _is_fenced(one: TargetFences) -> bool:
 def _fence_row(one: TargetFences, seen: FencesSeen, now: int) -> Sequence[str]:
     merge = next((merge for merge in seen.merges if merge.target == one.target), None)
     if merge is not None:
-        merged = f"{when(merge.merged_at, now)}, {'issued here' if merge.came == 'here' else f'feed of {merge.came}'}"
+        way = "issued here" if merge.came == "here" else f"feed of {merge.came}"
+        merged = f"{when(merge.merged_at, now)}, {way}"
     else:
         merged = (
             f"before {when(seen.merges_forgotten_until, now)}" if seen.merges_forgotten_until else NOTHING
@@ -137,6 +142,7 @@ def _fence_row(one: TargetFences, seen: FencesSeen, now: int) -> Sequence[str]:
 
 
 def instances(found: Explanation) -> Table:
+    """The instances: what a read would do at each."""
     rows = [_instance_row(seen) for seen in (_asked(found), *found.elsewhere)]
     return Table("what a read would do", ("at", "it would", "bound", "note"), rows)
 
@@ -148,5 +154,6 @@ def _instance_row(seen: Seen) -> Sequence[str]:
 
 
 def when(at: int, now: int) -> str:
+    """A time relative to `now`, both in µs: `in 3.0 s`, `1.2 s ago`."""
     seconds = (at - now) / SECONDS
     return f"in {seconds:.1f} s" if seconds > 0 else f"{-seconds:.1f} s ago"

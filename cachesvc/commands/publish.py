@@ -39,11 +39,13 @@ BLOCK = 1 << 16
 
 
 class Destination(Struct, frozen=True):
+    """The queue that the changes are announced on."""
+
     url: str
     region: str = ""
     """Empty if only the queue is given, not its region."""
     namespaces: Collection[str] | None = None
-    """None if the topology is not given: then only the instances can tell an unknown namespace."""
+    """None without a topology: then only the instances can refuse an unknown namespace."""
 
     @property
     def where(self) -> str:
@@ -98,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add(
         "--file",
         metavar="FILE",
-        help="Reads changes from a file: a change or a CloudEvent on each line, as JSON. - is standard input.",
+        help="Reads changes from a file: a change or a CloudEvent on each line, as JSON."
+        " - is standard input.",
     )
     add(
         "--queue",

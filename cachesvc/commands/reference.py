@@ -1,10 +1,11 @@
-"""docs/reference.md, from the code: settings, commands, environment variables and problem kinds.
+"""Makes docs/reference.md: settings, commands, environment variables and problem kinds.
 
     python -m cachesvc.commands.reference > docs/reference.md
 
 Types and defaults are those of the structs in `config/service.py` and `config/topology.py`; the
 meaning of a field is the docstring below it. Commands and flags are read from the parsers of
-`command_line.py`, kinds from `model/problems.py`. A test holds the committed page to this module's output.
+`command_line.py`, kinds from `model/problems.py`. A test compares the committed page with this
+module's output.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from cachesvc.model.units import Duration, Size
 WIDTH = 120
 
 NAMED_ELSEWHERE = {
-    "OTEL_EXPORTER_OTLP_CERTIFICATE": "The file with the certificate that the OTLP receiver is checked against.",
-    "OTEL_EXPORTER_OTLP_HEADERS": "Headers for every export to the OTLP receiver, such as `authorization=Bearer%20…`.",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": "The certificate file that the OTLP receiver is checked against.",
+    "OTEL_EXPORTER_OTLP_HEADERS": "Headers for the OTLP receiver, such as `authorization=Bearer%20…`.",
     "OTEL_RESOURCE_ATTRIBUTES": "Attributes that are added to the resource of exported traces and metrics.",
     "PATH": "Where the embedded set-up looks for memcached.",
     "XDG_RUNTIME_DIR": "Where embedded servers keep their sockets, if `CACHESVC_RUN_DIR` is not given.",
@@ -51,10 +52,12 @@ _PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 
 
 class Field(NamedTuple):
+    """One field of a document."""
+
     path: str
     kind: str
     default: str
-    """Its words: "required", or "default" and the value; empty for a section that may be left out."""
+    """`required`, or `default` and the value; empty for a section that may be left out."""
     meaning: str
 
 
@@ -105,7 +108,7 @@ def docstrings(kind: type[Struct]) -> dict[str, str]:
 
 
 def struct_in(kind: Any) -> tuple[type[Struct] | None, str]:
-    """The struct that a field holds, if it does, and its place: `.NAME` in a mapping, `[]` in a list."""
+    """The struct in a field (or None) and its place: `.NAME` in a mapping, `[]` in a list."""
     for candidate in (kind, *get_args(kind)):
         if isinstance(candidate, type) and issubclass(candidate, Struct):
             return candidate, {dict: ".NAME", tuple: "[]"}.get(get_origin(kind), "")
@@ -155,18 +158,19 @@ def page() -> str:
     parts = [
         "# Reference",
         _wrapped(
-            "Every setting, command, environment variable and kind of problem. This page is made from the code; "
-            "do not edit it: change the code, then run `python -m cachesvc.commands.reference > docs/reference.md`."
+            "Every setting, command, environment variable and kind of problem. This page is made from "
+            "the code; do not edit it: change the code, then run `python -m "
+            "cachesvc.commands.reference > docs/reference.md`."
         ),
         _wrapped(
-            "Durations are written as a number and one of `us`, `ms`, `s`, `m`, `h`, `d` (`250ms`); sizes as a number "
-            "and one of `B`, `KiB`, `MiB`, `GiB` (`4MiB`). A field that is not known, or a value out of range, stops the "
-            "start with a message that names the field."
+            "Durations are written as a number and one of `us`, `ms`, `s`, `m`, `h`, `d` (`250ms`); "
+            "sizes as a number and one of `B`, `KiB`, `MiB`, `GiB` (`4MiB`). A field that is not "
+            "known, or a value out of range, stops the start with a message that names the field."
         ),
         "## The service document",
         _wrapped(
-            "Settings of one instance: YAML for `cachesvc serve --config FILE`. Each of them can be given by the "
-            "environment variable named beside it, which comes before the document."
+            "Settings of one instance: YAML for `cachesvc serve --config FILE`. Each of them can be "
+            "given by the environment variable named beside it, which comes before the document."
         ),
         *_document(Service, {".".join(path): name for name, (path, _) in settings(Service)}),
         "## The topology document",
@@ -178,7 +182,8 @@ def page() -> str:
         *_commands(),
         "## Environment variables",
         _wrapped(
-            "Besides the settings of the service document. Another name that begins with `CACHESVC_` stops the start."
+            "Besides the settings of the service document. Another name that begins with `CACHESVC_` "
+            "stops the start."
         ),
         "\n".join(
             _item(f"`{name}`", meaning)
@@ -186,9 +191,9 @@ def page() -> str:
         ),
         "## Problem kinds",
         _wrapped(
-            "A failure is answered as `application/problem+json` (RFC 9457). Its `type` ends with one of these kinds. "
-            "In a batch, a key's own problem has the same kinds and statuses. The same request would fail again, unless the "
-            "kind is marked."
+            "A failure is answered as `application/problem+json` (RFC 9457). Its `type` ends with one "
+            "of these kinds. In a batch, a key's own problem has the same kinds and statuses. The "
+            "same request would fail again, unless the kind is marked."
         ),
         *_kinds(),
     ]

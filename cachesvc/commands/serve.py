@@ -1,4 +1,4 @@
-"""`cachesvc serve`: one instance, on given servers or on embedded ones that it starts first."""
+"""`cachesvc serve`: runs one instance, on given servers or on embedded ones."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from cachesvc.telemetry.logs import logs
 def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serves until SIGINT or SIGTERM, and returns the exit code.
 
-    Raises `ConfigError`, `ServerStartError` for an embedded server that does not start, and `TierError`.
+    Raises `ConfigError`, `TierError` and, for an embedded server, `ServerStartError`.
     """
     service, topology = load_documents(options, environ)
     logs.set_up(service)

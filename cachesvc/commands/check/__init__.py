@@ -1,4 +1,6 @@
-"""`cachesvc check`: writes, invalidates and reads through every instance of a deployment, and judges each read.
+"""`cachesvc check`: writes, invalidates and reads through every instance, and judges each
+read.
 
-Start reading at `run.py`; `load/` makes the traffic, `judge/` finds violations in its history, `watch/` does both for ever.
+Only `commands/command_line.py` imports this package. Start reading at `run.py`: `load/` makes the
+traffic, `judge/` finds violations in the history of it, `watch/` does both without end.
 """

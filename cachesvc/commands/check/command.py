@@ -1,7 +1,9 @@
-"""`cachesvc check`: load a deployment from outside and judge what it answered; with `--watch`, measure it for ever.
+"""`cachesvc check`: puts load on a deployment from outside and judges its answers.
 
-Exit codes: 0 every check holds; 1 one is violated, or it could not run or see enough to tell; 2 the command line or the topology
-document is wrong. Ctrl-C ends the load, and what there is by then is judged.
+With `--watch` it measures the deployment without end instead. Exit codes: 0 if every check holds;
+1 if one is violated, or if the check could not run or saw too little to tell; 2 if the command
+line or the topology document is wrong. Ctrl-C ends the load, and what was recorded until then is
+judged.
 """
 
 import argparse
@@ -31,9 +33,11 @@ from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 
 MUST_BE_SEEN = ("C0", "C2", "C3", "C7")
-"""Checks that every run has something to say about. If one of these was not observed, nothing was shown."""
+"""The checks that every run can judge. If one of these was not observed, the run has shown
+nothing."""
 READ_SHARE_OF_A_CACHE = 0.9
-"""With fewer reads than this among the operations, C9 (it is still a cache) is not asked."""
+"""The least share of reads among the operations for which C9 (it is still a cache) is
+judged."""
 LEAST_SHARE = 0.8
 
 
@@ -110,7 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add(
         "--watch",
         action="store_true",
-        help="Measures until Ctrl-C instead: a few canary writes, the merges of real invalidations, and metrics.",
+        help="Measures until Ctrl-C instead: a few canary writes, the merges of real invalidations,"
+        " and metrics.",
     )
     add(
         "--metrics-listen",
@@ -135,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 
 def run(options: argparse.Namespace) -> int:
-    """The exit code."""
+    """Runs the command and returns its exit code."""
     try:
         settings = settings_of(options)
         return _watch(settings, options) if options.watch else _check(settings, options)
@@ -148,7 +153,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def settings_of(options: argparse.Namespace) -> CheckSettings:
-    """Raises `ConfigError`."""
+    """The settings of a run, from the command line and the topology document. Raises
+    `ConfigError`."""
     if options.topology is None:
         raise ConfigError(
             "--topology",
@@ -194,6 +200,7 @@ def _check(settings: CheckSettings, options: argparse.Namespace) -> int:
 
 
 def exit_code(verdict: Verdict) -> int:
+    """1 if a check is violated or one of `MUST_BE_SEEN` was not observed, else 0."""
     return 1 if verdict.broken or any(check in MUST_BE_SEEN for check in verdict.unobserved) else 0
 
 
@@ -211,7 +218,8 @@ def _watch(settings: CheckSettings, options: argparse.Namespace) -> int:
     metrics = WatchMetrics()
     with metrics.served(*address_of(options.metrics_listen, "--metrics-listen")):
         print(
-            f"cachesvc: watching {len(settings.instances)} instances; http://{options.metrics_listen}/metrics",
+            f"cachesvc: watching {len(settings.instances)} instances;"
+            f" http://{options.metrics_listen}/metrics",
             file=sys.stderr,
         )
         _run(watch(settings, metrics, sample=options.sample, pause_seconds=options.canary_every.seconds))
@@ -219,7 +227,7 @@ def _watch(settings: CheckSettings, options: argparse.Namespace) -> int:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> bool:
-    """Whether it came to its end; False: a signal ended it."""
+    """Runs the work to its end. False if a signal ended it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,7 +1,9 @@
-"""What the checker records: one line of JSON for each thing that happened, in the order it was noted.
+"""The checker's history: one line of JSON for each thing that happened, in the order it
+was noted.
 
-Times are µs of one monotonic clock (the checker's own): moments of different processes are never compared. `as_of` alone is the
-service's own time, µs since the epoch, and is there to be shown. A value is `key:w:checksum`, `w` counting the writes of its key.
+Times are µs of one monotonic clock, the checker's own: clocks of different processes are never
+compared. Only `as_of` and `at` of a fence are the service's own time, µs since the epoch, and are
+only shown. A value is `key:w:checksum`, where `w` counts the writes of its key.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,54 +17,56 @@ from msgspec import Struct
 
 
 class Write(Struct, frozen=True, omit_defaults=True, tag="write"):
-    """A new version at the origin. `w` of a key is 0 before its first write."""
+    """One write of a key at the origin. `w` counts the key's writes: 1 for the first."""
 
     key: str
     w: int
     committed: int
     tags: tuple[str, ...] = ()
-    """Of the value."""
+    """The tags of the value."""
 
 
 class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
-    """Writes told to the cache: through the invalidate API of an instance, or as an event on a region's `changes`."""
+    """Writes announced to the cache: by a call to an instance, or by an event on a region's
+    `changes`."""
 
     how: Literal["api", "event"]
     region: str
-    """Whose queue took it."""
+    """The region whose queue took it."""
     instance: str
-    """That was called, as `region/instance`; empty for an event."""
+    """The instance that was called, as `region/instance`; empty for an event."""
     writes: tuple[tuple[str, int], ...]
-    """(key, w) that this announces."""
+    """The writes that are announced, as pairs (key, w)."""
     started: int
     ended: int
     id: str = ""
-    """Of the change, `eu:1700000000000-0`; empty if it was never accepted."""
+    """The change's id, such as `eu:1700000000000-0`; empty if it was never accepted."""
     token: str = ""
     wait: Literal["none", "region", "global"] = "none"
     reached: bool = True
-    """What `wait` asked for was said to hold."""
+    """True if the answer said that the wait was fulfilled."""
     failures: tuple[int, ...] = ()
-    """When attempts of this announcement ended in an error (the queue was down, the instance gone)."""
+    """The times at which attempts ended in an error (the queue was down, the instance gone)."""
     queue_down: bool = False
-    """The attempts that failed did so because the queue took nothing: the instance said so (of an event it goes without saying).
-    Only such an outage obliges caches to be fresh without having been told: while an instance alone is gone, they cannot know."""
+    """True if every failed attempt failed because the queue took nothing. For a call the
+    instance said so; for an event it is always the case. Only such an outage obliges caches to
+    refuse copies without having been told: while only an instance is gone, they cannot know."""
     tags: tuple[str, ...] = ()
-    """Not empty: announced by these tags and not by key."""
+    """The tags that were announced instead of keys; empty if keys were."""
 
 
 class Fenced(Struct, frozen=True, omit_defaults=True, tag="fenced"):
-    """Where the fence of a change stands on its region's stream (from its receipt)."""
+    """The position of a change's fence on its region's stream, from the change's receipt."""
 
     id: str
     region: str
     position: str
     at: int = 0
-    """The fence's own moment in the service's time, to be shown; 0: not told."""
+    """The fence's own time, in the service's time; 0 if it is not known. Only shown."""
 
 
 class Merged(Struct, frozen=True, omit_defaults=True, tag="merged"):
-    """An instance has merged a region's stream up to `position`. It did so at `at` or a little earlier."""
+    """An instance had merged a region's stream up to `position` at `at`, or a little earlier."""
 
     instance: str
     region: str
@@ -71,58 +75,68 @@ class Merged(Struct, frozen=True, omit_defaults=True, tag="merged"):
 
 
 class Load(Struct, frozen=True, omit_defaults=True, tag="load"):
-    """The origin was asked for a value (by the service), or a caller loaded one under a lease."""
+    """The service loaded a value from the origin, or a caller loaded one under a lease."""
 
     key: str
     w: int
     started: int
     ended: int
-    """Under a lease: no later than when the fill was sent off, since the lease may be another's before the answer is here."""
+    """The end of the load. Under a lease: not later than the start of the fill, since the
+    lease may be another caller's before the fill is answered."""
     lease: str = ""
     stored: bool | None = None
-    """Look-aside: the fill was accepted. None: not known."""
+    """True if a look-aside fill was accepted, False if it was refused, None if that is not
+    known."""
     instance: str = ""
 
 
 class Read(Struct, frozen=True, omit_defaults=True, tag="read"):
+    """One read of one key, and its answer."""
+
     instance: str
-    """As `region/instance`."""
+    """The name as `region/instance`."""
     key: str
     started: int
     ended: int
     outcome: str
     """`hit`, `stale`, `loaded`, `absent`, `miss` or `error`."""
     w: int | None = None
-    """Of the value that was read; None if there was none. `absent` is what the key was before its first write: as if 0."""
+    """The version that was read; None if no value was. `absent` counts as version 0, the state
+    of a key before its first write."""
     tier: str = ""
-    """Who answered: `l1`, `l2`, `l3`, `origin`; `near` for a cache of the caller's own, which merges after its instance did."""
+    """The tier that answered: `l1`, `l2`, `l3` or `origin`; `near` for a cache of the caller's
+    own, which merges after its instance did."""
     as_of: int = 0
     lag: float | None = None
-    """The staleness bound that the answer claimed, seconds."""
+    """The staleness bound in the answer, in seconds."""
     session: str = ""
-    """Reads of one session never go back. Empty: of none."""
+    """The session that the read belongs to; empty if to none. Reads of one session never go
+    back."""
     token_writes: tuple[tuple[str, int], ...] = ()
-    """(key, w) of the writes whose tokens were sent along."""
+    """The writes, as pairs (key, w), whose tokens were sent with the read."""
     deadline_us: int = 0
-    """What the read was allowed to take; 0: not limited."""
+    """The read's deadline in µs; 0 if it had none."""
     reason: str = ""
-    """Of an error: the problem's kind or the exception's name. `foreign`: the bytes are no value of this key."""
+    """The problem's kind or the exception's name, if the read failed. `foreign`: the bytes are
+    not a value of this key."""
 
     @property
     def version(self) -> int | None:
-        """The `w` that this read showed; None if it showed nothing."""
+        """The version that this read showed; None if it showed none."""
         return 0 if self.w is None and self.outcome == "absent" else self.w
 
 
 class Fault(Struct, frozen=True, omit_defaults=True, tag="fault"):
+    """One thing that was broken on purpose, and the time for which it was."""
+
     what: str
     started: int
     ended: int
-    """When it was made good."""
+    """The time at which the fault was removed."""
 
 
 class Run(Struct, frozen=True, omit_defaults=True, tag="run"):
-    """The first line: what everything else is judged by."""
+    """The first record: the instances of the run, and the bounds that everything is judged by."""
 
     seed: int
     instances: tuple[str, ...]
@@ -134,33 +148,35 @@ class Run(Struct, frozen=True, omit_defaults=True, tag="run"):
 
 
 def region_of(instance: str) -> str:
-    """`eu` of `eu/eu-a`."""
+    """The region of an instance's name: `eu` for `eu/eu-a`."""
     return instance.partition("/")[0]
 
 
 Record: TypeAlias = Run | Write | Announcement | Fenced | Merged | Load | Read | Fault
 
 _MOST_AT_ONCE = 1_000
-"""Records in one write to the file: what a checker that is killed can lose."""
+"""The most records in one write to the file: a checker that is killed can lose so many."""
 
 encode: Callable[[Record], bytes] = msgspec.json.Encoder().encode
-"""A record as its line of the history, without the newline."""
+"""Returns a record as its line of the history, without the newline."""
 
 _decode: Callable[[bytes], Record] = msgspec.json.Decoder(Record).decode
 
 
 class HistoryWriter:
-    """Keeps every record in memory, for the judge, and appends it to a file, if there is one.
+    """Keeps every record in memory for the judge, and appends it to a file if there is one.
 
-    `add` never blocks: the file belongs to a thread of its own, since a disk that stalls for a second would otherwise stall the
-    loop whose reads are being timed. Making one (an earlier file of that name is replaced) and `close` do block: off the loop.
-    `close` writes what is left and raises what the file raised; the records in memory are whole even then.
+    `add` never blocks: a thread of its own writes the file, because a disk that stalls for a
+    second would stall the loop whose reads are timed. The constructor (which replaces a file of
+    that name) and `close` do block and must not be called on the loop. `close` writes what is
+    left and raises the `OSError` that writing raised; the records in memory are complete even
+    then.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.records: list[Record] = []
         self._unwritten: SimpleQueue[Record | None] = SimpleQueue()
-        """None: nothing comes after."""
+        """None marks the end."""
         self._failure: OSError | None = None
         self._thread: Thread | None = None
         if path is not None:
@@ -172,11 +188,14 @@ class HistoryWriter:
         return f"<HistoryWriter: {len(self.records)} records, {self._unwritten.qsize()} unwritten>"
 
     def add(self, record: Record) -> None:
+        """Keeps a record. Never blocks."""
         self.records.append(record)
         if self._thread is not None and self._failure is None:
             self._unwritten.put(record)
 
     def close(self) -> None:
+        """Writes what is left. Raises the `OSError` of the file. Blocks. A second call does
+        nothing."""
         if self._thread is None:
             return
         self._unwritten.put(None)
@@ -197,7 +216,8 @@ class HistoryWriter:
             self._failure = error
 
     def _next_batch(self) -> list[Record | None]:
-        """What is waiting, up to `None` and at most `_MOST_AT_ONCE`; waits for the first."""
+        """The waiting records: at most `_MOST_AT_ONCE`, and none after a `None`. Waits for the
+        first."""
         batch = [self._unwritten.get()]
         while batch[-1] is not None and len(batch) < _MOST_AT_ONCE:
             try:
@@ -212,22 +232,25 @@ def _lines(records: Iterable[Record]) -> bytes:
 
 
 class History(Struct, frozen=True):
-    """What a file of records held."""
+    """The content of a history file."""
 
     records: tuple[Record, ...]
     cut_short: bool
-    """The last line was not whole (its writer was killed), and is left out."""
+    """True if the last line was incomplete (its writer was killed) and was left out."""
 
 
 class BadLineError(Exception):
-    """A line of a history is no record."""
+    """A line of a history is not a record."""
 
 
 def read_history(path: Path) -> History:
-    """The records of a file, in the order they were noted. Only its last line may be broken; any other raises `BadLineError`."""
+    """Reads the records of a file, in the order they were noted.
+
+    Only the last line may be broken; any other broken line raises `BadLineError`.
+    """
     *lines, rest = path.read_bytes().split(b"\n")
     records = [_record(path, number, line) for number, line in enumerate(lines, start=1)]
-    # A line is whole once its newline is there. What a killed writer left without one may even parse (`12` of `1234`).
+    # A line is complete once its newline is there: a part of a line may parse as well (`12` of `1234`).
     return History(records=tuple(records), cut_short=bool(rest))
 
 

@@ -1,4 +1,5 @@
-"""A line on stderr while the checker runs: on a terminal it is written over, in a log there is a new one now and then."""
+"""The progress line on stderr: rewritten in place on a terminal, a new line every 10 s in
+a log."""
 
 import asyncio
 import time
@@ -13,8 +14,10 @@ LOG_SECONDS = 10.0
 
 
 class Progress:
+    """Counts the reads, writes and errors of a run, and shows them."""
+
     def __init__(self, records: Sequence[Record], duration_seconds: float, out: TextIO) -> None:
-        """`records` grows while this looks at it."""
+        """`records` grows while the run goes on."""
         self._records = records
         self._duration_seconds = duration_seconds
         self._out = out
@@ -22,7 +25,7 @@ class Progress:
         self._counts: Counter[str] = Counter()
 
     async def show(self) -> None:
-        """Until it is cancelled."""
+        """Shows the line again and again until it is cancelled."""
         started = time.monotonic()
         on_terminal = self._out.isatty()
         try:
@@ -36,10 +39,11 @@ class Progress:
                     flush=True,
                 )
         finally:
-            if on_terminal:  # what is printed next gets a line of its own
+            if on_terminal:  # the next output begins on a new line
                 print(file=self._out, flush=True)
 
     def line(self, seconds: float) -> str:
+        """The line after so many seconds of the run."""
         for record in self._records[self._seen :]:
             if isinstance(record, Read):
                 self._counts["error" if record.outcome == "error" else "read"] += 1

@@ -1,4 +1,4 @@
-"""A verdict for people, and for machines."""
+"""A verdict as text for people, and as JSON for programs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,15 +13,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def plain(verdict: Verdict, *, cut_short: bool = False) -> str:
-    """The verdict as text: what held, what did not and the lines that prove it, and the figures.
+    """The verdict as text: each check with its result, the proof of violations, and the
+    figures.
 
-    `cut_short`: the history's last line was not whole.
+    `cut_short`: the history's last line was incomplete and was left out.
     """
     return "\n".join(_lines(verdict, cut_short)) + "\n"
 
 
 def as_json(verdict: Verdict) -> bytes:
-    """The verdict as one JSON object; its `broken` is empty if nothing was violated."""
+    """The verdict as one JSON object, whose `broken` is empty if no check was violated."""
     return msgspec.json.encode(
         {
             "broken": verdict.broken,
@@ -49,7 +50,7 @@ def _lines(verdict: Verdict, cut_short: bool) -> Iterator[str]:
     yield from _table([_row(finding) for finding in verdict.findings])
     for finding in verdict.findings:
         if finding.broken:
-            yield from _charges(finding)
+            yield from _violations(finding)
     yield ""
     yield from _figures(verdict.figures)
 
@@ -65,7 +66,7 @@ def _count(finding: Finding) -> str:
     return "; ".join(part for part in (count, finding.note, finding.unobserved) if part)
 
 
-def _charges(finding: Finding) -> Iterator[str]:
+def _violations(finding: Finding) -> Iterator[str]:
     yield ""
     yield f"{finding.check} VIOLATED: {finding.rule}"
     if finding.note:
@@ -73,7 +74,7 @@ def _charges(finding: Finding) -> Iterator[str]:
     for violation in finding.examples:
         yield f"  {violation.says}"
         if violation.instance:
-            yield f"    {_guilty(violation)}"
+            yield f"    {_details(violation)}"
         for record in violation.proof:
             yield f"    {encode(record).decode()}"
     unshown = finding.broken - len(finding.examples)
@@ -81,7 +82,7 @@ def _charges(finding: Finding) -> Iterator[str]:
         yield f"  and {unshown:,} more"
 
 
-def _guilty(violation: Violation) -> str:
+def _details(violation: Violation) -> str:
     told = {
         "key": violation.key,
         "tier": violation.tier,
@@ -95,19 +96,25 @@ def _guilty(violation: Violation) -> str:
 
 
 def _moment(us: int) -> str:
-    """In the service's time, to the µs: it is compared with other moments."""
+    """A time of the service, with µs, because it is compared with other times. Empty for 0."""
     return (_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds") if us else ""
 
 
 def _figures(figures: Figures) -> Iterator[str]:
     failed = f"{figures.errors:,} failed"
-    yield f"{figures.reads:,} reads ({failed}), {figures.writes:,} writes, {figures.announcements:,} announcements"
+    yield (
+        f"{figures.reads:,} reads ({failed}), {figures.writes:,} writes,"
+        f" {figures.announcements:,} announcements"
+    )
     yield f"reads took p50 {spoken(figures.read_p50)}, p99 {spoken(figures.read_p99)}"
     yield (
         f"{figures.stale_reads:,} reads missed a write committed before they began,"
         f" the latest {spoken(figures.longest_stale)} after its commit"
     )
-    yield f"{figures.loads:,} loads of the origin, {figures.overlapping_loads:,} of them while another load of the key ran"
+    yield (
+        f"{figures.loads:,} loads of the origin,"
+        f" {figures.overlapping_loads:,} of them while another load of the key ran"
+    )
     yield from _titled(
         "From commit to the last read that missed it",
         ("tier", "region", "writes missed", "p50", "p99", "p99.99", "longest"),

@@ -1,6 +1,7 @@
-"""A run of the checker: everything is started, the clients load the deployment, it settles, and every key is read everywhere.
+"""A run of the checker: clients put load on the deployment, it settles, and every key is
+read everywhere.
 
-ready? ── feeds followed ── load (clients; whoever breaks servers does it now) ── last announcements ── settle ── sweep
+ready? ── feeds followed ── load (faults are made now) ── last announcements ── settle ── sweep
 """
 
 import asyncio
@@ -23,30 +24,36 @@ from cachesvc.commands.check.load.workload import Client, Dice, Keyspace
 from cachesvc.commands.check.settings import AT_ONCE, CheckSettings, namespace_yaml
 
 START_SECONDS = 10.0
-"""Within this every instance has to be ready, and to send the first event of its feed."""
+"""The time in which every instance has to be ready, and to send the first event of its
+feed."""
 LAST_ANNOUNCEMENTS_SECONDS = 10.0
-"""What was written but not accepted at the end of the load gets so long: a queue that comes back takes it."""
+"""The time after the load for announcements that were not accepted yet: a queue that comes
+back takes them."""
 SWEEPS = 3
-"""Of all keys at all instances; the second and third find what the first one cached."""
+"""How often all keys are read at all instances. The second and third sweep find what the
+first cached."""
 
 
 class CheckError(Exception):
-    """The check could not be run. The message says why and what to do."""
+    """The check could not run. The message says why, and what to do."""
 
 
 def monotonic_us() -> int:
-    """µs of the one clock that every moment of a history is of. Whoever notes faults in it uses this too."""
+    """The time in µs of the clock of all moments in a history, recorded faults included."""
     return time.monotonic_ns() // 1000
 
 
 async def check(
     settings: CheckSettings, history: HistoryWriter, *, until: asyncio.Event | None = None
 ) -> None:
-    """Run once and note everything. Faults may be made, and noted, meanwhile by whoever called this, who can hold the load until
-    that is done: it lasts as long as `settings` say, and longer if `until` is not set by then.
+    """Runs the check once and records everything in the history.
 
-    Raises `CheckError` if it cannot begin. An instance that is out of reach later is part of what is checked. Cancelled, the load
-    ends at once and what was noted can be judged.
+    The caller may make faults and record them during the load. The load lasts as long as the
+    settings say, and longer if `until` is not set by then.
+
+    Raises `CheckError` if the check cannot begin. An instance that is out of reach later is a
+    part of what is checked. When this is cancelled, the load ends at once, and what was recorded
+    can be judged.
     """
     history.add(run_of(settings))
     async with _started(settings, history) as running:
@@ -56,6 +63,7 @@ async def check(
 
 
 def run_of(settings: CheckSettings) -> Run:
+    """The history's first record, from the settings."""
     return Run(
         settings.seed,
         tuple(settings.instances),
@@ -67,7 +75,7 @@ def run_of(settings: CheckSettings) -> Run:
 
 
 class _Running:
-    """The parts of a run, made and not started."""
+    """The parts of a run. They are made here, and started by `_started`."""
 
     def __init__(
         self,
@@ -91,6 +99,7 @@ class _Running:
         self.background = Tasks()
 
     async def load(self, until: asyncio.Event | None) -> None:
+        """Runs the clients for the settings' duration, and until `until` is set."""
         self.origin.delays = self.recorder.delays = self.settings.delays
         for client in self.clients:
             self.background.spawn(client.run(), repr(client))
@@ -99,8 +108,11 @@ class _Running:
             await until.wait()
 
     async def settle(self) -> None:
-        """Nothing more is written, and loads are quick again. What can still be announced is; then as long as the promise allows,
-        reading on."""
+        """Stops the writes and makes loads fast, then waits until everything must have been seen.
+
+        First the announcements that can still be accepted are; then the staleness bound passes.
+        Clients go on reading.
+        """
         self.origin.delays = self.recorder.delays = AT_ONCE
         for client in self.clients:
             client.may_write = False
@@ -108,6 +120,7 @@ class _Running:
         await asyncio.sleep(self.settings.settle_seconds)
 
     async def sweep(self) -> None:
+        """Stops the clients and reads every key at every instance, `SWEEPS` times."""
         for client in self.clients:
             client.is_stopping = True
         for _ in range(SWEEPS):
@@ -122,7 +135,7 @@ class _Running:
         return Client(name, self.settings, dice, self.instances, self.store, self.recorder, self.announcer)
 
     def _random(self, whose: str) -> Random:
-        return Random(f"{self.settings.seed}/{whose}")  # noqa: S311  a run is repeated by its seed
+        return Random(f"{self.settings.seed}/{whose}")  # noqa: S311  the same seed must give the same run
 
 
 @asynccontextmanager
@@ -147,18 +160,20 @@ async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIter
 
 
 async def open_origin(origin: HttpOrigin, settings: CheckSettings) -> None:
-    """Raises `CheckError` if its address cannot be listened on."""
+    """Starts the checker's origin. Raises `CheckError` if its address cannot be listened on."""
     try:
         await origin.start(settings.origin_host, settings.origin_port)
     except OSError as error:
         raise CheckError(
-            f"the origin cannot listen on {settings.origin_address} ({error.strerror}): is another check running? "
+            f"the origin cannot listen on {settings.origin_address} ({error.strerror}):"
+            " is another check running? "
             "Stop it, or name another address with --origin-listen (and in the namespace's origin.url)"
         ) from error
 
 
 async def require(instance: Instance, settings: CheckSettings, key: str) -> None:
-    """Raises `CheckError` unless it is ready, or gets ready soon, and serves the namespace."""
+    """Raises `CheckError` unless the instance is ready within `START_SECONDS` and serves the
+    namespace."""
     try:
         await _until_ready(instance)
         await instance.get_many([key], token="", deadline_seconds=settings.deadline_seconds)
@@ -183,7 +198,8 @@ async def _until_ready(instance: Instance) -> None:
 
 
 async def first_event(feed: Feed) -> None:
-    """Raises `CheckError` if none comes."""
+    """Waits for the first event of a feed. Raises `CheckError` if none comes within
+    `START_SECONDS`."""
     try:
         async with asyncio.timeout(START_SECONDS):
             await feed.started.wait()

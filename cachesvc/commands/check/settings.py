@@ -1,4 +1,4 @@
-"""What a run of the checker is told: the deployment, the load, and the promises that the judge will hold the deployment to."""
+"""The settings of a run: the deployment, the load, and the promises that are judged."""
 
 import secrets
 from collections.abc import Mapping
@@ -16,21 +16,23 @@ NAMESPACE_YAML = """\
   {namespace}:
     owner: platform
     ttl: 1m
-    origin: {{url: "http://{address}/check/{{key}}"}}   # the checker's own; leave the line out to check it look-aside"""
+    origin: {{url: "http://{address}/check/{{key}}"}}   \
+# the checker's own; leave the line out to check it look-aside"""
 
 
 class LoadDelays(Struct, frozen=True):
-    """How slow the origin is: most loads take no time, some are slow, a few outlast the lease they are made under."""
+    """How slow the origin is: most loads take no time, some are slow, and a few outlast their
+    lease."""
 
     slow: float = 0.05
-    """Share of loads that take up to `longest_seconds`."""
+    """The share of loads that take up to `longest_seconds`."""
     longest_seconds: float = 2.0
     late: float = 0.005
-    """Share of loads that take `late_seconds`."""
+    """The share of loads that take `late_seconds`."""
     late_seconds: float = 5.5
 
     def draw(self, random: Random) -> float:
-        """Seconds that the next load takes."""
+        """The seconds that the next load takes."""
         chance = random.random()
         if chance < self.late:
             return self.late_seconds
@@ -41,34 +43,40 @@ AT_ONCE = LoadDelays(slow=0, late=0)
 
 
 class CheckSettings(Struct, frozen=True):
+    """The settings of one run."""
+
     instances: Mapping[str, str]
-    """`region/instance` → base URL, of all regions: one that is left out may serve stale copies unseen."""
+    """Base URL by `region/instance`, of all regions: a missing instance could serve stale
+    copies unseen."""
     queues: Mapping[str, str] = field(default_factory=dict)
-    """Region → URL of its queue's Redis, for raw change events. Empty: everything is announced through the API."""
+    """URL of the queue's Redis by region, for raw change events. Empty: all changes are
+    announced through the API."""
     namespace: str = "check"
     look_aside: bool = False
     origin_host: str = "127.0.0.1"
     origin_port: int = 9200
-    """Where read-through instances load from. Not opened if look-aside."""
+    """The address of the origin that read-through instances load from. Not opened for a
+    look-aside namespace."""
     seed: int = 1
     duration_seconds: float = 60.0
-    """Of the load; settling and the last sweep come on top."""
+    """The length of the load. Settling and the last sweep come after it."""
     keys: int = 20
     tags: int = 3
     clients: int = 8
     rate: float = 100.0
-    """Operations a second, of all clients together."""
+    """Operations per second of all clients together."""
     read_share: float = 0.95
-    """Of the operations. Each write empties the caches of its keys: with more of them on so few keys it is no cache any more, and
-    C9 says so. For races alone 0.7 finds more."""
+    """The share of reads in the operations. Each write empties the caches of its keys: with
+    more writes on so few keys it is no cache any more, and C9 says so. A run that only looks for
+    races finds more with 0.7."""
     deadline_seconds: float = 2.0
-    """`Cachesvc-Timeout` of each read."""
+    """The `Cachesvc-Timeout` of each read."""
     delays: LoadDelays = LoadDelays()
     max_lag_us: int = 2_000_000
     heartbeat_us: int = int(_DEFAULTS.heartbeat)
     skew_us: int = int(_DEFAULTS.max_clock_skew)
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Part of every key and tag: what an earlier run left in the caches counts other writes."""
+    """A part of every key and tag. Copies of an earlier run's keys would count other writes."""
 
     @property
     def origin_address(self) -> str:
@@ -76,14 +84,16 @@ class CheckSettings(Struct, frozen=True):
 
     @property
     def settle_seconds(self) -> float:
-        """After the last write was announced, and then some: every instance has to return the newest write from then on."""
+        """The time after the last announcement, with a margin, from which every instance has to
+        return the newest writes."""
         return (self.max_lag_us + self.heartbeat_us + 3 * self.skew_us) / 1e6
 
 
 def deployment_of(topology: Topology, namespace: str, origin_address: str) -> CheckSettings:
-    """The settings for the deployment of a topology document, the load as it is by default.
+    """The settings for a topology document's deployment, with the default load.
 
-    Raises `ConfigError` if the namespace is not there, or loads from elsewhere than the checker's `origin_address` (host:port).
+    Raises `ConfigError` if there is no such namespace, or if it loads from elsewhere than the
+    checker's `origin_address` (host:port).
     """
     host, port = address_of(origin_address, "--origin-listen")
     declared = topology.namespaces.get(namespace)
@@ -110,12 +120,12 @@ def deployment_of(topology: Topology, namespace: str, origin_address: str) -> Ch
 
 
 def namespace_yaml(namespace: str, origin_address: str) -> str:
-    """What a topology document needs for the checker, to paste under `namespaces:`."""
+    """The lines that the checker needs in a topology document, to paste under `namespaces:`."""
     return NAMESPACE_YAML.format(namespace=namespace, address=origin_address)
 
 
 def address_of(text: str, option: str) -> tuple[str, int]:
-    """Host and port. Raises `ConfigError`."""
+    """Host and port of an option's value. Raises `ConfigError`."""
     host, _, port = text.rpartition(":")
     if not (host and port.isdigit() and int(port) < 1 << 16):
         raise ConfigError(option, f"{text!r} is no address: write host:port, such as 127.0.0.1:9200")
@@ -123,11 +133,15 @@ def address_of(text: str, option: str) -> tuple[str, int]:
 
 
 def _check_origin(name: str, namespace: Namespace, address: str) -> None:
-    """By port and path: instances may know the checker's machine by another name."""
+    """Raises `ConfigError` unless the namespace loads from the checker.
+
+    Only port and path are compared: instances may know the checker's machine by another name.
+    """
     expected = f":{address.rpartition(':')[2]}/check/{{key}}"
     if namespace.origin is not None and not namespace.origin.url.endswith(expected):
         raise ConfigError(
             f"$.namespaces.{name}.origin.url",
-            f"is {namespace.origin.url}, and the checker's own origin is http://{address}/check/{{key}}: without it the values "
+            f"is {namespace.origin.url}, and the checker's own origin is http://{address}/check/{{key}}:"
+            " without it the values "
             "cannot be judged. Change the URL, or say with --origin-listen where the checker is to listen",
         )

@@ -1,4 +1,6 @@
-"""`cachesvc top`: scrapes a whole deployment twice and says what is wrong and what moves.
+"""`cachesvc top`: scrapes a whole deployment twice, and shows what is wrong and what
+changes.
 
-Only `cli.py` imports this package. Start reading at `command.py`; `verdict.py` has the sentences.
+Only `commands/command_line.py` imports this package. Start reading at `command.py`; `verdict.py`
+has the sentences.
 """

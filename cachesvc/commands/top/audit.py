@@ -18,8 +18,11 @@ TIMEOUT_SECONDS = 0.5
 
 
 class AuditLog:
-    """A context manager: connections are closed at the end. A queue that cannot be asked from here adds nothing: an operator's
-    machine often reaches the instances alone."""
+    """Reads the last changes from the queues. A context manager, which closes its connections.
+
+    A queue that cannot be asked from here adds nothing: an operator's machine often reaches only
+    the instances.
+    """
 
     def __init__(self, queues: Mapping[str, str]) -> None:
         self._queues = {
@@ -36,13 +39,13 @@ class AuditLog:
         await self._stack.aclose()
 
     async def last(self) -> Sequence[ChangeRow]:
-        """The newest first."""
+        """The last `SHOWN` changes of all regions, the newest first."""
         found = await asyncio.gather(*(_last(region, client) for region, client in self._queues.items()))
         return sorted((row for rows in found for row in rows), key=lambda row: row.at, reverse=True)[:SHOWN]
 
 
 def _client(url: str) -> Redis | None:
-    if HIDDEN in url:  # as an instance shows it: every look would be one more failed login in the queue's log
+    if HIDDEN in url:  # an instance hides the password: each look would be a failed login in the queue's log
         return None
     try:
         return Redis.from_url(

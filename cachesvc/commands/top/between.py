@@ -1,4 +1,4 @@
-"""All instances between two looks at them: sums and rates over those that answered."""
+"""All instances between two looks: sums and rates over the instances that answered."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -7,11 +7,15 @@ from cachesvc.commands.top.interval import Buckets, Interval, together
 from cachesvc.commands.top.scrape import Scrape, Silence
 
 Look = Mapping[str, Scrape | Silence]
-"""By instance."""
+"""The answer of each instance, by its name."""
 
 
 class Between:
-    """Whoever was silent in one of the two has no rates; a number that no instance knows is None."""
+    """Two looks at all instances.
+
+    An instance that did not answer in one of the two has no rates. A number that no instance
+    knows is None. Keyword arguments select series by their labels.
+    """
 
     def __init__(self, before: Look, after: Look) -> None:
         self._before = before
@@ -27,38 +31,41 @@ class Between:
         return f"<Between [{len(self.scrapes)} answered, {len(self.intervals)} of them twice]>"
 
     def alone(self, instance: str) -> "Between":
-        """The same of one instance."""
+        """The same for one instance."""
         return Between(_only(instance, self._before), _only(instance, self._after))
 
     def names(self, metric: str, label: str) -> list[str]:
-        """All values of a label."""
+        """All values of a metric's label."""
         return sorted({name for scrape in self.scrapes.values() for name in scrape.metrics.by(metric, label)})
 
     def sum(self, metric: str, **wanted: str) -> float | None:
+        """The sum over all instances."""
         return _over(sum, self.values(metric, **wanted).values())
 
     def most(self, metric: str, **wanted: str) -> float | None:
-        """Of what each instance says of one and the same thing."""
+        """The largest number that an instance gives, for a thing that every instance measures."""
         return _over(max, self.values(metric, **wanted).values())
 
     def values(self, metric: str, **wanted: str) -> dict[str, float]:
-        """By instance."""
+        """The number of each instance that knows it, by its name."""
         found = {name: scrape.metrics.value(metric, **wanted) for name, scrape in self.scrapes.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def rate(self, metric: str, **wanted: str) -> float | None:
+        """The rate per second of all instances together."""
         return _over(sum, self.rates_at(metric, **wanted).values())
 
     def most_rate(self, metric: str, **wanted: str) -> float | None:
+        """The largest rate per second of an instance."""
         return _over(max, self.rates_at(metric, **wanted).values())
 
     def rates_at(self, metric: str, **wanted: str) -> dict[str, float]:
-        """By instance."""
+        """The rate per second of each instance, by its name."""
         found = {name: interval.rate(metric, **wanted) for name, interval in self.intervals.items()}
         return {name: rate for name, rate in found.items() if rate is not None}
 
     def rates(self, metric: str, label: str, **wanted: str) -> dict[str, float]:
-        """By the values of a label."""
+        """The rates per second of all instances together, by the values of a label."""
         found: defaultdict[str, float] = defaultdict(float)
         for interval in self.intervals.values():
             for value, rate in interval.rates(metric, label, **wanted).items():
@@ -66,6 +73,7 @@ class Between:
         return dict(found)
 
     def buckets(self, metric: str, **wanted: str) -> Buckets:
+        """The buckets of a histogram, of all instances together."""
         return together(interval.buckets(metric, **wanted) for interval in self.intervals.values())
 
 

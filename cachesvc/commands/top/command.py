@@ -1,7 +1,8 @@
 """`cachesvc top`: one deployment on a terminal, with a verdict in words.
 
-With `--once` it looks twice, prints what came in between, and exits with 0 if the verdict is healthy and with 1 if not; 2 is for
-a wrong command line or document. Without, it looks again and again until Ctrl-C.
+With `--once` the command looks twice, prints what happened in between, and exits with 0 if the
+verdict is healthy, else with 1. Without, it looks again and again until Ctrl-C. Exit code 2: the
+command line or the topology document is wrong.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from cachesvc.model.units import Duration
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 WIDTH = 130
-"""Of what goes into a pipe or a file: wide enough for every table."""
+"""Columns of output to a pipe or a file: enough for every table."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 
 def run(options: argparse.Namespace) -> int:
-    """The exit code. Raises `ConfigError`."""
+    """Runs the command and returns its exit code. Raises `ConfigError`."""
     if options.interval <= 0:
         raise ConfigError("--interval", "must be above 0")
     declared = None if options.urls or options.topology is None else _declared(options.topology)
@@ -92,12 +93,14 @@ async def _run(options: argparse.Namespace, declared: Deployment | None) -> int:
 
 
 class Asking(Protocol):
-    """As `Asker`."""
+    """The part of `Asker` that a watch uses."""
 
     async def all(self, addresses: Mapping[str, str], /) -> Look: ...
 
 
 class Watch(Struct, frozen=True):
+    """A deployment, and the means to look at it."""
+
     asker: Asking
     deployment: Deployment
     audit: AuditLog
@@ -107,14 +110,14 @@ class Watch(Struct, frozen=True):
         return await self.asker.all(self.deployment.instances)
 
     async def drawn(self, before: Look, after: Look) -> tuple[RenderableType, bool]:
-        """And whether all is well."""
+        """The view of the time between two looks, and whether all is well."""
         picture = picture_of(before, after)
         found = troubles(picture)
         return view(picture, found, await self.audit.last()), not found
 
 
 async def once(watch: Watch, console: Console) -> int:
-    """The exit code."""
+    """Prints one view. Returns 0 if all is well, else 1."""
     before = await watch.look()
     await asyncio.sleep(watch.seconds)
     drawn, is_healthy = await watch.drawn(before, await watch.look())
@@ -123,7 +126,7 @@ async def once(watch: Watch, console: Console) -> int:
 
 
 async def for_ever(watch: Watch, console: Console) -> NoReturn:
-    """Until it is cancelled."""
+    """Shows view after view until it is cancelled."""
     before = await watch.look()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:

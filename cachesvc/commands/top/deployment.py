@@ -1,4 +1,5 @@
-"""Who there is to look at: from the topology document, or from what an instance shows of it."""
+"""The instances and queues to look at, from the topology document or from an instance's
+answer."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,28 +22,35 @@ class Here(Struct, frozen=True):
 
 
 class Shown(Struct, frozen=True):
-    """`/v1/topology`, as far as it matters here."""
+    """The part of `/v1/topology` that is used."""
 
     here: Here
     regions: Mapping[str, Region]
 
 
 class Deployment(Struct, frozen=True):
+    """The instances and the queues of a deployment."""
+
     instances: Mapping[str, str]
-    """Name → base URL. The name of the region stands before it where two regions use the same."""
+    """Base URL by name. If two regions have an instance of the same name, the region's name
+    stands before it."""
     queues: Mapping[str, str]
-    """Region → URL. As an instance shows it, it lacks its password."""
+    """URL by region. A URL from an instance lacks its password."""
 
 
 def deployment_of(topology: Topology) -> Deployment:
+    """The deployment in a topology document."""
     return _deployment(
         {name: Region(region.queue, region.instances) for name, region in topology.regions.items()}
     )
 
 
 async def ask_for_deployment(asker: Asker, urls: Sequence[str]) -> Deployment:
-    """From the first of these that answers. A deployment that lists no instances is those that were named; so is one of which
-    nobody answers, and then it is seen as that."""
+    """Asks instances for the deployment; the first that answers decides.
+
+    If its topology lists no instances, or if none answers, the deployment is the instances that
+    were named. One that does not answer is then shown as silent.
+    """
     found = {url: _decoded(await asker.topology(url)) for url in urls}
     shown = next((one for one in found.values() if one is not None), None)
     deployment = _deployment(shown.regions if shown else {})

@@ -10,13 +10,16 @@ Labels = Mapping[str, str]
 
 
 class Exposition(Struct, frozen=True):
-    """Names are given without the prefix `cachesvc_`, as in the metrics table. A name that is not there is no number, not 0."""
+    """The numbers of one scrape. Names lack the prefix `cachesvc_`, as in the metrics table.
+
+    A name without a series gives no number, which is not 0.
+    """
 
     samples: Mapping[str, Sequence[tuple[Labels, float]]]
 
     @classmethod
     def parse(cls, text: str) -> "Exposition":
-        """Raises `ValueError` for what is no Prometheus text."""
+        """Parses Prometheus text. Raises `ValueError`."""
         found: defaultdict[str, list[tuple[Labels, float]]] = defaultdict(list)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -24,17 +27,18 @@ class Exposition(Struct, frozen=True):
         return cls(dict(found))
 
     def matching(self, name: str, wanted: Labels) -> Iterator[tuple[Labels, float]]:
+        """Yields labels and value of each series with the wanted labels."""
         for labels, value in self.samples.get(name, ()):
             if wanted.items() <= labels.items():
                 yield labels, value
 
     def value(self, name: str, **wanted: str) -> float | None:
-        """The sum of what matches."""
+        """The sum of the matching series; None if there is none."""
         found = [value for _, value in self.matching(name, wanted)]
         return sum(found) if found else None
 
     def by(self, name: str, label: str, **wanted: str) -> dict[str, float]:
-        """The sums by the values of a label."""
+        """The sums of the matching series by the values of a label."""
         found: defaultdict[str, float] = defaultdict(float)
         for labels, value in self.matching(name, wanted):
             found[labels.get(label, "")] += value

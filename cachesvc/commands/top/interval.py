@@ -1,4 +1,4 @@
-"""What happened between two scrapes of an instance: rates, and quantiles of what histograms counted meanwhile."""
+"""The time between two scrapes of an instance: rates, and quantiles of histograms."""
 
 import math
 from collections import defaultdict
@@ -9,35 +9,42 @@ from msgspec import Struct
 from cachesvc.commands.top.exposition import Exposition
 
 Buckets = Mapping[float, float]
-"""Upper bound → how many were at most that, as Prometheus counts: each bucket holds those below it."""
+"""Counts by upper bound, cumulative as in Prometheus: each bucket holds those of the
+smaller ones."""
 
 
 class Interval(Struct, frozen=True):
+    """Two scrapes of one instance, and the time between them."""
+
     before: Exposition
     after: Exposition
     seconds: float
 
     def rate(self, name: str, **wanted: str) -> float | None:
-        """A second, of the counters that match; None if there is no such counter."""
+        """The rate per second of the matching counters; None if there are none."""
         found = self.rates(name, "", **wanted)
         return sum(found.values()) if found else None
 
     def rates(self, name: str, label: str, **wanted: str) -> dict[str, float]:
-        """By the values of a label."""
+        """The rates per second by the values of a label."""
         found: defaultdict[str, float] = defaultdict(float)
         for labels, increase in self._increases(name, wanted):
             found[labels.get(label, "")] += increase / self.seconds
         return dict(found)
 
     def buckets(self, name: str, **wanted: str) -> Buckets:
-        """Of a histogram, what came in the interval."""
+        """The values that a histogram counted in the interval, by bucket."""
         found: defaultdict[float, float] = defaultdict(float)
         for labels, increase in self._increases(f"{name}_bucket", wanted):
             found[float(labels["le"])] += increase
         return found
 
     def _increases(self, name: str, wanted: Mapping[str, str]) -> Iterable[tuple[Mapping[str, str], float]]:
-        """A counter that is less than before was begun anew by a restart: all it has came since."""
+        """Yields labels and increase of each matching counter.
+
+        A counter that is smaller than before started anew with its instance: then its value is
+        its increase.
+        """
         earlier = {frozenset(labels.items()): value for labels, value in self.before.matching(name, wanted)}
         for labels, value in self.after.matching(name, wanted):
             was = earlier.get(frozenset(labels.items()), 0.0)
@@ -45,6 +52,7 @@ class Interval(Struct, frozen=True):
 
 
 def together(several: Iterable[Buckets]) -> Buckets:
+    """The sum of several histograms."""
     found: defaultdict[float, float] = defaultdict(float)
     for buckets in several:
         for bound, count in buckets.items():
@@ -53,8 +61,11 @@ def together(several: Iterable[Buckets]) -> Buckets:
 
 
 def quantile(share: float, buckets: Buckets) -> float | None:
-    """As Prometheus's `histogram_quantile`: linear within a bucket, the last finite bound for what is beyond it. None if nothing
-    was counted."""
+    """The quantile of a histogram, or None if it counted nothing.
+
+    As `histogram_quantile` of Prometheus: linear within a bucket, and the largest finite bound
+    for a quantile beyond it.
+    """
     bounds = sorted(buckets)
     total = buckets[bounds[-1]] if bounds else 0.0
     if not total:
@@ -73,6 +84,6 @@ def quantile(share: float, buckets: Buckets) -> float | None:
 
 
 def share_of(part: float | None, rest: float | None) -> float | None:
-    """What part the first is of both; None where nothing happened."""
+    """The share of `part` in both together; None if both are 0 or unknown."""
     whole = (part or 0.0) + (rest or 0.0)
     return (part or 0.0) / whole if whole else None

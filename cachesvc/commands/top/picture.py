@@ -1,4 +1,4 @@
-"""The whole deployment between two looks at it. Pure: from numbers to rows."""
+"""The whole deployment between two looks: makes rows from numbers, and does no I/O."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,27 +22,29 @@ from cachesvc.commands.top.servers import server_rows
 
 READS = ("get", "head", "get_many")
 CACHED = ("hit", "stale", "absent")
-"""Outcomes that were answered from a tier."""
+"""The outcomes of reads that a tier answered."""
 LOOKED_FOR = (*CACHED, "loaded", "miss", "error", "failed")
 HOTTEST = 8
 
 
 class Picture(Struct, frozen=True):
+    """Everything that the view shows, but for the last changes."""
+
     instances: Sequence[InstanceRow]
     servers: Sequence[ServerRow]
     feeds: Sequence[FeedRow]
     lags: Sequence[LagRow]
     queue: Queue
     namespaces: Sequence[NamespaceRow]
-    """The worst hit ratio first."""
+    """The namespaces, the one with the lowest hit ratio first."""
     origins: Sequence[OriginRow]
     hot: Sequence[HotRow]
     tokens_refused_at: Sequence[str]
-    """Instances that take another debug token than the one they were sent."""
+    """Instances whose debug token is another than the one they were sent."""
 
 
 def picture_of(before: Look, after: Look) -> Picture:
-    """Both looks are at the same instances."""
+    """The picture of the time between two looks at the same instances."""
     seen = Between(before, after)
     return Picture(
         instances=[_instance(name, found, seen.alone(name)) for name, found in after.items()],
@@ -125,7 +127,8 @@ def _namespace(name: str, seen: Between) -> NamespaceRow:
 
 
 def _origin(name: str, seen: Between) -> OriginRow:
-    """As it is where most loads wait or run: the ceiling is one of each instance."""
+    """The row of an origin: of the instance where most loads wait or run, as each instance has
+    a ceiling of its own."""
     running, waiting = (
         seen.values("origin_running", namespace=name),
         seen.values("origin_waiting", namespace=name),
@@ -147,7 +150,11 @@ def _origin(name: str, seen: Between) -> OriginRow:
 
 
 def _hot(documents: Sequence[HotKeys]) -> Sequence[HotRow]:
-    """Of all instances together. Each share weighs as much as its instance sampled, which is the same part of all reads."""
+    """The hottest keys of all instances together.
+
+    A share weighs as much as the reads that its instance sampled, which are the same part of all
+    reads everywhere.
+    """
     sampled: defaultdict[str, float] = defaultdict(float)
     hits: defaultdict[tuple[str, str], float] = defaultdict(float)
     reads: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -162,7 +169,7 @@ def _hot(documents: Sequence[HotKeys]) -> Sequence[HotRow]:
 
 
 def _outcomes(seen: Between, **wanted: str) -> Mapping[str, float]:
-    """Reads by outcome: requests of one key, and the keys of batches."""
+    """Reads per second by outcome: requests for one key, and the keys of batches."""
     found: defaultdict[str, float] = defaultdict(float)
     for metric, operation in (
         ("requests_total", "get"),

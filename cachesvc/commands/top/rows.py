@@ -1,6 +1,8 @@
-"""What is seen of a deployment, as plain rows: `picture.py` makes them, `verdict.py` judges them, `view.py` draws them.
+"""The rows of the picture: `picture.py` makes them, `verdict.py` judges them, `view.py`
+shows them.
 
-A number that nobody knows is None: an instance of another release may lack a metric, and without traffic there is no ratio.
+Times are in seconds, sizes in bytes, rates per second. A number that no instance knows is None:
+an instance of another release may lack a metric, and without traffic there is no ratio.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,15 +11,17 @@ from msgspec import Struct
 
 
 class InstanceRow(Struct, frozen=True):
+    """One instance."""
+
     name: str
     silent: str = ""
-    """Why it does not answer; empty: it does."""
+    """The reason why the instance does not answer; empty if it does."""
     ready: bool = False
     requests: float | None = None
-    """A second, as all rates here."""
+    """Requests per second."""
     p50: float | None = None
     p99: float | None = None
-    """Seconds, as all times here."""
+    """Quantiles of the durations of reads."""
     hit_ratio: float | None = None
     l1_bytes: float | None = None
     l1_budget: float | None = None
@@ -42,23 +46,25 @@ class ServerRow(Struct, frozen=True):
     limit: float | None = None
     evictions: float | None = None
     open_at: Sequence[str] = ()
-    """Instances whose breaker leaves it alone."""
+    """Instances whose breaker for this server is open."""
     failing_at: Sequence[str] = ()
-    """Instances that it failed."""
+    """Instances at which the server failed."""
     clock_offset: float | None = None
 
 
 class FeedRow(Struct, frozen=True):
+    """The feed of one region's fences."""
+
     region: str
     bound: float | None
-    """The worst of all instances."""
+    """The largest staleness bound among the instances."""
     worst_at: str
     states: Mapping[str, str]
-    """By instance."""
+    """The state of the feed by instance."""
 
 
 class LagRow(Struct, frozen=True):
-    """From a change to one stage of its way."""
+    """How long changes took to reach one stage of their way."""
 
     stage: str
     p50: float | None
@@ -66,23 +72,27 @@ class LagRow(Struct, frozen=True):
 
 
 class NamespaceRow(Struct, frozen=True):
+    """One namespace."""
+
     name: str
     reads: float
     hit_ratio: float | None
     stale: float | None
-    """Share of the reads."""
+    """The share of reads that were answered stale."""
     errors: float
     l1_bytes: float | None
     max_lag: float | None
 
 
 class OriginRow(Struct, frozen=True):
+    """The origin of one namespace."""
+
     namespace: str
     running: float
     ceiling: float
     waiting: float
     worst_at: str
-    """The instance that these are of."""
+    """The instance with these numbers of running and waiting loads."""
     loads: float | None
     refused: float | None
     p50: float | None
@@ -90,6 +100,8 @@ class OriginRow(Struct, frozen=True):
 
 
 class HotRow(Struct, frozen=True):
+    """One of the hottest keys."""
+
     namespace: str
     name: str
     """The key, or its digest."""
@@ -98,16 +110,17 @@ class HotRow(Struct, frozen=True):
 
 
 class Queue(Struct, frozen=True):
-    """Changes that are on their way, as the instances say."""
+    """The changes that are on their way, as the instances know them."""
 
     backlog: float | None
     parked: float | None
     buried: float | None
-    """A second: dead letters are kept, so their number tells nothing of now."""
+    """New dead letters per second. Dead letters are kept, so their number says nothing about
+    now."""
 
 
 class ChangeRow(Struct, frozen=True):
-    """One of the last invalidations, from the audit of a region's queue. Never keys."""
+    """One of the last changes, from the audit stream of a region's queue. It never has keys."""
 
     at: float
     """Seconds since the epoch."""
@@ -117,4 +130,4 @@ class ChangeRow(Struct, frozen=True):
     namespace: str
     targets: str
     how: str
-    """`soft`, `over 5m`, or nothing."""
+    """`soft`, `over 5m`, or empty."""

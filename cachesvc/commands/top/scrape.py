@@ -1,4 +1,4 @@
-"""What is asked of each instance: its metrics, whether it is ready, and its hot keys."""
+"""Asks instances for their metrics, whether they are ready, and their hot keys."""
 
 import asyncio
 import os
@@ -14,11 +14,11 @@ from cachesvc.commands.top.exposition import Exposition
 
 TIMEOUT_SECONDS = 2.0
 HOT_NAMESPACES = 3
-"""Those with the hottest keys are asked for them; the others' are not shown."""
+"""How many namespaces (those with the hottest keys) are asked for their hot keys."""
 
 
 class Ready(Struct, frozen=True):
-    """`/readyz?verbose`."""
+    """The answer of `/readyz?verbose`."""
 
     ready: bool
     fence_feeds: Mapping[str, str] = {}
@@ -32,7 +32,7 @@ class HotKey(Struct, frozen=True):
 
 
 class HotKeys(Struct, frozen=True):
-    """`/v1/hotkeys`."""
+    """The answer of `/v1/hotkeys`."""
 
     namespace: str
     reads_sampled: int
@@ -40,17 +40,19 @@ class HotKeys(Struct, frozen=True):
 
 
 class Scrape(Struct, frozen=True):
+    """The answers of one instance at one time."""
+
     at: float
-    """Seconds, of a clock that never steps."""
+    """Seconds of a monotonic clock."""
     metrics: Exposition
     ready: Ready
     hot: Sequence[HotKeys] = ()
     refuses_token: bool = False
-    """The debug token is not its own: it showed digests."""
+    """True if the debug token is not the instance's; then it showed digests."""
 
 
 class Silence(Struct, frozen=True):
-    """No answer, or none that can be read."""
+    """An instance did not answer, or its answer cannot be read."""
 
     why: str
 
@@ -60,7 +62,8 @@ class RefusedError(ValueError):
 
 
 class Asker:
-    """Asks instances. Nothing raises: one that does not answer is a `Silence`."""
+    """Asks instances. Its calls raise nothing: an instance that does not answer is a
+    `Silence`."""
 
     def __init__(self, http: aiohttp.ClientSession, debug_token: str = "") -> None:
         self._http = http
@@ -70,14 +73,16 @@ class Asker:
         return f"<Asker {'with' if self._headers else 'without'} debug token>"
 
     async def all(self, addresses: Mapping[str, str]) -> dict[str, Scrape | Silence]:
+        """Asks all instances at once."""
         found = await asyncio.gather(*map(self.one, addresses.values()))
         return dict(zip(addresses, found, strict=True))
 
     async def one(self, url: str) -> Scrape | Silence:
+        """Asks one instance, within `TIMEOUT_SECONDS`."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 return await self._scrape(url)
-        except TimeoutError:  # before `OSError`, which it is
+        except TimeoutError:  # comes before `OSError`, its base
             return Silence(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return Silence(_reason(error))
@@ -85,7 +90,7 @@ class Asker:
             return Silence(f"its answer cannot be read: {error}")
 
     async def topology(self, url: str) -> bytes | Silence:
-        """The shared document as this instance shows it."""
+        """The topology document as this instance shows it."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 return await self._get(f"{url}/v1/topology")
@@ -125,5 +130,5 @@ class Asker:
 def _reason(error: Exception) -> str:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, OSError) and cause.errno:
-        return os.strerror(cause.errno).lower()  # its own text is asyncio's, and repeats the address
+        return os.strerror(cause.errno).lower()  # the exception's own text repeats the address
     return str(cause) or type(cause).__name__

@@ -1,4 +1,4 @@
-"""The tiers, and the servers and cells that they stand on."""
+"""The rows of the tiers, and of their servers and cells."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from cachesvc.commands.top.rows import ServerRow
 
 
 def server_rows(seen: Between) -> Sequence[ServerRow]:
-    """Each tier, followed by its servers. Nothing, if nobody answered who would know."""
+    """A row for each tier, followed by its servers. Empty if no instance answered."""
     if not seen.scrapes:
         return []
     servers, cells = seen.names("server_keys_total", "server"), seen.names("cell_exchanges_total", "cell")
@@ -86,13 +86,16 @@ def _cell(cell: str, seen: Between) -> ServerRow:
 
 
 def _unknown_at(cell: str, seen: Between) -> Sequence[str]:
-    """Who asked it how full it is, in the background, and has no answer: so a cell that nobody uses just now is missed too."""
+    """The instances whose background poll of the cell's memory got no answer.
+
+    So a cell that fails is noticed even while no request uses it.
+    """
     known = seen.values("cell_memory_bytes", cell=cell)
     return [name for name in _above_0(seen.values("polls_failed_total")) if name not in known]
 
 
 def _looked_up(tier: str, seen: Between) -> tuple[float | None, float | None, float | None]:
-    """Look-ups, the share of hits, and errors."""
+    """Look-ups per second, the share of hits, and errors per second."""
     found = seen.rates("lookups_total", "outcome", tier=tier)
     asked, hits = sum(found.values()), found.get("hit", 0.0)
     return (asked if found else None), share_of(hits, asked - hits), found.get("error")

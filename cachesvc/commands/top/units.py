@@ -1,4 +1,4 @@
-"""Numbers as an operator reads them, in a few characters; `–` is for what is not known."""
+"""Formats numbers in a few characters; `–` stands for a number that is not known."""
 
 UNKNOWN = "–"
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -27,10 +27,12 @@ def rate(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
+    """`97.3 %`."""
     return UNKNOWN if value is None else f"{100 * value:.1f} %"
 
 
 def size(value: float | None) -> str:
+    """`12 MiB`, `980 B`."""
     if value is None:
         return UNKNOWN
     power = 0

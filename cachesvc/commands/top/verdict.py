@@ -1,6 +1,8 @@
-"""The verdict in words: what is wrong, the worst first. Nothing is healthy that an operator would be woken for.
+"""The verdict in words: everything that is wrong, the worst first.
 
-silence, not ready          nobody is served there
+Whatever an operator would be woken for makes the deployment not healthy.
+
+silence, not ready          requests to the instance fail
 a cell                      its partitions have no L3, and writes to them are refused
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
 shedding, origins           callers are refused, or wait
@@ -15,11 +17,11 @@ from cachesvc.commands.top.rows import FeedRow, NamespaceRow
 
 HEALTHY = "healthy"
 CLOCKS_AGREE_SECONDS = 0.05
-"""Half of the skew that the protocol allows by default."""
+"""The greatest clock offset without a warning: half of the default `max_clock_skew`."""
 
 
 def troubles(picture: Picture) -> Sequence[str]:
-    """None: it is healthy."""
+    """A sentence for each trouble; empty if the deployment is healthy."""
     return [found for judge in _JUDGES for found in judge(picture)]
 
 
@@ -48,7 +50,10 @@ def _feeds(picture: Picture) -> Iterator[str]:
         if cut_off := [name for name, state in row.states.items() if state == "out of reach"]:
             yield f"the queue of {row.region} does not answer at {_names(cut_off)}"
         if late := [one for one in picture.namespaces if _is_late(row, one)]:
-            yield f"feed of {row.region} is {row.bound:.1f} s behind at {row.worst_at}, above max_lag of {_busiest(late)}"
+            yield (
+                f"feed of {row.region} is {row.bound:.1f} s behind at {row.worst_at},"
+                f" above max_lag of {_busiest(late)}"
+            )
 
 
 def _is_late(feed: FeedRow, namespace: NamespaceRow) -> bool:
@@ -56,7 +61,7 @@ def _is_late(feed: FeedRow, namespace: NamespaceRow) -> bool:
 
 
 def _busiest(rows: Iterable[NamespaceRow]) -> str:
-    """The one that is read most, and how many others."""
+    """The name of the namespace with the most reads, and how many others there are."""
     first, *others = sorted(rows, key=lambda row: (-row.reads, row.name))
     return f"{first.name} and {len(others)} more" if others else first.name
 

@@ -1,4 +1,7 @@
-"""The picture on a terminal: the verdict first, then a table for each kind of row. Rich alone knows widths and colours."""
+"""The picture on a terminal: the verdict, then a table for each kind of row.
+
+This is the only module that knows Rich's widths and colours.
+"""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +21,7 @@ _BAD, _GOOD, _FAINT = "bold red", "bold green", "dim"
 
 
 def view(picture: Picture, troubles: Sequence[str], changes: Sequence[ChangeRow]) -> RenderableType:
+    """Everything that is shown; tables without rows are left out."""
     tables = [
         _instances(picture.instances),
         _servers(picture.servers),

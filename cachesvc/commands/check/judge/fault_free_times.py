@@ -1,4 +1,4 @@
-"""The times without faults: outside of every fault and of the bound within which the caches must have recovered from it."""
+"""The times without faults: outside every fault and the recovery time that follows it."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from cachesvc.commands.check.history import Fault
 
 
-class QuietTimes:
+class FaultFreeTimes:
+    """The times that no fault reaches, with `recovery_us` after the end of each fault
+    excluded."""
+
     def __init__(self, faults: Iterable[Fault], recovery_us: int) -> None:
         self._begins: list[int] = []
         self._ends: list[int] = []
-        """Of the troubled times, which do not touch each other."""
+        """The begins and ends of the faulty times, which neither overlap nor touch."""
         for fault in sorted(faults, key=lambda fault: fault.started):
             self._trouble(fault.started, fault.ended + recovery_us)
 
@@ -22,6 +25,6 @@ class QuietTimes:
             self._ends.append(ends)
 
     def hold(self, begins: int, ends: int) -> bool:
-        """No trouble from `begins` to `ends`."""
+        """True if no fault reaches into the time from `begins` to `ends`."""
         last = bisect_right(self._begins, ends) - 1
         return last < 0 or self._ends[last] < begins

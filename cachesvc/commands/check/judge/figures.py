@@ -1,4 +1,4 @@
-"""What a run looked like: how stale, how slow, how hard on the origin, how soon recovered. Nothing here is a violation."""
+"""Figures of a run: staleness, latency, load on the origin, recovery. None is a violation."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
@@ -6,42 +6,43 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 
 from cachesvc.commands.check.history import Fault, Load, Read, Write, region_of
-from cachesvc.commands.check.judge.indexed_history import Docket
+from cachesvc.commands.check.judge.indexed_history import IndexedHistory
 from cachesvc.commands.check.judge.owed_versions import Debt, Debts
 from cachesvc.commands.check.verdicts import Crowd, Figures, Lag, Recovery
 
 _MOST_CROWDS = 5
 
 
-def figures(docket: Docket) -> Figures:
-    committed = _commits(docket.writes.values())
-    lags = _lags(docket)
-    crowds = _crowds(docket)
-    took = sorted(read.ended - read.started for read in docket.reads)
+def figures(history: IndexedHistory) -> Figures:
+    """Computes all figures of one run."""
+    committed = _commits(history.writes.values())
+    lags = _lags(history)
+    crowds = _crowds(history)
+    took = sorted(read.ended - read.started for read in history.reads)
     return Figures(
-        reads=len(docket.reads),
-        writes=len(docket.writes),
-        announcements=len(docket.announcements),
-        errors=sum(read.outcome == "error" for read in docket.reads),
-        stale_reads=sum(_misses(committed, read, read.started) for read in docket.reads),
+        reads=len(history.reads),
+        writes=len(history.writes),
+        announcements=len(history.announcements),
+        errors=sum(read.outcome == "error" for read in history.reads),
+        stale_reads=sum(_misses(committed, read, read.started) for read in history.reads),
         longest_stale=max((lag.longest for lag in lags), default=0),
         read_p50=quantile(took, 0.5),
         read_p99=quantile(took, 0.99),
-        loads=len(docket.loads),
+        loads=len(history.loads),
         overlapping_loads=sum(crowd.overlapping for crowd in crowds),
         lags=lags,
         crowds=tuple(sorted(crowds, key=lambda crowd: crowd.loads, reverse=True)[:_MOST_CROWDS]),
-        recoveries=tuple(_recoveries(docket, committed)),
+        recoveries=tuple(_recoveries(history, committed)),
     )
 
 
 def quantile(ordered: Sequence[int], share: float) -> int:
-    """The least value that `share` of them do not exceed; 0 of none."""
+    """The least value that `share` of the values do not exceed; 0 if there are none."""
     return ordered[max(ceil(share * len(ordered)), 1) - 1] if ordered else 0
 
 
 def _commits(writes: Iterable[Write]) -> Debts[str]:
-    """As if every commit were to be seen at once: what a read missed in truth, not what it owed."""
+    """The commits as debts that are due at once: shows what a read missed, not what it owed."""
     commits: Debts[str] = Debts()
     for write in writes:
         commits.add(write.key, Debt(since=write.committed, w=write.w))
@@ -49,18 +50,18 @@ def _commits(writes: Iterable[Write]) -> Debts[str]:
 
 
 def _misses(committed: Debts[str], read: Read, moment: int) -> bool:
-    """`read` shows less than what had been committed before `moment`."""
+    """True if the read shows an older version than the newest committed before `moment`."""
     newest = committed.owed(read.key, moment)
     version = read.version
     return newest is not None and version is not None and version < newest.w
 
 
-def _lags(docket: Docket) -> tuple[Lag, ...]:
+def _lags(history: IndexedHistory) -> tuple[Lag, ...]:
     writes: defaultdict[str, list[Write]] = defaultdict(list)
-    for write in sorted(docket.writes.values(), key=lambda write: write.w):
+    for write in sorted(history.writes.values(), key=lambda write: write.w):
         writes[write.key].append(write)
     seen: defaultdict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
-    for read, version in docket.shown:
+    for read, version in history.shown:
         seen[read.tier, region_of(read.instance), read.key].append((version, read.started))
     lags: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for (tier, region, key), reads in seen.items():
@@ -69,7 +70,11 @@ def _lags(docket: Docket) -> tuple[Lag, ...]:
 
 
 def _last_misses(writes: Iterable[Write], reads: Sequence[tuple[int, int]]) -> Iterator[int]:
-    """For each write that a later read missed: from its commit to the last such read. `writes` by `w`, `reads` by version."""
+    """Yields, for each write that a later read missed, the µs from its commit to the last such
+    read.
+
+    `writes` are ordered by `w`, `reads` (pairs of version and start) by version.
+    """
     last, passed = 0, 0
     for write in writes:
         while passed < len(reads) and reads[passed][0] < write.w:
@@ -91,18 +96,21 @@ def _lag(tier: str, region: str, lags: Sequence[int]) -> Lag:
     )
 
 
-def _crowds(docket: Docket) -> list[Crowd]:
+def _crowds(history: IndexedHistory) -> list[Crowd]:
     told = Counter(
-        key for announcement in docket.announcements for key in {key for key, _ in announcement.writes}
+        key for announcement in history.announcements for key in {key for key, _ in announcement.writes}
     )
     loads: defaultdict[str, list[Load]] = defaultdict(list)
-    for load in docket.loads:
+    for load in history.loads:
         loads[load.key].append(load)
     return [_crowd(key, told[key], these) for key, these in loads.items()]
 
 
 def _crowd(key: str, announcements: int, loads: Sequence[Load]) -> Crowd:
-    """`loads` by their start. One that ends in the µs in which another starts is not counted with it."""
+    """How many loads of a key ran at once. `loads` are ordered by their start.
+
+    A load that ends in the same µs in which another starts does not count as running with it.
+    """
     ends = sorted(load.ended for load in loads)
     together = [max(1, begun + 1 - bisect_right(ends, load.started)) for begun, load in enumerate(loads)]
     most = max(together)
@@ -116,13 +124,13 @@ def _crowd(key: str, announcements: int, loads: Sequence[Load]) -> Crowd:
     )
 
 
-def _recoveries(docket: Docket, committed: Debts[str]) -> Iterator[Recovery]:
-    begins = sorted(fault.started for fault in docket.faults)
-    starts = [read.started for read in docket.reads]
-    for fault in docket.faults:
+def _recoveries(history: IndexedHistory, committed: Debts[str]) -> Iterator[Recovery]:
+    begins = sorted(fault.started for fault in history.faults)
+    starts = [read.started for read in history.reads]
+    for fault in history.faults:
         following = bisect_right(begins, fault.ended)
         until = begins[following] if following < len(begins) else None
-        after = docket.reads[
+        after = history.reads[
             bisect_right(starts, fault.ended) : None if until is None else bisect_left(starts, until)
         ]
         suffered = [

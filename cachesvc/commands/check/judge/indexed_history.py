@@ -1,4 +1,4 @@
-"""A history, sorted for judgement."""
+"""A history, sorted and indexed for the checks."""
 
 from bisect import bisect_left
 from collections import defaultdict
@@ -23,42 +23,45 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 class NoRunError(Exception):
-    """The history lacks its first line: without instances and bounds nothing can be judged."""
+    """The history has no `Run`: without instances and bounds nothing can be judged."""
 
 
-class Docket:
-    """The records of one run, each kind by itself and in order of time."""
+class IndexedHistory:
+    """The records of one run, by kind, each kind in order of time."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         filed = list(records)
         run = next(_only(Run, filed), None)
         if run is None:
             raise NoRunError(
-                "the history has no `run` record, which says what instances there were and which bounds they keep"
+                "the history has no `run` record,"
+                " which says what instances there were and which bounds they keep"
             )
         self.run = run
         self.bound_us = run.max_lag_us + run.heartbeat_us + run.skew_us
-        """How long what was told to the cache may go unseen."""
+        """The staleness bound in µs: how long an announced write may stay unseen."""
         self.writes = {(write.key, write.w): write for write in _only(Write, filed)}
         self.announcements = list(_only(Announcement, filed))
         self.fences = list(_only(Fenced, filed))
-        """A change that was parked may have been published twice, with the fallback `at` and then with its home's."""
+        """The fences of changes. A parked change may have two: one with a fallback `at`, and later
+        one with the `at` of its home cell."""
         self.loads = sorted(_only(Load, filed), key=lambda load: load.started)
         self.faults = sorted(_only(Fault, filed), key=lambda fault: fault.ended)
         self.reads = sorted(_only(Read, filed), key=lambda read: read.started)
-        """By their start."""
+        """The reads, ordered by their start."""
         self.shown = [(read, version) for read in self.reads if (version := read.version) is not None]
-        """The reads that showed a version of their key."""
+        """The reads that showed a version of their key, with that version."""
         self.changes = {
             announcement.id: announcement for announcement in self.announcements if announcement.id
         }
-        """The announcements that were accepted, by their change's id."""
+        """The accepted announcements, by their change's id."""
         self._tellers = _tellers(self.announcements)
         self._fence_of = {fence.id: fence for fence in reversed(self.fences)}
         self._merges = _merges(_only(Merged, filed))
 
     def trail(self, key: str, w: int, instance: str) -> list[Record]:
-        """How a write came to `instance`, as far as is known: the write, its announcement, its fence, its merge."""
+        """The known way of a write to `instance`: the write, its announcement, its fence, its
+        merge."""
         write = self.writes.get((key, w))
         told = self._tellers.get((key, w))
         fence = self._fence_of.get(told.id) if told else None
@@ -66,30 +69,33 @@ class Docket:
         return [record for record in (write, told, fence, merge) if record is not None]
 
     def merge(self, instance: str, fence: Fenced, since: int) -> Merged | None:
-        """The first record that `instance` has merged `fence`, not before `since`.
+        """The first record, not before `since`, that says that `instance` has merged `fence`.
 
-        `since`: when the change was first sent. A position that had been reached by then is of an earlier stream.
+        `since`: the time at which the change was first sent. A position that had been reached
+        before belongs to an earlier stream.
         """
         merges = self._merges.get((instance, fence.region))
         return merges.first(position_of(fence.position), since) if merges else None
 
 
 class _Merges:
-    """One instance's progress on one region's stream."""
+    """The progress of one instance on one region's stream."""
 
     def __init__(self, merges: list[Merged]) -> None:
         self._merges = sorted(merges, key=lambda merge: merge.at)
         self._times = [merge.at for merge in self._merges]
         self._furthest = list(accumulate((position_of(merge.position) for merge in self._merges), max))
-        """Up to each merge. Positions are times, so they rise even when a stream is made anew."""
+        """The furthest position up to each merge. Positions are times, so they rise even when a
+        stream is made anew."""
 
     def first(self, position: tuple[int, int], since: int) -> Merged | None:
+        """The first merge, not before `since`, at or after the position; None if there is none."""
         index = max(bisect_left(self._furthest, position), bisect_left(self._times, since))
         return self._merges[index] if index < len(self._merges) else None
 
 
 def _tellers(announcements: Iterable[Announcement]) -> dict[tuple[str, int], Announcement]:
-    """The first announcement of each write that was accepted, else the first."""
+    """The first accepted announcement of each write; the first of all if none was accepted."""
     tellers: dict[tuple[str, int], Announcement] = {}
     for announcement in sorted(
         announcements, key=lambda announcement: (not announcement.id, announcement.ended)

@@ -1,9 +1,11 @@
-"""C6 and C9: the origin is asked by one at a time, and seldom.
+"""C6 and C9: one caller at a time loads a key, and the origin is asked seldom.
 
-Only what a history can prove is a violation. Two loads of a key under leases that overlap and were both stored prove a broken
-lease. Two loads at once in read-through prove nothing: a fence in between, an expired lease, a cell out of reach or a read that
-no tier may answer each allow one more, and which of them it was is known inside the service only. Nor is there a sound bound on
-loads per write: for up to 2 × skew after a tag's fence no load may be stored, so every read loads. Those are figures.
+Only what a history can prove is a violation. Two loads of a key under leases that overlap and
+were both stored prove a broken lease. Two loads at once in a read-through namespace prove
+nothing: a fence in between, an expired lease, a cell out of reach or a read that no tier may
+answer each allow one more load, and only the service knows which of these it was. There is no
+sound bound on loads per write either: for up to 2 × skew after a tag's fence no load may be
+stored, so every read loads. Both are reported as figures.
 """
 
 from collections.abc import Iterable
@@ -11,21 +13,22 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from cachesvc.commands.check.history import Load
-from cachesvc.commands.check.judge.fault_free_times import QuietTimes
-from cachesvc.commands.check.judge.indexed_history import Docket
+from cachesvc.commands.check.judge.fault_free_times import FaultFreeTimes
+from cachesvc.commands.check.judge.indexed_history import IndexedHistory
 from cachesvc.commands.check.verdicts import MOST_EXAMPLES, Finding, Violation, spoken
 
 _ENOUGH_READS = 100
-"""For a share to mean anything."""
+"""The least number of reads for which a share is judged."""
 
 
-def one_lease_at_a_time(docket: Docket) -> Finding:
-    """C6. Loads under different leases that were stored do not overlap."""
-    leased = _by_lease(load for load in docket.loads if load.lease and load.stored)
+def one_lease_at_a_time(history: IndexedHistory) -> Finding:
+    """C6. Loads of a key that were made under different leases and stored do not overlap."""
+    leased = _by_lease(load for load in history.loads if load.lease and load.stored)
     examples: list[Violation] = []
     broken = 0
     longest: dict[str, Load] = {}
-    """By key: of the loads so far the one that ended last, which overlaps the next if any does."""
+    """By key: of the loads so far, the one that ended last. It overlaps the next load if any
+    does."""
     for load in leased:
         other = longest.setdefault(load.key, load)
         if load.started < other.ended and other is not load:
@@ -48,7 +51,11 @@ def one_lease_at_a_time(docket: Docket) -> Finding:
 
 
 def _by_lease(loads: Iterable[Load]) -> list[Load]:
-    """One load for each lease, by start: a holder that asked the origin twice held the lease all the while."""
+    """One load for each lease, ordered by start.
+
+    A holder that asked the origin twice held the lease all the time in between, so its loads are
+    merged into one.
+    """
     whole: dict[tuple[str, str], Load] = {}
     for load in loads:
         first = whole.setdefault((load.key, load.lease), load)
@@ -59,17 +66,21 @@ def _by_lease(loads: Iterable[Load]) -> list[Load]:
 def _double(earlier: Load, later: Load) -> Violation:
     overlap = spoken(min(earlier.ended, later.ended) - later.started)
     return Violation(
-        says=f"{later.key} was loaded under leases {earlier.lease} and {later.lease} at once for {overlap}, and both were stored",
+        says=f"{later.key} was loaded under leases {earlier.lease} and {later.lease} at once"
+        f" for {overlap}, and both were stored",
         key=later.key,
         instance=later.instance,
         proof=(earlier, later),
     )
 
 
-def still_a_cache(docket: Docket, least_share: float) -> Finding:
-    """C9. In quiet times more than `least_share` of the reads that an instance answered came from its L1 or L2."""
-    quiet = QuietTimes(docket.faults, docket.bound_us)
-    reads = [read for read in docket.reads if read.tier != "near" and quiet.hold(read.started, read.ended)]
+def still_a_cache(history: IndexedHistory, least_share: float) -> Finding:
+    """C9. In fault-free time, more than `least_share` of the reads that instances answered
+    came from L1 or L2."""
+    fault_free = FaultFreeTimes(history.faults, history.bound_us)
+    reads = [
+        read for read in history.reads if read.tier != "near" and fault_free.hold(read.started, read.ended)
+    ]
     rule = f"in fault-free time more than {least_share:.0%} of reads come from L1 and L2"
     if len(reads) < _ENOUGH_READS:
         return Finding(

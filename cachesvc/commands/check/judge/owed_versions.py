@@ -1,8 +1,10 @@
-"""What a read owes its reader: from some moment on, one write or a newer one.
+"""The versions that reads have to return: from some moment on, one write or a newer one.
 
-Every check of freshness comes to this: a moment after which the reads of a key (everywhere, at one instance, in one session) must
-return version `w` or a newer one. Of all debts that stand when a read starts, only the newest version counts. So the debts of a
-scope are folded into steps, each with its newest version, and a read finds its step by bisection: O(n log n) in all.
+Every check of freshness is a set of *debts*: a debt is a moment after which the reads of a scope
+(a key everywhere, a key at one instance, a key in one session) must return version `w` or a newer
+one. Of all debts that stand when a read starts, only the newest version counts. So the debts of a
+scope are folded into steps, each with its newest version, and a read finds its step by bisection:
+O(n log n) in all.
 """
 
 from bisect import bisect_left
@@ -21,20 +23,21 @@ ScopeT = TypeVar("ScopeT", bound=Hashable)
 
 
 class Debt(Struct, frozen=True, gc=False):
-    """Owed by reads that start after `since`, and not after `until`.
+    """A version that reads owe which start after `since`, and not after `until`.
 
-    In the same µs is not after: whichever of the two came first, the clock cannot say.
+    A start in the same µs as `since` does not count as later: the clock cannot tell which of the
+    two came first.
     """
 
     since: int
     w: int
     until: int = FOR_EVER
     proof: tuple[Record, ...] = ()
-    """What made it a debt."""
+    """The records that made it a debt."""
 
 
 class Debts(Generic[ScopeT]):
-    """Debts by scope. All are added before the first is asked for."""
+    """Debts by scope. All debts are added before the first is asked for."""
 
     def __init__(self) -> None:
         self._added: defaultdict[ScopeT, list[Debt]] = defaultdict(list)
@@ -44,7 +47,8 @@ class Debts(Generic[ScopeT]):
         self._added[scope].append(debt)
 
     def owed(self, scope: ScopeT, moment: int) -> Debt | None:
-        """The debt with the newest version that stands for a read which starts at `moment`."""
+        """The debt with the newest version for a read that starts at `moment`; None if it owes
+        nothing."""
         steps = self._steps.get(scope)
         if steps is None:
             steps = self._steps[scope] = _Steps(self._added.pop(scope, []))
@@ -52,19 +56,23 @@ class Debts(Generic[ScopeT]):
 
 
 class _Steps:
-    """The newest debt as a function of time, constant between the moments at which a debt begins or ends."""
+    """The newest debt as a function of time; it changes only where a debt begins or ends."""
 
     def __init__(self, debts: list[Debt]) -> None:
         self._moments = sorted({debt.since for debt in debts} | {debt.until for debt in debts})
         self._newest = _newest_after_each(self._moments, sorted(debts, key=lambda debt: debt.since))
 
     def at(self, moment: int) -> Debt | None:
+        """The newest debt of a read that starts at `moment`."""
         step = bisect_left(self._moments, moment) - 1
         return self._newest[step] if step >= 0 else None
 
 
 def _newest_after_each(moments: list[int], debts: list[Debt]) -> list[Debt | None]:
-    """`debts` by their beginning. A debt that has ended leaves the heap when it comes to its top, not before."""
+    """The newest debt after each moment. `debts` are ordered by `since`.
+
+    A debt that has ended stays in the heap until it comes to the top.
+    """
     newest: list[Debt | None] = []
     standing: list[tuple[int, int]] = []
     begun = 0

@@ -1,4 +1,5 @@
-"""The checker's traffic: an origin of its own, writers, readers, sessions, and what each of them saw.
+"""The checker's traffic: an origin, writers, readers and sessions, and a record of each
+answer.
 
 Only `commands/check` imports this package. Start reading at `workload.py`.
 """

@@ -1,7 +1,9 @@
-"""Telling the cache what was written, until it is accepted; then finding out where its fence stands.
+"""Announces writes to the cache until they are accepted, and then finds their fences'
+positions.
 
-A producer that gets an error has been promised nothing and says it again. So does the announcer, without end until it is stopped:
-the history says when each attempt failed, and an announcement that was never accepted is noted as such.
+A producer that gets an error has no promise, and announces again. The announcer does the same
+until it is stopped: the history says when each attempt failed, and an announcement that was never
+accepted is recorded as such.
 """
 
 import asyncio
@@ -22,40 +24,49 @@ from cachesvc.model.clock import SECONDS
 
 Wait: TypeAlias = Literal["none", "region", "global"]
 Failure: TypeAlias = tuple[int, bool]
-"""When an attempt failed, and whether because the queue took nothing."""
+"""The time at which an attempt failed, and whether it failed because the queue took
+nothing."""
 
 AGAIN_SECONDS = (0.05, 1.0)
-"""The first pause after a failure and the longest; each is twice the one before."""
+"""The first pause after a failure, and the longest; each pause is twice the one before."""
 QUEUE_DOWN = "queue-unavailable"
-"""The problem of an instance whose region's queue takes nothing."""
+"""The problem kind of an instance whose region's queue takes nothing."""
 FENCE_SECONDS = 120
-"""How long the fence of an accepted change is looked for. Without it C3 has nothing to say about that change; C2 has."""
+"""How long the announcer looks for the fence of an accepted change. Without the fence, C3
+cannot judge that change; C2 can."""
 UNTOLD = 64
-"""Announcements that may be under way. Beyond it nothing is written, so that a dead queue does not pile them up."""
+"""The most announcements at once. Beyond it clients write nothing, so that announcements
+for a dead queue do not pile up."""
 
 
 class Told(Struct, frozen=True):
-    """What is to be announced."""
+    """Writes that are to be announced, and how."""
 
     how: Literal["api", "event"]
     writes: tuple[tuple[str, int], ...]
     tag: str = ""
-    """Announce this tag instead of the keys."""
+    """The tag to announce instead of the keys; empty to announce the keys."""
     wait: Wait = "none"
 
     def change(self, namespace: str) -> Mapping[str, object]:
+        """The change as the API and the queue take it."""
         if self.tag:
             return {"namespace": namespace, "tags": [self.tag]}
         return {"namespace": namespace, "keys": [key for key, _ in self.writes]}
 
 
 class Announcer:
+    """Announces writes, each in a task of its own, and records the outcome.
+
+    Every announcement is recorded once: when it is accepted, or when it is stopped.
+    """
+
     def __init__(
         self, namespace: str, instances: Instances, producers: Producers, random: Random, note: Note, now: Now
     ) -> None:
         self.accepted = 0
         self.failed = 0
-        """Attempts."""
+        """Failed attempts."""
         self._namespace = namespace
         self._instances = instances
         self._producers = producers
@@ -66,26 +77,34 @@ class Announcer:
         self._announcing: set[asyncio.Task[Announcement]] = set()
 
     def __repr__(self) -> str:
-        return f"<Announcer [{len(self._announcing)} under way, {self.accepted} accepted, {self.failed} attempts failed]>"
+        return (
+            f"<Announcer [{len(self._announcing)} under way, {self.accepted} accepted,"
+            f" {self.failed} attempts failed]>"
+        )
 
     @property
     def is_full(self) -> bool:
+        """True if no further announcement should be begun."""
         return len(self._announcing) >= UNTOLD
 
     def announce(self, told: Told) -> "asyncio.Task[Announcement]":
-        """Ends when it is accepted. It goes on when its caller stops waiting for it; `stop` ends it."""
+        """Begins to announce writes. The task ends when they are accepted, or is cancelled by
+        `stop`.
+
+        It goes on when its caller stops waiting for it.
+        """
         announcing = self._tasks.spawn(self._until_accepted(told), f"announce {told.how}")
         self._announcing.add(announcing)
         announcing.add_done_callback(self._announcing.discard)
         return announcing
 
     async def finish(self, *, seconds: float) -> None:
-        """Wait, at most so long, until all is accepted that is under way."""
+        """Waits until all running announcements are accepted, `seconds` at most."""
         if self._announcing:
             await asyncio.wait(self._announcing, timeout=seconds)
 
     async def stop(self) -> None:
-        """End what is under way; it is noted as never accepted."""
+        """Stops the running announcements; they are recorded as never accepted."""
         await self._tasks.stop()
 
     async def _until_accepted(self, told: Told) -> Announcement:
@@ -126,7 +145,7 @@ class Announcer:
         return noted
 
     async def _attempt(self, told: Told, begun: Announcement) -> Announcement:
-        """Raises `InstanceError` or `QueueError`."""
+        """One attempt. Raises `InstanceError` or `QueueError`."""
         if told.how == "event":
             return await self._as_event(told, begun)
         return await self._as_call(told, begun, self._instances.one(self._random))
@@ -156,7 +175,8 @@ class Announcer:
         )
 
     async def _find_fence(self, id_: str, region: str) -> None:
-        """Ask for the receipt until it says where the fence stands, or that there will be none."""
+        """Asks for the receipt until it gives the fence's position, or says that there will be
+        none."""
         pause, longest = AGAIN_SECONDS
         ends = self._now() + FENCE_SECONDS * SECONDS
         while self._now() < ends:
@@ -165,7 +185,7 @@ class Announcer:
             try:
                 state = await self._instances.one(self._random).receipt(id_)
             except InstanceError:
-                continue  # of a queue that is down, or not known yet
+                continue  # the receipt's queue is down, or the receipt is not known yet
             if state.position:
                 self._note(Fenced(id_, region, state.position))
             if state.position or state.state == "buried":
@@ -173,5 +193,6 @@ class Announcer:
 
 
 def is_queue_down(error: Exception) -> bool:
-    """The attempt failed because a queue took nothing, and not because an instance was gone."""
+    """True if the attempt failed because a queue took nothing, and not because an instance was
+    gone."""
     return isinstance(error, QueueError) or (isinstance(error, InstanceError) and error.reason == QUEUE_DOWN)

@@ -1,9 +1,10 @@
-"""What each instance says it has merged: its `GET /v1/fences`, followed for as long as the checker runs.
+"""Follows `GET /v1/fences` of each instance, which says how far the instance has merged.
 
-    instance merges a batch ── sends the event; its id is the vector of positions it stands at ──► Merged, at its arrival
+    instance merges a batch ── sends it with the vector of positions ──► Merged, on arrival
 
-The moment is a little later than the merge itself, so a read that started after it started after the merge. A `reset` counts too:
-behind its position lies either a merged fence or a floor, and both refuse what is older.
+The recorded moment is a little later than the merge itself, so a read that started after it
+started after the merge. A `reset` counts as well: behind its position lies either a merged fence
+or a floor, and both refuse older copies.
 """
 
 import asyncio
@@ -18,22 +19,24 @@ from cachesvc.commands.check.load.instances import Instance
 from cachesvc.commands.check.load.origin import Note, Now
 
 AGAIN_SECONDS = 0.2
-"""Between a subscription that ended and the next one."""
+"""The pause between the end of a subscription and the next one."""
 SILENCE_SECONDS = 5.0
-"""Heartbeats come twice a second: a feed that is silent for so long is dead, and its instance perhaps stopped."""
+"""The longest silence. Heartbeats come twice a second, so a feed that is silent for longer
+is dead, and its instance perhaps stopped."""
 
 
 class FeedEvent(Struct, frozen=True):
     """One server-sent event."""
 
     kind: str
-    """`fences`, `heartbeat` or `reset`; or `subscribed`, which is ours: what comes next may be older than its arrival."""
+    """`fences`, `heartbeat` or `reset`. The checker's own kind `subscribed` says that the next
+    event may be older than its arrival."""
     id: str = ""
     data: bytes = b""
 
     @property
     def vector(self) -> dict[str, str]:
-        """Region → position."""
+        """The position in each region's stream, by region. Raises `ValueError`."""
         return vector_of(self.id)
 
 
@@ -41,13 +44,17 @@ Take: TypeAlias = Callable[[FeedEvent], None]
 
 
 class EventParser:
-    """Bytes of a stream to its events (WHATWG HTML, 9.2.6): lines end in LF or CRLF, an event ends with an empty line."""
+    """Parses the bytes of a stream into events (WHATWG HTML, 9.2.6).
+
+    Lines end in LF or CRLF; an event ends with an empty line.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
         self._fields: dict[bytes, bytes] = {}
 
     def feed(self, chunk: bytes) -> list[FeedEvent]:
+        """Returns the events that the chunk completes."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         return [event for line in lines if (event := self._line(line.removesuffix(b"\r"))) is not None]
 
@@ -68,7 +75,7 @@ class EventParser:
 
 
 def vector_of(text: str) -> dict[str, str]:
-    """`eu=1700-3,us=1700-0` → region: position. Raises `ValueError`."""
+    """Parses `eu=1700-3,us=1700-0` into positions by region. Raises `ValueError`."""
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if not all(region and is_pair and position for region, is_pair, position in pairs):
         raise ValueError(f"{text[:200]!r} is no vector of positions")
@@ -82,29 +89,34 @@ class Feed:
         self.instance = instance
         self.resets = 0
         self.broken = 0
-        """Subscriptions that ended."""
+        """How many subscriptions ended."""
         self.started = asyncio.Event()
-        """The first event has come."""
+        """Set when the first event has come."""
         self.why = "nothing was sent"
-        """Why the last subscription ended."""
+        """The reason for the end of the last subscription."""
         self._http = http
         self._take = take
         self._last_id = ""
 
     def __repr__(self) -> str:
-        return f"<Feed of {self.instance.name} at {self._last_id or 'no position'}: {self.broken} breaks, {self.resets} resets>"
+        return (
+            f"<Feed of {self.instance.name} at {self._last_id or 'no position'}:"
+            f" {self.broken} breaks, {self.resets} resets>"
+        )
 
     async def follow(self) -> None:
-        """For ever: an instance that is gone is tried again, from the last event that came.
+        """Follows the feed until it is cancelled; after an end it subscribes again, from the last
+        event.
 
-        One that drops its followers may be starting anew, so it has to say that it is ready before it is asked again. Silence
-        says nothing of the kind: what an instance answers when it wakes up is to be judged.
+        An instance that closes a subscription, or refuses one, may be starting anew: it counts as
+        gone until it says that it is ready. After mere silence it does not count as gone: its
+        answers when it wakes up are to be judged.
         """
         while True:
             try:
                 await self._subscribe()
                 self.instance.is_gone = True
-            except TimeoutError as error:  # before `ClientError`, which aiohttp's own is as well
+            except TimeoutError as error:  # comes first: aiohttp's own is a `ClientError` as well
                 self.why = str(error) or "silence"
             except (aiohttp.ClientError, OSError) as error:
                 self.why = str(error) or type(error).__name__
@@ -134,7 +146,10 @@ class Feed:
 
 
 class Merges:
-    """Notes how far one instance is, whenever it moves. A position behind an earlier one: the instance has started anew."""
+    """Records the positions of one instance, whenever one moves.
+
+    A position before an earlier one means that the instance has started anew.
+    """
 
     def __init__(self, instance: str, note: Note, now: Now) -> None:
         self._instance = instance
@@ -143,6 +158,7 @@ class Merges:
         self._positions: dict[str, str] = {}
 
     def take(self, event: FeedEvent) -> None:
+        """Records the positions that the event has moved."""
         moment = self._now()
         for region, position in self._moved(event.vector.items()):
             self._note(Merged(self._instance, region, position, moment))

@@ -1,4 +1,5 @@
-"""The instances under check, asked over HTTP as any caller would. Nothing of the service's own code takes part in the asking."""
+"""The instances under check, asked over HTTP as any caller would, with none of the
+service's own code."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,29 +16,32 @@ from cachesvc.model import cache_groups
 
 MSGPACK = "application/msgpack"
 GRACE_SECONDS = 3.0
-"""What a call may take beyond its deadline before it is given up: an answer that comes too late is to be seen as such."""
+"""The time that a call may take beyond its deadline before it is given up, so that a late
+answer is seen as one."""
 CALL_SECONDS = 10.0
-"""Of calls without a deadline of their own, such as an invalidation that waits for a region."""
+"""The timeout of calls without a deadline of their own, such as an invalidation that waits
+for a region."""
 PROBE_SECONDS = 0.1
-"""Between two looks at an instance that is gone."""
+"""The pause between two probes of an instance that is gone."""
 PROBE_TIMEOUT_SECONDS = 2.0
 
 T = TypeVar("T")
 
 
 class Problem(Struct):
-    """RFC 9457, as far as it matters here."""
+    """The part of a problem (RFC 9457) that is used."""
 
     type: str = ""
     detail: str = ""
 
     @property
     def kind(self) -> str:
+        """The problem's kind: the last segment of its type."""
         return self.type.rpartition("/")[2]
 
 
 class Got(Struct):
-    """What a read of one key was answered."""
+    """The answer for one key."""
 
     outcome: str
     value: bytes = b""
@@ -48,12 +52,15 @@ class Got(Struct):
 
 
 class GotMany(Struct):
+    """The answers for several keys, in the order of the keys, and the staleness bound in
+    seconds."""
+
     results: list[Got]
     lag: float | None = None
 
 
 class Receipt(Struct):
-    """Of an invalidate call."""
+    """The receipt of an invalidate call."""
 
     id: str
     token: str = ""
@@ -62,14 +69,17 @@ class Receipt(Struct):
 
 
 class ReceiptState(Struct):
-    """How far a change has got."""
+    """The state of a change."""
 
     state: str = "open"
     position: str = ""
 
 
 class InstanceError(Exception):
-    """No answer, or one that is a failure. `reason` is the problem's kind, or the exception's name."""
+    """An instance did not answer, or its answer is a failure.
+
+    `reason` is the problem's kind, or the exception's name.
+    """
 
     def __init__(self, instance: str, reason: str, detail: str = "") -> None:
         super().__init__(f"{instance}: {reason}{': ' if detail else ''}{detail}")
@@ -77,14 +87,15 @@ class InstanceError(Exception):
 
 
 class Instance:
-    """One instance. Every call raises `InstanceError`, and only that."""
+    """One instance. Every call raises `InstanceError`, and nothing else."""
 
     def __init__(self, name: str, url: str, namespace: str, http: aiohttp.ClientSession) -> None:
         self.name = name
-        """`region/instance`."""
+        """The name as `region/instance`."""
         self.url = url
         self.is_gone = False
-        """It refused or dropped a connection, and has not said since that it is ready. A balancer would not send it anyone."""
+        """True if it refused or dropped a connection, and has not said since that it is ready. A
+        load balancer would not send it requests."""
         self._path = f"{url}/v1/{quote(namespace, safe='')}"
         self._http = http
 
@@ -96,7 +107,7 @@ class Instance:
         return self.name.partition("/")[0]
 
     async def get(self, key: str, *, token: str, deadline_seconds: float) -> GotMany:
-        """A plain GET of one key: the shortest path through the service. It tells no `as_of`."""
+        """A GET of one key, the shortest path through the service. The answer has no `as_of`."""
         headers = {"Cachesvc-Timeout": _milliseconds(deadline_seconds)} | (
             {"Cachesvc-Token": token} if token else {}
         )
@@ -114,7 +125,11 @@ class Instance:
         deadline_seconds: float,
         lease_wait_seconds: float | None = None,
     ) -> GotMany:
-        """`:get`. With `lease_wait_seconds`, a miss grants one caller the lease, and the others wait so long for its fill."""
+        """A `:get` of several keys.
+
+        With `lease_wait_seconds`, a miss grants one caller the lease, and the others wait so long
+        for the fill.
+        """
         asked: dict[str, object] = {"keys": keys, "token": token}
         if lease_wait_seconds is not None:
             asked |= {"lease": True, "wait": lease_wait_seconds}
@@ -134,7 +149,7 @@ class Instance:
         return got
 
     async def fill(self, snapshot: Snapshot, lease: str) -> bool:
-        """Whether it was stored; False: the lease was voided."""
+        """Writes a loaded value back. True if it was stored, False if the lease was voided."""
         headers = {
             "Cachesvc-Lease": lease,
             "Cache-Control": "max-age=60",
@@ -148,7 +163,7 @@ class Instance:
         return status != 409
 
     async def invalidate(self, change: Mapping[str, object]) -> Receipt:
-        """`POST /v1/invalidations`."""
+        """Announces a change with `POST /v1/invalidations`."""
         body = msgspec.json.encode(change)
         status, _, answer = await self._call(
             "POST", f"{self.url}/v1/invalidations", headers={"Content-Type": "application/json"}, body=body
@@ -158,13 +173,15 @@ class Instance:
         return self._decoded(msgspec.json.Decoder(Receipt), answer)
 
     async def receipt(self, id_: str) -> ReceiptState:
+        """The state of a change, by its id."""
         status, _, body = await self._call("GET", f"{self.url}/v1/invalidations/{quote(id_, safe='')}")
         if status != 200:
             raise self._failure(status, body)
         return self._decoded(msgspec.json.Decoder(ReceiptState), body)
 
     async def require_ready(self) -> None:
-        """Raises if it is not ready to be sent requests; if it is, it is here again."""
+        """Raises `InstanceError` unless the instance is ready. A ready instance is not gone any
+        more."""
         status, _, body = await self._call("GET", f"{self.url}/readyz", seconds=PROBE_TIMEOUT_SECONDS)
         if status != 200:
             raise self._failure(status, body)
@@ -189,7 +206,7 @@ class Instance:
                 return answer.status, answer.headers, await answer.read()
         except (
             TimeoutError
-        ) as error:  # before `OSError`, which it is: a silent instance may be stopped, and is not gone
+        ) as error:  # comes before `OSError`, its base: a silent instance may be stopped, and is not gone
             raise InstanceError(self.name, "no-answer", f"within {seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             self.is_gone = True
@@ -220,7 +237,7 @@ class Instance:
 
 
 class Instances:
-    """All of them, and which can be asked now."""
+    """All instances, and which of them can be asked now."""
 
     def __init__(self, addresses: Mapping[str, str], namespace: str, http: aiohttp.ClientSession) -> None:
         self.all = [Instance(name, url, namespace, http) for name, url in addresses.items()]
@@ -229,16 +246,18 @@ class Instances:
         return f"<Instances [{len(self.here())} of {len(self.all)} here]>"
 
     def here(self) -> list[Instance]:
+        """The instances that are not gone."""
         return [instance for instance in self.all if not instance.is_gone]
 
     def one(self, random: Random) -> Instance:
-        """Any that is here; if none is, any at all."""
+        """A random instance that is not gone; if all are, any."""
         return random.choice(self.here() or self.all)
 
     async def look(self) -> None:
-        """For ever: those that are gone are asked whether they are ready again.
+        """Asks the instances that are gone whether they are ready, until it is cancelled.
 
-        Until then nobody is sent there: an instance that has just started has not read the fences yet and says so.
+        Until an instance is ready no request is sent to it: one that has just started has not
+        read the fences yet, and says so.
         """
         while True:
             await asyncio.gather(
@@ -248,7 +267,8 @@ class Instances:
 
 
 def answered_by(cache_status: str) -> tuple[str, str]:
-    """Outcome and tier of a 200, from its `Cache-Status` (RFC 9211): the member that says `hit`, else the origin."""
+    """Outcome and tier of a 200, from its `Cache-Status` (RFC 9211): the member with `hit`,
+    else the origin."""
     for member in _members(cache_status):
         if "hit" in member[1:]:
             tier = member[0].removeprefix("cachesvc-")

@@ -1,7 +1,9 @@
-"""The origin that the checker owns: a store that counts its writes, and an HTTP server for read-through namespaces.
+"""The checker's own origin: a store that counts its writes, and an HTTP server that
+answers loads.
 
-A load takes its snapshot when it begins and is slow afterwards: so a write can come between the snapshot and the fill, which is
-the race that a cache has to win. A snapshot taken later would only make values newer than their `as_of` says.
+A load takes its snapshot when it begins and is slow afterwards. So a write can come between the
+snapshot and the fill, which is the race that a cache has to win. A snapshot that is taken later
+would only make values newer than their `as_of` says.
 """
 
 import asyncio
@@ -18,12 +20,14 @@ from cachesvc.commands.check.settings import AT_ONCE, LoadDelays
 from cachesvc.model import cache_groups
 
 Note: TypeAlias = Callable[[Record], None]
-"""Keeps a record; never blocks."""
+"""Records something in the history; never blocks."""
 Now: TypeAlias = Callable[[], int]
-"""µs of the checker's monotonic clock."""
+"""The time in µs of the checker's monotonic clock."""
 
 
 class Snapshot(Struct, frozen=True):
+    """A value as it was when a load began."""
+
     key: str
     w: int
     value: bytes
@@ -31,10 +35,11 @@ class Snapshot(Struct, frozen=True):
 
 
 class VersionedStore:
-    """How often each key was written. A commit is one synchronous step on the loop: that is its lock."""
+    """Counts the writes of each key. A commit is one synchronous step on the loop, so it needs
+    no lock."""
 
     def __init__(self, tags_of: Mapping[str, tuple[str, ...]], note: Note, now: Now) -> None:
-        """`tags_of`: the keys there are, each with the tags of its value."""
+        """`tags_of`: all keys, each with the tags of its value."""
         self._tags_of = tags_of
         self._written = dict.fromkeys(tags_of, 0)
         self._note = note
@@ -47,8 +52,8 @@ class VersionedStore:
         return key in self._written
 
     def commit(self, keys: Iterable[str]) -> tuple[tuple[str, int], ...]:
-        """Write each of these once, all at one moment; their (key, w)."""
-        committed = self._now()  # before anyone can see the new value: a reader of it ends later
+        """Writes each key once, all at one moment, and returns the writes as pairs (key, w)."""
+        committed = self._now()  # earlier than any read can see the new value, so such a read ends later
         written = []
         for key in keys:
             self._written[key] = w = self._written[key] + 1
@@ -61,20 +66,24 @@ class VersionedStore:
         return Snapshot(key, w, encode(key, w), self._tags_of[key])
 
     def keys_of(self, tag: str) -> tuple[str, ...]:
+        """The keys whose value has the tag."""
         return tuple(key for key, tags in self._tags_of.items() if tag in tags)
 
 
 class HttpOrigin:
-    """`GET /check/{key}`, with tags, an ETag and 304s, as slow as `delays` says. Start and stop, each at most once."""
+    """Answers `GET /check/{key}` with tags, an ETag and 304s, as slowly as `delays` says.
+
+    `start` and `stop` are called once each at most.
+    """
 
     def __init__(
         self, store: VersionedStore, random: Random, note: Note, now: Now, delays: LoadDelays = AT_ONCE
     ) -> None:
         self.delays = delays
         self.running = 0
-        """Loads now."""
+        """The loads that run now."""
         self.url = ""
-        """What a namespace's `origin.url` has to be, once it listens."""
+        """The right `origin.url` of a namespace; set by `start`."""
         self._store = store
         self._random = random
         self._note = note
@@ -82,10 +91,10 @@ class HttpOrigin:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. Raises `OSError`, such as for an address that is in use."""
+        """Begins to listen. Raises `OSError`, such as for an address in use."""
         app = web.Application()
         app.router.add_get("/check/{key}", self._get, allow_head=False)
-        # A slow load ends with its connection: one that nobody waits for any more need not hold up `stop`.
+        # A slow load is cancelled with its connection, so that a load without a waiter does not delay `stop`.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
         try:
@@ -102,7 +111,7 @@ class HttpOrigin:
 
     async def _get(self, request: web.Request) -> web.Response:
         key = request.match_info["key"]
-        if key not in self._store:  # of an earlier run: somebody refreshes what is left of it
+        if key not in self._store:  # a key of an earlier run, whose copy is being refreshed
             raise web.HTTPNotFound
         started = self._now()
         snapshot = self._store.snapshot(key)

@@ -1,4 +1,5 @@
-"""Raw change events, put on a region's `changes` stream by `XADD` as a producer outside the service would."""
+"""Puts raw change events on a region's `changes` stream (`XADD`), as a producer outside
+would."""
 
 import uuid
 from collections.abc import Mapping
@@ -15,14 +16,15 @@ TIMEOUT_SECONDS = 2.0
 
 
 class QueueError(Exception):
-    """The queue did not say that it took the event."""
+    """The queue did not confirm that it took the event."""
 
 
 class Producers:
-    """One connection pool per region. An async context manager: closed on leaving."""
+    """One connection pool per region. An async context manager, which closes the pools on
+    leaving."""
 
     def __init__(self, queues: Mapping[str, str], source: str) -> None:
-        """`queues`: region → URL. `source`: the events' own, a URI reference."""
+        """`queues`: URL by region. `source`: the `source` of the events, a URI reference."""
         self.regions = tuple(queues)
         self._source = source
         self._clients = {region: _client(url) for region, url in queues.items()}
@@ -37,7 +39,10 @@ class Producers:
             await client.aclose()
 
     async def add(self, region: str, change: Mapping[str, object]) -> str:
-        """The change's id, `region:stream-id`. Raises `QueueError`: then it may have been taken or not."""
+        """Adds a change and returns its id, `region:stream-id`.
+
+        Raises `QueueError`; then the queue may have taken the change or not.
+        """
         try:
             item = await self._clients[region].xadd(STREAM, {"event": self._event(change)})
         except (RedisError, OSError) as error:
@@ -45,7 +50,7 @@ class Producers:
         return f"{region}:{item.decode() if isinstance(item, bytes) else item}"
 
     def _event(self, change: Mapping[str, object]) -> bytes:
-        """A CloudEvent 1.0 in structured JSON."""
+        """The change as a CloudEvent 1.0 in structured JSON."""
         return msgspec.json.encode(
             {
                 "specversion": "1.0",
@@ -59,7 +64,8 @@ class Producers:
 
 
 def _client(url: str) -> Redis:
-    # Retries are the announcer's, which notes each failure. The driver's own version would be looked up on disk, on the loop.
+    # The announcer retries, and records each failure. `driver_info`: without it the driver would
+    # read its own version from disk, which blocks the loop.
     return Redis.from_url(
         url,
         retry=Retry(NoBackoff(), 0),

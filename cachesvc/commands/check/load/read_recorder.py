@@ -1,4 +1,5 @@
-"""Reading through an instance and noting what came of it; look-aside, loading what a lease was granted for."""
+"""Reads through instances and records each outcome; fills a miss under the lease it was
+granted."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,16 +14,17 @@ from cachesvc.commands.check.settings import CheckSettings
 
 
 class ReadRecorder:
-    """Shared by all clients. A read that fails is noted as such and raises nothing."""
+    """Reads keys and records the outcomes. All clients share one; a failed read is recorded,
+    not raised."""
 
     def __init__(
         self, settings: CheckSettings, store: VersionedStore, random: Random, note: Note, now: Now
     ) -> None:
         self.reads = 0
-        """Of single keys."""
+        """How many keys were read."""
         self.errors = 0
         self.delays = settings.delays
-        """Of loads that are made here, under a lease."""
+        """The delays of loads that this process makes under a lease."""
         self._deadline_seconds = settings.deadline_seconds
         self._lease_wait = settings.deadline_seconds / 2 if settings.look_aside else None
         self._store = store
@@ -36,7 +38,8 @@ class ReadRecorder:
     async def read(
         self, instance: Instance, keys: Sequence[str], session: Session | None = None
     ) -> list[Read]:
-        """Read these in one `:get`. In a session: with its tokens, and what is seen becomes part of it."""
+        """Reads keys in one `:get`. With a session, its tokens are sent, and it learns from the
+        answer."""
         token = session.token(keys) if session else ""
         reads = [self._begun(instance, key, session) for key in keys]
         try:
@@ -62,7 +65,7 @@ class ReadRecorder:
         return done
 
     async def read_plainly(self, instance: Instance, key: str) -> list[Read]:
-        """A GET of one key."""
+        """Reads one key with a GET."""
         reads = [self._begun(instance, key, None)]
         try:
             answer = await instance.get(key, token="", deadline_seconds=self._deadline_seconds)
@@ -100,7 +103,11 @@ class ReadRecorder:
         return read
 
     async def _fill(self, instance: Instance, key: str, lease: str) -> None:
-        """Load under the lease: the snapshot comes after it, and a write may come after the snapshot."""
+        """Loads a value under the lease and writes it back.
+
+        The snapshot is taken after the lease was granted, and a write may come after the
+        snapshot.
+        """
         started = self._now()
         snapshot = self._store.snapshot(key)
         await asyncio.sleep(self.delays.draw(self._random))
@@ -109,7 +116,7 @@ class ReadRecorder:
         try:
             stored = await instance.fill(snapshot, lease)
         except InstanceError:
-            self.errors += 1  # it may have been stored all the same
+            self.errors += 1  # the value may have been stored all the same
         self._note(Load(key, snapshot.w, started, ended, lease=lease, stored=stored, instance=instance.name))
 
 

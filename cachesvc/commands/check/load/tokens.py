@@ -1,4 +1,5 @@
-"""`Cachesvc-Token` from outside: base64url, no padding, of big-endian (digest, at) pairs (clients/PROTOCOL.md)."""
+"""The format of `Cachesvc-Token`: base64url without padding of big-endian pairs
+(clients/PROTOCOL.md)."""
 
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -8,7 +9,7 @@ _PAIR = struct.Struct(">QQ")
 
 
 def read(text: str) -> dict[int, int]:
-    """digest → at. Raises `ValueError`."""
+    """Parses a token into `at` by digest. Raises `ValueError`."""
     try:
         packed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         return dict(_PAIR.iter_unpack(packed))
@@ -17,6 +18,7 @@ def read(text: str) -> dict[int, int]:
 
 
 def write(pairs: Mapping[int, int]) -> str:
+    """Formats pairs of digest and `at` as a token; empty for none."""
     return (
         urlsafe_b64encode(b"".join(_PAIR.pack(digest, at) for digest, at in pairs.items()))
         .rstrip(b"=")
@@ -25,6 +27,6 @@ def write(pairs: Mapping[int, int]) -> str:
 
 
 def merge(into: dict[int, int], pairs: Mapping[int, int]) -> None:
-    """Keep the newest `at` of each digest."""
+    """Merges pairs into a token's: the newest `at` of each digest is kept."""
     for digest, at in pairs.items():
         into[digest] = max(at, into.get(digest, 0))

@@ -1,13 +1,15 @@
-"""A value of the checker says which write it is, `key:w:checksum`, so that any answer can be placed in the history."""
+"""The checker's values, `key:w:checksum`: each names its write, so every answer has its
+place in the history."""
 
 from cachesvc.model.digest import digest
 
 
 class DamagedValueError(ValueError):
-    """These bytes are not a value of this key."""
+    """The bytes are not a value of this key."""
 
 
 def encode(key: str, w: int) -> bytes:
+    """The value of the key's write `w`."""
     body = f"{key}:{w}"
     return f"{body}:{digest(body.encode()):016x}".encode()
 

@@ -1,7 +1,9 @@
-"""The load: clients that read, write and announce, each on its own seeded dice, all on the same few hot keys.
+"""The load: clients that read, write and announce, each with its own seed, on the same few
+keys.
 
-Instances merge the tokens of reads like fences. A key that is read with tokens therefore stays fresh even where the feed fails,
-and would hide that. So sessions, which send them, read the keys of the first tag only; all others are left to the feeds.
+Instances merge the tokens of reads like fences. A key that is read with tokens therefore stays
+fresh even where the feed fails, which would hide the failure. So sessions, which send tokens,
+read only the keys of the first tag; all other keys depend on the feeds.
 """
 
 import asyncio
@@ -22,9 +24,9 @@ from cachesvc.commands.check.settings import CheckSettings
 T = TypeVar("T")
 
 SESSION_READS = 50
-"""A session ends after so many: its tokens with it."""
+"""The reads of one session; then it ends, and its tokens are dropped."""
 PATIENCE_SECONDS = 1.0
-"""How long a client waits for its write to be accepted before it goes on with something else."""
+"""How long a client waits for its write to be accepted before it goes on."""
 MOST_KEYS_AT_ONCE = 6
 ZIPF = 1.0
 
@@ -43,7 +45,11 @@ class Keyspace(Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: CheckSettings) -> "Keyspace":
-        """Key i has tag i modulo their number; those of the second tag have the last one too, so that some values have two."""
+        """The keys for these settings.
+
+        Key i has the tag with number i modulo the number of tags. Keys with the second tag have
+        the last tag too, so that some values have two.
+        """
         tags = tuple(f"t{i}-{settings.run_id}" for i in range(settings.tags))
         tags_of = {f"k{i:02}-{settings.run_id}": _tags(i, tags) for i in range(settings.keys)}
         return cls(tags_of, tuple(key for key, found in tags_of.items() if tags[0] in found), tags)
@@ -64,6 +70,7 @@ class Dice:
         self._pools = {"session": _hot(space.of_sessions), "any": _hot(space.keys)}
 
     def act(self) -> Act:
+        """The next thing to do."""
         act = _drawn(self._random, READS if self._random.random() < self._read_share else WRITES)
         return "api" if act == "event" and not self._with_events else act
 
@@ -71,7 +78,7 @@ class Dice:
         return self._keys("any", 1)[0]
 
     def keys(self, pool: Literal["session", "any"]) -> list[str]:
-        """Different ones, mostly hot."""
+        """Some different keys, mostly hot ones."""
         return self._keys(pool, self._random.randint(1, MOST_KEYS_AT_ONCE))
 
     def tag(self) -> str:
@@ -87,6 +94,7 @@ class Dice:
         return instances.one(self._random)
 
     def pause(self, mean_seconds: float) -> float:
+        """Seconds until the next operation, exponentially distributed."""
         return self._random.expovariate(1 / mean_seconds)
 
     def _keys(self, pool: str, count: int) -> list[str]:
@@ -95,7 +103,7 @@ class Dice:
 
 
 class Client:
-    """One caller. It does one thing after another, with pauses, until it is told to stop."""
+    """One caller: it reads or writes, pauses, and so on until it is told to stop."""
 
     def __init__(
         self,
@@ -109,7 +117,8 @@ class Client:
     ) -> None:
         self.may_write = True
         self.is_stopping = False
-        """Set it to end `run` after what it is doing: a client that is cancelled leaves its lease to expire."""
+        """Set it to end `run` after the current operation. Cancelling a client instead would leave
+        its lease to expire."""
         self._name = name
         self._settings = settings
         self._dice = dice
@@ -125,6 +134,7 @@ class Client:
         return f"<Client {self._name} in {self._session!r}>"
 
     async def run(self) -> None:
+        """Acts until `is_stopping`, at the client's share of the settings' rate."""
         mean_seconds = self._settings.clients / self._settings.rate
         while not self.is_stopping:
             await self._act(self._dice.act())
@@ -155,7 +165,8 @@ class Client:
         await self._recorder.read(self._instance(), self._dice.keys("session"), self._session)
 
     async def _write(self, told: Told) -> None:
-        """The session knows its own write from the moment it is accepted, if the client is still waiting then."""
+        """Announces a write. The session learns it when it is accepted, if the client still waits
+        then."""
         announcing = self._announcer.announce(told)
         await asyncio.wait([announcing], timeout=PATIENCE_SECONDS)
         if announcing.done() and not announcing.cancelled():
@@ -176,7 +187,7 @@ def _tags(i: int, tags: Sequence[str]) -> tuple[str, ...]:
 
 
 def _hot(keys: Sequence[str]) -> tuple[Sequence[str], list[float]]:
-    """With cumulative Zipf weights, in the order given."""
+    """The keys in the order given, with their cumulative Zipf weights."""
     return keys, list(accumulate(1 / rank**ZIPF for rank in range(1, len(keys) + 1)))
 
 

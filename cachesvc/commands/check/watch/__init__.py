@@ -1,4 +1,4 @@
-"""`cachesvc check --watch`: a rolling check that exports what it sees as metrics.
+"""`cachesvc check --watch`: a check without end, whose results are exported as metrics.
 
 Only `commands/check` imports this package. Start reading at `watch.py`.
 """

@@ -1,8 +1,9 @@
-"""How long real invalidations take from their stream to each instance, for a small share of them.
+"""Measures how long a share of the real invalidations takes to reach each instance.
 
-The share is taken by digest, so that of an invalidation either all instances are measured or none. What a fence was of is not
-known here, and its `at` leads its moment by an amount that depends on that; so the lag counts from the publication: the
-stream's own position is a time.
+The share is chosen by digest, so an invalidation is measured at all instances or at none. The lag
+counts from the publication of the fence, because a position in the stream is a time. It does not
+count from the fence's `at`, which leads that moment by an amount that depends on the fence's
+target; and the target is not known here.
 """
 
 import struct
@@ -29,20 +30,22 @@ _decoder = msgspec.json.Decoder(_Fences)
 
 
 class MergeLags:
-    """Of one instance's feed."""
+    """The merge lags in one instance's feed."""
 
     def __init__(
         self, sample: float, observe: Callable[[str, float], None], wall_ms: Callable[[], int]
     ) -> None:
-        """`observe(region, seconds)`. `wall_ms`: the wall clock, which agrees with the queues' own within the skew."""
+        """`observe(region, seconds)` takes each lag. `wall_ms`: the wall clock, which agrees with
+        the clocks of the queues within the skew."""
         self._least = int(sample * 2**64)
         self._observe = observe
         self._wall_ms = wall_ms
         self._positions: dict[str, str] = {}
         self._is_live = False
-        """False while a subscription catches up: what comes then was merged earlier."""
+        """False while a subscription catches up: its events were merged earlier than they arrive."""
 
     def take(self, event: FeedEvent) -> None:
+        """Measures the event if it is live and sampled, and keeps its positions."""
         if event.kind in ("subscribed", "heartbeat"):
             self._is_live = event.kind == "heartbeat"
         moved = [(region, at) for region, at in event.vector.items() if self._positions.get(region, at) != at]
@@ -52,7 +55,8 @@ class MergeLags:
                 self._observe(region, max(0, self._wall_ms() - position_of(position)[0]) / 1000)
 
     def _is_sampled(self, data: bytes) -> bool:
-        """Those of a whole namespace always are: they are few."""
+        """True if the event has a fence of the sample. Fences of a whole namespace are all
+        measured, as there are few."""
         fences = _decoder.decode(data)
         return bool(fences.namespaces) or any(digest < self._least for digest in _digests(fences))
 

@@ -1,4 +1,4 @@
-"""What `cachesvc check --watch` exports, and the port it does so on."""
+"""The metrics of `cachesvc check --watch`, and the port on which they are served."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from cachesvc.commands.check.history import Read, region_of
 
 _LAGS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.6, 5.0, 10.0, 60.0)
-"""Seconds. The first bucket is for writes that no later read missed; 2.6 s is the bound of the default settings."""
+"""Buckets in seconds. The first is for writes that no later read missed; 2.6 s is the
+bound of the default settings."""
 
 
 class WatchMetrics:
-    """One per process: it owns its registry. Labels are regions, tiers, instances and checks: bounded, and never keys."""
+    """The metrics, in a registry of their own. Labels are regions, tiers, instances and
+    checks, so they are few, and never keys."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -25,7 +27,8 @@ class WatchMetrics:
         )
         self.merge_lag = Histogram(
             "cachesvc_check_merge_lag_seconds",
-            "From the publication of a sampled fence, by its queue's clock, to an instance's word that it has merged it.",
+            "From the publication of a sampled fence, by its queue's clock,"
+            " to an instance's word that it has merged it.",
             ("region", "instance"),
             buckets=_LAGS,
             registry=self.registry,
@@ -65,7 +68,11 @@ class WatchMetrics:
 
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[None]:
-        """Answer scrapes on a thread of their own. Raises `OSError` if the address cannot be had. Blocks: off the loop."""
+        """Answers scrapes on another thread within the context.
+
+        Raises `OSError` if the address cannot be listened on. Blocks, so it must not be called on
+        the loop.
+        """
         server, thread = start_http_server(port, host, self.registry)
         try:
             yield

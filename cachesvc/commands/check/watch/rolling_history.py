@@ -1,4 +1,5 @@
-"""The history of a watch that runs for ever: as much of it as the judge needs for the reads of the last round, and no more."""
+"""The history of a watch without end: only as much as the judge needs for the last round's
+reads."""
 
 from collections import deque
 from collections.abc import Callable
@@ -6,18 +7,24 @@ from collections.abc import Callable
 from cachesvc.commands.check.history import Merged, Read, Record, Run
 
 MERGES_SECONDS = 30.0
-"""Merges are many. A fence that was merged longer ago obliges its readers by the staleness bound all the same."""
+"""How long merges are kept, which are many. A fence that was merged earlier still obliges
+reads by the staleness bound."""
 
 
 class RollingHistory:
-    """`keep_seconds`: of what was written and announced. Longer than any read may lawfully, or unlawfully, lag behind."""
+    """The records of the last round's reads, the recent merges, and the recent writes and
+    announcements.
+
+    `keep_seconds`: how long writes and announcements are kept. It must be longer than any read
+    can lag behind, lawfully or not.
+    """
 
     def __init__(self, run: Run, keep_seconds: float, now: Callable[[], int]) -> None:
         self._run = run
         self._keep_us = round(keep_seconds * 1e6)
         self._now = now
         self._told: deque[tuple[int, Record]] = deque()
-        """With when it was noted."""
+        """Writes, announcements, fences and loads, each with the time at which it was added."""
         self._merges: deque[Merged] = deque()
         self._reads: list[Record] = []
 
@@ -30,6 +37,7 @@ class RollingHistory:
         return len(self._told) + len(self._merges) + len(self._reads)
 
     def add(self, record: Record) -> None:
+        """Adds a record, and forgets those that are too old."""
         if isinstance(record, Merged):
             self._merges.append(record)
         elif isinstance(record, Read):
@@ -39,7 +47,7 @@ class RollingHistory:
         self._forget()
 
     def take(self) -> list[Record]:
-        """All there is. Its reads are not given again."""
+        """Returns all records. Reads are returned once; everything else stays until it is too old."""
         reads, self._reads = self._reads, []
         return [self._run, *(record for _, record in self._told), *self._merges, *reads]
 

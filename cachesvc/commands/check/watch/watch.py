@@ -1,10 +1,11 @@
-"""`cachesvc check --watch`: staleness measured in production, not claimed. For ever, at next to no load.
+"""`cachesvc check --watch`: measures staleness in production, without end and at hardly
+any load.
 
-    round   a canary key is read everywhere, so that it is cached ── written ── announced ── read everywhere until the write is
-            seen ── the round is judged ── pause, and the next key
-    always  every instance's feed is followed, and for a share of the real fences in it the lag of their merge is taken
+    round   a canary key is read everywhere, so that it is cached ── written ── announced ── read
+            everywhere until the write is seen ── the round is judged ── pause, and the next key
+    always  every instance's feed is followed, and the merge lag of a share of its fences is taken
 
-Canary keys are the checker's own. Of real ones it sees digests, as every near cache does.
+Canary keys are the checker's own. Of real keys it sees only digests, as every near cache does.
 """
 
 import asyncio
@@ -36,19 +37,25 @@ from cachesvc.commands.check.watch.rolling_history import RollingHistory
 log = logging.getLogger(__name__)
 
 CANARIES = 8
-"""Keys that are written in turn."""
+"""How many keys are written in turn."""
 ROUNDS_KEPT = 3
-"""How often each key is written before its oldest write leaves the history: older values are judged as never written."""
+"""How often each key is written before its oldest write leaves the history. Values of
+older writes are judged as never written."""
 AGAIN_SECONDS = 0.005
-"""Between two reads of a canary that was not seen yet: how fine the measured staleness is."""
+"""The pause between two reads of a canary whose write was not seen yet: the resolution of
+the measured staleness."""
 JUDGED = ("C0", "C1", "C2", "C3", "C4", "C6", "C7")
-"""Canaries are too few for a cache (C9), and nobody breaks servers on purpose (C8)."""
+"""The checks that are judged. Canaries are too few for a share of hits (C9), and nobody
+breaks servers on purpose (C8)."""
 
 
 async def watch(
     settings: CheckSettings, metrics: WatchMetrics, *, sample: float, pause_seconds: float
 ) -> None:
-    """For ever. Raises `CheckError` if it cannot begin; later, whoever does not answer is part of what is measured."""
+    """Watches until it is cancelled. Raises `CheckError` if it cannot begin.
+
+    An instance that does not answer later is a part of what is measured.
+    """
     settings = replace(settings, delays=AT_ONCE)
     metrics.run_info.labels(settings.namespace, settings.run_id, f"{settings.max_lag_us / 1e6:g}s").set(1)
     async with AsyncExitStack() as stack:
@@ -106,7 +113,7 @@ def _followed(
 
 
 class Canaries:
-    """Writes a canary and follows it to the end, round after round."""
+    """Writes a canary and follows it until it is seen everywhere, round after round."""
 
     def __init__(
         self,
@@ -134,17 +141,22 @@ class Canaries:
         self._with_events = bool(settings.queues)
         self._rounds = 0
         self._counted = 0, 0
-        """Announcements that the metrics have: accepted, failed."""
+        """The announcements that the metrics have counted: accepted, failed."""
 
     async def run(self, pause_seconds: float) -> None:
-        """For ever."""
+        """Runs round after round until it is cancelled."""
         for key in itertools.cycle(self.keys):
-            if not self.announcer.is_full:  # a queue that is down for long would pile them up
+            if not self.announcer.is_full:  # else announcements for a dead queue would pile up
                 await self.round(key)
             await asyncio.sleep(pause_seconds)
 
     async def round(self, key: str) -> Verdict:
-        """Write a key once and follow it until all that are here have seen it, or for a little longer than the bound allows."""
+        """Writes a key once and reads it everywhere until the write is seen, then judges the
+        round.
+
+        Instances that are gone are left out. Reading ends a little after the staleness bound,
+        seen or not.
+        """
         here = self.instances.here()
         await asyncio.gather(*(self._recorder.read(instance, [key]) for instance in here))
         committed = monotonic_us()
@@ -157,7 +169,8 @@ class Canaries:
         return self._ended(len(here))
 
     async def _follow(self, instance: Instance, key: str, w: int, committed: int, ends: int) -> None:
-        """Read until the write is seen, and note how long it was not, and which tier it was that missed it last."""
+        """Reads until the write is seen; measures how long it was not, and which tier missed it
+        last."""
         stale_us, tier = 0, ""
         while True:
             (read,) = await self._recorder.read(instance, [key])
@@ -186,7 +199,8 @@ class Canaries:
         return verdict
 
     def _count_announcements(self) -> None:
-        """Those of all rounds: some are accepted only while a later round runs."""
+        """Counts the announcements since the last call, those of earlier rounds included: some are
+        accepted only while a later round runs."""
         announcements = self._metrics.announcements
         announcements.labels("accepted").inc(self.announcer.accepted - self._counted[0])
         announcements.labels("failed").inc(self.announcer.failed - self._counted[1])
