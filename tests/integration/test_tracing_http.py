@@ -16,6 +16,7 @@ from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext, new_span_id, new_trace_id
 from tests.doubles.otlp import OtlpReceiver
 from tests.doubles.servers import RealServer
+from tests.doubles.waiting import until
 
 KEY = "a-key-that-nobody-may-see"
 
@@ -165,7 +166,11 @@ async def test_a_receiver_that_fails_for_a_while_gets_spans_again(
         receiver.status = 200
         context, _ = await caller.ask("GET", "pages", traced=True)
         await receiver.until(lambda received: bool(received.spans(f"{context.trace_id:032x}")))
-        assert "cachesvc_spans_exported_total 1.0" in await metrics(caller)
+
+        async def is_counted() -> bool:
+            return "cachesvc_spans_exported_total 1.0" in await metrics(caller)
+
+        await until("the exporter has counted what the receiver took", is_counted)
 
 
 async def metrics(caller: Caller) -> str:
