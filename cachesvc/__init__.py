@@ -1,6 +1,6 @@
 """A multi-tier cache service: eleven packages, one idea each; imports only run down.
 
-    cli → commands   what people type: serve, check-config, publish, check, explain, top
+    cli → commands   the commands that people type: serve, check-config, publish, check, explain, top
           app        the composition root: one instance, its backends, the embedded set-up
           web        HTTP: server, routing, requests, handlers, replies
           paths      reading, writing, invalidating: flights, loads, the near tiers
@@ -12,6 +12,7 @@
           config     the two documents: service and topology
           model      the words of the protocol as values; no I/O
 
-`web` and `paths` do not import each other, nor do `changes` and `explain`; import-linter holds all of this in `make lint`.
-Where a newcomer's question is answered, in one line each: docs/map.md. The correctness rule: docs/coherence.md.
+`web` and `paths` do not import each other, nor do `changes` and `explain`. import-linter holds
+all of this in `make lint`. docs/map.md answers a newcomer's questions in one line each;
+docs/coherence.md has the correctness rule.
 """
