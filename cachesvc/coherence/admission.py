@@ -213,14 +213,19 @@ class Admission:
     def standing_past(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> Standing:
         """The standing of a copy that its home judged exactly and that was not answered as fresh.
 
-        Never `FRESH`.
+        It is never `FRESH`: the copy is past its freshness, or behind a soft fence that perhaps only
+        its home knows. `vouched_at`: the number of fences merged here when the home was asked.
         """
         if not self.still_vouched(entry, key, namespace, vouched_at):
             return Standing.REFUSED
         return self._age(entry, self.clock.now_us(), soft=True)
 
     def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
-        """True if the staleness bound lets a read of now have what was loaded from `as_of` on."""
+        """True if the staleness bound lets a read of now have what was loaded from `as_of` on.
+
+        While the bound is above the namespace's `max_lag`, only a value younger than that may be
+        answered; in a namespace with `feed_loss: serve`, every value may.
+        """
         max_lag = namespace.max_lag
         return (
             now - self.fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
