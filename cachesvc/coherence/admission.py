@@ -221,7 +221,11 @@ class Admission:
         return self._age(entry, self.clock.now_us(), soft=True)
 
     def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
-        """True if the staleness bound lets a read of now have what was loaded from `as_of` on."""
+        """True if the staleness bound lets a read of now have what was loaded from `as_of` on.
+
+        While the bound is above the namespace's `max_lag`, only a value younger than that may be
+        answered; in a namespace with `feed_loss: serve`, every value may.
+        """
         max_lag = namespace.max_lag
         return (
             now - self.fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
