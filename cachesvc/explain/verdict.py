@@ -40,7 +40,7 @@ class Place(NamedTuple):
     copy: Copy
 
 
-# what one instance would do ---------------------------------------------------------------------
+# what one instance would do -----------------------------------------------------------------------
 
 
 def decide(
@@ -149,7 +149,7 @@ def _section_of(tiers: Mapping[str, Copy]) -> str:
     return THE_RULE if any(copy.refused_by for copy in tiers.values()) else A_READ
 
 
-# all instances together -------------------------------------------------------------------------
+# all instances together ---------------------------------------------------------------------------
 
 
 def places(all_seen: Sequence[Seen]) -> Iterator[Place]:
