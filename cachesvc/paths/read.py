@@ -195,7 +195,7 @@ class Reader:
             answers[i] = _overtaken()
 
     def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
-        """The answer from L1, fresh or stale; if None, the step says why L1 did not answer.
+        """The answer from L1, fresh or stale, or None; and the step that says why there is none.
 
         The part of `next_step` that is about L1, repeated here for speed.
         """
