@@ -1,6 +1,6 @@
-"""Everything far away that an instance talks to: its region's memcached pool, every cell, every queue, the origins.
+"""The servers that an instance talks to: memcached pool, cells, queues, origins, peers.
 
-Part of the composition root: built without I/O, started and stopped by `app.py`.
+Part of the composition root: built without I/O, started and stopped by `instance.py`.
 """
 
 import secrets
@@ -45,7 +45,7 @@ STAND_IN_BYTES = 64 << 20
 
 
 class Part(Protocol):
-    """What is started and stopped."""
+    """A part of an instance that is started and stopped."""
 
     async def start(self) -> None: ...
 
@@ -53,6 +53,8 @@ class Part(Protocol):
 
 
 class Backends:
+    """The servers of one instance, made and not started: `parts` tells the order."""
+
     def __init__(self, service: Service, topology: Topology, placement: Placement, clock: Clock) -> None:
         self._service = service
         self._clock = clock
@@ -129,7 +131,7 @@ class Backends:
         return self._batched[name]
 
     def remote(self) -> Remote:
-        """What the paths reach of it, by contract."""
+        """The same servers by their contracts, as the paths reach them."""
         return Remote(
             l2=self.l2,
             pool=self,
@@ -141,7 +143,7 @@ class Backends:
         )
 
     def parts(self) -> Sequence[Part]:
-        """In the order of their start."""
+        """All that is started and stopped, in the order of the start."""
         return [
             self.l2,
             *self.cells.values(),
@@ -152,7 +154,7 @@ class Backends:
         ]
 
     def memcached_of(self, key: Key) -> Memcached:
-        """The server that has the key's copies, and why."""
+        """The server that has the key's copies, and why it is that one."""
         if self._ring is None:
             return Memcached("none", "the region has no pool")
         point, other = self._ring.position(key.digest)
@@ -163,11 +165,14 @@ class Backends:
         return Memcached(server, why, str(breaker.state) if breaker else "")
 
     async def look(self, key: Key) -> Lookup:
-        """The copy in the region's pool; nothing changes, nothing is counted, and no breaker is asked."""
+        """The copy in the region's pool.
+
+        Nothing changes, nothing is counted, and no breaker is asked.
+        """
         return await self._leaves[self._ring.server(key.digest)].look(key) if self._ring else None
 
     def watch(self, metrics: Metrics) -> None:
-        """Have what is counted here read at each scrape."""
+        """Has everything that is counted here read at each scrape."""
         metrics.watch("cells", lambda: {(name,): cell.statistics() for name, cell in self.cells.items()})
         metrics.watch("servers", lambda: {(name,): leaf.statistics() for name, leaf in self._leaves.items()})
         metrics.watch("breakers", lambda: {(name,): breaker for name, breaker in self._breakers.items()})
@@ -182,7 +187,10 @@ class Backends:
         metrics.watch("polls", lambda: {("memcached",): self._fullness, ("cell",): self._memory})
 
     def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
-        """By server and operation. A cell may have a server's name: their operations differ."""
+        """The batchers by server and operation.
+
+        A cell may have the name of a memcached server: their operations differ.
+        """
         for batching in (self._batched, self.cells):
             for name, one in batching.items():
                 yield from (((name, operation), batcher) for operation, batcher in one.batchers.items())

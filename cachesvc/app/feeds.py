@@ -1,4 +1,4 @@
-"""Wires the loops of one instance over the streams, once for the service and for the tests' world."""
+"""Wires the loops of an instance over the streams: for the service, and for the tests."""
 
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Feeds:
     feeds: Sequence[FenceFeed]
     """One for each region's `fences`."""
     consumer: Consumer
-    """Of the `changes` of the instance's region."""
+    """Takes the `changes` of the instance's region."""
     feed_tally: FeedTally
     consumer_tally: ConsumerTally
 

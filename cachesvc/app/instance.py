@@ -1,7 +1,9 @@
-"""The composition root. With `backends.py`, what is far away, the only place that names concrete classes.
+"""One service process: built, started, stopped.
 
-Built in one direction (clock → fences → tiers → paths → web), started in that order, stopped in the opposite one. Starting
-never fails because a server is down: tiers are misses, feeds keep trying, and the service says in `/readyz?verbose` what is so.
+With `backends.py`, `paths.py` and `feeds.py` the composition root, the only place that names
+concrete classes. Built in one direction (clock → servers → paths → feeds → web), started in that
+order, stopped in the opposite one. Starting never fails because a server is down: tiers are misses,
+feeds keep trying, and the service says in `/readyz?verbose` what is so.
 """
 
 import asyncio
@@ -116,10 +118,13 @@ class App:
         self._backends.watch(metrics)
         return metrics
 
-    # start, run, stop -------------------------------------------------------------------------------------------------
+    # start, run, stop ----------------------------------------------------------------------------
 
     async def start(self) -> int:
-        """Start everything and listen; the bound port. Raises `OSError` if the port is taken; then nothing runs."""
+        """Starts everything and listens; returns the bound port.
+
+        Raises `OSError` if the port is taken; then nothing runs.
+        """
         try:
             for part in self._parts():
                 await self._own(part)
@@ -135,12 +140,16 @@ class App:
         return port
 
     def _parts(self) -> Sequence[Part]:
-        """In the order of their start. What exports is first, and so is stopped last: it has the end to tell."""
+        """All that is started, in order.
+
+        The exports of telemetry come first, and so are stopped last: they send what the other parts
+        tell at their end.
+        """
         exports = (self._tracing, self._metrics_export)
         return [*(part for part in exports if part is not None), *self._backends.parts()]
 
     async def stop(self) -> None:
-        """Stop listening, let running requests end, then stop the loops and close every connection."""
+        """Stops listening, lets running requests end, then stops the loops and connections."""
         await self._stack.aclose()
 
     async def _own(self, part: Part) -> None:
@@ -160,8 +169,12 @@ class App:
             self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
-        """Ready once every region's retained fences are merged (or its queue is known to be out of reach: then `max_lag` guards
-        the reads), and the first floor has passed, before which nothing that is loaded could be kept."""
+        """Whether this instance may be sent requests, with the reasons for `/readyz?verbose`.
+
+        It may, once every region's retained fences are merged (or the region's queue is known to be
+        out of reach: then `max_lag` guards the reads) and the first floor has passed, before which
+        nothing that is loaded could be kept. Once ready, it stays ready.
+        """
         now, fences, feeds = self._clock.now_us(), self.paths.fences, self._feeds.feeds
         settled = all(feed.has_caught_up if feed.is_open else feed.tried for feed in feeds)
         self._is_warm = self._is_warm or (settled and now > fences.floor)
@@ -180,7 +193,7 @@ class App:
 
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
-    """Serve until SIGINT or SIGTERM. `ready` is called once with the bound port."""
+    """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port."""
     app = App(service, topology)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

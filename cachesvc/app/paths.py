@@ -1,6 +1,7 @@
-"""Wires the paths of one instance, once for the service and for the tests' world.
+"""Wires the paths of an instance: for the service, and for the tests.
 
-Built in one direction: fences → admission → near tiers → loads → flights → reader, writer, invalidator.
+Built in one direction: fences → admission → near tiers → loads → flights → reader, invalidator,
+writer.
 """
 
 import random
@@ -204,7 +205,10 @@ def build(
 
 
 def _longest_load_us(topology: Topology) -> int:
-    """How long after its start a read may still ask about a fence: it waits for a lease, then loads."""
+    """The time for which merges of fences are remembered, µs.
+
+    A read may ask about them for as long as it waits for a lease and then loads.
+    """
     loads = [
         namespace.lease_wait + (namespace.origin.hard_deadline if namespace.origin else namespace.lease)
         for namespace in topology.namespaces.values()

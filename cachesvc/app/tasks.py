@@ -1,4 +1,7 @@
-"""Background tasks with an owner: every one has a name, its end is reported, and stopping the owner stops them all."""
+"""Background tasks with an owner: each has a name, and its end is reported.
+
+Stopping the owner stops them all.
+"""
 
 import asyncio
 import logging
@@ -12,7 +15,7 @@ STOP_SECONDS = 1.0
 
 
 class Tasks:
-    """Owns what it spawns. On the event loop only."""
+    """Owns the tasks that it spawns. On the event loop only."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
@@ -21,15 +24,18 @@ class Tasks:
         return f"<Tasks [{len(self._running)} running]>"
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run `work` until it ends; an exception is logged once, here, with the task's name."""
+        """Runs `work` until it ends; an exception is logged once, here, with the task's name."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def stop(self) -> None:
-        """Cancel what still runs and wait until it has ended. A task that swallowed its cancellation (as `asyncio.wait_for` may
-        on Python 3.11) is cancelled again; one that will not end is named in the log and left."""
+        """Cancels the tasks that still run, and waits until they have ended.
+
+        A task that swallowed its cancellation (as `asyncio.wait_for` may on Python 3.11) is
+        cancelled again; one that will not end is named in the log and left.
+        """
         for _ in range(STOP_TRIES):
             running = [task for task in self._running if not task.done()]
             if not running:

@@ -1,5 +1,8 @@
-"""The one rule that decides about every copy of every tier: fences, the sketch that remembers them, admission, merging.
+"""The one rule about every copy of every tier: fences, their sketch, admission, merging.
 
-`changes`, `explain`, `paths` and `app` import this package; nothing in it awaits, and it knows no server.
-Start reading at `fences.py`, the rule on one instance; docs/coherence.md says why the rule is enough.
+`changes`, `explain`, `paths` and `app` import this package; nothing in it awaits, and it knows no
+server.
+
+Start reading at `fences.py`, the rule on one instance; docs/coherence.md says why the rule is
+enough.
 """

@@ -1,6 +1,7 @@
-"""May this copy be answered now? One place decides it for every tier; all of it is synchronous.
+"""Decides whether a copy may be answered now: one place for every tier, synchronous.
 
-Nothing here awaits, so nothing stands between a decision and the use of its result. COHERENCE.md, "The rule".
+Nothing here awaits, so no fence can be merged between a decision and the use of its result. The
+rule is in docs/coherence.md, "The rule".
 """
 
 import random
@@ -19,7 +20,7 @@ from cachesvc.tiers.l3.contract import Reply
 
 
 class Standing(Enum):
-    """What a copy is good for."""
+    """The use that a copy may be put to now."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -28,18 +29,23 @@ class Standing(Enum):
     """Within its stale-if-error window: answer it if the origin fails."""
     DEAD = "dead"
     REFUSED = "refused"
-    """A fence, the floor or the staleness bound forbids it."""
+    """A fence, the floor or the staleness bound forbids the copy."""
 
 
 class Admission:
+    """Judges copies by the fences of one instance and its clock."""
+
     def __init__(self, fences: Fences, clock: Clock) -> None:
         self.fences = fences
         self.clock = clock
 
-    # copies that no home cell vouches for: those of L1 and L2 ---------------------------------------------------------
+    # copies that no home cell vouches for: those of L1 and L2 ------------------------------------
 
     def is_fresh(self, entry: Entry, key: Key, namespace: Namespace, now: int) -> bool:
-        """True if a plain read may be answered with this copy as fresh, now. The hottest path."""
+        """True if a plain read may be answered with this copy as fresh, now (µs).
+
+        The hottest path: every read that L1 answers asks this.
+        """
         fences = self.fences
         return (
             entry.fresh_until > now
@@ -51,10 +57,11 @@ class Admission:
     def fresh_of(
         self, entries: Sequence[Entry | None], keys: Sequence[Key], namespace: Namespace, now: int
     ) -> list[Entry | None]:
-        """The entries with None for each that is not `is_fresh`, at half the cost of asking that of each.
+        """The entries, with None in the place of each that is not fresh (`is_fresh`).
 
-        What is the same for all keys of a namespace is found out once: that there is no soft fence, and that the staleness
-        bound forbids no copy.
+        Costs half of asking `is_fresh` for each: two things that are the same for all keys of a
+        namespace are found out once, that there is no soft fence and that the staleness bound
+        forbids no copy.
         """
         fences = self.fences
         if fences.has_soft or not self.is_timely(0, namespace, now):
@@ -71,7 +78,7 @@ class Admission:
         ]
 
     def standing(self, entry: Entry, key: Key, namespace: Namespace) -> Standing:
-        """Of a copy from L1 or L2, or of one that the home cell cannot vouch for."""
+        """The standing of a copy from L1 or L2, or of one that its home cell cannot vouch for."""
         now = self.clock.now_us()
         if self.is_fresh(entry, key, namespace, now):
             return Standing.FRESH
@@ -83,7 +90,11 @@ class Admission:
         return self._age(entry, now, soft=fences.is_soft_fenced(entry, key.digest, key.namespace, now))
 
     def standing_at_home(self, reply: Reply, key: Key, namespace: Namespace, *, strict: bool) -> Standing:
-        """Of a copy from L3, which its home has judged: sketch and floor apply only where the home's word does not reach."""
+        """The standing of a copy from L3, which its home cell has judged.
+
+        Sketch and floor are asked only where the home's word does not reach: for a copy that is not
+        exact, and for a strict read.
+        """
         entry = reply.entry
         if entry is None:
             return Standing.REFUSED if reply.fenced else Standing.DEAD
@@ -109,7 +120,7 @@ class Admission:
     def refusals_at_home(
         self, entry: Entry, key: Key, namespace: Namespace, *, exact: bool
     ) -> tuple[Refusal, ...]:
-        """Everything for which `standing_at_home` refuses a copy that its home cell holds admissible.
+        """Everything for which `standing_at_home` refuses a copy that its home cell admits.
 
         `exact`: the home judged the copy exactly, and the read is not strict.
         """
@@ -125,7 +136,10 @@ class Admission:
         return () if self.is_timely(entry.as_of, namespace, now) else (Refusal(RefusedBy.STALENESS),)
 
     def suits(self, entry: Entry, options: ReadOptions) -> bool:
-        """Does a copy meet what this reader asked beyond the rule (RFC 9111, 5.2.1; `Cachesvc-Max-Lag`)?"""
+        """True if the copy meets what the read asks for beyond the rule.
+
+        That is the request's Cache-Control (RFC 9111, 5.2.1) and `Cachesvc-Max-Lag`.
+        """
         if options.no_cache:
             return False
         now = self.clock.now_us()
@@ -141,9 +155,10 @@ class Admission:
         return options.max_age_us is None and options.min_fresh_us == 0
 
     def heed(self, token: TokenPairs, namespace: str) -> list[int]:
-        """A token names fences that this instance may not have heard of yet: merge them. Returns the digests of keys and tags.
+        """Merges the fences that a token names and that are not known here yet.
 
-        Pairs on other namespaces' targets are merged all the same; one on another namespace as a whole names nothing here.
+        Returns the digests of the keys and tags among them. Pairs on targets of other namespaces
+        are merged all the same; a pair on another namespace as a whole names nothing here.
         """
         whole = digest(namespace_id(namespace)) if token else 0
         news = [
@@ -154,17 +169,27 @@ class Admission:
         return self.fences.merge(news) if news else []
 
     def token_refuses(self, entry: Entry, key: Key, token: TokenPairs) -> bool:
-        """True if the copy is refused once the read has heeded its token. Merges nothing, so that explaining changes nothing."""
+        """True if the copy is refused once the read has heeded its token.
+
+        Merges nothing, so that an explanation changes nothing.
+        """
         targets = (key.digest, digest(namespace_id(key.namespace)), *entry.tag_digests)
         return any(target in targets and entry.as_of <= at for target, at in token)
 
     def not_before(self, key: Key, refused: Entry) -> int:
-        """What to tell the home after a copy that it vouched for was refused here: that copy, and all that the newest fence
-        known here on key, tags and namespace forbids, are misses."""
+        """The `not_before` (µs) for the home that vouched for a copy which is refused here.
+
+        That copy, and every copy that the newest fence known here on key, tags and namespace
+        forbids, is then a miss at home.
+        """
         return max(refused.as_of, self.fences.fence_on(key.digest, refused.tag_digests, key.namespace))
 
     def loaded_since(self, entry: Entry | None, key: Key, asked: int, started: int) -> bool:
-        """The rule on answers: no fence on the value was merged after its lease was asked for and before the reader began."""
+        """The rule on answers: True if a loaded value may be answered to the read.
+
+        It may, if no fence on the value was merged after its lease was asked for and before the
+        read began. Both moments are counts of merges (`Fences.merged`).
+        """
         if asked >= started:
             return True
         tags = entry.tag_digests if entry is not None else ()
@@ -173,7 +198,11 @@ class Admission:
         )
 
     def still_vouched(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> bool:
-        """Of a copy that its home judged exactly a moment ago: has a fence come since, or the bound risen?"""
+        """True if a copy that its home judged exactly is still good.
+
+        No fence on the copy has been merged since `vouched_at` (a count of merges), and the
+        staleness bound allows the copy.
+        """
         now = self.clock.now_us()
         return (
             self.loaded_since(entry, key, vouched_at, self.fences.merged)
@@ -182,13 +211,17 @@ class Admission:
         )
 
     def standing_past(self, entry: Entry, key: Key, namespace: Namespace, vouched_at: int) -> Standing:
-        """Of a copy that its home judged exactly a moment ago, and that was not answered as fresh: never `FRESH`."""
+        """The standing of a copy that its home judged exactly and that was not answered as fresh.
+
+        It is never `FRESH`: the copy is past its freshness, or behind a soft fence that perhaps only
+        its home knows. `vouched_at`: the number of fences merged here when the home was asked.
+        """
         if not self.still_vouched(entry, key, namespace, vouched_at):
             return Standing.REFUSED
         return self._age(entry, self.clock.now_us(), soft=True)
 
     def is_timely(self, as_of: int, namespace: Namespace, now: int) -> bool:
-        """As far as the staleness bound goes: may what was loaded from `as_of` on be answered to a reader of now?"""
+        """True if the staleness bound lets a read of now have what was loaded from `as_of` on."""
         max_lag = namespace.max_lag
         return (
             now - self.fences.watermark <= max_lag or as_of > now - max_lag or namespace.feed_loss == "serve"
@@ -205,10 +238,12 @@ class Admission:
 
 
 def is_due_early(entry: Entry, now: int, beta: float, rng: random.Random) -> bool:
-    """XFetch: refresh ahead of expiry with a probability that grows as it nears, scaled by what a load costs.
+    """True if an entry is to be refreshed before it expires (XFetch).
 
-    Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015. `-log(U)` is drawn as a
-    standard exponential; beyond ten times the cost of a load the chance is below 5e-5 and not worth the draw.
+    The probability grows as the expiry nears, scaled by what a load costs and by `beta`. Source:
+    Vattani, Chierichetti, Lowenstein, Optimal Probabilistic Cache Stampede Prevention, VLDB 2015.
+    `-log(U)` is drawn as a standard exponential; beyond ten times the cost of a load the chance is
+    below 5e-5 and not worth the draw.
     """
     remaining = entry.fresh_until - now
     scale = entry.load_ms * 1000 * beta

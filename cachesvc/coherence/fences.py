@@ -1,11 +1,13 @@
-"""What this instance knows of fences, and the rule of COHERENCE.md: is this copy admissible now?
+"""The fences that this instance knows, and the rule: is this copy admissible now?
 
-Everything here is synchronous. No `await` may stand between a check and the use of what it admitted, because the fence that
-would have refused it may be merged in between.
+The rule is that of docs/coherence.md. Everything here is synchronous: no `await` may stand between
+a check and the use of what it admitted, because the fence that would have refused it may be merged
+in between.
 
-A fence on a key or tag goes into a sketch (`sketch.py`), one on a namespace into an exact dict; soft ones have their own pair,
-paced ones their windows (`paced.py`). Beside them stand the floor, the watermark of each region's feed, the unapplied fences and
-the recent merges (`recent.py`).
+A fence on a key or tag goes into a sketch (`fence_sketch.py`), one on a namespace into an exact
+dict; soft fences have a pair of their own, paced ones their windows (`paced_fences.py`). Beside
+them stand the floor, the watermark of each region's feed, the unapplied fences and the recent
+merges (`recent_merges.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,12 +29,17 @@ _LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
 
 
 class FenceStatistics(Struct, frozen=True):
+    """The state of an instance's fences, and counts since its start."""
+
     merged: int
     """Fences merged since the start, from every feed and by this instance itself."""
     own: int
-    """Of those, the ones this instance issued."""
+    """Those of the merged fences that this instance issued itself."""
     clamped: int
-    """Times from the future (an `at` 4 S ahead, a `complete_to` S ahead) that were cut back: a clock is wrong somewhere."""
+    """Times from the future that were cut back: a clock is wrong somewhere.
+
+    That is an `at` 4 S ahead, or a `complete_to` S ahead.
+    """
     namespaces: int
     """Namespaces with an exact fence."""
     unapplied: int
@@ -42,41 +49,53 @@ class FenceStatistics(Struct, frozen=True):
     recent: int
     """Merges still numbered for the rule on answers."""
     floor: int
-    """µs: no copy up to this time is admissible."""
+    """No copy up to this time is admissible, µs."""
     watermark: int
-    """µs: every change accepted before it is merged here; 0 while a region's feed was never read."""
+    """Every change accepted before this time is merged here, µs.
+
+    0 while a region's feed was never read.
+    """
     bound_us: int
-    """The staleness bound."""
+    """The staleness bound, µs."""
     estimate: float
-    """The share of admissible entries, as old as the longest L2 TTL, that the sketch refuses by collision."""
+    """The share of admissible entries that the sketch refuses by collision.
+
+    For entries as old as the longest L2 TTL.
+    """
     floor_raises: int
     """Times that the floor rose."""
 
 
 class Known(Struct, frozen=True):
-    """What is known here of fences on one target; µs, 0 for none."""
+    """The fences known here on one target. All times in µs, 0 for none."""
 
     hard: int
-    """From the sketch, unless it is a namespace's: not earlier than the newest fence, later if another target collides."""
+    """Not earlier than the newest fence; later if another target shares its slots.
+
+    Exact for a namespace.
+    """
     soft: int
-    """Likewise."""
+    """The same of soft fences."""
     unapplied: int
-    """Exact: a fence that the home cell has not applied, or applied under another placement."""
+    """A fence that the home cell has not applied, or applied under another placement. Exact."""
     windows: tuple[tuple[int, int], ...]
-    """Paced fences, exact: `(at, over)`."""
+    """The windows of paced fences, `(at, over)`. Exact."""
 
 
 class FloorRaise(Struct, frozen=True):
+    """A rise of the floor to `at`, µs."""
+
     at: int
     lost: bool
-    """Fences were lost; else this instance had just begun to read a feed."""
+    """True if fences were lost; False if this instance had just begun to read a feed."""
 
 
 class Fences:
-    """The fences of one instance. `skew_us` is S; `recent_us` the longest load deadline.
+    """The fences of one instance.
 
-    `floor`, `watermark` (µs) and `merged` (the number of the newest merge) are plain attributes to read; the methods move them.
-    A namespace's name stands wherever its fence is meant; keys and tags are digests.
+    `floor`, `watermark` (µs) and `merged` (the number of the newest merge) are plain attributes to
+    read; the methods move them. A namespace's name stands wherever its fence is meant; keys and
+    tags are digests. On the event loop only.
     """
 
     def __init__(
@@ -89,8 +108,12 @@ class Fences:
         unapplied_us: int = _LONGEST_L3_TTL_US,
         placement: int = 0,
     ) -> None:
-        """`unapplied_us`: the longest L3 TTL, after which no copy that an unapplied fence concerns can be left. `placement`: the
-        one this instance works under (`Placement.id`)."""
+        """Times are in µs.
+
+        `skew_us`: S. `recent_us`: the longest load deadline. `unapplied_us`: the longest L3 TTL,
+        after which no copy that an unapplied fence concerns can be left. `placement`: the placement
+        that this instance works under (`Placement.id`).
+        """
         self._clock = clock
         self._skew_us = skew_us
         self._ahead_us = 3 * skew_us
@@ -102,7 +125,7 @@ class Fences:
         self._namespaces: dict[str, int] = {}
         self._soft_namespaces: dict[str, int] = {}
         self.has_soft = False
-        """There are soft or paced fences: copies have to be asked whether they stand behind one."""
+        """True if there are soft or paced fences, which copies may be behind."""
         self._paced = PacedFences(unapplied_us)
         self._soft_floor = 0  # every copy up to it is stale: paced fences were given up for want of room
         self._placement = placement
@@ -115,7 +138,7 @@ class Fences:
         self.floor = 0
         self._floor_raises = 0
         self.floor_raise: FloorRaise | None = None
-        """The raise that the floor stands at."""
+        """The raise that brought the floor to where it is; None before the first."""
         self.log = MergeLog()
         self._lost_until = 0
         self.merged = 0
@@ -124,16 +147,18 @@ class Fences:
         self._clamped = 0
 
     def __repr__(self) -> str:
-        known = f"{self.merged} merged, {len(self._unapplied)} unapplied, floor {self.floor}, watermark {self.watermark}"
-        return f"<Fences [{known}]>"
+        known = f"{self.merged} merged, {len(self._unapplied)} unapplied"
+        return f"<Fences [{known}, floor {self.floor}, watermark {self.watermark}]>"
 
     # Merging: all of it is by `max`, so duplicates, replays and any order come to the same.
 
     def merge(self, fences: Sequence[Fence], own: bool = False, region: str = "") -> list[int]:
-        """Honour these from now on. Returns the digests of keys and tags among them: their flights are to be forgotten, now.
+        """Merges fences; from now on they are honoured.
 
-        An `at` more than 4 S ahead of the own clock is merged as own clock + 4 S. `own`: issued here, not read from a feed.
-        `region`: whose feed it was.
+        Returns the digests of the keys and tags among them: the caller must forget the flights of
+        these before it awaits. An `at` more than 4 S ahead of the own clock is merged as own clock
+        + 4 S. `own`: the fences were issued here, not read from a feed. `region`: the region whose
+        feed they were read from.
         """
         now_us = self._clock.now_us()
         latest = now_us + 4 * self._skew_us
@@ -148,7 +173,8 @@ class Fences:
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
             else:
-                # The sketch's merge by hand: a new instance does this a million times before it is ready.
+                # The sketch's merge by hand: a new instance does this a million times before it is
+                # ready.
                 target = fence.digest
                 if row0[target & mask] < at:
                     row0[target & mask] = at
@@ -182,8 +208,11 @@ class Fences:
             self._soft.merge(fence.digest, at)
 
     def _note_applied(self, fence: Fence, at: int, now_us: int) -> None:
-        """Keep what home cells cannot be relied on to know: fences they have not applied, and those applied in the homes of
-        another placement than ours (COHERENCE.md, "Moving a partition")."""
+        """Keeps the fences that home cells cannot be relied on to know.
+
+        Those are the fences that their home has not applied, and those applied in the homes of
+        another placement than this instance's (docs/coherence.md, "Moving a partition").
+        """
         if fence.soft or fence.over:
             return
         unapplied = self._unapplied
@@ -192,7 +221,8 @@ class Fences:
             unapplied.pop(fence.digest, None)
             unapplied[fence.digest] = max(known, at)
         elif known <= at:
-            # An older `at` may announce an earlier change than the one its home still has to apply: that one stays.
+            # An older `at` may announce an earlier change than the one its home still has to apply:
+            # that one stays.
             unapplied.pop(fence.digest, None)
         self._drop_outlived(now_us)
 
@@ -205,10 +235,11 @@ class Fences:
             del self._unapplied[oldest]
 
     def raise_floor(self, at: int, *, lost: bool = False) -> None:
-        """No copy with `as_of <= at` is admissible any more: fences on it may be unknown here. Never lowers the floor.
+        """Makes every copy with `as_of <= at` (µs) inadmissible: fences on it may be unknown here.
 
-        `lost`: they were on the stream and were never read. Among them may be some that a home cell has not applied, so what it
-        vouches for is not exempt, and what is being loaded now may be concerned by one.
+        Never lowers the floor. `lost`: the fences were on the stream and were never read. Some of
+        them may not have been applied by their home cell, so the copies that homes vouch for are
+        not exempt; and a load that runs now may be concerned by one of them.
         """
         if at > self.floor:
             self._floor_raises += 1
@@ -221,9 +252,11 @@ class Fences:
         self.version += 1
 
     def heartbeat(self, region: str, complete_to: int) -> None:
-        """This region's feed is merged up to `complete_to`. Call it after merging what stood before it in the stream.
+        """Notes that this region's feed is merged up to `complete_to`, µs.
 
-        A time that only a wrong clock can give (S ahead) counts as own clock + S: it must not hide staleness later.
+        To be called after the merge of everything that stood before the heartbeat in the stream. A
+        time that only a wrong clock can give (S ahead) counts as own clock + S: it must not hide
+        staleness later.
         """
         latest = self._clock.now_us() + self._skew_us
         if complete_to > latest:
@@ -235,11 +268,16 @@ class Fences:
     # Judging copies. `now_us` is the caller's one reading of the clock for the request.
 
     def admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
-        """May this copy, from whichever tier, be answered (or this fill be stored)? The hottest function of the service."""
+        """True if this copy, from whichever tier, may be answered, or this fill stored.
+
+        The hottest function of the service. `now_us` is one reading of the clock for the whole
+        request.
+        """
         as_of = entry.as_of
         if as_of <= self.floor or as_of > now_us + self._ahead_us:
             return False
-        # The sketch's query by hand: a call would cost as much as the rest, and most copies pass the first row.
+        # The sketch's query by hand: a call would cost as much as the rest, and most copies pass
+        # the first row.
         if (
             as_of <= self._row0[key_digest & self._mask]
             and as_of <= self._row1[key_digest >> 32 & self._mask]
@@ -257,7 +295,10 @@ class Fences:
         return True
 
     def refusals(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> tuple[Refusal, ...]:
-        """Everything for which `admits` refuses the copy; empty if it is admissible. For explanations: every fence is asked."""
+        """Everything for which `admits` refuses the copy; empty if it is admissible.
+
+        For explanations: every fence is asked, while `admits` stops at the first that refuses.
+        """
         as_of, newest = entry.as_of, self._hard.query
         fences = [
             (self.floor, Refusal(RefusedBy.FLOOR)),
@@ -277,9 +318,10 @@ class Fences:
         return (Refusal(RefusedBy.FUTURE),) if as_of > now_us + self._ahead_us else ()
 
     def exact_admits(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
-        """As `admits`, for a copy that its home cell judged exactly (`Reply.exact`): exempt from sketch and floor.
+        """True if a copy that its home cell judged exactly (`Reply.exact`) may be answered.
 
-        What the home could not know is checked: the unapplied fences, lost ones, and a time from the future.
+        Such a copy is exempt from sketch and floor. The things that the home could not know are
+        checked: unapplied fences, lost fences, and a time from the future.
         """
         if entry.as_of <= self._lost_until or entry.as_of > now_us + self._ahead_us:
             return False
@@ -302,8 +344,10 @@ class Fences:
         )
 
     def is_soft_fenced(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
-        """Does the copy stand behind a soft or paced fence: stale, whatever its freshness says? Not exact: a collision says yes
-        too."""
+        """True if the copy is behind a soft or paced fence: stale, whatever its freshness says.
+
+        Not exact: a collision in the sketch says True as well.
+        """
         if not self.has_soft:
             return False
         query = self._soft.query
@@ -316,20 +360,29 @@ class Fences:
         return entry.as_of <= newest or self.is_paced_stale(entry, key_digest, namespace, now_us)
 
     def is_paced_stale(self, entry: Entry, key_digest: int, namespace: str, now_us: int) -> bool:
-        """Has a paced purge reached this copy? Exact, and for copies of every tier: home cells do not know paced fences."""
+        """True if a paced purge has reached this copy.
+
+        Exact, and asked for copies of every tier: home cells do not know paced fences.
+        """
         if not self._paced:
             return False
         targets = (key_digest, digest(namespace_id(namespace)), *entry.tag_digests)
         return self._paced.is_due(entry.as_of, key_digest, targets, now_us)
 
     def within_lag(self, entry: Entry, now_us: int, max_lag_us: int) -> bool:
-        """May the copy be answered though fences may be missing here? While the bound is above `max_lag_us`, only a young one."""
+        """True if the copy may be answered although fences may be missing here.
+
+        While the staleness bound is above `max_lag_us`, only a copy younger than that may.
+        """
         return now_us - self.watermark <= max_lag_us or entry.as_of > now_us - max_lag_us
 
     # What to tell the home cell (`not_before`).
 
     def exact_fence_on(self, key_digest: int, tag_digests: Iterable[int], namespace: str) -> int:
-        """µs: the newest unapplied fence. Sent with a first read: beyond it, home knows better than the sketch does."""
+        """The newest unapplied fence on these targets, µs; 0 for none.
+
+        Sent with a first read: about everything else, the home knows better than the sketch does.
+        """
         known = self._unapplied
         if not known:
             return 0
@@ -337,24 +390,27 @@ class Fences:
         return max(known.get(target, 0) for target in targets)
 
     def fence_on(self, key_digest: int, tag_digests: Iterable[int], namespace: str) -> int:
-        """µs: the newest fence known for these, the floor apart. Sent after a copy that was not exact has been refused.
+        """The newest fence known for these targets, the floor apart, µs; 0 for none.
 
-        It holds the sketch's collisions: sent with every read, it would take from L3 copies the exemption they have.
+        Sent after a copy that was not exact has been refused. It holds the sketch's collisions:
+        sent with every read, it would take from L3 copies the exemption that they have.
         """
         query = self._hard.query
         return max(query(key_digest), self._namespaces.get(namespace, 0), *map(query, tag_digests))
 
     def merged_between(self, after: int, upto: int, digests: Iterable[int]) -> bool:
-        """The rule on answers: was a fence of these merged when `merged` went from `after` (lease asked) to `upto` (read begun)?
+        """The rule on answers: True if a fence on one of `digests` was merged in between.
 
-        `digests`: the key's, the tags' and the namespace's. If that is so long ago that it is forgotten: yes.
+        `after` and `upto` are values of `merged`: when the lease was asked for, and when the read
+        began. `digests`: the key's, the tags' and the namespace's. True also if that is so long ago
+        that it is forgotten.
         """
         return self._recent.between(after, upto, digests)
 
     # Seeing inside.
 
     def known(self, target: int, namespace: str = "") -> Known:
-        """Of a key or tag by its digest; of a namespace by its digest and its name."""
+        """The fences known on a key or tag (by digest), or on a namespace (by digest and name)."""
         return Known(
             hard=self._namespaces.get(namespace, 0) if namespace else self._hard.query(target),
             soft=self._soft_namespaces.get(namespace, 0) if namespace else self._soft.query(target),
@@ -363,20 +419,23 @@ class Fences:
         )
 
     def bound_us(self, now_us: int) -> int:
-        """The staleness bound: how long ago a change may have been accepted that is not merged here."""
+        """The staleness bound, µs: a change accepted longer ago than this is merged here."""
         return max(0, now_us - self.watermark)
 
     def lag_us(self) -> int | None:
-        """µs: the staleness bound now; None while a region's feed was never read."""
+        """The staleness bound now, µs; None while a region's feed was never read."""
         return self.bound_us(self._clock.now_us()) if self.watermark else None
 
     def bound_of(self, region: str) -> int | None:
-        """How far one region's feed is behind at most, µs; None if it was never read."""
+        """The time by which one region's feed is behind at most, µs; None if it was never read."""
         watermark = self.watermarks[region]
         return max(0, self._clock.now_us() - watermark) if watermark else None
 
     def estimate(self, age_us: int = _LONGEST_L2_TTL_US) -> float:
-        """The probability that an entry of this age without a fence is refused by collision, `(1 - e**(-rT/slots))**2`."""
+        """The probability that an entry of this age without a fence is refused by collision.
+
+        It is `(1 - e**(-rT/slots))**2` for r fences/s over the age T.
+        """
         return self._hard.collision_share(self._clock.now_us() - age_us)
 
     def statistics(self) -> FenceStatistics:

@@ -1,6 +1,7 @@
-"""The last fences merged here and the moment of each, so that a person can be told when one arrived.
+"""The last fences merged here and the moment of each, for explanations only.
 
-Kept by whole batches, as they were merged: noting one costs the same however many fences it has. Only explanations read it.
+Kept in whole batches, as they were merged: noting one batch costs the same however many fences it
+has.
 """
 
 from collections import deque
@@ -11,24 +12,34 @@ from msgspec import Struct
 from cachesvc.model.fence import Fence
 
 MOST = 1 << 14
-"""Fences remembered: 1.5 s of 10,000 a second, hours of a quiet day. A look walks over all of them: 0.3 ms."""
+"""Fences remembered: 1.5 s of 10,000 a second, hours of a quiet day.
+
+A look walks over all of them: 0.3 ms.
+"""
 
 
 class Merged(Struct, frozen=True):
+    """A fence, and when and from where it was merged here."""
+
     fence: Fence
     region: str
-    """Whose feed brought it; empty if this instance issued it, or a token named it."""
+    """The region whose feed brought the fence.
+
+    Empty if this instance issued it, or a token named it.
+    """
     merged_at: int
-    """µs, own clock."""
+    """The moment of the merge, µs, by the own clock."""
 
 
 class MergeLog:
+    """The last merges, at most `most` fences."""
+
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._batches: deque[tuple[tuple[Fence, ...], str, int]] = deque()
         self._fences = 0
         self.forgotten_until = 0
-        """µs: merges up to this time may be missing here; 0 while all of them are here."""
+        """Merges up to this time may be missing here, µs; 0 while all of them are here."""
 
     def __len__(self) -> int:
         return self._fences
@@ -47,7 +58,10 @@ class MergeLog:
             self._fences -= len(forgotten)
 
     def of(self, digest: int) -> list[Merged]:
-        """The fences on this target, newest first; one that came twice (by its issuer, then by a feed) as it came first."""
+        """The fences on this target, newest first.
+
+        A fence that came twice (from its issuer, then from a feed) is there once, as it came first.
+        """
         found: dict[Fence, Merged] = {}
         for fences, region, merged_at in self._batches:
             for fence in fences:
@@ -57,5 +71,5 @@ class MergeLog:
 
 
 def _same(fence: Fence) -> Fence:
-    """What makes two announcements one fence: not how far its home had got."""
+    """The part by which two announcements are of one fence: not how far its home had got."""
     return Fence(fence.digest, fence.at, fence.soft, over=fence.over)

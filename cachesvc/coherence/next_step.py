@@ -1,10 +1,13 @@
-"""What a read does next, from the copies that the tiers hold, the key's lease, and who loads.
+"""The next step of a read, from the copies in the tiers, the key's lease, and who loads.
 
-Reads and explanations both ask `next_step`, so an explanation cannot say something else than a read does. Only the hits have
-their own early returns in the read path, for speed (`paths/read.py: _from_l1`, `paths/flight_runner.py: _land_from_l2` and
-`_land_from_l3`); `tests/paths/test_next_step.py` holds those to it too. A read asks L1, L2 and
-L3 in this order and stops at the first fresh copy. A stale copy in L1 is answered at once. Of the stale copies beyond L1 only the
-newest copy that was seen counts, whatever its standing: an older one would take the key back to a version already replaced.
+A read asks L1, L2 and L3 in this order and stops at the first fresh copy. A stale copy in L1 is
+answered at once. Beyond L1 only the newest copy that was seen may be answered stale, whatever its
+standing is: an older one would take the key back to a version that has been replaced.
+
+Reads and explanations both call `next_step`, so an explanation cannot say something else than a
+read does. Only hits are answered without the call, for speed (`_from_l1` in `paths/read.py`,
+`_land_from_l2` and `_land_from_l3` in `paths/flight_runner.py`). `tests/paths/test_next_step.py`
+compares those with `next_step`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ from cachesvc.coherence.admission import Standing
 
 
 class CopySeen(NamedTuple):
-    """A copy in one tier, as the read that asks judges it."""
+    """A copy in one tier, as a read judges it."""
 
     tier: str
     """`l1`, `l2` or `l3`."""
@@ -24,40 +27,40 @@ class CopySeen(NamedTuple):
     """µs since the epoch."""
     negative: bool = False
     suits: bool = True
-    """False: the copy does not meet what the read asks for beyond the rule (`max-age`, `no-cache`, …)."""
+    """False if the copy does not meet what the read asks for beyond the rule (`max-age`, …)."""
 
 
 class Lease(Enum):
-    """The key's lease, as far as this read can have it."""
+    """The key's lease, as one read finds it."""
 
     FREE = "free"
-    """The home grants it (for a read under way: has granted it)."""
+    """The home grants the lease, or has granted it to this read."""
     HELD = "held"
-    """Another read or caller holds it."""
+    """Another read or caller holds the lease."""
     UNAVAILABLE = "unavailable"
-    """The home is out of reach, or the holder takes longer than is worth waiting for."""
+    """The home is out of reach, or the lease's holder is too slow to wait for."""
 
 
 class WhoLoads(Enum):
-    """Who loads the value where no copy is answered."""
+    """The one who loads the value where no copy is answered."""
 
     INSTANCE = "instance"
     """This instance, from the namespace's origin."""
     CALLER = "caller"
-    """The caller, who asked for the lease (look-aside)."""
+    """The caller, which asked for the lease (look-aside)."""
     NOBODY = "nobody"
-    """A read of the tiers only: `only-if-cached`, or look-aside without a wish for the lease."""
+    """A read of the tiers only: `only-if-cached`, or look-aside without asking for the lease."""
 
 
 class Action(Enum):
-    """What a read does next."""
+    """The kinds of next step."""
 
     ANSWER = "answer a fresh copy"
     ANSWER_STALE = "answer a stale copy and refresh it"
     LOAD = "load under the lease"
     LOAD_WITHOUT_LEASE = "load without a lease"
     LEASE_TO_CALLER = "give the lease to the caller"
-    """A stale copy may go along."""
+    """A stale copy may go with the lease."""
     WAIT = "wait for another's load"
     MISS = "miss"
 
@@ -67,7 +70,7 @@ class NextStep(NamedTuple):
 
     action: Action
     copy: CopySeen | None = None
-    """The copy that is answered."""
+    """The copy that is answered; for `LEASE_TO_CALLER` the one that goes along."""
     last_resort: CopySeen | None = None
     """The copy that is answered if the load fails or takes too long."""
 
@@ -85,9 +88,9 @@ _WITHOUT_A_COPY = {
 def next_step(
     copies: Sequence[CopySeen], lease: Lease, who: WhoLoads, *, accepts_stale: bool = False
 ) -> NextStep:
-    """The next step of a read that sees these copies, in the order of the tiers, and no others.
+    """The next step of a read that sees these copies and no others, in the order of the tiers.
 
-    `accepts_stale`: the reader itself named an age up to which it takes stale copies (`max-stale`); L1 honours it.
+    `accepts_stale`: the reader takes stale copies beyond their own window (`max-stale`), from L1.
     """
     for copy in copies:
         is_fresh = copy.standing is Standing.FRESH
@@ -107,7 +110,7 @@ def next_step(
 
 
 def last_resort(copies: Sequence[CopySeen]) -> CopySeen | None:
-    """The copy that may stand in for an origin that fails or is late (RFC 5861, 4): the newest, if it may be answered so."""
+    """The copy that may stand in for a failing or late origin (RFC 5861, 4), or None."""
     newest = _newest(copies, Standing.STALE, Standing.LAST_RESORT)
     return newest if newest is not None and newest.suits else None
 
@@ -121,7 +124,11 @@ def _is_stale_for_l1(copy: CopySeen, who: WhoLoads, *, accepts_stale: bool) -> b
 
 
 def _past_the_copies(lease: Lease, who: WhoLoads) -> NextStep:
-    """A copy ended the read's look at the tiers and does not suit: the origin is asked past all copies, or nobody."""
+    """The step of a read whose copy does not suit.
+
+    A copy that is fresh, or the one to answer stale, ends the look at the tiers even if it does not
+    suit: the origin is then asked past all copies, or the read is a miss.
+    """
     return NextStep(_without_a_copy(lease, who) if who is WhoLoads.INSTANCE else Action.MISS)
 
 
@@ -130,7 +137,10 @@ def _without_a_copy(lease: Lease, who: WhoLoads) -> Action:
 
 
 def _newest(copies: Sequence[CopySeen], *good: Standing) -> CopySeen | None:
-    """The newest copy, if it has a value and its standing is one of `good`; of several as new, the farthest that is."""
+    """The newest copy, if it has a value and its standing is one of `good`; else None.
+
+    Of several copies that are as new, the farthest with such a standing.
+    """
     newest = max((copy.as_of for copy in copies), default=0)
     as_new = (copy for copy in reversed(copies) if copy.as_of == newest)
     return next((copy for copy in as_new if copy.standing in good and not copy.negative), None)

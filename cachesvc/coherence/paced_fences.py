@@ -1,29 +1,35 @@
-"""Paced fences: a big purge without a herd.
+"""Paced fences: a big purge that does not send all its keys to the origin at once.
 
-A paced fence (`Fence.over`) makes the entries of its target stale one after the other: an entry whose key's digest stands at a
-share s of the 64-bit range becomes stale at `at + s * over`. Digests are uniform, so the entries of a target spread evenly over
-the window, and every instance, every near cache and every tier picks the same moment for the same key.
+A paced fence (`Fence.over`) makes the entries of its target stale one after the other: an entry
+whose key's digest stands at a share s of the 64-bit range becomes stale at `at + s * over`. Digests
+are uniform, so the entries of a target spread evenly over the window, and every instance, every
+near cache and every tier picks the same moment for the same key.
 
-They are few and are kept exactly, by target, until no copy that they concern can be left in any tier: home cells do not know
-them, so copies that a home vouched for are judged by them here as well.
+Paced fences are few and are kept exactly, by target, until no copy that they concern can be left in
+any tier: home cells do not know them, so copies that a home vouched for are judged by them here as
+well.
 """
 
 from collections.abc import Iterable
 
 MOST = 100_000
-"""Targets remembered. One more, and the oldest is given up: whoever owns this then treats every copy up to its `at` as stale."""
+"""Targets remembered.
+
+Beyond that number the oldest target is given up: `Fences` then treats every copy up to its `at` as
+stale.
+"""
 
 
 def due_at(at: int, over: int, key_digest: int) -> int:
-    """µs: the moment at which a window makes the entries of this key stale."""
+    """The moment at which a window makes the entries of this key stale, µs."""
     return at + (key_digest * over >> 64)
 
 
 class PacedFences:
-    """Windows `(at, over)` µs by digest of their target. Not thread-safe."""
+    """Windows `(at, over)` µs by the digest of their target. Not thread-safe."""
 
     def __init__(self, kept_us: int) -> None:
-        """`kept_us`: the longest life of a copy in any tier, after the end of a window."""
+        """`kept_us`: the longest life of a copy in any tier, counted from the end of a window."""
         self._kept_us = kept_us
         self._windows: dict[
             int, tuple[tuple[int, int], ...]
@@ -36,9 +42,11 @@ class PacedFences:
         return f"<PacedFences [{len(self._windows)} targets]>"
 
     def merge(self, digest: int, at: int, over: int, now_us: int) -> int:
-        """Honour this window. Windows of one target add up: a later one does not make fresh again what an earlier one made stale.
+        """Honours a window from now on.
 
-        Returns the newest `at` of a target that had to be given up for want of room; 0 otherwise.
+        Windows of one target add up: a later one does not make fresh again what an earlier one made
+        stale. Returns the newest `at` of a target that had to be given up for want of room; 0
+        otherwise.
         """
         known = self._windows.get(digest, ())
         if (at, over) not in known:
@@ -49,7 +57,10 @@ class PacedFences:
         return max(at for at, _ in self._windows.pop(next(iter(self._windows))))
 
     def is_due(self, as_of: int, key_digest: int, targets: Iterable[int], now_us: int) -> bool:
-        """Has the moment of this key come in a window of one of `targets` that is not earlier than the entry?"""
+        """True if a window of one of `targets` has made this entry stale.
+
+        That is: the window is not earlier than the entry, and the moment of the key in it has come.
+        """
         windows = self._windows
         return any(
             as_of <= at and now_us >= due_at(at, over, key_digest)
@@ -59,11 +70,14 @@ class PacedFences:
         )
 
     def windows_of(self, target: int) -> tuple[tuple[int, int], ...]:
-        """`(at, over)` of each, µs."""
+        """The windows of a target, `(at, over)` each, µs."""
         return self._windows.get(target, ())
 
     def drop_outlived(self, now_us: int) -> None:
-        """Forget targets whose windows concern nothing any more. Looks at the oldest only: cheap enough for every merge."""
+        """Forgets targets whose windows concern no copy any more.
+
+        Looks at the oldest target only: cheap enough for every merge.
+        """
         while self._windows:
             oldest = next(iter(self._windows))
             if not all(self._is_over(window, now_us) for window in self._windows[oldest]):

@@ -1,24 +1,28 @@
-"""The last merges of fences, numbered: what the rule on answers asks.
+"""The last merges of fences, numbered, for the rule on answers.
 
-A read that joins a load may be answered by it only if no fence of its targets was merged between the load's lease and the
-read's own start. Both moments are kept as a count of merges, and `between` tells whether one of the merges from the one count
-to the other was of these digests.
+A read that joins a load may be answered by it only if no fence of its targets was merged between
+the load's lease and the read's own start. Both moments are kept as a count of merges, and `between`
+tells whether one of the merges from the one count to the other was of these digests.
 
-Number n lives in slot `n & mask` of three flat rings: its digest, its time, and the number before it of the same digest.
-`_newest` leads from a digest to its newest number, the chain of predecessors to the older ones. So memory is bounded by the
-capacity whatever the rate, and what was forgotten too early (a burst above capacity per load deadline) is answered "yes":
-one more load, never a stale answer.
+Number n lives in slot `n & mask` of three flat rings: its digest, its time, and the number before
+it of the same digest. `_newest` leads from a digest to its newest number, the chain of predecessors
+to the older ones. So memory is bounded by the capacity whatever the rate, and a merge that was
+forgotten too early (a burst above capacity per load deadline) is answered with True: one more load,
+never a stale answer.
 """
 
 from array import array
 from collections.abc import Iterable, Sequence
 
 CAPACITY = 1 << 16
-"""Merges remembered: 20,000 a second over the default load deadline of 3 s. A power of two."""
+"""Merges remembered: 20,000 a second over the default load deadline of 3 s."""
 
 
 class RecentMerges:
-    """Numbers are 1, 2, 3, …; `count` is the newest, and a plain attribute because each read notes it."""
+    """The merges, numbered 1, 2, 3, …
+
+    `count` is the newest number, and a plain attribute because each read notes it.
+    """
 
     __slots__ = (
         "_digests",
@@ -52,7 +56,7 @@ class RecentMerges:
         return f"<RecentMerges [{len(self)} of {self.count}]>"
 
     def add(self, digest: int, now_us: int) -> None:
-        """Number one more merge. First forgets the merge whose slot it takes."""
+        """Numbers one more merge. First forgets the merge whose slot the new one takes."""
         if self.count - self._forgotten > self._mask:
             self._forget_oldest()
         self.count = number = self.count + 1
@@ -63,14 +67,21 @@ class RecentMerges:
         self._newest[digest] = number
 
     def forget(self) -> None:
-        """Number one more merge, of targets that nobody knows (fences were lost): whoever asks about it is told "yes"."""
+        """Numbers one more merge, of targets that are unknown because fences were lost.
+
+        `between` is True for every range that it is in.
+        """
         self.count += 1
         self._forgotten = self.count
         self._newest.clear()
 
     def add_many(self, digests: Sequence[int], now_us: int) -> None:
-        """Number these merges. Of very many at once, as when a new instance reads what is retained, none is remembered (it would
-        cost more than the rest of the merge): who asks about them is told "yes"."""
+        """Numbers these merges.
+
+        Of very many at once, as when a new instance reads all fences that are retained, none is
+        remembered: that would cost more than the rest of the merge. `between` is then True for
+        every range that they are in.
+        """
         if len(digests) <= self._flood:
             for digest in digests:
                 self.add(digest, now_us)
@@ -80,13 +91,16 @@ class RecentMerges:
         self._newest.clear()
 
     def expire(self, now_us: int) -> None:
-        """Forget the merges that no running load can ask for, all older than the window."""
+        """Forgets the merges older than the window: no running load can ask for them."""
         horizon = now_us - self._window_us
         while self._forgotten < self.count and self._times[self._forgotten + 1 & self._mask] < horizon:
             self._forget_oldest()
 
     def between(self, after: int, upto: int, digests: Iterable[int]) -> bool:
-        """Was one of `digests` merged with a number in `(after, upto]`? Yes too if that range is not all remembered."""
+        """True if one of `digests` was merged with a number in `(after, upto]`.
+
+        True too if that range is not remembered as a whole.
+        """
         if upto <= after:
             return False
         if after < self._forgotten:

@@ -1,4 +1,7 @@
-"""Why a copy may not be answered, as values: each names one fence or bound that the copy is not later than."""
+"""The reasons for which a copy may not be answered, as values.
+
+Each names one fence or bound that the copy is not later than.
+"""
 
 from enum import Enum
 
@@ -6,7 +9,7 @@ from msgspec import Struct
 
 
 class RefusedBy(Enum):
-    """What a copy is not later than."""
+    """The kind of fence or bound that a copy is not later than."""
 
     FLOOR = "floor"
     FUTURE = "future"
@@ -27,6 +30,8 @@ class RefusedBy(Enum):
 
 
 class Refusal(Struct, frozen=True):
+    """One reason for which a copy may not be answered."""
+
     by: RefusedBy
     tag: str = ""
     """The tag, if `by` is TAG."""

@@ -52,7 +52,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     left; at least 10ms. If they stay longer for half a second, that is overload: so many of them are
     refused with 503 `overloaded` that the others stay no longer than this."""
     shutdown_timeout: Duration = Duration.parse("10s")
-    """How long running requests may go on after a stop signal; then their connections close."""
+    """How long running requests may go on after a stop signal. Then their connections are
+    closed."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +64,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
     tenth of it is not kept."""
     max_entries: int = 4_000_000
-    """The most copies, at least 1. L1 evicts when `budget` or this is reached."""
+    """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
+    evicts copies."""
 
 
 class L2(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,8 +141,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     was not sampled; at most 100 of them in a second. It must be longer than 0. A request that asked
     to wait does not count as slow."""
     metrics_interval: Duration = Duration.parse("15s")
-    """The pause between two exports to `otlp`, at least 1s. `GET /metrics` is there in any
-    case."""
+    """The pause between two exports of metrics to `otlp`, at least 1s. `GET /metrics` answers
+    in any case."""
     hashed_keys: bool = False
     """True: server spans carry the digest of the key that was asked for. Meant for debugging."""
     debug_token: str = ""
@@ -148,8 +150,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     the text of keys by `GET /v1/hotkeys`. Empty: such requests are refused with 403 `no-debug`. It is
     never logged."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least level of the service's log lines; of other libraries, warnings and errors
-    show."""
+    """The least level of the service's own log lines. Other libraries log only warnings and
+    errors."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """The form of log lines on stderr: `console` for people, `json` with one object per line.
     `auto` is `console` on a terminal and `json` otherwise."""

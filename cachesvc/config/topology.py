@@ -54,7 +54,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     key: str = ""
     """The template of the key that a row concerns, if it is one key. Not together with `keys`."""
     keys: tuple[str, ...] = ()
-    """The templates of the keys, if they are several. A source needs a key or a tag at least."""
+    """The templates of the keys that a row concerns, if they are several. A source needs one
+    key or tag at least."""
     tags: tuple[str, ...] = ()
     """The templates of the tags that a row concerns. If a tag has a partition and the source
     has keys, it must be the partition of one of them."""
@@ -142,7 +143,8 @@ class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     """`host:port`, or `unix:/path`. `stand-in`: a stand-in inside the service, for the
     embedded set-up. No other server of the pool may have the same address."""
     weight: float = 1.0
-    """The server's share of the keys, relative to the rest of the pool; above 0 to 1000000."""
+    """The server's share of the keys, relative to the other servers of the pool; above 0,
+    1000000 at most."""
 
 
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
@@ -180,7 +182,7 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     """The regions by name (1 to 64 of `a-z`, `0-9`, `-`, beginning with a letter); at least
     one."""
     cells: dict[str, Cell]
-    """The cells by name (the rule is that of regions); at least one active cell."""
+    """The cells by name, which is formed like a region's; at least one active cell."""
     namespaces: dict[str, Namespace]
     """The namespaces by name (1 to 64 of `a-z`, `0-9`, `_` and `-`, beginning with a letter;
     not `fences`, `invalidations` or `topology`). Requests for others are refused with 404

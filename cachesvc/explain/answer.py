@@ -1,7 +1,8 @@
-"""What `:explain` answers, as records: one key, as each instance sees it and as its home has it.
+"""The records that `:explain` answers with: one key, seen by each instance and its home.
 
-Times are µs since the epoch by the clock of whoever tells them; 0 and empty stand for "none". `/openapi.json` describes these
-very structs, and instances ask each other for `Seen`, so fields are added with a default and never change their meaning.
+Times are µs since the epoch by the clock of whoever tells them; 0 and empty stand for "none".
+`/openapi.json` describes these very structs, and instances ask each other for `Seen`, so fields are
+added with a default and never change their meaning.
 """
 
 from msgspec import Struct
@@ -10,26 +11,34 @@ from cachesvc.model.requests import PLAIN, ReadOptions
 
 
 class Question(Struct, frozen=True):
+    """The read that is to be explained."""
+
     options: ReadOptions = PLAIN
-    """What the read asks for that is to be explained."""
+    """The options of the read that is to be explained."""
     headers: dict[str, str] = {}
-    """The same, as it was sent: for the other instances."""
+    """The same options as the headers that were sent: for the other instances."""
     alone: bool = False
-    """Only what this instance sees."""
+    """True: only the view of the instance that is asked."""
 
 
 class Copy(Struct, frozen=True, omit_defaults=True):
-    """What one place holds of the key."""
+    """The copy of the key in one place."""
 
     held: bool | None
     """null: the place could not be asked; `unavailable` says why."""
     unavailable: str = ""
     standing: str = ""
-    """`fresh`, `stale`, `last resort`, `dead` or `refused`, as a read through this instance would judge it now."""
+    """`fresh`, `stale`, `last resort`, `dead` or `refused`.
+
+    As a read through this instance would judge the copy now.
+    """
     rule: str = ""
     refused_by: tuple[str, ...] = ()
     suits: bool = True
-    """False: what this read asks for beyond the rule (`max-age`, `no-cache`, …) passes the copy."""
+    """False: the copy does not meet what the read asks for beyond the rule.
+
+    For example `max-age` or `no-cache`.
+    """
     etag: str = ""
     as_of: int = 0
     fresh_until: int = 0
@@ -42,11 +51,11 @@ class Copy(Struct, frozen=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     negative: bool = False
     differs: str = ""
-    """Where there is a newer copy with another ETag."""
+    """The place of a newer copy with another ETag; empty if there is none."""
 
 
 class Window(Struct, frozen=True):
-    """A paced fence: this key's turn comes at `due`."""
+    """A paced fence: the key becomes stale at `due`."""
 
     at: int
     over_seconds: float
@@ -61,13 +70,19 @@ class TargetFences(Struct, frozen=True):
     """Exact; null: the home could not be asked. A soft fence on a key stands here as well."""
     soft_at_home: int | None
     here: int
-    """At least as new as the newest that was merged here; newer if another target shares its places in the sketch."""
+    """At least as new as the newest fence that was merged here.
+
+    Newer if another target shares its slots in the sketch.
+    """
     soft_here: int
     unapplied: int
-    """One that the home has not applied, so that this instance judges its copies."""
+    """A fence that the home has not applied, so that this instance judges the home's copies."""
     paced: tuple[Window, ...] = ()
     perhaps_collision: bool = False
-    """`here` is a fence that neither the home nor the recent merges know: probably another target's."""
+    """True if `here` is a fence that neither the home nor the recent merges know.
+
+    It is probably another target's.
+    """
 
 
 class Merge(Struct, frozen=True):
@@ -79,10 +94,12 @@ class Merge(Struct, frozen=True):
     at: int
     merged_at: int
     came: str
-    """Whose feed brought it, or `here` if it was issued here."""
+    """The region whose feed brought the fence, or `here` if it was issued here."""
 
 
 class FencesSeen(Struct, frozen=True):
+    """The fences that one instance knows for the key, and its bounds."""
+
     newest_known_here: int
     floor: int
     floor_why: str
@@ -92,44 +109,57 @@ class FencesSeen(Struct, frozen=True):
     merges: tuple[Merge, ...] = ()
     """Newest first."""
     merges_forgotten_until: int = 0
-    """Fences merged before this moment are honoured; when they came is not known any more. 0: nothing is forgotten yet."""
+    """Fences merged before this moment are honoured, but their moments are forgotten.
+
+    0: nothing is forgotten yet.
+    """
 
 
 class LeaseSeen(Struct, frozen=True):
+    """The lease of the key that is in force."""
+
     holder: str
-    """`region/instance` that asked for it, for a load of its own or for a caller; empty if it is none of the topology's."""
+    """The `region/instance` that asked for the lease, for a load of its own or for a caller.
+
+    Empty if it is none of the topology's.
+    """
     since: int
     until: int
 
 
 class Home(Struct, frozen=True, omit_defaults=True):
-    """What the home cell holds beside the copy."""
+    """The state of the key in its home cell, beside the copy."""
 
     unavailable: str = ""
     told_by: str = ""
-    """The instance that could ask it, where this one could not."""
+    """The instance that asked the home, where this one could not; else empty."""
     lease_held: bool = False
     lease: LeaseSeen | None = None
     key_fence: int = 0
     tag_fences: dict[str, int] = {}
     namespace_fence: int = 0
     broken_at: int = 0
-    """Its copies from before then are judged by each instance too: the cell was restarted, or was given partitions."""
+    """Copies at home from before this time are judged by each instance too.
+
+    The cell was restarted then, or was given partitions.
+    """
     clock: int = 0
 
 
 class HomeCell(Struct, frozen=True):
+    """The home cell of the key, and why it is that one."""
+
     name: str
     region: str
     why: str
     scores: dict[str, float]
     """Rendezvous scores of the active cells, highest first."""
     former: str = ""
-    """The cell it was in before partitions moved: fences go there too."""
+    """The cell that the key was in before partitions moved: fences go there too."""
 
 
 class Memcached(Struct, frozen=True):
-    """Where copies of the key are in the pool of one region."""
+    """The place of the key's copies in the pool of one region."""
 
     server: str
     why: str
@@ -138,14 +168,14 @@ class Memcached(Struct, frozen=True):
 
 
 class Now(Struct, frozen=True):
-    """What a read through this instance would do now."""
+    """The thing that a read through this instance would do now."""
 
     a_read_would: str
     because: str
     section: str
-    """Where the rule stands in docs/concepts.md."""
+    """The section of docs/concepts.md that has the rule."""
     tier: str = ""
-    """Who answers: `l1`, `l2`, `l3`; empty: none of them."""
+    """The tier that answers, `l1`, `l2` or `l3`; empty if none does."""
     but: str = ""
 
 
@@ -155,7 +185,7 @@ class Seen(Struct, frozen=True, omit_defaults=True):
     region: str
     instance: str
     unavailable: str = ""
-    """Why it did not tell. Then there is nothing else here."""
+    """The reason for which the instance did not tell. Then every other field is empty."""
     clock: int = 0
     tiers: dict[str, Copy] = {}
     """`l1`, `l2`, `l3`."""
@@ -167,6 +197,7 @@ class Seen(Struct, frozen=True, omit_defaults=True):
 
     @property
     def name(self) -> str:
+        """`region/instance`."""
         return f"{self.region}/{self.instance}"
 
 
@@ -180,6 +211,8 @@ class Oldest(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
+    """Everything known of one key, and the verdict on it in words."""
+
     verdict: str
     key: str
     namespace: str
@@ -189,7 +222,10 @@ class Explanation(Struct, frozen=True):
     home_cell: HomeCell | None = None
     memcached_server: str = ""
     asked: str = ""
-    """The instance that gathered this, `region/instance`; what follows is what it sees itself."""
+    """The instance that gathered this, `region/instance`.
+
+    The fields up to `now` are its own view.
+    """
     clock: int = 0
     tiers: dict[str, Copy] = {}
     memcached: Memcached | None = None

@@ -1,8 +1,10 @@
-"""Why is this value old, or missing? Everything that decides about one key, asked of the live system; nothing is changed.
+"""Gathers everything that decides about one key from the live system; changes nothing.
 
-The instance that is asked looks at its own L1, its region's memcached and the key's home, and asks every other instance for the
-same, all at once. What takes longer than a person would like to wait is left out, and said to be. The words are in `verdict.py`;
-whether a copy may be answered is decided by the same `Admission` that reads use, so it cannot disagree with what a read would do.
+The instance that is asked looks at its own L1, its region's memcached and the key's home, and asks
+every other instance for the same, all at once. Whatever takes longer than a person would like to
+wait is left out, and named. The words are in `verdict.py`; whether a copy may be answered is
+decided by the same `Admission` that reads use, so an explanation cannot disagree with what a read
+would do.
 """
 
 import asyncio
@@ -48,7 +50,10 @@ from cachesvc.tiers.l3.leases import holder_of
 from cachesvc.tiers.l3.placement import Placement
 
 TIER_SECONDS = 0.04
-"""For the far tiers of an instance: less than its neighbours wait for it (`peers.py`), so that they learn what it does know."""
+"""The longest wait for the far tiers of an instance.
+
+Less than other instances wait for this one (`peers.py`), so that they learn what it does know.
+"""
 MOST_MERGES = 8
 
 
@@ -56,24 +61,31 @@ T = TypeVar("T")
 
 
 class PoolView(Protocol):
-    """The region's memcached pool, beside the paths."""
+    """The region's memcached pool as explanations look at it, beside the paths."""
 
     def memcached_of(self, key: Key) -> Memcached:
-        """Where the key's copies are."""
+        """The place of the key's copies."""
         ...
 
     async def look(self, key: Key) -> Lookup:
-        """The copy there; nothing changes, also not for its breaker."""
+        """The copy in the pool. Nothing changes, not even the pool's breaker."""
         ...
 
 
 class Peers(Protocol):
+    """The other instances of every region."""
+
     async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
-        """What every other instance of every region sees. One that does not answer in time is there with its reason."""
+        """The views of every other instance of every region.
+
+        An instance that does not answer in time is there with its reason.
+        """
         ...
 
 
 class Explainer:
+    """Explains keys of one instance. Changes nothing; any number of calls may run at once."""
+
     def __init__(
         self,
         *,
@@ -101,11 +113,14 @@ class Explainer:
         self._is_overloaded = is_overloaded
 
     async def answer(self, key: Key, question: Question) -> Explanation | Seen:
-        """What this instance sees if the question is `alone`, else everything that is known."""
+        """Returns the view of this instance if the question is `alone`, else an explanation."""
         return await (self.see(key, question) if question.alone else self.explain(key, question))
 
     async def explain(self, key: Key, question: Question) -> Explanation:
-        """All that is known of the key, everywhere. What does not answer is said so in its place."""
+        """Returns everything known of the key, everywhere.
+
+        A place that does not answer is there with its reason.
+        """
         began = perf_counter()
         asked, elsewhere = await asyncio.gather(self.see(key, question), self._peers.ask(key, question))
         asked, *elsewhere = marked([asked, *elsewhere])
@@ -133,7 +148,7 @@ class Explainer:
         )
 
     async def see(self, key: Key, question: Question) -> Seen:
-        """What this instance sees of it."""
+        """Returns the view that this instance has of the key."""
         began = perf_counter()
         l1 = self._l1.peek(key)
         asking_l2 = _in_time(self._pool.look(key), "memcached")
@@ -176,7 +191,7 @@ class Explainer:
         except TierError as error:
             return error
 
-    # where it lives ---------------------------------------------------------------------------------------------------
+    # where it lives ------------------------------------------------------------------------------
 
     def _home_cell(self, key: Key) -> HomeCell:
         name, placed = self._placement.home(key.text), partition(key.text)
@@ -208,7 +223,7 @@ class Explainer:
             clock=state.now_us,
         )
 
-    # fences -----------------------------------------------------------------------------------------------------------
+    # fences --------------------------------------------------------------------------------------
 
     def _seen_fences(self, key: Key, tags: Sequence[str], home: CellKeyState | TierError) -> FencesSeen:
         targets = {"key": Target.key(key.namespace, key.text)}
@@ -263,7 +278,7 @@ class Explainer:
 
 
 def _stored(home: CellKeyState, name: str) -> tuple[int, int]:
-    """Hard and soft, by the home."""
+    """The hard and the soft fence stored in the home cell, µs."""
     if name == "key":
         return home.fence_at, home.soft_fence
     if name == "namespace":
@@ -279,7 +294,10 @@ def _merge(name: str, merged: Merged) -> Merge:
 
 
 def _home_by_whoever_could(asked: Seen, elsewhere: Iterable[Seen]) -> Home:
-    """The home's own word, from the nearest that it reached: this instance may be cut off from it and others not."""
+    """The state of the home as this instance was told it, or else as another one was.
+
+    This instance may be cut off from the home while others are not.
+    """
     mine = asked.home or Home(unavailable="not asked")
     if not mine.unavailable:
         return mine

@@ -1,3 +1,5 @@
+"""The copies of a key as an explanation tells of them: standing, and refusals in words."""
+
 from collections.abc import Sequence
 
 from cachesvc.coherence.admission import Admission, Standing
@@ -28,7 +30,10 @@ _WORDS = {
 
 
 class _Judge:
-    """One key's copies, by the rule, as a read that asks `question` would judge them now."""
+    """Judges one key's copies as a read that asks `question` would judge them now.
+
+    Every decision is `Admission`'s; this class puts the refusals into words.
+    """
 
     def __init__(
         self,
@@ -44,13 +49,14 @@ class _Judge:
         self._now = admission.clock.now_us()
 
     def near(self, entry: Lookup) -> Copy:
-        """Of L1 or L2."""
+        """The copy of L1 or L2."""
         if not isinstance(entry, Entry):
             return _no_copy(entry)
         standing = self._admission.standing(entry, self._key, self._namespace)
         return self._described(entry, standing, self._admission.refusals(entry, self._key, self._namespace))
 
     def at_home(self, home: CellKeyState | TierError) -> Copy:
+        """The copy in the home cell, as a read would get it from there."""
         if isinstance(home, TierError) or home.entry is None:
             return _no_copy(home if isinstance(home, TierError) else None)
         entry = home.entry

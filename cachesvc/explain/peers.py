@@ -12,15 +12,19 @@ from cachesvc.explain.answer import Question, Seen
 from cachesvc.model.entry import Key
 
 ANSWER_SECONDS = 0.05
-"""So a whole explanation is there within 100 ms. An instance that is farther away is named as one that did not answer."""
+"""The longest wait for another instance.
+
+Short enough for a whole explanation within 100 ms. An instance that is farther away is named as one
+that did not answer.
+"""
 CONNECTIONS = 100
-"""At once; more peers wait for their turn within the same time."""
+"""Connections open at a time; more peers wait for their turn within the same time."""
 
 _decode = msgspec.json.Decoder(Seen).decode
 
 
 class HttpPeers:
-    """Start, ask, stop."""
+    """The other instances over HTTP. `start`, then `ask` any number of times, then `stop`."""
 
     def __init__(self, addresses: Mapping[tuple[str, str], str]) -> None:
         """`addresses`: base URL by region and name."""
@@ -31,7 +35,7 @@ class HttpPeers:
         return f"<HttpPeers [{len(self._addresses)}]>"
 
     async def start(self) -> None:
-        """Opens nothing yet."""
+        """Makes the client; opens no connection yet."""
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
         )
@@ -41,7 +45,7 @@ class HttpPeers:
             await self._http.close()
 
     async def ask(self, key: Key, question: Question) -> Sequence[Seen]:
-        """All at once. One that cannot tell is there with its reason."""
+        """Asks all of them at once. One that cannot tell is there with its reason."""
         if self._http is None:
             return ()
         asking = (self._ask(self._http, peer, key, question.headers) for peer in self._addresses)

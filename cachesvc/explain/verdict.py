@@ -1,6 +1,7 @@
-"""The rules of reading in words: what a read would do with the copies there are, and why the oldest that is answered is that old.
+"""The rules of reading in words: what a read would do now, and why an answer is old.
 
-Says nothing of its own about a copy: whether it may be answered was decided by `Admission`, the one place that does.
+Nothing here judges a copy or decides a step: `Admission` says whether a copy may be answered,
+`next_step` what a read does. Both are the ones that reads use.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,14 @@ from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Copy, Home, Now, Oldest, Seen
 from cachesvc.model.requests import PLAIN, ReadOptions
 
-THE_RULE, A_READ, STALENESS = "The rule", "A read", "Staleness"
+THE_RULE, A_READ = "The rule", "A read"
 
 RULES = {
     Standing.FRESH: "fresh and later than every fence on it: answered",
-    Standing.STALE: "past its freshness or softly fenced, within stale-while-revalidate: answered stale while it is refreshed",
+    Standing.STALE: (
+        "past its freshness or softly fenced, within stale-while-revalidate: "
+        "answered stale while it is refreshed"
+    ),
     Standing.LAST_RESORT: "past its freshness, within stale-if-error: answered only if the origin fails",
     Standing.DEAD: "past every window: not answered",
     Standing.REFUSED: "not later than a fence, the floor or the staleness bound: refused",
@@ -27,16 +31,16 @@ ANSWERED = (Standing.FRESH.value, Standing.STALE.value)
 
 
 class Place(NamedTuple):
-    """A copy and where it is."""
+    """A copy, the place that holds it, and the instance that sees it."""
 
     name: str
     tier: str
     seen: Seen
-    """By whom."""
+    """The view of the instance that sees the copy."""
     copy: Copy
 
 
-# what one instance would do -------------------------------------------------------------------------------------------
+# what one instance would do -----------------------------------------------------------------------
 
 
 def decide(
@@ -48,7 +52,10 @@ def decide(
     overloaded: bool,
     options: ReadOptions = PLAIN,
 ) -> Now:
-    """`next_step` in words: what a read with these options would do with the copies that there are."""
+    """The step of a read with these options, from `next_step`, in words.
+
+    `asks_l2`: False while reads leave the key's memcached server alone (its breaker is open).
+    """
     step = next_step(
         tuple(_copies(tiers, home, asks_l2=asks_l2)),
         _lease(home),
@@ -64,7 +71,10 @@ def decide(
 
 
 def _copies(tiers: Mapping[str, Copy], home: Home, *, asks_l2: bool) -> Iterator[CopySeen]:
-    """The copies that a read gets to see: its home keeps back one that a fence stored there refuses."""
+    """The copies that a read gets to see.
+
+    The home does not send a copy that a fence stored there refuses, so a read never sees it.
+    """
     for tier, copy in tiers.items():
         fenced_at = max(home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0)
         is_kept_back = (tier == "l2" and not asks_l2) or (tier == "l3" and copy.as_of <= fenced_at)
@@ -139,11 +149,11 @@ def _section_of(tiers: Mapping[str, Copy]) -> str:
     return THE_RULE if any(copy.refused_by for copy in tiers.values()) else A_READ
 
 
-# all instances together -----------------------------------------------------------------------------------------------
+# all instances together ---------------------------------------------------------------------------
 
 
 def places(all_seen: Sequence[Seen]) -> Iterator[Place]:
-    """Every copy once: L1 of each instance, the pool of each region, the home."""
+    """Yields every copy once: L1 of each instance, the pool of each region, the home."""
     told: set[str] = set()
     for place in _views(all_seen):
         if place.name not in told:
@@ -152,7 +162,10 @@ def places(all_seen: Sequence[Seen]) -> Iterator[Place]:
 
 
 def _views(all_seen: Sequence[Seen]) -> Iterator[Place]:
-    """Every copy as each instance judges it, which has merged more or fewer fences than another."""
+    """Yields every copy as each instance judges it.
+
+    Two instances may judge one copy differently, since one has merged fences that the other has not.
+    """
     for seen in all_seen:
         for tier, copy in seen.tiers.items():
             if copy.held:
@@ -160,13 +173,14 @@ def _views(all_seen: Sequence[Seen]) -> Iterator[Place]:
 
 
 def place_name(tier: str, seen: Seen) -> str:
+    """The place that a tier is for an instance: its own L1, its region's L2, or L3."""
     if tier == "l1":
         return f"l1 of {seen.name}"
     return f"l2 of {seen.region}" if tier == "l2" else "l3"
 
 
 def marked(all_seen: Sequence[Seen]) -> list[Seen]:
-    """With every copy marked that differs from a newer one elsewhere."""
+    """Returns the views with every copy marked that differs from a newer one elsewhere."""
     newest = max(places(all_seen), key=lambda place: place.copy.as_of, default=None)
     if newest is None:
         return list(all_seen)
@@ -182,7 +196,10 @@ def _mark(copy: Copy, newest: Place) -> Copy:
 
 
 def oldest(all_seen: Sequence[Seen], home: Home) -> Oldest | None:
-    """Of the copies that are answered as they stand; `home` as whoever could ask it knows it."""
+    """The oldest of the copies that are answered now; None if no copy is.
+
+    `home`: the home cell as an instance saw it that could reach it.
+    """
     answered = [place for place in _views(all_seen) if place.copy.standing in ANSWERED and place.copy.suits]
     if not answered:
         return None
@@ -197,7 +214,10 @@ def _why_old(place: Place, home: Home) -> str:
         home.key_fence, home.namespace_fence, *(home.tag_fences.get(tag, 0) for tag in copy.tags), 0
     )
     if fenced_at >= copy.as_of and copy.standing == Standing.FRESH.value and place.tier != "l3":
-        return f"its home knows a later fence that {place.seen.name} has not merged yet: its staleness bound is {bound}"
+        return (
+            f"its home knows a later fence that {place.seen.name} has not merged yet: "
+            f"its staleness bound is {bound}"
+        )
     if copy.differs:
         return (
             f"another version is {copy.differs}, and no fence is between them: that change was not announced"
@@ -210,18 +230,18 @@ def _why_old(place: Place, home: Home) -> str:
         )
         return f"{why}, and it is answered while it is refreshed"
     return (
-        "no fence later than it is known and no newer copy is held: if the origin has another value by now, its change was not "
+        "no fence later than it is known and no newer copy is held: "
+        "if the origin has another value by now, its change was not "
         f"announced, or not longer ago than the staleness bound, {bound}"
     )
 
 
 def verdict(asked: Seen, elsewhere: Sequence[Seen], found: Oldest | None) -> str:
-    """One answer for the person on call."""
+    """The explanation in a few sentences, for the person on call."""
     sentences = [_what_happens(asked)]
     if found is not None:
-        sentences.append(
-            f"The oldest copy that is answered is in {found.where}, {found.age_seconds:.1f} s old: {found.why}."
-        )
+        age = f"{found.age_seconds:.1f} s old"
+        sentences.append(f"The oldest copy that is answered is in {found.where}, {age}: {found.why}.")
     if others := _others(asked, elsewhere):
         sentences.append(others)
     if silent := [f"{seen.name} ({seen.unavailable})" for seen in elsewhere if seen.unavailable]:
@@ -238,7 +258,10 @@ def _what_happens(asked: Seen) -> str:
 
 
 def _others(asked: Seen, elsewhere: Sequence[Seen]) -> str:
-    """Instances whose caller would get something else: the same version from another tier is no news."""
+    """The instances whose caller would get something else, in sentences.
+
+    The same version from another tier counts as the same.
+    """
     doing: dict[str, list[str]] = {}
     for seen in elsewhere:
         if seen.now is not None and _gets(seen) != _gets(asked):
@@ -247,7 +270,7 @@ def _others(asked: Seen, elsewhere: Sequence[Seen]) -> str:
 
 
 def _gets(seen: Seen) -> str:
-    """The version that a caller would get, or what happens instead."""
+    """The ETag that a caller would get, or in words what happens instead."""
     if seen.now is None:
         return ""
     return seen.tiers[seen.now.tier].etag if seen.now.tier else seen.now.a_read_would

@@ -1,4 +1,4 @@
-"""What an invalidation would touch, before it is done. Changes nothing, not even the order of L1."""
+"""Estimates what an invalidation would touch. Changes nothing, not even the order of L1."""
 
 import asyncio
 
@@ -11,14 +11,19 @@ from cachesvc.tiers.l3.homes import Homes
 
 
 class Estimator:
+    """Estimates what invalidations would touch, by L1, the sample of reads and the placement."""
+
     def __init__(self, l1: L1, sample: ReadSample, homes: Homes) -> None:
         self._l1 = l1
         self._sample = sample
         self._homes = homes
 
     async def estimate(self, change: Change) -> Estimate:
-        """Walks over L1 a shard at a time, and lets the loop go on in between (a millisecond or two per shard): copies that come
-        or go meanwhile are counted or not."""
+        """The copies held in L1, the share of recent reads, and the cells that a change concerns.
+
+        Walks over L1 a shard at a time and lets the loop go on in between (a millisecond or two per
+        shard): copies that come or go meanwhile are counted or not.
+        """
         targets = change.targets()
         return Estimate(
             await self._held(change),

@@ -1,16 +1,19 @@
-"""Flights: the one running load of a key in this process, shared by all who want it.
+"""Flights: the one running load of a key in this process, shared by all its readers.
 
-A reader *joins* a flight. A flight *starts*, *runs* in its own task, never in a caller's (a caller that is cancelled or times out
-removes only its own waiter), and *lands* once, for all who wait. After that the task may go on (refresh behind a stale answer,
-copy to a nearer tier).
+A reader *joins* a flight. A flight *starts*, *runs* in a task of its own, never in a caller's, and
+*lands* once, for all who wait for it. A caller that is cancelled or times out removes only its own
+waiter. After the landing the task may go on: to refresh behind a stale answer, or to copy the value
+to a nearer tier.
 
-Rules of joining (COHERENCE.md, "Answers" and "Watermark"):
+Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, floor"):
 
-1. Merging a key's fence forgets its flight: later readers start anew, those that wait still get its answer.
-2. A fence on a tag or namespace forgets nothing (nobody knows yet which tags the value will have); a reader therefore
-   compares what it knew at its own start with `asked`, the number of merges when the flight asked for its lease.
-3. While the staleness bound is above `max_lag`, a flight that began longer ago than that is not joined: nobody can say what
-   was committed since.
+1. Merging a key's fence forgets the key's flight: later readers start a new one, and the readers
+   that already wait still get the forgotten flight's landing.
+2. A fence on a tag or namespace forgets no flight, because the tags of the value are not known
+   until it is loaded. A reader therefore compares the number of merges at its own start with
+   `asked`, the number of merges when the flight asked for its lease.
+3. While the staleness bound is above `max_lag`, a flight that began more than `max_lag` ago is not
+   joined: what was committed since it began is unknown.
 """
 
 import asyncio
@@ -28,70 +31,91 @@ from cachesvc.telemetry.traces.trace import Attribute, Span, current
 
 
 class Mode(IntEnum):
-    """What a flight is allowed to do; only flights of one mode are shared."""
+    """The places where a flight may look. Readers share only flights of their own mode."""
 
     LOOKUP = 0
-    """Tiers only: plain look-aside reads, `only-if-cached`."""
+    """The tiers only: plain look-aside reads, and `only-if-cached`."""
     THROUGH = 1
-    """Tiers, then the origin."""
+    """The tiers, then the origin."""
     LEASE = 2
-    """Tiers, then a lease for a caller that loads by itself; waits for another's fill."""
+    """The tiers, then the lease for a caller that loads, or the fill of its holder."""
     RELOAD = 3
-    """The origin whatever the tiers hold: `no-cache`, a copy that is too old for its reader."""
+    """The origin, whatever the tiers hold: `no-cache`, or copies too old for the reader."""
     EARLY = 4
-    """The origin, ahead of expiry; gives up at once if another holds the lease."""
+    """The origin, before the copy expires; gives up at once if another holds the lease."""
 
 
 class FoundCopy(Struct, frozen=True, gc=False):
-    """A copy from a tier. Each reader looks again whether it is admissible when it is answered."""
+    """A copy from a tier.
+
+    The flight judged the copy when it landed. Each reader checks again, when it is answered, that no
+    fence merged since then refuses the copy.
+    """
 
     entry: Entry
     tier: str
     trail: tuple[Step, ...] = ()
     version: int = -1
-    """`Fences.version` when the copy was judged fresh: while it stands, so does the judgement. -1: not judged so."""
+    """The `Fences.version` when the copy was judged fresh; -1 if it was not.
+
+    The judgement holds as long as `Fences.version` has not changed.
+    """
     vouched_at: int | None = None
-    """The home cell judged the copy exactly, when this many merges had been seen here: only later ones can refuse it."""
+    """The number of fences merged here when the home cell was asked; None if not vouched for.
+
+    The home judged the copy exactly, so only fences merged after that number can refuse it. A copy
+    that its home does not vouch for is judged by sketch and floor.
+    """
     is_stale: bool = False
-    """Past its freshness, answered on purpose: while it is refreshed, or because the origin failed."""
+    """True if the copy is past its freshness and answered all the same.
+
+    It is answered during a refresh, or because the origin is late or failed.
+    """
 
 
 class LoadedValue(Struct, frozen=True, gc=False):
-    """From the origin, by this flight: the rule on loaded values applies to each reader, instead of admissibility."""
+    """A value that this flight loaded from the origin.
+
+    Each reader judges the value by the rule on loaded values (docs/coherence.md, "Answers"), not by
+    admissibility.
+    """
 
     entry: Entry
     trail: tuple[Step, ...]
 
 
 class Leased(Struct, frozen=True, gc=False):
-    """The lease for one caller that loads by itself."""
+    """The lease, for one caller that loads by itself."""
 
     lease: str | None
-    """None once a caller has claimed it (`Flight.claim_lease`)."""
+    """The lease token; None once a caller has claimed it (`Flight.claim_lease`)."""
     trail: tuple[Step, ...]
     copy: FoundCopy | None = None
-    """A stale copy that goes along, so that only the caller with the lease has to load."""
+    """A stale copy for all callers, so that only the caller with the lease has to load."""
 
 
 class Missed(Struct, frozen=True, gc=False):
-    """No copy that may be answered, and nobody loads for this reader: a read of the tiers only, or no lease in time."""
+    """No copy may be answered and nobody loads for the reader.
+
+    The read was one of the tiers only, or the lease could not be had in time.
+    """
 
     trail: tuple[Step, ...]
 
 
 class Failed(Struct, frozen=True, gc=False):
-    """The origin failed and no copy may stand in, or this instance stopped."""
+    """The origin failed and no copy may stand in for it, or this instance stopped."""
 
     error: RequestError
     trail: tuple[Step, ...]
 
 
 Landing: TypeAlias = FoundCopy | LoadedValue | Leased | Missed | Failed
-"""How a flight ended for those that wait for it."""
+"""The end of a flight, for all who wait for it."""
 
 
 class Flight:
-    """One load of one key. Made and landed on the event loop; not thread-safe."""
+    """One load of one key. All calls are made on the event loop; not thread-safe."""
 
     __slots__ = (
         "_waiting_for_landing",
@@ -126,92 +150,115 @@ class Flight:
     ) -> None:
         self.key = key
         self.began_us = began_us
-        """When it began, by the wall clock."""
+        """The time at which the flight began, µs since the epoch."""
         self.namespace = namespace
         self.mode = mode
         self.asked = asked
-        """Merges seen when the lease was asked for (until then: when the flight began)."""
+        """The number of fences merged here when the lease was last asked for.
+
+        Until the lease is asked for: the number when the flight began.
+        """
         self.trail: tuple[Step, ...] = (step,)
-        """Who was asked and did not answer, origin-side first."""
+        """The tiers that were asked and did not answer, the one nearest to the origin first."""
         self.known = known
-        """The best copy seen so far, admissible or not: served stale if the rules allow, validated by its ETag at the origin."""
+        """The newest copy seen so far, admissible or not.
+
+        The copy is answered stale if the rules allow it, and validated by its ETag at the origin.
+        """
         self.known_tier = "l1"
-        """The tier that `known` is from."""
+        """The tier that holds `known`."""
         self.known_vouched_at: int | None = None
-        """As `FoundCopy.vouched_at`, of `known`."""
+        """The `FoundCopy.vouched_at` of `known`."""
         self.strict = False
-        """L3 copies pass sketch and floor too: the reader's token may be ahead of what the home has applied."""
+        """True if copies of L3 must pass sketch and floor too.
+
+        The reader's token may name a fence that the home cell has not applied yet.
+        """
         self.refused_here = False
-        """The home vouched for a copy that is refused here: ask it again, with the newest fence known here as `not_before`."""
+        """True if the home cell vouched for a copy that is refused here.
+
+        The home is then asked again, with the newest fence known here as `not_before`.
+        """
         self.keep = True
-        """False for `no-store`: nothing of it stays in a tier."""
+        """False if no tier may keep what the flight loads.
+
+        The read asked for `no-store`, or the flight gave up waiting and loads without a lease.
+        """
         self.waits_for_fill = False
-        """Another holds the lease: this flight waits for its fill."""
+        """True once another was found to hold the lease: the flight waits for the holder's fill."""
         self.span: Span | None = current()
-        """Of who started it, and once it loads, of its load. None: not sampled."""
+        """The span of the reader that started it, then that of its load; None if not sampled."""
         self.landing: Landing | None = None
         self._waiting_for_landing: list[asyncio.Future[None]] = []
         self._waiting_for_landing_or_lease: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         state = "landed" if self.landing else "running"
-        return f"<Flight {self.mode.name} of {self.key.namespace} {self.key.digest:016x} [{state}, {self.waiting} waiting]>"
+        key = f"{self.key.namespace} {self.key.digest:016x}"
+        return f"<Flight {self.mode.name} of {key} [{state}, {self.waiting} waiting]>"
 
     def note(self, attribute: str, value: Attribute) -> None:
-        """In the trace of who started it. A flight may outlast that one's span: what has ended is being exported."""
+        """Sets an attribute of the flight's span, unless the span has ended.
+
+        A flight may outlast the span of the reader that started it, and an ended span may be under
+        export already.
+        """
         if self.span is not None and not self.span.ended_ns:
             self.span.attributes[attribute] = value
 
     def joined_by(self, reader: Span) -> None:
-        """A traced reader is shown where what it waits for is done. One that names a key twice joins nobody else."""
+        """Links a traced reader to the flight's span, where the work is done that it waits for.
+
+        A call that names a key twice joins its own flight; it gets no link.
+        """
         if self.span is reader:
             return
         reader.attributes["cachesvc.collapsed"] = True
-        # Of many keys that one other call is looking up, one link is enough; they come one after the other.
+        # A batch may join many flights of one other call, one after the other: one link is enough.
         if self.span is not None and self.span.context not in reader.links[-1:]:
             reader.link(self.span.context)
 
     def passed(self, step: Step) -> None:
-        """A tier was asked and did not answer (asked again: the newer reason stands)."""
+        """Records that a tier did not answer. For a tier asked twice the newer reason stands."""
         older = self.trail[1:] if self.trail[0].tier == step.tier else self.trail
         self.trail = (step, *older)
 
     def stored_in_l1(self) -> None:
-        """L1, the last of the trail, keeps the answer."""
+        """Marks L1, the last of the trail, as a tier that keeps the answer."""
         trail = self.trail
         self.trail = (trail[0].as_stored(),) if len(trail) == 1 else (*trail[:-1], trail[-1].as_stored())
 
     def saw(self, entry: Entry, tier: str, vouched_at: int | None = None) -> None:
-        """A copy that could not be answered as fresh; the newest is remembered."""
+        """Remembers a copy that could not be answered as fresh, if none seen is newer."""
         if self.known is None or entry.as_of >= self.known.as_of:
             self.known, self.known_tier, self.known_vouched_at = entry, tier, vouched_at
 
     def land(self, landing: Landing) -> None:
-        """Answer all who wait, and all who join later. The first landing holds; others are ignored."""
+        """Ends the flight for all who wait or join later. Only the first landing counts."""
         if self.landing is None:
             self.landing = landing
             _wake(self._waiting_for_landing)
             _wake(self._waiting_for_landing_or_lease)
 
     def wait_for_fill(self) -> None:
-        """Another holds the lease: tell those who would rather not wait for its fill."""
+        """Notes that another holds the lease, and wakes the callers that asked for the lease."""
         self.waits_for_fill = True
         _wake(self._waiting_for_landing_or_lease)
 
     async def landed(self) -> Landing:
-        """Wait for the landing. Cancelling the caller removes only its own waiter."""
+        """Waits for the landing and returns it. Cancelling the caller removes only its own waiter."""
         while self.landing is None:
             await _wait_in(self._waiting_for_landing)
         return self.landing
 
     async def landed_or_waits_for_fill(self) -> Landing | None:
-        """The landing, or None as soon as the flight has to wait for another's fill."""
+        """The landing, or None as soon as the flight has to wait for another holder's fill."""
         while self.landing is None and not self.waits_for_fill:
             await _wait_in(self._waiting_for_landing_or_lease)
         return self.landing
 
     def claim_lease(self) -> str | None:
-        """The lease, for the one caller that asks first; None for the others."""
+        """Returns the lease to the caller that asks first, and None to the others."""
         landing = self.landing
         if not isinstance(landing, Leased):
             return None
@@ -220,7 +267,7 @@ class Flight:
 
     @property
     def waiting(self) -> int:
-        """Callers waiting for it now."""
+        """The number of callers that wait for the flight now."""
         return len(self._waiting_for_landing) + len(self._waiting_for_landing_or_lease)
 
 
@@ -243,7 +290,10 @@ def _wake(queue: list[asyncio.Future[None]]) -> None:
 
 
 class Flights:
-    """The running flights, by mode and key digest. Of two keys with one digest the later flight is shared, never both."""
+    """The running flights, by mode and key digest.
+
+    Of two keys with one digest only the later one's flight can be joined, never both.
+    """
 
     def __init__(self) -> None:
         self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
@@ -252,8 +302,12 @@ class Flights:
         return sum(map(len, self._by_mode))
 
     def find(self, key: Key, mode: Mode) -> Flight | None:
-        """One that can be joined. What has landed is joined only while it refreshes behind a stale answer: a flight that is
-        over in all but its copies to other tiers would give a reader who comes later something older than the tiers have."""
+        """The flight that a reader of the key can join, or None.
+
+        A flight that has landed is joined only while it refreshes behind a stale answer. One that
+        only copies its value to other tiers would give a later reader something older than the tiers
+        may hold by then.
+        """
         flight = self._by_mode[mode].get(key.digest)
         if flight is None or flight.key.id != key.id:
             return None
@@ -262,16 +316,17 @@ class Flights:
         return flight if is_running else None
 
     def add(self, flight: Flight) -> None:
+        """Lets readers join the flight; takes the place of the key's earlier flight of this mode."""
         self._by_mode[flight.mode][flight.key.digest] = flight
 
     def remove(self, flight: Flight) -> None:
-        """The flight is over (or forgotten): nobody joins it any more. Fine if it is not there."""
+        """Lets no more readers join the flight. Does nothing if it is over or forgotten already."""
         flights = self._by_mode[flight.mode]
         if flights.get(flight.key.digest) is flight:
             del flights[flight.key.digest]
 
     def forget(self, digests: Collection[int]) -> None:
-        """Fences on these were merged: later readers start anew."""
+        """Forgets the flights of keys on which a fence was merged: later readers start new ones."""
         for flights in self._by_mode:
             if flights:
                 for digest in digests:

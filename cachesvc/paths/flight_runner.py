@@ -1,7 +1,7 @@
 """How a flight runs: L2 → L3 at the home cell → a lease → `load.py` for the origin.
 
-Everything here runs in the flights' own task. Decisions are synchronous and made on what the tiers answered; between a
-decision and the landing or the copy that follows from it there is no await.
+All of this runs in the flights' own tasks. A decision is synchronous and made on what the tiers
+answered: no await stands between a decision and the landing or the copy that follows from it.
 """
 
 import asyncio
@@ -29,7 +29,11 @@ from cachesvc.tiers.l3.homes import Homes
 
 FIRST_POLL_SECONDS = 0.02
 LONGEST_POLL_SECONDS = 0.2
-"""Polls for another's fill, each half to one and a half of this: a waiter learns of it within 0.3 s."""
+"""The first and the longest pause between polls for another holder's fill.
+
+Each pause is drawn from half to one and a half of its value, so a waiter learns of the fill within
+0.3 s.
+"""
 
 L2_MISS = Step("l2", "uri-miss")
 L2_STALE = Step("l2", "stale")
@@ -39,7 +43,6 @@ L3_MISS = Step("l3", "uri-miss")
 L3_STALE = Step("l3", "stale")
 L3_FENCED = Step("l3", "stale", detail="fenced")
 L3_DOWN = Step("l3", "bypass", detail="unavailable")
-
 
 WHO_LOADS = {
     Mode.LOOKUP: WhoLoads.NOBODY,
@@ -54,18 +57,22 @@ class Unleased(Enum):
     """Why a flight goes on without a lease."""
 
     LANDED = "landed"
-    """The flight has landed while another held the lease: it need not load."""
+    """The flight landed while another held the lease, so it need not load."""
     UNAVAILABLE = "unavailable"
-    """None is wanted, the home is out of reach, or the holder is slower than is worth waiting for."""
+    """No lease is wanted, the home is out of reach, or its holder is too slow to wait for."""
 
 
 class Spawns(Protocol):
     """Owns background tasks: `app/tasks.py`."""
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> object: ...
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> object:
+        """Runs the coroutine as a task of this name."""
+        ...
 
 
 class FlightRunner:
+    """Runs the flights of one instance: asks L2, then L3 at the home cell, and loads."""
+
     def __init__(
         self,
         *,
@@ -92,7 +99,10 @@ class FlightRunner:
         self._tally = tally
 
     def start(self, flight: Flight) -> None:
-        """Start one. A hit in L2 lands it without a task of its own: the batch that brings the copy calls back."""
+        """Starts one flight.
+
+        A hit in L2 lands the flight without a task: the batch that brings the copy calls back.
+        """
         if flight.mode >= Mode.RELOAD:
             self._tasks.spawn(self._run([flight], self._from_l3), "flight")
             return
@@ -100,7 +110,10 @@ class FlightRunner:
         asking.add_done_callback(partial(self._l2_answered, flight))
 
     def start_together(self, flights: list[Flight]) -> None:
-        """Start these, with one multiget per server and one script call per cell. Each lands on its own."""
+        """Starts flights with one multiget per server and one script call per home cell.
+
+        Each of the flights lands on its own.
+        """
         self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
     def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
@@ -121,15 +134,18 @@ class FlightRunner:
                 self._end(flight)
 
     def _end(self, flight: Flight) -> None:
-        """Nobody joins it any more, and nobody is left waiting, whatever happened."""
+        """Lets nobody join the flight any more and leaves nobody waiting, whatever happened."""
         self._flights.remove(flight)
         if flight.landing is None:
             flight.land(Failed(_broken(), flight.trail))
 
-    # L2 ---------------------------------------------------------------------------------------------------------------
+    # L2 -------------------------------------------------------------------------------------------
 
     async def _from_l2(self, flights: list[Flight]) -> None:
-        """Land the flights whose copy in L2 is fresh and admissible; the others, and those that pass the copies, go on to L3."""
+        """Lands the flights whose copy in L2 is fresh and admissible; the others go on to L3.
+
+        Flights that ask past all copies (`RELOAD`, `EARLY`) go to L3, their home, at once.
+        """
         asking = [flight for flight in flights if flight.mode < Mode.RELOAD]
         left = [flight for flight in flights if flight.mode >= Mode.RELOAD]
         if asking:
@@ -169,10 +185,10 @@ class FlightRunner:
         flight.saw(entry, "l2")
         return False
 
-    # L3 ---------------------------------------------------------------------------------------------------------------
+    # L3 -------------------------------------------------------------------------------------------
 
     async def _from_l3(self, flights: list[Flight]) -> None:
-        """One read per home cell; what no copy answers goes on alone: to the origin, to a caller's lease, or to a miss."""
+        """Asks each home cell once; a flight that no copy answers goes on alone (`_onward`)."""
         if len(flights) == 1:
             await self._from_cell(self._homes.of(flights[0].key), flights)
             return
@@ -196,7 +212,10 @@ class FlightRunner:
             await asyncio.gather(*(self._onward(cell, flight, reply) for flight, reply in onward))
 
     async def _ask_home(self, cell: Cell, flights: Sequence[Flight]) -> Sequence[Reply | TierError]:
-        """Read at home, asking for a lease where the flight may use one. Whatever is merged from here on overtakes the load."""
+        """Reads at the home cell, and asks for the lease where the flight may use one.
+
+        A fence merged from here on overtakes the load: `asked` is noted before the first await.
+        """
         asked = self._fences.merged
         for flight in flights:
             flight.asked = asked
@@ -241,7 +260,8 @@ class FlightRunner:
         else:
             tally.stale += 1
             flight.passed(L3_STALE)
-            # Fresh to its home, which granted no lease; stale here, behind a fence that the home does not know (a paced one).
+            # Without a lease and without a holder the copy is fresh to its home. It is stale here, behind
+            # a fence that the home does not know (a paced one).
             flight.refused_here |= reply.lease is None and not reply.held
         if entry is not None:
             flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
@@ -250,8 +270,10 @@ class FlightRunner:
     def _is_overtaken(self, flight: Flight, entry: Entry | None) -> bool:
         """True if a fence on the copy was merged here while the home's reply was under way.
 
-        The home may have judged the copy before it applied that fence, so its word is not enough: sketch and floor decide. A
-        reader that joined the flight after the merge would else get a value loaded before the write (guarantee G1).
+        The home may have judged the copy before it applied that fence, so its word is not enough:
+        sketch and floor decide. If the copy were answered on the home's word: the home reads the copy;
+        a write commits; its fence on a tag is merged here; a reader starts and joins the flight; the
+        reply arrives, and that reader gets a value loaded before the write, against guarantee G1.
         """
         merged = self._fences.merged
         return (
@@ -260,10 +282,13 @@ class FlightRunner:
             and not self._admission.loaded_since(entry, flight.key, flight.asked, merged)
         )
 
-    # no copy answers --------------------------------------------------------------------------------------------------
+    # no copy answers ------------------------------------------------------------------------------
 
     async def _onward(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> None:
-        """No copy is fresh: do what `next_step` says. A flight that answers a stale copy goes on as if there were no copy."""
+        """Does what `next_step` says, now that no copy is fresh.
+
+        A flight that answers a stale copy then goes on as if there were no copy, and refreshes it.
+        """
         outcome = await self._lease(cell, flight, reply)
         if outcome is Unleased.LANDED:
             return
@@ -283,8 +308,11 @@ class FlightRunner:
             flight.land(Missed(flight.trail))
 
     async def _lease(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> str | Unleased:
-        """The token of the lease, once the home grants it; else why there is none. What is loaded without a lease because waiting
-        has become hopeless (`_is_hopeless`) is answered and not kept."""
+        """The token of the lease, once the home grants it; else why there is none.
+
+        While another holds the lease, the home is polled for its fill. A value loaded without a lease
+        because waiting has become hopeless (`_is_hopeless`) is answered and not kept.
+        """
         if flight.mode is Mode.LOOKUP:
             return Unleased.UNAVAILABLE
         began, merged = asyncio.get_running_loop().time(), self._fences.merged
@@ -316,8 +344,13 @@ class FlightRunner:
         return reply.lease
 
     def _is_hopeless(self, flight: Flight, began: float, merged: int) -> bool:
-        """A holder has taken longer than `lease_wait`; or its load is slow, and was voided by a fence while it was waited for:
-        fences that come faster than a slow origin loads would have readers wait for one voided load after the other."""
+        """True if the holder of the lease is not worth waiting for any longer.
+
+        The holder has taken longer than `lease_wait`; or its load is slower than the origin's soft
+        deadline and a fence on the key has voided it meanwhile. Without the second case, fences that
+        come faster than a slow origin loads would have readers wait for one voided load after another.
+        `began` is the loop time and `merged` the number of merges when the wait began.
+        """
         waited = asyncio.get_running_loop().time() - began
         namespace = flight.namespace
         if waited >= namespace.lease_wait.seconds:
@@ -326,7 +359,11 @@ class FlightRunner:
         return is_slow and self._fences.merged_between(merged, self._fences.merged, (flight.key.digest,))
 
     def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
-        """Another holds the lease: answer stale where the rules allow it, also as a last resort when patience is over."""
+        """Lands the flight with a stale copy, if the rules allow it while another holds the lease.
+
+        `over`: the wait is over. Then a copy is answered as a last resort too, and a caller that asked
+        for the lease gets a miss.
+        """
         step = next_step(self._loads.copies(flight), Lease.HELD, WHO_LOADS[flight.mode])
         if not flight.waits_for_fill:
             self._tally.lease_waits += 1

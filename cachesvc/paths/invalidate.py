@@ -1,7 +1,9 @@
-"""The invalidate path: append the change → apply it in its home cells → publish the fence → merge it here → answer.
+"""The invalidate path: append the change, apply it, publish its fence, answer.
 
-Why the change is appended first: if this process dies between applying and publishing, the region's consumers find the change
-open and do all of it again (COHERENCE-TRACES, 6). Applying twice costs misses; skipping once would serve old values.
+The change is appended to the queue, applied in its home cells, and its fence is published and
+merged here. It is appended first because, if this process dies between applying and publishing, the
+region's consumers find the change open and do all of it again (docs/coherence.md, trace 6).
+Applying a change twice costs misses; skipping it once would serve old values.
 """
 
 from cachesvc.changes.announce import Announcer
@@ -16,10 +18,12 @@ from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.telemetry.traces.trace import span
 
 AT_ONCE = InvalidateOptions()
-"""Return when it is applied, published and merged here."""
+"""Return once the change is applied, published and merged here."""
 
 
 class Invalidator:
+    """Invalidations of one instance. Any number of calls may run at once."""
+
     def __init__(
         self,
         *,
@@ -40,13 +44,16 @@ class Invalidator:
         self._estimator = estimator
 
     async def invalidate(self, change: Change, options: InvalidateOptions = AT_ONCE) -> Receipt:
-        """Invalidate keys, tags or a whole namespace. When it returns, this instance never again answers what was loaded
-        before; the others follow as soon as they read the fence, or have done so if `options.wait` asks for it and the receipt
-        says `reached`.
+        """Invalidates keys, tags or a whole namespace.
 
-        Raises `RequestError`: 503 `queue-unavailable` if the change could not be accepted (nothing was promised), 503
-        `fence-not-published` if it was accepted but its fence is not out yet (the region's consumers go on with it).
-        Cancelled between the two, the consumers finish it as well; cancelled while it waits for others, it is done.
+        When it returns, this instance never again answers what was loaded before. The others follow
+        as soon as they read the fence, or have done so if `options.wait` asks for it and the
+        receipt says `reached`.
+
+        Raises `RequestError`: 503 `queue-unavailable` if the change could not be accepted (nothing
+        was promised), 503 `fence-not-published` if it was accepted but its fence is not out yet
+        (the region's consumers go on with it). Cancelled between the two, the consumers finish it
+        as well; cancelled while it waits for other instances, it is done.
         """
         id_ = await self._announcer.announce(change)
         with span("cache.apply") as applying:
@@ -69,9 +76,12 @@ class Invalidator:
         )
 
     async def estimate(self, change: Change) -> Estimate:
-        """What it would touch; changes nothing."""
+        """The copies and the share of reads that the change would touch; changes nothing."""
         return await self._estimator.estimate(change)
 
     async def receipt(self, id_: str) -> ReceiptState | None:
-        """How far a change has got. Raises `RequestError` 503 while the queue that knows is out of reach."""
+        """The state of a change by its receipt's id; None for an id that is unknown or forgotten.
+
+        Raises `RequestError` 503 while the queue that knows is out of reach.
+        """
         return await self._receipts.state(id_)

@@ -1,4 +1,7 @@
-"""From "how long" to "until when": the TTLs that a writer or an origin asked for, else the namespace's, with jitter."""
+"""Turns lifetimes into moments: from "how long" to "until when", with jitter.
+
+A lifetime is the one that a writer or an origin asked for, else the namespace's.
+"""
 
 import random
 
@@ -15,10 +18,11 @@ def lifetimes(
     now: int,
     rng: random.Random,
 ) -> tuple[int, int, int]:
-    """`fresh_until`, `stale_for`, `error_for` of an entry made now, µs. None means: as the namespace says.
+    """`fresh_until`, `stale_for` and `error_for` of an entry made now, µs.
 
-    TTLs are only ever shortened, by a random share of up to `jitter`, so that what was filled together does not end together.
-    "Known absent" is never served stale.
+    A lifetime of None is the namespace's. TTLs are only ever shortened, by a random share of up to
+    `jitter`, so that entries filled together do not end together. "Known absent" is never served
+    stale.
     """
     ttl = ttl_us if ttl_us is not None else namespace.negative_ttl if negative else namespace.ttl
     fresh_until = now + int(ttl * (1 - namespace.jitter * rng.random()))

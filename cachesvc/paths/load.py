@@ -1,7 +1,8 @@
-"""The origin's part of a read: load under the lease, make the entry, fill L3, then L1, then L2.
+"""The origin's part of a read: load under the lease, then fill L3, L1 and L2.
 
-Two deadlines. After the soft one a stale copy is answered, if the rules still allow it, and the load goes on behind; after the
-hard one the load is given up, its lease given back, and the next reader takes over.
+There are two deadlines. After the soft one a stale copy is answered, if the rules still allow it,
+and the load goes on behind the answer. After the hard one the load is given up and its lease given
+back, so that the next reader takes over.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from cachesvc.tiers.origin.contract import Loaded, Loader
 
 
 class Loads:
-    """Loads of all namespaces of one instance. `loaders` has one for every namespace with an origin."""
+    """The loads of one instance. `loaders`: one for each namespace with an origin."""
 
     def __init__(
         self,
@@ -47,7 +48,11 @@ class Loads:
         self._tally = tally
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
-        """Load, fill, land. Without a lease (home out of reach, or its holder slow) `as_of` is this instance's own clock."""
+        """Loads the value, fills the tiers and lands the flight.
+
+        Without a lease (the home is out of reach, or the lease's holder is slow) `as_of` is taken from
+        this instance's own clock.
+        """
         attributes = {
             "cachesvc.namespace": flight.key.namespace,
             "cachesvc.lease": "granted" if lease else "none",
@@ -84,7 +89,11 @@ class Loads:
         return await loader.load(flight.key, known=known, timeout_seconds=origin.hard_deadline.seconds)
 
     def _entry_of(self, loaded: Loaded, flight: Flight, origin: Origin, as_of: int, took_ms: int) -> Entry:
-        """Absence is an entry too. A 304 brings the bytes that it validated, and is a fill of them."""
+        """The entry of what the origin answered.
+
+        An absent value (404) becomes a negative entry. A 304 brings the bytes that it validated, and
+        is a fill of those bytes.
+        """
         fresh_until, stale_for, error_for = lifetimes(
             flight.namespace,
             negative=loaded.absent,
@@ -111,7 +120,11 @@ class Loads:
     async def _keep(
         self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, *, storable: bool
     ) -> None:
-        """L3 decides: what it refuses (`fenced`) goes nowhere. The landing comes after the writes that others would read."""
+        """Fills L3, then L1, lands the flight, and copies to L2.
+
+        L3 decides: an entry that it refuses (`fenced`) is kept nowhere. The flight lands only after
+        the writes to L3 and L1, which other readers may look for once they hear of the landing.
+        """
         l3 = _step_of(flight, "l3")
         stored = False
         if not storable:
@@ -133,12 +146,13 @@ class Loads:
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
-    # stale answers ----------------------------------------------------------------------------------------------------
+    # stale answers --------------------------------------------------------------------------------
 
     def copies(self, flight: Flight) -> tuple[CopySeen, ...]:
-        """The flight's best copy as it stands now, for `next_step`; none for a flight that asks the origin past the copies.
+        """The flight's newest copy with its standing now; empty if it may not be used.
 
-        A copy that is fresh and was not answered did not suit its reader, or was refused a moment ago: the flight is past it.
+        A flight that asks the origin past all copies uses none. A fresh copy that was not answered did
+        not suit its reader or was refused a moment ago: the flight does not go back to it.
         """
         known = flight.known
         if known is None or flight.mode >= Mode.RELOAD:
@@ -154,7 +168,10 @@ class Loads:
         return (CopySeen(flight.known_tier, standing, known.as_of, known.negative),)
 
     def land_last_resort(self, flight: Flight) -> bool:
-        """Answer stale because the origin is late or failing (RFC 5861, 4), unless the readers asked past the copies."""
+        """Lands the flight with a stale copy because the origin is late or failing (RFC 5861, 4).
+
+        Returns False, and changes nothing, if the flight has landed or no copy may stand in.
+        """
         if flight.landing is not None or last_resort(self.copies(flight)) is None:
             return False
         self._tally.stale_on_error += 1
@@ -175,7 +192,7 @@ def _step_of(flight: Flight, tier: str) -> Step:
 
 
 def stale_copy(flight: Flight) -> FoundCopy:
-    """The landing of a flight that answers its best copy, known to be stale."""
+    """The landing of a flight that answers its newest copy as a stale one."""
     assert flight.known is not None  # noqa: S101  `next_step` names a copy only where the flight has seen one
     return FoundCopy(
         flight.known, flight.known_tier, flight.trail, vouched_at=flight.known_vouched_at, is_stale=True

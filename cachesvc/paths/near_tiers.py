@@ -1,4 +1,4 @@
-"""Where copies are put near: L1 at once, L2 behind the answer. Both only while they are admissible."""
+"""Puts copies near: into L1 at once, into L2 behind the answer; only while admissible."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,8 @@ from cachesvc.tiers.l2.contract import Tier
 
 
 class NearTiers:
+    """L1 and L2 as the paths put copies into them."""
+
     def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys) -> None:
         self._l1 = l1
         self._l2 = l2
@@ -18,19 +20,26 @@ class NearTiers:
         self._hot_keys = hot_keys
 
     def keep(self, key: Key, namespace: Namespace, entry: Entry) -> bool:
-        """Into L1, if it may be answered from there now. Synchronous: no fence can come between check and put."""
+        """Puts a copy into L1 if it may be answered from there now; True if it was put.
+
+        Synchronous: no fence can come between check and put.
+        """
         if self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD):
             return False
         self.put(key, entry)
         return True
 
     def put(self, key: Key, entry: Entry) -> None:
-        """Into L1, what was judged in this very step."""
+        """Puts into L1 a copy that was judged in this very step."""
         self._hot_keys.valued(key, len(entry.value))
         self._l1.put(key, entry)
 
     async def copy(self, items: Sequence[tuple[Key, Namespace, Entry]]) -> None:
-        """Into L2. A fence that comes while the copy travels refuses it on every read; failures cost a round trip later."""
+        """Puts copies into L2, those that are admissible.
+
+        A fence that comes while a copy travels refuses it on every read; a failure costs a round
+        trip later.
+        """
         admissible = [
             (key, entry)
             for key, namespace, entry in items
@@ -40,7 +49,10 @@ class NearTiers:
             await self._l2.set_many(admissible)
 
     async def drop(self, keys: Sequence[Key]) -> None:
-        """Free what an invalidation made useless, in both. Correctness never depends on it."""
+        """Frees what an invalidation made useless, in L1 and L2.
+
+        Correctness never depends on it.
+        """
         for key in keys:
             self._l1.delete(key)
         if keys:

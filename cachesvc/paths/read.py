@@ -1,10 +1,13 @@
-"""The read path, top to bottom: L1 → join or start a flight (L2 → L3 → origin) → judge what it brought.
+"""The read path, top to bottom: L1 → join or start a flight → judge what it brought.
 
-`flight_runner.py` runs flights, `load.py` is the origin's part of them.
+A flight asks L2, then L3, then the origin. `flight_runner.py` runs it; `load.py` is the origin's
+part.
 
-A reader decides for itself, synchronously and after every wait, whether what its flight brought may be answered *now*: copies
-must be admissible at that moment, a loaded value must not have been overtaken by a fence the reader already knew. If not it
-looks again; as every new flight begins after the reader did, one more load is the most a read can cost.
+A reader judges for itself, synchronously and after every wait, whether what its flight brought may
+be answered *now*. A copy must be admissible at that moment; a loaded value must not have been
+overtaken by a fence that the reader knew at its start. If it may not be answered, the reader looks
+again. Every new flight begins after the reader did, so one more load is the most that a read can
+cost.
 """
 
 import asyncio
@@ -36,7 +39,11 @@ from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.l1.l1 import L1
 
 ROUNDS = 4
-"""Looks of one read. The second is a load of its own at the latest; more happen only while fences keep landing on copies."""
+"""The most looks of one read.
+
+The second look has a load of its own at the latest. More looks happen only while fences keep
+refusing the copies that were found.
+"""
 
 L1_MISS = Step("l1", "uri-miss")
 L1_STALE = Step("l1", "stale")
@@ -45,6 +52,8 @@ L1_PASSED = Step("l1", "request")
 
 
 class Reader:
+    """The reads of one instance: from L1, or from a flight that is joined or started."""
+
     def __init__(
         self,
         *,
@@ -68,10 +77,13 @@ class Reader:
         self._rng = rng
         self.tally = tally
 
-    # 1. L1 ------------------------------------------------------------------------------------------------------------
+    # 1. L1 ----------------------------------------------------------------------------------------
 
     def peek(self, namespace: str, key: Key) -> Entry | None:
-        """The entry, if a plain read may answer it from L1 as fresh right now. No await, no allocation; the hottest path."""
+        """The copy in L1, if a plain read may be answered with it as fresh now; else None.
+
+        The hottest path: no await and no allocation.
+        """
         entry = self._l1.get(key)
         if entry is None:
             return None
@@ -83,7 +95,7 @@ class Reader:
         return entry
 
     def peek_many(self, namespace: str, keys: Sequence[Key]) -> list[Entry | None]:
-        """As `peek` of each, at half the cost."""
+        """The result of `peek` for each key, in order, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
         get, sample = self._l1.get, self._sample
@@ -107,7 +119,10 @@ class Reader:
             self._refresh_early(key, namespace, entry)
 
     async def get(self, key: Key, options: ReadOptions = PLAIN) -> Answer:
-        """Read one key. Cancelling the caller neither cancels the load nor disturbs a connection."""
+        """Reads one key.
+
+        Cancelling the caller neither cancels the load nor disturbs a connection.
+        """
         if options is PLAIN:
             namespace = self._namespaces[key.namespace]
             started = self._fences.merged
@@ -125,7 +140,10 @@ class Reader:
         return (await self.get_many((key,), options))[0]
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
-        """Read keys of one namespace under one deadline; what is not there by then is an `ERROR` in its slot."""
+        """Reads keys of one namespace under one deadline; answers in the order of the keys.
+
+        A key that is not answered by the deadline has an `ERROR` in its place.
+        """
         if not keys:
             return []
         namespace = self._namespaces[keys[0].namespace]
@@ -161,9 +179,8 @@ class Reader:
                 for i, flight, joined in waiting:
                     landing = flight.landing or await self._wait_for_landing(flight, wait_until)
                     answers[i] = self._judge(flight, landing, joined, started, options)
-            except (
-                asyncio.CancelledError
-            ):  # the deadline came while one was waited for: who has landed meanwhile is answered
+            except asyncio.CancelledError:
+                # The deadline came during a wait. Flights that have landed by now are answered.
                 for i, flight, joined in waiting:
                     if answers[i] is None and flight.landing is not None:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
@@ -178,7 +195,10 @@ class Reader:
             answers[i] = _overtaken()
 
     def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
-        """Answer from L1, fresh or stale; else why it did not. What `next_step` says of L1, spelled out for speed."""
+        """The answer from L1, fresh or stale; if None, the step says why L1 did not answer.
+
+        The part of `next_step` that is about L1, repeated here for speed.
+        """
         if options.no_cache:
             return None, L1_PASSED
         entry = self._l1.get(key)
@@ -205,12 +225,15 @@ class Reader:
             return self._stale(key, entry, "l1"), L1_STALE
         return None, L1_STALE
 
-    # 2. flights -------------------------------------------------------------------------------------------------------
+    # 2. flights -----------------------------------------------------------------------------------
 
     def _join_or_make(
         self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions, now: int
     ) -> tuple[Flight, bool]:
-        """Join the key's flight if there is one; else make it, for `_start`."""
+        """The key's flight, and True if the reader joined it; else it must be started.
+
+        A read with a token or `no-store` has a private flight, which nobody joins.
+        """
         self._sample.beyond(key)
         is_private = options is not PLAIN and (options.no_store or bool(options.token))
         flight = None if is_private else self._flights.find(key, mode)
@@ -236,7 +259,11 @@ class Reader:
             self._runner.start_together(flights)
 
     async def _wait_for_landing(self, flight: Flight, wait_until: float) -> Landing:
-        """The landing; a caller that asked for a lease waits for another's fill only as long as it said."""
+        """Waits for the landing.
+
+        A caller that asked for the lease waits for another holder's fill only until `wait_until`, loop
+        time.
+        """
         if flight.mode is not Mode.LEASE:
             return await flight.landed()
         if (landing := await flight.landed_or_waits_for_fill()) is not None:
@@ -247,14 +274,15 @@ class Reader:
         except TimeoutError:
             return Missed(flight.trail)
 
-    # 3. the reader's own decision -------------------------------------------------------------------------------------
+    # 3. the reader's own decision -----------------------------------------------------------------
 
     def _judge(
         self, flight: Flight, landing: Landing, joined: bool, started: int, options: ReadOptions
     ) -> Answer | None:
-        """May this reader be answered with what its flight brought? None: look again."""
+        """The answer to this reader; None if it must look again."""
         if type(landing) is FoundCopy and landing.version == self._fences.version and options is PLAIN:
-            # A fresh copy, judged when it landed, and nothing has moved since. Nearly every answer is this one.
+            # The copy was judged fresh when it landed, and no fence or floor has moved since. Nearly
+            # every answer is this one.
             return Answer(_hit(landing.entry), landing.entry, landing.tier, landing.trail)
         match landing:
             case FoundCopy():
@@ -288,7 +316,10 @@ class Reader:
         return Answer(Outcome.ABSENT if entry.negative else Outcome.LOADED, entry, "origin", trail)
 
     def _judge_leased(self, flight: Flight, landing: Leased, options: ReadOptions) -> Answer | None:
-        """The first caller has the lease, the others the stale copy if there is one; else they look again."""
+        """Gives the lease to the first caller, and the stale copy to the others.
+
+        Without a stale copy the others look again, and join another flight.
+        """
         lease, copy = flight.claim_lease(), landing.copy
         if lease is None:
             return None if copy is None else self._judge_copy(flight, copy, options)
@@ -297,7 +328,11 @@ class Reader:
         return self._stale(flight.key, copy.entry, copy.tier, landing.trail, lease)
 
     def _may_answer(self, flight: Flight, copy: FoundCopy) -> bool:
-        """Look again after the wait: between the landing and now a fence may have been merged."""
+        """True if the copy may still be answered.
+
+        Between the landing and now, while the woken reader waited for its turn, a fence may have been
+        merged.
+        """
         if copy.version == self._fences.version:
             return True
         if copy.vouched_at is not None:
@@ -310,7 +345,7 @@ class Reader:
         self.tally.answered_stale(key.namespace, self._clock.now_us() - entry.fresh_until)
         return Answer(Outcome.STALE, entry, tier, trail, lease)
 
-    # refreshes that nobody waits for ----------------------------------------------------------------------------------
+    # refreshes that nobody waits for --------------------------------------------------------------
 
     def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
         if namespace.origin is not None and self._flights.find(key, Mode.EARLY) is None:
@@ -327,10 +362,13 @@ class Reader:
         self._flights.add(flight)
         self._start([flight])
 
-    # for the write path ----------------------------------------------------------------------------------
+    # for the write path ---------------------------------------------------------------------------
 
     def filled(self, key: Key, entry: Entry) -> None:
-        """A caller's fill passed through this instance: those who wait for it here need not poll for it."""
+        """Lands the flight that waits for this fill, which a caller sent through this instance.
+
+        Its readers then need not wait for the next poll of the home.
+        """
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
             flight.land(FoundCopy(entry, "l1", flight.trail))
 

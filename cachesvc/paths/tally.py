@@ -1,7 +1,8 @@
-"""What the paths count: plain integers, incremented on the event loop, read by telemetry at scrape time.
+"""The counters of the paths: plain integers, incremented on the event loop.
 
-Arithmetic that holds: `lookups of a tier = hits + stale + misses + refused + errors`; `loads = loads_ok + loads_failed` once
-nothing is in the air; `joined` flights saved as many loads or look-ups.
+Telemetry reads them at scrape time. Arithmetic that holds: `lookups of a tier = hits + stale +
+misses + refused + errors`; `loads = loads_ok + loads_failed` once no load is running; `joined`
+flights saved as many loads or look-ups.
 """
 
 from msgspec import Struct, field
@@ -11,6 +12,8 @@ from cachesvc.telemetry.metrics.histogram import AGES, Histogram
 
 
 class TierTally(Struct):
+    """The look-ups in one tier, by what they found."""
+
     hits: int = 0
     """Fresh and admissible copies (positive or negative)."""
     stale: int = 0
@@ -23,6 +26,8 @@ class TierTally(Struct):
 
 
 class Tally(Struct):
+    """The counts of one instance since its start."""
+
     l1: TierTally
     l2: TierTally
     l3: TierTally
@@ -45,10 +50,13 @@ class Tally(Struct):
     """Reads that had to look again because a fence came in between."""
     stale_on_error: int = 0
     stale_ages: dict[str, Histogram] = field(default_factory=dict)
-    """By namespace: how long past its freshness a copy was when it was answered stale, seconds. 0 for one that a soft fence
-    made stale before its time."""
+    """By namespace: the seconds past its freshness at which a copy was answered stale.
+
+    0 for a copy that a soft fence made stale before its time.
+    """
 
     def answered_stale(self, namespace: str, overdue_us: int) -> None:
+        """Counts a stale answer, `overdue_us` past the copy's freshness."""
         ages = self.stale_ages.get(namespace)
         if ages is None:
             self.stale_ages[namespace] = ages = Histogram.of(AGES)

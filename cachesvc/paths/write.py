@@ -1,7 +1,8 @@
-"""The write path: a fill under a lease, or a put (an invalidation of the key and a fill in one). L3 first, then L1, then L2.
+"""The write path: a fill under a lease, or a put; to L3 first, then to L1, then to L2.
 
-What L3 refuses goes nowhere else. A put is announced, applied, published and merged like any invalidation; that its value is
-the current one is the writer's responsibility.
+A put is an invalidation of the key and a fill in one. A value that L3 refuses goes nowhere else. A
+put is announced, applied, published and merged like any invalidation; that its value is the current
+one is the writer's responsibility.
 """
 
 import random
@@ -26,6 +27,8 @@ from cachesvc.tiers.l3.leases import lease_as_of
 
 
 class Writer:
+    """Writes of one instance. Any number of calls may run at once."""
+
     def __init__(
         self,
         *,
@@ -48,16 +51,21 @@ class Writer:
         self._rng = rng
 
     async def put(self, key: Key, draft: Draft) -> Written:
-        """Store one value. Raises `RequestError`; a voided lease or a failed precondition is an answer (`stored` False)."""
+        """Stores one value.
+
+        Raises `RequestError`. A voided lease or a failed precondition is an answer (`stored`
+        False).
+        """
         (written,) = await self.put_many([(key, draft)])
         if written.error is not None:
             raise written.error
         return written
 
     async def put_many(self, items: Sequence[tuple[Key, Draft]]) -> list[Written]:
-        """Store values of one namespace, in order; each fails or is kept by itself, in its `error`.
+        """Stores values of one namespace, in order; each is kept or fails (`error`) by itself.
 
-        Cancelled: each item is either stored and announced, or will be invalidated by the region's consumers; never half.
+        Cancelled: each item is either stored and announced, or will be invalidated by the region's
+        consumers; never half.
         """
         if not items:
             return []
@@ -71,7 +79,7 @@ class Writer:
             await self._put(namespace, items, puts, written)
         return [answer for answer in written if answer is not None]
 
-    # under a lease ----------------------------------------------------------------------------------------------------
+    # under a lease -------------------------------------------------------------------------------
 
     async def _fill(
         self,
@@ -107,7 +115,7 @@ class Writer:
         self._reader.filled(fill.key, fill.entry)
         return Written(stored=True, entry=fill.entry)
 
-    # without one ------------------------------------------------------------------------------------------------------
+    # without one ---------------------------------------------------------------------------------
 
     async def _put(
         self,
@@ -146,7 +154,10 @@ class Writer:
         which: list[int],
         written: list[Written | None],
     ) -> None:
-        """Tell everybody, then keep near: the fence goes first, so that the new entry is the only one it lets through."""
+        """Publishes the fences, then keeps the new entries near.
+
+        The fence goes first: the new entry is the only one that it lets through.
+        """
         if not applied.fences:
             await self._announcer.forgo(id_)
             return
@@ -202,12 +213,16 @@ class Writer:
 
 
 def _refusal(key: Key, draft: Draft) -> Written | None:
-    """Returns the refusal of a write that could never be invalidated as asked; None if it may be done.
+    """The refusal of a write that could never be invalidated as asked; None if it may go on.
 
-    The namespace's limits (size of the value, number of tags) are checked where the request is read.
+    The namespace's limits (size of the value, number of tags) are checked where the request is
+    read.
     """
     if foreign := foreign_tags(key.text, draft.tags):
-        why = f"tag {foreign[0]!r} belongs to another partition than the key: leave its {{…}} out, or use the key's"
+        why = (
+            f"tag {foreign[0]!r} belongs to another partition than the key: "
+            "leave its {…} out, or use the key's"
+        )
         return Written(stored=False, error=RequestError(ProblemKind.FOREIGN_TAG, why, field="Cache-Groups"))
     return None
 

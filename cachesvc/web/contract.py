@@ -1,6 +1,6 @@
-"""The parts of the service that the web layer calls, one small protocol per need; `Paths` names them all.
+"""The parts of the service that the web layer calls, one small protocol per need.
 
-`app/paths.py` builds what satisfies them.
+`Paths` names them all; `app/paths.py` builds the objects that satisfy them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,13 +51,22 @@ class Reading(Protocol):
 
 
 class Writing(Protocol):
+    """Writes. A failure of one key stands in its `Written`; `put` raises it."""
+
     async def put(self, key: Key, draft: Draft, /) -> Written: ...
 
     async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]: ...
 
 
 class Invalidating(Protocol):
-    async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt: ...
+    """Invalidations, their estimates and their receipts."""
+
+    async def invalidate(self, change: Change, options: InvalidateOptions = ..., /) -> Receipt:
+        """Applies and publishes the change; returns when it has got as far as `options.wait` asks.
+
+        Raises `RequestError`: `queue-unavailable` (nothing was done) or `fence-not-published`.
+        """
+        ...
 
     async def estimate(self, change: Change, /) -> Estimate:
         """Returns how much the change would touch; changes nothing."""
@@ -66,26 +75,36 @@ class Invalidating(Protocol):
     async def receipt(self, id_: str, /) -> ReceiptState | None:
         """Returns how far a change has got; None for an id that is unknown or forgotten.
 
-        `id_` has the form `region:id`.
+        `id_` has the form `region:id`. Raises `RequestError`: `no-such-receipt` for an unknown region,
+        `queue-unavailable` while its queue does not answer.
         """
         ...
 
 
 class Explaining(Protocol):
+    """Explanations of reads."""
+
     async def answer(self, key: Key, question: Question, /) -> Explanation | Seen:
-        """Why a read would be answered as it would; changes nothing. `Seen` if the question is `alone`."""
+        """Returns why a read would be answered as it would; changes nothing.
+
+        The answer is a `Seen`, with the copies that this instance sees, if the question is `alone`.
+        """
         ...
 
 
 class Popular(Protocol):
+    """The keys that are read most."""
+
     def popularity(self, namespace: str, /) -> Popularity:
-        """The keys that this instance was asked for most of late."""
+        """Returns the keys of the namespace that this instance was asked for most of late."""
         ...
 
 
 class Bounded(Protocol):
+    """The staleness bound of this instance."""
+
     def lag_us(self) -> int | None:
-        """The staleness bound of this instance, µs; None while it is unknown."""
+        """Returns the staleness bound of this instance; None while it is unknown."""
         ...
 
 

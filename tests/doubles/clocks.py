@@ -1,4 +1,4 @@
-"""Wall clocks for tests: one that shows the event loop's time, and one that is turned by hand.
+"""Wall clocks for tests: one shows the event loop's time, one is turned by hand.
 
 Under looptime, `asyncio.sleep(100)` moves the loop's time and `LoopClock`, and takes no time.
 """

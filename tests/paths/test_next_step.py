@@ -1,4 +1,7 @@
-"""What `next_step` says (through `:explain`, which puts it into words) is what a read then does, whatever the tiers hold."""
+"""A read does what `next_step` says of it, whatever the tiers hold.
+
+`:explain` puts the word of `next_step` into sentences; each test explains a read, then reads.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.looptime
 
 SECOND = 1_000_000
 YOUNGEST_SECONDS = 10
-"""No copy is younger. The one of rank n is n seconds older."""
+"""A copy of rank n is n seconds older than this."""
 
 L1 = ("none", "fresh", "stale", "last resort", "refused", "fresh absence", "stale absence")
 L2 = (*L1, "down")
@@ -38,7 +41,10 @@ READS = {
 
 
 def combinations(read: str) -> Iterator[tuple[tuple[str, str, str], tuple[int, ...]]]:
-    """What every tier holds, and in what order it was loaded: all of it for plain reads, a third for others, in all orders."""
+    """Yields what each tier holds, and the rank of each copy by age.
+
+    All that the tiers may hold for plain reads, a third of it for others; all orders of age come up.
+    """
     orders = list(permutations((1, 2, 3)))
     every = 1 if read == "plain" else 3
     for number, held in enumerate(product(L1, L2, L3)):
@@ -90,7 +96,7 @@ async def test_a_read_whose_load_fails_does_what_next_step_says(read: str) -> No
         await here.tasks.stop()
 
 
-# the world -----------------------------------------------------------------------------------------------------------
+# the world ----------------------------------------------------------------------------------------
 
 
 async def world(
@@ -145,7 +151,7 @@ async def explained(here: Instance, key: Key, options: ReadOptions) -> Now:
 
 
 async def done(here: Instance, key: Key, options: ReadOptions) -> str:
-    """What the read did, in the words of an explanation."""
+    """Reads, and says what the read did in the words of an explanation."""
     reading = asyncio.create_task(here.reader.get(key, options))
     await asyncio.sleep(0.01)
     if not reading.done():

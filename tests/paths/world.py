@@ -1,4 +1,4 @@
-"""One instance's paths (or several instances over the same far tiers) on fakes and a clock that only the test moves."""
+"""The paths of instances over the same far tiers, on fakes and a clock that tests move."""
 
 import random
 from collections.abc import Iterable

@@ -1,4 +1,7 @@
-"""The set-up that needs no servers: a Valkey and a memcached that an instance starts, owns and stops by itself.
+"""The set-up without servers of one's own: an instance starts Valkey and memcached itself.
 
-`app` and `commands` import this package; it blocks, so it runs before anything is served. Start reading at `set_up.py`.
+It owns them and stops them. `app` and `commands` import this package; it blocks, so it runs before
+anything is served.
+
+Start reading at `set_up.py`.
 """

@@ -12,7 +12,10 @@ from cachesvc.app.embedded.server_process import ServerProcess
 NAME = "memcached"
 MEGABYTES = 256
 STOP_SIGNAL = signal.SIGKILL
-"""It has nothing to finish, and its own handling of SIGTERM waits for the next tick of a one-second clock."""
+"""memcached has nothing to finish, and its own handling of SIGTERM takes up to a second.
+
+It waits for the next tick of a one-second clock.
+"""
 
 
 def memcached_binary(environ: Mapping[str, str]) -> str | None:
@@ -21,7 +24,7 @@ def memcached_binary(environ: Mapping[str, str]) -> str | None:
 
 
 def memcached_server(binary: str, run_dir: Path, *, dies_with_parent: bool = True) -> ServerProcess:
-    """Not started yet."""
+    """The server, not started yet."""
     unix_socket = socket_path(run_dir)
     command = [binary, "-s", str(unix_socket), "-a", "0700", "-m", str(MEGABYTES), "-t", "2", *as_user()]
     return ServerProcess(
@@ -35,7 +38,7 @@ def memcached_server(binary: str, run_dir: Path, *, dies_with_parent: bool = Tru
 
 
 def as_user() -> list[str]:
-    """memcached refuses to run as root unless it is told to."""
+    """The arguments without which memcached refuses to run as root; none for other users."""
     return ["-u", "root"] if os.getuid() == 0 else []
 
 

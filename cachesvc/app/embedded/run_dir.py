@@ -1,9 +1,10 @@
-"""A private directory per instance for the sockets and pid files of its embedded servers, and the end of orphans.
+"""A private directory per instance for its embedded servers' sockets and pid files.
 
-Under one root (mode 0700) every instance has a directory of its own and holds a lock on a file in it for as long as it
-lives; the kernel drops the lock when it dies, however it dies. So whoever can take the lock knows that the owner is gone,
-whatever its process id says today. The next instance to start ends the servers that such a directory names and removes it.
-Instances that live are never touched.
+Under one root (mode 0700) every instance has a directory of its own and holds a lock on a file in
+it for as long as it lives; the kernel drops the lock when the instance dies, however it dies. So
+whoever can take the lock knows that the owner is gone, whatever its process id says today. The next
+instance to start ends the servers that such a directory names, and removes it. Instances that live
+are never touched.
 """
 
 import fcntl
@@ -22,7 +23,7 @@ from cachesvc.model.errors import ConfigError
 LOCK = "owner.lock"
 ORPHAN_ENDS_WITHIN_SECONDS = 5.0
 LONGEST_SOCKET_PATH = 100
-"""Bytes. The kernel takes 107 (103 on macOS)."""
+"""The longest path of a socket, bytes. The kernel takes 107 (103 on macOS)."""
 
 
 class RunDir:
@@ -38,14 +39,18 @@ class RunDir:
 
 
 def claim(root: Path) -> tuple[RunDir, list[str]]:
-    """End what dead instances left behind, then take a new directory. Returns it and what was reaped, for people to read.
+    """Ends what dead instances left behind, then takes a new directory.
 
-    Safe against other instances that start or stop at the same time. Raises `ConfigError` if the root cannot be private.
+    Returns the directory and what was ended and removed, for people to read. Safe against other
+    instances that start or stop at the same time. Raises `ConfigError` if the root cannot be
+    private.
     """
     _make_private(root)
-    # Held over making *and* locking a directory: otherwise another instance could find it unlocked and reap it.
+    # Held over making *and* locking a directory: otherwise another instance could find it unlocked
+    # and reap it.
     with _locked(root / "root.lock"):
-        # Only directories that hold the lock's file are ours: the root may be one that people keep other things in.
+        # Only directories that hold the lock's file are ours: the root may be one that people keep
+        # other things in.
         reaped = [line for lock_file in sorted(root.glob(f"*/{LOCK}")) for line in _reap(lock_file.parent)]
         path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
         lock = os.open(path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -54,7 +59,10 @@ def claim(root: Path) -> tuple[RunDir, list[str]]:
 
 
 def default_root(environ: Mapping[str, str]) -> Path:
-    """`CACHESVC_RUN_DIR`, else the user's runtime directory, else one in the temporary directory with the user's id."""
+    """`CACHESVC_RUN_DIR`, else the user's runtime directory, else a temporary one.
+
+    The temporary one has the user's id in its name.
+    """
     if environ.get("CACHESVC_RUN_DIR"):
         return Path(environ["CACHESVC_RUN_DIR"]).absolute()
     runtime = environ.get("XDG_RUNTIME_DIR", "")
@@ -87,7 +95,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _reap(path: Path) -> list[str]:
-    """End the servers of a directory whose owner is dead, and remove it. Nothing if the owner lives."""
+    """Ends the servers of a directory whose owner is dead, and removes it.
+
+    Does nothing if the owner lives.
+    """
     try:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:  # its owner released it just now
@@ -126,10 +137,10 @@ def _pid_in(pid_file: Path) -> int | None:
 
 
 def _is_server_of(pid_file: Path, pid: int) -> bool:
-    """Whether the process is the one the file was written for: the id may belong to anybody by now.
+    """True if the process is the one the file was written for: its id may be another's by now.
 
-    Its program is named like the file, and its command line names a socket in the file's directory. A process that has
-    ended but was not waited for has no command line.
+    The program of that process is named like the file, and its command line names a socket in the
+    file's directory. A process that has ended but was not waited for has no command line.
     """
     program, _, arguments = _command_line(pid).partition(" ")
     return pid_file.stem in Path(program).name and f"{pid_file.parent}/" in arguments

@@ -1,8 +1,8 @@
 """One server run as a child process: started, known to be ready, signalled, stopped.
 
-Blocking, and meant for the moments before and after serving. A server gets a session of its own, so that the Ctrl-C of a
-terminal reaches only this process, which then stops its servers last. On Linux the kernel also ends the server when this
-process dies without a word (`PR_SET_PDEATHSIG`).
+Blocking, and meant for the moments before and after serving. A server gets a session of its own, so
+that the Ctrl-C of a terminal reaches only this process, which then stops its servers last. On Linux
+the kernel also ends the server when this process dies without a word (`PR_SET_PDEATHSIG`).
 """
 
 import contextlib
@@ -28,7 +28,10 @@ class ServerStartError(CachesvcError):
 
 
 class ServerProcess:
-    """A server that can be started again after it was stopped or killed. Used by one thread at a time."""
+    """A server that can be started again after it was stopped or killed.
+
+    Used by one thread at a time.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,10 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the running server, or of the last one. Raises `ServerStartError` if it was never started."""
+        """The process id of the running server, or of the last one.
+
+        Raises `ServerStartError` if it was never started.
+        """
         if self._process is None:
             raise ServerStartError(f"{self.name} was not started")
         return self._process.pid
@@ -65,19 +71,25 @@ class ServerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Of one that ended by itself or by a signal (negative); None while it runs, or if it was never started."""
+        """The exit code of a server that ended by itself or by a signal (negative).
+
+        None while it runs, or if it was never started.
+        """
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
-        """Start and wait until it is ready. Raises `ServerStartError`, and then nothing runs."""
+        """Starts the server and waits until it is ready.
+
+        Raises `ServerStartError`, and then nothing runs.
+        """
         self.spawn()
         self.wait_ready()
 
     def spawn(self) -> None:
-        """Start without waiting, so that several servers get ready together."""
+        """Starts the server without waiting, so that several servers get ready together."""
         try:
             with self.log.open("ab") as log:
-                self._process = subprocess.Popen(  # noqa: S603  # the command is made by this package, not by a caller
+                self._process = subprocess.Popen(  # noqa: S603  the command is made here, not by a caller
                     self.command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -91,7 +103,10 @@ class ServerProcess:
         self.pid_file.write_text(f"{self._process.pid}\n")
 
     def wait_ready(self, within_seconds: float = READY_WITHIN_SECONDS) -> None:
-        """Wait until `is_ready` says so. Raises `ServerStartError` with the end of the log, and then nothing runs."""
+        """Waits until `is_ready` says so.
+
+        Raises `ServerStartError` with the end of the log, and then nothing runs.
+        """
         give_up_at = time.monotonic() + within_seconds
         pause = 0.002
         while True:
@@ -111,14 +126,20 @@ class ServerProcess:
             pause = min(pause * 1.5, 0.1)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal, if it is running. The end that SIGKILL brings is waited for; of others, `is_running` tells."""
+        """Sends a signal to the server, if it is running.
+
+        Waits for the end that SIGKILL brings; of other signals, `is_running` tells.
+        """
         if self._process is not None and self.is_running:
             self._process.send_signal(number)
             if number == signal.SIGKILL:
                 self._process.wait()
 
     def stop(self) -> None:
-        """Ask it to end; if it does not within `STOP_WITHIN_SECONDS`, kill it. Nothing happens if it is not running."""
+        """Asks the server to end, and kills it after `STOP_WITHIN_SECONDS`.
+
+        Does nothing if it is not running.
+        """
         self.ask_to_stop()
         self.wait_stopped()
 
@@ -138,7 +159,10 @@ class ServerProcess:
         self.pid_file.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Stop it if it runs, and start it again with the same command. Its memory is lost."""
+        """Stops the server if it runs, and starts it again with the same command.
+
+        The server's memory is lost.
+        """
         self.stop()
         self.start()
 
@@ -153,7 +177,7 @@ class ServerProcess:
 
 
 def stop_all(servers: Sequence[ServerProcess]) -> None:
-    """Stop them together: it takes as long as the slowest."""
+    """Stops servers together: it takes as long as the slowest."""
     for server in servers:
         server.ask_to_stop()
     for server in servers:
@@ -161,10 +185,11 @@ def stop_all(servers: Sequence[ServerProcess]) -> None:
 
 
 def _end_with_parent(parent: int) -> Callable[[], None] | None:
-    """What the child runs before the server's program: ask for SIGTERM when the parent dies. None where it would not work.
+    """The step of the child before the server's program: SIGTERM when its parent dies.
 
-    The kernel ties the signal to the *thread* that made the child. Started from a pool thread, a server would end with that
-    thread, long before the process; so only the main thread asks for it.
+    None where that would not work. The kernel ties the signal to the *thread* that made the child.
+    Started from a pool thread, a server would end with that thread, long before the process; so
+    only the main thread asks for it.
     """
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None

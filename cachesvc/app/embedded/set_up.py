@@ -1,7 +1,7 @@
-"""The set-up for one machine and no configuration: one region, two cells, and the servers they need.
+"""The set-up for one machine and no configuration: one region, two cells, their servers.
 
-Cells `c1` and `c2` are databases 0 and 1 of one private Valkey, the queue is database 2. L2 is one private memcached, or a
-stand-in inside the service where there is no memcached.
+Cells `c1` and `c2` are databases 0 and 1 of one private Valkey, the queue is database 2. L2 is one
+private memcached, or a stand-in inside the service where there is no memcached.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,20 +17,22 @@ from cachesvc.model.errors import ConfigError
 
 
 class Embedded(NamedTuple):
-    """What was started."""
+    """The servers that were started, and the topology that names them."""
 
     topology: Topology
     lines: list[str]
-    """What runs where, what is real and what is stood in: for people to read."""
+    """Lines for people to read: where each part runs, which are real, which stand-ins."""
     memcached: ServerProcess | None
-    """None: L2 is the stand-in."""
+    """None if L2 is the stand-in."""
     stop: Callable[[], Awaitable[None]]
     """Ends every server that was started and removes its files. At most once."""
 
 
 async def embedded(service: Service, environ: Mapping[str, str]) -> Embedded:
-    """Start the servers; they are ready on return. Raises `ConfigError` in production, `ServerStartError` if one fails to start;
-    then nothing runs. Blocks the loop until the servers are ready, so it belongs before serving.
+    """Starts the servers; they are ready on return.
+
+    Raises `ConfigError` in production and `ServerStartError` if a server fails to start; then
+    nothing runs. Blocks the loop until the servers are ready, so it belongs before serving.
     """
     if environ.get("CACHESVC_ENV") == "production":
         raise ConfigError(

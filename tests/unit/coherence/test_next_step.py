@@ -1,4 +1,7 @@
-"""What a read does next, word by word. `tests/paths/test_next_step.py` holds reads and explanations to it."""
+"""The next step of a read, rule by rule.
+
+`tests/paths/test_next_step.py` compares reads and explanations with it.
+"""
 
 import pytest
 
