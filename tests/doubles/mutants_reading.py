@@ -157,6 +157,17 @@ READING: dict[str, Mutant] = {
             ),
         ),
     ),
+    "overtaken-l3": Mutant(
+        "the home's word counts although a fence was merged while its reply was on its way",
+        (27,),
+        (
+            InPython(
+                "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
+                "flight.strict or self._is_overtaken(flight, entry)",
+                "flight.strict",
+            ),
+        ),
+    ),
     "max-lag": Mutant(
         "copies in L1 and L2 are answered however far the feed may be behind",
         (16, 17),

@@ -137,3 +137,27 @@ async def test_trace_20_a_memcached_that_returns_with_old_content_must_not_be_be
     held = (await far.l2.tier.get_many([Key.of("docs", "a")]))[0]
     assert getattr(held, "value", None) == b"0", "the old copy is really there"
     assert await i0.value("a") == b"1"
+
+
+async def test_trace_27_a_reply_from_home_must_not_be_believed_past_a_fence_merged_while_it_was_on_its_way() -> (
+    None
+):
+    """A reader that joins the flight after the merge would be answered from before the write (G1)."""
+    far = FarSide()
+    store = Store(far, tags=("t",))
+    await Instance(far).value("a")
+    await asyncio.sleep(1)
+    await far.pool.delete_many([Key.of("docs", "a")])
+    i0, i1 = Instance(far), Instance(far)
+    far.cell.hold["read_many"] = asyncio.Event()
+    read_0 = asyncio.create_task(i0.value("a"))
+    await asyncio.sleep(0.01)  # the home has answered 0; the answer is on its way
+    store.commit()
+    receipt = await i1.invalidate(tags=["t"])
+    i0.merger.merge([Fence(digest, at) for digest, at in receipt.token])
+    read_1 = asyncio.create_task(i0.value("a"))
+    await asyncio.sleep(0.01)
+    assert i0.tally.joined == 1, "the fence of a tag forgets no flight"
+    far.cell.hold["read_many"].set()
+    assert await read_1 == b"1"
+    await read_0
