@@ -117,7 +117,6 @@ def build(
         loaders=remote.loaders,
         near_tiers=near_tiers,
         admission=admission,
-        clock=clock,
         rng=rng,
         tally=tally,
     )
@@ -127,7 +126,6 @@ def build(
         homes=homes,
         loads=loads,
         flights=flights,
-        fences=fences,
         admission=admission,
         tasks=tasks,
         rng=rng,

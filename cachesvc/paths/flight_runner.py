@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Protocol
 
 from cachesvc.coherence.admission import Admission, Standing
-from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.next_step import Action, Lease, WhoLoads, next_step
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
@@ -81,7 +80,6 @@ class FlightRunner:
         homes: Homes,
         loads: Loads,
         flights: Flights,
-        fences: Fences,
         admission: Admission,
         tasks: Spawns,
         rng: random.Random,
@@ -92,7 +90,7 @@ class FlightRunner:
         self._homes = homes
         self._loads = loads
         self._flights = flights
-        self._fences = fences
+        self._fences = admission.fences
         self._admission = admission
         self._tasks = tasks
         self._rng = rng

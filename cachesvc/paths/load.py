@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.next_step import CopySeen, last_resort
 from cachesvc.config.topology import Origin
-from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.partition import foreign_tags
@@ -36,14 +35,13 @@ class Loads:
         loaders: Mapping[str, Loader],
         near_tiers: NearTiers,
         admission: Admission,
-        clock: Clock,
         rng: random.Random,
         tally: Tally,
     ) -> None:
         self._loaders = loaders
         self._near_tiers = near_tiers
         self._admission = admission
-        self._clock = clock
+        self._clock = admission.clock
         self._rng = rng
         self._tally = tally
 
