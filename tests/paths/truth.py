@@ -1,5 +1,6 @@
 """The value behind the cache in the traces: 0 before the write, 1 after it."""
 
+from cachesvc.model.change import Target
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Receipt
 from tests.doubles.loaders import loaded
@@ -19,4 +20,10 @@ class Store:
 
 def tell(instance: Instance, receipt: Receipt) -> None:
     """Merges another instance's invalidation into `instance`, as the instance's feed would."""
-    instance.merger.merge([Fence(digest, at, unapplied=not receipt.applied) for digest, at in receipt.token])
+    whole = Target.whole("docs").digest
+    instance.merger.merge(
+        [
+            Fence(digest, at, namespace="docs" if digest == whole else "", unapplied=not receipt.applied)
+            for digest, at in receipt.token
+        ]
+    )
