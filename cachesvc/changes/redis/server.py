@@ -13,17 +13,15 @@ from importlib import resources
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
+from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
 
 T = TypeVar("T")
 
@@ -57,15 +55,8 @@ class RedisServer:
         self.where = where
         self._place = Server.redis(where, url)
         self._timeout = timeout.seconds
-        self.redis: Redis = Redis.from_url(
-            url,
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=timeout.seconds,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        self._connections = RedisConnections.at(url, connect_timeout_seconds=timeout.seconds)
+        self.redis: Redis = Redis.from_pool(self._connections)
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.where}>"
@@ -93,14 +84,18 @@ class RedisServer:
         """Returns the result of an exchange, or raises a `TierError`.
 
         `wait_seconds` is the time that the call may wait on the server by itself; the time limit comes on
-        top. redis-py closes a connection whose exchange is given up.
+        top. redis-py closes a connection whose exchange is given up. A reply that says that the server is
+        no master any more closes all connections, so that the next call looks the server's name up anew.
         """
         try:
             async with asyncio.timeout(wait_seconds + self._timeout):
                 return await exchange
         except (TimeoutError, RedisTimeoutError) as error:
             raise TierTimeoutError(self.where, f"no answer within {self._timeout:.1f} s") from error
-        except ResponseError as error:
+        except (ResponseError, BusyLoadingError) as error:
+            if is_demotion(error):
+                await self._connections.leave()
+                raise TierUnavailableError(self.where, str(error)) from error
             raise RefusedError(self.where, str(error)) from error
         except (RedisError, OSError, RuntimeError) as error:
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,

@@ -31,6 +31,7 @@ from cachesvc.model.errors import ConfigError, OriginError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
+from cachesvc.tiers.clean_connector import CleanConnector
 from cachesvc.tiers.origin.address import KeyAddress
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
@@ -102,7 +103,7 @@ class HttpLoader:
     async def start(self) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                connector=CleanConnector(limit=self._concurrency),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over the whole load
