@@ -16,11 +16,11 @@ from collections.abc import Callable
 from functools import partial
 
 Arrivals = Callable[[], object]
-"""Returns something true if there are bytes to read, or if the other side closed the connection."""
+"""Returns something true if there are bytes to read, or the other side closed."""
 
 
 def arrivals(fd: int) -> Arrivals:
-    """Returns the look at the socket with this file descriptor, which must stay open meanwhile.
+    """Returns the look at the socket with this file descriptor, open while it is used.
 
     One look is one system call, about 0.5 µs.
     """

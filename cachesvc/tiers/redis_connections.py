@@ -1,4 +1,4 @@
-"""Connections to Redis servers, for cells and queues: clean before each use, left after a demotion.
+"""Connections to Redis servers: clean before each use, left after a demotion.
 
 **Clean.** redis-py refuses a connection from its pool that has bytes to read, but looks only at
 bytes that the event loop has read already (`arrivals.py` has the interleaving). The connections
@@ -32,11 +32,12 @@ from redis.maint_notifications import MaintNotificationsConfig
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 
 _DEMOTED = re.compile(r"(?:^|-)(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
-"""At the start of a reply; behind a `-` in the text of Redis 6, which wraps the error of a script."""
+"""Redis 6 wraps the error of a script in a text, with a `-` before its code."""
 
 LEAVE_SECONDS = 1.0
-"""Connections in use are closed at most this often, or each refused write of a master that stays
-away would interrupt every reader of the stream."""
+"""Connections in use are closed at most this often.
+
+While no master has the name, each refused write would else interrupt every reader of a stream."""
 
 
 def is_demotion(error: Exception) -> bool:
@@ -47,13 +48,14 @@ def is_demotion(error: Exception) -> bool:
 
 
 class RedisConnections(ConnectionPool):
-    """redis-py's pool with clean connections, which has no retries and no time limit of an exchange.
+    """redis-py's pool with clean connections, which can leave a server.
 
-    The users of the pool limit the time of an exchange as a whole.
+    `at` makes one without retries and without a time limit of an exchange: its users limit the time
+    of an exchange as a whole.
     """
 
     def __init__(self, connection_class: type[AbstractConnection] = Connection, **settings: Any) -> None:
-        super().__init__(connection_class=_CLEAN[connection_class], **settings)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        super().__init__(connection_class=_CLEAN[connection_class], **settings)
         self._left_at = float("-inf")
 
     @classmethod

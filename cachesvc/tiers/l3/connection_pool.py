@@ -35,8 +35,9 @@ class CellConnectionPool:
         self._maker = RedisConnections.at(url, connect_timeout_seconds=settings.connect_timeout.seconds)
         self._idle: list[CellConnection] = []
         self._left_at = float("-inf")
-        """The last time, on the loop's clock, at which a reply told of a demotion: a connection that
-        was opened before it leads to the demoted server, and is not used again."""
+        """When a reply last told of a demotion, on the loop's clock.
+
+        A connection that was opened before leads to the demoted server, and is not used again."""
         self._no_connect_until = 0.0
         self._closed = False
         self.connects = 0
@@ -54,8 +55,10 @@ class CellConnectionPool:
         """Returns an open connection. Raises `TierError`.
 
         The borrower gives the connection back, also after a failure or a cancellation. An idle connection
-        on which anything arrived is closed and not lent. After a failed connect, calls that find no idle connection fail at once for 50 to 100 ms: a random time, so that
-        instances spread their attempts.
+        on which anything arrived is closed and not lent.
+
+        After a failed connect, calls that find no idle connection fail at once for 50 to 100 ms: a random
+        time, so that instances spread their attempts.
         """
         while self._idle:
             connection = self._idle.pop()

@@ -12,7 +12,9 @@ shifts all later answers by one: every request gets the answer to the request be
     before the first request                    | is closed; the request fails, and may be repeated
 
 A surplus answer that arrives after the next request was sent cannot be told from its answer. Then
-that request's own answer is the surplus, and closes the connection: one answer is wrong, not all.
+the request's own answer is the surplus one: it closes the connection if it arrives before a further
+request is sent there. So a shift ends as soon as the connection idles for as long as the server
+takes to answer.
 """
 
 import asyncio
