@@ -33,7 +33,7 @@ class CleanConnector(aiohttp.TCPConnector):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._factory = partial(_CleanConnection, loop=self._loop)
+        self._factory = partial(_new_connection, loop=self._loop)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         """Returns a clean connection; raises `ClientConnectionError` if a new one is not clean."""
@@ -45,6 +45,10 @@ class CleanConnector(aiohttp.TCPConnector):
             connection.close()
             if link.is_new:
                 raise aiohttp.ClientConnectionError("the server spoke before it was asked")
+
+
+def _new_connection(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _CleanConnection(loop)
 
 
 class _CleanConnection(ResponseHandler):

@@ -87,7 +87,7 @@ class RedisConnections(ConnectionPool):
             await connection.disconnect(nowait=True)
 
 
-class _Clean(AbstractConnection):
+class CleanConnection(AbstractConnection):
     """A connection that sees the bytes which the event loop has not read yet."""
 
     _looked_at: tuple[object, Arrivals] | None = None
@@ -95,29 +95,37 @@ class _Clean(AbstractConnection):
 
     async def can_read(self) -> bool:
         """True if there is something to read, or the server closed the connection."""
-        return await super().can_read() or bool(self._look()())
+        return await super().can_read() or self.has_unread()
 
-    def _look(self) -> Arrivals:
-        writer = self._writer
+    def has_unread(self) -> bool:
+        """True if there is something to read, or the connection is closed on either side.
+
+        The same as `can_read`, without its coroutines: they cost 1 % of an exchange.
+        """
+        reader: Any = self._reader
+        parser: Any = self._parser
+        if reader is None or reader._buffer or reader.at_eof() or parser._reader.has_data():
+            return True
+        writer: Any = self._writer
         if self._looked_at is None or self._looked_at[0] is not writer:
             self._looked_at = writer, arrivals(writer.get_extra_info("socket").fileno())
-        return self._looked_at[1]
+        return bool(self._looked_at[1]())
 
 
-class _CleanConnection(_Clean, Connection):
+class _CleanTCPConnection(CleanConnection, Connection):
     pass
 
 
-class _CleanSSLConnection(_Clean, SSLConnection):
+class _CleanSSLConnection(CleanConnection, SSLConnection):
     pass
 
 
-class _CleanUnixConnection(_Clean, UnixDomainSocketConnection):
+class _CleanUnixConnection(CleanConnection, UnixDomainSocketConnection):
     pass
 
 
 _CLEAN: dict[type[AbstractConnection], type[AbstractConnection]] = {
-    Connection: _CleanConnection,
+    Connection: _CleanTCPConnection,
     SSLConnection: _CleanSSLConnection,
     UnixDomainSocketConnection: _CleanUnixConnection,
 }

@@ -409,15 +409,15 @@ async def test_a_server_that_speaks_first_is_not_heard(
 
         async def _create_connection(self, *args: Any) -> Any:
             made = await super()._create_connection(*args)
-            while not server.connections:  # noqa: ASYNC110  a thread sets no event of ours
+            while not speaker.connections:  # noqa: ASYNC110  a thread sets no event of ours
                 await asyncio.sleep(0 if is_read else 0.001)
             await turns(TURNS * is_read)
             return made
 
-    with talkative(protocol.answer) as server:
-        server.greeting = protocol.surplus()
+    with talkative(protocol.answer) as speaker:
+        speaker.greeting = protocol.surplus()
         async with aiohttp.ClientSession(connector=Slow()) as session:
             for _ in range(2):
                 with pytest.raises(aiohttp.ClientConnectionError):
-                    await session.get(f"http://127.0.0.1:{server.port}/a")
-                server.connections.clear()
+                    await session.get(f"http://127.0.0.1:{speaker.port}/a")
+                speaker.connections.clear()

@@ -14,6 +14,7 @@ surplus reply would be read as the reply to it, and every later reply as that of
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownError
@@ -79,10 +80,10 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
             replies += self._exchange_window(commands[start : start + _REPLIES_IN_FLIGHT])
         return replies
 
-    def stats(self, *args: object) -> dict[bytes, object]:
+    def stats(self, *args: object) -> dict[bytes, Any]:
         """Returns the server's statistics by name."""
         self._begin()
-        said: dict[bytes, object] = super().stats(*args)
+        said: dict[bytes, Any] = super().stats(*args)
         return said
 
     def _exchange_window(self, commands: Sequence[bytes]) -> list[bytes]:

@@ -18,13 +18,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.script import ATTACH, Script
-from cachesvc.tiers.redis_connections import is_demotion
+from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
 
 ATTACH_FIRST = 0
 """The reply of the prelude if the server does not know the run id that was sent."""
@@ -37,7 +36,7 @@ class CellConnection:
 
     def __init__(
         self,
-        connection: AbstractConnection,
+        connection: CleanConnection,
         where: str,
         *,
         placement: tuple[int, int],
@@ -66,9 +65,10 @@ class CellConnection:
         """True until the connection is closed from this end."""
         return bool(self._connection.is_connected)
 
-    async def is_usable(self) -> bool:
+    @property
+    def is_usable(self) -> bool:
         """True if the connection is open, in step, and not closed by the server meanwhile."""
-        return self.is_open and not await self._connection.can_read()
+        return not self._connection.has_unread()
 
     async def open(self, connect_timeout_seconds: float) -> None:
         """Connects and attaches. Raises `TierError`; then this connection is closed."""
@@ -125,7 +125,7 @@ class CellConnection:
     async def _connect(self) -> None:
         await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         await self._attach()
-        if not await self.is_usable():
+        if not self.is_usable:
             raise TierUnavailableError(self._where, "connect: more replies than commands")
 
     async def _attach(self) -> None:

@@ -62,7 +62,7 @@ class CellConnectionPool:
         """
         while self._idle:
             connection = self._idle.pop()
-            if await connection.is_usable():
+            if connection.is_usable:
                 return connection
             await connection.close()
         loop = asyncio.get_running_loop()
