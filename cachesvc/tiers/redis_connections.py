@@ -31,7 +31,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 
-_DEMOTED = re.compile(r"(?:^|-)(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
+_DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
 
 LEAVE_SECONDS = 1.0
