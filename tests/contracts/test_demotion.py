@@ -123,11 +123,17 @@ async def test_writes_to_a_queue_reach_the_server_that_took_over(failover: Failo
     await changes.stop()
 
 
+async def until_blocked(admin: Redis) -> None:
+    """Returns when a client of the server waits for something."""
+    while not (await admin.info("clients"))["blocked_clients"]:  # noqa: ASYNC110  no event of ours
+        await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("old", ["demoted", "cut off"])
 async def test_a_waiting_reader_of_a_queue_finds_the_server_that_took_over(
     failover: Failover, old: str
 ) -> None:
-    """A demotion ends the wait; a master that was cut off refuses a write, which ends the wait, too."""
+    """A demotion ends the wait; a master that was cut off ends it by refusing a write."""
     stream = RedisFenceStream(
         failover.address.url, "here", skew=SKEW, retention=RETENTION, follower=("eu", "eu-a")
     )
@@ -138,8 +144,7 @@ async def test_a_waiting_reader_of_a_queue_finds_the_server_that_took_over(
     await asyncio.gather(stream.followers(), stream.followers())
     async with Redis.from_url(failover.old.redis_url) as admin:
         waiting = asyncio.create_task(stream.read(wait_seconds=30))
-        while not (await admin.info("clients"))["blocked_clients"]:  # noqa: ASYNC110  another process sets no event of ours
-            await asyncio.sleep(0.001)
+        await until_blocked(admin)
         if old == "demoted":
             await failover.happens()
         else:

@@ -41,7 +41,7 @@ class TalkativeServer:
 
     @property
     def has_answered(self) -> bool:
-        """True if every request that has come was answered, and the answer is in the client's kernel."""
+        """True if every request that has come was answered: the answers have arrived."""
         return self._answers == self._requests
 
     def serve(self) -> None:
