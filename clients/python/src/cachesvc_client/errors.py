@@ -63,7 +63,7 @@ class CacheError(Exception):
 class CodecError(TypeError):
     """The value cannot be stored: whoever reads it would get another one.
 
-    The message names the place and the types: `$.user.id: a UUID comes back as a str`. It is raised
+    The message names the place and the types: `$.user.id: UUID comes back as str`. It is raised
     by `set`, and by `get_or_load` and cached functions after the load, each time and whether the
     cache can be reached or not: the mistake is in the program.
     """

@@ -29,7 +29,8 @@ def fill_of(key: str, value: V | Absent, lifetimes: Lifetimes, schema: Schema[V]
     item = lifetimes.item(key, encoded, schema.content_type)
     item.absent = value is ABSENT
     item.lease = lease
-    item.source_lag = lifetimes.lag or 0.0
+    if lifetimes.lag:
+        item.source_lag = lifetimes.lag
     return Fill(item, answer)
 
 

@@ -31,6 +31,11 @@ MAX_CONTENT_TYPE = 240
 MAX_VERSION = 999_999_999
 
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?")
+_NO_BIN = re.compile(rb"[^\xc4-\xc6]*")
+"""MessagePack in which no byte can be the first one of a `bin`.
+
+Other parts may have such bytes too.
+"""
 _VERSION = re.compile(r";[ \t]*v=([0-9]{1,9})(?![^; \t])")
 
 
@@ -95,7 +100,7 @@ class _Checked(Generic[V]):
         self._encode = encode
         self._decode = decode
         self._is_exact = declared in (Any, object)
-        self._has_bytes = content_type == MSGPACK_TYPE
+        self._is_binary = content_type == MSGPACK_TYPE
 
     def encode(self, value: V) -> bytes:
         return self.seal(value).encoded
@@ -111,12 +116,13 @@ class _Checked(Generic[V]):
         except Exception as error:
             raise CodecError(f"the value could not be read again: {error}") from error
         try:
-            why = difference(value, back, exact=self._is_exact, has_bytes=self._has_bytes)
+            has_bytes = self._is_binary and not _NO_BIN.fullmatch(encoded)
+            why = difference(value, back, exact=self._is_exact, has_bytes=has_bytes)
         except RecursionError as error:
             raise CodecError("$: the value is nested too deeply") from error
         if why:
-            cure = "name a type= for the namespace" if self._is_exact else "it does not fit the type"
-            raise CodecError(f"{why}: {cure}")
+            cure = "name a type= for the namespace" if self._is_exact else "name a type= that fits"
+            raise CodecError(f"{why}: {cure}, or change the value")
         return Sealed(encoded, back)
 
     def decode(self, value: bytes) -> V:
