@@ -36,7 +36,7 @@ from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
-from cachesvc_client.requests.fills import answer_of, fill_of
+from cachesvc_client.requests.fills import fill_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
@@ -156,12 +156,13 @@ class LookAside(Generic[V]):
     async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         key = key_of(wanted)
         value, lifetimes = await self._loads.run(key, loader, lifetimes)
-        item, answer = fill_of(key, value, lifetimes, self._schema, lease)
+        sealed = None if value is ABSENT else self._schema.seal(value)
+        item = fill_of(key, sealed, lifetimes, self._schema.content_type, lease)
         with inner("cache.set"):
             filled = await self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(key, filled)
-        return answer
+        return ABSENT if sealed is None else sealed.value
 
     async def _load_unfilled(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         value, _ = await self._loads.run_without_cache(key_of(wanted), loader, lifetimes)
-        return answer_of(value, self._schema)
+        return value if value is ABSENT else self._schema.seal(value).value

@@ -36,7 +36,7 @@ from typing import Generic, NamedTuple, TypeVar
 from cachesvc_client.errors import CacheError, CodecError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
-from cachesvc_client.requests.fills import answer_of, fill_of
+from cachesvc_client.requests.fills import fill_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
@@ -219,12 +219,13 @@ class LookAside(Generic[V]):
 
     def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
         value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
-        item, answer = fill_of(ask.key, value, lifetimes, self._schema, lease)
+        sealed = None if value is ABSENT else self._schema.seal(value)
+        item = fill_of(ask.key, sealed, lifetimes, self._schema.content_type, lease)
         with inner("cache.set"):
             filled = self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(ask.key, filled)
-        return answer
+        return ABSENT if sealed is None else sealed.value
 
     def _load_unfilled(self, ask: _Ask[V]) -> V | Absent:
         value = self._loads.run_without_cache(ask.key, ask.loader, ask.lifetimes)
-        return answer_of(value, self._schema)
+        return value if value is ABSENT else self._schema.seal(value).value

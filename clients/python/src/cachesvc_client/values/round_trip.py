@@ -43,7 +43,7 @@ def difference(given: object, back: object, *, exact: bool, has_bytes: bool = Fa
     return f"${why}" if why else ""
 
 
-def _are_written_alike(given: object, back: object) -> bool:
+def _are_written_alike(given: Any, back: Any) -> bool:
     """True if both values are made of the same built-in types; a quick answer for most values.
 
     `marshal` writes exactly these types and no subclass of them, and it writes them in C: this takes
@@ -71,7 +71,7 @@ def _difference(given: Any, back: Any, exact: bool) -> str:
         return _difference_of_dicts(given, back, exact)
     if isinstance(given, list | tuple):
         return _difference_of_parts(given, back, exact)
-    if (names := _fields_of(kind)) is not None:
+    if (names := _fields_of(kind)) is not None:  # type: ignore[arg-type]  # every class is hashable
         return _difference_of_fields(given, back, names, exact)
     if not _is_equal(given, back):
         return _told(given, back)
@@ -174,7 +174,7 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
     elif isinstance(value, list | tuple):
         yield from ((f"[{place}]", part) for place, part in enumerate(value))
     else:
-        for name in _fields_of(type(value)) or ():
+        for name in _fields_of(type(value)) or ():  # type: ignore[arg-type]  # every class is hashable
             yield f".{name}", getattr(value, name, None)
 
 

@@ -187,9 +187,10 @@ def _is_plain(function: Callable[..., object]) -> bool:
     A bound method has its object, a partial its arguments, and an object with `__call__` itself.
     """
     while not inspect.isfunction(function):
-        if inspect.ismethod(function) or not hasattr(function, "__wrapped__"):
+        wrapped = None if inspect.ismethod(function) else getattr(function, "__wrapped__", None)
+        if wrapped is None:
             return False
-        function = function.__wrapped__
+        function = wrapped
     return True
 
 
