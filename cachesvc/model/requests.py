@@ -120,6 +120,11 @@ class Draft(Struct, frozen=True, gc=False):
     """True: "known absent" is stored; `value` is empty."""
     lease: str | None = None
     """The lease to fill under; without one the write is an invalidation and a fill."""
+    source_lag_us: int = 0
+    """How far the source of a fill may have been behind its commits.
+
+    The entry is so much older than its lease.
+    """
     if_absent: bool = False
     """True: store only if the home cell has no value (`If-None-Match: *`)."""
     if_match: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from cachesvc.model.requests import Reach
-from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, MAX_MEDIA_TYPE_LENGTH
+from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, MAX_MEDIA_TYPE_LENGTH, MAX_SOURCE_LAG_SECONDS
 
 OCTETS = "application/octet-stream"
 
@@ -81,6 +81,11 @@ class PutItem(Struct, forbid_unknown_fields=True):
     absent: bool = False
     """True stores "known absent"; then there is no value."""
     lease: Annotated[str, Meta(max_length=MAX_LEASE_LENGTH)] = ""
+    source_lag: Annotated[float, Meta(ge=0, le=MAX_SOURCE_LAG_SECONDS)] = 0.0
+    """Seconds by which the source of the value may have been behind its commits.
+
+    Only a value with a lease has it.
+    """
 
 
 class PutMany(Struct, forbid_unknown_fields=True):

@@ -123,12 +123,16 @@ async def test_items_are_stored_with_what_they_say(site: Site) -> None:
             "ttl": 1.5,
             "stale_while_revalidate": 2,
             "lease": "n:1",
+            "source_lag": 0.3,
         },
         {"key": "b", "absent": True, "stale_if_error": 3},
     ]
     got = await answer(site, "put", {"items": items})
     assert site.writer.saw == [
-        (Key.of("pages", "a"), Draft(b"A", "text/x", ("t",), 1_500_000, 2 * SECONDS, lease="n:1")),
+        (
+            Key.of("pages", "a"),
+            Draft(b"A", "text/x", ("t",), 1_500_000, 2 * SECONDS, lease="n:1", source_lag_us=300_000),
+        ),
         (Key.of("pages", "b"), Draft(b"", error_for_us=3 * SECONDS, negative=True)),
     ]
     assert got["results"] == [{"outcome": "stored"}] * 2

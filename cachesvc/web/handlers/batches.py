@@ -26,7 +26,13 @@ from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
-from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, lag_us_of, options_of, wait_of
+from cachesvc.web.requests.options import (
+    UNLEASED_LAG,
+    is_answered_by_any_fresh_copy,
+    lag_us_of,
+    options_of,
+    wait_of,
+)
 from cachesvc.web.requests.tokens import merged, read_token, write_token
 from cachesvc.web.routing import Place, check_tags, key_of, keys_of
 from cachesvc.web.spans import of_batch
@@ -180,6 +186,8 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
         raise RequestError(ProblemKind.CONTRADICTION, "what is absent has no value", field=f"{here}.absent")
     if not (item.lease.isascii() and item.lease.isprintable()):
         raise RequestError(ProblemKind.BAD_LEASE, "not a lease token", field=f"{here}.lease")
+    if item.source_lag and not item.lease:
+        raise RequestError(ProblemKind.CONTRADICTION, UNLEASED_LAG, field=f"{here}.source_lag")
     check_tags(item.tags, f"{here}.tags")
     return Draft(
         item.value,
@@ -190,6 +198,7 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
         error_for_us=_us(item.stale_if_error),
         negative=item.absent,
         lease=item.lease or None,
+        source_lag_us=_us(item.source_lag) or 0,
     )
 
 

@@ -35,7 +35,7 @@ from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.requests.callers import caller_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
-from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of
+from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of, source_lag_us_of
 from cachesvc.web.requests.tokens import write_token
 from cachesvc.web.routing import Place
 from cachesvc.web.spans import of_answer
@@ -206,6 +206,7 @@ class Entries:
             stale_for_us=lifetimes.stale_for_us,
             error_for_us=lifetimes.error_for_us,
             lease=_lease(request),
+            source_lag_us=source_lag_us_of(headers),
             if_absent=bool(asked.if_none_match),
             if_match=asked.if_match,
         )

@@ -390,6 +390,11 @@ _WRITE_HEADERS = (
     _header("Cache-Control", "max-age, stale-while-revalidate, stale-if-error"),
     _header("Cache-Groups", "Tags (RFC 9875): quoted strings."),
     _header("Cachesvc-Lease", "Fill under this lease."),
+    _header(
+        "Cachesvc-Source-Lag",
+        "With a lease: how far the source of the value may have been behind its commits, at most 60s.",
+        _DURATION,
+    ),
     _header("If-None-Match", "`*`: only if there is none.", _ETAGS),
     _header("If-Match", "ETags: only over one of these.", _ETAGS),
     _TIMEOUT,

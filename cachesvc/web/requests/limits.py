@@ -14,6 +14,12 @@ MAX_LEASE_LENGTH = 256
 """Characters of a lease token. The tokens that cells grant are far shorter."""
 MAX_MEDIA_TYPE_LENGTH = 256
 """Characters of a content type."""
+MAX_SOURCE_LAG_SECONDS = 60
+"""The longest lag of a fill's source.
+
+Cells keep fences a minute longer than any copy, so that a fill which is so old still meets every
+fence that refuses it.
+"""
 
 
 def check_count(count: int, limits: Server, field: str) -> None:

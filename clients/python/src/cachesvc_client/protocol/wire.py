@@ -103,6 +103,8 @@ class PutItem(Struct, omit_defaults=True, eq=False):
     stale_if_error: float | None = None
     absent: bool = False
     lease: str = ""
+    source_lag: float = 0.0
+    """Seconds by which the source of a value with a lease may have been behind its commits."""
 
 
 class PutMany(Struct):

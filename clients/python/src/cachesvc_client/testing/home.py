@@ -35,6 +35,7 @@ class Draft(Struct, frozen=True):
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None
     absent: bool = False
+    source_lag: float = 0.0
 
 
 class Entry(Struct, frozen=True):
@@ -138,7 +139,7 @@ class Home:
         """Stores the value under the lease; true if it is stored.
 
         False if the lease was voided or has expired, or if a fence has come on a target of the
-        value since the lease was granted.
+        value since the lease was granted, or since the source may have shown the value.
         """
         id_ = f"{namespace}/{key}"
         held = self._entries.get(id_)
@@ -148,9 +149,10 @@ class Home:
         if lease is None or lease.token != token or not self.is_leased(namespace, key):
             return False
         del self._leases[id_]
-        if self._is_fenced(lease.as_of, _targets(namespace, key, draft.tags)):
+        as_of = lease.as_of - round(draft.source_lag * SECONDS)
+        if self._is_fenced(as_of, _targets(namespace, key, draft.tags)):
             return False
-        self._store(namespace, key, draft, lease.as_of, token)
+        self._store(namespace, key, draft, as_of, token)
         return True
 
     # writing --------------------------------------------------------------------------------------
