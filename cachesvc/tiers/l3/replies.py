@@ -9,6 +9,8 @@ from cachesvc.tiers.l3.record import from_record
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
+NOT_LOOKED_AT = -1
+"""The reply of `read.lua` for a key that its answer had no room for."""
 
 
 PLAIN_MISS = Reply(None, exact=False)
