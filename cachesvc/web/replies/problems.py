@@ -37,6 +37,7 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
         retryable=error.retryable,
         field=error.field or "",
         request_id=request_id,
+        retry_after=error.origin_retry_after or 0,
     )
 
 
@@ -51,7 +52,7 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
     )
-    if (seconds := error.kind.retry_after_seconds) is not None:
+    if (seconds := error.retry_after_seconds) is not None:
         head += f"Retry-After: {seconds}\r\n"
     if error.token:
         head += f"Cachesvc-Token: {write_token(error.token)}\r\n"
@@ -61,6 +62,12 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
     return reply
 
 
+_ORIGIN_ANSWERS = (ProblemKind.ORIGIN_REFUSED, ProblemKind.ORIGIN_LIMITED)
+
+
 def outcome_of(error: RequestError) -> str:
-    """Returns `refused` if the caller is at fault (4xx), else `failed`."""
-    return "refused" if error.status < 500 else "failed"
+    """Returns `refused` if the caller is at fault (4xx) or the origin refuses, else `failed`.
+
+    A refusal of the origin is its answer: it does not count as a failure of this service.
+    """
+    return "refused" if error.status < 500 or error.kind in _ORIGIN_ANSWERS else "failed"

@@ -128,6 +128,22 @@ def test_an_instance_that_answers_what_a_fence_refuses_is_told_of_it(bench: Benc
     assert bench.shelf.statistics().refused == 1
 
 
+@pytest.mark.parametrize("outcome", ["loaded", "absent", "hit"])
+def test_an_answer_that_may_not_be_kept_is_not_held_and_takes_the_older_copy_with_it(
+    bench: Bench, outcome: str
+) -> None:
+    bench.keep("a", value=b"old", as_of=bench.now - 5)
+    bench.keep("b")
+    assert not bench.keep("a", value=b"new", as_of=bench.now, outcome=outcome, keep=False)
+    assert bench.held(["a", "b"]) == ["b"]
+
+
+def test_an_answer_that_may_not_be_kept_leaves_a_newer_copy(bench: Bench) -> None:
+    bench.keep("a", value=b"newer", as_of=bench.now)
+    assert not bench.keep("a", as_of=bench.now - 5, keep=False)
+    assert bench.shelf.value("a") == b"newer"
+
+
 def test_a_slower_answer_does_not_replace_a_newer_copy(bench: Bench) -> None:
     bench.keep("a", value=b"new", as_of=bench.now)
     assert not bench.keep("a", value=b"old", as_of=bench.now - 5)

@@ -2,6 +2,7 @@
 
 import asyncio
 import textwrap
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import cachesvc_client.testing
 import pytest
 from cachesvc_client import ABSENT, Absent, Cache, CacheError, Hit, PartialError
 from cachesvc_client.near.settings import NearSettings
-from cachesvc_client.testing import Contract, FakeLoader, FakeService, Response
+from cachesvc_client.testing import Contract, FakeLoader, FakeService, Loaded, Response
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
@@ -28,6 +29,34 @@ async def test_the_example_of_the_docstring_runs() -> None:
     names: dict[str, Any] = {"load_user": FakeLoader(b"Ada Lovelace")}
     exec(example, names)  # noqa: S102  our own text
     await names["test_a_renamed_user_is_seen_at_once"]()
+
+
+def unkeepable() -> FakeService:
+    """A service whose origin says `no-store` from its second answer on."""
+    answers = iter([Loaded(b"old"), Loaded(b"1", keep=False), Loaded(b"2", keep=False)])
+    return FakeService({"pages": Contract(stale_while_revalidate=0.0, origin=lambda key: next(answers))})
+
+
+async def test_what_the_origin_forbids_to_keep_no_near_cache_keeps() -> None:
+    service = unkeepable()
+    async with service.cache() as cache:
+        pages = cache.namespace("pages", near=NearSettings())
+        await until(lambda: pages.near is not None and pages.near.is_trusted)
+        assert [await pages.get("a") for _ in range(2)] == [b"old"] * 2
+        service.clock.advance("301s")
+        assert [await pages.get("a") for _ in range(2)] == [b"1", b"2"]
+    assert service.held("pages", "a") is None
+
+
+def test_what_the_origin_forbids_to_keep_no_near_cache_of_threads_keeps() -> None:
+    service = unkeepable()
+    with service.sync_cache() as cache:
+        pages = cache.namespace("pages", near=NearSettings())
+        while pages.near is None or not pages.near.is_trusted:
+            time.sleep(0.001)
+        assert [pages.get("a") for _ in range(2)] == [b"old"] * 2
+        service.clock.advance("301s")
+        assert [pages.get("a") for _ in range(2)] == [b"1", b"2"]
 
 
 async def test_ttl_stale_and_gone_go_by_the_clock_that_is_turned() -> None:
