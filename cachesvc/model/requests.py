@@ -113,7 +113,7 @@ class Answer(Struct, frozen=True, gc=False):
     """The token of a lease that was granted to the caller, to fill with."""
     error: RequestError | None = None
     use: Use = EVERY_USE
-    """What the caller, and caches on the way to it, may do with the answer."""
+    """The uses of the answer for the caller, and for caches on the way to it."""
 
 
 class Draft(Struct, frozen=True, gc=False):

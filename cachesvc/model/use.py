@@ -10,14 +10,14 @@ from msgspec import Struct
 
 
 class Use(Struct, frozen=True, gc=False):
-    """What may be done with one loaded answer. The read that loaded it is always answered."""
+    """The uses of one loaded answer. The read that loaded it is always answered."""
 
     keep: bool = True
     """True: tiers, near caches and caches on the way may keep it for its lifetimes."""
     share: bool = True
-    """True: readers that joined the load may have it. False: each of them loads for itself."""
+    """True: readers that joined the load may have it; else each of them loads for itself."""
     directives: str = ""
-    """`Cache-Control` of the answer to the caller, in place of the lifetimes; empty: the lifetimes."""
+    """`Cache-Control` of the answer to the caller; empty: the lifetimes of the value."""
     varies: bool = False
     """True: the origin said `Vary: *`, and so does the answer to the caller."""
 
@@ -25,7 +25,7 @@ class Use(Struct, frozen=True, gc=False):
 EVERY_USE = Use()
 """The use of an answer that its origin does not restrict."""
 UNKEPT = Use(keep=False, directives="no-store")
-"""The use of an answer that no tier here keeps: nobody behind this service may keep it either.
+"""The use of an answer that no tier here keeps: nobody behind the service may keep it.
 
 A fence refused the fill, the reader said `no-store`, or a tag belongs to another partition. Its
 tags are known, so the rule on loaded values judges readers that joined.

@@ -84,7 +84,7 @@ class LoadedValue(Struct, frozen=True, gc=False):
     entry: Entry
     trail: tuple[Step, ...]
     use: Use = EVERY_USE
-    """What readers, and caches behind them, may do with the value."""
+    """The uses of the value for readers, and for caches behind them."""
 
 
 class Leased(Struct, frozen=True, gc=False):

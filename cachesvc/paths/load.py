@@ -25,7 +25,7 @@ from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
-from cachesvc.model.use import UNKEPT, Use
+from cachesvc.model.use import UNKEPT
 from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers

@@ -171,7 +171,7 @@ class Reader:
         answers: list[Answer | None],
         alone: set[int],
     ) -> None:
-        """Fills in the answers; `alone` has the places of keys that are loaded for this read alone."""
+        """Fills in the answers; `alone` has the places of keys to load for this read alone."""
         mode = _mode_of(namespace, options)
         wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
@@ -270,7 +270,7 @@ class Reader:
         return flight, False
 
     def _alone(self, key: Key, namespace: Namespace, step: Step, now: int) -> Flight:
-        """A flight that loads for one reader; nobody can join it, and no tier keeps what it brings."""
+        """A flight that loads for one reader: nobody joins it, and no tier keeps its value."""
         flight = Flight(
             key,
             namespace,
@@ -420,7 +420,7 @@ def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
     return Mode.RELOAD if options.no_cache else Mode.THROUGH
 
 
-def _is_for_another(landing: Landing, joined: bool) -> bool:  # noqa: FBT001  a fact of the reader
+def _is_for_another(landing: Landing, joined: bool) -> bool:
     """True if the reader joined a load whose value only the reader that started it may have."""
     return joined and isinstance(landing, LoadedValue) and not landing.use.share
 

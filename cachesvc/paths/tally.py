@@ -39,7 +39,7 @@ class Tally(Struct):
     loads_ok: int = 0
     loads_failed: int = 0
     loads_refused: int = 0
-    """Loads that the origin answered without a value for the service (401, 403, 429, a redirect)."""
+    """Loads that the origin answered without a value (401, 403, 429, a redirect)."""
     older_forgotten: int = 0
     """Keys invalidated because the origin's newer answer may not be kept."""
     leases_granted: int = 0

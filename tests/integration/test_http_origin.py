@@ -244,7 +244,16 @@ async def test_a_known_copy_is_revalidated_with_the_validator_of_its_origin(
     loaded = await load(loader, known=KNOWN)
     assert 'If-None-Match: "v1"\r\n' in raw.requests[0]
     assert loaded == Loaded(
-        b"known", "text/known", 9 * SECONDS, None, None, ("old",), 0, not_modified=True, etag='W/"v1"'
+        b"known",
+        "text/known",
+        9 * SECONDS,
+        None,
+        None,
+        ("old",),
+        0,
+        not_modified=True,
+        etag='W/"v1"',
+        status=304,
     )
     assert loader.revalidations == 1
 
@@ -280,7 +289,11 @@ async def test_an_answer_whose_tags_are_not_understood_is_answered_and_not_kept(
 ) -> None:
     raw.answer = http(200, b"x", f"Cache-Groups: {groups}")
     loaded = await load(loader)
-    assert (loaded.value, loaded.use, loaded.tags) == (b"x", Use(keep=False, share=False, directives="no-store"), ())
+    assert (loaded.value, loaded.use, loaded.tags) == (
+        b"x",
+        Use(keep=False, share=False, directives="no-store"),
+        (),
+    )
     assert (loaded.ttl_us, loaded.stale_for_us, loaded.error_for_us) == (0, 0, 0)
     assert loader.untaggable == 1
 

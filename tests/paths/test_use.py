@@ -1,4 +1,4 @@
-"""What a loaded answer may be used for: by whom, how often, and what becomes of older copies."""
+"""The uses of a loaded answer: who may have it, and what becomes of older copies."""
 
 import asyncio
 
@@ -128,7 +128,7 @@ REPLACES = [
 async def test_no_older_copy_is_answered_after_an_answer_that_may_not_be_kept(
     newer: Loaded | OriginError, told: tuple[str, bytes | str]
 ) -> None:
-    """Old, new, old: not from L1, L2 or L3, here or elsewhere, fresh, stale or as a last resort."""
+    """Not from L1, L2 or L3, here or elsewhere, fresh, stale or as a last resort."""
     far = FarSide()
     one, two = await started(far, "i0", "i1")
     try:

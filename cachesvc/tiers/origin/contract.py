@@ -26,7 +26,7 @@ class Loaded(Struct, frozen=True):
     """The origin answered 304: `value`, content type and tags are those of `known`, which the
     origin validated. The copy is filled again, under the lease."""
     use: Use = EVERY_USE
-    """What the origin allows to do with the answer beyond answering the read that loaded it."""
+    """The uses that the origin allows, beyond answering the read that loaded it."""
     etag: str | None = None
     status: int = 200
     """The status that the origin answered. Values and absences are kept without it."""

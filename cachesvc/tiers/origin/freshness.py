@@ -1,22 +1,23 @@
-"""What an origin's answer may be used for, how long, and how old it was (RFC 9111, 3 and 4.2).
+"""The use of an origin's answer, its lifetimes, and its age on arrival (RFC 9111, 3, 4.2).
 
-    Answer                            | Tiers, near caches | Readers that joined | Callers are told
-    ----------------------------------|--------------------|---------------------|---------------------
-    `no-store`                        | do not keep it     | load for themselves | `no-store`
-    `private`                         | do not keep it     | load for themselves | `private, max-age=0`
-    `Vary: *`                         | do not keep it     | load for themselves | `no-store`, `Vary: *`
-    tags unreadable, or too many      | do not keep it     | load for themselves | `no-store`
-    `no-cache`                        | validate each time | have it             | `no-cache`
-    every other                       | keep it            | have it             | its lifetimes
+    Answer            | Tiers, near caches | Readers that joined | Callers are told
+    ------------------|--------------------|---------------------|----------------------
+    `no-store`        | do not keep it     | load for themselves | `no-store`
+    `private`         | do not keep it     | load for themselves | `private, max-age=0`
+    `Vary: *`         | do not keep it     | load for themselves | `no-store`, `Vary: *`
+    tags unreadable   | do not keep it     | load for themselves | `no-store`
+    or too many       |                    |                     |
+    `no-cache`        | validate each time | have it             | `no-cache`
+    every other       | keep it            | have it             | its lifetimes
 
 Readers that joined may not have the first three because RFC 9111 (5.2.2.5, 5.2.2.7, 4.1) forbids it
 for another request. They may not have the fourth because a fence on an unknown tag may have come
 before they asked, and the rule on loaded values could not see it.
 
-The headers are `Cache-Control`, `Expires`, `Date`, `Age`, `Vary` and `Retry-After`. The apparent age (this
-process's clock less `Date`) is left out on purpose: `Date` counts whole seconds, so the apparent
-age would push `as_of` up to a second before a fence that the load came after, and nothing could be
-cached for a second after each write. An origin behind a cache has to send `Age`.
+The headers are `Cache-Control`, `Expires`, `Date`, `Age`, `Vary` and `Retry-After`. The apparent
+age (this process's clock less `Date`) is left out on purpose: `Date` counts whole seconds, so the
+apparent age would push `as_of` up to a second before a fence that the load came after, and nothing
+could be cached for a second after each write. An origin behind a cache has to send `Age`.
 """
 
 from collections.abc import Collection
@@ -30,7 +31,10 @@ from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.tiers.origin.http_date import http_date
 
 LONGEST_RETRY_AFTER_SECONDS = 300
-"""A longer `Retry-After` of an origin counts as this. Callers obey it, and a mistake ends by itself."""
+"""A longer `Retry-After` of an origin counts as this.
+
+Callers obey it, so a mistake of the origin must end by itself.
+"""
 
 
 class Freshness(Struct, frozen=True, gc=False):
@@ -75,7 +79,7 @@ def _use(names: Collection[str], *, varies: bool, is_taggable: bool) -> Use:
 
 
 def retry_after_seconds(headers: CIMultiDictProxy[str], now_us: int) -> int | None:
-    """Returns `Retry-After` in seconds, 1 to `LONGEST_RETRY_AFTER_SECONDS`; None if there is none.
+    """Returns `Retry-After`, 1 to `LONGEST_RETRY_AFTER_SECONDS`; None if there is none.
 
     A text that is neither seconds nor an HTTP date counts as none (RFC 9110, 10.2.3).
     """

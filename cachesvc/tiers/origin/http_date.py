@@ -1,4 +1,4 @@
-"""HTTP dates (RFC 9110, 5.6.7), read strictly: the preferred form and the two obsolete ones.
+"""HTTP dates (RFC 9110, 5.6.7) to the letter: the preferred form and two obsolete ones.
 
     Sun, 06 Nov 1994 08:49:37 GMT     IMF-fixdate
     Sunday, 06-Nov-94 08:49:37 GMT    RFC 850
@@ -47,6 +47,6 @@ def http_date(text: str, now: int) -> int | None:
 
 
 def _whole_year(two_digits: int, now: int) -> int:
-    this_year = datetime.fromtimestamp(now, UTC).year
-    year = this_year - this_year % 100 + two_digits
-    return year - 100 if year > this_year + _FAR_YEARS else year
+    """Returns the last year with these digits that is at most `_FAR_YEARS` ahead."""
+    furthest = datetime.fromtimestamp(now, UTC).year + _FAR_YEARS
+    return furthest - (furthest - two_digits) % 100

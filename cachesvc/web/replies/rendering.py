@@ -18,7 +18,7 @@ _MEDIA_TYPE = re.compile(
 ).fullmatch
 _TAIL_LIFE_US = 10 * MILLISECONDS
 _VARY = "Vary: Cachesvc-Token, Cachesvc-Max-Lag, Prefer\r\n"
-"""The headers of a read that decide which copies may answer it, beside its `Cache-Control`.
+"""The headers of a read that decide which copies may answer it, `Cache-Control` aside.
 
 Without the line, a cache on the way would answer a read that carries a token with what it kept from
 a read without one.

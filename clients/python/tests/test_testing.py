@@ -2,7 +2,6 @@
 
 import asyncio
 import textwrap
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -43,18 +42,30 @@ async def test_what_the_origin_forbids_to_keep_no_near_cache_keeps() -> None:
         pages = cache.namespace("pages", near=NearSettings())
         await until(lambda: pages.near is not None and pages.near.is_trusted)
         assert [await pages.get("a") for _ in range(2)] == [b"old"] * 2
-        service.clock.advance("301s")
+        service.invalidate("pages", "a")
+        await until(lambda: pages.near is not None and pages.near.statistics().fenced == 1)
         assert [await pages.get("a") for _ in range(2)] == [b"1", b"2"]
+        assert pages.near is not None
+        assert pages.near.statistics().entries == 0
     assert service.held("pages", "a") is None
 
 
-def test_what_the_origin_forbids_to_keep_no_near_cache_of_threads_keeps() -> None:
+async def test_what_the_origin_forbids_to_keep_ends_the_copy_that_is_older() -> None:
+    service = unkeepable()
+    async with service.cache() as cache:
+        pages = cache.namespace("pages")
+        assert await pages.get("a") == b"old"
+        service.clock.advance("301s")
+        told = [await pages.get("a") for _ in range(2)]
+    assert told == [b"1", b"2"]
+    assert service.held("pages", "a") is None, "not as a last resort either"
+
+
+def test_sync_callers_are_told_as_async_ones_are() -> None:
     service = unkeepable()
     with service.sync_cache() as cache:
-        pages = cache.namespace("pages", near=NearSettings())
-        while pages.near is None or not pages.near.is_trusted:
-            time.sleep(0.001)
-        assert [pages.get("a") for _ in range(2)] == [b"old"] * 2
+        pages = cache.namespace("pages")
+        assert pages.get("a") == b"old"
         service.clock.advance("301s")
         assert [pages.get("a") for _ in range(2)] == [b"1", b"2"]
 

@@ -99,7 +99,10 @@ ALONE = {"keep": False, "share": False}
         ((("Cache-Control", "private"),), Use(**ALONE, directives="private, max-age=0")),
         ((("Cache-Control", 'private="set-cookie"'),), Use(**ALONE, directives="private, max-age=0")),
         ((("Cache-Control", "public, private, no-store"),), Use(**ALONE, directives="no-store, private")),
-        ((("Cache-Control", "private"), ("Vary", "*")), Use(**ALONE, directives="no-store, private", varies=True)),
+        (
+            (("Cache-Control", "private"), ("Vary", "*")),
+            Use(**ALONE, directives="no-store, private", varies=True),
+        ),
         ((("Vary", "Accept, *"),), Use(**ALONE, directives="no-store", varies=True)),
         ((("Vary", "Accept"), ("Vary", "*")), Use(**ALONE, directives="no-store", varies=True)),
     ],
@@ -118,9 +121,7 @@ def test_what_may_not_be_kept_has_no_lifetime_and_is_for_one_reader(
 def test_what_has_tags_that_are_not_known_is_used_as_what_may_not_be_stored() -> None:
     headers = CIMultiDictProxy(CIMultiDict({"Cache-Control": "max-age=60"}))
     found = freshness_of(headers, NOW_US, is_taggable=False)
-    assert found == Freshness(
-        Lifetimes(0, 0, 0, storable=False), 0, Use(**ALONE, directives="no-store")
-    )
+    assert found == Freshness(Lifetimes(0, 0, 0, storable=False), 0, Use(**ALONE, directives="no-store"))
 
 
 def test_no_cache_is_kept_to_be_validated_and_handed_on() -> None:
