@@ -298,7 +298,7 @@ class ProblemKind(StrEnum):
         "origin-limited",
         503,
         "The origin asks to try again later",
-        "Try again after `Retry-After`; if it lasts, call the namespace's `owner`.",
+        "Try again later; if it lasts, call the namespace's `owner`.",
         Retry.AFTER_A_SECOND,
     )
     ORIGIN_TIMEOUT = (

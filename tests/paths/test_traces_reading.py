@@ -164,7 +164,7 @@ async def test_trace_27_a_reply_from_home_must_not_be_believed_past_a_fence_merg
     await read_0
 
 
-async def test_trace_31_no_older_copy_must_be_answered_after_an_answer_that_may_not_be_kept() -> None:
+async def test_trace_28_no_older_copy_must_be_answered_after_an_answer_that_may_not_be_kept() -> None:
     far = FarSide()
     i0, i1 = await started(far, "i0", "i1")
     try:
@@ -182,7 +182,7 @@ async def test_trace_31_no_older_copy_must_be_answered_after_an_answer_that_may_
         await stop(i0, i1)
 
 
-async def test_trace_32_a_value_whose_tags_are_not_known_must_not_be_answered_to_who_joined_its_load() -> (
+async def test_trace_29_a_value_whose_tags_are_not_known_must_not_be_answered_to_who_joined_its_load() -> (
     None
 ):
     far = FarSide()
