@@ -155,7 +155,7 @@ class Loads:
         lands only after the writes to L3 and L1, which other readers may look for once they hear of the
         landing.
         """
-        l3 = _answered(_step_of(flight, "l3"), loaded.status)
+        l3 = _step_of(flight, "l3")
         stored = lease is None
         if lease is not None:
             (reply,) = await cell.fill_many([Fill(flight.key, entry, lease)])
@@ -170,7 +170,8 @@ class Loads:
         rest = tuple(step.as_stored() if near else step for step in _other_steps(flight))
         # An entry without any lifetime (`max-age=0`) is in no near tier either, and says so by itself.
         is_refused = not near and (not stored or entry.kept_until > self._clock.now_us())
-        flight.land(LoadedValue(entry, (l3, *rest), UNKEPT if is_refused else loaded.use))
+        trail = (_answered(l3, loaded.status), *rest)
+        flight.land(LoadedValue(entry, trail, UNKEPT if is_refused else loaded.use))
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 

@@ -280,4 +280,6 @@ def _lease(request: web.BaseRequest) -> str | None:
 
 
 def _json_head(size: int) -> bytes:
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\n".encode()
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\nCache-Control: no-store\r\n"
+    ).encode()

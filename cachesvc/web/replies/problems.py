@@ -44,7 +44,7 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
 def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", outcome: str = "") -> Reply:
     """Returns the reply to a failed request; `lines` are further complete header lines.
 
-    Without a request id the problem gets a new, random one.
+    No cache may keep it, unless `lines` say otherwise. Without a request id the problem gets a new, random one.
     """
     request_id = request_id or os.urandom(12).hex()
     body = _encode(problem_of(error, request_id))
@@ -56,6 +56,8 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
         head += f"Retry-After: {seconds}\r\n"
     if error.token:
         head += f"Cachesvc-Token: {write_token(error.token)}\r\n"
+    if b"Cache-Control: " not in lines:  # a 404 or 405 may be kept by any cache that guesses a lifetime
+        head += "Cache-Control: no-store\r\n"
     reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))
     reply.request_id = request_id
     reply.problem = error.kind.value

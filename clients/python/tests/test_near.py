@@ -144,7 +144,7 @@ def test_an_answer_that_may_not_be_kept_is_not_held_and_takes_the_older_copy_wit
 
 def test_the_answers_of_both_flavours_are_read_so(bench: Bench) -> None:
     """`NamespaceRequests` reads the replies of the async and the sync client."""
-    requests = NamespaceRequests("pages", OwnWrites(1.0), bench.near, shelf=bench.shelf)
+    requests = NamespaceRequests("pages", OwnWrites(lambda: bench.seconds), bench.near, shelf=bench.shelf)
     bench.keep("a", value=b"old", as_of=bench.now - 5)
     results = [
         {"outcome": "loaded", "value": b"new", "ttl": 60, "as_of": bench.now, "keep": False},
@@ -157,7 +157,7 @@ def test_the_answers_of_both_flavours_are_read_so(bench: Bench) -> None:
 
 
 def test_a_key_that_its_origin_wants_to_be_asked_later_says_when(bench: Bench) -> None:
-    requests = NamespaceRequests("pages", OwnWrites(1.0), bench.near, shelf=bench.shelf)
+    requests = NamespaceRequests("pages", OwnWrites(lambda: bench.seconds), bench.near, shelf=bench.shelf)
     problem = {"type": "origin-limited", "status": 503, "retryable": True, "retry_after": 17}
     reply = Reply(200, {}, msgspec.msgpack.encode({"results": [{"outcome": "error", "problem": problem}]}))
     (error,) = requests.got(reply, ["a"])
