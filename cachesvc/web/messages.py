@@ -37,6 +37,8 @@ class Problem(Struct, omit_defaults=True):
     request_id: str = ""
     token: str = ""
     """The fences that count although the request failed, as in `Cachesvc-Token`."""
+    retry_after: int = 0
+    """The seconds after which the origin asked to try again; left out if it did not say."""
 
 
 class GetMany(Struct, forbid_unknown_fields=True):
@@ -65,6 +67,8 @@ class Got(Struct, omit_defaults=True, gc=False):
     tags: tuple[str, ...] = ()
     lease: str = ""
     problem: Problem | None = None
+    keep: bool = True
+    """False: this answer, and every older one of the key, may not be kept by anybody."""
 
 
 class GotMany(Struct, omit_defaults=True):

@@ -32,7 +32,14 @@ from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
-from cachesvc.tiers.l3.replies import NOT_LOOKED_AT, PLAIN_MISS, UNREADABLE, reply_from, state_from
+from cachesvc.tiers.l3.replies import (
+    NOT_LOOKED_AT,
+    PLAIN_MISS,
+    UNREADABLE,
+    is_damaged,
+    reply_from,
+    state_from,
+)
 from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 
 log = logging.getLogger(__name__)
@@ -62,6 +69,8 @@ class RedisCellStatistics(Struct, frozen=True):
     clock_offset_us: int
     """The cell's clock less this instance's clock at the last read, exact to half of that
     exchange's time."""
+    damaged: int
+    """Records that had changed since they were written. Each is a miss."""
 
 
 class CellMemory(Struct, frozen=True):
@@ -118,7 +127,7 @@ class RedisCell:
             skew_us=skew_us,
             rng=rng or random.Random(),  # noqa: S311  spreads reconnects
         )
-        self._exchanges = self._failures = self._clock_offset_us = 0
+        self._exchanges = self._failures = self._clock_offset_us = self._damaged = 0
         self._outage = Outage(f"cell {name}", log)
         self._connecting: asyncio.Task[None] | None = None
         server = Server.redis(name, url)
@@ -192,6 +201,7 @@ class RedisCell:
             self._connections.connects,
             self._connections.idle,
             self._clock_offset_us,
+            self._damaged,
         )
 
     async def memory(self) -> CellMemory:
@@ -271,6 +281,15 @@ class RedisCell:
             else self._refused(reply)
             for read, reply in zip(reads, replies, strict=False)
         ]
+        without = [
+            answered
+            for answered, reply in zip(replies, found, strict=True)
+            if type(answered) is not int and (isinstance(reply, TierError) or reply.entry is None)
+        ]
+        if damaged := sum(map(is_damaged, without)):
+            if not self._damaged:
+                log.warning("cell %s holds a damaged record, which is a miss; more are counted", self.name)
+            self._damaged += damaged
         await self._ask_past_the_unreadable(reads, found)
         return found
 
@@ -279,7 +298,7 @@ class RedisCell:
         return TierError(self.name, answer[0].decode("utf-8", "replace"))
 
     async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply | TierError]) -> None:
-        """Reads again the keys whose record is of another envelope version.
+        """Reads again the keys whose record is of another envelope version, or damaged.
 
         Such a record looks like a hit to the server, which therefore granted no lease. The second read asks
         for an entry later than every record: a miss, so that one of the instances that cannot read the
