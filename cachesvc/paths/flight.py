@@ -17,7 +17,8 @@ Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -28,6 +29,9 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import Step
 from cachesvc.telemetry.traces.trace import Attribute, Span, current
+
+LONG_LOAD_SECONDS = 1.0
+"""A load that has run for longer waits for its origin, however busy this process is."""
 
 
 class Mode(IntEnum):
@@ -297,9 +301,43 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
+        self._polling: set[Flight] = set()
+        """Flights that pause before they ask again for another holder's fill."""
+        self._loading: dict[Flight, float] = {}
+        """Flights that load from their origin, by the loop time when the load began."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_mode))
+
+    @contextmanager
+    def polling(self, flight: Flight) -> Iterator[None]:
+        """Stands around a pause in which the flight waits for another holder's fill."""
+        self._polling.add(flight)
+        try:
+            yield
+        finally:
+            self._polling.discard(flight)
+
+    @contextmanager
+    def loading(self, flight: Flight) -> Iterator[None]:
+        """Stands around the flight's load from its origin."""
+        self._loading[flight] = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            self._loading.pop(flight, None)
+
+    def waiting_elsewhere(self, now: float) -> int:
+        """The number of readers that wait for something other than this process.
+
+        `now` is in loop time. Those are the readers of a flight that waits for another holder, or whose load has run for
+        `LONG_LOAD_SECONDS`. Of a younger load one reader counts as load of this process and the readers
+        that joined it do not: while this process has too much to do, loads take long because of it.
+        """
+        return sum(flight.waiting for flight in self._polling) + sum(
+            flight.waiting if now - began > LONG_LOAD_SECONDS else max(flight.waiting - 1, 0)
+            for flight, began in self._loading.items()
+        )
 
     def find(self, key: Key, mode: Mode) -> Flight | None:
         """The flight that a reader of the key can join, or None.

@@ -301,7 +301,8 @@ class FlightRunner:
             flight.land(stale_copy(flight))
             step = next_step((), lease, who)
         if step.action in (Action.LOAD, Action.LOAD_WITHOUT_LEASE):
-            await self._loads.load(cell, flight, token if step.action is Action.LOAD else None)
+            with self._flights.loading(flight):
+                await self._loads.load(cell, flight, token if step.action is Action.LOAD else None)
         else:
             flight.land(Missed(flight.trail))
 
@@ -324,7 +325,8 @@ class FlightRunner:
                 if is_over:
                     flight.keep = False
                     return Unleased.UNAVAILABLE
-                await asyncio.sleep(pause * (0.5 + self._rng.random()))
+                with self._flights.polling(flight):
+                    await asyncio.sleep(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
             if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
                 flight.land(Missed(flight.trail))

@@ -118,6 +118,10 @@ class Reader:
         if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
             self._refresh_early(key, namespace, entry)
 
+    def waiting_elsewhere(self) -> int:
+        """The number of reads that wait for another holder's fill or for an origin now."""
+        return self._flights.waiting_elsewhere(asyncio.get_running_loop().time())
+
     async def get(self, key: Key, options: ReadOptions = PLAIN) -> Answer:
         """Reads one key.
 

@@ -12,6 +12,7 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, Outcome, ReadOptions, Written
+from cachesvc.web.requests.limits import MAX_TOKEN_LENGTH
 from cachesvc.web.requests.tokens import read_token, write_token
 from tests.wire.conftest import Response, Site
 
@@ -225,3 +226,15 @@ async def test_batches_are_counted_by_request_and_by_key(site: Site) -> None:
     counts = site.metrics.counts
     assert dict(counts.requests) == {("pages", "get_many", "ok"): 1}
     assert dict(counts.batch_keys) == {("pages", "get_many", "hit"): 2, ("pages", "get_many", "miss"): 1}
+
+
+async def test_a_batch_takes_the_token_of_an_invalidation_of_as_many_keys(site: Site) -> None:
+    pairs = tuple((digest, 17) for digest in range(1, 1001))
+    body = json.dumps({"keys": ["a"], "token": write_token(pairs)}).encode()
+    response = await site.ask("POST", "/v1/pages:get", {"Content-Type": "application/json"}, body)
+    assert response.status == 413, "this site's bodies are small"
+    roomy = json.dumps({"keys": ["a"], "token": write_token(pairs[:170])}).encode()
+    response = await site.ask("POST", "/v1/pages:get", {"Content-Type": "application/json"}, roomy)
+    assert response.status == 200
+    assert site.reader.saw[-1][2].token == pairs[:170]
+    assert len(write_token(pairs)) <= MAX_TOKEN_LENGTH

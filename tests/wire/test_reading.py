@@ -2,8 +2,11 @@
 
 import json
 
+import aiohttp
 import pytest
+from msgspec.structs import replace
 
+from cachesvc.model import cache_groups
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
@@ -259,3 +262,25 @@ async def test_another_instance_is_told_what_is_seen_here(site: Site) -> None:
     assert site.paths.explainer.asked[0].alone
     for target in ("/v1/pages/a:explain?scope=all", "/v1/pages/a%3Aexplain?scope=instance"):
         assert (await site.ask("GET", target)).status == 400
+
+
+async def test_the_longest_token_of_a_client_is_taken_in_the_header(site: Site) -> None:
+    """384 pairs are 8192 letters, two more than aiohttp takes by itself."""
+    pairs = tuple((digest, 17) for digest in range(1, 385))
+    assert len(write_token(pairs)) == 8192
+    response = await site.ask("GET", "/v1/pages/k", {"Cachesvc-Token": write_token(pairs)})
+    assert response.status == 404
+    assert site.reader.saw[0][2].token == pairs
+
+
+async def test_many_tags_are_spread_over_lines_that_clients_take(site: Site) -> None:
+    tags = tuple(f"{i:0256}" for i in range(128))
+    entry = replace(site.hold("k"), tags=tags)
+    site.reader.l1["k"] = entry
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{site.port}/v1/pages/k") as response,
+    ):
+        lines = response.headers.getall("Cache-Groups")
+    assert cache_groups.parse(", ".join(lines), max_tags=128) == tags
+    assert all(len(line) <= 4096 for line in lines)

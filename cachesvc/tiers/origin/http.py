@@ -39,6 +39,11 @@ from cachesvc.tiers.origin.get_span import GetSpan, answered
 
 logger = logging.getLogger(__name__)
 
+MAX_HEADER_LINE = 36 << 10
+"""Bytes of a header line that an origin may answer.
+
+One `Cache-Groups` with 128 tags of 256 bytes, the most that a namespace allows, fits in."""
+
 _ABSENT = (404, 410)
 _RETRYABLE = (408, 425, 429)
 _UNTYPED = "application/octet-stream"
@@ -105,6 +110,7 @@ class HttpLoader:
                 connector=aiohttp.TCPConnector(limit=self._concurrency),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                max_field_size=MAX_HEADER_LINE,
                 timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over the whole load
             )
 

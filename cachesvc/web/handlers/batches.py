@@ -21,6 +21,7 @@ from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
+from cachesvc.web.overload import Reading
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import Reply
@@ -52,7 +53,10 @@ class Batches:
         paths: Paths,
         clock: Clock,
         counts: Counts,
+        reading: Reading,
     ) -> None:
+        """`reading` counts the requests whose body is on its way."""
+        self._reading = reading
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -64,7 +68,7 @@ class Batches:
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:get`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
+        asked = decode(_GET_DECODERS[media], await self._body(request))
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
@@ -81,6 +85,10 @@ class Batches:
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
         return reply
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        with self._reading:
+            return await read_body(request, self._limits.max_body)
 
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions
@@ -112,7 +120,7 @@ class Batches:
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:put`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_PUT_DECODERS[media], await read_body(request, self._limits.max_body))
+        asked = decode(_PUT_DECODERS[media], await self._body(request))
         check_count(len(asked.items), self._limits, "$.items")
         contract = self._namespaces[place.namespace]
         items = [

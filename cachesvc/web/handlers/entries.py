@@ -20,6 +20,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS
+from cachesvc.web.overload import Reading
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.replies.receipts import receipt_reply
@@ -36,7 +37,7 @@ from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.requests.callers import caller_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
 from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of
-from cachesvc.web.requests.tokens import write_token
+from cachesvc.web.requests.tokens import token_line
 from cachesvc.web.routing import Place
 from cachesvc.web.spans import of_answer
 
@@ -58,7 +59,10 @@ class Entries:
         namespaces: Mapping[str, Namespace],
         paths: Paths,
         clock: Clock,
+        reading: Reading,
     ) -> None:
+        """`reading` counts the requests whose body is on its way."""
+        self._reading = reading
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -167,7 +171,8 @@ class Entries:
     async def write(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers a `PUT`: 204 if the value is stored, else raises `RequestError`."""
         draft = self._draft(request, place.namespace)
-        value = await read_body(request, self._limits.max_body)
+        with self._reading:
+            value = await read_body(request, self._limits.max_body)
         if refusal := value_refusal(len(value), self._namespaces[place.namespace], "body"):
             raise refusal
         written = await self._writer.put(place.key, replace(draft, value=value))
@@ -176,8 +181,8 @@ class Entries:
         if not written.stored:
             raise _not_stored(written.reason)
         lines = f"ETag: {etag(written.entry)}\r\n" if written.entry is not None else ""
-        token = f"Cachesvc-Token: {write_token(written.token)}\r\n" if written.token else ""
-        return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}{token}".encode(), outcome="stored")
+        lines += token_line(written.token)
+        return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}".encode(), outcome="stored")
 
     def _draft(self, request: web.BaseRequest, namespace: str) -> Draft:
         """Returns what the headers of a `PUT` ask for; all are checked before the body is read."""

@@ -11,7 +11,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.messages import Problem
 from cachesvc.web.replies.reply import Reply
-from cachesvc.web.requests.tokens import write_token
+from cachesvc.web.requests.tokens import token_line, write_token
 
 TYPE_PREFIX = "https://cachesvc.dev/problems/"
 
@@ -37,6 +37,7 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
         retryable=error.retryable,
         field=error.field or "",
         request_id=request_id,
+        token=write_token(error.token),
     )
 
 
@@ -53,8 +54,7 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
     )
     if (seconds := error.kind.retry_after_seconds) is not None:
         head += f"Retry-After: {seconds}\r\n"
-    if error.token:
-        head += f"Cachesvc-Token: {write_token(error.token)}\r\n"
+    head += token_line(error.token)
     reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))
     reply.request_id = request_id
     reply.problem = error.kind.value

@@ -14,6 +14,7 @@ from cachesvc.web.requests.limits import MAX_MEDIA_TYPE_LENGTH
 _MEDIA_TYPE = re.compile(
     r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?"
 ).fullmatch
+_LONGEST_GROUPS_LINE = 4096
 _TAIL_LIFE_US = 10 * MILLISECONDS
 
 
@@ -70,15 +71,22 @@ def _windows(stale_for_us: int, error_for_us: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _groups_line(tags: tuple[str, ...]) -> str:
-    """Returns the line; empty for tags that the header cannot carry.
+    """Returns the line, or several lines if one would be too long for many clients.
 
-    Such tags have come from elsewhere than the web layer.
+    A list may be spread over lines of one name (RFC 9110, 5.3). Empty for tags that the header cannot
+    carry: such tags have come from elsewhere than the web layer.
     """
     try:
-        text = cache_groups.format(tags)
+        texts = [cache_groups.format((tag,)) for tag in tags]
     except ValueError:
         return ""
-    return f"Cache-Groups: {text}\r\n" if text else ""
+    lines: list[str] = []
+    for text in texts:
+        if lines and len(lines[-1]) + len(text) + 2 <= _LONGEST_GROUPS_LINE:
+            lines[-1] += f", {text}"
+        else:
+            lines.append(text)
+    return "".join(f"Cache-Groups: {line}\r\n" for line in lines)
 
 
 @lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ import cachesvc_client.testing
 import pytest
 from cachesvc_client import ABSENT, Absent, Cache, CacheError, Hit, PartialError
 from cachesvc_client.near.settings import NearSettings
+from cachesvc_client.requests.own_writes import MAX_HANDED, pairs_of
 from cachesvc_client.testing import Contract, FakeLoader, FakeService, Response
 
 
@@ -270,3 +271,15 @@ async def test_both_flavours_of_a_process_share_what_it_holds() -> None:
 
 def test_a_client_of_it_is_a_client() -> None:
     assert isinstance(FakeService().cache(), Cache)
+
+
+async def test_an_invalidation_of_the_most_keys_is_remembered_whole() -> None:
+    """Its token has 21,334 letters: it stands in the body, for few clients take so long a header."""
+    names = [f"k{i}" for i in range(1000)]
+    service = FakeService()
+    async with service.cache() as cache:
+        pages = cache.namespace("pages")
+        receipt = await pages.invalidate(names)
+        assert len(pairs_of(receipt.token)) == 1000
+        assert len(pairs_of(cache.token())) == MAX_HANDED
+        assert await pages.get_many(names) == {}
