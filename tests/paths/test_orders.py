@@ -27,7 +27,7 @@ async def test_a_hundred_changes_of_a_thousand_keys_are_applied_in_parts() -> No
     await appended(one, 100)
     await asyncio.sleep(5)
     assert (one.tally.changes, one.tally.waiting, one.tally.backlog) == (100, 0, 0)
-    sizes = [size for method, size in far.cell.calls if method == "fence_many"]
+    sizes = [size for method, size in far.cell.calls if method == "fence_many" and size >= TARGETS]
     assert sum(sizes) == 100 * TARGETS
     assert max(sizes) <= consume.MOST_TARGETS
     await stop(one)
@@ -42,8 +42,8 @@ async def test_what_was_published_before_a_failure_is_not_done_again() -> None:
 
     async def failing(*arguments: object, **named: object) -> str:
         nonlocal calls
-        calls += 1
-        if calls == 2:
+        calls += bool(named.get("done"))
+        if calls == 2 and named.get("done"):
             raise TierUnavailableError("queue", "down for a moment")
         return await publish(*arguments, **named)
 
