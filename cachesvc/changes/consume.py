@@ -21,6 +21,7 @@ from cachesvc.changes.keep_trying import persist
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
+from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
@@ -109,6 +110,12 @@ class Consumer:
         self._misuse = Outage("a producer of changes", log)
         self._fenced: set[str] = set()
         """Ids of parked changes whose fallback fence this consumer has published."""
+        self.has_tried = False
+        """True once the queue has answered a call for new changes, or was found out of reach.
+
+        False for ever if the call fails unexpectedly, as with a library of an older version: then this
+        instance can take nothing, and is not ready.
+        """
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
@@ -131,7 +138,13 @@ class Consumer:
             await persist(self._reclaim, self._outage, self._failed)
 
     async def _take(self) -> None:
-        await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))
+        try:
+            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
+        except TierError:
+            self.has_tried = True
+            raise
+        self.has_tried = True
+        await self._do(taken)
 
     async def _reclaim(self) -> None:
         await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
