@@ -33,8 +33,8 @@ TAKE = 500
 MOST_TARGETS = 8192
 """Targets that are applied and published together, unless a single change has more.
 
-A batch of changes with more targets is applied part by part, and each part is closed by itself: if a
-later part fails, the earlier ones are not done again."""
+A batch of changes with more targets is applied part by part, and each part is closed by itself: if
+a later part fails, the earlier ones are not done again."""
 WAIT_SECONDS = 0.25
 """One call for new changes waits this long."""
 RECLAIM_IDLE_SECONDS = 1.0
@@ -300,7 +300,7 @@ class Consumer:
 
 
 def _done_again(done: Done, missing: Missing) -> Done:
-    """Returns a retried change as done: with its first `at`, and with the cells that took it before."""
+    """Returns a retried change as done, with its first `at` and all cells that took it."""
     took = (*missing.took, *(cell for cell in done.cells if cell not in missing.took))
     return replace(done, cells=took, at=missing.at if done.missed else 0)
 

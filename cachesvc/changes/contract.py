@@ -19,11 +19,15 @@ class Missing(Struct, frozen=True):
     """The cells that a parked change has not reached, as the queue keeps it with the change."""
 
     at: int
-    """The newest `at`, µs, with which fences of the change went out unapplied. To apply the change
-    with a later one would refuse what was loaded since."""
+    """The newest `at`, µs, with which fences of the change went out unapplied.
+
+    To apply the change with a later one would refuse what was loaded since.
+    """
     placement: int
-    """The placement under which the change was parked. Under another one, other cells are the homes
-    of its targets, and the names say nothing."""
+    """The placement under which the change was parked.
+
+    Under another one, other cells are the homes of its targets, and the names say nothing.
+    """
     cells: tuple[str, ...]
     """Home cells that have not taken the change."""
     took: tuple[str, ...] = ()
@@ -51,8 +55,10 @@ class OpenChange(Struct, frozen=True):
     trace: SpanContext | None = None
     """The trace that the change was announced in: the event's `traceparent`."""
     missing: Missing | None = None
-    """Where a parked change is missing. None for a change that is not parked, and for one that an
-    earlier release has parked: that one is applied again everywhere."""
+    """Where a parked change is missing; None for a change that is not parked.
+
+    Also None for one that an earlier release has parked: that one is applied again everywhere.
+    """
 
 
 class Completion(Struct, frozen=True):

@@ -70,7 +70,7 @@ class FenceFeed:
         self._outage = Outage(f"the feed of region {stream.region}", log)
         self.region = stream.region
         self.tried = False
-        """True once an attempt to open the stream has succeeded, or has found the queue out of reach.
+        """True once the stream was opened, or the queue was found out of reach.
 
         An unexpected failure is no attempt: no later one can succeed either.
         """

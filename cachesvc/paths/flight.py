@@ -330,9 +330,10 @@ class Flights:
     def waiting_elsewhere(self, now: float) -> int:
         """The number of readers that wait for something other than this process.
 
-        `now` is in loop time. Those are the readers of a flight that waits for another holder, or whose load has run for
-        `LONG_LOAD_SECONDS`. Of a younger load one reader counts as load of this process and the readers
-        that joined it do not: while this process has too much to do, loads take long because of it.
+        `now` is in loop time. They are the readers of a flight that waits for another holder, or whose
+        load has run for `LONG_LOAD_SECONDS`. Of a younger load one reader counts as load of this
+        process and the readers that joined it do not: while this process has too much to do, loads
+        take long because of it.
         """
         return sum(flight.waiting for flight in self._polling) + sum(
             flight.waiting if now - began > LONG_LOAD_SECONDS else max(flight.waiting - 1, 0)

@@ -27,7 +27,7 @@ def cell_lines(done: Done) -> str:
 
 
 def missing_text(done: Done) -> str:
-    """Returns what a parked change keeps of where it is missing; empty if it is not to be parked.
+    """Returns the text that says where a change is missing; empty if it is not parked.
 
     It is `at`, placement, and the cells that missed and that took it: words, the cells with commas.
     """

@@ -2,8 +2,8 @@
 
 Calls of many callers share exchanges (`RedisServer.batcher`), with one exchange of a kind in
 flight: so the connections to the server are a fixed few, however many callers there are, and a
-caller waits for its turn instead of failing. (redis-py's pool refuses the call that would need its 101st
-connection: of 150 puts at once 50 failed.)
+caller waits for its turn instead of failing. (redis-py's pool refuses the call that would need its
+101st connection: of 150 puts at once 50 failed.)
 
 Every exchange has a time limit, and every failure is a `TierError`. redis-py's own `socket_timeout`
 stays off: a wait may last longer than a call, and the `asyncio.wait_for` that redis-py puts around
