@@ -45,7 +45,7 @@ async def test_what_was_published_before_a_failure_is_not_done_again() -> None:
         calls += bool(named.get("done"))
         if calls == 2 and named.get("done"):
             raise TierUnavailableError("queue", "down for a moment")
-        return await publish(*arguments, **named)
+        return str(await publish(*arguments, **named))
 
     with mock.patch.object(one.consumer._stream, "publish", failing):
         one.start()

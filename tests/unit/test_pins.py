@@ -77,7 +77,7 @@ With redis 8.0.1 no connection to a cell or a queue can be made, and 6.4.0 canno
 
 
 def test_what_is_allowed_is_not_older_than_what_was_tried() -> None:
-    lower = {
+    lower: dict[str, set[str]] = {
         canonicalize_name(requirement.name): {one.version for one in requirement.specifier}
         for requirement in map(Requirement, document(SERVICE)["project"]["dependencies"])
     }
