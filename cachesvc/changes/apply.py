@@ -40,14 +40,13 @@ class Applied(Struct):
     """For each change that was applied, the digests of its targets."""
     placement: int = 0
     """The placement under which the changes were applied."""
+    ats: dict[int, int] = field(default_factory=dict)
+    """The newest `at` by target, from `fences`; made when it is first asked for."""
 
     def done(self, id_: str, digests: Sequence[int], audit: Audit | None = None) -> Done:
         """Returns the change `id_`, which named these targets, as done, for publishing."""
         missed = _names(self.missed, digests)
-        at = 0
-        if missed:
-            concerned = self.missed.keys() & set(digests)
-            at = max((fence.at for fence in self.fences if fence.digest in concerned), default=0)
+        at = max((self._at_of(digest) for digest in digests if digest in self.missed), default=0)
         return Done(
             id_,
             missed=missed,
@@ -56,6 +55,13 @@ class Applied(Struct):
             at=at,
             placement=self.placement,
         )
+
+    def _at_of(self, digest: int) -> int:
+        """Returns the newest `at` of the fences on a target; 0 if it has none."""
+        if not self.ats:
+            for fence in self.fences:
+                self.ats[fence.digest] = max(fence.at, self.ats.get(fence.digest, 0))
+        return self.ats.get(digest, 0)
 
     def describe(self, span: Span | None, changes: Sequence[Change]) -> None:
         """Writes counts and names of cells on the span of applying `changes`; no keys."""
