@@ -10,7 +10,7 @@ import pytest
 from loadtests.fleet_topology import free_ports
 from tests.doubles.otlp import OtlpReceiver
 from tests.doubles.servers import RealServer, memcached_server, redis_server
-from tests.integration.test_serve import read_banner, served, wait_ready
+from tests.integration.test_serve import read_banner, served, wait_settled
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def url() -> Iterator[str]:
         process = served(Path(root), port)
         try:
             read_banner(process)
-            wait_ready(f"http://127.0.0.1:{port}")
+            wait_settled(f"http://127.0.0.1:{port}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGINT)

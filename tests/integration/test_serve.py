@@ -60,6 +60,23 @@ def wait_ready(url: str) -> None:
         assert time.monotonic() < give_up_at
 
 
+def wait_settled(url: str) -> None:
+    """Waits until a new deployment has fenced its namespaces, as it does once, and keeps what is written.
+
+    Its stream of changes is a new one, in which changes may have been lost. The fences lead the clock
+    a little: what is written before refuses to stay, and is loaded twice.
+    """
+    wait_ready(url)
+    give_up_at = time.monotonic() + 10
+    while (
+        b"\ncachesvc_changes_epochs_total 1.0" not in call(f"{url}/metrics")[1]
+        or call(f"{url}/v1/pages/settled", "PUT", b"v")[0] != 204
+        or call(f"{url}/v1/pages/settled") != (200, b"v")
+    ):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_one_command_serves_and_a_signal_stops_all_of_it(root: Path, ending: signal.Signals) -> None:
     (port,) = free_ports(1)
