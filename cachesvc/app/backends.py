@@ -17,6 +17,7 @@ from cachesvc.explain.answer import Memcached
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Key
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
@@ -185,6 +186,11 @@ class Backends:
         metrics.watch("server_stats", lambda: self._fullness.said)
         metrics.watch("cell_memory", lambda: self._memory.said)
         metrics.watch("polls", lambda: {("memcached",): self._fullness, ("cell",): self._memory})
+
+    def loops(self) -> Iterator[Loop]:
+        """The loops of these servers: polls, and the threads of memcached servers."""
+        yield from (polled.loop for polled in self.polled)
+        yield from (leaf.loop for leaf in self._leaves.values() if isinstance(leaf, MemcachedTier))
 
     def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
         """The batchers by server and operation.

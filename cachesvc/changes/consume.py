@@ -16,11 +16,11 @@ from cachesvc.changes.apply import Applied, Applier
 from cachesvc.changes.audit import audit_of
 from cachesvc.changes.contract import Changes, Completion, FenceStream, OpenChange
 from cachesvc.changes.delays import ChangeLags
-from cachesvc.changes.keep_trying import persist
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.fence import Fence
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
 
@@ -99,7 +99,11 @@ class Consumer:
         self._lags = lags
         self._recorder = recorder
         self._epoch = ""
-        self._outage = Outage("the queue of changes", log)
+        outage = Outage("the queue of changes", log)
+        self.taking, self.beating, self.reclaiming = (
+            Loop(name, outage=outage, failed=self._failed)
+            for name in ("consumer of changes", "heartbeats", "open changes")
+        )
         self._misuse = Outage("a producer of changes", log)
         self._fenced: set[str] = set()
         """Ids of parked changes whose fallback fence this consumer has published."""
@@ -109,20 +113,16 @@ class Consumer:
 
     async def run(self) -> None:
         """Takes and applies new changes until it is cancelled."""
-        while True:
-            await persist(self._take, self._outage, self._failed)
+        await self.taking.run(self._take)
 
     async def run_heartbeats(self) -> None:
         """Sends a heartbeat in every interval until it is cancelled."""
-        while True:
-            await persist(self._beat, self._outage, self._failed)
-            await asyncio.sleep(self._heartbeat_seconds)
+        await self.beating.run(self._beat, every_seconds=self._heartbeat_seconds)
 
     async def run_reclaiming(self) -> None:
         """Applies open and parked changes that were left, once a second, until it is cancelled."""
-        while True:
-            await asyncio.sleep(RECLAIM_IDLE_SECONDS)
-            await persist(self._reclaim, self._outage, self._failed)
+        await asyncio.sleep(RECLAIM_IDLE_SECONDS)
+        await self.reclaiming.run(self._reclaim, every_seconds=RECLAIM_IDLE_SECONDS)
 
     async def _take(self) -> None:
         await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))

@@ -138,3 +138,29 @@ async def test_an_event_that_says_nothing_changed_is_skipped_and_closed() -> Non
     assert (one.tally.skipped, one.tally.changes) == (1, 0)
     assert not far.queue.changes
     await stop(one)
+
+
+@pytest.mark.parametrize("method", ["take", "reclaim", "parked", "open_count", "completion"])
+async def test_an_answer_of_an_unknown_shape_ends_no_loop_of_a_consumer(method: str) -> None:
+    """As Redis 6.2 answers XAUTOCLAIM with two items, where 7.0 answers with three."""
+    far = FarSide()
+    (one,) = await started(far, "one")
+    assert await one.paths.value("a") == b"value of a"
+    inner = one.paths.changes.queue
+    setattr(inner, method, misshapen)
+    await asyncio.sleep(10)
+    failures = one.tally.failures
+    assert failures > 5
+    delattr(inner, method)
+    far.loader.default = loaded(b"1")
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(3)
+    assert await one.paths.value("a") == b"1"
+    assert one.bound_us() < 1_500_000
+    loops = (one.consumer.taking, one.consumer.beating, one.consumer.reclaiming)
+    assert sum(loop.failures for loop in loops) == one.tally.failures <= failures + 1
+    await stop(one)
+
+
+async def misshapen(*_: object, **__: object) -> object:
+    raise ValueError("not enough values to unpack (expected 3, got 2)")

@@ -143,7 +143,8 @@ class RedisChanges:
         await self._announced([epoch])
 
     async def open_count(self) -> OpenCount:
-        pipe = self._server.redis.pipeline(transaction=True)
+        # No transaction: a server without memory left refuses one, whatever its commands are.
+        pipe = self._server.redis.pipeline(transaction=False)
         pipe.xlen(CHANGES)
         pipe.hlen("changes:parked")
         pipe.xlen("changes:dead")

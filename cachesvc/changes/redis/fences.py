@@ -202,9 +202,11 @@ class RedisFenceStream:
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
         """Moves to the oldest item; returns the newest one's id, and the paced fences in force."""
         answer = await self._open([candidate(), self._retention_us // 1000, register])
-        self._epoch, self._position, tail, paced = answer
-        self._delivered = False
-        return tail, fence_items.paced_fences(paced)
+        epoch, position, tail, paced = answer
+        fences = fence_items.paced_fences(paced)
+        # Last: an answer that cannot be read must leave the old position, at which the gap is met again.
+        self._epoch, self._position, self._delivered = epoch, position, False
+        return tail, fences
 
     async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
         said = fence_items.decode((int(id_.partition(b"-")[0]), mapping(fields)) for id_, fields in items)

@@ -78,6 +78,7 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         in_progress=seen.sum("requests_in_progress"),
         shed=seen.rate("requests_shed_total"),
         topology_version=seen.sum("topology_version"),
+        loops=found.ready.loops,
     )
 
 

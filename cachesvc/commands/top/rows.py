@@ -29,6 +29,8 @@ class InstanceRow(Struct, frozen=True):
     in_progress: float | None = None
     shed: float | None = None
     topology_version: float | None = None
+    loops: Mapping[str, str] = {}
+    """The background loops that do not do their work, each with the reason."""
 
 
 class ServerRow(Struct, frozen=True):

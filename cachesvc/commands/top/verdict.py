@@ -7,6 +7,7 @@ a cell                      its partitions have no L3, and writes to them are re
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
 shedding, origins           callers are refused, or wait
 memcached, parked changes   slower, not wrong
+loops                       a part of an instance stands still
 clocks, versions            about to become one of the above
 """
 
@@ -96,6 +97,12 @@ def _changes(picture: Picture) -> Iterator[str]:
         yield "events are out of rule and become dead letters: invalidations that do not happen"
 
 
+def _loops(picture: Picture) -> Iterator[str]:
+    for row in picture.instances:
+        if row.loops:
+            yield f"{row.name}: " + "; ".join(f"{name} {why}" for name, why in row.loops.items())
+
+
 def _clocks(picture: Picture) -> Iterator[str]:
     for row in picture.servers:
         if row.clock_offset is not None and abs(row.clock_offset) > CLOCKS_AGREE_SECONDS:
@@ -124,6 +131,7 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _origins,
     _memcached,
     _changes,
+    _loops,
     _clocks,
     _versions,
 )

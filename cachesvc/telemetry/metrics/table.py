@@ -102,6 +102,22 @@ TABLE: tuple[Metric, ...] = (
         "failed",
         "Exports of metrics that the OTLP receiver did not accept.",
     ),
+    Metric(
+        "loop_failures",
+        "counter",
+        "loops",
+        "failures",
+        "Failed steps of a background loop; the loop goes on.",
+        ("loop",),
+    ),
+    Metric(
+        "loop_troubled",
+        "gauge",
+        "loops",
+        "is_troubled",
+        "1 if a background loop has ended, keeps failing, or is stuck.",
+        ("loop",),
+    ),
     # tiers and paths
     Metric(
         "lookups",

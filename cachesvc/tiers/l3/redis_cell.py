@@ -190,7 +190,10 @@ class RedisCell:
             said = await connection.info("memory")
         finally:
             await self._connections.give_back(connection)
-        return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
+        try:
+            return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
+        except KeyError as error:
+            raise TierError(self.name, f"its INFO lacks {error}") from error
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         return await self._reads.submit_many(reads)

@@ -200,3 +200,10 @@ def test_of_an_instance_that_lacks_metrics_the_rest_is_shown() -> None:
     text = shown(picture_of(bare, bare))
     assert text.startswith("healthy")
     assert line(text, "eu-a")[:4] == ["eu-a", "ready", "–", "–"]
+
+
+def test_loops_that_do_not_do_their_work_are_named_with_the_reason() -> None:
+    loops = {"heartbeats": "has failed for 7 s: KeyError at server.py:9", "sweep of L1": "has ended"}
+    assert troubles(picture(ready=Ready(True, {"eu": "read"}, loops))) == [
+        "eu-a: heartbeats has failed for 7 s: KeyError at server.py:9; sweep of L1 has ended"
+    ]

@@ -142,3 +142,17 @@ async def test_a_request_that_fails_is_not_in_progress_any_more() -> None:
     with pytest.raises(ZeroDivisionError), overload:
         raise ZeroDivisionError
     assert overload.in_progress == 0
+
+
+@pytest.mark.looptime
+async def test_a_core_time_that_cannot_be_read_does_not_end_the_windows() -> None:
+    def unreadable() -> float:
+        raise ValueError("another format of /proc")
+
+    overload = Overload(Server(), unreadable)
+    overload.start()
+    await asyncio.sleep(10 * WINDOW_SECONDS + 0.01)
+    assert overload.loop.failures == 21
+    assert overload.loop.trouble == ""
+    assert not is_refused(overload)
+    overload.stop()

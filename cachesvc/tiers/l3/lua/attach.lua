@@ -9,6 +9,12 @@
 --   copies that this cell kept of these partitions from an earlier time may be outdated.
 -- An older topology changes nothing: instances that still have it work on beside those with the new
 -- one.
+
+-- The meta record is small and its size is bounded, so it is written to a full server too: only the
+-- first write of a script is refused for want of memory, and this one needs none. Without it, a
+-- cell that was restarted while full of old fences could never be attached to, and never trimmed.
+redis.call('HDEL', 'meta', 'trimmed') -- a field of earlier releases
+
 local meta = redis.call('HMGET', 'meta', 'run_id', 'placement', 'version')
 local version, seen = tonumber(ARGV[4]), tonumber(meta[3] or 0)
 

@@ -16,7 +16,7 @@
 --   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
 --                stands in the key's record
 --   meta         run_id, placement, version (of the newest topology that attached), broken_at,
---                issues_from, trimmed
+--                issues_from
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves
@@ -30,7 +30,7 @@
 
 local call, format, match, sub = redis.call, string.format, string.match, string.sub
 
-local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from', 'trimmed')
+local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from')
 if meta[1] ~= ARGV[1] then
   return 0
 end
@@ -43,8 +43,11 @@ end
 local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
 local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46
-local has_fences = call('ZCARD', 'fences') > 0
-local has_soft = call('ZCARD', 'soft') > 0
+local first_at = {
+  fences = tonumber(call('ZRANGE', 'fences', 0, 0, 'WITHSCORES')[2]),
+  soft = tonumber(call('ZRANGE', 'soft', 0, 0, 'WITHSCORES')[2]),
+}
+local has_fences, has_soft = first_at.fences ~= nil, first_at.soft ~= nil
 local namespaces = { fences = {}, soft = {} }
 
 -- Returns the newest fence in this zset on the namespace and the tags of a record.
@@ -81,13 +84,19 @@ local function store(id, record, kept_until_ms)
   call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
 end
 
--- Drops old fences, once a second. A fence is kept a minute longer than any copy: the as_of of a
--- fill is at most a minute older than the fill.
-local function trim()
-  if now - tonumber(meta[4] or 0) > 1000000 then
-    local oldest = format('(%.0f', now - retention_ms * 1000 - 60000000)
-    call('ZREMRANGEBYSCORE', 'fences', '-inf', oldest)
-    call('ZREMRANGEBYSCORE', 'soft', '-inf', oldest)
-    call('HSET', 'meta', 'trimmed', format('%.0f', now))
+-- Drops the oldest of the fences that are too old, `most` of each kind. A fence is kept a minute
+-- longer than any copy: the as_of of a fill is at most a minute older than the fill.
+-- A script that may need memory trims before its first write. A server without memory left refuses
+-- the first write of a script if that write may need memory, and no later one: so a cell that is
+-- full of old fences takes writes again, and one that is full of fences in force refuses them. A
+-- step is small, since a script that drops millions holds up every caller; and it is larger than
+-- what its script adds, so that the trim keeps up.
+local function trim(most)
+  local oldest = now - retention_ms * 1000 - 60000000
+  for zset, at in pairs(first_at) do
+    if at < oldest then
+      local old = call('ZCOUNT', zset, '-inf', format('(%.0f', oldest))
+      call('ZREMRANGEBYRANK', zset, 0, math.min(old, most) - 1)
+    end
   end
 end

@@ -8,6 +8,7 @@
 local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
+trim(64)
 
 -- Returns the as_of of the next lease: later than the key's fence, and later than that of the lease
 -- before, even while the fence is ahead of the clock. Of two loads the later one must look younger,
