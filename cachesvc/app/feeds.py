@@ -81,6 +81,7 @@ def build(
         merger=paths.merger,
         clock=clock,
         heartbeat_seconds=service.coherence.heartbeat.seconds,
+        skew_us=skew_us,
         namespaces=list(topology.namespaces),
         tally=consumer_tally,
         recorder=recorder,

@@ -78,6 +78,7 @@ class Consumer:
         merger: Merger,
         clock: Clock,
         heartbeat_seconds: float,
+        skew_us: int,
         namespaces: Sequence[str],
         tally: ConsumerTally,
         lags: ChangeLags,
@@ -94,6 +95,7 @@ class Consumer:
         self._merger = merger
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
+        self._skew_us = skew_us
         self._namespaces = namespaces
         self._tally = tally
         self._lags = lags
@@ -105,6 +107,8 @@ class Consumer:
             for name in ("consumer of changes", "heartbeats", "open changes")
         )
         self._misuse = Outage("a producer of changes", log)
+        self._oldest = ("", 0)
+        """The oldest open change at the last heartbeat, and the `complete_to` that was sent for it."""
         self._fenced: set[str] = set()
         """Ids of parked changes whose fallback fence this consumer has published."""
 
@@ -141,10 +145,28 @@ class Consumer:
     # heartbeats ------------------------------------------------------------
 
     async def _beat(self) -> None:
+        asked_us = self._clock.now_us()
         completion = await self._changes.completion()
         if completion.epoch != self._epoch:
             await self._meet_epoch(completion)
-        await self._stream.heartbeat(completion.complete_to)
+        await self._stream.heartbeat(self._complete_to(completion, asked_us))
+
+    def _complete_to(self, completion: Completion, asked_us: int) -> int:
+        """Returns the time to send, which no wrong clock of the queue moves past an open change.
+
+        - A clock that is ahead would hide for how long a change is open: then the time is counted back from
+          the own clock.
+        - A clock that is set back gives later changes earlier ids, and the same change another age: while
+          one change is the oldest, the time stands still.
+        """
+        complete_to = completion.complete_to
+        if completion.now_us > self._clock.now_us() + self._skew_us:
+            complete_to = min(complete_to, asked_us - (completion.now_us - complete_to))
+        oldest, sent_us = self._oldest
+        if completion.oldest and completion.oldest == oldest:
+            complete_to = min(complete_to, sent_us)
+        self._oldest = (completion.oldest, complete_to)
+        return complete_to
 
     async def _meet_epoch(self, completion: Completion) -> None:
         """Fences every namespace if the `changes` stream may have lost changes it had accepted.

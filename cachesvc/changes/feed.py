@@ -2,9 +2,9 @@
 
 A feed also tells the broadcast's subscribers what it has merged, and reports to the queue how far
 this instance is. Its loop never ends by a failure (`telemetry/loops.py`): a failure is logged once,
-counted, and tried again after a pause.
-Meanwhile the watermark stands still, so the staleness bound grows
-and the read path turns strict by itself (docs/coherence.md, "Watermark, staleness bound, floor").
+counted, and tried again after a pause. Meanwhile the watermark stands still, so the staleness bound
+grows and the read path turns strict by itself (docs/coherence.md, "Watermark, staleness bound,
+floor").
 """
 
 import logging
@@ -93,7 +93,7 @@ class FenceFeed:
     async def _open(self) -> None:
         try:
             start = await self._stream.open()
-            self._fences.raise_floor(start.floor)
+            self._fences.raise_first_floor(start.floor)
             self._merger.merge(start.fences, region=self.region)
             self._tail = position_of(start.tail)
             self._broadcast.reset(

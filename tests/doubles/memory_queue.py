@@ -118,7 +118,11 @@ class MemoryChanges:
         queue = self._queue
         now, oldest, epoch = queue.clock.now_us(), next(iter(queue.changes), None), str(queue.epoch)
         return Completion(
-            now if oldest is None else min(oldest[0] * 1000, now), epoch, announced=queue.announced == epoch
+            now if oldest is None else queue.accepted_at(oldest),
+            epoch,
+            announced=queue.announced == epoch,
+            now_us=now,
+            oldest="" if oldest is None else text_of(oldest),
         )
 
     async def announced(self, epoch: str) -> None:

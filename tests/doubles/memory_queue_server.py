@@ -99,6 +99,8 @@ class MemoryQueue:
         self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
         self.announced = ""
+        self._ahead: tuple[Position, int] | None = None
+        """The oldest open change if its id is ahead of the clock, and when that was first seen, µs."""
         self._receipts: dict[str, _Kept] = {}
         """Oldest first."""
         self._last: Position = (0, 0)
@@ -187,6 +189,15 @@ class MemoryQueue:
         ms = self.clock.now_us() // 1000
         self._last = (ms, 0) if ms > self._last[0] else (self._last[0], self._last[1] + 1)
         return self._last
+
+    def accepted_at(self, position: Position) -> int:
+        """A time at which the change was accepted already, µs."""
+        at, now = position[0] * 1000, self.clock.now_us()
+        if at <= now:
+            return at
+        if self._ahead is None or self._ahead[0] != position:
+            self._ahead = (position, now)
+        return min(self._ahead[1], now)
 
     def append_item(self, fields: Sequence[bytes]) -> Position:
         position = self.next_position()

@@ -136,8 +136,10 @@ class RedisChanges:
         await self._bury([change.id, change.reason])
 
     async def completion(self) -> Completion:
-        complete_to, epoch, announced = await self._completion([candidate()])
-        return Completion(complete_to, epoch.decode(), announced=announced == epoch)
+        complete_to, epoch, announced, now_us, oldest = await self._completion([candidate()])
+        return Completion(
+            complete_to, epoch.decode(), announced=announced == epoch, now_us=now_us, oldest=oldest.decode()
+        )
 
     async def announced(self, epoch: str) -> None:
         await self._announced([epoch])

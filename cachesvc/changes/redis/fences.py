@@ -107,6 +107,11 @@ class RedisFenceStream:
         leaving: Any = self._server.redis.hdel("fences:readers", self._follower)
         await self._server.guarded(leaving)
 
+    async def now_us(self) -> int:
+        """Returns the queue's clock. Raises `TierError`."""
+        seconds, us = await self._server.guarded(self._server.redis.time())
+        return seconds * 1_000_000 + us
+
     async def publish(
         self,
         fences: Sequence[Fence],
@@ -220,8 +225,7 @@ class RedisFenceStream:
         )
 
     async def _paced_in_force(self) -> Sequence[Fence]:
-        seconds, us = await self._server.guarded(self._server.redis.time())
-        reading: Any = self._server.redis.zrangebyscore("fences:paced", seconds * 1_000_000 + us, "+inf")
+        reading: Any = self._server.redis.zrangebyscore("fences:paced", await self.now_us(), "+inf")
         return fence_items.paced_fences(await self._server.guarded(reading))
 
     async def report(self, position: str) -> None:

@@ -12,6 +12,7 @@ clocks, versions            about to become one of the above
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
 
 from cachesvc.commands.top.picture import Picture
 from cachesvc.commands.top.rows import FeedRow, NamespaceRow
@@ -104,9 +105,23 @@ def _loops(picture: Picture) -> Iterator[str]:
 
 
 def _clocks(picture: Picture) -> Iterator[str]:
+    wrong = [row for row in picture.instances if _is_clock_wrong(row.clock_offsets)]
+    for one in wrong:
+        off = -median(one.clock_offsets) * 1000
+        yield f"the clock of {one.name} is {off:+.0f} ms off: all cells and queues disagree with it"
+    if wrong:
+        return  # the offsets below are the largest of all instances: these instances' own
+    for feed in picture.feeds:
+        if feed.clock_offset is not None and abs(feed.clock_offset) > CLOCKS_AGREE_SECONDS:
+            yield f"the clock of the queue of {feed.region} is {feed.clock_offset * 1000:+.0f} ms off"
     for row in picture.servers:
         if row.clock_offset is not None and abs(row.clock_offset) > CLOCKS_AGREE_SECONDS:
             yield f"the clock of cell {row.name} is {row.clock_offset * 1000:+.0f} ms off"
+
+
+def _is_clock_wrong(offsets: Sequence[float]) -> bool:
+    """True if several clocks differ from one in the same direction."""
+    return len(offsets) > 1 and (min(offsets) > CLOCKS_AGREE_SECONDS or max(offsets) < -CLOCKS_AGREE_SECONDS)
 
 
 def _versions(picture: Picture) -> Iterator[str]:

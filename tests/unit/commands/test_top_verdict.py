@@ -144,6 +144,17 @@ def test_what_is_in_order_is_healthy() -> None:
             {'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} -0.08'},
             "the clock of cell c1 is -80 ms off",
         ),
+        (
+            {"backlog 0": 'backlog 0\ncachesvc_queue_clock_offset_seconds{region="eu"} 60'},
+            "the clock of the queue of eu is +60000 ms off",
+        ),
+        (
+            {
+                'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} 20',
+                "backlog 0": 'backlog 0\ncachesvc_queue_clock_offset_seconds{region="eu"} 20.5',
+            },
+            "the clock of eu-a is -20250 ms off: all cells and queues disagree with it",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_words(edits: Mapping[str, str], verdict: str) -> None:

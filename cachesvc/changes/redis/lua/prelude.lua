@@ -3,6 +3,8 @@
 --   changes:epoch      random, made with the group. With the server's run id it is the epoch:
 --                      another epoch means that changes may be lost
 --   changes:announced  the epoch whose possible loss has been announced
+--   changes:ahead      id of the oldest open change if it is ahead of the clock, and the µs at which
+--                      that was first seen
 --   changes:parked     hash: id → fields (cmsgpack) of the changes whose fence is out and which a
 --                      home cell has not taken
 --   changes:tried      sorted set: the same ids by the µs at which they were last tried

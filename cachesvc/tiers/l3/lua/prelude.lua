@@ -4,7 +4,7 @@
 -- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms;
 -- items follow.
 -- Answers: a list, or
---   0 = attach first (the meta record is lost, or another server wrote it)
+--   0 = attach first (the meta record is lost, another server wrote it, or it is from the future)
 --   1 = a new issuer waits
 --
 -- A cell keeps:
@@ -36,11 +36,13 @@ if meta[1] ~= ARGV[1] then
 end
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
+local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+if tonumber(meta[3]) > now + skew then
+  return 0 -- the clock was set back since: a wait until then could last for hours
+end
 if now < tonumber(meta[3]) then
   return 1
 end
-
-local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
 local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46
 local first_at = {

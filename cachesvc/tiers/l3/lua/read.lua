@@ -35,7 +35,9 @@ for i = 5, #ARGV, 2 do
   local flags, fresh = 0, false
   if record then
     local as_of, fresh_until, soft_at, _, tag_bytes = struct.unpack(HEAD, record)
-    if as_of <= not_before or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
+    -- A record from the future was filled before the clock was set back: in time it would look younger
+    -- than fences that come now.
+    if as_of <= not_before or as_of > now + 3 * skew or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
       record, flags = false, 2
     elseif as_of <= soft_at or (has_soft and as_of <= newest('soft', id, record, tag_bytes)) then
       flags = 4
