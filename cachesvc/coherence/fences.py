@@ -19,7 +19,7 @@ from cachesvc.coherence.merge_history import MergeLog
 from cachesvc.coherence.paced_fences import PacedFences
 from cachesvc.coherence.recent_merges import RecentMerges
 from cachesvc.coherence.refusal import Refusal, RefusedBy
-from cachesvc.model.clock import MILLISECONDS, Clock
+from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
 from cachesvc.model.fence import Fence
@@ -311,6 +311,18 @@ class Fences:
             self._clamped += 1
         self.watermarks[region] = max(self.watermarks[region], complete_to)
         self.watermark = min(self.watermarks.values())
+
+    def moment_of(self, now_us: int, others_us: int) -> int:
+        """Returns `now_us`, at most 4 S + 1 s beyond another clock's time of the same moment.
+
+        Beyond that, one of the clocks is wrong, and the time is counted as one that was cut back.
+        The second is for what may pass between a home's answer and the beginning of a load.
+        """
+        latest = others_us + 4 * self._skew_us + SECONDS
+        if now_us <= latest:
+            return now_us
+        self._clamped += 1
+        return latest
 
     # Judging copies. `now_us` is the caller's one reading of the clock for the request.
 

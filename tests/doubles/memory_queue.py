@@ -102,7 +102,9 @@ class MemoryChanges:
         """
         now = self._queue.clock.now_us()
         by_try = sorted(self._queue.parked.items(), key=lambda item: item[1].tried_us)
-        idle = [item for item in by_try if item[1].tried_us <= now - round(idle_seconds * SECONDS)][:count]
+        latest = now - round(idle_seconds * SECONDS)
+        # A try that is ahead of the clock was before the clock was set back.
+        idle = [item for item in by_try if item[1].tried_us <= latest or item[1].tried_us > now][:count]
         for _, parked in idle:
             parked.tried_us = now
         return [self._decode(text_of(position), parked.fields) for position, parked in idle]

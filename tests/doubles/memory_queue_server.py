@@ -221,7 +221,9 @@ class MemoryQueue:
         nothing about this one.
         """
         now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
-        self.followers = {who: report for who, report in self.followers.items() if report.at_us >= oldest}
+        # A report that is ahead of the clock came before the clock was set back: it counts from now on.
+        reports = {who: replace(one, at_us=min(one.at_us, now)) for who, one in self.followers.items()}
+        self.followers = {who: report for who, report in reports.items() if report.at_us >= oldest}
         return [
             FollowerPosition(
                 *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us

@@ -106,6 +106,7 @@ class RedisCell:
         self.name = name
         self._clock = clock
         self._nonce = nonce
+        self._skew_us = skew_us
         self._connections = CellConnectionPool(
             url,
             name,
@@ -275,7 +276,19 @@ class RedisCell:
             return [FillReply(stored=False)] * len(fills)
         return [FillReply(stored == 1) for stored in answer]
 
+    def _in_its_time(self, put: Put) -> Put:
+        """Returns the put with its end in the cell's time, if the own clock is far ahead of the cell's.
+
+        That is by 4 S or more. A value of five seconds would else be fresh for as long as this clock
+        is ahead, wherever it is read.
+        """
+        ahead_us = -self._clock_offset_us
+        if ahead_us < 4 * self._skew_us:
+            return put
+        return replace(put, entry=replace(put.entry, fresh_until=put.entry.fresh_until - ahead_us))
+
     async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
+        puts = [self._in_its_time(put) for put in puts]
         args: list[Any] = []
         for put in puts:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
