@@ -19,6 +19,7 @@ from cachesvc.changes.delays import ChangeLags
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
+from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
@@ -108,7 +109,7 @@ class Consumer:
         )
         self._misuse = Outage("a producer of changes", log)
         self._oldest = ("", 0)
-        """The oldest open change at the last heartbeat, and the `complete_to` that was sent for it."""
+        """The oldest open change at the last heartbeat, and the `complete_to` sent for it."""
         self._fenced: set[str] = set()
         """Ids of parked changes whose fallback fence this consumer has published."""
 
@@ -129,15 +130,17 @@ class Consumer:
         await self.reclaiming.run(self._reclaim, every_seconds=RECLAIM_IDLE_SECONDS)
 
     async def _take(self) -> None:
-        await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))
+        taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
+        _raise_first(await self._do_each(taken))
 
     async def _reclaim(self) -> None:
-        await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
-        await self._do(
-            await self._changes.parked(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE), again=True
-        )
+        changes, idle = self._changes, RECLAIM_IDLE_SECONDS
+        defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
+        parked = await changes.parked(self._name, idle_seconds=idle, count=TAKE)
+        defects += await self._do_each(parked, again=True)
         count = await self._changes.open_count()
         self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+        _raise_first(defects)
 
     def _failed(self) -> None:
         self._tally.failures += 1
@@ -188,6 +191,22 @@ class Consumer:
         self._epoch = completion.epoch
 
     # changes ------------------------------------------------------------
+
+    async def _do_each(self, taken: Sequence[OpenChange], *, again: bool = False) -> list[Exception]:
+        """Does the changes together or, if that fails by a defect, each by itself.
+
+        Returns the defects. A change that cannot be done stays open and stops `complete_to`; it must
+        not keep others open, which come with it at every try. Raises `TierError`.
+        """
+        try:
+            await self._do(taken, again=again)
+        except TierError:
+            raise
+        except Exception as defect:  # noqa: BLE001  whatever it is, it may be of one change alone
+            if len(taken) <= 1:
+                return [defect]
+            return [one for item in taken for one in await self._do_each([item], again=again)]
+        return []
 
     async def _do(self, taken: Sequence[OpenChange], *, again: bool = False) -> None:
         """Applies the changes that are due, buries the faulty ones, and closes the empty ones.
@@ -268,3 +287,8 @@ class Consumer:
             return fences
         new = {digest for id_ in missed - self._fenced for digest in named[id_]}
         return [fence for fence in fences if not fence.unapplied or fence.digest in new]
+
+
+def _raise_first(defects: Sequence[Exception]) -> None:
+    if defects:
+        raise defects[0]

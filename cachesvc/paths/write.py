@@ -26,8 +26,11 @@ from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import lease_as_of
 
 LONGEST_LOAD_US = 60 * SECONDS
-"""A value is filled at most so long after its lease was granted. Lifetimes count from no later time:
-by a clock that is an hour ahead, a value of five seconds would be fresh for an hour everywhere."""
+"""The longest time between the grant of a lease and its fill.
+
+Lifetimes count from no later time: by a clock that is an hour ahead, a value of five seconds would
+be fresh for an hour everywhere.
+"""
 
 
 class Writer:

@@ -1,4 +1,4 @@
-"""A server whose clock was ahead and is set right: what it noted with the wrong time is no bar for hours."""
+"""A server whose clock was ahead and is set right: no time that it noted bars for hours."""
 
 from collections.abc import AsyncIterator, Iterator
 

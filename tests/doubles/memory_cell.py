@@ -109,7 +109,10 @@ class MemoryCell:
             self.restart()
 
     def _waits_at(self, now: int) -> bool:
-        """True while a new issuer waits. A wait that lasts longer than S is from a clock that was set back."""
+        """True while a new issuer waits.
+
+        A wait that would last longer than S is from a clock that was set back: it begins anew.
+        """
         if self._issues_from > now + self._skew_us:
             self.restart()
         return now < self._issues_from

@@ -100,7 +100,7 @@ class MemoryQueue:
         self.epoch = 0
         self.announced = ""
         self._ahead: tuple[Position, int] | None = None
-        """The oldest open change if its id is ahead of the clock, and when that was first seen, µs."""
+        """The oldest open change if its id is ahead of the clock; the µs at which that was seen."""
         self._receipts: dict[str, _Kept] = {}
         """Oldest first."""
         self._last: Position = (0, 0)

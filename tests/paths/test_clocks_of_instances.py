@@ -1,4 +1,4 @@
-"""An instance whose clock is an hour ahead: its values are fresh for their own time, in every other instance."""
+"""An instance whose clock is an hour ahead: its values are fresh for their own time."""
 
 import asyncio
 

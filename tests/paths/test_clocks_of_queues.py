@@ -1,4 +1,4 @@
-"""A queue whose clock is wrong, and is set right: the bound tells the truth, and new instances get ready."""
+"""A queue whose clock is wrong, and is set right: bound and readiness stay true."""
 
 import asyncio
 from collections.abc import Sequence

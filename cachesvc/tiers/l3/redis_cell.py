@@ -277,7 +277,7 @@ class RedisCell:
         return [FillReply(stored == 1) for stored in answer]
 
     def _in_its_time(self, put: Put) -> Put:
-        """Returns the put with its end in the cell's time, if the own clock is far ahead of the cell's.
+        """Returns the put with its end in the cell's time, if the own clock is far ahead of it.
 
         That is by 4 S or more. A value of five seconds would else be fresh for as long as this clock
         is ahead, wherever it is read.
