@@ -17,6 +17,7 @@ from cachesvc.changes.delays import ChangeLags
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.clock import MILLISECONDS, Clock
+from cachesvc.model.errors import TierError
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked
@@ -74,7 +75,10 @@ class FenceFeed:
             failed=self._failed,
         )
         self.tried = False
-        """True once the first attempt to open the stream has succeeded or failed."""
+        """True once the stream was opened, or the queue was found out of reach.
+
+        An unexpected failure is no attempt: no later one can succeed either.
+        """
         self.is_open = False
         self.has_caught_up = False
         """True once everything is merged that was on the stream when it was opened."""
@@ -100,8 +104,10 @@ class FenceFeed:
                 self.region, start.position, self._fences.floor, "this instance has just begun to read"
             )
             self.is_open = True
-        finally:
+        except TierError:
             self.tried = True
+            raise
+        self.tried = True
 
     async def _read(self) -> None:
         batch = await self._stream.read(wait_seconds=WAIT_SECONDS)

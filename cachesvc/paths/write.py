@@ -1,6 +1,8 @@
 """The write path: a fill under a lease, or a put; to L3 first, then to L1, then to L2.
 
 A put is an invalidation of the key and a fill in one. A value that L3 refuses goes nowhere else. A
+fill from a source that lags is as old as what the source may have shown: its `as_of` is that of the
+lease, less the lag. So a fence of that time refuses it, as it does for the loads of this service. A
 put is announced, applied, published and merged like any invalidation; that its value is the current
 one is the writer's responsibility.
 """
@@ -103,7 +105,8 @@ class Writer:
             except RequestError as error:
                 written[i] = Written(stored=False, error=error)
                 continue
-            fills.append((i, Fill(key, self._entry_of(namespace, key, draft, as_of), draft.lease or "")))
+            entry = self._entry_of(namespace, key, draft, as_of - draft.source_lag_us)
+            fills.append((i, Fill(key, entry, draft.lease or "")))
         kept = []
         for cell, group in self._homes.group((fill.key, (i, fill)) for i, fill in fills):
             replies = await cell.fill_many([fill for _, fill in group])
@@ -203,7 +206,7 @@ class Writer:
             ttl_us=draft.ttl_us,
             stale_for_us=draft.stale_for_us,
             error_for_us=draft.error_for_us,
-            now=min(self._clock.now_us(), as_of + LONGEST_LOAD_US),
+            now=min(self._clock.now_us(), as_of + draft.source_lag_us + LONGEST_LOAD_US),
             rng=self._rng,
         )
         return Entry(

@@ -119,8 +119,8 @@ HOMES: dict[str, Mutant] = {
             ),
             InCellScript(
                 "LEASE",
-                "local in_force = call('GET', lease) == ARGV[i + 1]",
-                "call('SET', lease, ARGV[i + 1], 'NX')\n  local in_force = true",
+                "local in_force = call('GET', 'l:' .. id) == token",
+                "call('SET', 'l:' .. id, token, 'NX')\n  local in_force = true",
             ),
         ),
     ),

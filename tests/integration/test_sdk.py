@@ -110,3 +110,15 @@ async def test_a_cached_function_is_invalidated_by_what_was_committed(url: str) 
         async with cache.on_commit() as tx:
             tx.invalidate(pages, tags=["slug:home"])
         assert await title("home") == "second"
+
+
+async def test_a_load_of_a_source_that_lags_is_answered_and_not_kept_right_after_a_change(url: str) -> None:
+    pages = Pages()
+    async with Cache.from_url(url) as cache:
+        lagging = cache.namespace("pages", lag="20s")
+        await lagging.invalidate(["replicated"])
+        assert await lagging.get_or_load("replicated", pages.load) == b"first"
+        assert await lagging.get("replicated") is None
+        assert cache.statistics().fenced_fills == 1
+        assert await lagging.get_or_load("replicated", pages.load, lag=0) == b"first"
+        assert await lagging.get("replicated") == b"first"

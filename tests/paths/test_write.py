@@ -50,6 +50,22 @@ async def test_one_of_many_callers_gets_the_lease_and_the_others_its_fill() -> N
     assert sum(answer.outcome is Outcome.HIT for answer in answers) == 99
 
 
+async def test_a_fill_from_a_source_that_lags_is_as_old_as_the_source_may_have_been() -> None:
+    here = Instance()
+    lag_us = 300_000
+    for wait_seconds, stored in ((0.2, False), (0.5, True)):
+        await here.invalidate("k", ns="aside")
+        await asyncio.sleep(wait_seconds)
+        lease = (await here.get("k", "aside", IMPATIENT)).lease
+        draft = Draft(b"v", lease=lease, source_lag_us=lag_us)
+        assert (await here.writer.put(Key.of("aside", "k"), draft)).stored is stored
+        answer = await Instance(here.far).get("k", "aside")
+        assert (answer.outcome is Outcome.HIT) is stored
+    assert lease is not None
+    assert answer.entry is not None
+    assert answer.entry.as_of == int(lease.partition(":")[2]) - lag_us
+
+
 async def test_a_caller_who_does_not_wait_gets_a_miss_without_a_lease() -> None:
     here = Instance()
     first = await here.get("k", "aside", IMPATIENT)

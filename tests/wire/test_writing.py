@@ -55,6 +55,11 @@ async def test_an_empty_value_is_a_value(site: Site) -> None:
         ({"If-None-Match": "*"}, Draft(b"v", if_absent=True)),
         ({"If-Match": '"a", "b"'}, Draft(b"v", if_match=('"a"', '"b"'))),
         ({"Cachesvc-Lease": "n:1"}, Draft(b"v", lease="n:1")),
+        (
+            {"Cachesvc-Lease": "n:1", "Cachesvc-Source-Lag": "300ms"},
+            Draft(b"v", lease="n:1", source_lag_us=300_000),
+        ),
+        ({"Cachesvc-Source-Lag": "0s"}, Draft(b"v")),
     ],
 )
 async def test_conditions_and_leases_reach_the_write_path(

@@ -141,9 +141,16 @@ TABLE: tuple[Metric, ...] = (
         "loads",
         "counter",
         "paths",
-        {"ok": "loads_ok", "failed": "loads_failed"},
+        {"ok": "loads_ok", "failed": "loads_failed", "refused": "loads_refused"},
         "Loads that ended at an origin.",
         ("outcome",),
+    ),
+    Metric(
+        "older_forgotten",
+        "counter",
+        "paths",
+        "older_forgotten",
+        "Keys invalidated because a newer answer may not be kept.",
     ),
     Metric("loads_begun", "counter", "paths", "loads", "Loads that began at an origin."),
     Metric(
@@ -326,6 +333,14 @@ TABLE: tuple[Metric, ...] = (
         "servers",
         "failed_writes",
         "Entries and deletes that a memcached server did not take.",
+        ("server",),
+    ),
+    Metric(
+        "server_damaged",
+        "counter",
+        "servers",
+        "damaged",
+        "Copies of a memcached server with a wrong checksum.",
         ("server",),
     ),
     Metric(
@@ -530,6 +545,14 @@ TABLE: tuple[Metric, ...] = (
         "cells",
         "failures",
         "Failed exchanges with a cell and failed connects.",
+        ("cell",),
+    ),
+    Metric(
+        "cell_damaged",
+        "counter",
+        "cells",
+        "damaged",
+        "Records of a cell with a wrong checksum.",
         ("cell",),
     ),
     Metric(

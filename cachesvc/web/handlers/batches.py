@@ -21,12 +21,19 @@ from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
+from cachesvc.web.overload import Reading
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
-from cachesvc.web.replies.rendering import is_media_type
+from cachesvc.web.replies.rendering import is_media_type, lives_of
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
-from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, lag_us_of, options_of, wait_of
+from cachesvc.web.requests.options import (
+    UNLEASED_LAG,
+    is_answered_by_any_fresh_copy,
+    lag_us_of,
+    options_of,
+    wait_of,
+)
 from cachesvc.web.requests.tokens import merged, read_token, write_token
 from cachesvc.web.routing import Place, check_tags, key_of, keys_of
 from cachesvc.web.spans import of_batch
@@ -52,7 +59,10 @@ class Batches:
         paths: Paths,
         clock: Clock,
         counts: Counts,
+        reading: Reading,
     ) -> None:
+        """`reading` counts the requests whose body is on its way."""
+        self._reading = reading
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -64,7 +74,7 @@ class Batches:
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:get`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
+        asked = decode(_GET_DECODERS[media], await self._body(request))
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
@@ -81,6 +91,10 @@ class Batches:
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
         return reply
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        with self._reading:
+            return await read_body(request, self._limits.max_body)
 
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions
@@ -112,7 +126,7 @@ class Batches:
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:put`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_PUT_DECODERS[media], await read_body(request, self._limits.max_body))
+        asked = decode(_PUT_DECODERS[media], await self._body(request))
         check_count(len(asked.items), self._limits, "$.items")
         contract = self._namespaces[place.namespace]
         items = [
@@ -163,6 +177,10 @@ def _got(answer: Answer, now_us: int) -> Got:
     got = _fresh(entry, now_us)
     got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
     got.tier, got.lease = answer.tier, answer.lease or ""
+    _, got.ttl = lives_of(answer, entry, now_us)
+    if not answer.use.keep:
+        # Clients that do not know `keep` keep nothing without freshness.
+        got.keep, got.ttl = False, min(got.ttl, 0)
     return got
 
 
@@ -180,6 +198,8 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
         raise RequestError(ProblemKind.CONTRADICTION, "what is absent has no value", field=f"{here}.absent")
     if not (item.lease.isascii() and item.lease.isprintable()):
         raise RequestError(ProblemKind.BAD_LEASE, "not a lease token", field=f"{here}.lease")
+    if item.source_lag and not item.lease:
+        raise RequestError(ProblemKind.CONTRADICTION, UNLEASED_LAG, field=f"{here}.source_lag")
     check_tags(item.tags, f"{here}.tags")
     return Draft(
         item.value,
@@ -190,6 +210,7 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
         error_for_us=_us(item.stale_if_error),
         negative=item.absent,
         lease=item.lease or None,
+        source_lag_us=_us(item.source_lag) or 0,
     )
 
 

@@ -16,10 +16,16 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, ReadOptions
 from cachesvc.model.units import Duration
+from cachesvc.web.requests.limits import MAX_SOURCE_LAG_SECONDS
 from cachesvc.web.requests.tokens import merged, read_token
 
 LONGEST_LAG_US = 10**15
 """A longer `Cachesvc-Max-Lag` counts as this (31 years)."""
+
+UNLEASED_LAG = (
+    "a value without a lease is the writer's, who vouches for it: a source that lags belongs to a fill"
+)
+"""The reason why the lag of a source is refused beside a value without a lease."""
 
 _ASKING = ("Cache-Control", "Cachesvc-Token", "Cachesvc-Max-Lag", "Cachesvc-Timeout", "Prefer")
 _PREFERENCE = re.compile(r'\s*([A-Za-z0-9_-]+)\s*(?:=\s*"?([^",;]*)"?)?[^,]*')
@@ -110,6 +116,24 @@ def timeout_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> float 
     if seconds <= 0:
         raise RequestError(ProblemKind.BAD_HEADER, "a timeout is longer than 0", field=field)
     return min(seconds, longest_seconds)
+
+
+def source_lag_us_of(headers: CIMultiDictProxy[str]) -> int:
+    """Returns the µs by which the source of a fill may have been late; 0 unless said.
+
+    Raises `RequestError`: `bad-header` for what is no duration or too long, `contradiction` without
+    a lease.
+    """
+    field = "Cachesvc-Source-Lag"
+    if field not in headers:
+        return 0
+    lag_us = duration_us_of(headers[field], field)
+    if lag_us > MAX_SOURCE_LAG_SECONDS * SECONDS:
+        why = f"the source of a fill may lag by {MAX_SOURCE_LAG_SECONDS} s at most"
+        raise RequestError(ProblemKind.BAD_HEADER, why, field=field)
+    if lag_us and "Cachesvc-Lease" not in headers:
+        raise RequestError(ProblemKind.CONTRADICTION, UNLEASED_LAG, field=field)
+    return lag_us
 
 
 def lag_us_of(text: str, field: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from cachesvc_client import JSON, Cache, CacheError, LoadContext, Namespace
@@ -85,12 +86,14 @@ async def test_a_function_may_say_how_long_its_result_lives(
     assert (item["ttl"], item["tags"]) == (17.0, ["user:7"])
 
 
-async def test_a_method_is_cached_for_all_objects_of_its_class(users: Namespace[object]) -> None:
+async def test_a_method_is_cached_for_all_objects_that_its_key_does_not_tell_apart(
+    users: Namespace[object],
+) -> None:
     @dataclass
     class Repository:
         rows: dict[int, str]
 
-        @users.cached("row:{user_id}")
+        @users.cached("row:{user_id}", ignore=["self"])
         async def row(self, user_id: int) -> str:
             return self.rows[user_id]
 
@@ -126,3 +129,112 @@ async def test_a_function_is_answered_without_the_cache_and_a_refresh_says_that_
     assert await profile(7) == "loaded"
     with pytest.raises(CacheError, match="overloaded"):
         await profile.refresh(7)
+
+
+@dataclass
+class Tenant:
+    name: str
+
+
+@dataclass
+class Accounts:
+    tenant: Tenant
+    rows: dict[int, str]
+
+    async def row(self, user_id: int) -> str:
+        return self.rows[user_id]
+
+    async def __call__(self, user_id: int) -> str:
+        return self.rows[user_id]
+
+
+async def test_objects_of_two_tenants_are_told_apart_by_an_attribute(
+    service: FakeService, users: Namespace[object]
+) -> None:
+    class Cached(Accounts):
+        @users.cached("row:{self.tenant.name}:{user_id}", tags=["tenant:{self.tenant.name}"])
+        async def row(self, user_id: int) -> str:
+            return self.rows[user_id]
+
+        @classmethod
+        @users.cached("all:{cls.__name__}")
+        async def kind(cls) -> str:
+            return cls.__name__
+
+    class Other(Cached):
+        pass
+
+    a, b = Cached(Tenant("a"), {7: "of a"}), Cached(Tenant("b"), {7: "of b"})
+    assert [await a.row(7), await b.row(7), await a.row(7), await b.row(7)] == ["of a", "of b"] * 2
+    assert (a.row.key(7), service.held["row:b:7"].tags) == ("row:a:7", ["tenant:b"])
+    assert [await Cached.kind(), await Other.kind(), await Cached.kind()] == ["Cached", "Other", "Cached"]
+
+
+async def test_a_method_whose_key_leaves_out_its_object_is_refused(users: Namespace[object]) -> None:
+    accounts = Accounts(Tenant("a"), {7: "seven"})
+    with pytest.raises(ValueError, match=r"an attribute such as \{self\.tenant\}.*ignore=\['self'\]"):
+        users.cached("row:{user_id}")(Accounts.row)
+    with pytest.raises(ValueError, match=r"ignore=\['cls'\]"):
+
+        @users.cached("all")
+        async def all_of(cls: type) -> None: ...
+
+    for bound in (accounts.row, partial(Accounts.row, accounts), accounts):
+        with pytest.raises(ValueError, match=r"cannot name what .* is bound to"):
+            users.cached("row:{user_id}")(bound)
+    with pytest.raises(TypeError, match="self is Accounts"):
+        await users.cached("row:{self}:{user_id}")(Accounts.row)(accounts, 7)
+    row = users.cached("bound:{user_id}", ignore=["self"])(accounts.row)
+    assert await row(7) == "seven"
+
+
+async def test_two_functions_with_one_template_are_refused_unless_both_share_it(
+    cache: Cache, users: Namespace[object]
+) -> None:
+    async def one(user_id: int) -> str:
+        return "one"
+
+    async def two(user: int) -> str:
+        return "two"
+
+    users.cached("profile:{user_id}")(one)
+    for namespace in (users, cache.namespace("users", codec=JSON, version=2)):
+        with pytest.raises(ValueError, match=r"one has the template 'profile:\{user_id\}', so that .*two"):
+            namespace.cached("profile:{user}")(two)
+        with pytest.raises(ValueError, match="shared=True for both"):
+            namespace.cached("profile:{user}", shared=True)(two)
+    users.cached("other:{user}")(two)
+    cache.namespace("pages").cached("profile:{user}")(two)
+    users.cached("row:{user_id}", shared=True)(one)
+    users.cached("row:{user}", shared=True)(two)
+
+
+def test_a_function_that_is_made_twice_may_bring_other_results_and_one_that_is_loaded_twice_not(
+    cache: Cache, users: Namespace[object]
+) -> None:
+    def of(tenant: str) -> object:
+        @users.cached("name:{user_id}")
+        async def name(user_id: int) -> str:
+            return f"{tenant} {user_id}"
+
+        return name
+
+    of("a")
+    with pytest.raises(ValueError, match=r"name:\{user_id\}"):
+        of("b")
+    users.cached("row:{user_id}", ignore=["self"])(Accounts.row)
+    users.cached("row:{user_id}", ignore=["self"])(Accounts.row)
+
+
+async def test_the_lag_of_a_functions_source_goes_with_its_fill(
+    service: FakeService, cache: Cache, users: Namespace[object]
+) -> None:
+    @users.cached("a", lag="300ms")
+    async def lagging() -> int:
+        return 1
+
+    await lagging()
+    (item,) = service.calls(":put")[0].body["items"]
+    assert item["source_lag"] == 0.3
+    with pytest.raises(ValueError, match="lag: '2m' is more than 60 s"):
+        users.cached("b", lag="2m")

@@ -85,6 +85,107 @@ def test_with_everyone_out_of_reach_the_own_one_is_tried() -> None:
     assert known.home(KEYS[0], 0.1) is own
 
 
+def test_if_no_instance_can_be_reached_a_configured_url_that_is_well_is_asked() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    for endpoint in known.candidates(0.0)[:3]:
+        endpoint.failed(0.0)
+    assert {str(known.home(key, 0.1).base) for key in KEYS} == {"http://lb:8080"}
+
+
+def silent(known: Region, key: int, at: float) -> Endpoint:
+    """Leaves two requests to the home of the key unanswered."""
+    home = known.home(key, at)
+    for _ in range(2):
+        home.left_unanswered(at, 1.0)
+    return home
+
+
+def test_a_silent_instance_rests_and_then_one_request_at_a_time_tries_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    hung = silent(known, KEYS[0], 0.0)
+    own = [key for key in KEYS if known.home(key, 10.0) is hung] or KEYS[:1]
+    now, probes = 0.1, []
+    while now < 60.0:
+        asked = [known.home(key, now) for key in KEYS]
+        assert asked.count(hung) <= 1
+        if hung in asked:
+            probes.append(round(now, 1))
+            hung.left_unanswered(now + 0.05, 1.0)
+        now += 0.1
+    assert len(probes) <= 8, "longer rests each time"
+    assert known.home(own[0], 100.0) is hung
+    hung.worked()
+    assert all(known.home(key, 100.0).is_well(100.0) for key in KEYS)
+    assert sum(known.home(key, 100.0) is hung for key in KEYS) > 50
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cache instance {hung.base} is out of reach (no answers): others are asked instead",
+        f"cache instance {hung.base} answers again",
+    ]
+
+
+def test_an_instance_that_failed_twice_is_tried_by_one_request_at_a_time() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    gone = known.home(KEYS[0], 0.0)
+    gone.failed(0.0)
+    assert [known.home(key, 1.0) for key in KEYS].count(gone) > 50
+    gone.failed(1.0)
+    assert [known.home(key, 5.0) for key in KEYS].count(gone) == 1
+    gone.worked()
+    assert [known.home(key, 5.0) for key in KEYS].count(gone) > 50
+
+
+def test_what_says_nothing_of_the_instance_is_no_silence() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    home = known.home(KEYS[0], 0.0)
+    for _ in range(10):
+        home.left_unanswered(0.0, 0.01)  # the caller had no time
+    home.left_unanswered(0.0, 1.0)
+    home.worked()
+    home.left_unanswered(0.0, 1.0)
+    assert known.home(KEYS[0], 0.0) is home
+    home.left_unanswered(0.0, 1.0)
+    for _ in range(20):
+        home.left_unanswered(0.1, 1.0)  # they were under way when the rest began
+    assert (known.home(KEYS[0], 0.4) is home, known.home(KEYS[0], 0.6) is home) == (False, True)
+
+
+def test_silent_instances_come_last_for_requests_without_a_key_and_for_the_document() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    hung = silent(known, KEYS[0], 0.0)
+    assert known.candidates(50.0)[-1] is hung
+    assert known.sources(50.0)[-1] is hung
+
+
+def test_a_silent_url_among_the_configured_is_tried_by_one_at_a_time() -> None:
+    known = region()
+    hung = silent(known, KEYS[0], 0.0)
+    homes = [known.home(key, 5.0) for key in KEYS]
+    assert homes.count(hung) == 1
+    assert {str(home.base) for home in homes if home is not hung} == {"http://lb2:8080"}
+
+
+def test_an_outage_is_two_lines_and_a_closed_connection_none(caplog: pytest.LogCaptureFixture) -> None:
+    (endpoint,) = region("http://a").candidates(0.0)
+    endpoint.failed(0.0)
+    endpoint.worked()
+    assert caplog.records == []
+    for now in range(5):
+        endpoint.failed(now, "refused")
+    for _ in range(5):
+        endpoint.worked()
+    assert [record.getMessage().partition(" http://a ")[2] for record in caplog.records] == [
+        "is out of reach (refused): others are asked instead",
+        "answers again",
+    ]
+
+
 def test_a_topology_without_instances_leaves_the_configured() -> None:
     known = region()
     known.learn(document(eu=EU))

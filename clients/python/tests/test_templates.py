@@ -28,6 +28,11 @@ def told(user: int, ctx: object) -> None: ...
 
 
 class Repository:
+    plan = Plan.FREE
+
+    def __init__(self, tenant: str | None) -> None:
+        self.tenant = tenant
+
     def row(self, user: int) -> None: ...
 
 
@@ -39,7 +44,8 @@ class Repository:
         (defaulted, "u:{user}:{lang}", (), {"lang": "fr", "user": 7}, "u:7:fr"),
         (only_keywords, "u:{user}:{lang}", (), {"user": 7}, "u:7:en"),
         (told, "u:{user}", (7,), {}, "u:7"),
-        (Repository.row, "u:{user}", (None, 7), {}, "u:7"),
+        (Repository.row, "u:{self.tenant}:{user}", (Repository("a:b"), 7), {}, "u:a%3Ab:7"),
+        (Repository.row, "{user}/{self.plan.value}", (Repository("a"), 7), {}, "7/free"),
         (two, "{{{user}}}:block:{page}", ("ws-7", "42"), {}, "{ws-7}:block:42"),
         (two, "{user}:{page}", ("a:b", "50%"), {}, "a%3Ab:50%25"),
         (two, "{user}:{page}", (Plan.FREE, True), {}, "free:True"),
@@ -96,6 +102,12 @@ def test_the_context_is_the_last_parameter() -> None:
 def test_a_value_whose_text_is_not_itself_is_no_part_of_a_key(value: object) -> None:
     with pytest.raises(TypeError, match="can be part of a key"):
         Naming(two, "{user}:{page}").key((value, "x"), {})
+
+
+def test_an_attribute_of_the_object_has_to_be_its_text() -> None:
+    naming = Naming(Repository.row, "{self.tenant}:{user}")
+    with pytest.raises(TypeError, match=r"self\.tenant is None: .* can be part of a key"):
+        naming.key((Repository(None), 7), {})
 
 
 def test_arguments_that_the_function_does_not_take_are_refused() -> None:

@@ -7,6 +7,8 @@
 --                      that was first seen
 --   changes:parked     hash: id → fields (cmsgpack) of the changes whose fence is out and which a
 --                      home cell has not taken
+--   changes:missing    hash: id → the first `at` of a parked change, its placement, and the cells that
+--                      have and have not taken it (receipt_lines.py)
 --   changes:tried      sorted set: the same ids by the µs at which they were last tried
 --   changes:dead       stream of the changes that were buried, with their reason
 --   fences             stream; fence_items.py has the fields
@@ -87,6 +89,7 @@ local function close(id)
     return true
   end
   call('ZREM', 'changes:tried', id)
+  call('HDEL', 'changes:missing', id)
   return call('HDEL', 'changes:parked', id) == 1
 end
 

@@ -86,19 +86,40 @@ local function store(id, record, kept_until_ms)
   call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
 end
 
+-- Returns what `work` answers for one item of a batch. If a command is refused, returns a list with
+-- the reason: the server cannot write (MISCONF, NOREPLICAS, OOM), or the item's own data is damaged.
+-- So a refusal is the answer to that item alone, and its neighbours get theirs. READONLY concerns
+-- the connection, not an item: then it is the answer of the whole script (`outcome`).
+local demoted
+local function attempt(work, ...)
+  local done, answer = pcall(work, ...)
+  if done then
+    return answer
+  end
+  local why = type(answer) == 'table' and answer.err or tostring(answer)
+  demoted = demoted or match(why, 'READONLY .*')
+  return { why }
+end
+
+-- Returns the answer of a script with these replies.
+local function outcome(replies)
+  return demoted and redis.error_reply(demoted) or replies
+end
+
 -- Drops the oldest of the fences that are too old, `most` of each kind. A fence is kept a minute
 -- longer than any copy: the as_of of a fill is at most a minute older than the fill.
 -- A script that may need memory trims before its first write. A server without memory left refuses
 -- the first write of a script if that write may need memory, and no later one: so a cell that is
 -- full of old fences takes writes again, and one that is full of fences in force refuses them. A
 -- step is small, since a script that drops millions holds up every caller; and it is larger than
--- what its script adds, so that the trim keeps up.
+-- what its script adds, so that the trim keeps up. A server that cannot write still answers its hits:
+-- a drop that it refuses is no failure.
 local function trim(most)
   local oldest = now - retention_ms * 1000 - 60000000
   for zset, at in pairs(first_at) do
     if at < oldest then
       local old = call('ZCOUNT', zset, '-inf', format('(%.0f', oldest))
-      call('ZREMRANGEBYRANK', zset, 0, math.min(old, most) - 1)
+      redis.pcall('ZREMRANGEBYRANK', zset, 0, math.min(old, most) - 1)
     end
   end
 end

@@ -13,7 +13,7 @@ loads asyncio and aiohttp.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cachesvc_client.errors import CacheError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, PartialError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
 from cachesvc_client.near.feed import FeedStatistics
@@ -45,6 +45,7 @@ __all__ = [
     "CacheError",
     "CachedFunction",
     "Codec",
+    "CodecError",
     "FeedStatistics",
     "Hit",
     "LoadContext",

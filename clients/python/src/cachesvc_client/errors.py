@@ -1,6 +1,7 @@
 """Failures of the cache.
 
-A miss is an answer and never a failure. What a loader raises passes through unchanged.
+A miss is an answer and never a failure. What a loader raises passes through unchanged. A value that
+no codec can bring back is a mistake of the program, and no failure of the cache: `CodecError`.
 """
 
 from typing import Generic, TypeVar
@@ -57,6 +58,15 @@ class CacheError(Exception):
             request_id=self.request_id,
             field=self.field,
         )
+
+
+class CodecError(TypeError):
+    """The value cannot be stored: whoever reads it would get another one.
+
+    The message names the place and the types: `$.user.id: UUID comes back as str`. It is raised
+    by `set`, and by `get_or_load` and cached functions after the load, each time and whether the
+    cache can be reached or not: the mistake is in the program.
+    """
 
 
 class PartialError(CacheError, Generic[V]):

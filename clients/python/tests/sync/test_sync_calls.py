@@ -200,11 +200,11 @@ def test_a_cached_method_is_that_of_its_object(sync_cache: Cache) -> None:
         def __init__(self, prefix: str) -> None:
             self.prefix = prefix
 
-        @sync_cache.namespace("users", type=str).cached("name:{user_id}")
+        @sync_cache.namespace("users", type=str).cached("name:{self.prefix}:{user_id}")
         def name(self, user_id: int) -> str:
             return f"{self.prefix}{user_id}"
 
-    assert Users("u").name(1) == "u1"
+    assert [Users("u").name(1), Users("v").name(1), Users("u").name(1)] == ["u1", "v1", "u1"]
 
 
 def test_mistakes_are_told_by_name_before_anything_is_sent(

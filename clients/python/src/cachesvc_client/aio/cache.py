@@ -32,7 +32,9 @@ from cachesvc_client.tracing.spans import Spans
 from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
 from cachesvc_client.values.codecs import BYTES, Codec, Schema, json_of
 from cachesvc_client.values.durations import Duration, header_of, positive_seconds_of, seconds_of
+from cachesvc_client.values.lifetimes import lag_seconds_of
 from cachesvc_client.values.statistics import Statistics
+from cachesvc_client.values.templates import Declarations
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -80,6 +82,7 @@ class Cache:
             most_without_cache=profile.max_loads_without_cache,
         )
         self._airspaces: dict[str, Airspace] = {}
+        self._declarations: dict[str, Declarations] = {}
         self._tasks = Tasks()  # aio only
 
     @classmethod
@@ -116,7 +119,9 @@ class Cache:
         - `caller`: who invalidates, for the service's audit; else the service notes the address.
         - `traceparent`: asked for the current trace at each request; unless given, OpenTelemetry's,
           if the process uses it.
-        - `session`: an `aiohttp.ClientSession` of yours, which stays open.
+        - `session`: an `aiohttp.ClientSession` of yours, which stays open. Give it a
+          `CleanConnector` (`aio/clean_connector.py`): aiohttp's own connectors take bytes that came
+          unasked for the next answer.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         return cls(
@@ -148,6 +153,7 @@ class Cache:
         version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
+        lag: Duration | None = None,
         near: NearSettings | None = None,
     ) -> Namespace[bytes]: ...
     @overload
@@ -159,6 +165,7 @@ class Cache:
         version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
+        lag: Duration | None = None,
         near: NearSettings | None = None,
     ) -> Namespace[V]: ...
     @overload
@@ -170,6 +177,7 @@ class Cache:
         version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
+        lag: Duration | None = None,
         near: NearSettings | None = None,
     ) -> Namespace[V]: ...
     def namespace(
@@ -181,6 +189,7 @@ class Cache:
         version: int = 0,
         timeout: Duration | None = None,
         max_lag: Duration | None = None,
+        lag: Duration | None = None,
         near: NearSettings | None = None,
     ) -> Namespace[Any]:
         """Returns a namespace whose values are bytes, or of a codec, or of a type as JSON.
@@ -190,6 +199,8 @@ class Cache:
           the other version could not read the values.
         - `timeout`: of its calls, instead of the profile's.
         - `max_lag`: the longest staleness bound that its readers accept.
+        - `lag`: how far the sources of its loaders may be behind their commits: the delay of a
+          replica, for instance. A call of `get_or_load` can say another one.
         - `near`: keep copies in this process of what batches read; the client then follows the
           region's fences.
 
@@ -197,14 +208,19 @@ class Cache:
         """
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
-        lag = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
+        longest = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
         schema: Schema[Any] = Schema(
             codec if codec is not None else json_of(type) if type is not None else BYTES, version
         )
         shelf = None if near is None else self._near.shelf(check_namespace(name), near, schema)
         self._feeding.start_if_used()
         requests = NamespaceRequests(
-            check_namespace(name), self._own_writes, self._near, shelf=shelf, max_lag=lag, caller=self._caller
+            check_namespace(name),
+            self._own_writes,
+            self._near,
+            shelf=shelf,
+            max_lag=longest,
+            caller=self._caller,
         )
         return Namespace(
             Calls(requests, self._transport),
@@ -216,6 +232,8 @@ class Cache:
             shelf,
             self._spans,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
+            lag=None if lag is None else lag_seconds_of(lag),
+            declarations=self._declarations.setdefault(name, Declarations()),
             batching=self._batching,
             tasks=self._tasks,  # aio only
         )

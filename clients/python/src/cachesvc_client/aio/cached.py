@@ -23,7 +23,13 @@ class LoadingNamespace(Protocol):
     name: str
 
     async def get_or_load(
-        self, key: str, loader: Loader[Any], *, ttl: Duration | None, stale: Duration | None
+        self,
+        key: str,
+        loader: Loader[Any],
+        *,
+        ttl: Duration | None,
+        stale: Duration | None,
+        lag: Duration | None,
     ) -> Any: ...
 
     async def delete(self, key: str) -> Receipt: ...
@@ -48,6 +54,7 @@ class CachedFunction(Generic[P, R]):
         *,
         ttl: float | None,
         stale: float | None,
+        lag: float | None,
         owner: tuple[Any, ...] = (),
     ) -> None:
         self.namespace = namespace
@@ -55,6 +62,7 @@ class CachedFunction(Generic[P, R]):
         self._naming = naming
         self._ttl = ttl
         self._stale = stale
+        self._lag = lag
         self._owner = owner
         """The object whose method the function is, if it is a method."""
         update_wrapper(self, function)
@@ -64,7 +72,13 @@ class CachedFunction(Generic[P, R]):
         if owner is None:
             return self
         return CachedFunction(
-            self.namespace, self._function, self._naming, ttl=self._ttl, stale=self._stale, owner=(owner,)
+            self.namespace,
+            self._function,
+            self._naming,
+            ttl=self._ttl,
+            stale=self._stale,
+            lag=self._lag,
+            owner=(owner,),
         )
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -78,7 +92,8 @@ class CachedFunction(Generic[P, R]):
             return ABSENT if value is None else value
 
         key = self._naming.key(given, kwargs)
-        return cast(R, await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale))
+        value = await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale, lag=self._lag)
+        return cast(R, value)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call with these arguments."""

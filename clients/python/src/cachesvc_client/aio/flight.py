@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from cachesvc_client.errors import CacheError
+from cachesvc_client.errors import CacheError, CodecError
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 
 V = TypeVar("V")
@@ -59,9 +59,11 @@ class Flights(Generic[V]):
             del flights[wanted]
             if not flights:
                 del self._by_key[key]
-        # Callers are told too; this is for loads that nobody waits for.
+        # Callers are told too; this is for loads that nobody waits for. One that brings what cannot be
+        # stored would fail each time, and the stale value would stay.
         if not flight.cancelled() and (error := flight.exception()) is not None:
-            log.debug("the load of %r failed: %r", key, error)
+            level = logging.ERROR if isinstance(error, CodecError) else logging.DEBUG
+            log.log(level, "the load of %r failed: %r", key, error)
 
 
 class Airspace:

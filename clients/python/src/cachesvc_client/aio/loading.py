@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
 from cachesvc_client.tracing.spans import inner
+from cachesvc_client.values.codecs import UnreadableError
 from cachesvc_client.values.context import Absent, LoadContext, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
@@ -86,7 +87,10 @@ class Loads:
             why = f"{context.key!r} was not loaded within {self._timeout:g} s"
             raise CacheError("deadline", why, retryable=True) from error
 
-    def count_unreadable(self) -> None:
+    def count_unreadable(self, key: str, why: UnreadableError) -> None:
+        """Counts a stored value that this reader does not take. The first one is logged."""
+        if not self.unreadable:
+            log.warning("%r: %s (this is logged once; statistics().unreadable counts)", key, why)
         self.unreadable += 1
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:

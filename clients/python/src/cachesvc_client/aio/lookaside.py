@@ -18,6 +18,9 @@ short turns.
 A value that was loaded without a lease is never filled: it might be older than an invalidation, and
 nobody would check it against that.
 
+A loaded value is answered as it is decoded from the bytes that are stored (`codecs.py`), also if it
+is not stored: hit or miss, callers get the same.
+
 In a rolling deploy the values of the newer version stay. If the older version replaced them too,
 the two would take turns at every key, and each turn costs an invalidation and a load.
 """
@@ -102,11 +105,9 @@ class LookAside(Generic[V]):
             return await self._flown(wanted, lambda: self._land(wanted, lease, loader, lifetimes))
         try:
             value = self._value_of(got)
-        except UnreadableError as why:
-            newer = why.newer
-            return await self._flown(
-                wanted, lambda: self._replace(wanted, lease, loader, lifetimes, newer=newer)
-            )
+        except UnreadableError as unreadable:
+            why = unreadable
+            return await self._flown(wanted, lambda: self._replace(wanted, lease, loader, lifetimes, why))
         if lease:
             self.flights.start(wanted, lambda: self._load(wanted, lease, loader, lifetimes))
         return value
@@ -139,11 +140,11 @@ class LookAside(Generic[V]):
         return await self._load(wanted, lease, loader, lifetimes)
 
     async def _replace(
-        self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, *, newer: bool
+        self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, why: UnreadableError
     ) -> V | Absent:
         """Replaces a stored value that cannot be read: invalidates it, to get a lease, and loads."""
-        self._loads.count_unreadable()
-        if newer:
+        self._loads.count_unreadable(key_of(wanted), why)
+        if why.newer:
             return await self._load_unfilled(wanted, loader, lifetimes)
         if not lease:
             try:
@@ -155,12 +156,13 @@ class LookAside(Generic[V]):
     async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         key = key_of(wanted)
         value, lifetimes = await self._loads.run(key, loader, lifetimes)
-        item = fill_of(key, value, lifetimes, self._schema, lease)
+        sealed = None if value is ABSENT else self._schema.seal(value)
+        item = fill_of(key, sealed, lifetimes, self._schema.content_type, lease)
         with inner("cache.set"):
             filled = await self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(key, filled)
-        return value
+        return ABSENT if sealed is None else sealed.value
 
     async def _load_unfilled(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         value, _ = await self._loads.run_without_cache(key_of(wanted), loader, lifetimes)
-        return value
+        return value if value is ABSENT else self._schema.seal(value).value

@@ -12,6 +12,7 @@ import random
 
 import aiohttp
 
+from cachesvc_client.aio.clean_connector import CleanConnector
 from cachesvc_client.aio.session import Session
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
@@ -61,7 +62,7 @@ class Transport:
             self._session = self._given
             return
         self._session = self._own = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections),
+            connector=CleanConnector(limit=self._max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             headers={"User-Agent": "cachesvc-client/0.1"},
@@ -160,12 +161,15 @@ class Transport:
         loop = asyncio.get_running_loop()
         headers = {**request.headers, **trace_headers(self._traceparent)}
         failure: Exception | None = None
+        asked_at = loop.time()
+        asked: Endpoint | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 for endpoint in self._region.attempts(loop.time(), home):
                     headers["Cachesvc-Timeout"] = request.timeout_header(deadline - loop.time())
                     url = request.url_at(endpoint)
                     self.requests += 1
+                    asked, asked_at = endpoint, loop.time()
                     try:
                         async with session.request(
                             request.method, url, data=request.body, headers=headers, allow_redirects=False
@@ -174,13 +178,15 @@ class Transport:
                     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
                         failure = error
                         self.failovers += 1
-                        endpoint.failed(loop.time())
+                        endpoint.failed(loop.time(), error)
                         self._region.failed()
                     else:
                         endpoint.worked()
                         tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                         return reply
         except TimeoutError:
+            if asked is not None:
+                asked.left_unanswered(loop.time(), loop.time() - asked_at)
             raise request.not_answered() from failure
         except aiohttp.ClientError as error:
             raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error

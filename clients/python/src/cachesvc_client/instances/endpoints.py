@@ -1,10 +1,30 @@
-"""One instance: its address, and whether it was out of reach lately."""
+"""One instance: its address, and whether it was out of reach lately.
+
+    a request fails to connect              → it rests
+    two requests in a row get no answer     → it is silent, and rests
+    two failures in a row, or silent        → longer rests; after each, one request at a time tries
+                                              it, until one is answered
+    any answer                              → it is well
+
+A hung instance accepts connections and answers nothing. Without a rest each of its keys would cost
+its callers their whole time, for as long as it hangs.
+"""
+
+import logging
 
 from yarl import URL
+
+log = logging.getLogger(__name__)
 
 REST_SECONDS = 0.5
 """The rest of an instance that could not be reached; doubled each time it fails again."""
 LONGEST_REST_SECONDS = 30.0
+UNANSWERED = 2
+"""Requests in a row without an answer after which an instance is silent."""
+LEAST_SILENCE_SECONDS = 0.05
+"""A request that waited less says nothing of the instance: its caller had too little time."""
+PROBE_SECONDS = 1.0
+"""The time for which an instance in doubt gets no other request than one that tries it."""
 
 
 def urls_of(text: str) -> list[URL]:
@@ -33,6 +53,9 @@ class Endpoint:
         self._paths: dict[str, URL] = {}
         self.failures = 0
         self.rests_until = 0.0
+        self._unanswered = 0
+        self._next_probe = 0.0
+        self._is_out = False
 
     def fixed_url(self, path: str) -> URL:
         """The URL of one of the few fixed paths; parsed once."""
@@ -45,10 +68,52 @@ class Endpoint:
         """The URL of a path, which is percent-encoded already and stays as it is."""
         return URL(self._root + path, encoded=True)
 
-    def failed(self, now: float) -> None:
+    def is_well(self, now: float) -> bool:
+        """True if requests may be sent here, as it does not rest, or as the one that tries it.
+
+        Whoever is told true about an instance that failed twice is expected to send a request.
+        """
+        if self.rests_until > now:
+            return False
+        if not self.is_silent and self.failures < 2:
+            return True
+        if self._next_probe > now:
+            return False
+        self._next_probe = now + PROBE_SECONDS
+        return True
+
+    @property
+    def is_silent(self) -> bool:
+        """True if it has not answered the last requests."""
+        return self._unanswered >= UNANSWERED
+
+    def failed(self, now: float, why: object = "no connection") -> None:
+        """Notes that it could not be reached. The second failure in a row is logged.
+
+        One failure may be a kept connection that the server has just closed.
+        """
         self.rests_until = now + min(REST_SECONDS * 2.0**self.failures, LONGEST_REST_SECONDS)
         self.failures = min(self.failures + 1, 16)
+        if not self._is_out and (self.failures > 1 or self.is_silent):
+            self._is_out = True
+            log.warning("cache instance %s is out of reach (%s): others are asked instead", self.base, why)
+
+    def left_unanswered(self, now: float, waited: float) -> None:
+        """Notes a request whose time, `waited` seconds, ended without an answer.
+
+        Requests that were under way when the rest began do not make it longer.
+        """
+        if waited < LEAST_SILENCE_SECONDS:
+            return
+        self._unanswered += 1
+        if self.is_silent and self.rests_until <= now:
+            self.failed(now, "no answers")
 
     def worked(self) -> None:
+        """Notes an answer. It ends an outage, which is logged."""
         self.failures = 0
         self.rests_until = 0.0
+        self._unanswered = 0
+        is_back, self._is_out = self._is_out, False
+        if is_back:
+            log.warning("cache instance %s answers again", self.base)

@@ -127,22 +127,30 @@ class Region:
         return sole if sole is not None and not sole.rests_until else None
 
     def home(self, key_digest: int, now: float) -> Endpoint:
-        """The instance of a key, or, while that is out of reach, the next one on the ring."""
+        """The instance of a key, or, while that is out of reach, the next one on the ring.
+
+        If all instances are out of reach, a configured URL may still be well: it may lead to them by
+        another way.
+        """
         ring = self._ring
         if ring is None:
-            return self.candidates(now)[0]
+            well = (one for one in self._configured if one.is_well(now))
+            return next(well, None) or self.candidates(now)[0]
         own = self._instances[ring.first(key_digest)]
-        if own.rests_until <= now:
+        if own.is_well(now):
             return own
         heirs = (self._instances[name] for name in ring.preference(key_digest))
-        return next((heir for heir in heirs if heir.rests_until <= now), own)
+        others = (other for other in (*heirs, *self._configured) if other is not own)
+        return next((other for other in others if other.is_well(now)), own)
 
     def candidates(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
-        """All instances in the order of asking: `home`, those that are well, those that rest.
+        """All instances in the order of asking: `home`, those that are well, the others.
 
-        Those that rest are asked if there is nobody else: trying is better than giving up.
+        Those that rest or are silent are asked if there is nobody else: trying is better than giving up.
         """
-        return sorted(self._everyone, key=lambda one: (one is not home, max(one.rests_until, now)))
+        return sorted(
+            self._everyone, key=lambda one: (one is not home, one.is_silent, max(one.rests_until, now))
+        )
 
     def attempts(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
         """The instances that a request is sent to until one takes it: each once, the first twice.
@@ -159,7 +167,8 @@ class Region:
         would never lead it back.
         """
         return sorted(
-            dict.fromkeys((*self._configured, *self._everyone)), key=lambda one: max(one.rests_until, now)
+            dict.fromkeys((*self._configured, *self._everyone)),
+            key=lambda one: (one.is_silent, max(one.rests_until, now)),
         )
 
     def feed_urls(self) -> list[str]:

@@ -1,17 +1,17 @@
-from typing import TypeVar
+from typing import Any
 
 from cachesvc_client.protocol.wire import PutItem
-from cachesvc_client.values.codecs import Schema
-from cachesvc_client.values.context import ABSENT, Absent
+from cachesvc_client.values.codecs import Sealed
 from cachesvc_client.values.lifetimes import Lifetimes
 
-V = TypeVar("V")
 
-
-def fill_of(key: str, value: V | Absent, lifetimes: Lifetimes, schema: Schema[V], lease: str) -> PutItem:
-    """Returns the write of a loaded value, or of its absence, with its lease."""
-    encoded = b"" if value is ABSENT else schema.encode(value)
-    item = lifetimes.item(key, encoded, schema.content_type)
-    item.absent = value is ABSENT
+def fill_of(
+    key: str, sealed: Sealed[Any] | None, lifetimes: Lifetimes, content_type: str, lease: str
+) -> PutItem:
+    """Returns the write of a loaded value with its lease; None stands for its absence."""
+    item = lifetimes.item(key, b"" if sealed is None else sealed.encoded, content_type)
+    item.absent = sealed is None
     item.lease = lease
+    if lifetimes.lag:
+        item.source_lag = lifetimes.lag
     return item

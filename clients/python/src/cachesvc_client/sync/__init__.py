@@ -4,7 +4,7 @@ Only `testing` imports it. Modules whose first line says so are generated from t
 to start with those written by hand, read batching.py, then lookaside.py.
 """
 
-from cachesvc_client.errors import CacheError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, PartialError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
 from cachesvc_client.near.feed import FeedStatistics
@@ -34,6 +34,7 @@ __all__ = [
     "CacheError",
     "CachedFunction",
     "Codec",
+    "CodecError",
     "FeedStatistics",
     "Hit",
     "LoadContext",

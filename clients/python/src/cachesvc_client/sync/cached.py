@@ -24,7 +24,13 @@ class LoadingNamespace(Protocol):
     name: str
 
     def get_or_load(
-        self, key: str, loader: Loader[Any], *, ttl: Duration | None, stale: Duration | None
+        self,
+        key: str,
+        loader: Loader[Any],
+        *,
+        ttl: Duration | None,
+        stale: Duration | None,
+        lag: Duration | None,
     ) -> Any: ...
 
     def delete(self, key: str) -> Receipt: ...
@@ -49,6 +55,7 @@ class CachedFunction(Generic[P, R]):
         *,
         ttl: float | None,
         stale: float | None,
+        lag: float | None,
         owner: tuple[Any, ...] = (),
     ) -> None:
         self.namespace = namespace
@@ -56,6 +63,7 @@ class CachedFunction(Generic[P, R]):
         self._naming = naming
         self._ttl = ttl
         self._stale = stale
+        self._lag = lag
         self._owner = owner
         """The object whose method the function is, if it is a method."""
         update_wrapper(self, function)
@@ -65,7 +73,13 @@ class CachedFunction(Generic[P, R]):
         if owner is None:
             return self
         return CachedFunction(
-            self.namespace, self._function, self._naming, ttl=self._ttl, stale=self._stale, owner=(owner,)
+            self.namespace,
+            self._function,
+            self._naming,
+            ttl=self._ttl,
+            stale=self._stale,
+            lag=self._lag,
+            owner=(owner,),
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -79,7 +93,8 @@ class CachedFunction(Generic[P, R]):
             return ABSENT if value is None else value
 
         key = self._naming.key(given, kwargs)
-        return cast(R, self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale))
+        value = self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale, lag=self._lag)
+        return cast(R, value)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call with these arguments."""

@@ -15,6 +15,7 @@ from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
 from cachesvc_client.sync import forks
 from cachesvc_client.tracing.spans import inner
+from cachesvc_client.values.codecs import UnreadableError
 from cachesvc_client.values.context import Absent, LoadContext, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
@@ -94,6 +95,10 @@ class Loads:
         if is_first:
             log.warning("the loaded value of %r could not be stored: %s", key, filled)
 
-    def count_unreadable(self) -> None:
+    def count_unreadable(self, key: str, why: UnreadableError) -> None:
+        """Counts a stored value that this reader does not take. The first one is logged."""
         with self._lock:
+            is_first = not self.unreadable
             self.unreadable += 1
+        if is_first:
+            log.warning("%r: %s (this is logged once; statistics().unreadable counts)", key, why)

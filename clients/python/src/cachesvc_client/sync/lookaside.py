@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from cachesvc_client.errors import CacheError
+from cachesvc_client.errors import CacheError, CodecError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
 from cachesvc_client.requests.fills import fill_of
@@ -128,8 +128,8 @@ class LookAside(Generic[V]):
         try:
             value = self._value_of(got)
         except UnreadableError as unreadable:
-            newer = unreadable.newer
-            return self._flown(ask, lambda: self._replaced(ask, lease, newer=newer), anew=bool(lease))
+            why = unreadable
+            return self._flown(ask, lambda: self._replaced(ask, lease, why), anew=bool(lease))
         return Brought(self._refreshed(ask, lease, value) if lease else value)
 
     def _flown(self, ask: _Ask[V], load: Callable[[], V | Absent], *, anew: bool = False) -> End[V | Absent]:
@@ -182,10 +182,10 @@ class LookAside(Generic[V]):
                 time.sleep(max(0.0, now + SHORT_TURN - time.monotonic()))
         return self._load(ask, lease)
 
-    def _replaced(self, ask: _Ask[V], lease: str, *, newer: bool) -> V | Absent:
+    def _replaced(self, ask: _Ask[V], lease: str, why: UnreadableError) -> V | Absent:
         """Replaces a stored value that cannot be read: invalidates it, to get a lease, and loads."""
-        self._loads.count_unreadable()
-        if newer:
+        self._loads.count_unreadable(ask.key, why)
+        if why.newer:
             return self._load_unfilled(ask)
         if not lease:
             # An earlier flight may have replaced the value since it was read.
@@ -211,17 +211,21 @@ class LookAside(Generic[V]):
         """Loads outside a flight: other callers are answered with the stale value meanwhile."""
         try:
             return self._load(ask, lease)
+        except CodecError:  # it would fail each time, and the value would stay stale
+            raise
         except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
             log.debug("the refresh of %r failed: %r", ask.key, error)
             return stale
 
     def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
         value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
-        item = fill_of(ask.key, value, lifetimes, self._schema, lease)
+        sealed = None if value is ABSENT else self._schema.seal(value)
+        item = fill_of(ask.key, sealed, lifetimes, self._schema.content_type, lease)
         with inner("cache.set"):
             filled = self._puts.join(item, self._timeout, len(item.value))
         self._loads.count_fill(ask.key, filled)
-        return value
+        return ABSENT if sealed is None else sealed.value
 
     def _load_unfilled(self, ask: _Ask[V]) -> V | Absent:
-        return self._loads.run_without_cache(ask.key, ask.loader, ask.lifetimes)
+        value = self._loads.run_without_cache(ask.key, ask.loader, ask.lifetimes)
+        return value if value is ABSENT else self._schema.seal(value).value

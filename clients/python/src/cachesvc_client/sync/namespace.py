@@ -21,9 +21,9 @@ from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT
 from cachesvc_client.values.durations import Duration, positive_seconds_of, seconds_of
-from cachesvc_client.values.lifetimes import Lifetimes, lifetimes_of
+from cachesvc_client.values.lifetimes import Lifetimes, lag_seconds_of, lifetimes_of
 from cachesvc_client.values.lookups import Hit, Lookup, Miss, Unavailable, etag_of
-from cachesvc_client.values.templates import Naming
+from cachesvc_client.values.templates import Declarations, Naming
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -57,8 +57,11 @@ class Namespace(Generic[V]):
         spans: Spans,
         *,
         timeout: float,
+        lag: float | None,
+        declarations: Declarations,
         batching: bool,
     ) -> None:
+        """`lag`: the seconds by which the sources of its loaders may be behind their commits."""
         self.name = calls.namespace
         self._calls = calls
         self._schema = schema
@@ -69,6 +72,8 @@ class Namespace(Generic[V]):
         self._shelf = shelf
         self._spans = spans
         self._timeout = timeout
+        self._lag = lag
+        self._declarations = declarations
         self._intakes = NamespaceIntakes(
             calls,
             timeout=timeout,
@@ -115,8 +120,8 @@ class Namespace(Generic[V]):
             return default
         try:
             return self._schema.decode(got.value, got.content_type)
-        except UnreadableError:
-            self._loads.count_unreadable()
+        except UnreadableError as why:
+            self._loads.count_unreadable(key, why)
             return default
 
     def lookup(self, key: str, *, timeout: Duration | None = None) -> Lookup[V]:
@@ -137,8 +142,8 @@ class Namespace(Generic[V]):
             return Miss("absent" if got.outcome == "absent" else "miss")
         try:
             value = self._schema.decode(got.value, got.content_type)
-        except UnreadableError:
-            self._loads.count_unreadable()
+        except UnreadableError as why:
+            self._loads.count_unreadable(key, why)
             return Miss("unreadable")
         return Hit(
             value,
@@ -174,8 +179,8 @@ class Namespace(Generic[V]):
                     failed[key] = got.copy()
                 elif got.is_found:
                     found[key] = decode(got.value, got.content_type)
-            except UnreadableError:
-                self._loads.count_unreadable()
+            except UnreadableError as why:
+                self._loads.count_unreadable(key, why)
         if failed:
             raise PartialError(failed, found)
         return found
@@ -198,6 +203,7 @@ class Namespace(Generic[V]):
         ttl: Duration | None = None,
         stale: Duration | None = None,
         tags: Iterable[str] = (),
+        lag: Duration | None = None,
         default: None = None,
         timeout: Duration | None = None,
     ) -> V | None: ...
@@ -210,6 +216,7 @@ class Namespace(Generic[V]):
         ttl: Duration | None = None,
         stale: Duration | None = None,
         tags: Iterable[str] = (),
+        lag: Duration | None = None,
         default: D,
         timeout: Duration | None = None,
     ) -> V | D: ...
@@ -221,6 +228,7 @@ class Namespace(Generic[V]):
         ttl: Duration | None = None,
         stale: Duration | None = None,
         tags: Iterable[str] = (),
+        lag: Duration | None = None,
         default: Any = None,
         timeout: Duration | None = None,
     ) -> Any:
@@ -231,12 +239,16 @@ class Namespace(Generic[V]):
         process, and one lease per key anywhere. The arguments of the caller that starts the load
         count, and all callers that join it get the same object.
 
+        `lag`: the loader's source may be so far behind its commits, such as a replica (instead of the
+        namespace's). Without it an old value that a replica still had would count as new.
+
         The loader runs in the call of one of its callers, and the others wait for it. It cannot be
         stopped: `timeout` bounds the wait for another caller's load, and `ctx.deadline` tells the
         loader when the cache's `load_timeout` is over. A stale value is refreshed by the call that
         got its lease; if the loader fails, the stale value is returned.
 
-        An exception of the loader is raised here. With the cache out of reach the loader runs all
+        The value is returned as it will be read later; `CodecError` is raised if it would not come
+        back. An exception of the loader is raised here. With the cache out of reach the loader runs all
         the same, at most `max_loads_without_cache` at a time. A stored value of another type or of
         an earlier version is replaced. One of a later version stays: the loaded value is returned
         and not stored.
@@ -246,7 +258,7 @@ class Namespace(Generic[V]):
             return default if held is ABSENT else held
         check_key(key)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
-        lifetimes = lifetimes_of(ttl, stale, None, tags)
+        lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
         with self._spans.call("cache.get_or_load", self.name):
             value = self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
         return default if value is ABSENT else value
@@ -259,20 +271,28 @@ class Namespace(Generic[V]):
         stale: Duration | None = None,
         tags: Iterable[str] = (),
         ignore: Iterable[str] = (),
+        lag: Duration | None = None,
+        shared: bool = False,
     ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]:
         """Returns a decorator: a function is then answered from this namespace.
 
         `key` and `tags` are templates over the function's parameters: `profile:{user_id}`. Every
-        parameter is in the key, or named in `ignore` (no result depends on it), or is `self`,
-        `cls` or `ctx`; else two different calls would have one answer, and the decorator raises
-        `ValueError`.
+        parameter but `ctx` is in the key, or named in `ignore` (no result depends on it); else two
+        different calls would have one answer, and the decorator raises `ValueError`. For a method the
+        key names an attribute that tells its objects apart: `{self.tenant}`.
+
+        No two functions of a client have one template in one namespace, unless both say `shared`:
+        their results are the same. `lag` is that of `get_or_load`.
         """
         ttl_seconds = None if ttl is None else seconds_of(ttl, "ttl")
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
+        lag_seconds = None if lag is None else lag_seconds_of(lag)
 
         def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
+            naming = Naming(function, key, tags, ignore)
+            self._declarations.add(naming, shared=shared)
             return CachedFunction(
-                self, function, Naming(function, key, tags, ignore), ttl=ttl_seconds, stale=stale_seconds
+                self, function, naming, ttl=ttl_seconds, stale=stale_seconds, lag=lag_seconds
             )
 
         return decorate
@@ -293,7 +313,8 @@ class Namespace(Generic[V]):
         """Invalidates the key and stores the value, in one step.
 
         The caller vouches for the value being current: a value that was read from a source that
-        others write belongs into `get_or_load`. Durations left out are the namespace's.
+        others write belongs into `get_or_load`. Durations left out are the namespace's. Raises
+        `CodecError` if the value would not come back as it is.
         """
         check_key(key)
         seconds = self._seconds(timeout)

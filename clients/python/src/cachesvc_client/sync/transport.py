@@ -173,13 +173,15 @@ class Transport:
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
         for endpoint in self._attempts(home):
+            asked_at = time.monotonic()
             try:
                 reply = self._replied(endpoint, request, traced, deadline)
             except (ReadTimeoutError, TimeoutError) as error:
+                self._note_silence(endpoint, asked_at)
                 raise request.not_answered() from (failure or error)
             except (ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError) as error:
                 failure = error
-                self._note_failure(endpoint)
+                self._note_failure(endpoint, error)
             except HTTPError as error:
                 raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
             else:
@@ -192,10 +194,15 @@ class Transport:
         with self._lock:
             return self._region.attempts(time.monotonic(), home)
 
-    def _note_failure(self, endpoint: Endpoint) -> None:
+    def _note_silence(self, endpoint: Endpoint, asked_at: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            endpoint.left_unanswered(now, now - asked_at)
+
+    def _note_failure(self, endpoint: Endpoint, error: Exception) -> None:
         with self._lock:
             self.failovers += 1
-            endpoint.failed(time.monotonic())
+            endpoint.failed(time.monotonic(), error)
             self._region.failed()
 
     def _replied(

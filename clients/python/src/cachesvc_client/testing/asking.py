@@ -13,6 +13,7 @@ from cachesvc_client.testing.home import Draft, Entry
 from cachesvc_client.testing.http import Refused
 from cachesvc_client.testing.reading import Asked
 from cachesvc_client.values.durations import seconds_of
+from cachesvc_client.values.lifetimes import MAX_LAG_SECONDS
 
 _DIRECTIVE = re.compile(r'\s*([a-z-]+)(?:="?([^",]*)"?)?\s*(?:,|\Z)')
 _GROUP = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*(?:,|\Z)')
@@ -162,7 +163,13 @@ def draft_of(headers: Headers, value: bytes, tags_max: int) -> Draft:
     ttl, stale, error = (
         seconds_in(said, name) for name in ("max-age", "stale-while-revalidate", "stale-if-error")
     )
-    return Draft(value, content_type, tags, ttl, stale, error)
+    field = "Cachesvc-Source-Lag"
+    lag = duration_of(headers.get(field.lower(), "0s"), field, "bad-header") / SECONDS
+    if lag > MAX_LAG_SECONDS:
+        raise Refused(400, "bad-header", f"at most {MAX_LAG_SECONDS:g} s", field)
+    if lag and "cachesvc-lease" not in headers:
+        raise Refused(400, "contradiction", "a source that lags belongs to a fill", field)
+    return Draft(value, content_type, tags, ttl, stale, error, source_lag=lag)
 
 
 class Conditions:

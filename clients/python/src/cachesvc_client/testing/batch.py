@@ -23,6 +23,7 @@ from cachesvc_client.testing.contract import SECONDS, Contract
 from cachesvc_client.testing.home import Draft, Fenced, Home, digest
 from cachesvc_client.testing.http import Refused, Request, Response
 from cachesvc_client.testing.reading import Asked, Found, Reader
+from cachesvc_client.values.lifetimes import MAX_LAG_SECONDS
 
 MAX_KEYS = 1000
 
@@ -48,6 +49,7 @@ class _Item(Struct, forbid_unknown_fields=True):
     stale_if_error: _Seconds | None = None
     absent: bool = False
     lease: str = ""
+    source_lag: Annotated[float, Meta(ge=0, le=MAX_LAG_SECONDS)] = 0.0
 
 
 class _PutMany(Struct, forbid_unknown_fields=True):
@@ -110,13 +112,18 @@ class Batches:
             "value": entry.draft.value,
         }
         defaults = {"content_type": OCTETS, "tags": (), "value": b""}
+        ttl = (entry.fresh_until - now) // SECONDS
+        if found.outcome == "stale":
+            ttl = min(ttl, -1)
+        unkept = {} if entry.draft.keep else {"keep": False}
         return {
             "outcome": found.outcome,
             "tier": "origin" if found.outcome == "loaded" else "l1",
             "age": max(0, (now - entry.as_of) // SECONDS),
-            "ttl": (entry.fresh_until - now) // SECONDS,
+            "ttl": ttl if entry.draft.keep else min(ttl, 0),
             "as_of": entry.as_of,
             **{name: value for name, value in named.items() if value != defaults[name]},
+            **unkept,
             **lease,
         }
 
@@ -191,8 +198,14 @@ def _draft(item: _Item, nth: int, contract: Contract) -> Draft:
         raise Refused(400, "bad-tag", f"more than {contract.tags_max} tags", f"$.items[{nth}].tags")
     if item.absent and item.value:
         raise Refused(400, "contradiction", "what is absent has no value", f"$.items[{nth}].absent")
+    if item.source_lag and not item.lease:
+        raise Refused(
+            400, "contradiction", "a source that lags belongs to a fill", f"$.items[{nth}].source_lag"
+        )
     lives = (item.ttl, item.stale_while_revalidate, item.stale_if_error)
-    return Draft(item.value, item.content_type, item.tags, *lives, absent=item.absent)
+    return Draft(
+        item.value, item.content_type, item.tags, *lives, absent=item.absent, source_lag=item.source_lag
+    )
 
 
 def _check_size(draft: Draft, contract: Contract) -> None:

@@ -35,6 +35,9 @@ class Draft(Struct, frozen=True):
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None
     absent: bool = False
+    source_lag: float = 0.0
+    keep: bool = True
+    """False if the value may be answered once and not be kept."""
 
 
 class Entry(Struct, frozen=True):
@@ -138,7 +141,7 @@ class Home:
         """Stores the value under the lease; true if it is stored.
 
         False if the lease was voided or has expired, or if a fence has come on a target of the
-        value since the lease was granted.
+        value since the lease was granted, or since the source may have shown the value.
         """
         id_ = f"{namespace}/{key}"
         held = self._entries.get(id_)
@@ -148,9 +151,10 @@ class Home:
         if lease is None or lease.token != token or not self.is_leased(namespace, key):
             return False
         del self._leases[id_]
-        if self._is_fenced(lease.as_of, _targets(namespace, key, draft.tags)):
+        as_of = lease.as_of - round(draft.source_lag * SECONDS)
+        if self._is_fenced(as_of, _targets(namespace, key, draft.tags)):
             return False
-        self._store(namespace, key, draft, lease.as_of, token)
+        self._store(namespace, key, draft, as_of, token)
         return True
 
     # writing --------------------------------------------------------------------------------------
@@ -161,9 +165,18 @@ class Home:
         self._store(namespace, key, draft, self._clock.stamp())
         return fenced
 
-    def load(self, namespace: str, key: str, draft: Draft) -> Entry:
-        """Stores a value that an origin has returned."""
-        return self._store(namespace, key, draft, self._clock.stamp())
+    def load(self, namespace: str, key: str, draft: Draft) -> tuple[Entry, list[Fenced]]:
+        """Stores a value that an origin has returned, if it may be kept.
+
+        If not, an older copy may not be answered either: its key is fenced, and the fence returned.
+        """
+        id_ = f"{namespace}/{key}"
+        older = None if draft.keep else self._entries.get(id_)
+        fences = self.invalidate(namespace, keys=[key]) if older is not None else []
+        entry = self._store(namespace, key, draft, self._clock.stamp())
+        if not draft.keep:
+            del self._entries[id_]
+        return entry, fences
 
     def _store(self, namespace: str, key: str, draft: Draft, as_of: int, lease: str = "") -> Entry:
         contract = self._contract_of(namespace)

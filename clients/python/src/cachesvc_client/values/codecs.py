@@ -1,19 +1,28 @@
 """Codecs make bytes of a namespace's values and back; schema versions keep deploys apart.
 
+**A hit and a miss are the same value.** The codecs of this module decode what they have encoded. A
+value that does not come back is refused (`CodecError`), and a loaded value is answered as it was
+decoded, as every reader of its bytes will get it. Without a type, a part comes back only if it is
+of the same type: `round_trip.py` has the comparison. With a type, parts are of the type's types, so
+an equal value of another type is taken: 1 where a float is declared is answered as 1.0, always.
+
 A schema version travels in the content type, `application/json; v=3`, which the service stores and
 answers as it is. So values need no frame, and other clients can still read them. A reader takes
 only values of its own version, so the two sides of a rolling deploy do not read each other's.
 """
 
 import re
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from cachesvc_client.errors import CodecError
 from cachesvc_client.protocol.wire import JSON as JSON_TYPE
 from cachesvc_client.protocol.wire import MSGPACK as MSGPACK_TYPE
 from cachesvc_client.protocol.wire import OCTETS
 from cachesvc_client.values.immutable import is_immutable
+from cachesvc_client.values.round_trip import difference, place_of_failure
 
 V = TypeVar("V")
 
@@ -22,6 +31,11 @@ MAX_CONTENT_TYPE = 240
 MAX_VERSION = 999_999_999
 
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*(;[\x20-\x7e\t]*)?")
+_NO_BIN = re.compile(rb"[^\xc4-\xc6]*")
+"""MessagePack in which no byte can be the first one of a `bin`.
+
+Other parts may have such bytes too.
+"""
 _VERSION = re.compile(r";[ \t]*v=([0-9]{1,9})(?![^; \t])")
 
 
@@ -29,7 +43,9 @@ class Codec(Protocol[V]):
     """A way to make bytes of values, and values of bytes.
 
     `decode` may raise any `Exception`: the value then counts as unreadable, as it would after a
-    change of its type. The sync client calls a codec from several threads.
+    change of its type. The sync client calls a codec from several threads. A codec of your own has
+    to bring back what it encodes: this is not checked, and a loaded value is answered as the loader
+    returned it.
     """
 
     @property
@@ -48,13 +64,21 @@ def makes_immutable(codec: Codec[Any]) -> bool:
     return bool(getattr(codec, "makes_immutable", False))
 
 
+class Sealed(NamedTuple, Generic[V]):
+    """A value that can be stored."""
+
+    encoded: bytes
+    value: V
+    """The value as every reader of the bytes gets it."""
+
+
 class _Bytes:
     content_type = OCTETS
     makes_immutable = True
 
     def encode(self, value: bytes) -> bytes:
-        if not isinstance(value, bytes):
-            raise TypeError(
+        if type(value) is not bytes:  # a subclass would come back as bytes
+            raise CodecError(
                 f"a value here is bytes, not {type(value).__name__}:"
                 " name a codec= or a type= for the namespace"
             )
@@ -64,16 +88,43 @@ class _Bytes:
         return value
 
 
-class _Typed(Generic[V]):
-    def __init__(self, content_type: str, encode: Any, decode: Any, *, makes_immutable: bool) -> None:
+class _Checked(Generic[V]):
+    """A codec that takes only values which come back."""
+
+    def __init__(
+        self, content_type: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any], declared: Any
+    ) -> None:
+        """`declared`: the type of the values, as the namespace names it; `Any` for none."""
         self.content_type = content_type
-        self.makes_immutable = makes_immutable
+        self.makes_immutable = is_immutable(declared)
         self._encode = encode
         self._decode = decode
+        self._is_exact = declared in (Any, object)
+        self._is_binary = content_type == MSGPACK_TYPE
 
     def encode(self, value: V) -> bytes:
-        encoded: bytes = self._encode(value)
-        return encoded
+        return self.seal(value).encoded
+
+    def seal(self, value: V) -> Sealed[V]:
+        """Returns the bytes, and what is decoded from them. Raises `CodecError` if that differs."""
+        try:
+            encoded = self._encode(value)
+        except Exception as error:
+            raise CodecError(f"{place_of_failure(value, self._encode)}: {error}") from error
+        try:
+            back = self._decode(encoded)
+        except Exception as error:
+            hint = "" if value is not None else ": ABSENT stands for a value that does not exist"
+            raise CodecError(f"the value could not be read again: {error}{hint}") from error
+        try:
+            has_bytes = self._is_binary and not _NO_BIN.fullmatch(encoded)
+            why = difference(value, back, exact=self._is_exact, has_bytes=has_bytes)
+        except RecursionError as error:
+            raise CodecError("$: the value is nested too deeply") from error
+        if why:
+            cure = "name a type= for the namespace" if self._is_exact else "name a type= that fits"
+            raise CodecError(f"{why}: {cure}, or change the value")
+        return Sealed(encoded, back)
 
     def decode(self, value: bytes) -> V:
         decoded: V = self._decode(value)
@@ -82,19 +133,12 @@ class _Typed(Generic[V]):
 
 def json_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
     """Returns a codec for JSON that must fit `type`: a msgspec struct, dataclass, list[int], …"""
-    return _Typed(
-        JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, makes_immutable=is_immutable(type)
-    )
+    return _Checked(JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, type)
 
 
 def msgpack_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
     """Returns a codec for MessagePack that must fit `type`, as `json_of` does for JSON."""
-    return _Typed(
-        MSGPACK_TYPE,
-        msgspec.msgpack.encode,
-        msgspec.msgpack.Decoder(type).decode,
-        makes_immutable=is_immutable(type),
-    )
+    return _Checked(MSGPACK_TYPE, msgspec.msgpack.encode, msgspec.msgpack.Decoder(type).decode, type)
 
 
 BYTES: Codec[bytes] = _Bytes()
@@ -136,9 +180,15 @@ class Schema(Generic[V]):
         self.makes_immutable = makes_immutable(codec)
         self._encode = codec.encode
         self._decode = codec.decode
+        self._seal: Callable[[V], Sealed[V]] | None = codec.seal if isinstance(codec, _Checked) else None
 
     def encode(self, value: V) -> bytes:
+        """Returns the bytes of a value; raises `CodecError` if it would not come back."""
         return self._encode(value)
+
+    def seal(self, value: V) -> Sealed[V]:
+        """Returns the bytes of a value, and the value as their readers get it; raises as `encode`."""
+        return Sealed(self._encode(value), value) if self._seal is None else self._seal(value)
 
     def decode(self, value: bytes, content_type: str) -> V:
         """Returns the value; raises `UnreadableError` if it is of another version or type.

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from cachesvc_client.protocol.names import checked_tags
 from cachesvc_client.values.durations import Duration, seconds_of
-from cachesvc_client.values.lifetimes import Lifetimes
+from cachesvc_client.values.lifetimes import Lifetimes, lag_seconds_of
 
 
 class _Sentinel(enum.Enum):
@@ -59,8 +59,9 @@ class LoadContext:
         stale: Duration | None = None,
         stale_if_error: Duration | None = None,
         tags: Iterable[str] | None = None,
+        lag: Duration | None = None,
     ) -> None:
-        """Sets what only the value can tell, such as when it ends.
+        """Sets what only the value can tell, such as when it ends, or how late its source was.
 
         Each argument that is given replaces what the caller asked for; the rest stays. Raises
         `ValueError` that names the argument at fault.
@@ -72,6 +73,8 @@ class LoadContext:
         }
         if tags is not None:
             given["tags"] = checked_tags(tags)
+        if lag is not None:
+            given["lag"] = lag_seconds_of(lag)
         self.lifetimes = replace(self.lifetimes, **given)
 
     def __repr__(self) -> str:

@@ -1,9 +1,11 @@
 """Templates that make keys and tags of a function's arguments: `profile:{user_id}`.
 
 If the key of a cached function left out an argument that matters, one caller would be answered with
-another caller's result. So every parameter is in the key or named in `ignore`. Two different
-argument lists never make the same key: `%` and the text between two fields are percent-escaped in
-arguments, and only types whose text is the value are taken (`1` and `"1"` count as the same).
+another caller's result. So every parameter is in the key or named in `ignore`, `self` and `cls`
+too: a field of theirs may name an attribute, `{self.tenant}`. Two different argument lists never
+make the same key: `%` and the text between two fields are percent-escaped in arguments, and only
+types whose text is the value are taken (`1` and `"1"` count as the same). Two functions never have
+the same template, or one would be answered with results of the other (`Declarations`).
 """
 
 import inspect
@@ -11,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from enum import Enum
 from string import Formatter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from cachesvc_client.protocol.names import check_key, checked_tags, listed
@@ -22,34 +24,52 @@ _TOLD = "ctx"
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class _Piece(NamedTuple):
+    """The text before a field, and the field; the text at the end has none."""
+
+    before: str
+    field: str = ""
+    parameter: str = ""
+    attributes: tuple[str, ...] = ()
+
+
 class Template:
-    """A text with fields, each the name of a parameter.
+    """A text with fields, each the name of a parameter; of `self` and `cls` also an attribute.
 
     Raises `ValueError` if the text cannot be parsed or names an unknown parameter.
     """
 
     def __init__(self, text: str, parameters: Sequence[str]) -> None:
         self.text = text
-        self.fields: list[str] = []
+        self._pieces: list[_Piece] = []
         self._escaped = "%"
         literal = ""
         for before, name, form, conversion in _parsed(text):
             literal += before
             if name is None:
                 continue
-            if not name.isidentifier() or form or conversion:
+            parameter, *attributes = name.split(".")
+            is_path = not attributes or parameter in _OWNERS
+            if form or conversion or not is_path or not all(map(str.isidentifier, name.split("."))):
                 raise ValueError(
-                    f"{text!r}: a field is a parameter's name and nothing more, such as {{user_id}}"
+                    f"{text!r}: a field is a parameter's name and nothing more, such as {{user_id}};"
+                    " only self and cls may be followed by an attribute, such as {self.tenant}"
                 )
-            if name not in parameters:
+            if parameter not in parameters:
                 raise ValueError(
-                    f"{text!r}: the function has no parameter {name!r};"
+                    f"{text!r}: the function has no parameter {parameter!r};"
                     f" it has {', '.join(parameters) or 'none'}"
                 )
-            if self.fields:
+            if self._pieces:
                 self._escaped += self._separator(literal)
-            self.fields.append(name)
+            self._pieces.append(_Piece(literal, name, parameter, tuple(attributes)))
             literal = ""
+        self._single = len(self._pieces) == 1
+        self._end = literal
+        self.parameters = frozenset(piece.parameter for piece in self._pieces)
+        """The parameters that the template names."""
+        self.shape = (*(piece.before for piece in self._pieces), literal)
+        """The text around the fields: templates of one shape make the same keys."""
 
     def _separator(self, between: str) -> str:
         """Returns a character of the text between two fields; arguments have it escaped.
@@ -67,16 +87,19 @@ class Template:
 
         Raises `TypeError` for an argument whose text is not its value.
         """
-        return self.text.format_map({name: self._text_of(name, arguments[name]) for name in self.fields})
+        return "".join([piece.before + self._text_of(piece, arguments) for piece in self._pieces]) + self._end
 
-    def _text_of(self, name: str, value: object) -> str:
+    def _text_of(self, piece: _Piece, arguments: Mapping[str, object]) -> str:
+        value = arguments[piece.parameter]
+        for attribute in piece.attributes:
+            value = getattr(value, attribute)
         if isinstance(value, Enum):
             value = value.value
         if not isinstance(value, str | int | UUID | date):
             why = "a text, a number, a UUID, a date or an enum of them can be part of a key"
-            raise TypeError(f"{self.text!r}: {name} is {value!r}: {why}")
+            raise TypeError(f"{self.text!r}: {piece.field} is {value!r}: {why}")
         text = str(value)
-        if len(self.fields) == 1:
+        if self._single:
             return text
         return "".join(_escape(one) if one in self._escaped else one for one in text)
 
@@ -110,14 +133,27 @@ class Naming:
         self._positional = tuple(names) if all_positional else None
         self._key = Template(key, names)
         self._tags = [Template(tag, names) for tag in listed(tags, "tags")]
+        self.template = key
+        self.shape = self._key.shape
+        self.function = _name_of(function)
         ignored = set(listed(ignore, "ignore"))
-        if unknown := ignored - set(names):
+        is_bound = not _is_plain(function)
+        if unknown := ignored - set(names) - ({"self"} if is_bound else set()):
             raise ValueError(f"ignore: the function has no parameter {min(unknown)!r}")
+        if is_bound and "self" not in ignored:
+            raise ValueError(
+                f"{key!r}: the key cannot name what {function!r} is bound to:"
+                " decorate the function itself, or say ignore=['self'] if no result depends on it"
+            )
         for name in names:
-            if name not in self._key.fields and name not in ignored and name not in _OWNERS:
-                raise ValueError(
-                    f"{key!r}: add {{{name}}}, or say ignore=[{name!r}] if no result depends on it"
-                )
+            if name in self._key.parameters or name in ignored:
+                continue
+            field = (
+                f"{{{name}.…}}, an attribute such as {{{name}.tenant}},"
+                if name in _OWNERS
+                else f"{{{name}}},"
+            )
+            raise ValueError(f"{key!r}: add {field} or say ignore=[{name!r}] if no result depends on it")
 
     def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Returns the key of a call with these arguments.
@@ -143,6 +179,49 @@ class Naming:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
+
+
+def _is_plain(function: Callable[..., object]) -> bool:
+    """True if the function has no arguments beside those of its signature.
+
+    A bound method has its object, a partial its arguments, and an object with `__call__` itself.
+    """
+    while not inspect.isfunction(function):
+        wrapped = None if inspect.ismethod(function) else getattr(function, "__wrapped__", None)
+        if wrapped is None:
+            return False
+        function = wrapped
+    return True
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    plain = inspect.unwrap(function)
+    return f"{getattr(plain, '__module__', '')}.{getattr(plain, '__qualname__', repr(plain))}"
+
+
+class Declarations:
+    """The templates of the functions that are cached in one namespace of a client."""
+
+    def __init__(self) -> None:
+        self._by_shape: dict[tuple[str, ...], tuple[Naming, bool]] = {}
+
+    def add(self, naming: Naming, *, shared: bool) -> None:
+        """Notes a template; `shared`: other functions that say so too may have it.
+
+        Raises `ValueError` if another function has it. A function that is defined once more, as when
+        its module is loaded again, replaces itself; not one inside a function, whose results may
+        depend on what is around it.
+        """
+        known, known_shared = self._by_shape.setdefault(naming.shape, (naming, shared))
+        if known is naming or (shared and known_shared):
+            return
+        if known.function != naming.function or "<locals>" in naming.function:
+            raise ValueError(
+                f"{naming.template!r}: {known.function} has the template {known.template!r}, so that"
+                f" {naming.function} would be answered with its results: choose another one, or say"
+                " shared=True for both if their results are the same"
+            )
+        self._by_shape[naming.shape] = (naming, shared)
 
 
 def _without_context(signature: inspect.Signature) -> inspect.Signature:
