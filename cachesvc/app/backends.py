@@ -5,6 +5,7 @@ Part of the composition root: built without I/O, started and stopped by `instanc
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from cachesvc.app.paths import Remote
@@ -17,6 +18,7 @@ from cachesvc.explain.answer import Memcached
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Key
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
@@ -113,7 +115,17 @@ class Backends:
         self._memory: Polled[CellMemory] = Polled(
             "memory of cells", {name: cell.memory for name, cell in self.cells.items()}
         )
-        self.polled = (self._fullness, self._memory)
+        self._queue_clocks: Polled[int] = Polled(
+            "clocks of queues",
+            {name: partial(self._clock_offset_us, stream) for name, stream in self.streams.items()},
+        )
+        self.polled = (self._fullness, self._memory, self._queue_clocks)
+
+    async def _clock_offset_us(self, stream: RedisFenceStream) -> int:
+        """The queue's clock minus this instance's clock, exact to half of the exchange's time."""
+        sent_us = self._clock.now_us()
+        now_us = await stream.now_us()
+        return now_us - (sent_us + self._clock.now_us()) // 2
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
         """One memcached server: its batches, its breaker, its deadline, its connection."""
@@ -184,7 +196,20 @@ class Backends:
         metrics.watch("exchanges", lambda: dict(self._durations()))
         metrics.watch("server_stats", lambda: self._fullness.said)
         metrics.watch("cell_memory", lambda: self._memory.said)
-        metrics.watch("polls", lambda: {("memcached",): self._fullness, ("cell",): self._memory})
+        metrics.watch("queue_clocks", lambda: self._queue_clocks.said)
+        metrics.watch(
+            "polls",
+            lambda: {
+                ("memcached",): self._fullness,
+                ("cell",): self._memory,
+                ("queue",): self._queue_clocks,
+            },
+        )
+
+    def loops(self) -> Iterator[Loop]:
+        """The loops of these servers: polls, and the threads of memcached servers."""
+        yield from (polled.loop for polled in self.polled)
+        yield from (leaf.loop for leaf in self._leaves.values() if isinstance(leaf, MemcachedTier))
 
     def _batchers(self) -> Iterator[tuple[tuple[str, str], Batcher[Any, Any]]]:
         """The batchers by server and operation.

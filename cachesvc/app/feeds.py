@@ -11,6 +11,7 @@ from cachesvc.changes.feed import FeedTally, FenceFeed
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import Clock
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.traces.trace import Recorder
 
 
@@ -30,14 +31,19 @@ class Feeds:
     def loops(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """Everything that is to run until the instance stops, each with its name."""
         yield from self.reading()
-        yield self.consumer.run(), "consumer of changes"
-        yield self.consumer.run_heartbeats(), "heartbeats"
-        yield self.consumer.run_reclaiming(), "open changes"
+        yield self.consumer.run(), self.consumer.taking.name
+        yield self.consumer.run_heartbeats(), self.consumer.beating.name
+        yield self.consumer.run_reclaiming(), self.consumer.reclaiming.name
 
     def reading(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """The loops of the fence feeds alone: without a consumer, an instance only follows."""
         for feed in self.feeds:
-            yield feed.run(), f"fence feed of {feed.region}"
+            yield feed.run(), feed.loop.name
+
+    def watched(self) -> Sequence[Loop]:
+        """The same loops, as they tell how they fare."""
+        consumer = self.consumer
+        return [*(feed.loop for feed in self.feeds), consumer.taking, consumer.beating, consumer.reclaiming]
 
 
 def build(
@@ -75,6 +81,7 @@ def build(
         merger=paths.merger,
         clock=clock,
         heartbeat_seconds=service.coherence.heartbeat.seconds,
+        skew_us=skew_us,
         namespaces=list(topology.namespaces),
         tally=consumer_tally,
         recorder=recorder,

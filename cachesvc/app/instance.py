@@ -23,6 +23,7 @@ from cachesvc.changes.feed import FenceFeed
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import SECONDS, Clock, SystemClock
+from cachesvc.telemetry.loops import Loop, Loops
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
@@ -73,6 +74,8 @@ class App:
         self._feeds = feeds.build(
             service, topology, self.remote, self.paths, clock=self._clock, recorder=self._tracing
         )
+        self._sweeping = Loop("sweep of L1")
+        self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
         self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
@@ -85,6 +88,8 @@ class App:
             self._metrics,
             recorder=self._tracing,
         )
+        self._loops.watch(self._web.loops)
+        self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _watched(self) -> Metrics:
         """Everything that counts, by the names of the metrics table."""
@@ -113,6 +118,7 @@ class App:
         build = {(version("cachesvc"), platform.python_version()): 1}
         metrics.watch("build", lambda: build)
         metrics.watch("ready", lambda: self.readiness()[0])
+        metrics.watch("loops", self._loops.statistics)
         metrics.watch("otlp", lambda: self._metrics_export.tally if self._metrics_export else ExportTally())
         metrics.watch("spans", lambda: self._tracing.tally if self._tracing else SpanTally())
         self._backends.watch(metrics)
@@ -159,14 +165,12 @@ class App:
     def _spawn_loops(self) -> None:
         for loop, name in self._feeds.loops():
             self._tasks.spawn(loop, name)
-        self._tasks.spawn(self._sweep(), "sweep of L1")
+        self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         for polled in self._backends.polled:
-            self._tasks.spawn(polled.run(), f"polling {polled.name}")
+            self._tasks.spawn(polled.run(), polled.loop.name)
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
+        self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
 
     def readiness(self) -> tuple[bool, Mapping[str, object]]:
         """Whether this instance may be sent requests, with the reasons for `/readyz?verbose`.
@@ -191,6 +195,7 @@ class App:
                 region: None if bound is None else round(bound / SECONDS, 3)
                 for region, bound in bounds.items()
             },
+            "loops": self._loops.troubles(),
             "topology_version": self.topology.version,
             "placement": f"{self.paths.homes.placement_id:08x}",
         }

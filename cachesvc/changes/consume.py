@@ -17,12 +17,12 @@ from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit import audit_of
 from cachesvc.changes.contract import Changes, Completion, Done, FenceStream, Missing, OpenChange
 from cachesvc.changes.delays import ChangeLags
-from cachesvc.changes.keep_trying import persist
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
 
@@ -85,6 +85,7 @@ class Consumer:
         merger: Merger,
         clock: Clock,
         heartbeat_seconds: float,
+        skew_us: int,
         namespaces: Sequence[str],
         tally: ConsumerTally,
         lags: ChangeLags,
@@ -101,13 +102,20 @@ class Consumer:
         self._merger = merger
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
+        self._skew_us = skew_us
         self._namespaces = namespaces
         self._tally = tally
         self._lags = lags
         self._recorder = recorder
         self._epoch = ""
-        self._outage = Outage("the queue of changes", log)
+        outage = Outage("the queue of changes", log)
+        self.taking, self.beating, self.reclaiming = (
+            Loop(name, outage=outage, failed=self._failed)
+            for name in ("consumer of changes", "heartbeats", "open changes")
+        )
         self._misuse = Outage("a producer of changes", log)
+        self._oldest = ("", 0)
+        """The oldest open change at the last heartbeat, and the `complete_to` sent for it."""
         self._fenced: set[str] = set()
         """Ids of parked changes whose fallback fence this consumer has published."""
         self.has_tried = False
@@ -122,20 +130,16 @@ class Consumer:
 
     async def run(self) -> None:
         """Takes and applies new changes until it is cancelled."""
-        while True:
-            await persist(self._take, self._outage, self._failed)
+        await self.taking.run(self._take)
 
     async def run_heartbeats(self) -> None:
         """Sends a heartbeat in every interval until it is cancelled."""
-        while True:
-            await persist(self._beat, self._outage, self._failed)
-            await asyncio.sleep(self._heartbeat_seconds)
+        await self.beating.run(self._beat, every_seconds=self._heartbeat_seconds)
 
     async def run_reclaiming(self) -> None:
         """Applies open and parked changes that were left, once a second, until it is cancelled."""
-        while True:
-            await asyncio.sleep(RECLAIM_IDLE_SECONDS)
-            await persist(self._reclaim, self._outage, self._failed)
+        await asyncio.sleep(RECLAIM_IDLE_SECONDS)
+        await self.reclaiming.run(self._reclaim, every_seconds=RECLAIM_IDLE_SECONDS)
 
     async def _take(self) -> None:
         try:
@@ -144,15 +148,16 @@ class Consumer:
             self.has_tried = True
             raise
         self.has_tried = True
-        await self._do(taken)
+        _raise_first(await self._do_each(taken))
 
     async def _reclaim(self) -> None:
-        await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
-        await self._do(
-            await self._changes.parked(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE), again=True
-        )
+        changes, idle = self._changes, RECLAIM_IDLE_SECONDS
+        defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
+        parked = await changes.parked(self._name, idle_seconds=idle, count=TAKE)
+        defects += await self._do_each(parked, again=True)
         count = await self._changes.open_count()
         self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+        _raise_first(defects)
 
     def _failed(self) -> None:
         self._tally.failures += 1
@@ -160,10 +165,28 @@ class Consumer:
     # heartbeats ------------------------------------------------------------
 
     async def _beat(self) -> None:
+        asked_us = self._clock.now_us()
         completion = await self._changes.completion()
         if completion.epoch != self._epoch:
             await self._meet_epoch(completion)
-        await self._stream.heartbeat(completion.complete_to)
+        await self._stream.heartbeat(self._complete_to(completion, asked_us))
+
+    def _complete_to(self, completion: Completion, asked_us: int) -> int:
+        """Returns the time to send, which no wrong clock of the queue moves past an open change.
+
+        - A clock that is ahead would hide for how long a change is open: then the time is counted back from
+          the own clock.
+        - A clock that is set back gives later changes earlier ids, and the same change another age: while
+          one change is the oldest, the time stands still.
+        """
+        complete_to = completion.complete_to
+        if completion.now_us > self._clock.now_us() + self._skew_us:
+            complete_to = min(complete_to, asked_us - (completion.now_us - complete_to))
+        oldest, sent_us = self._oldest
+        if completion.oldest and completion.oldest == oldest:
+            complete_to = min(complete_to, sent_us)
+        self._oldest = (completion.oldest, complete_to)
+        return complete_to
 
     async def _meet_epoch(self, completion: Completion) -> None:
         """Fences every namespace if the `changes` stream may have lost changes it had accepted.
@@ -185,6 +208,22 @@ class Consumer:
         self._epoch = completion.epoch
 
     # changes ------------------------------------------------------------
+
+    async def _do_each(self, taken: Sequence[OpenChange], *, again: bool = False) -> list[Exception]:
+        """Does the changes together or, if that fails by a defect, each by itself.
+
+        Returns the defects. A change that cannot be done stays open and stops `complete_to`; it must
+        not keep others open, which come with it at every try. Raises `TierError`.
+        """
+        try:
+            await self._do(taken, again=again)
+        except TierError:
+            raise
+        except Exception as defect:  # noqa: BLE001  whatever it is, it may be of one change alone
+            if len(taken) <= 1:
+                return [defect]
+            return [one for item in taken for one in await self._do_each([item], again=again)]
+        return []
 
     async def _do(self, taken: Sequence[OpenChange], *, again: bool = False) -> None:
         """Applies the changes that are due, buries the faulty ones, and closes the empty ones.
@@ -297,6 +336,11 @@ class Consumer:
             return fences
         new = {digest for id_ in missed - self._fenced for digest in named[id_]}
         return [fence for fence in fences if not fence.unapplied or fence.digest in new]
+
+
+def _raise_first(defects: Sequence[Exception]) -> None:
+    if defects:
+        raise defects[0]
 
 
 def _done_again(done: Done, missing: Missing) -> Done:

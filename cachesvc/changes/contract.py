@@ -66,12 +66,17 @@ class Completion(Struct, frozen=True):
 
     complete_to: int
     """µs: every change accepted before this time is acknowledged or parked. It is the time in
-    the id of the oldest pending or undelivered change; without one, the queue's clock."""
+    the id of the oldest pending or undelivered change; without one, the queue's clock. If the
+    queue's clock was set back, so that the id is ahead of it: the time at which that was first seen."""
     epoch: str
     """The epoch of the `changes` stream. Another epoch than before: accepted changes may have
     been lost with the tail of the server's data."""
     announced: bool
     """True if the possible loss of this epoch has been announced (`Changes.announced`)."""
+    now_us: int
+    """The queue's clock."""
+    oldest: str
+    """The id of the oldest pending or undelivered change; empty if there is none."""
 
 
 class OpenCount(Struct, frozen=True):

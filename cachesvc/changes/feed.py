@@ -1,9 +1,10 @@
 """Reads every region's fence stream and merges it into this instance.
 
 A feed also tells the broadcast's subscribers what it has merged, and reports to the queue how far
-this instance is. Its loop never ends by a failure: a failure of a queue is logged once, counted,
-and tried again after a pause. Meanwhile the watermark stands still, so the staleness bound grows
-and the read path turns strict by itself (docs/coherence.md, "Watermark, staleness bound, floor").
+this instance is. Its loop never ends by a failure (`telemetry/loops.py`): a failure is logged once,
+counted, and tried again after a pause. Meanwhile the watermark stands still, so the staleness bound
+grows and the read path turns strict by itself (docs/coherence.md, "Watermark, staleness bound,
+floor").
 """
 
 import logging
@@ -13,11 +14,11 @@ from msgspec import Struct
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.contract import FenceBatch, FenceStream, position_of
 from cachesvc.changes.delays import ChangeLags
-from cachesvc.changes.keep_trying import persist
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.errors import TierError
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked
 
@@ -67,8 +68,12 @@ class FenceFeed:
         self._lags = lags
         self._recorder = recorder
         self._tail = (0, 0)
-        self._outage = Outage(f"the feed of region {stream.region}", log)
         self.region = stream.region
+        self.loop = Loop(
+            f"fence feed of {self.region}",
+            outage=Outage(f"the feed of region {self.region}", log),
+            failed=self._failed,
+        )
         self.tried = False
         """True once the stream was opened, or the queue was found out of reach.
 
@@ -84,14 +89,15 @@ class FenceFeed:
 
     async def run(self) -> None:
         """Opens the stream, then reads and merges until it is cancelled."""
-        await persist(self._open, self._outage, self._failed)
-        while True:
-            await persist(self._read, self._outage, self._failed)
+        with self.loop.alive():
+            await self.loop.persist(self._open)
+            while True:
+                await self.loop.persist(self._read)
 
     async def _open(self) -> None:
         try:
             start = await self._stream.open()
-            self._fences.raise_floor(start.floor)
+            self._fences.raise_first_floor(start.floor)
             self._merger.merge(start.fences, region=self.region)
             self._tail = position_of(start.tail)
             self._broadcast.reset(
@@ -105,6 +111,18 @@ class FenceFeed:
 
     async def _read(self) -> None:
         batch = await self._stream.read(wait_seconds=WAIT_SECONDS)
+        try:
+            self._take_in(batch)
+        except Exception:
+            # The stream's position has passed this batch, and nobody knows how much of it is merged.
+            # To go on reading without a gap would let a later heartbeat vouch for fences that are
+            # not in force here.
+            self._give_up(batch)
+            raise
+        if batch.report:
+            await self._stream.report(batch.position)
+
+    def _take_in(self, batch: FenceBatch) -> None:
         if batch.gap:
             self._meet_gap()
         self._tally.fences += len(batch.fences)
@@ -114,8 +132,13 @@ class FenceFeed:
             self._fences.heartbeat(self.region, batch.complete_to)
         self._tell(batch)
         self.has_caught_up = self.has_caught_up or position_of(batch.position) >= self._tail
-        if batch.report:
-            await self._stream.report(batch.position)
+
+    def _give_up(self, batch: FenceBatch) -> None:
+        """Treats a batch that could not be merged as lost."""
+        self._meet_gap()
+        self._broadcast.reset(
+            self.region, batch.position, self._fences.floor, f"fences of region {self.region} were lost"
+        )
 
     def _merge(self, batch: FenceBatch) -> None:
         """Merges a batch, in a span if it belongs to a sampled trace.

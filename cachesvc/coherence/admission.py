@@ -166,7 +166,7 @@ class Admission:
             for target, at in token
             if self.fences.fence_on(target, (), namespace if target == whole else "") < at
         ]
-        return self.fences.merge(news) if news else []
+        return self.fences.merge(news, from_caller=True) if news else []
 
     def token_refuses(self, entry: Entry, key: Key, token: TokenPairs) -> bool:
         """True if the copy is refused once the read has heeded its token.

@@ -19,7 +19,7 @@ from cachesvc.coherence.merge_history import MergeLog
 from cachesvc.coherence.paced_fences import PacedFences, PacedWindow
 from cachesvc.coherence.recent_merges import RecentMerges
 from cachesvc.coherence.refusal import Refusal, RefusedBy
-from cachesvc.model.clock import MILLISECONDS, Clock
+from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
 from cachesvc.model.fence import Fence
@@ -145,6 +145,11 @@ class Fences:
         self.version = 0
         self._own = 0
         self._clamped = 0
+        self._cut_from = self._cut_until = 0
+        """The earliest and the latest `at` that was cut back and that the floor has not reached.
+
+        Both are 0 if there is none.
+        """
 
     def __repr__(self) -> str:
         known = f"{self.merged} merged, {len(self._unapplied)} unapplied"
@@ -152,24 +157,32 @@ class Fences:
 
     # Merging: all of it is by `max`, so duplicates, replays and any order come to the same.
 
-    def merge(self, fences: Sequence[Fence], own: bool = False, region: str = "") -> list[int]:
+    def merge(
+        self, fences: Sequence[Fence], own: bool = False, region: str = "", *, from_caller: bool = False
+    ) -> list[int]:
         """Merges fences; from now on they are honoured.
 
         Returns the digests of the keys and tags among them: the caller must forget the flights of
         these before it awaits. An `at` more than 4 S ahead of the own clock is merged as own clock
-        + 4 S. `own`: the fences were issued here, not read from a feed. `region`: the region whose
-        feed they were read from.
+        + 4 S, and the floor makes up for the rest once the clock has come near (`_meet_cut`).
+        `own`: the fences were issued here, not read from a feed. `region`: the region whose feed
+        they were read from. `from_caller`: a caller's token named them; their cut times are not
+        remembered, or any caller could raise the floor of the whole instance.
         """
         now_us = self._clock.now_us()
         latest = now_us + 4 * self._skew_us
+        if not from_caller:
+            self._meet_cut(latest)
         self._recent.expire(now_us)
         row0, row1, mask = self._row0, self._row1, self._mask
         touched = []
         for fence in fences:
             at = fence.at
             if at > latest:
-                at = latest
                 self._clamped += 1
+                if not from_caller:
+                    self._note_cut(at)
+                at = latest
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
             else:
@@ -192,6 +205,24 @@ class Fences:
         if own:
             self._own += len(fences)
         return touched
+
+    def _note_cut(self, at: int) -> None:
+        self._cut_from = min(self._cut_from or at, at)
+        self._cut_until = max(self._cut_until, at)
+
+    def _meet_cut(self, latest: int) -> None:
+        """Raises the floor over fences that were cut back and would not be cut back now.
+
+        A fence that was cut back is a lost fence if it was the own clock that was wrong: once that
+        clock is set right, copies from before the write look younger than the merged time. Only the
+        span of the cut times is remembered; the floor covers all of it that lies before `latest`,
+        the own clock + 4 S. A copy that is younger than `latest` is not admissible yet. So a single
+        time from a clock that is a day ahead costs one raise, a day later.
+        """
+        if self._cut_from and self._cut_from <= latest:
+            self.raise_floor(min(self._cut_until, latest), lost=True)
+            self._cut_from = 0 if self._cut_until <= latest else latest
+            self._cut_until = self._cut_until if self._cut_from else 0
 
     def _merge_other(self, fence: Fence, at: int, now_us: int) -> None:
         """Anything but a hard fence on a key or tag."""
@@ -251,6 +282,20 @@ class Fences:
             self.merged = self._recent.count
         self.version += 1
 
+    def raise_first_floor(self, at: int) -> None:
+        """Raises the floor when a feed is opened, to a time that comes from the ids of its queue.
+
+        What is retained was published before now, so a floor of own clock + 4 S covers it. A time
+        beyond that is of a queue whose clock was ahead (Redis goes on from its newest id when its
+        clock is set back): it would keep this instance unready until then. It is cut back and
+        counted, and made good as a fence that was cut back, in case the own clock is behind.
+        """
+        latest = self._clock.now_us() + 4 * self._skew_us
+        if at > latest:
+            self._clamped += 1
+            self._note_cut(at)
+        self.raise_floor(min(at, latest))
+
     def heartbeat(self, region: str, complete_to: int) -> None:
         """Notes that this region's feed is merged up to `complete_to`, µs.
 
@@ -258,12 +303,26 @@ class Fences:
         time that only a wrong clock can give (S ahead) counts as own clock + S: it must not hide
         staleness later.
         """
-        latest = self._clock.now_us() + self._skew_us
+        now_us = self._clock.now_us()
+        self._meet_cut(now_us + 4 * self._skew_us)
+        latest = now_us + self._skew_us
         if complete_to > latest:
             complete_to = latest
             self._clamped += 1
         self.watermarks[region] = max(self.watermarks[region], complete_to)
         self.watermark = min(self.watermarks.values())
+
+    def moment_of(self, now_us: int, others_us: int) -> int:
+        """Returns `now_us`, at most 4 S + 1 s beyond another clock's time of the same moment.
+
+        Beyond that, one of the clocks is wrong, and the time is counted as one that was cut back.
+        The second is for what may pass between a home's answer and the beginning of a load.
+        """
+        latest = others_us + 4 * self._skew_us + SECONDS
+        if now_us <= latest:
+            return now_us
+        self._clamped += 1
+        return latest
 
     # Judging copies. `now_us` is the caller's one reading of the clock for the request.
 

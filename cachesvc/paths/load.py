@@ -21,6 +21,7 @@ from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.next_step import CopySeen, last_resort
 from cachesvc.config.topology import Origin
 from cachesvc.model.change import Change
+from cachesvc.model.clock import MILLISECONDS
 from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.partition import foreign_tags
@@ -128,7 +129,9 @@ class Loads:
             ttl_us=loaded.ttl_us,
             stale_for_us=loaded.stale_for_us,
             error_for_us=loaded.error_for_us,
-            now=self._clock.now_us(),
+            # By a clock that is an hour ahead, a value of five seconds would be fresh for an hour in every
+            # instance that finds it in L2 or L3.
+            now=self._admission.fences.moment_of(self._clock.now_us(), as_of + took_ms * MILLISECONDS),
             rng=self._rng,
         )
         return Entry(

@@ -14,7 +14,7 @@ from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applied, Applier
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change, Target
-from cachesvc.model.clock import Clock
+from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.partition import foreign_tags
@@ -26,6 +26,13 @@ from cachesvc.paths.read import Reader
 from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import lease_as_of
+
+LONGEST_LOAD_US = 60 * SECONDS
+"""The longest time between the grant of a lease and its fill.
+
+Lifetimes count from no later time: by a clock that is an hour ahead, a value of five seconds would
+be fresh for an hour everywhere.
+"""
 
 
 class Writer:
@@ -199,7 +206,7 @@ class Writer:
             ttl_us=draft.ttl_us,
             stale_for_us=draft.stale_for_us,
             error_for_us=draft.error_for_us,
-            now=self._clock.now_us(),
+            now=min(self._clock.now_us(), as_of + draft.source_lag_us + LONGEST_LOAD_US),
             rng=self._rng,
         )
         return Entry(

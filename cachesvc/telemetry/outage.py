@@ -33,14 +33,17 @@ class Outage:
     def __repr__(self) -> str:
         return f"<Outage of {self._what} [{f'on, {self.failures} failures' if self.is_on else 'none'}]>"
 
-    def failed(self, why: object) -> None:
-        """Counts a failure. The first one of an outage is logged with the reason `why`."""
+    def failed(self, why: object, *, cause: BaseException | None = None) -> None:
+        """Counts a failure. The first one of an outage is logged with the reason `why`.
+
+        With `cause`, the traceback of that exception is logged, too.
+        """
         self._failed_at = self._now()
         if not self.is_on:
             self.is_on = True
             self.failures = 0
             self._began_at = self._failed_at
-            self._log.warning("%s fails: %s", self._what, why)
+            self._log.warning("%s fails: %s", self._what, why, exc_info=cause)
         self.failures += 1
 
     def worked(self) -> None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.telemetry.loops import Loop
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Deadlines:
         """Task → the end of its time on the loop's clock, oldest first."""
         self._expired: set[asyncio.Task[object]] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self.loop = Loop("deadlines of requests")
 
     def __repr__(self) -> str:
         return f"<Deadlines [{len(self._running)} running]>"
@@ -62,14 +64,17 @@ class Deadlines:
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        with self.loop.step():
+            self._cancel_expired(loop.time())
+        self._sweep = loop.call_later(PAUSE_SECONDS, self._look) if self._running else None
+
+    def _cancel_expired(self, now: float) -> None:
         for task, ends in self._running.items():
             if ends > now:
                 break
             if task not in self._expired:
                 self._expired.add(task)
                 task.cancel()
-        self._sweep = loop.call_later(PAUSE_SECONDS, self._look) if self._running else None
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:

@@ -35,6 +35,7 @@ from collections.abc import Callable
 from cachesvc.config.service import Server
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.telemetry.loops import Loop
 
 WINDOW_SECONDS = 0.25
 PATIENCE = 2
@@ -88,6 +89,9 @@ class Overload:
         self._max_delay = limits.max_delay.seconds
         self._core_time = core_time
         self._timer: asyncio.TimerHandle | None = None
+        self._began = self._core_before = 0.0
+        """When the running window began, on the loop's clock, and the core time then."""
+        self.loop = Loop("windows of overload")
         self._long_windows = 0
         self._calm_seconds = 0.0
         self._done = 0
@@ -106,8 +110,7 @@ class Overload:
 
     def start(self) -> None:
         """Begins a window, at whose end the next one begins."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WINDOW_SECONDS, self._end_window, loop.time(), self._core_time())
+        self._begin_window()
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -126,19 +129,30 @@ class Overload:
         self.in_progress -= 1
         self._done += 1
 
+    def _begin_window(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self.loop.step():
+            self._began, self._core_before = loop.time(), self._core_time()
+        self._timer = loop.call_later(WINDOW_SECONDS, self._turn)
+
+    def _turn(self) -> None:
+        """Ends a window and begins the next one, also if the core time cannot be read."""
+        with self.loop.step():
+            self._end_window()
+        self._begin_window()
+
     def _load(self) -> int:
         """Returns how many requests wait for this process."""
         return self.in_progress - self.reading.count - self._waiting_elsewhere
 
-    def _end_window(self, began: float, core_before: float) -> None:
-        seconds = asyncio.get_running_loop().time() - began
-        is_busy = self._core_time() - core_before >= BUSY_SHARE * seconds
+    def _end_window(self) -> None:
+        seconds = asyncio.get_running_loop().time() - self._began
+        is_busy = self._core_time() - self._core_before >= BUSY_SHARE * seconds
         in_time = int(self._done / seconds * self._max_delay)
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
         self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
         self._done = self._refused = 0
-        self.start()
 
     def _decide(self, in_time: int, seconds: float, *, is_long: bool) -> None:
         self._long_windows = self._long_windows + 1 if is_long else 0

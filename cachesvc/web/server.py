@@ -100,6 +100,8 @@ class Web:
             Probes(service, topology, readiness, metrics),
             HotKeysView(service, topology.namespaces, paths.hot_keys),
         )
+        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop)
+        """The loops that timers call."""
         self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.service import L3
 from cachesvc.model.change import Target
-from cachesvc.model.clock import SystemClock
+from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
@@ -20,7 +20,7 @@ from cachesvc.tiers.envelope import MAGIC
 from cachesvc.tiers.l3.contract import Fill, Put, Read, Reply
 from cachesvc.tiers.l3.redis_cell import READS_IN_FLIGHT, RedisCell
 from cachesvc.tiers.l3.script import READ
-from tests.contracts.cell_benches import KEY, NS, SKEW_US, RedisBench, as_of_of, good, redis_bench
+from tests.contracts.cell_benches import KEY, NS, SETTINGS, SKEW_US, RedisBench, as_of_of, good, redis_bench
 from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer, redis_server, valkey_server
@@ -276,6 +276,21 @@ async def test_the_clock_offset_of_the_cell_is_measured(bench: RedisBench) -> No
     await ask(cell)
     await cell.stop()
     assert cell.statistics().clock_offset_us > 1_000_000_000
+
+
+async def test_a_put_by_a_clock_that_is_an_hour_ahead_is_fresh_for_its_own_time(bench: RedisBench) -> None:
+    hour = 3600 * SECONDS
+    ahead = ManualClock(start_us=SystemClock().now_us() + hour)
+    cell = RedisCell("c1", bench.server.redis_url, SETTINGS, SKEW_US, ahead)
+    await ask(cell)
+    (put,) = await cell.put_many([Put(KEY, Entry(b"v", ahead.now_us(), ahead.now_us() + 5 * SECONDS))])
+    await cell.stop()
+    assert not isinstance(put, TierError)
+    assert put.entry is not None
+    found = (await bench.read()).entry
+    assert found is not None
+    for entry in (put.entry, found):
+        assert 3 * SECONDS < entry.fresh_until - (await bench.state()).now_us <= 6 * SECONDS
 
 
 async def test_a_stopped_cell_answers_unavailable_and_leaves_no_connection(bench: RedisBench) -> None:

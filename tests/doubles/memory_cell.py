@@ -108,21 +108,30 @@ class MemoryCell:
         if placement != known or version > seen + 1:
             self.restart()
 
+    def _waits_at(self, now: int) -> bool:
+        """True while a new issuer waits.
+
+        A wait that would last longer than S is from a clock that was set back: it begins anew.
+        """
+        if self._issues_from > now + self._skew_us:
+            self.restart()
+        return now < self._issues_from
+
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         now = self._clock.now_us()
-        if now < self._issues_from:
+        if self._waits_at(now):
             return [_NOTHING_YET] * len(reads)
         return [self._read(read, now) for read in reads]
 
     async def fill_many(self, fills: Sequence[Fill]) -> Sequence[FillReply | TierError]:
         now = self._clock.now_us()
-        if now < self._issues_from:
+        if self._waits_at(now):
             return [FillReply(stored=False)] * len(fills)
         return [FillReply(self._fill(fill, now)) for fill in fills]
 
     async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
         now = self._clock.now_us()
-        if now < self._issues_from:
+        if self._waits_at(now):
             return [self._waits()] * len(puts)
         replies = [self._put(put, now) for put in puts]
         self._trim(now)
@@ -132,7 +141,7 @@ class MemoryCell:
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
     ) -> Sequence[int | TierError]:
         now = self._clock.now_us()
-        if now < self._issues_from:
+        if self._waits_at(now):
             return [self._waits()] * len(targets)
         # A clock that is far ahead must not keep a target out of the cache for as long as the clock is
         # wrong.
@@ -147,7 +156,7 @@ class MemoryCell:
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
         now = self._clock.now_us()
         return [
-            now >= self._issues_from and self._prolong(key.id, token, now + life, now)
+            not self._waits_at(now) and self._prolong(key.id, token, now + life, now)
             for key, token, life in leases
         ]
 
@@ -184,7 +193,11 @@ class MemoryCell:
         fenced = soft = fresh = False
         if copy is not None:
             as_of = copy.entry.as_of
-            if as_of <= read.not_before or as_of <= self._newest(self._fences, key.namespace, copy.entry):
+            if (
+                as_of <= read.not_before
+                or as_of > now + 3 * self._skew_us
+                or as_of <= self._newest(self._fences, key.namespace, copy.entry)
+            ):
                 copy, fenced = None, True
             else:
                 soft = as_of <= max(copy.soft_at, self._newest(self._soft, key.namespace, copy.entry))

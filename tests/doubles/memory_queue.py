@@ -104,7 +104,9 @@ class MemoryChanges:
         """
         now = self._queue.clock.now_us()
         by_try = sorted(self._queue.parked.items(), key=lambda item: item[1].tried_us)
-        idle = [item for item in by_try if item[1].tried_us <= now - round(idle_seconds * SECONDS)][:count]
+        latest = now - round(idle_seconds * SECONDS)
+        # A try that is ahead of the clock was before the clock was set back.
+        idle = [item for item in by_try if item[1].tried_us <= latest or item[1].tried_us > now][:count]
         for _, parked in idle:
             parked.tried_us = now
         return [
@@ -123,7 +125,11 @@ class MemoryChanges:
         queue = self._queue
         now, oldest, epoch = queue.clock.now_us(), next(iter(queue.changes), None), str(queue.epoch)
         return Completion(
-            now if oldest is None else min(oldest[0] * 1000, now), epoch, announced=queue.announced == epoch
+            now if oldest is None else queue.accepted_at(oldest),
+            epoch,
+            announced=queue.announced == epoch,
+            now_us=now,
+            oldest="" if oldest is None else text_of(oldest),
         )
 
     async def announced(self, epoch: str) -> None:

@@ -100,6 +100,8 @@ class MemoryQueue:
         self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
         self.announced = ""
+        self._ahead: tuple[Position, int] | None = None
+        """The oldest open change if its id is ahead of the clock; the µs at which that was seen."""
         self._receipts: dict[str, _Kept] = {}
         """Oldest first."""
         self._last: Position = (0, 0)
@@ -190,6 +192,15 @@ class MemoryQueue:
         self._last = (ms, 0) if ms > self._last[0] else (self._last[0], self._last[1] + 1)
         return self._last
 
+    def accepted_at(self, position: Position) -> int:
+        """A time at which the change was accepted already, µs."""
+        at, now = position[0] * 1000, self.clock.now_us()
+        if at <= now:
+            return at
+        if self._ahead is None or self._ahead[0] != position:
+            self._ahead = (position, now)
+        return min(self._ahead[1], now)
+
     def append_item(self, fields: Sequence[bytes]) -> Position:
         position = self.next_position()
         self.fences.append(Item(position, dict(zip(fields[::2], fields[1::2], strict=True))))
@@ -212,7 +223,9 @@ class MemoryQueue:
         nothing about this one.
         """
         now, oldest = self.clock.now_us(), self.clock.now_us() - round(SILENT_SECONDS * SECONDS)
-        self.followers = {who: report for who, report in self.followers.items() if report.at_us >= oldest}
+        # A report that is ahead of the clock came before the clock was set back: it counts from now on.
+        reports = {who: replace(one, at_us=min(one.at_us, now)) for who, one in self.followers.items()}
+        self.followers = {who: report for who, report in reports.items() if report.at_us >= oldest}
         return [
             FollowerPosition(
                 *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us

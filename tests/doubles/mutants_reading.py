@@ -146,7 +146,7 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.heed",
-                "return self.fences.merge(news) if news else []",
+                "return self.fences.merge(news, from_caller=True) if news else []",
                 "return []",
             ),
         ),

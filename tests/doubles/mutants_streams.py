@@ -32,12 +32,15 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "tests.doubles.memory_queue:MemoryChanges.completion",
-                "now if oldest is None else min(oldest[0] * 1000, now)",
+                "now if oldest is None else queue.accepted_at(oldest)",
                 "now",
             ),
-            InQueueScript(
-                "completion", "oldest and math.min(tonumber(match(oldest, '^%d+')) * 1000, now) or now", "now"
+            InPython(
+                "cachesvc.changes.consume:Consumer._complete_to",
+                "complete_to = min(complete_to, sent_us)",
+                "pass",
             ),
+            InQueueScript("completion", "oldest and accepted_at(oldest) or now", "now"),
         ),
     ),
     "retry-where-missing": Mutant(
@@ -101,6 +104,22 @@ STREAMS: dict[str, Mutant] = {
             ),
         ),
     ),
+    "cut-fence": Mutant(
+        "a fence that was cut back is forgotten beyond the time that it was merged with",
+        (28,),
+        (InPython("cachesvc.coherence.fences:Fences.merge", "self._note_cut(at)", "pass"),),
+    ),
+    "cut-span": Mutant(
+        "of the fences that were cut back only the latest is remembered",
+        (28,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences._note_cut",
+                "self._cut_from = min(self._cut_from or at, at)",
+                "self._cut_from = max(self._cut_from, at)",
+            ),
+        ),
+    ),
     "gap-loads": Mutant(
         "a gap does not overtake the loads that are running",
         (9,),
@@ -114,7 +133,11 @@ STREAMS: dict[str, Mutant] = {
     "start-floor": Mutant(
         "a new instance has no floor",
         (10, 11),
-        (InPython("cachesvc.changes.feed:FenceFeed._open", "self._fences.raise_floor(start.floor)", "pass"),),
+        (
+            InPython(
+                "cachesvc.changes.feed:FenceFeed._open", "self._fences.raise_first_floor(start.floor)", "pass"
+            ),
+        ),
     ),
     "start-floor-published": Mutant(
         "the floor of a new instance is the oldest retained `at`, not the time of its publication + 3 S",

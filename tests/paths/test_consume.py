@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cachesvc.changes.contract import OpenChange
+from cachesvc.changes.events.cloudevents import encode
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
 from tests.doubles.loaders import loaded
@@ -137,4 +138,57 @@ async def test_an_event_that_says_nothing_changed_is_skipped_and_closed() -> Non
     await asyncio.sleep(1)
     assert (one.tally.skipped, one.tally.changes) == (1, 0)
     assert not far.queue.changes
+    await stop(one)
+
+
+@pytest.mark.parametrize("method", ["take", "reclaim", "parked", "open_count", "completion"])
+async def test_an_answer_of_an_unknown_shape_ends_no_loop_of_a_consumer(method: str) -> None:
+    """As Redis 6.2 answers XAUTOCLAIM with two items, where 7.0 answers with three."""
+    far = FarSide()
+    (one,) = await started(far, "one")
+    assert await one.paths.value("a") == b"value of a"
+    inner = one.paths.changes.queue
+    setattr(inner, method, misshapen)
+    await asyncio.sleep(10)
+    failures = one.tally.failures
+    assert failures > 5
+    delattr(inner, method)
+    far.loader.default = loaded(b"1")
+    await one.paths.changes.append(Change("docs", keys=("a",)))
+    await asyncio.sleep(3)
+    assert await one.paths.value("a") == b"1"
+    assert one.bound_us() < 1_500_000
+    loops = (one.consumer.taking, one.consumer.beating, one.consumer.reclaiming)
+    assert sum(loop.failures for loop in loops) == one.tally.failures <= failures + 1
+    await stop(one)
+
+
+async def misshapen(*_: object, **__: object) -> object:
+    raise ValueError("not enough values to unpack (expected 3, got 2)")
+
+
+async def test_a_change_that_cannot_be_done_stays_open_and_keeps_no_other_open() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    assert await one.paths.value("a") == b"value of a"
+    whole = one.consumer._applier.apply
+
+    async def defective(changes: Any) -> Any:
+        if any("poison" in change.keys for change in changes):
+            raise ZeroDivisionError("of a defect")
+        return await whole(changes)
+
+    one.consumer._applier.apply = defective  # type: ignore[method-assign]
+    far.loader.default = loaded(b"1")
+    for key in ("poison", "a"):
+        far.queue.append_event(encode(Change("docs", keys=(key,)), id_=key, source="/test"))
+    await asyncio.sleep(10)
+    assert await one.paths.value("a") == b"1"
+    assert len(far.queue.changes) == 1
+    assert one.bound_us() > 9_000_000
+    assert one.consumer.reclaiming.failures > 5
+    one.consumer._applier.apply = whole  # type: ignore[method-assign]
+    await asyncio.sleep(3)
+    assert not far.queue.changes
+    assert one.bound_us() < 1_500_000
     await stop(one)

@@ -113,3 +113,29 @@ async def test_a_change_that_waits_for_a_consumer_is_published_late() -> None:
     await asyncio.sleep(1)
     assert one.paths.lags.published.total == pytest.approx(5, abs=0.5)
     await stop(one)
+
+
+async def test_a_feed_survives_an_answer_of_an_unknown_shape_and_a_fence_that_cannot_be_merged() -> None:
+    """What was read and not merged is lost to this instance: it is a gap, or an old value would be answered."""
+    far = FarSide()
+    (one,) = await started(far, "one")
+    assert await one.paths.value("a") == b"value of a"
+    whole, one.feed._merger = one.feed._merger, BrokenMerger()  # type: ignore[assignment]
+    two = Running(far, "two")
+    two.start()
+    await asyncio.sleep(2)
+    far.loader.default = loaded(b"1")
+    await two.paths.invalidate("a")
+    await asyncio.sleep(1)
+    one.feed._merger = whole
+    await asyncio.sleep(2)
+    assert one.feed.loop.failures == one.heard.failures == 1
+    assert one.heard.gaps == 1
+    assert await one.paths.value("a") == b"1"
+    assert (one.feed.loop.trouble, one.bound_us() < 1_500_000) == ("", True)
+    await stop(one, two)
+
+
+class BrokenMerger:
+    def merge(self, fences: object, **_: object) -> None:
+        raise ZeroDivisionError("of a defect")

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cachesvc.model.change import Target
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Key
 from cachesvc.model.fence import Fence
 from tests.doubles.clocks import LoopClock
@@ -112,3 +113,42 @@ async def test_trace_24_a_fence_from_a_clock_a_day_ahead_must_not_stop_caching_f
     await asyncio.sleep(1)
     await i0.get("a")
     assert i0.l1.peek(Key.of("docs", "a")) is not None
+
+
+async def test_trace_28_a_fence_cut_by_a_slow_clock_must_not_be_lost_when_the_clock_is_set_right() -> None:
+    far = FarSide()
+    store = Store(far)
+    slow = LoopClock(skew_us=-20 * SECONDS)
+    i0, i1 = Instance(far), Instance(far, clock=slow)
+    assert await i0.value("a") == b"0"
+    await asyncio.sleep(0.001)
+    store.commit()
+    far.l2.down = True  # the delete does not reach L2
+    tell(i1, await i0.invalidate("a"))  # merged there as own clock + 4 S, which is 19.6 s too early
+    far.l2.down = False
+    slow.skew_us = 0
+    beat(i1)
+    assert await i1.value("a") == b"1"
+
+
+async def test_trace_28_nor_while_the_clock_stays_behind_and_later_fences_are_cut_too() -> None:
+    """To remember the latest of the cut times alone would be too little: it moves on with the clock."""
+    far = FarSide()
+    store = Store(far)
+    i0, i1 = Instance(far), Instance(far, clock=LoopClock(skew_us=-20 * SECONDS))
+    assert await i0.value("a") == b"0"
+    await asyncio.sleep(0.001)
+    store.commit()
+    far.l2.down = True
+    tell(i1, await i0.invalidate("a"))
+    far.l2.down = False
+    for number in range(42):
+        await asyncio.sleep(0.5)
+        tell(i1, await i0.invalidate(f"other-{number}"))
+    assert await i1.value("a") == b"1"
+
+
+def beat(instance: Instance) -> None:
+    """The heartbeat of each region that comes next, after at most half a second."""
+    for region in instance.fences.watermarks:
+        instance.fences.heartbeat(region, instance.clock.now_us())

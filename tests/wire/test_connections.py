@@ -271,3 +271,21 @@ async def test_the_port_that_is_taken_is_an_error_at_start(site: Site) -> None:
 
     with pytest.raises(OSError, match="in use"):
         await Listener(handle, lambda _: None, 1.0).start("127.0.0.1", site.port)
+
+
+async def test_a_sweep_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachesvc.web.deadlines.PAUSE_SECONDS", 0.001)
+    deadlines = Deadlines(0.01)
+    fail_once = iter([ZeroDivisionError("of a defect")])
+    sweep = deadlines._cancel_expired
+
+    def failing(now: float) -> None:
+        for error in fail_once:
+            raise error
+        sweep(now)
+
+    monkeypatch.setattr(deadlines, "_cancel_expired", failing)
+    with pytest.raises(RequestError, match=r"not done within 0\.01 s"):
+        await deadlines.hold(asyncio.Event().wait())
+    assert deadlines.loop.failures == 1
+    deadlines.stop()

@@ -151,14 +151,17 @@ class RedisChanges:
         await self._bury([change.id, change.reason])
 
     async def completion(self) -> Completion:
-        complete_to, epoch, announced = await self._completion([candidate()])
-        return Completion(complete_to, epoch.decode(), announced=announced == epoch)
+        complete_to, epoch, announced, now_us, oldest = await self._completion([candidate()])
+        return Completion(
+            complete_to, epoch.decode(), announced=announced == epoch, now_us=now_us, oldest=oldest.decode()
+        )
 
     async def announced(self, epoch: str) -> None:
         await self._announced([epoch])
 
     async def open_count(self) -> OpenCount:
-        pipe = self._server.redis.pipeline(transaction=True)
+        # No transaction: a server without memory left refuses one, whatever its commands are.
+        pipe = self._server.redis.pipeline(transaction=False)
         pipe.xlen(CHANGES)
         pipe.hlen("changes:parked")
         pipe.xlen("changes:dead")

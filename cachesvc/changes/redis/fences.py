@@ -138,6 +138,11 @@ class RedisFenceStream:
         leaving: Any = self._server.redis.hdel("fences:readers", self._follower)
         await self._server.guarded(leaving)
 
+    async def now_us(self) -> int:
+        """Returns the queue's clock. Raises `TierError`."""
+        seconds, us = await self._server.guarded(self._server.redis.time())
+        return seconds * 1_000_000 + us
+
     async def publish(
         self,
         fences: Sequence[Fence],
@@ -266,9 +271,11 @@ class RedisFenceStream:
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
         """Moves to the oldest item; returns the newest one's id, and the paced fences in force."""
         answer = await self._open([candidate(), self._retention_us // 1000, register])
-        self._epoch, self._position, tail, paced = answer
-        self._delivered = False
-        return tail, fence_items.paced_fences(paced)
+        epoch, position, tail, paced = answer
+        fences = fence_items.paced_fences(paced)
+        # Last: an answer that cannot be read must leave the old position, at which the gap is met again.
+        self._epoch, self._position, self._delivered = epoch, position, False
+        return tail, fences
 
     async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
         said = fence_items.decode((int(id_.partition(b"-")[0]), mapping(fields)) for id_, fields in items)
@@ -282,8 +289,7 @@ class RedisFenceStream:
         )
 
     async def _paced_in_force(self) -> Sequence[Fence]:
-        seconds, us = await self._server.guarded(self._server.redis.time())
-        reading: Any = self._server.redis.zrangebyscore("fences:paced", seconds * 1_000_000 + us, "+inf")
+        reading: Any = self._server.redis.zrangebyscore("fences:paced", await self.now_us(), "+inf")
         return fence_items.paced_fences(await self._server.guarded(reading))
 
     async def report(self, position: str) -> None:

@@ -150,6 +150,11 @@ class RedisServer:
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
             raise TierUnavailableError(self.where, str(error)) from error
+        except Exception as error:
+            # redis-py's parsers raise anything for a reply of another shape than they know.
+            raise TierUnavailableError(
+                self.where, f"an answer of an unknown shape: {type(error).__name__}"
+            ) from error
 
 
 class RefusedError(TierError):

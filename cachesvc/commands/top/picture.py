@@ -78,7 +78,19 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         in_progress=seen.sum("requests_in_progress"),
         shed=seen.rate("requests_shed_total"),
         topology_version=seen.sum("topology_version"),
+        clock_offsets=_clock_offsets(seen),
+        loops=found.ready.loops,
     )
+
+
+def _clock_offsets(seen: Between) -> Sequence[float]:
+    """The clocks of the cells and queues minus that of the instance."""
+    return [
+        offset
+        for metric, label in (("cell_clock_offset_seconds", "cell"), ("queue_clock_offset_seconds", "region"))
+        for name in seen.names(metric, label)
+        if (offset := seen.sum(metric, **{label: name})) is not None
+    ]
 
 
 def _feeds(scrapes: Mapping[str, Scrape]) -> Sequence[FeedRow]:
@@ -95,7 +107,11 @@ def _feed(region: str, scrapes: Mapping[str, Scrape]) -> FeedRow:
     states = {
         name: state for name, scrape in scrapes.items() if (state := scrape.ready.fence_feeds.get(region))
     }
-    return FeedRow(region, bounds.get(worst), worst, states)
+    offsets = [
+        scrape.metrics.value("queue_clock_offset_seconds", region=region) for scrape in scrapes.values()
+    ]
+    offset = max((one for one in offsets if one is not None), key=abs, default=None)
+    return FeedRow(region, bounds.get(worst), worst, states, offset)
 
 
 def _lags(seen: Between) -> Sequence[LagRow]:

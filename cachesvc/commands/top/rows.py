@@ -29,6 +29,10 @@ class InstanceRow(Struct, frozen=True):
     in_progress: float | None = None
     shed: float | None = None
     topology_version: float | None = None
+    clock_offsets: Sequence[float] = ()
+    """The clocks of the cells and queues minus the instance's own."""
+    loops: Mapping[str, str] = {}
+    """The background loops that do not do their work, each with the reason."""
 
 
 class ServerRow(Struct, frozen=True):
@@ -61,6 +65,8 @@ class FeedRow(Struct, frozen=True):
     worst_at: str
     states: Mapping[str, str]
     """The state of the feed by instance."""
+    clock_offset: float | None = None
+    """The offset of the queue's clock from the instance that it differs from most."""
 
 
 class LagRow(Struct, frozen=True):

@@ -22,6 +22,8 @@ class Ready(Struct, frozen=True):
 
     ready: bool
     fence_feeds: Mapping[str, str] = {}
+    loops: Mapping[str, str] = {}
+    """The background loops that do not do their work, each with the reason."""
 
 
 class HotKey(Struct, frozen=True):

@@ -7,10 +7,12 @@ a cell                      its partitions have no L3, and writes to them are re
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
 shedding, origins           callers are refused, or wait
 memcached, parked changes   slower, not wrong
+loops                       a part of an instance stands still
 clocks, versions            about to become one of the above
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
 
 from cachesvc.commands.top.picture import Picture
 from cachesvc.commands.top.rows import FeedRow, NamespaceRow
@@ -96,10 +98,30 @@ def _changes(picture: Picture) -> Iterator[str]:
         yield "events are out of rule and become dead letters: invalidations that do not happen"
 
 
+def _loops(picture: Picture) -> Iterator[str]:
+    for row in picture.instances:
+        if row.loops:
+            yield f"{row.name}: " + "; ".join(f"{name} {why}" for name, why in row.loops.items())
+
+
 def _clocks(picture: Picture) -> Iterator[str]:
+    wrong = [row for row in picture.instances if _is_clock_wrong(row.clock_offsets)]
+    for one in wrong:
+        off = -median(one.clock_offsets) * 1000
+        yield f"the clock of {one.name} is {off:+.0f} ms off: all cells and queues disagree with it"
+    if wrong:
+        return  # the offsets below are the largest of all instances: these instances' own
+    for feed in picture.feeds:
+        if feed.clock_offset is not None and abs(feed.clock_offset) > CLOCKS_AGREE_SECONDS:
+            yield f"the clock of the queue of {feed.region} is {feed.clock_offset * 1000:+.0f} ms off"
     for row in picture.servers:
         if row.clock_offset is not None and abs(row.clock_offset) > CLOCKS_AGREE_SECONDS:
             yield f"the clock of cell {row.name} is {row.clock_offset * 1000:+.0f} ms off"
+
+
+def _is_clock_wrong(offsets: Sequence[float]) -> bool:
+    """True if several clocks differ from one in the same direction."""
+    return len(offsets) > 1 and (min(offsets) > CLOCKS_AGREE_SECONDS or max(offsets) < -CLOCKS_AGREE_SECONDS)
 
 
 def _versions(picture: Picture) -> Iterator[str]:
@@ -124,6 +146,7 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _origins,
     _memcached,
     _changes,
+    _loops,
     _clocks,
     _versions,
 )

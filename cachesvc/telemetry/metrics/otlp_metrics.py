@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Reading, Sample
 from cachesvc.telemetry.metrics.table import Metric
@@ -73,6 +74,7 @@ class MetricsExport:
         endpoint = f"{otlp.rstrip('/')}/v1/metrics"
         self._exporter = exporter or metric_exporter.OTLPMetricExporter(endpoint, timeout=SEND_SECONDS)
         self._outage = Outage(f"the receiver of metrics at {otlp}", log)
+        self.loop = Loop("export of metrics")
         self._started_ns = time.time_ns()
         self._task: asyncio.Task[None] | None = None
         self._sender: threading.Thread | None = None
@@ -100,9 +102,10 @@ class MetricsExport:
         self._exporter.shutdown()
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_seconds)
-            await self._export()
+        with self.loop.alive():
+            while True:
+                await asyncio.sleep(self._interval_seconds)
+                await self.loop.once(self._export)
 
     async def _export(self) -> None:
         data = metrics_data(self._read(), self._resource, self._started_ns, time.time_ns())

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, TypeVar
 
 from cachesvc.model.errors import TierError
+from cachesvc.telemetry.loops import Loop
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class Polled(Generic[T]):
 
         They are not logged here: the code that uses the server for its work logs the outage.
         """
+        self.loop = Loop(f"polling {name}")
         self._asked = asked
 
     def __repr__(self) -> str:
@@ -36,13 +38,23 @@ class Polled(Generic[T]):
 
     async def run(self) -> None:
         """Asks until it is cancelled."""
-        while True:
-            await asyncio.gather(*(self._ask(name, ask) for name, ask in self._asked.items()))
-            await asyncio.sleep(POLL_SECONDS)
+        with self.loop.alive():
+            while True:
+                await self.loop.once(self._ask_all)
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _ask_all(self) -> None:
+        """Asks every server; an answer that nobody expected is raised when all are asked."""
+        asking = (self._ask(name, ask) for name, ask in self._asked.items())
+        for defect in await asyncio.gather(*asking, return_exceptions=True):
+            if defect is not None:
+                raise defect
 
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T]]) -> None:
         try:
             self.said[name,] = await ask()
-        except TierError:
+        except BaseException as error:
             self.failed += 1
             self.said.pop((name,), None)
+            if not isinstance(error, TierError):
+                raise

@@ -102,6 +102,22 @@ TABLE: tuple[Metric, ...] = (
         "failed",
         "Exports of metrics that the OTLP receiver did not accept.",
     ),
+    Metric(
+        "loop_failures",
+        "counter",
+        "loops",
+        "failures",
+        "Failed steps of a background loop; the loop goes on.",
+        ("loop",),
+    ),
+    Metric(
+        "loop_troubled",
+        "gauge",
+        "loops",
+        "is_troubled",
+        "1 if a background loop has ended, keeps failing, or is stuck.",
+        ("loop",),
+    ),
     # tiers and paths
     Metric(
         "lookups",
@@ -374,7 +390,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "polls",
         "failed",
-        "Questions for a server's fullness that got no answer.",
+        "Questions for a server's fullness or clock that got no answer.",
         ("kind",),
     ),
     # coherence
@@ -546,6 +562,16 @@ TABLE: tuple[Metric, ...] = (
         "clock_offset_us",
         "The cell's clock minus this instance's clock.",
         ("cell",),
+        "seconds",
+        1e6,
+    ),
+    Metric(
+        "queue_clock_offset",
+        "gauge",
+        "queue_clocks",
+        "",
+        "The clock of a region's queue minus this instance's clock.",
+        ("region",),
         "seconds",
         1e6,
     ),

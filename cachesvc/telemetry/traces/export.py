@@ -17,6 +17,7 @@ from collections import deque
 from msgspec import Struct
 from opentelemetry.sdk.resources import Resource
 
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.otlp_http import NotTakenError, Receiver, Receiving
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.otlp_spans import encoded, resource_message
@@ -60,6 +61,7 @@ class Tracing:
         self._resource = resource_message(resource)
         self._receiver = receiver or Receiver(f"{otlp.rstrip('/')}/v1/traces")
         self._outage = Outage(f"the receiver of traces at {otlp}", log)
+        self.loop = Loop("export of spans")
         self._waiting: deque[Span] = deque()
         self._wake = threading.Event()
         self._is_stopping = False
@@ -93,11 +95,15 @@ class Tracing:
 
     def _run(self) -> None:
         pause = PAUSE_SECONDS
-        while not self._is_stopping:
-            self._wake.wait(pause)
-            self._wake.clear()
-            pause = PAUSE_SECONDS if self._send_waiting() else min(2 * pause, LONGEST_PAUSE_SECONDS)
-        self._send_waiting()
+        with self.loop.alive():
+            while not self._is_stopping:
+                self._wake.wait(pause)
+                self._wake.clear()
+                is_there = False
+                with self.loop.step():
+                    is_there = self._send_waiting()
+                pause = PAUSE_SECONDS if is_there else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            self._send_waiting()
 
     def _send_waiting(self) -> bool:
         """Sends batches until the queue is empty; False if the receiver is away."""

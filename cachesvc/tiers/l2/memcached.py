@@ -54,6 +54,7 @@ class MemcachedTier:
             no_delay=True,
         )
         self._thread = MemcachedThread(f"memcached {name}", client)
+        self.loop = self._thread.loop
         self._hits = self._misses = self._errors = 0
         self._batches = self._batched_keys = 0
         self._dropped = self._failed_writes = self._damaged = 0

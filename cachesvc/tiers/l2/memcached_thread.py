@@ -22,6 +22,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.telemetry.loops import Loop
 from cachesvc.tiers.l2.memcached_client import PipelinedClient
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class MemcachedThread:
     def __init__(self, name: str, client: PipelinedClient) -> None:
         self._name = name
         self._client = client
+        self.loop = Loop(f"thread of {name}")
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._running: _Job | None = None  # written by the thread, read by the loop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,18 +103,27 @@ class MemcachedThread:
 
     def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         # RuntimeError: the loop was closed without `stop`, so no caller is left to answer.
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError), self.loop.alive():
             while (job := self._jobs.get()) is not None:
                 if not job.is_abandoned:
-                    self._running = job
-                    result = self._result_of(job.work)
-                    self._running = None
-                    if job.is_abandoned:
-                        self._client.close()
-                    loop.call_soon_threadsafe(job.finish, result)
-            self._client.close()
+                    loop.call_soon_threadsafe(job.finish, self._done(job))
+            with self.loop.step():
+                self._client.close()
             loop.call_soon_threadsafe(ended.set_result, None)
         self._client.close()
+
+    def _done(self, job: _Job) -> object:
+        """Does a job and returns its result; a failure is a `TierError`, whatever it is."""
+        result: object = TierUnavailableError(self._name, "its thread failed")
+        with self.loop.step():
+            self._running = job
+            try:
+                result = self._result_of(job.work)
+            finally:
+                self._running = None
+            if job.is_abandoned:
+                self._client.close()
+        return result
 
     def _result_of(self, work: Callable[[PipelinedClient], object]) -> object:
         try:

@@ -29,6 +29,12 @@ ATTACH_FIRST = 0
 """The reply of the prelude if the server does not know the run id that was sent."""
 NEW_ISSUER_WAITS = 1
 """The reply of the prelude while a new issuer must not issue yet."""
+LEAST_VERSION = (7, 0)
+"""The least `redis_version` of a cell's server.
+
+Valkey reports 7.2.4 there. The scripts need ZMSCORE and SET … PXAT, which are of 6.2; no release
+before 7.0 is tested.
+"""
 
 
 class CellConnection:
@@ -107,6 +113,9 @@ class CellConnection:
             raise TierTimeoutError(
                 self._where, f"{what}: no answer within {seconds * 1000:.0f} ms"
             ) from error
+        except TierError:
+            await self.close()
+            raise
         except (ResponseError, BusyLoadingError) as error:
             if is_demotion(error):
                 self.is_demoted = True  # the next connection may find the promoted server
@@ -118,6 +127,10 @@ class CellConnection:
             # and redis-py lets it through.
             await self.close()
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
+        except Exception as error:  # a reply of another shape than the protocol has
+            await self.close()
+            why = f"{what}: an answer of an unknown shape: {type(error).__name__}"
+            raise TierUnavailableError(self._where, why) from error
         except BaseException:
             await self.close()
             raise
@@ -129,7 +142,15 @@ class CellConnection:
             raise TierUnavailableError(self._where, "connect: more replies than commands")
 
     async def _attach(self) -> None:
-        self._run_id = (await self._info("server"))["run_id"].encode()
+        said = await self._info("server")
+        if "run_id" not in said:
+            why = "its INFO has no run_id, so it is not known which server it is"
+            raise TierUnavailableError(self._where, why)
+        if version_of(said) < LEAST_VERSION:
+            version = said.get("redis_version", "unknown")
+            why = f"version {version} is too old: a cell needs Redis 7.0, or Valkey 7.2, or later"
+            raise TierUnavailableError(self._where, why)
+        self._run_id = said["run_id"].encode()
         await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
 
     async def _info(self, section: str) -> Mapping[str, str]:
@@ -185,3 +206,9 @@ class CellConnection:
     async def _call(self, *command: Any) -> Any:
         await self._connection.send_packed_command(hiredis.pack_command(command), check_health=False)
         return await self._connection.read_response(disable_decoding=True)
+
+
+def version_of(info: Mapping[str, str]) -> tuple[int, ...]:
+    """Returns major and minor version of a server, from its `INFO`; (0,) if it says none."""
+    parts = info.get("redis_version", "0").split(".")[:2]
+    return tuple(int(part) if part.isdigit() else 0 for part in parts)

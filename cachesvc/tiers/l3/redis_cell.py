@@ -119,6 +119,7 @@ class RedisCell:
         self.name = name
         self._clock = clock
         self._nonce = nonce
+        self._skew_us = skew_us
         self._connections = CellConnectionPool(
             url,
             name,
@@ -211,7 +212,10 @@ class RedisCell:
             said = await connection.info("memory")
         finally:
             await self._connections.give_back(connection)
-        return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
+        try:
+            return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
+        except KeyError as error:
+            raise TierError(self.name, f"its INFO lacks {error}") from error
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         return await self._reads.submit_many(reads)
@@ -330,7 +334,19 @@ class RedisCell:
             self._refused(stored) if type(stored) is list else FillReply(stored == 1) for stored in answer
         ]
 
+    def _in_its_time(self, put: Put) -> Put:
+        """Returns the put with its end in the cell's time, if the own clock is far ahead of it.
+
+        That is by 4 S or more. A value of five seconds would else be fresh for as long as this clock
+        is ahead, wherever it is read.
+        """
+        ahead_us = -self._clock_offset_us
+        if ahead_us < 4 * self._skew_us:
+            return put
+        return replace(put, entry=replace(put.entry, fresh_until=put.entry.fresh_until - ahead_us))
+
     async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
+        puts = [self._in_its_time(put) for put in puts]
         args: list[Any] = []
         for put in puts:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))

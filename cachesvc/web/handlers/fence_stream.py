@@ -16,6 +16,7 @@ from cachesvc.changes.broadcast.events import Vector, read_vector
 from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.telemetry.loops import Loop
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.routing import Place
 
@@ -74,6 +75,7 @@ class Streams:
         self._broadcast = broadcast
         self._open: dict[StreamReply, web.BaseRequest] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.loop = Loop("heartbeats of /v1/fences")
         self._is_stopped = False
 
     def __repr__(self) -> str:
@@ -103,13 +105,17 @@ class Streams:
         self._sweep()
 
     def _beat(self) -> None:
-        self._broadcast.beat()
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        with self.loop.step():
+            self._broadcast.beat()
+            self._lose_stalled(loop.time())
+            self._sweep()
+        self._timer = loop.call_later(BEAT_SECONDS, self._beat) if self._open else None
+
+    def _lose_stalled(self, now: float) -> None:
         for stream in self._open:
             if stream.writing_since is not None and now - stream.writing_since > STALL_SECONDS:
                 stream.subscription.lose()
-        self._sweep()
-        self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat) if self._open else None
 
     def _sweep(self) -> None:
         """Forgets the streams that are over.

@@ -195,3 +195,21 @@ async def test_a_forked_child_has_a_feed_of_its_own_that_resumes() -> None:
             os.kill(child, signal.SIGKILL)
             await asyncio.to_thread(os.waitpid, child, 0)
             await asyncio.to_thread(thread.stop)
+
+
+async def test_a_failure_that_it_does_not_know_ends_no_runner(running: Running) -> None:
+    """The list of instances may be empty for a moment, and a near cache may have a defect."""
+    near = Listening()
+    async with Instance() as one:
+        urls: list[str] = [one.url]
+        feed = NearFeed(near, lambda: urls, random.Random(1))
+        urls.clear()
+        async with running(feed):
+            while feed.unknown_failures < 3:
+                assert await soon(near.heard.get()) == "down"
+            urls.append(one.url)
+            await one_asked(one)
+            one.beat("eu=1-0")
+            while await soon(near.heard.get()) != "heartbeat":
+                pass
+            assert feed.statistics().failures == feed.unknown_failures >= 3

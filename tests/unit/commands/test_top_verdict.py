@@ -144,6 +144,17 @@ def test_what_is_in_order_is_healthy() -> None:
             {'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} -0.08'},
             "the clock of cell c1 is -80 ms off",
         ),
+        (
+            {"backlog 0": 'backlog 0\ncachesvc_queue_clock_offset_seconds{region="eu"} 60'},
+            "the clock of the queue of eu is +60000 ms off",
+        ),
+        (
+            {
+                'offset_seconds{cell="c1"} 0.001': 'offset_seconds{cell="c1"} 20',
+                "backlog 0": 'backlog 0\ncachesvc_queue_clock_offset_seconds{region="eu"} 20.5',
+            },
+            "the clock of eu-a is -20250 ms off: all cells and queues disagree with it",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_words(edits: Mapping[str, str], verdict: str) -> None:
@@ -200,3 +211,10 @@ def test_of_an_instance_that_lacks_metrics_the_rest_is_shown() -> None:
     text = shown(picture_of(bare, bare))
     assert text.startswith("healthy")
     assert line(text, "eu-a")[:4] == ["eu-a", "ready", "–", "–"]
+
+
+def test_loops_that_do_not_do_their_work_are_named_with_the_reason() -> None:
+    loops = {"heartbeats": "has failed for 7 s: KeyError at server.py:9", "sweep of L1": "has ended"}
+    assert troubles(picture(ready=Ready(True, {"eu": "read"}, loops))) == [
+        "eu-a: heartbeats has failed for 7 s: KeyError at server.py:9; sweep of L1 has ended"
+    ]

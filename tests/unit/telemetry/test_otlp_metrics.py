@@ -119,3 +119,15 @@ async def test_a_receiver_that_hangs_does_not_hold_up_the_stop(monkeypatch: pyte
     assert exporter.is_shut
     assert not exporter.taken
     exporter.gate.set()
+
+
+@pytest.mark.looptime
+async def test_numbers_that_cannot_be_read_do_not_end_the_exports() -> None:
+    def unreadable() -> tuple[Reading, ...]:
+        raise AttributeError("of a defect")
+
+    export = MetricsExport(unreadable, "http://otlp.test", RESOURCE, 10.0, exporter=FakeExporter())
+    running = asyncio.create_task(export._run())
+    await asyncio.sleep(31)
+    assert export.loop.failures == 3
+    running.cancel()

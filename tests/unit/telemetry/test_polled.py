@@ -45,3 +45,16 @@ async def test_one_that_hangs_keeps_nobody_from_what_the_others_said() -> None:
     await asyncio.sleep(1)
     assert polled.said == {("talks",): 1}
     running.cancel()
+
+
+@pytest.mark.looptime
+async def test_an_answer_that_nobody_expected_ends_neither_the_poll_nor_the_answers_of_others() -> None:
+    async def without_a_field() -> int:
+        raise KeyError("used_memory")
+
+    talker = Talker()
+    polled = Polled("talkers", {"odd": without_a_field, "talks": talker.say})
+    running = asyncio.create_task(polled.run())
+    await asyncio.sleep(2 * POLL_SECONDS + 1)
+    assert (polled.said, polled.failed, polled.loop.failures) == ({("talks",): 3}, 3, 3)
+    running.cancel()

@@ -124,3 +124,20 @@ async def test_whatever_is_raised_closes_the_connection_and_is_a_value(
     answer = await thread.run(work)
     assert (type(answer), str(answer)) == (type(expected), str(expected))
     assert client.events == ["close"]
+
+
+async def test_a_connection_that_cannot_be_closed_does_not_end_the_thread(
+    thread: MemcachedThread, client: RecordingClient
+) -> None:
+    def fail(_: PipelinedClient) -> None:
+        raise ConnectionResetError("reset")
+
+    def unclosable() -> None:
+        raise OSError("bad file descriptor")
+
+    client.close = unclosable  # type: ignore[method-assign]
+    answer = await thread.run(fail)
+    assert (type(answer), str(answer)) == (TierUnavailableError, "memcached mc-0: its thread failed")
+    del client.close
+    assert await thread.run(lambda _: "next") == "next"
+    assert thread.loop.failures == 1

@@ -190,3 +190,17 @@ async def test_all_requests_count_for_the_most_at_once() -> None:
     overload = Overload(Server(max_in_progress=2), float, lambda: 2)
     with overload, overload, overload.reading:
         assert is_refused(overload)
+
+
+@pytest.mark.looptime
+async def test_a_core_time_that_cannot_be_read_does_not_end_the_windows() -> None:
+    def unreadable() -> float:
+        raise ValueError("another format of /proc")
+
+    overload = Overload(Server(), unreadable)
+    overload.start()
+    await asyncio.sleep(10 * WINDOW_SECONDS + 0.01)
+    assert overload.loop.failures == 21
+    assert overload.loop.trouble == ""
+    assert not is_refused(overload)
+    overload.stop()

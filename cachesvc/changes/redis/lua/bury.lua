@@ -3,9 +3,9 @@
 local fields = fields_of(ARGV[1])
 if fields then
   local id, reason = ARGV[1], ARGV[2]
+  close(id) -- first: a queue without memory left refuses a first write that needs some
   call('XADD', 'changes:dead', 'MAXLEN', '~', DEAD_ITEMS, '*', 'id', id, 'reason', reason, unpack(fields))
   local receipt = call('HGET', receipts_of(id), id) or ''
   local known = match(receipt, '^.([^\n]*\n[^\n]*\n[^\n]*\n)') or '\n\n\n'
   keep_receipt(id, 'b' .. known .. reason)
-  close(id)
 end

@@ -1,6 +1,7 @@
 -- Says how far the consumer group is. ARGV: 1 candidate for the epoch of `changes`.
 -- Answers in µs the time of the oldest change that is pending or undelivered, else this server's
--- clock; the epoch; and the epoch that was announced.
+-- clock; the epoch; the epoch that was announced; this server's clock; and the id of that oldest
+-- change, or ''.
 make_group(ARGV[1])
 
 local delivered
@@ -19,5 +20,23 @@ if not oldest then
   local undelivered = call('XRANGE', 'changes', delivered, '+', 'COUNT', 1)[1]
   oldest = undelivered and undelivered[1]
 end
-local complete_to = oldest and math.min(tonumber(match(oldest, '^%d+')) * 1000, now) or now
-return { complete_to, epoch_of('changes'), call('GET', 'changes:announced') or '' }
+
+-- Returns a time at which the change was accepted already. If the clock was set back meanwhile, the
+-- id is ahead of it and says nothing: then it is the time at which that was first seen, so that the
+-- answer stands still for as long as the change is open.
+local function accepted_at(id)
+  local at = tonumber(match(id, '^%d+')) * 1000
+  if at <= now then
+    return at
+  end
+  local seen, since = match(call('GET', 'changes:ahead') or '', '^(%S+) (%S+)$')
+  if seen ~= id then
+    since = whole(now)
+    call('SET', 'changes:ahead', id .. ' ' .. since)
+  end
+  return math.min(tonumber(since), now)
+end
+
+local complete_to = oldest and accepted_at(oldest) or now
+local announced = call('GET', 'changes:announced') or ''
+return { complete_to, epoch_of('changes'), announced, now, oldest or '' }

@@ -14,7 +14,11 @@ end
 local found, all = {}, call('HGETALL', 'fences:readers')
 for i = 1, #all, 2 do
   local position, at, under = match(all[i + 1], '^(%S+) (%S+) (%S+)$')
-  local silent = math.max(now - at, 0)
+  if tonumber(at) > now then -- the clock was set back: the silence is counted from now on
+    at = whole(now)
+    call('HSET', 'fences:readers', all[i], position .. ' ' .. at .. ' ' .. under)
+  end
+  local silent = now - at
   if silent > SILENT_US then
     call('HDEL', 'fences:readers', all[i])
   else

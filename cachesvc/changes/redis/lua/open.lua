@@ -4,8 +4,9 @@
 -- the item at its position, which is how the follower sees the loss.
 -- Answers the epoch, the ids of the oldest retained item and of the newest item, and the paced
 -- fences in force.
+trim(tonumber(ARGV[2]))
 if call('XLEN', 'fences') == 0 then
-  publish(ARGV[1], tonumber(ARGV[2]), { 'o', '1' })
+  publish(ARGV[1], { 'o', '1' })
 end
 local epoch = epoch_of('fences')
 if ARGV[3] ~= '' then -- nothing is merged yet

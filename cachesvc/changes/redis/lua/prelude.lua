@@ -3,6 +3,8 @@
 --   changes:epoch      random, made with the group. With the server's run id it is the epoch:
 --                      another epoch means that changes may be lost
 --   changes:announced  the epoch whose possible loss has been announced
+--   changes:ahead      id of the oldest open change if it is ahead of the clock, and the µs at which
+--                      that was first seen
 --   changes:parked     hash: id → fields (cmsgpack) of the changes whose fence is out and which a
 --                      home cell has not taken
 --   changes:missing    hash: id → the first `at` of a parked change, its placement, and the cells that
@@ -20,6 +22,12 @@
 --                      hundred receipts in one compact hash
 --   audit              stream of the audit items: who invalidated what, and when
 local call, match, format = redis.call, string.match, string.format
+
+-- Older servers claim changes that are gone from the stream and do not say so (XAUTOCLAIM), and
+-- have no `entries-added`. Every promise of the queue is made by a script, so this refuses them all.
+if not (redis.REDIS_VERSION_NUM and redis.REDIS_VERSION_NUM >= 0x00070000) then
+  return redis.error_reply('TOOOLD a queue needs Redis 7.0, or Valkey 7.2, or later')
+end
 
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -44,12 +52,30 @@ local function make_group(candidate)
   end
 end
 
--- Appends an item to `fences`, and drops items older than the retention (ms). If there is no
--- stream, it is made, with its epoch.
-local function publish(candidate, retention_ms, fields)
+-- Drops items of `fences` older than the retention (ms), and paced fences that are not in force:
+-- ten thousand items and a thousand paced fences at most.
+-- A script that may need memory trims before its first write. A server without memory left refuses
+-- the first write of a script if that write may need memory, and no later one: so a queue that is
+-- full of old fences takes changes again. While nothing is old, nothing is written here: the drop
+-- is a write, too, and would open a queue that is full of what it must keep.
+-- The newest item stays, however old it is: followers that have it would meet a gap.
+local function trim(retention_ms)
+  local oldest = now / 1000 - retention_ms
+  local first = call('XRANGE', 'fences', '-', '+', 'COUNT', 1)[1]
+  if first and tonumber(match(first[1], '^%d+')) < oldest then
+    local newest = tonumber(match(call('XREVRANGE', 'fences', '+', '-', 'COUNT', 1)[1][1], '^%d+'))
+    call('XTRIM', 'fences', 'MINID', '~', whole(math.min(oldest, newest)), 'LIMIT', 10000)
+  end
+  local over = call('ZCOUNT', 'fences:paced', '-inf', whole(now))
+  if over > 0 then
+    call('ZREMRANGEBYRANK', 'fences:paced', 0, math.min(over, 1000) - 1)
+  end
+end
+
+-- Appends an item to `fences`. If there is no stream, it is made, with its epoch.
+local function publish(candidate, fields)
   call('SET', 'fences:epoch', candidate, 'NX')
-  local oldest = whole(math.max(now / 1000 - retention_ms, 0))
-  return call('XADD', 'fences', 'MINID', '~', oldest, '*', unpack(fields))
+  return call('XADD', 'fences', '*', unpack(fields))
 end
 
 local function paced_in_force()

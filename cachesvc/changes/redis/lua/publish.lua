@@ -8,18 +8,17 @@
 -- Answers the epoch and the id of the last item.
 local paced, dones = unpack(cjson.decode(ARGV[3]))
 
+trim(tonumber(ARGV[2]))
+
 local position, at = '', 5
 for _ = 1, tonumber(ARGV[4]) do
   local size = tonumber(ARGV[at])
-  position = publish(ARGV[1], tonumber(ARGV[2]), { unpack(ARGV, at + 1, at + size) })
+  position = publish(ARGV[1], { unpack(ARGV, at + 1, at + size) })
   at = at + size + 1
 end
 
 for _, fence in ipairs(paced) do
   call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
-end
-if paced[1] then
-  call('ZREMRANGEBYSCORE', 'fences:paced', '-inf', whole(now))
 end
 
 -- Parks a change: out of the stream, so that `complete_to` can pass it, and kept with its fields,

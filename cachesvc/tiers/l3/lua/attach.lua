@@ -1,15 +1,23 @@
 -- Attaches an instance that has connected, and makes the cell a new issuer where that is needed.
 -- ARGV: 1 the server's run id, 2 S in µs, 3 the id of the instance's placement, 4 the version of
 -- its topology.
--- A new issuer begins in two cases:
+-- A new issuer begins in three cases:
 -- - The state here was written under another server, or is gone (empty, flushed): earlier fences,
 --   leases and copies may have been lost.
 -- - The instance's topology is newer than any seen here, and may have given this cell partitions
 --   that had another home. That home issued fences and leases that this cell knows nothing of, and
 --   copies that this cell kept of these partitions from an earlier time may be outdated.
+-- - The clock was set back since the last one began: its time is more than S ahead. What was issued
+--   by the former clock may look younger than what comes now.
 -- An older topology changes nothing: instances that still have it work on beside those with the new
 -- one.
-local meta = redis.call('HMGET', 'meta', 'run_id', 'placement', 'version')
+
+-- The meta record is small and its size is bounded, so it is written to a full server too: only the
+-- first write of a script is refused for want of memory, and this one needs none. Without it, a
+-- cell that was restarted while full of old fences could never be attached to, and never trimmed.
+redis.call('HDEL', 'meta', 'trimmed') -- a field of earlier releases
+
+local meta = redis.call('HMGET', 'meta', 'run_id', 'placement', 'version', 'issues_from')
 local version, seen = tonumber(ARGV[4]), tonumber(meta[3] or 0)
 
 -- A version that this cell never saw may have moved partitions away, and the next version may have
@@ -19,9 +27,9 @@ local given = version > seen and (meta[2] ~= ARGV[3] or version > seen + 1)
 if version > seen then
   redis.call('HSET', 'meta', 'placement', ARGV[3], 'version', ARGV[4])
 end
-if meta[1] ~= ARGV[1] or given then
-  local time = redis.call('TIME')
-  local now, skew = time[1] * 1000000 + time[2], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now, skew = time[1] * 1000000 + time[2], tonumber(ARGV[2])
+if meta[1] ~= ARGV[1] or given or tonumber(meta[4] or 0) > now + skew then
   redis.call('HSET', 'meta', 'run_id', ARGV[1],
     'broken_at', string.format('%.0f', now + 2 * skew + 1000),
     'issues_from', string.format('%.0f', now + skew))

@@ -1,6 +1,7 @@
 -- Applies invalidations. Answers the `at` of each target, or a list with the reason of a refusal.
 -- ARGV per target: 'k' for a key or 't' for a tag or namespace, id, '1' if soft, least in µs.
 local replies = {}
+trim(64 + #ARGV)
 
 local function fence_key(id, soft, least)
   local at = math.max(next_fence(id), least)
@@ -35,5 +36,4 @@ for i = 4, #ARGV, 4 do
   local apply = ARGV[i] == 'k' and fence_key or fence_many_keys
   replies[#replies + 1] = attempt(apply, ARGV[i + 1], ARGV[i + 2] == '1', least)
 end
-trim()
 return outcome(replies)

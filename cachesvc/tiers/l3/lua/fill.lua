@@ -4,6 +4,7 @@
 -- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a
 -- lost reply gets the same answer.
 local replies = {}
+trim(64)
 
 local function filled_under(id, token)
   local record = call('GET', 'v:' .. id)

@@ -4,7 +4,7 @@
 -- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms;
 -- items follow.
 -- Answers: a list, or
---   0 = attach first (the meta record is lost, or another server wrote it)
+--   0 = attach first (the meta record is lost, another server wrote it, or it is from the future)
 --   1 = a new issuer waits
 --
 -- A cell keeps:
@@ -16,7 +16,7 @@
 --   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
 --                stands in the key's record
 --   meta         run_id, placement, version (of the newest topology that attached), broken_at,
---                issues_from, trimmed
+--                issues_from
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves
@@ -30,21 +30,26 @@
 
 local call, format, match, sub = redis.call, string.format, string.match, string.sub
 
-local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from', 'trimmed')
+local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from')
 if meta[1] ~= ARGV[1] then
   return 0
 end
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
+local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+if tonumber(meta[3]) > now + skew then
+  return 0 -- the clock was set back since: a wait until then could last for hours
+end
 if now < tonumber(meta[3]) then
   return 1
 end
-
-local skew, retention_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
 local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46
-local has_fences = call('ZCARD', 'fences') > 0
-local has_soft = call('ZCARD', 'soft') > 0
+local first_at = {
+  fences = tonumber(call('ZRANGE', 'fences', 0, 0, 'WITHSCORES')[2]),
+  soft = tonumber(call('ZRANGE', 'soft', 0, 0, 'WITHSCORES')[2]),
+}
+local has_fences, has_soft = first_at.fences ~= nil, first_at.soft ~= nil
 local namespaces = { fences = {}, soft = {} }
 
 -- Returns the newest fence in this zset on the namespace and the tags of a record.
@@ -101,13 +106,20 @@ local function outcome(replies)
   return demoted and redis.error_reply(demoted) or replies
 end
 
--- Drops old fences, once a second. A fence is kept a minute longer than any copy: the as_of of a
--- fill is at most a minute older than the fill.
-local function trim()
-  if now - tonumber(meta[4] or 0) > 1000000 then
-    local oldest = format('(%.0f', now - retention_ms * 1000 - 60000000)
-    call('ZREMRANGEBYSCORE', 'fences', '-inf', oldest)
-    call('ZREMRANGEBYSCORE', 'soft', '-inf', oldest)
-    call('HSET', 'meta', 'trimmed', format('%.0f', now))
+-- Drops the oldest of the fences that are too old, `most` of each kind. A fence is kept a minute
+-- longer than any copy: the as_of of a fill is at most a minute older than the fill.
+-- A script that may need memory trims before its first write. A server without memory left refuses
+-- the first write of a script if that write may need memory, and no later one: so a cell that is
+-- full of old fences takes writes again, and one that is full of fences in force refuses them. A
+-- step is small, since a script that drops millions holds up every caller; and it is larger than
+-- what its script adds, so that the trim keeps up. A server that cannot write still answers its hits:
+-- a drop that it refuses is no failure.
+local function trim(most)
+  local oldest = now - retention_ms * 1000 - 60000000
+  for zset, at in pairs(first_at) do
+    if at < oldest then
+      local old = call('ZCOUNT', zset, '-inf', format('(%.0f', oldest))
+      redis.pcall('ZREMRANGEBYRANK', zset, 0, math.min(old, most) - 1)
+    end
   end
 end

@@ -3,6 +3,7 @@
 -- ARGV per put: id, '1' to store only if nothing is there, ETags one of which must match (16
 -- characters each; '*' matches any; '' is no condition), kept_until in ms, record.
 local replies = {}
+trim(64 + #ARGV)
 
 -- Returns the ETag that a condition is checked against: that of the admissible copy. False if there
 -- is none, or if the copy is negative.
@@ -53,5 +54,4 @@ end
 for i = 4, #ARGV, 5 do
   replies[#replies + 1] = attempt(put, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
 end
-trim()
 return outcome(replies)

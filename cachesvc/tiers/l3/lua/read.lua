@@ -13,6 +13,7 @@
 local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
+trim(64)
 
 -- Returns the as_of of the next lease: later than the key's fence, and later than that of the lease
 -- before, even while the fence is ahead of the clock. Of two loads the later one must look younger,
@@ -36,7 +37,9 @@ local function read(id, index)
   local flags, fresh = 0, false
   if record then
     local as_of, fresh_until, soft_at, _, tag_bytes = struct.unpack(HEAD, record)
-    if as_of <= not_before or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
+    -- A record from the future was filled before the clock was set back: in time it would look younger
+    -- than fences that come now.
+    if as_of <= not_before or as_of > now + 3 * skew or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
       record, flags = false, 2
     elseif as_of <= soft_at or (has_soft and as_of <= newest('soft', id, record, tag_bytes)) then
       flags = 4

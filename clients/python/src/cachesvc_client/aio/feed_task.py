@@ -11,10 +11,13 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_
 
 
 async def follow(feed: NearFeed, session: Session) -> None:
-    """Follows the feed until it is cancelled. `session` has to outlive that."""
+    """Follows the feed until it is cancelled, whatever fails. `session` has to outlive that."""
     try:
         while True:
-            feed.lost(await _followed(feed, session))
+            try:
+                feed.lost(await _followed(feed, session))
+            except Exception as error:  # noqa: BLE001  without this task, near caches would stay bypassed
+                feed.failed(error)
             await asyncio.sleep(feed.pause())
     finally:
         feed.closed()

@@ -78,6 +78,8 @@ class FeedStatistics(Struct, frozen=True):
     resets: int
     """`reset` events: at each, fences may have been missing."""
     events: int
+    failures: int
+    """Failures that the feed does not know; the first of an outage is logged, with traceback."""
     last_id: str
     """The id of the last event that was applied; empty if the next connection begins anew."""
 
@@ -101,6 +103,7 @@ class NearFeed:
         self.connects = 0
         self.resets = 0
         self.events = 0
+        self.unknown_failures = 0
 
     def __repr__(self) -> str:
         return (
@@ -110,7 +113,9 @@ class NearFeed:
 
     def statistics(self) -> FeedStatistics:
         """Returns the counters and the state of this moment."""
-        return FeedStatistics(self.is_up, self.connects, self.resets, self.events, self.last_id)
+        return FeedStatistics(
+            self.is_up, self.connects, self.resets, self.events, self.unknown_failures, self.last_id
+        )
 
     def url(self) -> str:
         """Returns the URL to connect to: the same instance until it fails, then the next one."""
@@ -145,6 +150,17 @@ class NearFeed:
                 self.is_up = True
         except (SseError, msgspec.MsgspecError, binascii.Error, struct.error, ValueError) as error:
             raise FeedError(f"not what the protocol says: {error}") from error
+
+    def failed(self, error: Exception) -> None:
+        """Notes a failure that the runner does not know, as the loss of the connection.
+
+        An event that was being applied has no id yet, so it is sent again. Should it fail each time,
+        near caches stay bypassed.
+        """
+        self.unknown_failures += 1
+        if self.is_up or not self._failures:
+            log.error("the feed of fences failed", exc_info=error)
+        self.lost(type(error).__name__)
 
     def lost(self, why: object) -> None:
         """Notes that the connection could not be made, has ended, or was silent; `why` is logged.

@@ -50,10 +50,13 @@ class FeedThread:
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
-            why = self._followed()
-            if self._stopping.is_set():
-                break
-            self._feed.lost(why)
+            try:
+                why = self._followed()
+                if self._stopping.is_set():
+                    break
+                self._feed.lost(why)
+            except Exception as error:  # noqa: BLE001  without this thread, near caches would stay bypassed
+                self._feed.failed(error)
             self._stopping.wait(self._feed.pause())
         self._feed.closed()
 
