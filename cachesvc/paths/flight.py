@@ -27,6 +27,7 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import Step
+from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.telemetry.traces.trace import Attribute, Span, current
 
 
@@ -82,6 +83,8 @@ class LoadedValue(Struct, frozen=True, gc=False):
 
     entry: Entry
     trail: tuple[Step, ...]
+    use: Use = EVERY_USE
+    """The uses of the value for readers, and for caches behind them."""
 
 
 class Leased(Struct, frozen=True, gc=False):
@@ -120,6 +123,7 @@ class Flight:
     __slots__ = (
         "_waiting_for_landing",
         "_waiting_for_landing_or_lease",
+        "alone",
         "asked",
         "began_us",
         "keep",
@@ -182,7 +186,14 @@ class Flight:
         self.keep = True
         """False if no tier may keep what the flight loads.
 
-        The read asked for `no-store`, or the flight gave up waiting and loads without a lease.
+        The read asked for `no-store`, the flight gave up waiting and loads without a lease, or it loads
+        alone.
+        """
+        self.alone = False
+        """True if the flight loads for one reader, past tiers and lease.
+
+        The reader had joined a load whose value was for the reader alone that had started it. The next
+        reader's load would be so too: with the lease such readers would load one after the other.
         """
         self.waits_for_fill = False
         """True once another was found to hold the lease: the flight waits for the holder's fill."""

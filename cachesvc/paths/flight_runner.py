@@ -114,6 +114,14 @@ class FlightRunner:
         """
         self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
+    def start_alone(self, flight: Flight) -> None:
+        """Starts a flight that asks the origin for one reader, past tiers and lease."""
+        self._tasks.spawn(self._run([flight], self._load_alone), "flight")
+
+    async def _load_alone(self, flights: list[Flight]) -> None:
+        for flight in flights:
+            await self._loads.load(self._homes.of(flight.key), flight, None)
+
     def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
         try:
             if self._land_from_l2(flight, asked.result()):

@@ -30,6 +30,8 @@ class Problem(Struct, omit_defaults=True):
     field: str = ""
     """The header, path segment or body path at fault."""
     request_id: str = ""
+    retry_after: int = 0
+    """The seconds after which the origin asked to try again; left out if it did not say."""
 
 
 class GetMany(Struct, forbid_unknown_fields=True):
@@ -58,6 +60,8 @@ class Got(Struct, omit_defaults=True, gc=False):
     tags: tuple[str, ...] = ()
     lease: str = ""
     problem: Problem | None = None
+    keep: bool = True
+    """False: this answer, and every older one of the key, may not be kept by anybody."""
 
 
 class GotMany(Struct, omit_defaults=True):

@@ -125,9 +125,16 @@ TABLE: tuple[Metric, ...] = (
         "loads",
         "counter",
         "paths",
-        {"ok": "loads_ok", "failed": "loads_failed"},
+        {"ok": "loads_ok", "failed": "loads_failed", "refused": "loads_refused"},
         "Loads that ended at an origin.",
         ("outcome",),
+    ),
+    Metric(
+        "older_forgotten",
+        "counter",
+        "paths",
+        "older_forgotten",
+        "Keys invalidated because the origin's newer answer may not be kept.",
     ),
     Metric("loads_begun", "counter", "paths", "loads", "Loads that began at an origin."),
     Metric(

@@ -22,7 +22,7 @@ from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
-from cachesvc.web.replies.rendering import is_media_type
+from cachesvc.web.replies.rendering import is_media_type, lives_of
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
@@ -163,6 +163,10 @@ def _got(answer: Answer, now_us: int) -> Got:
     got = _fresh(entry, now_us)
     got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
     got.tier, got.lease = answer.tier, answer.lease or ""
+    _, got.ttl = lives_of(answer, entry, now_us)
+    if not answer.use.keep:
+        # Clients that do not know `keep` keep nothing without freshness.
+        got.keep, got.ttl = False, min(got.ttl, 0)
     return got
 
 

@@ -26,9 +26,11 @@ from cachesvc.web.replies.receipts import receipt_reply
 from cachesvc.web.replies.rendering import (
     absence_lines,
     is_media_type,
+    lives_of,
     not_modified_head,
     positive_head,
     seconds_of,
+    use_of,
 )
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests import conditions
@@ -118,10 +120,10 @@ class Entries:
         entry = answer.entry
         if answer.outcome is Outcome.ERROR or entry is None:
             return self._without_value(request, answer, options)
-        age, ttl = seconds_of(entry, self._clock.now_us())
-        status = cache_status(answer, ttl)
+        age, ttl = lives_of(answer, entry, self._clock.now_us())
+        status, use = cache_status(answer, ttl), use_of(answer)
         if entry.negative:
-            lines = absence_lines(entry, status, age, ttl)
+            lines = absence_lines(entry, status, age, ttl, use)
             return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT)
         lease = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
@@ -129,9 +131,9 @@ class Entries:
                 ProblemKind.PRECONDITION_FAILED, f"the value's ETag is {etag(entry)}", field="If-Match"
             )
         if asked.if_none_match and conditions.matches_weakly(asked.if_none_match, etag(entry)):
-            head = not_modified_head(entry, status, age, ttl) + lease
+            head = not_modified_head(entry, status, age, ttl, use) + lease
             return Reply(304, head.encode("latin-1"), outcome=answer.outcome.value)
-        head = positive_head(entry, status, age, ttl) + lease
+        head = positive_head(entry, status, age, ttl, use) + lease
         return Reply(200, head.encode("latin-1"), entry.value, outcome=answer.outcome.value)
 
     def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:
@@ -278,4 +280,6 @@ def _lease(request: web.BaseRequest) -> str | None:
 
 
 def _json_head(size: int) -> bytes:
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\n".encode()
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\nCache-Control: no-store\r\n"
+    ).encode()
