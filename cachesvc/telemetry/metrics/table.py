@@ -134,7 +134,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "paths",
         "older_forgotten",
-        "Keys invalidated because the origin's newer answer may not be kept.",
+        "Keys invalidated because a newer answer may not be kept.",
     ),
     Metric("loads_begun", "counter", "paths", "loads", "Loads that began at an origin."),
     Metric(
@@ -317,6 +317,14 @@ TABLE: tuple[Metric, ...] = (
         "servers",
         "failed_writes",
         "Entries and deletes that a memcached server did not take.",
+        ("server",),
+    ),
+    Metric(
+        "server_damaged",
+        "counter",
+        "servers",
+        "damaged",
+        "Copies of a memcached server that had changed since their write.",
         ("server",),
     ),
     Metric(
@@ -521,6 +529,14 @@ TABLE: tuple[Metric, ...] = (
         "cells",
         "failures",
         "Failed exchanges with a cell and failed connects.",
+        ("cell",),
+    ),
+    Metric(
+        "cell_damaged",
+        "counter",
+        "cells",
+        "damaged",
+        "Records of a cell that had changed since their write.",
         ("cell",),
     ),
     Metric(

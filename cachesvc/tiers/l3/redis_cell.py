@@ -32,7 +32,7 @@ from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
-from cachesvc.tiers.l3.replies import PLAIN_MISS, UNREADABLE, reply_from, state_from
+from cachesvc.tiers.l3.replies import PLAIN_MISS, UNREADABLE, is_damaged, reply_from, state_from
 from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class RedisCellStatistics(Struct, frozen=True):
     clock_offset_us: int
     """The cell's clock less this instance's clock at the last read, exact to half of that
     exchange's time."""
+    damaged: int
+    """Records that had changed since they were written. Each is a miss."""
 
 
 class CellMemory(Struct, frozen=True):
@@ -114,7 +116,7 @@ class RedisCell:
             skew_us=skew_us,
             rng=rng or random.Random(),  # noqa: S311  spreads reconnects
         )
-        self._exchanges = self._failures = self._clock_offset_us = 0
+        self._exchanges = self._failures = self._clock_offset_us = self._damaged = 0
         self._outage = Outage(f"cell {name}", log)
         self._connecting: asyncio.Task[None] | None = None
         server = Server.redis(name, url)
@@ -181,6 +183,7 @@ class RedisCell:
             self._connections.connects,
             self._connections.idle,
             self._clock_offset_us,
+            self._damaged,
         )
 
     async def memory(self) -> CellMemory:
@@ -240,11 +243,15 @@ class RedisCell:
         broken_at, now_us, *replies = answer
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
         found = [reply_from(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+        if damaged := sum(map(is_damaged, replies, found)):
+            if not self._damaged:
+                log.warning("cell %s holds a damaged record, which is a miss; more are counted", self.name)
+            self._damaged += damaged
         await self._ask_past_the_unreadable(reads, found)
         return found
 
     async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply]) -> None:
-        """Reads again the keys whose record is of another envelope version.
+        """Reads again the keys whose record is of another envelope version, or damaged.
 
         Such a record looks like a hit to the server, which therefore granted no lease. The second read asks
         for an entry later than every record: a miss, so that one of the instances that cannot read the

@@ -5,7 +5,7 @@ from typing import Any
 
 from cachesvc.model.entry import Key
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
-from cachesvc.tiers.l3.record import from_record
+from cachesvc.tiers.l3.record import from_record, is_damaged_record
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
@@ -16,7 +16,10 @@ PLAIN_MISS = Reply(None, exact=False)
 
 
 UNREADABLE = Reply(None, exact=False, fenced=False)
-"""The miss for a record of another envelope version: told apart by identity, not by value."""
+"""The miss for a record of another envelope version, or a damaged one.
+
+It is told apart by identity, not by value.
+"""
 
 
 _MISSES = {
@@ -42,6 +45,14 @@ def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
         soft=bool(flags & SOFT),
         fenced=bool(flags & FENCED),
     )
+
+
+def is_damaged(answered: Any, reply: Reply) -> bool:
+    """True if `read.lua` answered with a record that has changed since it was written."""
+    if reply.entry is not None or type(answered) is int:
+        return False
+    record = answered if type(answered) is bytes else answered[1]
+    return bool(record) and is_damaged_record(record)
 
 
 def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:

@@ -44,7 +44,8 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
 def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", outcome: str = "") -> Reply:
     """Returns the reply to a failed request; `lines` are further complete header lines.
 
-    No cache may keep it, unless `lines` say otherwise. Without a request id the problem gets a new, random one.
+    No cache may keep it, unless `lines` say otherwise. Without a request id the problem gets a new,
+    random one.
     """
     request_id = request_id or os.urandom(12).hex()
     body = _encode(problem_of(error, request_id))
