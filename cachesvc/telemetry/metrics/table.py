@@ -324,7 +324,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "servers",
         "damaged",
-        "Copies of a memcached server that had changed since their write.",
+        "Copies of a memcached server with a wrong checksum.",
         ("server",),
     ),
     Metric(
@@ -536,7 +536,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "cells",
         "damaged",
-        "Records of a cell that had changed since their write.",
+        "Records of a cell with a wrong checksum.",
         ("cell",),
     ),
     Metric(
