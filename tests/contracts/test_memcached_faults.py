@@ -59,7 +59,7 @@ async def test_a_flipped_bit_is_a_miss_that_is_counted_and_said_once(
     for key, value in ((KEYS[0], ENTRIES[0]), (KEYS[1], ENTRIES[1])):
         data = bytearray(pack(key, value))
         data[data.index(value.value) + 7] ^= 4
-        await tier._write([b"set %b 0 0 %d\r\n%b\r\n" % (wire_name(key.id), len(data), data)])
+        await tier._write([b"set %b 0 0 %d\r\n%b\r\n" % (wire_name(key.id), len(data), bytes(data))])
     for _ in range(2):
         assert await tier.get_many(KEYS[:4]) == [None, None, ENTRIES[2], None]
     assert (tier.statistics().damaged, tier.statistics().misses) == (4, 6)
