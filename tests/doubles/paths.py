@@ -39,6 +39,8 @@ class FakeReader:
         """If set, `get` waits for it."""
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
+        self.given_back: list[tuple[str, str]] = []
+        """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
@@ -63,6 +65,10 @@ class FakeReader:
         if self.fails_with is not None:
             raise self.fails_with
         return [self._answer(key, options) for key in keys]
+
+    def give_back(self, key: Key, answer: Answer, /) -> None:
+        if answer.lease:
+            self.given_back.append((key.text, answer.lease))
 
     def _answer(self, key: Key, options: ReadOptions) -> Answer:
         if key.text in self.answers:
@@ -97,6 +103,8 @@ class FakeWriter:
         return [self.outcomes.get(key.text) or self._store(key, draft) for key, draft in items]
 
     def _store(self, key: Key, draft: Draft) -> Written:
+        if draft.release is not None:
+            return Written(stored=False, reason="released")
         now = self.reader.clock.now_us()
         entry = Entry(
             draft.value,

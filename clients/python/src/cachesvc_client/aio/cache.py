@@ -15,6 +15,7 @@ from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
 from cachesvc_client.aio.session import Session
+from cachesvc_client.aio.releases import Releases
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.instances.endpoints import urls_of
@@ -81,6 +82,7 @@ class Cache:
         )
         self._airspaces: dict[str, Airspace] = {}
         self._tasks = Tasks()  # aio only
+        self._releases = Releases(self._tasks)
 
     @classmethod
     def from_url(
@@ -217,6 +219,7 @@ class Cache:
             self._spans,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
+            releases=self._releases,
             tasks=self._tasks,  # aio only
         )
 
@@ -271,6 +274,7 @@ class Cache:
             self._own_writes.dropped,
             self._transport.retries,
             loads.unreadable,
+            loads.unkept,
         )
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from cachesvc_client.aio.flight import Airspace
 from cachesvc_client.aio.loading import Loader, Loads
 from cachesvc_client.aio.lookaside import LookAside
 from cachesvc_client.aio.namespace_intakes import NamespaceIntakes
+from cachesvc_client.aio.releases import Releases
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.near.near import NOTHING, Near, Shelf
@@ -56,6 +57,7 @@ class Namespace(Generic[V]):
         *,
         timeout: float,
         batching: bool,
+        releases: Releases,
         tasks: Tasks,  # aio only
     ) -> None:
         self.name = calls.namespace
@@ -72,6 +74,7 @@ class Namespace(Generic[V]):
             calls,
             timeout=timeout,
             batching=batching,
+            releases=releases,
             tasks=tasks,  # aio only
         )
         self._reads = self._intakes.reads
@@ -81,6 +84,7 @@ class Namespace(Generic[V]):
             self._intakes.leases,
             self._intakes.waits,
             self._puts,
+            self._intakes.give_back,
             self._purge,
             schema,
             loads,

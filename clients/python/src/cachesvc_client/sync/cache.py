@@ -26,6 +26,7 @@ from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
 from cachesvc_client.sync.own_writes import SharedOwnWrites
+from cachesvc_client.sync.releases import Releases
 from cachesvc_client.sync.session import Session
 from cachesvc_client.sync.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.tracing.spans import Spans
@@ -82,6 +83,7 @@ class Cache:
             most_without_cache=profile.max_loads_without_cache,
         )
         self._airspaces: dict[str, Airspace] = {}
+        self._releases = Releases()
 
     @classmethod
     def from_url(
@@ -218,6 +220,7 @@ class Cache:
             self._spans,
             timeout=self._timeout if timeout is None else positive_seconds_of(timeout, "timeout"),
             batching=self._batching,
+            releases=self._releases,
         )
 
     @property
@@ -271,6 +274,7 @@ class Cache:
             self._own_writes.dropped,
             self._transport.retries,
             loads.unreadable,
+            loads.unkept,
         )
 
     def __repr__(self) -> str:
@@ -292,5 +296,6 @@ class Cache:
         """
         try:
             self._feeding.stop()
+            self._releases.ended(self._timeout)
         finally:
             self._transport.close()

@@ -17,6 +17,7 @@ from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
 from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
+from cachesvc_client.sync.releases import Releases
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT
@@ -58,6 +59,7 @@ class Namespace(Generic[V]):
         *,
         timeout: float,
         batching: bool,
+        releases: Releases,
     ) -> None:
         self.name = calls.namespace
         self._calls = calls
@@ -73,6 +75,7 @@ class Namespace(Generic[V]):
             calls,
             timeout=timeout,
             batching=batching,
+            releases=releases,
         )
         self._reads = self._intakes.reads
         self._puts = self._intakes.puts
@@ -81,6 +84,7 @@ class Namespace(Generic[V]):
             self._intakes.leases,
             self._intakes.waits,
             self._puts,
+            self._intakes.give_back,
             self._purge,
             schema,
             loads,
