@@ -125,6 +125,7 @@ class Flight:
     """One load of one key. All calls are made on the event loop; not thread-safe."""
 
     __slots__ = (
+        "_pause",
         "_waiting_for_landing",
         "_waiting_for_landing_or_lease",
         "asked",
@@ -202,6 +203,7 @@ class Flight:
         """The lease that the home granted and that is neither used, claimed nor given back yet."""
         self.claimants = 0
         """The number of readers that may still claim the lease (`Mode.LEASE`)."""
+        self._pause: asyncio.Future[None] | None = None
         self._waiting_for_landing: list[asyncio.Future[None]] = []
         self._waiting_for_landing_or_lease: list[asyncio.Future[None]] = []
 
@@ -257,6 +259,22 @@ class Flight:
         """Notes that another holds the lease, and wakes the callers that asked for the lease."""
         self.waits_for_fill = True
         _wake(self._waiting_for_landing_or_lease)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits so long before the home is polled again, or until `hurry` is called."""
+        loop = asyncio.get_running_loop()
+        self._pause = loop.create_future()
+        timer = loop.call_later(seconds, self.hurry)
+        try:
+            await self._pause
+        finally:
+            timer.cancel()
+            self._pause = None
+
+    def hurry(self) -> None:
+        """Ends the pause between two polls, if there is one."""
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
 
     async def landed(self) -> Landing:
         """Waits for the landing and returns it. Cancelling the caller removes only its own waiter."""

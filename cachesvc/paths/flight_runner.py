@@ -347,7 +347,7 @@ class FlightRunner:
                 if is_over:
                     flight.keep = False
                     return Unleased.UNAVAILABLE
-                await asyncio.sleep(pause * (0.5 + self._rng.random()))
+                await flight.pause(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
             if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
                 flight.land(Missed(flight.trail))

@@ -394,6 +394,16 @@ class Reader:
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
             flight.land(FoundCopy(entry, "l1", flight.trail))
 
+    def released(self, key: Key) -> None:
+        """Notes that a caller gave the key's lease back through this instance.
+
+        The flight that waits for that caller's fill asks its home at once. Later readers start a flight
+        of their own, because one that asks for the lease and does not wait would miss it in that flight.
+        """
+        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
+            self._flights.remove(flight)
+            flight.hurry()
+
 
 def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
     if options.only_if_cached:

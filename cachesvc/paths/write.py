@@ -81,7 +81,9 @@ class Writer:
         namespace = self._namespaces[items[0][0].namespace]
         written: list[Written | None] = [_refusal(key, draft) for key, draft in items]
         releases = [
-            i for i, (_, draft) in enumerate(items) if draft.release or (draft.lease and written[i] is not None)
+            i
+            for i, (_, draft) in enumerate(items)
+            if draft.release or (draft.lease and written[i] is not None)
         ]
         fills = [
             i
@@ -157,6 +159,7 @@ class Writer:
                 written[i] = written[i] or _released(outcome)
                 if outcome is True:
                     self._tally.leases_released += 1
+                    self._reader.released(key)
                     if draft.release is not Release.FAILED:
                         self._tally.values_unkept += 1
                         self._unkept.note(key)

@@ -14,8 +14,8 @@ A batch runs in a context of its own, not in the context of the caller that happ
 an exchange for many callers belongs to the trace of one of them only if an `ExchangeSpan` says so.
 
 Cancelling a future takes its caller out, never the batch: a submitted item is still sent, and its
-result is given to `unclaimed`, if there is one, else dropped. The items that wait are bounded; when there are too many, a call is answered at
-once with a `TierUnavailableError` as its value.
+result is given to `unclaimed`, if there is one, else dropped. The items that wait are bounded; when
+there are too many, a call is answered at once with a `TierUnavailableError` as its value.
 """
 
 import asyncio

@@ -87,6 +87,9 @@ class FakeWriter:
         self.fails_with: RequestError | None = None
         self.hangs: asyncio.Event | None = None
         self.saw: list[tuple[Key, Draft]] = []
+        """The writes; releases are in `released`."""
+        self.released: list[tuple[str, str, str]] = []
+        """Key, lease and reason of each release."""
 
     async def put(self, key: Key, draft: Draft, /) -> Written:
         (written,) = await self.put_many([(key, draft)])
@@ -95,7 +98,10 @@ class FakeWriter:
         return written
 
     async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]:
-        self.saw += items
+        self.saw += [(key, draft) for key, draft in items if draft.release is None]
+        self.released += [
+            (key.text, draft.lease or "", draft.release.value) for key, draft in items if draft.release
+        ]
         if self.hangs is not None:
             await self.hangs.wait()
         if self.fails_with is not None:

@@ -4,7 +4,6 @@ L1 is asked in one synchronous loop. Only the keys that it does not answer go on
 together.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -82,9 +81,12 @@ class Batches:
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
         if options.lease and missing:
-            asked_for = [keys[i] for i in missing]
-            reply.undelivered = lambda: deque(map(self._reader.give_back, asked_for, answers), 0)
+            reply.undelivered = partial(self._give_back, [keys[i] for i in missing], answers)
         return reply
+
+    def _give_back(self, keys: Sequence[Key], answers: Sequence[Answer]) -> None:
+        for key, answer in zip(keys, answers, strict=True):
+            self._reader.give_back(key, answer)
 
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions

@@ -251,9 +251,7 @@ class Entries:
         try:
             reason = Release(request.headers.get(field, "").strip())
         except ValueError:
-            raise RequestError(
-                ProblemKind.BAD_HEADER, f"say {' or '.join(Release)}", field=field
-            ) from None
+            raise RequestError(ProblemKind.BAD_HEADER, f"say {' or '.join(Release)}", field=field) from None
         await self._writer.put(place.key, Draft(b"", lease=lease, release=reason))
         return Reply(204, b"HTTP/1.1 204 No Content\r\n", outcome="released")
 

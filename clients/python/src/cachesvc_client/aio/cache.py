@@ -14,8 +14,8 @@ from cachesvc_client.aio.flight import Airspace
 from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
-from cachesvc_client.aio.session import Session
 from cachesvc_client.aio.releases import Releases
+from cachesvc_client.aio.session import Session
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.instances.endpoints import urls_of

@@ -111,7 +111,9 @@ class LookAside(Generic[V]):
         if got.outcome == "miss":
             unkept = got.unkept
             return await landed(
-                self._flown(wanted, right, lambda: self._land(wanted, right, loader, lifetimes, unkept=unkept))
+                self._flown(
+                    wanted, right, lambda: self._land(wanted, right, loader, lifetimes, unkept=unkept)
+                )
             )
         try:
             value = self._value_of(got)

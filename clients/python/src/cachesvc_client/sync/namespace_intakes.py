@@ -33,9 +33,7 @@ class NamespaceIntakes:
         self._release_all = partial(self.put_all, timeout=timeout)
         self.look_ups: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls))
         """Reads with all that a batch says of a key; batches in any case."""
-        self.waits: Intake[Wanted, Got] = Spread(
-            calls.home, _together(waiting, self._give_back_unclaimed)
-        )
+        self.waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting, self._give_back_unclaimed))
         """Reads that wait for the fill of another holder's lease: batches in any case."""
         self.reads: Intake[Wanted, Got]
         self.puts: Intake[PutItem, Put]

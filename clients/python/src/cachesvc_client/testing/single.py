@@ -104,9 +104,7 @@ class SingleKeys:
                 self._home.release(namespace, key, lease, unkept=True)
             raise
 
-    def _write(
-        self, request: Request, namespace: str, key: str, contract: Contract, lease: str
-    ) -> Response:
+    def _write(self, request: Request, namespace: str, key: str, contract: Contract, lease: str) -> Response:
         conditions = Conditions(request.headers)
         if conditions.none_match not in ((), ("*",)):
             raise Refused(400, "bad-header", "with PUT it can only be *", "If-None-Match")
