@@ -95,7 +95,7 @@ async def test_a_fill_that_cannot_be_encoded_gives_its_lease_back(monkeypatch: p
     here = Instance()
 
     async def broken(_: object, __: list[Fill]) -> list[FillReply]:
-        raise ValueError("no record can be made of it")  # noqa: TRY003  as a defect would
+        raise ValueError("no record can be made of it")
 
     monkeypatch.setattr(type(here.far.cell.cell), "fill_many", broken)
     assert (await here.get("a")).outcome is Outcome.ERROR

@@ -29,15 +29,23 @@ def pages(cache: Cache) -> Namespace[bytes]:
     return cache.namespace("pages")
 
 
+async def until(what: str, holds: Callable[[], bool]) -> None:
+    """Waits until `holds`, 5 s at most."""
+    try:
+        async with asyncio.timeout(5):
+            while not holds():  # noqa: ASYNC110  what is waited for happens in the fake service
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(what) from None
+
+
 async def loads(key: str) -> bytes:
     return b"loaded"
 
 
 async def released(service: FakeService, count: int = 1) -> list[tuple[str, str]]:
     """Key and reason of the releases, once `count` of them have come."""
-    async with asyncio.timeout(5):
-        while len(service.released) < count:
-            await asyncio.sleep(0.005)
+    await until("released", lambda: len(service.released) >= count)
     assert not service.leases, "and nothing is held any more"
     return [(key, reason) for key, _, reason in service.released]
 
@@ -228,9 +236,7 @@ async def test_a_load_cancelled_during_its_fill_gives_back_what_the_fill_leaves(
         return b"late"
 
     caller = asyncio.create_task(pages.get_or_load("a", loader))
-    async with asyncio.timeout(5):
-        while not service.calls(":put"):
-            await asyncio.sleep(0.005)
+    await until("filling", lambda: bool(service.calls(":put")))
     cache._tasks.cancel_loads()
     with pytest.raises(CacheError):
         await caller
@@ -243,7 +249,7 @@ async def test_a_flight_that_is_cancelled_before_it_begins_gives_its_lease_back(
     service: FakeService, cache: Cache, pages: Namespace[bytes]
 ) -> None:
     caller = asyncio.create_task(pages.get_or_load("a", loads))
-    while not cache._tasks.loads:
+    while not cache._tasks.loads:  # noqa: ASYNC110  each turn of the loop counts
         await asyncio.sleep(0)
     cache._tasks.cancel_loads()
     with pytest.raises(CacheError):
@@ -256,8 +262,7 @@ async def test_a_caller_with_the_lease_starts_a_flight_beside_one_that_waits_for
 ) -> None:
     service.leases["a"] = "lease-1"  # another process holds it
     waiting = asyncio.create_task(pages.get_or_load("a", loads))
-    while not pages._look_aside.flights.get("a"):
-        await asyncio.sleep(0.001)
+    await until("waiting", lambda: pages._look_aside.flights.get("a") is not None)
     del service.leases["a"]
     flight = pages._look_aside.flights.get("a")
     assert flight is not None
