@@ -28,6 +28,7 @@ from cachesvc.paths.load import Loads
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
+from cachesvc.paths.unkept import Unkept
 from cachesvc.paths.write import Writer
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.telemetry.popularity.read_sample import ReadSample
@@ -112,13 +113,14 @@ def build(
     homes = Homes(placement, remote.cells)
     flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
     sample = ReadSample(hot_keys, rng)
-    near_tiers = NearTiers(l1, remote.l2, admission, hot_keys)
+    near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys), Unkept()
     loads = Loads(
         loaders=remote.loaders,
         near_tiers=near_tiers,
         admission=admission,
         rng=rng,
         tally=tally,
+        unkept=unkept,
     )
     runner = FlightRunner(
         near_tiers=near_tiers,
@@ -130,6 +132,7 @@ def build(
         tasks=tasks,
         rng=rng,
         tally=tally,
+        unkept=unkept,
     )
     reader = Reader(
         namespaces=namespaces,
@@ -140,6 +143,7 @@ def build(
         rng=rng,
         tally=tally,
         sample=sample,
+        homes=homes,
     )
     merger = Merger(fences, flights.forget)
     applier = Applier(homes, clock, skew_us)
@@ -170,6 +174,8 @@ def build(
         near_tiers=near_tiers,
         clock=clock,
         rng=rng,
+        tally=tally,
+        unkept=unkept,
     )
     explainer = Explainer(
         topology=topology,

@@ -105,6 +105,20 @@ class Answer(Struct, frozen=True, gc=False):
     lease: str | None = None
     """The token of a lease that was granted to the caller, to fill with."""
     error: RequestError | None = None
+    unkept: bool = False
+    """True: another holds the lease, and the key's values could not be kept lately.
+
+    A fill will not come: the caller loads at once.
+    """
+
+
+class Release(StrEnum):
+    """The reason for which a caller gives a lease back unfilled."""
+
+    FAILED = "failed"
+    """The load brought no value: the next reader gets the lease."""
+    UNKEPT = "unkept"
+    """The load brought a value that cannot be kept: for a while nobody waits for the key's lease."""
 
 
 class Draft(Struct, frozen=True, gc=False):
@@ -129,6 +143,8 @@ class Draft(Struct, frozen=True, gc=False):
     """True: store only if the home cell has no value (`If-None-Match: *`)."""
     if_match: tuple[str, ...] = ()
     """Store only over a value with one of these ETags (`If-Match`); empty: no condition."""
+    release: Release | None = None
+    """Nothing is stored, and `lease` is given back, for this reason."""
 
 
 class Written(Struct, frozen=True, gc=False):
@@ -136,7 +152,7 @@ class Written(Struct, frozen=True, gc=False):
 
     stored: bool
     reason: str = ""
-    """Why it was not stored: `fenced` (the lease was voided) or `precondition`."""
+    """Why it was not stored: `fenced` (the lease was voided), `precondition`, or `released`."""
     entry: Entry | None = None
     token: TokenPairs = ()
     """The token with which any instance answers the writer with this value or a later one."""

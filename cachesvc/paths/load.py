@@ -2,7 +2,8 @@
 
 There are two deadlines. After the soft one a stale copy is answered, if the rules still allow it,
 and the load goes on behind the answer. After the hard one the load is given up and its lease given
-back, so that the next reader takes over.
+back, so that the next reader takes over. The lease is the flight's (`Flight.lease`): whatever is
+not used here is given back when the flight is settled.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
+from cachesvc.paths.unkept import Unkept
 from cachesvc.telemetry.traces.trace import span
-from cachesvc.tiers.l3.contract import Cell, Fill
-from cachesvc.tiers.l3.leases import lease_as_of, released, renewed
+from cachesvc.tiers.l3.contract import Cell, Fill, FillReply
+from cachesvc.tiers.l3.leases import lease_as_of, renewed
 from cachesvc.tiers.origin.contract import Loaded, Loader
 
 
@@ -37,6 +39,7 @@ class Loads:
         admission: Admission,
         rng: random.Random,
         tally: Tally,
+        unkept: Unkept,
     ) -> None:
         self._loaders = loaders
         self._near_tiers = near_tiers
@@ -44,6 +47,7 @@ class Loads:
         self._clock = admission.clock
         self._rng = rng
         self._tally = tally
+        self._unkept = unkept
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
         """Loads the value, fills the tiers and lands the flight.
@@ -71,15 +75,18 @@ class Loads:
                 loaded = await self._ask(flight, origin)
         except OriginError as failure:
             self._tally.loads_failed += 1
-            await released(cell, flight.key, lease)
+            flight.give_back()
             self._land_failure(flight, failure)
             return
         finally:
             soft.cancel()
         self._tally.loads_ok += 1
         entry = self._entry_of(loaded, flight, origin, as_of, took_ms=round((loop.time() - began) * 1000))
-        storable = loaded.storable and flight.keep and not foreign_tags(flight.key.text, entry.tags)
-        await self._keep(cell, flight, entry, lease, storable=storable)
+        storable = loaded.storable and not foreign_tags(flight.key.text, entry.tags)
+        if not storable:
+            self._tally.values_unkept += 1
+            self._unkept.note(flight.key)
+        await self._keep(cell, flight, entry, lease, storable=storable and flight.keep)
 
     async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
         known = flight.known if flight.known is not None and flight.known.origin_etag else None
@@ -126,11 +133,11 @@ class Loads:
         l3 = _step_of(flight, "l3")
         stored = False
         if not storable:
-            await released(cell, flight.key, lease)
+            flight.give_back()
         elif lease is None:
             stored = True
         else:
-            (reply,) = await cell.fill_many([Fill(flight.key, entry, lease)])
+            reply = await self._fill(cell, flight, Fill(flight.key, entry, lease))
             stored = isinstance(reply, TierError) or reply.stored
             if isinstance(reply, TierError):
                 l3 = Step("l3", "bypass", detail="unavailable")
@@ -138,11 +145,32 @@ class Loads:
                 l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
+        if stored:
+            self._unkept.forget(flight.key)
         near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
         flight.land(LoadedValue(entry, (l3, *rest)))
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
+
+    async def _fill(self, cell: Cell, flight: Flight, fill: Fill) -> FillReply | TierError:
+        """Fills. A fill that was answered has ended the lease; after a failure the lease is given back.
+
+        A cancelled fill is under way all the same, and ends the lease by itself: a release that
+        overtook it would have it refused.
+        """
+        held, flight.lease = flight.lease, None
+        failed = True
+        try:
+            (reply,) = await cell.fill_many([fill])
+            failed = isinstance(reply, TierError)
+        except asyncio.CancelledError:
+            failed = False
+            raise
+        finally:
+            if failed and held is not None:
+                held.give_back()
+        return reply
 
     # stale answers --------------------------------------------------------------------------------
 

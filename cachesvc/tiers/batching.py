@@ -14,8 +14,8 @@ A batch runs in a context of its own, not in the context of the caller that happ
 an exchange for many callers belongs to the trace of one of them only if an `ExchangeSpan` says so.
 
 Cancelling a future takes its caller out, never the batch: a submitted item is still sent, and its
-result is dropped. The items that wait are bounded; when there are too many, a call is answered at
-once with a `TierUnavailableError` as its value.
+result is given to `unclaimed`, if there is one, else dropped. The items that wait are bounded; when
+there are too many, a call is answered at once with a `TierUnavailableError` as its value.
 """
 
 import asyncio
@@ -35,6 +35,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Run: TypeAlias = Callable[[list[T]], Awaitable[Sequence[R | TierError]]]
+Unclaimed: TypeAlias = Callable[[Sequence[T], Sequence[R | TierError]], None]
+"""Is called with items and their results when the caller of these items was cancelled."""
 
 
 class BatcherStatistics(Struct, frozen=True):
@@ -67,10 +69,11 @@ class _Batch:
         self.counts: list[int] = []
         self.callers: list[Span] = []
 
-    def answer(self, results: Sequence[Any]) -> None:
+    def answer(self, results: Sequence[Any], unclaimed: Unclaimed[Any, Any] | None = None) -> None:
         """Gives each future its part of `results`; a future that is done had its caller cancelled."""
         at = 0
         for future, count in zip(self.futures, self.counts, strict=True):
+            begin = at
             if count:
                 result: Any = results[at : at + count]
                 at += count
@@ -79,6 +82,8 @@ class _Batch:
                 at += 1
             if not future.done():
                 future.set_result(result)
+            elif unclaimed is not None:
+                unclaimed(self.items[begin:at], results[begin:at])
 
     def answer_all(self, result: object) -> None:
         """Gives the same result to every item."""
@@ -110,12 +115,14 @@ class Batcher(Generic[T, R]):
         in_flight: int = 1,
         name: str = "batcher",
         exchange_span: ExchangeSpan | None = None,
+        unclaimed: Unclaimed[T, R] | None = None,
     ):
         """Makes a batcher that has sent nothing yet.
 
         `max_batch` bounds the items of a batch, `max_waiting` the items that wait, `in_flight` the batches
         that may be in flight at once. With `exchange_span`, a batch with an item of a traced caller is a
-        span. Raises `ValueError` if a bound is below 1.
+        span. `unclaimed` is given the results whose caller was cancelled; it must not raise. Raises
+        `ValueError` if a bound is below 1.
         """
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
@@ -125,6 +132,7 @@ class Batcher(Generic[T, R]):
         self._max_waiting = max_waiting
         self._free_slots = in_flight
         self._exchange_span = exchange_span
+        self._unclaimed = unclaimed
         self._context = Context()
         self._open = _Batch()  # takes new items
         self._ready: deque[_Batch] = deque()  # older than `_open`, oldest first
@@ -253,7 +261,7 @@ class Batcher(Generic[T, R]):
             if len(results) != sum(count or 1 for count in batch.counts):
                 why = f"{self.name}: {len(results)} results for another number of items"
                 raise RuntimeError(why)  # noqa: TRY301  raised to every caller
-            batch.answer(results)
+            batch.answer(results, self._unclaimed)
         except TierError as error:
             batch.answer_all(error)
         except asyncio.CancelledError:

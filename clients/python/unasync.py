@@ -86,6 +86,11 @@ WORDING: Mapping[str, Wording] = {
         (" OwnWrites(", " SharedOwnWrites("),
         ("Feeding(self._near, feed, self._transport)", "Feeding(self._near, feed)"),
         ("OnCommit(self._tasks)", "OnCommit()"),
+        ("Releases(self._tasks)", "Releases()"),
+        (
+            "            await self._feeding.stop()\n",
+            "            self._feeding.stop()\n            self._releases.ended(self._timeout)\n",
+        ),
     ),
     "cached": (),
     "calls": (

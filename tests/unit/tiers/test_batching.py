@@ -232,3 +232,17 @@ def test_bounds_below_one_are_refused_when_it_is_built(
 ) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Batcher(Server().run, max_batch, max_waiting=max_waiting, in_flight=in_flight)
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_result_whose_caller_has_gone_is_given_to_unclaimed(together: bool) -> None:
+    server = Server(gated=True)
+    dropped: list[tuple[list[int], list[int]]] = []
+    batcher = Batcher(server.run, 100, unclaimed=lambda items, results: dropped.append((items, results)))
+    leaves = batcher.submit_many([1, 2]) if together else batcher.submit(1)
+    stays = batcher.submit(3)
+    await turns()
+    leaves.cancel()
+    server.gates[0].set()
+    assert await stays == 30
+    assert dropped == ([([1, 2], [10, 20])] if together else [([1], [10])])
