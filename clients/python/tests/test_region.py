@@ -127,6 +127,18 @@ def test_a_silent_instance_rests_and_then_one_request_at_a_time_tries_it(
     ]
 
 
+def test_an_instance_that_failed_twice_is_tried_by_one_request_at_a_time() -> None:
+    known = region()
+    known.learn(document(eu=EU))
+    gone = known.home(KEYS[0], 0.0)
+    gone.failed(0.0)
+    assert [known.home(key, 1.0) for key in KEYS].count(gone) > 50
+    gone.failed(1.0)
+    assert [known.home(key, 5.0) for key in KEYS].count(gone) == 1
+    gone.worked()
+    assert [known.home(key, 5.0) for key in KEYS].count(gone) > 50
+
+
 def test_what_says_nothing_of_the_instance_is_no_silence() -> None:
     known = region()
     known.learn(document(eu=EU))

@@ -1,8 +1,9 @@
 """One instance: its address, and whether it was out of reach lately.
 
-    requests fail to connect                → it rests, longer each time
-    two requests in a row get no answer     → it is silent: it rests; then one request at a time
-                                              tries it, until one is answered
+    a request fails to connect              → it rests
+    two requests in a row get no answer     → it is silent, and rests
+    two failures in a row, or silent        → longer rests; after each, one request at a time tries
+                                              it, until one is answered
     any answer                              → it is well
 
 A hung instance accepts connections and answers nothing. Without a rest each of its keys would cost
@@ -23,7 +24,7 @@ UNANSWERED = 2
 LEAST_SILENCE_SECONDS = 0.05
 """A request that waited less says nothing of the instance: its caller had too little time."""
 PROBE_SECONDS = 1.0
-"""The time for which a silent instance gets no other request than one that tries it."""
+"""The time for which an instance in doubt gets no other request than one that tries it."""
 
 
 def urls_of(text: str) -> list[URL]:
@@ -70,11 +71,11 @@ class Endpoint:
     def is_well(self, now: float) -> bool:
         """True if requests may be sent here, as it does not rest, or as the one that tries it.
 
-        Who is told true about a silent instance is expected to send a request.
+        Whoever is told true about an instance that failed twice is expected to send a request.
         """
         if self.rests_until > now:
             return False
-        if not self.is_silent:
+        if not self.is_silent and self.failures < 2:
             return True
         if self._next_probe > now:
             return False

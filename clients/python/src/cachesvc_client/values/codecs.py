@@ -114,7 +114,8 @@ class _Checked(Generic[V]):
         try:
             back = self._decode(encoded)
         except Exception as error:
-            raise CodecError(f"the value could not be read again: {error}") from error
+            hint = "" if value is not None else ": ABSENT stands for a value that does not exist"
+            raise CodecError(f"the value could not be read again: {error}{hint}") from error
         try:
             has_bytes = self._is_binary and not _NO_BIN.fullmatch(encoded)
             why = difference(value, back, exact=self._is_exact, has_bytes=has_bytes)
@@ -179,7 +180,7 @@ class Schema(Generic[V]):
         self.makes_immutable = makes_immutable(codec)
         self._encode = codec.encode
         self._decode = codec.decode
-        self._seal: Callable[[V], Sealed[V]] | None = getattr(codec, "seal", None)
+        self._seal: Callable[[V], Sealed[V]] | None = codec.seal if isinstance(codec, _Checked) else None
 
     def encode(self, value: V) -> bytes:
         """Returns the bytes of a value; raises `CodecError` if it would not come back."""
