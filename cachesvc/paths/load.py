@@ -154,8 +154,9 @@ class Loads:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
     async def _fill(self, cell: Cell, flight: Flight, fill: Fill) -> FillReply | TierError:
-        """Fills. A fill that was answered has ended the lease; after a failure the lease is given back.
+        """Fills under the flight's lease.
 
+        A fill that was answered has ended the lease; after a failure the lease is given back.
         A cancelled fill is under way all the same, and ends the lease by itself: a release that
         overtook it would have it refused.
         """
