@@ -83,7 +83,9 @@ class Loads:
         self._tally.loads_ok += 1
         entry = self._entry_of(loaded, flight, origin, as_of, took_ms=round((loop.time() - began) * 1000))
         storable = loaded.storable and not foreign_tags(flight.key.text, entry.tags)
-        if not storable:
+        if storable:
+            self._unkept.forget(flight.key)
+        else:
             self._tally.values_unkept += 1
             self._unkept.note(flight.key)
         await self._keep(cell, flight, entry, lease, storable=storable and flight.keep)
@@ -145,8 +147,6 @@ class Loads:
                 l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
-        if stored:
-            self._unkept.forget(flight.key)
         near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
         flight.land(LoadedValue(entry, (l3, *rest)))
