@@ -187,6 +187,7 @@ def build(
         peers=remote.peers,
         admission=admission,
         is_overloaded=is_overloaded,
+        is_unkept=unkept.__contains__,
     )
     return Paths(
         fences=fences,

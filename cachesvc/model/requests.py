@@ -118,7 +118,10 @@ class Release(StrEnum):
     FAILED = "failed"
     """The load brought no value: the next reader gets the lease."""
     UNKEPT = "unkept"
-    """The load brought a value that cannot be kept: for a while nobody waits for the key's lease."""
+    """The load brought a value that cannot be kept.
+
+    For a while nobody waits for the key's lease.
+    """
 
 
 class Draft(Struct, frozen=True, gc=False):

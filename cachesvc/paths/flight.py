@@ -107,7 +107,7 @@ class Missed(Struct, frozen=True, gc=False):
 
     trail: tuple[Step, ...]
     unkept: bool = False
-    """True if another holds the lease of a key whose values could not be kept lately (`Unkept`)."""
+    """True if another holds the lease, and values of the key cannot be kept (`Unkept`)."""
 
 
 class Failed(Struct, frozen=True, gc=False):

@@ -83,7 +83,9 @@ class Loads:
         self._tally.loads_ok += 1
         entry = self._entry_of(loaded, flight, origin, as_of, took_ms=round((loop.time() - began) * 1000))
         storable = loaded.storable and not foreign_tags(flight.key.text, entry.tags)
-        if not storable:
+        if storable:
+            self._unkept.forget(flight.key)
+        else:
             self._tally.values_unkept += 1
             self._unkept.note(flight.key)
         await self._keep(cell, flight, entry, lease, storable=storable and flight.keep)
@@ -145,8 +147,6 @@ class Loads:
                 l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
-        if stored:
-            self._unkept.forget(flight.key)
         near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
         rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
         flight.land(LoadedValue(entry, (l3, *rest)))
@@ -154,8 +154,9 @@ class Loads:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
     async def _fill(self, cell: Cell, flight: Flight, fill: Fill) -> FillReply | TierError:
-        """Fills. A fill that was answered has ended the lease; after a failure the lease is given back.
+        """Fills under the flight's lease.
 
+        A fill that was answered has ended the lease; after a failure the lease is given back.
         A cancelled fill is under way all the same, and ends the lease by itself: a release that
         overtook it would have it refused.
         """

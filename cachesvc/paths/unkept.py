@@ -6,7 +6,7 @@ origin forbids to keep it), the wait is for nothing: every reader has to load af
 the other. So the key is remembered, and a reader that finds its lease held loads at once.
 
 That gives up "one load at a time" (guarantee G3) for these keys only, and only for so long: a key
-is forgotten after `REMEMBERED_SECONDS`, or as soon as a value of it is kept. The lease is still
+is forgotten after `REMEMBERED_SECONDS`, or as soon as a value of it can be kept. The lease is still
 granted to the first reader, whose value is kept if it can be by then.
 """
 
@@ -54,5 +54,5 @@ class Unkept:
         self._until[key.digest] = asyncio.get_running_loop().time() + REMEMBERED_SECONDS
 
     def forget(self, key: Key) -> None:
-        """Notes that a value of the key was kept."""
+        """Notes that a value of the key was kept, or could have been."""
         self._until.pop(key.digest, None)

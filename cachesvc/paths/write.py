@@ -1,4 +1,4 @@
-"""The write path: a fill or a release under a lease, or a put; to L3 first, then to L1, then to L2.
+"""The write path: a fill or release under a lease, or a put; L3 first, then L1, then L2.
 
 A put is an invalidation of the key and a fill in one. A value that L3 refuses goes nowhere else. A
 fill from a source that lags is as old as what the source may have shown: its `as_of` is that of the

@@ -1,11 +1,11 @@
-"""A lease ends on every way out of a load, so that nobody waits for a fill that will not come."""
+"""A lease ends on every way out of a load: nobody waits for a fill that does not come."""
 
 import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from cachesvc.model.entry import Key
+from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError, TierUnavailableError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Outcome, ReadOptions, Release
@@ -13,7 +13,7 @@ from cachesvc.paths.unkept import MOST_KEYS, REMEMBERED_SECONDS, Unkept
 from cachesvc.tiers.l3.contract import Fill, FillReply, Read, Reply
 from cachesvc.tiers.origin.contract import Loaded
 from tests.doubles.clocks import LoopClock
-from tests.doubles.loaders import absent, loaded
+from tests.doubles.loaders import Script, absent, loaded
 from tests.paths.world import FarSide, Instance
 
 pytestmark = pytest.mark.looptime
@@ -52,10 +52,10 @@ def failing(error: Exception) -> Callable[[Key], Loaded]:
     ],
     ids=["failed", "defect", "no-store", "foreign-tag", "absent-foreign-tag", "older-than-the-fence"],
 )
-async def test_a_load_without_a_fill_gives_its_lease_back(script: object) -> None:
+async def test_a_load_without_a_fill_gives_its_lease_back(script: Script) -> None:
     here = Instance()
     await here.invalidate("a")
-    here.far.loader.script("a", script)  # type: ignore[arg-type]  each is a Script
+    here.far.loader.script("a", script)
     await here.get("a")
     assert await is_free(here.far, Key.of("docs", "a"))
 
@@ -196,7 +196,7 @@ async def test_a_flight_that_a_fill_lands_keeps_no_lease_that_its_poll_is_grante
     assert await is_free(here.far, ASIDE)
 
 
-def _entry(here: Instance) -> object:
+def _entry(here: Instance) -> Entry:
     return here.writer._entry_of(here.topology.namespaces["aside"], ASIDE, Draft(b"v"), here.clock.now_us())
 
 

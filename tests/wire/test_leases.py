@@ -1,4 +1,4 @@
-"""Leases that go back: of answers that do not arrive, of refused fills, and of callers that say so."""
+"""Leases of answers that do not arrive, and of refused fills, go back."""
 
 import asyncio
 import json

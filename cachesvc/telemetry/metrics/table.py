@@ -149,14 +149,14 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "paths",
         "lease_waits_spared",
-        "Flights that did not wait for a held lease, because values of the key could not be kept lately.",
+        "Flights that did not wait: a fill of the key will not come.",
     ),
     Metric(
         "leases_released",
         "counter",
         "paths",
         "leases_released",
-        "Leases that callers gave back unfilled, or whose fills were refused.",
+        "Leases that callers gave back, or whose fills were refused.",
     ),
     Metric(
         "values_unkept",

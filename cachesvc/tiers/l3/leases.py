@@ -53,7 +53,10 @@ class HeldLease(NamedTuple):
     token: str
 
     def give_back(self) -> None:
-        """Lets the home grant the key's next lease at once. Nobody waits for that, or is told a failure."""
+        """Lets the home grant the key's next lease at once.
+
+        Nobody waits for that, or is told of a failure.
+        """
         self.cell.release(self.key, self.token)
 
 

@@ -226,7 +226,7 @@ class RedisCell:
         self._leases.submit(_LeaseItem(key, lease, 0)).add_done_callback(_drop)
 
     def _release_unread(self, reads: Sequence[Read], replies: Sequence[Reply | TierError]) -> None:
-        """Gives back the leases of replies that nobody waits for any more: their callers were cancelled."""
+        """Gives back the leases of replies whose callers were cancelled."""
         for read, reply in zip(reads, replies, strict=True):
             if isinstance(reply, Reply) and reply.lease is not None:
                 self.release(read.key, reply.lease)
@@ -341,7 +341,7 @@ class RedisCell:
 
 
 def _drop(done: "asyncio.Future[Any]") -> None:
-    """Takes note of an outcome that nobody waits for, so that asyncio does not log it as forgotten."""
+    """Takes note of an outcome for nobody, so that asyncio does not log it as forgotten."""
     if not done.cancelled():
         done.exception()
 

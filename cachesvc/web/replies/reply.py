@@ -37,7 +37,7 @@ class Reply(web.StreamResponse):
     attributes: Callable[[], Mapping[str, Attribute]] | None = None
     """Returns the attributes of its span beyond the outcome; called only if there is a span."""
     undelivered: Callable[[], None] | None = None
-    """Is called if the peer has gone before the answer was written: takes back what was granted."""
+    """Takes back what was granted; called if the peer has gone before the answer was written."""
 
     def __init__(self, status: int, head: bytes, body: bytes = b"", *, outcome: str = "ok") -> None:
         """`head`: the status line and complete header lines, without the empty line.

@@ -251,7 +251,7 @@ class FakeService:
         for item in items:
             key, lease = item["key"], item.get("lease")
             if "release" in item:
-                self.released.append((key, lease, item["release"]))
+                self.released.append((key, item["lease"], item["release"]))
                 if self.leases.get(key) == lease:
                     del self.leases[key]
                 results.append({"outcome": "released"})

@@ -1,4 +1,4 @@
-"""A lease is given back by every load that ends without a fill, and no caller waits for that."""
+"""A lease is given back by every load that ends without a fill; no caller waits."""
 
 import asyncio
 import gc
@@ -181,7 +181,7 @@ async def test_a_caller_cancelled_before_its_answer_gives_the_lease_back(
 async def test_a_caller_cancelled_as_its_answer_arrives_gives_the_lease_back(
     service: FakeService, pages: Namespace[bytes]
 ) -> None:
-    """Its order is answered, and the caller, which would claim the lease, is cancelled in the same tick."""
+    """Its order is answered, and the caller is cancelled before it can claim the lease."""
     leases = pages._look_aside._leases
 
     class Cancelling:

@@ -237,7 +237,7 @@ def test_bounds_below_one_are_refused_when_it_is_built(
 @pytest.mark.parametrize("together", [False, True])
 async def test_a_result_whose_caller_has_gone_is_given_to_unclaimed(together: bool) -> None:
     server = Server(gated=True)
-    dropped: list[tuple[list[int], list[int]]] = []
+    dropped: list[tuple[Sequence[int], Sequence[int | TierError]]] = []
     batcher = Batcher(server.run, 100, unclaimed=lambda items, results: dropped.append((items, results)))
     leaves = batcher.submit_many([1, 2]) if together else batcher.submit(1)
     stays = batcher.submit(3)

@@ -1,7 +1,7 @@
-"""A lease is given back by every load that ends without a fill, on a thread that no caller waits for."""
+"""A lease is given back by every load that ends without a fill; no caller waits."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -153,16 +153,16 @@ def test_nobody_waits_for_the_fill_of_a_key_that_cannot_be_kept(
 def test_releases_that_wait_are_bounded_and_a_failure_ends_nothing() -> None:
     releases, sent, go = Releases(), [], threading.Event()
 
-    def send_all(items: list[PutItem]) -> None:
+    def send_all(items: Sequence[PutItem]) -> None:
         assert go.wait(PATIENCE)
         sent.append(len(items))
         raise RuntimeError
 
     for _ in range(MOST_WAITING + 2):
-        releases.send(PutItem("a", lease="l", release="failed"), send_all)  # type: ignore[arg-type]  a list
+        releases.send(PutItem("a", lease="l", release="failed"), send_all)
     go.set()
     releases.ended(PATIENCE)
     assert sum(sent) in (MOST_WAITING, MOST_WAITING + 1, MOST_WAITING + 2)
-    releases.send(PutItem("b", lease="l", release="failed"), send_all)  # type: ignore[arg-type]  a list
+    releases.send(PutItem("b", lease="l", release="failed"), send_all)
     releases.ended(PATIENCE)
     assert sent[-1] == 1

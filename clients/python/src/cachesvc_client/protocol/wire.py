@@ -22,8 +22,8 @@ instance of all regions.
 ReleaseReason: TypeAlias = Literal["", "failed", "unkept"]
 """The reason for which a lease is given back unfilled.
 
-`failed`: the load brought no value. `unkept`: it brought a value that cannot be kept, and for a while
-nobody needs to wait for a fill of the key.
+`failed`: the load brought no value. `unkept`: it brought a value that cannot be kept, and for a
+while nobody needs to wait for a fill of the key.
 """
 
 
@@ -131,8 +131,11 @@ class Put(Struct, gc=False):
     """The answer to one item of `:put`."""
 
     outcome: str
-    """`stored`, `fenced` (the lease was voided or expired, the value was not kept), `released` (the
-    lease was given back) or `error`."""
+    """`stored`, `fenced`, `released` or `error`.
+
+    `fenced`: the lease was voided or expired, the value was not kept. `released`: the lease was given
+    back.
+    """
     problem: Problem | None = None
 
 

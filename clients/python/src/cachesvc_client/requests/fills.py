@@ -1,4 +1,4 @@
-"""What becomes of the right to fill a key: a fill, or a release."""
+"""The right to fill a key, and what uses it up: a fill, or a release."""
 
 from typing import Any, TypeVar
 
@@ -34,7 +34,10 @@ class Right:
         return f"<Right [{'held' if self.lease else 'none'}, {self.reason}]>"
 
     def filled(self, answer: Put | CacheError) -> None:
-        """Notes the answer to the fill. A failed fill may not have reached the home: the right stays."""
+        """Notes the answer to the fill.
+
+        A failed fill may not have reached the home, so the right stays.
+        """
         if not isinstance(answer, CacheError):
             self.lease = ""
         elif answer.status in _REFUSALS:

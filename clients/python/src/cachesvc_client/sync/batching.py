@@ -128,7 +128,10 @@ class Batcher(Generic[Item, Answer]):
             return batch, leads
 
     def _is_landed(self, batch: _Batch[Item, Answer], item: Item, deadline: float) -> bool:
-        """Waits for the batch, until the deadline. A caller that is torn out of this leaves the batch."""
+        """Waits for the batch, until the deadline.
+
+        A caller that is torn out of this leaves the batch.
+        """
         try:
             return batch.landed.wait(deadline - time.monotonic())
         except BaseException:

@@ -143,9 +143,10 @@ class LookAside(Generic[V]):
             self._give_back(right)
 
     def _flown(self, ask: _Ask[V], right: Right, load: Callable[[], V | Absent]) -> End[V | Absent]:
-        """Joins the flight of the key, or runs a new one; always a new one if the caller has the lease.
+        """Joins the flight of the key, or runs a new one.
 
-        The flight to be joined may be waiting for just that lease.
+        Always a new one if the caller has the lease: the flight to be joined may be waiting for just that
+        lease.
         """
         longest = self._timeout + self._loads.lease_wait + self._loads.timeout
         flight, leads = self.flights.begin(ask.wanted, time.monotonic() + longest, anew=bool(right.lease))

@@ -28,4 +28,4 @@ class Statistics(Struct, frozen=True):
     unreadable: int
     """Stored values of another version or type, which count as misses."""
     unkept_loads: int = 0
-    """Loads without a lease and without a wait, because values of the key could not be kept lately."""
+    """Loads without a lease and a wait, as values of the key could not be kept lately."""
