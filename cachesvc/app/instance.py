@@ -172,16 +172,20 @@ class App:
         """Whether this instance may be sent requests, with the reasons for `/readyz?verbose`.
 
         It may, once every region's retained fences are merged (or the region's queue is known to be
-        out of reach: then `max_lag` guards the reads) and the first floor has passed, before which
-        nothing that is loaded could be kept. Once ready, it stays ready.
+        out of reach: then `max_lag` guards the reads), the consumer has asked for changes, and the first
+        floor has passed, before which nothing that is loaded could be kept. Once ready, it stays ready.
         """
         now, fences, feeds = self._clock.now_us(), self.paths.fences, self._feeds.feeds
-        settled = all(feed.has_caught_up if feed.is_open else feed.tried for feed in feeds)
+        consumer = self._feeds.consumer
+        settled = consumer.has_tried and all(
+            feed.has_caught_up if feed.is_open else feed.tried for feed in feeds
+        )
         self._is_warm = self._is_warm or (settled and now > fences.floor)
         bounds = {feed.region: fences.bound_of(feed.region) for feed in feeds}
         return self._is_warm, {
             "region": self.service.region,
             "instance": self.service.instance,
+            "consumer": "has asked for changes" if consumer.has_tried else "has not asked for changes yet",
             "fence_feeds": {feed.region: _state(feed) for feed in feeds},
             "staleness_bound_seconds": {
                 region: None if bound is None else round(bound / SECONDS, 3)

@@ -1,12 +1,13 @@
 """Wires the paths of an instance: for the service, and for the tests.
 
-Built in one direction: fences → admission → near tiers → loads → flights → reader, invalidator,
+Built in one direction: fences → admission → near tiers → invalidator → loads → flights → reader,
 writer.
 """
 
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
@@ -20,6 +21,7 @@ from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
 from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.requests import InvalidateOptions
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_runner import FlightRunner, Spawns
@@ -38,6 +40,9 @@ from cachesvc.tiers.l3.contract import Cell
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.origin.contract import Loader
+
+_BY_ORIGIN = InvalidateOptions(who="origin")
+"""An invalidation that an origin's answer made necessary, as the audit has it."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,29 @@ def build(
     flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
     sample = ReadSample(hot_keys, rng)
     near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys), Unkept()
+    merger = Merger(fences, flights.forget)
+    applier = Applier(homes, clock, skew_us)
+    announcer = Announcer(
+        region=region, changes=remote.changes, stream=stream, merger=merger, clock=clock, lags=lags
+    )
+    receipts = Receipts(
+        region,
+        remote.streams,
+        heartbeat_seconds=coherence.heartbeat.seconds,
+        outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
+    )
+    invalidator = Invalidator(
+        region=region,
+        instance=instance,
+        announcer=announcer,
+        applier=applier,
+        near_tiers=near_tiers,
+        receipts=receipts,
+        estimator=Estimator(l1, sample, homes),
+    )
     loads = Loads(
         loaders=remote.loaders,
+        invalidate=partial(invalidator.invalidate, options=_BY_ORIGIN),
         near_tiers=near_tiers,
         admission=admission,
         rng=rng,
@@ -144,26 +170,6 @@ def build(
         tally=tally,
         sample=sample,
         homes=homes,
-    )
-    merger = Merger(fences, flights.forget)
-    applier = Applier(homes, clock, skew_us)
-    announcer = Announcer(
-        region=region, changes=remote.changes, stream=stream, merger=merger, clock=clock, lags=lags
-    )
-    receipts = Receipts(
-        region,
-        remote.streams,
-        heartbeat_seconds=coherence.heartbeat.seconds,
-        outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
-    )
-    invalidator = Invalidator(
-        region=region,
-        instance=instance,
-        announcer=announcer,
-        applier=applier,
-        near_tiers=near_tiers,
-        receipts=receipts,
-        estimator=Estimator(l1, sample, homes),
     )
     writer = Writer(
         namespaces=namespaces,

@@ -1,5 +1,9 @@
 """Applies changes in their home cells: which cells, in which order, and which fences.
 
+A change that some cells have missed is applied again in those cells alone, with its first `at`
+(`Applier.retry`): with a later one, the cells that took it would refuse every copy that was loaded
+since, once per second while another cell is away.
+
 A hard or soft target goes to each of its home cells, in one call per cell and batch. While
 partitions move (`Topology.former`), it goes after that to the homes that the partitions left, with
 the new home's `at` as the least. A paced target goes to no cell, because instances alone judge
@@ -11,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
-from cachesvc.changes.contract import Audit, Done
+from cachesvc.changes.contract import Audit, Done, Missing
 from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.entry import Key
@@ -34,10 +38,30 @@ class Applied(Struct):
     its change must be tried again."""
     named: list[list[int]] = field(default_factory=list)
     """For each change that was applied, the digests of its targets."""
+    placement: int = 0
+    """The placement under which the changes were applied."""
+    ats: dict[int, int] = field(default_factory=dict)
+    """The newest `at` by target, from `fences`; made when it is first asked for."""
 
     def done(self, id_: str, digests: Sequence[int], audit: Audit | None = None) -> Done:
         """Returns the change `id_`, which named these targets, as done, for publishing."""
-        return Done(id_, missed=_names(self.missed, digests), cells=_names(self.took, digests), audit=audit)
+        missed = _names(self.missed, digests)
+        at = max((self._at_of(digest) for digest in digests if digest in self.missed), default=0)
+        return Done(
+            id_,
+            missed=missed,
+            cells=_names(self.took, digests),
+            audit=audit,
+            at=at,
+            placement=self.placement,
+        )
+
+    def _at_of(self, digest: int) -> int:
+        """Returns the newest `at` of the fences on a target; 0 if it has none."""
+        if not self.ats:
+            for fence in self.fences:
+                self.ats[fence.digest] = max(fence.at, self.ats.get(fence.digest, 0))
+        return self.ats.get(digest, 0)
 
     def describe(self, span: Span | None, changes: Sequence[Change]) -> None:
         """Writes counts and names of cells on the span of applying `changes`; no keys."""
@@ -53,9 +77,12 @@ class Applied(Struct):
 
     def merge(self, other: "Applied") -> None:
         """Adds another result to this one; `named` stays."""
+        self.placement = self.placement or other.placement
         self.fences += other.fences
-        self.took |= other.took
-        self.missed |= other.missed
+        for mine, others in ((self.took, other.took), (self.missed, other.missed)):
+            for digest, cells in others.items():
+                known = mine.setdefault(digest, [])
+                known += [cell for cell in cells if cell not in known]
 
 
 class Applier:
@@ -81,7 +108,10 @@ class Applier:
             kinds.setdefault((change.soft, change.over_us), {}).update(
                 (target.id, target) for target in targets
             )
-        applied = Applied(named=[[target.digest for target in targets] for targets in named])
+        applied = Applied(
+            named=[[target.digest for target in targets] for targets in named],
+            placement=self._homes.placement_id,
+        )
         parts = (
             self._apply(list(unique.values()), soft=soft)
             for (soft, over), unique in kinds.items()
@@ -94,11 +124,50 @@ class Applier:
                 applied.fences += self._paced(list(unique.values()), over)
         return applied
 
+    def can_retry(self, missing: Missing) -> bool:
+        """True if the change can be applied in the cells that miss it alone.
+
+        Under another placement than that of its parking, a target may have a home that was never asked.
+        """
+        return missing.placement == self._homes.placement_id
+
+    async def retry(self, changes: Sequence[Change], missing: Missing) -> Applied:
+        """Applies parked changes in the cells that miss them, with their first `at`.
+
+        Returns the fences to publish, as `apply` does. A target with no home among those cells was applied
+        by all its homes and has no fence here.
+        """
+        named = [change.targets() for change in changes]
+        applied = Applied(
+            named=[[target.digest for target in targets] for targets in named],
+            placement=self._homes.placement_id,
+        )
+        for change, targets in zip(changes, named, strict=True):
+            if not change.over_us:
+                unique = {target.digest: target for target in targets}
+                applied.merge(await self._retry(list(unique.values()), change.soft, missing))
+        return applied
+
+    async def _retry(self, targets: Sequence[Target], soft: bool, missing: Missing) -> Applied:
+        """Applies these targets, the new homes first, as `_apply` does."""
+        applied, issued = Applied(), dict.fromkeys((target.digest for target in targets), missing.at)
+        for homes in (self._homes.of_target, self._homes.former_of_target):
+            cells = _by_cell(targets, homes)
+            left = {cell: found for cell, found in cells.items() if cell.name in missing.cells}
+            await self._round(left, soft, None, issued, applied)
+        concerned = applied.took.keys() | applied.missed.keys()
+        applied.fences = self._fences(
+            [target for target in targets if target.digest in concerned], issued, soft, applied
+        )
+        return applied
+
     def fallback(self, target: Target) -> Applied:
         """Returns the result for a key whose home did not take a put: an unapplied invalidation."""
         cells = [cell.name for cell in self._homes.of_target(target)]
         return Applied(
-            [self._fence(target, self._fallback_at(), unapplied=True)], missed={target.digest: cells}
+            [self._fence(target, self._fallback_at(), unapplied=True)],
+            missed={target.digest: cells},
+            placement=self._homes.placement_id,
         )
 
     async def follow(self, moved: Sequence[tuple[Key, int]]) -> Applied:
@@ -108,7 +177,10 @@ class Applier:
         """
         targets = [Target.key(key.namespace, key.text) for key, _ in moved]
         issued = {key.digest: at for key, at in moved}
-        applied = Applied(took={t.digest: [cell.name for cell in self._homes.of_target(t)] for t in targets})
+        applied = Applied(
+            took={t.digest: [cell.name for cell in self._homes.of_target(t)] for t in targets},
+            placement=self._homes.placement_id,
+        )
         if self._homes.has_former:
             await self._round(_by_cell(targets, self._homes.former_of_target), False, None, issued, applied)
         applied.fences = self._fences(targets, issued, False, applied)

@@ -8,18 +8,20 @@ reach. The third sends heartbeats, which say how far the group is.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from cachesvc.changes.apply import Applied, Applier
+from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit import audit_of
-from cachesvc.changes.contract import Changes, Completion, FenceStream, OpenChange
+from cachesvc.changes.contract import Changes, Completion, Done, FenceStream, Missing, OpenChange
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.keep_trying import persist
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
+from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
@@ -27,7 +29,12 @@ from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
 log = logging.getLogger(__name__)
 
 TAKE = 500
-"""Changes of one batch at most: one script call per cell."""
+"""Changes that are taken at once, at most."""
+MOST_TARGETS = 8192
+"""Targets that are applied and published together, unless a single change has more.
+
+A batch of changes with more targets is applied part by part, and each part is closed by itself: if
+a later part fails, the earlier ones are not done again."""
 WAIT_SECONDS = 0.25
 """One call for new changes waits this long."""
 RECLAIM_IDLE_SECONDS = 1.0
@@ -103,6 +110,12 @@ class Consumer:
         self._misuse = Outage("a producer of changes", log)
         self._fenced: set[str] = set()
         """Ids of parked changes whose fallback fence this consumer has published."""
+        self.has_tried = False
+        """True once the queue has answered a call for new changes, or was found out of reach.
+
+        False for ever if the call fails unexpectedly, as with a library of an older version: then this
+        instance can take nothing, and is not ready.
+        """
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name} [{self._tally.changes} changes applied]>"
@@ -125,7 +138,13 @@ class Consumer:
             await persist(self._reclaim, self._outage, self._failed)
 
     async def _take(self) -> None:
-        await self._do(await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS))
+        try:
+            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
+        except TierError:
+            self.has_tried = True
+            raise
+        self.has_tried = True
+        await self._do(taken)
 
     async def _reclaim(self) -> None:
         await self._do(await self._changes.reclaim(self._name, idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE))
@@ -193,35 +212,67 @@ class Consumer:
 
         The missed changes are parked, even those that are to be buried once their home cells have them.
         """
-        if not items:
-            return frozenset()
+        missed: set[str] = set()
+        for part in _parts(items):
+            missed |= await self._apply_part(part, again)
+        return missed
+
+    async def _apply_part(self, items: Sequence[OpenChange], again: bool) -> Set[str]:
+        """Applies changes, new ones in all their homes and parked ones where they are missing."""
         causes = [item.trace for item in items if item.trace is not None and item.trace.sampled]
         # Retries get no span: one per second, while a home is away, would bury the producer's trace.
         # The merge of the final try is traced.
         with linked(None if again else self._recorder, "cache.apply", "consumer", causes) as applying:
-            changes = [change for item in items for change in item.changes]
+            retried = {
+                item.id: item.missing
+                for item in items
+                if item.missing and self._applier.can_retry(item.missing)
+            }
+            whole = [item for item in items if item.id not in retried]
+            changes = [change for item in whole for change in item.changes]
             applied = await self._applier.apply(changes)
             applied.describe(applying, changes)
-            return await self._publish(items, applied, causes, again)
+            digests = iter(applied.named)
+            named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in whole}
+            done = [
+                applied.done(
+                    item.id,
+                    named[item.id],
+                    None if again else audit_of(item.changes, item.source, self._name),
+                )
+                for item in whole
+            ]
+            fences = list(applied.fences)
+            parts = await asyncio.gather(
+                *(
+                    self._applier.retry(item.changes, missing)
+                    for item in items
+                    if (missing := retried.get(item.id))
+                )
+            )
+            for item, part in zip((item for item in items if item.id in retried), parts, strict=True):
+                named[item.id] = [digest for targets in part.named for digest in targets]
+                done.append(_done_again(part.done(item.id, named[item.id]), retried[item.id]))
+                fences += part.fences
+            return await self._publish(items, done, fences, named, causes, again)
 
     async def _publish(
-        self, items: Sequence[OpenChange], applied: Applied, causes: Sequence[SpanContext], again: bool
+        self,
+        items: Sequence[OpenChange],
+        done: Sequence[Done],
+        fences: Sequence[Fence],
+        named: Mapping[str, Sequence[int]],
+        causes: Sequence[SpanContext],
+        again: bool,
     ) -> Set[str]:
         """Publishes the fences, and closes or parks the changes, in one transaction.
 
-        This runs under the span of applying, which covers all the work that was asked for.
+        `named` has the digests of each change's targets. This runs under the span of applying, which covers
+        all the work that was asked for.
         """
-        digests = iter(applied.named)
-        named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in items}
-        done = [
-            applied.done(
-                item.id, named[item.id], None if again else audit_of(item.changes, item.source, self._name)
-            )
-            for item in items
-        ]
         missed = {one.id for one in done if one.missed}
         to_bury = {item.id for item in items if item.reason} - missed
-        fences = self._news(applied.fences, missed, named)
+        fences = self._news(fences, missed, named)
         self._merger.merge(fences, own=True)
         with span("cache.publish", "producer"):
             position = await self._stream.publish(
@@ -246,3 +297,22 @@ class Consumer:
             return fences
         new = {digest for id_ in missed - self._fenced for digest in named[id_]}
         return [fence for fence in fences if not fence.unapplied or fence.digest in new]
+
+
+def _done_again(done: Done, missing: Missing) -> Done:
+    """Returns a retried change as done, with its first `at` and all cells that took it."""
+    took = (*missing.took, *(cell for cell in done.cells if cell not in missing.took))
+    return replace(done, cells=took, at=missing.at if done.missed else 0)
+
+
+def _parts(items: Sequence[OpenChange]) -> Iterator[Sequence[OpenChange]]:
+    """Yields the changes in order, in parts of at most `MOST_TARGETS` targets."""
+    start = targets = 0
+    for place, item in enumerate(items):
+        own = sum(len(change.keys) + len(change.tags) + change.all for change in item.changes)
+        if place > start and targets + own > MOST_TARGETS:
+            yield items[start:place]
+            start, targets = place, 0
+        targets += own
+    if items:
+        yield items[start:]

@@ -15,6 +15,25 @@ from cachesvc.model.fence import Fence
 from cachesvc.telemetry.traces.trace import SpanContext
 
 
+class Missing(Struct, frozen=True):
+    """The cells that a parked change has not reached, as the queue keeps it with the change."""
+
+    at: int
+    """The newest `at`, µs, with which fences of the change went out unapplied.
+
+    To apply the change with a later one would refuse what was loaded since.
+    """
+    placement: int
+    """The placement under which the change was parked.
+
+    Under another one, other cells are the homes of its targets, and the names say nothing.
+    """
+    cells: tuple[str, ...]
+    """Home cells that have not taken the change."""
+    took: tuple[str, ...] = ()
+    """Home cells that have."""
+
+
 class OpenChange(Struct, frozen=True):
     """An item that was taken from the queue and is not acknowledged yet.
 
@@ -35,6 +54,11 @@ class OpenChange(Struct, frozen=True):
     """The event's `source`, for the audit."""
     trace: SpanContext | None = None
     """The trace that the change was announced in: the event's `traceparent`."""
+    missing: Missing | None = None
+    """Where a parked change is missing; None for a change that is not parked.
+
+    Also None for one that an earlier release has parked: that one is applied again everywhere.
+    """
 
 
 class Completion(Struct, frozen=True):
@@ -159,6 +183,10 @@ class Done(Struct, frozen=True):
     cells: tuple[str, ...] = ()
     """Home cells that took the change."""
     audit: Audit | None = None
+    at: int = 0
+    """If cells missed the change: the newest `at` of its unapplied fences, µs (`Missing.at`)."""
+    placement: int = 0
+    """The placement under which it was applied."""
 
 
 class FenceBatch(Struct, frozen=True):

@@ -17,6 +17,7 @@ from cachesvc.changes.keep_trying import persist
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.clock import MILLISECONDS, Clock
+from cachesvc.model.errors import TierError
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked
 
@@ -69,7 +70,10 @@ class FenceFeed:
         self._outage = Outage(f"the feed of region {stream.region}", log)
         self.region = stream.region
         self.tried = False
-        """True once the first attempt to open the stream has succeeded or failed."""
+        """True once the stream was opened, or the queue was found out of reach.
+
+        An unexpected failure is no attempt: no later one can succeed either.
+        """
         self.is_open = False
         self.has_caught_up = False
         """True once everything is merged that was on the stream when it was opened."""
@@ -94,8 +98,10 @@ class FenceFeed:
                 self.region, start.position, self._fences.floor, "this instance has just begun to read"
             )
             self.is_open = True
-        finally:
+        except TierError:
             self.tried = True
+            raise
+        self.tried = True
 
     async def _read(self) -> None:
         batch = await self._stream.read(wait_seconds=WAIT_SECONDS)

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from cachesvc.coherence.fence_sketch import FenceSketch
 from cachesvc.coherence.merge_history import MergeLog
-from cachesvc.coherence.paced_fences import PacedFences
+from cachesvc.coherence.paced_fences import PacedFences, PacedWindow
 from cachesvc.coherence.recent_merges import RecentMerges
 from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, Clock
@@ -78,8 +78,8 @@ class Known(Struct, frozen=True):
     """The same of soft fences."""
     unapplied: int
     """A fence that the home cell has not applied, or applied under another placement. Exact."""
-    windows: tuple[tuple[int, int], ...]
-    """The windows of paced fences, `(at, over)`. Exact."""
+    windows: tuple[PacedWindow, ...]
+    """The windows of paced fences. Exact, unless so many ran at once that some became one."""
 
 
 class FloorRaise(Struct, frozen=True):

@@ -5,12 +5,17 @@ whose key's digest stands at a share s of the 64-bit range becomes stale at `at 
 are uniform, so the entries of a target spread evenly over the window, and every instance, every
 near cache and every tier picks the same moment for the same key.
 
-Paced fences are few and are kept exactly, by target, until no copy that they concern can be left in
-any tier: home cells do not know them, so copies that a home vouched for are judged by them here as
-well.
+Paced fences are kept by target, until no copy that they concern can be left in any tier: home cells
+do not know them, so copies that a home vouched for are judged by them here as well.
+
+The windows of one target are kept exactly while they are at most `MOST_WINDOWS`. Beyond that number
+two neighbours become one that is at least as strict as both (`_merged`), so that a hit looks at a
+bounded number of windows however often its tag is purged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 MOST = 100_000
 """Targets remembered.
@@ -19,21 +24,41 @@ Beyond that number the oldest target is given up: `Fences` then treats every cop
 stale.
 """
 
+MOST_WINDOWS = 8
+"""Windows of one target.
 
-def due_at(at: int, over: int, key_digest: int) -> int:
+Under a steady stream of purges, each paced over `w`, an entry then becomes stale at most about
+`w / 4` before its own moment.
+"""
+
+
+def due_at(start: int, over: int, key_digest: int) -> int:
     """The moment at which a window makes the entries of this key stale, µs."""
-    return at + (key_digest * over >> 64)
+    return start + (key_digest * over >> 64)
+
+
+class PacedWindow(NamedTuple):
+    """A window in which the entries of a target become stale; all times in µs."""
+
+    at: int
+    """Entries with `as_of <= at` become stale in this window."""
+    start: int
+    """When the window begins: `at`, or earlier if it was merged of several."""
+    over: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.over
 
 
 class PacedFences:
-    """Windows `(at, over)` µs by the digest of their target. Not thread-safe."""
+    """Windows by the digest of their target. Not thread-safe."""
 
     def __init__(self, kept_us: int) -> None:
         """`kept_us`: the longest life of a copy in any tier, counted from the end of a window."""
         self._kept_us = kept_us
-        self._windows: dict[
-            int, tuple[tuple[int, int], ...]
-        ] = {}  # in the order in which targets were first fenced
+        self._windows: dict[int, tuple[PacedWindow, ...]] = {}
+        """In the order in which targets were first fenced; those of a target by their `at`."""
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -49,12 +74,14 @@ class PacedFences:
         otherwise.
         """
         known = self._windows.get(digest, ())
-        if (at, over) not in known:
-            self._windows[digest] = (*(w for w in known if not self._is_over(w, now_us)), (at, over))
+        window = PacedWindow(at, at, over)
+        if window not in known:
+            kept = [one for one in known if not self._is_over(one, now_us)]
+            self._windows[digest] = _bounded([*kept, window], now_us)
         return self._give_up() if len(self._windows) > MOST else 0
 
     def _give_up(self) -> int:
-        return max(at for at, _ in self._windows.pop(next(iter(self._windows))))
+        return max(window.at for window in self._windows.pop(next(iter(self._windows))))
 
     def is_due(self, as_of: int, key_digest: int, targets: Iterable[int], now_us: int) -> bool:
         """True if a window of one of `targets` has made this entry stale.
@@ -63,14 +90,14 @@ class PacedFences:
         """
         windows = self._windows
         return any(
-            as_of <= at and now_us >= due_at(at, over, key_digest)
+            as_of <= at and now_us >= due_at(start, over, key_digest)
             for target in targets
             if target in windows
-            for at, over in windows[target]
+            for at, start, over in windows[target]
         )
 
-    def windows_of(self, target: int) -> tuple[tuple[int, int], ...]:
-        """The windows of a target, `(at, over)` each, µs."""
+    def windows_of(self, target: int) -> tuple[PacedWindow, ...]:
+        """The windows of a target."""
         return self._windows.get(target, ())
 
     def drop_outlived(self, now_us: int) -> None:
@@ -84,6 +111,40 @@ class PacedFences:
                 return
             del self._windows[oldest]
 
-    def _is_over(self, window: tuple[int, int], now_us: int) -> bool:
-        at, over = window
-        return at + over + self._kept_us < now_us
+    def _is_over(self, window: PacedWindow, now_us: int) -> bool:
+        return max(window.at, window.end) + self._kept_us < now_us
+
+
+def _bounded(windows: Sequence[PacedWindow], now_us: int) -> tuple[PacedWindow, ...]:
+    """Returns windows that are together at least as strict as these, and few.
+
+    Windows that have ended count only by their newest `at`, so they become one. Of the others those
+    two neighbours become one whose times lie closest together. To merge the oldest two instead would
+    let one window swallow all others: its `at` would be a moment old and its end long past, so that
+    under a steady stream of purges everything would be stale at once.
+    """
+    ended = [window for window in windows if window.end <= now_us]
+    running = sorted(window for window in windows if window.end > now_us)
+    first = [_merged(ended)] if ended else []
+    while len(first) + len(running) > MOST_WINDOWS:
+        pairs = list(pairwise(running))
+        closest = min(range(len(pairs)), key=lambda i: _span(pairs[i]))
+        running[closest : closest + 2] = [_merged(pairs[closest])]
+    return (*first, *running)
+
+
+def _span(pair: Sequence[PacedWindow]) -> int:
+    return max(window.at for window in pair) - min(window.start for window in pair)
+
+
+def _merged(windows: Sequence[PacedWindow]) -> PacedWindow:
+    """Returns one window that makes an entry stale no later than each of these would.
+
+    It concerns the entries that any of them concerns, and begins and ends with the first of them. For a
+    key's share s of the range its moment is `start + s * (end - start)`. That is not later than any
+    window's own: the least of straight lines is concave, so it lies above the straight line between its
+    two ends.
+    """
+    start = min(window.start for window in windows)
+    end = min(window.end for window in windows)
+    return PacedWindow(max(window.at for window in windows), start, max(end - start, 0))

@@ -25,6 +25,7 @@ from cachesvc.explain.answer import Explanation
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
 from cachesvc.model.key_text import check_key
+from cachesvc.tiers.clean_connector import CleanConnector
 
 NEARBY = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 2.0
@@ -104,7 +105,7 @@ async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) ->
     headers = {"Cachesvc-Token": options.token} if options.token else {}
     silent = []
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
+    async with aiohttp.ClientSession(connector=CleanConnector(), timeout=timeout) as http:
         for name, url in addresses.items():
             try:
                 async with http.get(URL(url.rstrip("/") + path, encoded=True), headers=headers) as answer:

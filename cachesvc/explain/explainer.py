@@ -267,7 +267,8 @@ class Explainer:
             soft_here=known.soft,
             unapplied=known.unapplied,
             paced=tuple(
-                Window(at, over / SECONDS, due_at(at, over, key.digest)) for at, over in known.windows
+                Window(window.at, window.over / SECONDS, due_at(window.start, window.over, key.digest))
+                for window in known.windows
             ),
             perhaps_collision=at_home is not None and known.hard > at_home and known.hard not in explained,
         )

@@ -10,6 +10,7 @@ from yarl import URL
 
 from cachesvc.explain.answer import Question, Seen
 from cachesvc.model.entry import Key
+from cachesvc.tiers.clean_connector import CleanConnector
 
 ANSWER_SECONDS = 0.05
 """The longest wait for another instance.
@@ -37,7 +38,7 @@ class HttpPeers:
     async def start(self) -> None:
         """Makes the client; opens no connection yet."""
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
+            connector=CleanConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
         )
 
     async def stop(self) -> None:

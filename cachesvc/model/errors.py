@@ -63,6 +63,11 @@ class ProblemError(CachesvcError):
     def retryable(self) -> bool:
         return self.kind.retryable
 
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """The value of `Retry-After`; None if the answer has none."""
+        return self.kind.retry_after_seconds
+
 
 class RequestError(ProblemError):
     """A request that cannot be done.
@@ -77,6 +82,7 @@ class RequestError(ProblemError):
         *,
         field: str | None = None,
         token: tuple[tuple[int, int], ...] = (),
+        origin_retry_after: int | None = None,
     ) -> None:
         """`detail` is a sentence about this occurrence, for people.
 
@@ -86,10 +92,50 @@ class RequestError(ProblemError):
         super().__init__(kind, detail)
         self.field = field
         self.token = token
+        self.origin_retry_after = origin_retry_after
+        """The seconds after which the origin asked to try again; None if it did not say."""
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """The value of `Retry-After`: the origin's if it gave one, else that of the kind."""
+        own = self.kind.retry_after_seconds
+        return own if own is None else self.origin_retry_after or own
 
 
 class OriginError(ProblemError):
-    """A load that the origin failed, refused, or did not finish in time; `kind` says which."""
+    """A load that brought no value; `kind` says why.
 
-    def __init__(self, why: str, *, kind: ProblemKind = ProblemKind.ORIGIN_FAILED) -> None:
+    | Kind                                              | `is_answer` | A stale copy may stand in |
+    |---------------------------------------------------|-------------|---------------------------|
+    | `ORIGIN_FAILED`, `ORIGIN_TIMEOUT`, `ORIGIN_BUSY`  | no          | yes                       |
+    | `ORIGIN_LIMITED`: try again later (408, 425, 429) | yes         | yes                       |
+    | `ORIGIN_REFUSED`: no value for us (401, 403, 3xx) | yes         | no                        |
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        kind: ProblemKind = ProblemKind.ORIGIN_FAILED,
+        origin_status: int = 0,
+        origin_retry_after: int | None = None,
+    ) -> None:
         super().__init__(kind, why)
+        self.origin_status = origin_status
+        """The status that the origin answered; 0 if it did not get so far."""
+        self.origin_retry_after = origin_retry_after
+        """The seconds after which the origin asked to try again, bounded; None if it did not say."""
+
+    @property
+    def is_answer(self) -> bool:
+        """True if the origin works and answered so: no outage, and no failure of this service."""
+        return self.kind in (ProblemKind.ORIGIN_REFUSED, ProblemKind.ORIGIN_LIMITED)
+
+    @property
+    def allows_stale(self) -> bool:
+        """True if a stale copy may be answered in place of the failure (`stale-if-error`).
+
+        False for a refusal: it is what the origin says now of this key (RFC 9111, 4.3.3: a response
+        other than 304 and 5xx to a validation means that no stored response is suitable).
+        """
+        return self.kind is not ProblemKind.ORIGIN_REFUSED

@@ -16,7 +16,7 @@ class Retry(Enum):
     YES = "yes"
     """It may be sent again."""
     AFTER_A_SECOND = "after `Retry-After`"
-    """It may be sent again; the answer carries `Retry-After: 1`."""
+    """It may be sent again; the answer carries `Retry-After`: the origin's, or 1."""
 
 
 class ProblemKind(StrEnum):
@@ -51,7 +51,7 @@ class ProblemKind(StrEnum):
 
     @property
     def retry_after_seconds(self) -> int | None:
-        """The value of `Retry-After`; None if the answer has none."""
+        """The value of `Retry-After` if an origin gave none; None if the answer has none."""
         return 1 if self.retry is Retry.AFTER_A_SECOND else None
 
     # the caller has asked wrongly -----------------------------------------------------------------
@@ -291,6 +291,13 @@ class ProblemKind(StrEnum):
         "origin-busy",
         503,
         "Too many loads wait for the origin",
+        "Try again later; if it lasts, call the namespace's `owner`.",
+        Retry.AFTER_A_SECOND,
+    )
+    ORIGIN_LIMITED = (
+        "origin-limited",
+        503,
+        "The origin asks to try again later",
         "Try again later; if it lasts, call the namespace's `owner`.",
         Retry.AFTER_A_SECOND,
     )

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import TokenPairs
+from cachesvc.model.use import EVERY_USE, Use
 
 
 class Outcome(StrEnum):
@@ -76,6 +77,8 @@ class Step(Struct, frozen=True, gc=False):
     """True: the read joined the load of another one."""
     stored: bool = False
     """True: the answer was kept in the tier."""
+    origin_status: int = 0
+    """The status that the origin answered, where the caller is answered another one; else 0."""
 
     def as_collapsed(self) -> "Step":
         return _variant(self, collapsed=True)
@@ -83,9 +86,13 @@ class Step(Struct, frozen=True, gc=False):
     def as_stored(self) -> "Step":
         return _variant(self, stored=True)
 
+    def as_answered(self, origin_status: int) -> "Step":
+        """Returns the step with the status that the origin answered."""
+        return _variant(self, origin_status=origin_status)
+
 
 @cache
-def _variant(step: Step, **flags: bool) -> Step:
+def _variant(step: Step, **flags: int) -> Step:
     """Returns the step with these flags, made once.
 
     There are a few dozen steps in all. Making one for each read costs more than the rest of its answer.
@@ -105,6 +112,8 @@ class Answer(Struct, frozen=True, gc=False):
     lease: str | None = None
     """The token of a lease that was granted to the caller, to fill with."""
     error: RequestError | None = None
+    use: Use = EVERY_USE
+    """The uses of the answer for the caller, and for caches on the way to it."""
     unkept: bool = False
     """True: another holds the lease, and the key's values could not be kept lately.
 

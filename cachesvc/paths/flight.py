@@ -21,7 +21,8 @@ Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, 
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -31,8 +32,12 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import Step
+from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.telemetry.traces.trace import Attribute, Span, current
 from cachesvc.tiers.l3.leases import HeldLease
+
+LONG_LOAD_SECONDS = 1.0
+"""A load that has run for longer waits for its origin, however busy this process is."""
 
 
 class Mode(IntEnum):
@@ -87,6 +92,8 @@ class LoadedValue(Struct, frozen=True, gc=False):
 
     entry: Entry
     trail: tuple[Step, ...]
+    use: Use = EVERY_USE
+    """The uses of the value for readers, and for caches behind them."""
 
 
 class Leased(Struct, frozen=True, gc=False):
@@ -128,6 +135,7 @@ class Flight:
         "_pause",
         "_waiting_for_landing",
         "_waiting_for_landing_or_lease",
+        "alone",
         "asked",
         "began_us",
         "claimants",
@@ -192,7 +200,14 @@ class Flight:
         self.keep = True
         """False if no tier may keep what the flight loads.
 
-        The read asked for `no-store`, or the flight gave up waiting and loads without a lease.
+        The read asked for `no-store`, the flight gave up waiting and loads without a lease, or it loads
+        alone.
+        """
+        self.alone = False
+        """True if the flight loads for one reader, past tiers and lease.
+
+        The reader had joined a load whose value was for the reader alone that had started it. The next
+        reader's load would be so too: with the lease such readers would load one after the other.
         """
         self.waits_for_fill = False
         """True once another was found to hold the lease: the flight waits for the holder's fill."""
@@ -349,9 +364,44 @@ class Flights:
 
     def __init__(self) -> None:
         self._by_mode: tuple[dict[int, Flight], ...] = tuple({} for _ in Mode)
+        self._polling: set[Flight] = set()
+        """Flights that pause before they ask again for another holder's fill."""
+        self._loading: dict[Flight, float] = {}
+        """Flights that load from their origin, by the loop time when the load began."""
 
     def __len__(self) -> int:
         return sum(map(len, self._by_mode))
+
+    @contextmanager
+    def polling(self, flight: Flight) -> Iterator[None]:
+        """Stands around a pause in which the flight waits for another holder's fill."""
+        self._polling.add(flight)
+        try:
+            yield
+        finally:
+            self._polling.discard(flight)
+
+    @contextmanager
+    def loading(self, flight: Flight) -> Iterator[None]:
+        """Stands around the flight's load from its origin."""
+        self._loading[flight] = asyncio.get_running_loop().time()
+        try:
+            yield
+        finally:
+            self._loading.pop(flight, None)
+
+    def waiting_elsewhere(self, now: float) -> int:
+        """The number of readers that wait for something other than this process.
+
+        `now` is in loop time. They are the readers of a flight that waits for another holder, or whose
+        load has run for `LONG_LOAD_SECONDS`. Of a younger load one reader counts as load of this
+        process and the readers that joined it do not: while this process has too much to do, loads
+        take long because of it.
+        """
+        return sum(flight.waiting for flight in self._polling) + sum(
+            flight.waiting if now - began > LONG_LOAD_SECONDS else max(flight.waiting - 1, 0)
+            for flight, began in self._loading.items()
+        )
 
     def find(self, key: Key, mode: Mode) -> Flight | None:
         """The flight that a reader of the key can join, or None.

@@ -118,6 +118,14 @@ class FlightRunner:
         """
         self._tasks.spawn(self._run(flights, self._from_l2), "flights")
 
+    def start_alone(self, flight: Flight) -> None:
+        """Starts a flight that asks the origin for one reader, past tiers and lease."""
+        self._tasks.spawn(self._run([flight], self._load_alone), "flight")
+
+    async def _load_alone(self, flights: list[Flight]) -> None:
+        for flight in flights:
+            await self._loads.load(self._homes.of(flight.key), flight, None)
+
     def _l2_answered(self, flight: Flight, asked: asyncio.Future[Lookup]) -> None:
         try:
             if self._land_from_l2(flight, asked.result()):
@@ -322,7 +330,8 @@ class FlightRunner:
             flight.land(stale_copy(flight))
             step = next_step((), lease, who)
         if step.action in (Action.LOAD, Action.LOAD_WITHOUT_LEASE):
-            await self._loads.load(cell, flight, token if step.action is Action.LOAD else None)
+            with self._flights.loading(flight):
+                await self._loads.load(cell, flight, token if step.action is Action.LOAD else None)
         else:
             flight.land(Missed(flight.trail))
 
@@ -347,7 +356,8 @@ class FlightRunner:
                 if is_over:
                     flight.keep = False
                     return Unleased.UNAVAILABLE
-                await flight.pause(pause * (0.5 + self._rng.random()))
+                with self._flights.polling(flight):
+                    await flight.pause(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
             if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
                 flight.land(Missed(flight.trail))

@@ -4,28 +4,44 @@ There are two deadlines. After the soft one a stale copy is answered, if the rul
 and the load goes on behind the answer. After the hard one the load is given up and its lease given
 back, so that the next reader takes over. The lease is the flight's (`Flight.lease`): whatever is
 not used here is given back when the flight is settled.
+
+**An older copy does not outlive an answer that may not be kept.** A refresh may bring a value that
+is `no-store`, or a refusal (401, 403, a redirect). The copy before it would be answered again, to
+the next reader or in another instance, for as long as its windows last: old, new, old. So the load
+invalidates the key, by the same steps as any invalidation, if a copy that could still be answered
+was seen on the way (`Flight.known`: L1, L2 where it was asked, and L3). It does so before it lands.
+Later loads of such a key find no copy and invalidate nothing.
 """
 
 import asyncio
+import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.next_step import CopySeen, last_resort
 from cachesvc.config.topology import Origin
+from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
+from cachesvc.model.use import UNKEPT
 from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
+from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import span
 from cachesvc.tiers.l3.contract import Cell, Fill, FillReply
 from cachesvc.tiers.l3.leases import lease_as_of, renewed
 from cachesvc.tiers.origin.contract import Loaded, Loader
+
+logger = logging.getLogger(__name__)
+
+_SAME_STATUSES = (0, 200, 404)
+"""The statuses of an origin that `Cache-Status` need not name: none, or the caller's own."""
 
 
 class Loads:
@@ -35,19 +51,23 @@ class Loads:
         self,
         *,
         loaders: Mapping[str, Loader],
+        invalidate: Callable[[Change], Awaitable[object]],
         near_tiers: NearTiers,
         admission: Admission,
         rng: random.Random,
         tally: Tally,
         unkept: Unkept,
     ) -> None:
+        """`invalidate` applies and publishes a change; raises `RequestError`."""
         self._loaders = loaders
+        self._invalidate = invalidate
         self._near_tiers = near_tiers
         self._admission = admission
         self._clock = admission.clock
         self._rng = rng
         self._tally = tally
         self._unkept = unkept
+        self._outage = Outage("invalidating copies that an origin's answer replaces", logger)
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
         """Loads the value, fills the tiers and lands the flight.
@@ -74,21 +94,31 @@ class Loads:
             async with renewed(cell, flight.key, lease, flight.namespace.lease, origin.hard_deadline.seconds):
                 loaded = await self._ask(flight, origin)
         except OriginError as failure:
-            self._tally.loads_failed += 1
-            flight.give_back()
-            self._land_failure(flight, failure)
+            soft.cancel()
+            await self._fail(flight, failure)
             return
         finally:
             soft.cancel()
         self._tally.loads_ok += 1
         entry = self._entry_of(loaded, flight, origin, as_of, took_ms=round((loop.time() - began) * 1000))
-        storable = loaded.storable and not foreign_tags(flight.key.text, entry.tags)
-        if storable:
+        use = loaded.use
+        if use.keep and foreign_tags(flight.key.text, entry.tags):
+            use = UNKEPT
+        if use.keep:
             self._unkept.forget(flight.key)
         else:
             self._tally.values_unkept += 1
             self._unkept.note(flight.key)
-        await self._keep(cell, flight, entry, lease, storable=storable and flight.keep)
+        if use.keep and flight.keep:
+            await self._keep(cell, flight, entry, lease, loaded)
+            return
+        flight.give_back()
+        if use.keep:  # the reader, or its patience, keeps the value out of the tiers: not the origin
+            use = UNKEPT
+        else:
+            await self._forget_older(flight)
+        l3 = _answered(_step_of(flight, "l3"), loaded.status)
+        flight.land(LoadedValue(entry, (l3, *_other_steps(flight)), use))
 
     async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
         known = flight.known if flight.known is not None and flight.known.origin_etag else None
@@ -125,20 +155,18 @@ class Loads:
         )
 
     async def _keep(
-        self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, *, storable: bool
+        self, cell: Cell, flight: Flight, entry: Entry, lease: str | None, loaded: Loaded
     ) -> None:
         """Fills L3, then L1, lands the flight, and copies to L2.
 
-        L3 decides: an entry that it refuses (`fenced`) is kept nowhere. The flight lands only after
-        the writes to L3 and L1, which other readers may look for once they hear of the landing.
+        L3 decides: an entry that it refuses (`fenced`) is kept nowhere, and callers are told not to
+        keep it: a cache on the way, which no fence reaches, would keep what was invalidated. The flight
+        lands only after the writes to L3 and L1, which other readers may look for once they hear of the
+        landing.
         """
         l3 = _step_of(flight, "l3")
-        stored = False
-        if not storable:
-            flight.give_back()
-        elif lease is None:
-            stored = True
-        else:
+        stored = lease is None
+        if lease is not None:
             reply = await self._fill(cell, flight, Fill(flight.key, entry, lease))
             stored = isinstance(reply, TierError) or reply.stored
             if isinstance(reply, TierError):
@@ -148,8 +176,11 @@ class Loads:
             self._tally.fills += stored
             self._tally.fills_refused += not stored
         near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
-        rest = tuple(step.as_stored() if near else step for step in flight.trail if step.tier != "l3")
-        flight.land(LoadedValue(entry, (l3, *rest)))
+        rest = tuple(step.as_stored() if near else step for step in _other_steps(flight))
+        # An entry without any lifetime (`max-age=0`) is in no near tier either, and says so by itself.
+        is_refused = not near and (not stored or entry.kept_until > self._clock.now_us())
+        trail = (_answered(l3, loaded.status), *rest)
+        flight.land(LoadedValue(entry, trail, UNKEPT if is_refused else loaded.use))
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
@@ -173,6 +204,30 @@ class Loads:
                 held.give_back()
         return reply
 
+    # what replaces the older copies -----------------------------------------------------------------
+
+    async def _forget_older(self, flight: Flight) -> None:
+        """Invalidates the key if a copy was seen that could still be answered.
+
+        While the queue is out of reach, the copies of L1 and L2 are dropped, and the others stay until
+        their windows end; one line of the log says so.
+        """
+        if not self._may_answer_known(flight):
+            return
+        self._tally.older_forgotten += 1
+        key = flight.key
+        try:
+            await self._invalidate(Change(key.namespace, keys=(key.text,)))
+        except RequestError as failure:
+            self._outage.failed(failure)
+            await self._near_tiers.drop([key])
+        else:
+            self._outage.worked()
+
+    def _may_answer_known(self, flight: Flight) -> bool:
+        known = flight.known
+        return known is not None and self._standing(flight, known) not in (Standing.REFUSED, Standing.DEAD)
+
     # stale answers --------------------------------------------------------------------------------
 
     def copies(self, flight: Flight) -> tuple[CopySeen, ...]:
@@ -184,15 +239,16 @@ class Loads:
         known = flight.known
         if known is None or flight.mode >= Mode.RELOAD:
             return ()
-        if flight.known_vouched_at is not None:
-            standing = self._admission.standing_past(
-                known, flight.key, flight.namespace, flight.known_vouched_at
-            )
-        else:
-            standing = self._admission.standing(known, flight.key, flight.namespace)
+        standing = self._standing(flight, known)
         if standing is Standing.FRESH:
             return ()
         return (CopySeen(flight.known_tier, standing, known.as_of, known.negative),)
+
+    def _standing(self, flight: Flight, known: Entry) -> Standing:
+        vouched_at = flight.known_vouched_at
+        if vouched_at is not None:
+            return self._admission.standing_past(known, flight.key, flight.namespace, vouched_at)
+        return self._admission.standing(known, flight.key, flight.namespace)
 
     def land_last_resort(self, flight: Flight) -> bool:
         """Lands the flight with a stale copy because the origin is late or failing (RFC 5861, 4).
@@ -205,13 +261,31 @@ class Loads:
         flight.land(stale_copy(flight))
         return True
 
-    def _land_failure(self, flight: Flight, failure: OriginError) -> None:
+    async def _fail(self, flight: Flight, failure: OriginError) -> None:
+        """Gives the lease back and lands the flight: with a stale copy if the failure allows one."""
+        if failure.is_answer:
+            self._tally.loads_refused += 1
+        else:
+            self._tally.loads_failed += 1
         if flight.span is not None:
             flight.span.error = failure.kind.value
-        if self.land_last_resort(flight):
+        flight.give_back()
+        if not failure.allows_stale:
+            await self._forget_older(flight)
+        elif self.land_last_resort(flight):
             return
         detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
-        flight.land(Failed(RequestError(failure.kind, detail), flight.trail))
+        error = RequestError(failure.kind, detail, origin_retry_after=failure.origin_retry_after)
+        step = _answered(_step_of(flight, "l3"), failure.origin_status)
+        flight.land(Failed(error, (step, *_other_steps(flight))))
+
+
+def _answered(step: Step, origin_status: int) -> Step:
+    return step if origin_status in _SAME_STATUSES else step.as_answered(origin_status)
+
+
+def _other_steps(flight: Flight) -> tuple[Step, ...]:
+    return tuple(step for step in flight.trail if step.tier != "l3")
 
 
 def _step_of(flight: Flight, tier: str) -> Step:

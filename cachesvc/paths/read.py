@@ -121,6 +121,10 @@ class Reader:
         if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
             self._refresh_early(key, namespace, entry)
 
+    def waiting_elsewhere(self) -> int:
+        """The number of reads that wait for another holder's fill or for an origin now."""
+        return self._flights.waiting_elsewhere(asyncio.get_running_loop().time())
+
     async def get(self, key: Key, options: ReadOptions = PLAIN) -> Answer:
         """Reads one key.
 
@@ -137,9 +141,14 @@ class Reader:
             )
             if not joined:
                 self._runner.start(flight)
-            answer = self._judge(flight, await flight.landed(), joined, started, PLAIN)
+            landing = await flight.landed()
+            answer = self._judge(flight, landing, joined, started, PLAIN)
             if answer is not None:
                 return answer
+            if _is_for_another(landing, joined):
+                answers: list[Answer | None] = [None]
+                await self._answer_all((key,), namespace, PLAIN, answers, {0})
+                return answers[0] or _overtaken()
         return (await self.get_many((key,), options))[0]
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
@@ -156,11 +165,11 @@ class Reader:
         answers: list[Answer | None] = [None] * len(keys)
         try:
             if options.timeout_seconds is None:
-                await self._answer_all(keys, namespace, options, answers)
+                await self._answer_all(keys, namespace, options, answers, set())
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(options.timeout_seconds):
-                        await self._answer_all(keys, namespace, options, answers)
+                        await self._answer_all(keys, namespace, options, answers, set())
         except BaseException:
             for key, answer in zip(keys, answers, strict=True):
                 if answer is not None:
@@ -169,8 +178,14 @@ class Reader:
         return [answer if answer is not None else _too_late(options) for answer in answers]
 
     async def _answer_all(
-        self, keys: Sequence[Key], namespace: Namespace, options: ReadOptions, answers: list[Answer | None]
+        self,
+        keys: Sequence[Key],
+        namespace: Namespace,
+        options: ReadOptions,
+        answers: list[Answer | None],
+        alone: set[int],
     ) -> None:
+        """Fills in the answers; `alone` has the places of keys to load for this read alone."""
         mode = _mode_of(namespace, options)
         wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
@@ -182,7 +197,11 @@ class Reader:
                 key = keys[i]
                 answers[i], step = self._from_l1(key, namespace, options)
                 if answers[i] is None:
-                    flight, joined = self._join_or_make(key, namespace, mode, step, options, now)
+                    flight, joined = (
+                        (self._alone(key, namespace, step, now), False)
+                        if i in alone
+                        else self._join_or_make(key, namespace, mode, step, options, now)
+                    )
                     waiting.append((i, flight, joined))
             if mode is Mode.LEASE:
                 for _, flight, _ in waiting:
@@ -192,6 +211,8 @@ class Reader:
                 for i, flight, joined in waiting:
                     landing = flight.landing or await self._wait_for_landing(flight, wait_until)
                     answers[i] = self._judge(flight, landing, joined, started, options)
+                    if answers[i] is None and _is_for_another(landing, joined):
+                        alone.add(i)
             except asyncio.CancelledError:
                 # The deadline came during a wait. Flights that have landed by now are answered.
                 for i, flight, joined in waiting:
@@ -269,11 +290,30 @@ class Reader:
             self._flights.add(flight)
         return flight, False
 
+    def _alone(self, key: Key, namespace: Namespace, step: Step, now: int) -> Flight:
+        """A flight that loads for one reader: nobody joins it, and no tier keeps its value."""
+        flight = Flight(
+            key,
+            namespace,
+            Mode.RELOAD,
+            asked=self._fences.merged,
+            began_us=now,
+            step=step,
+            known=self._l1.peek(key),
+        )
+        flight.alone, flight.keep = True, False
+        self.tally.flights += 1
+        return flight
+
     def _start(self, flights: list[Flight]) -> None:
-        if len(flights) == 1:
+        if len(flights) == 1 and not flights[0].alone:
             self._runner.start(flights[0])
-        elif flights:
-            self._runner.start_together(flights)
+            return
+        for flight in flights:
+            if flight.alone:
+                self._runner.start_alone(flight)
+        if together := [flight for flight in flights if not flight.alone]:
+            self._runner.start_together(together)
 
     async def _wait_for_landing(self, flight: Flight, wait_until: float) -> Landing:
         """Waits for the landing.
@@ -327,10 +367,13 @@ class Reader:
         self, flight: Flight, landing: LoadedValue, joined: bool, started: int
     ) -> Answer | None:
         entry = landing.entry
+        if _is_for_another(landing, joined):
+            return None
         if not self._admission.loaded_since(entry, flight.key, flight.asked, started):
             return None
         trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
-        return Answer(Outcome.ABSENT if entry.negative else Outcome.LOADED, entry, "origin", trail)
+        outcome = Outcome.ABSENT if entry.negative else Outcome.LOADED
+        return Answer(outcome, entry, "origin", trail, use=landing.use)
 
     def _judge_leased(self, flight: Flight, landing: Leased, options: ReadOptions) -> Answer | None:
         """Gives the lease to the first caller, and the stale copy to the others.
@@ -411,6 +454,11 @@ def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
     if namespace.origin is None:
         return Mode.LEASE if options.lease else Mode.LOOKUP
     return Mode.RELOAD if options.no_cache else Mode.THROUGH
+
+
+def _is_for_another(landing: Landing, joined: bool) -> bool:
+    """True if the reader joined a load whose value only the reader that started it may have."""
+    return joined and isinstance(landing, LoadedValue) and not landing.use.share
 
 
 def _hit(entry: Entry) -> Outcome:

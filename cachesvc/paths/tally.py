@@ -1,8 +1,8 @@
 """The counters of the paths: plain integers, incremented on the event loop.
 
 Telemetry reads them at scrape time. Arithmetic that holds: `lookups of a tier = hits + stale +
-misses + refused + errors`; `loads = loads_ok + loads_failed` once no load is running; `joined`
-flights saved as many loads or look-ups.
+misses + refused + errors`; `loads = loads_ok + loads_failed + loads_refused` once no load is
+running; `joined` flights saved as many loads or look-ups.
 """
 
 from msgspec import Struct, field
@@ -38,6 +38,10 @@ class Tally(Struct):
     """Loads asked of an origin."""
     loads_ok: int = 0
     loads_failed: int = 0
+    loads_refused: int = 0
+    """Loads that the origin answered without a value (401, 403, 429, a redirect)."""
+    older_forgotten: int = 0
+    """Keys invalidated because the origin's newer answer may not be kept."""
     leases_granted: int = 0
     """Leases handed to callers (look-aside) or used for loads here."""
     lease_waits: int = 0

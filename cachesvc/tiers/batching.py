@@ -14,13 +14,19 @@ A batch runs in a context of its own, not in the context of the caller that happ
 an exchange for many callers belongs to the trace of one of them only if an `ExchangeSpan` says so.
 
 Cancelling a future takes its caller out, never the batch: a submitted item is still sent, and its
-result is given to `unclaimed`, if there is one, else dropped. The items that wait are bounded; when
-there are too many, a call is answered at once with a `TierUnavailableError` as its value.
+result is given to `unclaimed`, if there is one, else dropped.
+
+Two bounds hold. A batch has at most `max_batch` items and, where items are weighed, at most
+`most_weight` together (a single item may be heavier): large values do not take the time limit of
+the small ones beside them. And of the items that wait there are at most `max_waiting`: a call that
+does not fit is answered at once with a `TierUnavailableError` as its value. Only a call that has
+more items than that by itself is taken as soon as there is any room: otherwise an idle server would
+refuse it for ever.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -61,13 +67,14 @@ class _Batch:
     answered as itself and not as a list). `callers` are the sampled spans that the items came from.
     """
 
-    __slots__ = ("callers", "counts", "futures", "items")
+    __slots__ = ("callers", "counts", "futures", "items", "weight")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.futures: list[asyncio.Future[Any]] = []
         self.counts: list[int] = []
         self.callers: list[Span] = []
+        self.weight = 0
 
     def answer(self, results: Sequence[Any], unclaimed: Unclaimed[Any, Any] | None = None) -> None:
         """Gives each future its part of `results`; a future that is done had its caller cancelled."""
@@ -116,13 +123,16 @@ class Batcher(Generic[T, R]):
         name: str = "batcher",
         exchange_span: ExchangeSpan | None = None,
         unclaimed: Unclaimed[T, R] | None = None,
+        weigh: Callable[[T], int] | None = None,
+        most_weight: int = 1 << 20,
     ):
         """Makes a batcher that has sent nothing yet.
 
-        `max_batch` bounds the items of a batch, `max_waiting` the items that wait, `in_flight` the batches
-        that may be in flight at once. With `exchange_span`, a batch with an item of a traced caller is a
-        span. `unclaimed` is given the results whose caller was cancelled; it must not raise. Raises
-        `ValueError` if a bound is below 1.
+        `max_batch` bounds the items of a batch, `max_waiting` the items that wait, `in_flight` the
+        batches that may be in flight at once. `weigh` returns the weight of an item, such as its bytes,
+        and `most_weight` bounds their sum in a batch; without `weigh` items have no weight. With
+        `exchange_span`, a batch with an item of a traced caller is a span. `unclaimed` is given the
+        results whose caller was cancelled; it must not raise. Raises `ValueError` if a bound is below 1.
         """
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
@@ -133,6 +143,8 @@ class Batcher(Generic[T, R]):
         self._free_slots = in_flight
         self._exchange_span = exchange_span
         self._unclaimed = unclaimed
+        self._weigh = weigh
+        self._most_weight = most_weight
         self._context = Context()
         self._open = _Batch()  # takes new items
         self._ready: deque[_Batch] = deque()  # older than `_open`, oldest first
@@ -159,6 +171,8 @@ class Batcher(Generic[T, R]):
         batch = self._open
         if len(batch.items) >= self._max_batch:
             batch = self._begin_batch()
+        if self._weigh is not None:
+            batch = self._with_room(self._weigh(item))
         batch.items.append(item)
         batch.futures.append(future)
         batch.counts.append(0)
@@ -179,20 +193,52 @@ class Batcher(Generic[T, R]):
         count = len(items)
         if not count:
             future.set_result([])
-        elif self._waiting + count > self._max_waiting or self._closed:
+        elif self._closed or self._is_too_much(count):
             self._refused += count
             future.set_result([self._refusal()] * count)
-        elif count <= self._max_batch:
+        elif count <= self._max_batch and (self._weigh is None or self._weight(items) <= self._most_weight):
             self._enqueue(items, future)
         else:
-            self._enqueue_parts(items, future)
+            self._enqueue_parts(self._parts(items), future)
         return future
+
+    def _is_too_much(self, count: int) -> bool:
+        most = self._max_waiting
+        return self._waiting >= most if count > most else self._waiting + count > most
+
+    def _weight(self, items: Sequence[T]) -> int:
+        return sum(map(self._weigh, items)) if self._weigh is not None else 0
+
+    def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Yields the items in parts that each fit into a batch."""
+        if (weigh := self._weigh) is None:
+            for start in range(0, len(items), self._max_batch):
+                yield items[start : start + self._max_batch]
+            return
+        start = weight = 0
+        for place, item in enumerate(items):
+            own = weigh(item)
+            if place > start and (place - start == self._max_batch or weight + own > self._most_weight):
+                yield items[start:place]
+                start, weight = place, 0
+            weight += own
+        yield items[start:]
+
+    def _with_room(self, weight: int) -> _Batch:
+        """Returns the open batch with this weight added, or a new one if it would be too heavy."""
+        batch = self._open
+        if batch.items and batch.weight + weight > self._most_weight:
+            batch = self._begin_batch()
+        batch.weight += weight
+        return batch
 
     def _enqueue(self, items: Sequence[T], future: "asyncio.Future[Any]") -> None:
         count = len(items)
         batch = self._open
         if len(batch.items) + count > self._max_batch:
             batch = self._begin_batch()
+        if self._weigh is not None:
+            batch = self._with_room(self._weight(items))
         batch.items.extend(items)
         batch.futures.append(future)
         batch.counts.append(count)
@@ -202,28 +248,39 @@ class Batcher(Generic[T, R]):
         if not self._send_is_due and self._free_slots:
             self._schedule_send()
 
-    def _enqueue_parts(self, items: Sequence[T], whole: "asyncio.Future[Any]") -> None:
+    def _enqueue_parts(self, pieces: Iterable[Sequence[T]], whole: "asyncio.Future[Any]") -> None:
         loop = asyncio.get_running_loop()
-        parts: list[asyncio.Future[Any]] = []
-        for start in range(0, len(items), self._max_batch):
+        sent: list[tuple[Sequence[T], asyncio.Future[Any]]] = []
+        for piece in pieces:
             part: asyncio.Future[Any] = loop.create_future()
-            self._enqueue(items[start : start + self._max_batch], part)
-            parts.append(part)
-        left = len(parts)
+            self._enqueue(piece, part)
+            sent.append((piece, part))
+        left = len(sent)
 
         def join(_: "asyncio.Future[Any]") -> None:
             nonlocal left
             left -= 1
-            if left or whole.done():
+            if left:
                 return
+            parts = [part for _, part in sent]
             error = next(filter(None, (part.exception() for part in parts)), None)
-            if error is not None:
+            if whole.done():
+                self._leave_unclaimed(sent)
+            elif error is not None:
                 whole.set_exception(error)
             else:
                 whole.set_result([result for part in parts for result in part.result()])
 
-        for part in parts:
+        for _, part in sent:
             part.add_done_callback(join)
+
+    def _leave_unclaimed(self, sent: "Iterable[tuple[Sequence[T], asyncio.Future[Any]]]") -> None:
+        """Gives `unclaimed` the results of a call in parts whose caller was cancelled."""
+        if self._unclaimed is None:
+            return
+        for items, part in sent:
+            if part.exception() is None:
+                self._unclaimed(items, part.result())
 
     def _begin_batch(self) -> _Batch:
         """Returns an open batch without items.

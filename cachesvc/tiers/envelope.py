@@ -2,7 +2,14 @@
 
     magic 0xC5 · version 0x01 · msgpack array
     [id, as_of, fresh_until, stale_for, error_for, load_ms, content_type, tags, negative, value,
-     origin_etag]
+     origin_etag, checksum]
+
+The checksum is the xxh3 of all bytes of the array before the eight of its own, which are the last.
+A copy with a wrong one is a miss: memcached and Redis keep bytes in memory that may not be
+error-correcting, and a flipped bit would be answered as the value, or make a fence miss its target.
+Envelopes of earlier releases have eleven fields and no checksum; they are read without one, as are
+those of later releases, which have more fields. A flip in the count of the fields is found: the
+array then ends early or late.
 
 A new field is appended to the array, with a default: today's code reads the bytes that older
 releases of version 1 wrote, and older releases read today's bytes. Any other change is another
@@ -14,6 +21,7 @@ value that another program put there, is a miss and never the value of another k
 """
 
 import msgspec
+from xxhash import xxh3_64_digest
 
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 
@@ -38,7 +46,12 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     negative: bool
     value: bytes
     origin_etag: str = ""
+    checksum: bytes = b""
 
+
+_CHECKED = 0x90 + 12
+"""The first byte of an array of twelve fields, whose last bytes are the checksum."""
+_NO_CHECKSUM = bytes(8)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
@@ -60,23 +73,28 @@ def pack(key: Key, entry: Entry) -> bytes:
         entry.negative,
         entry.value,
         entry.origin_etag,
+        _NO_CHECKSUM,
     )
-    return MAGIC + _encode(record)
+    checked = memoryview(_encode(record))[:-8]
+    return b"".join((MAGIC, checked, xxh3_64_digest(checked)))
 
 
 def unpack(key: Key, data: bytes) -> Entry | None:
     """Returns the entry that `data` holds for `key`, or None. Never raises.
 
-    None is the answer for another version, another key and garbage. Content types and windows are
-    shared between entries: millions of copies have the same few.
+    None is the answer for another version, another key, a wrong checksum and garbage. Content types and
+    windows are shared between entries: millions of copies have the same few.
     """
     if data[:2] != MAGIC:
         return None
+    body = memoryview(data)[2:]
     try:
-        record = _decode(memoryview(data)[2:])
+        record = _decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
     if record.id != key.id:
+        return None
+    if body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8]):
         return None
     content_type = _texts.get(record.content_type)
     stale_for = _windows.get(record.stale_for)
@@ -95,6 +113,21 @@ def unpack(key: Key, data: bytes) -> Entry | None:
         record.negative,
         record.origin_etag,
     )
+
+
+def is_damaged(data: bytes) -> bool:
+    """True if `data` is an envelope of this version that has changed since it was written.
+
+    For data that `unpack` does not take: an intact envelope of another key is not damaged.
+    """
+    if data[:2] != MAGIC:
+        return False
+    body = memoryview(data)[2:]
+    try:
+        record = _decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return True
+    return body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8])
 
 
 def _share_text(text: str) -> str:

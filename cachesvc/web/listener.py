@@ -16,6 +16,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.limits import MAX_HEADER_LINE
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Listener:
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
+            max_field_size=MAX_HEADER_LINE,
         )
         runner = web.ServerRunner(server, shutdown_timeout=self._shutdown_seconds)
         await runner.setup()

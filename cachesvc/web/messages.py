@@ -10,12 +10,17 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from cachesvc.model.requests import Reach, Release
-from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, MAX_MEDIA_TYPE_LENGTH, MAX_SOURCE_LAG_SECONDS
+from cachesvc.web.requests.limits import (
+    MAX_LEASE_LENGTH,
+    MAX_MEDIA_TYPE_LENGTH,
+    MAX_SOURCE_LAG_SECONDS,
+    MAX_TOKEN_LENGTH,
+)
 
 OCTETS = "application/octet-stream"
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-Short = Annotated[str, Meta(max_length=8192)]
+Token = Annotated[str, Meta(max_length=MAX_TOKEN_LENGTH)]
 
 
 class Problem(Struct, omit_defaults=True):
@@ -30,13 +35,17 @@ class Problem(Struct, omit_defaults=True):
     field: str = ""
     """The header, path segment or body path at fault."""
     request_id: str = ""
+    token: str = ""
+    """The fences that count although the request failed, as in `Cachesvc-Token`."""
+    retry_after: int = 0
+    """The seconds after which the origin asked to try again; left out if it did not say."""
 
 
 class GetMany(Struct, forbid_unknown_fields=True):
     """The request of `POST /v1/{ns}:get`."""
 
     keys: list[str]
-    token: Short = ""
+    token: Token = ""
     max_lag: Annotated[str, Meta(max_length=32)] = ""
     """The longest staleness bound that is accepted, such as `500ms`. Empty: the namespace's."""
     lease: bool = False
@@ -63,6 +72,8 @@ class Got(Struct, omit_defaults=True, gc=False):
     The caller loads at once: a fill will not come.
     """
     problem: Problem | None = None
+    keep: bool = True
+    """False: this answer, and every older one of the key, may not be kept by anybody."""
 
 
 class GotMany(Struct, omit_defaults=True):

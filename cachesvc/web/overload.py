@@ -10,6 +10,13 @@ answered 503 with `Retry-After`, which costs a small part of serving them. When 
 refused for a second, overload is over. So nobody is refused because an origin is slow, or while the
 core has room.
 
+Only what waits for this process counts as its load. A request whose body is still on its way waits
+for its caller (`Overload.reading`); a read whose flight polls for another holder's fill, has joined
+a load, or has long been at the origin waits for them (`elsewhere`, asked once per window).
+Otherwise 300 callers that wait for one slow lease, or 300 uploads that stall, would look like a
+queue here, and a process that is merely busy would refuse the misses of others. All of them still
+count for `server.max_in_progress`, because they take memory.
+
 Tried and rejected. (1) How late timers are, or how long a turn of the loop takes: with 700 requests
 in progress, and callers gone before they were answered, turns took 15 ms, because the queue stands
 in the batches to the tiers; nobody was refused. (2) To let in a tenth more in each window: after a
@@ -43,6 +50,21 @@ LEAST = 32
 while it finds out how many fit."""
 
 
+class Reading:
+    """Counts the requests whose body is being read, in a `with` block around that."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
 class Overload:
     """Counts the requests in progress, and refuses those that are too many.
 
@@ -50,8 +72,18 @@ class Overload:
     stands around work that may be refused.
     """
 
-    def __init__(self, limits: Server, core_time: Callable[[], float]) -> None:
-        """`core_time` returns the seconds for which the loop's thread used or awaited a core."""
+    def __init__(
+        self, limits: Server, core_time: Callable[[], float], elsewhere: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Makes a counter that refuses nothing before `start`.
+
+        `core_time` returns the seconds for which the loop's thread used or awaited a core, `elsewhere` how
+        many of the requests in progress wait for something other than this process now.
+        """
+        self._elsewhere = elsewhere
+        self._waiting_elsewhere = 0
+        """The answer of `elsewhere` at the end of the last window."""
+        self.reading = Reading()
         self._most = limits.max_in_progress
         self._max_delay = limits.max_delay.seconds
         self._core_time = core_time
@@ -83,7 +115,7 @@ class Overload:
 
     def __enter__(self) -> None:
         """Lets in a request that has to wait for something. Raises `RequestError` (`overloaded`)."""
-        if self.in_progress >= self._bound:
+        if self.in_progress >= self._most or (self.is_shedding and self._load() >= self._bound):
             self.shed += 1
             self._refused += 1
             why = "this instance has more to do than it can do in time; the request was not begun"
@@ -94,12 +126,17 @@ class Overload:
         self.in_progress -= 1
         self._done += 1
 
+    def _load(self) -> int:
+        """Returns how many requests wait for this process."""
+        return self.in_progress - self.reading.count - self._waiting_elsewhere
+
     def _end_window(self, began: float, core_before: float) -> None:
         seconds = asyncio.get_running_loop().time() - began
         is_busy = self._core_time() - core_before >= BUSY_SHARE * seconds
         in_time = int(self._done / seconds * self._max_delay)
         """The number of requests that are done within `max_delay`."""
-        self._decide(in_time, seconds, is_long=is_busy and self.in_progress > in_time)
+        self._waiting_elsewhere = self._elsewhere()
+        self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
         self._done = self._refused = 0
         self.start()
 

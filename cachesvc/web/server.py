@@ -82,15 +82,16 @@ class Web:
         self._counts = metrics.counts
         self._tail = Tail()
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
-        self._entries = Entries(service.server, topology.namespaces, paths, self._clock)
-        batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts)
+        self._core_time = CoreTime()
+        self.overload = Overload(service.server, self._core_time, paths.reader.waiting_elsewhere)
+        reading = self.overload.reading
+        self._entries = Entries(service.server, topology.namespaces, paths, self._clock, reading)
+        batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts, reading)
         self._streams = Streams(broadcast)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
             self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, self._lag_us, rng)
-        self._core_time = CoreTime()
-        self.overload = Overload(service.server, self._core_time)
         self._calls = _calls(
             self._entries,
             batches,

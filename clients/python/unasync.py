@@ -59,7 +59,10 @@ WORDING: Mapping[str, Wording] = {
 """,
         ),
         (
-            "an `aiohttp.ClientSession` of yours, which stays open.",
+            """\
+an `aiohttp.ClientSession` of yours, which stays open. Give it a
+          `CleanConnector` (`aio/clean_connector.py`): aiohttp's own connectors take bytes that came
+          unasked for the next answer.""",
             "a `urllib3.PoolManager` of yours, which stays open; renew it after a fork.",
         ),
         ("batches read; the client then follows the", "batches read; a thread then follows the"),

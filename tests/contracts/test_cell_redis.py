@@ -317,6 +317,22 @@ async def test_a_record_of_another_version_is_a_miss_that_can_be_loaded_again(be
     assert asking.lease is not None
 
 
+async def test_a_damaged_record_is_a_miss_that_is_counted_and_can_be_loaded_again(bench: RedisBench) -> None:
+    await bench.fill()
+    record = await bench.admin.get(b"v:" + KEY.id)
+    assert isinstance(record, bytes)
+    flipped = bytearray(record)
+    flipped[-20] ^= 1
+    await bench.admin.set(b"v:" + KEY.id, bytes(flipped), keepttl=True)
+    assert bench.redis.statistics().damaged == 0
+    plain, asking = await bench.redis.read_many([Read(KEY), Read(KEY, lease=True)])
+    assert isinstance(plain, Reply)
+    assert isinstance(asking, Reply)
+    assert (plain.entry, asking.entry) == (None, None)
+    assert asking.lease is not None
+    assert bench.redis.statistics().damaged == 2
+
+
 async def test_a_cell_says_what_it_holds_and_what_bounds_that(bench: RedisBench) -> None:
     unbounded = await bench.redis.memory()
     assert unbounded.used > 0

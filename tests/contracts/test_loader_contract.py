@@ -11,6 +11,7 @@ from cachesvc.config.topology import Origin
 from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
+from cachesvc.model.use import EVERY_USE
 from cachesvc.tiers.origin.contract import Loaded, Loader
 from cachesvc.tiers.origin.http import HttpLoader
 from cachesvc.tiers.origin.limited import LimitedLoader
@@ -120,7 +121,7 @@ async def test_a_value_comes_with_what_the_origin_said_of_it(stand: Stand) -> No
     answer = await load(stand)
     assert answer.value.startswith(b"a v1")
     assert (answer.ttl_us, answer.tags, answer.age_us) == (60 * SECONDS, ("docs",), 0)
-    assert (answer.absent, answer.not_modified, answer.storable) == (False, False, True)
+    assert (answer.absent, answer.not_modified, answer.use) == (False, False, EVERY_USE)
     assert answer.etag
 
 

@@ -11,12 +11,13 @@ from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
+from cachesvc.tiers.envelope import pack
 from cachesvc.tiers.l2.batched import Batched
 from cachesvc.tiers.l2.breaker import Breaker, BreakerState
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
-from cachesvc.tiers.l2.memcached import MemcachedTier
+from cachesvc.tiers.l2.memcached import MemcachedTier, wire_name
 from tests.doubles.servers import RealServer, memcached_server
 
 CLOCK = SystemClock()
@@ -49,6 +50,22 @@ async def tier(server: RealServer) -> AsyncIterator[MemcachedTier]:
 
 async def get(tier: MemcachedTier | Deadline | Batched, key: Key) -> Lookup:
     return (await tier.get_many([key]))[0]
+
+
+async def test_a_flipped_bit_is_a_miss_that_is_counted_and_said_once(
+    tier: MemcachedTier, caplog: pytest.LogCaptureFixture
+) -> None:
+    await tier.set_many(list(zip(KEYS[:3], ENTRIES[:3], strict=True)))
+    for key, value in ((KEYS[0], ENTRIES[0]), (KEYS[1], ENTRIES[1])):
+        data = bytearray(pack(key, value))
+        data[data.index(value.value) + 7] ^= 4
+        await tier._write([b"set %b 0 0 %d\r\n%b\r\n" % (wire_name(key.id), len(data), bytes(data))])
+    for _ in range(2):
+        assert await tier.get_many(KEYS[:4]) == [None, None, ENTRIES[2], None]
+    assert (tier.statistics().damaged, tier.statistics().misses) == (4, 6)
+    assert [record.getMessage() for record in caplog.records] == [
+        "memcached mc-0 holds a damaged copy, which is a miss; more are counted"
+    ]
 
 
 async def test_a_killed_server_is_an_error_and_after_its_restart_it_is_empty(

@@ -1,8 +1,9 @@
 """A change that a home cell could not take waits apart, so that `complete_to` can pass it, and is tried until it is closed."""
 
+import asyncio
 from collections.abc import Sequence
 
-from cachesvc.changes.contract import Done, OpenChange, OpenCount
+from cachesvc.changes.contract import Done, Missing, OpenChange, OpenCount
 from cachesvc.model.change import Change
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import QueueBench
@@ -110,3 +111,38 @@ async def test_a_change_that_is_gone_cannot_be_parked(queue: QueueBench) -> None
     await queue.changes.acknowledge([taken.id])
     await queue.stream().publish([Fence(1, 1)], done=[Done(taken.id, ("c2",)), Done("1-1", ("c2",))])
     assert await queue.changes.open_count() == OpenCount(0, 0, 0)
+
+
+async def test_a_parked_change_keeps_its_first_at_and_the_cells_that_miss_it(queue: QueueBench) -> None:
+    id_ = await queue.changes.append(CHANGE)
+    stream = queue.stream()
+    await stream.publish([Fence(1, 17)], done=[Done(id_, ("c2",), ("c1",), at=17, placement=2**63)])
+    (found,) = await tried(queue)
+    assert found.missing == Missing(17, 2**63, ("c2",), ("c1",))
+    await stream.publish([], done=[Done(id_, ("c2", "c3"), (), at=17, placement=5)])
+    (again,) = await tried(queue)
+    assert again.missing == Missing(17, 5, ("c2", "c3"))
+
+
+async def test_a_retry_that_publishes_nothing_leaves_the_receipt_its_position(queue: QueueBench) -> None:
+    """Not even if others publish in the same moment."""
+    id_ = await queue.changes.append(CHANGE)
+    stream = queue.stream()
+    position = await stream.publish([Fence(1, 17)], done=[Done(id_, ("c2",), ("c1",), at=17)])
+    await asyncio.gather(
+        stream.publish([], done=[Done(id_, ("c2",), ("c1",), at=17)]), stream.publish([Fence(2, 18)])
+    )
+    receipt = await stream.receipt(id_)
+    assert receipt is not None
+    assert (receipt.state, receipt.position, receipt.cells) == ("parked", position, ("c1",))
+
+
+async def test_nothing_is_left_of_a_parked_change_that_is_closed(queue: QueueBench) -> None:
+    id_ = await queue.changes.append(CHANGE)
+    stream = queue.stream()
+    await stream.publish([Fence(1, 17)], done=[Done(id_, ("c2",), ("c1",), at=17)])
+    await stream.publish([Fence(1, 18)], done=[Done(id_, (), ("c1", "c2"))])
+    assert list(await tried(queue)) == []
+    receipt = await stream.receipt(id_)
+    assert receipt is not None
+    assert (receipt.state, receipt.cells, receipt.missed) == ("done", ("c1", "c2"), ())

@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.tiers.origin.contract import Loaded
 
 Script = Loaded | BaseException | Callable[[Key], Loaded]
@@ -23,13 +24,11 @@ def loaded(
     error_for_us: int | None = None,
     tags: tuple[str, ...] = (),
     age_us: int = 0,
-    storable: bool = True,
+    use: Use = EVERY_USE,
     etag: str | None = None,
 ) -> Loaded:
     """An origin's 200. The namespace decides what is left out here."""
-    return Loaded(
-        value, content_type, ttl_us, stale_for_us, error_for_us, tags, age_us, storable=storable, etag=etag
-    )
+    return Loaded(value, content_type, ttl_us, stale_for_us, error_for_us, tags, age_us, use=use, etag=etag)
 
 
 def absent(*, tags: tuple[str, ...] = (), ttl_us: int | None = None) -> Loaded:
@@ -40,6 +39,15 @@ def absent(*, tags: tuple[str, ...] = (), ttl_us: int | None = None) -> Loaded:
 def not_modified(*, ttl_us: int | None = None, tags: tuple[str, ...] = (), etag: str | None = None) -> Loaded:
     """An origin's 304."""
     return structs.replace(loaded(b"", tags=tags, ttl_us=ttl_us, etag=etag), not_modified=True)
+
+
+NO_STORE = Use(keep=False, share=False, directives="no-store")
+"""The use of an answer that its origin forbids to keep."""
+
+
+def unkept(value: bytes = b"value") -> Loaded:
+    """An origin's 200 with `no-store`."""
+    return loaded(value, ttl_us=0, stale_for_us=0, error_for_us=0, use=NO_STORE)
 
 
 class Call(Struct, frozen=True):

@@ -9,6 +9,8 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from cachesvc.changes.contract import (
     Completion,
     Done,
@@ -105,7 +107,10 @@ class MemoryChanges:
         idle = [item for item in by_try if item[1].tried_us <= now - round(idle_seconds * SECONDS)][:count]
         for _, parked in idle:
             parked.tried_us = now
-        return [self._decode(text_of(position), parked.fields) for position, parked in idle]
+        return [
+            replace(self._decode(text_of(position), parked.fields), missing=parked.missing)
+            for position, parked in idle
+        ]
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
         for id_ in ids:

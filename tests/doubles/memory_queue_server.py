@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Audit, Done, FollowerPosition, ReceiptRecord
+from cachesvc.changes.contract import Audit, Done, FollowerPosition, Missing, ReceiptRecord
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
@@ -41,6 +41,7 @@ class Taken(Struct):
 class Parked(Struct):
     fields: Fields
     tried_us: int
+    missing: Missing | None = None
 
 
 class Item(Struct, frozen=True):
@@ -134,12 +135,12 @@ class MemoryQueue:
         was_open = self.changes.pop(position, None) is not None
         return self.parked.pop(position, None) is not None or was_open
 
-    def park(self, id_: str) -> bool:
+    def park(self, id_: str, missing: Missing | None = None) -> bool:
         fields = self.fields_of(id_)
         if fields is None:
             return False
         self.close(id_)
-        self.parked[parse(id_)] = Parked(fields, self.clock.now_us())
+        self.parked[parse(id_)] = Parked(fields, self.clock.now_us(), missing)
         return True
 
     def settle(self, done: Done, position: str) -> None:
@@ -148,7 +149,8 @@ class MemoryQueue:
         A change that another instance settled meanwhile keeps that instance's receipt.
         """
         was = self.receipt(done.id)
-        settled = self.park(done.id) if done.missed else self.close(done.id)
+        missing = Missing(done.at, done.placement, done.missed, done.cells) if done.at else None
+        settled = self.park(done.id, missing) if done.missed else self.close(done.id)
         if settled or was is None:
             where = position or (was.position if was else "")
             state: Literal["parked", "done"] = "parked" if done.missed and settled else "done"

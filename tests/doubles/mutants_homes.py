@@ -104,7 +104,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "release": Mutant(
         "a release ends whatever lease of the key is in force",
-        (28,),
+        (33,),
         (
             InPython(
                 MEMORY_CELL + "_release",
@@ -113,8 +113,8 @@ HOMES: dict[str, Mutant] = {
             ),
             InCellScript(
                 "LEASE",
-                "local in_force = call('GET', lease) == ARGV[i + 1]",
-                "local in_force = call('GET', lease) == ARGV[i + 1] or ARGV[i + 2] == '0'",
+                "local in_force = call('GET', 'l:' .. id) == token",
+                "local in_force = call('GET', 'l:' .. id) == token or life_ms == '0'",
             ),
         ),
     ),
@@ -135,8 +135,8 @@ HOMES: dict[str, Mutant] = {
             ),
             InCellScript(
                 "LEASE",
-                "local in_force = call('GET', lease) == ARGV[i + 1]",
-                "call('SET', lease, ARGV[i + 1], 'NX')\n  local in_force = true",
+                "local in_force = call('GET', 'l:' .. id) == token",
+                "call('SET', 'l:' .. id, token, 'NX')\n  local in_force = true",
             ),
         ),
     ),

@@ -120,6 +120,16 @@ READING: dict[str, Mutant] = {
             ),
         ),
     ),
+    "older-copies": Mutant(
+        "an answer that may not be kept leaves the older copies of its key in use",
+        (31,),
+        (InPython("cachesvc.paths.load:Loads._forget_older", "not self._may_answer_known(flight)", "True"),),
+    ),
+    "unknown-tags": Mutant(
+        "who joins a load is answered with a value whose tags are not known",
+        (32,),
+        (InPython("cachesvc.paths.read:_is_for_another", "not landing.use.share", "False"),),
+    ),
     "flight-forgetting": Mutant(
         "a key's fence neither forgets its flight nor is asked of those who join it",
         (5,),

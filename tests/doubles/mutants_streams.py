@@ -40,6 +40,39 @@ STREAMS: dict[str, Mutant] = {
             ),
         ),
     ),
+    "retry-where-missing": Mutant(
+        "a parked change is applied again in every cell, with a new `at`",
+        (29,),
+        (
+            InPython(
+                "cachesvc.changes.apply:Applier.can_retry",
+                "missing.placement == self._homes.placement_id",
+                "False",
+            ),
+        ),
+    ),
+    "retry-first-at": Mutant(
+        "a parked change is applied in the cell that missed it with a new `at`",
+        (29,),
+        (
+            InPython(
+                "cachesvc.changes.apply:Applier._retry",
+                "missing.at)",
+                "self._fallback_at())",
+            ),
+        ),
+    ),
+    "retry-placement": Mutant(
+        "a parked change is tried where it was missing, whatever cells are homes by now",
+        (30,),
+        (
+            InPython(
+                "cachesvc.changes.apply:Applier.can_retry",
+                "missing.placement == self._homes.placement_id",
+                "True",
+            ),
+        ),
+    ),
     "changes-epoch": Mutant(
         "nobody announces that accepted changes may have been lost",
         (25,),

@@ -42,6 +42,7 @@ class FakeReader:
         self.given_back: list[tuple[str, str]] = []
         """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
+        self.elsewhere = 0
 
     def peek(self, namespace: str, key: Key, /) -> Entry | None:
         self.peeked.append(key.text)
@@ -52,6 +53,9 @@ class FakeReader:
 
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> list[Entry | None]:
         return [self.peek(namespace, key) for key in keys]
+
+    def waiting_elsewhere(self) -> int:
+        return self.elsewhere
 
     async def get(self, key: Key, options: ReadOptions = PLAIN, /) -> Answer:
         (answer,) = await self.get_many((key,), options)
@@ -139,6 +143,8 @@ class FakeInvalidator:
         self.saw: list[Change] = []
         self.saw_options: list[InvalidateOptions] = []
         self.estimated: list[Change] = []
+        self.token: tuple[tuple[int, int], ...] = ()
+        """The token of a receipt; empty: that of the change's targets."""
 
     async def invalidate(
         self,
@@ -156,7 +162,7 @@ class FakeInvalidator:
             self.reader.l1.pop(key, None)
         at = self.reader.clock.now_us()
         missing = () if options.wait is Reach.NONE else self.missing
-        token = tuple((target.digest, at) for target in change.targets())
+        token = self.token or tuple((target.digest, at) for target in change.targets())
         return Receipt(
             f"local:{at}-0",
             token,

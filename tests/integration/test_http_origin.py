@@ -14,7 +14,9 @@ from cachesvc.config.topology import Origin
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import ConfigError, OriginError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.units import Size
+from cachesvc.model.use import Use
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.http import HttpLoader
 from tests.doubles.clocks import ManualClock
@@ -167,7 +169,15 @@ async def test_an_origin_that_says_nothing_leaves_everything_to_the_namespace(
     raw: RawOrigin, loader: HttpLoader
 ) -> None:
     raw.answer = http(203, b"x")
-    assert await load(loader) == Loaded(b"x", "application/octet-stream", None, None, None, (), 0)
+    assert await load(loader) == Loaded(b"x", "application/octet-stream", None, None, None, (), 0, status=203)
+
+
+async def test_no_content_is_a_value_of_no_bytes(raw: RawOrigin, loader: HttpLoader) -> None:
+    raw.answer = http(204, b"", "Cache-Control: max-age=9", length=False)
+    loaded = await load(loader)
+    assert (loaded.value, loaded.absent, loaded.status, loaded.ttl_us) == (b"", False, 204, 9 * SECONDS)
+    raw.answer = http(200, b"next")
+    assert (await load(loader)).value == b"next", "the connection is still in step"
 
 
 @pytest.mark.parametrize("status", [404, 410])
@@ -183,29 +193,43 @@ async def test_absence_is_an_answer_with_lifetimes_and_tags_of_its_own(
 async def test_an_origin_that_is_down_is_one_line_and_a_key_that_is_refused_is_none(
     raw: RawOrigin, loader: HttpLoader, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for status in (403, 503, 503, 503):
+    for status in (403, 503, 503, 429, 503):
         raw.answer = http(status, b"")
         await failure(loader)
+    assert (loader.failures, loader.refusals) == (3, 2)
     assert [record.getMessage() for record in caplog.records] == [
         "loading 'pages' fails: origin of 'pages': answered 503"
     ]
 
 
 @pytest.mark.parametrize(
-    ("status", "retryable"),
+    ("kind", "statuses", "is_answer", "allows_stale"),
     [
-        *((status, True) for status in (500, 502, 503, 599, 429, 408)),
-        *((status, False) for status in (400, 401, 403, 204, 206, 302, 304)),
+        (ProblemKind.ORIGIN_FAILED, (500, 502, 503, 504, 599), False, True),
+        (ProblemKind.ORIGIN_LIMITED, (408, 425, 429), True, True),
+        (ProblemKind.ORIGIN_REFUSED, (206, 301, 302, 304, 307, 400, 401, 403, 405, 451), True, False),
     ],
 )
-async def test_other_statuses_are_failures(
-    raw: RawOrigin, loader: HttpLoader, status: int, retryable: bool
+async def test_other_statuses_bring_no_value_and_say_whose_fault_it_is(
+    raw: RawOrigin,
+    loader: HttpLoader,
+    kind: ProblemKind,
+    statuses: tuple[int, ...],
+    is_answer: bool,
+    allows_stale: bool,
 ) -> None:
-    raw.answer = http(status, b"", "Location: /elsewhere", length=status not in (204, 304))
-    error = await failure(loader)
-    assert (error.retryable, error.status) == (retryable, 502)
-    assert str(status) in str(error)
+    for status in statuses:
+        raw.answer = http(status, b"", "Location: /elsewhere", "Retry-After: 7", length=status != 304)
+        error = await failure(loader)
+        assert (error.kind, error.is_answer, error.allows_stale) == (kind, is_answer, allows_stale)
+        assert str(status) in str(error)
+        assert (error.origin_status, error.origin_retry_after) == (
+            status if status != 304 else 0,
+            7 if kind is not ProblemKind.ORIGIN_REFUSED else None,
+        )
     assert set(raw.targets) == {"/pages/a"}
+    assert loader.refusals == (len(statuses) if is_answer else 0)
+    assert loader.failures == (0 if is_answer else len(statuses))
 
 
 async def test_a_redirect_is_explained_and_not_followed(raw: RawOrigin, loader: HttpLoader) -> None:
@@ -220,7 +244,16 @@ async def test_a_known_copy_is_revalidated_with_the_validator_of_its_origin(
     loaded = await load(loader, known=KNOWN)
     assert 'If-None-Match: "v1"\r\n' in raw.requests[0]
     assert loaded == Loaded(
-        b"known", "text/known", 9 * SECONDS, None, None, ("old",), 0, not_modified=True, etag='W/"v1"'
+        b"known",
+        "text/known",
+        9 * SECONDS,
+        None,
+        None,
+        ("old",),
+        0,
+        not_modified=True,
+        etag='W/"v1"',
+        status=304,
     )
     assert loader.revalidations == 1
 
@@ -256,17 +289,39 @@ async def test_an_answer_whose_tags_are_not_understood_is_answered_and_not_kept(
 ) -> None:
     raw.answer = http(200, b"x", f"Cache-Groups: {groups}")
     loaded = await load(loader)
-    assert (loaded.value, loaded.storable, loaded.tags) == (b"x", False, ())
+    assert (loaded.value, loaded.use, loaded.tags) == (
+        b"x",
+        Use(keep=False, share=False, directives="no-store"),
+        (),
+    )
+    assert (loaded.ttl_us, loaded.stale_for_us, loaded.error_for_us) == (0, 0, 0)
     assert loader.untaggable == 1
 
 
-@pytest.mark.parametrize("directive", ["no-store", "private"])
-async def test_what_must_not_be_stored_is_answered(
-    raw: RawOrigin, loader: HttpLoader, directive: str
+@pytest.mark.parametrize(
+    ("header", "directives"),
+    [
+        ("Cache-Control: max-age=60, no-store", "no-store"),
+        ("Cache-Control: max-age=60, private", "private, max-age=0"),
+        ("Cache-Control: no-store, private", "no-store, private"),
+        ("Vary: *", "no-store"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 203, 204, 404, 410])
+async def test_what_must_not_be_kept_is_answered_without_any_lifetime(
+    raw: RawOrigin, loader: HttpLoader, header: str, directives: str, status: int
 ) -> None:
-    raw.answer = http(200, b"x", f"Cache-Control: {directive}")
+    raw.answer = http(status, b"", header, length=status != 204)
     loaded = await load(loader)
-    assert (loaded.value, loaded.storable) == (b"x", False)
+    assert (loaded.use.keep, loaded.use.share, loaded.use.directives) == (False, False, directives)
+    assert loaded.use.varies == (header == "Vary: *")
+    assert (loaded.ttl_us, loaded.stale_for_us, loaded.error_for_us) == (0, 0, 0)
+
+
+async def test_a_304_may_forbid_to_keep_what_it_validated(raw: RawOrigin, loader: HttpLoader) -> None:
+    raw.answer = http(304, b"", "Cache-Control: no-store", length=False)
+    loaded = await load(loader, known=KNOWN)
+    assert (loaded.value, loaded.not_modified, loaded.use.keep) == (b"known", True, False)
 
 
 CHUNKED = http(200, b"", "Transfer-Encoding: chunked", length=False)

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from cachesvc.changes.contract import OpenChange
+from cachesvc.config.topology import Topology
 from tests.paths.running import Running
-from tests.paths.world import FarSide
+from tests.paths.world import TOPOLOGY, FarSide
 
 IN_TIME = 1 << 62
 """The watermark of a feed that is never late: fences and the floor alone have to refuse what is old."""
@@ -14,10 +15,15 @@ IN_TIME = 1 << 62
 
 @asynccontextmanager
 async def living(
-    far: FarSide, name: str, *, consuming: bool = True, deaf: bool = False
+    far: FarSide,
+    name: str,
+    *,
+    consuming: bool = True,
+    deaf: bool = False,
+    topology: Topology = TOPOLOGY,
 ) -> AsyncIterator[Running]:
     """An instance with its loops, for the block. Deaf: it cannot reach its queue."""
-    instance = Running(far, name)
+    instance = Running(far, name, topology=topology)
     instance.paths.stream.down = instance.paths.changes.down = deaf
     instance.start(consuming=consuming)
     try:

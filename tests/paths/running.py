@@ -4,13 +4,21 @@ import asyncio
 
 from cachesvc.app.feeds import build
 from cachesvc.app.tasks import Tasks
+from cachesvc.config.topology import Topology
 from cachesvc.telemetry.traces.trace import Recorder
-from tests.paths.world import FarSide, Instance
+from tests.paths.world import TOPOLOGY, FarSide, Instance
 
 
 class Running:
-    def __init__(self, far: FarSide, name: str, recorder: Recorder | None = None) -> None:
-        self.paths = paths = Instance(far, name=name)
+    def __init__(
+        self,
+        far: FarSide,
+        name: str,
+        recorder: Recorder | None = None,
+        *,
+        topology: Topology = TOPOLOGY,
+    ) -> None:
+        self.paths = paths = Instance(far, name=name, topology=topology)
         paths.fences.watermark = 0
         self.tasks = Tasks()
         self.loops = build(

@@ -11,6 +11,7 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Outcome, ReadOptions
+from cachesvc.model.use import UNKEPT
 from tests.doubles.loaders import loaded
 from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance
 
@@ -136,7 +137,7 @@ async def test_a_fence_that_only_its_home_knows_is_why_a_copy_is_old() -> None:
 async def test_a_lease_whose_fill_will_not_come_is_not_waited_for() -> None:
     far = FarSide()
     here, there = Instance(far), Instance(far, name="i1")
-    far.loader.default = loaded(b"large", storable=False)
+    far.loader.default = loaded(b"large", use=UNKEPT)
     await here.get("a")
     far.loader.hold()
     loading = asyncio.create_task(there.get("a"))

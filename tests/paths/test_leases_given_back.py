@@ -9,6 +9,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError, TierUnavailableError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Outcome, ReadOptions, Release
+from cachesvc.model.use import UNKEPT
 from cachesvc.paths.unkept import MOST_KEYS, REMEMBERED_SECONDS, Unkept
 from cachesvc.tiers.l3.contract import Fill, FillReply, Read, Reply
 from cachesvc.tiers.origin.contract import Loaded
@@ -44,19 +45,48 @@ def failing(error: Exception) -> Callable[[Key], Loaded]:
     "script",
     [
         OriginError("down"),
+        OriginError("answered 403", kind=ProblemKind.ORIGIN_REFUSED, origin_status=403),
         failing(RuntimeError("a defect of a loader")),
-        loaded(storable=False),
+        loaded(use=UNKEPT),
         loaded(tags=("{other}:t",)),
         absent(tags=("{other}:t",)),
         loaded(age_us=10**12),
     ],
-    ids=["failed", "defect", "no-store", "foreign-tag", "absent-foreign-tag", "older-than-the-fence"],
+    ids=[
+        "failed",
+        "refused",
+        "defect",
+        "no-store",
+        "foreign-tag",
+        "absent-foreign-tag",
+        "older-than-the-fence",
+    ],
 )
 async def test_a_load_without_a_fill_gives_its_lease_back(script: Script) -> None:
     here = Instance()
     await here.invalidate("a")
     here.far.loader.script("a", script)
     await here.get("a")
+    assert await is_free(here.far, Key.of("docs", "a"))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [loaded(use=UNKEPT), OriginError("answered 403", kind=ProblemKind.ORIGIN_REFUSED, origin_status=403)],
+    ids=["no-store", "refused"],
+)
+async def test_a_lease_is_given_back_though_the_older_copy_cannot_be_invalidated(
+    script: Script,
+) -> None:
+    """While the queue is out of reach, no fence ends the lease in passing."""
+    here = Instance()
+    here.far.loader.script("a", loaded(b"old", ttl_us=1_000_000, stale_for_us=900_000_000), script)
+    await here.get("a")
+    await asyncio.sleep(5)
+    here.changes.down = True
+    await here.get("a")
+    await asyncio.sleep(0.5)
+    assert (here.far.loader.loads("a"), here.tally.older_forgotten) == (2, 1)
     assert await is_free(here.far, Key.of("docs", "a"))
 
 
@@ -262,7 +292,7 @@ async def _release(here: Instance, lease: str | None, why: Release = Release.FAI
 async def test_nobody_waits_for_the_load_of_a_key_whose_value_could_not_be_kept() -> None:
     far = FarSide()
     one, other = Instance(far, name="i0"), Instance(far, name="i1")
-    far.loader.default = loaded(storable=False)
+    far.loader.default = loaded(use=UNKEPT)
     for instance in (one, other):
         await instance.get("a")
     far.loader.hold()
@@ -293,7 +323,7 @@ async def test_a_key_that_fails_is_not_such_a_key() -> None:
 async def test_a_value_that_can_be_kept_again_ends_the_loads_beside_the_lease() -> None:
     far = FarSide()
     one, other = Instance(far, name="i0"), Instance(far, name="i1")
-    far.loader.script("a", loaded(storable=False), loaded(storable=False))
+    far.loader.script("a", loaded(use=UNKEPT), loaded(use=UNKEPT))
     for instance in (one, other):
         await instance.get("a")
     assert (await one.get("a")).outcome is Outcome.LOADED

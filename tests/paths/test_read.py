@@ -11,7 +11,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Outcome, ReadOptions
 from cachesvc.tiers.l3.contract import Fill, Read
 from cachesvc.tiers.l3.leases import lease_as_of
-from tests.doubles.loaders import absent, loaded, not_modified
+from tests.doubles.loaders import absent, loaded, not_modified, unkept
 from tests.paths.world import SKEW_US, FarSide, Instance
 
 pytestmark = pytest.mark.looptime
@@ -248,7 +248,7 @@ async def test_a_304_fills_the_bytes_that_it_validated() -> None:
 
 async def test_what_may_not_be_stored_is_answered_and_not_kept() -> None:
     here = Instance()
-    here.far.loader.script("a", loaded(b"private", storable=False), loaded(b"second"))
+    here.far.loader.script("a", unkept(b"private"), loaded(b"second"))
     assert await here.value("a") == b"private"
     assert await here.value("a") == b"second"
 

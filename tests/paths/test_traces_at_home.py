@@ -90,7 +90,7 @@ async def test_trace_22_a_renewal_must_not_bring_back_a_lease_that_a_fence_delet
     assert (await bench.read()).lease is not None, "nobody else can hold it up"
 
 
-async def test_trace_28_a_release_must_not_end_the_lease_of_the_next_holder(bench: CellBench) -> None:
+async def test_trace_33_a_release_must_not_end_the_lease_of_the_next_holder(bench: CellBench) -> None:
     first = (await bench.read(lease_us=100_000)).lease
     assert first is not None
     await bench.pass_time(0.2)

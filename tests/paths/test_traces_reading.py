@@ -8,7 +8,8 @@ from cachesvc.model.change import Target
 from cachesvc.model.entry import Key
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Outcome, ReadOptions
-from tests.doubles.loaders import loaded
+from tests.doubles.loaders import NO_STORE, loaded, unkept
+from tests.paths.running import started, stop
 from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, FarSide, Instance
 
@@ -161,3 +162,41 @@ async def test_trace_27_a_reply_from_home_must_not_be_believed_past_a_fence_merg
     far.cell.hold["read_many"].set()
     assert await read_1 == b"1"
     await read_0
+
+
+async def test_trace_31_no_older_copy_must_be_answered_after_an_answer_that_may_not_be_kept() -> None:
+    far = FarSide()
+    i0, i1 = await started(far, "i0", "i1")
+    try:
+        far.loader.script("a", loaded(b"0", ttl_us=1_000_000, stale_for_us=60_000_000))
+        assert await i0.paths.value("a") == await i1.paths.value("a") == b"0"
+        await asyncio.sleep(2)
+        far.loader.default = unkept(b"1")
+        fresh = await i0.paths.get("a", options=ReadOptions(no_cache=True))
+        assert fresh.entry is not None
+        assert fresh.entry.value == b"1"
+        assert await i0.paths.value("a") == b"1", "here at once"
+        await asyncio.sleep(0.5)
+        assert await i1.paths.value("a") == b"1", "elsewhere as after any invalidation"
+    finally:
+        await stop(i0, i1)
+
+
+async def test_trace_32_a_value_whose_tags_are_not_known_must_not_be_answered_to_who_joined_its_load() -> (
+    None
+):
+    far = FarSide()
+    i0 = Instance(far)
+    far.loader.hold()
+    far.loader.script("a", loaded(b"0", ttl_us=0, use=NO_STORE), unkept(b"1"))
+    read_0 = asyncio.create_task(i0.get("a"))
+    await far.loader.called()
+    await i0.invalidate(tags=["t"])
+    read_1 = asyncio.create_task(i0.get("a"))
+    await asyncio.sleep(0.01)
+    assert i0.tally.joined == 1
+    far.loader.release()
+    old, new = await read_0, await read_1
+    assert old.entry is not None
+    assert new.entry is not None
+    assert (old.entry.value, new.entry.value) == (b"0", b"1")

@@ -64,3 +64,21 @@ def test_every_pin_has_hashes_and_no_place_is_named_to_get_it_from(file: str) ->
     pins = [line for line in lines if re.match(r"[\w.-]+==", line)]
     assert [line for line in pins if not line.endswith("\\")] == []
     assert [line for line in lines if "://" in line or line.startswith("-")] == []
+
+
+TRIED = {"redis": "8.1", "aiohttp": "3.12", "pymemcache": "4.0", "msgspec": "0.19"} | {
+    "cachetools": "6.0",
+    "prometheus-client": "0.22",
+}
+"""The oldest versions with which an instance was started and a key written, read and invalidated.
+
+With redis 8.0.1 no connection to a cell or a queue can be made, and 6.4.0 cannot be imported.
+"""
+
+
+def test_what_is_allowed_is_not_older_than_what_was_tried() -> None:
+    lower: dict[str, set[str]] = {
+        canonicalize_name(requirement.name): {one.version for one in requirement.specifier}
+        for requirement in map(Requirement, document(SERVICE)["project"]["dependencies"])
+    }
+    assert {name: lower[name] for name in TRIED} == {name: {version} for name, version in TRIED.items()}

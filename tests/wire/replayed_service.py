@@ -29,7 +29,7 @@ from cachesvc.web.replies.reply import Reply
 from cachesvc.web.server import Web
 from clients.conformance.case_format import namespaces
 from clients.conformance.replay import Answered, Requested
-from tests.doubles.loaders import absent, loaded
+from tests.doubles.loaders import absent, loaded, unkept
 from tests.paths.world import FarSide, Instance
 
 TOPOLOGY = Topology(
@@ -51,6 +51,8 @@ def origin(key: Key) -> Loaded:
         return absent()
     if key.text.startswith("broken-"):
         raise OriginError("out of order")
+    if key.text.startswith("unkept-"):
+        return unkept(f"value of {key.text}".encode())
     return loaded(f"value of {key.text}".encode(), content_type="text/plain", tags=("article",))
 
 

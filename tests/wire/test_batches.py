@@ -12,6 +12,8 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, Outcome, ReadOptions, Written
+from cachesvc.model.use import UNKEPT
+from cachesvc.web.requests.limits import MAX_TOKEN_LENGTH
 from cachesvc.web.requests.tokens import read_token, write_token
 from tests.wire.conftest import Response, Site
 
@@ -30,6 +32,34 @@ async def answer(site: Site, verb: str, document: object, headers: dict[str, str
     assert response.status == 200, response
     assert response.headers["content-type"] == "application/msgpack"
     return msgspec.msgpack.decode(response.body)
+
+
+async def test_what_may_not_be_kept_says_so_and_has_no_freshness_left(site: Site) -> None:
+    for key, outcome in (("a", Outcome.LOADED), ("b", Outcome.ABSENT)):
+        entry = site.hold(key, negative=outcome is Outcome.ABSENT)
+        site.reader.answers[key] = Answer(outcome, entry, "origin", use=UNKEPT)
+        del site.reader.l1[key]
+    site.hold("c")
+    results = (await answer(site, "get", {"keys": ["a", "b", "c"]}))["results"]
+    assert [(got["outcome"], got.get("keep"), got.get("ttl", 0)) for got in results] == [
+        ("loaded", False, 0),
+        ("absent", False, 0),
+        ("hit", None, 42),
+    ]
+
+
+async def test_a_copy_that_a_soft_fence_made_stale_has_a_negative_ttl(site: Site) -> None:
+    site.reader.answers["a"] = Answer(Outcome.STALE, site.hold("a"), "l2")
+    del site.reader.l1["a"]
+    (got,) = (await answer(site, "get", {"keys": ["a"]}))["results"]
+    assert (got["outcome"], got["ttl"]) == ("stale", -1)
+
+
+async def test_a_key_whose_origin_asks_to_be_asked_later_says_when(site: Site) -> None:
+    error = RequestError(ProblemKind.ORIGIN_LIMITED, "answered 429", origin_retry_after=17)
+    site.reader.answers["a"] = Answer(Outcome.ERROR, error=error)
+    (got,) = (await answer(site, "get", {"keys": ["a"]}))["results"]
+    assert (got["problem"]["status"], got["problem"]["retry_after"]) == (503, 17)
 
 
 async def test_results_stand_in_the_order_of_the_keys_and_l1_answers_what_it_can(site: Site) -> None:
@@ -229,3 +259,15 @@ async def test_batches_are_counted_by_request_and_by_key(site: Site) -> None:
     counts = site.metrics.counts
     assert dict(counts.requests) == {("pages", "get_many", "ok"): 1}
     assert dict(counts.batch_keys) == {("pages", "get_many", "hit"): 2, ("pages", "get_many", "miss"): 1}
+
+
+async def test_a_batch_takes_the_token_of_an_invalidation_of_as_many_keys(site: Site) -> None:
+    pairs = tuple((digest, 17) for digest in range(1, 1001))
+    body = json.dumps({"keys": ["a"], "token": write_token(pairs)}).encode()
+    response = await site.ask("POST", "/v1/pages:get", {"Content-Type": "application/json"}, body)
+    assert response.status == 413, "this site's bodies are small"
+    roomy = json.dumps({"keys": ["a"], "token": write_token(pairs[:170])}).encode()
+    response = await site.ask("POST", "/v1/pages:get", {"Content-Type": "application/json"}, roomy)
+    assert response.status == 200
+    assert site.reader.saw[-1][2].token == pairs[:170]
+    assert len(write_token(pairs)) <= MAX_TOKEN_LENGTH

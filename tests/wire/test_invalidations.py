@@ -282,3 +282,24 @@ async def test_a_receipt_of_an_unknown_region_is_refused_as_the_path_does(site: 
         "no-such-receipt",
         "id",
     )
+
+
+@pytest.mark.parametrize(("pairs", "in_header"), [(96, True), (97, False), (1000, False)])
+async def test_a_long_token_stands_in_the_body_alone(site: Site, pairs: int, in_header: bool) -> None:
+    """1000 pairs are 21,334 letters: no client and no proxy takes so long a header line."""
+    site.invalidator.token = tuple((digest, 17) for digest in range(1, pairs + 1))
+    response = await invalidate(site, keys=["a"])
+    token = json.loads(response.body)["token"]
+    assert len(read_token(token, "")) == pairs
+    assert ("cachesvc-token" in response.headers) == in_header
+    assert response.headers.get("cachesvc-token", token) == token
+    assert all(len(value) < 4096 for value in response.headers.values())
+
+
+async def test_a_failed_invalidation_has_its_token_in_the_body_too(site: Site) -> None:
+    pairs = tuple((digest, 17) for digest in range(1, 501))
+    site.invalidator.fails_with = RequestError(ProblemKind.FENCE_NOT_PUBLISHED, "not out", token=pairs)
+    response = await invalidate(site, keys=["a"])
+    assert response.status == 503
+    assert read_token(json.loads(response.body)["token"], "") == pairs
+    assert "cachesvc-token" not in response.headers

@@ -2,14 +2,19 @@
 
 import json
 
+import aiohttp
 import pytest
+from msgspec.structs import replace
 
+from cachesvc.model import cache_groups
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
+from cachesvc.model.use import UNKEPT, Use
+from cachesvc.web.replies.problems import outcome_of
 from cachesvc.web.requests.tokens import write_token
 from tests.wire.conftest import Site
 
@@ -27,6 +32,7 @@ async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_ask
         "etag": etag(entry),
         "age": "3",
         "cache-control": "max-age=45, stale-while-revalidate=60, stale-if-error=600",
+        "vary": "Cachesvc-Token, Cachesvc-Max-Lag, Prefer",
         "cache-status": "cachesvc-l1; hit; ttl=42",
         "date": "Tue, 14 Nov 2023 22:13:20 GMT",
         "cachesvc-lag": "0.250",
@@ -83,6 +89,76 @@ async def test_a_stale_answer_has_a_negative_ttl_and_is_older_than_its_max_age(s
         "60",
         "max-age=50",
     )
+
+
+async def test_a_copy_that_a_soft_fence_made_stale_is_not_fresh_to_caches_on_the_way(site: Site) -> None:
+    entry = site.hold("k")  # 3 s old, and 42 s before the end of its time
+    del site.reader.l1["k"]
+    site.reader.answers["k"] = Answer(Outcome.STALE, entry, "l2")
+    headers = (await site.ask("GET", "/v1/pages/k")).headers
+    assert headers["cache-control"].startswith("max-age=2, stale-while-revalidate=60")
+    assert (headers["age"], headers["cache-status"]) == ("3", "cachesvc-l2; hit; ttl=-1")
+
+
+NO_STORE = Use(keep=False, share=False, directives="no-store")
+ONLY_READER = "Cachesvc-Token, Cachesvc-Max-Lag, Prefer"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.LOADED, Outcome.ABSENT])
+@pytest.mark.parametrize(
+    ("use", "cache_control", "vary"),
+    [
+        (NO_STORE, "no-store", ONLY_READER),
+        (Use(keep=False, share=False, directives="private, max-age=0"), "private, max-age=0", ONLY_READER),
+        (Use(keep=False, share=False, directives="no-store", varies=True), "no-store", "*"),
+        (Use(directives="no-cache"), "no-cache", ONLY_READER),
+        (UNKEPT, "no-store", ONLY_READER),
+    ],
+)
+async def test_what_may_not_be_kept_is_answered_so(
+    site: Site, outcome: Outcome, use: Use, cache_control: str, vary: str
+) -> None:
+    entry = site.hold("k", negative=outcome is Outcome.ABSENT)
+    del site.reader.l1["k"]
+    site.reader.answers["k"] = Answer(outcome, entry, "origin", ALL_MISSED, use=use)
+    for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"If-None-Match": "*"})):
+        said = (await site.ask(method, "/v1/pages/k", headers)).headers
+        assert (said["cache-control"], said["vary"]) == (cache_control, vary)
+
+
+async def test_an_answer_with_a_lease_is_for_one_caller(site: Site) -> None:
+    site.reader.answers["k"] = Answer(Outcome.STALE, site.hold("k"), "l1", lease="nonce:17")
+    del site.reader.l1["k"]
+    headers = (await site.ask("GET", "/v1/pages/k", {"Prefer": "lease"})).headers
+    assert (headers["cachesvc-lease"], headers["cache-control"]) == ("nonce:17", "no-store")
+
+
+async def test_the_status_of_the_origin_is_named_where_the_answers_own_is_another(site: Site) -> None:
+    trail = (Step("l3", "uri-miss", origin_status=204, stored=True), Step("l1", "uri-miss"))
+    site.reader.answers["k"] = Answer(Outcome.LOADED, site.hold("k"), "origin", trail)
+    del site.reader.l1["k"]
+    status = (await site.ask("GET", "/v1/pages/k")).headers["cache-status"]
+    assert status == "cachesvc-l3; fwd=uri-miss; fwd-status=204; stored, cachesvc-l1; fwd=uri-miss"
+
+
+@pytest.mark.parametrize(
+    ("kind", "after", "status", "said", "outcome"),
+    [
+        (ProblemKind.ORIGIN_FAILED, 17, 502, "17", "failed"),
+        (ProblemKind.ORIGIN_LIMITED, 17, 503, "17", "refused"),
+        (ProblemKind.ORIGIN_LIMITED, None, 503, "1", "refused"),
+        (ProblemKind.ORIGIN_REFUSED, None, 502, None, "refused"),
+    ],
+)
+async def test_retry_after_is_the_origins_if_it_gave_one(
+    site: Site, kind: ProblemKind, after: int | None, status: int, said: str | None, outcome: str
+) -> None:
+    error = RequestError(kind, "answered so", origin_retry_after=after)
+    site.reader.answers["k"] = Answer(Outcome.ERROR, error=error, trail=ALL_MISSED)
+    response = await site.ask("GET", "/v1/pages/k")
+    assert (response.status, response.headers.get("retry-after")) == (status, said)
+    assert json.loads(response.body).get("retry_after") == after
+    assert outcome_of(error) == outcome
 
 
 async def test_tags_are_answered_as_cache_groups(site: Site) -> None:
@@ -259,3 +335,25 @@ async def test_another_instance_is_told_what_is_seen_here(site: Site) -> None:
     assert site.paths.explainer.asked[0].alone
     for target in ("/v1/pages/a:explain?scope=all", "/v1/pages/a%3Aexplain?scope=instance"):
         assert (await site.ask("GET", target)).status == 400
+
+
+async def test_the_longest_token_of_a_client_is_taken_in_the_header(site: Site) -> None:
+    """384 pairs are 8192 letters, two more than aiohttp takes by itself."""
+    pairs = tuple((digest, 17) for digest in range(1, 385))
+    assert len(write_token(pairs)) == 8192
+    response = await site.ask("GET", "/v1/pages/k", {"Cachesvc-Token": write_token(pairs)})
+    assert response.status == 404
+    assert site.reader.saw[0][2].token == pairs
+
+
+async def test_many_tags_are_spread_over_lines_that_clients_take(site: Site) -> None:
+    tags = tuple(f"{i:0256}" for i in range(128))
+    entry = replace(site.hold("k"), tags=tags)
+    site.reader.l1["k"] = entry
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{site.port}/v1/pages/k") as response,
+    ):
+        lines = response.headers.getall("Cache-Groups")
+    assert cache_groups.parse(", ".join(lines), max_tags=128) == tags
+    assert all(len(line) <= 4096 for line in lines)

@@ -14,20 +14,25 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from cachesvc.changes.contract import Completion, OpenChange, OpenCount
 from cachesvc.changes.events.cloudevents import decode_item, encode
+from cachesvc.changes.redis.receipt_lines import missing_of
 from cachesvc.changes.redis.server import (
     CHANGES,
     GROUP,
     TIMEOUT,
     RedisServer,
     RefusedError,
+    answered,
     candidate,
     mapping,
 )
 from cachesvc.model.change import Change
-from cachesvc.model.errors import TierUnavailableError
+from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.units import Duration
+from cachesvc.tiers.batching import Batcher
 
 
 class RedisChanges:
@@ -45,18 +50,18 @@ class RedisChanges:
         """Makes a stream that is not connected yet.
 
         `decode` reads an item by its id and fields, and never raises. `max_open`: the changes that may be
-        open at once; beyond them `append` is refused, and no change is lost silently.
+        open at once, without the parked ones; beyond them `append` is refused, and no change is lost
+        silently.
         """
         self._server = RedisServer(url, f"changes of {region}", timeout)
         self._source = f"/cachesvc/{region}"
         self._decode = decode
         self._max_open = max_open
-        script = self._server.script
-        self._append, self._make_group, self._acknowledge = (
-            script("append"),
-            script("make_group"),
-            script("acknowledge"),
-        )
+        script, unspanned, batcher = self._server.script, self._server.unspanned, self._server.batcher
+        self._append_all, self._acknowledge_all = unspanned("append"), unspanned("acknowledge")
+        self._appends: Batcher[bytes, str] = batcher(self._append_together, "append", weigh=len)
+        self._acknowledgements: Batcher[str, None] = batcher(self._acknowledge_together, "acknowledge")
+        self._make_group = script("make_group")
         self._bury, self._parked = script("bury"), script("parked")
         self._completion, self._announced = script("completion"), script("announced")
 
@@ -74,12 +79,15 @@ class RedisChanges:
         event = encode(
             change, id_=id_, source=self._source, held_until_us=held_until_us, traceparent=traceparent
         )
-        item_id = await self._append([event, self._max_open])
-        if item_id is None:
-            raise TierUnavailableError(
-                self._server.where, f"{self._max_open} changes are open: the consumers do not keep up"
-            )
-        return str(item_id.decode())
+        return answered(await self._appends.submit(event))
+
+    async def _append_together(self, events: list[bytes]) -> Sequence[str | TierError]:
+        """Appends the events of many callers; the ones that find the stream full are refused."""
+        ids = await self._append_all([self._max_open, *events])
+        full = TierUnavailableError(
+            self._server.where, f"{self._max_open} changes are open: the consumers do not keep up"
+        )
+        return [full if id_ is None else str(id_.decode()) for id_ in ids]
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
         try:
@@ -122,15 +130,22 @@ class RedisChanges:
         leaves the change to any other.
         """
         items = await self._parked([round(idle_seconds * 1_000_000), count])
-        return [self._open((item_id, mapping(fields))) for item_id, fields in items]
+        return [
+            replace(self._open((item_id, mapping(fields))), missing=missing_of(missing.decode()))
+            for item_id, fields, missing in items
+        ]
 
     def _open(self, item: tuple[bytes, Mapping[bytes, bytes]]) -> OpenChange:
         item_id, fields = item
         return self._decode(item_id.decode(), fields)
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
-        if ids:
-            await self._acknowledge([*ids])
+        for outcome in await self._acknowledgements.submit_many(ids):
+            answered(outcome)
+
+    async def _acknowledge_together(self, ids: list[str]) -> Sequence[None]:
+        await self._acknowledge_all([*ids])
+        return [None] * len(ids)
 
     async def bury(self, change: OpenChange) -> None:
         await self._bury([change.id, change.reason])

@@ -12,20 +12,22 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from cachesvc.changes.contract import Done, FenceBatch, FenceStart, FollowerPosition, ReceiptRecord
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis import receipt_lines as receipts
 from cachesvc.changes.redis.followers import Followers
-from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, candidate, mapping
+from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, answered, candidate, mapping
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext
+from cachesvc.tiers.batching import Batcher
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,26 @@ REMEMBER_ITEMS = 10_000
 """Bounds the items that are remembered, should more than a hundred per second be
 published: beyond it the oldest items are not published again."""
 
+MOST_FENCES = 16_384
+"""Fences and completed changes of one exchange, unless a single caller has more.
+
+They are 256 KiB of pairs."""
+
 _ID = re.compile(r"\d{1,19}-\d{1,19}")
 """The id of an item of a stream; a caller may ask for the receipt of any text."""
+
+
+class _Publication(Struct, frozen=True, gc=False):
+    """The part of one caller in an exchange that publishes."""
+
+    fences: Sequence[Fence]
+    done: Sequence[Done]
+    report: bool
+    causes: Sequence[SpanContext]
+
+    @property
+    def weight(self) -> int:
+        return len(self.fences) + len(self.done)
 
 
 class RedisFenceStream:
@@ -62,7 +82,18 @@ class RedisFenceStream:
         self._server = RedisServer(url, f"fences of {region}", timeout)
         script = self._server.script
         self._publish, self._open, self._read = script("publish"), script("open"), script("read")
-        self._list_followers, self._receipt = script("followers"), script("receipt")
+        self._list_followers = script("followers")
+        unspanned, batcher = self._server.unspanned, self._server.batcher
+        self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
+        self._look_up_receipts = unspanned("receipt")
+        self._publications: Batcher[_Publication, str] = batcher(
+            self._publish_together,
+            "publish",
+            weigh=lambda publication: publication.weight,
+            most_weight=MOST_FENCES,
+        )
+        self._listings: Batcher[None, Sequence[FollowerPosition]] = batcher(self._list_together, "followers")
+        self._receipts: Batcher[str, ReceiptRecord | None] = batcher(self._receipts_together, "receipt")
         self._skew_us = int(skew)
         self._retention_us = int(retention)
         self._follower = "/".join(follower) if any(follower) else ""
@@ -115,45 +146,78 @@ class RedisFenceStream:
         report: bool = False,
         causes: Sequence[SpanContext] = (),
     ) -> str:
-        items = fence_items.encode(fences, report=report, causes=causes)
-        if not (items or done):
+        if not (fences or done):
             return ""
+        position = answered(await self._publications.submit(_Publication(fences, done, report, causes)))
+        return position if fences else ""
+
+    async def _publish_together(self, publications: list[_Publication]) -> Sequence[str]:
+        """Publishes the fences of many callers as if they were one caller's.
+
+        They share items, so that a thousand puts at once are not a thousand items for every instance to
+        merge. The position is the last item's for all of them: not before any caller's own fences.
+        """
+        fences = [fence for one in publications for fence in one.fences]
+        items = fence_items.encode(
+            fences,
+            report=any(one.report for one in publications),
+            causes=list(dict.fromkeys(cause for one in publications for cause in one.causes)),
+        )
         paced = {
             fence_items.paced_member(fence): fence.at + fence.over + self._retention_us
             for fence in fences
             if fence.over
         }
-        epoch, position = await self._append(items, paced, done)
-        await self._repeat_after(epoch)
+        epoch, position = await self._append(
+            self._publish_all,
+            items,
+            paced,
+            [done for one in publications for done in one.done],
+            {done.id for one in publications if not one.fences for done in one.done},
+        )
+        await self._repeat_after(self._publish_all, epoch)
         now = asyncio.get_running_loop().time()
         self._published.extend((now, item) for item in items)
         if paced:
             self._remember(paced, max(fence.at for fence in fences))
-        return str(position.decode())
+        return [str(position.decode())] * len(publications)
 
     def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
         self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
 
     async def heartbeat(self, complete_to: int) -> None:
-        epoch, _ = await self._append([fence_items.heartbeat(complete_to)])
-        await self._repeat_after(epoch)
+        epoch, _ = await self._append(self._publish, [fence_items.heartbeat(complete_to)])
+        await self._repeat_after(self._publish, epoch)
 
     async def _append(
-        self, items: Sequence[list[bytes]], paced: Mapping[str, int] | None = None, done: Sequence[Done] = ()
+        self,
+        publish: Callable[[list[Any]], Awaitable[Any]],
+        items: Sequence[list[bytes]],
+        paced: Mapping[str, int] | None = None,
+        done: Sequence[Done] = (),
+        silent: Set[str] = frozenset(),
     ) -> tuple[bytes, bytes]:
-        """Appends items, and returns the epoch and the position of the last item."""
+        """Appends items, and returns the epoch and the position of the last item.
+
+        `silent`: the ids of the changes in `done` to which none of the items belongs.
+        """
         dones = [
-            (item.id, bool(item.missed), receipts.cell_lines(item), receipts.audit_fields(item))
+            (
+                item.id,
+                bool(item.missed),
+                receipts.cell_lines(item),
+                receipts.audit_fields(item),
+                receipts.missing_text(item),
+                item.id not in silent,
+            )
             for item in done
         ]
         beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
-        epoch, position = await self._publish(
-            [candidate(), self._retention_us // 1000, beside, len(items), *flat]
-        )
+        epoch, position = await publish([candidate(), self._retention_us // 1000, beside, len(items), *flat])
         return epoch, position
 
-    async def _repeat_after(self, epoch: bytes) -> None:
+    async def _repeat_after(self, publish: Callable[[list[Any]], Awaitable[Any]], epoch: bytes) -> None:
         """Publishes again, under a new epoch, what was published from here.
 
         A fence that is published twice is harmless, because fences merge by their newest time; without the
@@ -163,7 +227,7 @@ class RedisFenceStream:
         while self._published and self._published[0][0] < oldest:
             self._published.popleft()
         if known and known != epoch and (self._published or self._paced):
-            epoch, _ = await self._append([item for _, item in self._published], self._paced)
+            epoch, _ = await self._append(publish, [item for _, item in self._published], self._paced)
         self._published_epoch = epoch
 
     async def open(self) -> FenceStart:
@@ -231,16 +295,26 @@ class RedisFenceStream:
         await self._report_and_list([self._follower, position or "0-0", self._epoch or "-"])
 
     async def followers(self) -> Sequence[FollowerPosition]:
-        return await self._report_and_list(["", "", ""])
+        return answered(await self._listings.submit(None))
+
+    async def _list_together(self, callers: list[None]) -> Sequence[Sequence[FollowerPosition]]:
+        """Asks once for all callers that wait for the followers."""
+        return [self._listed(await self._list_for_all(["", "", ""]))] * len(callers)
 
     async def _report_and_list(self, arguments: list[Any]) -> Sequence[FollowerPosition]:
-        epoch, found = await self._list_followers(arguments)
+        return self._listed(await self._list_followers(arguments))
+
+    def _listed(self, answer: Any) -> Sequence[FollowerPosition]:
+        epoch, found = answer
         listed = [_follower_position(*one) for one in found]
         return self._followers.known(listed, epoch.decode(), asyncio.get_running_loop().time())
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
-        kept = await self._receipt([id_]) if _ID.fullmatch(id_) else None
-        return None if kept is None else receipts.parse(kept.decode())
+        return answered(await self._receipts.submit(id_)) if _ID.fullmatch(id_) else None
+
+    async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | None]:
+        kept = await self._look_up_receipts([*ids])
+        return [None if text is None else receipts.parse(text.decode()) for text in kept]
 
 
 def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:

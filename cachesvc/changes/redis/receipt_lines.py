@@ -11,7 +11,7 @@ It is a letter and four lines, so that a script can split it:
 from collections.abc import Sequence
 from typing import Literal
 
-from cachesvc.changes.contract import Done, ReceiptRecord
+from cachesvc.changes.contract import Done, Missing, ReceiptRecord
 
 _STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {
     "o": "open",
@@ -24,6 +24,24 @@ _STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {
 def cell_lines(done: Done) -> str:
     """Returns the two lines of home cells; the script puts state and position before them."""
     return f"{','.join(done.cells)}\n{','.join(done.missed)}\n"
+
+
+def missing_text(done: Done) -> str:
+    """Returns the text that says where a change is missing; empty if it is not parked.
+
+    It is `at`, placement, and the cells that missed and that took it: words, the cells with commas.
+    """
+    if not (done.missed and done.at):
+        return ""
+    return f"{done.at} {done.placement} {','.join(done.missed)} {','.join(done.cells)}"
+
+
+def missing_of(text: str) -> Missing | None:
+    """Returns where a parked change is missing; None for an empty text."""
+    if not text:
+        return None
+    at, placement, missed, took = text.split(" ")
+    return Missing(int(at), int(placement), _names(missed), _names(took))
 
 
 def parse(text: str) -> ReceiptRecord:

@@ -1,5 +1,10 @@
 """A region's queue server, as its two streams use it.
 
+Calls of many callers share exchanges (`RedisServer.batcher`), with one exchange of a kind in
+flight: so the connections to the server are a fixed few, however many callers there are, and a
+caller waits for its turn instead of failing. (redis-py's pool refuses the call that would need its
+101st connection: of 150 puts at once 50 failed.)
+
 Every exchange has a time limit, and every failure is a `TierError`. redis-py's own `socket_timeout`
 stays off: a wait may last longer than a call, and the `asyncio.wait_for` that redis-py puts around
 each write can swallow a cancellation on Python 3.11 (if the write ends in the same turn of the
@@ -13,25 +18,31 @@ from importlib import resources
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
+from cachesvc.tiers.batching import Batcher, Run
+from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
 """Names on the server; the scripts have the same."""
 TIMEOUT = Duration.parse("1s")
 """Time limit of one call. This is not the data path: waiting for a second costs an
 invalidation less than starting it anew."""
+MOST_AT_ONCE = 256
+"""Calls of one exchange at most. The rest waits for the next one."""
+MOST_BYTES = 1 << 20
+"""Bytes of one exchange at most, unless a single call has more.
+
+The server does nothing else while it reads them."""
 
 
 def _lua(name: str) -> bytes:
@@ -57,35 +68,64 @@ class RedisServer:
         self.where = where
         self._place = Server.redis(where, url)
         self._timeout = timeout.seconds
-        self.redis: Redis = Redis.from_url(
-            url,
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=timeout.seconds,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        self._batchers: list[Batcher[Any, Any]] = []
+        self._connections = RedisConnections.at(url, connect_timeout_seconds=timeout.seconds)
+        self.redis: Redis = Redis.from_pool(self._connections)
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.where}>"
 
     async def stop(self) -> None:
+        """Ends the exchanges in flight, refuses the calls that wait, and disconnects."""
+        for batcher in self._batchers:
+            await batcher.close()
         await self.redis.aclose()
+
+    def batcher(
+        self,
+        run: "Run[T, R]",
+        name: str,
+        *,
+        weigh: Callable[[T], int] | None = None,
+        most_weight: int = MOST_BYTES,
+    ) -> "Batcher[T, R]":
+        """Returns a batcher of calls of the kind `name`; it is closed with this server.
+
+        `run` must call an `unspanned` script: the exchange is one span for all its callers.
+        """
+        made: Batcher[T, R] = Batcher(
+            run,
+            MOST_AT_ONCE,
+            name=f"{self.where}: {name}",
+            exchange_span=ExchangeSpan(self._place, name),
+            weigh=weigh,
+            most_weight=most_weight,
+        )
+        self._batchers.append(made)
+        return made
+
+    def unspanned(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
+        """Returns a call that runs `<name>.lua` with the given arguments; no span is made for it."""
+        script: AsyncScript = self.redis.register_script(_LUA[name])
+
+        async def run(args: list[Any]) -> Any:
+            return await self.guarded(script(args=args))
+
+        return run
 
     def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
         """Returns a call that runs `<name>.lua` with the given arguments.
 
         The call is a span of the trace that it is made in.
         """
-        script: AsyncScript = self.redis.register_script(_LUA[name])
+        script = self.unspanned(name)
         exchange_span = ExchangeSpan(self._place, name)
 
         async def run(args: list[Any]) -> Any:
             if (caller := current()) is None:
-                return await self.guarded(script(args=args))
+                return await script(args)
             with exchange_span.around((caller,), 1):
-                return await self.guarded(script(args=args))
+                return await script(args)
 
         return run
 
@@ -93,14 +133,18 @@ class RedisServer:
         """Returns the result of an exchange, or raises a `TierError`.
 
         `wait_seconds` is the time that the call may wait on the server by itself; the time limit comes on
-        top. redis-py closes a connection whose exchange is given up.
+        top. redis-py closes a connection whose exchange is given up. A reply that says that the server is
+        no master any more closes all connections, so that the next call looks the server's name up anew.
         """
         try:
             async with asyncio.timeout(wait_seconds + self._timeout):
                 return await exchange
         except (TimeoutError, RedisTimeoutError) as error:
             raise TierTimeoutError(self.where, f"no answer within {self._timeout:.1f} s") from error
-        except ResponseError as error:
+        except (ResponseError, BusyLoadingError) as error:
+            if is_demotion(error):
+                await self._connections.leave()
+                raise TierUnavailableError(self.where, str(error)) from error
             raise RefusedError(self.where, str(error)) from error
         except (RedisError, OSError, RuntimeError) as error:
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
@@ -110,6 +154,17 @@ class RedisServer:
 
 class RefusedError(TierError):
     """The server answered with an error."""
+
+
+def answered(answer: R | TierError) -> R:
+    """Returns the answer of a batch to one of its callers; raises if it is a `TierError`.
+
+    Each caller gets an error of its own: one object that is raised by a thousand callers would
+    collect the traceback of all of them.
+    """
+    if isinstance(answer, TierError):
+        raise type(answer)(answer.where, answer.why) from answer
+    return answer
 
 
 def candidate() -> str:

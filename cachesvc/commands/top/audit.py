@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.commands.top.rows import ChangeRow
+from cachesvc.tiers.redis_connections import RedisConnections
 from cachesvc.web.replies.redaction import HIDDEN
 
 SHOWN = 6
@@ -48,15 +50,17 @@ def _client(url: str) -> Redis | None:
     if HIDDEN in url:  # an instance hides the password: each look would be a failed login in the queue's log
         return None
     try:
-        return Redis.from_url(
+        connections: RedisConnections = RedisConnections.from_url(
             url,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
             driver_info=None,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
             protocol=3,
         )
+        return Redis.from_pool(connections)
     except ValueError:
         return None
 

@@ -28,6 +28,7 @@ from cachesvc.commands.top.view import view
 from cachesvc.config.service import load_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
+from cachesvc.tiers.clean_connector import CleanConnector
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 WIDTH = 130
@@ -82,7 +83,7 @@ def _declared(path: Path) -> Deployment:
 
 
 async def _run(options: argparse.Namespace, declared: Deployment | None) -> int:
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(connector=CleanConnector()) as http:
         asker = Asker(http, options.debug_token)
         urls = [url.rstrip("/") for url in options.urls] or [DEFAULT_URL]
         deployment = declared or await ask_for_deployment(asker, urls)

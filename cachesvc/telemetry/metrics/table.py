@@ -125,9 +125,16 @@ TABLE: tuple[Metric, ...] = (
         "loads",
         "counter",
         "paths",
-        {"ok": "loads_ok", "failed": "loads_failed"},
+        {"ok": "loads_ok", "failed": "loads_failed", "refused": "loads_refused"},
         "Loads that ended at an origin.",
         ("outcome",),
+    ),
+    Metric(
+        "older_forgotten",
+        "counter",
+        "paths",
+        "older_forgotten",
+        "Keys invalidated because a newer answer may not be kept.",
     ),
     Metric("loads_begun", "counter", "paths", "loads", "Loads that began at an origin."),
     Metric(
@@ -334,6 +341,14 @@ TABLE: tuple[Metric, ...] = (
         ("server",),
     ),
     Metric(
+        "server_damaged",
+        "counter",
+        "servers",
+        "damaged",
+        "Copies of a memcached server with a wrong checksum.",
+        ("server",),
+    ),
+    Metric(
         "server_items",
         "gauge",
         "server_stats",
@@ -535,6 +550,14 @@ TABLE: tuple[Metric, ...] = (
         "cells",
         "failures",
         "Failed exchanges with a cell and failed connects.",
+        ("cell",),
+    ),
+    Metric(
+        "cell_damaged",
+        "counter",
+        "cells",
+        "damaged",
+        "Records of a cell with a wrong checksum.",
         ("cell",),
     ),
     Metric(

@@ -1,9 +1,12 @@
 """A tier whose callers share exchanges with the server below it.
 
-Gets, sets and deletes have one batcher each.
+Gets, sets and deletes have one batcher each. All keys of an exchange share its time limit, so an
+exchange is bounded by bytes as well: twenty values of 1 MiB in one exchange would take longer than
+the limit, and the small values beside them would be misses, too. The bytes of a set are known;
+those of a get are known if this instance has met a large value of that key before.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from cachesvc.model.entry import Entry, Key
@@ -13,6 +16,13 @@ from cachesvc.tiers.batching import Batcher, BatcherStatistics, Run
 from cachesvc.tiers.l2.contract import Lookup, Tier
 
 Item: TypeAlias = tuple[Key, Entry]
+
+MOST_BYTES = 1 << 20
+"""Bytes of values in one exchange, as far as known, unless one value has more."""
+LARGE_BYTES = 16 << 10
+"""A value of this size is large: its key is remembered with it."""
+MOST_LARGE = 10_000
+"""Large keys remembered; beyond them the one met least recently is forgotten."""
 
 
 class Batched:
@@ -38,7 +48,9 @@ class Batched:
         is the server at the other end, for traces; without it, exchanges get no spans.
         """
 
-        def batcher(run: Run[Any, Any], operation: str) -> Batcher[Any, Any]:
+        def batcher(
+            run: Run[Any, Any], operation: str, weigh: Callable[[Any], int] | None = None
+        ) -> Batcher[Any, Any]:
             exchange_span = ExchangeSpan(server, operation) if server else None
             return Batcher(
                 run,
@@ -46,11 +58,15 @@ class Batched:
                 max_waiting=max_waiting,
                 name=f"{name} {operation}s",
                 exchange_span=exchange_span,
+                weigh=weigh,
+                most_weight=MOST_BYTES,
             )
 
         self._child = child
-        self._gets: Batcher[Key, Entry | None] = batcher(child.get_many, "get")
-        self._sets: Batcher[Item, None] = batcher(self._run_sets, "set")
+        self._large: dict[int, int] = {}
+        """Bytes of large values by the digest of their key, the one met last at the end."""
+        self._gets: Batcher[Key, Entry | None] = batcher(self._run_gets, "get", self._bytes_to_get)
+        self._sets: Batcher[Item, None] = batcher(self._run_sets, "set", _bytes_to_set)
         self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete")
         self.batchers: Mapping[str, Batcher[Any, Any]] = {
             "gets": self._gets,
@@ -72,7 +88,29 @@ class Batched:
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         return _failures(await self._deletes.submit_many(keys))
 
+    def _bytes_to_get(self, key: Key) -> int:
+        return self._large.get(key.digest, 0)
+
+    def _met(self, key: Key, size: int) -> None:
+        """Remembers the key of a large value; forgets it if its value has become small."""
+        large = self._large
+        large.pop(key.digest, None)
+        if size >= LARGE_BYTES:
+            large[key.digest] = size
+            if len(large) > MOST_LARGE:
+                del large[next(iter(large))]
+
+    async def _run_gets(self, keys: list[Key]) -> Sequence[Lookup]:
+        found = await self._child.get_many(keys)
+        for key, lookup in zip(keys, found, strict=True):
+            if isinstance(lookup, Entry) and len(lookup.value) >= LARGE_BYTES:
+                self._met(key, len(lookup.value))
+        return found
+
     async def _run_sets(self, items: list[Item]) -> Sequence[TierError | None]:
+        for key, entry in items:
+            if self._large or len(entry.value) >= LARGE_BYTES:
+                self._met(key, len(entry.value))
         return _per_item(await self._child.set_many(items), len(items))
 
     async def _run_deletes(self, keys: list[Key]) -> Sequence[TierError | None]:
@@ -96,6 +134,10 @@ class Batched:
 
     def __repr__(self) -> str:
         return f"<Batched {self._child!r} [{self._gets!r}]>"
+
+
+def _bytes_to_set(item: Item) -> int:
+    return len(item[1].value)
 
 
 def _per_item(failures: Sequence[TierError], items: int) -> Sequence[TierError | None]:

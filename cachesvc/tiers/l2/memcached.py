@@ -1,5 +1,6 @@
 """L2: the copies that one memcached server of the region's pool holds."""
 
+import logging
 from collections.abc import Sequence
 
 from xxhash import xxh3_128_hexdigest
@@ -9,12 +10,14 @@ from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Size
-from cachesvc.tiers.envelope import pack, unpack
+from cachesvc.tiers.envelope import is_damaged, pack, unpack
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l2.memcached_client import PipelinedClient, is_refusal
 from cachesvc.tiers.l2.memcached_look import look
 from cachesvc.tiers.l2.memcached_thread import MemcachedThread
 from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
+
+logger = logging.getLogger(__name__)
 
 LARGEST_ITEM = Size.parse("1MiB") - 512
 """Bytes of name and envelope together. memcached takes items of 1 MiB at most, and counts
@@ -53,7 +56,7 @@ class MemcachedTier:
         self._thread = MemcachedThread(f"memcached {name}", client)
         self._hits = self._misses = self._errors = 0
         self._batches = self._batched_keys = 0
-        self._dropped = self._failed_writes = 0
+        self._dropped = self._failed_writes = self._damaged = 0
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if not keys:
@@ -72,7 +75,15 @@ class MemcachedTier:
         missed = lookups.count(None)
         self._misses += missed
         self._hits += len(keys) - missed
+        if len(answer) > len(keys) - missed:
+            self._count_damaged([held(name) for name, found in zip(names, lookups, strict=True) if not found])
         return lookups
+
+    def _count_damaged(self, missed: Sequence[bytes | None]) -> None:
+        damaged = sum(data is not None and is_damaged(data) for data in missed)
+        if damaged and not self._damaged:
+            logger.warning("memcached %s holds a damaged copy, which is a miss; more are counted", self.name)
+        self._damaged += damaged
 
     async def look(self, key: Key) -> Lookup:
         """Returns the copy for a person who asks: nothing changes and nothing is counted."""
@@ -132,6 +143,7 @@ class MemcachedTier:
             batched_keys=self._batched_keys,
             dropped=self._dropped,
             failed_writes=self._failed_writes,
+            damaged=self._damaged,
         )
 
     def __repr__(self) -> str:

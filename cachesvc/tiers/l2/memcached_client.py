@@ -8,12 +8,18 @@ refuses; here replies are matched with entries, and a refusal is the answer for 
 
 Any exception from here leaves the stream at an unknown place: the caller must `close()`, and the
 next exchange connects again.
+
+A connection on which anything arrived between two exchanges is closed before the next one: a
+surplus reply would be read as the reply to it, and every later reply as that of the next exchange.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownError
+
+from cachesvc.tiers.arrivals import Arrivals, arrivals
 
 _RECEIVE_BYTES = 1 << 18
 _REPLIES_IN_FLIGHT = 128
@@ -29,11 +35,15 @@ _REFUSED = b"SERVER_ERROR"
 class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
     """One connection, made when it is first needed. Blocking; one thread at a time."""
 
+    _arrivals: Arrivals
+    """The look at the socket of the open connection."""
+
     def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Returns the values held under `names`, which must be legal (`wire_name`).
 
         A name without a value is absent from the result.
         """
+        self._begin()
         self._send(b"get %b\r\n" % b" ".join(names))
         found: dict[bytes, bytes] = {}
         unread = self._receive(5)
@@ -62,10 +72,19 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
 
         Raises if a reply shows that the stream is out of step.
         """
+        self._begin()
         replies: list[bytes] = []
         for start in range(0, len(commands), _REPLIES_IN_FLIGHT):
+            if start and self._arrivals():
+                raise MemcacheUnknownError("more replies than commands")
             replies += self._exchange_window(commands[start : start + _REPLIES_IN_FLIGHT])
         return replies
+
+    def stats(self, *args: object) -> dict[bytes, Any]:
+        """Returns the server's statistics by name."""
+        self._begin()
+        said: dict[bytes, Any] = super().stats(*args)
+        return said
 
     def _exchange_window(self, commands: Sequence[bytes]) -> list[bytes]:
         self._send(b"".join(commands))
@@ -81,9 +100,16 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
                 raise MemcacheUnknownError(reply)
         return replies
 
-    def _send(self, data: bytes) -> None:
-        if self.sock is None:
+    def _begin(self) -> None:
+        """Makes sure of a connection on which the next bytes to read answer the next command."""
+        if self.sock is None or self._arrivals():
             self._connect()
+
+    def _connect(self) -> None:
+        super()._connect()
+        self._arrivals = arrivals(self.sock.fileno())
+
+    def _send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
     def _receive(self, at_least: int) -> bytes:

@@ -20,6 +20,8 @@ class TierStatistics(Struct, frozen=True):
     """Entries not kept because they were too large or already past their use."""
     failed_writes: int
     """Entries and deletes that should have been done and were not."""
+    damaged: int = 0
+    """Copies that had changed since they were written. Each is a miss."""
 
 
 class Fullness(Struct, frozen=True):

@@ -9,19 +9,21 @@ client would add a pool, a retry loop and a measurement to every batch, and one 
 time limit of the write.
 
 Anything that ends an exchange early (time limit, cancellation, a broken socket) closes the
-connection: a reply that arrives later can never be taken for the answer to another exchange.
+connection: a reply that arrives later can never be taken for the answer to another exchange. Nor
+can a reply that nobody asked for: a connection with anything to read is not usable.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
 
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.script import ATTACH, Script
+from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
 
 ATTACH_FIRST = 0
 """The reply of the prelude if the server does not know the run id that was sent."""
@@ -34,7 +36,7 @@ class CellConnection:
 
     def __init__(
         self,
-        connection: AbstractConnection,
+        connection: CleanConnection,
         where: str,
         *,
         placement: tuple[int, int],
@@ -49,6 +51,11 @@ class CellConnection:
         self._retention = b"%d" % retention_ms
         self._timeout_seconds = timeout_seconds
         self._run_id = b""
+        self.is_demoted = False
+        """True after a reply which says that the server is no master any more. Then the connection
+        is closed, and others to the same address may lead to the same server."""
+        self.opened_at = float("-inf")
+        """When the server's name was looked up, on the loop's clock."""
 
     def __repr__(self) -> str:
         return f"<CellConnection {self._where} [{'open' if self.is_open else 'closed'}]>"
@@ -58,12 +65,14 @@ class CellConnection:
         """True until the connection is closed from this end."""
         return bool(self._connection.is_connected)
 
-    async def is_usable(self) -> bool:
+    @property
+    def is_usable(self) -> bool:
         """True if the connection is open, in step, and not closed by the server meanwhile."""
-        return self.is_open and not await self._connection.can_read()
+        return not self._connection.has_unread()
 
     async def open(self, connect_timeout_seconds: float) -> None:
         """Connects and attaches. Raises `TierError`; then this connection is closed."""
+        self.opened_at = asyncio.get_running_loop().time()
         await self._guarded(self._connect(), connect_timeout_seconds, "connect")
 
     async def run(self, script: Script, args: list[Any]) -> Any:
@@ -98,12 +107,12 @@ class CellConnection:
             raise TierTimeoutError(
                 self._where, f"{what}: no answer within {seconds * 1000:.0f} ms"
             ) from error
-        # The server is a replica: the next connection may find the promoted server.
-        except ReadOnlyError as error:
-            await self.close()
-            raise TierUnavailableError(self._where, f"{what}: {error}") from error
-        except ResponseError as error:  # an answer, so the connection is in step
-            raise TierError(self._where, f"{what}: {error}") from error
+        except (ResponseError, BusyLoadingError) as error:
+            if is_demotion(error):
+                self.is_demoted = True  # the next connection may find the promoted server
+                await self.close()
+                raise TierUnavailableError(self._where, f"{what}: {error}") from error
+            raise TierError(self._where, f"{what}: {error}") from error  # an answer: still in step
         except (RedisError, OSError, RuntimeError) as error:
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
@@ -116,13 +125,17 @@ class CellConnection:
     async def _connect(self) -> None:
         await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         await self._attach()
+        if not self.is_usable:
+            raise TierUnavailableError(self._where, "connect: more replies than commands")
 
     async def _attach(self) -> None:
         self._run_id = (await self._info("server"))["run_id"].encode()
         await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
 
     async def _info(self, section: str) -> Mapping[str, str]:
-        said: bytes = await self._call(b"INFO", section.encode())
+        said = await self._call(b"INFO", section.encode())
+        if not isinstance(said, bytes):
+            raise TierUnavailableError(self._where, f"info: a reply that is none: {said!r:.80}")
         fields = (line.partition(":") for line in said.decode().splitlines())
         return {name: value for name, colon, value in fields if colon}
 

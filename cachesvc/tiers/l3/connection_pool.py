@@ -7,14 +7,10 @@ fixed number of batches in flight, and each batch borrows one connection.
 import asyncio
 import random
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
-
 from cachesvc.config import service as config
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.tiers.l3.connection import CellConnection
+from cachesvc.tiers.redis_connections import RedisConnections
 
 
 class CellConnectionPool:
@@ -35,16 +31,13 @@ class CellConnectionPool:
         self._placement = placement
         self._skew_us = skew_us
         self._rng = rng
-        self._maker = ConnectionPool.from_url(
-            url,
-            protocol=3,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,  # `CellConnection` limits the time of an exchange as a whole
-            socket_connect_timeout=settings.connect_timeout.seconds,
-            driver_info=None,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        )
+        # `CellConnection` limits the time of an exchange as a whole.
+        self._maker = RedisConnections.at(url, connect_timeout_seconds=settings.connect_timeout.seconds)
         self._idle: list[CellConnection] = []
+        self._left_at = float("-inf")
+        """When a reply last told of a demotion, on the loop's clock.
+
+        A connection that was opened before leads to the demoted server, and is not used again."""
         self._no_connect_until = 0.0
         self._closed = False
         self.connects = 0
@@ -61,13 +54,15 @@ class CellConnectionPool:
     async def borrow(self) -> CellConnection:
         """Returns an open connection. Raises `TierError`.
 
-        The borrower gives the connection back, also after a failure or a cancellation. After a failed
-        connect, calls that find no idle connection fail at once for 50 to 100 ms: a random time, so that
-        instances spread their attempts.
+        The borrower gives the connection back, also after a failure or a cancellation. An idle connection
+        on which anything arrived is closed and not lent.
+
+        After a failed connect, calls that find no idle connection fail at once for 50 to 100 ms: a random
+        time, so that instances spread their attempts.
         """
         while self._idle:
             connection = self._idle.pop()
-            if await connection.is_usable():
+            if connection.is_usable:
                 return connection
             await connection.close()
         loop = asyncio.get_running_loop()
@@ -78,6 +73,8 @@ class CellConnectionPool:
             await connection.open(self._settings.connect_timeout.seconds)
         except TierError:
             self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
+            await connection.close()
+            await self._leave_if_demoted(connection)
             raise
         self.connects += 1
         return connection
@@ -96,15 +93,26 @@ class CellConnectionPool:
     async def give_back(self, connection: CellConnection) -> None:
         """Keeps the connection for the next borrower if it is still open.
 
-        After `close` the connection is closed instead.
+        After `close` the connection is closed instead. A connection whose server was demoted closes the
+        others, too, those that are lent now when they are given back: the next borrower connects, and so
+        looks the name of the server up anew.
         """
-        if self._closed:
+        await self._leave_if_demoted(connection)
+        if self._closed or connection.opened_at <= self._left_at:
             await connection.close()
         elif connection.is_open:
             self._idle.append(connection)
 
+    async def _leave_if_demoted(self, connection: CellConnection) -> None:
+        if connection.is_demoted:
+            self._left_at = asyncio.get_running_loop().time()
+            await self._close_idle()
+
     async def close(self) -> None:
         """Closes the idle connections; a lent one is closed when it is given back."""
         self._closed = True
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()

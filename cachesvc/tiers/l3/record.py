@@ -15,7 +15,7 @@ import msgspec
 from cachesvc.model.digest import tag_id
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.etag import etag
-from cachesvc.tiers.envelope import pack, unpack
+from cachesvc.tiers.envelope import is_damaged, pack, unpack
 
 ETAG_CHARACTERS = 16
 EXACT = 1 << 53
@@ -45,6 +45,15 @@ def from_record(key: Key, record: bytes) -> Entry | None:
         return None
     entry = unpack(key, record[_HEAD.size + tag_bytes + token_bytes :])
     return entry if entry is None or entry.as_of == as_of else _replace(entry, as_of=as_of)
+
+
+def is_damaged_record(record: bytes) -> bool:
+    """True if the record's envelope has changed since it was written (`is_damaged`)."""
+    try:
+        _, _, _, _, tag_bytes, token_bytes, _ = _HEAD.unpack_from(record)
+    except struct.error:
+        return True
+    return is_damaged(record[_HEAD.size + tag_bytes + token_bytes :])
 
 
 def _in_range(time_us: int) -> int:

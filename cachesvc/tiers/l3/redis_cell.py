@@ -32,7 +32,14 @@ from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
-from cachesvc.tiers.l3.replies import PLAIN_MISS, UNREADABLE, reply_from, state_from
+from cachesvc.tiers.l3.replies import (
+    NOT_LOOKED_AT,
+    PLAIN_MISS,
+    UNREADABLE,
+    is_damaged,
+    reply_from,
+    state_from,
+)
 from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 
 log = logging.getLogger(__name__)
@@ -40,6 +47,10 @@ log = logging.getLogger(__name__)
 READS_IN_FLIGHT = 2
 """Batches of reads in flight at once: while the server works on one, the next is packed,
 or the one before is unpacked, here."""
+MOST_BYTES = 1 << 20
+"""Bytes of values that one exchange writes, unless a single value is larger.
+
+`read.lua` has the same bound for its answer: all keys of an exchange share its time limit."""
 
 
 _SPEC = struct.Struct(">BQI")
@@ -58,6 +69,8 @@ class RedisCellStatistics(Struct, frozen=True):
     clock_offset_us: int
     """The cell's clock less this instance's clock at the last read, exact to half of that
     exchange's time."""
+    damaged: int
+    """Records that had changed since they were written. Each is a miss."""
 
 
 class CellMemory(Struct, frozen=True):
@@ -114,7 +127,7 @@ class RedisCell:
             skew_us=skew_us,
             rng=rng or random.Random(),  # noqa: S311  spreads reconnects
         )
-        self._exchanges = self._failures = self._clock_offset_us = 0
+        self._exchanges = self._failures = self._clock_offset_us = self._damaged = 0
         self._outage = Outage(f"cell {name}", log)
         self._connecting: asyncio.Task[None] | None = None
         server = Server.redis(name, url)
@@ -124,6 +137,7 @@ class RedisCell:
             operation: str,
             in_flight: int = 1,
             unclaimed: Callable[[Sequence[Any], Sequence[Any]], None] | None = None,
+            weigh: Callable[[Any], int] | None = None,
         ) -> Batcher[Any, Any]:
             exchange_span = ExchangeSpan(server, operation)
             return Batcher(
@@ -133,13 +147,15 @@ class RedisCell:
                 name=f"{name} {operation}s",
                 exchange_span=exchange_span,
                 unclaimed=unclaimed,
+                weigh=weigh,
+                most_weight=MOST_BYTES,
             )
 
         self._reads: Batcher[Read, Reply] = batcher(
             self._read, "read", READS_IN_FLIGHT, unclaimed=self._release_unread
         )
-        self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill")
-        self._puts: Batcher[Put, PutReply] = batcher(self._put, "put")
+        self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill", weigh=_value_bytes)
+        self._puts: Batcher[Put, PutReply] = batcher(self._put, "put", weigh=_value_bytes)
         self._fences: Batcher[_FenceItem, int] = batcher(self._fence, "fence")
         self._leases: Batcher[_LeaseItem, bool] = batcher(self._lease, "lease")
         self.batchers: Mapping[str, Batcher[Any, Any]] = {
@@ -189,6 +205,7 @@ class RedisCell:
             self._connections.connects,
             self._connections.idle,
             self._clock_offset_us,
+            self._damaged,
         )
 
     async def memory(self) -> CellMemory:
@@ -242,6 +259,19 @@ class RedisCell:
         return state_from(key, tags, answer)
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
+        """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""
+        found: list[Reply | TierError] = []
+        while len(found) < len(reads):
+            try:
+                found += await self._read_some(reads[len(found) :])
+            except TierError as error:
+                if not found:
+                    raise
+                found += [error] * (len(reads) - len(found))
+        return found
+
+    async def _read_some(self, reads: list[Read]) -> list[Reply | TierError]:
+        """Reads the first keys, at least one: those whose values fit into one answer."""
         args: list[Any] = [self._nonce()]
         for read in reads:
             args.append(read.key.id)
@@ -255,12 +285,32 @@ class RedisCell:
             return [PLAIN_MISS] * len(reads)
         broken_at, now_us, *replies = answer
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
-        found = [reply_from(read.key, reply, broken_at) for read, reply in zip(reads, replies, strict=True)]
+        if replies[-1] == NOT_LOOKED_AT:
+            del replies[replies.index(NOT_LOOKED_AT) :]
+        found = [
+            reply_from(read.key, reply, broken_at)
+            if type(reply) is not list or len(reply) > 1
+            else self._refused(reply)
+            for read, reply in zip(reads, replies, strict=False)
+        ]
+        without = [
+            answered
+            for answered, reply in zip(replies, found, strict=True)
+            if type(answered) is not int and (isinstance(reply, TierError) or reply.entry is None)
+        ]
+        if damaged := sum(map(is_damaged, without)):
+            if not self._damaged:
+                log.warning("cell %s holds a damaged record, which is a miss; more are counted", self.name)
+            self._damaged += damaged
         await self._ask_past_the_unreadable(reads, found)
         return found
 
-    async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply]) -> None:
-        """Reads again the keys whose record is of another envelope version.
+    def _refused(self, answer: list[bytes]) -> TierError:
+        """Returns the error of an item that the server refused, from its reason."""
+        return TierError(self.name, answer[0].decode("utf-8", "replace"))
+
+    async def _ask_past_the_unreadable(self, reads: list[Read], found: list[Reply | TierError]) -> None:
+        """Reads again the keys whose record is of another envelope version, or damaged.
 
         Such a record looks like a hit to the server, which therefore granted no lease. The second read asks
         for an entry later than every record: a miss, so that one of the instances that cannot read the
@@ -268,10 +318,12 @@ class RedisCell:
         """
         again = [i for i, reply in enumerate(found) if reply is UNREADABLE and reads[i].lease]
         if again:
-            replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
+            try:
+                replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
+            except TierError as error:
+                replies = [error] * len(again)
             for i, reply in zip(again, replies, strict=True):
-                if isinstance(reply, Reply):
-                    found[i] = reply
+                found[i] = reply
 
     async def _fill(self, fills: list[Fill]) -> Sequence[FillReply | TierError]:
         args: list[Any] = []
@@ -286,7 +338,9 @@ class RedisCell:
         answer = await self._exchange(FILL, args)
         if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
-        return [FillReply(stored == 1) for stored in answer]
+        return [
+            self._refused(stored) if type(stored) is list else FillReply(stored == 1) for stored in answer
+        ]
 
     async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
         args: list[Any] = []
@@ -295,7 +349,9 @@ class RedisCell:
             args += (put.entry.kept_until // 1000, to_record(put.key, put.entry))
         ats = self._issued(await self._exchange(PUT, args))
         return [
-            PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1))
+            at
+            if isinstance(at, TierError)
+            else PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1))
             if at
             else PutReply(stored=False)
             for put, at in zip(puts, ats, strict=True)
@@ -313,13 +369,15 @@ class RedisCell:
         for item in items:
             args += (item.key.id, item.token, item.life_us // 1000)
         answer = await self._exchange(LEASE, args)
-        return [answer != NEW_ISSUER_WAITS and answer[index] == 1 for index in range(len(items))]
+        if answer == NEW_ISSUER_WAITS:
+            return [False] * len(items)
+        return [self._refused(one) if type(one) is list else one == 1 for one in answer]
 
-    def _issued(self, answer: Any) -> list[int]:
+    def _issued(self, answer: Any) -> list[int | TierError]:
+        """Returns the `at` of each item, or the refusal of it."""
         if answer == NEW_ISSUER_WAITS:
             raise TierUnavailableError(self.name, "new issuer waits")
-        ats: list[int] = answer
-        return ats
+        return [self._refused(at) if type(at) is list else at for at in answer]
 
     async def _exchange(self, script: Script, args: list[Any]) -> Any:
         self._exchanges += 1
@@ -344,6 +402,10 @@ def _drop(done: "asyncio.Future[Any]") -> None:
     """Takes note of an outcome for nobody, so that asyncio does not log it as forgotten."""
     if not done.cancelled():
         done.exception()
+
+
+def _value_bytes(item: Fill | Put) -> int:
+    return len(item.entry.value)
 
 
 def _condition(if_match: Sequence[str]) -> bytes:

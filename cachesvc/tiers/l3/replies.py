@@ -5,10 +5,12 @@ from typing import Any
 
 from cachesvc.model.entry import Key
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
-from cachesvc.tiers.l3.record import from_record
+from cachesvc.tiers.l3.record import from_record, is_damaged_record
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
+NOT_LOOKED_AT = -1
+"""The reply of `read.lua` for a key that its answer had no room for."""
 
 
 PLAIN_MISS = Reply(None, exact=False)
@@ -16,7 +18,10 @@ PLAIN_MISS = Reply(None, exact=False)
 
 
 UNREADABLE = Reply(None, exact=False, fenced=False)
-"""The miss for a record of another envelope version: told apart by identity, not by value."""
+"""The miss for a record of another envelope version, or a damaged one.
+
+It is told apart by identity, not by value.
+"""
 
 
 _MISSES = {
@@ -42,6 +47,16 @@ def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
         soft=bool(flags & SOFT),
         fenced=bool(flags & FENCED),
     )
+
+
+def is_damaged(answered: Any) -> bool:
+    """True if `read.lua` answered with a record that has changed since it was written.
+
+    `answered`: the answer of an item that gave no entry.
+    """
+    if type(answered) is list:
+        answered = answered[1] if len(answered) > 1 else b""
+    return type(answered) is bytes and bool(answered) and is_damaged_record(answered)
 
 
 def state_from(key: Key, tags: Sequence[str], answer: list[Any]) -> CellKeyState:

@@ -5,6 +5,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from cachesvc.model.entry import Entry, Key
+from cachesvc.model.use import EVERY_USE, Use
 
 
 class Loaded(Struct, frozen=True):
@@ -24,9 +25,11 @@ class Loaded(Struct, frozen=True):
     not_modified: bool = False
     """The origin answered 304: `value`, content type and tags are those of `known`, which the
     origin validated. The copy is filled again, under the lease."""
-    storable: bool = True
-    """False for `no-store` and `private`: the value is answered and not kept."""
+    use: Use = EVERY_USE
+    """The uses that the origin allows, beyond answering the read that loaded it."""
     etag: str | None = None
+    status: int = 200
+    """The status that the origin answered. Values and absences are kept without it."""
 
 
 class Loader(Protocol):

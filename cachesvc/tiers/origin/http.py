@@ -5,14 +5,18 @@ entry has no place for a `Content-Encoding`; an encoded body is decoded (`decodi
 same limit. Redirects are not followed: the origin of a namespace is the one that its contract
 names, and a key must not be able to lead elsewhere.
 
-    Answer                                  | Is
-    ----------------------------------------|--------------------------------------------
-    200, 203                                | the value
-    304 to our `If-None-Match`              | the value of `known`, with new lifetimes
-    404, 410                                | absence, with lifetimes and tags of its own
-    408, 425, 429, 5xx, no or broken HTTP,  | `OriginError`, retryable
-    body cut short, timeout                 |
-    everything else                         | `OriginError`, not retryable
+    Answer                             | Is                                   | `OriginError`
+    -----------------------------------|--------------------------------------|-----------------
+    200, 203; 204 (no bytes)           | the value                            |
+    304 to our `If-None-Match`         | the value of `known`, new lifetimes  |
+    404, 410                           | absence, with lifetimes and tags     |
+    408, 425, 429                      | the origin's wish to be asked later  | `ORIGIN_LIMITED`
+    5xx, no or broken HTTP, body cut   | a failure of the origin              | `ORIGIN_FAILED`,
+    short, timeout                     |                                      | `ORIGIN_TIMEOUT`
+    everything else (301, 401, 403, …) | a refusal, which the caller is told  | `ORIGIN_REFUSED`
+
+`OriginError` (model/errors.py) says for which of these a stale copy may be answered. `Retry-After`
+is read on all of them. What the answers may be used for stands in `freshness.py`.
 """
 
 import asyncio
@@ -31,16 +35,25 @@ from cachesvc.model.errors import ConfigError, OriginError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
+from cachesvc.tiers.clean_connector import CleanConnector
 from cachesvc.tiers.origin.address import KeyAddress
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
-from cachesvc.tiers.origin.freshness import freshness_of
+from cachesvc.tiers.origin.freshness import freshness_of, retry_after_seconds
 from cachesvc.tiers.origin.get_span import GetSpan, answered
 
 logger = logging.getLogger(__name__)
 
+MAX_HEADER_LINE = 36 << 10
+"""Bytes of a header line that an origin may answer.
+
+One `Cache-Groups` with 128 tags of 256 bytes, the most that a namespace allows, fits in."""
+
+_VALUE = (200, 203)
+_EMPTY = 204
+"""No Content: the value exists and has no bytes. (The answer has no body to read.)"""
 _ABSENT = (404, 410)
-_RETRYABLE = (408, 425, 429)
+_LATER = (408, 425, 429)
 _UNTYPED = "application/octet-stream"
 _ETAG = re.compile(r'(?:W/)?"[!#-~]{0,256}"')
 _CONTENT_TYPE = re.compile(r"[ -~]{1,256}")
@@ -55,8 +68,8 @@ class HttpLoader:
     connections. A session that is passed in stays open at `stop` and must not decompress by itself
     (`ValueError`); without one, `start` opens a session. Raises `ConfigError` for an unusable origin.
 
-    An answer whose tags cannot be understood, or are too many, is answered but not storable: an
-    invalidation of the missing tag could not reach the copy, so the copy must not be kept.
+    An answer whose tags cannot be understood, or are too many, is answered but may not be kept: an
+    invalidation of the missing tag could not reach the copy.
     """
 
     def __init__(
@@ -77,12 +90,14 @@ class HttpLoader:
         self.loads = 0
         """GETs that were begun."""
         self.failures = 0
-        """Loads that raised `OriginError`; `timeouts` is part of this number."""
+        """Loads that failed; `timeouts` is part of this number."""
         self.timeouts = 0
+        self.refusals = 0
+        """Loads that the origin answered without a value for us (`OriginError.is_answer`)."""
         self.revalidations = 0
         """Loads that were answered 304."""
         self.untaggable = 0
-        """Answers that were not storable because of their `Cache-Groups`."""
+        """Answers that may not be kept because of their `Cache-Groups`."""
         self._address = KeyAddress(origin.url, path=f"{path}.url")
         self._span = GetSpan(origin.url)
         self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
@@ -102,9 +117,10 @@ class HttpLoader:
     async def start(self) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._concurrency),
+                connector=CleanConnector(limit=self._concurrency),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                max_field_size=MAX_HEADER_LINE,
                 timeout=aiohttp.ClientTimeout(),  # `load` has its own deadline, over the whole load
             )
 
@@ -119,13 +135,19 @@ class HttpLoader:
         try:
             loaded = await self._load_in_time(self._session, key, known, timeout_seconds)
         except OriginError as error:
-            self.failures += 1
-            if error.retryable:  # else the key was refused, and the origin is not down
+            if error.is_answer:
+                self.refusals += 1
+                self._works()
+            else:
+                self.failures += 1
                 self._outage.failed(error)
             raise
+        self._works()
+        return loaded
+
+    def _works(self) -> None:
         if self._outage.is_on:
             self._outage.worked()
-        return loaded
 
     async def _load_in_time(
         self, session: aiohttp.ClientSession, key: Key, known: Entry | None, timeout_seconds: float
@@ -176,13 +198,16 @@ class HttpLoader:
         return headers
 
     async def _answer(self, response: aiohttp.ClientResponse, known: Entry | None) -> Loaded | None:
-        if response.status in (200, 203):
-            return self._loaded(response.headers, await self._body(response))
-        if response.status in _ABSENT:
-            return self._loaded(response.headers, b"", absent=True)
-        if response.status == 304:
-            return self._revalidated(response.headers, known)
-        raise self._refusal(response.status)
+        status, headers = response.status, response.headers
+        if status in _VALUE:
+            return self._loaded(headers, await self._body(response), status)
+        if status == _EMPTY:
+            return self._loaded(headers, b"", status)
+        if status in _ABSENT:
+            return self._loaded(headers, b"", status, absent=True)
+        if status == 304:
+            return self._revalidated(headers, known)
+        raise self._refusal(status, retry_after_seconds(headers, self._clock.now_us()))
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = await self._raw_body(response)
@@ -209,10 +234,12 @@ class HttpLoader:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _loaded(self, headers: CIMultiDictProxy[str], value: bytes, *, absent: bool = False) -> Loaded:
-        freshness = freshness_of(headers, self._clock.now_us())
-        lifetimes = freshness.lifetimes
+    def _loaded(
+        self, headers: CIMultiDictProxy[str], value: bytes, status: int, *, absent: bool = False
+    ) -> Loaded:
         tags = self._tags(headers)
+        freshness = freshness_of(headers, self._clock.now_us(), is_taggable=tags is not None)
+        lifetimes = freshness.lifetimes
         return Loaded(
             value,
             _matching(_CONTENT_TYPE, headers.get("Content-Type")) or _UNTYPED,
@@ -222,8 +249,9 @@ class HttpLoader:
             tags or (),
             freshness.age_us,
             absent=absent,
-            storable=lifetimes.storable and tags is not None,
+            use=freshness.use,
             etag=_matching(_ETAG, headers.get("ETag")),
+            status=status,
         )
 
     def _revalidated(self, headers: CIMultiDictProxy[str], known: Entry | None) -> Loaded | None:
@@ -234,7 +262,7 @@ class HttpLoader:
         if known is None or _strong(headers.get("ETag", known.origin_etag)) != _strong(known.origin_etag):
             return None
         self.revalidations += 1
-        answer = self._loaded(headers, known.value, absent=known.negative)
+        answer = self._loaded(headers, known.value, 304, absent=known.negative)
         return Loaded(
             known.value,
             known.content_type,
@@ -245,8 +273,9 @@ class HttpLoader:
             answer.age_us,
             absent=known.negative,
             not_modified=True,
-            storable=answer.storable,
+            use=answer.use,
             etag=answer.etag or known.origin_etag,
+            status=304,
         )
 
     def _tags(self, headers: CIMultiDictProxy[str]) -> tuple[str, ...] | None:
@@ -264,21 +293,28 @@ class HttpLoader:
             self.untaggable += 1
             return None
 
-    def _refusal(self, status: int) -> OriginError:
+    def _refusal(self, status: int, retry_after: int | None) -> OriginError:
+        why = f"answered {status}"
+        if status >= 500:
+            return self._error(why, ProblemKind.ORIGIN_FAILED, status, retry_after)
+        if status in _LATER:
+            return self._error(why, ProblemKind.ORIGIN_LIMITED, status, retry_after)
         if 300 <= status < 400:
-            return self._error(
-                f"answered {status}: redirects are not followed, name the final URL",
-                ProblemKind.ORIGIN_REFUSED,
-            )
-        may_pass = status >= 500 or status in _RETRYABLE
-        kind = ProblemKind.ORIGIN_FAILED if may_pass else ProblemKind.ORIGIN_REFUSED
-        return self._error(f"answered {status}", kind)
+            why += ": redirects are not followed, name the final URL"
+        return self._error(why, ProblemKind.ORIGIN_REFUSED, status)
 
     def _too_large(self) -> OriginError:
         return self._error(f"answered more than max_body, {self._max_body} bytes", ProblemKind.ORIGIN_REFUSED)
 
-    def _error(self, why: str, kind: ProblemKind = ProblemKind.ORIGIN_FAILED) -> OriginError:
-        return OriginError(f"origin of {self.namespace!r}: {why}", kind=kind)
+    def _error(
+        self,
+        why: str,
+        kind: ProblemKind = ProblemKind.ORIGIN_FAILED,
+        status: int = 0,
+        retry_after: int | None = None,
+    ) -> OriginError:
+        why = f"origin of {self.namespace!r}: {why}"
+        return OriginError(why, kind=kind, origin_status=status, origin_retry_after=retry_after)
 
 
 def _why(error: Exception) -> str:

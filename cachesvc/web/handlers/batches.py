@@ -21,8 +21,9 @@ from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release
 from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
+from cachesvc.web.overload import Reading
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
-from cachesvc.web.replies.rendering import is_media_type
+from cachesvc.web.replies.rendering import is_media_type, lives_of
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
@@ -58,7 +59,10 @@ class Batches:
         paths: Paths,
         clock: Clock,
         counts: Counts,
+        reading: Reading,
     ) -> None:
+        """`reading` counts the requests whose body is on its way."""
+        self._reading = reading
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -70,7 +74,7 @@ class Batches:
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:get`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_GET_DECODERS[media], await read_body(request, self._limits.max_body))
+        asked = decode(_GET_DECODERS[media], await self._body(request))
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
@@ -93,6 +97,10 @@ class Batches:
     def _give_back(self, keys: Sequence[Key], answers: Sequence[Answer]) -> None:
         for key, answer in zip(keys, answers, strict=True):
             self._reader.give_back(key, answer)
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        with self._reading:
+            return await read_body(request, self._limits.max_body)
 
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions
@@ -124,7 +132,7 @@ class Batches:
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:put`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_PUT_DECODERS[media], await read_body(request, self._limits.max_body))
+        asked = decode(_PUT_DECODERS[media], await self._body(request))
         check_count(len(asked.items), self._limits, "$.items")
         contract = self._namespaces[place.namespace]
         items = [
@@ -182,6 +190,10 @@ def _got(answer: Answer, now_us: int) -> Got:
     got = _fresh(entry, now_us)
     got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
     got.tier, got.lease = answer.tier, answer.lease or ""
+    _, got.ttl = lives_of(answer, entry, now_us)
+    if not answer.use.keep:
+        # Clients that do not know `keep` keep nothing without freshness.
+        got.keep, got.ttl = False, min(got.ttl, 0)
     return got
 
 

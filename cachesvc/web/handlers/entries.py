@@ -20,15 +20,18 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS
+from cachesvc.web.overload import Reading
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.replies.receipts import receipt_reply
 from cachesvc.web.replies.rendering import (
     absence_lines,
     is_media_type,
+    lives_of,
     not_modified_head,
     positive_head,
     seconds_of,
+    use_of,
 )
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests import conditions
@@ -36,7 +39,7 @@ from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.requests.callers import caller_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
 from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of, source_lag_us_of
-from cachesvc.web.requests.tokens import write_token
+from cachesvc.web.requests.tokens import token_line
 from cachesvc.web.routing import Place
 from cachesvc.web.spans import of_answer
 
@@ -58,7 +61,10 @@ class Entries:
         namespaces: Mapping[str, Namespace],
         paths: Paths,
         clock: Clock,
+        reading: Reading,
     ) -> None:
+        """`reading` counts the requests whose body is on its way."""
+        self._reading = reading
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -129,10 +135,10 @@ class Entries:
         entry = answer.entry
         if answer.outcome is Outcome.ERROR or entry is None:
             return self._without_value(request, answer, options)
-        age, ttl = seconds_of(entry, self._clock.now_us())
-        status = cache_status(answer, ttl)
+        age, ttl = lives_of(answer, entry, self._clock.now_us())
+        status, use = cache_status(answer, ttl), use_of(answer)
         if entry.negative:
-            lines = absence_lines(entry, status, age, ttl)
+            lines = absence_lines(entry, status, age, ttl, use)
             return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT)
         lease = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
@@ -140,9 +146,9 @@ class Entries:
                 ProblemKind.PRECONDITION_FAILED, f"the value's ETag is {etag(entry)}", field="If-Match"
             )
         if asked.if_none_match and conditions.matches_weakly(asked.if_none_match, etag(entry)):
-            head = not_modified_head(entry, status, age, ttl) + lease
+            head = not_modified_head(entry, status, age, ttl, use) + lease
             return Reply(304, head.encode("latin-1"), outcome=answer.outcome.value)
-        head = positive_head(entry, status, age, ttl) + lease
+        head = positive_head(entry, status, age, ttl, use) + lease
         return Reply(200, head.encode("latin-1"), entry.value, outcome=answer.outcome.value)
 
     def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:
@@ -196,12 +202,13 @@ class Entries:
         if not written.stored:
             raise _not_stored(written.reason)
         lines = f"ETag: {etag(written.entry)}\r\n" if written.entry is not None else ""
-        token = f"Cachesvc-Token: {write_token(written.token)}\r\n" if written.token else ""
-        return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}{token}".encode(), outcome="stored")
+        lines += token_line(written.token)
+        return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}".encode(), outcome="stored")
 
     async def _value(self, request: web.BaseRequest, namespace: str) -> bytes:
         """Returns the body. Raises `RequestError` if it is too large, or not as announced."""
-        value = await read_body(request, self._limits.max_body)
+        with self._reading:
+            value = await read_body(request, self._limits.max_body)
         if refusal := value_refusal(len(value), self._namespaces[namespace], "body"):
             raise refusal
         return value
@@ -324,4 +331,6 @@ def _lease(request: web.BaseRequest) -> str | None:
 
 
 def _json_head(size: int) -> bytes:
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\n".encode()
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {size}\r\nCache-Control: no-store\r\n"
+    ).encode()

@@ -31,6 +31,8 @@ def cache_status(answer: Answer, ttl: int) -> str:
 
 def _member(step: Step) -> str:
     text = f"cachesvc-{step.tier}; fwd={step.reason}"
+    if step.origin_status:
+        text += f"; fwd-status={step.origin_status}"
     if step.collapsed:
         text += "; collapsed"
     if step.stored:

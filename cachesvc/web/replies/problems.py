@@ -11,7 +11,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.messages import Problem
 from cachesvc.web.replies.reply import Reply
-from cachesvc.web.requests.tokens import write_token
+from cachesvc.web.requests.tokens import token_line, write_token
 
 TYPE_PREFIX = "https://cachesvc.dev/problems/"
 
@@ -37,13 +37,16 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
         retryable=error.retryable,
         field=error.field or "",
         request_id=request_id,
+        token=write_token(error.token),
+        retry_after=error.origin_retry_after or 0,
     )
 
 
 def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", outcome: str = "") -> Reply:
     """Returns the reply to a failed request; `lines` are further complete header lines.
 
-    Without a request id the problem gets a new, random one.
+    No cache may keep it, unless `lines` say otherwise. Without a request id the problem gets a new,
+    random one.
     """
     request_id = request_id or os.urandom(12).hex()
     body = _encode(problem_of(error, request_id))
@@ -51,16 +54,23 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
     )
-    if (seconds := error.kind.retry_after_seconds) is not None:
+    if (seconds := error.retry_after_seconds) is not None:
         head += f"Retry-After: {seconds}\r\n"
-    if error.token:
-        head += f"Cachesvc-Token: {write_token(error.token)}\r\n"
+    head += token_line(error.token)
+    if b"Cache-Control: " not in lines:  # a 404 or 405 may be kept by any cache that guesses a lifetime
+        head += "Cache-Control: no-store\r\n"
     reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))
     reply.request_id = request_id
     reply.problem = error.kind.value
     return reply
 
 
+_ORIGIN_ANSWERS = (ProblemKind.ORIGIN_REFUSED, ProblemKind.ORIGIN_LIMITED)
+
+
 def outcome_of(error: RequestError) -> str:
-    """Returns `refused` if the caller is at fault (4xx), else `failed`."""
-    return "refused" if error.status < 500 else "failed"
+    """Returns `refused` if the caller is at fault (4xx) or the origin refuses, else `failed`.
+
+    A refusal of the origin is its answer: it does not count as a failure of this service.
+    """
+    return "refused" if error.status < 500 or error.kind in _ORIGIN_ANSWERS else "failed"

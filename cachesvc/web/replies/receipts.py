@@ -7,7 +7,7 @@ from cachesvc.model.requests import Estimate, Receipt, ReceiptState
 from cachesvc.web.messages import InvalidationReceipt
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON
-from cachesvc.web.requests.tokens import write_token
+from cachesvc.web.requests.tokens import token_line, write_token
 
 _encode = msgspec.json.Encoder().encode
 
@@ -20,7 +20,7 @@ def receipt_reply(receipt: Receipt) -> Reply:
     )
     outcome = "unreached" if not receipt.reached else "applied" if receipt.applied else "pending"
     line = "200 OK" if receipt.reached else "202 Accepted"
-    return _reply(line, document, f"Cachesvc-Token: {token}\r\n", outcome)
+    return _reply(line, document, token_line(receipt.token), outcome)
 
 
 def state_reply(state: ReceiptState) -> Reply:

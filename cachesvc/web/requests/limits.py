@@ -12,6 +12,21 @@ MAX_CALLER_LENGTH = 128
 """Characters of a caller's name."""
 MAX_LEASE_LENGTH = 256
 """Characters of a lease token. The tokens that cells grant are far shorter."""
+MAX_TOKEN_HEADER = 2048
+"""Letters (96 pairs) of a token that is answered in a header.
+
+A longer one, of an invalidation of many keys, stands in the body alone: many clients and proxies
+refuse an answer with a long header line (nginx above 4 KiB, aiohttp above 8 KiB), after the
+invalidation was done."""
+MAX_TOKEN_LENGTH = 32_768
+"""Letters (1536 pairs) of a token in a request's body.
+
+The token of an invalidation of the most keys comes back with a `:get` of as many keys."""
+MAX_HEADER_LINE = 8704
+"""Bytes of a header line that is taken.
+
+A token of 8192 letters (384 pairs), the longest that an SDK sends with a read of one key, fits into
+it; aiohttp's own limit is two bytes below that."""
 MAX_MEDIA_TYPE_LENGTH = 256
 """Characters of a content type."""
 MAX_SOURCE_LAG_SECONDS = 60

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import TokenPairs
 from cachesvc.model.problems import ProblemKind
+from cachesvc.web.requests.limits import MAX_TOKEN_HEADER
 
 _PAIR = struct.Struct(">QQ")
 _LATEST_US = 1 << 63
@@ -20,6 +21,12 @@ _LATEST_US = 1 << 63
 def write_token(pairs: TokenPairs) -> str:
     """Returns the token of the pairs, in their order; empty for no pairs."""
     return urlsafe_b64encode(b"".join(_PAIR.pack(digest, at) for digest, at in pairs)).rstrip(b"=").decode()
+
+
+def token_line(pairs: TokenPairs) -> str:
+    """Returns the header line of a token; empty for no pairs, and for too many."""
+    token = write_token(pairs)
+    return f"Cachesvc-Token: {token}\r\n" if 0 < len(token) <= MAX_TOKEN_HEADER else ""
 
 
 def read_token(text: str, field: str) -> TokenPairs:

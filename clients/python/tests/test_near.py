@@ -9,10 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from cachesvc_client.errors import CacheError
 from cachesvc_client.near import near as near_module
 from cachesvc_client.near.near import NOTHING, Near, Shelf, target_digest
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.wire import Got
+from cachesvc_client.requests.http import Reply
+from cachesvc_client.requests.namespace_requests import NamespaceRequests
+from cachesvc_client.requests.own_writes import OwnWrites
 from cachesvc_client.values.codecs import BYTES, Schema, json_of
 from cachesvc_client.values.context import ABSENT
 from hypothesis import given
@@ -126,6 +130,45 @@ def test_an_instance_that_answers_what_a_fence_refuses_is_told_of_it(bench: Benc
     assert not bench.keep("a", tags=("t",), as_of=bench.now)
     assert bench.heeded == [(target_digest("pages/a"), bench.now)]
     assert bench.shelf.statistics().refused == 1
+
+
+@pytest.mark.parametrize("outcome", ["loaded", "absent", "hit"])
+def test_an_answer_that_may_not_be_kept_is_not_held_and_takes_the_older_copy_with_it(
+    bench: Bench, outcome: str
+) -> None:
+    bench.keep("a", value=b"old", as_of=bench.now - 5)
+    bench.keep("b")
+    assert not bench.keep("a", value=b"new", as_of=bench.now, outcome=outcome, keep=False)
+    assert bench.held(["a", "b"]) == ["b"]
+
+
+def test_the_answers_of_both_flavours_are_read_so(bench: Bench) -> None:
+    """`NamespaceRequests` reads the replies of the async and the sync client."""
+    requests = NamespaceRequests("pages", OwnWrites(lambda: bench.seconds), bench.near, shelf=bench.shelf)
+    bench.keep("a", value=b"old", as_of=bench.now - 5)
+    results = [
+        {"outcome": "loaded", "value": b"new", "ttl": 60, "as_of": bench.now, "keep": False},
+        {"outcome": "loaded", "value": b"new", "ttl": 60, "as_of": bench.now},
+    ]
+    reply = Reply(200, {}, msgspec.msgpack.encode({"results": results, "lag": 0.0}))
+    answers = requests.got(reply, ["a", "b"], bench.seconds)
+    assert [got.value for got in answers if isinstance(got, Got)] == [b"new", b"new"]
+    assert bench.held(["a", "b"]) == ["b"]
+
+
+def test_a_key_that_its_origin_wants_to_be_asked_later_says_when(bench: Bench) -> None:
+    requests = NamespaceRequests("pages", OwnWrites(lambda: bench.seconds), bench.near, shelf=bench.shelf)
+    problem = {"type": "origin-limited", "status": 503, "retryable": True, "retry_after": 17}
+    reply = Reply(200, {}, msgspec.msgpack.encode({"results": [{"outcome": "error", "problem": problem}]}))
+    (error,) = requests.got(reply, ["a"])
+    assert isinstance(error, CacheError)
+    assert (error.type, error.retry_after) == ("origin-limited", 17)
+
+
+def test_an_answer_that_may_not_be_kept_leaves_a_newer_copy(bench: Bench) -> None:
+    bench.keep("a", value=b"newer", as_of=bench.now)
+    assert not bench.keep("a", as_of=bench.now - 5, keep=False)
+    assert bench.shelf.value("a") == b"newer"
 
 
 def test_a_slower_answer_does_not_replace_a_newer_copy(bench: Bench) -> None:

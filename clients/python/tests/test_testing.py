@@ -9,7 +9,8 @@ import cachesvc_client.testing
 import pytest
 from cachesvc_client import ABSENT, Absent, Cache, CacheError, Hit, PartialError
 from cachesvc_client.near.settings import NearSettings
-from cachesvc_client.testing import Contract, FakeLoader, FakeService, Response
+from cachesvc_client.requests.own_writes import MAX_HANDED, pairs_of
+from cachesvc_client.testing import Contract, FakeLoader, FakeService, Loaded, Response
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
@@ -28,6 +29,46 @@ async def test_the_example_of_the_docstring_runs() -> None:
     names: dict[str, Any] = {"load_user": FakeLoader(b"Ada Lovelace")}
     exec(example, names)  # noqa: S102  our own text
     await names["test_a_renamed_user_is_seen_at_once"]()
+
+
+def unkeepable() -> FakeService:
+    """A service whose origin says `no-store` from its second answer on."""
+    answers = iter([Loaded(b"old"), Loaded(b"1", keep=False), Loaded(b"2", keep=False)])
+    return FakeService({"pages": Contract(stale_while_revalidate=0.0, origin=lambda key: next(answers))})
+
+
+async def test_what_the_origin_forbids_to_keep_no_near_cache_keeps() -> None:
+    service = unkeepable()
+    async with service.cache() as cache:
+        pages = cache.namespace("pages", near=NearSettings())
+        await until(lambda: pages.near is not None and pages.near.is_trusted)
+        assert [await pages.get("a") for _ in range(2)] == [b"old"] * 2
+        service.invalidate("pages", "a")
+        await until(lambda: pages.near is not None and pages.near.statistics().fenced == 1)
+        assert [await pages.get("a") for _ in range(2)] == [b"1", b"2"]
+        assert pages.near is not None
+        assert pages.near.statistics().entries == 0
+    assert service.held("pages", "a") is None
+
+
+async def test_what_the_origin_forbids_to_keep_ends_the_copy_that_is_older() -> None:
+    service = unkeepable()
+    async with service.cache() as cache:
+        pages = cache.namespace("pages")
+        assert await pages.get("a") == b"old"
+        service.clock.advance("301s")
+        told = [await pages.get("a") for _ in range(2)]
+    assert told == [b"1", b"2"]
+    assert service.held("pages", "a") is None, "not as a last resort either"
+
+
+def test_sync_callers_are_told_as_async_ones_are() -> None:
+    service = unkeepable()
+    with service.sync_cache() as cache:
+        pages = cache.namespace("pages")
+        assert pages.get("a") == b"old"
+        service.clock.advance("301s")
+        assert [pages.get("a") for _ in range(2)] == [b"1", b"2"]
 
 
 async def test_ttl_stale_and_gone_go_by_the_clock_that_is_turned() -> None:
@@ -270,3 +311,15 @@ async def test_both_flavours_of_a_process_share_what_it_holds() -> None:
 
 def test_a_client_of_it_is_a_client() -> None:
     assert isinstance(FakeService().cache(), Cache)
+
+
+async def test_an_invalidation_of_the_most_keys_is_remembered_whole() -> None:
+    """Its token has 21,334 letters: it stands in the body, for few clients take so long a header."""
+    names = [f"k{i}" for i in range(1000)]
+    service = FakeService()
+    async with service.cache() as cache:
+        pages = cache.namespace("pages")
+        receipt = await pages.invalidate(names)
+        assert len(pairs_of(receipt.token)) == 1000
+        assert len(pairs_of(cache.token())) == MAX_HANDED
+        assert await pages.get_many(names) == {}

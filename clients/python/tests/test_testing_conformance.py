@@ -19,6 +19,8 @@ def origin(key: str) -> Loaded | None:
     """The origin of `articles`, as clients/conformance/README.md describes it."""
     if key.startswith("broken-"):
         raise OSError("out of order")
+    if key.startswith("unkept-"):
+        return Loaded(f"value of {key}".encode(), keep=False)
     return (
         None if key.startswith("absent-") else Loaded(f"value of {key}".encode(), "text/plain", ("article",))
     )

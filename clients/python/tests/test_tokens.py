@@ -2,8 +2,11 @@
 
 import asyncio
 
+import msgspec
 import pytest
-from cachesvc_client import Cache
+from cachesvc_client import Cache, CacheError
+from cachesvc_client.requests.http import Reply
+from cachesvc_client.requests.namespace_requests import NamespaceRequests
 from cachesvc_client.requests.own_writes import (
     MAX_HANDED,
     MAX_PAIRS,
@@ -140,3 +143,30 @@ def test_a_token_has_the_newest_writes_of_all_namespaces() -> None:
     assert len(pairs) == MAX_HANDED
     assert pairs[0] == (7, 1000)
     assert min(at for _, at in pairs) == 300 - MAX_HANDED + 2
+
+
+@pytest.mark.parametrize("kept_in", ["header", "body"])
+def test_the_token_of_a_receipt_is_found_in_the_header_or_in_the_body(kept_in: str) -> None:
+    own = OwnWrites(lambda: 0.0)
+    requests = NamespaceRequests("pages", own)
+    token = token_of([(key_digest("pages", "a"), 7)])
+    document = {
+        "id": "r:1-1",
+        "token": token,
+        "applied": True,
+        "position": "1-1",
+        "wait": "none",
+        "reached": True,
+    }
+    headers = {"Cachesvc-Token": token} if kept_in == "header" else {}
+    requests.receipt(Reply(200, headers, msgspec.json.encode(document)), ["a"])
+    assert own.token_for("pages", ["a"]) == token
+
+
+def test_a_problem_without_a_header_has_its_token_in_the_body() -> None:
+    own = OwnWrites(lambda: 0.0)
+    token = token_of([(key_digest("pages", "a"), 7)])
+    problem = {"type": "https://cachesvc.dev/problems/fence-not-published", "status": 503, "token": token}
+    with pytest.raises(CacheError):
+        NamespaceRequests("pages", own).receipt(Reply(503, {}, msgspec.json.encode(problem)), ["a"])
+    assert own.token_for("pages", ["a"]) == token

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from cachesvc.coherence.fences import Fences, FloorRaise, Known
+from cachesvc.coherence.paced_fences import PacedWindow
 from cachesvc.model.change import Target
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.fence import Fence
@@ -309,7 +310,7 @@ class TestSeeingInside:
             [Fence(WHOLE.digest, here.start + 3, namespace="pages"), Fence(KEY.digest, here.start, over=9)]
         )
         assert here.fences.known(KEY.digest) == Known(
-            here.start + 5, here.start + 7, here.start + 5, ((here.start, 9),)
+            here.start + 5, here.start + 7, here.start + 5, (PacedWindow(here.start, here.start, 9),)
         )
         assert here.fences.known(WHOLE.digest, "pages") == Known(here.start + 3, 0, 0, ())
 

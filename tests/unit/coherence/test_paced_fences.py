@@ -35,7 +35,7 @@ def test_the_same_window_twice_is_one() -> None:
     for _ in range(3):
         fences.merge(1, 1000, OVER, now_us=0)
     assert repr(fences) == "<PacedFences [1 targets]>"
-    assert fences._windows[1] == ((1000, OVER),)
+    assert fences.windows_of(1) == ((1000, 1000, OVER),)
 
 
 def test_without_room_the_oldest_target_is_given_up_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +43,59 @@ def test_without_room_the_oldest_target_is_given_up_and_said_so(monkeypatch: pyt
     fences = PacedFences(KEPT)
     assert [fences.merge(digest, 1000 + digest, OVER, now_us=0) for digest in (1, 2, 3)] == [0, 0, 1001]
     assert len(fences) == 2
+
+
+class Exact:
+    """Every window, as they come: what a bounded number of windows must be at least as strict as."""
+
+    def __init__(self) -> None:
+        self.windows: list[tuple[int, int]] = []
+
+    def is_due(self, as_of: int, key: int, now: int) -> bool:
+        return any(as_of <= at and now >= at + (key * over >> 64) for at, over in self.windows)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_few_windows_are_as_strict_as_all_of_them(seed: int) -> None:
+    rng = random.Random(seed)
+    fences, exact, now = PacedFences(KEPT), Exact(), 0
+    for _ in range(200):
+        now += rng.randrange(OVER // 10)
+        at, over = now - rng.randrange(OVER // 5), rng.choice([OVER, OVER // 3, 1])
+        fences.merge(1, at, over, now)
+        exact.windows.append((at, over))
+        assert len(fences.windows_of(1)) <= paced.MOST_WINDOWS
+        for _ in range(20):
+            key, as_of = rng.getrandbits(64), now - rng.randrange(OVER)
+            later = now + rng.randrange(OVER // 2)
+            assert fences.is_due(as_of, key, (1,), later) or not exact.is_due(as_of, key, later)
+
+
+def test_seven_thousand_paced_purges_of_one_target_leave_few_windows_and_a_pace() -> None:
+    """An entry still becomes stale in its own time, not at once: at most a quarter of the window early."""
+    fences, exact, rng, now = PacedFences(KEPT), Exact(), random.Random(5), 0
+    early: list[int] = []
+    for turn in range(7000):
+        now += OVER // 1000
+        fences.merge(1, now, OVER, now)
+        exact.windows = [*exact.windows[-1100:], (now, OVER)]
+        if turn < 2000 or turn % 100:
+            continue
+        key, loaded = rng.getrandbits(64), now - OVER // 2
+        truly = min(at + (key * over >> 64) for at, over in exact.windows if loaded <= at)
+        here = min(w.start + (key * w.over >> 64) for w in fences.windows_of(1) if loaded <= w.at)
+        early.append(truly - here)
+    assert len(fences.windows_of(1)) <= paced.MOST_WINDOWS
+    assert min(early) >= 0
+    assert max(early) <= OVER // 4 + OVER // 100
+
+
+def test_windows_are_exact_while_they_are_few() -> None:
+    fences, exact = PacedFences(KEPT), Exact()
+    for i in range(paced.MOST_WINDOWS):
+        fences.merge(1, 1000 * i, OVER, now_us=1000 * i)
+        exact.windows.append((1000 * i, OVER))
+    rng = random.Random(9)
+    for _ in range(500):
+        key, as_of, now = rng.getrandbits(64), rng.randrange(9000), rng.randrange(OVER)
+        assert fences.is_due(as_of, key, (1,), now) == exact.is_due(as_of, key, now)

@@ -83,7 +83,7 @@ async def loader(served: Served) -> AsyncIterator[HttpLoader]:
 async def test_the_services_loader_gets_value_tags_and_lifetime(served: Served, loader: HttpLoader) -> None:
     served.store.commit(["b"])
     loaded = await loader.load(Key.of("check", "b"), known=None, timeout_seconds=5)
-    assert (decode("b", loaded.value), loaded.tags, loaded.ttl_us, loaded.storable) == (
+    assert (decode("b", loaded.value), loaded.tags, loaded.ttl_us, loaded.use.keep) == (
         1,
         ("t0", "t1"),
         60_000_000,

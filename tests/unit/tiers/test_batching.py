@@ -246,3 +246,61 @@ async def test_a_result_whose_caller_has_gone_is_given_to_unclaimed(together: bo
     server.gates[0].set()
     assert await stays == 30
     assert dropped == ([([1, 2], [10, 20])] if together else [([1], [10])])
+
+
+async def test_the_results_of_a_call_in_parts_whose_caller_has_gone_are_given_to_unclaimed() -> None:
+    server = Server(gated=True)
+    dropped: list[tuple[Sequence[int], Sequence[int | TierError]]] = []
+    batcher = Batcher(server.run, 2, unclaimed=lambda items, results: dropped.append((items, results)))
+    leaves = batcher.submit_many([1, 2, 3])
+    await turns()
+    server.gates[0].set()
+    await turns()
+    leaves.cancel()
+    server.gates[1].set()
+    await turns()
+    assert dropped == [([1, 2], [10, 20]), ([3], [30])]
+
+
+async def test_an_order_of_more_items_than_may_wait_is_taken_by_an_idle_server() -> None:
+    server = Server()
+    batcher = Batcher(server.run, 10, max_waiting=30)
+    assert await batcher.submit_many(range(100)) == [item * 10 for item in range(100)]
+    assert [len(batch) for batch in server.batches] == [10] * 10
+    assert batcher.statistics().refused == 0
+
+
+async def test_it_is_refused_while_too_many_wait() -> None:
+    server = Server(gated=True)
+    batcher = Batcher(server.run, 10, max_waiting=3)
+    in_flight = batcher.submit(0)
+    await turns()
+    waiting = batcher.submit_many([1, 2, 3])
+    refused = await batcher.submit_many(range(100))
+    assert all(isinstance(refusal, TierUnavailableError) for refusal in refused)
+    server.gates[0].set()
+    await turns()
+    server.gates[1].set()
+    assert list(await asyncio.gather(in_flight, waiting)) == [0, [10, 20, 30]]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_batch_is_bounded_by_the_weight_of_its_items(together: bool) -> None:
+    server = Server()
+    batcher = Batcher(server.run, 100, weigh=lambda item: item, most_weight=10)
+    items = [4, 4, 4, 25, 1, 1, 1, 1]
+    answers = (
+        await batcher.submit_many(items)
+        if together
+        else await asyncio.gather(*(batcher.submit(item) for item in items))
+    )
+    assert list(answers) == [item * 10 for item in items]
+    assert server.batches == [[4, 4], [4], [25], [1, 1, 1, 1]]
+    assert batcher.statistics().waiting == 0
+
+
+async def test_calls_of_several_items_share_a_batch_up_to_its_weight() -> None:
+    server = Server()
+    batcher = Batcher(server.run, 100, weigh=lambda item: item, most_weight=10)
+    await asyncio.gather(batcher.submit_many([3, 3]), batcher.submit_many([2, 2]), batcher.submit_many([1]))
+    assert server.batches == [[3, 3, 2, 2], [1]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.tiers import envelope
-from cachesvc.tiers.envelope import MAGIC, pack, unpack
+from cachesvc.tiers.envelope import MAGIC, is_damaged, pack, unpack
 
 SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
 KEY = Key.of("pages", "{ws-7}:block:42")
@@ -32,6 +32,8 @@ WHOLE = Entry(
 )
 ABSENT = Entry(b"", as_of=1_700_000_000_000_001, fresh_until=1_700_000_010_000_000, negative=True)
 RELEASED = {"envelope-1-plain.bin": PLAIN, "envelope-1-whole.bin": WHOLE, "envelope-1-absent.bin": ABSENT}
+CHECKED = {name.replace(".bin", "-checked.bin"): entry for name, entry in RELEASED.items()}
+"""Envelopes with a checksum."""
 
 TIMES = st.integers(0, 2**63)
 TEXTS = st.text(max_size=40)
@@ -54,12 +56,12 @@ def entries_of(namespace: str) -> st.SearchStrategy[Entry]:
     )
 
 
-@pytest.mark.parametrize(("name", "entry"), RELEASED.items())
+@pytest.mark.parametrize(("name", "entry"), (RELEASED | CHECKED).items())
 def test_bytes_of_a_release_are_read_by_todays_code(name: str, entry: Entry) -> None:
     assert unpack(KEY, (SNAPSHOTS / name).read_bytes()) == entry
 
 
-@pytest.mark.parametrize(("name", "entry"), RELEASED.items())
+@pytest.mark.parametrize(("name", "entry"), CHECKED.items())
 def test_todays_bytes_are_those_of_the_release(name: str, entry: Entry) -> None:
     """Changing them means other instances read something else: append a field, or raise the version in `MAGIC`."""
     assert pack(KEY, entry) == (SNAPSHOTS / name).read_bytes()
@@ -75,7 +77,27 @@ def test_another_keys_value_is_a_miss() -> None:
 
 
 def test_another_version_is_a_miss() -> None:
-    assert unpack(KEY, MAGIC[:1] + b"\x02" + pack(KEY, PLAIN)[2:]) is None
+    other = MAGIC[:1] + b"\x02" + pack(KEY, PLAIN)[2:]
+    assert unpack(KEY, other) is None
+    assert not is_damaged(other)
+
+
+@pytest.mark.parametrize("entry", CHECKED.values(), ids=CHECKED)
+def test_every_bit_that_flips_is_found(entry: Entry) -> None:
+    whole = pack(KEY, entry)
+    assert not is_damaged(whole)
+    for at in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            assert unpack(KEY, bytes(flipped)) is None, (at, bit)
+            assert is_damaged(bytes(flipped)) == (at >= len(MAGIC)), (at, bit)
+
+
+def test_an_envelope_of_another_key_is_not_damaged() -> None:
+    other = pack(Key.of("pages", "other"), PLAIN)
+    assert unpack(KEY, other) is None
+    assert not is_damaged(other)
 
 
 def test_fields_appended_by_a_later_release_are_ignored() -> None:

@@ -7,7 +7,14 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from cachesvc.model.cache_control import Lifetimes
 from cachesvc.model.clock import SECONDS
-from cachesvc.tiers.origin.freshness import Freshness, freshness_of, http_date
+from cachesvc.model.use import EVERY_USE, Use
+from cachesvc.tiers.origin.freshness import (
+    LONGEST_RETRY_AFTER_SECONDS,
+    Freshness,
+    freshness_of,
+    retry_after_seconds,
+)
+from tests.unit.tiers.test_http_date import WRONG_DATES
 
 NOW_US = 784_111_777 * SECONDS
 NOW = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -21,11 +28,6 @@ def freshness(*fields: tuple[str, str]) -> Freshness:
 def ttl_seconds(*fields: tuple[str, str]) -> float | None:
     ttl_us = freshness(*fields).lifetimes.ttl_us
     return None if ttl_us is None else ttl_us / SECONDS
-
-
-@pytest.mark.parametrize("date", [NOW, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"])
-def test_a_date_has_three_formats(date: str) -> None:
-    assert http_date(date) == NOW_US // SECONDS
 
 
 def test_no_header_leaves_it_to_the_namespace() -> None:
@@ -46,7 +48,11 @@ def test_expires_without_a_date_counts_from_now() -> None:
 
 
 @pytest.mark.parametrize(
-    "expires", ["0", "-1", "", "soon", "Sun, 99 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"]
+    "expires",
+    [
+        *("0", "-1", "", "soon", "Sun, 99 Nov 1994 08:49:37 GMT", "Sat, 05 Nov 1994 08:49:37 GMT"),
+        *WRONG_DATES,
+    ],
 )
 def test_an_expires_that_is_no_date_or_has_passed_is_stale(expires: str) -> None:
     assert ttl_seconds(("Expires", expires)) == 0
@@ -81,9 +87,72 @@ def test_of_an_age_the_first_member_counts_if_it_is_one(age: str, seconds: int) 
     assert freshness(("Age", age)).age_us == seconds * SECONDS
 
 
-def test_an_answer_that_varies_on_everything_is_stale_at_once() -> None:
-    assert ttl_seconds(("Vary", "Accept, *"), ("Cache-Control", "max-age=60")) == 0
-    assert ttl_seconds(("Vary", "Accept-Encoding"), ("Cache-Control", "max-age=60")) == 60
+ALONE = {"keep": False, "share": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "use"),
+    [
+        ((("Cache-Control", "no-store"),), Use(**ALONE, directives="no-store")),
+        ((("Cache-Control", "no-store=1"),), Use(**ALONE, directives="no-store")),
+        ((("Cache-Control", 'max-age="60, no-store'),), Use(**ALONE, directives="no-store")),
+        ((("Cache-Control", "private"),), Use(**ALONE, directives="private, max-age=0")),
+        ((("Cache-Control", 'private="set-cookie"'),), Use(**ALONE, directives="private, max-age=0")),
+        ((("Cache-Control", "public, private, no-store"),), Use(**ALONE, directives="no-store, private")),
+        (
+            (("Cache-Control", "private"), ("Vary", "*")),
+            Use(**ALONE, directives="no-store, private", varies=True),
+        ),
+        ((("Vary", "Accept, *"),), Use(**ALONE, directives="no-store", varies=True)),
+        ((("Vary", "Accept"), ("Vary", "*")), Use(**ALONE, directives="no-store", varies=True)),
+    ],
+)
+def test_what_may_not_be_kept_has_no_lifetime_and_is_for_one_reader(
+    fields: tuple[tuple[str, str], ...], use: Use
+) -> None:
+    """Also not a stale one: the windows that a namespace has by default do not hold either."""
+    found = freshness(
+        *fields, ("Cache-Control", "max-age=60, s-maxage=60, stale-while-revalidate=9, stale-if-error=9")
+    )
+    assert found == Freshness(Lifetimes(0, 0, 0, storable=False), 0, use)
+    assert freshness(*fields).lifetimes == found.lifetimes
+
+
+def test_what_has_tags_that_are_not_known_is_used_as_what_may_not_be_stored() -> None:
+    headers = CIMultiDictProxy(CIMultiDict({"Cache-Control": "max-age=60"}))
+    found = freshness_of(headers, NOW_US, is_taggable=False)
+    assert found == Freshness(Lifetimes(0, 0, 0, storable=False), 0, Use(**ALONE, directives="no-store"))
+
+
+def test_no_cache_is_kept_to_be_validated_and_handed_on() -> None:
+    found = freshness(("Cache-Control", "no-cache, max-age=60"), ("ETag", '"a"'))
+    assert found == Freshness(Lifetimes(0, 0, 0), 0, Use(directives="no-cache"))
+
+
+@pytest.mark.parametrize("vary", ["Accept-Encoding", "Cookie, Authorization"])
+def test_an_answer_that_varies_on_headers_which_are_never_sent_is_used_as_any(vary: str) -> None:
+    found = freshness(("Vary", vary), ("Cache-Control", "max-age=60"))
+    assert (found.use, found.lifetimes.ttl_us) == (EVERY_USE, 60 * SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [
+        ("7", 7),
+        (" 7 ", 7),
+        ("0", 1),
+        ("86400", LONGEST_RETRY_AFTER_SECONDS),
+        ("9" * 30, LONGEST_RETRY_AFTER_SECONDS),
+        (IN_A_MINUTE, 60),
+        ("Sat, 05 Nov 1994 08:49:37 GMT", 1),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_RETRY_AFTER_SECONDS),
+        *((text, None) for text in ("", "soon", "-1", "1.5", "7, 8", "Sun, 06 Nov 1994 08:50:37 UTC")),
+    ],
+)
+def test_a_retry_after_is_seconds_or_a_date_and_bounded(retry_after: str, seconds: int | None) -> None:
+    headers = CIMultiDictProxy(CIMultiDict({"Retry-After": retry_after}))
+    assert retry_after_seconds(headers, NOW_US) == seconds
+    assert retry_after_seconds(CIMultiDictProxy(CIMultiDict()), NOW_US) is None
 
 
 @given(

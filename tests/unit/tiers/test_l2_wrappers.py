@@ -8,6 +8,7 @@ import pytest
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.l2 import batched as batched_module
 from cachesvc.tiers.l2.batched import Batched
 from cachesvc.tiers.l2.breaker import Breaker, BreakerState
 from cachesvc.tiers.l2.contract import Lookup
@@ -260,3 +261,37 @@ async def test_an_exchange_that_is_cancelled_is_measured_too() -> None:
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert sum(measured.durations["gets"].buckets) == 1
+
+
+async def test_large_values_share_no_exchange_with_their_neighbours() -> None:
+    """An exchange has one time limit: 20 values of 1 MiB would take it from the small ones beside."""
+    child = recorded()
+    batched = Batched(child, 512)
+    large = [Key.of("pages", f"large-{number}") for number in range(20)]
+    big = Entry(b"x" * 1_000_000, CLOCK.now_us(), CLOCK.now_us() + 60 * SECONDS)
+    await batched.set_many([*((key, big) for key in large), *ITEMS])
+    assert batched.statistics()["sets"].batches >= 20
+    assert list(await batched.get_many([*large, *KEYS])) == [*[big] * 20, *ENTRIES]
+    assert batched.statistics()["gets"].batches >= 20
+
+
+async def test_a_large_value_is_known_once_it_was_met_and_forgotten_when_it_is_small() -> None:
+    child = recorded()
+    big = Entry(b"x" * 600_000, CLOCK.now_us(), CLOCK.now_us() + 60 * SECONDS)
+    await child.set_many([(key, big) for key in KEYS[:4]])
+    batched = Batched(child, 512)
+    await batched.get_many(KEYS[:4])
+    assert batched.statistics()["gets"].batches == 1, "nothing is known yet"
+    await batched.get_many(KEYS[:4])
+    assert batched.statistics()["gets"].batches == 5
+    await batched.set_many(ITEMS[:4])
+    await batched.get_many(KEYS[:4])
+    assert batched.statistics()["gets"].batches == 6
+
+
+async def test_so_many_large_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batched_module, "MOST_LARGE", 2)
+    batched = Batched(recorded(), 512)
+    big = Entry(b"x" * 600_000, CLOCK.now_us(), CLOCK.now_us() + 60 * SECONDS)
+    await batched.set_many([(key, big) for key in KEYS[:4]])
+    assert len(batched._large) == 2

@@ -33,6 +33,7 @@ class ScriptedSocket:
 def client_on(*chunks: bytes) -> PipelinedClient:
     client = PipelinedClient("127.0.0.1:1")
     client.sock = ScriptedSocket(*chunks)
+    client._arrivals = lambda: False
     return client
 
 

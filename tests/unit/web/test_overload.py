@@ -1,6 +1,7 @@
 """Requests are refused at the door under overload: which ones, when, and for how long."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -142,3 +143,50 @@ async def test_a_request_that_fails_is_not_in_progress_any_more() -> None:
     with pytest.raises(ZeroDivisionError), overload:
         raise ZeroDivisionError
     assert overload.in_progress == 0
+
+
+@pytest.mark.looptime
+async def test_requests_that_wait_for_others_are_no_load_of_this_process() -> None:
+    """The process is busy with others; 300 requests wait for one slow lease, or for their callers."""
+    waiting = 0
+    async with running() as process:
+        process.overload = Overload(Server(), process.core_time, lambda: waiting)
+        process.overload.start()
+        for _ in range(300):
+            process.overload.__enter__()
+        waiting = 300
+        await process.run(5, asked=500, can=600)
+        assert process.overload.shed == 0
+        waiting = 0
+        with contextlib.ExitStack() as uploads:
+            for _ in range(300):
+                uploads.enter_context(process.overload.reading)
+            await process.run(5, asked=500, can=600)
+            assert process.overload.shed == 0
+        assert process.overload.reading.count == 0
+        await process.run(5, asked=500, can=600)
+        assert process.overload.shed > 0, "they wait for this process now"
+        process.overload.stop()
+
+
+@pytest.mark.looptime
+async def test_under_overload_those_that_wait_for_others_take_no_place() -> None:
+    waiting = 0
+    async with running() as process:
+        process.overload.stop()
+        process.overload = Overload(Server(), process.core_time, lambda: waiting)
+        process.overload.start()
+        await process.run(5, asked=1800, can=600)
+        assert process.overload.is_shedding
+        for _ in range(1000):  # they came before and wait for an origin
+            process.overload.in_progress += 1
+        waiting = 1000
+        before = process.served
+        await process.run(5, asked=1800, can=600)
+        assert process.served - before == pytest.approx(3000, rel=0.1)
+
+
+async def test_all_requests_count_for_the_most_at_once() -> None:
+    overload = Overload(Server(max_in_progress=2), float, lambda: 2)
+    with overload, overload, overload.reading:
+        assert is_refused(overload)

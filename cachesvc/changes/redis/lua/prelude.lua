@@ -5,6 +5,8 @@
 --   changes:announced  the epoch whose possible loss has been announced
 --   changes:parked     hash: id → fields (cmsgpack) of the changes whose fence is out and which a
 --                      home cell has not taken
+--   changes:missing    hash: id → the first `at` of a parked change, its placement, and the cells that
+--                      have and have not taken it (receipt_lines.py)
 --   changes:tried      sorted set: the same ids by the µs at which they were last tried
 --   changes:dead       stream of the changes that were buried, with their reason
 --   fences             stream; fence_items.py has the fields
@@ -61,6 +63,7 @@ local function close(id)
     return true
   end
   call('ZREM', 'changes:tried', id)
+  call('HDEL', 'changes:missing', id)
   return call('HDEL', 'changes:parked', id) == 1
 end
 

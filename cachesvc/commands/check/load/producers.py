@@ -10,6 +10,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
 
 STREAM = "changes"
 TIMEOUT_SECONDS = 2.0
@@ -35,7 +38,7 @@ class Producers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for client in self._clients.values():
+        for client, _ in self._clients.values():
             await client.aclose()
 
     async def add(self, region: str, change: Mapping[str, object]) -> str:
@@ -43,9 +46,12 @@ class Producers:
 
         Raises `QueueError`; then the queue may have taken the change or not.
         """
+        client, connections = self._clients[region]
         try:
-            item = await self._clients[region].xadd(STREAM, {"event": self._event(change)})
+            item = await client.xadd(STREAM, {"event": self._event(change)})
         except (RedisError, OSError) as error:
+            if is_demotion(error):
+                await connections.leave()
             raise QueueError(f"changes of {region}: {error}") from error
         return f"{region}:{item.decode() if isinstance(item, bytes) else item}"
 
@@ -63,13 +69,15 @@ class Producers:
         )
 
 
-def _client(url: str) -> Redis:
+def _client(url: str) -> tuple[Redis, RedisConnections]:
     # The announcer retries, and records each failure. `driver_info`: without it the driver would
     # read its own version from disk, which blocks the loop.
-    return Redis.from_url(
+    connections: RedisConnections = RedisConnections.from_url(
         url,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
+    return Redis.from_pool(connections), connections

@@ -1,4 +1,4 @@
--- Applies invalidations. Answers the `at` of each target.
+-- Applies invalidations. Answers the `at` of each target, or a list with the reason of a refusal.
 -- ARGV per target: 'k' for a key or 't' for a tag or namespace, id, '1' if soft, least in µs.
 local replies = {}
 
@@ -33,7 +33,7 @@ for i = 4, #ARGV, 4 do
   -- shows.
   local least = math.min(tonumber(ARGV[i + 3]), now + 4 * skew)
   local apply = ARGV[i] == 'k' and fence_key or fence_many_keys
-  replies[#replies + 1] = apply(ARGV[i + 1], ARGV[i + 2] == '1', least)
+  replies[#replies + 1] = attempt(apply, ARGV[i + 1], ARGV[i + 2] == '1', least)
 end
 trim()
-return replies
+return outcome(replies)

@@ -1,4 +1,5 @@
--- Stores records under leases. Answers 1 (stored) or 0 (fenced) for each.
+-- Stores records under leases. Answers 1 (stored) or 0 (fenced) for each, or a list with the reason
+-- of a refusal.
 -- ARGV per fill: id, lease token, kept_until in ms, record.
 -- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a
 -- lost reply gets the same answer.
@@ -13,8 +14,7 @@ local function filled_under(id, token)
   return sub(record, HEAD_BYTES + tag_bytes + 1, HEAD_BYTES + tag_bytes + token_bytes) == token
 end
 
-for i = 4, #ARGV, 4 do
-  local id, token, record = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+local function fill(id, token, kept_until_ms, record)
   local as_of, _, _, _, tag_bytes = struct.unpack(HEAD, record)
   local in_force = call('GET', 'l:' .. id) == token
   -- The entry may be older than its lease (an origin's Age is subtracted), so the key's fence is
@@ -24,7 +24,7 @@ for i = 4, #ARGV, 4 do
 
   local stored = 0
   if admissible and in_force then
-    store(id, record, ARGV[i + 2])
+    store(id, record, kept_until_ms)
     stored = 1
   elseif admissible and filled_under(id, token) then
     stored = 1
@@ -32,6 +32,10 @@ for i = 4, #ARGV, 4 do
   if in_force then
     call('DEL', 'l:' .. id)
   end
-  replies[#replies + 1] = stored
+  return stored
 end
-return replies
+
+for i = 4, #ARGV, 4 do
+  replies[#replies + 1] = attempt(fill, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+end
+return outcome(replies)

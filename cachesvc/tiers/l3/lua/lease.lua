@@ -1,12 +1,16 @@
--- Prolongs leases or gives them back. Answers 1 for a lease that is in force, else 0.
+-- Prolongs leases or gives them back. Answers 1 for a lease that is in force, else 0, or a list with
+-- the reason of a refusal.
 -- ARGV per lease: id, token, new life in ms (0 gives the lease back). A lease is never re-created.
 local replies = {}
-for i = 4, #ARGV, 3 do
-  local lease = 'l:' .. ARGV[i]
-  local in_force = call('GET', lease) == ARGV[i + 1]
+local function prolong(id, token, life_ms)
+  local in_force = call('GET', 'l:' .. id) == token
   if in_force then
-    call('PEXPIRE', lease, ARGV[i + 2])
+    call('PEXPIRE', 'l:' .. id, life_ms)
   end
-  replies[#replies + 1] = in_force and 1 or 0
+  return in_force and 1 or 0
 end
-return replies
+
+for i = 4, #ARGV, 3 do
+  replies[#replies + 1] = attempt(prolong, ARGV[i], ARGV[i + 1], ARGV[i + 2])
+end
+return outcome(replies)

@@ -81,6 +81,26 @@ local function store(id, record, kept_until_ms)
   call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
 end
 
+-- Returns what `work` answers for one item of a batch. If a command is refused, returns a list with
+-- the reason: the server cannot write (MISCONF, NOREPLICAS, OOM), or the item's own data is damaged.
+-- So a refusal is the answer to that item alone, and its neighbours get theirs. READONLY concerns
+-- the connection, not an item: then it is the answer of the whole script (`outcome`).
+local demoted
+local function attempt(work, ...)
+  local done, answer = pcall(work, ...)
+  if done then
+    return answer
+  end
+  local why = type(answer) == 'table' and answer.err or tostring(answer)
+  demoted = demoted or match(why, 'READONLY .*')
+  return { why }
+end
+
+-- Returns the answer of a script with these replies.
+local function outcome(replies)
+  return demoted and redis.error_reply(demoted) or replies
+end
+
 -- Drops old fences, once a second. A fence is kept a minute longer than any copy: the as_of of a
 -- fill is at most a minute older than the fill.
 local function trim()

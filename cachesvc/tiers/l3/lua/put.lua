@@ -1,5 +1,5 @@
--- Stores records as invalidations of their keys. Answers `at` for each, or 0 if its condition did
--- not hold.
+-- Stores records as invalidations of their keys. Answers `at` for each, 0 if its condition did not
+-- hold, or a list with the reason of a refusal.
 -- ARGV per put: id, '1' to store only if nothing is there, ETags one of which must match (16
 -- characters each; '*' matches any; '' is no condition), kept_until in ms, record.
 local replies = {}
@@ -38,16 +38,20 @@ local function allowed(id, if_absent, if_match)
   return not (if_absent == '1' and etag) and (if_match == '' or (etag and matches(etag, if_match)))
 end
 
-for i = 4, #ARGV, 5 do
-  local id, at = ARGV[i], 0
-  if allowed(id, ARGV[i + 1], ARGV[i + 2]) then
+local function put(id, if_absent, if_match, kept_until_ms, record)
+  local at = 0
+  if allowed(id, if_absent, if_match) then
     at = next_fence(id)
     call('ZADD', 'fences', format('%.0f', at), id)
     has_fences = true
     call('DEL', 'l:' .. id)
-    store(id, struct.pack('>I8', at + 1) .. sub(ARGV[i + 4], 9), ARGV[i + 3])
+    store(id, struct.pack('>I8', at + 1) .. sub(record, 9), kept_until_ms)
   end
-  replies[#replies + 1] = at
+  return at
+end
+
+for i = 4, #ARGV, 5 do
+  replies[#replies + 1] = attempt(put, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
 end
 trim()
-return replies
+return outcome(replies)

@@ -5,6 +5,11 @@
 --   record                  a hit, no lease granted
 --   flags                   a miss, no lease granted; flags: 1 held, 2 fenced, 4 soft
 --   {flags, record, token}  every other case; record and token may be empty
+--   {reason}                the server refused to read it, or to grant a lease that is needed
+--   -1                      not looked at: the answer has a mebibyte already, ask again
+-- A server that cannot write (MISCONF, NOREPLICAS, OOM) still answers its hits; only keys that need
+-- a lease are refused. The bound on bytes is for the neighbours of large values: one answer of 20
+-- MiB would take longer than the time limit, and none of its keys would be answered.
 local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
@@ -23,13 +28,10 @@ local function grant(id, index)
   return call('SET', 'l:' .. id, token, 'NX', 'PX', life_ms) and token
 end
 
-for i = 5, #ARGV, 2 do
-  local id = ARGV[i]
-  if ARGV[i + 1] ~= spec then
-    spec = ARGV[i + 1]
-    wants, not_before, life_ms = struct.unpack('>BI8I4', spec)
-  end
+local ENOUGH_BYTES = 1048576
+local bytes = 0
 
+local function read(id, index)
   local record = call('GET', 'v:' .. id)
   local flags, fresh = 0, false
   if record then
@@ -45,19 +47,27 @@ for i = 5, #ARGV, 2 do
 
   local token = ''
   if wants >= 2 or (wants == 1 and not fresh) then
-    token = grant(id, i)
+    token = grant(id, index)
     if not token then
       token, flags = '', flags + 1
     end
   end
 
-  count = count + 1
+  bytes = bytes + (record and #record or 0)
   if record and flags == 0 and token == '' then
-    replies[count] = record
+    return record
   elseif not record and token == '' then
-    replies[count] = flags
-  else
-    replies[count] = { flags, record or '', token }
+    return flags
   end
+  return { flags, record or '', token }
 end
-return replies
+
+for i = 5, #ARGV, 2 do
+  if ARGV[i + 1] ~= spec then
+    spec = ARGV[i + 1]
+    wants, not_before, life_ms = struct.unpack('>BI8I4', spec)
+  end
+  count = count + 1
+  replies[count] = bytes < ENOUGH_BYTES and attempt(read, ARGV[i], i) or -1
+end
+return outcome(replies)

@@ -121,7 +121,9 @@ class Cache:
         - `caller`: who invalidates, for the service's audit; else the service notes the address.
         - `traceparent`: asked for the current trace at each request; unless given, OpenTelemetry's,
           if the process uses it.
-        - `session`: an `aiohttp.ClientSession` of yours, which stays open.
+        - `session`: an `aiohttp.ClientSession` of yours, which stays open. Give it a
+          `CleanConnector` (`aio/clean_connector.py`): aiohttp's own connectors take bytes that came
+          unasked for the next answer.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         return cls(

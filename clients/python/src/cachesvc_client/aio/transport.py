@@ -12,6 +12,7 @@ import random
 
 import aiohttp
 
+from cachesvc_client.aio.clean_connector import CleanConnector
 from cachesvc_client.aio.session import Session
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
@@ -61,7 +62,7 @@ class Transport:
             self._session = self._given
             return
         self._session = self._own = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections),
+            connector=CleanConnector(limit=self._max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             headers={"User-Agent": "cachesvc-client/0.1"},

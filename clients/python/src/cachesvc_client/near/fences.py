@@ -8,8 +8,9 @@ chosen by one half of the digest, merged by maximum. A collision makes a fence l
 is; its only cost is a copy that is not kept.
 
 Namespaces are few and are kept exactly, because one collision would refuse a whole namespace.
-Windows of paced fences are kept exactly while they run. A window that is over, or one too many,
-goes into the sketch: every copy up to its `at` is then taken for stale.
+Windows of paced fences are kept while they run, exactly up to `MOST_WINDOWS` of one target: beyond
+them two neighbours become one that is at least as strict as both. A window that is over, or whose
+target is one too many, goes into the sketch: every copy up to its `at` is then taken for stale.
 
 All times are microseconds of the service.
 """
@@ -17,6 +18,8 @@ All times are microseconds of the service.
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TypeAlias
 
 SLOTS = 1 << 18
 """Slots of each of the two rows, 4 MiB in all.
@@ -26,7 +29,14 @@ At 300 fences/s, 8 % of the copies that are five minutes old look fenced and are
 MOST_RECENT = 8192
 """Hard fences remembered exactly, to be told to an instance that has not merged them."""
 MOST_PACED = 10_000
-"""Targets whose windows of paced fences are remembered exactly."""
+"""Targets whose windows of paced fences are remembered."""
+MOST_WINDOWS = 8
+"""Windows of one target, however often it is purged: a reader looks at all of them."""
+
+_Window: TypeAlias = tuple[int, int, int]
+"""`(at, start, over)`, µs.
+
+Copies with `as_of <= at` become stale between `start` and `start + over`."""
 
 _SHIFT = 32
 
@@ -70,7 +80,7 @@ class Fences:
         self._namespaces: dict[int, int] = {}
         self._recent: OrderedDict[int, int] = OrderedDict()
         self._most_recent = most_recent
-        self._paced: OrderedDict[int, tuple[tuple[int, int], ...]] = OrderedDict()
+        self._paced: OrderedDict[int, tuple[_Window, ...]] = OrderedDict()
         self._most_paced = most_paced
         self.floor = 0
 
@@ -97,14 +107,29 @@ class Fences:
     def pace(self, digest: int, at: int, over: int, now: int) -> None:
         """Adds the window of a paced fence, `over` µs from `at`; windows of a target add up."""
         known = self._paced.get(digest, ())
-        if (at, over) not in known:
-            self._paced[digest] = (*known, (at, over))
+        if (at, at, over) not in known:
+            self._paced[digest] = self._bounded([*known, (at, at, over)], digest, now)
         while self._paced and (len(self._paced) > self._most_paced or self._is_oldest_over(now)):
             target, windows = self._paced.popitem(last=False)
-            self.merge(target, max(at for at, _ in windows), soft=True)
+            self.merge(target, max((at for at, _, _ in windows), default=0), soft=True)
+
+    def _bounded(self, windows: Sequence[_Window], digest: int, now: int) -> tuple[_Window, ...]:
+        """Returns the windows that run, in few; those that are over go into the sketch.
+
+        The two neighbours become one whose times lie closest together.
+        """
+        for at, start, over in windows:
+            if start + over < now:
+                self.merge(digest, at, soft=True)
+        running = sorted(window for window in windows if window[1] + window[2] >= now)
+        while len(running) > MOST_WINDOWS:
+            spans = [max(one[0], two[0]) - min(one[1], two[1]) for one, two in pairwise(running)]
+            closest = spans.index(min(spans))
+            running[closest : closest + 2] = [_merged(running[closest], running[closest + 1])]
+        return tuple(running)
 
     def _is_oldest_over(self, now: int) -> bool:
-        return all(at + over < now for at, over in next(iter(self._paced.values())))
+        return all(start + over < now for _, start, over in next(iter(self._paced.values())))
 
     def raise_floor(self, at: int) -> bool:
         """Raises the floor to `at`; true if the floor was lower before."""
@@ -136,7 +161,20 @@ class Fences:
         windows = (
             [window for target in targets for window in self._paced.get(target, ())] if self._paced else []
         )
-        return min((moment_of(at, over, key_digest) for at, over in windows if as_of <= at), default=None)
+        return min(
+            (moment_of(start, over, key_digest) for at, start, over in windows if as_of <= at), default=None
+        )
+
+
+def _merged(one: _Window, two: _Window) -> _Window:
+    """Returns one window that makes a copy stale no later than either of these would.
+
+    It begins and ends with the first of them. The earlier of two moments is a concave function of the
+    key's share of the range, so it lies above the straight line from that beginning to that end.
+    """
+    start = min(one[1], two[1])
+    end = min(one[1] + one[2], two[1] + two[2])
+    return max(one[0], two[0]), start, max(end - start, 0)
 
 
 def moment_of(at: int, over: int, key_digest: int) -> int:

@@ -183,8 +183,12 @@ class Shelf:
         """Holds the answer if it is fresh and every fence known by now admits it.
 
         Returns true if the answer is held. `asked_at` is a time by this shelf's clock, not later
-        than the moment when the request was sent.
+        than the moment when the request was sent. An answer that may not be kept takes out the copy
+        that is older: nothing older may be answered after it.
         """
+        if not got.keep:
+            self._near.take_older(self, key, got.as_of)
+            return False
         return got.outcome in _FRESH and self.is_trusted and self._near.keep(self, key, got, asked_at)
 
     def statistics(self) -> NearStatistics:
@@ -426,6 +430,11 @@ class Near:
             value = ABSENT if got.outcome == "absent" else NOTHING
             cost = len(key) + len(got.value) + OVERHEAD_BYTES
             return until > now and shelf.put(Copy(value, got, until, key, targets, cost))
+
+    def take_older(self, shelf: Shelf, key: str, as_of: int) -> None:
+        """Takes out the copy of the key if it is not newer than `as_of`."""
+        with self._lock:
+            self._take_older(shelf, shelf.of(target_digest(f"{shelf.namespace}/{key}")), as_of)
 
     def charge(self, shelf: Shelf, copy: Copy, size: int) -> None:
         """Charges the copy `size` bytes more: its decoded value is kept too."""

@@ -37,6 +37,8 @@ class Problem(Struct):
     field: str = ""
     retryable: bool = False
     request_id: str = ""
+    retry_after: float = 0.0
+    """The seconds after which the origin asked to try again; 0 if it did not say."""
 
 
 class GetMany(Struct, omit_defaults=True):
@@ -76,6 +78,8 @@ class Got(Struct, gc=False):
     problem: Problem | None = None
     lag: float | None = None
     """The lag of the whole answer (`GotMany.lag`), noted on each key of it."""
+    keep: bool = True
+    """False if this answer, and every older one of the key, may not be kept."""
 
     @property
     def is_found(self) -> bool:

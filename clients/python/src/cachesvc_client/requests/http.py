@@ -75,7 +75,8 @@ def problem_error(reply: Reply) -> CacheError:
             detail=f"status {reply.status} without a problem document", retryable=reply.status >= 500
         )
     error = error_of(problem, reply.status)
-    error.retry_after = _seconds_or_none(reply.headers.get("Retry-After"))
+    if (seconds := _seconds_or_none(reply.headers.get("Retry-After"))) is not None:
+        error.retry_after = seconds
     error.request_id = problem.request_id or reply.headers.get("X-Request-Id", "")
     return error
 
@@ -96,6 +97,7 @@ def error_of(problem: Problem | None, status: int = 0) -> CacheError:
         problem.detail or problem.title,
         status=status or problem.status,
         retryable=problem.retryable,
+        retry_after=problem.retry_after or None,
         request_id=problem.request_id,
         field=problem.field,
     )

@@ -47,6 +47,15 @@ _receipt = msgspec.json.Decoder(Receipt)
 _receipt_state = msgspec.json.Decoder(ReceiptState)
 
 
+class _WithToken(msgspec.Struct):
+    """A receipt or a problem, as far as its token goes."""
+
+    token: str = ""
+
+
+_with_token = msgspec.json.Decoder(_WithToken)
+
+
 class NamespaceRequests:
     """The requests of one namespace, and the readings of their replies."""
 
@@ -211,7 +220,7 @@ class NamespaceRequests:
         the write that it announces has happened.
         """
         if not lenient:
-            self._learn(reply.headers.get("Cachesvc-Token", ""), keys)
+            self._learn(_token_in(reply), keys)
         return _decoded(_receipt, reply)
 
     def _learn(self, token: str, keys: Iterable[str]) -> None:
@@ -249,6 +258,16 @@ def _decoded(decoder: "msgspec.msgpack.Decoder[S] | msgspec.json.Decoder[S]", re
         return decoder.decode(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CacheError("bad-answer", f"not what the protocol says: {error}") from error
+
+
+def _token_in(reply: Reply) -> str:
+    """The token of an answer: in the header, or in the body alone if it is long."""
+    if token := reply.headers.get("Cachesvc-Token", ""):
+        return token
+    try:
+        return _with_token.decode(reply.body).token
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
 
 
 def _keys(wanted: Sequence[Wanted]) -> list[str]:

@@ -114,13 +114,18 @@ class Batches:
             "value": entry.draft.value,
         }
         defaults = {"content_type": OCTETS, "tags": (), "value": b""}
+        ttl = (entry.fresh_until - now) // SECONDS
+        if found.outcome == "stale":
+            ttl = min(ttl, -1)
+        unkept = {} if entry.draft.keep else {"keep": False}
         return {
             "outcome": found.outcome,
             "tier": "origin" if found.outcome == "loaded" else "l1",
             "age": max(0, (now - entry.as_of) // SECONDS),
-            "ttl": (entry.fresh_until - now) // SECONDS,
+            "ttl": ttl if entry.draft.keep else min(ttl, 0),
             "as_of": entry.as_of,
             **{name: value for name, value in named.items() if value != defaults[name]},
+            **unkept,
             **lease,
         }
 

@@ -21,6 +21,8 @@ class Loaded(Struct, frozen=True):
     value: bytes
     content_type: str = "application/octet-stream"
     tags: tuple[str, ...] = ()
+    keep: bool = True
+    """False: the origin says `no-store`, so the value is answered and kept nowhere."""
 
 
 class Contract(Struct, frozen=True):

@@ -38,6 +38,8 @@ class Draft(Struct, frozen=True):
     stale_if_error: float | None = None
     absent: bool = False
     source_lag: float = 0.0
+    keep: bool = True
+    """False if the value may be answered once and not be kept."""
 
 
 class Entry(Struct, frozen=True):
@@ -179,9 +181,18 @@ class Home:
         self._store(namespace, key, draft, self._clock.stamp())
         return fenced
 
-    def load(self, namespace: str, key: str, draft: Draft) -> Entry:
-        """Stores a value that an origin has returned."""
-        return self._store(namespace, key, draft, self._clock.stamp())
+    def load(self, namespace: str, key: str, draft: Draft) -> tuple[Entry, list[Fenced]]:
+        """Stores a value that an origin has returned, if it may be kept.
+
+        If not, an older copy may not be answered either: its key is fenced, and the fence returned.
+        """
+        id_ = f"{namespace}/{key}"
+        older = None if draft.keep else self._entries.get(id_)
+        fences = self.invalidate(namespace, keys=[key]) if older is not None else []
+        entry = self._store(namespace, key, draft, self._clock.stamp())
+        if not draft.keep:
+            del self._entries[id_]
+        return entry, fences
 
     def _store(self, namespace: str, key: str, draft: Draft, as_of: int, lease: str = "") -> Entry:
         contract = self._contract_of(namespace)

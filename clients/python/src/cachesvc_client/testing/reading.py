@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.contract import SECONDS, Contract, Loaded
-from cachesvc_client.testing.home import Draft, Entry, Home, Pairs
+from cachesvc_client.testing.home import Draft, Entry, Fenced, Home, Pairs
 
 Outcome: TypeAlias = Literal["hit", "stale", "loaded", "absent", "miss", "failed"]
 
@@ -42,7 +42,15 @@ class Found(Struct, frozen=True):
 class Reader:
     """The read path of the fake service."""
 
-    def __init__(self, home: Home, clock: FakeClock, contract_of: Callable[[str], Contract]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        clock: FakeClock,
+        contract_of: Callable[[str], Contract],
+        told: Callable[[list[Fenced]], None],
+    ) -> None:
+        """`told` is called with every new fence."""
+        self._told = told
         self._home = home
         self._clock = clock
         self._contract_of = contract_of
@@ -101,6 +109,11 @@ class Reader:
             return Found("stale", last_resort) if last_resort is not None else Found("failed")
         loaded = Loaded(value) if isinstance(value, bytes) else value
         draft = (
-            Draft(absent=True) if loaded is None else Draft(loaded.value, loaded.content_type, loaded.tags)
+            Draft(absent=True)
+            if loaded is None
+            else Draft(loaded.value, loaded.content_type, loaded.tags, keep=loaded.keep)
         )
-        return Found("absent" if draft.absent else "loaded", self._home.load(namespace, key, draft))
+        entry, fences = self._home.load(namespace, key, draft)
+        if fences:
+            self._told(fences)
+        return Found("absent" if draft.absent else "loaded", entry)

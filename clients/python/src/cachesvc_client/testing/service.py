@@ -64,7 +64,7 @@ class FakeService:
         self._listeners: set[Callable[[], object]] = set()
         self._faults = Faults()
         self._home = Home(self.clock, self._contract_of)
-        self._reader = Reader(self._home, self.clock, self._contract_of)
+        self._reader = Reader(self._home, self.clock, self._contract_of, self._told)
         self._feed = Feed(self.clock)
         parts = (self.clock, self._contract_of, self._told)
         self._single = SingleKeys(self._home, self._reader, *parts)

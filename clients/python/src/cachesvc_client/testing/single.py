@@ -79,13 +79,21 @@ class SingleKeys:
     def _freshness(self, entry: Entry, found: Found) -> dict[str, str]:
         now = self._clock.now_us()
         age, ttl = max(0, (now - entry.as_of) // SECONDS), (entry.fresh_until - now) // SECONDS
+        ttl = min(ttl, -1) if found.outcome == "stale" else ttl
         lives = [f"max-age={max(0, age + ttl)}"]
         lives += (
             [f"stale-while-revalidate={entry.stale_for // SECONDS}"] if entry.stale_for >= SECONDS else []
         )
         lives += [f"stale-if-error={entry.error_for // SECONDS}"] if entry.error_for >= SECONDS else []
-        status = f"{_MISSED}; stored" if found.outcome == "loaded" else f"cachesvc-l1; hit; ttl={ttl}"
-        headers = {"Age": str(age), "Cache-Control": ", ".join(lives), "Cache-Status": status}
+        is_kept = entry.draft.keep and not found.lease
+        stored = f"{_MISSED}; stored" if entry.draft.keep else _MISSED
+        status = stored if found.outcome == "loaded" else f"cachesvc-l1; hit; ttl={ttl}"
+        headers = {
+            "Age": str(age),
+            "Cache-Control": ", ".join(lives) if is_kept else "no-store",
+            "Vary": "Cachesvc-Token, Cachesvc-Max-Lag, Prefer",
+            "Cache-Status": status,
+        }
         if entry.draft.tags:
             headers["Cache-Groups"] = ", ".join(map(_quoted, entry.draft.tags))
         return headers

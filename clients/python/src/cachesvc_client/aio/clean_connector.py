@@ -1,0 +1,122 @@
+"""A connector of aiohttp that reuses a connection only if nothing arrived on it unasked.
+
+aiohttp keeps a connection on which bytes arrive between two requests, and gives them to the next
+request as its answer. One surplus answer of a server, such as a 408 for an idle connection, then
+shifts all later answers by one: every request gets the answer to the request before it.
+
+    bytes arrive …                              | the connection
+    --------------------------------------------|------------------------------------------------
+    behind the whole answer, in its last packet | is closed; the answer counts
+    while no answer is awaited                  | is closed
+    unread by the event loop, as it is taken    | is closed, and another one is taken
+    before the first request                    | is closed; the request fails, and may be repeated
+
+A surplus answer that arrives after the next request was sent cannot be told from its answer. Then
+the request's own answer is the surplus one: it closes the connection if it arrives before a further
+request is sent there. So a shift ends as soon as the connection idles for as long as the server
+takes to answer.
+"""
+
+import asyncio
+import select
+from functools import partial
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+
+
+class CleanConnector(aiohttp.TCPConnector):
+    """A `TCPConnector` whose connections are clean when a request gets them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = partial(_new_connection, loop=self._loop)
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        """Returns a clean connection; raises `ClientConnectionError` if a new one is not clean."""
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            link = cast(_CleanConnection, connection.protocol)
+            if link.is_clean():
+                return connection
+            connection.close()
+            if link.is_new:
+                raise aiohttp.ClientConnectionError("the server spoke before it was asked")
+
+
+def _new_connection(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _CleanConnection(loop)
+
+
+class _CleanConnection(ResponseHandler):
+    """A connection that closes when it gets bytes that belong to no answer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.is_new = True
+        """True until the first request."""
+        self._answers = 0
+        """Answers to the last request, without interim ones (1xx)."""
+        self._poll: select.poll | None = None
+        self._is_encrypted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        link = transport.get_extra_info("socket")
+        if link is not None and hasattr(select, "poll"):  # Windows has none; its loop reads at once
+            self._poll = select.poll()
+            self._poll.register(link.fileno(), select.POLLIN)
+        self._is_encrypted = transport.get_extra_info("sslcontext") is not None
+
+    def is_clean(self) -> bool:
+        """True if the connection is open and nothing arrived on it unasked.
+
+        To be called while no answer is awaited.
+        """
+        if not self.is_connected():
+            return False
+        if self._poll is None or (self.is_new and self._is_encrypted):
+            return True  # TLS 1.3 sends session tickets unasked, before the first answer
+        return not self._poll.poll(0)
+
+    def set_response_params(self, **params: Any) -> None:
+        self.is_new = False
+        self._answers = 0
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        # Without bytes this is aiohttp's own call to go on with bytes that it had put aside.
+        if data and self._awaits_nothing():
+            self.close()
+            return
+        super().data_received(data)
+        if self._answers and self._awaits_nothing() and self._has_more_than_the_answer():
+            self.close()
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Takes an answer from the parser: its head, and its body which may still be read."""
+        status = data[0].code
+        if status >= 200 or status == 101:
+            self._answers += 1
+            if self._answers > 1:
+                return
+        super().feed_data(data, size)
+
+    def _awaits_nothing(self) -> bool:
+        if self.is_new:
+            return True
+        if not self._answers or self.upgraded:
+            return False
+        return self._answers > 1 or self._payload is None or self._payload.is_eof()
+
+    def _has_more_than_the_answer(self) -> bool:
+        if self._answers > 1 or self._parser is None:
+            return True
+        try:
+            # The parser is asked what the end of the connection would mean now: nothing, unless it
+            # has begun another answer. Its next use is for another request, and it is replaced then.
+            return self._parser.feed_eof() is not None
+        except Exception:  # noqa: BLE001  half an answer, of which the parser cannot make anything
+            return True

@@ -1,0 +1,89 @@
+"""Traces of changes that a home cell has missed: what their retries may and may not refuse."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from cachesvc.config.topology import Topology
+from cachesvc.model.entry import Key
+from cachesvc.model.requests import Outcome
+from cachesvc.tiers.l3.placement import Placement
+from tests.doubles.loaders import loaded
+from tests.paths.living import living
+from tests.paths.running import Running
+from tests.paths.truth import Store
+from tests.paths.world import TOPOLOGY, FarSide
+
+pytestmark = pytest.mark.looptime
+
+BOTH = replace(
+    TOPOLOGY,
+    version=2,
+    cells={name: replace(cell, active=True) for name, cell in TOPOLOGY.cells.items()},
+    pins={"mine": "c1", "elsewhere": "c2"},
+)
+"""Both cells are active: a tag without a partition is applied in both."""
+ALONE = replace(BOTH, version=3, pins={"mine": "c1", "elsewhere": "c1"})
+"""The partition `elsewhere` has moved to c1."""
+MINE, ELSEWHERE = "{mine}a", "{elsewhere}b"
+
+
+@asynccontextmanager
+async def instance(far: FarSide, topology: Topology, name: str = "i0") -> AsyncIterator[Running]:
+    for cell in (far.cell, far.other):
+        if not cell.down:
+            cell.activate(Placement(topology).id, topology.version)
+    async with living(far, name, topology=topology) as one:
+        await asyncio.sleep(3)
+        yield one
+
+
+async def loads_without_near_copies(one: Running, key: str) -> bool:
+    """True if a read of the key, which L1 and L2 do not hold, is a load."""
+    one.paths.l1.delete(Key.of("docs", key))
+    await one.paths.far.pool.delete_many([Key.of("docs", key)])
+    return (await one.paths.get(key)).outcome is Outcome.LOADED
+
+
+async def test_trace_29_a_cell_that_is_away_must_not_take_l3_from_the_cells_that_are_not() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with instance(far, BOTH) as i0:
+        far.other.down = True
+        store.commit()
+        receipt = await i0.paths.invalidate(tags=["t"])
+        assert not receipt.applied
+        await asyncio.sleep(1)
+        far.loader.default = loaded(b"1", tags=("t",))
+        assert await i0.paths.value(MINE) == b"1"
+        await asyncio.sleep(5)  # the change is tried again five times
+        assert not await loads_without_near_copies(i0, MINE), "c1 holds a copy from after the change"
+        before = await far.cell.inspect(Key.of("docs", MINE), ["t"])
+        far.other.down = False
+        await asyncio.sleep(3)
+        assert i0.tally.waiting == 0
+        after = await far.other.inspect(Key.of("docs", ELSEWHERE), ["t"])
+        assert after.tag_fences == before.tag_fences, "the first `at`, in every cell"
+        assert not await loads_without_near_copies(i0, MINE)
+
+
+async def test_trace_30_a_parked_change_must_reach_a_home_that_was_never_asked() -> None:
+    """The partition moves to another cell while the change is parked."""
+    far = FarSide()
+    store = Store(far)
+    async with instance(far, BOTH) as i0:
+        far.other.down = True
+        store.commit()
+        receipt = await i0.paths.invalidate(ELSEWHERE, MINE)
+        assert not receipt.applied
+        asked_before = far.cell.count("fence_many")
+    async with instance(far, ALONE, "i1") as i1:
+        await asyncio.sleep(3)
+        state = await i1.paths.receipts.state(receipt.id)
+        assert state is not None
+        assert far.cell.count("fence_many") > asked_before
+        at = (await far.cell.inspect(Key.of("docs", ELSEWHERE), [])).fence_at
+        assert at > 0, "the new home knows the fence"
