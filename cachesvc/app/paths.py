@@ -30,6 +30,7 @@ from cachesvc.paths.load import Loads
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
+from cachesvc.paths.unkept import Unkept
 from cachesvc.paths.write import Writer
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.telemetry.popularity.read_sample import ReadSample
@@ -117,7 +118,7 @@ def build(
     homes = Homes(placement, remote.cells)
     flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
     sample = ReadSample(hot_keys, rng)
-    near_tiers = NearTiers(l1, remote.l2, admission, hot_keys)
+    near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys), Unkept()
     merger = Merger(fences, flights.forget)
     applier = Applier(homes, clock, skew_us)
     announcer = Announcer(
@@ -145,6 +146,7 @@ def build(
         admission=admission,
         rng=rng,
         tally=tally,
+        unkept=unkept,
     )
     runner = FlightRunner(
         near_tiers=near_tiers,
@@ -156,6 +158,7 @@ def build(
         tasks=tasks,
         rng=rng,
         tally=tally,
+        unkept=unkept,
     )
     reader = Reader(
         namespaces=namespaces,
@@ -166,6 +169,7 @@ def build(
         rng=rng,
         tally=tally,
         sample=sample,
+        homes=homes,
     )
     writer = Writer(
         namespaces=namespaces,
@@ -176,6 +180,8 @@ def build(
         near_tiers=near_tiers,
         clock=clock,
         rng=rng,
+        tally=tally,
+        unkept=unkept,
     )
     explainer = Explainer(
         topology=topology,
@@ -187,6 +193,7 @@ def build(
         peers=remote.peers,
         admission=admission,
         is_overloaded=is_overloaded,
+        is_unkept=unkept.__contains__,
     )
     return Paths(
         fences=fences,

@@ -135,6 +135,11 @@ class Home(Struct, frozen=True, omit_defaults=True):
     """The instance that asked the home, where this one could not; else empty."""
     lease_held: bool = False
     lease: LeaseSeen | None = None
+    unkept: bool = False
+    """True if values of the key could not be kept lately, as this instance knows.
+
+    A reader here does not wait for the lease of another.
+    """
     key_fence: int = 0
     tag_fences: dict[str, int] = {}
     namespace_fence: int = 0

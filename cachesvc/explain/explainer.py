@@ -98,8 +98,12 @@ class Explainer:
         peers: Peers,
         admission: Admission,
         is_overloaded: Callable[[], bool],
+        is_unkept: Callable[[Key], bool],
     ) -> None:
-        """`me`: region and name of this instance."""
+        """`me`: region and name of this instance.
+
+        `is_unkept` tells whether values of a key could not be kept lately.
+        """
         self._region, self._instance = me
         self._topology = topology
         self._placement = placement
@@ -111,6 +115,7 @@ class Explainer:
         self._fences = admission.fences
         self._clock = admission.clock
         self._is_overloaded = is_overloaded
+        self._is_unkept = is_unkept
 
     async def answer(self, key: Key, question: Question) -> Explanation | Seen:
         """Returns the view of this instance if the question is `alone`, else an explanation."""
@@ -163,7 +168,7 @@ class Explainer:
         tiers = {"l1": judge.near(l1), "l2": judge.near(l2), "l3": judge.at_home(home)}
         held = (l1, l2, home.entry if isinstance(home, CellKeyState) else None)
         tags = dict.fromkeys(tag for entry in held if isinstance(entry, Entry) for tag in entry.tags)
-        memcached, at_home = self._pool.memcached_of(key), self._home(home)
+        memcached, at_home = self._pool.memcached_of(key), self._home(key, home)
         return Seen(
             region=self._region,
             instance=self._instance,
@@ -206,7 +211,7 @@ class Explainer:
             former=former if former != name else "",
         )
 
-    def _home(self, state: CellKeyState | TierError) -> Home:
+    def _home(self, key: Key, state: CellKeyState | TierError) -> Home:
         if isinstance(state, TierError):
             return Home(unavailable=str(state))
         instances = (
@@ -216,6 +221,7 @@ class Explainer:
         return Home(
             lease_held=state.lease_held,
             lease=LeaseSeen(holder, state.lease_as_of, state.lease_until) if state.lease_held else None,
+            unkept=self._is_unkept(key),
             key_fence=state.fence_at,
             tag_fences=state.tag_fences,
             namespace_fence=state.namespace_fence,

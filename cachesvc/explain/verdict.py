@@ -108,6 +108,10 @@ def _in_words(
     match step.action:
         case Action.WAIT:
             holder = (home.lease and home.lease.holder) or "a holder outside the topology"
+            if home.unkept:
+                why = f"{nothing}; {holder} holds the lease, but values of the key cannot be kept: no fill comes"
+                loads = namespace.origin is not None
+                return Now("load from the origin without a lease" if loads else "miss", why, A_READ)
             longest = options.wait_seconds if namespace.origin is None else namespace.lease_wait.seconds
             why = f"{nothing}, and {holder} holds the lease: it waits for that load, {longest:g} s at most"
             return Now("wait for another's load", why, A_READ, but=but)

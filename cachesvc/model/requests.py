@@ -114,6 +114,23 @@ class Answer(Struct, frozen=True, gc=False):
     error: RequestError | None = None
     use: Use = EVERY_USE
     """The uses of the answer for the caller, and for caches on the way to it."""
+    unkept: bool = False
+    """True: another holds the lease, and the key's values could not be kept lately.
+
+    A fill will not come: the caller loads at once.
+    """
+
+
+class Release(StrEnum):
+    """The reason for which a caller gives a lease back unfilled."""
+
+    FAILED = "failed"
+    """The load brought no value: the next reader gets the lease."""
+    UNKEPT = "unkept"
+    """The load brought a value that cannot be kept.
+
+    For a while nobody waits for the key's lease.
+    """
 
 
 class Draft(Struct, frozen=True, gc=False):
@@ -138,6 +155,8 @@ class Draft(Struct, frozen=True, gc=False):
     """True: store only if the home cell has no value (`If-None-Match: *`)."""
     if_match: tuple[str, ...] = ()
     """Store only over a value with one of these ETags (`If-Match`); empty: no condition."""
+    release: Release | None = None
+    """Nothing is stored, and `lease` is given back, for this reason."""
 
 
 class Written(Struct, frozen=True, gc=False):
@@ -145,7 +164,7 @@ class Written(Struct, frozen=True, gc=False):
 
     stored: bool
     reason: str = ""
-    """Why it was not stored: `fenced` (the lease was voided) or `precondition`."""
+    """Why it was not stored: `fenced` (the lease was voided), `precondition`, or `released`."""
     entry: Entry | None = None
     token: TokenPairs = ()
     """The token with which any instance answers the writer with this value or a later one."""

@@ -5,6 +5,10 @@ A reader *joins* a flight. A flight *starts*, *runs* in a task of its own, never
 waiter. After the landing the task may go on: to refresh behind a stale answer, or to copy the value
 to a nearer tier.
 
+A flight owns the lease that its home granted (`Flight.lease`) until the lease is used by a fill,
+claimed by a caller, or given back. However a flight ends (landed with a copy, failed, cancelled,
+its callers gone), `Flight.settle` is called, so that no lease is left to expire.
+
 Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, floor"):
 
 1. Merging a key's fence forgets the key's flight: later readers start a new one, and the readers
@@ -30,6 +34,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.requests import Step
 from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.telemetry.traces.trace import Attribute, Span, current
+from cachesvc.tiers.l3.leases import HeldLease
 
 LONG_LOAD_SECONDS = 1.0
 """A load that has run for longer waits for its origin, however busy this process is."""
@@ -108,6 +113,8 @@ class Missed(Struct, frozen=True, gc=False):
     """
 
     trail: tuple[Step, ...]
+    unkept: bool = False
+    """True if another holds the lease, and values of the key cannot be kept (`Unkept`)."""
 
 
 class Failed(Struct, frozen=True, gc=False):
@@ -125,17 +132,20 @@ class Flight:
     """One load of one key. All calls are made on the event loop; not thread-safe."""
 
     __slots__ = (
+        "_pause",
         "_waiting_for_landing",
         "_waiting_for_landing_or_lease",
         "alone",
         "asked",
         "began_us",
+        "claimants",
         "keep",
         "key",
         "known",
         "known_tier",
         "known_vouched_at",
         "landing",
+        "lease",
         "mode",
         "namespace",
         "refused_here",
@@ -204,6 +214,11 @@ class Flight:
         self.span: Span | None = current()
         """The span of the reader that started it, then that of its load; None if not sampled."""
         self.landing: Landing | None = None
+        self.lease: HeldLease | None = None
+        """The lease that the home granted and that is neither used, claimed nor given back yet."""
+        self.claimants = 0
+        """The number of readers that may still claim the lease (`Mode.LEASE`)."""
+        self._pause: asyncio.Future[None] | None = None
         self._waiting_for_landing: list[asyncio.Future[None]] = []
         self._waiting_for_landing_or_lease: list[asyncio.Future[None]] = []
 
@@ -260,6 +275,22 @@ class Flight:
         self.waits_for_fill = True
         _wake(self._waiting_for_landing_or_lease)
 
+    async def pause(self, seconds: float) -> None:
+        """Waits so long before the home is polled again, or until `hurry` is called."""
+        loop = asyncio.get_running_loop()
+        self._pause = loop.create_future()
+        timer = loop.call_later(seconds, self.hurry)
+        try:
+            await self._pause
+        finally:
+            timer.cancel()
+            self._pause = None
+
+    def hurry(self) -> None:
+        """Ends the pause between two polls, if there is one."""
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
+
     async def landed(self) -> Landing:
         """Waits for the landing and returns it. Cancelling the caller removes only its own waiter."""
         while self.landing is None:
@@ -278,7 +309,28 @@ class Flight:
         if not isinstance(landing, Leased):
             return None
         self.landing = Leased(None, landing.trail, landing.copy)
+        self.lease = None
         return landing.lease
+
+    def give_back(self) -> None:
+        """Gives the lease back if the flight still owns it."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            lease.give_back()
+
+    def settle(self) -> None:
+        """Gives the lease back, unless a reader may still claim it.
+
+        To be called when the work of the flight is over, and when a reader has left it.
+        """
+        if self.lease is not None and not (self.claimants and isinstance(self.landing, Leased)):
+            self.give_back()
+
+    def left(self) -> None:
+        """Notes that a reader which might have claimed the lease has its answer, or has gone."""
+        self.claimants -= 1
+        if isinstance(self.landing, Leased):
+            self.settle()
 
     @property
     def waiting(self) -> int:

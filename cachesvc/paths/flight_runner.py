@@ -22,9 +22,11 @@ from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Mi
 from cachesvc.paths.load import Loads, stale_copy
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
+from cachesvc.paths.unkept import Unkept
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l3.contract import Cell, Read, Reply
 from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.l3.leases import HeldLease
 
 FIRST_POLL_SECONDS = 0.02
 LONGEST_POLL_SECONDS = 0.2
@@ -84,6 +86,7 @@ class FlightRunner:
         tasks: Spawns,
         rng: random.Random,
         tally: Tally,
+        unkept: Unkept,
     ) -> None:
         self._near_tiers = near_tiers
         self._l2 = l2
@@ -95,6 +98,7 @@ class FlightRunner:
         self._tasks = tasks
         self._rng = rng
         self._tally = tally
+        self._unkept = unkept
 
     def start(self, flight: Flight) -> None:
         """Starts one flight.
@@ -140,10 +144,14 @@ class FlightRunner:
                 self._end(flight)
 
     def _end(self, flight: Flight) -> None:
-        """Lets nobody join the flight any more and leaves nobody waiting, whatever happened."""
+        """Lets nobody join the flight any more and leaves nobody waiting, whatever happened.
+
+        Nor does a lease stay with it.
+        """
         self._flights.remove(flight)
         if flight.landing is None:
             flight.land(Failed(_broken(), flight.trail))
+        flight.settle()
 
     # L2 -------------------------------------------------------------------------------------------
 
@@ -225,7 +233,7 @@ class FlightRunner:
         asked = self._fences.merged
         for flight in flights:
             flight.asked = asked
-        return await cell.read_many(
+        replies = await cell.read_many(
             [
                 Read(
                     flight.key,
@@ -239,6 +247,10 @@ class FlightRunner:
                 for flight in flights
             ]
         )
+        for flight, reply in zip(flights, replies, strict=True):
+            if not isinstance(reply, TierError) and reply.lease is not None:
+                flight.lease = HeldLease(cell, flight.key, reply.lease)
+        return replies
 
     def _land_from_l3(self, flight: Flight, reply: Reply | TierError) -> bool:
         tally = self._tally.l3
@@ -255,6 +267,9 @@ class FlightRunner:
             if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
                 flight.stored_in_l1()
             flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
+            # The home's clock may be ahead of this one: the home finds the copy stale and grants the lease
+            # to a reader to which the copy is fresh.
+            flight.give_back()
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
@@ -295,6 +310,12 @@ class FlightRunner:
 
         A flight that answers a stale copy then goes on as if there were no copy, and refreshes it.
         """
+        try:
+            await self._go_on(cell, flight, reply)
+        finally:
+            flight.settle()
+
+    async def _go_on(self, cell: Cell, flight: Flight, reply: Reply | TierError) -> None:
         outcome = await self._lease(cell, flight, reply)
         if outcome is Unleased.LANDED:
             return
@@ -318,7 +339,8 @@ class FlightRunner:
         """The token of the lease, once the home grants it; else why there is none.
 
         While another holds the lease, the home is polled for its fill. A value loaded without a lease
-        because waiting has become hopeless (`_is_hopeless`) is answered and not kept.
+        because waiting has become hopeless (`_is_hopeless`) is answered and not kept. Nobody waits for
+        the fill of a key whose values cannot be kept (`Unkept`): there will be none.
         """
         if flight.mode is Mode.LOOKUP:
             return Unleased.UNAVAILABLE
@@ -326,15 +348,16 @@ class FlightRunner:
         pause = FIRST_POLL_SECONDS
         while not isinstance(reply, TierError) and reply.lease is None:
             if not flight.refused_here:
-                is_over = self._is_hopeless(flight, began, merged)
-                self._wait_for_fill(flight, over=is_over)
+                is_unkept = flight.key in self._unkept
+                is_over = is_unkept or self._is_hopeless(flight, began, merged)
+                self._wait_for_fill(flight, over=is_over, is_unkept=is_unkept)
                 if flight.landing is not None:
                     return Unleased.LANDED
                 if is_over:
                     flight.keep = False
                     return Unleased.UNAVAILABLE
                 with self._flights.polling(flight):
-                    await asyncio.sleep(pause * (0.5 + self._rng.random()))
+                    await flight.pause(pause * (0.5 + self._rng.random()))
                 pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
             if flight.mode is Mode.LEASE and flight.waits_for_fill and not flight.waiting:
                 flight.land(Missed(flight.trail))
@@ -366,22 +389,25 @@ class FlightRunner:
         is_slow = namespace.origin is not None and waited >= namespace.origin.soft_deadline.seconds
         return is_slow and self._fences.merged_between(merged, self._fences.merged, (flight.key.digest,))
 
-    def _wait_for_fill(self, flight: Flight, *, over: bool) -> None:
+    def _wait_for_fill(self, flight: Flight, *, over: bool, is_unkept: bool) -> None:
         """Lands the flight with a stale copy, if the rules allow it while another holds the lease.
 
         `over`: the wait is over. Then a copy is answered as a last resort too, and a caller that asked
-        for the lease gets a miss.
+        for the lease gets a miss. `is_unkept`: the wait is over because there will be no fill, which is
+        no failure that calls for a last resort.
         """
         step = next_step(self._loads.copies(flight), Lease.HELD, WHO_LOADS[flight.mode])
-        if not flight.waits_for_fill:
+        if is_unkept:
+            self._tally.lease_waits_spared += 1
+        elif not flight.waits_for_fill:
             self._tally.lease_waits += 1
             flight.note("cachesvc.lease", "waited")
         if step.action is Action.ANSWER_STALE:
             flight.land(stale_copy(flight))
         flight.wait_for_fill()
         if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
-            flight.land(Missed(flight.trail))
-        elif over:
+            flight.land(Missed(flight.trail, is_unkept))
+        elif over and not is_unkept:
             self._loads.land_last_resort(flight)
 
 

@@ -2,7 +2,8 @@
 
 There are two deadlines. After the soft one a stale copy is answered, if the rules still allow it,
 and the load goes on behind the answer. After the hard one the load is given up and its lease given
-back, so that the next reader takes over.
+back, so that the next reader takes over. The lease is the flight's (`Flight.lease`): whatever is
+not used here is given back when the flight is settled.
 
 **An older copy does not outlive an answer that may not be kept.** A refresh may bring a value that
 is `no-store`, or a refusal (401, 403, a redirect). The copy before it would be answered again, to
@@ -31,10 +32,11 @@ from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
+from cachesvc.paths.unkept import Unkept
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import span
-from cachesvc.tiers.l3.contract import Cell, Fill
-from cachesvc.tiers.l3.leases import lease_as_of, released, renewed
+from cachesvc.tiers.l3.contract import Cell, Fill, FillReply
+from cachesvc.tiers.l3.leases import lease_as_of, renewed
 from cachesvc.tiers.origin.contract import Loaded, Loader
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Loads:
         admission: Admission,
         rng: random.Random,
         tally: Tally,
+        unkept: Unkept,
     ) -> None:
         """`invalidate` applies and publishes a change; raises `RequestError`."""
         self._loaders = loaders
@@ -64,6 +67,7 @@ class Loads:
         self._clock = admission.clock
         self._rng = rng
         self._tally = tally
+        self._unkept = unkept
         self._outage = Outage("invalidating copies that an origin's answer replaces", logger)
 
     async def load(self, cell: Cell, flight: Flight, lease: str | None) -> None:
@@ -92,7 +96,7 @@ class Loads:
                 loaded = await self._ask(flight, origin)
         except OriginError as failure:
             soft.cancel()
-            await self._fail(cell, flight, lease, failure)
+            await self._fail(flight, failure)
             return
         finally:
             soft.cancel()
@@ -101,10 +105,15 @@ class Loads:
         use = loaded.use
         if use.keep and foreign_tags(flight.key.text, entry.tags):
             use = UNKEPT
+        if use.keep:
+            self._unkept.forget(flight.key)
+        else:
+            self._tally.values_unkept += 1
+            self._unkept.note(flight.key)
         if use.keep and flight.keep:
             await self._keep(cell, flight, entry, lease, loaded)
             return
-        await released(cell, flight.key, lease)
+        flight.give_back()
         if use.keep:  # the reader, or its patience, keeps the value out of the tiers: not the origin
             use = UNKEPT
         else:
@@ -161,7 +170,7 @@ class Loads:
         l3 = _step_of(flight, "l3")
         stored = lease is None
         if lease is not None:
-            (reply,) = await cell.fill_many([Fill(flight.key, entry, lease)])
+            reply = await self._fill(cell, flight, Fill(flight.key, entry, lease))
             stored = isinstance(reply, TierError) or reply.stored
             if isinstance(reply, TierError):
                 l3 = Step("l3", "bypass", detail="unavailable")
@@ -177,6 +186,26 @@ class Loads:
         flight.land(LoadedValue(entry, trail, UNKEPT if is_refused else loaded.use))
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
+
+    async def _fill(self, cell: Cell, flight: Flight, fill: Fill) -> FillReply | TierError:
+        """Fills under the flight's lease.
+
+        A fill that was answered has ended the lease; after a failure the lease is given back.
+        A cancelled fill is under way all the same, and ends the lease by itself: a release that
+        overtook it would have it refused.
+        """
+        held, flight.lease = flight.lease, None
+        failed = True
+        try:
+            (reply,) = await cell.fill_many([fill])
+            failed = isinstance(reply, TierError)
+        except asyncio.CancelledError:
+            failed = False
+            raise
+        finally:
+            if failed and held is not None:
+                held.give_back()
+        return reply
 
     # what replaces the older copies -----------------------------------------------------------------
 
@@ -235,7 +264,7 @@ class Loads:
         flight.land(stale_copy(flight))
         return True
 
-    async def _fail(self, cell: Cell, flight: Flight, lease: str | None, failure: OriginError) -> None:
+    async def _fail(self, flight: Flight, failure: OriginError) -> None:
         """Gives the lease back and lands the flight: with a stale copy if the failure allows one."""
         if failure.is_answer:
             self._tally.loads_refused += 1
@@ -243,7 +272,7 @@ class Loads:
             self._tally.loads_failed += 1
         if flight.span is not None:
             flight.span.error = failure.kind.value
-        await released(cell, flight.key, lease)
+        flight.give_back()
         if not failure.allows_stale:
             await self._forget_older(flight)
         elif self.land_last_resort(flight):

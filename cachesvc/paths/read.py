@@ -37,6 +37,7 @@ from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.l1.l1 import L1
+from cachesvc.tiers.l3.homes import Homes
 
 ROUNDS = 4
 """The most looks of one read.
@@ -65,6 +66,7 @@ class Reader:
         rng: random.Random,
         tally: Tally,
         sample: ReadSample,
+        homes: Homes,
     ) -> None:
         self._namespaces = namespaces
         self._l1 = l1
@@ -75,6 +77,7 @@ class Reader:
         self._fences = admission.fences
         self._clock = admission.clock
         self._rng = rng
+        self._homes = homes
         self.tally = tally
 
     # 1. L1 ----------------------------------------------------------------------------------------
@@ -151,7 +154,8 @@ class Reader:
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
         """Reads keys of one namespace under one deadline; answers in the order of the keys.
 
-        A key that is not answered by the deadline has an `ERROR` in its place.
+        A key that is not answered by the deadline has an `ERROR` in its place. If the caller is cancelled,
+        the leases that it was given are given back.
         """
         if not keys:
             return []
@@ -159,12 +163,18 @@ class Reader:
         if options.token:
             self._flights.forget(self._admission.heed(options.token, keys[0].namespace))
         answers: list[Answer | None] = [None] * len(keys)
-        if options.timeout_seconds is None:
-            await self._answer_all(keys, namespace, options, answers, set())
-        else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(options.timeout_seconds):
-                    await self._answer_all(keys, namespace, options, answers, set())
+        try:
+            if options.timeout_seconds is None:
+                await self._answer_all(keys, namespace, options, answers, set())
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(options.timeout_seconds):
+                        await self._answer_all(keys, namespace, options, answers, set())
+        except BaseException:
+            for key, answer in zip(keys, answers, strict=True):
+                if answer is not None:
+                    self.give_back(key, answer)
+            raise
         return [answer if answer is not None else _too_late(options) for answer in answers]
 
     async def _answer_all(
@@ -193,8 +203,11 @@ class Reader:
                         else self._join_or_make(key, namespace, mode, step, options, now)
                     )
                     waiting.append((i, flight, joined))
-            self._start([flight for _, flight, joined in waiting if not joined])
+            if mode is Mode.LEASE:
+                for _, flight, _ in waiting:
+                    flight.claimants += 1
             try:
+                self._start([flight for _, flight, joined in waiting if not joined])
                 for i, flight, joined in waiting:
                     landing = flight.landing or await self._wait_for_landing(flight, wait_until)
                     answers[i] = self._judge(flight, landing, joined, started, options)
@@ -206,6 +219,10 @@ class Reader:
                     if answers[i] is None and flight.landing is not None:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
                 raise
+            finally:
+                if mode is Mode.LEASE:
+                    for _, flight, _ in waiting:
+                        flight.left()
             looking = [i for i, _, _ in waiting if answers[i] is None]
             if not looking:
                 return
@@ -332,7 +349,7 @@ class Reader:
             case Leased():
                 return self._judge_leased(flight, landing, options)
             case Missed():
-                return Answer(Outcome.MISS, trail=landing.trail)
+                return Answer(Outcome.MISS, trail=landing.trail, unkept=landing.unkept)
             case Failed():
                 return Answer(Outcome.ERROR, error=landing.error, trail=landing.trail)
 
@@ -388,6 +405,11 @@ class Reader:
         self.tally.answered_stale(key.namespace, self._clock.now_us() - entry.fresh_until)
         return Answer(Outcome.STALE, entry, tier, trail, lease)
 
+    def give_back(self, key: Key, answer: Answer) -> None:
+        """Gives back the lease of an answer that does not reach its caller, if it has one."""
+        if answer.lease:
+            self._homes.of(key).release(key, answer.lease)
+
     # refreshes that nobody waits for --------------------------------------------------------------
 
     def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
@@ -414,6 +436,16 @@ class Reader:
         """
         if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
             flight.land(FoundCopy(entry, "l1", flight.trail))
+
+    def released(self, key: Key) -> None:
+        """Notes that a caller gave the key's lease back through this instance.
+
+        The flight that waits for that caller's fill asks its home at once. Later readers start a flight
+        of their own, because one that asks for the lease and does not wait would miss it in that flight.
+        """
+        if (flight := self._flights.find(key, Mode.LEASE)) is not None and flight.waits_for_fill:
+            self._flights.remove(flight)
+            flight.hurry()
 
 
 def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:

@@ -46,6 +46,12 @@ class Tally(Struct):
     """Leases handed to callers (look-aside) or used for loads here."""
     lease_waits: int = 0
     """Flights that had to wait for another's lease."""
+    lease_waits_spared: int = 0
+    """Flights that did not wait for another's lease, because the key's values cannot be kept."""
+    leases_released: int = 0
+    """Leases that callers gave back unfilled, or whose fills were refused."""
+    values_unkept: int = 0
+    """Loaded values that could not be kept, whoever loaded them."""
     fills: int = 0
     fills_refused: int = 0
     """Fills that L3 refused (`fenced`)."""

@@ -1,4 +1,4 @@
-"""The write path: a fill under a lease, or a put; to L3 first, then to L1, then to L2.
+"""The write path: a fill or release under a lease, or a put; L3 first, then L1, then L2.
 
 A put is an invalidation of the key and a fill in one. A value that L3 refuses goes nowhere else. A
 fill from a source that lags is as old as what the source may have shown: its `as_of` is that of the
@@ -19,10 +19,12 @@ from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import Draft, Written
+from cachesvc.model.requests import Draft, Release, Written
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
+from cachesvc.paths.tally import Tally
+from cachesvc.paths.unkept import Unkept
 from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import lease_as_of
@@ -49,6 +51,8 @@ class Writer:
         near_tiers: NearTiers,
         clock: Clock,
         rng: random.Random,
+        tally: Tally,
+        unkept: Unkept,
     ) -> None:
         self._namespaces = namespaces
         self._homes = homes
@@ -58,6 +62,8 @@ class Writer:
         self._near_tiers = near_tiers
         self._clock = clock
         self._rng = rng
+        self._tally = tally
+        self._unkept = unkept
 
     async def put(self, key: Key, draft: Draft) -> Written:
         """Stores one value.
@@ -73,6 +79,9 @@ class Writer:
     async def put_many(self, items: Sequence[tuple[Key, Draft]]) -> list[Written]:
         """Stores values of one namespace, in order; each is kept or fails (`error`) by itself.
 
+        A draft with a `release` stores nothing and gives its lease back. So does a fill that is refused
+        here: its value could not be kept, whoever tries.
+
         Cancelled: each item is either stored and announced, or will be invalidated by the region's
         consumers; never half.
         """
@@ -80,8 +89,19 @@ class Writer:
             return []
         namespace = self._namespaces[items[0][0].namespace]
         written: list[Written | None] = [_refusal(key, draft) for key, draft in items]
-        fills = [i for i, (_, draft) in enumerate(items) if written[i] is None and draft.lease]
+        releases = [
+            i
+            for i, (_, draft) in enumerate(items)
+            if draft.release or (draft.lease and written[i] is not None)
+        ]
+        fills = [
+            i
+            for i, (_, draft) in enumerate(items)
+            if written[i] is None and draft.lease and not draft.release
+        ]
         puts = [i for i, (_, draft) in enumerate(items) if written[i] is None and not draft.lease]
+        if releases:
+            await self._release(items, releases, written)
         if fills:
             await self._fill(namespace, items, fills, written)
         if puts:
@@ -121,9 +141,38 @@ class Writer:
             return Written(stored=False, error=_home_down(reply, "nothing was stored"))
         if not reply.stored:
             return Written(stored=False, reason="fenced")
+        self._unkept.forget(fill.key)
         self._near_tiers.keep(fill.key, namespace, fill.entry)
         self._reader.filled(fill.key, fill.entry)
         return Written(stored=True, entry=fill.entry)
+
+    async def _release(
+        self, items: Sequence[tuple[Key, Draft]], which: list[int], written: list[Written | None]
+    ) -> None:
+        """Gives leases back. An outcome that stands already, the refusal of a fill, stays.
+
+        A key is remembered as unkept only if its lease was in force: a token that no home has granted
+        must not take the shelter of its lease from a key.
+        """
+        held: list[tuple[Key, tuple[int, Draft]]] = []
+        for i in which:
+            key, draft = items[i]
+            try:
+                lease_as_of(draft.lease or "")
+            except RequestError as error:
+                written[i] = written[i] or Written(stored=False, error=error)
+                continue
+            held.append((key, (i, draft)))
+        for cell, group in self._homes.group((key, (key, i, draft)) for key, (i, draft) in held):
+            outcomes = await cell.release_many([(key, draft.lease or "") for key, _, draft in group])
+            for (key, i, draft), outcome in zip(group, outcomes, strict=True):
+                written[i] = written[i] or _released(outcome)
+                if outcome is True:
+                    self._tally.leases_released += 1
+                    self._reader.released(key)
+                    if draft.release is not Release.FAILED:
+                        self._tally.values_unkept += 1
+                        self._unkept.note(key)
 
     # without one ---------------------------------------------------------------------------------
 
@@ -181,6 +230,7 @@ class Writer:
                     written[i] = Written(stored=False, error=error, token=answer.token)
             return
         for key, namespace, entry in stored:
+            self._unkept.forget(key)
             self._near_tiers.keep(key, namespace, entry)
             self._reader.filled(key, entry)
         await self._near_tiers.copy(stored)
@@ -220,6 +270,12 @@ class Writer:
             tag_digests=tag_digests_of(key.namespace, draft.tags),
             negative=draft.negative,
         )
+
+
+def _released(outcome: bool | TierError) -> Written:
+    if isinstance(outcome, TierError):
+        return Written(stored=False, error=_home_down(outcome, "the lease ends with its life"))
+    return Written(stored=False, reason="released")
 
 
 def _refusal(key: Key, draft: Draft) -> Written | None:

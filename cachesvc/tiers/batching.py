@@ -14,7 +14,7 @@ A batch runs in a context of its own, not in the context of the caller that happ
 an exchange for many callers belongs to the trace of one of them only if an `ExchangeSpan` says so.
 
 Cancelling a future takes its caller out, never the batch: a submitted item is still sent, and its
-result is dropped.
+result is given to `unclaimed`, if there is one, else dropped.
 
 Two bounds hold. A batch has at most `max_batch` items and, where items are weighed, at most
 `most_weight` together (a single item may be heavier): large values do not take the time limit of
@@ -41,6 +41,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Run: TypeAlias = Callable[[list[T]], Awaitable[Sequence[R | TierError]]]
+Unclaimed: TypeAlias = Callable[[Sequence[T], Sequence[R | TierError]], None]
+"""Is called with items and their results when the caller of these items was cancelled."""
 
 
 class BatcherStatistics(Struct, frozen=True):
@@ -74,10 +76,11 @@ class _Batch:
         self.callers: list[Span] = []
         self.weight = 0
 
-    def answer(self, results: Sequence[Any]) -> None:
+    def answer(self, results: Sequence[Any], unclaimed: Unclaimed[Any, Any] | None = None) -> None:
         """Gives each future its part of `results`; a future that is done had its caller cancelled."""
         at = 0
         for future, count in zip(self.futures, self.counts, strict=True):
+            begin = at
             if count:
                 result: Any = results[at : at + count]
                 at += count
@@ -86,6 +89,8 @@ class _Batch:
                 at += 1
             if not future.done():
                 future.set_result(result)
+            elif unclaimed is not None:
+                unclaimed(self.items[begin:at], results[begin:at])
 
     def answer_all(self, result: object) -> None:
         """Gives the same result to every item."""
@@ -117,6 +122,7 @@ class Batcher(Generic[T, R]):
         in_flight: int = 1,
         name: str = "batcher",
         exchange_span: ExchangeSpan | None = None,
+        unclaimed: Unclaimed[T, R] | None = None,
         weigh: Callable[[T], int] | None = None,
         most_weight: int = 1 << 20,
     ):
@@ -125,8 +131,8 @@ class Batcher(Generic[T, R]):
         `max_batch` bounds the items of a batch, `max_waiting` the items that wait, `in_flight` the
         batches that may be in flight at once. `weigh` returns the weight of an item, such as its bytes,
         and `most_weight` bounds their sum in a batch; without `weigh` items have no weight. With
-        `exchange_span`, a batch with an item of a traced caller is a span. Raises `ValueError` if a
-        bound is below 1.
+        `exchange_span`, a batch with an item of a traced caller is a span. `unclaimed` is given the
+        results whose caller was cancelled; it must not raise. Raises `ValueError` if a bound is below 1.
         """
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
@@ -136,6 +142,7 @@ class Batcher(Generic[T, R]):
         self._max_waiting = max_waiting
         self._free_slots = in_flight
         self._exchange_span = exchange_span
+        self._unclaimed = unclaimed
         self._weigh = weigh
         self._most_weight = most_weight
         self._context = Context()
@@ -243,26 +250,37 @@ class Batcher(Generic[T, R]):
 
     def _enqueue_parts(self, pieces: Iterable[Sequence[T]], whole: "asyncio.Future[Any]") -> None:
         loop = asyncio.get_running_loop()
-        parts: list[asyncio.Future[Any]] = []
+        sent: list[tuple[Sequence[T], asyncio.Future[Any]]] = []
         for piece in pieces:
             part: asyncio.Future[Any] = loop.create_future()
             self._enqueue(piece, part)
-            parts.append(part)
-        left = len(parts)
+            sent.append((piece, part))
+        left = len(sent)
 
         def join(_: "asyncio.Future[Any]") -> None:
             nonlocal left
             left -= 1
-            if left or whole.done():
+            if left:
                 return
+            parts = [part for _, part in sent]
             error = next(filter(None, (part.exception() for part in parts)), None)
-            if error is not None:
+            if whole.done():
+                self._leave_unclaimed(sent)
+            elif error is not None:
                 whole.set_exception(error)
             else:
                 whole.set_result([result for part in parts for result in part.result()])
 
-        for part in parts:
+        for _, part in sent:
             part.add_done_callback(join)
+
+    def _leave_unclaimed(self, sent: "Iterable[tuple[Sequence[T], asyncio.Future[Any]]]") -> None:
+        """Gives `unclaimed` the results of a call in parts whose caller was cancelled."""
+        if self._unclaimed is None:
+            return
+        for items, part in sent:
+            if part.exception() is None:
+                self._unclaimed(items, part.result())
 
     def _begin_batch(self) -> _Batch:
         """Returns an open batch without items.
@@ -300,7 +318,7 @@ class Batcher(Generic[T, R]):
             if len(results) != sum(count or 1 for count in batch.counts):
                 why = f"{self.name}: {len(results)} results for another number of items"
                 raise RuntimeError(why)  # noqa: TRY301  raised to every caller
-            batch.answer(results)
+            batch.answer(results, self._unclaimed)
         except TierError as error:
             batch.answer_all(error)
         except asyncio.CancelledError:

@@ -53,9 +53,16 @@ class Reading(Protocol):
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions, /) -> list[Answer]: ...
 
+    def give_back(self, key: Key, answer: Answer, /) -> None:
+        """Gives back the lease of an answer that does not reach its caller, if it has one."""
+        ...
+
 
 class Writing(Protocol):
-    """Writes. A failure of one key stands in its `Written`; `put` raises it."""
+    """Writes. A failure of one key stands in its `Written`; `put` raises it.
+
+    A draft with a `release` gives its lease back; so does one that is refused.
+    """
 
     async def put(self, key: Key, draft: Draft, /) -> Written: ...
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cachesvc.model.requests import Reach
+from cachesvc.model.requests import Reach, Release
 from cachesvc.web.requests.limits import (
     MAX_LEASE_LENGTH,
     MAX_MEDIA_TYPE_LENGTH,
@@ -66,6 +66,11 @@ class Got(Struct, omit_defaults=True, gc=False):
     content_type: str = OCTETS
     tags: tuple[str, ...] = ()
     lease: str = ""
+    unkept: bool = False
+    """True of a miss without a lease: the key's values could not be kept lately.
+
+    The caller loads at once: a fill will not come.
+    """
     problem: Problem | None = None
     keep: bool = True
     """False: this answer, and every older one of the key, may not be kept by anybody."""
@@ -97,6 +102,9 @@ class PutItem(Struct, forbid_unknown_fields=True):
 
     Only a value with a lease has it.
     """
+    release: Release | None = None
+    """Nothing is stored and the lease is given back: `failed` if the load brought no value,
+    `unkept` if the value cannot be kept."""
 
 
 class PutMany(Struct, forbid_unknown_fields=True):
@@ -108,10 +116,11 @@ class PutMany(Struct, forbid_unknown_fields=True):
 class Put(Struct, omit_defaults=True, gc=False):
     """The result for one item of `:put`.
 
-    `fenced`: the lease was voided, and the value was not kept.
+    `fenced`: the lease was voided, and the value was not kept. `released`: the lease is not in
+    force any more.
     """
 
-    outcome: Literal["stored", "fenced", "error"]
+    outcome: Literal["stored", "fenced", "released", "error"]
     problem: Problem | None = None
 
 

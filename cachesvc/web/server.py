@@ -234,6 +234,7 @@ def _calls(
             "GET": ("get", entries.read),
             "HEAD": ("head", entries.read),
             "PUT": ("put", entries.write),
+            "POST": ("release", entries.release),
             "DELETE": ("delete", entries.invalidate),
         },
         Kind.EXPLAIN: _viewed("explain", entries.explain),

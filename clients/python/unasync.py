@@ -89,6 +89,11 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
         (" OwnWrites(", " SharedOwnWrites("),
         ("Feeding(self._near, feed, self._transport)", "Feeding(self._near, feed)"),
         ("OnCommit(self._tasks)", "OnCommit()"),
+        ("Releases(self._tasks)", "Releases()"),
+        (
+            "            await self._feeding.stop()\n",
+            "            self._feeding.stop()\n            self._releases.ended(self._timeout)\n",
+        ),
     ),
     "cached": (),
     "calls": (

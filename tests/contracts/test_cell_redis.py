@@ -24,6 +24,7 @@ from tests.contracts.cell_benches import KEY, NS, SETTINGS, SKEW_US, RedisBench,
 from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.servers import RealServer, redis_server, valkey_server
+from tests.doubles.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -381,3 +382,28 @@ async def test_inspecting_does_not_make_a_key_look_used(valkey: RealServer) -> N
         for _ in range(5):
             await bench.read()
         assert await bench.admin.object("FREQ", record) > before
+
+
+async def test_the_lease_of_a_reply_whose_reader_has_gone_goes_back(bench: RedisBench) -> None:
+    """The batch of a cancelled reader is sent all the same, and its lease granted to nobody."""
+    await bench.read()
+    reader = asyncio.create_task(bench.redis.read_many([Read(Key.of(NS, "b"), lease=True)]))
+    await asyncio.sleep(0)
+    reader.cancel()
+    await asyncio.wait([reader])
+    await until("given back", lambda: bench.redis.batchers["leases"].statistics().items == 1)
+    assert (await bench.read(Key.of(NS, "b"))).lease is not None
+
+
+async def test_a_release_that_nobody_waits_for_arrives_or_is_dropped_in_silence(bench: RedisBench) -> None:
+    lease = (await bench.read()).lease
+    assert lease is not None
+    bench.redis.release(KEY, "f00d:1")
+    bench.redis.release(KEY, lease)
+
+    async def is_free() -> bool:
+        return not (await bench.state()).lease_held
+
+    await until("given back", is_free)
+    await bench.redis.stop()
+    bench.redis.release(KEY, lease)

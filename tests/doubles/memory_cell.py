@@ -160,11 +160,15 @@ class MemoryCell:
             for key, token, life in leases
         ]
 
-    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
+    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[bool | TierError]:
+        return [self._release(key, token) for key, token in leases]
+
+    def release(self, key: Key, lease: str) -> None:
+        self._release(key, lease)
+
+    def _release(self, key: Key, token: str) -> bool:
         now = self._clock.now_us()
-        for key, token in leases:
-            self._prolong(key.id, token, now, now)
-        return []
+        return now >= self._issues_from and self._prolong(key.id, token, now, now)
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         now = self._clock.now_us()

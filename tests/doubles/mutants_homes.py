@@ -102,6 +102,22 @@ HOMES: dict[str, Mutant] = {
             ),
         ),
     ),
+    "release": Mutant(
+        "a release ends whatever lease of the key is in force",
+        (33,),
+        (
+            InPython(
+                MEMORY_CELL + "_release",
+                "self._prolong(key.id, token, now, now)",
+                "self._leases.pop(key.id, None) is not None",
+            ),
+            InCellScript(
+                "LEASE",
+                "local in_force = call('GET', 'l:' .. id) == token",
+                "local in_force = call('GET', 'l:' .. id) == token or life_ms == '0'",
+            ),
+        ),
+    ),
     "renewal": Mutant(
         "a renewal re-creates a lease that is gone",
         (22,),

@@ -222,14 +222,14 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc_client.aio.lookaside:LookAside._read_or_load",
-                "    got = await self._leases.join(wanted, self._timeout)\n",
+                "    got = await self._answer_of(self._leases, wanted)\n",
                 """\
     opened = await loader(wanted)
 
     async def loader(_, opened=opened):
         return opened
 
-    got = await self._leases.join(wanted, self._timeout)
+    got = await self._answer_of(self._leases, wanted)
 """,
             ),
         ),

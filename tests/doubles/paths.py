@@ -39,6 +39,8 @@ class FakeReader:
         """If set, `get` waits for it."""
         self.asked = asyncio.Event()
         self.saw: list[tuple[str, str, ReadOptions]] = []
+        self.given_back: list[tuple[str, str]] = []
+        """Key and lease of the answers that did not reach their callers."""
         self.peeked: list[str] = []
         self.elsewhere = 0
 
@@ -68,6 +70,10 @@ class FakeReader:
             raise self.fails_with
         return [self._answer(key, options) for key in keys]
 
+    def give_back(self, key: Key, answer: Answer, /) -> None:
+        if answer.lease:
+            self.given_back.append((key.text, answer.lease))
+
     def _answer(self, key: Key, options: ReadOptions) -> Answer:
         if key.text in self.answers:
             return self.answers[key.text]
@@ -85,6 +91,9 @@ class FakeWriter:
         self.fails_with: RequestError | None = None
         self.hangs: asyncio.Event | None = None
         self.saw: list[tuple[Key, Draft]] = []
+        """The writes; releases are in `released`."""
+        self.released: list[tuple[str, str, str]] = []
+        """Key, lease and reason of each release."""
 
     async def put(self, key: Key, draft: Draft, /) -> Written:
         (written,) = await self.put_many([(key, draft)])
@@ -93,7 +102,10 @@ class FakeWriter:
         return written
 
     async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]:
-        self.saw += items
+        self.saw += [(key, draft) for key, draft in items if draft.release is None]
+        self.released += [
+            (key.text, draft.lease or "", draft.release.value) for key, draft in items if draft.release
+        ]
         if self.hangs is not None:
             await self.hangs.wait()
         if self.fails_with is not None:
@@ -101,6 +113,8 @@ class FakeWriter:
         return [self.outcomes.get(key.text) or self._store(key, draft) for key, draft in items]
 
     def _store(self, key: Key, draft: Draft) -> Written:
+        if draft.release is not None:
+            return Written(stored=False, reason="released")
         now = self.reader.clock.now_us()
         entry = Entry(
             draft.value,

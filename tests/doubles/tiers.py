@@ -98,6 +98,11 @@ class ChaosCell:
 
         return call
 
+    def release(self, key: Key, lease: str) -> None:
+        self.calls.append(("release", 1))
+        if not self.down:
+            self.cell.release(key, lease)
+
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         if self.down:
             raise TierUnavailableError(self.name, "down")

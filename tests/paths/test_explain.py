@@ -11,6 +11,7 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Outcome, ReadOptions
+from cachesvc.model.use import UNKEPT
 from tests.doubles.loaders import loaded
 from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance
 
@@ -131,6 +132,23 @@ async def test_a_fence_that_only_its_home_knows_is_why_a_copy_is_old() -> None:
     assert standings(found)["l3"] == "refused"
     assert found.oldest is not None
     assert found.oldest.why.startswith("its home knows a later fence that here/i0 has not merged yet")
+
+
+async def test_a_lease_whose_fill_will_not_come_is_not_waited_for() -> None:
+    far = FarSide()
+    here, there = Instance(far), Instance(far, name="i1")
+    far.loader.default = loaded(b"large", use=UNKEPT)
+    await here.get("a")
+    far.loader.hold()
+    loading = asyncio.create_task(there.get("a"))
+    await far.loader.called(2)
+    found = await explained(here)
+    assert would(found) == "load from the origin without a lease"
+    reading = asyncio.create_task(here.get("a"))
+    await asyncio.wait_for(far.loader.called(3), 0.01)
+    far.loader.release()
+    assert (await reading).outcome is Outcome.LOADED
+    await loading
 
 
 async def test_a_lease_held_elsewhere_is_waited_for() -> None:

@@ -147,8 +147,10 @@ async def test_a_dead_lease_holder_costs_its_lease_and_no_more() -> None:
     far.loader.hold()
     doomed = asyncio.create_task(dead.get("a", "slow"))
     await far.loader.called()
-    await dead.tasks.stop()  # as a killed process: no release, no renewal, no fill
+    far.cell.down = True  # for the dead one, as for a killed process: no release, no renewal, no fill
+    await dead.tasks.stop()
     await asyncio.gather(doomed, return_exceptions=True)
+    far.cell.down = False
     await far.cell.renew_many([])
     far.loader.release()
     began = asyncio.get_running_loop().time()

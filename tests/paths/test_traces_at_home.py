@@ -90,6 +90,21 @@ async def test_trace_22_a_renewal_must_not_bring_back_a_lease_that_a_fence_delet
     assert (await bench.read()).lease is not None, "nobody else can hold it up"
 
 
+async def test_trace_33_a_release_must_not_end_the_lease_of_the_next_holder(bench: CellBench) -> None:
+    first = (await bench.read(lease_us=100_000)).lease
+    assert first is not None
+    await bench.pass_time(0.2)
+    second = (await bench.read()).lease
+    assert second is not None
+    assert list(await bench.cell.release_many([(KEY, first)])) == [False]
+    assert (await bench.read()).held, "two loads at a time, against G3"
+    assert await bench.try_fill(second, await bench.entry(b"1", as_of=as_of_of(second)))
+    assert list(await bench.cell.release_many([(KEY, second)])) == [False]
+    copy = (await bench.read()).entry
+    assert copy is not None
+    assert copy.value == b"1", "a release after the fill changes nothing"
+
+
 async def test_trace_23_a_fill_must_not_be_lost_when_only_replies_were(bench: CellBench) -> None:
     lease = (await bench.read()).lease
     assert lease is not None

@@ -167,6 +167,27 @@ TABLE: tuple[Metric, ...] = (
         "lease_waits",
         "Flights that waited for a lease that another caller held.",
     ),
+    Metric(
+        "lease_waits_spared",
+        "counter",
+        "paths",
+        "lease_waits_spared",
+        "Flights that did not wait: a fill of the key will not come.",
+    ),
+    Metric(
+        "leases_released",
+        "counter",
+        "paths",
+        "leases_released",
+        "Leases that callers gave back, or whose fills were refused.",
+    ),
+    Metric(
+        "values_unkept",
+        "counter",
+        "paths",
+        "values_unkept",
+        "Loaded values that could not be kept, whoever loaded them.",
+    ),
     Metric("fills", "counter", "paths", "fills", "Loaded values that L3 stored."),
     Metric(
         "fills_refused",

@@ -169,10 +169,18 @@ class Cell(Protocol):
         """
         ...
 
-    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
+    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[bool | TierError]:
         """Gives leases back unfilled, so that the next reader need not wait for them to expire.
 
-        Returns the failures.
+        False for a lease that is not in force any more; the key's next lease, of another token, is left
+        as it is.
+        """
+        ...
+
+    def release(self, key: Key, lease: str) -> None:
+        """Does what `release_many` does, for one lease and for nobody who waits.
+
+        It is sent behind the call. A failure is told to nobody: the lease then ends with its life.
         """
         ...
 

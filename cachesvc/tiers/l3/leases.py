@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 from cachesvc.model.digest import digest
 from cachesvc.model.entry import Key
-from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.l3.contract import Cell
 
@@ -44,6 +45,21 @@ def holder_of(lease: str, instances: Iterable[tuple[str, str]]) -> str:
     )
 
 
+class HeldLease(NamedTuple):
+    """A lease that this instance holds, for a load of its own or for a caller."""
+
+    cell: Cell
+    key: Key
+    token: str
+
+    def give_back(self) -> None:
+        """Lets the home grant the key's next lease at once.
+
+        Nobody waits for that, or is told of a failure.
+        """
+        self.cell.release(self.key, self.token)
+
+
 @contextlib.asynccontextmanager
 async def renewed(
     cell: Cell, key: Key, lease: str | None, life_us: int, until_seconds: float
@@ -73,13 +89,3 @@ async def _renew(cell: Cell, key: Key, lease: str, life_us: int, until_seconds: 
         (renewed_,) = await cell.renew_many([(key, lease, life_us)])
         if renewed_ is False:
             return
-
-
-async def released(cell: Cell, key: Key, lease: str | None) -> None:
-    """Gives a lease back after a load that brought nothing to keep.
-
-    A failure is ignored: the lease expires anyway.
-    """
-    if lease is not None:
-        with contextlib.suppress(TierError):
-            await cell.release_many([(key, lease)])

@@ -137,6 +137,7 @@ class RedisCell:
             run: Run[Any, Any],
             operation: str,
             in_flight: int = 1,
+            unclaimed: Callable[[Sequence[Any], Sequence[Any]], None] | None = None,
             weigh: Callable[[Any], int] | None = None,
         ) -> Batcher[Any, Any]:
             exchange_span = ExchangeSpan(server, operation)
@@ -146,11 +147,14 @@ class RedisCell:
                 in_flight=in_flight,
                 name=f"{name} {operation}s",
                 exchange_span=exchange_span,
+                unclaimed=unclaimed,
                 weigh=weigh,
                 most_weight=MOST_BYTES,
             )
 
-        self._reads: Batcher[Read, Reply] = batcher(self._read, "read", READS_IN_FLIGHT)
+        self._reads: Batcher[Read, Reply] = batcher(
+            self._read, "read", READS_IN_FLIGHT, unclaimed=self._release_unread
+        )
         self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill", weigh=_value_bytes)
         self._puts: Batcher[Put, PutReply] = batcher(self._put, "put", weigh=_value_bytes)
         self._fences: Batcher[_FenceItem, int] = batcher(self._fence, "fence")
@@ -236,9 +240,17 @@ class RedisCell:
             [_LeaseItem(key, token, max(life, 1000)) for key, token, life in leases]
         )
 
-    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[TierError]:
-        outcomes = await self._leases.submit_many([_LeaseItem(key, token, 0) for key, token in leases])
-        return [outcome for outcome in outcomes if isinstance(outcome, TierError)]
+    async def release_many(self, leases: Sequence[tuple[Key, str]]) -> Sequence[bool | TierError]:
+        return await self._leases.submit_many([_LeaseItem(key, token, 0) for key, token in leases])
+
+    def release(self, key: Key, lease: str) -> None:
+        self._leases.submit(_LeaseItem(key, lease, 0)).add_done_callback(_drop)
+
+    def _release_unread(self, reads: Sequence[Read], replies: Sequence[Reply | TierError]) -> None:
+        """Gives back the leases of replies whose callers were cancelled."""
+        for read, reply in zip(reads, replies, strict=True):
+            if isinstance(reply, Reply) and reply.lease is not None:
+                self.release(read.key, reply.lease)
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         """Returns the state of a key; neither batched nor counted. Raises `TierError`."""
@@ -400,6 +412,12 @@ class RedisCell:
         if self._outage.is_on:
             self._outage.worked()
         return answer
+
+
+def _drop(done: "asyncio.Future[Any]") -> None:
+    """Takes note of an outcome for nobody, so that asyncio does not log it as forgotten."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _value_bytes(item: Fill | Put) -> int:

@@ -17,7 +17,7 @@ from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Written
+from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
@@ -90,7 +90,13 @@ class Batches:
         reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
+        if options.lease and missing:
+            reply.undelivered = partial(self._give_back, [keys[i] for i in missing], answers)
         return reply
+
+    def _give_back(self, keys: Sequence[Key], answers: Sequence[Answer]) -> None:
+        for key, answer in zip(keys, answers, strict=True):
+            self._reader.give_back(key, answer)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         with self._reading:
@@ -133,12 +139,18 @@ class Batches:
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
-        refusals = (value_refusal(len(draft.value), contract, "value") for _, draft in items)
+        refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
-        storing = [i for i, result in enumerate(results) if result is _STORED]
-        written = await self._writer.put_many([items[i] for i in storing]) if storing else []
-        for i, one in zip(storing, written, strict=True):
-            results[i] = _put(one)
+        writing: list[tuple[int, tuple[Key, Draft]]] = []
+        for i, (key, draft) in enumerate(items):
+            if refusals[i] is None:
+                writing.append((i, (key, draft)))
+            elif draft.lease:
+                writing.append((i, (key, Draft(b"", lease=draft.lease, release=Release.UNKEPT))))
+        written = await self._writer.put_many([item for _, item in writing]) if writing else []
+        for (i, _), one in zip(writing, written, strict=True):
+            if refusals[i] is None:
+                results[i] = _put(one)
         outcomes = [result.outcome for result in results]
         self._counts.keys(place.namespace, "put_many", outcomes)
         token = write_token(merged((pair for one in written for pair in one.token), "token"))
@@ -150,6 +162,7 @@ class Batches:
 _NOTHING = Got("miss")
 _STORED = Put("stored")
 _FENCED = Put("fenced")
+_RELEASED = Put("released")
 
 
 def _fresh(entry: Entry, now_us: int) -> Got:
@@ -173,7 +186,7 @@ def _got(answer: Answer, now_us: int) -> Got:
     if answer.outcome is Outcome.ERROR:
         return Got("error", problem=problem_of(answer.error or UNEXPLAINED))
     if entry is None:
-        return Got("miss", lease=answer.lease or "")
+        return Got("miss", lease=answer.lease or "", unkept=answer.unkept)
     got = _fresh(entry, now_us)
     got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
     got.tier, got.lease = answer.tier, answer.lease or ""
@@ -200,6 +213,10 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
         raise RequestError(ProblemKind.BAD_LEASE, "not a lease token", field=f"{here}.lease")
     if item.source_lag and not item.lease:
         raise RequestError(ProblemKind.CONTRADICTION, UNLEASED_LAG, field=f"{here}.source_lag")
+    if item.release is not None and (not item.lease or item.value or item.absent):
+        raise RequestError(
+            ProblemKind.CONTRADICTION, "a release has a lease, and no value", field=f"{here}.release"
+        )
     check_tags(item.tags, f"{here}.tags")
     return Draft(
         item.value,
@@ -211,6 +228,7 @@ def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:
         negative=item.absent,
         lease=item.lease or None,
         source_lag_us=_us(item.source_lag) or 0,
+        release=item.release,
     )
 
 
@@ -221,7 +239,9 @@ def _us(seconds: float | None) -> int | None:
 def _put(written: Written) -> Put:
     if written.error is not None:
         return _failed(written.error)
-    return _STORED if written.stored else _FENCED
+    if written.stored:
+        return _STORED
+    return _RELEASED if written.reason == "released" else _FENCED
 
 
 def _failed(error: RequestError) -> Put:

@@ -13,11 +13,11 @@ from cachesvc.explain.answer import Question
 from cachesvc.model import cache_control, cache_groups
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
-from cachesvc.model.entry import Entry
+from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions
+from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.overload import Reading
@@ -95,7 +95,7 @@ class Entries:
             answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
         else:
             answer = await self._reader.get(place.key, options)
-        return self._answered(request, answer, options, asked)
+        return self._answered(request, place.key, answer, options, asked)
 
     async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
         """Answers a `GET` that asks nothing special, after L1 was asked.
@@ -107,12 +107,23 @@ class Entries:
             if absent is not None
             else await self._reader.get(place.key, PLAIN)
         )
-        return self._answered(request, answer, PLAIN, conditions.NONE)
+        return self._answered(request, place.key, answer, PLAIN, conditions.NONE)
 
     def _answered(
-        self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions
+        self,
+        request: web.BaseRequest,
+        key: Key,
+        answer: Answer,
+        options: ReadOptions,
+        asked: conditions.Conditions,
     ) -> Reply:
-        reply = self._said(request, answer, options, asked)
+        try:
+            reply = self._said(request, answer, options, asked)
+        except RequestError:
+            self._reader.give_back(key, answer)
+            raise
+        if answer.lease:
+            reply.undelivered = partial(self._reader.give_back, key, answer)
         reply.attributes = partial(of_answer, answer)
         reply.has_waited = options.wait_seconds > 0
         return reply
@@ -152,6 +163,8 @@ class Entries:
             return _problem(request, answer.error or UNEXPLAINED, answer, lines, None)
         if options.only_if_cached:
             return _problem(request, _NOT_CACHED, answer, lines, Outcome.MISS)
+        if answer.unkept:
+            lines += "Cachesvc-Unkept: 1\r\n"
         return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS)
 
     async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
@@ -171,12 +184,18 @@ class Entries:
     # writing --------------------------------------------------------------------------------------
 
     async def write(self, request: web.BaseRequest, place: Place) -> Reply:
-        """Answers a `PUT`: 204 if the value is stored, else raises `RequestError`."""
-        draft = self._draft(request, place.namespace)
-        with self._reading:
-            value = await read_body(request, self._limits.max_body)
-        if refusal := value_refusal(len(value), self._namespaces[place.namespace], "body"):
-            raise refusal
+        """Answers a `PUT`: 204 if the value is stored, else raises `RequestError`.
+
+        A fill that is refused for what it brings gives its lease back.
+        """
+        lease = _lease(request)
+        try:
+            draft = self._draft(request, place.namespace, lease)
+            value = await self._value(request, place.namespace)
+        except RequestError:
+            if lease:
+                await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=Release.UNKEPT))])
+            raise
         written = await self._writer.put(place.key, replace(draft, value=value))
         if written.error is not None:
             raise written.error
@@ -186,7 +205,15 @@ class Entries:
         lines += token_line(written.token)
         return Reply(204, f"HTTP/1.1 204 No Content\r\n{lines}".encode(), outcome="stored")
 
-    def _draft(self, request: web.BaseRequest, namespace: str) -> Draft:
+    async def _value(self, request: web.BaseRequest, namespace: str) -> bytes:
+        """Returns the body. Raises `RequestError` if it is too large, or not as announced."""
+        with self._reading:
+            value = await read_body(request, self._limits.max_body)
+        if refusal := value_refusal(len(value), self._namespaces[namespace], "body"):
+            raise refusal
+        return value
+
+    def _draft(self, request: web.BaseRequest, namespace: str, lease: str | None) -> Draft:
         """Returns what the headers of a `PUT` ask for; all are checked before the body is read."""
         headers = request.headers
         refuse_encoding(request)
@@ -212,11 +239,29 @@ class Entries:
             ttl_us=lifetimes.ttl_us,
             stale_for_us=lifetimes.stale_for_us,
             error_for_us=lifetimes.error_for_us,
-            lease=_lease(request),
+            lease=lease,
             source_lag_us=source_lag_us_of(headers),
             if_absent=bool(asked.if_none_match),
             if_match=asked.if_match,
         )
+
+    async def release(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers a `POST` to a key, which gives a lease back: 204, also if it was not in force.
+
+        Raises `RequestError`.
+        """
+        lease = _lease(request)
+        if lease is None:
+            raise RequestError(
+                ProblemKind.BAD_LEASE, "a POST to a key gives a lease back: name it", field="Cachesvc-Lease"
+            )
+        field = "Cachesvc-Release"
+        try:
+            reason = Release(request.headers.get(field, "").strip())
+        except ValueError:
+            raise RequestError(ProblemKind.BAD_HEADER, f"say {' or '.join(Release)}", field=field) from None
+        await self._writer.put(place.key, Draft(b"", lease=lease, release=reason))
+        return Reply(204, b"HTTP/1.1 204 No Content\r\n", outcome="released")
 
     async def invalidate(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers a `DELETE`, which invalidates the key, with a receipt. Raises `RequestError`."""

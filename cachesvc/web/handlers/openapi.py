@@ -13,7 +13,7 @@ from cachesvc.config.topology_rules import NAMESPACE_NAME
 from cachesvc.explain.answer import Explanation, Seen
 from cachesvc.model.key_text import MAX_KEY_BYTES
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import Estimate, ReceiptState
+from cachesvc.model.requests import Estimate, ReceiptState, Release
 from cachesvc.web.messages import (
     ChangeEvent,
     GetMany,
@@ -97,6 +97,12 @@ def _paths() -> Json:
                 _WRITTEN,
                 parameters=_WRITE_HEADERS,
                 body=_OCTETS,
+            ),
+            "post": _call(
+                "releaseEntry",
+                "Give a lease back without a fill; also one that is not in force any more.",
+                _RELEASED,
+                parameters=_RELEASE_HEADERS,
             ),
             "delete": _call(
                 "invalidateEntry",
@@ -319,6 +325,10 @@ _WRITTEN: Json = {
         ProblemKind.OVERLOADED,
     ),
 }
+_RELEASED: Json = {
+    "204": {"description": "The lease is not in force any more."},
+    **_problems(ProblemKind.BAD_LEASE, ProblemKind.BAD_HEADER, ProblemKind.HOME_UNAVAILABLE),
+}
 _HOT_KEYS: Json = {
     **_ok({JSON: {"schema": {"$ref": "#/components/schemas/HotKeys"}}}),
     **_problems(ProblemKind.NO_DEBUG, ProblemKind.NO_SUCH_NAMESPACE),
@@ -387,6 +397,15 @@ _READ_HEADERS = (
     _header("If-None-Match", "ETags: 304 if the value has one of them.", _ETAGS),
     _header("If-Match", "ETags: 412 if the value has none of them.", _ETAGS),
     _header("Prefer", "`lease` and `wait=N`: on a miss, grant one caller the lease to fill."),
+)
+_RELEASE_HEADERS = (
+    _header("Cachesvc-Lease", "The lease token, as a miss was answered with it."),
+    _header(
+        "Cachesvc-Release",
+        "`failed`: the load brought no value. `unkept`: the value cannot be kept.",
+        {"type": "string", "enum": [reason.value for reason in Release]},
+    ),
+    _TIMEOUT,
 )
 _WRITE_HEADERS = (
     _header("Cache-Control", "max-age, stale-while-revalidate, stale-if-error"),

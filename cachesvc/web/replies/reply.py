@@ -29,13 +29,15 @@ cheaper than a second write."""
 class Reply(web.StreamResponse):
     """An answer: its head, its body, and its values for counters and spans."""
 
-    # Few replies set these three; all others read them from the class.
+    # Few replies set these four; all others read them from the class.
     problem: str = ""
     """The kind of the problem in the body; empty if there is none."""
     has_waited: bool = False
     """True: it may have taken long because the caller asked to wait."""
     attributes: Callable[[], Mapping[str, Attribute]] | None = None
     """Returns the attributes of its span beyond the outcome; called only if there is a span."""
+    undelivered: Callable[[], None] | None = None
+    """Takes back what was granted; called if the peer has gone before the answer was written."""
 
     def __init__(self, status: int, head: bytes, body: bytes = b"", *, outcome: str = "ok") -> None:
         """`head`: the status line and complete header lines, without the empty line.
@@ -88,6 +90,14 @@ class Reply(web.StreamResponse):
             head += _CLOSE
         elif request.version == HttpVersion10:
             head += _KEEP
+        try:
+            await self._write(request, head)
+        except ConnectionError:
+            if self.undelivered is not None:
+                self.undelivered()
+            raise
+
+    async def _write(self, request: "BaseRequest", head: bytes) -> None:
         body = self.payload
         writer = request.writer
         if not body or request.method == "HEAD":

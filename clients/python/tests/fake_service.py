@@ -53,6 +53,10 @@ class FakeService:
         self.held: dict[str, Held] = {}
         self.leases: dict[str, str] = {}
         """The lease of each key: key → `lease-<as_of>`."""
+        self.released: list[tuple[str, str, str]] = []
+        """Key, lease and reason of each release, in the order in which they came."""
+        self.unkept: set[str] = set()
+        """Keys for whose fills nobody needs to wait."""
         self.fences: dict[int, int] = {}
         self.saw: list[Recorded] = []
         self.gate: asyncio.Event = asyncio.Event()
@@ -203,6 +207,8 @@ class FakeService:
             got |= {"content_type": held.content_type} if held.content_type != OCTETS else {}
         if asked.get("lease") and (held is None or held.stale) and key not in self.leases:
             got["lease"] = self.leases[key] = f"lease-{next(self._ticks)}"
+        elif asked.get("lease") and held is None and key in self.unkept:
+            got["unkept"] = True
         return got
 
     def _admissible(self, namespace: str, key: str, token: str) -> Held | None:
@@ -244,6 +250,12 @@ class FakeService:
         pairs: list[tuple[int, int]] = []
         for item in items:
             key, lease = item["key"], item.get("lease")
+            if "release" in item:
+                self.released.append((key, item["lease"], item["release"]))
+                if self.leases.get(key) == lease:
+                    del self.leases[key]
+                results.append({"outcome": "released"})
+                continue
             if key in self.key_problems:
                 results.append({"outcome": "error", "problem": self.key_problems[key]})
                 continue

@@ -379,6 +379,14 @@ async def test_a_value_that_does_not_come_back_is_refused_with_and_without_the_c
             await pages.get_or_load("a", loading({"id": uuid.UUID(int=1)}))
 
 
+async def test_the_lease_of_a_value_that_does_not_come_back_is_given_back() -> None:
+    service = FakeService()
+    async with service.cache() as cache:
+        with pytest.raises(CodecError):
+            await cache.namespace("pages", codec=JSON).get_or_load("a", loading((1,)))
+    assert service.take_lease("pages", "a"), "the next caller need not wait"
+
+
 async def test_a_refresh_that_brings_what_cannot_be_stored_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -234,6 +234,34 @@ def test_bounds_below_one_are_refused_when_it_is_built(
         Batcher(Server().run, max_batch, max_waiting=max_waiting, in_flight=in_flight)
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_result_whose_caller_has_gone_is_given_to_unclaimed(together: bool) -> None:
+    server = Server(gated=True)
+    dropped: list[tuple[Sequence[int], Sequence[int | TierError]]] = []
+    batcher = Batcher(server.run, 100, unclaimed=lambda items, results: dropped.append((items, results)))
+    leaves = batcher.submit_many([1, 2]) if together else batcher.submit(1)
+    stays = batcher.submit(3)
+    await turns()
+    leaves.cancel()
+    server.gates[0].set()
+    assert await stays == 30
+    assert dropped == ([([1, 2], [10, 20])] if together else [([1], [10])])
+
+
+async def test_the_results_of_a_call_in_parts_whose_caller_has_gone_are_given_to_unclaimed() -> None:
+    server = Server(gated=True)
+    dropped: list[tuple[Sequence[int], Sequence[int | TierError]]] = []
+    batcher = Batcher(server.run, 2, unclaimed=lambda items, results: dropped.append((items, results)))
+    leaves = batcher.submit_many([1, 2, 3])
+    await turns()
+    server.gates[0].set()
+    await turns()
+    leaves.cancel()
+    server.gates[1].set()
+    await turns()
+    assert dropped == [([1, 2], [10, 20]), ([3], [30])]
+
+
 async def test_an_order_of_more_items_than_may_wait_is_taken_by_an_idle_server() -> None:
     server = Server()
     batcher = Batcher(server.run, 10, max_waiting=30)

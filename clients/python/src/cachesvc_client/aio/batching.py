@@ -76,13 +76,18 @@ class Batcher(Generic[Item, Answer]):
         tasks: set[asyncio.Task[None]],
         max_delay: float = MAX_DELAY,
         slow_lane: SlowLane[Item, Answer] | None = None,
+        unclaimed: Callable[[Item, Answer | CacheError], None] | None = None,
     ) -> None:
-        """`slow_lane` takes late items that were not sent alone. Without it, late is an answer."""
+        """`slow_lane` takes late items that were not sent alone. Without it, late is an answer.
+
+        `unclaimed` is given the answers to items whose callers have all gone meanwhile.
+        """
         self._send = send
         self._timeout = timeout
         self._tasks = tasks
         self._max_delay = max_delay
         self._slow_lane = slow_lane
+        self._unclaimed = unclaimed
         self._open: _Batch[Item, Answer] | None = None
         self._in_flight = 0
         self._unanswered = 0
@@ -205,6 +210,8 @@ class Batcher(Generic[Item, Answer]):
                 if slow_lane is not None and is_late(answer):
                     slow_lane.take(item, answer, waiting, batch.deadline)
                     continue
+                if self._unclaimed is not None and not _is_awaited(waiting):
+                    self._unclaimed(item, answer)
                 for future in waiting:
                     if not future.done():
                         future.set_result(answer)

@@ -14,6 +14,7 @@ from cachesvc_client.aio.flight import Airspace
 from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
+from cachesvc_client.aio.releases import Releases
 from cachesvc_client.aio.session import Session
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
@@ -84,6 +85,7 @@ class Cache:
         self._airspaces: dict[str, Airspace] = {}
         self._declarations: dict[str, Declarations] = {}
         self._tasks = Tasks()  # aio only
+        self._releases = Releases(self._tasks)
 
     @classmethod
     def from_url(
@@ -235,6 +237,7 @@ class Cache:
             lag=None if lag is None else lag_seconds_of(lag),
             declarations=self._declarations.setdefault(name, Declarations()),
             batching=self._batching,
+            releases=self._releases,
             tasks=self._tasks,  # aio only
         )
 
@@ -289,6 +292,7 @@ class Cache:
             self._own_writes.dropped,
             self._transport.retries,
             loads.unreadable,
+            loads.unkept,
         )
 
     def __repr__(self) -> str:

@@ -35,9 +35,11 @@ class Flights(Generic[V]):
         flights = self._by_key.get(key_of(wanted))
         return flights.get(wanted) if flights is not None else None
 
-    def start(self, wanted: Wanted, load: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
-        """Returns the running flight, or starts one with `load`."""
-        flight = self.get(wanted)
+    def start(
+        self, wanted: Wanted, load: Callable[[], Coroutine[Any, Any, V]], *, anew: bool = False
+    ) -> asyncio.Task[V]:
+        """Returns the running flight, or starts one with `load`. `anew`: always a new one."""
+        flight = None if anew else self.get(wanted)
         if flight is None:
             flight = asyncio.create_task(load(), name=f"cache load of {key_of(wanted)}")
             self._by_key.setdefault(key_of(wanted), {})[wanted] = flight

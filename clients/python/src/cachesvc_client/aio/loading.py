@@ -43,6 +43,7 @@ class Loads:
         self._turn = asyncio.Semaphore(most_without_cache)
         self.started = 0
         self.without_cache = 0
+        self.unkept = 0
         self.fenced = 0
         self.unfilled = 0
         self.unreadable = 0
@@ -62,6 +63,11 @@ class Loads:
         self.without_cache += 1
         context = self._context(key, lifetimes)
         return await self._in_time(context, self._run_in_turn(context, loader))
+
+    async def run_unkept(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
+        """Runs the loader of a key whose values cannot be kept: without a lease, and at once."""
+        self.unkept += 1
+        return await self.run(key, loader, lifetimes)
 
     def _context(self, key: str, lifetimes: Lifetimes) -> LoadContext:
         return LoadContext(key, lifetimes, time.monotonic() + self._timeout, time.monotonic)

@@ -6,7 +6,8 @@
     known absent                → absent
     miss, lease granted         → load, fill with the lease, answer
     miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
-                                  after too long: load and do not fill
+                                  after too long: load and do not fill;
+                                  values of the key cannot be kept: load at once, do not fill
     unreadable                  → as a miss: replace it, once for all callers;
                                   of a newer version: load and do not fill
     the cache is out of reach   → load and do not fill, at most so many at a time
@@ -14,6 +15,10 @@
 The first read never waits for the fill of another holder: it shares its request with keys that
 are hits, and one answer comes for all. Only keys that have to wait ask again, among themselves, in
 short turns.
+
+A lease is given back by every load that ends without a fill: its loader raised or took too long, it
+was cancelled, or it brought a value that cannot be encoded or that the service refuses (`Right`).
+Releases share requests with fills. No caller waits for one, or is told that one failed.
 
 A value that was loaded without a lease is never filled: it might be older than an invalidation, and
 nobody would check it against that.
@@ -26,7 +31,7 @@ the two would take turns at every key, and each turn costs an invalidation and a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from cachesvc_client.aio.flight import Flights, landed
@@ -36,7 +41,7 @@ from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
-from cachesvc_client.requests.fills import fill_of
+from cachesvc_client.requests.fills import Right, fill_of, sealed_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
@@ -54,6 +59,7 @@ class LookAside(Generic[V]):
         leases: Intake[Wanted, Got],
         waits: Intake[Wanted, Got],
         puts: Intake[PutItem, Put],
+        give_back: Callable[[Right], None],
         delete: Callable[[str], Awaitable[object]],
         schema: Schema[V],
         loads: Loads,
@@ -65,6 +71,7 @@ class LookAside(Generic[V]):
         self._leases = leases
         self._waits = waits
         self._puts = puts
+        self._give_back = give_back
         self._delete = delete
         self._schema = schema
         self._loads = loads
@@ -94,75 +101,130 @@ class LookAside(Generic[V]):
         if flight is not None:
             tell_collapsed()
             return await landed(flight)
-        got = await self._leases.join(wanted, self._timeout)
+        got = await self._answer_of(self._leases, wanted)
         if isinstance(got, CacheError):
             if not got.is_outage:
                 raise got.copy()
-            return await self._flown(wanted, lambda: self._load_unfilled(wanted, loader, lifetimes))
-        lease = got.claim_lease()
-        tell_got(got, lease=bool(lease))
+            nothing = Right(key_of(wanted))
+            return await landed(
+                self._flown(wanted, nothing, lambda: self._load_unfilled(wanted, loader, lifetimes))
+            )
+        right = Right(key_of(wanted), got.claim_lease())
+        tell_got(got, lease=bool(right.lease))
         if got.outcome == "miss":
-            return await self._flown(wanted, lambda: self._land(wanted, lease, loader, lifetimes))
+            unkept = got.unkept
+            return await landed(
+                self._flown(
+                    wanted, right, lambda: self._land(wanted, right, loader, lifetimes, unkept=unkept)
+                )
+            )
         try:
             value = self._value_of(got)
         except UnreadableError as unreadable:
             why = unreadable
-            return await self._flown(wanted, lambda: self._replace(wanted, lease, loader, lifetimes, why))
-        if lease:
-            self.flights.start(wanted, lambda: self._load(wanted, lease, loader, lifetimes))
+            return await landed(
+                self._flown(wanted, right, lambda: self._replace(wanted, right, loader, lifetimes, why))
+            )
+        if right.lease:
+            self._flown(wanted, right, lambda: self._load(wanted, right, loader, lifetimes))
         return value
 
-    async def _flown(self, wanted: Wanted, load: Callable[[], Any]) -> V | Absent:
-        return await landed(self.flights.start(wanted, load))
+    async def _answer_of(self, intake: Intake[Wanted, Got], wanted: Wanted) -> Got | CacheError:
+        """The answer to a read that asks for the lease.
+
+        If the caller is cancelled while the answer waits for its turn of the loop, the lease in it is
+        given back, unless another caller of the same answer claims it in this tick.
+        """
+        order = intake.join(wanted, self._timeout)
+        try:
+            return await order
+        except asyncio.CancelledError:
+            if isinstance(order, asyncio.Future) and order.done() and not order.cancelled():
+                asyncio.get_running_loop().call_soon(self._give_back_unclaimed, wanted, order.result())
+            raise
+
+    def _give_back_unclaimed(self, wanted: Wanted, got: Got | CacheError) -> None:
+        if not isinstance(got, CacheError):
+            self._give_back(Right(key_of(wanted), got.claim_lease()))
+
+    def _flown(
+        self, wanted: Wanted, right: Right, load: Callable[[], Coroutine[Any, Any, V | Absent]]
+    ) -> asyncio.Task[V | Absent]:
+        """The flight of the key: the running one, or a new one if this caller has the lease.
+
+        The running one may be waiting for just that lease. However the flight ends, even before it
+        has begun, what is left of its right is given back.
+        """
+        flight = self.flights.start(wanted, load, anew=bool(right.lease))
+        flight.add_done_callback(lambda _: self._give_back(right))
+        return flight
 
     def _value_of(self, got: Got) -> V | Absent:
         return self._schema.decode(got.value, got.content_type) if got.is_found else ABSENT
 
-    async def _land(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+    async def _land(
+        self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes, *, unkept: bool = False
+    ) -> V | Absent:
         """Answers a miss: loads with the lease, or waits for the fill of the lease's holder."""
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._loads.lease_wait
-        while not lease:
+        while not right.lease:
+            if unkept:
+                return self._answer((await self._loads.run_unkept(right.key, loader, lifetimes)).value)
             if loop.time() >= patience:
                 return await self._load_unfilled(wanted, loader, lifetimes)
             turn_ends = loop.time() + SHORT_TURN
-            got = await self._waits.join(wanted, self._timeout)
+            got = await self._answer_of(self._waits, wanted)
             if isinstance(got, CacheError):
                 return await self._load_unfilled(wanted, loader, lifetimes)
-            lease = got.claim_lease()
-            if got.outcome != "miss" and not lease:
+            right.lease, unkept = got.claim_lease(), got.unkept
+            if got.outcome != "miss" and not right.lease:
                 try:
                     return self._value_of(got)
                 except UnreadableError:  # the holder stores values of another version
                     return await self._load_unfilled(wanted, loader, lifetimes)
-            if not lease:
+            if not right.lease and not unkept:
                 await asyncio.sleep(turn_ends - loop.time())
-        return await self._load(wanted, lease, loader, lifetimes)
+        return await self._load(wanted, right, loader, lifetimes)
 
     async def _replace(
-        self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes, why: UnreadableError
+        self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes, why: UnreadableError
     ) -> V | Absent:
         """Replaces a stored value that cannot be read: invalidates it, to get a lease, and loads."""
-        self._loads.count_unreadable(key_of(wanted), why)
+        self._loads.count_unreadable(right.key, why)
         if why.newer:
+            self._give_back(right)
             return await self._load_unfilled(wanted, loader, lifetimes)
-        if not lease:
+        if not right.lease:
             try:
                 await self._delete(key_of(wanted))
             except CacheError:
                 return await self._load_unfilled(wanted, loader, lifetimes)
-        return await self._land(wanted, lease, loader, lifetimes)
+        return await self._land(wanted, right, loader, lifetimes)
 
-    async def _load(self, wanted: Wanted, lease: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
-        key = key_of(wanted)
-        value, lifetimes = await self._loads.run(key, loader, lifetimes)
-        sealed = None if value is ABSENT else self._schema.seal(value)
-        item = fill_of(key, sealed, lifetimes, self._schema.content_type, lease)
+    async def _load(
+        self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes
+    ) -> V | Absent:
+        value, lifetimes = await self._loads.run(right.key, loader, lifetimes)
+        sealed = sealed_of(right, value, self._schema)
+        item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
-            filled = await self._puts.join(item, self._timeout, len(item.value))
-        self._loads.count_fill(key, filled)
+            filled = await self._filled(item)
+        right.filled(filled)
+        self._loads.count_fill(right.key, filled)
         return ABSENT if sealed is None else sealed.value
+
+    async def _filled(self, item: PutItem) -> Put | CacheError:
+        """The answer to a fill. A fill for which this client has no room fails like any other."""
+        try:
+            return await self._puts.join(item, self._timeout, len(item.value))
+        except CacheError as error:
+            return error
 
     async def _load_unfilled(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         value, _ = await self._loads.run_without_cache(key_of(wanted), loader, lifetimes)
+        return self._answer(value)
+
+    def _answer(self, value: V | Absent) -> V | Absent:
+        """The answer of a load whose value is not stored: as if it were stored."""
         return value if value is ABSENT else self._schema.seal(value).value

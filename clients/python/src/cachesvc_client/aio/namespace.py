@@ -10,6 +10,7 @@ from cachesvc_client.aio.flight import Airspace
 from cachesvc_client.aio.loading import Loader, Loads
 from cachesvc_client.aio.lookaside import LookAside
 from cachesvc_client.aio.namespace_intakes import NamespaceIntakes
+from cachesvc_client.aio.releases import Releases
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.near.near import NOTHING, Near, Shelf
@@ -58,6 +59,7 @@ class Namespace(Generic[V]):
         lag: float | None,
         declarations: Declarations,
         batching: bool,
+        releases: Releases,
         tasks: Tasks,  # aio only
     ) -> None:
         """`lag`: the seconds by which the sources of its loaders may be behind their commits."""
@@ -77,6 +79,7 @@ class Namespace(Generic[V]):
             calls,
             timeout=timeout,
             batching=batching,
+            releases=releases,
             tasks=tasks,  # aio only
         )
         self._reads = self._intakes.reads
@@ -86,6 +89,7 @@ class Namespace(Generic[V]):
             self._intakes.leases,
             self._intakes.waits,
             self._puts,
+            self._intakes.give_back,
             self._purge,
             schema,
             loads,

@@ -8,6 +8,7 @@ from typing import TypeVar
 from cachesvc_client.aio.batching import Batcher, SpreadBatches
 from cachesvc_client.aio.calls import Calls
 from cachesvc_client.aio.intake import Intake, OneByOne, Spread
+from cachesvc_client.aio.releases import Releases
 from cachesvc_client.aio.slow_lane import SlowLane
 from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.errors import CacheError
@@ -15,7 +16,8 @@ from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.protocol.batch_limits import MAX_SLOW_DELAY
 from cachesvc_client.protocol.turns import WAIT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
-from cachesvc_client.requests.handed_tokens import Wanted
+from cachesvc_client.requests.fills import Right
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
 
 Item = TypeVar("Item", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -24,10 +26,15 @@ Answer = TypeVar("Answer")
 class NamespaceIntakes:
     """An intake for each kind of call; those that batch have one of each instance below them."""
 
-    def __init__(self, calls: Calls, *, timeout: float, batching: bool, tasks: Tasks) -> None:
+    def __init__(
+        self, calls: Calls, *, timeout: float, batching: bool, releases: Releases, tasks: Tasks
+    ) -> None:
         """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
+        self._timeout = timeout
+        self._releases = releases
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         together = partial(_together, timeout=timeout, tasks=tasks.requests)
+        leasing = partial(together, unclaimed=self._give_back_unclaimed)
         look_ups: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(
             calls.home, calls.by_home, partial(_reading, calls, timeout=timeout, tasks=tasks.requests)
         )
@@ -35,7 +42,7 @@ class NamespaceIntakes:
         """Reads with all that a batch says of a key; batches in any case."""
         self.read_all = look_ups.join_all
         self._put_batches: Intake[PutItem, Put] = Spread(calls.home_of_item, together(calls.put))
-        self.waits: Intake[Wanted, Got] = Spread(calls.home, together(waiting))
+        self.waits: Intake[Wanted, Got] = Spread(calls.home, leasing(waiting))
         """Reads that wait for the fill of another holder's lease: batches in any case."""
         self.reads: Intake[Wanted, Got]
         self.puts: Intake[PutItem, Put]
@@ -43,7 +50,7 @@ class NamespaceIntakes:
         if batching:
             self.reads = self.look_ups
             self.puts = self._put_batches
-            self.leases = Spread(calls.home, together(calls.lease))
+            self.leases = Spread(calls.home, leasing(calls.lease))
         else:
             self.reads = Spread(calls.home, _one_by_one(calls.read_alone))
             self.puts = Spread(calls.home_of_item, _one_by_one(calls.put))
@@ -54,14 +61,28 @@ class NamespaceIntakes:
         orders = [self._put_batches.join(item, timeout, len(item.value)) for item in items]
         return [await order for order in orders]
 
+    def give_back(self, right: Right) -> None:
+        """Sends the release of what is left of a right, with the fills; nobody waits for it.
+
+        A release that fails is not repeated: the lease ends with its life.
+        """
+        if (item := right.release()) is not None:
+            self._releases.send(item, self.puts, self._timeout)
+
+    def _give_back_unclaimed(self, wanted: Wanted, got: Got | CacheError) -> None:
+        """Gives back the lease in an answer whose callers have all gone."""
+        if not isinstance(got, CacheError):
+            self.give_back(Right(key_of(wanted), got.claim_lease()))
+
 
 def _together(
     send: Callable[[Endpoint, list[Item], float], Awaitable[Sequence[Answer | CacheError]]],
     *,
     timeout: float,
     tasks: set[asyncio.Task[None]],
+    unclaimed: Callable[[Item, Answer | CacheError], None] | None = None,
 ) -> Callable[[Endpoint], Intake[Item, Answer]]:
-    return lambda home: Batcher(partial(send, home), timeout=timeout, tasks=tasks)
+    return lambda home: Batcher(partial(send, home), timeout=timeout, tasks=tasks, unclaimed=unclaimed)
 
 
 def _reading(

@@ -19,6 +19,13 @@ Wait: TypeAlias = Literal["none", "region", "global"]
 instance of all regions.
 """
 
+ReleaseReason: TypeAlias = Literal["", "failed", "unkept"]
+"""The reason for which a lease is given back unfilled.
+
+`failed`: the load brought no value. `unkept`: it brought a value that cannot be kept, and for a
+while nobody needs to wait for a fill of the key.
+"""
+
 
 class Problem(Struct):
     """A problem document (RFC 9457): why a request, or one key of a batch, failed."""
@@ -63,6 +70,11 @@ class Got(Struct, gc=False):
     content_type: str = OCTETS
     tags: tuple[str, ...] = ()
     lease: str = ""
+    unkept: bool = False
+    """True of a miss without a lease: values of the key could not be kept lately.
+
+    The caller loads at once, because no fill will come.
+    """
     problem: Problem | None = None
     lag: float | None = None
     """The lag of the whole answer (`GotMany.lag`), noted on each key of it."""
@@ -109,6 +121,8 @@ class PutItem(Struct, omit_defaults=True, eq=False):
     lease: str = ""
     source_lag: float = 0.0
     """Seconds by which the source of a value with a lease may have been behind its commits."""
+    release: ReleaseReason = ""
+    """Nothing is stored, and the lease is given back for this reason; empty in a write."""
 
 
 class PutMany(Struct):
@@ -121,7 +135,11 @@ class Put(Struct, gc=False):
     """The answer to one item of `:put`."""
 
     outcome: str
-    """`stored`, `fenced` (the lease was voided or expired, the value was not kept) or `error`."""
+    """`stored`, `fenced`, `released` or `error`.
+
+    `fenced`: the lease was voided or expired, the value was not kept. `released`: the lease was given
+    back.
+    """
     problem: Problem | None = None
 
 

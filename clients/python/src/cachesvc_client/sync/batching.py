@@ -21,7 +21,7 @@ still have time join the next batch.
 
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from cachesvc_client.errors import CacheError
@@ -68,8 +68,14 @@ class _Batch(Generic[Item, Answer]):
 class Batcher(Generic[Item, Answer]):
     """One stream of batches with equal options."""
 
-    def __init__(self, send: Send[Item, Answer]) -> None:
+    def __init__(
+        self,
+        send: Send[Item, Answer],
+        unclaimed: Callable[[Item, Answer | CacheError], None] | None = None,
+    ) -> None:
+        """`unclaimed` is given the answers to items whose callers have all gone meanwhile."""
         self._send = send
+        self._unclaimed = unclaimed
         self.after_fork()
         forks.register(self)
 
@@ -86,7 +92,7 @@ class Batcher(Generic[Item, Answer]):
             batch, leads = self._join(item, timeout, weight)
             if leads:
                 self._lead(batch)
-            elif not batch.landed.wait(deadline - time.monotonic()):
+            elif not self._is_landed(batch, item, deadline):
                 self._leave(batch, item)
                 return CacheError("deadline", f"no answer within {timeout:g} s", retryable=True)
             if batch.answers is not None:
@@ -121,9 +127,27 @@ class Batcher(Generic[Item, Answer]):
                 self._depart(batch)
             return batch, leads
 
+    def _is_landed(self, batch: _Batch[Item, Answer], item: Item, deadline: float) -> bool:
+        """Waits for the batch, until the deadline.
+
+        A caller that is torn out of this leaves the batch.
+        """
+        try:
+            return batch.landed.wait(deadline - time.monotonic())
+        except BaseException:
+            self._leave(batch, item)
+            raise
+
     def _leave(self, batch: _Batch[Item, Answer], item: Item) -> None:
         with self._lock:
             batch.waiting[item] -= 1
+            answers = None if batch.waiting[item] else batch.answers
+        if answers is not None and item in answers:  # the answer came while the last caller was leaving
+            self._drop(item, answers[item])
+
+    def _drop(self, item: Item, answer: Answer | CacheError) -> None:
+        if self._unclaimed is not None:
+            self._unclaimed(item, answer)
 
     def _depart(self, batch: _Batch[Item, Answer]) -> None:
         """Closes the batch to further items. Called with the lock held; its leader does the rest."""
@@ -138,8 +162,10 @@ class Batcher(Generic[Item, Answer]):
             with spans.carrying(batch.callers):
                 batch.answers = self._carried(items, batch.deadline)
         finally:
-            self._land(batch)
+            gone = self._land(batch)
             batch.landed.set()
+        for item, answer in gone:
+            self._drop(item, answer)
 
     def _departing(self, batch: _Batch[Item, Answer]) -> list[Item]:
         with self._lock:
@@ -155,15 +181,18 @@ class Batcher(Generic[Item, Answer]):
         except Exception as error:  # noqa: BLE001  callers that are not told would wait for ever
             return dict.fromkeys(items, CacheError("bad-answer", f"{type(error).__name__}: {error}"))
 
-    def _land(self, batch: _Batch[Item, Answer]) -> None:
+    def _land(self, batch: _Batch[Item, Answer]) -> list[tuple[Item, Answer | CacheError]]:
+        """Makes room for the next batch. Returns the answers that nobody waits for any more."""
         with self._lock:
             self._unanswered -= len(batch.waiting)
             if self._is_open(batch):  # its leader was torn out before it departed
                 del self._open[batch.timeout]
-                return
+                return []
             self._in_flight -= 1
             if self._open and self._in_flight < LANES:
                 self._depart(next(iter(self._open.values())))
+            answers = batch.answers or {}
+            return [(item, answer) for item, answer in answers.items() if not batch.waiting[item]]
 
     def _is_open(self, batch: _Batch[Item, Answer]) -> bool:
         return self._open.get(batch.timeout) is batch

@@ -26,6 +26,7 @@ from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
 from cachesvc_client.sync.own_writes import SharedOwnWrites
+from cachesvc_client.sync.releases import Releases
 from cachesvc_client.sync.session import Session
 from cachesvc_client.sync.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.tracing.spans import Spans
@@ -85,6 +86,7 @@ class Cache:
         )
         self._airspaces: dict[str, Airspace] = {}
         self._declarations: dict[str, Declarations] = {}
+        self._releases = Releases()
 
     @classmethod
     def from_url(
@@ -234,6 +236,7 @@ class Cache:
             lag=None if lag is None else lag_seconds_of(lag),
             declarations=self._declarations.setdefault(name, Declarations()),
             batching=self._batching,
+            releases=self._releases,
         )
 
     @property
@@ -287,6 +290,7 @@ class Cache:
             self._own_writes.dropped,
             self._transport.retries,
             loads.unreadable,
+            loads.unkept,
         )
 
     def __repr__(self) -> str:
@@ -308,5 +312,6 @@ class Cache:
         """
         try:
             self._feeding.stop()
+            self._releases.ended(self._timeout)
         finally:
             self._transport.close()

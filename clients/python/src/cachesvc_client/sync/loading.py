@@ -40,6 +40,7 @@ class Loads:
         self._most = most_without_cache
         self.started = 0
         self.without_cache = 0
+        self.unkept = 0
         self.fenced = 0
         self.unfilled = 0
         self.unreadable = 0
@@ -72,6 +73,12 @@ class Loads:
             return self._run(ctx, loader)[0]
         finally:
             self._turns.release()
+
+    def run_unkept(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
+        """Runs the loader of a key whose values cannot be kept: without a lease, and at once."""
+        with self._lock:
+            self.unkept += 1
+        return self.run(key, loader, lifetimes)[0]
 
     def _run(self, ctx: LoadContext, loader: Loader[V]) -> tuple[V | Absent, Lifetimes]:
         with self._lock:

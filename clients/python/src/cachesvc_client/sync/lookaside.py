@@ -7,7 +7,8 @@
     known absent                → absent
     miss, lease granted         → load, fill with the lease, answer
     miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
-                                  after too long: load and do not fill
+                                  after too long: load and do not fill;
+                                  values of the key cannot be kept: load at once, do not fill
     unreadable                  → as a miss: replace it, once for all callers;
                                   of a newer version: load and do not fill
     the cache is out of reach   → load and do not fill, at most so many at a time
@@ -21,6 +22,10 @@ application contexts), and at the end of the process a daemon thread is cut off 
 The first read never waits for the fill of another holder: it shares its request with keys that
 are hits, and one answer comes for all. Only keys that have to wait ask again, among themselves, in
 short turns.
+
+A lease is given back by every load that ends without a fill: its loader raised, it was torn out of
+its call, or it brought a value that cannot be encoded or that the service refuses (`Right`). The
+release is sent on a thread of its own (`releases.py`): no caller waits for one.
 
 Why a value that was loaded without a lease is never filled, and why a newer version's values stay:
 `cachesvc_client.aio.lookaside`.
@@ -36,7 +41,7 @@ from typing import Generic, NamedTuple, TypeVar
 from cachesvc_client.errors import CacheError, CodecError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
-from cachesvc_client.requests.fills import fill_of
+from cachesvc_client.requests.fills import Right, fill_of, sealed_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
@@ -74,6 +79,7 @@ class LookAside(Generic[V]):
         leases: Intake[Wanted, Got],
         waits: Intake[Wanted, Got],
         puts: Intake[PutItem, Put],
+        give_back: Callable[[Right], None],
         delete: Callable[[str], object],
         schema: Schema[V],
         loads: Loads,
@@ -84,6 +90,7 @@ class LookAside(Generic[V]):
         self._leases = leases
         self._waits = waits
         self._puts = puts
+        self._give_back = give_back
         self._delete = delete
         self._schema = schema
         self._loads = loads
@@ -120,26 +127,29 @@ class LookAside(Generic[V]):
         if isinstance(got, CacheError):
             if not got.is_outage or time.monotonic() >= ask.deadline:
                 raise got.copy()
-            return self._flown(ask, lambda: self._load_unfilled(ask))
-        lease = self._lease_of(got)
-        tell_got(got, lease=bool(lease))
-        if got.outcome == "miss":
-            return self._flown(ask, lambda: self._land(ask, lease), anew=bool(lease))
+            return self._flown(ask, Right(ask.key), lambda: self._load_unfilled(ask))
+        right = Right(ask.key, self._lease_of(got))
         try:
-            value = self._value_of(got)
-        except UnreadableError as unreadable:
-            why = unreadable
-            return self._flown(ask, lambda: self._replaced(ask, lease, why), anew=bool(lease))
-        return Brought(self._refreshed(ask, lease, value) if lease else value)
+            tell_got(got, lease=bool(right.lease))
+            if got.outcome == "miss":
+                return self._flown(ask, right, lambda: self._land(ask, right, unkept=got.unkept))
+            try:
+                value = self._value_of(got)
+            except UnreadableError as unreadable:
+                why = unreadable
+                return self._flown(ask, right, lambda: self._replaced(ask, right, why))
+            return Brought(self._refreshed(ask, right, value) if right.lease else value)
+        finally:
+            self._give_back(right)
 
-    def _flown(self, ask: _Ask[V], load: Callable[[], V | Absent], *, anew: bool = False) -> End[V | Absent]:
+    def _flown(self, ask: _Ask[V], right: Right, load: Callable[[], V | Absent]) -> End[V | Absent]:
         """Joins the flight of the key, or runs a new one.
 
-        `anew`: always a new one, as this caller holds the lease. The flight to be joined may be
-        waiting for just that lease.
+        Always a new one if the caller has the lease: the flight to be joined may be waiting for just that
+        lease.
         """
         longest = self._timeout + self._loads.lease_wait + self._loads.timeout
-        flight, leads = self.flights.begin(ask.wanted, time.monotonic() + longest, anew=anew)
+        flight, leads = self.flights.begin(ask.wanted, time.monotonic() + longest, anew=bool(right.lease))
         return self.flights.run(flight, load) if leads else flight.end(ask.deadline)
 
     def _time_for(self, ask: _Ask[V]) -> float:
@@ -160,72 +170,87 @@ class LookAside(Generic[V]):
 
     # the loads, in flight -------------------------------------------------------------------------
 
-    def _land(self, ask: _Ask[V], lease: str) -> V | Absent:
+    def _land(self, ask: _Ask[V], right: Right, *, unkept: bool = False) -> V | Absent:
         """Answers a miss: loads with the lease, or waits for the fill of the lease's holder."""
         patience = time.monotonic() + self._loads.lease_wait
-        while not lease:
+        while not right.lease:
             now = time.monotonic()
             if now >= ask.deadline:
                 raise GaveUpError("deadline", f"nobody had loaded {ask.key!r} in time", retryable=True)
+            if unkept:
+                return self._answer(self._loads.run_unkept(ask.key, ask.loader, ask.lifetimes))
             if now >= patience:
                 return self._load_unfilled(ask)
             got = self._waits.join(ask.wanted, self._time_for(ask))
             if isinstance(got, CacheError):
                 return self._load_unfilled(ask)
-            lease = self._lease_of(got)
-            if got.outcome != "miss" and not lease:
+            right.lease, unkept = self._lease_of(got), got.unkept
+            if got.outcome != "miss" and not right.lease:
                 try:
                     return self._value_of(got)
                 except UnreadableError:  # the holder stores values of another version
                     return self._load_unfilled(ask)
-            if not lease:
+            if not right.lease and not unkept:
                 time.sleep(max(0.0, now + SHORT_TURN - time.monotonic()))
-        return self._load(ask, lease)
+        return self._load(ask, right)
 
-    def _replaced(self, ask: _Ask[V], lease: str, why: UnreadableError) -> V | Absent:
+    def _replaced(self, ask: _Ask[V], right: Right, why: UnreadableError) -> V | Absent:
         """Replaces a stored value that cannot be read: invalidates it, to get a lease, and loads."""
         self._loads.count_unreadable(ask.key, why)
         if why.newer:
+            self._give_back(right)
             return self._load_unfilled(ask)
-        if not lease:
+        unkept = False
+        if not right.lease:
             # An earlier flight may have replaced the value since it was read.
             again = self._leases.join(ask.wanted, self._time_for(ask))
             if isinstance(again, CacheError):
                 return self._load_unfilled(ask)
-            lease = self._lease_of(again)
-            if again.outcome != "miss" and not lease:
+            right.lease, unkept = self._lease_of(again), again.unkept
+            if again.outcome != "miss" and not right.lease:
                 try:
                     return self._value_of(again)
                 except UnreadableError:
-                    return self._invalidated(ask)
-        return self._land(ask, lease)
+                    return self._invalidated(ask, right)
+        return self._land(ask, right, unkept=unkept)
 
-    def _invalidated(self, ask: _Ask[V]) -> V | Absent:
+    def _invalidated(self, ask: _Ask[V], right: Right) -> V | Absent:
         try:
             self._delete(ask.key)
         except CacheError:
             return self._load_unfilled(ask)
-        return self._land(ask, "")
+        return self._land(ask, right)
 
-    def _refreshed(self, ask: _Ask[V], lease: str, stale: V | Absent) -> V | Absent:
+    def _refreshed(self, ask: _Ask[V], right: Right, stale: V | Absent) -> V | Absent:
         """Loads outside a flight: other callers are answered with the stale value meanwhile."""
         try:
-            return self._load(ask, lease)
+            return self._load(ask, right)
         except CodecError:  # it would fail each time, and the value would stay stale
             raise
         except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
             log.debug("the refresh of %r failed: %r", ask.key, error)
             return stale
 
-    def _load(self, ask: _Ask[V], lease: str) -> V | Absent:
+    def _load(self, ask: _Ask[V], right: Right) -> V | Absent:
         value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
-        sealed = None if value is ABSENT else self._schema.seal(value)
-        item = fill_of(ask.key, sealed, lifetimes, self._schema.content_type, lease)
+        sealed = sealed_of(right, value, self._schema)
+        item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
-            filled = self._puts.join(item, self._timeout, len(item.value))
+            filled = self._filled(item)
+        right.filled(filled)
         self._loads.count_fill(ask.key, filled)
         return ABSENT if sealed is None else sealed.value
 
+    def _filled(self, item: PutItem) -> Put | CacheError:
+        """The answer to a fill. A fill for which this client has no room fails like any other."""
+        try:
+            return self._puts.join(item, self._timeout, len(item.value))
+        except CacheError as error:
+            return error
+
     def _load_unfilled(self, ask: _Ask[V]) -> V | Absent:
-        value = self._loads.run_without_cache(ask.key, ask.loader, ask.lifetimes)
+        return self._answer(self._loads.run_without_cache(ask.key, ask.loader, ask.lifetimes))
+
+    def _answer(self, value: V | Absent) -> V | Absent:
+        """The answer of a load whose value is not stored: as if it were stored."""
         return value if value is ABSENT else self._schema.seal(value).value

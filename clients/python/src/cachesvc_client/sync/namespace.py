@@ -17,6 +17,7 @@ from cachesvc_client.sync.flight import Airspace
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
 from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
+from cachesvc_client.sync.releases import Releases
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT
@@ -60,6 +61,7 @@ class Namespace(Generic[V]):
         lag: float | None,
         declarations: Declarations,
         batching: bool,
+        releases: Releases,
     ) -> None:
         """`lag`: the seconds by which the sources of its loaders may be behind their commits."""
         self.name = calls.namespace
@@ -78,6 +80,7 @@ class Namespace(Generic[V]):
             calls,
             timeout=timeout,
             batching=batching,
+            releases=releases,
         )
         self._reads = self._intakes.reads
         self._puts = self._intakes.puts
@@ -86,6 +89,7 @@ class Namespace(Generic[V]):
             self._intakes.leases,
             self._intakes.waits,
             self._puts,
+            self._intakes.give_back,
             self._purge,
             schema,
             loads,

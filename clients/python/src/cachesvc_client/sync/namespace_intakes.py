@@ -10,10 +10,12 @@ from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.protocol.batch_limits import MAX_ITEMS, MAX_WEIGHT
 from cachesvc_client.protocol.turns import WAIT_TURN, first_turn, is_late
 from cachesvc_client.protocol.wire import Got, Put, PutItem
-from cachesvc_client.requests.handed_tokens import Wanted
+from cachesvc_client.requests.fills import Right
+from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync.batching import Batcher
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.intake import Intake, OneByOne, Spread
+from cachesvc_client.sync.releases import Releases
 from cachesvc_client.sync.slow_lane import Patience, SlowLane
 
 Item = TypeVar("Item", bound=Hashable)
@@ -23,13 +25,15 @@ Answer = TypeVar("Answer")
 class NamespaceIntakes:
     """An intake for each kind of call; those that batch have one of each instance below them."""
 
-    def __init__(self, calls: Calls, *, timeout: float, batching: bool) -> None:
+    def __init__(self, calls: Calls, *, timeout: float, batching: bool, releases: Releases) -> None:
         """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
         self._calls = calls
+        self._releases = releases
+        self._release_all = partial(self.put_all, timeout=timeout)
         self.look_ups: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls))
         """Reads with all that a batch says of a key; batches in any case."""
-        self.waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting))
+        self.waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting, self._give_back_unclaimed))
         """Reads that wait for the fill of another holder's lease: batches in any case."""
         self.reads: Intake[Wanted, Got]
         self.puts: Intake[PutItem, Put]
@@ -37,7 +41,7 @@ class NamespaceIntakes:
         if batching:
             self.reads = self.look_ups
             self.puts = Spread(calls.home_of_item, _together(calls.put))
-            self.leases = Spread(calls.home, _together(calls.lease))
+            self.leases = Spread(calls.home, _together(calls.lease, self._give_back_unclaimed))
         else:
             self.reads = Spread(calls.home, _one_by_one(calls.read_alone))
             self.puts = Spread(calls.home_of_item, _one_by_one(calls.put))
@@ -78,6 +82,19 @@ class NamespaceIntakes:
         answers = dict(_each(at_home, self._calls.put, deadline, lambda item: len(item.value)))
         return [answers[item] for item in items]
 
+    def give_back(self, right: Right) -> None:
+        """Has the release of what is left of a right sent, on another thread.
+
+        A release that fails is not repeated: the lease ends with its life.
+        """
+        if (item := right.release()) is not None:
+            self._releases.send(item, self._release_all)
+
+    def _give_back_unclaimed(self, wanted: Wanted, got: Got | CacheError) -> None:
+        """Gives back the lease in an answer whose callers have all gone."""
+        if not isinstance(got, CacheError):
+            self.give_back(Right(key_of(wanted), got.claim_lease()))
+
 
 def _each(
     at_home: Mapping[Endpoint, Sequence[Item]],
@@ -113,8 +130,9 @@ def _parts(items: Sequence[Item], weigh: Callable[[Item], int]) -> Iterator[list
 
 def _together(
     send: Callable[[Endpoint, list[Item], float], Sequence[Answer | CacheError]],
+    unclaimed: Callable[[Item, Answer | CacheError], None] | None = None,
 ) -> Callable[[Endpoint], Intake[Item, Answer]]:
-    return lambda home: Batcher(partial(send, home))
+    return lambda home: Batcher(partial(send, home), unclaimed)
 
 
 def _reading(calls: Calls, home: Endpoint) -> SlowLane[Wanted, Got]:

@@ -1,7 +1,7 @@
 """The calls `:get` and `:put` of the fake service."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -50,6 +50,7 @@ class _Item(Struct, forbid_unknown_fields=True):
     absent: bool = False
     lease: str = ""
     source_lag: Annotated[float, Meta(ge=0, le=MAX_LAG_SECONDS)] = 0.0
+    release: Literal["failed", "unkept"] | None = None
 
 
 class _PutMany(Struct, forbid_unknown_fields=True):
@@ -94,7 +95,8 @@ class Batches:
         The key is read without asking for a lease: none may be granted to an answer that is not sent yet.
         """
         found = self._reader.read(namespace, key, msgspec.structs.replace(asked, lease=False))
-        return found.outcome == "miss" and self._home.is_leased(namespace, key)
+        is_held = self._home.is_leased(namespace, key) and not self._home.is_unkept(namespace, key)
+        return found.outcome == "miss" and is_held
 
     def _got(self, found: Found) -> dict[str, Any]:
         entry, lease = found.entry, {"lease": found.lease} if found.lease else {}
@@ -104,7 +106,7 @@ class Batches:
                 "problem": Refused(502, "load-failed", "the origin failed", retryable=True).document(),
             }
         if entry is None:
-            return {"outcome": "miss", **lease}
+            return {"outcome": "miss", **lease, **({"unkept": True} if found.unkept else {})}
         now = self._clock.now_us()
         named = {
             "content_type": entry.draft.content_type,
@@ -145,7 +147,12 @@ class Batches:
             check_partition(item.key, draft.tags)
             check_lease(item.lease)
         except Refused as refused:
+            if item.lease:
+                self._home.release(namespace, item.key, item.lease, unkept=True)
             return {"outcome": "error", "problem": refused.document()}
+        if item.release is not None:
+            self._home.release(namespace, item.key, item.lease, unkept=item.release == "unkept")
+            return {"outcome": "released"}
         if item.lease:
             return {
                 "outcome": "stored" if self._home.fill(namespace, item.key, draft, item.lease) else "fenced"
@@ -202,6 +209,8 @@ def _draft(item: _Item, nth: int, contract: Contract) -> Draft:
         raise Refused(
             400, "contradiction", "a source that lags belongs to a fill", f"$.items[{nth}].source_lag"
         )
+    if item.release is not None and (not item.lease or item.value or item.absent):
+        raise Refused(400, "contradiction", "a release has a lease, and no value", f"$.items[{nth}].release")
     lives = (item.ttl, item.stale_while_revalidate, item.stale_if_error)
     return Draft(
         item.value, item.content_type, item.tags, *lives, absent=item.absent, source_lag=item.source_lag

@@ -16,6 +16,8 @@ from cachesvc_client.testing.contract import SECONDS, Contract
 
 Standing: TypeAlias = Literal["fresh", "stale", "last resort", "dead"]
 """The state of a copy; a `last resort` is past its stale window: for a failing origin."""
+UNKEPT_US = 30 * SECONDS
+"""The time for which a key is remembered whose value could not be kept."""
 Pairs: TypeAlias = Mapping[int, int]
 """The pairs of a token: digest → `at`."""
 
@@ -82,6 +84,7 @@ class Home:
         self._contract_of = contract_of
         self._entries: dict[str, Entry] = {}
         self._leases: dict[str, _Lease] = {}
+        self._unkept: dict[str, int] = {}
         self._hard: dict[int, int] = {}
         self._soft: dict[int, int] = {}
         self._paced: dict[int, list[tuple[int, int]]] = {}
@@ -137,6 +140,19 @@ class Home:
         lease = self._leases.get(f"{namespace}/{key}")
         return lease is not None and self._clock.now_us() < lease.expires_at
 
+    def release(self, namespace: str, key: str, token: str, *, unkept: bool) -> None:
+        """Gives the lease back, if it is in force; `unkept`: its value cannot be kept."""
+        id_ = f"{namespace}/{key}"
+        lease = self._leases.get(id_)
+        if lease is not None and lease.token == token and self.is_leased(namespace, key):
+            del self._leases[id_]
+            if unkept:
+                self._unkept[id_] = self._clock.now_us() + UNKEPT_US
+
+    def is_unkept(self, namespace: str, key: str) -> bool:
+        """True if a value of the key could not be kept lately: nobody waits for a fill."""
+        return self._clock.now_us() < self._unkept.get(f"{namespace}/{key}", 0)
+
     def fill(self, namespace: str, key: str, draft: Draft, token: str) -> bool:
         """Stores the value under the lease; true if it is stored.
 
@@ -187,6 +203,7 @@ class Home:
             else contract.stale_while_revalidate
         )
         error = draft.stale_if_error if draft.stale_if_error is not None else contract.stale_if_error
+        self._unkept.pop(f"{namespace}/{key}", None)
         entry = self._entries[f"{namespace}/{key}"] = Entry(
             draft,
             _targets(namespace, key, draft.tags),

@@ -35,6 +35,8 @@ class Found(Struct, frozen=True):
     lease: str = ""
     held: bool = False
     """True if the read asked for a lease and another caller has it: a fill may come."""
+    unkept: bool = False
+    """True if another caller has the lease, and values of the key could not be kept lately."""
 
 
 class Reader:
@@ -71,7 +73,8 @@ class Reader:
         if self._contract_of(namespace).origin is not None:
             return self._loaded(namespace, key, entry if standing != "dead" else None)
         lease = self._home.grant(namespace, key) if asked.lease else ""
-        return Found("miss", lease=lease, held=asked.lease and not lease)
+        unkept = asked.lease and not lease and self._home.is_unkept(namespace, key)
+        return Found("miss", lease=lease, held=asked.lease and not lease and not unkept, unkept=unkept)
 
     def _suits(self, entry: Entry, asked: Asked, contract: Contract) -> bool:
         now = self._clock.now_us()

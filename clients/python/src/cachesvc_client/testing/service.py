@@ -306,12 +306,14 @@ class FakeService:
         return self._batches.get(request, namespace, is_patient=is_patient)
 
     def _key(self, request: Request, namespace: str, segment: str, is_patient: bool) -> Response | None:
-        _allow(request, "GET", "HEAD", "PUT", "DELETE")
+        _allow(request, "GET", "HEAD", "PUT", "POST", "DELETE")
         self._contract_of(namespace)
         key = key_of(_decoded(segment), "key")
         match request.method:
             case "PUT":
                 return self._single.write(request, namespace, key)
+            case "POST":
+                return self._single.release(request, namespace, key)
             case "DELETE":
                 return self._invalidations.delete(request, namespace, key)
         return self._single.read(request, namespace, key, is_patient=is_patient)

@@ -54,7 +54,8 @@ class SingleKeys:
         if found.outcome == "failed":
             return Refused(502, "load-failed", "the origin failed", retryable=True).response(request)
         if entry is None:
-            headers = {"Cache-Control": "no-store", "Cache-Status": _MISSED, **lease}
+            unkept = {"Cachesvc-Unkept": "1"} if found.unkept else {}
+            headers = {"Cache-Control": "no-store", "Cache-Status": _MISSED, **lease, **unkept}
             if only_if_cached:
                 return Refused(
                     504, "not-cached", "no copy that this request takes", "Cache-Control"
@@ -102,6 +103,16 @@ class SingleKeys:
         contract = self._contract_of(namespace)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "content-encoding", "send the bytes as they are", "Content-Encoding")
+        lease = request.headers.get("cachesvc-lease", "")
+        check_lease(lease)
+        try:
+            return self._write(request, namespace, key, contract, lease)
+        except Refused as refused:
+            if lease and refused.kind != "fenced":
+                self._home.release(namespace, key, lease, unkept=True)
+            raise
+
+    def _write(self, request: Request, namespace: str, key: str, contract: Contract, lease: str) -> Response:
         conditions = Conditions(request.headers)
         if conditions.none_match not in ((), ("*",)):
             raise Refused(400, "bad-header", "with PUT it can only be *", "If-None-Match")
@@ -109,8 +120,7 @@ class SingleKeys:
         if len(draft.value) > contract.max_value:
             raise Refused(413, "value-too-large", f"at most {contract.max_value} bytes", "body")
         check_partition(key, draft.tags)
-        if lease := request.headers.get("cachesvc-lease", ""):
-            check_lease(lease)
+        if lease:
             if not self._home.fill(namespace, key, draft, lease):
                 raise Refused(409, "fenced", "the lease was voided or has expired", "Cachesvc-Lease")
             return Response(204, {"ETag": self._etag(namespace, key)})
@@ -121,6 +131,17 @@ class SingleKeys:
         self._told([fenced])
         token = packed([(digest(fenced.target), fenced.at)])
         return Response(204, {"ETag": self._etag(namespace, key), "Cachesvc-Token": token})
+
+    def release(self, request: Request, namespace: str, key: str) -> Response:
+        """Answers POST, which gives a lease back; raises `Refused`."""
+        lease, reason = (request.headers.get(name, "") for name in ("cachesvc-lease", "cachesvc-release"))
+        if not lease:
+            raise Refused(400, "bad-lease", "a POST to a key gives a lease back", "Cachesvc-Lease")
+        check_lease(lease)
+        if reason not in ("failed", "unkept"):
+            raise Refused(400, "bad-header", "say failed or unkept", "Cachesvc-Release")
+        self._home.release(namespace, key, lease, unkept=reason == "unkept")
+        return Response(204, {})
 
     def _etag(self, namespace: str, key: str) -> str:
         entry = self._home.entry(namespace, key, {})

@@ -27,3 +27,5 @@ class Statistics(Struct, frozen=True):
     """Requests sent again, after a pause, because the failure may pass."""
     unreadable: int
     """Stored values of another version or type, which count as misses."""
+    unkept_loads: int = 0
+    """Loads without a lease and a wait, as values of the key could not be kept lately."""
