@@ -221,7 +221,7 @@ class OfACell(Protocol):
             case [b"HELLO", *_]:
                 return b"%1\r\n+server\r\n+redis\r\n"
             case [b"INFO", *_]:
-                return bulk("run_id:abc\r\n")
+                return bulk("redis_version:7.0.15\r\nrun_id:abc\r\n")
             case [*_, last]:
                 return self.answer_to(last.decode())
             case other:

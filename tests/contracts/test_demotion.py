@@ -141,7 +141,8 @@ async def test_a_waiting_reader_of_a_queue_finds_the_server_that_took_over(
     await stream.open()
     while (await stream.read(wait_seconds=0.01)).fences:
         pass
-    await asyncio.gather(stream.followers(), stream.followers())
+    # Calls of two kinds at once need two connections: one waits below, the other is left idle.
+    await asyncio.gather(stream.followers(), stream.receipt("1-0"))
     async with Redis.from_url(failover.old.redis_url) as admin:
         waiting = asyncio.create_task(stream.read(wait_seconds=30))
         await until_blocked(admin)
