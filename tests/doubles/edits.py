@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,8 +63,16 @@ class InPython:
         source = _exchanged(_source_of(module, path.split(".")), self.old, self.new, self.where)
         made: dict[str, Any] = {}
         exec(compile(source, self.where, "exec"), vars(module), made)  # noqa: S102  the source is our own
-        setattr(owner, name, made[name])
-        return lambda: setattr(owner, name, original)
+        # A module that imported a function by its name has a reference of its own.
+        users = [owner, *(user for user in _loaded() if vars(user).get(name) is original)]
+        for user in users:
+            setattr(user, name, made[name])
+
+        def undo() -> None:
+            for user in users:
+                setattr(user, name, original)
+
+        return undo
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,10 @@ class InQueueScript:
             source.decode(), self.old, self.new, f"the Lua of {self.script}"
         ).encode()
         return lambda: scripts.update({self.script: source})
+
+
+def _loaded() -> list[ModuleType]:
+    return [module for name, module in list(sys.modules.items()) if name.startswith("cachesvc.")]
 
 
 def _source_of(module: ModuleType, path: list[str]) -> str:
