@@ -61,7 +61,10 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def in_child(work: Callable[[], bytes | None]) -> bytes:
-    """What it returns there, or how it failed. The child must not come back into pytest, whatever happens."""
+    """Returns the result of `work` in a child process, or its failure as text.
+
+    The child ends without coming back into pytest, whatever happens.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

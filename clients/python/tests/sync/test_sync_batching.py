@@ -18,7 +18,7 @@ class Torn(BaseException):
 
 
 class Line:
-    """What is sent, and a gate for each of the first batches; later ones are answered at once."""
+    """Records what is sent. The first `gated` batches wait for a gate each; later ones are answered at once."""
 
     def __init__(self, gated: int = 0) -> None:
         self.sent: list[list[str]] = []

@@ -1,4 +1,7 @@
-"""What the calls mean is tested with the async flavour, which sends the same bytes; here, that each gets there and back."""
+"""Each call of the sync flavour gets there and back.
+
+The meaning of the calls is tested with the async flavour, which sends the same bytes.
+"""
 
 from collections.abc import Callable
 

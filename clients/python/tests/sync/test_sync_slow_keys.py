@@ -16,7 +16,10 @@ OTHERS = [f"k{i}" for i in range(19)]
 
 @pytest.fixture(autouse=True)
 def slow(threaded: ThreadedService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of twenty keys the one named `slow` is there when the test ends its load. Batches wait for a lane, and for nothing else."""
+    """Twenty keys, of which the one named `slow` is there when the test ends its load.
+
+    Batches wait for a lane, and for nothing else.
+    """
     monkeypatch.setattr("cachesvc_client.sync.batching.MAX_DELAY", PATIENCE)
     for key in (*OTHERS, "slow", "busy"):
         threaded.fake.hold(key, key.encode())
