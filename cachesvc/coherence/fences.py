@@ -487,7 +487,7 @@ class Fences:
         return max(0, self._clock.now_us() - watermark) if watermark else None
 
     def seen_until(self, entry: Entry) -> int:
-        """The time, µs, that a session remembers of an answer that its home has not confirmed; else 0.
+        """The time, µs, to remember of an answer that its home has not confirmed; else 0.
 
         Each copy that is older than the answer had its load begun before now, on a clock that may be
         ahead by S, and has an `as_of` that leads that clock by less than S.

@@ -120,7 +120,7 @@ class Answer(Struct, frozen=True, gc=False):
     A fill will not come: the caller loads at once.
     """
     unmet: bool = False
-    """True: the value may be older than the read's token asks for, since its origin may be behind."""
+    """True: the value may be older than the read's token asks for; its origin may lag."""
 
 
 class Release(StrEnum):

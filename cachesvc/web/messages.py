@@ -81,7 +81,7 @@ class Got(Struct, omit_defaults=True, gc=False):
     instead of (digest of the key, `as_of` - 1).
     """
     unmet: bool = False
-    """True: the value may be older than the token asks for, since its origin may be behind."""
+    """True: the value may be older than the token asks for; its origin may lag."""
 
 
 class GotMany(Struct, omit_defaults=True):

@@ -153,7 +153,7 @@ READING: dict[str, Mutant] = {
     ),
     "seen": Mutant(
         "a session remembers the as_of of an answer that no home has confirmed",
-        (47,),
+        (34,),
         (
             InPython(
                 "cachesvc.coherence.fences:Fences.seen_until", "0 if entry.confirmed else", "0 if True else"
@@ -162,7 +162,7 @@ READING: dict[str, Mutant] = {
     ),
     "unconfirmed": Mutant(
         "the as_of of an unconfirmed copy is believed to order it among the key's copies",
-        (48,),
+        (35,),
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.token_refuses",

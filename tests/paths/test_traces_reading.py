@@ -202,7 +202,7 @@ async def test_trace_32_a_value_whose_tags_are_not_known_must_not_be_answered_to
     assert (old.entry.value, new.entry.value) == (b"0", b"1")
 
 
-async def test_trace_47_who_saw_a_value_loaded_without_a_home_must_not_see_an_older_one_of_a_lease_that_led() -> (
+async def test_trace_34_who_saw_a_value_loaded_without_a_home_must_not_see_an_older_one_of_a_lease_that_led() -> (
     None
 ):
     far = FarSide()
@@ -223,7 +223,7 @@ async def test_trace_47_who_saw_a_value_loaded_without_a_home_must_not_see_an_ol
     assert mine.entry.value == b"1"
 
 
-async def test_trace_48_who_saw_a_value_of_a_long_load_must_not_see_one_that_was_loaded_meanwhile_without_a_home() -> (
+async def test_trace_35_who_saw_a_value_of_a_long_load_must_not_see_one_that_was_loaded_meanwhile_without_a_home() -> (
     None
 ):
     far = FarSide()

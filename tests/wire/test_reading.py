@@ -1,5 +1,6 @@
 """GET and HEAD of a key: what each answer of the read path looks like on the wire."""
 
+import asyncio
 import json
 
 import aiohttp
@@ -357,3 +358,13 @@ async def test_many_tags_are_spread_over_lines_that_clients_take(site: Site) -> 
         lines = response.headers.getall("Cache-Groups")
     assert cache_groups.parse(", ".join(lines), max_tags=128) == tags
     assert all(len(line) <= 4096 for line in lines)
+
+
+async def test_the_bound_counts_from_the_watermark_at_the_start_of_the_read(site: Site) -> None:
+    site.reader.hangs = asyncio.Event()
+    reading = asyncio.create_task(site.ask("GET", "/v1/pages/a"))
+    await site.reader.asked.wait()
+    site.paths.fences.watermark += 200_000
+    site.paths.fences.lag = 50_000
+    site.reader.hangs.set()
+    assert (await reading).headers["cachesvc-lag"] == "0.250"

@@ -38,7 +38,10 @@ class Session:
             self._written[key] = max(w, self._written.get(key, 0))
 
     def learn_read(self, key: str, as_of: int, seen: int = 0) -> None:
-        """Keeps that a copy loaded at `as_of` was seen, or an answer that says `seen`; 0 is not kept."""
+        """Keeps that a copy loaded at `as_of` was seen, or what its answer says (`seen`).
+
+        A time of 0 is not kept.
+        """
         if at := seen or max(0, as_of - 1):
             tokens.merge(self._pairs.setdefault(key, {}), {Key.of(self._namespace, key).digest: at})
 
