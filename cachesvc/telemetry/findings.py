@@ -1,10 +1,10 @@
-"""Which needs servers meet, as far as it is known now.
+"""The needs that servers meet or do not meet, as far as it is known now.
 
     saw(server, checks) ─┬─ a need that is not met any more ──► one log line, with what to do
                          ├─ one that is met again ────────────► one log line
-                         └─ one that cannot be checked ───────► one log line for the server's life
+                         └─ one that cannot be checked ───────► one log line per server
 
-The state of a server that does not answer stays as it was: a restart of the server ends it.
+The state of a server that does not answer stays as it was seen last.
 """
 
 import logging
@@ -16,23 +16,23 @@ from msgspec import Struct
 log = logging.getLogger(__name__)
 
 Effect = Literal["stale", "cost"]
-"""`stale`: the coherence rule may be broken, and old values answered. `cost`: no old value is
-answered, but copies, changes or writes are lost or refused."""
+"""The harm that is possible: old values are answered (`stale`), or, with no old value ever
+answered, copies, changes or writes are lost or refused (`cost`)."""
 
 
 class Check(Struct, frozen=True):
-    """What one look at a server has said of one need."""
+    """The outcome of one look at a server for one need."""
 
     need: str
     """The need's name, which is also a label of the metric."""
     effect: Effect
-    """What may happen while the need is not met."""
+    """The harm that is possible while the need is not met."""
     is_met: bool | None
     """None if the server does not tell."""
     why: str = ""
-    """What is so, and what it leads to, if the need is not met."""
+    """The wrong setting, and the harm that it does; empty unless the need is not met."""
     remedy: str = ""
-    """What to set, for people."""
+    """The right setting, for people; empty unless the need is not met."""
 
 
 class Findings:
@@ -59,7 +59,7 @@ class Findings:
             log.info("%s %s does not tell whether it has: %s", kind, server, ", ".join(sorted(untold)))
 
     def unmet(self) -> Sequence[Mapping[str, str]]:
-        """The needs that are not met, for people; those by which old values may be answered first."""
+        """The needs that are not met, for people; those with the effect `stale` come first."""
         found = [(f"{kind} {server}", check) for kind, server, check in self._all() if check.is_met is False]
         found.sort(key=lambda one: one[1].effect != "stale")
         return [
@@ -76,7 +76,7 @@ class Findings:
         return found
 
     def statistics(self) -> Mapping[tuple[str, ...], int]:
-        """1 for each need that is not met, 0 for each that is; none for those not known."""
+        """1 for each need that is not met, 0 for each that is met; unknown ones are left out."""
         return {
             (kind, server, check.need, check.effect): int(not check.is_met)
             for kind, server, check in self._all()

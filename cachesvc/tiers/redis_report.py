@@ -1,4 +1,4 @@
-"""What a Redis server says of itself: one exchange of three commands.
+"""The report of a Redis server on itself, from one exchange of three commands.
 
 TIME                 its clock
 INFO default         its version, role, memory, replicas
@@ -17,7 +17,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (("TIME",), ("INFO", "default"), ("CONFI
 
 
 class RedisReport(Struct, frozen=True):
-    """One server's words of itself, from one exchange."""
+    """One server's report on itself."""
 
     info: Mapping[str, str]
     """The fields of INFO."""
@@ -26,7 +26,7 @@ class RedisReport(Struct, frozen=True):
     clock_offset_us: int
     """The server's clock less this instance's clock."""
     within_us: int
-    """Half of the exchange's time: by so much the offset can be wrong."""
+    """Half of the exchange's time, by which the offset can be wrong."""
 
     @property
     def memory_used_bytes(self) -> int | None:

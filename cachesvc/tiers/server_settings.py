@@ -1,14 +1,13 @@
-"""What the servers of others must be set to: the list of needs, and how each is checked.
+"""The settings of servers that the code relies on, and how each is checked.
 
-A need is there because code relies on it, and `why` names what happens otherwise. A check takes
-what a server reports of itself and returns
+The check of a need takes a server's report on itself and returns
 
-    a text      the need is not met; the text says what is so
-    an empty    it is met
-    None        the server does not tell
+    a text          the need is not met; the text names the wrong setting
+    an empty text   the need is met
+    None            the server does not tell
 
-No need makes an instance unready or a server unused: the instances could not mend it, and all of
-them would stop at once. docs/operate.md has the same list for people.
+No need makes an instance unready or a server unused: an instance cannot mend a setting, and all
+instances would stop at once. docs/operate.md has the same list for people.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +29,15 @@ ZMSCORE and SET … PXAT, which are of 6.2; no release before 7.0 is tested."""
 LEAST_MEMCACHED = (1, 6)
 """The least version with `mg`, with which `explain` looks at a copy."""
 LARGEST_LAG_SECONDS = 10
-"""The largest `min-replicas-max-lag`, which is also the servers' default. So long does a master
-that was cut off take writes; failover managers wait longer before they promote a replica."""
+"""The largest `min-replicas-max-lag`; it is also the servers' default.
+
+A master that was cut off takes writes for so long. Failover managers must wait longer than that
+before they promote a replica."""
 WHOLE_ITEM_BYTES = int(Size.parse("1MiB"))
-"""The `item_size_max` that L2's limit of a copy counts on; it is memcached's default."""
+"""The `item_size_max` that L2's limit of a copy relies on; it is memcached's default."""
 
 MemcachedReport: TypeAlias = Mapping[bytes, object]
-"""The answers to `stats` and to `stats settings`; the names of the latter begin with `settings:`."""
+"""Statistics and settings of a server by name; names of settings begin with `settings:`."""
 
 
 class Need(Struct, Generic[R], frozen=True):
@@ -45,13 +46,14 @@ class Need(Struct, Generic[R], frozen=True):
     name: str
     effect: Effect
     why: str
-    """What happens if the need is not met."""
+    """The harm that is done if the need is not met."""
     remedy: str
+    """The right setting, for people."""
     wrong: Callable[[R], str | None]
-    """The check; the module says what it returns."""
+    """The check; the module's docstring says what it returns."""
 
     def check(self, report: R) -> Check:
-        """Returns what the report says of this need."""
+        """Returns the outcome of the check of this need."""
         wrong = self.wrong(report)
         if not wrong:
             return Check(self.name, self.effect, is_met=None if wrong is None else True)
@@ -102,7 +104,7 @@ def needs_of_queue(skew_us: int, *, on_disk: bool) -> Sequence[Need[RedisReport]
 
 
 def needs_of_memcached() -> Sequence[Need[MemcachedReport]]:
-    """The needs of a server of a pool. Nothing of memcached breaks the rule: L2 is always judged."""
+    """The needs of a server of a pool; none has the effect `stale`, as L2 is always judged."""
     return (
         Need(
             "version",

@@ -140,7 +140,10 @@ class RedisFenceStream:
         await self._server.guarded(leaving)
 
     async def server_report(self, now_us: Callable[[], int]) -> RedisReport:
-        """Returns what the queue's server says of itself; `now_us` is the own clock. Raises `TierError`."""
+        """Returns the report of the queue's server on itself. Raises `TierError`.
+
+        `now_us` is the own clock.
+        """
         return await self._server.report(now_us)
 
     async def now_us(self) -> int:

@@ -131,7 +131,7 @@ class RedisServer:
         return run
 
     async def report(self, now_us: Callable[[], int]) -> RedisReport:
-        """Returns what the server says of itself; `now_us` is the own clock. Raises `TierError`."""
+        """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
         # No transaction: a server without memory left refuses one, whatever its commands are.
         pipe = self.redis.pipeline(transaction=False)
         for command in COMMANDS:

@@ -419,7 +419,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "settings",
         "",
-        "1 if a server lacks what the rule needs; none if it does not tell.",
+        "1 if a server lacks what the rule needs.",
         ("kind", "server", "need", "effect"),
     ),
     # coherence

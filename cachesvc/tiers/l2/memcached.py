@@ -155,7 +155,7 @@ class MemcachedTier:
 
 
 def fullness_of(where: str, stats: Mapping[bytes, Any]) -> Fullness:
-    """Returns how full a server is, from its statistics. Raises `TierError` if they do not say it."""
+    """Returns how full a server is, from its statistics. Raises `TierError` if they lack it."""
     try:
         return Fullness(*(stats[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions")))
     except KeyError as error:

@@ -93,9 +93,10 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
         return said
 
     def report(self) -> dict[bytes, Any]:
-        """Returns the server's statistics and, under names with `settings:` before them, its settings.
+        """Returns the server's statistics and settings by name.
 
-        A server that does not tell its settings (a proxy, a managed one) has no such names.
+        The names of settings begin with `settings:`. A server that does not tell its settings (a proxy, a
+        managed one) has none of them.
         """
         said = self.stats()
         with contextlib.suppress(MemcacheClientError, MemcacheServerError):

@@ -93,7 +93,7 @@ class CellConnection:
         return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
 
     async def report(self, now_us: Callable[[], int]) -> RedisReport:
-        """Returns what the server says of itself; `now_us` is the own clock. Raises `TierError`."""
+        """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
         said: RedisReport = await self._guarded(self._report(now_us), self._timeout_seconds, "report")
         return said
 
