@@ -61,7 +61,7 @@ class Findings:
     def unmet(self) -> Sequence[Mapping[str, str]]:
         """The needs that are not met, for people; those with the effect `stale` come first."""
         found = [(f"{kind} {server}", check) for kind, server, check in self._all() if check.is_met is False]
-        found.sort(key=lambda one: one[1].effect != "stale")
+        found.sort(key=lambda one: (one[1].effect != "stale", one[0], one[1].need))
         return [
             {"server": server, "need": one.need, "effect": one.effect, "why": one.why, "remedy": one.remedy}
             for server, one in found

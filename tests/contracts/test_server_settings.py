@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import pytest
 from redis.asyncio import Redis
 
+from cachesvc.app import instance
 from cachesvc.app.instance import App
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Cell, MemcachedServer, Namespace, Region, Topology
+from cachesvc.model.clock import SystemClock
 from cachesvc.telemetry.metrics import polled
 from loadtests.fleet_topology import free_ports
 from tests.doubles.servers import RealServer, memcached_server, redis_server, valkey_server
@@ -72,6 +74,33 @@ def app_of(cell: str, queue: str, memcached: str, *, on_disk: bool = True) -> Ap
 def app(servers: Servers) -> App:
     """An instance that is built before any loop runs, as in the service: building it may block."""
     return app_of(servers.cell.redis_url, servers.queue.redis_url, servers.memcached.address)
+
+
+class Turned(SystemClock):
+    """The machine's clock, 80 ms ahead."""
+
+    def now_us(self) -> int:
+        return super().now_us() + 80_000
+
+
+@pytest.fixture
+def app_with_a_wrong_clock(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.setattr(instance, "SystemClock", Turned)
+    return app_of(servers.cell.redis_url, servers.queue.redis_url, servers.memcached.address)
+
+
+async def test_clocks_that_disagree_are_named_also_of_a_cell_that_nobody_reads(
+    app_with_a_wrong_clock: App,
+) -> None:
+    async with running(app_with_a_wrong_clock) as unmet:
+
+        def named() -> list[tuple[str, str]]:
+            return [(place, need) for place, need, _ in unmet()]
+
+        await until("both are named", lambda: named() == [("cell c1", "clock"), ("queue eu", "clock")])
+        assert "ms off that of this instance: " in unmet()[0][2]
+        (cell,) = app_with_a_wrong_clock._backends.cells.values()
+        assert -90_000 < cell.statistics().clock_offset_us < -70_000
 
 
 @asynccontextmanager
