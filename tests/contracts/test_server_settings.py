@@ -213,13 +213,13 @@ async def test_replicas_need_a_master_that_stops_when_it_is_cut_off(
 
 async def test_an_address_that_leads_to_a_replica_is_named(servers: Servers, app: App) -> None:
     """Also one that takes writes: they are lost when it next follows its master."""
-    admin = Redis.from_url(servers.cell.redis_url)
+    admin = Redis.from_url(servers.queue.redis_url)
     host, port = servers.replica.address.split(":")
     async with running(app) as unmet:
         await admin.config_set("replica-read-only", "no")
         await admin.replicaof(host, port)
         await until("the finding is there", lambda: bool(unmet()))
-        assert [(place, need) for place, need, _ in unmet()] == [("cell c1", "master")]
+        assert [(place, need) for place, need, _ in unmet()] == [("queue eu", "master")]
         await admin.replicaof("NO", "ONE")
         await until("the finding is gone", lambda: not unmet())
     await admin.aclose()

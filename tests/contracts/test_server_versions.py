@@ -79,7 +79,7 @@ async def test_a_cell_that_cannot_be_one_is_refused_with_the_reason(info: str, w
 async def test_a_cell_whose_version_is_unknown_is_attached_to_and_the_version_is_said_to_be_unknown(
     version: str,
 ) -> None:
-    async with hostile(f"{version}run_id:r1\r\n") as url:
+    async with hostile(f"{version}run_id:r1\r\nrole:master\r\n") as url:
         cell = RedisCell("c1", url, L3(), SKEW_US, SystemClock())
         report = await cell.report()
         known = {need.name: need.check(report).is_met for need in needs_of_cell(SKEW_US)}
@@ -88,14 +88,14 @@ async def test_a_cell_whose_version_is_unknown_is_attached_to_and_the_version_is
 
 
 async def test_a_report_without_its_fields_knows_the_clock_alone() -> None:
-    async with hostile("redis_version:7.4.0\r\nrun_id:r1\r\n") as url:
+    async with hostile("redis_version:7.4.0\r\nrun_id:r1\r\nrole:master\r\n") as url:
         cell = RedisCell("c1", url, L3(), SKEW_US, SystemClock())
         report = await cell.report()
         assert (report.memory_used_bytes, report.memory_limit_bytes) == (None, None)
         assert {need.name: need.check(report).is_met for need in needs_of_cell(SKEW_US)} == {
             "eviction": None,
             "failover": None,
-            "master": None,
+            "master": True,
             "single": None,
             "clock": False,
             "version": True,
@@ -106,7 +106,7 @@ async def test_a_report_without_its_fields_knows_the_clock_alone() -> None:
 
 @pytest.mark.parametrize("question", ["TIME", "INFO"])
 async def test_a_report_that_is_refused_is_no_answer(question: str) -> None:
-    async with hostile("redis_version:7.4.0\r\nrun_id:r1\r\n", refused_second=question) as url:
+    async with hostile("redis_version:7.4.0\r\nrun_id:r1\r\nrole:master\r\n", refused_second=question) as url:
         cell = RedisCell("c1", url, L3(), SKEW_US, SystemClock())
         with pytest.raises(TierError, match="report: no"):
             await cell.report()
