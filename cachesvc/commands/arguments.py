@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cachesvc.model.printable import printable
 from cachesvc.model.units import Duration
 
 
@@ -34,5 +35,5 @@ def duration(text: str) -> Duration:
 
 def fail(exit_code: int, message: str) -> int:
     """Prints the message to stderr and returns the exit code."""
-    print(f"cachesvc: {message}", file=sys.stderr)
+    print(f"cachesvc: {printable(message, keep=chr(10))}", file=sys.stderr)
     return exit_code

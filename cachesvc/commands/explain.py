@@ -25,6 +25,7 @@ from cachesvc.explain.answer import Explanation
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
 from cachesvc.model.key_text import check_key
+from cachesvc.model.printable import printable, printable_in
 from cachesvc.tiers.clean_connector import CleanConnector
 
 NEARBY = "http://127.0.0.1:8080"
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("KEY", str(error)) from None
     body = asyncio.run(_ask_any(_addresses(options), options))
     if options.json:
-        print(body.decode())
+        print(printable(body.decode(errors="backslashreplace"), keep="\n\t"))
     else:
         width = None if sys.stdout.isatty() else PAGE_WIDTH
         show(_decoded(body), Console(width=width, highlight=False, markup=False, emoji=False))
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _decoded(body: bytes) -> Explanation:
     try:
-        return msgspec.json.decode(body, type=Explanation)
+        return msgspec.convert(printable_in(msgspec.json.decode(body)), Explanation)
     except msgspec.DecodeError as error:
         raise TierUnavailableError("its answer is not understood, try --json", str(error)) from error
 

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.commands.top.rows import ChangeRow
+from cachesvc.model.printable import printable_in
 from cachesvc.tiers.redis_connections import RedisConnections
 from cachesvc.web.replies.redaction import HIDDEN
 
@@ -72,7 +73,7 @@ async def _last(region: str, client: Redis) -> Sequence[ChangeRow]:
         )  # the library's type allows for bytes and for other protocols
     except (RedisError, OSError, TimeoutError):
         return []
-    return [_row(region, id_, fields) for id_, fields in items]
+    return [_row(region, id_, printable_in(fields)) for id_, fields in items]
 
 
 def _row(region: str, id_: str, fields: Mapping[str, Any]) -> ChangeRow:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from cachesvc.commands.top.scrape import Asker, Silence
 from cachesvc.config.topology import Topology
+from cachesvc.model.printable import printable_in
 
 
 class Region(Struct, frozen=True):
@@ -62,7 +63,11 @@ async def ask_for_deployment(asker: Asker, urls: Sequence[str]) -> Deployment:
 
 def _decoded(document: bytes | Silence) -> Shown | None:
     try:
-        return None if isinstance(document, Silence) else msgspec.json.decode(document, type=Shown)
+        return (
+            None
+            if isinstance(document, Silence)
+            else msgspec.convert(printable_in(msgspec.json.decode(document)), Shown)
+        )
     except msgspec.MsgspecError:
         return None
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from cachesvc.commands.top.exposition import Exposition
+from cachesvc.model.printable import printable, printable_in
 
 TIMEOUT_SECONDS = 2.0
 HOT_NAMESPACES = 3
@@ -114,9 +115,11 @@ class Asker:
             return Silence(_reason(error))
 
     async def _scrape(self, url: str) -> Scrape:
-        metrics = Exposition.parse((await self._get(f"{url}/metrics")).decode())
+        metrics = Exposition.parse(printable((await self._get(f"{url}/metrics")).decode(), keep="\n"))
         at = time.monotonic()
-        ready = msgspec.json.decode(await self._get(f"{url}/readyz?verbose", also=503), type=Ready)
+        ready = msgspec.convert(
+            printable_in(msgspec.json.decode(await self._get(f"{url}/readyz?verbose", also=503))), Ready
+        )
         shares = metrics.by("hot_key_share", "namespace")
         hottest = nlargest(HOT_NAMESPACES, shares, key=shares.__getitem__)
         try:
@@ -130,7 +133,7 @@ class Asker:
         found = await asyncio.gather(
             *(self._get(f"{url}/v1/hotkeys?namespace={name}", headers=headers) for name in namespaces)
         )
-        return [msgspec.json.decode(document, type=HotKeys) for document in found]
+        return [msgspec.convert(printable_in(msgspec.json.decode(document)), HotKeys) for document in found]
 
     async def _get(self, url: str, *, headers: Mapping[str, str] | None = None, also: int = 200) -> bytes:
         async with self._http.get(url, headers=headers) as answer:
@@ -145,4 +148,4 @@ def _reason(error: Exception) -> str:
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno).lower()  # the exception's own text repeats the address
-    return str(cause) or type(cause).__name__
+    return printable(str(cause)) or type(cause).__name__

@@ -11,12 +11,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from cachesvc.config.service import Service
+from cachesvc.model.printable import printable
 from cachesvc.telemetry.logs.repeats import Repeats
 from cachesvc.telemetry.traces.trace import SpanContext, traceparent
 
@@ -64,7 +66,9 @@ def is_for_people(log_format: str, stream: TextIO) -> bool:
 def formatter(service: Service, *, for_people: bool) -> logging.Formatter:
     """The formatter of the service's log: lines for people, or JSON objects."""
     add_place = _adder(region=service.region, instance=service.instance)
-    render: list[Processor] = [_as_traceback, structlog.dev.ConsoleRenderer()] if for_people else [_JSON]
+    render: list[Processor] = (
+        [_as_traceback, _as_printable, structlog.dev.ConsoleRenderer()] if for_people else [_JSON]
+    )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -143,6 +147,11 @@ def _as_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
             for text in (f"{one['type']}: {one['message']}", *(f"  {frame}" for frame in one["frames"]))
         )
     return line
+
+
+def _as_printable(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Shows what would move the cursor or the reader's eye as an escape. JSON does so by itself."""
+    return {name: _everywhere(partial(printable, keep="\n"), value) for name, value in line.items()}
 
 
 def _without_secrets(debug_token: str) -> Processor:

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.cli import main
 from cachesvc.explain.answer import (
@@ -173,6 +174,24 @@ def test_it_is_read_as_a_page(explain: Callable[..., tuple[int, str, str]]) -> N
 def test_the_answer_as_it_came(explain: Callable[..., tuple[int, str, str]]) -> None:
     _, printed, _ = explain("pages", "k", "--json")
     assert msgspec.json.decode(printed.encode(), type=Explanation) == EXPLANATION
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_an_instance_cannot_rewrite_the_terminal(
+    explain: Callable[..., tuple[int, str, str]], service: Service, more: tuple[str, ...]
+) -> None:
+    evil = replace(EXPLANATION, verdict="\x1b[2Jall is well\u202e")
+    service.answer = (200, msgspec.json.encode(evil).replace(b"is well", b"is\xe2\x80\xaewell"))
+    code, printed, errors = explain("pages", "k", *more)
+    assert (code, errors) == (0, "")
+    assert "all is" in printed
+    assert not set("\x1b\u202e") & set(printed)
+
+
+def test_nor_can_a_refusal(explain: Callable[..., tuple[int, str, str]], service: Service) -> None:
+    service.answer = (404, b'{"detail": "\\u001b[2J\\u202e"}')
+    _, _, errors = explain("pages", "k")
+    assert errors == "cachesvc: refused: \\x1b[2J\\u202e\n"
 
 
 def test_a_namespace_that_is_not_in_the_topology_is_a_mistake(

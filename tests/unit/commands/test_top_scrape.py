@@ -111,6 +111,17 @@ async def test_nonsense_is_no_answer(
     assert why in found.why
 
 
+async def test_what_an_instance_says_cannot_move_the_cursor(http: aiohttp.ClientSession) -> None:
+    fake = FakeInstance()
+    fake.texts["/readyz"] = '{"ready": false, "fence_feeds": {"eu": "\\u001b[2J\\u202e"}}'
+    fake.texts["/metrics"] = METRICS.replace("n1", "n\x1b[2J")
+    async with served(fake.handle) as url:
+        found = await Asker(http, "sesame").one(url)
+    assert isinstance(found, Scrape)
+    assert found.ready.fence_feeds == {"eu": r"\x1b[2J\u202e"}
+    assert r"n\x1b[2J" in found.metrics.by("hot_key_share", "namespace")
+
+
 async def test_a_port_where_nobody_listens_is_silence_and_so_is_one_that_hangs(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

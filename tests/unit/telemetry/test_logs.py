@@ -125,6 +125,16 @@ def test_lines_for_people_have_neither_json_nor_secrets(logger: logging.Logger) 
     assert not said.startswith("{")
 
 
+@pytest.mark.parametrize("for_people", [True, False])
+def test_no_line_moves_a_cursor_or_an_eye(logger: logging.Logger, for_people: bool) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.formatter(SERVICE, for_people=for_people))
+    logger.addHandler(handler)
+    logger.error("from %s", "\x1b]0;owned\x07\u202e", exc_info=failure("\x1b[2J\u202e"))
+    assert not any(one in stream.getvalue() for one in ["\x1b]0", "\x07", "\u202e", "\x1b[2J"])
+
+
 @pytest.mark.parametrize(
     ("log_format", "stream", "for_people"),
     [
