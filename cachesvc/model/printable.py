@@ -9,7 +9,7 @@ from typing import Any
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Returns the text with each character that does not print as an escape, `\\x1b` for instance.
+    """Returns the text with an escape for each character that does not print (`\\x1b`).
 
     Those of `keep` stay, line feeds for instance.
     """

@@ -150,7 +150,7 @@ def _as_traceback(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
 
 
 def _as_printable(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-    """Shows what would move the cursor or the reader's eye as an escape. JSON does so by itself."""
+    """Shows what would move the cursor or the reader's eye as an escape, as JSON does."""
     return {name: _everywhere(partial(printable, keep="\n"), value) for name, value in line.items()}
 
 
