@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from cachesvc.explain import peers
 from cachesvc.explain.answer import Copy, Question, Seen
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.entry import Key
@@ -15,6 +16,12 @@ SEEN = Seen("us", "us-a", clock=7, tiers={"l1": Copy(held=True, etag='"e"', as_o
 KEY = Key.of("pages", "{ws-7}:a/b")
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives an instance on a busy machine the time that it needs."""
+    monkeypatch.setattr(peers, "ANSWER_SECONDS", 30.0)
 
 
 @pytest.fixture
@@ -35,12 +42,12 @@ async def serve() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
 
 
 async def ask(url: str, question: Question | None = None) -> Seen:
-    peers = HttpPeers({("us", "us-a"): url})
-    await peers.start()
+    asking = HttpPeers({("us", "us-a"): url})
+    await asking.start()
     try:
-        (seen,) = await peers.ask(KEY, question or Question())
+        (seen,) = await asking.ask(KEY, question or Question())
     finally:
-        await peers.stop()
+        await asking.stop()
     return seen
 
 
@@ -82,7 +89,10 @@ async def test_one_that_cannot_tell_is_there_with_its_reason(
     assert await ask(await serve(answer)) == Seen("us", "us-a", unavailable=why)
 
 
-async def test_one_that_is_silent_is_not_waited_for(serve: Callable[[Handler], Awaitable[str]]) -> None:
+async def test_one_that_is_silent_is_not_waited_for(
+    serve: Callable[[Handler], Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "ANSWER_SECONDS", 0.05)
     gone = asyncio.Event()
 
     async def hang(_: web.BaseRequest) -> web.StreamResponse:
