@@ -61,7 +61,7 @@ class _Judge:
             return _no_copy(home if isinstance(home, TierError) else None)
         entry = home.entry
         fenced = entry.as_of <= home.refused_until
-        is_exact = entry.as_of > home.broken_at
+        is_exact = entry.as_of > home.exact_from
         reply = Reply(
             None if fenced else entry, exact=is_exact, soft=entry.as_of <= home.stale_until, fenced=fenced
         )

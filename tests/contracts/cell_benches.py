@@ -1,7 +1,7 @@
 """Home cells to run one suite on, each with what the suite must be able to do to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Duration
-from cachesvc.tiers.l3.contract import Cell, CellKeyState, Fill, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import Cell, CellKeyState, FenceReply, Fill, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
@@ -87,14 +87,18 @@ class CellBench:
         return good(reply)
 
     async def fence(self, *targets: Target, soft: bool = False, least: int = 0) -> int:
-        ats = await self.cell.fence_many(targets or [Target.key(NS, KEY.text)], soft=soft, least=least)
-        return good(ats[0])
+        replies = await self.cell.fence_many(targets or [Target.key(NS, KEY.text)], soft=soft, least=least)
+        return good(replies[0]).at
 
 
 def good(answer: T | TierError) -> T:
     if isinstance(answer, TierError):
         raise answer
     return answer
+
+
+def ats_of(replies: Iterable[FenceReply | TierError]) -> list[int]:
+    return [good(reply).at for reply in replies]
 
 
 def as_of_of(token: str) -> int:

@@ -32,6 +32,7 @@ async def hostile(info: str) -> AsyncIterator[str]:
                 words.append((await reader.readexactly(size + 2))[:-2])
             answers = {
                 b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n",
+                b"EVALSHA": b"*2\r\n:1\r\n$0\r\n\r\n",
                 b"INFO": b"$%d\r\n%b\r\n" % (len(info), info.encode()),
             }
             writer.write(answers.get(words[0].upper(), b"+OK\r\n"))
@@ -55,6 +56,8 @@ async def hostile(info: str) -> AsyncIterator[str]:
         ),
         ("redis_version:7.4.0\r\n", "its INFO has no run_id, so it is not known which server it is"),
         ("", "its INFO has no run_id, so it is not known which server it is"),
+        ("redis_version:7.4.0\r\nrun_id:r1\r\nrole:slave\r\n", "its role is slave: a cell is a master"),
+        ("redis_version:7.4.0\r\nrun_id:r1\r\n", "its role is unknown: a cell is a master"),
     ],
 )
 async def test_a_cell_that_cannot_be_one_is_refused_with_the_reason(info: str, why: str) -> None:
@@ -67,7 +70,7 @@ async def test_a_cell_that_cannot_be_one_is_refused_with_the_reason(info: str, w
 
 
 async def test_a_memory_report_without_its_fields_is_no_answer() -> None:
-    async with hostile("redis_version:7.4.0\r\nrun_id:r1\r\n") as url:
+    async with hostile("redis_version:7.4.0\r\nrun_id:r1\r\nrole:master\r\n") as url:
         cell = RedisCell("c1", url, L3(), SKEW_US, SystemClock())
         with pytest.raises(TierError, match="its INFO lacks 'used_memory'"):
             await cell.memory()

@@ -5,6 +5,7 @@ as the Lua scripts of a real cell do; the contract suite runs on both. Nothing a
 every call is one atomic step.
 """
 
+import itertools
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,16 @@ from cachesvc.model.digest import namespace_id, tag_id
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.etag import etag
-from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import (
+    CellKeyState,
+    FenceReply,
+    Fill,
+    FillReply,
+    Put,
+    PutReply,
+    Read,
+    Reply,
+)
 
 
 class _Copy(Struct, gc=False):
@@ -39,6 +49,7 @@ class _Lease(Struct, gc=False):
     expires_at: int
 
 
+_ISSUERS = itertools.count(1)
 _NOTHING_YET = Reply(None, exact=False)
 
 
@@ -62,6 +73,8 @@ class MemoryCell:
         self._skew_us = skew_us
         self._retention_us = retention_us
         self._nonce = nonce
+        self.issuer = next(_ISSUERS)
+        """The number of this server; one that takes its place has another one (`promoted`)."""
         self._copies: dict[bytes, _Copy] = {}
         self._leases: dict[bytes, _Lease] = {}
         self._fences: dict[bytes, int] = {}
@@ -78,6 +91,8 @@ class MemoryCell:
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+    def look_again(self) -> None: ...
 
     def restart(self) -> None:
         """Makes the cell a new issuer over its data, as after a promotion or a restart from disk.
@@ -139,7 +154,7 @@ class MemoryCell:
 
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
-    ) -> Sequence[int | TierError]:
+    ) -> Sequence[FenceReply | TierError]:
         now = self._clock.now_us()
         if self._waits_at(now):
             return [self._waits()] * len(targets)
@@ -147,11 +162,14 @@ class MemoryCell:
         # wrong.
         least = min(least, now + 4 * self._skew_us)
         apply = {TargetKind.KEY: self._fence_key}
-        ats = [
-            apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now) for target in targets
+        replies = [
+            FenceReply(
+                apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now), self.issuer
+            )
+            for target in targets
         ]
         self._trim(now)
-        return ats
+        return replies
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
         now = self._clock.now_us()
@@ -189,6 +207,8 @@ class MemoryCell:
             soft_fence=copy.soft_at if copy else 0,
             soft_tag_fences={tag: self._soft.get(id_, 0) for tag, id_ in named.items()},
             soft_namespace_fence=self._soft.get(whole, 0),
+            issuer=self.issuer,
+            exact_from=self._broken_at,
         )
 
     def _read(self, read: Read, now: int) -> Reply:
@@ -249,7 +269,7 @@ class MemoryCell:
         at = self._fence_key(put.key.id, False, 0, now)
         entry = replace(put.entry, as_of=at + 1)
         self._store(put.key.id, entry, now)
-        return PutReply(stored=True, at=at, entry=entry)
+        return PutReply(stored=True, at=at, entry=entry, issuer=self.issuer)
 
     def _store(self, key_id: bytes, entry: Entry, now: int, token: str = "") -> None:
         self._copies[key_id] = _Copy(entry, min(entry.kept_until, now + self._retention_us), token=token)

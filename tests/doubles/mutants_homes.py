@@ -61,7 +61,7 @@ HOMES: dict[str, Mutant] = {
             InPython(
                 "cachesvc.tiers.l3.replies:reply_from",
                 """\
-        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > exact_from)
 """,
                 """\
         return UNREADABLE if entry is None else Reply(entry, exact=True)
@@ -165,7 +165,7 @@ HOMES: dict[str, Mutant] = {
         (13,),
         (
             InPython(MEMORY_CELL + "activate", "self.restart()", "pass"),
-            InCellScript("ATTACH", "meta[1] ~= ARGV[1] or given", "meta[1] ~= ARGV[1]"),
+            InCellScript("ATTACH", "elseif given then", "elseif false then"),
         ),
     ),
     "former-home": Mutant(

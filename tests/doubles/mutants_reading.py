@@ -165,6 +165,11 @@ READING: dict[str, Mutant] = {
                 "if reply.exact and not strict else",
                 "if reply.exact else",
             ),
+            InPython(
+                "cachesvc.coherence.fences:Fences._is_known_at_home",
+                " and (bool(fence.issuers) or not self._cells)",
+                "",
+            ),
         ),
     ),
     "overtaken-l3": Mutant(

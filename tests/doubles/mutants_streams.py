@@ -219,7 +219,7 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.fences:Fences._note_applied",
-                " or fence.placement not in (0, self._placement)",
+                " and fence.placement in (0, self._placement)",
                 "",
             ),
         ),
