@@ -21,7 +21,7 @@ from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 from cachesvc.telemetry.traces.trace import Span
 from cachesvc.tiers.l3.contract import Cell, FenceReply
 from cachesvc.tiers.l3.homes import Homes
@@ -286,7 +286,7 @@ class Applier:
         soft: bool = False,
         *,
         unapplied: bool = False,
-        issuers: tuple[tuple[str, int], ...] = (),
+        issuers: Issuers = (),
     ) -> Fence:
         return Fence(
             target.digest,

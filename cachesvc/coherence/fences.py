@@ -23,7 +23,7 @@ from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 
 _LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
 _LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
@@ -195,6 +195,7 @@ class Fences:
         self._recent.expire(now_us)
         row0, row1, mask = self._row0, self._row1, self._mask
         touched = []
+        lead_us = self._skew_us + MILLISECONDS
         for fence in fences:
             at = fence.at
             if at > latest:
@@ -202,6 +203,10 @@ class Fences:
                 if not from_caller:
                     self._note_cut(at)
                 at = latest
+            is_elsewhere = bool(fence.issuers) and self._is_elsewhere(fence.issuers)
+            if is_elsewhere:
+                # Its key's leases came from two clocks: one granted by the other server may be later by S.
+                at += lead_us
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
             else:
@@ -215,7 +220,7 @@ class Fences:
             if not fence.namespace:
                 touched.append(fence.digest)
             if self._unapplied or self._cells or fence.unapplied or fence.placement:
-                self._note_applied(fence, at, now_us)
+                self._note_applied(fence, at, now_us, is_elsewhere)
         self._recent.add_many([fence.digest for fence in fences], now_us)
         self.log.note(fences, region, now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
@@ -257,18 +262,24 @@ class Fences:
             self.has_soft = True
             self._soft.merge(fence.digest, at)
 
-    def _note_applied(self, fence: Fence, at: int, now_us: int) -> None:
+    def _note_applied(self, fence: Fence, at: int, now_us: int, is_elsewhere: bool) -> None:
         """Keeps the fences that home cells cannot be relied on to know.
 
         Those are the fences that their home has not applied, those applied in the homes of another
-        placement than this instance's (docs/coherence.md, "Moving a partition"), and those applied by
-        other servers than the ones behind this instance's connections.
+        placement than this instance's (docs/coherence.md, "Moving a partition"), those applied by other
+        servers than the ones behind this instance's connections, and those that name no server: a
+        caller's token does not.
         """
         if fence.soft or fence.over:
             return
         unapplied = self._unapplied
         known = unapplied.get(fence.digest, 0)
-        if not (self._is_known_at_home(fence) and fence.placement in (0, self._placement)):
+        if (
+            fence.unapplied
+            or is_elsewhere
+            or fence.placement not in (0, self._placement)
+            or (self._cells and not fence.issuers)
+        ):
             unapplied.pop(fence.digest, None)
             unapplied[fence.digest] = max(known, at)
             if len(unapplied) > MOST_UNAPPLIED:
@@ -280,22 +291,22 @@ class Fences:
             unapplied.pop(fence.digest, None)
         self._drop_outlived(now_us)
 
-    def _is_known_at_home(self, fence: Fence) -> bool:
-        """True if the servers that this instance reads from have applied the fence.
+    def _is_elsewhere(self, issuers: Issuers) -> bool:
+        """True if not all of these are the servers that this instance reads from.
 
         A cell whose server was not met yet is passed over: when it is met, copies from before that
         moment are not exact. One whose server is another one may be read at the wrong address here, so
         its name is looked up again.
         """
-        is_known = not fence.unapplied and (bool(fence.issuers) or not self._cells)
-        for name, issuer in fence.issuers:
+        is_elsewhere = False
+        for name, issuer in issuers:
             cell = self._cells.get(name)
             if cell is None:
-                is_known = False
+                is_elsewhere = True
             elif cell.issuer not in (0, issuer):
-                is_known = False
+                is_elsewhere = True
                 cell.look_again()
-        return is_known
+        return is_elsewhere
 
     def _drop_outlived(self, now_us: int) -> None:
         horizon = now_us - self._unapplied_us

@@ -45,6 +45,10 @@ class CellBench:
     async def lose_all(self) -> None:
         raise NotImplementedError
 
+    async def lose_fences(self) -> None:
+        """The stored fences are deleted, and nothing else."""
+        raise NotImplementedError
+
     async def activate(self, placement: int, version: int) -> None:
         """An instance with this placement and version of the topology attaches, beside the one that the test asks through."""
         raise NotImplementedError
@@ -120,6 +124,9 @@ class MemoryBench(CellBench):
     async def lose_all(self) -> None:
         self.memory.lose()
 
+    async def lose_fences(self) -> None:
+        self.memory.lose_fences()
+
     async def activate(self, placement: int, version: int) -> None:
         self.memory.activate(placement, version)
 
@@ -141,6 +148,9 @@ class RedisBench(CellBench):
 
     async def lose_all(self) -> None:
         await self.admin.flushall()
+
+    async def lose_fences(self) -> None:
+        await self.admin.delete("fences")
 
     async def activate(self, placement: int, version: int) -> None:
         cell = RedisCell(

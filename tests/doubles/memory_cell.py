@@ -49,8 +49,13 @@ class _Lease(Struct, gc=False):
     expires_at: int
 
 
-_ISSUERS = itertools.count(1)
+_issuers = itertools.count(1)
 _NOTHING_YET = Reply(None, exact=False)
+
+
+def new_issuer() -> int:
+    """Returns the number of a server that was never met."""
+    return next(_issuers)
 
 
 class MemoryCell:
@@ -73,8 +78,8 @@ class MemoryCell:
         self._skew_us = skew_us
         self._retention_us = retention_us
         self._nonce = nonce
-        self.issuer = next(_ISSUERS)
-        """The number of this server; one that takes its place has another one (`promoted`)."""
+        self.issuer = new_issuer()
+        """The number of this server. Every other server has another one, a replica too."""
         self._copies: dict[bytes, _Copy] = {}
         self._leases: dict[bytes, _Lease] = {}
         self._fences: dict[bytes, int] = {}
@@ -82,6 +87,8 @@ class MemoryCell:
         self._broken_at = 0
         self._issues_from = 0
         self._placement = (0, 0)
+        self._is_whole = True
+        """False once fences were deleted behind the cell's back: the marker among them is gone."""
         self._trimmed = 0
 
     def __repr__(self) -> str:
@@ -102,6 +109,15 @@ class MemoryCell:
         now = self._clock.now_us()
         self._issues_from = now + self._skew_us
         self._broken_at = now + 2 * self._skew_us + 1000
+
+    @property
+    def broken_at(self) -> int:
+        return self._broken_at
+
+    def lose_fences(self) -> None:
+        """Deletes the fences and nothing else, as `DEL fences` does."""
+        self._fences.clear()
+        self._is_whole = False
 
     def lose(self) -> None:
         """Restarts the cell without any of its data."""
@@ -126,9 +142,11 @@ class MemoryCell:
     def _waits_at(self, now: int) -> bool:
         """True while a new issuer waits.
 
-        A wait that would last longer than S is from a clock that was set back: it begins anew.
+        A wait that would last longer than S is from a clock that was set back: it begins anew. So does a
+        cell that has lost its fences.
         """
-        if self._issues_from > now + self._skew_us:
+        if self._issues_from > now + self._skew_us or not self._is_whole:
+            self._is_whole = True
             self.restart()
         return now < self._issues_from
 

@@ -69,6 +69,73 @@ HOMES: dict[str, Mutant] = {
             ),
         ),
     ),
+    "markers": Mutant(
+        "a home goes on as if nothing had been when its fences were deleted",
+        (37,),
+        (
+            InPython(MEMORY_CELL + "_waits_at", " or not self._is_whole", ""),
+            *(
+                InCellScript(
+                    script,
+                    "first.fences[1] ~= 'fences ' .. meta[4] or first.soft[1] ~= 'soft ' .. meta[4]",
+                    "false",
+                )
+                for script in ("READ", "FILL", "PUT", "FENCE", "LEASE")
+            ),
+        ),
+    ),
+    "issuers": Mutant(
+        "a fence that another server of the home's name applied is taken to be in ours",
+        (34, 38),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences._is_elsewhere", "cell.issuer not in (0, issuer)", "False"
+            ),
+        ),
+    ),
+    "met-at": Mutant(
+        "a server vouches for copies from before this instance met it",
+        (35,),
+        (
+            InPython(
+                "cachesvc.tiers.l3.issuer:Issuer.exact_from",
+                "max(broken_at, self.met_at + 2 * self._skew_us + 1000) if",
+                "broken_at if",
+            ),
+        ),
+    ),
+    "left-server": Mutant(
+        "a reply counts that came from another server than the one that was met last",
+        (35,),
+        (InPython("cachesvc.tiers.l3.issuer:Issuer.exact_from", " if id_ == self.id else NEVER", ""),),
+    ),
+    "two-clocks": Mutant(
+        "a fence of another server counts with the lead that only leases of its own clock need",
+        (36,),
+        (InPython("cachesvc.coherence.fences:Fences.merge", "at += lead_us", "pass"),),
+    ),
+    "last-retry": Mutant(
+        "the fence of a retried change names the servers of the retry alone",
+        (38,),
+        (
+            InPython(
+                "cachesvc.changes.apply:Applier._retry",
+                "target.digest in applied.took.keys() - applied.missed.keys()",
+                "False",
+            ),
+        ),
+    ),
+    "unnamed-servers": Mutant(
+        "a fence that names no server is taken to be applied at home",
+        (39,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences._note_applied",
+                " or (self._cells and not fence.issuers)",
+                "",
+            ),
+        ),
+    ),
     "sanity-least": Mutant(
         "a home believes an `at` from the far future",
         (24,),

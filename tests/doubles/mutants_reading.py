@@ -166,8 +166,8 @@ READING: dict[str, Mutant] = {
                 "if reply.exact else",
             ),
             InPython(
-                "cachesvc.coherence.fences:Fences._is_known_at_home",
-                " and (bool(fence.issuers) or not self._cells)",
+                "cachesvc.coherence.fences:Fences._note_applied",
+                " or (self._cells and not fence.issuers)",
                 "",
             ),
         ),

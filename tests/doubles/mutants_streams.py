@@ -219,7 +219,7 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.coherence.fences:Fences._note_applied",
-                " and fence.placement in (0, self._placement)",
+                " or fence.placement not in (0, self._placement)",
                 "",
             ),
         ),

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 from cachesvc.telemetry.traces.trace import SpanContext
 
 MOST_CAUSES = 8
@@ -37,7 +37,7 @@ REPORT = (b"r", b"1")
 _PAIR = struct.Struct(">QQ")
 _FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"c", b"h", b"r", b"t", b"o"))
 _Namespaces = list[tuple[int, int, bool, str]]
-_Where = tuple[bool, int, tuple[tuple[str, int], ...]]
+_Where = tuple[bool, int, Issuers]
 """What an item says once for all its fences: unapplied, placement, issuers."""
 _NOWHERE: _Where = (False, 0, ())
 _Paced = tuple[int, int, bool, str, int]
@@ -132,9 +132,7 @@ def _chunks(fences: Sequence[Fence]) -> Iterator[Sequence[Fence]]:
         yield fences[start : start + PAIRS_PER_ITEM]
 
 
-def _fields(
-    fences: Sequence[Fence], unapplied: bool, placement: int, issuers: tuple[tuple[str, int], ...]
-) -> list[bytes]:
+def _fields(fences: Sequence[Fence], unapplied: bool, placement: int, issuers: Issuers) -> list[bytes]:
     plain = [fence for fence in fences if not (fence.namespace or fence.over)]
     found = {
         b"p": b"".join([_PAIR.pack(f.digest, f.at) for f in plain if not f.soft]),
@@ -170,7 +168,7 @@ def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
     return fences
 
 
-def _issuers(joined: bytes) -> tuple[tuple[str, int], ...]:
+def _issuers(joined: bytes) -> Issuers:
     pairs = (pair.partition("=") for pair in joined.decode("ascii").split(","))
     return tuple((name, int(id_, 16)) for name, _, id_ in pairs)
 
