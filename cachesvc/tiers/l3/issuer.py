@@ -21,7 +21,7 @@ NEVER = 1 << 62
 _MASK = (1 << 48) - 1
 
 
-def issuer_of(run_id: str, replication_id: str, database: int) -> int:
+def issuer_of(run_id: str, replication_id: str, database: str | int) -> int:
     """Returns the number of a server, 48 bits and never 0.
 
     The run id is of one process. The replication id changes whenever the process has been a replica:
