@@ -193,7 +193,7 @@ class Fences:
         self._recent.expire(now_us)
         row0, row1, mask = self._row0, self._row1, self._mask
         touched = []
-        lead_us = self._skew_us + MILLISECONDS
+        lead_us = self.skew_us + MILLISECONDS
         for fence in fences:
             at = fence.at
             if at > latest:
@@ -264,8 +264,7 @@ class Fences:
 
         Those are the fences that their home has not applied, those applied in the homes of another
         placement than this instance's (docs/coherence.md, "Moving a partition"), those applied by other
-        servers than the ones behind this instance's connections, and those that name no server: a
-        caller's token does not.
+        servers than the ones behind this instance's connections, and those that name no server.
         """
         if fence.soft or fence.over:
             return

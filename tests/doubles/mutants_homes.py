@@ -125,17 +125,6 @@ HOMES: dict[str, Mutant] = {
             ),
         ),
     ),
-    "unnamed-servers": Mutant(
-        "a fence that names no server is taken to be applied at home",
-        (39,),
-        (
-            InPython(
-                "cachesvc.coherence.fences:Fences._note_applied",
-                " or (self._cells and not fence.issuers)",
-                "",
-            ),
-        ),
-    ),
     "sanity-least": Mutant(
         "a home believes an `at` from the far future",
         (24,),

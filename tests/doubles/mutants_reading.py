@@ -180,11 +180,6 @@ READING: dict[str, Mutant] = {
                 "if entry and flight.token and",
                 "if entry and False and",
             ),
-            InPython(
-                "cachesvc.coherence.fences:Fences._note_applied",
-                " or (self._cells and not fence.issuers)",
-                "",
-            ),
         ),
     ),
     "overtaken-l3": Mutant(
