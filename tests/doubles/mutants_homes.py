@@ -71,7 +71,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "markers": Mutant(
         "a home goes on as if nothing had been when its fences were deleted",
-        (37,),
+        (39,),
         (
             InPython(MEMORY_CELL + "_waits_at", " or not self._is_whole", ""),
             *(
@@ -86,7 +86,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "issuers": Mutant(
         "a fence that another server of the home's name applied is taken to be in ours",
-        (34, 38),
+        (36,),
         (
             InPython(
                 "cachesvc.coherence.fences:Fences._is_elsewhere", "cell.issuer not in (0, issuer)", "False"
@@ -95,7 +95,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "met-at": Mutant(
         "a server vouches for copies from before this instance met it",
-        (35,),
+        (37,),
         (
             InPython(
                 "cachesvc.tiers.l3.issuer:Issuer.exact_from",
@@ -106,17 +106,17 @@ HOMES: dict[str, Mutant] = {
     ),
     "left-server": Mutant(
         "a reply counts that came from another server than the one that was met last",
-        (35,),
+        (37,),
         (InPython("cachesvc.tiers.l3.issuer:Issuer.exact_from", " if id_ == self.id else NEVER", ""),),
     ),
     "two-clocks": Mutant(
         "a fence of another server counts with the lead that only leases of its own clock need",
-        (36,),
+        (38,),
         (InPython("cachesvc.coherence.fences:Fences.merge", "at += lead_us", "pass"),),
     ),
     "last-retry": Mutant(
         "the fence of a retried change names the servers of the retry alone",
-        (38,),
+        (36,),
         (
             InPython(
                 "cachesvc.changes.apply:Applier._retry",

@@ -45,7 +45,7 @@ async def settled() -> None:
     await asyncio.sleep(1)
 
 
-async def test_trace_34_a_fence_that_another_server_of_the_name_applied_must_not_be_taken_to_be_at_home() -> (
+async def test_trace_36_a_fence_that_another_server_of_the_name_applied_must_not_be_taken_to_be_at_home() -> (
     None
 ):
     for what in TARGETS:
@@ -95,7 +95,7 @@ def lagging(far: FarSide) -> ChaosCell:
     return ChaosCell(replica)
 
 
-async def test_trace_35_a_server_must_not_vouch_again_for_what_it_held_before_the_name_was_away() -> None:
+async def test_trace_37_a_server_must_not_vouch_again_for_what_it_held_before_the_name_was_away() -> None:
     for standby, what in itertools.product((empty, lagging), TARGETS):
         far = FarSide()
         store = Store(far, ("t",))
@@ -120,7 +120,7 @@ async def test_trace_35_a_server_must_not_vouch_again_for_what_it_held_before_th
         assert (await i0.get("c")).tier == "l3", "it vouches for what is loaded from now on"
 
 
-async def test_trace_35_a_reply_from_a_server_that_was_left_must_not_be_believed() -> None:
+async def test_trace_37_a_reply_from_a_server_that_was_left_must_not_be_believed() -> None:
     """A connection to it is open still, and brings an answer."""
     for what in TARGETS:
         far = FarSide()
@@ -140,7 +140,7 @@ async def test_trace_35_a_reply_from_a_server_that_was_left_must_not_be_believed
         assert await i0.value("a") == b"1", what
 
 
-async def test_trace_36_a_lease_of_one_clock_must_not_look_younger_than_a_fence_of_the_other() -> None:
+async def test_trace_38_a_lease_of_one_clock_must_not_look_younger_than_a_fence_of_the_other() -> None:
     """Server b is ahead by S, and leases behind its own fence lead by another S."""
     far = FarSide()
     store = Store(far)
@@ -160,7 +160,7 @@ async def test_trace_36_a_lease_of_one_clock_must_not_look_younger_than_a_fence_
     assert await i1.value("a") == b"1"
 
 
-async def test_trace_38_the_fence_of_a_retry_must_not_stand_for_the_cells_that_were_not_asked_again() -> None:
+async def test_trace_36_the_fence_of_a_retry_must_not_stand_for_the_cells_that_were_not_asked_again() -> None:
     far = FarSide()
     store = Store(far, ("t",))
     a, b = far.cell, server("c1", far.clock, SKEW_US)

@@ -85,6 +85,10 @@ class RedisCellStatistics(Struct, frozen=True):
     """Times that the cell's name led to another server than before."""
     losses: int
     """Times that this instance found the cell's fences or its meta record gone."""
+    server: int
+    """The number of the server behind this instance's connections; 0 before the first."""
+    is_twin: bool
+    """True while the cell is refused because another cell is on the same server."""
 
 
 class CellMemory(Struct, frozen=True):
@@ -257,6 +261,8 @@ class RedisCell:
             self._damaged,
             self._issuer.changes,
             self._losses,
+            self._issuer.id,
+            bool(self.refusal),
         )
 
     async def memory(self) -> CellMemory:
