@@ -57,8 +57,10 @@ class FenceStatistics(Struct, frozen=True):
     namespaces: int
     """Namespaces with an exact fence."""
     unapplied: int
-    """Fences whose home cell has not said yet that it applied them, or another server of its name
-    than this instance's has."""
+    """Fences that the home cell has not applied, as far as is known here.
+
+    Another server of its name than this instance's may have.
+    """
     paced: int
     """Targets of paced purges that are remembered."""
     recent: int

@@ -14,7 +14,7 @@ from cachesvc.model.etag import etag
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
 
-_BEYOND_HOME = "a fence that the home has not applied, or that another server of its name has, or lost ones"
+_BEYOND_HOME = "a fence that the home has not applied (perhaps another server of its name), or lost ones"
 _WORDS = {
     RefusedBy.FLOOR: "the floor",
     RefusedBy.FUTURE: "its as_of, which is in the future: a clock is wrong",

@@ -213,7 +213,7 @@ def oldest(all_seen: Sequence[Seen], home: Home) -> Oldest | None:
 
 
 def _servers(all_seen: Sequence[Seen]) -> Mapping[str, Sequence[str]]:
-    """The servers that instances reach as the key's home, each with the names of these instances."""
+    """The servers that are reached as the key's home, each with the names of the instances."""
     found: dict[str, list[str]] = {}
     for seen in all_seen:
         if seen.home is not None and seen.home.server:

@@ -25,7 +25,7 @@ TARGETS: dict[str, dict[str, Any]] = {
     "tag": {"tags": ["t"]},
     "namespace": {"whole": True},
 }
-"""What an invalidation of key `a`, with the tag `t`, may name."""
+"""The targets by which key `a`, with the tag `t`, may be invalidated."""
 
 
 async def invalidate(instance: Instance, what: str) -> None:

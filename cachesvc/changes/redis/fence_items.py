@@ -38,7 +38,7 @@ _PAIR = struct.Struct(">QQ")
 _FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"c", b"h", b"r", b"t", b"o"))
 _Namespaces = list[tuple[int, int, bool, str]]
 _Where = tuple[bool, int, Issuers]
-"""What an item says once for all its fences: unapplied, placement, issuers."""
+"""The things that an item says once for all its fences: unapplied, placement, issuers."""
 _NOWHERE: _Where = (False, 0, ())
 _Paced = tuple[int, int, bool, str, int]
 _decode_namespaces = msgspec.msgpack.Decoder(_Namespaces).decode

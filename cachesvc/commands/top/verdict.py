@@ -94,9 +94,10 @@ def _memcached(picture: Picture) -> Iterator[str]:
 def _servers(picture: Picture) -> Iterator[str]:
     for row in picture.servers:
         if row.twin_at:
-            yield f"cell {row.name} is the same server as another cell, and is refused by {_names(row.twin_at)}"
+            twin = f"cell {row.name} is the same server as another cell"
+            yield f"{twin}, and is refused by {_names(row.twin_at)}"
         if row.servers:
-            groups = " and ".join(_names(instances) for instances in row.servers)
+            groups = " ".join(f"({_names(instances)})" for instances in row.servers)
             yield f"instances reach different servers as cell {row.name}: {groups}"
 
 

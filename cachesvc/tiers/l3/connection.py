@@ -29,7 +29,7 @@ from cachesvc.tiers.l3.script import ATTACH, Script
 from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
 
 ATTACH_FIRST = 0
-"""The reply of the prelude if the server's state is lost, or was written by another server."""
+"""The reply of the prelude if the state is lost, or was written by another server."""
 NEW_ISSUER_WAITS = 1
 """The reply of the prelude while a new issuer must not issue yet."""
 LEAST_VERSION = (7, 0)

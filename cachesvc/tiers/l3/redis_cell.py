@@ -266,7 +266,7 @@ class RedisCell:
         )
 
     async def memory(self) -> CellMemory:
-        """Asks the server how full it is, and whether it is the same one still. Raises `TierError`.
+        """Asks the server how full it is, and whether it is still the same. Raises `TierError`.
 
         An idle instance would else not hear that its server was a replica in between, if the server is
         a master again by the time of the next exchange.
