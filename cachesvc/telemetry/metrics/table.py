@@ -581,7 +581,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "cells",
         "server",
-        "The number of the server that the instance reaches as this cell. Instances must agree.",
+        "The number of the server that an instance reaches as this cell.",
         ("cell",),
     ),
     Metric(
@@ -597,7 +597,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "cells",
         "losses",
-        "Times that a cell's fences or meta record were found deleted; it began anew.",
+        "Times that a cell's fences or meta record were found deleted.",
         ("cell",),
     ),
     Metric(
