@@ -186,18 +186,18 @@ async def _follows(admin: Redis) -> bool:
 
 
 async def test_an_idle_instance_asks_which_server_it_has(pair: Pair) -> None:
-    """By the poll of the server's memory: no exchange told it of the demotion."""
+    """By the report that is asked for every 10 s: no exchange told it of the demotion."""
     bench = pair.cell()
     await bench.settle()
     assert isinstance(bench.cell, RedisCell)
-    await bench.cell.memory()
+    await bench.cell.report()
     before = bench.cell.issuer
     await pair.admin_of_a.replicaof("127.0.0.1", "1")
     with pytest.raises(TierUnavailableError, match="its role is slave"):
-        await bench.cell.memory()
+        await bench.cell.report()
     await pair.admin_of_a.replicaof("NO", "ONE")
     await asyncio.sleep(0.15)
-    await bench.cell.memory()
+    await bench.cell.report()
     assert bench.cell.issuer != before, "it was a replica in between"
 
 

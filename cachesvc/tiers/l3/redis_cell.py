@@ -51,6 +51,7 @@ from cachesvc.tiers.l3.replies import (
     state_from,
 )
 from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.tiers.redis_report import RedisReport
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class RedisCellStatistics(Struct, frozen=True):
     idle: int
     """Connections that are open and idle now."""
     clock_offset_us: int
-    """The cell's clock less this instance's clock at the last read, exact to half of that
-    exchange's time."""
+    """The cell's clock less this instance's clock at the last read or report, exact to half of
+    that exchange's time."""
     damaged: int
     """Records that had changed since they were written. Each is a miss."""
     changes: int
@@ -89,14 +90,6 @@ class RedisCellStatistics(Struct, frozen=True):
     """The number of the server behind this instance's connections; 0 before the first."""
     is_twin: bool
     """True while the cell is refused because another cell is on the same server."""
-
-
-class CellMemory(Struct, frozen=True):
-    """The memory of a cell's server, as the server reports it, in bytes."""
-
-    used: int
-    limit: int | None
-    """None if the server has no `maxmemory`."""
 
 
 class _FenceItem(Struct, frozen=True, gc=False):
@@ -265,22 +258,20 @@ class RedisCell:
             bool(self.refusal),
         )
 
-    async def memory(self) -> CellMemory:
-        """Asks the server how full it is, and whether it is still the same. Raises `TierError`.
+    async def report(self) -> RedisReport:
+        """Asks the server for its report, and takes its clock from it. Raises `TierError`.
 
-        An idle instance would else not hear that its server was a replica in between, if the server is
-        a master again by the time of the next exchange.
+        It is asked which server it is, too. An idle instance would else not hear that its server was a
+        replica in between, if the server is a master again by the time of the next exchange.
         """
         connection = await self._connections.borrow()
         try:
             await connection.attach_again()
-            said = await connection.info("memory")
+            said = await connection.report(self._clock.now_us)
         finally:
             await self._connections.give_back(connection)
-        try:
-            return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
-        except KeyError as error:
-            raise TierError(self.name, f"its INFO lacks {error}") from error
+        self._clock_offset_us = said.clock_offset_us  # a cell that is only written to has no other look
+        return said
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         return await self._reads.submit_many(reads)
