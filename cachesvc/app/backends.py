@@ -37,6 +37,7 @@ from cachesvc.tiers.l2.null import NullTier
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l2.sharded import Sharded
 from cachesvc.tiers.l2.statistics import Fullness
+from cachesvc.tiers.l3.issuer import Issuer
 from cachesvc.tiers.l3.leases import holder_mark
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.l3.redis_cell import RedisCell
@@ -75,6 +76,7 @@ class Backends:
         under = (placement.id, topology.version)
         me = (service.region, service.instance)
         mark = holder_mark(*me)
+        issuers: dict[str, Issuer] = {}
         self.cells = {
             name: RedisCell(
                 name,
@@ -84,6 +86,7 @@ class Backends:
                 clock,
                 placement=under,
                 nonce=lambda: mark + secrets.token_hex(6),
+                issuers=issuers,
             )
             for name, cell in topology.cells.items()
         }

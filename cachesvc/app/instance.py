@@ -195,6 +195,10 @@ class App:
                 region: None if bound is None else round(bound / SECONDS, 3)
                 for region, bound in bounds.items()
             },
+            "cells": {
+                name: cell.refusal or (f"server {cell.issuer:x}" if cell.issuer else "not reached yet")
+                for name, cell in self._backends.cells.items()
+            },
             "loops": self._loops.troubles(),
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),

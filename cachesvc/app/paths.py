@@ -112,6 +112,7 @@ def build(
         _longest_load_us(topology),
         service.l3.retention,
         placement.id,
+        remote.cells,
     )
     admission = Admission(fences, clock)
     l1 = L1(service.l1.budget, service.l1.max_entries, clock)

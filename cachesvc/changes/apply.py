@@ -2,7 +2,8 @@
 
 A change that some cells have missed is applied again in those cells alone, with its first `at`
 (`Applier.retry`): with a later one, the cells that took it would refuse every copy that was loaded
-since, once per second while another cell is away.
+since, once per second while another cell is away. Once none is missing, the others apply it once
+more, with that `at`: the fence then names the servers of all its homes.
 
 A hard or soft target goes to each of its home cells, in one call per cell and batch. While
 partitions move (`Topology.former`), it goes after that to the homes that the partitions left, with
@@ -20,9 +21,9 @@ from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 from cachesvc.telemetry.traces.trace import Span
-from cachesvc.tiers.l3.contract import Cell
+from cachesvc.tiers.l3.contract import Cell, FenceReply
 from cachesvc.tiers.l3.homes import Homes
 
 
@@ -31,8 +32,8 @@ class Applied(Struct):
 
     fences: list[Fence] = field(default_factory=list)
     """The fences to publish."""
-    took: dict[int, list[str]] = field(default_factory=dict)
-    """Names of the cells that have applied the target."""
+    took: dict[int, dict[str, int]] = field(default_factory=dict)
+    """The cells that have applied the target: name, and the number of the server that did."""
     missed: dict[int, list[str]] = field(default_factory=dict)
     """Names of the cells that did not take the target. Its fence is marked `unapplied`, and
     its change must be tried again."""
@@ -79,10 +80,11 @@ class Applied(Struct):
         """Adds another result to this one; `named` stays."""
         self.placement = self.placement or other.placement
         self.fences += other.fences
-        for mine, others in ((self.took, other.took), (self.missed, other.missed)):
-            for digest, cells in others.items():
-                known = mine.setdefault(digest, [])
-                known += [cell for cell in cells if cell not in known]
+        for digest, issuers in other.took.items():
+            self.took.setdefault(digest, {}).update(issuers)
+        for digest, cells in other.missed.items():
+            known = self.missed.setdefault(digest, [])
+            known += [cell for cell in cells if cell not in known]
 
 
 class Applier:
@@ -156,10 +158,34 @@ class Applier:
             left = {cell: found for cell, found in cells.items() if cell.name in missing.cells}
             await self._round(left, soft, None, issued, applied)
         concerned = applied.took.keys() | applied.missed.keys()
+        await self._complete(
+            [target for target in targets if target.digest in applied.took.keys() - applied.missed.keys()],
+            soft,
+            missing,
+            issued,
+            applied,
+        )
         applied.fences = self._fences(
             [target for target in targets if target.digest in concerned], issued, soft, applied
         )
         return applied
+
+    async def _complete(
+        self,
+        targets: Sequence[Target],
+        soft: bool,
+        missing: Missing,
+        issued: dict[int, int],
+        applied: Applied,
+    ) -> None:
+        """Applies targets that no cell misses any more in the cells that took them before.
+
+        Which servers these were then is not known any more, and one of them may have failed over since.
+        """
+        for homes in (self._homes.of_target, self._homes.former_of_target):
+            cells = _by_cell(targets, homes)
+            others = {cell: found for cell, found in cells.items() if cell.name not in missing.cells}
+            await self._round(others, soft, None, issued, applied)
 
     def fallback(self, target: Target) -> Applied:
         """Returns the result for a key whose home did not take a put: an unapplied invalidation."""
@@ -170,15 +196,15 @@ class Applier:
             placement=self._homes.placement_id,
         )
 
-    async def follow(self, moved: Sequence[tuple[Key, int]]) -> Applied:
+    async def follow(self, moved: Sequence[tuple[Key, FenceReply]]) -> Applied:
         """Returns the fences for keys whose homes have issued `at` already (puts).
 
         While partitions move, the fences are first applied in the former homes.
         """
         targets = [Target.key(key.namespace, key.text) for key, _ in moved]
-        issued = {key.digest: at for key, at in moved}
+        issued = {key.digest: reply.at for key, reply in moved}
         applied = Applied(
-            took={t.digest: [cell.name for cell in self._homes.of_target(t)] for t in targets},
+            took={key.digest: {self._homes.of(key).name: reply.issuer} for key, reply in moved},
             placement=self._homes.placement_id,
         )
         if self._homes.has_former:
@@ -228,8 +254,8 @@ class Applier:
                 if isinstance(answer, TierError):
                     applied.missed.setdefault(digest, []).append(cell.name)
                 else:
-                    applied.took.setdefault(digest, []).append(cell.name)
-                    issued[digest] = max(answer, issued.get(digest, 0))
+                    applied.took.setdefault(digest, {})[cell.name] = answer.issuer
+                    issued[digest] = max(answer.at, issued.get(digest, 0))
 
     def _paced(self, targets: Sequence[Target], over: int) -> list[Fence]:
         at = self._fallback_at()
@@ -238,17 +264,39 @@ class Applier:
     def _fences(
         self, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied
     ) -> list[Fence]:
-        missed = applied.missed
+        missed, took = applied.missed, applied.took
         return [
-            self._fence(target, issued[target.digest], soft, unapplied=target.digest in missed)
+            self._fence(
+                target,
+                issued[target.digest],
+                soft,
+                unapplied=target.digest in missed,
+                issuers=tuple(sorted(took.get(target.digest, {}).items())),
+            )
             for target in targets
         ]
 
     def _fallback_at(self) -> int:
         return self._clock.now_us() + self._lead_us
 
-    def _fence(self, target: Target, at: int, soft: bool = False, *, unapplied: bool = False) -> Fence:
-        return Fence(target.digest, at, soft, _name(target), unapplied, placement=self._homes.placement_id)
+    def _fence(
+        self,
+        target: Target,
+        at: int,
+        soft: bool = False,
+        *,
+        unapplied: bool = False,
+        issuers: Issuers = (),
+    ) -> Fence:
+        return Fence(
+            target.digest,
+            at,
+            soft,
+            _name(target),
+            unapplied,
+            placement=self._homes.placement_id,
+            issuers=issuers,
+        )
 
 
 def _by_cell(
@@ -280,11 +328,11 @@ def _name(target: Target) -> str:
     return target.namespace if target.kind is TargetKind.NAMESPACE else ""
 
 
-def _all_names(cells: Mapping[int, Sequence[str]]) -> list[str]:
+def _all_names(cells: Mapping[int, Iterable[str]]) -> list[str]:
     return sorted({name for names in cells.values() for name in names})
 
 
-def _names(cells: Mapping[int, Sequence[str]], digests: Sequence[int]) -> tuple[str, ...]:
+def _names(cells: Mapping[int, Iterable[str]], digests: Sequence[int]) -> tuple[str, ...]:
     if len(digests) == 1:
         return tuple(cells.get(digests[0], ()))
     return tuple(sorted({name for digest in digests for name in cells.get(digest, ())}))

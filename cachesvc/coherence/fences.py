@@ -10,7 +10,8 @@ them stand the floor, the watermark of each region's feed, the unapplied fences 
 merges (`recent_merges.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -22,10 +23,23 @@ from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 
 _LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
 _LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
+MOST_UNAPPLIED = 1 << 16
+"""Unapplied fences that are kept exactly: 10 MiB.
+
+Beyond it, copies of L3 up to the `at` of the oldest ones are judged by the sketch, as after a gap."""
+
+
+class KnownCell(Protocol):
+    """A cell as the fences know it: `tiers/l3/contract.py` has the words."""
+
+    @property
+    def issuer(self) -> int: ...
+
+    def look_again(self) -> None: ...
 
 
 class FenceStatistics(Struct, frozen=True):
@@ -43,7 +57,10 @@ class FenceStatistics(Struct, frozen=True):
     namespaces: int
     """Namespaces with an exact fence."""
     unapplied: int
-    """Fences whose home cell has not said yet that it applied them."""
+    """Fences that the home cell has not applied, as far as is known here.
+
+    Another server of its name than this instance's may have.
+    """
     paced: int
     """Targets of paced purges that are remembered."""
     recent: int
@@ -77,7 +94,8 @@ class Known(Struct, frozen=True):
     soft: int
     """The same of soft fences."""
     unapplied: int
-    """A fence that the home cell has not applied, or applied under another placement. Exact."""
+    """A fence that the home cell has not applied, or applied under another placement, or that
+    another server than this instance's has applied. Exact."""
     windows: tuple[PacedWindow, ...]
     """The windows of paced fences. Exact, unless so many ran at once that some became one."""
 
@@ -107,12 +125,14 @@ class Fences:
         recent_us: int,
         unapplied_us: int = _LONGEST_L3_TTL_US,
         placement: int = 0,
+        cells: Mapping[str, KnownCell] | None = None,
     ) -> None:
         """Times are in µs.
 
         `skew_us`: S. `recent_us`: the longest load deadline. `unapplied_us`: the longest L3 TTL,
         after which no copy that an unapplied fence concerns can be left. `placement`: the placement
-        that this instance works under (`Placement.id`).
+        that this instance works under (`Placement.id`). `cells`: the home cells by name; without
+        any, there is no L3 to judge.
         """
         self._clock = clock
         self.skew_us = skew_us
@@ -131,6 +151,7 @@ class Fences:
         self._paced = PacedFences(unapplied_us)
         self._soft_floor = 0  # every copy up to it is stale: paced fences were given up for want of room
         self._placement = placement
+        self._cells = cells or {}
         self._unapplied: dict[int, int] = {}  # digest -> at, in the order of their merges
         self._recent = RecentMerges(recent_us)
         self.watermarks = dict.fromkeys(regions, 0)
@@ -174,12 +195,17 @@ class Fences:
         self._recent.expire(now_us)
         row0, row1, mask = self._row0, self._row1, self._mask
         touched = []
+        lead_us = self.skew_us + MILLISECONDS
         for fence in fences:
             at = fence.at
             if at > latest:
                 self._clamped += 1
                 self._note_cut(at)
                 at = latest
+            is_elsewhere = bool(fence.issuers) and self._is_elsewhere(fence.issuers)
+            if is_elsewhere:
+                # Its key's leases came from two clocks: one granted by the other server may be later by S.
+                at += lead_us
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
             else:
@@ -192,8 +218,8 @@ class Fences:
                     row1[target >> 32 & mask] = at
             if not fence.namespace:
                 touched.append(fence.digest)
-            if self._unapplied or fence.unapplied or fence.placement:
-                self._note_applied(fence, at, now_us)
+            if self._unapplied or self._cells or fence.unapplied or fence.placement:
+                self._note_applied(fence, at, now_us, is_elsewhere)
         self._recent.add_many([fence.digest for fence in fences], now_us)
         self.log.note(fences, region, now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
@@ -235,24 +261,50 @@ class Fences:
             self.has_soft = True
             self._soft.merge(fence.digest, at)
 
-    def _note_applied(self, fence: Fence, at: int, now_us: int) -> None:
+    def _note_applied(self, fence: Fence, at: int, now_us: int, is_elsewhere: bool) -> None:
         """Keeps the fences that home cells cannot be relied on to know.
 
-        Those are the fences that their home has not applied, and those applied in the homes of
-        another placement than this instance's (docs/coherence.md, "Moving a partition").
+        Those are the fences that their home has not applied, those applied in the homes of another
+        placement than this instance's (docs/coherence.md, "Moving a partition"), those applied by other
+        servers than the ones behind this instance's connections, and those that name no server.
         """
         if fence.soft or fence.over:
             return
         unapplied = self._unapplied
         known = unapplied.get(fence.digest, 0)
-        if fence.unapplied or fence.placement not in (0, self._placement):
+        if (
+            fence.unapplied
+            or is_elsewhere
+            or fence.placement not in (0, self._placement)
+            or (self._cells and not fence.issuers)
+        ):
             unapplied.pop(fence.digest, None)
             unapplied[fence.digest] = max(known, at)
+            if len(unapplied) > MOST_UNAPPLIED:
+                oldest = next(iter(unapplied))
+                self._lost_until = max(self._lost_until, unapplied.pop(oldest))
         elif known <= at:
             # An older `at` may announce an earlier change than the one its home still has to apply:
             # that one stays.
             unapplied.pop(fence.digest, None)
         self._drop_outlived(now_us)
+
+    def _is_elsewhere(self, issuers: Issuers) -> bool:
+        """True if not all of these are the servers that this instance reads from.
+
+        A cell whose server was not met yet is passed over: when it is met, copies from before that
+        moment are not exact. One whose server is another one may be read at the wrong address here, so
+        its name is looked up again.
+        """
+        is_elsewhere = False
+        for name, issuer in issuers:
+            cell = self._cells.get(name)
+            if cell is None:
+                is_elsewhere = True
+            elif cell.issuer not in (0, issuer):
+                is_elsewhere = True
+                cell.look_again()
+        return is_elsewhere
 
     def _drop_outlived(self, now_us: int) -> None:
         horizon = now_us - self._unapplied_us

@@ -95,6 +95,8 @@ class Merge(Struct, frozen=True):
     merged_at: int
     came: str
     """The region whose feed brought the fence, or `here` if it was issued here."""
+    applied_by: dict[str, str] = {}
+    """The cells that had applied the fence, with the numbers of their servers in hex."""
 
 
 class FencesSeen(Struct, frozen=True):
@@ -149,6 +151,11 @@ class Home(Struct, frozen=True, omit_defaults=True):
     The cell was restarted then, or was given partitions.
     """
     clock: int = 0
+    server: str = ""
+    """The number of the server that answered, in hex.
+
+    Instances that reach different servers as one cell do not share its copies, leases and fences.
+    """
 
 
 class HomeCell(Struct, frozen=True):

@@ -227,6 +227,7 @@ class Explainer:
             namespace_fence=state.namespace_fence,
             broken_at=state.broken_at,
             clock=state.now_us,
+            server=f"{state.issuer:x}",
         )
 
     # fences --------------------------------------------------------------------------------------
@@ -297,7 +298,8 @@ def _stored(home: CellKeyState, name: str) -> tuple[int, int]:
 def _merge(name: str, merged: Merged) -> Merge:
     fence = merged.fence
     kind = "paced" if fence.over else "soft" if fence.soft else "hard"
-    return Merge(name, kind, fence.at, merged.merged_at, merged.region or "here")
+    applied_by = {cell: f"{issuer:x}" for cell, issuer in fence.issuers}
+    return Merge(name, kind, fence.at, merged.merged_at, merged.region or "here", applied_by)
 
 
 def _home_by_whoever_could(asked: Seen, elsewhere: Iterable[Seen]) -> Home:

@@ -14,7 +14,7 @@ from cachesvc.model.etag import etag
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l3.contract import CellKeyState, Reply
 
-_BEYOND_HOME = "a fence that the home has not applied, or lost ones"
+_BEYOND_HOME = "a fence that the home has not applied (perhaps another server of its name), or lost ones"
 _WORDS = {
     RefusedBy.FLOOR: "the floor",
     RefusedBy.FUTURE: "its as_of, which is in the future: a clock is wrong",
@@ -61,7 +61,7 @@ class _Judge:
             return _no_copy(home if isinstance(home, TierError) else None)
         entry = home.entry
         fenced = entry.as_of <= home.refused_until
-        is_exact = entry.as_of > home.broken_at
+        is_exact = entry.as_of > home.exact_from
         reply = Reply(
             None if fenced else entry, exact=is_exact, soft=entry.as_of <= home.stale_until, fenced=fenced
         )

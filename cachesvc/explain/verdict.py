@@ -208,10 +208,20 @@ def oldest(all_seen: Sequence[Seen], home: Home) -> Oldest | None:
     if not answered:
         return None
     place = min(answered, key=lambda place: place.copy.as_of)
-    return Oldest(place.name, place.copy.etag, place.copy.age_seconds, _why_old(place, home))
+    why = _why_old(place, home, is_split=len(_servers(all_seen)) > 1)
+    return Oldest(place.name, place.copy.etag, place.copy.age_seconds, why)
 
 
-def _why_old(place: Place, home: Home) -> str:
+def _servers(all_seen: Sequence[Seen]) -> Mapping[str, Sequence[str]]:
+    """The servers that are reached as the key's home, each with the names of the instances."""
+    found: dict[str, list[str]] = {}
+    for seen in all_seen:
+        if seen.home is not None and seen.home.server:
+            found.setdefault(seen.home.server, []).append(seen.name)
+    return found
+
+
+def _why_old(place: Place, home: Home, *, is_split: bool) -> str:
     copy, fences = place.copy, place.seen.fences
     bound = f"{fences.staleness_bound_seconds:.1f} s" if fences else "unknown"
     fenced_at = max(
@@ -221,6 +231,11 @@ def _why_old(place: Place, home: Home) -> str:
         return (
             f"its home knows a later fence that {place.seen.name} has not merged yet: "
             f"its staleness bound is {bound}"
+        )
+    if is_split:
+        return (
+            "its home is another server to some instances, and the change may have been applied by "
+            "another server than the one that this copy's fences are stored in"
         )
     if copy.differs:
         return (
@@ -246,6 +261,9 @@ def verdict(asked: Seen, elsewhere: Sequence[Seen], found: Oldest | None) -> str
     if found is not None:
         age = f"{found.age_seconds:.1f} s old"
         sentences.append(f"The oldest copy that is answered is in {found.where}, {age}: {found.why}.")
+    if len(servers := _servers([asked, *elsewhere])) > 1:
+        reached = "; ".join(f"{server} from {', '.join(names)}" for server, names in servers.items())
+        sentences.append(f"The home's name leads to {len(servers)} servers: {reached}.")
     if others := _others(asked, elsewhere):
         sentences.append(others)
     if silent := [f"{seen.name} ({seen.unavailable})" for seen in elsewhere if seen.unavailable]:

@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+Issuers = tuple[tuple[str, int], ...]
+"""Cells and the numbers of their servers, by name."""
+
 
 class Fence(Struct, frozen=True, gc=False):
     """An invalidation as caches see it.
@@ -27,6 +30,10 @@ class Fence(Struct, frozen=True, gc=False):
     """The placement under which the fence was applied (`Placement.id`); 0: it holds under all.
     An instance with another placement cannot rely on its home cells having the fence, and keeps it as
     unapplied."""
+    issuers: Issuers = ()
+    """The home cells that have applied the fence: name, and the number of the server that did
+    (`tiers/l3/issuer.py`). An instance whose own connections lead to another server of that name keeps
+    the fence as unapplied, and so it does if none is named."""
 
 
 TokenPairs = tuple[tuple[int, int], ...]

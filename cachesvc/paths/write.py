@@ -25,7 +25,7 @@ from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
-from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply
+from cachesvc.tiers.l3.contract import FenceReply, Fill, FillReply, Put, PutReply
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import lease_as_of
 
@@ -193,14 +193,14 @@ class Writer:
         puts = [(i, self._put_of(namespace, *items[i])) for i in which]
         applied = Applied()
         stored: list[tuple[Key, Namespace, Entry]] = []
-        moved: list[tuple[Key, int]] = []
+        moved: list[tuple[Key, FenceReply]] = []
         for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
             for (i, put), reply in zip(group, await cell.put_many([put for _, put in group]), strict=True):
                 written[i] = self._putted(put, reply)
                 if isinstance(reply, TierError):
                     applied.merge(self._applier.fallback(Target.key(put.key.namespace, put.key.text)))
                 elif reply.stored and reply.entry is not None:
-                    moved.append((put.key, reply.at))
+                    moved.append((put.key, FenceReply(reply.at, reply.issuer)))
                     stored.append((put.key, namespace, reply.entry))
         applied.merge(await self._applier.follow(moved))
         await self._announced(id_, applied, stored, which, written)

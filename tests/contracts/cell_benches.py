@@ -1,7 +1,7 @@
 """Home cells to run one suite on, each with what the suite must be able to do to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Duration
-from cachesvc.tiers.l3.contract import Cell, CellKeyState, Fill, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import Cell, CellKeyState, FenceReply, Fill, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from tests.doubles.clocks import ManualClock
 from tests.doubles.memory_cell import MemoryCell
@@ -43,6 +43,10 @@ class CellBench:
         raise NotImplementedError
 
     async def lose_all(self) -> None:
+        raise NotImplementedError
+
+    async def lose_fences(self) -> None:
+        """The stored fences are deleted, and nothing else."""
         raise NotImplementedError
 
     async def activate(self, placement: int, version: int) -> None:
@@ -87,14 +91,18 @@ class CellBench:
         return good(reply)
 
     async def fence(self, *targets: Target, soft: bool = False, least: int = 0) -> int:
-        ats = await self.cell.fence_many(targets or [Target.key(NS, KEY.text)], soft=soft, least=least)
-        return good(ats[0])
+        replies = await self.cell.fence_many(targets or [Target.key(NS, KEY.text)], soft=soft, least=least)
+        return good(replies[0]).at
 
 
 def good(answer: T | TierError) -> T:
     if isinstance(answer, TierError):
         raise answer
     return answer
+
+
+def ats_of(replies: Iterable[FenceReply | TierError]) -> list[int]:
+    return [good(reply).at for reply in replies]
 
 
 def as_of_of(token: str) -> int:
@@ -115,6 +123,9 @@ class MemoryBench(CellBench):
 
     async def lose_all(self) -> None:
         self.memory.lose()
+
+    async def lose_fences(self) -> None:
+        self.memory.lose_fences()
 
     async def activate(self, placement: int, version: int) -> None:
         self.memory.activate(placement, version)
@@ -137,6 +148,9 @@ class RedisBench(CellBench):
 
     async def lose_all(self) -> None:
         await self.admin.flushall()
+
+    async def lose_fences(self) -> None:
+        await self.admin.delete("fences")
 
     async def activate(self, placement: int, version: int) -> None:
         cell = RedisCell(

@@ -11,7 +11,16 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierUnavailableError
 from cachesvc.model.etag import etag
 from cachesvc.tiers.l3.contract import Put, Read
-from tests.contracts.cell_benches import KEY, NS, SKEW_US, CellBench, as_of_of, memory_bench, redis_bench
+from tests.contracts.cell_benches import (
+    KEY,
+    NS,
+    SKEW_US,
+    CellBench,
+    as_of_of,
+    ats_of,
+    memory_bench,
+    redis_bench,
+)
 from tests.doubles.servers import RealServer
 
 OTHER = Key.of(NS, "b")
@@ -219,8 +228,8 @@ async def test_a_hard_fence_drops_the_copy_and_the_next_load_can_be_kept_at_once
 
 async def test_fences_of_a_key_grow(bench: CellBench) -> None:
     target = Target.key(NS, KEY.text)
-    ats = [*await bench.cell.fence_many([target, target], soft=False), await bench.fence(target)]
-    assert ats == sorted(set(ats))  # type: ignore[type-var]
+    ats = [*ats_of(await bench.cell.fence_many([target, target], soft=False)), await bench.fence(target)]
+    assert ats == sorted(set(ats))
     far = (await bench.state()).now_us + 3 * SKEW_US
     assert await bench.fence(target, least=far) >= far
     assert (await bench.state()).fence_at >= far
@@ -264,8 +273,8 @@ async def test_a_tag_or_namespace_fence_refuses_what_is_not_younger(bench: CellB
 async def test_tags_and_namespaces_keep_the_newest_fence(bench: CellBench) -> None:
     now = (await bench.state()).now_us
     tag, whole = Target.tag(NS, "t"), Target.whole(NS)
-    assert list(await bench.cell.fence_many([tag, whole], soft=False, least=now)) == [now, now]
-    assert list(await bench.cell.fence_many([tag, whole], soft=False, least=now - 5)) == [now, now]
+    assert ats_of(await bench.cell.fence_many([tag, whole], soft=False, least=now)) == [now, now]
+    assert ats_of(await bench.cell.fence_many([tag, whole], soft=False, least=now - 5)) == [now, now]
     state = await bench.state(tags=("t", "u"))
     assert (state.tag_fences, state.namespace_fence) == ({"t": now, "u": 0}, now)
 
@@ -283,9 +292,9 @@ async def test_an_at_far_ahead_is_taken_as_a_little_ahead(bench: CellBench) -> N
     """Trace 24: one clock a day ahead."""
     ahead = (await bench.state()).now_us + 86_400_000_000
     key, tag = Target.key(NS, KEY.text), Target.tag(NS, "t")
-    ats = await bench.cell.fence_many([key, tag], soft=False, least=ahead)
+    ats = ats_of(await bench.cell.fence_many([key, tag], soft=False, least=ahead))
     latest = (await bench.state()).now_us + 4 * SKEW_US
-    assert all(at <= latest for at in ats)  # type: ignore[operator]
+    assert all(at <= latest for at in ats)
 
 
 async def test_not_before_refuses_and_grants_even_over_a_fresh_copy(bench: CellBench) -> None:

@@ -307,7 +307,7 @@ async def test_fence_and_lease_in_one_tick_of_a_frozen_clock() -> None:
     numbers = itertools.count()
     cell = MemoryCell("c1", ManualClock(), 0, nonce=lambda: str(next(numbers)))
     key, target = KEY, Target.key(NS, KEY.text)
-    ats = [good((await cell.fence_many([target], soft=False))[0]) for _ in range(2)]
+    ats = [good((await cell.fence_many([target], soft=False))[0]).at for _ in range(2)]
     assert ats[1] == ats[0] + 1
     (reply,) = await cell.read_many([Read(key, lease=True)])
     lease = good(reply).lease

@@ -8,7 +8,7 @@ import pytest
 from cachesvc.model.change import Target
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError, TierUnavailableError
-from cachesvc.tiers.l3.contract import Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import FenceReply, Fill, FillReply, Put, PutReply, Read, Reply
 from tests.contracts.cell_benches import NS, RedisBench, redis_bench
 from tests.doubles.servers import RealServer, redis_server
 
@@ -107,7 +107,7 @@ async def test_an_item_whose_own_data_is_damaged_fails_alone(bench: RedisBench) 
     assert isinstance(stored, PutReply)
     assert stored.stored
     (at,) = await bench.redis.fence_many([Target.key(NS, bad.text)], soft=False)
-    assert isinstance(at, int), "an invalidation drops whatever is there"
+    assert isinstance(at, FenceReply), "an invalidation drops whatever is there"
 
 
 async def test_a_demoted_server_concerns_the_connection_and_not_a_key(bench: RedisBench) -> None:
@@ -152,4 +152,4 @@ async def test_an_order_of_more_targets_than_may_wait_is_applied_whole(bench: Re
     targets = [Target.key(NS, f"k{i}") for i in range(70_000)]
     ats = await bench.redis.fence_many(targets, soft=False)
     assert len(ats) == 70_000
-    assert all(isinstance(at, int) for at in ats)
+    assert all(isinstance(at, FenceReply) for at in ats)

@@ -35,7 +35,8 @@ from cachesvc.tiers.clean_connector import CleanConnector
 from cachesvc.tiers.l2.memcached_client import PipelinedClient
 from cachesvc.tiers.l2.memcached_thread import MemcachedThread
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
-from cachesvc.tiers.l3.script import READ
+from cachesvc.tiers.l3.issuer import Issuer
+from cachesvc.tiers.l3.script import ATTACH, READ
 from cachesvc.tiers.origin.http import HttpLoader
 from tests.doubles.talkative_server import TalkativeServer, http_request, redis_command, talkative
 
@@ -221,7 +222,9 @@ class OfACell(Protocol):
             case [b"HELLO", *_]:
                 return b"%1\r\n+server\r\n+redis\r\n"
             case [b"INFO", *_]:
-                return bulk("redis_version:7.0.15\r\nrun_id:abc\r\n")
+                return bulk("redis_version:7.0.15\r\nrun_id:abc\r\nrole:master\r\n")
+            case [b"EVALSHA", ATTACH.sha, *_]:
+                return b"*2\r\n:1\r\n" + bulk("")
             case [*_, last]:
                 return self.answer_to(last.decode())
             case other:
@@ -229,6 +232,7 @@ class OfACell(Protocol):
 
     @asynccontextmanager
     async def client(self, port: int) -> AsyncIterator[Ask]:
+        issuer = Issuer(1)
         pool = CellConnectionPool(
             f"redis://127.0.0.1:{port}",
             "cell",
@@ -236,6 +240,9 @@ class OfACell(Protocol):
             placement=(0, 0),
             skew_us=1,
             rng=random.Random(1),
+            issuer=issuer,
+            check=lambda _: None,
+            attached=lambda attached: issuer.meet(attached.issuer, attached.now_us),
         )
 
         async def ask(name: str) -> str:

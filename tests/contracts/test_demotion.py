@@ -19,7 +19,7 @@ from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
-from cachesvc.tiers.l3.contract import Read
+from cachesvc.tiers.l3.contract import FenceReply, Read
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.redis_connections import is_demotion
 from tests.contracts.cell_benches import SETTINGS, SKEW_US
@@ -166,7 +166,7 @@ async def test_every_connection_to_a_cell_leaves_the_demoted_server(failover: Fa
     cell = RedisCell("c1", failover.address.url, SETTINGS, SKEW_US, SystemClock())
     target = Target.key("docs", "a")
 
-    async def fence() -> int | TierError:
+    async def fence() -> FenceReply | TierError:
         (at,) = await cell.fence_many([target], soft=False)
         return at
 

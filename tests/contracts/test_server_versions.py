@@ -40,6 +40,7 @@ async def hostile(info: str, *, refused_second: str = "") -> AsyncIterator[str]:
                 words.append((await reader.readexactly(size + 2))[:-2])
             answers = {
                 b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n",
+                b"EVALSHA": b"*2\r\n:1\r\n$0\r\n\r\n",
                 b"INFO": b"$%d\r\n%b\r\n" % (len(info), info.encode()),
                 b"TIME": b"*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n",
                 b"CONFIG": b"-NOPERM this user has no permissions to run the 'config|get' command\r\n",
@@ -62,6 +63,7 @@ async def hostile(info: str, *, refused_second: str = "") -> AsyncIterator[str]:
         ),
         ("redis_version:7.4.0\r\n", "its INFO has no run_id, so it is not known which server it is"),
         ("", "its INFO has no run_id, so it is not known which server it is"),
+        ("redis_version:7.4.0\r\nrun_id:r1\r\nrole:slave\r\n", "its role is slave: a cell is a master"),
     ],
 )
 async def test_a_cell_that_cannot_be_one_is_refused_with_the_reason(info: str, why: str) -> None:

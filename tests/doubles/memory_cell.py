@@ -5,6 +5,7 @@ as the Lua scripts of a real cell do; the contract suite runs on both. Nothing a
 every call is one atomic step.
 """
 
+import itertools
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -17,7 +18,16 @@ from cachesvc.model.digest import namespace_id, tag_id
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.etag import etag
-from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import (
+    CellKeyState,
+    FenceReply,
+    Fill,
+    FillReply,
+    Put,
+    PutReply,
+    Read,
+    Reply,
+)
 
 
 class _Copy(Struct, gc=False):
@@ -39,7 +49,13 @@ class _Lease(Struct, gc=False):
     expires_at: int
 
 
+_issuers = itertools.count(1)
 _NOTHING_YET = Reply(None, exact=False)
+
+
+def new_issuer() -> int:
+    """Returns the number of a server that was never met."""
+    return next(_issuers)
 
 
 class MemoryCell:
@@ -62,6 +78,8 @@ class MemoryCell:
         self._skew_us = skew_us
         self._retention_us = retention_us
         self._nonce = nonce
+        self.issuer = new_issuer()
+        """The number of this server. Every other server has another one, a replica too."""
         self._copies: dict[bytes, _Copy] = {}
         self._leases: dict[bytes, _Lease] = {}
         self._fences: dict[bytes, int] = {}
@@ -69,6 +87,8 @@ class MemoryCell:
         self._broken_at = 0
         self._issues_from = 0
         self._placement = (0, 0)
+        self._is_whole = True
+        """False once fences were deleted behind the cell's back: the marker among them is gone."""
         self._trimmed = 0
 
     def __repr__(self) -> str:
@@ -79,6 +99,8 @@ class MemoryCell:
 
     async def stop(self) -> None: ...
 
+    def look_again(self) -> None: ...
+
     def restart(self) -> None:
         """Makes the cell a new issuer over its data, as after a promotion or a restart from disk.
 
@@ -87,6 +109,15 @@ class MemoryCell:
         now = self._clock.now_us()
         self._issues_from = now + self._skew_us
         self._broken_at = now + 2 * self._skew_us + 1000
+
+    @property
+    def broken_at(self) -> int:
+        return self._broken_at
+
+    def lose_fences(self) -> None:
+        """Deletes the fences and nothing else, as `DEL fences` does."""
+        self._fences.clear()
+        self._is_whole = False
 
     def lose(self) -> None:
         """Restarts the cell without any of its data."""
@@ -111,9 +142,11 @@ class MemoryCell:
     def _waits_at(self, now: int) -> bool:
         """True while a new issuer waits.
 
-        A wait that would last longer than S is from a clock that was set back: it begins anew.
+        A wait that would last longer than S is from a clock that was set back: it begins anew. So does a
+        cell that has lost its fences.
         """
-        if self._issues_from > now + self._skew_us:
+        if self._issues_from > now + self._skew_us or not self._is_whole:
+            self._is_whole = True
             self.restart()
         return now < self._issues_from
 
@@ -139,7 +172,7 @@ class MemoryCell:
 
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
-    ) -> Sequence[int | TierError]:
+    ) -> Sequence[FenceReply | TierError]:
         now = self._clock.now_us()
         if self._waits_at(now):
             return [self._waits()] * len(targets)
@@ -147,11 +180,14 @@ class MemoryCell:
         # wrong.
         least = min(least, now + 4 * self._skew_us)
         apply = {TargetKind.KEY: self._fence_key}
-        ats = [
-            apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now) for target in targets
+        replies = [
+            FenceReply(
+                apply.get(target.kind, self._fence_many_keys)(target.id, soft, least, now), self.issuer
+            )
+            for target in targets
         ]
         self._trim(now)
-        return ats
+        return replies
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
         now = self._clock.now_us()
@@ -189,6 +225,8 @@ class MemoryCell:
             soft_fence=copy.soft_at if copy else 0,
             soft_tag_fences={tag: self._soft.get(id_, 0) for tag, id_ in named.items()},
             soft_namespace_fence=self._soft.get(whole, 0),
+            issuer=self.issuer,
+            exact_from=self._broken_at,
         )
 
     def _read(self, read: Read, now: int) -> Reply:
@@ -249,7 +287,7 @@ class MemoryCell:
         at = self._fence_key(put.key.id, False, 0, now)
         entry = replace(put.entry, as_of=at + 1)
         self._store(put.key.id, entry, now)
-        return PutReply(stored=True, at=at, entry=entry)
+        return PutReply(stored=True, at=at, entry=entry, issuer=self.issuer)
 
     def _store(self, key_id: bytes, entry: Entry, now: int, token: str = "") -> None:
         self._copies[key_id] = _Copy(entry, min(entry.kept_until, now + self._retention_us), token=token)

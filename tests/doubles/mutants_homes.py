@@ -61,11 +61,67 @@ HOMES: dict[str, Mutant] = {
             InPython(
                 "cachesvc.tiers.l3.replies:reply_from",
                 """\
-        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > exact_from)
 """,
                 """\
         return UNREADABLE if entry is None else Reply(entry, exact=True)
 """,
+            ),
+        ),
+    ),
+    "markers": Mutant(
+        "a home goes on as if nothing had been when its fences were deleted",
+        (39,),
+        (
+            InPython(MEMORY_CELL + "_waits_at", " or not self._is_whole", ""),
+            *(
+                InCellScript(
+                    script,
+                    "first.fences[1] ~= 'fences ' .. meta[4] or first.soft[1] ~= 'soft ' .. meta[4]",
+                    "false",
+                )
+                for script in ("READ", "FILL", "PUT", "FENCE", "LEASE")
+            ),
+        ),
+    ),
+    "issuers": Mutant(
+        "a fence that another server of the home's name applied is taken to be in ours",
+        (36,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences._is_elsewhere", "cell.issuer not in (0, issuer)", "False"
+            ),
+        ),
+    ),
+    "met-at": Mutant(
+        "a server vouches for copies from before this instance met it",
+        (37,),
+        (
+            InPython(
+                "cachesvc.tiers.l3.issuer:Issuer.exact_from",
+                "max(broken_at, self.met_at + 2 * self._skew_us + 1000) if",
+                "broken_at if",
+            ),
+        ),
+    ),
+    "left-server": Mutant(
+        "a reply counts that came from another server than the one that was met last",
+        (37,),
+        (InPython("cachesvc.tiers.l3.issuer:Issuer.exact_from", " if id_ == self.id else NEVER", ""),),
+    ),
+    "two-clocks": Mutant(
+        "a fence of another server counts with the lead that only leases of its own clock need",
+        (38,),
+        (InPython("cachesvc.coherence.fences:Fences.merge", "at += lead_us", "pass"),),
+    ),
+    "last-retry": Mutant(
+        "the fence of a retried change names the servers of the retry alone",
+        (36,),
+        (
+            InPython(
+                "cachesvc.changes.apply:Applier._retry",
+                "target.digest in applied.took.keys() - applied.missed.keys()",
+                "False",
             ),
         ),
     ),
@@ -165,7 +221,7 @@ HOMES: dict[str, Mutant] = {
         (13,),
         (
             InPython(MEMORY_CELL + "activate", "self.restart()", "pass"),
-            InCellScript("ATTACH", "meta[1] ~= ARGV[1] or given", "meta[1] ~= ARGV[1]"),
+            InCellScript("ATTACH", "elseif given then", "elseif false then"),
         ),
     ),
     "former-home": Mutant(

@@ -10,7 +10,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierUnavailableError
 from cachesvc.tiers.l2.contract import Lookup, Tier
 from cachesvc.tiers.l3.contract import CellKeyState
-from tests.doubles.memory_cell import MemoryCell
+from tests.doubles.memory_cell import MemoryCell, new_issuer
 
 
 class ChaosTier:
@@ -110,7 +110,9 @@ class ChaosCell:
 
     def replica(self, clock: Clock) -> MemoryCell:
         """The content of a replica on this clock, if replication stops now."""
-        return copy.deepcopy(self.cell, {id(self.cell._clock): clock})
+        replica = copy.deepcopy(self.cell, {id(self.cell._clock): clock})
+        replica.issuer = new_issuer()
+        return replica
 
     def promote(self, replica: MemoryCell) -> None:
         """Lets the replica take over: what the cell held and issued after the copy is lost."""

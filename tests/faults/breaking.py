@@ -141,6 +141,55 @@ async def promote_a_lagging_replica(running: Drill, cell: str) -> None:
             await asyncio.gather(*(arena.start(server) for server in emptied))
 
 
+async def split(
+    running: Drill,
+    cell: str,
+    region: str,
+    *,
+    resets: bool = True,
+    seconds: float = LONG,
+) -> None:
+    """Lets a region reach a promoted replica of a cell while the other one reaches the old primary.
+
+    Both are masters and take writes. Afterwards the region reaches the old primary again, which has not
+    heard of what the other server applied. `resets`: the region's connections are reset when the name
+    moves; else they stay where they lead.
+    """
+    arena = running.arena
+    (port,) = free_ports(1)
+    await arena.start_guest(cell_server("standby", port, arena.fleet.run_dir))
+    link = f"{region}:cell-{cell}"
+    async with Redis(port=port, protocol=3, socket_timeout=5) as standby:
+        await standby.replicaof("127.0.0.1", str(arena.fleet.port(f"cell-{cell}")))
+        await until("the replica is in step", lambda: is_in_step(standby))
+        await standby.replicaof("NO", "ONE")
+        with running.fault(f"cell {cell} split: {region} reaches a promoted replica"):
+            with arena.links.leading(link, to=port, resets=resets):
+                await running.written(seconds=seconds)
+                if resets:
+                    await until("the replica is used", lambda: takes_calls(standby))
+            await running.written(seconds=seconds / 2)
+    arena.dismiss_guests()
+
+
+async def flap(running: Drill, cell: str, region: str, *, times: int = 6) -> None:
+    """Lets a cell's name lead a region to an empty server and back, again and again."""
+    arena = running.arena
+    (port,) = free_ports(1)
+    await arena.start_guest(cell_server("standby", port, arena.fleet.run_dir))
+    with running.fault(f"cell {cell} flaps to an empty server and back {times} times"):
+        for _ in range(times):
+            with arena.links.leading(f"{region}:cell-{cell}", to=port):
+                await running.written(seconds=0.4)
+            await running.written(seconds=0.4)
+    arena.dismiss_guests()
+
+
+async def takes_calls(server: Redis) -> bool:
+    """True if instances call scripts of the server."""
+    return "cmdstat_evalsha" in await server.info("commandstats")
+
+
 async def holds_old_content(running: Drill, cell: str, replica: Redis) -> bool:
     """True if the replica holds a copy that was written over."""
     held = await records(replica, at_home_in(running.arena.fleet.topology, cell, running.keys()))

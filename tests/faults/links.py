@@ -45,6 +45,20 @@ class Links:
         finally:
             self.mend(*names)
 
+    @contextmanager
+    def leading(self, *names: str, to: int, resets: bool = True) -> Iterator[None]:
+        """Lets these links lead to another port while the block runs; then back to their own servers.
+
+        `resets`: open connections are reset both times; else they stay where they lead.
+        """
+        for port in (to, 0):
+            for name in names:
+                if resets:
+                    self.order(Order(name, "cut"))
+                self.order(Order(name, to=port))
+            if port:
+                yield
+
     def mend(self, *names: str) -> None:
         """Opens these links, or all of them."""
         for name in names or self.names:

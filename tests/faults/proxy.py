@@ -39,6 +39,8 @@ class Order(Struct, forbid_unknown_fields=True):
     way: Literal["both", "up", "down"] = "both"
     """`up` is the direction from the client to the server."""
     delay_ms: float = 0
+    to: int = 0
+    """The port that new connections lead to, as when a name moves; 0: the link's own server."""
 
 
 class Passed(Struct, frozen=True):
@@ -105,7 +107,7 @@ class Link:
     """A listening port and the server that it leads to."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self._target = self._leads_to = target
         self._is_cut = False
         self._up, self._down = Way(), Way()
         self._open: set[asyncio.StreamWriter] = set()
@@ -118,6 +120,7 @@ class Link:
     def obey(self, order: Order) -> Passed:
         """Changes the link as ordered; returns its counts."""
         self._is_cut = order.mode == "cut"
+        self._leads_to = order.to or self._target
         for name, way in (("up", self._up), ("down", self._down)):
             if order.way in ("both", name):
                 way.set(order.mode, order.delay_ms / 1000)
@@ -134,7 +137,7 @@ class Link:
             return
         self._connections += 1
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._leads_to)
         except OSError:
             _reset(writer)
             return

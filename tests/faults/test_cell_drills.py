@@ -50,6 +50,27 @@ async def test_cell_replaced_by_a_replica_that_lags(field: Arena) -> None:
         await answers_again(running)
 
 
+async def test_cell_split_between_two_servers_that_both_live(field: Arena) -> None:
+    async with drill(field, "cell split: two masters of one name", seconds=9) as running:
+        await running.warm()
+        await breaking.split(running, NAME, "us")
+        await answers_again(running)
+
+
+async def test_cell_whose_name_moves_while_connections_to_the_old_primary_live(field: Arena) -> None:
+    async with drill(field, "cell's name moves, old connections stay", seconds=9) as running:
+        await running.warm()
+        await breaking.split(running, NAME, "us", resets=False)
+        await answers_again(running)
+
+
+async def test_cell_that_flaps_to_an_empty_standby_and_back(field: Arena) -> None:
+    async with drill(field, "cell flaps to an empty standby", seconds=10) as running:
+        await running.warm()
+        await breaking.flap(running, NAME, "us")
+        await answers_again(running)
+
+
 async def answers_again(running: Drill) -> None:
     """Waits until the cell grants leases and takes fills again; only hits in L3 show that."""
     own = {key.text for key in at_home_in(running.arena.fleet.topology, NAME, running.keys())}

@@ -71,6 +71,7 @@ MUTATIONS = (
     Mutation("position", {"C3"}, lambda running: breaking.trim_fences_past(running, "eu-b", "us")),
     Mutation("max-lag", {"C2"}, lambda running: breaking.stop_queues(running, "eu", "us")),
     Mutation("broken-at", {"C1", "C3"}, lambda running: breaking.promote_a_lagging_replica(running, "eu-1")),
+    Mutation("issuers", {"C1", "C3"}, lambda running: breaking.split(running, "us-1", "eu", seconds=6)),
     Mutation("unapplied", {"C1", "C3"}, lambda running: breaking.cut_off(running, "us:cell-eu-1", "lose")),
 )
 

@@ -96,7 +96,9 @@ async def test_a_fence_from_a_feed_refuses_and_it_is_told_when_it_came() -> None
     found = await explained(here)
     assert standings(found) == dict.fromkeys(("l1", "l2", "l3"), "refused")
     assert found.tiers["l1"].refused_by == ("a fence on the key",)
-    assert found.tiers["l3"].refused_by == ("a fence that the home has not applied, or lost ones",)
+    assert found.tiers["l3"].refused_by == (
+        "a fence that the home has not applied (perhaps another server of its name), or lost ones",
+    )
     assert would(found) == "load from the origin"
     assert found.fences is not None
     assert [(merge.target, merge.kind, merge.at, merge.came) for merge in found.fences.merges] == [
@@ -194,10 +196,8 @@ async def test_a_floor_refuses_and_says_why_it_was_raised() -> None:
     assert found.fences is not None
     assert found.fences.floor_why == "fences were lost before they were read"
     assert would(found) == "load from the origin"
-    assert (
-        "(l1: the floor; l2: the floor; l3: a fence that the home has not applied, or lost ones)"
-        in found.verdict
-    )
+    beyond = "a fence that the home has not applied (perhaps another server of its name), or lost ones"
+    assert f"(l1: the floor; l2: the floor; l3: {beyond})" in found.verdict
 
 
 async def test_a_staleness_bound_above_max_lag_refuses_what_is_older() -> None:

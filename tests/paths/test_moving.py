@@ -5,7 +5,6 @@ The rules are in docs/coherence.md, "Moving a partition". No instance hears of a
 """
 
 import asyncio
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,17 +18,12 @@ from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import loaded
 from tests.doubles.memory_cell import MemoryCell
 from tests.doubles.tiers import ChaosCell
-from tests.paths.truth import Store
+from tests.paths.truth import TARGETS, Store, hear, invalidate
 from tests.paths.world import SKEW_US, TOPOLOGY, FarSide, Instance
 
 pytestmark = pytest.mark.looptime
 
 TAGS = ("t",)
-TARGETS: dict[str, dict[str, Any]] = {
-    "key": {"keys": ["a"]},
-    "tag": {"tags": ["t"]},
-    "namespace": {"whole": True},
-}
 
 
 def version(number: int, *, home: str, former: str = "") -> Topology:
@@ -66,23 +60,9 @@ async def start_late(far: FarSide, topology: Topology, name: str) -> Instance:
     return instance
 
 
-async def hear(instance: Instance) -> None:
-    """Merge what the stream has."""
-    while fences := (await instance.stream.read(wait_seconds=0)).fences:
-        instance.merger.merge(fences)
-
-
 async def wait_out_the_new_issuers() -> None:
     """S for leases and fences, 2 S + 1 ms until what is filled is exact, 3 S for the floor of a stream that has just begun."""
     await asyncio.sleep(1)
-
-
-async def invalidate(instance: Instance, what: str) -> None:
-    named = TARGETS[what]
-    receipt = await instance.invalidate(
-        *named.get("keys", ()), tags=named.get("tags", ()), whole=named.get("whole", False)
-    )
-    assert receipt.applied
 
 
 async def test_trace_26_a_fence_applied_in_the_homes_of_another_topology_must_not_be_taken_to_be_in_ours() -> (

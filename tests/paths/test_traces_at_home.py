@@ -133,6 +133,17 @@ async def test_trace_24_an_at_from_a_clock_a_day_ahead_must_not_stop_caching_for
     assert await bench.try_fill(lease, replace(entry, as_of=as_of_of(lease)))
 
 
+async def test_trace_39_a_home_must_not_vouch_for_copies_whose_fences_were_deleted(bench: CellBench) -> None:
+    await bench.fill(b"0", tags=("t",))
+    await bench.fence(Target.tag(NS, "t"))
+    await bench.lose_fences()
+    await bench.settle()
+    copy = await bench.read()
+    assert copy.entry is None or not copy.exact
+    await bench.fill(b"1", tags=("t",))
+    assert (await bench.read()).exact
+
+
 async def _value(bench: CellBench) -> bytes | None:
     entry = (await bench.read(lease=False)).entry
     return entry.value if entry is not None else None

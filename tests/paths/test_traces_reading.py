@@ -155,7 +155,8 @@ async def test_trace_27_a_reply_from_home_must_not_be_believed_past_a_fence_merg
     await asyncio.sleep(0.01)  # the home has answered 0; the answer is on its way
     store.commit()
     receipt = await i1.invalidate(tags=["t"])
-    i0.merger.merge([Fence(digest, at) for digest, at in receipt.token])
+    home = (("c1", far.cell.issuer),)
+    i0.merger.merge([Fence(digest, at, issuers=home) for digest, at in receipt.token])
     read_1 = asyncio.create_task(i0.value("a"))
     await asyncio.sleep(0.01)
     assert i0.tally.joined == 1, "the fence of a tag forgets no flight"

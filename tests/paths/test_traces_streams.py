@@ -6,6 +6,7 @@ import pytest
 
 from cachesvc.model.change import Change, Target
 from cachesvc.model.fence import Fence
+from cachesvc.tiers.l3.contract import FenceReply
 from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import loaded
 from tests.doubles.memory_cell import MemoryCell
@@ -59,7 +60,7 @@ async def test_trace_10_a_late_published_fence_must_not_lower_the_floor_of_a_new
     i0, i1 = Instance(far), Instance(far)
     stalled = Target.key("docs", "b")
     (small,) = await far.cell.cell.fence_many([stalled], soft=False)
-    assert isinstance(small, int)
+    assert isinstance(small, FenceReply)
     await asyncio.sleep(1)  # its applier stalls here
     assert await i1.value("a") == b"0"
     await asyncio.sleep(1)
@@ -67,7 +68,7 @@ async def test_trace_10_a_late_published_fence_must_not_lower_the_floor_of_a_new
     store.commit()
     await i0.invalidate("a")
     far.l2.down = False
-    await i0.stream.publish([Fence(stalled.digest, small)])
+    await i0.stream.publish([Fence(stalled.digest, small.at)])
     far.queue.trim_fences(keep=1)  # the fence of a is gone; a smaller `at` is what is left
     async with living(far, "i2", consuming=False) as i2:
         await asyncio.sleep(0.01)

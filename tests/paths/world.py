@@ -1,7 +1,7 @@
 """The paths of instances over the same far tiers, on fakes and a clock that tests move."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cachesvc.app.paths import Remote, build
 from cachesvc.app.tasks import Tasks
@@ -22,6 +22,7 @@ from cachesvc.model.requests import (
 )
 from cachesvc.model.units import Duration, Size
 from cachesvc.tiers.l2.in_process import MemoryTier
+from cachesvc.tiers.l3.contract import Cell
 from cachesvc.tiers.l3.placement import Placement
 from tests.doubles.clocks import LoopClock
 from tests.doubles.explaining import FakePeers, FakePoolView
@@ -88,7 +89,9 @@ class Instance:
         clock: LoopClock | None = None,
         topology: Topology = TOPOLOGY,
         name: str = "i0",
+        homes: Mapping[str, Cell] | None = None,
     ) -> None:
+        """`homes`: cells that this instance reaches at other servers than the far side's."""
         self.far = far = far or FarSide()
         self.clock = clock or far.clock
         self.topology = topology
@@ -107,7 +110,7 @@ class Instance:
         self.remote = Remote(
             l2=far.l2,
             pool=self.pool,
-            cells={"c1": far.cell, "c2": far.other},
+            cells={"c1": far.cell, "c2": far.other, **(homes or {})},
             loaders={name: far.loader for name, n in topology.namespaces.items() if n.origin},
             changes=self.changes,
             streams={"here": self.stream},

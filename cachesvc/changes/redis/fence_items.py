@@ -6,13 +6,14 @@
     w  paced fences: JSON array of [digest, at, soft, namespace, over]
     u  if present, p, q and n are unapplied
     g  the placement under which p, q and n were applied, decimal; absent: 0
+    c  the servers that have applied p, q and n: `cell=number`, in hex, with commas; absent: unknown
     h  a heartbeat: complete_to in µs, decimal
     r  if present, followers are to report once they have merged the item
     t  the sampled traces that the publication comes from: up to 8 `traceparent`s, in its last item
     o  an item that says nothing: the first position of a follower
 
 A `t` that cannot be read is passed over, because it says nothing of a fence. Paced fences are
-judged by instances alone, so neither `unapplied` nor a placement is sent with them.
+judged by instances alone, so neither `unapplied` nor placement nor servers are sent with them.
 """
 
 import struct
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 from cachesvc.telemetry.traces.trace import SpanContext
 
 MOST_CAUSES = 8
@@ -34,8 +35,11 @@ REPORT = (b"r", b"1")
 """The field that asks followers to report."""
 
 _PAIR = struct.Struct(">QQ")
-_FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"h", b"r", b"t", b"o"))
+_FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"c", b"h", b"r", b"t", b"o"))
 _Namespaces = list[tuple[int, int, bool, str]]
+_Where = tuple[bool, int, Issuers]
+"""The things that an item says once for all its fences: unapplied, placement, issuers."""
+_NOWHERE: _Where = (False, 0, ())
 _Paced = tuple[int, int, bool, str, int]
 _decode_namespaces = msgspec.msgpack.Decoder(_Namespaces).decode
 _decode_paced = msgspec.json.Decoder(list[_Paced]).decode
@@ -62,9 +66,10 @@ def encode(
     fences: Iterable[Fence], *, report: bool = False, causes: Sequence[SpanContext] = ()
 ) -> list[list[bytes]]:
     """Returns the fields and values of the items that carry these fences."""
-    alike: dict[tuple[bool, int], list[Fence]] = {}
+    alike: dict[_Where, list[Fence]] = {}
     for fence in fences:
-        alike.setdefault((False, 0) if fence.over else (fence.unapplied, fence.placement), []).append(fence)
+        where = _NOWHERE if fence.over else (fence.unapplied, fence.placement, fence.issuers)
+        alike.setdefault(where, []).append(fence)
     items = [_fields(chunk, *of) for of, found in alike.items() for chunk in _chunks(found)]
     if report and items:
         items[-1] += REPORT
@@ -127,7 +132,7 @@ def _chunks(fences: Sequence[Fence]) -> Iterator[Sequence[Fence]]:
         yield fences[start : start + PAIRS_PER_ITEM]
 
 
-def _fields(fences: Sequence[Fence], unapplied: bool, placement: int) -> list[bytes]:
+def _fields(fences: Sequence[Fence], unapplied: bool, placement: int, issuers: Issuers) -> list[bytes]:
     plain = [fence for fence in fences if not (fence.namespace or fence.over)]
     found = {
         b"p": b"".join([_PAIR.pack(f.digest, f.at) for f in plain if not f.soft]),
@@ -141,23 +146,31 @@ def _fields(fences: Sequence[Fence], unapplied: bool, placement: int) -> list[by
         found[b"u"] = b"1"
     if placement:
         found[b"g"] = b"%d" % placement
+    if issuers:
+        found[b"c"] = ",".join(f"{name}={id_:x}" for name, id_ in issuers).encode()
     return [part for name, value in found.items() if value for part in (name, value)]
 
 
 def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
     unapplied, placement = b"u" in fields, int(fields.get(b"g", b"0"))
+    issuers = _issuers(fields[b"c"]) if b"c" in fields else ()
     fences: list[Fence] = []
     for name, soft in ((b"p", False), (b"q", True)):
         if pairs := fields.get(name):
             fences += [
-                Fence(digest, at, soft, "", unapplied, 0, placement)
+                Fence(digest, at, soft, "", unapplied, 0, placement, issuers)
                 for digest, at in _PAIR.iter_unpack(pairs)
             ]
     if packed := fields.get(b"n"):
-        fences += [Fence(*named, unapplied, 0, placement) for named in _decode_namespaces(packed)]
+        fences += [Fence(*named, unapplied, 0, placement, issuers) for named in _decode_namespaces(packed)]
     if packed := fields.get(b"w"):
         fences += [_from_paced(*paced) for paced in _decode_paced(packed)]
     return fences
+
+
+def _issuers(joined: bytes) -> Issuers:
+    pairs = (pair.partition("=") for pair in joined.decode("ascii").split(","))
+    return tuple((name, int(id_, 16)) for name, _, id_ in pairs)
 
 
 def _causes(joined: bytes) -> list[SpanContext]:

@@ -58,6 +58,10 @@ class ServerRow(Struct, frozen=True):
     failing_at: Sequence[str] = ()
     """Instances at which the server failed."""
     clock_offset: float | None = None
+    servers: Sequence[Sequence[str]] = ()
+    """The instances by the server that each reaches as this cell, if they reach several."""
+    twin_at: Sequence[str] = ()
+    """Instances that refuse the cell because it is the same server as another one."""
 
 
 class FeedRow(Struct, frozen=True):

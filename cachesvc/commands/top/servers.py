@@ -82,7 +82,18 @@ def _cell(cell: str, seen: Between) -> ServerRow:
             {*_above_0(seen.rates_at("cell_failures_total", cell=cell)), *_unknown_at(cell, seen)}
         ),
         clock_offset=max(seen.values("cell_clock_offset_seconds", cell=cell).values(), key=abs, default=None),
+        servers=_groups(seen.values("cell_server", cell=cell)),
+        twin_at=_above_0(seen.values("cell_twin", cell=cell)),
     )
+
+
+def _groups(servers: dict[str, float]) -> Sequence[Sequence[str]]:
+    """The instances by the server that they reach; empty if it is the same one for all."""
+    groups: dict[float, list[str]] = {}
+    for instance, server in servers.items():
+        if server:
+            groups.setdefault(server, []).append(instance)
+    return list(groups.values()) if len(groups) > 1 else ()
 
 
 def _unknown_at(cell: str, seen: Between) -> Sequence[str]:

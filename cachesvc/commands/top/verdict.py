@@ -108,6 +108,16 @@ def _memcached(picture: Picture) -> Iterator[str]:
             yield f"memcached {row.name} fails at {_names(row.failing_at)}"
 
 
+def _servers(picture: Picture) -> Iterator[str]:
+    for row in picture.servers:
+        if row.twin_at:
+            twin = f"cell {row.name} is the same server as another cell"
+            yield f"{twin}, and is refused by {_names(row.twin_at)}"
+        if row.servers:
+            groups = " ".join(f"({_names(instances)})" for instances in row.servers)
+            yield f"instances reach different servers as cell {row.name}: {groups}"
+
+
 def _changes(picture: Picture) -> Iterator[str]:
     if picture.queue.parked:
         yield f"{picture.queue.parked:.0f} changes are parked: a home cell is out of reach"
@@ -158,6 +168,7 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _silent,
     _not_ready,
     _cells,
+    _servers,
     _feeds,
     _settings("stale"),
     _shedding,

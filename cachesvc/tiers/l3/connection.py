@@ -1,7 +1,7 @@
 """One connection to a cell's server, one exchange at a time.
 
-    open:  connect → INFO server → attach (a run id or a placement that the cell does not know makes
-           the cell a new issuer)
+    open:  connect → INFO (a master? which server?) → attach (a server or a placement that the cell
+           does not know makes the cell a new issuer)
     run:   EVALSHA → the reply;  NOSCRIPT → load, again;  "attach first" → attach, again (once)
 
 redis-py makes the connection and reads the replies. The exchange is driven here, because redis-py's
@@ -18,19 +18,33 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import hiredis
+from msgspec import Struct
 from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
 
+from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers.fair_timeout import FairTimeout
+from cachesvc.tiers.l3.issuer import issuer_of
 from cachesvc.tiers.l3.script import ATTACH, Script
 from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport, fields_of, version_of
 from cachesvc.tiers.server_settings import LEAST_REDIS
 
 ATTACH_FIRST = 0
-"""The reply of the prelude if the server does not know the run id that was sent."""
+"""The reply of the prelude if the state is lost, or was written by another server."""
 NEW_ISSUER_WAITS = 1
 """The reply of the prelude while a new issuer must not issue yet."""
+
+
+class Attached(Struct, frozen=True):
+    """A server that has been attached to."""
+
+    issuer: int
+    """Its number (`issuer_of`)."""
+    now_us: int
+    """Not earlier than the server's time now, µs."""
+    began: str
+    """Why the attaching made it a new issuer, as `attach.lua` says; empty if it did not."""
 
 
 class CellConnection:
@@ -45,14 +59,25 @@ class CellConnection:
         skew_us: int,
         retention_ms: int,
         timeout_seconds: float,
+        check: Callable[[int], None],
+        attached: Callable[[Attached], None],
     ) -> None:
+        """Makes a connection that is not open yet.
+
+        `check` is given the number of the server before it is attached to, and may raise `TierError`.
+        `attached` is told of each attaching, in the step that ends it.
+        """
         self._connection = connection
         self._where = where
         self._placement = placement
         self._skew = b"%d" % skew_us
         self._retention = b"%d" % retention_ms
         self._timeout_seconds = timeout_seconds
+        self._check = check
+        self._attached = attached
         self._run_id = b""
+        self.issuer = 0
+        """The number of the server at the other end (`issuer_of`)."""
         self.is_demoted = False
         """True after a reply which says that the server is no master any more. Then the connection
         is closed, and others to the same address may lead to the same server."""
@@ -91,6 +116,10 @@ class CellConnection:
         The script makes no key look used, where the server can do that: Redis from 7.2 on, and Valkey.
         """
         return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
+
+    async def attach_again(self) -> None:
+        """Asks which server this is, and attaches to it. Raises `TierError`."""
+        await self._guarded(self._attach(), self._timeout_seconds, "attach")
 
     async def report(self, now_us: Callable[[], int]) -> RedisReport:
         """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
@@ -138,19 +167,30 @@ class CellConnection:
             raise TierUnavailableError(self._where, "connect: more replies than commands")
 
     async def _attach(self) -> None:
-        said = await self._info("server")
-        if "run_id" not in said:
+        said = await self._info("server", "replication")
+        if not said.get("run_id"):
             why = "its INFO has no run_id, so it is not known which server it is"
             raise TierUnavailableError(self._where, why)
         version = said.get("redis_version", "")
         if (version_of(version) or LEAST_REDIS) < LEAST_REDIS:  # an unknown version is no old one
             why = f"version {version} is too old: a cell needs Redis 7.0, or Valkey 7.2, or later"
             raise TierUnavailableError(self._where, why)
-        self._run_id = said["run_id"].encode()
-        await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
+        if (role := said.get("role", "master")) != "master":  # an unknown role is no wrong one
+            self.is_demoted = True
+            raise TierUnavailableError(self._where, f"its role is {role}: a cell is a master")
+        run_id, replication_id = said["run_id"], said.get("master_replid", "")
+        issuer = issuer_of(run_id, replication_id, self._connection.db)
+        self._check(issuer)
+        self._run_id = f"{run_id} {replication_id}".encode()
+        loop = asyncio.get_running_loop()
+        sent = loop.time()
+        now_us, began = await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
+        passed_us = int((loop.time() - sent) * SECONDS)
+        self.issuer = issuer
+        self._attached(Attached(issuer, now_us + passed_us, began.decode()))
 
-    async def _info(self, section: str) -> Mapping[str, str]:
-        said = await self._call(b"INFO", section.encode())
+    async def _info(self, *sections: str) -> Mapping[str, str]:
+        said = await self._call(b"INFO", *(section.encode() for section in sections))
         if not isinstance(said, bytes):
             raise TierUnavailableError(self._where, f"info: a reply that is none: {said!r:.80}")
         return fields_of(said)

@@ -6,11 +6,13 @@ fixed number of batches in flight, and each batch borrows one connection.
 
 import asyncio
 import random
+from collections.abc import Callable
 
 from cachesvc.config import service as config
 from cachesvc.model.errors import TierError, TierUnavailableError
-from cachesvc.tiers.l3.connection import CellConnection
-from cachesvc.tiers.redis_connections import RedisConnections
+from cachesvc.tiers.l3.connection import Attached, CellConnection
+from cachesvc.tiers.l3.issuer import Issuer
+from cachesvc.tiers.redis_connections import LEAVE_SECONDS, RedisConnections
 
 
 class CellConnectionPool:
@@ -25,8 +27,19 @@ class CellConnectionPool:
         placement: tuple[int, int],
         skew_us: int,
         rng: random.Random,
+        issuer: Issuer,
+        check: Callable[[int], None],
+        attached: Callable[[Attached], None],
     ) -> None:
+        """Makes a pool without connections.
+
+        `issuer`: the server that the instance has met last; connections to others are closed. `check`
+        and `attached` are those of each `CellConnection`.
+        """
         self._where = where
+        self._issuer = issuer
+        self._check = check
+        self._attached = attached
         self._settings = settings
         self._placement = placement
         self._skew_us = skew_us
@@ -35,9 +48,9 @@ class CellConnectionPool:
         self._maker = RedisConnections.at(url, connect_timeout_seconds=settings.connect_timeout.seconds)
         self._idle: list[CellConnection] = []
         self._left_at = float("-inf")
-        """When a reply last told of a demotion, on the loop's clock.
+        """When a demotion, or another server of this name, was last heard of, on the loop's clock.
 
-        A connection that was opened before leads to the demoted server, and is not used again."""
+        A connection that was opened before may lead to the wrong server, and is not used again."""
         self._no_connect_until = 0.0
         self._closed = False
         self.connects = 0
@@ -62,7 +75,7 @@ class CellConnectionPool:
         """
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable:
+            if connection.is_usable and self._is_current(connection):
                 return connection
             await connection.close()
         loop = asyncio.get_running_loop()
@@ -88,17 +101,32 @@ class CellConnectionPool:
             skew_us=self._skew_us,
             retention_ms=settings.retention // 1000,
             timeout_seconds=settings.timeout.seconds,
+            check=self._check,
+            attached=self._attached,
         )
+
+    def _is_current(self, connection: CellConnection) -> bool:
+        return connection.opened_at > self._left_at and connection.issuer == self._issuer.id
+
+    def look_again(self) -> None:
+        """Lends no connection again that is open now, so that the next borrower looks the name up.
+
+        At most once per `LEAVE_SECONDS`.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._left_at >= LEAVE_SECONDS:
+            self._left_at = now
 
     async def give_back(self, connection: CellConnection) -> None:
         """Keeps the connection for the next borrower if it is still open.
 
-        After `close` the connection is closed instead. A connection whose server was demoted closes the
+        After `close` the connection is closed instead, and so is one to another server than the one that
+        was met last. A connection whose server was demoted closes the
         others, too, those that are lent now when they are given back: the next borrower connects, and so
         looks the name of the server up anew.
         """
         await self._leave_if_demoted(connection)
-        if self._closed or connection.opened_at <= self._left_at:
+        if self._closed or not self._is_current(connection):
             await connection.close()
         elif connection.is_open:
             self._idle.append(connection)

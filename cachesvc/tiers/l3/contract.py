@@ -32,8 +32,9 @@ class Reply(Struct, frozen=True, gc=False):
     """The entry, judged by the home cell against the fences stored there; None is a miss. It
     may be fresh or stale: the reader looks at the times."""
     exact: bool
-    """True if `as_of` is later than the cell's `broken_at`: then sketch and floor need not be
-    asked. If false, the reader checks the entry against both."""
+    """True if `as_of` is later than the cell's `broken_at`, and than the moment at which this
+    instance met the cell's server (`issuer.py`): then sketch and floor need not be asked. If false,
+    the reader checks the entry against both."""
     lease: str | None = None
     """The granted lease token, `nonce:as_of`; None if none was wanted or granted."""
     held: bool = False
@@ -64,6 +65,15 @@ class FillReply(Struct, frozen=True, gc=False):
     namespace refuses the entry."""
 
 
+class FenceReply(Struct, frozen=True, gc=False):
+    """The outcome of an invalidation."""
+
+    at: int
+    """µs: the newest fence on the target in the cell."""
+    issuer: int
+    """The number of the server that has applied it (`issuer.py`)."""
+
+
 class Put(Struct, frozen=True, gc=False):
     """An invalidation of the key and a fill, in one script.
 
@@ -88,6 +98,8 @@ class PutReply(Struct, frozen=True, gc=False):
     """µs: the fence that the put made; 0 if nothing was stored."""
     entry: Entry | None = None
     """The entry as stored, with its `as_of`."""
+    issuer: int = 0
+    """The number of the server that has stored it (`issuer.py`); 0 if nothing was stored."""
 
 
 class CellKeyState(Struct, frozen=True):
@@ -110,6 +122,10 @@ class CellKeyState(Struct, frozen=True):
     """The soft fence on the key; 0 if none came since the entry was stored."""
     soft_tag_fences: dict[str, int] = {}
     soft_namespace_fence: int = 0
+    issuer: int = 0
+    """The number of the server that told this (`issuer.py`)."""
+    exact_from: int = 0
+    """µs: a copy with a later `as_of` is exact to this instance (`Reply.exact`)."""
 
     @property
     def refused_until(self) -> int:
@@ -136,6 +152,21 @@ class Cell(Protocol):
 
     name: str
 
+    @property
+    def issuer(self) -> int:
+        """The number of the server behind this instance's connections (`issuer.py`).
+
+        0 before one was met.
+        """
+        ...
+
+    def look_again(self) -> None:
+        """Notes that another instance's connections lead to another server of this name.
+
+        The server's name is looked up anew before the next use, once per second at most.
+        """
+        ...
+
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         """Returns the copies, and grants leases. One call to the server per batch."""
         ...
@@ -153,7 +184,7 @@ class Cell(Protocol):
 
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
-    ) -> Sequence[int | TierError]:
+    ) -> Sequence[FenceReply | TierError]:
         """Applies invalidations and returns the `at` of each, in order.
 
         For a key the cell issues `at` (`max(home clock + S, stored + 1, least)`) and deletes the lease; a

@@ -28,9 +28,19 @@ from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
-from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
+from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Attached
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
-from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import (
+    CellKeyState,
+    FenceReply,
+    Fill,
+    FillReply,
+    Put,
+    PutReply,
+    Read,
+    Reply,
+)
+from cachesvc.tiers.l3.issuer import Issuer, twin_of
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
 from cachesvc.tiers.l3.replies import (
     NOT_LOOKED_AT,
@@ -72,6 +82,14 @@ class RedisCellStatistics(Struct, frozen=True):
     that exchange's time."""
     damaged: int
     """Records that had changed since they were written. Each is a miss."""
+    changes: int
+    """Times that the cell's name led to another server than before."""
+    losses: int
+    """Times that this instance found the cell's fences or its meta record gone."""
+    server: int
+    """The number of the server behind this instance's connections; 0 before the first."""
+    is_twin: bool
+    """True while the cell is refused because another cell is on the same server."""
 
 
 class _FenceItem(Struct, frozen=True, gc=False):
@@ -101,8 +119,12 @@ class RedisCell:
         placement: tuple[int, int] = (0, 0),
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
+        issuers: dict[str, Issuer] | None = None,
     ) -> None:
         """Makes a cell that is not connected yet.
+
+        `issuers`: the servers behind all cells of the instance, to which this cell adds its own. Two cells
+        on one server are two names of one: the second one is refused.
 
         `placement` is `Placement.id` and the topology's version. An instance that connects with a newer
         version, and another id than the cell has seen, makes the cell a new issuer: the cell cannot tell
@@ -113,6 +135,11 @@ class RedisCell:
         self._clock = clock
         self._nonce = nonce
         self._skew_us = skew_us
+        self._issuers = {} if issuers is None else issuers
+        self._issuer = self._issuers[name] = Issuer(skew_us)
+        self.refusal = ""
+        """Why the server is no home for this cell; empty if nothing speaks against it."""
+        self._losses = 0
         self._connections = CellConnectionPool(
             url,
             name,
@@ -120,6 +147,9 @@ class RedisCell:
             placement=placement,
             skew_us=skew_us,
             rng=rng or random.Random(),  # noqa: S311  spreads reconnects
+            issuer=self._issuer,
+            check=self._refuse_a_twin,
+            attached=self._attached,
         )
         self._exchanges = self._failures = self._clock_offset_us = self._damaged = 0
         self._outage = Outage(f"cell {name}", log)
@@ -150,7 +180,7 @@ class RedisCell:
         )
         self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill", weigh=_value_bytes)
         self._puts: Batcher[Put, PutReply] = batcher(self._put, "put", weigh=_value_bytes)
-        self._fences: Batcher[_FenceItem, int] = batcher(self._fence, "fence")
+        self._fences: Batcher[_FenceItem, FenceReply] = batcher(self._fence, "fence")
         self._leases: Batcher[_LeaseItem, bool] = batcher(self._lease, "lease")
         self.batchers: Mapping[str, Batcher[Any, Any]] = {
             "reads": self._reads,
@@ -192,6 +222,28 @@ class RedisCell:
             await batcher.close()
         await self._connections.close()
 
+    @property
+    def issuer(self) -> int:
+        return self._issuer.id
+
+    def look_again(self) -> None:
+        self._connections.look_again()
+
+    def _refuse_a_twin(self, issuer: int) -> None:
+        self.refusal = ""
+        if twin := twin_of(self.name, issuer, self._issuers):
+            self.refusal = f"cells {twin} and {self.name} are one server under two addresses"
+            raise TierUnavailableError(self.name, self.refusal)
+
+    def _attached(self, attached: Attached) -> None:
+        is_known = attached.issuer == self._issuer.id
+        if attached.began == "lost" or (is_known and attached.began == "empty"):
+            self._losses += 1
+            log.warning("cell %s has lost its fences or its meta record: it begins anew", self.name)
+        elif self._issuer.id and not is_known:
+            log.warning("cell %s is another server than before", self.name)
+        self._issuer.meet(attached.issuer, attached.now_us)
+
     def statistics(self) -> RedisCellStatistics:
         return RedisCellStatistics(
             self._exchanges,
@@ -200,12 +252,21 @@ class RedisCell:
             self._connections.idle,
             self._clock_offset_us,
             self._damaged,
+            self._issuer.changes,
+            self._losses,
+            self._issuer.id,
+            bool(self.refusal),
         )
 
     async def report(self) -> RedisReport:
-        """Asks the server for its report, and takes its clock from it. Raises `TierError`."""
+        """Asks the server for its report, and takes its clock from it. Raises `TierError`.
+
+        It is asked which server it is, too. An idle instance would else not hear that its server was a
+        replica in between, if the server is a master again by the time of the next exchange.
+        """
         connection = await self._connections.borrow()
         try:
+            await connection.attach_again()
             said = await connection.report(self._clock.now_us)
         finally:
             await self._connections.give_back(connection)
@@ -223,7 +284,7 @@ class RedisCell:
 
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
-    ) -> Sequence[int | TierError]:
+    ) -> Sequence[FenceReply | TierError]:
         return await self._fences.submit_many([_FenceItem(target, soft, least) for target in targets])
 
     async def renew_many(self, leases: Sequence[tuple[Key, str, int]]) -> Sequence[bool | TierError]:
@@ -251,7 +312,9 @@ class RedisCell:
             answer = await connection.run_untouched(INSPECT, ids)
         finally:
             await self._connections.give_back(connection)
-        return state_from(key, tags, answer)
+        state, issuer = state_from(key, tags, answer), connection.issuer
+        exact_from = self._issuer.exact_from(issuer, state.broken_at)
+        return replace(state, issuer=issuer, exact_from=exact_from)
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""
@@ -275,15 +338,16 @@ class RedisCell:
                 _SPEC.pack(2 if read.refresh else read.lease, not_before, max(read.lease_us // 1000, 1))
             )
         sent_us = self._clock.now_us()
-        answer = await self._exchange(READ, args)
+        answer, issuer = await self._exchange(READ, args)
         if answer == NEW_ISSUER_WAITS:
             return [PLAIN_MISS] * len(reads)
         broken_at, now_us, *replies = answer
+        exact_from = self._issuer.exact_from(issuer, broken_at)
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
         if replies[-1] == NOT_LOOKED_AT:
             del replies[replies.index(NOT_LOOKED_AT) :]
         found = [
-            reply_from(read.key, reply, broken_at)
+            reply_from(read.key, reply, exact_from)
             if type(reply) is not list or len(reply) > 1
             else self._refused(reply)
             for read, reply in zip(reads, replies, strict=False)
@@ -330,7 +394,7 @@ class RedisCell:
                 fill.entry.kept_until // 1000,
                 to_record(fill.key, fill.entry, token),
             )
-        answer = await self._exchange(FILL, args)
+        answer, _ = await self._exchange(FILL, args)
         if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
         return [
@@ -354,28 +418,29 @@ class RedisCell:
         for put in puts:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
             args += (put.entry.kept_until // 1000, to_record(put.key, put.entry))
-        ats = self._issued(await self._exchange(PUT, args))
+        answer, issuer = await self._exchange(PUT, args)
         return [
             at
             if isinstance(at, TierError)
-            else PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1))
+            else PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1), issuer=issuer)
             if at
             else PutReply(stored=False)
-            for put, at in zip(puts, ats, strict=True)
+            for put, at in zip(puts, self._issued(answer), strict=True)
         ]
 
-    async def _fence(self, items: list[_FenceItem]) -> Sequence[int | TierError]:
+    async def _fence(self, items: list[_FenceItem]) -> Sequence[FenceReply | TierError]:
         args: list[Any] = []
         for item in items:
             kind = b"k" if item.target.kind is TargetKind.KEY else b"t"
             args += (kind, item.target.id, b"1" if item.soft else b"0", item.least)
-        return self._issued(await self._exchange(FENCE, args))
+        answer, issuer = await self._exchange(FENCE, args)
+        return [at if isinstance(at, TierError) else FenceReply(at, issuer) for at in self._issued(answer)]
 
     async def _lease(self, items: list[_LeaseItem]) -> Sequence[bool | TierError]:
         args: list[Any] = []
         for item in items:
             args += (item.key.id, item.token, item.life_us // 1000)
-        answer = await self._exchange(LEASE, args)
+        answer, _ = await self._exchange(LEASE, args)
         if answer == NEW_ISSUER_WAITS:
             return [False] * len(items)
         return [self._refused(one) if type(one) is list else one == 1 for one in answer]
@@ -386,7 +451,8 @@ class RedisCell:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._refused(at) if type(at) is list else at for at in answer]
 
-    async def _exchange(self, script: Script, args: list[Any]) -> Any:
+    async def _exchange(self, script: Script, args: list[Any]) -> tuple[Any, int]:
+        """Returns the answer of a script, and the number of the server that gave it."""
         self._exchanges += 1
         try:
             connection = await self._connections.borrow()
@@ -402,7 +468,7 @@ class RedisCell:
             raise
         if self._outage.is_on:
             self._outage.worked()
-        return answer
+        return answer, connection.issuer
 
 
 def _drop(done: "asyncio.Future[Any]") -> None:

@@ -30,18 +30,21 @@ _MISSES = {
 }
 
 
-def reply_from(key: Key, reply: Any, broken_at: int) -> Reply:
-    """Returns the `Reply` for one key of a batch, as `read.lua` answered it."""
+def reply_from(key: Key, reply: Any, exact_from: int) -> Reply:
+    """Returns the `Reply` for one key of a batch, as `read.lua` answered it.
+
+    A copy with a later `as_of` than `exact_from` is exact.
+    """
     if type(reply) is bytes:
         entry = from_record(key, reply)
-        return UNREADABLE if entry is None else Reply(entry, entry.as_of > broken_at)
+        return UNREADABLE if entry is None else Reply(entry, entry.as_of > exact_from)
     if type(reply) is int:
         return _MISSES[reply]
     flags, record, token = reply
     entry = from_record(key, record) if record else None
     return Reply(
         entry=entry,
-        exact=entry is not None and entry.as_of > broken_at,
+        exact=entry is not None and entry.as_of > exact_from,
         lease=token.decode() or None,
         held=bool(flags & HELD),
         soft=bool(flags & SOFT),

@@ -145,6 +145,10 @@ def test_what_is_in_order_is_healthy() -> None:
             "the clock of cell c1 is -80 ms off",
         ),
         (
+            {"backlog 0": 'backlog 0\ncachesvc_cell_twin{cell="c1"} 1'},
+            "cell c1 is the same server as another cell, and is refused by eu-a",
+        ),
+        (
             {"backlog 0": 'backlog 0\ncachesvc_queue_clock_offset_seconds{region="eu"} 60'},
             "the clock of the queue of eu is +60000 ms off",
         ),
@@ -159,6 +163,16 @@ def test_what_is_in_order_is_healthy() -> None:
 )
 def test_what_is_wrong_is_said_in_words(edits: Mapping[str, str], verdict: str) -> None:
     assert troubles(picture(edits)) == [verdict]
+
+
+def test_instances_that_reach_two_servers_as_one_cell_are_named() -> None:
+    eu_a, eu_b, us_a = (
+        scrape(12.0, {"backlog 0": f'backlog 0\ncachesvc_cell_server{{cell="c1"}} {server}'})
+        for server in (7, 8, 7)
+    )
+    assert troubles(picture(others={"eu-b": eu_b, "us-a": us_a, "eu-a": eu_a})) == [
+        "instances reach different servers as cell c1: (eu-a, us-a) (eu-b)"
+    ]
 
 
 def test_what_matters_most_comes_first() -> None:

@@ -1,11 +1,13 @@
 -- The beginning of every script of a cell that reads or changes keys (attach and inspect stand
 -- alone).
 --
--- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms;
--- items follow.
+-- ARGV of these scripts: 1 run id and replication id that the caller's connection saw, 2 S in µs,
+-- 3 retention in ms; items follow.
 -- Answers: a list, or
---   0 = attach first (the meta record is lost, another server wrote it, or it is from the future)
+--   0 = attach first (the meta record or a zset is lost, another server wrote them, or the record is
+--       from the future)
 --   1 = a new issuer waits
+-- or the error READONLY, also if nothing had to be written: the server is a replica (`outcome`).
 --
 -- A cell keeps:
 --   v:<key id>   the record: header, tag ids, lease token, envelope (record.py has the layout);
@@ -15,8 +17,11 @@
 --                double is exact)
 --   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
 --                stands in the key's record
---   meta         run_id, placement, version (of the newest topology that attached), broken_at,
---                issues_from
+--   meta         run_id (with the replication id), placement, version (of the newest topology that
+--                attached), broken_at, issues_from, marker
+-- The first member of each zset is a marker, with the score -inf: the zset's name and what stands in
+-- meta. If meta or a zset was deleted, renamed or replaced, the two differ, and the cell is a new
+-- issuer. Losing any other key loses copies or leases, and no fence: that is a miss.
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves
@@ -30,8 +35,15 @@
 
 local call, format, match, sub = redis.call, string.format, string.match, string.sub
 
-local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from')
-if meta[1] ~= ARGV[1] then
+local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from', 'marker')
+if meta[1] ~= ARGV[1] or not (meta[2] and meta[3] and meta[4]) then
+  return 0
+end
+local first = {
+  fences = call('ZRANGE', 'fences', 0, 1, 'WITHSCORES'),
+  soft = call('ZRANGE', 'soft', 0, 1, 'WITHSCORES'),
+}
+if first.fences[1] ~= 'fences ' .. meta[4] or first.soft[1] ~= 'soft ' .. meta[4] then
   return 0
 end
 local time = call('TIME')
@@ -45,10 +57,7 @@ if now < tonumber(meta[3]) then
 end
 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
 local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46
-local first_at = {
-  fences = tonumber(call('ZRANGE', 'fences', 0, 0, 'WITHSCORES')[2]),
-  soft = tonumber(call('ZRANGE', 'soft', 0, 0, 'WITHSCORES')[2]),
-}
+local first_at = { fences = tonumber(first.fences[4]), soft = tonumber(first.soft[4]) }
 local has_fences, has_soft = first_at.fences ~= nil, first_at.soft ~= nil
 local namespaces = { fences = {}, soft = {} }
 
@@ -102,7 +111,15 @@ local function attempt(work, ...)
 end
 
 -- Returns the answer of a script with these replies.
+-- A demoted server answers reads for ever, and its connections stay open. So a script that had
+-- nothing to write proves that it could: PERSIST of no key changes nothing. It comes last, because a
+-- server without memory left refuses only the first write of a script. The flags of a `#!lua` line
+-- would refuse hits, too, on a master that cannot write for want of a disk or of replicas.
 local function outcome(replies)
+  if not demoted then
+    local answer = redis.pcall('PERSIST', '')
+    demoted = type(answer) == 'table' and match(answer.err, 'READONLY .*')
+  end
   return demoted and redis.error_reply(demoted) or replies
 end
 
@@ -118,8 +135,8 @@ local function trim(most)
   local oldest = now - retention_ms * 1000 - 60000000
   for zset, at in pairs(first_at) do
     if at < oldest then
-      local old = call('ZCOUNT', zset, '-inf', format('(%.0f', oldest))
-      redis.pcall('ZREMRANGEBYRANK', zset, 0, math.min(old, most) - 1)
+      local old = call('ZCOUNT', zset, '(-inf', format('(%.0f', oldest))
+      redis.pcall('ZREMRANGEBYRANK', zset, 1, math.min(old, most)) -- 0 is the marker
     end
   end
 end
