@@ -48,6 +48,17 @@ class QueueBench:
             seen += (await reader.read(wait_seconds=0.1)).fences
         return sorted(seen, key=lambda fence: fence.at)
 
+    async def beat(self, complete_to: int, stream: FenceStream | None = None) -> None:
+        """Sends a heartbeat, under the epoch that `changes` has."""
+        epoch = (await self.changes.completion()).epoch
+        await (stream or self.stream()).heartbeat(complete_to, epoch)
+
+    async def announce(self) -> str:
+        """Announces the epoch of `changes`, and returns it."""
+        epoch = (await self.changes.completion()).epoch
+        await self.stream().announce([], epoch)
+        return epoch
+
     async def append_event(self, event: bytes) -> str:
         return await self.append_fields({b"event": event})
 

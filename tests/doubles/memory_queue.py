@@ -19,6 +19,7 @@ from cachesvc.changes.contract import (
     FollowerPosition,
     OpenChange,
     OpenCount,
+    OtherQueueError,
     ReceiptRecord,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
@@ -87,8 +88,14 @@ class MemoryChanges:
         return self._given(consumer, new)
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        latest = self._queue.clock.now_us() - round(idle_seconds * SECONDS)
-        idle = [position for position, taken in sorted(self._queue.taken.items()) if taken.at_us <= latest]
+        queue, idle_us = self._queue, round(idle_seconds * SECONDS)
+        latest = queue.clock.now_us() - idle_us
+        for position in queue.orphans(idle_us):
+            queue.taken[position] = Taken(consumer, latest)
+        queue.taken = {
+            position: taken for position, taken in queue.taken.items() if position in queue.changes
+        }
+        idle = [position for position, taken in sorted(queue.taken.items()) if taken.at_us <= latest]
         return self._given(consumer, idle[:count])
 
     def _given(self, consumer: str, positions: Sequence[Position]) -> list[OpenChange]:
@@ -123,18 +130,19 @@ class MemoryChanges:
 
     async def completion(self) -> Completion:
         queue = self._queue
-        now, oldest, epoch = queue.clock.now_us(), next(iter(queue.changes), None), str(queue.epoch)
+        now, oldest = queue.clock.now_us(), next(iter(queue.changes), None)
+        epoch = queue.epoch_of_changes
         return Completion(
             now if oldest is None else queue.accepted_at(oldest),
             epoch,
             announced=queue.announced == epoch,
             now_us=now,
             oldest="" if oldest is None else text_of(oldest),
+            lost=queue.lost,
         )
 
-    async def announced(self, epoch: str) -> None:
-        if epoch == str(self._queue.epoch):
-            self._queue.announced = epoch
+    async def reconnect(self) -> None:
+        """Does nothing: there is no connection."""
 
     async def open_count(self) -> OpenCount:
         return OpenCount(len(self._queue.changes), len(self._queue.parked), len(self._queue.dead))
@@ -194,7 +202,21 @@ class MemoryFenceStream:
             queue.settle(change, position)
         return position
 
-    async def heartbeat(self, complete_to: int) -> None:
+    async def reconnect(self) -> None:
+        """Does nothing: there is no connection."""
+
+    def _check(self, epoch: str) -> None:
+        if epoch != self._queue.epoch_of_changes:
+            raise OtherQueueError("memory queue", "not the one whose changes were looked at")
+
+    async def announce(self, fences: Sequence[Fence], epoch: str) -> None:
+        self._check(epoch)
+        for item in fence_items.encode(fences):
+            self._queue.append_item(item)
+        self._queue.announced = epoch
+
+    async def heartbeat(self, complete_to: int, epoch: str) -> None:
+        self._check(epoch)
         self._queue.append_item(fence_items.heartbeat(complete_to))
         oldest_ms = (self._queue.clock.now_us() - self._retention_us) // 1000
         items = self._queue.fences

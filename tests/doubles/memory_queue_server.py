@@ -100,6 +100,8 @@ class MemoryQueue:
         self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
         self.announced = ""
+        self.added = self.closed = 0
+        """Changes that were appended, and those that were taken out by an instance."""
         self._ahead: tuple[Position, int] | None = None
         """The oldest open change if its id is ahead of the clock; the µs at which that was seen."""
         self._receipts: dict[str, _Kept] = {}
@@ -118,8 +120,36 @@ class MemoryQueue:
         """Appends an event, as any producer may: the event need not be readable."""
         return self.append_change({b"event": event})
 
+    @property
+    def epoch_of_changes(self) -> str:
+        return f"{self.epoch}:{self.lost}"
+
+    @property
+    def lost(self) -> int:
+        """Changes that are not there and were not closed."""
+        return self.added - self.closed - len(self.changes)
+
+    def trim_changes(self, keep: int) -> None:
+        """Drops all but the newest changes, as a producer's XADD with MAXLEN does."""
+        for position in list(self.changes)[: len(self.changes) - keep]:
+            del self.changes[position]
+
+    def delete_consumer(self, name: str) -> None:
+        """Forgets a consumer with what it had taken (XGROUP DELCONSUMER)."""
+        self.taken = {position: taken for position, taken in self.taken.items() if taken.consumer != name}
+
+    def orphans(self, idle_us: int) -> list[Position]:
+        """Changes of that age that were delivered and are nobody's."""
+        latest_ms = (self.clock.now_us() - idle_us) // 1000
+        return [
+            position
+            for position in self.changes
+            if position <= self.delivered and position not in self.taken and position[0] <= latest_ms
+        ]
+
     def append_change(self, fields: Fields) -> Position:
         position = self.next_position()
+        self.added += 1
         self.changes[position] = fields
         self.new_change.announce()
         return position
@@ -135,6 +165,7 @@ class MemoryQueue:
         position = parse(id_)
         self.taken.pop(position, None)
         was_open = self.changes.pop(position, None) is not None
+        self.closed += was_open
         return self.parked.pop(position, None) is not None or was_open
 
     def park(self, id_: str, missing: Missing | None = None) -> bool:
@@ -253,6 +284,7 @@ class MemoryQueue:
         self._receipts.clear()
         self.delivered = (0, 0)
         self.announced = ""
+        self.added = self.closed = 0
         self.epoch += 1
 
 

@@ -50,8 +50,7 @@ async def test_trace_25_a_reader_must_not_miss_that_the_queue_lost_its_tail(queu
 
 
 async def test_trace_25_a_consumer_must_not_miss_that_accepted_changes_may_be_lost(queue: QueueBench) -> None:
-    epoch = (await queue.changes.completion()).epoch
-    await queue.changes.announced(epoch)
+    epoch = await queue.announce()
     await queue.changes.append(Change("docs", keys=("a",)))
     await queue.lose_all()
     completion = await queue.changes.completion()
@@ -62,7 +61,7 @@ async def test_trace_25_a_consumer_must_not_miss_that_accepted_changes_may_be_lo
 async def _reader(queue: QueueBench) -> FenceStream:
     """One that has read all there is."""
     reader = queue.stream()
-    await queue.stream().heartbeat(1)
+    await queue.beat(1)
     await reader.open()
     await reader.read(wait_seconds=0)
     return reader

@@ -1,25 +1,9 @@
 -- Says how far the consumer group is. ARGV: 1 candidate for the epoch of `changes`.
--- Answers in µs the time of the oldest change that is pending or undelivered, else this server's
--- clock; the epoch; the epoch that was announced; this server's clock; and the id of that oldest
--- change, or ''.
+-- Answers in µs the time of the oldest open change, else this server's clock; the epoch; the epoch
+-- that was announced; this server's clock; and the id of that oldest change, or ''.
+-- A change is open for as long as it is in the stream, whatever the group says of it: a change that
+-- was taken by a consumer which somebody deleted is neither pending nor undelivered (adopt.lua).
 make_group(ARGV[1])
-
-local delivered
-for _, group in ipairs(call('XINFO', 'GROUPS', 'changes')) do
-  local fields = {}
-  for i = 1, #group, 2 do
-    fields[group[i]] = group[i + 1]
-  end
-  if fields['name'] == 'cachesvc' then
-    delivered = '(' .. fields['last-delivered-id']
-  end
-end
-
-local oldest = call('XPENDING', 'changes', 'cachesvc')[2] -- older than every undelivered change
-if not oldest then
-  local undelivered = call('XRANGE', 'changes', delivered, '+', 'COUNT', 1)[1]
-  oldest = undelivered and undelivered[1]
-end
 
 -- Returns a time at which the change was accepted already. If the clock was set back meanwhile, the
 -- id is ahead of it and says nothing: then it is the time at which that was first seen, so that the
@@ -37,6 +21,8 @@ local function accepted_at(id)
   return math.min(tonumber(since), now)
 end
 
+local first = call('XRANGE', 'changes', '-', '+', 'COUNT', 1)[1]
+local oldest = first and first[1]
 local complete_to = oldest and accepted_at(oldest) or now
 local announced = call('GET', 'changes:announced') or ''
-return { complete_to, epoch_of('changes'), announced, now, oldest or '' }
+return { complete_to, epoch_of_changes(), announced, now, oldest or '' }
