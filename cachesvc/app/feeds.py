@@ -1,5 +1,6 @@
 """Wires the loops of an instance over the streams: for the service, and for the tests."""
 
+import secrets
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from cachesvc.app.paths import Paths, Remote
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.changes.rivals import Rivals
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import Clock
@@ -25,6 +27,8 @@ class Feeds:
     """One for each region's `fences`."""
     consumer: Consumer
     """Takes the `changes` of the instance's region."""
+    rivals: Rivals
+    """Other consumers that have a name which is this instance's or its queue's."""
     feed_tally: FeedTally
     consumer_tally: ConsumerTally
 
@@ -34,6 +38,7 @@ class Feeds:
         yield self.consumer.run(), self.consumer.taking.name
         yield self.consumer.run_heartbeats(), self.consumer.beating.name
         yield self.consumer.run_reclaiming(), self.consumer.reclaiming.name
+        yield self.rivals.run(), self.rivals.loop.name
 
     def reading(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """The loops of the fence feeds alone: without a consumer, an instance only follows."""
@@ -43,7 +48,8 @@ class Feeds:
     def watched(self) -> Sequence[Loop]:
         """The same loops, as they tell how they fare."""
         consumer = self.consumer
-        return [*(feed.loop for feed in self.feeds), consumer.taking, consumer.beating, consumer.reclaiming]
+        own = (consumer.taking, consumer.beating, consumer.reclaiming, self.rivals.loop)
+        return [*(feed.loop for feed in self.feeds), *own]
 
 
 def build(
@@ -54,8 +60,14 @@ def build(
     *,
     clock: Clock,
     recorder: Recorder | None = None,
+    incarnation: str = "",
 ) -> Feeds:
-    """The loops of the instance that `service` describes. Starts nothing and does no I/O."""
+    """The loops of the instance that `service` describes. Starts nothing and does no I/O.
+
+    `incarnation` is the word by which the queue tells this process from another of its name; without
+    one, a random one.
+    """
+    incarnation = incarnation or secrets.token_hex(4)
     skew_us = service.coherence.max_clock_skew
     broadcast = Broadcast(clock, skew_us, topology.regions)
     feed_tally, consumer_tally = FeedTally(), ConsumerTally()
@@ -73,6 +85,13 @@ def build(
         )
         for stream in remote.streams.values()
     ]
+    rivals = Rivals(
+        service.region,
+        service.instance,
+        incarnation,
+        remote.cells.values(),
+        heartbeat_us=service.coherence.heartbeat,
+    )
     consumer = Consumer(
         service.instance,
         changes=remote.changes,
@@ -86,5 +105,6 @@ def build(
         tally=consumer_tally,
         recorder=recorder,
         lags=paths.lags,
+        rivals=rivals,
     )
-    return Feeds(broadcast, feeds, consumer, feed_tally, consumer_tally)
+    return Feeds(broadcast, feeds, consumer, rivals, feed_tally, consumer_tally)

@@ -72,7 +72,13 @@ class App:
             is_overloaded=lambda: self._web.overload.is_shedding,
         )
         self._feeds = feeds.build(
-            service, topology, self.remote, self.paths, clock=self._clock, recorder=self._tracing
+            service,
+            topology,
+            self.remote,
+            self.paths,
+            clock=self._clock,
+            recorder=self._tracing,
+            incarnation=self._backends.incarnation,
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
@@ -108,6 +114,7 @@ class App:
             "feeds", lambda: {(name,): paths.fences.bound_of(name) for name in self.topology.regions}
         )
         metrics.watch("consumer", lambda: feeds.consumer_tally)
+        metrics.watch("rivals", feeds.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
@@ -195,6 +202,7 @@ class App:
                 region: None if bound is None else round(bound / SECONDS, 3)
                 for region, bound in bounds.items()
             },
+            "rivals": self._feeds.rivals.said,
             "loops": self._loops.troubles(),
             "topology_version": self.topology.version,
             "placement": f"{self.paths.homes.placement_id:08x}",

@@ -25,6 +25,7 @@ from cachesvc.changes.contract import (
     OtherQueueError,
 )
 from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
@@ -99,6 +100,7 @@ class Consumer:
         namespaces: Sequence[str],
         tally: ConsumerTally,
         lags: ChangeLags,
+        rivals: Rivals,
         recorder: Recorder | None = None,
     ) -> None:
         """Makes a consumer that does nothing until one of its loops runs.
@@ -116,7 +118,9 @@ class Consumer:
         self._namespaces = namespaces
         self._tally = tally
         self._lags = lags
+        self._rivals = rivals
         self._recorder = recorder
+        self._has_looked = False
         self._epoch = ""
         self._lost = 0
         """The changes that were lost up to this epoch."""
@@ -155,6 +159,13 @@ class Consumer:
 
     async def _take(self) -> None:
         try:
+            if not self._has_looked:
+                await self._look()
+        except TierError:
+            self.has_tried = True
+            raise
+        self._rivals.check_deployment()  # an instance that must not take changes is not ready
+        try:
             taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
         except TierError:
             self.has_tried = True
@@ -163,6 +174,7 @@ class Consumer:
         _raise_first(await self._do_each(taken))
 
     async def _reclaim(self) -> None:
+        self._rivals.check_deployment()
         changes, idle = self._changes, RECLAIM_IDLE_SECONDS
         defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
         parked = await changes.parked(self._name, idle_seconds=idle, count=TAKE)
@@ -178,14 +190,24 @@ class Consumer:
 
     async def _beat(self) -> None:
         asked_us = self._clock.now_us()
-        completion = await self._changes.completion()
+        completion = await self._look()
+        self._rivals.check_deployment()
         try:
+            self._rivals.check_queue()
             if completion.epoch != self._epoch:
                 await self._meet_epoch(completion)
             await self._stream.heartbeat(self._complete_to(completion, asked_us), completion.epoch)
         except OtherQueueError:
-            await self._changes.reconnect()  # the stream has left its server, too
+            await self._changes.reconnect()
+            await self._stream.reconnect()
             raise
+
+    async def _look(self) -> Completion:
+        """Returns how far the group is, and takes in what the queue says of this instance's rivals."""
+        completion = await self._changes.completion(self._rivals.me)
+        await self._rivals.meet(completion)
+        self._has_looked = True
+        return completion
 
     def _complete_to(self, completion: Completion, asked_us: int) -> int:
         """Returns the time to send, which no wrong clock of the queue moves past an open change.

@@ -62,8 +62,36 @@ class OpenChange(Struct, frozen=True):
     """
 
 
+RivalKind = Literal["queue", "deployment", "instance"]
+
+
+class Attendance(Struct, frozen=True):
+    """What a consumer tells the queue of itself, with each look at how far the group is."""
+
+    incarnation: str
+    """A random word of the process: two processes of one name differ in it."""
+    name: str
+    cells: tuple[str, ...]
+    """The cells that it uses, as `name=run id`; `name=` if the cell did not answer lately."""
+    live_us: int
+    """A consumer that was silent for longer is no rival, µs."""
+
+
+class Rival(Struct, frozen=True):
+    """Another live consumer of the region's queue that should not be there."""
+
+    kind: RivalKind
+    incarnation: str
+    name: str
+    was_first: bool
+    """True if it came to the queue before the one that asks."""
+
+
 class OtherQueueError(TierError):
-    """The streams of a region were met on two servers, or `changes` lost changes in between."""
+    """A region's queue is not one: its streams were met on two servers, or consumers use two.
+
+    Also if `changes` lost changes since they were looked at. Another look-up of the name may help.
+    """
 
 
 class Completion(Struct, frozen=True):
@@ -85,6 +113,13 @@ class Completion(Struct, frozen=True):
     lost: int = 0
     """Changes that are not in the stream any more and were not closed by an instance, since the
     stream was made. It is part of the epoch."""
+    rivals: Sequence[Rival] = ()
+    """Rivals of the consumer that asks."""
+
+    @property
+    def queue(self) -> str:
+        """Which queue it is: the epoch without what is lost. It differs between any two servers."""
+        return self.epoch.rpartition(":")[0]
 
 
 class OpenCount(Struct, frozen=True):
@@ -144,8 +179,8 @@ class Changes(Protocol):
         """
         ...
 
-    async def completion(self) -> Completion:
-        """Returns how far the group is.
+    async def completion(self, me: Attendance | None = None) -> Completion:
+        """Returns how far the group is, and notes that the consumer `me` is alive.
 
         Call it *before* the heartbeat that carries the result is appended.
         """
@@ -244,6 +279,8 @@ class FollowerPosition(Struct, frozen=True):
     position: str
     silent_us: int
     """Time since the follower's last report, by the queue's clock."""
+    incarnation: str = ""
+    """A random word of the process: two processes of one name are two followers."""
 
 
 class ReceiptRecord(Struct, frozen=True):

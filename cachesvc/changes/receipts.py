@@ -13,7 +13,8 @@ Namespaces with `feed_loss: serve` have given that guarantee away.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
 from cachesvc.model.did_you_mean import did_you_mean
@@ -76,8 +77,8 @@ class Receipts:
     ) -> tuple[str, ...]:
         wanted = position_of(position)
         return tuple(
-            f"{follower.region}/{follower.instance}"
-            for follower in followers
+            name
+            for name, follower in _named(followers)
             if (wait is Reach.GLOBAL or follower.region == self._region)
             and position_of(follower.position) < wanted
             and not (is_outdated and follower.silent_us > self._silent_us)
@@ -102,9 +103,8 @@ class Receipts:
         if record is None:
             return None
         missing = {
-            f"{follower.region}/{follower.instance}": position_of(follower.position)
-            < position_of(record.position)
-            for follower in followers
+            name: position_of(follower.position) < position_of(record.position)
+            for name, follower in _named(followers)
         }
         return ReceiptState(
             id_,
@@ -116,3 +116,16 @@ class Receipts:
             missing=tuple(sorted(name for name, is_missing in missing.items() if is_missing)),
             reason=record.reason,
         )
+
+
+def _named(followers: Sequence[FollowerPosition]) -> Iterator[tuple[str, FollowerPosition]]:
+    """Yields each follower with its name: `region/instance`.
+
+    Two processes of one name are both waited for, so each has its incarnation in its name then. One of
+    them may have died, and be followed by the other: it is forgotten a minute after its last report.
+    """
+    names = Counter((follower.region, follower.instance) for follower in followers)
+    for follower in followers:
+        name = f"{follower.region}/{follower.instance}"
+        is_alone = names[follower.region, follower.instance] == 1
+        yield name if is_alone else f"{name}#{follower.incarnation}", follower

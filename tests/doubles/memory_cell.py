@@ -17,7 +17,7 @@ from cachesvc.model.digest import namespace_id, tag_id
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.etag import etag
-from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply
 
 
 class _Copy(Struct, gc=False):
@@ -70,6 +70,10 @@ class MemoryCell:
         self._issues_from = 0
         self._placement = (0, 0)
         self._trimmed = 0
+        self._queues: dict[str, dict[str, tuple[int, str]]] = {}
+        """Region → consumer → when it said so, and the queue that it uses."""
+        self.server = 0
+        """A number that is another one after each restart, as a run id is."""
 
     def __repr__(self) -> str:
         held = f"{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences"
@@ -84,6 +88,7 @@ class MemoryCell:
 
         It waits for the skew; copies that are older are not exact.
         """
+        self.server += 1
         now = self._clock.now_us()
         self._issues_from = now + self._skew_us
         self._broken_at = now + 2 * self._skew_us + 1000
@@ -116,6 +121,16 @@ class MemoryCell:
         if self._issues_from > now + self._skew_us:
             self.restart()
         return now < self._issues_from
+
+    async def claim(self, region: str, consumer: str, queue: str, live_us: int) -> Claimed:
+        now = self._clock.now_us()
+        notes = self._queues.setdefault(region, {})
+        for other, (at, _) in list(notes.items()):
+            if now - at > live_us:
+                del notes[other]
+        notes[consumer] = (now, queue)
+        others = {used for _, used in notes.values() if used != queue}
+        return Claimed(f"{self.name}-{self.server}", sorted(others))
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         now = self._clock.now_us()

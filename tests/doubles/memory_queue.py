@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from cachesvc.changes.contract import (
+    Attendance,
     Completion,
     Done,
     FenceBatch,
@@ -128,7 +129,7 @@ class MemoryChanges:
     async def bury(self, change: OpenChange) -> None:
         self._queue.bury(change.id, change.reason)
 
-    async def completion(self) -> Completion:
+    async def completion(self, me: Attendance | None = None) -> Completion:
         queue = self._queue
         now, oldest = queue.clock.now_us(), next(iter(queue.changes), None)
         epoch = queue.epoch_of_changes
@@ -139,6 +140,7 @@ class MemoryChanges:
             now_us=now,
             oldest="" if oldest is None else text_of(oldest),
             lost=queue.lost,
+            rivals=queue.attended(me) if me else (),
         )
 
     async def reconnect(self) -> None:

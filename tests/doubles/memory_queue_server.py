@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Audit, Done, FollowerPosition, Missing, ReceiptRecord
+from cachesvc.changes.contract import Attendance, Audit, Done, FollowerPosition, Missing, ReceiptRecord, Rival
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
@@ -52,6 +52,12 @@ class Item(Struct, frozen=True):
 class _Kept(Struct, frozen=True):
     until_us: int
     receipt: ReceiptRecord
+
+
+class Attending(Struct, frozen=True):
+    me: Attendance
+    at_us: int
+    came_us: int
 
 
 class Report(Struct, frozen=True):
@@ -100,6 +106,8 @@ class MemoryQueue:
         self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
         self.announced = ""
+        self.attending: dict[str, Attending] = {}
+        """By incarnation."""
         self.added = self.closed = 0
         """Changes that were appended, and those that were taken out by an instance."""
         self._ahead: tuple[Position, int] | None = None
@@ -128,6 +136,27 @@ class MemoryQueue:
     def lost(self) -> int:
         """Changes that are not there and were not closed."""
         return self.added - self.closed - len(self.changes)
+
+    def attended(self, me: Attendance) -> list[Rival]:
+        """Notes the consumer; its rivals among the others that are alive."""
+        now = self.clock.now_us()
+        came_us = min(
+            self.attending[me.incarnation].came_us if me.incarnation in self.attending else now, now
+        )
+        found: list[Rival] = []
+        for incarnation, other in list(self.attending.items()):
+            if incarnation == me.incarnation:
+                continue
+            if not now - me.live_us <= other.at_us <= now:
+                del self.attending[incarnation]
+                continue
+            was_first = (other.came_us, incarnation) < (came_us, me.incarnation)
+            if other.me.name == me.name and other.at_us > came_us:
+                found.append(Rival("instance", incarnation, other.me.name, was_first))
+            if _are_foreign(me, other.me):
+                found.append(Rival("deployment", incarnation, other.me.name, was_first))
+        self.attending[me.incarnation] = Attending(me, now, came_us)
+        return found
 
     def trim_changes(self, keep: int) -> None:
         """Drops all but the newest changes, as a producer's XADD with MAXLEN does."""
@@ -279,6 +308,7 @@ class MemoryQueue:
             self.fences,
             self.paced,
             self.followers,
+            self.attending,
         ):
             held.clear()
         self._receipts.clear()
@@ -286,6 +316,15 @@ class MemoryQueue:
         self.announced = ""
         self.added = self.closed = 0
         self.epoch += 1
+
+
+def _are_foreign(one: Attendance, other: Attendance) -> bool:
+    mine, theirs = (dict(cell.split("=") for cell in of.cells) for of in (one, other))
+    both = [(mine[name], theirs[name]) for name in mine.keys() & theirs.keys()]
+    reached = [pair for pair in both if all(pair)]
+    if not both:
+        return bool(mine and theirs)
+    return bool(reached) and all(one != other for one, other in reached)
 
 
 def text_of(position: Position) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Completion, OpenChange, OpenCount
+from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Rival
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis.receipt_lines import missing_of
 from cachesvc.changes.redis.server import (
@@ -154,8 +154,11 @@ class RedisChanges:
     async def bury(self, change: OpenChange) -> None:
         await self._bury([change.id, change.reason])
 
-    async def completion(self) -> Completion:
-        complete_to, epoch, announced, now_us, oldest = await self._completion([candidate()])
+    async def completion(self, me: Attendance | None = None) -> Completion:
+        attends = [me.incarnation, me.live_us, ",".join(me.cells), me.name] if me else ["", 0, "", ""]
+        complete_to, epoch, announced, now_us, oldest, rivals = await self._completion(
+            [candidate(), *attends]
+        )
         return Completion(
             complete_to,
             epoch.decode(),
@@ -163,6 +166,10 @@ class RedisChanges:
             now_us=now_us,
             oldest=oldest.decode(),
             lost=int(epoch.rpartition(b":")[2]),
+            rivals=[
+                Rival(kind.decode(), incarnation.decode(), name.decode(), was_first == 1)
+                for kind, incarnation, name, was_first in rivals
+            ],
         )
 
     async def reconnect(self) -> None:

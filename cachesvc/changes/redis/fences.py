@@ -85,13 +85,14 @@ class RedisFenceStream:
         skew: Duration,
         retention: Duration,
         follower: tuple[str, str] = ("", ""),
+        incarnation: str = "",
         timeout: Duration = TIMEOUT,
         max_batch: int = 1024,
     ) -> None:
         """Makes a stream that is not connected yet.
 
         `follower`: region and name of the instance that follows the stream, which others wait for; without
-        it nobody waits. `max_batch`: items of one read at most.
+        it nobody waits. `incarnation` tells it from another process of that name. `max_batch`: items of one read at most.
         """
         self.region = region
         self._server = RedisServer(url, f"fences of {region}", timeout)
@@ -111,7 +112,7 @@ class RedisFenceStream:
         self._receipts: Batcher[str, ReceiptRecord | None] = batcher(self._receipts_together, "receipt")
         self._skew_us = int(skew)
         self._retention_us = int(retention)
-        self._follower = "/".join(follower) if any(follower) else ""
+        self._follower = f"{'/'.join(follower)}#{incarnation}" if any(follower) else ""
         self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = b""
@@ -219,7 +220,6 @@ class RedisFenceStream:
         except RefusedError as error:
             if not error.why.startswith("OTHEREPOCH"):
                 raise
-            await self.reconnect()
             raise OtherQueueError(error.where, error.why) from error
         await self._repeat_after(epoch)
 
@@ -357,8 +357,9 @@ class RedisFenceStream:
 
 
 def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
-    region, _, instance = name.decode().partition("/")
-    return FollowerPosition(region, instance, position.decode(), silent_us)
+    instance, _, incarnation = name.decode().rpartition("#")
+    region, _, instance = instance.partition("/")
+    return FollowerPosition(region, instance, position.decode(), silent_us, incarnation)
 
 
 def _before(position: bytes) -> str:

@@ -128,6 +128,15 @@ class CellKeyState(Struct, frozen=True):
         return max(self.soft_fence, self.soft_namespace_fence, *of_tags)
 
 
+class Claimed(Struct, frozen=True):
+    """A cell's answer to a consumer of changes that says which queue it uses."""
+
+    server: str
+    """The run id of the cell's server."""
+    others: Sequence[str] = ()
+    """Other queues that live consumers of the same region use."""
+
+
 class Cell(Protocol):
     """A home cell: copies, leases and fences, judged and changed in one script call per batch.
 
@@ -186,6 +195,13 @@ class Cell(Protocol):
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         """Returns the state of a key, for `:explain`; changes nothing. Raises `TierError`."""
+        ...
+
+    async def claim(self, region: str, consumer: str, queue: str, live_us: int) -> Claimed:
+        """Notes that this consumer of the region uses this queue. Raises `TierError`.
+
+        The note counts for `live_us`, by the cell's clock.
+        """
         ...
 
     async def start(self) -> None: ...

@@ -30,7 +30,7 @@ from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
 from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
-from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
 from cachesvc.tiers.l3.replies import (
     NOT_LOOKED_AT,
@@ -40,7 +40,7 @@ from cachesvc.tiers.l3.replies import (
     reply_from,
     state_from,
 )
-from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.tiers.l3.script import CLAIM, FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 
 log = logging.getLogger(__name__)
 
@@ -261,6 +261,15 @@ class RedisCell:
         finally:
             await self._connections.give_back(connection)
         return state_from(key, tags, answer)
+
+    async def claim(self, region: str, consumer: str, queue: str, live_us: int) -> Claimed:
+        """Notes which queue a consumer uses; neither batched nor counted. Raises `TierError`."""
+        connection = await self._connections.borrow()
+        try:
+            server, others = await connection.run_alone(CLAIM, [region, consumer, queue, live_us])
+        finally:
+            await self._connections.give_back(connection)
+        return Claimed(server.decode(), [other.decode() for other in others])
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""

@@ -5,6 +5,8 @@
 --                      changes it is the epoch: another epoch means that changes may be lost
 --   changes:closed     number of changes that these scripts took out of the stream. What was added,
 --                      is not closed and is not there was taken out by somebody else, and is lost
+--   changes:consumers  hash: incarnation of a consumer → µs of its last note and of its first one, its
+--                      cells with their run ids, its name
 --   changes:announced  the epoch whose possible loss has been announced
 --   changes:ahead      id of the oldest open change if it is ahead of the clock, and the µs at which
 --                      that was first seen
@@ -18,8 +20,8 @@
 --   fences:epoch       as `changes:epoch`, made with the stream `fences`
 --   fences:paced       sorted set: paced fences (fence_items.py) by the µs until which they are in
 --                      force
---   fences:readers     hash of the followers: region/instance → position, µs of its last report,
---                      epoch
+--   fences:readers     hash of the followers: region/instance#incarnation → position, µs of its last
+--                      report, epoch
 --   receipts:<n>       hash: id → state letter, position, cells, missed cells, reason; a line each.
 --                      <n> is the ms of the id without the last digit, so that a busy queue keeps a
 --                      hundred receipts in one compact hash

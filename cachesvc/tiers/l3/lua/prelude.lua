@@ -1,5 +1,5 @@
--- The beginning of every script of a cell that reads or changes keys (attach and inspect stand
--- alone).
+-- The beginning of every script of a cell that reads or changes keys (attach, inspect and claim
+-- stand alone).
 --
 -- ARGV of these scripts: 1 run id that the caller's connection saw, 2 S in µs, 3 retention in ms;
 -- items follow.
@@ -17,6 +17,7 @@
 --                stands in the key's record
 --   meta         run_id, placement, version (of the newest topology that attached), broken_at,
 --                issues_from
+--   queues:<region>  hash: consumer of the region's changes → µs and the queue that it uses (claim.lua)
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves

@@ -1,0 +1,129 @@
+"""Names that should mean one thing in a deployment, and mean two.
+
+A rival is a live part that has a name which another part has, too:
+
+    queue       other consumers of the region use another queue: its document names another one, or
+                the name leads to two live servers (split brain, a failover that is under way)
+    deployment  other consumers of the region's queue use none of our cells: a second deployment was
+                made from a copy of the document, and its queue was not changed
+    instance    another process has this instance's region and name
+
+Consumers find the first by what they share beside the queue: each notes its queue in every cell.
+They find the others by what they tell the queue about themselves. What one consumer finds, the
+other finds, too. docs/coherence.md has the rule ("One name, one server").
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from cachesvc.changes.contract import Attendance, Completion, OtherQueueError, Rival, RivalKind
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.telemetry.loops import Loop
+from cachesvc.telemetry.outage import Outage
+from cachesvc.tiers.l3.contract import Cell, Claimed
+
+log = logging.getLogger(__name__)
+
+SAID: Mapping[RivalKind, str] = {
+    "queue": "other instances of the region use another queue: no heartbeat is sent, so the staleness bound "
+    "grows, until all use the same. Compare `queue` in the topologies; end the server that is not to be",
+    "deployment": "consumers of another deployment use this queue, with none of our cells: give each "
+    "deployment a queue of its own (`regions.<name>.queue`)",
+    "instance": "another live instance has this region and name: give each a name of its own (`instance`)",
+}
+
+
+class Rivals:
+    """The rivals of one instance, as it sees them now."""
+
+    def __init__(
+        self, region: str, name: str, incarnation: str, cells: Iterable[Cell], *, heartbeat_us: int
+    ) -> None:
+        """Makes it without I/O. `incarnation` is this process's own word beside its `name`."""
+        self._region = region
+        self._name = name
+        self._incarnation = incarnation
+        self._cells = tuple(cells)
+        self._every_seconds = heartbeat_us / SECONDS
+        self._live_us = 3 * heartbeat_us
+        self._servers = {cell.name: "" for cell in self._cells}
+        self._queue = ""
+        self._queues: frozenset[str] = frozenset()
+        self._others: Sequence[Rival] = ()
+        self._outages = {kind: Outage(f"names of region {region}", log) for kind in SAID}
+        self.loop = Loop("names of servers")
+
+    def __repr__(self) -> str:
+        return f"<Rivals of {self._region}/{self._name} [{', '.join(self.said) or 'none'}]>"
+
+    async def run(self) -> None:
+        """Looks after each heartbeat's time, until it is cancelled."""
+        await self.loop.run(self.look, every_seconds=self._every_seconds)
+
+    @property
+    def me(self) -> Attendance:
+        """What this instance tells the queue of itself."""
+        cells = tuple(f"{name}={server}" for name, server in sorted(self._servers.items()))
+        return Attendance(self._incarnation, self._name, cells, self._live_us)
+
+    @property
+    def said(self) -> Mapping[RivalKind, str]:
+        """The kinds of rivals that there are now, each with what it means and what to do."""
+        kinds = {one.kind for one in self._others} | ({"queue"} if self._queues else set())
+        return {kind: why for kind, why in SAID.items() if kind in kinds}
+
+    def count(self) -> Mapping[tuple[str, ...], int]:
+        """The number of rivals of each kind, for metrics."""
+        kinds = [*(one.kind for one in self._others), *("queue" for _ in self._queues)]
+        return {(kind,): kinds.count(kind) for kind in SAID}
+
+    def check_deployment(self) -> None:
+        """Raises `TierUnavailableError` if the queue is another deployment's, which was there before."""
+        if any(one.kind == "deployment" and one.was_first for one in self._others):
+            raise TierUnavailableError(f"changes of {self._region}", SAID["deployment"])
+
+    def check_queue(self) -> None:
+        """Raises `OtherQueueError` if other consumers of the region use another queue."""
+        if self._queues:
+            raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
+
+    async def meet(self, completion: Completion) -> None:
+        """Takes in what the queue says of others. If it is another queue than before, tells the cells."""
+        self._others = completion.rivals
+        if completion.queue != self._queue:
+            self._queue = completion.queue
+            await self.look()
+        self._tell()
+
+    async def look(self) -> None:
+        """Notes this instance's queue in every cell, and learns which others are used.
+
+        A cell that is out of reach says nothing: any other one is enough.
+        """
+        queue = self._queue
+        if not queue:
+            return
+        answers = await asyncio.gather(*(self._claim(cell, queue) for cell in self._cells))
+        if queue == self._queue:
+            self._servers = {
+                cell.name: answer.server if answer else ""
+                for cell, answer in zip(self._cells, answers, strict=True)
+            }
+            self._queues = frozenset(other for answer in answers if answer for other in answer.others)
+            self._tell()
+
+    async def _claim(self, cell: Cell, queue: str) -> Claimed | None:
+        try:
+            return await cell.claim(self._region, self._incarnation, queue, self._live_us)
+        except TierError:
+            return None
+
+    def _tell(self) -> None:
+        said = self.said
+        for kind, outage in self._outages.items():
+            if kind in said:
+                outage.failed(said[kind])
+            elif outage.is_on:
+                outage.worked()
