@@ -204,6 +204,8 @@ class Consumer:
 
     async def _look(self) -> Completion:
         """Returns how far the group is, and takes in what the queue says of this instance's rivals."""
+        if not self._has_looked:  # only now the cells are asked who they are, and the queue is told that
+            await self._rivals.meet(await self._changes.completion())
         completion = await self._changes.completion(self._rivals.me)
         await self._rivals.meet(completion)
         self._has_looked = True

@@ -5,6 +5,7 @@ as the Lua scripts of a real cell do; the contract suite runs on both. Nothing a
 every call is one atomic step.
 """
 
+import itertools
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.etag import etag
 from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply
+
+_SERVERS = itertools.count()
 
 
 class _Copy(Struct, gc=False):
@@ -72,7 +75,7 @@ class MemoryCell:
         self._trimmed = 0
         self._queues: dict[str, dict[str, tuple[int, str]]] = {}
         """Region → consumer → when it said so, and the queue that it uses."""
-        self.server = 0
+        self.server = next(_SERVERS)
         """A number that is another one after each restart, as a run id is."""
 
     def __repr__(self) -> str:
@@ -88,7 +91,7 @@ class MemoryCell:
 
         It waits for the skew; copies that are older are not exact.
         """
-        self.server += 1
+        self.server = next(_SERVERS)
         now = self._clock.now_us()
         self._issues_from = now + self._skew_us
         self._broken_at = now + 2 * self._skew_us + 1000

@@ -161,13 +161,14 @@ class MemoryFenceStream:
         skew_us: int = 100_000,
         retention_us: int = 3_600_000_000,
         follower: tuple[str, str] = ("", ""),
+        incarnation: str = "",
         max_batch: int = 1000,
     ) -> None:
         self.region = region
         self._queue = queue
         self._skew_us = skew_us
         self._retention_us = retention_us
-        self._follower = follower
+        self._follower = (*follower, incarnation)
         self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = -1
@@ -226,7 +227,7 @@ class MemoryFenceStream:
 
     async def open(self) -> FenceStart:
         position, queue = self._take_position(), self._queue
-        if any(self._follower):
+        if self._follower[0]:
             queue.followers[self._follower] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
         return FenceStart(
             floor=position[0] * 1000 + 999 + 3 * self._skew_us,
@@ -261,7 +262,7 @@ class MemoryFenceStream:
 
         The followers are listed here, too, so that the list is recent when the queue forgets them.
         """
-        if any(self._follower):
+        if self._follower[0]:
             self._queue.followers[self._follower] = Report(
                 position or NOWHERE, self._queue.clock.now_us(), self._epoch
             )

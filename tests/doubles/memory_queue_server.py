@@ -27,6 +27,7 @@ Redis numbers the items of a stream in this way.
 """
 Fields = Mapping[bytes, bytes]
 
+_FIRST_EPOCHS = itertools.count(step=1_000_000)
 RECEIPT_US = 15 * 60 * SECONDS
 ID = re.compile(r"(\d{1,19})-(\d{1,19})")
 NOWHERE = "0-0"
@@ -103,8 +104,9 @@ class MemoryQueue:
         self.fences: list[Item] = []
         self.paced: dict[str, int] = {}
         """Paced fences by the µs until which they are in force."""
-        self.followers: dict[tuple[str, str], Report] = {}
-        self.epoch = 0
+        self.followers: dict[tuple[str, str, str], Report] = {}
+        """By region, instance and incarnation."""
+        self.epoch = next(_FIRST_EPOCHS)
         self.announced = ""
         self.attending: dict[str, Attending] = {}
         """By incarnation."""
@@ -288,9 +290,13 @@ class MemoryQueue:
         self.followers = {who: report for who, report in reports.items() if report.at_us >= oldest}
         return [
             FollowerPosition(
-                *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us
+                region,
+                instance,
+                report.position if report.epoch == self.epoch else NOWHERE,
+                now - report.at_us,
+                incarnation,
             )
-            for who, report in self.followers.items()
+            for (region, instance, incarnation), report in self.followers.items()
         ]
 
     def trim_fences(self, keep: int = 0) -> None:

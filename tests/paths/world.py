@@ -1,5 +1,6 @@
 """The paths of instances over the same far tiers, on fakes and a clock that tests move."""
 
+import itertools
 import random
 from collections.abc import Iterable
 
@@ -32,6 +33,7 @@ from tests.doubles.queues import ChaosQueue
 from tests.doubles.tiers import ChaosCell, ChaosTier
 
 SKEW_US = 100_000
+_INCARNATIONS = itertools.count()
 
 TOPOLOGY = Topology(
     version=1,
@@ -102,7 +104,11 @@ class Instance:
         self.pool = FakePoolView(far.l2, far.pool)
         self.peers = FakePeers()
         self.changes = ChaosQueue(MemoryChanges(far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(far.queue, "here", follower=("here", name)))
+        self.stream = ChaosQueue(
+            MemoryFenceStream(
+                far.queue, "here", follower=("here", name), incarnation=f"{next(_INCARNATIONS)}"
+            )
+        )
         self.is_overloaded = False
         self.remote = Remote(
             l2=far.l2,

@@ -24,6 +24,8 @@ class Ready(Struct, frozen=True):
     fence_feeds: Mapping[str, str] = {}
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
+    rivals: Mapping[str, str] = {}
+    """Names that mean two things, by kind (`cachesvc/changes/rivals.py`), each with what to do."""
 
 
 class HotKey(Struct, frozen=True):
