@@ -1,6 +1,5 @@
 """Wires the loops of an instance over the streams: for the service, and for the tests."""
 
-import secrets
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ class Feeds:
     consumer: Consumer
     """Takes the `changes` of the instance's region."""
     rivals: Rivals
-    """Other consumers that have a name which is this instance's or its queue's."""
+    """Looks for others that have a name which is this instance's or its queue's."""
     feed_tally: FeedTally
     consumer_tally: ConsumerTally
 
@@ -60,14 +59,8 @@ def build(
     *,
     clock: Clock,
     recorder: Recorder | None = None,
-    incarnation: str = "",
 ) -> Feeds:
-    """The loops of the instance that `service` describes. Starts nothing and does no I/O.
-
-    `incarnation` is the word by which the queue tells this process from another of its name; without
-    one, a random one.
-    """
-    incarnation = incarnation or secrets.token_hex(4)
+    """The loops of the instance that `service` describes. Starts nothing and does no I/O."""
     skew_us = service.coherence.max_clock_skew
     broadcast = Broadcast(clock, skew_us, topology.regions)
     feed_tally, consumer_tally = FeedTally(), ConsumerTally()
@@ -85,13 +78,6 @@ def build(
         )
         for stream in remote.streams.values()
     ]
-    rivals = Rivals(
-        service.region,
-        service.instance,
-        incarnation,
-        remote.cells.values(),
-        heartbeat_us=service.coherence.heartbeat,
-    )
     consumer = Consumer(
         service.instance,
         changes=remote.changes,
@@ -105,6 +91,6 @@ def build(
         tally=consumer_tally,
         recorder=recorder,
         lags=paths.lags,
-        rivals=rivals,
+        rivals=paths.rivals,
     )
-    return Feeds(broadcast, feeds, consumer, rivals, feed_tally, consumer_tally)
+    return Feeds(broadcast, feeds, consumer, paths.rivals, feed_tally, consumer_tally)

@@ -70,6 +70,7 @@ class App:
             rng=rng or random.Random(),  # noqa: S311  jitter and early refresh, nothing secret
             tasks=self._tasks,
             is_overloaded=lambda: self._web.overload.is_shedding,
+            incarnation=self._backends.incarnation,
         )
         self._feeds = feeds.build(
             service,
@@ -78,7 +79,6 @@ class App:
             self.paths,
             clock=self._clock,
             recorder=self._tracing,
-            incarnation=self._backends.incarnation,
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
@@ -114,7 +114,7 @@ class App:
             "feeds", lambda: {(name,): paths.fences.bound_of(name) for name in self.topology.regions}
         )
         metrics.watch("consumer", lambda: feeds.consumer_tally)
-        metrics.watch("rivals", feeds.rivals.count)
+        metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
@@ -202,7 +202,7 @@ class App:
                 region: None if bound is None else round(bound / SECONDS, 3)
                 for region, bound in bounds.items()
             },
-            "rivals": self._feeds.rivals.said,
+            "rivals": self.paths.rivals.said,
             "loops": self._loops.troubles(),
             "topology_version": self.topology.version,
             "placement": f"{self.paths.homes.placement_id:08x}",

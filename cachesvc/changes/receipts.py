@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
+from cachesvc.changes.rivals import Rivals
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
@@ -34,6 +35,7 @@ class Receipts:
         self,
         region: str,
         streams: Mapping[str, FenceStream],
+        rivals: Rivals,
         *,
         heartbeat_seconds: float,
         outdated_seconds: float,
@@ -45,6 +47,7 @@ class Receipts:
         """
         self._region = region
         self._streams = streams
+        self._rivals = rivals
         self._silent_us = round(3 * heartbeat_seconds * 1e6)
         self._outdated_seconds = outdated_seconds
 
@@ -52,7 +55,8 @@ class Receipts:
         """Waits until the live instances have merged this region's stream up to `position`.
 
         `options.wait` says which instances. Returns the missing ones, as `region/instance`: none, or those
-        that were missing at the deadline. If the queue does not answer at the deadline, its own name is
+        that were missing at the deadline. Instances that follow another queue of the region's name cannot
+        be listed: `another queue of …` stands for them. If the queue does not answer at the deadline, its own name is
         returned, because the missing instances are not known.
         """
         loop = asyncio.get_running_loop()
@@ -65,6 +69,7 @@ class Receipts:
                 missing = self._missing(
                     followers, position, options.wait, is_outdated=waited >= self._outdated_seconds
                 )
+                missing += self._rivals.unheard()
             except TierError as error:
                 missing = (error.where,)
             if not missing or waited >= options.timeout_seconds:

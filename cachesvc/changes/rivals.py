@@ -89,6 +89,10 @@ class Rivals:
         if self._queues:
             raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
 
+    def unheard(self) -> tuple[str, ...]:
+        """A name for the instances of the region that follow another queue; none if there are none."""
+        return (f"another queue of {self._region}",) if self._queues else ()
+
     async def meet(self, completion: Completion) -> None:
         """Takes in what the queue says of others. If it is another queue than before, tells the cells."""
         self._others = completion.rivals

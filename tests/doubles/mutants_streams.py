@@ -85,6 +85,11 @@ STREAMS: dict[str, Mutant] = {
         (42,),
         (InPython("cachesvc.changes.rivals:Rivals.check_queue", "if self._queues:", "if False:"),),
     ),
+    "rival-wait": Mutant(
+        "a wait does not care for instances that follow another queue",
+        (42,),
+        (InPython("cachesvc.changes.rivals:Rivals.unheard", "if self._queues", "if False"),),
+    ),
     "rival-deployment": Mutant(
         "a consumer takes changes of a queue that another deployment uses",
         (43,),

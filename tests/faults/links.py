@@ -45,6 +45,20 @@ class Links:
         finally:
             self.mend(*names)
 
+    def to(self, server: str) -> list[str]:
+        """Returns the names of the links to a server."""
+        return [name for name in self.names if name.endswith(f":{server}")]
+
+    @contextmanager
+    def leading_to(self, port: int, *names: str) -> Iterator[None]:
+        """Leads new connections of these links to another port while the block runs."""
+        for name in names:
+            self.order(Order(name, target=port))
+        try:
+            yield
+        finally:
+            self.mend(*names)
+
     def mend(self, *names: str) -> None:
         """Opens these links, or all of them."""
         for name in names or self.names:

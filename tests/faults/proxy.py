@@ -39,6 +39,9 @@ class Order(Struct, forbid_unknown_fields=True):
     way: Literal["both", "up", "down"] = "both"
     """`up` is the direction from the client to the server."""
     delay_ms: float = 0
+    target: int = 0
+    """The port that new connections lead to; 0: the one that the link was made for. Open connections stay
+    where they are, as after a change of a name."""
 
 
 class Passed(Struct, frozen=True):
@@ -105,7 +108,7 @@ class Link:
     """A listening port and the server that it leads to."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self._target = self._own_target = target
         self._is_cut = False
         self._up, self._down = Way(), Way()
         self._open: set[asyncio.StreamWriter] = set()
@@ -118,6 +121,7 @@ class Link:
     def obey(self, order: Order) -> Passed:
         """Changes the link as ordered; returns its counts."""
         self._is_cut = order.mode == "cut"
+        self._target = order.target or self._own_target
         for name, way in (("up", self._up), ("down", self._down)):
             if order.way in ("both", name):
                 way.set(order.mode, order.delay_ms / 1000)

@@ -54,7 +54,24 @@ async def test_trace_42_instances_of_two_queues_of_one_name_must_not_believe_the
             assert await i1.paths.value("a") == b"1"
             assert "queue" in i0.loops.rivals.said
             assert "queue" in i1.loops.rivals.said
-            assert "heartbeats" in i1.loops.consumer.beating.name
+        finally:
+            await i1.stop()
+
+
+async def test_trace_42_a_wait_must_not_end_while_instances_follow_another_queue() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0:
+        i1 = Running(far, "i1")
+        connected_to(i1, MemoryQueue(far.clock))
+        i1.start()
+        try:
+            await asyncio.sleep(2)
+            assert await i1.paths.value("a") == b"0"
+            store.commit()
+            receipt = await i0.paths.invalidate("a", wait=Reach.REGION)
+            assert not receipt.reached
+            assert "another queue of here" in receipt.missing
         finally:
             await i1.stop()
 

@@ -103,6 +103,7 @@ class Instance:
         self.tasks = Tasks()
         self.pool = FakePoolView(far.l2, far.pool)
         self.peers = FakePeers()
+        incarnation = str(next(_INCARNATIONS))
         self.changes = ChaosQueue(MemoryChanges(far.queue))
         self.stream = ChaosQueue(
             MemoryFenceStream(
@@ -128,6 +129,7 @@ class Instance:
             rng=random.Random(7),
             tasks=self.tasks,
             is_overloaded=lambda: self.is_overloaded,
+            incarnation=incarnation,
         )
         self.fences, self.admission, self.l1 = paths.fences, paths.admission, paths.l1
         self.flights, self.tally, self.lags = paths.flights, paths.tally, paths.lags
