@@ -128,7 +128,14 @@ def build(
     announcer = Announcer(
         region=region, changes=remote.changes, stream=stream, merger=merger, clock=clock, lags=lags
     )
-    rivals = Rivals(region, instance, incarnation, remote.cells.values(), heartbeat_us=coherence.heartbeat)
+    rivals = Rivals(
+        region,
+        instance,
+        incarnation,
+        remote.cells.values(),
+        remote.streams,
+        heartbeat_us=coherence.heartbeat,
+    )
     receipts = Receipts(
         region,
         remote.streams,

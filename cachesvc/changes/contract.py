@@ -115,11 +115,8 @@ class Completion(Struct, frozen=True):
     stream was made. It is part of the epoch."""
     rivals: Sequence[Rival] = ()
     """Rivals of the consumer that asks."""
-
-    @property
-    def queue(self) -> str:
-        """Which queue it is: the epoch without what is lost. It differs between any two servers."""
-        return self.epoch.rpartition(":")[0]
+    queue: str = ""
+    """Which queue it is: the epoch of `fences` (`FenceStream.epoch`). It differs between any two."""
 
 
 class OpenCount(Struct, frozen=True):
@@ -306,6 +303,11 @@ class FenceStream(Protocol):
     """
 
     region: str
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of the stream at the position; empty before `open`."""
+        ...
 
     async def publish(
         self,

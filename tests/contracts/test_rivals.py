@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cachesvc.changes.contract import Attendance, Rival
+from cachesvc.tiers.l3.contract import Use
 from tests.contracts import cell_benches, queue_benches
 from tests.contracts.cell_benches import CellBench
 from tests.contracts.queue_benches import QueueBench
@@ -91,14 +92,19 @@ async def test_the_dead_are_no_rivals(queue: QueueBench) -> None:
     assert await rivals(queue, me("b", "i1", "c1=R9")) == []
 
 
-async def test_a_cell_tells_which_other_queues_a_region_uses(bench: CellBench) -> None:
-    cell = bench.cell
-    first = await cell.claim("eu", "a", "q1", LIVE_US)
-    assert list(first.others) == []
-    assert first.server
-    assert await cell.claim("eu", "b", "q1", LIVE_US) == first
-    assert list((await cell.claim("us", "a", "q7", LIVE_US)).others) == []
-    assert list((await cell.claim("eu", "c", "q 2", LIVE_US)).others) == ["q1"]
-    assert list((await cell.claim("eu", "a", "q1", LIVE_US)).others) == ["q 2"]
-    assert list((await cell.claim("eu", "a", "q 2", LIVE_US)).others) == ["q1"]
-    assert list((await cell.claim("eu", "b", "q 2", LIVE_US)).others) == []
+async def test_a_cell_tells_which_other_queues_are_used_for_a_region(bench: CellBench) -> None:
+    async def others(*uses: Use) -> list[list[str]]:
+        return [list(found) for found in (await bench.cell.claim(uses, LIVE_US)).others]
+
+    assert await others(Use("eu", "a", "q1"), Use("us", "a", "q7")) == [[], []]
+    assert await others(Use("eu", "b", "q1")) == [[]]
+    assert await others(Use("us", "b", "q7"), Use("eu", "c", "q 2")) == [[], ["q1"]]
+    assert await others(Use("eu", "a", "q1"), Use("us", "a", "q7")) == [["q 2"], []]
+    assert await others(Use("eu", "a", "q 2")) == [["q1"]]
+    assert await others(Use("eu", "b", "q 2")) == [[]]
+
+
+async def test_a_cell_tells_which_server_it_is(bench: CellBench) -> None:
+    first = (await bench.cell.claim([], LIVE_US)).server
+    assert first
+    assert (await bench.cell.claim([], LIVE_US)).server == first

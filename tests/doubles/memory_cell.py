@@ -18,7 +18,7 @@ from cachesvc.model.digest import namespace_id, tag_id
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.etag import etag
-from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply, Use
 
 _SERVERS = itertools.count()
 
@@ -74,7 +74,7 @@ class MemoryCell:
         self._placement = (0, 0)
         self._trimmed = 0
         self._queues: dict[str, dict[str, tuple[int, str]]] = {}
-        """Region → consumer → when it said so, and the queue that it uses."""
+        """Region → part of an instance → when it said so, and the queue that it uses."""
         self.server = next(_SERVERS)
         """A number that is another one after each restart, as a run id is."""
 
@@ -125,15 +125,16 @@ class MemoryCell:
             self.restart()
         return now < self._issues_from
 
-    async def claim(self, region: str, consumer: str, queue: str, live_us: int) -> Claimed:
-        now = self._clock.now_us()
-        notes = self._queues.setdefault(region, {})
-        for other, (at, _) in list(notes.items()):
-            if now - at > live_us:
-                del notes[other]
-        notes[consumer] = (now, queue)
-        others = {used for _, used in notes.values() if used != queue}
-        return Claimed(f"{self.name}-{self.server}", sorted(others))
+    async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
+        now, answers = self._clock.now_us(), []
+        for use in uses:
+            notes = self._queues.setdefault(use.region, {})
+            for who, (at, _) in list(notes.items()):
+                if now - at > live_us:
+                    del notes[who]
+            notes[use.who] = (now, use.queue)
+            answers.append(sorted({queue for _, queue in notes.values() if queue != use.queue}))
+        return Claimed(f"{self.name}-{self.server}", answers)
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         now = self._clock.now_us()

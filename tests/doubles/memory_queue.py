@@ -141,6 +141,7 @@ class MemoryChanges:
             oldest="" if oldest is None else text_of(oldest),
             lost=queue.lost,
             rivals=queue.attended(me) if me else (),
+            queue=str(queue.epoch),
         )
 
     async def reconnect(self) -> None:
@@ -177,6 +178,10 @@ class MemoryFenceStream:
 
     def __repr__(self) -> str:
         return f"<MemoryFenceStream {self.region} at {text_of(self._position)}>"
+
+    @property
+    def epoch(self) -> str:
+        return "" if self._epoch < 0 else str(self._epoch)
 
     async def start(self) -> None: ...
 

@@ -83,12 +83,12 @@ STREAMS: dict[str, Mutant] = {
     "rival-queue": Mutant(
         "a consumer believes its own queue, although others of its region use another one",
         (42,),
-        (InPython("cachesvc.changes.rivals:Rivals.check_queue", "if self._queues:", "if False:"),),
+        (InPython("cachesvc.changes.rivals:Rivals.check_queue", "self._region in self._queues", "False"),),
     ),
     "rival-wait": Mutant(
         "a wait does not care for instances that follow another queue",
         (42,),
-        (InPython("cachesvc.changes.rivals:Rivals.unheard", "if self._queues", "if False"),),
+        (InPython("cachesvc.changes.rivals:Rivals.unheard", "self._region in self._queues", "False"),),
     ),
     "rival-deployment": Mutant(
         "a consumer takes changes of a queue that another deployment uses",

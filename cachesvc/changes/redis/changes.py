@@ -156,7 +156,7 @@ class RedisChanges:
 
     async def completion(self, me: Attendance | None = None) -> Completion:
         attends = [me.incarnation, me.live_us, ",".join(me.cells), me.name] if me else ["", 0, "", ""]
-        complete_to, epoch, announced, now_us, oldest, rivals = await self._completion(
+        complete_to, epoch, announced, now_us, oldest, rivals, queue = await self._completion(
             [candidate(), *attends]
         )
         return Completion(
@@ -170,6 +170,7 @@ class RedisChanges:
                 Rival(kind.decode(), incarnation.decode(), name.decode(), was_first == 1)
                 for kind, incarnation, name, was_first in rivals
             ],
+            queue=queue.decode(),
         )
 
     async def reconnect(self) -> None:

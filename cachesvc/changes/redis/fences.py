@@ -129,6 +129,10 @@ class RedisFenceStream:
     def __repr__(self) -> str:
         return f"<RedisFenceStream {self.region} at {self._position.decode() or 'no position'}>"
 
+    @property
+    def epoch(self) -> str:
+        return self._epoch.decode()
+
     async def start(self) -> None:
         """Does nothing: the server is connected when it is first used."""
 

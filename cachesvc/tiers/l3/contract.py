@@ -128,13 +128,22 @@ class CellKeyState(Struct, frozen=True):
         return max(self.soft_fence, self.soft_namespace_fence, *of_tags)
 
 
+class Use(Struct, frozen=True):
+    """The queue that a part of an instance uses for a region."""
+
+    region: str
+    who: str
+    """The part, by a word that no other instance has."""
+    queue: str
+
+
 class Claimed(Struct, frozen=True):
-    """A cell's answer to a consumer of changes that says which queue it uses."""
+    """A cell's answer to an instance that says which queues it uses."""
 
     server: str
     """The run id of the cell's server."""
-    others: Sequence[str] = ()
-    """Other queues that live consumers of the same region use."""
+    others: Sequence[Sequence[str]] = ()
+    """For each use, the other queues that are used for its region now."""
 
 
 class Cell(Protocol):
@@ -197,10 +206,10 @@ class Cell(Protocol):
         """Returns the state of a key, for `:explain`; changes nothing. Raises `TierError`."""
         ...
 
-    async def claim(self, region: str, consumer: str, queue: str, live_us: int) -> Claimed:
-        """Notes that this consumer of the region uses this queue. Raises `TierError`.
+    async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
+        """Notes which queues an instance uses. Raises `TierError`.
 
-        The note counts for `live_us`, by the cell's clock.
+        The notes count for `live_us`, by the cell's clock.
         """
         ...
 

@@ -30,7 +30,7 @@ from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, Run
 from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
-from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply
+from cachesvc.tiers.l3.contract import CellKeyState, Claimed, Fill, FillReply, Put, PutReply, Read, Reply, Use
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
 from cachesvc.tiers.l3.replies import (
     NOT_LOOKED_AT,
@@ -262,14 +262,15 @@ class RedisCell:
             await self._connections.give_back(connection)
         return state_from(key, tags, answer)
 
-    async def claim(self, region: str, consumer: str, queue: str, live_us: int) -> Claimed:
-        """Notes which queue a consumer uses; neither batched nor counted. Raises `TierError`."""
+    async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
+        """Notes which queues an instance uses; neither batched nor counted. Raises `TierError`."""
+        notes = [part for use in uses for part in (use.region, use.who, use.queue)]
         connection = await self._connections.borrow()
         try:
-            server, others = await connection.run_alone(CLAIM, [region, consumer, queue, live_us])
+            server, others = await connection.run_alone(CLAIM, [live_us, *notes])
         finally:
             await self._connections.give_back(connection)
-        return Claimed(server.decode(), [other.decode() for other in others])
+        return Claimed(server.decode(), [[queue.decode() for queue in found] for found in others])
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""

@@ -2,8 +2,8 @@
 -- ARGV: 1 candidate for the epoch of `changes`; 2 the consumer's incarnation (empty: none asks), 3 µs
 -- for which a note counts, 4 its cells (`name=run id`, with commas), 5 its name.
 -- Answers in µs the time of the oldest open change, else this server's clock; the epoch; the epoch
--- that was announced; this server's clock; the id of that oldest change, or ''; and the consumer's
--- rivals: kind, incarnation, name, whether it was first.
+-- that was announced; this server's clock; the id of that oldest change, or ''; the consumer's
+-- rivals (kind, incarnation, name, whether it was first); and the epoch of `fences`.
 -- A change is open for as long as it is in the stream, whatever the group says of it: a change that
 -- was taken by a consumer which somebody deleted is neither pending nor undelivered (adopt.lua).
 make_group(ARGV[1])
@@ -80,4 +80,5 @@ local first = call('XRANGE', 'changes', '-', '+', 'COUNT', 1)[1]
 local oldest = first and first[1]
 local complete_to = oldest and accepted_at(oldest) or now
 local announced = call('GET', 'changes:announced') or ''
-return { complete_to, epoch_of_changes(), announced, now, oldest or '', ARGV[2] ~= '' and rivals() or {} }
+local found = ARGV[2] ~= '' and rivals() or {}
+return { complete_to, epoch_of_changes(), announced, now, oldest or '', found, epoch_of('fences') }

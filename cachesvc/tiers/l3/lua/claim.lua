@@ -1,26 +1,33 @@
--- Notes which queue a consumer of a region uses, and says which others are used.
--- ARGV: 1 region, 2 the consumer, 3 its queue, 4 µs for which a note counts.
--- Answers this server's run id, and the queues of the region's other consumers that are not the
--- same. A note from the future says that the clock was set back: it counts from now on.
+-- Notes which queue an instance uses for a region, and says which others are used.
+-- ARGV: 1 µs for which a note counts; and for each note: the region, who uses the queue, the queue.
+-- Answers this server's run id, and for each note the queues of the region's other notes that are
+-- not the same. A note from the future says that the clock was set back: it is forgotten, and made
+-- again by its instance.
 -- Notes are few and small. They are written to a full server too, if it lets them: a cell that
 -- refuses them still says what it knows.
 local call, match, format = redis.call, string.match, string.format
-
-local key, time = 'queues:' .. ARGV[1], redis.call('TIME')
+local time, live = redis.call('TIME'), tonumber(ARGV[1])
 local now = time[1] * 1000000 + time[2]
 
-local all, others, seen = call('HGETALL', key), {}, {}
-for i = 1, #all, 2 do
-  local at, queue = match(all[i + 1], '^(%S+) (.*)$')
-  if now - at > tonumber(ARGV[4]) then
-    call('HDEL', key, all[i])
-  elseif tonumber(at) > now then
-    redis.pcall('HSET', key, all[i], format('%.0f %s', now, queue))
+local function others(key, who, mine)
+  local found, seen, all = {}, {}, call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local at, queue = match(all[i + 1], '^(%S+) (.*)$')
+    at = tonumber(at)
+    if at > now or now - at > live then
+      call('HDEL', key, all[i])
+    elseif all[i] ~= who and queue ~= mine and not seen[queue] then
+      seen[queue] = true
+      found[#found + 1] = queue
+    end
   end
-  if math.abs(now - at) <= tonumber(ARGV[4]) and all[i] ~= ARGV[2] and queue ~= ARGV[3] and not seen[queue] then
-    seen[queue] = true
-    others[#others + 1] = queue
-  end
+  return found
 end
-redis.pcall('HSET', key, ARGV[2], format('%.0f %s', now, ARGV[3]))
-return { match(call('INFO', 'server'), 'run_id:(%w+)'), others }
+
+local answers = {}
+for i = 2, #ARGV, 3 do
+  local key = 'queues:' .. ARGV[i]
+  answers[#answers + 1] = others(key, ARGV[i + 1], ARGV[i + 2])
+  redis.pcall('HSET', key, ARGV[i + 1], format('%.0f %s', now, ARGV[i + 2]))
+end
+return { match(call('INFO', 'server'), 'run_id:(%w+)'), answers }

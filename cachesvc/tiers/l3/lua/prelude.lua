@@ -17,7 +17,7 @@
 --                stands in the key's record
 --   meta         run_id, placement, version (of the newest topology that attached), broken_at,
 --                issues_from
---   queues:<region>  hash: consumer of the region's changes → µs and the queue that it uses (claim.lua)
+--   queues:<region>  hash: instance → µs, and the queue that it uses for the region (claim.lua)
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves
