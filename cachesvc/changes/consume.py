@@ -203,7 +203,7 @@ class Consumer:
             raise
 
     async def _look(self) -> Completion:
-        """Returns how far the group is, and takes in what the queue says of this instance's rivals."""
+        """Returns how far the group is, and takes in what the queue says of rivals."""
         if not self._has_looked:  # only now the cells are asked who they are, and the queue is told that
             await self._rivals.meet(await self._changes.completion())
         completion = await self._changes.completion(self._rivals.me)

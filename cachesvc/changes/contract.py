@@ -66,7 +66,7 @@ RivalKind = Literal["queue", "deployment", "instance"]
 
 
 class Attendance(Struct, frozen=True):
-    """What a consumer tells the queue of itself, with each look at how far the group is."""
+    """A consumer's words about itself, told to the queue with each look at the group."""
 
     incarnation: str
     """A random word of the process: two processes of one name differ in it."""
@@ -88,7 +88,7 @@ class Rival(Struct, frozen=True):
 
 
 class OtherQueueError(TierError):
-    """A region's queue is not one: its streams were met on two servers, or consumers use two.
+    """A region has two queues: its streams were met on two, or instances use two.
 
     Also if `changes` lost changes since they were looked at. Another look-up of the name may help.
     """
@@ -116,7 +116,7 @@ class Completion(Struct, frozen=True):
     rivals: Sequence[Rival] = ()
     """Rivals of the consumer that asks."""
     queue: str = ""
-    """Which queue it is: the epoch of `fences` (`FenceStream.epoch`). It differs between any two."""
+    """The epoch of `fences` (`FenceStream.epoch`), which differs between any two queues."""
 
 
 class OpenCount(Struct, frozen=True):
@@ -331,8 +331,9 @@ class FenceStream(Protocol):
     async def heartbeat(self, complete_to: int, epoch: str) -> None:
         """Appends a heartbeat, and trims the stream by time.
 
-        `epoch` is the epoch of `changes` that `complete_to` was read under (`Changes.completion`). Raises
-        `OtherQueueError` if it is another one here and now. Only a consumer of the region's group does this.
+        `epoch` is the epoch of `changes` that `complete_to` was read under (`Changes.completion`).
+        Raises `OtherQueueError` if it is another one here and now. Only a consumer of the region's
+        group does this.
         """
         ...
 

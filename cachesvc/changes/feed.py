@@ -106,6 +106,7 @@ class FenceFeed:
             self._fences.raise_first_floor(start.floor)
             self._merger.merge(start.fences, region=self.region)
             self._tail = position_of(start.tail)
+            self._beat_at = asyncio.get_running_loop().time()
             self._broadcast.reset(
                 self.region, start.position, self._fences.floor, "this instance has just begun to read"
             )
@@ -136,9 +137,8 @@ class FenceFeed:
         """
         now = asyncio.get_running_loop().time()
         if now - self._beat_at >= SILENT_SECONDS:
-            if self._beat_at:
-                await self._stream.reconnect()
             self._beat_at = now
+            await self._stream.reconnect()
 
     def _take_in(self, batch: FenceBatch) -> None:
         if batch.gap:

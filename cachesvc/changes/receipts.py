@@ -55,9 +55,9 @@ class Receipts:
         """Waits until the live instances have merged this region's stream up to `position`.
 
         `options.wait` says which instances. Returns the missing ones, as `region/instance`: none, or those
-        that were missing at the deadline. Instances that follow another queue of the region's name cannot
-        be listed: `another queue of …` stands for them. If the queue does not answer at the deadline, its own name is
-        returned, because the missing instances are not known.
+        that were missing at the deadline. Instances that follow another queue of the region's name
+        cannot be listed: `another queue of …` stands for them. If the queue does not answer at the
+        deadline, its own name is returned, because the missing instances are not known.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()

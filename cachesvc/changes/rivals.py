@@ -75,7 +75,7 @@ class Rivals:
 
     @property
     def me(self) -> Attendance:
-        """What this instance tells the queue of itself."""
+        """The words of this instance's consumer about itself."""
         cells = tuple(f"{name}={server}" for name, server in sorted(self._servers.items()))
         return Attendance(self._incarnation, self._name, cells, self._live_us)
 
@@ -94,7 +94,7 @@ class Rivals:
         return {(kind,): kinds.count(kind) for kind in SAID}
 
     def check_deployment(self) -> None:
-        """Raises `TierUnavailableError` if the queue is another deployment's, which was there before."""
+        """Raises `TierUnavailableError` if another deployment uses the queue, and came first."""
         if any(one.kind == "deployment" and one.was_first for one in self._others):
             raise TierUnavailableError(f"changes of {self._region}", SAID["deployment"])
 
@@ -104,11 +104,11 @@ class Rivals:
             raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
 
     def unheard(self) -> tuple[str, ...]:
-        """A name for the instances of the region that follow another queue; none if there are none."""
+        """A name for the region's instances that follow another queue, if there are any."""
         return (f"another queue of {self._region}",) if self._region in self._queues else ()
 
     async def meet(self, completion: Completion) -> None:
-        """Takes in what the queue says of others. If it is another queue than before, tells the cells."""
+        """Takes in what the queue says of others; tells the cells if it is another queue."""
         self._others = completion.rivals
         if completion.queue != self._queue:
             self._queue = completion.queue
@@ -140,7 +140,7 @@ class Rivals:
             await self._streams[region].reconnect()
 
     def _uses(self) -> Iterator[Use]:
-        """Yields the queues that are used: by each feed that has opened its stream, and the consumer."""
+        """Yields the queues that the open feeds and the consumer use."""
         for region, stream in self._streams.items():
             if stream.epoch:
                 yield Use(region, self._incarnation, stream.epoch)

@@ -1,4 +1,4 @@
-"""What consumers tell cells and queues of themselves, and what they are told of others."""
+"""Consumers tell cells and queues of themselves, and are told of their rivals."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -206,7 +206,7 @@ async def split_the_queue(running: Drill, region: str, instance: str, *, seconds
     await arena.start_guest(queue_server("rival", port, arena.fleet.run_dir))
     with (
         running.fault(f"two queues of {region}"),
-        arena.links.leading_to(port, *arena.links.to(f"queue-{region}")),
+        arena.links.leading(*arena.links.to(f"queue-{region}"), to=port, resets=False),
     ):
         arena.kill(f"instance-{instance}")
         await arena.start(f"instance-{instance}")
@@ -228,7 +228,7 @@ async def fail_over_and_back(running: Drill, region: str, *, seconds: float = LO
         await second.replicaof("127.0.0.1", str(first_port))
         await until("the replica is in step", lambda: is_in_step(second))
         with running.fault(f"queue of {region} failed over and back"):
-            with arena.links.leading_to(port, *links):
+            with arena.links.leading(*links, to=port, resets=False):
                 await second.replicaof("NO", "ONE")
                 await first.replicaof("127.0.0.1", str(port))
                 await running.written(seconds=seconds)

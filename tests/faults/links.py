@@ -50,14 +50,18 @@ class Links:
         return [name for name in self.names if name.endswith(f":{server}")]
 
     @contextmanager
-    def leading_to(self, port: int, *names: str) -> Iterator[None]:
-        """Leads new connections of these links to another port while the block runs."""
-        for name in names:
-            self.order(Order(name, target=port))
-        try:
-            yield
-        finally:
-            self.mend(*names)
+    def leading(self, *names: str, to: int, resets: bool = True) -> Iterator[None]:
+        """Lets these links lead to another port while the block runs; then back to their own servers.
+
+        `resets`: open connections are reset both times; else they stay where they lead.
+        """
+        for port in (to, 0):
+            for name in names:
+                if resets:
+                    self.order(Order(name, "cut"))
+                self.order(Order(name, to=port))
+            if port:
+                yield
 
     def mend(self, *names: str) -> None:
         """Opens these links, or all of them."""

@@ -39,9 +39,8 @@ class Order(Struct, forbid_unknown_fields=True):
     way: Literal["both", "up", "down"] = "both"
     """`up` is the direction from the client to the server."""
     delay_ms: float = 0
-    target: int = 0
-    """The port that new connections lead to; 0: the one that the link was made for. Open connections stay
-    where they are, as after a change of a name."""
+    to: int = 0
+    """The port that new connections lead to, as when a name moves; 0: the link's own server."""
 
 
 class Passed(Struct, frozen=True):
@@ -108,7 +107,7 @@ class Link:
     """A listening port and the server that it leads to."""
 
     def __init__(self, target: int) -> None:
-        self._target = self._own_target = target
+        self._target = self._leads_to = target
         self._is_cut = False
         self._up, self._down = Way(), Way()
         self._open: set[asyncio.StreamWriter] = set()
@@ -121,7 +120,7 @@ class Link:
     def obey(self, order: Order) -> Passed:
         """Changes the link as ordered; returns its counts."""
         self._is_cut = order.mode == "cut"
-        self._target = order.target or self._own_target
+        self._leads_to = order.to or self._target
         for name, way in (("up", self._up), ("down", self._down)):
             if order.way in ("both", name):
                 way.set(order.mode, order.delay_ms / 1000)
@@ -138,7 +137,7 @@ class Link:
             return
         self._connections += 1
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._leads_to)
         except OSError:
             _reset(writer)
             return

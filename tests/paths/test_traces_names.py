@@ -22,7 +22,7 @@ def connected_to(one: Running, queue: MemoryQueue) -> None:
 
 
 async def test_trace_41_a_heartbeat_must_not_vouch_for_the_changes_of_another_server() -> None:
-    """The connections for `changes` lead to the old server, those for `fences` to the promoted one."""
+    """The connections for `changes` lead to the old server, the others to the new one."""
     far = FarSide()
     store = Store(far)
     async with living(far, "i1") as i1:
@@ -39,7 +39,7 @@ async def test_trace_41_a_heartbeat_must_not_vouch_for_the_changes_of_another_se
 
 
 async def test_trace_42_instances_of_two_queues_of_one_name_must_not_believe_their_own_alone() -> None:
-    """A producer's change reaches i0's queue. i1 has heartbeats of its own, and never hears of it."""
+    """A change reaches i0's queue. i1 has heartbeats of its own, and never hears of it."""
     far = FarSide()
     store = Store(far)
     async with living(far, "i0") as i0:

@@ -91,8 +91,9 @@ class RedisFenceStream:
     ) -> None:
         """Makes a stream that is not connected yet.
 
-        `follower`: region and name of the instance that follows the stream, which others wait for; without
-        it nobody waits. `incarnation` tells it from another process of that name. `max_batch`: items of one read at most.
+        `follower`: region and name of the instance that follows the stream, which others wait for;
+        without it nobody waits. `incarnation` tells it from another process of that name.
+        `max_batch`: items of one read at most.
         """
         self.region = region
         self._server = RedisServer(url, f"fences of {region}", timeout)

@@ -25,7 +25,7 @@ class Ready(Struct, frozen=True):
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
     rivals: Mapping[str, str] = {}
-    """Names that mean two things, by kind (`cachesvc/changes/rivals.py`), each with what to do."""
+    """Names that mean two things, by kind (`changes/rivals.py`), and what to do."""
 
 
 class HotKey(Struct, frozen=True):

@@ -547,7 +547,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "consumer",
         "lost",
-        "Changes that somebody else took out of the stream before they were applied.",
+        "Changes that somebody else took out of the stream too early.",
     ),
     Metric(
         "rivals",
