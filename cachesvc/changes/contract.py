@@ -111,8 +111,9 @@ class Completion(Struct, frozen=True):
     oldest: str
     """The id of the oldest change in the stream; empty if there is none."""
     lost: int = 0
-    """Changes that are not in the stream any more and were not closed by an instance, since the
-    stream was made. It is part of the epoch."""
+    """Changes that left the stream and were not closed by an instance, since it was made.
+
+    It is part of the epoch."""
     rivals: Sequence[Rival] = ()
     """Rivals of the consumer that asks."""
     queue: str = ""
