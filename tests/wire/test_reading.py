@@ -1,5 +1,6 @@
 """GET and HEAD of a key: what each answer of the read path looks like on the wire."""
 
+import asyncio
 import json
 
 import aiohttp
@@ -35,7 +36,9 @@ async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_ask
         "vary": "Cachesvc-Token, Cachesvc-Max-Lag, Prefer",
         "cache-status": "cachesvc-l1; hit; ttl=42",
         "date": "Tue, 14 Nov 2023 22:13:20 GMT",
-        "cachesvc-lag": "0.250",
+        "cachesvc-lag": "0.260",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox",
         "connection": "close",
     }
     assert site.reader.saw == []
@@ -184,7 +187,7 @@ async def test_the_lag_is_left_out_while_it_is_unknown_and_follows_within_ten_mi
     assert "cachesvc-lag" not in (await site.ask("GET", "/v1/pages/k")).headers
     site.paths.fences.lag = 1_234_567
     site.clock.advance(us=10_000)
-    assert (await site.ask("GET", "/v1/pages/k")).headers["cachesvc-lag"] == "1.235"
+    assert (await site.ask("GET", "/v1/pages/k")).headers["cachesvc-lag"] == "1.245"
 
 
 @pytest.mark.parametrize("negative", ["in L1", "beyond"])
@@ -224,6 +227,22 @@ async def test_prefer_lease_grants_one_with_the_miss(site: Site) -> None:
 async def test_a_wait_is_capped_by_the_request_timeout(site: Site) -> None:
     await site.ask("GET", "/v1/pages/k", {"Prefer": 'wait="999999", lease', "Cachesvc-Timeout": "90s"})
     assert site.reader.saw[0][2] == ReadOptions(lease=True, wait_seconds=5.0, timeout_seconds=5.0)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "wait_seconds"),
+    [
+        (" " * 8000 + "lease", 0.0),
+        ("lease" + " " * 8000, 0.0),
+        ("," * 8000 + "lease", 0.0),
+        ("x= " * 2000 + ",lease;a=b , wait = 2 ", 2.0),
+        ('respond-async; x="1", LEASE, Wait="2"', 2.0),
+    ],
+    ids=range(5),
+)
+async def test_a_preference_is_found_wherever_it_stands(site: Site, prefer: str, wait_seconds: float) -> None:
+    await site.ask("GET", "/v1/pages/k", {"Prefer": prefer})
+    assert site.reader.saw == [("pages", "k", ReadOptions(lease=True, wait_seconds=wait_seconds))]
 
 
 async def test_a_stale_answer_may_carry_a_lease(site: Site) -> None:
@@ -357,3 +376,13 @@ async def test_many_tags_are_spread_over_lines_that_clients_take(site: Site) -> 
         lines = response.headers.getall("Cache-Groups")
     assert cache_groups.parse(", ".join(lines), max_tags=128) == tags
     assert all(len(line) <= 4096 for line in lines)
+
+
+async def test_the_bound_counts_from_the_watermark_at_the_start_of_the_read(site: Site) -> None:
+    site.reader.hangs = asyncio.Event()
+    reading = asyncio.create_task(site.ask("GET", "/v1/pages/a"))
+    await site.reader.asked.wait()
+    site.paths.fences.watermark += 200_000
+    site.paths.fences.lag = 50_000
+    site.reader.hangs.set()
+    assert (await reading).headers["cachesvc-lag"] == "0.250"

@@ -82,6 +82,7 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         loops=found.ready.loops,
         rivals=found.ready.rivals,
         changes_lost=seen.sum("changes_lost_total"),
+        settings=found.ready.settings,
     )
 
 

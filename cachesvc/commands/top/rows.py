@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from cachesvc.commands.top.scrape import Unmet
+
 
 class InstanceRow(Struct, frozen=True):
     """One instance."""
@@ -38,6 +40,8 @@ class InstanceRow(Struct, frozen=True):
     changes_lost: float | None = None
     """Changes that somebody else took out of the region's queue, since the instance
     started."""
+    settings: Sequence[Unmet] = ()
+    """The needs that the instance's servers do not meet."""
 
 
 class ServerRow(Struct, frozen=True):

@@ -17,6 +17,17 @@ HOT_NAMESPACES = 3
 """How many namespaces (those with the hottest keys) are asked for their hot keys."""
 
 
+class Unmet(Struct, frozen=True):
+    """A need of the rule that a server does not meet."""
+
+    server: str
+    """Kind and name of the server, such as `cell eu-1`."""
+    need: str
+    effect: str
+    """`stale` if old values may be answered, else `cost`."""
+    why: str
+
+
 class Ready(Struct, frozen=True):
     """The answer of `/readyz?verbose`."""
 
@@ -26,6 +37,7 @@ class Ready(Struct, frozen=True):
     """The background loops that do not do their work, each with the reason."""
     rivals: Mapping[str, str] = {}
     """Names that mean two things, by kind (`changes/rivals.py`), and what to do."""
+    settings: Sequence[Unmet] = ()
 
 
 class HotKey(Struct, frozen=True):

@@ -6,10 +6,12 @@ silence, not ready          requests to the instance fail
 a cell                      its partitions have no L3, and writes to them are refused
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
 rivals, lost changes        one name means two things, or the queue was tampered with
+settings that break a rule  old values may be answered
 shedding, origins           callers are refused, or wait
 memcached, parked changes   slower, not wrong
 loops                       a part of an instance stands still
 clocks, versions            about to become one of the above
+settings that cost          copies, changes or writes are lost
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,6 +84,21 @@ def _lost(picture: Picture) -> Iterator[str]:
             f"{lost:.0f} changes were taken out of a region's queue by somebody else since its instances "
             "started: everything was fenced"
         )
+
+
+def _settings(effect: str) -> Callable[[Picture], Iterator[str]]:
+    """A judge of the needs that servers do not meet, of those with this effect."""
+
+    def judge(picture: Picture) -> Iterator[str]:
+        found = {
+            (one.server, one.need): f"{one.server}: {one.why}"
+            for row in picture.instances
+            for one in row.settings
+            if one.effect == effect and one.need != "clock"  # `_clocks` says whose clock is wrong
+        }
+        yield from found.values()
+
+    return judge
 
 
 def _shedding(picture: Picture) -> Iterator[str]:
@@ -160,6 +177,7 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _feeds,
     _rivals,
     _lost,
+    _settings("stale"),
     _shedding,
     _origins,
     _memcached,
@@ -167,4 +185,5 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _loops,
     _clocks,
     _versions,
+    _settings("cost"),
 )

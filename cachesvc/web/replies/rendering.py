@@ -25,6 +25,10 @@ Without the line, a cache on the way would answer a read that carries a token wi
 a read without one.
 """
 _VARY_ALL = "Vary: *\r\n"
+NOSNIFF = "X-Content-Type-Options: nosniff\r\n"
+"""A browser takes a stored value for its `Content-Type`, and never for HTML by its looks."""
+SANDBOX = f"{NOSNIFF}Content-Security-Policy: sandbox\r\n"
+"""And a browser that is led to a stored value runs no script of it."""
 _LEASED = Use(keep=False, share=False, directives="no-store")
 """The use of an answer that carries a lease, which one caller may have."""
 
@@ -129,12 +133,14 @@ def _sendable(content_type: str) -> str:
 
 
 class Tail:
-    """The lines that end every head: `Date` and `Cachesvc-Lag`.
+    """The lines that end every head: `Date`, `Cachesvc-Lag`, and what browsers must heed.
 
     They are rendered again when they are 10 ms old, not for each answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, more: str = "") -> None:
+        """`more`: complete header lines that every head has."""
+        self._more = more
         self._rendered_at_us = -1 << 62
         self._lines = b""
 
@@ -142,10 +148,15 @@ class Tail:
         return not 0 <= now_us - self._rendered_at_us < _TAIL_LIFE_US
 
     def render(self, now_us: int, lag_us: int | None) -> None:
-        date = formatdate(now_us // SECONDS, usegmt=True)
-        lag = f"Cachesvc-Lag: {lag_us / SECONDS:.3f}\r\n" if lag_us is not None else ""
-        self._lines = f"Date: {date}\r\n{lag}".encode()
+        # The bound grows while the lines are used.
+        self._lines = self.lines_of(now_us, None if lag_us is None else lag_us + _TAIL_LIFE_US)
         self._rendered_at_us = now_us
+
+    def lines_of(self, now_us: int, lag_us: int | None) -> bytes:
+        """Returns the lines of one answer; the bound is rounded up to ms."""
+        date = formatdate(now_us // SECONDS, usegmt=True)
+        lag = f"Cachesvc-Lag: {-(-lag_us // MILLISECONDS) / 1000:.3f}\r\n" if lag_us is not None else ""
+        return f"Date: {date}\r\n{lag}{self._more}".encode()
 
     @property
     def lines(self) -> bytes:
