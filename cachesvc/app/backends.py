@@ -75,6 +75,8 @@ class Backends:
         skew = service.coherence.max_clock_skew
         under = (placement.id, topology.version)
         me = (service.region, service.instance)
+        self.incarnation = secrets.token_hex(4)
+        """A word of this process, which tells it from another one of its name."""
         mark = holder_mark(*me)
         issuers: dict[str, Issuer] = {}
         self.cells = {
@@ -100,7 +102,14 @@ class Backends:
         )
         retention = service.coherence.fence_retention
         self.streams = {
-            name: RedisFenceStream(region.queue, name, retention=retention, skew=skew, follower=me)
+            name: RedisFenceStream(
+                region.queue,
+                name,
+                retention=retention,
+                skew=skew,
+                follower=me,
+                incarnation=self.incarnation,
+            )
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)

@@ -8,6 +8,7 @@ from cachesvc.app.paths import Paths, Remote
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.changes.consume import Consumer, ConsumerTally
 from cachesvc.changes.feed import FeedTally, FenceFeed
+from cachesvc.changes.rivals import Rivals
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.clock import Clock
@@ -25,6 +26,8 @@ class Feeds:
     """One for each region's `fences`."""
     consumer: Consumer
     """Takes the `changes` of the instance's region."""
+    rivals: Rivals
+    """Looks for others that have a name which is this instance's or its queue's."""
     feed_tally: FeedTally
     consumer_tally: ConsumerTally
 
@@ -34,6 +37,7 @@ class Feeds:
         yield self.consumer.run(), self.consumer.taking.name
         yield self.consumer.run_heartbeats(), self.consumer.beating.name
         yield self.consumer.run_reclaiming(), self.consumer.reclaiming.name
+        yield self.rivals.run(), self.rivals.loop.name
 
     def reading(self) -> Iterator[tuple[Coroutine[Any, Any, None], str]]:
         """The loops of the fence feeds alone: without a consumer, an instance only follows."""
@@ -43,7 +47,8 @@ class Feeds:
     def watched(self) -> Sequence[Loop]:
         """The same loops, as they tell how they fare."""
         consumer = self.consumer
-        return [*(feed.loop for feed in self.feeds), consumer.taking, consumer.beating, consumer.reclaiming]
+        own = (consumer.taking, consumer.beating, consumer.reclaiming, self.rivals.loop)
+        return [*(feed.loop for feed in self.feeds), *own]
 
 
 def build(
@@ -86,5 +91,6 @@ def build(
         tally=consumer_tally,
         recorder=recorder,
         lags=paths.lags,
+        rivals=paths.rivals,
     )
-    return Feeds(broadcast, feeds, consumer, feed_tally, consumer_tally)
+    return Feeds(broadcast, feeds, consumer, paths.rivals, feed_tally, consumer_tally)

@@ -70,9 +70,15 @@ class App:
             rng=rng or random.Random(),  # noqa: S311  jitter and early refresh, nothing secret
             tasks=self._tasks,
             is_overloaded=lambda: self._web.overload.is_shedding,
+            incarnation=self._backends.incarnation,
         )
         self._feeds = feeds.build(
-            service, topology, self.remote, self.paths, clock=self._clock, recorder=self._tracing
+            service,
+            topology,
+            self.remote,
+            self.paths,
+            clock=self._clock,
+            recorder=self._tracing,
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
@@ -108,6 +114,7 @@ class App:
             "feeds", lambda: {(name,): paths.fences.bound_of(name) for name in self.topology.regions}
         )
         metrics.watch("consumer", lambda: feeds.consumer_tally)
+        metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
@@ -199,6 +206,7 @@ class App:
                 name: cell.refusal or (f"server {cell.issuer:x}" if cell.issuer else "not reached yet")
                 for name, cell in self._backends.cells.items()
             },
+            "rivals": self.paths.rivals.said,
             "loops": self._loops.troubles(),
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),

@@ -14,6 +14,7 @@ from cachesvc.changes.apply import Applier
 from cachesvc.changes.contract import Changes, FenceStream
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.receipts import Receipts
+from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
@@ -79,6 +80,8 @@ class Paths:
     merger: Merger
     applier: Applier
     announcer: Announcer
+    rivals: Rivals
+    """Others that have a name which is this instance's or its queue's."""
     receipts: Receipts
     reader: Reader
     writer: Writer
@@ -96,11 +99,12 @@ def build(
     rng: random.Random,
     tasks: Spawns,
     is_overloaded: Callable[[], bool],
+    incarnation: str,
 ) -> Paths:
     """The paths of the instance that `service` describes. Starts nothing and does no I/O.
 
     `tasks` owns the flights that need a task of their own; `is_overloaded` tells whether the web
-    layer sheds load now.
+    layer sheds load now; `incarnation` tells this process from another one of its name.
     """
     region, instance, coherence = service.region, service.instance, service.coherence
     skew_us, namespaces, stream = coherence.max_clock_skew, topology.namespaces, remote.streams[region]
@@ -125,9 +129,18 @@ def build(
     announcer = Announcer(
         region=region, changes=remote.changes, stream=stream, merger=merger, clock=clock, lags=lags
     )
+    rivals = Rivals(
+        region,
+        instance,
+        incarnation,
+        remote.cells.values(),
+        remote.streams,
+        heartbeat_us=coherence.heartbeat,
+    )
     receipts = Receipts(
         region,
         remote.streams,
+        rivals,
         heartbeat_seconds=coherence.heartbeat.seconds,
         outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
     )
@@ -208,6 +221,7 @@ def build(
         merger=merger,
         applier=applier,
         announcer=announcer,
+        rivals=rivals,
         receipts=receipts,
         reader=reader,
         writer=writer,

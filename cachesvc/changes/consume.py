@@ -15,8 +15,17 @@ from msgspec.structs import replace
 
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit import audit_of
-from cachesvc.changes.contract import Changes, Completion, Done, FenceStream, Missing, OpenChange
+from cachesvc.changes.contract import (
+    Changes,
+    Completion,
+    Done,
+    FenceStream,
+    Missing,
+    OpenChange,
+    OtherQueueError,
+)
 from cachesvc.changes.delays import ChangeLags
+from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
@@ -58,6 +67,8 @@ class ConsumerTally(Struct):
     epochs: int = 0
     """Times that `changes` was found to be another stream than before: every namespace
     was fenced."""
+    lost: int = 0
+    """Changes that left `changes` while this instance ran and that no instance had closed."""
     failures: int = 0
     """Failed exchanges with the queue."""
     backlog: int = 0
@@ -89,6 +100,7 @@ class Consumer:
         namespaces: Sequence[str],
         tally: ConsumerTally,
         lags: ChangeLags,
+        rivals: Rivals,
         recorder: Recorder | None = None,
     ) -> None:
         """Makes a consumer that does nothing until one of its loops runs.
@@ -106,8 +118,12 @@ class Consumer:
         self._namespaces = namespaces
         self._tally = tally
         self._lags = lags
+        self._rivals = rivals
         self._recorder = recorder
+        self._has_looked = False
         self._epoch = ""
+        self._lost = 0
+        """The changes that were lost up to this epoch."""
         outage = Outage("the queue of changes", log)
         self.taking, self.beating, self.reclaiming = (
             Loop(name, outage=outage, failed=self._failed)
@@ -143,6 +159,13 @@ class Consumer:
 
     async def _take(self) -> None:
         try:
+            if not self._has_looked:
+                await self._look()
+        except TierError:
+            self.has_tried = True
+            raise
+        self._rivals.check_deployment()  # an instance that must not take changes is not ready
+        try:
             taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
         except TierError:
             self.has_tried = True
@@ -151,6 +174,7 @@ class Consumer:
         _raise_first(await self._do_each(taken))
 
     async def _reclaim(self) -> None:
+        self._rivals.check_deployment()
         changes, idle = self._changes, RECLAIM_IDLE_SECONDS
         defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
         parked = await changes.parked(self._name, idle_seconds=idle, count=TAKE)
@@ -166,10 +190,26 @@ class Consumer:
 
     async def _beat(self) -> None:
         asked_us = self._clock.now_us()
-        completion = await self._changes.completion()
-        if completion.epoch != self._epoch:
-            await self._meet_epoch(completion)
-        await self._stream.heartbeat(self._complete_to(completion, asked_us))
+        completion = await self._look()
+        self._rivals.check_deployment()
+        try:
+            self._rivals.check_queue()
+            if completion.epoch != self._epoch:
+                await self._meet_epoch(completion)
+            await self._stream.heartbeat(self._complete_to(completion, asked_us), completion.epoch)
+        except OtherQueueError:
+            await self._changes.reconnect()
+            await self._stream.reconnect()
+            raise
+
+    async def _look(self) -> Completion:
+        """Returns how far the group is, and takes in what the queue says of rivals."""
+        if not self._has_looked:  # only now the cells are asked who they are, and the queue is told that
+            await self._rivals.meet(await self._changes.completion())
+        completion = await self._changes.completion(self._rivals.me)
+        await self._rivals.meet(completion)
+        self._has_looked = True
+        return completion
 
     def _complete_to(self, completion: Completion, asked_us: int) -> int:
         """Returns the time to send, which no wrong clock of the queue moves past an open change.
@@ -193,19 +233,23 @@ class Consumer:
 
         That happens before a heartbeat claims that everything is done.
         """
+        lost = completion.lost - self._lost if self._epoch else 0
         if not completion.announced:
-            lost = [Change(name, all=True) for name in self._namespaces]
             log.log(
                 logging.WARNING if self._epoch else logging.INFO,
-                "the region's stream of changes is a new one: all is fenced, "
+                f"{lost} changes left the region's stream and were not applied: all is fenced. "
+                "Nobody but cachesvc may take anything out of `changes` (XTRIM, XDEL, XADD with MAXLEN)"
+                if lost > 0
+                else "the region's stream of changes is a new one: all is fenced, "
                 "in case changes were lost with the old one",
             )
-            applied = await self._applier.apply(lost)
+            everything = [Change(name, all=True) for name in self._namespaces]
+            applied = await self._applier.apply(everything)
             self._merger.merge(applied.fences, own=True)
-            await self._stream.publish(applied.fences)
-            await self._changes.announced(completion.epoch)
+            await self._stream.announce(applied.fences, completion.epoch)
             self._tally.epochs += 1
-        self._epoch = completion.epoch
+        self._tally.lost += max(lost, 0)
+        self._epoch, self._lost = completion.epoch, completion.lost
 
     # changes ------------------------------------------------------------
 

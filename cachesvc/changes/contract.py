@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from cachesvc.model.change import Change
+from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.traces.trace import SpanContext
 
@@ -61,22 +62,62 @@ class OpenChange(Struct, frozen=True):
     """
 
 
+RivalKind = Literal["queue", "deployment", "instance"]
+
+
+class Attendance(Struct, frozen=True):
+    """A consumer's words about itself, told to the queue with each look at the group."""
+
+    incarnation: str
+    """A random word of the process: two processes of one name differ in it."""
+    name: str
+    cells: tuple[str, ...]
+    """The cells that it uses, as `name=run id`; `name=` if the cell did not answer lately."""
+    live_us: int
+    """A consumer that was silent for longer is no rival, µs."""
+
+
+class Rival(Struct, frozen=True):
+    """Another live consumer of the region's queue that should not be there."""
+
+    kind: RivalKind
+    incarnation: str
+    name: str
+    was_first: bool
+    """True if it came to the queue before the one that asks."""
+
+
+class OtherQueueError(TierError):
+    """A region has two queues: its streams were met on two, or instances use two.
+
+    Also if `changes` lost changes since they were looked at. Another look-up of the name may help.
+    """
+
+
 class Completion(Struct, frozen=True):
     """How far the consumer group of `changes` is."""
 
     complete_to: int
     """µs: every change accepted before this time is acknowledged or parked. It is the time in
-    the id of the oldest pending or undelivered change; without one, the queue's clock. If the
+    the id of the oldest change in the stream; without one, the queue's clock. If the
     queue's clock was set back, so that the id is ahead of it: the time at which that was first seen."""
     epoch: str
     """The epoch of the `changes` stream. Another epoch than before: accepted changes may have
-    been lost with the tail of the server's data."""
+    been lost with the tail of the server's data, or were taken out of the stream by somebody else."""
     announced: bool
-    """True if the possible loss of this epoch has been announced (`Changes.announced`)."""
+    """True if the possible loss of this epoch has been announced (`FenceStream.announce`)."""
     now_us: int
     """The queue's clock."""
     oldest: str
-    """The id of the oldest pending or undelivered change; empty if there is none."""
+    """The id of the oldest change in the stream; empty if there is none."""
+    lost: int = 0
+    """Changes that left the stream and were not closed by an instance, since it was made.
+
+    It is part of the epoch."""
+    rivals: Sequence[Rival] = ()
+    """Rivals of the consumer that asks."""
+    queue: str = ""
+    """The epoch of `fences` (`FenceStream.epoch`), which differs between any two queues."""
 
 
 class OpenCount(Struct, frozen=True):
@@ -113,7 +154,8 @@ class Changes(Protocol):
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
         """Returns changes that a consumer took and left open for `idle_seconds`.
 
-        They are now this consumer's.
+        They are now this consumer's. So are changes of that age that are open and that no consumer has:
+        their consumer was deleted with what it had taken, or the group was moved past them.
         """
         ...
 
@@ -135,18 +177,15 @@ class Changes(Protocol):
         """
         ...
 
-    async def completion(self) -> Completion:
-        """Returns how far the group is.
+    async def completion(self, me: Attendance | None = None) -> Completion:
+        """Returns how far the group is, and notes that the consumer `me` is alive.
 
         Call it *before* the heartbeat that carries the result is appended.
         """
         ...
 
-    async def announced(self, epoch: str) -> None:
-        """Notes that fences on every namespace are out for this epoch.
-
-        Other consumers need not publish them again.
-        """
+    async def reconnect(self) -> None:
+        """Leaves the connected server: the next call looks the queue's name up anew."""
         ...
 
     async def open_count(self) -> OpenCount:
@@ -238,6 +277,8 @@ class FollowerPosition(Struct, frozen=True):
     position: str
     silent_us: int
     """Time since the follower's last report, by the queue's clock."""
+    incarnation: str = ""
+    """A random word of the process: two processes of one name are two followers."""
 
 
 class ReceiptRecord(Struct, frozen=True):
@@ -264,6 +305,11 @@ class FenceStream(Protocol):
 
     region: str
 
+    @property
+    def epoch(self) -> str:
+        """The epoch of the stream at the position; empty before `open`."""
+        ...
+
     async def publish(
         self,
         fences: Sequence[Fence],
@@ -283,11 +329,25 @@ class FenceStream(Protocol):
         """
         ...
 
-    async def heartbeat(self, complete_to: int) -> None:
+    async def heartbeat(self, complete_to: int, epoch: str) -> None:
         """Appends a heartbeat, and trims the stream by time.
 
-        Only a consumer of the region's group does this.
+        `epoch` is the epoch of `changes` that `complete_to` was read under (`Changes.completion`).
+        Raises `OtherQueueError` if it is another one here and now. Only a consumer of the region's
+        group does this.
         """
+        ...
+
+    async def announce(self, fences: Sequence[Fence], epoch: str) -> None:
+        """Appends the fences on every namespace, and notes that they are out for this epoch.
+
+        `epoch` is an epoch of `changes`. Other consumers need not publish them again. Raises
+        `OtherQueueError` as `heartbeat` does.
+        """
+        ...
+
+    async def reconnect(self) -> None:
+        """Leaves the connected server: the next call looks the queue's name up anew."""
         ...
 
     async def open(self) -> FenceStart:

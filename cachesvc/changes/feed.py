@@ -7,6 +7,7 @@ grows and the read path turns strict by itself (docs/coherence.md, "Watermark, s
 floor").
 """
 
+import asyncio
 import logging
 
 from msgspec import Struct
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.25
 """One read of a stream waits this long for new items."""
+
+SILENT_SECONDS = 5.0
+"""A server without heartbeats for so long is left, and found again if it is the right one."""
 
 
 class FeedTally(Struct):
@@ -68,6 +72,8 @@ class FenceFeed:
         self._lags = lags
         self._recorder = recorder
         self._tail = (0, 0)
+        self._beat_at = 0.0
+        """When a heartbeat last came, or the server was left for want of one, on the loop's clock."""
         self.region = stream.region
         self.loop = Loop(
             f"fence feed of {self.region}",
@@ -100,6 +106,7 @@ class FenceFeed:
             self._fences.raise_first_floor(start.floor)
             self._merger.merge(start.fences, region=self.region)
             self._tail = position_of(start.tail)
+            self._beat_at = asyncio.get_running_loop().time()
             self._broadcast.reset(
                 self.region, start.position, self._fences.floor, "this instance has just begun to read"
             )
@@ -110,6 +117,7 @@ class FenceFeed:
         self.tried = True
 
     async def _read(self) -> None:
+        await self._leave_the_silent()
         batch = await self._stream.read(wait_seconds=WAIT_SECONDS)
         try:
             self._take_in(batch)
@@ -122,6 +130,16 @@ class FenceFeed:
         if batch.report:
             await self._stream.report(batch.position)
 
+    async def _leave_the_silent(self) -> None:
+        """Looks the queue's name up anew, if no heartbeat has come for `SILENT_SECONDS`.
+
+        The consumers may have gone to another server by now, and this one need not refuse anything.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._beat_at >= SILENT_SECONDS:
+            self._beat_at = now
+            await self._stream.reconnect()
+
     def _take_in(self, batch: FenceBatch) -> None:
         if batch.gap:
             self._meet_gap()
@@ -129,6 +147,7 @@ class FenceFeed:
         if batch.fences:
             self._merge(batch)
         if batch.complete_to is not None:
+            self._beat_at = asyncio.get_running_loop().time()
             self._fences.heartbeat(self.region, batch.complete_to)
         self._tell(batch)
         self.has_caught_up = self.has_caught_up or position_of(batch.position) >= self._tail

@@ -13,9 +13,11 @@ Namespaces with `feed_loss: serve` have given that guarantee away.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
+from cachesvc.changes.rivals import Rivals
 from cachesvc.model.did_you_mean import there_is
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
@@ -33,6 +35,7 @@ class Receipts:
         self,
         region: str,
         streams: Mapping[str, FenceStream],
+        rivals: Rivals,
         *,
         heartbeat_seconds: float,
         outdated_seconds: float,
@@ -44,6 +47,7 @@ class Receipts:
         """
         self._region = region
         self._streams = streams
+        self._rivals = rivals
         self._silent_us = round(3 * heartbeat_seconds * 1e6)
         self._outdated_seconds = outdated_seconds
 
@@ -51,8 +55,9 @@ class Receipts:
         """Waits until the live instances have merged this region's stream up to `position`.
 
         `options.wait` says which instances. Returns the missing ones, as `region/instance`: none, or those
-        that were missing at the deadline. If the queue does not answer at the deadline, its own name is
-        returned, because the missing instances are not known.
+        that were missing at the deadline. Instances that follow another queue of the region's name
+        cannot be listed: `another queue of …` stands for them. If the queue does not answer at the
+        deadline, its own name is returned, because the missing instances are not known.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -64,6 +69,7 @@ class Receipts:
                 missing = self._missing(
                     followers, position, options.wait, is_outdated=waited >= self._outdated_seconds
                 )
+                missing += self._rivals.unheard()
             except TierError as error:
                 missing = (error.where,)
             if not missing or waited >= options.timeout_seconds:
@@ -76,8 +82,8 @@ class Receipts:
     ) -> tuple[str, ...]:
         wanted = position_of(position)
         return tuple(
-            f"{follower.region}/{follower.instance}"
-            for follower in followers
+            name
+            for name, follower in _named(followers)
             if (wait is Reach.GLOBAL or follower.region == self._region)
             and position_of(follower.position) < wanted
             and not (is_outdated and follower.silent_us > self._silent_us)
@@ -102,9 +108,8 @@ class Receipts:
         if record is None:
             return None
         missing = {
-            f"{follower.region}/{follower.instance}": position_of(follower.position)
-            < position_of(record.position)
-            for follower in followers
+            name: position_of(follower.position) < position_of(record.position)
+            for name, follower in _named(followers)
         }
         return ReceiptState(
             id_,
@@ -116,3 +121,16 @@ class Receipts:
             missing=tuple(sorted(name for name, is_missing in missing.items() if is_missing)),
             reason=record.reason,
         )
+
+
+def _named(followers: Sequence[FollowerPosition]) -> Iterator[tuple[str, FollowerPosition]]:
+    """Yields each follower with its name: `region/instance`.
+
+    Two processes of one name are both waited for, so each has its incarnation in its name then. One of
+    them may have died, and be followed by the other: it is forgotten a minute after its last report.
+    """
+    names = Counter((follower.region, follower.instance) for follower in followers)
+    for follower in followers:
+        name = f"{follower.region}/{follower.instance}"
+        is_alone = names[follower.region, follower.instance] == 1
+        yield name if is_alone else f"{name}#{follower.incarnation}", follower

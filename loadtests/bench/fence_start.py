@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.config.service import Coherence
 from cachesvc.model.clock import SystemClock
@@ -37,7 +38,9 @@ async def publish(url: str, region: str) -> None:
     rng, now = random.Random(0), SystemClock().now_us()
     for _ in range(FENCES // BATCH):
         await stream.publish([Fence(rng.getrandbits(64), now) for _ in range(BATCH)])
-    await stream.heartbeat(now)
+    changes = RedisChanges(url, region)
+    await stream.heartbeat(now, (await changes.completion()).epoch)
+    await changes.stop()
     await stream.stop()
 
 

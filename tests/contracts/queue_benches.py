@@ -26,7 +26,9 @@ Decode = Callable[[str, Fields], OpenChange]
 class QueueBench:
     changes: Changes
 
-    def stream(self, max_batch: int = 100, follower: tuple[str, str] = ("", "")) -> FenceStream:
+    def stream(
+        self, max_batch: int = 100, follower: tuple[str, str] = ("", ""), incarnation: str = ""
+    ) -> FenceStream:
         """A follower (and publisher) of its own."""
         raise NotImplementedError
 
@@ -48,6 +50,17 @@ class QueueBench:
             seen += (await reader.read(wait_seconds=0.1)).fences
         return sorted(seen, key=lambda fence: fence.at)
 
+    async def beat(self, complete_to: int, stream: FenceStream | None = None) -> None:
+        """Sends a heartbeat, under the epoch that `changes` has."""
+        epoch = (await self.changes.completion()).epoch
+        await (stream or self.stream()).heartbeat(complete_to, epoch)
+
+    async def announce(self) -> str:
+        """Announces the epoch of `changes`, and returns it."""
+        epoch = (await self.changes.completion()).epoch
+        await self.stream().announce([], epoch)
+        return epoch
+
     async def append_event(self, event: bytes) -> str:
         return await self.append_fields({b"event": event})
 
@@ -66,6 +79,12 @@ class QueueBench:
     async def trim_fences(self, keep: int) -> None:
         raise NotImplementedError
 
+    async def trim_changes(self, keep: int) -> None:
+        raise NotImplementedError
+
+    async def delete_consumer(self, name: str) -> None:
+        raise NotImplementedError
+
     async def lose_all(self) -> None:
         raise NotImplementedError
 
@@ -80,9 +99,17 @@ class MemoryBench(QueueBench):
         self.queue = MemoryQueue(self.clock)
         self.changes = MemoryChanges(self.queue)
 
-    def stream(self, max_batch: int = 100, follower: tuple[str, str] = ("", "")) -> FenceStream:
+    def stream(
+        self, max_batch: int = 100, follower: tuple[str, str] = ("", ""), incarnation: str = ""
+    ) -> FenceStream:
         return MemoryFenceStream(
-            self.queue, "here", skew_us=SKEW, retention_us=RETENTION, follower=follower, max_batch=max_batch
+            self.queue,
+            "here",
+            skew_us=SKEW,
+            retention_us=RETENTION,
+            follower=follower,
+            incarnation=incarnation,
+            max_batch=max_batch,
         )
 
     @asynccontextmanager
@@ -105,6 +132,12 @@ class MemoryBench(QueueBench):
     async def trim_fences(self, keep: int) -> None:
         self.queue.trim_fences(keep)
 
+    async def trim_changes(self, keep: int) -> None:
+        self.queue.trim_changes(keep)
+
+    async def delete_consumer(self, name: str) -> None:
+        self.queue.delete_consumer(name)
+
     async def lose_all(self) -> None:
         self.queue.lose()
 
@@ -120,13 +153,16 @@ class RedisBench(QueueBench):
         self.changes = RedisChanges(server.redis_url, "here")
         self._streams: list[RedisFenceStream] = []
 
-    def stream(self, max_batch: int = 100, follower: tuple[str, str] = ("", "")) -> RedisFenceStream:
+    def stream(
+        self, max_batch: int = 100, follower: tuple[str, str] = ("", ""), incarnation: str = ""
+    ) -> RedisFenceStream:
         made = RedisFenceStream(
             self.server.redis_url,
             "here",
             skew=SKEW,
             retention=RETENTION,
             follower=follower,
+            incarnation=incarnation,
             max_batch=max_batch,
         )
         self._streams.append(made)
@@ -170,6 +206,12 @@ class RedisBench(QueueBench):
 
     async def trim_fences(self, keep: int) -> None:
         await self.admin.xtrim("fences", maxlen=keep, approximate=False)
+
+    async def trim_changes(self, keep: int) -> None:
+        await self.admin.xtrim("changes", maxlen=keep, approximate=False)
+
+    async def delete_consumer(self, name: str) -> None:
+        await self.admin.xgroup_delconsumer("changes", "cachesvc", name)
 
     async def lose_all(self) -> None:
         await self.admin.flushall()

@@ -163,7 +163,8 @@ def item(age_us: int) -> str:
 
 async def beat(queue: Queue) -> None:
     """A consumer does this every half second."""
-    await queue.stream.heartbeat((await queue.changes.completion()).complete_to)
+    completion = await queue.changes.completion()
+    await queue.stream.heartbeat(completion.complete_to, completion.epoch)
 
 
 async def test_a_queue_full_of_old_fences_takes_changes_after_a_heartbeat(queue: Queue, admin: Redis) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachesvc.changes.contract import Done, FenceStream, OpenChange
+from cachesvc.changes.contract import Done, FenceStream, OpenChange, OtherQueueError
 from cachesvc.model.change import Change
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
@@ -200,9 +200,9 @@ async def test_a_heartbeat_carries_complete_to(queue: QueueBench) -> None:
     stream, reader = queue.stream(), queue.stream()
     await reader.open()
     await drain(reader)
-    await stream.heartbeat(1)
+    await queue.beat(1, stream)
     await publish(stream, 7)
-    await stream.heartbeat(3)
+    await queue.beat(3, stream)
     batch = await reader.read(wait_seconds=SHORT)
     assert ([fence.at for fence in batch.fences], batch.complete_to, batch.gap) == ([7], 3, False)
     batch = await reader.read(wait_seconds=SHORT)
@@ -271,7 +271,7 @@ async def test_the_floor_of_a_new_reader_is_behind_nothing_that_may_be_gone(queu
     await queue.lose_all()
     stream = queue.stream()
     before = await queue.now_us()
-    await stream.heartbeat(1)
+    await queue.beat(1, stream)
     after = await queue.now_us()
     await publish(stream, 1)
     floor = (await queue.stream().open()).floor
@@ -308,25 +308,25 @@ async def test_the_epoch_of_changes_is_announced_once(queue: QueueBench) -> None
     await queue.changes.append(CHANGE)
     await take(queue)
     assert (await queue.changes.completion()).epoch == first.epoch
-    await queue.changes.announced(first.epoch)
+    await queue.announce()
     after = await queue.changes.completion()
     assert (after.epoch, after.announced) == (first.epoch, True)
 
 
 async def test_a_queue_that_lost_its_changes_has_another_epoch(queue: QueueBench) -> None:
     """Even if a producer made the new stream before any of us came to it."""
-    before = await queue.changes.completion()
-    await queue.changes.announced(before.epoch)
+    before = await queue.announce()
     await queue.lose_all()
     await queue.append_event(EVENT)
     after = await queue.changes.completion()
-    assert after.epoch != before.epoch
+    assert after.epoch != before
     assert not after.announced
-    await queue.changes.announced(before.epoch)
+    with pytest.raises(OtherQueueError):
+        await queue.stream().announce([], before)
     assert not (await queue.changes.completion()).announced, (
         "who comes late with the old one does not hide the new one"
     )
-    await queue.changes.announced(after.epoch)
+    await queue.announce()
     assert (await queue.changes.completion()).announced
     assert len(await take(queue)) == 1
 
@@ -337,7 +337,7 @@ async def test_a_fence_is_out_when_its_change_is_closed(queue: QueueBench) -> No
     await reader.open()
     id_ = await queue.changes.append(CHANGE)
     await queue.stream().publish([Fence(1, 1)], done=[Done(id_)])
-    await queue.stream().heartbeat(await complete_to(queue))
+    await queue.beat(await complete_to(queue))
     batch = await reader.read(wait_seconds=SHORT)
     assert [fence.at for fence in batch.fences] == [1]
     assert (batch.complete_to or 0) > int(id_.partition("-")[0]) * 1000 - 1

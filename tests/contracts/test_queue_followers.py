@@ -169,7 +169,7 @@ async def test_readers_report_after_a_heartbeat_or_when_somebody_waits(queue: Qu
     await merged(reader)
     await publisher.publish([Fence(1, 1)])
     assert not (await reader.read(wait_seconds=SHORT)).report
-    await publisher.heartbeat(1)
+    await queue.beat(1, publisher)
     assert (await reader.read(wait_seconds=SHORT)).report
     assert not (await reader.read(wait_seconds=SHORT)).report
     await publisher.publish([Fence(at, at, placement=at % 2) for at in range(1, 5)], report=True)

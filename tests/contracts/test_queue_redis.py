@@ -142,11 +142,11 @@ async def test_a_publisher_repeats_its_last_minute_after_a_new_epoch(bench: Redi
     if notices == "publish":
         await publisher.publish([Fence(3, 3)])
     else:
-        await publisher.heartbeat(9)
+        await bench.beat(9, publisher)
     seen = [fence.at for fence in (await reader.read(wait_seconds=SHORT)).fences]
     assert {1, 2} <= set(seen)
     before = await bench.admin.xlen("fences")
-    await publisher.heartbeat(9)
+    await bench.beat(9, publisher)
     assert await bench.admin.xlen("fences") == before + 1
 
 
@@ -200,17 +200,16 @@ async def test_the_epoch_of_changes_goes_with_its_group(bench: RedisBench, lost:
 
 async def test_a_server_that_started_again_has_another_epoch_of_changes(bench: RedisBench) -> None:
     """Even with all its keys: its disk may lack the tail."""
-    before = await bench.changes.completion()
-    await bench.changes.announced(before.epoch)
+    before = await bench.announce()
     random: Any = await bench.admin.get("changes:epoch")
     await bench.changes.stop()
     await bench.admin.aclose()
     await asyncio.to_thread(bench.server.restart)
     await bench.changes.take("c", count=1, wait_seconds=SHORT)
     await bench.admin.set("changes:epoch", random)
-    await bench.admin.set("changes:announced", before.epoch)
+    await bench.admin.set("changes:announced", before)
     after = await bench.changes.completion()
-    assert after.epoch != before.epoch
+    assert after.epoch != before
     assert not after.announced
 
 
@@ -254,7 +253,7 @@ async def test_a_publication_that_was_refused_closed_nothing(bench: RedisBench) 
 async def test_items_older_than_the_retention_go(bench: RedisBench) -> None:
     for i in range(300):
         await bench.admin.xadd("fences", {"h": "1"}, id=f"{i + 1}-0")
-    await bench.stream().heartbeat(1)
+    await bench.beat(1)
     assert await bench.admin.xlen("fences") <= 101, "whole nodes of 100 items are trimmed"
 
 

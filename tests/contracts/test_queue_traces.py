@@ -99,7 +99,7 @@ async def test_each_item_of_fences_has_its_time_and_a_heartbeat_has_none(queue: 
     times = [await queue.now_us()]
     for number in (1, 2):
         await queue.stream().publish([Fence(number, 1)])
-        await queue.stream().heartbeat(5)
+        await queue.beat(5)
         times.append(await queue.now_us())
     batch = await reader.read(wait_seconds=SHORT)
     assert len(batch.published) == 2

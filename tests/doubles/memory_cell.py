@@ -20,6 +20,7 @@ from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.etag import etag
 from cachesvc.tiers.l3.contract import (
     CellKeyState,
+    Claimed,
     FenceReply,
     Fill,
     FillReply,
@@ -27,7 +28,10 @@ from cachesvc.tiers.l3.contract import (
     PutReply,
     Read,
     Reply,
+    Use,
 )
+
+_SERVERS = itertools.count()
 
 
 class _Copy(Struct, gc=False):
@@ -90,6 +94,10 @@ class MemoryCell:
         self._is_whole = True
         """False once fences were deleted behind the cell's back: the marker among them is gone."""
         self._trimmed = 0
+        self._queues: dict[str, dict[str, tuple[int, str]]] = {}
+        """Region → part of an instance → when it said so, and the queue that it uses."""
+        self.server = next(_SERVERS)
+        """A number that is another one after each restart, as a run id is."""
 
     def __repr__(self) -> str:
         held = f"{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences"
@@ -106,6 +114,7 @@ class MemoryCell:
 
         It waits for the skew; copies that are older are not exact.
         """
+        self.server = next(_SERVERS)
         now = self._clock.now_us()
         self._issues_from = now + self._skew_us
         self._broken_at = now + 2 * self._skew_us + 1000
@@ -149,6 +158,17 @@ class MemoryCell:
             self._is_whole = True
             self.restart()
         return now < self._issues_from
+
+    async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
+        now, answers = self._clock.now_us(), []
+        for use in uses:
+            notes = self._queues.setdefault(use.region, {})
+            for who, (at, _) in list(notes.items()):
+                if now - at > live_us:
+                    del notes[who]
+            notes[use.who] = (now, use.queue)
+            answers.append(sorted({queue for _, queue in notes.values() if queue != use.queue}))
+        return Claimed(f"{self.name}-{self.server}", answers)
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         now = self._clock.now_us()

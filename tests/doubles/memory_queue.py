@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from cachesvc.changes.contract import (
+    Attendance,
     Completion,
     Done,
     FenceBatch,
@@ -19,6 +20,7 @@ from cachesvc.changes.contract import (
     FollowerPosition,
     OpenChange,
     OpenCount,
+    OtherQueueError,
     ReceiptRecord,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
@@ -87,8 +89,14 @@ class MemoryChanges:
         return self._given(consumer, new)
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        latest = self._queue.clock.now_us() - round(idle_seconds * SECONDS)
-        idle = [position for position, taken in sorted(self._queue.taken.items()) if taken.at_us <= latest]
+        queue, idle_us = self._queue, round(idle_seconds * SECONDS)
+        latest = queue.clock.now_us() - idle_us
+        for position in queue.orphans(idle_us):
+            queue.taken[position] = Taken(consumer, latest)
+        queue.taken = {
+            position: taken for position, taken in queue.taken.items() if position in queue.changes
+        }
+        idle = [position for position, taken in sorted(queue.taken.items()) if taken.at_us <= latest]
         return self._given(consumer, idle[:count])
 
     def _given(self, consumer: str, positions: Sequence[Position]) -> list[OpenChange]:
@@ -121,20 +129,23 @@ class MemoryChanges:
     async def bury(self, change: OpenChange) -> None:
         self._queue.bury(change.id, change.reason)
 
-    async def completion(self) -> Completion:
+    async def completion(self, me: Attendance | None = None) -> Completion:
         queue = self._queue
-        now, oldest, epoch = queue.clock.now_us(), next(iter(queue.changes), None), str(queue.epoch)
+        now, oldest = queue.clock.now_us(), next(iter(queue.changes), None)
+        epoch = queue.epoch_of_changes
         return Completion(
             now if oldest is None else queue.accepted_at(oldest),
             epoch,
             announced=queue.announced == epoch,
             now_us=now,
             oldest="" if oldest is None else text_of(oldest),
+            lost=queue.lost,
+            rivals=queue.attended(me) if me else (),
+            queue=str(queue.epoch),
         )
 
-    async def announced(self, epoch: str) -> None:
-        if epoch == str(self._queue.epoch):
-            self._queue.announced = epoch
+    async def reconnect(self) -> None:
+        """Does nothing: there is no connection."""
 
     async def open_count(self) -> OpenCount:
         return OpenCount(len(self._queue.changes), len(self._queue.parked), len(self._queue.dead))
@@ -151,13 +162,14 @@ class MemoryFenceStream:
         skew_us: int = 100_000,
         retention_us: int = 3_600_000_000,
         follower: tuple[str, str] = ("", ""),
+        incarnation: str = "",
         max_batch: int = 1000,
     ) -> None:
         self.region = region
         self._queue = queue
         self._skew_us = skew_us
         self._retention_us = retention_us
-        self._follower = follower
+        self._follower = (*follower, incarnation)
         self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = -1
@@ -166,6 +178,10 @@ class MemoryFenceStream:
 
     def __repr__(self) -> str:
         return f"<MemoryFenceStream {self.region} at {text_of(self._position)}>"
+
+    @property
+    def epoch(self) -> str:
+        return "" if self._epoch < 0 else str(self._epoch)
 
     async def start(self) -> None: ...
 
@@ -194,7 +210,21 @@ class MemoryFenceStream:
             queue.settle(change, position)
         return position
 
-    async def heartbeat(self, complete_to: int) -> None:
+    async def reconnect(self) -> None:
+        """Does nothing: there is no connection."""
+
+    def _check(self, epoch: str) -> None:
+        if epoch != self._queue.epoch_of_changes:
+            raise OtherQueueError("memory queue", "not the one whose changes were looked at")
+
+    async def announce(self, fences: Sequence[Fence], epoch: str) -> None:
+        self._check(epoch)
+        for item in fence_items.encode(fences):
+            self._queue.append_item(item)
+        self._queue.announced = epoch
+
+    async def heartbeat(self, complete_to: int, epoch: str) -> None:
+        self._check(epoch)
         self._queue.append_item(fence_items.heartbeat(complete_to))
         oldest_ms = (self._queue.clock.now_us() - self._retention_us) // 1000
         items = self._queue.fences
@@ -202,7 +232,7 @@ class MemoryFenceStream:
 
     async def open(self) -> FenceStart:
         position, queue = self._take_position(), self._queue
-        if any(self._follower):
+        if self._follower[0]:
             queue.followers[self._follower] = Report(NOWHERE, queue.clock.now_us(), queue.epoch)
         return FenceStart(
             floor=position[0] * 1000 + 999 + 3 * self._skew_us,
@@ -237,7 +267,7 @@ class MemoryFenceStream:
 
         The followers are listed here, too, so that the list is recent when the queue forgets them.
         """
-        if any(self._follower):
+        if self._follower[0]:
             self._queue.followers[self._follower] = Report(
                 position or NOWHERE, self._queue.clock.now_us(), self._epoch
             )

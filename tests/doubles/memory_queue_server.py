@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Audit, Done, FollowerPosition, Missing, ReceiptRecord
+from cachesvc.changes.contract import Attendance, Audit, Done, FollowerPosition, Missing, ReceiptRecord, Rival
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
@@ -27,6 +27,7 @@ Redis numbers the items of a stream in this way.
 """
 Fields = Mapping[bytes, bytes]
 
+_FIRST_EPOCHS = itertools.count(step=1_000_000)
 RECEIPT_US = 15 * 60 * SECONDS
 ID = re.compile(r"(\d{1,19})-(\d{1,19})")
 NOWHERE = "0-0"
@@ -52,6 +53,12 @@ class Item(Struct, frozen=True):
 class _Kept(Struct, frozen=True):
     until_us: int
     receipt: ReceiptRecord
+
+
+class Attending(Struct, frozen=True):
+    me: Attendance
+    at_us: int
+    came_us: int
 
 
 class Report(Struct, frozen=True):
@@ -97,9 +104,14 @@ class MemoryQueue:
         self.fences: list[Item] = []
         self.paced: dict[str, int] = {}
         """Paced fences by the µs until which they are in force."""
-        self.followers: dict[tuple[str, str], Report] = {}
-        self.epoch = 0
+        self.followers: dict[tuple[str, str, str], Report] = {}
+        """By region, instance and incarnation."""
+        self.epoch = next(_FIRST_EPOCHS)
         self.announced = ""
+        self.attending: dict[str, Attending] = {}
+        """By incarnation."""
+        self.added = self.closed = 0
+        """Changes that were appended, and those that were taken out by an instance."""
         self._ahead: tuple[Position, int] | None = None
         """The oldest open change if its id is ahead of the clock; the µs at which that was seen."""
         self._receipts: dict[str, _Kept] = {}
@@ -118,8 +130,57 @@ class MemoryQueue:
         """Appends an event, as any producer may: the event need not be readable."""
         return self.append_change({b"event": event})
 
+    @property
+    def epoch_of_changes(self) -> str:
+        return f"{self.epoch}:{self.lost}"
+
+    @property
+    def lost(self) -> int:
+        """Changes that are not there and were not closed."""
+        return self.added - self.closed - len(self.changes)
+
+    def attended(self, me: Attendance) -> list[Rival]:
+        """Notes the consumer; its rivals among the others that are alive."""
+        now = self.clock.now_us()
+        came_us = min(
+            self.attending[me.incarnation].came_us if me.incarnation in self.attending else now, now
+        )
+        found: list[Rival] = []
+        for incarnation, other in list(self.attending.items()):
+            if incarnation == me.incarnation:
+                continue
+            if not now - me.live_us <= other.at_us <= now:
+                del self.attending[incarnation]
+                continue
+            was_first = (other.came_us, incarnation) < (came_us, me.incarnation)
+            if other.me.name == me.name and other.at_us > came_us:
+                found.append(Rival("instance", incarnation, other.me.name, was_first))
+            if _are_foreign(me, other.me):
+                found.append(Rival("deployment", incarnation, other.me.name, was_first))
+        self.attending[me.incarnation] = Attending(me, now, came_us)
+        return found
+
+    def trim_changes(self, keep: int) -> None:
+        """Drops all but the newest changes, as a producer's XADD with MAXLEN does."""
+        for position in list(self.changes)[: len(self.changes) - keep]:
+            del self.changes[position]
+
+    def delete_consumer(self, name: str) -> None:
+        """Forgets a consumer with what it had taken (XGROUP DELCONSUMER)."""
+        self.taken = {position: taken for position, taken in self.taken.items() if taken.consumer != name}
+
+    def orphans(self, idle_us: int) -> list[Position]:
+        """Changes of that age that were delivered and are nobody's."""
+        latest_ms = (self.clock.now_us() - idle_us) // 1000
+        return [
+            position
+            for position in self.changes
+            if position <= self.delivered and position not in self.taken and position[0] <= latest_ms
+        ]
+
     def append_change(self, fields: Fields) -> Position:
         position = self.next_position()
+        self.added += 1
         self.changes[position] = fields
         self.new_change.announce()
         return position
@@ -135,6 +196,7 @@ class MemoryQueue:
         position = parse(id_)
         self.taken.pop(position, None)
         was_open = self.changes.pop(position, None) is not None
+        self.closed += was_open
         return self.parked.pop(position, None) is not None or was_open
 
     def park(self, id_: str, missing: Missing | None = None) -> bool:
@@ -228,9 +290,13 @@ class MemoryQueue:
         self.followers = {who: report for who, report in reports.items() if report.at_us >= oldest}
         return [
             FollowerPosition(
-                *who, report.position if report.epoch == self.epoch else NOWHERE, now - report.at_us
+                region,
+                instance,
+                report.position if report.epoch == self.epoch else NOWHERE,
+                now - report.at_us,
+                incarnation,
             )
-            for who, report in self.followers.items()
+            for (region, instance, incarnation), report in self.followers.items()
         ]
 
     def trim_fences(self, keep: int = 0) -> None:
@@ -248,12 +314,23 @@ class MemoryQueue:
             self.fences,
             self.paced,
             self.followers,
+            self.attending,
         ):
             held.clear()
         self._receipts.clear()
         self.delivered = (0, 0)
         self.announced = ""
+        self.added = self.closed = 0
         self.epoch += 1
+
+
+def _are_foreign(one: Attendance, other: Attendance) -> bool:
+    mine, theirs = (dict(cell.split("=") for cell in of.cells) for of in (one, other))
+    both = [(mine[name], theirs[name]) for name in mine.keys() & theirs.keys()]
+    reached = [pair for pair in both if all(pair)]
+    if not both:
+        return bool(mine and theirs)
+    return bool(reached) and all(one != other for one, other in reached)
 
 
 def text_of(position: Position) -> str:

@@ -43,6 +43,80 @@ STREAMS: dict[str, Mutant] = {
             InQueueScript("completion", "oldest and accepted_at(oldest) or now", "now"),
         ),
     ),
+    "changes-count": Mutant(
+        "nobody counts the changes that left the stream",
+        (40,),
+        (
+            InPython("tests.doubles.memory_queue_server:MemoryQueue.epoch_of_changes", "self.lost", "0"),
+            InQueueScript("completion", "gone - (call('GET', 'changes:closed') or 0)", "0"),
+        ),
+    ),
+    "orphans": Mutant(
+        "a change that is neither pending nor undelivered does not count as open, and nobody adopts it",
+        (40,),
+        (
+            InPython(
+                "tests.doubles.memory_queue:MemoryChanges.completion",
+                "next(iter(queue.changes), None)",
+                "next((at for at in queue.changes if at > queue.delivered or at in queue.taken), None)",
+            ),
+            InPython(
+                "tests.doubles.memory_queue_server:MemoryQueue.orphans",
+                "position not in self.taken",
+                "False",
+            ),
+            InQueueScript("adopt", "not pending[item[1]] and", "false and"),
+        ),
+    ),
+    "vouching-server": Mutant(
+        "a heartbeat is taken by any server, whatever server's changes it is of",
+        (41,),
+        (
+            InPython(
+                "tests.doubles.memory_queue:MemoryFenceStream._check",
+                "epoch != self._queue.epoch_of_changes",
+                "False",
+            ),
+            InQueueScript("vouch", "ARGV[3] ~= epoch_of_changes()", "false"),
+        ),
+    ),
+    "rival-queue": Mutant(
+        "a consumer believes its own queue, although others of its region use another one",
+        (42,),
+        (InPython("cachesvc.changes.rivals:Rivals.check_queue", "self._region in self._queues", "False"),),
+    ),
+    "rival-wait": Mutant(
+        "a wait does not care for instances that follow another queue",
+        (42,),
+        (InPython("cachesvc.changes.rivals:Rivals.unheard", "self._region in self._queues", "False"),),
+    ),
+    "rival-deployment": Mutant(
+        "a consumer takes changes of a queue that another deployment uses",
+        (43,),
+        (
+            InPython(
+                "cachesvc.changes.rivals:Rivals.check_deployment",
+                'one.kind == "deployment" and one.was_first',
+                "False",
+            ),
+        ),
+    ),
+    "incarnation": Mutant(
+        "two instances of one name are one follower",
+        (44,),
+        (
+            InPython(
+                "tests.doubles.memory_queue:MemoryFenceStream.__init__",
+                "(*follower, incarnation)",
+                '(*follower, "")',
+            ),
+            InPython(
+                "cachesvc.changes.redis.fences:RedisFenceStream.__init__",
+                "'/'.join(follower)}#{incarnation}",
+                "'/'.join(follower)}#",
+            ),
+        ),
+    ),
     "retry-where-missing": Mutant(
         "a parked change is applied again in every cell, with a new `at`",
         (29,),

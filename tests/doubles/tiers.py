@@ -9,7 +9,7 @@ from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierUnavailableError
 from cachesvc.tiers.l2.contract import Lookup, Tier
-from cachesvc.tiers.l3.contract import CellKeyState
+from cachesvc.tiers.l3.contract import CellKeyState, Claimed
 from tests.doubles.memory_cell import MemoryCell, new_issuer
 
 
@@ -97,6 +97,11 @@ class ChaosCell:
             return answer
 
         return call
+
+    async def claim(self, *told: Any) -> Claimed:
+        if self.down:
+            raise TierUnavailableError(self.name, "down")
+        return await self.cell.claim(*told)
 
     def release(self, key: Key, lease: str) -> None:
         self.calls.append(("release", 1))

@@ -10,7 +10,7 @@ import os
 
 from redis.asyncio import Redis
 
-from loadtests.fleet_servers import cell_server
+from loadtests.fleet_servers import cell_server, queue_server
 from loadtests.fleet_topology import free_ports
 from tests.faults.arena import MAX_LAG_SECONDS
 from tests.faults.contents import Memcached, at_home_in, on_memcached, records
@@ -244,6 +244,56 @@ async def lose_the_tail(running: Drill, region: str) -> None:
             os.truncate(log, kept)
             await arena.start(queue)
             assert not await redis.xrange("changes", newest, newest), "no tail was lost"
+
+
+async def split_the_queue(running: Drill, region: str, instance: str, *, seconds: float = LONG) -> None:
+    """Leads the name of a queue to a second live server.
+
+    Connections to the first one live on, and one instance starts anew: it finds the second one.
+    """
+    arena, (port,) = running.arena, free_ports(1)
+    await arena.start_guest(queue_server("rival", port, arena.fleet.run_dir))
+    with (
+        running.fault(f"two queues of {region}"),
+        arena.links.leading(*arena.links.to(f"queue-{region}"), to=port, resets=False),
+    ):
+        arena.kill(f"instance-{instance}")
+        await arena.start(f"instance-{instance}")
+        await running.written(seconds=seconds)
+
+
+async def fail_over_and_back(running: Drill, region: str, *, seconds: float = LONG) -> None:
+    """Leads the name of a queue to its replica, which is promoted, and later back.
+
+    The old server lives, follows the new one, and keeps its connections.
+    """
+    arena, (port,) = running.arena, free_ports(1)
+    await arena.start_guest(queue_server("replica", port, arena.fleet.run_dir))
+    first_port, links = arena.fleet.port(f"queue-{region}"), arena.links.to(f"queue-{region}")
+    async with (
+        Redis(port=first_port, protocol=3, socket_timeout=5) as first,
+        Redis(port=port, protocol=3, socket_timeout=5) as second,
+    ):
+        await second.replicaof("127.0.0.1", str(first_port))
+        await until("the replica is in step", lambda: is_in_step(second))
+        with running.fault(f"queue of {region} failed over and back"):
+            with arena.links.leading(*links, to=port, resets=False):
+                await second.replicaof("NO", "ONE")
+                await first.replicaof("127.0.0.1", str(port))
+                await running.written(seconds=seconds)
+                await until("the old server is in step", lambda: is_in_step(first))
+                await first.replicaof("NO", "ONE")
+            await second.replicaof("127.0.0.1", str(first_port))
+            await running.written(seconds=seconds)
+
+
+async def trim_changes(running: Drill, region: str) -> None:
+    """Trims accepted changes away before anybody has taken them, as a producer's MAXLEN does."""
+    arena, queue = running.arena, f"queue-{region}"
+    async with arena.redis(queue) as redis:
+        with running.fault(f"changes of {region} trimmed"), arena.links.broken(f"{region}:{queue}"):
+            await until("a change waits that nobody takes", lambda: has_items(redis, "changes", 1))
+            assert await redis.xtrim("changes", maxlen=0, approximate=False)
 
 
 async def has_items(redis: Redis, stream: str, count: int) -> bool:

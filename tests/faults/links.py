@@ -45,6 +45,10 @@ class Links:
         finally:
             self.mend(*names)
 
+    def to(self, server: str) -> list[str]:
+        """Returns the names of the links to a server."""
+        return [name for name in self.names if name.endswith(f":{server}")]
+
     @contextmanager
     def leading(self, *names: str, to: int, resets: bool = True) -> Iterator[None]:
         """Lets these links lead to another port while the block runs; then back to their own servers.

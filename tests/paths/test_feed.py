@@ -139,3 +139,21 @@ async def test_a_feed_survives_an_answer_of_an_unknown_shape_and_a_fence_that_ca
 class BrokenMerger:
     def merge(self, fences: object, **_: object) -> None:
         raise ZeroDivisionError("of a defect")
+
+
+async def test_a_queue_without_heartbeats_is_looked_up_anew() -> None:
+    """The consumers may be at another server of its name by now, and this one refuses nothing."""
+    far = FarSide()
+    one = Running(far, "one")
+    one.start(consuming=False)
+    await asyncio.sleep(12)
+    assert one.paths.stream.calls.count("reconnect") == 2
+    await stop(one)
+
+
+async def test_a_queue_with_heartbeats_is_not() -> None:
+    far = FarSide()
+    (one,) = await started(far, "one")
+    await asyncio.sleep(12)
+    assert "reconnect" not in one.paths.stream.calls
+    await stop(one)

@@ -6,6 +6,7 @@ import pytest
 
 from cachesvc.model.change import Change
 from tests.doubles.loaders import loaded
+from tests.doubles.memory_queue import MemoryChanges
 from tests.paths.living import hang, living
 from tests.paths.running import Running
 from tests.paths.truth import Store
@@ -90,6 +91,42 @@ async def test_trace_17_a_running_load_must_not_answer_readers_that_came_beyond_
         far.loader.release()
         await read_0
         assert await read_1 == b"1"
+
+
+async def test_trace_40_a_change_that_was_trimmed_must_not_vanish_unnoticed() -> None:
+    """By a producer's XADD with MAXLEN: nobody has done it, and nobody can."""
+    far = FarSide()
+    async with living(far, "i1") as i1:
+        await _before_a_change(far, i1)
+        await i1.paths.changes.append(Change("docs", keys=("a",)))
+        far.queue.trim_changes(keep=0)
+        await asyncio.sleep(5)
+        assert await i1.paths.value("a") == b"1"
+        assert i1.bound_us() < 1_000_000
+        assert i1.tally.lost == 1
+
+
+async def test_trace_40_a_change_that_its_group_forgot_must_not_vanish_unnoticed() -> None:
+    """By XGROUP DELCONSUMER: it is neither pending nor undelivered, and nobody is to get it."""
+    far = FarSide()
+    async with living(far, "i1") as i1:
+        await _before_a_change(far, i1)
+        await i1.paths.changes.append(Change("docs", keys=("a",)))
+        await MemoryChanges(far.queue).take("i2", count=10, wait_seconds=0)
+        far.queue.delete_consumer("i2")
+        await asyncio.sleep(5)
+        assert await i1.paths.value("a") == b"1"
+        assert not far.queue.changes
+
+
+async def _before_a_change(far: FarSide, i1: Running) -> None:
+    """0 in every tier, and a write; the consumer takes nothing."""
+    store = Store(far)
+    await asyncio.sleep(2)
+    assert await i1.paths.value("a") == b"0"
+    i1.paths.changes.queue.take = hang
+    await asyncio.sleep(1)
+    store.commit()
 
 
 async def _with_a_change_that_nobody_does(far: FarSide, i1: Running) -> None:

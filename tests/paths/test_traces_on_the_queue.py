@@ -1,8 +1,9 @@
 """Traces that a region's queue alone decides: does it say what it has lost? In memory, and in the Lua of a real server."""
 
+import contextlib
 from typing import Any
 
-from cachesvc.changes.contract import FenceStream, position_of
+from cachesvc.changes.contract import FenceStream, OtherQueueError, position_of
 from cachesvc.model.change import Change
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
@@ -50,8 +51,7 @@ async def test_trace_25_a_reader_must_not_miss_that_the_queue_lost_its_tail(queu
 
 
 async def test_trace_25_a_consumer_must_not_miss_that_accepted_changes_may_be_lost(queue: QueueBench) -> None:
-    epoch = (await queue.changes.completion()).epoch
-    await queue.changes.announced(epoch)
+    epoch = await queue.announce()
     await queue.changes.append(Change("docs", keys=("a",)))
     await queue.lose_all()
     completion = await queue.changes.completion()
@@ -59,10 +59,49 @@ async def test_trace_25_a_consumer_must_not_miss_that_accepted_changes_may_be_lo
     assert not completion.announced
 
 
+async def test_trace_40_a_change_that_was_trimmed_must_be_another_epoch(queue: QueueBench) -> None:
+    epoch = await queue.announce()
+    await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.trim_changes(keep=0)
+    completion = await queue.changes.completion()
+    assert completion.epoch != epoch
+    assert not completion.announced
+
+
+async def test_trace_40_a_change_that_its_group_forgot_must_be_open(queue: QueueBench) -> None:
+    id_ = await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.changes.take("gone", count=1, wait_seconds=0)
+    await queue.delete_consumer("gone")
+    await queue.now_us()
+    assert (await queue.changes.completion()).oldest == id_
+    assert [change.id for change in await queue.changes.reclaim("c", idle_seconds=0, count=1)] == [id_]
+
+
+async def test_trace_41_a_heartbeat_must_be_refused_by_another_queue(queue: QueueBench) -> None:
+    reader = await _reader(queue)
+    completion = await queue.changes.completion()
+    await queue.lose_all()
+    with contextlib.suppress(OtherQueueError):
+        await queue.stream().heartbeat(completion.complete_to, completion.epoch)
+    assert (await reader.read(wait_seconds=0)).complete_to is None
+    assert (await reader.read(wait_seconds=0)).complete_to is None
+
+
+async def test_trace_44_a_second_instance_of_a_name_must_be_waited_for(queue: QueueBench) -> None:
+    behind = queue.stream(follower=("here", "i0"), incarnation="a")
+    await behind.open()
+    ahead = queue.stream(follower=("here", "i0"), incarnation="b")
+    await ahead.open()
+    position = await ahead.publish([Fence(1, 10)])
+    await ahead.report(position)
+    positions = {one.incarnation: one.position for one in await queue.stream().followers()}
+    assert positions == {"a": "0-0", "b": position}
+
+
 async def _reader(queue: QueueBench) -> FenceStream:
     """One that has read all there is."""
     reader = queue.stream()
-    await queue.stream().heartbeat(1)
+    await queue.beat(1)
     await reader.open()
     await reader.read(wait_seconds=0)
     return reader

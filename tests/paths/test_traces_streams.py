@@ -86,7 +86,7 @@ async def test_trace_10_the_floor_of_a_new_instance_must_not_be_behind_a_clock_t
     store.commit()
     await i0.invalidate("a")
     far.l2.down = False
-    await i0.stream.heartbeat(0)
+    await i0.stream.heartbeat(0, far.queue.epoch_of_changes)
     far.queue.trim_fences(keep=1)
     async with living(far, "i2", consuming=False) as i2:
         await asyncio.sleep(0.01)

@@ -102,3 +102,17 @@ async def test_an_id_that_nobody_knows_has_no_receipt() -> None:
 def _deafen(running: Running) -> None:
     """It is cut off from the fences, and goes on serving."""
     running.paths.stream.queue.read = never
+
+
+async def test_two_instances_of_one_name_are_both_waited_for_and_told_apart() -> None:
+    far = FarSide()
+    one, two = await started(far, "one", "one")
+    assert (await one.paths.invalidate("a", wait=Reach.REGION)).reached
+    _deafen(two)
+    await asyncio.sleep(1)
+    options = InvalidateOptions(Reach.REGION, timeout_seconds=1.0)
+    receipt = await one.paths.invalidator.invalidate(Change("docs", keys=("a",)), options)
+    (missing,) = receipt.missing
+    assert missing.startswith("here/one#")
+    assert not receipt.reached
+    await stop(one, two)

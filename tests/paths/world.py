@@ -1,5 +1,6 @@
 """The paths of instances over the same far tiers, on fakes and a clock that tests move."""
 
+import itertools
 import random
 from collections.abc import Iterable, Mapping
 
@@ -33,6 +34,7 @@ from tests.doubles.queues import ChaosQueue
 from tests.doubles.tiers import ChaosCell, ChaosTier
 
 SKEW_US = 100_000
+_INCARNATIONS = itertools.count()
 
 TOPOLOGY = Topology(
     version=1,
@@ -104,8 +106,13 @@ class Instance:
         self.tasks = Tasks()
         self.pool = FakePoolView(far.l2, far.pool)
         self.peers = FakePeers()
+        incarnation = str(next(_INCARNATIONS))
         self.changes = ChaosQueue(MemoryChanges(far.queue))
-        self.stream = ChaosQueue(MemoryFenceStream(far.queue, "here", follower=("here", name)))
+        self.stream = ChaosQueue(
+            MemoryFenceStream(
+                far.queue, "here", follower=("here", name), incarnation=f"{next(_INCARNATIONS)}"
+            )
+        )
         self.is_overloaded = False
         self.remote = Remote(
             l2=far.l2,
@@ -125,6 +132,7 @@ class Instance:
             rng=random.Random(7),
             tasks=self.tasks,
             is_overloaded=lambda: self.is_overloaded,
+            incarnation=incarnation,
         )
         self.fences, self.admission, self.l1 = paths.fences, paths.admission, paths.l1
         self.flights, self.tally, self.lags = paths.flights, paths.tally, paths.lags

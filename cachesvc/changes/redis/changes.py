@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Completion, OpenChange, OpenCount
+from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Rival
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis.receipt_lines import missing_of
 from cachesvc.changes.redis.server import (
@@ -33,6 +33,9 @@ from cachesvc.model.change import Change
 from cachesvc.model.errors import TierError, TierUnavailableError
 from cachesvc.model.units import Duration
 from cachesvc.tiers.batching import Batcher
+
+MOST_ADOPTED = 1000
+"""Changes that one call looks at, oldest first; the rest waits for its turn."""
 
 
 class RedisChanges:
@@ -63,7 +66,7 @@ class RedisChanges:
         self._acknowledgements: Batcher[str, None] = batcher(self._acknowledge_together, "acknowledge")
         self._make_group = script("make_group")
         self._bury, self._parked = script("bury"), script("parked")
-        self._completion, self._announced = script("completion"), script("announced")
+        self._completion, self._adopt = script("completion"), script("adopt")
 
     def __repr__(self) -> str:
         return f"<RedisChanges {self._source}>"
@@ -105,6 +108,7 @@ class RedisChanges:
         return [self._open(item) for batch in (streams or {}).values() for items in batch for item in items]
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
+        await self._adopt([consumer, round(idle_seconds * 1_000_000), MOST_ADOPTED])
         found: list[OpenChange] = []
         cursor = "0-0"
         while len(found) < count:
@@ -150,14 +154,27 @@ class RedisChanges:
     async def bury(self, change: OpenChange) -> None:
         await self._bury([change.id, change.reason])
 
-    async def completion(self) -> Completion:
-        complete_to, epoch, announced, now_us, oldest = await self._completion([candidate()])
+    async def completion(self, me: Attendance | None = None) -> Completion:
+        attends = [me.incarnation, me.live_us, ",".join(me.cells), me.name] if me else ["", 0, "", ""]
+        complete_to, epoch, announced, now_us, oldest, rivals, queue = await self._completion(
+            [candidate(), *attends]
+        )
         return Completion(
-            complete_to, epoch.decode(), announced=announced == epoch, now_us=now_us, oldest=oldest.decode()
+            complete_to,
+            epoch.decode(),
+            announced=announced == epoch,
+            now_us=now_us,
+            oldest=oldest.decode(),
+            lost=int(epoch.rpartition(b":")[2]),
+            rivals=[
+                Rival(kind.decode(), incarnation.decode(), name.decode(), was_first == 1)
+                for kind, incarnation, name, was_first in rivals
+            ],
+            queue=queue.decode(),
         )
 
-    async def announced(self, epoch: str) -> None:
-        await self._announced([epoch])
+    async def reconnect(self) -> None:
+        await self._server.reconnect()
 
     async def open_count(self) -> OpenCount:
         # No transaction: a server without memory left refuses one, whatever its commands are.

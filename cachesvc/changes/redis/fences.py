@@ -12,17 +12,32 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from cachesvc.changes.contract import Done, FenceBatch, FenceStart, FollowerPosition, ReceiptRecord
+from cachesvc.changes.contract import (
+    Done,
+    FenceBatch,
+    FenceStart,
+    FollowerPosition,
+    OtherQueueError,
+    ReceiptRecord,
+)
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis import receipt_lines as receipts
 from cachesvc.changes.redis.followers import Followers
-from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, answered, candidate, mapping
+from cachesvc.changes.redis.server import (
+    FENCES,
+    TIMEOUT,
+    RedisServer,
+    RefusedError,
+    answered,
+    candidate,
+    mapping,
+)
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
@@ -71,18 +86,20 @@ class RedisFenceStream:
         skew: Duration,
         retention: Duration,
         follower: tuple[str, str] = ("", ""),
+        incarnation: str = "",
         timeout: Duration = TIMEOUT,
         max_batch: int = 1024,
     ) -> None:
         """Makes a stream that is not connected yet.
 
-        `follower`: region and name of the instance that follows the stream, which others wait for; without
-        it nobody waits. `max_batch`: items of one read at most.
+        `follower`: region and name of the instance that follows the stream, which others wait for;
+        without it nobody waits. `incarnation` tells it from another process of that name.
+        `max_batch`: items of one read at most.
         """
         self.region = region
         self._server = RedisServer(url, f"fences of {region}", timeout)
         script = self._server.script
-        self._publish, self._open, self._read = script("publish"), script("open"), script("read")
+        self._vouch, self._open, self._read = script("vouch"), script("open"), script("read")
         self._list_followers = script("followers")
         unspanned, batcher = self._server.unspanned, self._server.batcher
         self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
@@ -97,7 +114,7 @@ class RedisFenceStream:
         self._receipts: Batcher[str, ReceiptRecord | None] = batcher(self._receipts_together, "receipt")
         self._skew_us = int(skew)
         self._retention_us = int(retention)
-        self._follower = "/".join(follower) if any(follower) else ""
+        self._follower = f"{'/'.join(follower)}#{incarnation}" if any(follower) else ""
         self._followers = Followers()
         self._max_batch = max_batch
         self._epoch = b""
@@ -113,6 +130,10 @@ class RedisFenceStream:
 
     def __repr__(self) -> str:
         return f"<RedisFenceStream {self.region} at {self._position.decode() or 'no position'}>"
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch.decode()
 
     async def start(self) -> None:
         """Does nothing: the server is connected when it is first used."""
@@ -182,13 +203,12 @@ class RedisFenceStream:
             if fence.over
         }
         epoch, position = await self._append(
-            self._publish_all,
             items,
             paced,
             [done for one in publications for done in one.done],
             {done.id for one in publications if not one.fences for done in one.done},
         )
-        await self._repeat_after(self._publish_all, epoch)
+        await self._repeat_after(epoch)
         now = asyncio.get_running_loop().time()
         self._published.extend((now, item) for item in items)
         if paced:
@@ -198,13 +218,29 @@ class RedisFenceStream:
     def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
         self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
 
-    async def heartbeat(self, complete_to: int) -> None:
-        epoch, _ = await self._append(self._publish, [fence_items.heartbeat(complete_to)])
-        await self._repeat_after(self._publish, epoch)
+    async def heartbeat(self, complete_to: int, epoch: str) -> None:
+        await self._vouch_for([fence_items.heartbeat(complete_to)], epoch, announces=False)
+
+    async def announce(self, fences: Sequence[Fence], epoch: str) -> None:
+        await self._vouch_for(fence_items.encode(fences), epoch, announces=True)
+
+    async def _vouch_for(self, items: Sequence[list[bytes]], changes_epoch: str, *, announces: bool) -> None:
+        flat = [argument for item in items for argument in (len(item), *item)]
+        try:
+            epoch, _ = await self._vouch(
+                [candidate(), self._retention_us // 1000, changes_epoch, int(announces), len(items), *flat]
+            )
+        except RefusedError as error:
+            if not error.why.startswith("OTHEREPOCH"):
+                raise
+            raise OtherQueueError(error.where, error.why) from error
+        await self._repeat_after(epoch)
+
+    async def reconnect(self) -> None:
+        await self._server.reconnect()
 
     async def _append(
         self,
-        publish: Callable[[list[Any]], Awaitable[Any]],
         items: Sequence[list[bytes]],
         paced: Mapping[str, int] | None = None,
         done: Sequence[Done] = (),
@@ -227,10 +263,12 @@ class RedisFenceStream:
         ]
         beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
-        epoch, position = await publish([candidate(), self._retention_us // 1000, beside, len(items), *flat])
+        epoch, position = await self._publish_all(
+            [candidate(), self._retention_us // 1000, beside, len(items), *flat]
+        )
         return epoch, position
 
-    async def _repeat_after(self, publish: Callable[[list[Any]], Awaitable[Any]], epoch: bytes) -> None:
+    async def _repeat_after(self, epoch: bytes) -> None:
         """Publishes again, under a new epoch, what was published from here.
 
         A fence that is published twice is harmless, because fences merge by their newest time; without the
@@ -240,7 +278,7 @@ class RedisFenceStream:
         while self._published and self._published[0][0] < oldest:
             self._published.popleft()
         if known and known != epoch and (self._published or self._paced):
-            epoch, _ = await self._append(publish, [item for _, item in self._published], self._paced)
+            epoch, _ = await self._append([item for _, item in self._published], self._paced)
         self._published_epoch = epoch
 
     async def open(self) -> FenceStart:
@@ -332,8 +370,9 @@ class RedisFenceStream:
 
 
 def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
-    region, _, instance = name.decode().partition("/")
-    return FollowerPosition(region, instance, position.decode(), silent_us)
+    instance, _, incarnation = name.decode().rpartition("#")
+    region, _, instance = instance.partition("/")
+    return FollowerPosition(region, instance, position.decode(), silent_us, incarnation)
 
 
 def _before(position: bytes) -> str:

@@ -31,7 +31,7 @@ class Followers:
     """The followers of one region's fence stream, as this instance has last heard of them."""
 
     def __init__(self) -> None:
-        self._heard: dict[tuple[str, str], _Heard] = {}
+        self._heard: dict[tuple[str, str, str], _Heard] = {}
 
     def known(self, listed: Sequence[FollowerPosition], epoch: str, now: float) -> Sequence[FollowerPosition]:
         """Returns `listed` and the followers of the last minute that were lost with their epoch.
@@ -44,7 +44,9 @@ class Followers:
             if heard.epoch != epoch and heard.at >= now - SILENT_SECONDS
         }
         present = {
-            (follower.region, follower.instance): _Heard(now - follower.silent_us / 1e6, epoch, follower)
+            (follower.region, follower.instance, follower.incarnation): _Heard(
+                now - follower.silent_us / 1e6, epoch, follower
+            )
             for follower in listed
         }
         self._heard = lost | present

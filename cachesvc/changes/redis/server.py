@@ -52,8 +52,8 @@ def _lua(name: str) -> bytes:
 
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
-    *("append", "make_group", "acknowledge", "bury", "parked", "completion", "announced"),
-    *("publish", "open", "read", "followers", "receipt"),
+    *("append", "make_group", "acknowledge", "bury", "parked", "completion", "adopt"),
+    *("publish", "vouch", "open", "read", "followers", "receipt"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Sources by name, read when this module is loaded: no event loop waits for a file."""
@@ -81,6 +81,10 @@ class RedisServer:
         for batcher in self._batchers:
             await batcher.close()
         await self.redis.aclose()
+
+    async def reconnect(self) -> None:
+        """Closes the connections, so that the next call looks the server's name up anew."""
+        await self._connections.leave()
 
     def batcher(
         self,

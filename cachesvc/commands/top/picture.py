@@ -80,6 +80,8 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         topology_version=seen.sum("topology_version"),
         clock_offsets=_clock_offsets(seen),
         loops=found.ready.loops,
+        rivals=found.ready.rivals,
+        changes_lost=seen.sum("changes_lost_total"),
         settings=found.ready.settings,
     )
 

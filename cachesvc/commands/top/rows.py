@@ -35,6 +35,11 @@ class InstanceRow(Struct, frozen=True):
     """The clocks of the cells and queues minus the instance's own."""
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
+    rivals: Mapping[str, str] = {}
+    """Names that mean two things, by kind, each with what to do."""
+    changes_lost: float | None = None
+    """Changes that somebody else took out of the region's queue, since the instance
+    started."""
     settings: Sequence[Unmet] = ()
     """The needs that the instance's servers do not meet."""
 

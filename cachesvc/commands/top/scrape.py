@@ -36,6 +36,8 @@ class Ready(Struct, frozen=True):
     fence_feeds: Mapping[str, str] = {}
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
+    rivals: Mapping[str, str] = {}
+    """Names that mean two things, by kind (`changes/rivals.py`), and what to do."""
     settings: Sequence[Unmet] = ()
 
 

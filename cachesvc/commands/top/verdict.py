@@ -5,6 +5,7 @@ Whatever an operator would be woken for makes the deployment not healthy.
 silence, not ready          requests to the instance fail
 a cell                      its partitions have no L3, and writes to them are refused
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
+rivals, lost changes        one name means two things, or the queue was tampered with
 settings that break a rule  old values may be answered
 shedding, origins           callers are refused, or wait
 memcached, parked changes   slower, not wrong
@@ -68,6 +69,21 @@ def _busiest(rows: Iterable[NamespaceRow]) -> str:
     """The name of the namespace with the most reads, and how many others there are."""
     first, *others = sorted(rows, key=lambda row: (-row.reads, row.name))
     return f"{first.name} and {len(others)} more" if others else first.name
+
+
+def _rivals(picture: Picture) -> Iterator[str]:
+    reasons = {why: kind for row in picture.instances for kind, why in row.rivals.items()}
+    for why, kind in reasons.items():
+        at = [row.name for row in picture.instances if kind in row.rivals]
+        yield f"{_names(at)}: {why}"
+
+
+def _lost(picture: Picture) -> Iterator[str]:
+    if lost := max((row.changes_lost or 0 for row in picture.instances), default=0):
+        yield (
+            f"{lost:.0f} changes were taken out of a region's queue by somebody else since its instances "
+            "started: everything was fenced"
+        )
 
 
 def _settings(effect: str) -> Callable[[Picture], Iterator[str]]:
@@ -170,6 +186,8 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _cells,
     _servers,
     _feeds,
+    _rivals,
+    _lost,
     _settings("stale"),
     _shedding,
     _origins,

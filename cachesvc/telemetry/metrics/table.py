@@ -551,6 +551,21 @@ TABLE: tuple[Metric, ...] = (
         "Times the stream of changes was a new one: all was fenced.",
     ),
     Metric(
+        "changes_lost",
+        "counter",
+        "consumer",
+        "lost",
+        "Changes that somebody else took out of the stream too early.",
+    ),
+    Metric(
+        "rivals",
+        "gauge",
+        "rivals",
+        "",
+        "Live others of a name that should be one's alone: queue, deployment, instance.",
+        ("kind",),
+    ),
+    Metric(
         "changes_backlog",
         "gauge",
         "consumer",

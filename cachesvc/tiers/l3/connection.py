@@ -110,6 +110,10 @@ class CellConnection:
         """
         return await self._guarded(self._run(script, args), self._timeout_seconds, script.name)
 
+    async def run_alone(self, script: Script, args: list[Any]) -> Any:
+        """Returns the reply to a script without the prelude. Raises `TierError`."""
+        return await self._guarded(self._evaluate(script, args), self._timeout_seconds, script.name)
+
     async def run_untouched(self, script: Script, args: list[Any]) -> Any:
         """Returns the reply to a script without the prelude. Raises `TierError`.
 

@@ -144,6 +144,24 @@ class CellKeyState(Struct, frozen=True):
         return max(self.soft_fence, self.soft_namespace_fence, *of_tags)
 
 
+class Use(Struct, frozen=True):
+    """The queue that a part of an instance uses for a region."""
+
+    region: str
+    who: str
+    """The part, by a word that no other instance has."""
+    queue: str
+
+
+class Claimed(Struct, frozen=True):
+    """A cell's answer to an instance that says which queues it uses."""
+
+    server: str
+    """The run id of the cell's server."""
+    others: Sequence[Sequence[str]] = ()
+    """For each use, the other queues that are used for its region now."""
+
+
 class Cell(Protocol):
     """A home cell: copies, leases and fences, judged and changed in one script call per batch.
 
@@ -217,6 +235,13 @@ class Cell(Protocol):
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         """Returns the state of a key, for `:explain`; changes nothing. Raises `TierError`."""
+        ...
+
+    async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
+        """Notes which queues an instance uses. Raises `TierError`.
+
+        The notes count for `live_us`, by the cell's clock.
+        """
         ...
 
     async def start(self) -> None: ...

@@ -32,6 +32,7 @@ from cachesvc.tiers.l3.connection import NEW_ISSUER_WAITS, Attached
 from cachesvc.tiers.l3.connection_pool import CellConnectionPool
 from cachesvc.tiers.l3.contract import (
     CellKeyState,
+    Claimed,
     FenceReply,
     Fill,
     FillReply,
@@ -39,6 +40,7 @@ from cachesvc.tiers.l3.contract import (
     PutReply,
     Read,
     Reply,
+    Use,
 )
 from cachesvc.tiers.l3.issuer import Issuer, twin_of
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
@@ -50,7 +52,7 @@ from cachesvc.tiers.l3.replies import (
     reply_from,
     state_from,
 )
-from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.tiers.l3.script import CLAIM, FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 from cachesvc.tiers.redis_report import RedisReport
 
 log = logging.getLogger(__name__)
@@ -315,6 +317,16 @@ class RedisCell:
         state, issuer = state_from(key, tags, answer), connection.issuer
         exact_from = self._issuer.exact_from(issuer, state.broken_at)
         return replace(state, issuer=issuer, exact_from=exact_from)
+
+    async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
+        """Notes which queues an instance uses; neither batched nor counted. Raises `TierError`."""
+        notes = [part for use in uses for part in (use.region, use.who, use.queue)]
+        connection = await self._connections.borrow()
+        try:
+            server, others = await connection.run_alone(CLAIM, [live_us, *notes])
+        finally:
+            await self._connections.give_back(connection)
+        return Claimed(server.decode(), [[queue.decode() for queue in found] for found in others])
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""

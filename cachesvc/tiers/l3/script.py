@@ -22,6 +22,7 @@ def _lua(name: str) -> bytes:
 
 ATTACH = Script("attach", with_prelude=False)
 INSPECT = Script("inspect", with_prelude=False)
+CLAIM = Script("claim", with_prelude=False)
 READ = Script("read")
 FILL = Script("fill")
 PUT = Script("put")

@@ -37,6 +37,7 @@ async def test_all_loops_are_watched_and_those_whose_server_is_away_are_named(ap
         "consumer of changes",
         "heartbeats",
         "open changes",
+        "names of servers",
         "sweep of L1",
         "polling memcached servers",
         "polling cells",

@@ -62,6 +62,7 @@ async def test_an_instance_that_can_never_take_or_follow_is_not(
     app: App, stream: type, method: str, name: str, said: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, method, broken)
+    monkeypatch.setattr(RedisChanges, "completion", broken)  # it comes first, and the queue is away
     ready, why = await readiness(app)
     assert not ready
     assert why[name] == said

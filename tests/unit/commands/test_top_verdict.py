@@ -234,6 +234,18 @@ def test_loops_that_do_not_do_their_work_are_named_with_the_reason() -> None:
     ]
 
 
+def test_names_that_mean_two_things_are_said_once_with_all_who_see_it() -> None:
+    ready = Ready(True, {"eu": "read"}, rivals={"queue": "two queues are in use"})
+    assert troubles(picture(ready=ready)) == ["eu-a: two queues are in use"]
+
+
+def test_changes_that_somebody_took_out_of_a_queue_are_said() -> None:
+    assert troubles(picture({"backlog 0": "backlog 0\ncachesvc_changes_lost_total 3"})) == [
+        "3 changes were taken out of a region's queue by somebody else since its instances started: "
+        "everything was fenced"
+    ]
+
+
 def test_settings_that_break_the_rule_come_before_those_that_cost_and_are_said_once() -> None:
     settings = [
         Unmet("queue eu", "persistence", "cost", "appendonly is no: a restart loses changes"),

@@ -1,25 +1,12 @@
--- Says how far the consumer group is. ARGV: 1 candidate for the epoch of `changes`.
--- Answers in µs the time of the oldest change that is pending or undelivered, else this server's
--- clock; the epoch; the epoch that was announced; this server's clock; and the id of that oldest
--- change, or ''.
+-- Says how far the consumer group is, and notes that a consumer is alive.
+-- ARGV: 1 candidate for the epoch of `changes`; 2 the consumer's incarnation (empty: none asks), 3 µs
+-- for which a note counts, 4 its cells (`name=run id`, with commas), 5 its name.
+-- Answers in µs the time of the oldest open change, else this server's clock; the epoch; the epoch
+-- that was announced; this server's clock; the id of that oldest change, or ''; the consumer's
+-- rivals (kind, incarnation, name, whether it was first); and the epoch of `fences`.
+-- A change is open for as long as it is in the stream, whatever the group says of it: a change that
+-- was taken by a consumer which somebody deleted is neither pending nor undelivered (adopt.lua).
 make_group(ARGV[1])
-
-local delivered
-for _, group in ipairs(call('XINFO', 'GROUPS', 'changes')) do
-  local fields = {}
-  for i = 1, #group, 2 do
-    fields[group[i]] = group[i + 1]
-  end
-  if fields['name'] == 'cachesvc' then
-    delivered = '(' .. fields['last-delivered-id']
-  end
-end
-
-local oldest = call('XPENDING', 'changes', 'cachesvc')[2] -- older than every undelivered change
-if not oldest then
-  local undelivered = call('XRANGE', 'changes', delivered, '+', 'COUNT', 1)[1]
-  oldest = undelivered and undelivered[1]
-end
 
 -- Returns a time at which the change was accepted already. If the clock was set back meanwhile, the
 -- id is ahead of it and says nothing: then it is the time at which that was first seen, so that the
@@ -37,6 +24,61 @@ local function accepted_at(id)
   return math.min(tonumber(since), now)
 end
 
+-- True if two consumers are of two deployments: they have no cell by one name, or those that both
+-- have reached are all different servers. A cell that was not reached (`c1=`) says nothing.
+local function are_foreign(some, others)
+  local cells, have_common, differ = {}, false, false
+  for name, server in string.gmatch(some, '([^=,]+)=([^,]*)') do
+    cells[name] = server
+  end
+  for name, server in string.gmatch(others, '([^=,]+)=([^,]*)') do
+    local known = cells[name]
+    have_common = have_common or known ~= nil
+    if known and known ~= '' and server ~= '' then
+      if known == server then
+        return false
+      end
+      differ = true
+    end
+  end
+  return differ or some ~= '' and others ~= '' and not have_common
+end
+
+-- Notes the consumer, and returns its rivals among the others that are alive. One of its own name
+-- must have been heard of since this one came: else it is the one before it, which has died.
+-- A note from the future says that the clock was set back: it is forgotten, and made again.
+local function rivals()
+  local me, live, cells, name = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+  local found, all, since = {}, call('HGETALL', 'changes:consumers'), now
+  for i = 1, #all, 2 do
+    if all[i] == me then
+      since = math.min(now, tonumber(match(all[i + 1], '^%S+ (%S+)')))
+    end
+  end
+  for i = 1, #all, 2 do
+    local at, came, its_cells, its_name = match(all[i + 1], '^(%S+) (%S+) (%S*) (.*)$')
+    at, came = tonumber(at), tonumber(came)
+    local was_first = came < since or came == since and all[i] < me
+    if now - at > live or at > now then
+      call('HDEL', 'changes:consumers', all[i])
+    elseif all[i] ~= me then
+      if its_name == name and at > since then
+        found[#found + 1] = { 'instance', all[i], its_name, was_first and 1 or 0 }
+      end
+      if are_foreign(cells, its_cells) then
+        found[#found + 1] = { 'deployment', all[i], its_name, was_first and 1 or 0 }
+      end
+    end
+  end
+  redis.pcall(
+    'HSET', 'changes:consumers', me, table.concat({ whole(now), whole(since), cells, name }, ' ')
+  ) -- a server without memory left refuses this, and nothing else needs it
+  return found
+end
+
+local first = call('XRANGE', 'changes', '-', '+', 'COUNT', 1)[1]
+local oldest = first and first[1]
 local complete_to = oldest and accepted_at(oldest) or now
 local announced = call('GET', 'changes:announced') or ''
-return { complete_to, epoch_of('changes'), announced, now, oldest or '' }
+local found = ARGV[2] ~= '' and rivals() or {}
+return { complete_to, epoch_of_changes(), announced, now, oldest or '', found, epoch_of('fences') }

@@ -1,7 +1,12 @@
 -- The beginning of every script of a queue. A region's queue is one server and keeps:
---   changes            stream, one consumer group `cachesvc`; an item has the producer's fields
---   changes:epoch      random, made with the group. With the server's run id it is the epoch:
---                      another epoch means that changes may be lost
+--   changes            stream, one consumer group `cachesvc`; an item has the producer's fields; one
+--                      consumer of the group takes nothing and is named as the epoch
+--   changes:epoch      random, made with the group. With the server's run id and the number of lost
+--                      changes it is the epoch: another epoch means that changes may be lost
+--   changes:closed     number of changes that these scripts took out of the stream. What was added,
+--                      is not closed and is not there was taken out by somebody else, and is lost
+--   changes:consumers  hash: incarnation of a consumer → µs of its last note and of its first one, its
+--                      cells with their run ids, its name
 --   changes:announced  the epoch whose possible loss has been announced
 --   changes:ahead      id of the oldest open change if it is ahead of the clock, and the µs at which
 --                      that was first seen
@@ -15,8 +20,8 @@
 --   fences:epoch       as `changes:epoch`, made with the stream `fences`
 --   fences:paced       sorted set: paced fences (fence_items.py) by the µs until which they are in
 --                      force
---   fences:readers     hash of the followers: region/instance → position, µs of its last report,
---                      epoch
+--   fences:readers     hash of the followers: region/instance#incarnation → position, µs of its last
+--                      report, epoch
 --   receipts:<n>       hash: id → state letter, position, cells, missed cells, reason; a line each.
 --                      <n> is the ms of the id without the last digit, so that a busy queue keeps a
 --                      hundred receipts in one compact hash
@@ -32,6 +37,14 @@ end
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
+-- A replica answers reads, of what its master had. Here it is left for the master: the name is
+-- looked up anew after this error (redis_connections.py).
+local about = call('INFO', 'server', 'replication')
+local run_id = match(about, 'run_id:(%w+)')
+if match(about, 'role:(%w+)') ~= 'master' then
+  return redis.error_reply('READONLY this queue is a replica: what it says is not certain')
+end
+
 local RECEIPT_SECONDS, AUDIT_ITEMS, DEAD_ITEMS = 900, 100000, 10000
 
 local function whole(number)
@@ -39,16 +52,35 @@ local function whole(number)
 end
 
 local function epoch_of(stream)
-  return (call('GET', stream .. ':epoch') or '') .. ':' .. match(call('INFO', 'server'), 'run_id:(%w+)')
+  return (call('GET', stream .. ':epoch') or '') .. ':' .. run_id
+end
+
+-- Returns the epoch of `changes`. Its last part is the number of changes that left the stream and
+-- were not closed by these scripts (XTRIM, XDEL, a producer's XADD with MAXLEN): so a loss is another
+-- epoch. The number is never set back, and it is the same for all who ask.
+local function epoch_of_changes()
+  local about, stream = redis.pcall('XINFO', 'STREAM', 'changes'), {}
+  for i = 1, #about, 2 do -- none: there is no stream
+    stream[about[i]] = about[i + 1]
+  end
+  local gone = (stream['entries-added'] or 0) - (stream['length'] or 0)
+  return epoch_of('changes') .. ':' .. whole(gone - (call('GET', 'changes:closed') or 0))
 end
 
 -- Makes the consumer group if it is missing. The group starts from the beginning of the stream: it
 -- also takes the changes that came before it. A group that is missing means that every change
 -- accepted before is gone, with the stream or with the group's place in it, so the new group gets
 -- an epoch of its own.
+-- A group that somebody else made anew is known by its lack of a consumer that is named as the epoch.
+-- (A server without memory left answers neither, and what was there is still there.)
 local function make_group(candidate)
-  if not redis.pcall('XGROUP', 'CREATE', 'changes', 'cachesvc', '0', 'MKSTREAM').err then
+  local made = not redis.pcall('XGROUP', 'CREATE', 'changes', 'cachesvc', '0', 'MKSTREAM').err
+  local function is_new(epoch)
+    return redis.pcall('XGROUP', 'CREATECONSUMER', 'changes', 'cachesvc', 'epoch ' .. epoch) == 1
+  end
+  if made or is_new(call('GET', 'changes:epoch') or '') then
     call('SET', 'changes:epoch', candidate)
+    is_new(candidate)
   end
 end
 
@@ -78,6 +110,19 @@ local function publish(candidate, fields)
   return call('XADD', 'fences', '*', unpack(fields))
 end
 
+-- Appends the items that stand in ARGV from `at` on: their number; for each the number of its
+-- arguments, and the arguments. Returns the id of the last one, or ''.
+local function publish_all(candidate, at)
+  local position, items = '', tonumber(ARGV[at])
+  at = at + 1
+  for _ = 1, items do
+    local size = tonumber(ARGV[at])
+    position = publish(candidate, { unpack(ARGV, at + 1, at + size) })
+    at = at + size + 1
+  end
+  return position
+end
+
 local function paced_in_force()
   return call('ZRANGEBYSCORE', 'fences:paced', '(' .. whole(now), '+inf')
 end
@@ -86,6 +131,7 @@ end
 local function close(id)
   call('XACK', 'changes', 'cachesvc', id)
   if call('XDEL', 'changes', id) == 1 then
+    call('INCR', 'changes:closed')
     return true
   end
   call('ZREM', 'changes:tried', id)

@@ -10,12 +10,7 @@ local paced, dones = unpack(cjson.decode(ARGV[3]))
 
 trim(tonumber(ARGV[2]))
 
-local position, at = '', 5
-for _ = 1, tonumber(ARGV[4]) do
-  local size = tonumber(ARGV[at])
-  position = publish(ARGV[1], { unpack(ARGV, at + 1, at + size) })
-  at = at + size + 1
-end
+local position = publish_all(ARGV[1], 4)
 
 for _, fence in ipairs(paced) do
   call('ZADD', 'fences:paced', whole(fence[2]), fence[1])

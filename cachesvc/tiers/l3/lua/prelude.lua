@@ -1,5 +1,5 @@
--- The beginning of every script of a cell that reads or changes keys (attach and inspect stand
--- alone).
+-- The beginning of every script of a cell that reads or changes keys (attach, inspect and claim
+-- stand alone).
 --
 -- ARGV of these scripts: 1 run id and replication id that the caller's connection saw, 2 S in µs,
 -- 3 retention in ms; items follow.
@@ -22,6 +22,7 @@
 -- The first member of each zset is a marker, with the score -inf: the zset's name and what stands in
 -- meta. If meta or a zset was deleted, renamed or replaced, the two differ, and the cell is a new
 -- issuer. Losing any other key loses copies or leases, and no fence: that is a miss.
+--   queues:<region>  hash: instance → µs, and the queue that it uses for the region (claim.lua)
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves

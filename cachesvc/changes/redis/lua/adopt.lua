@@ -1,0 +1,36 @@
+-- Gives changes that nobody is to be given any more to a consumer, which reclaims them then.
+-- ARGV: 1 the consumer, 2 least age in µs, 3 how many changes are looked at.
+-- A change that was delivered and is in the stream is pending, unless a consumer was deleted with
+-- what it had taken (XGROUP DELCONSUMER), the group was set past it (XGROUP SETID, or a group made
+-- anew), or somebody else acknowledged it. Answers the number of changes that are adopted.
+local delivered
+for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', 'changes')) do -- none: there is no stream
+  local fields = {}
+  for i = 1, #group, 2 do
+    fields[group[i]] = group[i + 1]
+  end
+  if fields['name'] == 'cachesvc' then
+    delivered = fields['last-delivered-id']
+  end
+end
+if not delivered then
+  return 0
+end
+
+local there = call('XRANGE', 'changes', '-', delivered, 'COUNT', ARGV[3])
+if #there == 0 then
+  return 0
+end
+local pending = {}
+for _, one in ipairs(call('XPENDING', 'changes', 'cachesvc', '-', there[#there][1], ARGV[3])) do
+  pending[one[1]] = true
+end
+local adopted = 0
+for _, item in ipairs(there) do
+  local age = now - tonumber(match(item[1], '^%d+')) * 1000
+  if not pending[item[1]] and (age < 0 or age >= tonumber(ARGV[2])) then
+    call('XCLAIM', 'changes', 'cachesvc', ARGV[1], 0, item[1], 'IDLE', ARGV[2] / 1000, 'FORCE', 'JUSTID')
+    adopted = adopted + 1
+  end
+end
+return adopted

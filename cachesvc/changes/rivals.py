@@ -1,0 +1,162 @@
+"""Names that should mean one thing in a deployment, and mean two.
+
+A rival is a live part that has a name which another part has, too:
+
+    queue       other instances use another queue for a region: their document names another one, or
+                the name leads to two live servers (split brain, a failover that is under way)
+    deployment  other consumers of the region's queue use none of our cells: a second deployment was
+                made from a copy of the document, and its queue was not changed
+    instance    another process has this instance's region and name
+
+Instances find the first by what they share beside the queues: each notes in every cell which queues
+its feeds and its consumer use. Consumers find the others by what they tell the queue about
+themselves. What one finds, the other finds, too. docs/coherence.md has the rule ("One name, one
+server").
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from cachesvc.changes.contract import Attendance, Completion, FenceStream, OtherQueueError, Rival, RivalKind
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.telemetry.loops import Loop
+from cachesvc.telemetry.outage import Outage
+from cachesvc.tiers.l3.contract import Cell, Claimed, Use
+
+log = logging.getLogger(__name__)
+
+SAID: Mapping[RivalKind, str] = {
+    "queue": "instances use two queues for one region: no heartbeat is sent there, so the staleness bound "
+    "grows, until all use the same. Compare `queue` in the topologies; end the server that is not to be",
+    "deployment": "consumers of another deployment use this queue, with none of our cells: give each "
+    "deployment a queue of its own (`regions.<name>.queue`)",
+    "instance": "another live instance has this region and name: give each a name of its own (`instance`)",
+}
+
+
+class Rivals:
+    """The rivals of one instance, as it sees them now."""
+
+    def __init__(
+        self,
+        region: str,
+        name: str,
+        incarnation: str,
+        cells: Iterable[Cell],
+        streams: Mapping[str, FenceStream],
+        *,
+        heartbeat_us: int,
+    ) -> None:
+        """Makes it without I/O. `incarnation` is this process's own word beside its `name`."""
+        self._region = region
+        self._name = name
+        self._incarnation = incarnation
+        self._cells = tuple(cells)
+        self._streams = streams
+        self._every_seconds = heartbeat_us / SECONDS
+        self._live_us = 3 * heartbeat_us
+        self._servers = {cell.name: "" for cell in self._cells}
+        self._queue = ""
+        """The queue that the consumer uses."""
+        self._queues: Mapping[str, frozenset[str]] = {}
+        """Region → queues that are used for it beside the one that is used here."""
+        self._others: Sequence[Rival] = ()
+        self._outages = {kind: Outage(f"names of region {region}", log) for kind in SAID}
+        self.loop = Loop("names of servers")
+
+    def __repr__(self) -> str:
+        return f"<Rivals of {self._region}/{self._name} [{', '.join(self.said) or 'none'}]>"
+
+    async def run(self) -> None:
+        """Looks after each heartbeat's time, until it is cancelled."""
+        await self.loop.run(self.look, every_seconds=self._every_seconds)
+
+    @property
+    def me(self) -> Attendance:
+        """The words of this instance's consumer about itself."""
+        cells = tuple(f"{name}={server}" for name, server in sorted(self._servers.items()))
+        return Attendance(self._incarnation, self._name, cells, self._live_us)
+
+    @property
+    def said(self) -> Mapping[RivalKind, str]:
+        """The kinds of rivals that there are now, each with what it means and what to do."""
+        kinds = {one.kind for one in self._others} | ({"queue"} if self._queues else set())
+        return {kind: why for kind, why in SAID.items() if kind in kinds}
+
+    def count(self) -> Mapping[tuple[str, ...], int]:
+        """The number of rivals of each kind, for metrics."""
+        kinds = [
+            *(one.kind for one in self._others),
+            *("queue" for found in self._queues.values() for _ in found),
+        ]
+        return {(kind,): kinds.count(kind) for kind in SAID}
+
+    def check_deployment(self) -> None:
+        """Raises `TierUnavailableError` if another deployment uses the queue, and came first."""
+        if any(one.kind == "deployment" and one.was_first for one in self._others):
+            raise TierUnavailableError(f"changes of {self._region}", SAID["deployment"])
+
+    def check_queue(self) -> None:
+        """Raises `OtherQueueError` if another queue is used for the own region, too."""
+        if self._region in self._queues:
+            raise OtherQueueError(f"changes of {self._region}", SAID["queue"])
+
+    def unheard(self) -> tuple[str, ...]:
+        """A name for the region's instances that follow another queue, if there are any."""
+        return (f"another queue of {self._region}",) if self._region in self._queues else ()
+
+    async def meet(self, completion: Completion) -> None:
+        """Takes in what the queue says of others; tells the cells if it is another queue."""
+        self._others = completion.rivals
+        if completion.queue != self._queue:
+            self._queue = completion.queue
+            await self.look()
+        self._tell()
+
+    async def look(self) -> None:
+        """Notes the queues that are used here in every cell, and learns which others are used.
+
+        A cell that is out of reach says nothing: any other one is enough. The queue of another region is
+        left if it has a rival, and its name looked up anew; the consumer does so for its own.
+        """
+        uses = list(self._uses())
+        answers = await asyncio.gather(*(self._claim(cell, uses) for cell in self._cells)) if uses else ()
+        if uses != list(self._uses()):
+            return  # another queue is used by now: what was learnt is not about it
+        self._servers |= {
+            cell.name: answer.server if answer else ""
+            for cell, answer in zip(self._cells, answers, strict=False)
+        }
+        found: dict[str, frozenset[str]] = {}
+        for answer in answers:
+            for use, others in zip(uses, answer.others if answer else (), strict=False):
+                if others:
+                    found[use.region] = found.get(use.region, frozenset()) | frozenset(others)
+        self._queues = found
+        self._tell()
+        for region in found.keys() - {self._region}:
+            await self._streams[region].reconnect()
+
+    def _uses(self) -> Iterator[Use]:
+        """Yields the queues that the open feeds and the consumer use."""
+        for region, stream in self._streams.items():
+            if stream.epoch:
+                yield Use(region, self._incarnation, stream.epoch)
+        if self._queue:
+            yield Use(self._region, f"{self._incarnation} consumer", self._queue)
+
+    async def _claim(self, cell: Cell, uses: Sequence[Use]) -> Claimed | None:
+        try:
+            return await cell.claim(uses, self._live_us)
+        except TierError:
+            return None
+
+    def _tell(self) -> None:
+        said = self.said
+        for kind, outage in self._outages.items():
+            if kind in said:
+                outage.failed(said[kind])
+            elif outage.is_on:
+                outage.worked()

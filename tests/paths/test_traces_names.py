@@ -1,0 +1,128 @@
+"""Traces of names that mean two things: a queue, a deployment, an instance."""
+
+import asyncio
+
+import pytest
+
+from cachesvc.model.change import Change
+from cachesvc.model.requests import Reach
+from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
+from tests.paths.living import hang, living
+from tests.paths.running import Running
+from tests.paths.truth import Store
+from tests.paths.world import FarSide
+
+pytestmark = pytest.mark.looptime
+
+
+def connected_to(one: Running, queue: MemoryQueue) -> None:
+    """Leads the instance's streams to another server, as its queue's name does from now on."""
+    one.paths.changes.queue = MemoryChanges(queue)
+    one.paths.stream.queue = MemoryFenceStream(queue, "here", follower=("here", "other"))
+
+
+async def test_trace_41_a_heartbeat_must_not_vouch_for_the_changes_of_another_server() -> None:
+    """The connections for `changes` lead to the old server, the others to the new one."""
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        i1.paths.changes.queue = MemoryChanges(MemoryQueue(far.clock))
+        far.cell.down = far.other.down = True  # nobody can tell of two queues
+        await asyncio.sleep(1)
+        store.commit()
+        await MemoryChanges(far.queue).append(Change("docs", keys=("a",)))
+        await asyncio.sleep(5)
+        assert await i1.paths.value("a") == b"1"
+        assert i1.loops.consumer.beating.trouble or i1.bound_us() > 3_000_000
+
+
+async def test_trace_42_instances_of_two_queues_of_one_name_must_not_believe_their_own_alone() -> None:
+    """A change reaches i0's queue. i1 has heartbeats of its own, and never hears of it."""
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0:
+        i1 = Running(far, "i1")
+        connected_to(i1, MemoryQueue(far.clock))
+        i1.start()
+        try:
+            await asyncio.sleep(2)
+            assert await i1.paths.value("a") == b"0"
+            store.commit()
+            await i0.paths.changes.append(Change("docs", keys=("a",)))
+            await asyncio.sleep(5)
+            assert await i1.paths.value("a") == b"1"
+            assert "queue" in i0.loops.rivals.said
+            assert "queue" in i1.loops.rivals.said
+        finally:
+            await i1.stop()
+
+
+async def test_trace_42_a_wait_must_not_end_while_instances_follow_another_queue() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0:
+        i1 = Running(far, "i1")
+        connected_to(i1, MemoryQueue(far.clock))
+        i1.start()
+        try:
+            await asyncio.sleep(2)
+            assert await i1.paths.value("a") == b"0"
+            store.commit()
+            receipt = await i0.paths.invalidate("a", wait=Reach.REGION)
+            assert not receipt.reached
+            assert "another queue of here" in receipt.missing
+        finally:
+            await i1.stop()
+
+
+async def test_trace_42_is_over_once_all_use_the_same_queue() -> None:
+    far = FarSide()
+    async with living(far, "i0") as i0, living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        there = MemoryQueue(far.clock)
+        connected_to(i1, there)
+        await asyncio.sleep(4)
+        assert i0.bound_us() > 2_000_000
+        connected_to(i0, there)
+        await asyncio.sleep(2)
+        assert not i0.loops.rivals.said
+        assert not i1.loops.rivals.said
+        assert max(i0.bound_us(), i1.bound_us()) < 1_000_000
+
+
+async def test_trace_43_a_second_deployment_must_not_take_the_changes_of_the_first() -> None:
+    """It would apply them in its own cells, and the first one's L3 would answer 0."""
+    far, copied = FarSide(), FarSide()
+    copied.queue = far.queue
+    store = Store(far)
+    async with living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        async with living(copied, "j1") as j1:
+            await asyncio.sleep(2)
+            i1.paths.changes.queue.take = hang
+            await asyncio.sleep(1)
+            store.commit()
+            await i1.paths.changes.append(Change("docs", keys=("a",)))
+            await asyncio.sleep(5)
+            assert j1.tally.changes == 0
+            assert not j1.consumer.has_tried
+            assert "deployment" in i1.loops.rivals.said
+            assert await i1.paths.value("a") == b"1"
+
+
+async def test_trace_44_a_wait_must_not_end_while_a_second_instance_of_a_name_answers_0() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as one, living(far, "i0") as two:
+        await asyncio.sleep(2)
+        assert await two.paths.value("a") == b"0"
+        two.paths.stream.queue.read = hang
+        await asyncio.sleep(0.3)
+        store.commit()
+        receipt = await one.paths.invalidate("a", wait=Reach.REGION)
+        assert not receipt.reached or await two.paths.value("a") == b"1"
+        assert "instance" in one.loops.rivals.said
+        assert "instance" in two.loops.rivals.said
