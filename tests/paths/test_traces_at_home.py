@@ -136,3 +136,21 @@ async def test_trace_24_an_at_from_a_clock_a_day_ahead_must_not_stop_caching_for
 async def _value(bench: CellBench) -> bytes | None:
     entry = (await bench.read(lease=False)).entry
     return entry.value if entry is not None else None
+
+
+async def test_trace_45_a_put_must_not_be_stored_with_a_time_that_fences_of_now_do_not_reach(
+    bench: CellBench,
+) -> None:
+    await bench.fence(Target.whole(NS), least=(await bench.state()).now_us + 4 * SKEW_US)
+    put = await bench.put(await bench.entry(b"0"))
+    latest = (await bench.state()).now_us + SKEW_US + 1000
+    assert put.entry is None or put.entry.as_of <= latest
+
+
+async def test_trace_46_a_put_that_waits_must_not_outlive_the_fence_of_the_tick_of_its_fill(
+    bench: CellBench,
+) -> None:
+    await bench.fence(Target.whole(NS), least=(await bench.state()).now_us + 4 * SKEW_US)
+    put = await bench.put(await bench.entry(b"0"))
+    assert put.lease
+    assert (await bench.state()).fence_at >= as_of_of(put.lease) - 1
