@@ -166,7 +166,8 @@ class Written(Struct, frozen=True, gc=False):
     reason: str = ""
     """Why it was not stored, in one word.
 
-    `precondition`, `released`, `fenced` (a fence refuses the value), or `lapsed` (its lease is not in force).
+    `precondition`, `released`, `fenced` (a fence refuses the value), or `lapsed` (its lease is not
+    in force).
     """
     entry: Entry | None = None
     token: TokenPairs = ()

@@ -22,7 +22,7 @@ from cachesvc.tiers.l3.contract import CellKeyState, Fill, FillReply, Put, PutRe
 MARGIN_US = 1000
 """No put is stored with an `as_of` later than now + S + 1 ms, as in `put.lua`."""
 WAITING = "-put-"
-"""The mark of the lease of a put that waits for its time, unless the put says that the value is absent."""
+"""The mark of the lease of a put that waits for its time, unless its value is "absent"."""
 
 
 class _Copy(Struct, gc=False):
