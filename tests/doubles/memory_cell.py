@@ -75,6 +75,8 @@ class MemoryCell:
         self._issues_from = 0
         self._placement = (0, 0)
         self._trimmed = 0
+        self._puts_until = 0
+        """The latest fence that a put has waited for."""
 
     def __repr__(self) -> str:
         held = f"{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences"
@@ -266,6 +268,8 @@ class MemoryCell:
             return PutReply(stored=True, at=at, entry=entry)
         token = ""
         if can_wait:
+            if at > self._puts_until or self._ahead(self._puts_until, now) > 3 * self._skew_us + MARGIN_US:
+                self._puts_until = at
             token = f"{self._nonce()}{'' if put.entry.negative else WAITING}:{at + 1}"
             self._leases[key_id] = _Lease(token, at + 1, now + 3 * self._skew_us + 1_000_000)
         return PutReply(stored=False, at=at, lease=token, wait_us=wait_us)
@@ -313,7 +317,13 @@ class MemoryCell:
 
     def _fence_many_keys(self, target_id: bytes, soft: bool, least: int, now: int) -> int:
         held = self._soft if soft else self._fences
-        at = held[target_id] = max(held.get(target_id, 0), least or now + 2 * self._skew_us + 1000)
+        least = least or now + 2 * self._skew_us + 1000
+        if (
+            self._ahead(least, now) > 0
+            and self._ahead(self._puts_until, now) <= 3 * self._skew_us + MARGIN_US
+        ):
+            least = max(least, self._puts_until + 1)
+        at = held[target_id] = max(held.get(target_id, 0), least)
         return at
 
     def _prolong(self, key_id: bytes, token: str, expires_at: int, now: int) -> bool:

@@ -110,6 +110,14 @@ HOMES: dict[str, Mutant] = {
             InCellScript("PUT", "if wait < MARGIN then", "if can_wait then"),
         ),
     ),
+    "past-waiting-puts": Mutant(
+        "a fence on a tag may be earlier than the value of a put that waits",
+        (45,),
+        (
+            InPython(MEMORY_CELL + "_fence_many_keys", "least = max(least, self._puts_until + 1)", "pass"),
+            InCellScript("FENCE", "least = math.max(least, past_waiting_puts())", "least = least"),
+        ),
+    ),
     "put-fence": Mutant(
         "the fence of a put that waits is not moved up to the time of its value",
         (46,),

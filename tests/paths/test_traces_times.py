@@ -160,6 +160,18 @@ async def test_trace_45_a_put_after_a_purge_must_not_outlive_the_next_one_of_a_s
     assert await fast.value("a", "aside") is None
 
 
+async def test_trace_45_nor_the_one_of_a_slower_clock_that_comes_while_the_put_waits() -> None:
+    far = FarSide()
+    fast, slow = Instance(far, clock=LoopClock(skew_us=SKEW_US)), Instance(far)
+    await fast.invalidate(ns="aside", whole=True)
+    writing = asyncio.create_task(fast.put("a", b"0", tags=["t"]))
+    await asyncio.sleep(0.001)  # the write commits, and `slow` announces it
+    tell(fast, await slow.invalidate(ns="aside", tags=["t"]))
+    await writing
+    assert await slow.value("a", "aside") is None
+    assert await fast.value("a", "aside") is None
+
+
 async def test_trace_46_a_put_that_waited_must_not_outlive_the_fence_of_the_tick_of_its_fill() -> None:
     far = FarSide()
     i0, i1 = Instance(far), Instance(far)

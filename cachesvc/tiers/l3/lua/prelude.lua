@@ -16,7 +16,7 @@
 --   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
 --                stands in the key's record
 --   meta         run_id, placement, version (of the newest topology that attached), broken_at,
---                issues_from
+--                issues_from, puts_until (the latest fence that a put has waited for)
 -- Neither zset has a TTL: `volatile-*` eviction takes copies and leases, never a fence.
 --
 -- Invariant: the as_of of a record is later than the hard fence on its key. A script that moves

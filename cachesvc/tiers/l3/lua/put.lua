@@ -91,6 +91,10 @@ local function put(id, index, if_absent, if_match, known, kept_until_ms, record)
   call('UNLINK', 'v:' .. id, 'l:' .. id)
   local token = ''
   if can_wait then
+    local waiting_until = tonumber(call('HGET', 'meta', 'puts_until') or 0)
+    if at > waiting_until or ahead(waiting_until) > 3 * skew + MARGIN then
+      call('HSET', 'meta', 'puts_until', format('%.0f', at))
+    end
     token = nonce .. (negative == 1 and '-' or WAITING) .. index .. ':' .. format('%.0f', at + 1)
     call('SET', 'l:' .. id, token, 'PX', format('%.0f', math.ceil(3 * skew / 1000) + 1000))
   end
