@@ -75,6 +75,11 @@ class Writer:
         self._rng = rng
         self._tally = tally
         self._unkept = unkept
+        self._waiting = 0
+
+    def waiting_elsewhere(self) -> int:
+        """The number of calls that wait until known fences let their values through."""
+        return self._waiting
 
     async def put(self, key: Key, draft: Draft) -> Written:
         """Stores one value.
@@ -242,7 +247,11 @@ class Writer:
         or a put that came since has ended that lease, or refuses the value by the rule: then the put was
         there before it, and counts as stored.
         """
-        await asyncio.sleep(max(reply.wait_us for _, reply in late) / SECONDS)
+        self._waiting += 1
+        try:
+            await asyncio.sleep(max(reply.wait_us for _, reply in late) / SECONDS)
+        finally:
+            self._waiting -= 1
         fills = [(items[i][0], replace(items[i][1], lease=reply.lease)) for i, reply in late]
         answers: list[Written | None] = [None] * len(fills)
         await self._fill(namespace, fills, list(range(len(fills))), answers)
