@@ -1,4 +1,4 @@
-"""Puts just after invalidations, by instances whose clocks are apart, and while a cell is killed.
+"""Puts just after invalidations, with clocks that are apart, and while a cell is killed.
 
 Each writer has a key and a tag of its own, and knows which value is current.
 """
@@ -33,7 +33,7 @@ class Writer:
     missed: int = 0
     """Values that were answered as stored, and were not there for the next read."""
     older: list[tuple[int, int]] = field(default_factory=list)
-    """What was read, and what should have been."""
+    """Pairs of the value that was read and the one that was current."""
 
     async def run(self) -> None:
         while True:

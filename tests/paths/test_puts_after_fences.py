@@ -1,4 +1,7 @@
-"""Puts that fences which are known would refuse: each is stored such that it is read, or says that it is not."""
+"""Puts that known fences would refuse at first.
+
+Each is stored such that it is read, or its answer says that it is not stored.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -35,7 +38,7 @@ def elapsed() -> float:
 
 
 async def is_read_by_all(far: FarSide, writer: Instance, written: Written, value: bytes = b"v") -> None:
-    """The value is a fresh hit in every tier of the writer, and elsewhere with and without its token."""
+    """Asserts that the writer and others read the value, fresh, with and without its token."""
     token = ReadOptions(token=written.token)
     readers = [writer, writer, Instance(far), Instance(far)]
     for reader, options in zip(readers, (token, ReadOptions(), token, ReadOptions()), strict=True):
@@ -136,7 +139,7 @@ async def test_who_asks_for_the_lease_while_a_put_waits_gets_the_value_of_the_pu
 async def test_an_invalidation_that_comes_while_a_put_waits_refuses_its_value(
     purge: str, through: str
 ) -> None:
-    """The put was there before it: the answer is that of a put that was overtaken, and no copy is kept."""
+    """The put was there before it, so it counts as stored, and no copy is kept."""
     far = FarSide()
     here, there = Instance(far), Instance(far)
     await here.invalidate(ns="aside", whole=True)
@@ -223,7 +226,10 @@ async def test_a_put_says_so_if_its_home_fails_while_it_waited() -> None:
 
 
 async def test_a_fence_that_a_wrong_clock_left_far_ahead_in_the_home_is_not_waited_for() -> None:
-    """The clock of the home was an hour ahead and is set right: what is stored could not be read for an hour."""
+    """The clock of the home was an hour ahead and is set right.
+
+    What is stored could not be read for an hour.
+    """
     clock = LoopClock(3_600_000_000)
     far = FarSide()
     far.cell = ChaosCell(MemoryCell("c1", clock=clock, skew_us=SKEW_US))
@@ -239,7 +245,10 @@ async def test_a_fence_that_a_wrong_clock_left_far_ahead_in_the_home_is_not_wait
 
 
 async def test_a_time_far_ahead_that_this_instance_alone_knows_is_not_waited_for() -> None:
-    """Its own clock was an hour ahead and is set right: homes and other instances take and answer the value."""
+    """Its own clock was an hour ahead and is set right.
+
+    Homes and other instances take and answer the value.
+    """
     far = FarSide()
     clock = LoopClock(3_600_000_000)
     here = Instance(far, clock=clock)

@@ -1,4 +1,7 @@
-"""Puts and invalidations at random, by clocks that are up to S apart: no read is older than what was announced."""
+"""Puts and invalidations at random, by clocks that are up to S apart.
+
+No read is older than the write that was announced last.
+"""
 
 import asyncio
 import random
@@ -20,7 +23,10 @@ WHOLE = Target.whole("aside").digest
 
 
 class Storm:
-    """Three instances and a home, each with a clock of its own, and one key whose values are the numbers of writes."""
+    """Three instances and a home, each with a clock of its own, and one key.
+
+    The values of the key are the numbers of its writes.
+    """
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
