@@ -192,6 +192,7 @@ def build(
         applier=applier,
         reader=reader,
         near_tiers=near_tiers,
+        fences=fences,
         clock=clock,
         rng=rng,
         tally=tally,

@@ -506,6 +506,24 @@ class Fences:
         query = self._hard.query
         return max(query(key_digest), self._namespaces.get(namespace, 0), *map(query, tag_digests))
 
+    def newest_on(self, entry: Entry, key_digest: int, namespace: str) -> int:
+        """The newest time known here that refuses an entry or makes it stale, µs; 0 for none.
+
+        Floor, soft and paced fences count, each from its `at` on.
+        """
+        tags = entry.tag_digests
+        newest = max(self.floor, self.fence_on(key_digest, tags, namespace))
+        if not self.has_soft:
+            return newest
+        targets = (key_digest, digest(namespace_id(namespace)), *tags)
+        return max(
+            newest,
+            self._soft_floor,
+            self._soft_namespaces.get(namespace, 0),
+            *map(self._soft.query, (key_digest, *tags)),
+            *(window.at for target in targets for window in self._paced.windows_of(target)),
+        )
+
     def merged_between(self, after: int, upto: int, digests: Iterable[int]) -> bool:
         """The rule on answers: True if a fence on one of `digests` was merged in between.
 

@@ -117,7 +117,7 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     """The greatest difference allowed between the clocks of any two cells, queues and
     instances (S in docs/coherence.md); longer than 0, 1m at most. No guarantee holds while clocks
     differ by more. The larger it is, the longer after an invalidation of a tag or a namespace fills
-    of its entries are refused."""
+    of its entries are refused, and puts of them wait."""
     sketch_slots: int = 1 << 21
     """The slots per row of the fence sketch, in which an instance remembers fences: a power of
     two, 1024 to 2^30. It takes 16 bytes of memory per slot (two rows of 8 bytes; 32MiB by default).

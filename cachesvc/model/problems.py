@@ -331,6 +331,13 @@ class ProblemKind(StrEnum):
         "Keep the answer's `Cachesvc-Token`: the change was accepted.",
         Retry.AFTER_A_SECOND,
     )
+    FENCED_AHEAD = (
+        "fenced-ahead",
+        503,
+        "A fence that lies far ahead refuses the value",
+        "Try again later: the key was invalidated, the value was not stored.",
+        Retry.AFTER_A_SECOND,
+    )
     HOME_UNAVAILABLE = (
         "home-unavailable",
         503,

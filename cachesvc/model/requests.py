@@ -166,7 +166,11 @@ class Written(Struct, frozen=True, gc=False):
 
     stored: bool
     reason: str = ""
-    """Why it was not stored: `fenced` (the lease was voided), `precondition`, or `released`."""
+    """Why it was not stored, in one word.
+
+    `precondition`, `released`, `fenced` (a fence refuses the value), or `lapsed` (its lease is not
+    in force).
+    """
     entry: Entry | None = None
     token: TokenPairs = ()
     """The token with which any instance answers the writer with this value or a later one."""

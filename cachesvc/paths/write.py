@@ -1,22 +1,31 @@
 """The write path: a fill or release under a lease, or a put; L3 first, then L1, then L2.
 
-A put is an invalidation of the key and a fill in one. A value that L3 refuses goes nowhere else. A
+A put is an invalidation of the key and a fill in one. If fences that are known would refuse its
+value now (those of tags and namespaces lead the clocks by 2 S), it is both one after the other: the
+home invalidates the key and grants the put a lease, and the value is filled under that lease once
+its time has come (docs/coherence.md, "Writes"). A value that L3 refuses goes nowhere else. A
 fill from a source that lags is as old as what the source may have shown: its `as_of` is that of the
 lease, less the lag. So a fence of that time refuses it, as it does for the loads of this service. A
 put is announced, applied, published and merged like any invalidation; that its value is the current
 one is the writer's responsibility.
 """
 
+import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from msgspec.structs import replace
 
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applied, Applier
+from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.fence import TokenPairs
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Release, Written
@@ -49,6 +58,7 @@ class Writer:
         applier: Applier,
         reader: Reader,
         near_tiers: NearTiers,
+        fences: Fences,
         clock: Clock,
         rng: random.Random,
         tally: Tally,
@@ -60,10 +70,16 @@ class Writer:
         self._applier = applier
         self._reader = reader
         self._near_tiers = near_tiers
+        self._fences = fences
         self._clock = clock
         self._rng = rng
         self._tally = tally
         self._unkept = unkept
+        self._waiting = 0
+
+    def waiting_elsewhere(self) -> int:
+        """The number of calls that wait until known fences let their values through."""
+        return self._waiting
 
     async def put(self, key: Key, draft: Draft) -> Written:
         """Stores one value.
@@ -82,7 +98,10 @@ class Writer:
         A draft with a `release` stores nothing and gives its lease back. So does a fill that is refused
         here: its value could not be kept, whoever tries.
 
-        Cancelled: each item is either stored and announced, or will be invalidated by the region's
+        A put that known fences would refuse now is stored when they let it through, after at most 3 S;
+        the others are stored before.
+
+        Cancelled: each item is either stored and announced, or is invalidated, if need be by the region's
         consumers; never half.
         """
         if not items:
@@ -140,7 +159,7 @@ class Writer:
         if isinstance(reply, TierError):
             return Written(stored=False, error=_home_down(reply, "nothing was stored"))
         if not reply.stored:
-            return Written(stored=False, reason="fenced")
+            return Written(stored=False, reason="fenced" if reply.fenced else "lapsed")
         self._unkept.forget(fill.key)
         self._near_tiers.keep(fill.key, namespace, fill.entry)
         self._reader.filled(fill.key, fill.entry)
@@ -194,16 +213,55 @@ class Writer:
         applied = Applied()
         stored: list[tuple[Key, Namespace, Entry]] = []
         moved: list[tuple[Key, FenceReply]] = []
-        for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
-            for (i, put), reply in zip(group, await cell.put_many([put for _, put in group]), strict=True):
-                written[i] = self._putted(put, reply)
-                if isinstance(reply, TierError):
-                    applied.merge(self._applier.fallback(Target.key(put.key.namespace, put.key.text)))
-                elif reply.stored and reply.entry is not None:
-                    moved.append((put.key, FenceReply(reply.at, reply.issuer)))
-                    stored.append((put.key, namespace, reply.entry))
-        applied.merge(await self._applier.follow(moved))
-        await self._announced(id_, applied, stored, which, written)
+        late: list[tuple[int, PutReply]] = []
+        with ExitStack() as unfilled:
+            for cell, group in self._homes.group((put.key, (i, put)) for i, put in puts):
+                replies = await cell.put_many([put for _, put in group])
+                for (i, put), reply in zip(group, replies, strict=True):
+                    written[i] = self._putted(put, reply)
+                    if isinstance(reply, TierError):
+                        applied.merge(self._applier.fallback(Target.key(put.key.namespace, put.key.text)))
+                        continue
+                    if reply.at:
+                        moved.append((put.key, FenceReply(reply.at, reply.issuer)))
+                    if reply.entry is not None:
+                        stored.append((put.key, namespace, reply.entry))
+                    elif reply.lease:
+                        unfilled.callback(cell.release, put.key, reply.lease)
+                        late.append((i, reply))
+            applied.merge(await self._applier.follow(moved))
+            if await self._announced(id_, applied, stored, which, written) and late:
+                await self._fill_late(namespace, items, late, written)
+                unfilled.pop_all()
+
+    async def _fill_late(
+        self,
+        namespace: Namespace,
+        items: Sequence[tuple[Key, Draft]],
+        late: Sequence[tuple[int, PutReply]],
+        written: list[Written | None],
+    ) -> None:
+        """Fills the values of puts that known fences refused, once these let them through.
+
+        At most 3 S later. The keys are invalidated already, and each put holds its key's lease. A fence
+        or a put that came since has ended that lease, or refuses the value by the rule: then the put was
+        there before it, and counts as stored.
+        """
+        self._waiting += 1
+        try:
+            await asyncio.sleep(max(reply.wait_us for _, reply in late) / SECONDS)
+        finally:
+            self._waiting -= 1
+        fills = [(items[i][0], replace(items[i][1], lease=reply.lease)) for i, reply in late]
+        answers: list[Written | None] = [None] * len(fills)
+        await self._fill(namespace, fills, list(range(len(fills))), answers)
+        for (i, reply), (key, _), answer in zip(late, fills, answers, strict=True):
+            token = ((key.digest, reply.at),)
+            if answer is not None and (answer.stored or answer.reason == "fenced"):
+                written[i] = Written(stored=True, entry=answer.entry, token=token)
+            else:
+                error = answer.error if answer is not None else None
+                written[i] = Written(stored=False, error=error or _lapsed(token), token=token)
 
     async def _announced(
         self,
@@ -212,32 +270,34 @@ class Writer:
         stored: list[tuple[Key, Namespace, Entry]],
         which: list[int],
         written: list[Written | None],
-    ) -> None:
-        """Publishes the fences, then keeps the new entries near.
+    ) -> bool:
+        """Publishes the fences, then keeps the new entries near; True if they are published.
 
         The fence goes first: the new entry is the only one that it lets through.
         """
         if not applied.fences:
             await self._announcer.forgo(id_)
-            return
+            return False
         try:
             await self._announcer.publish(
                 applied, applied.done(id_, [fence.digest for fence in applied.fences])
             )
         except RequestError as error:
             for i in which:
-                if (answer := written[i]) is not None and answer.stored:
+                if (answer := written[i]) is not None and answer.token:
                     written[i] = Written(stored=False, error=error, token=answer.token)
-            return
+            return False
         for key, namespace, entry in stored:
             self._unkept.forget(key)
             self._near_tiers.keep(key, namespace, entry)
             self._reader.filled(key, entry)
         await self._near_tiers.copy(stored)
+        return True
 
     def _put_of(self, namespace: Namespace, key: Key, draft: Draft) -> Put:
         entry = self._entry_of(namespace, key, draft, self._clock.now_us())
-        return Put(key, entry, if_absent=draft.if_absent, if_match=draft.if_match)
+        known = self._fences.newest_on(entry, key.digest, key.namespace)
+        return Put(key, entry, if_absent=draft.if_absent, if_match=draft.if_match, known=known)
 
     @staticmethod
     def _putted(put: Put, reply: PutReply | TierError) -> Written:
@@ -245,9 +305,12 @@ class Writer:
             return Written(
                 stored=False, error=_home_down(reply, "the key was invalidated; the value was not stored")
             )
-        if not reply.stored:
+        if not reply.at:
             return Written(stored=False, reason="precondition", entry=reply.entry)
-        return Written(stored=True, entry=reply.entry, token=((put.key.digest, reply.at),))
+        token = ((put.key.digest, reply.at),)
+        if not reply.stored:
+            return Written(stored=False, error=_fenced_ahead(reply.wait_us, token), token=token)
+        return Written(stored=True, entry=reply.entry, token=token)
 
     def _entry_of(self, namespace: Namespace, key: Key, draft: Draft, as_of: int) -> Entry:
         fresh_until, stale_for, error_for = lifetimes(
@@ -291,6 +354,22 @@ def _refusal(key: Key, draft: Draft) -> Written | None:
         )
         return Written(stored=False, error=RequestError(ProblemKind.FOREIGN_TAG, why, field="Cache-Groups"))
     return None
+
+
+def _fenced_ahead(wait_us: int, token: TokenPairs) -> RequestError:
+    why = (
+        f"a fence refuses the value for {wait_us / SECONDS:.1f} s more, because a clock was wrong: "
+        "the key was invalidated; the value was not stored"
+    )
+    return RequestError(ProblemKind.FENCED_AHEAD, why, token=token)
+
+
+def _lapsed(token: TokenPairs) -> RequestError:
+    why = (
+        "fences refused the value at first, and its lease had ended before its time came: "
+        "the key was invalidated; the value was not stored"
+    )
+    return RequestError(ProblemKind.HOME_UNAVAILABLE, why, token=token)
 
 
 def _home_down(error: TierError, so: str) -> RequestError:

@@ -64,6 +64,10 @@ class Writing(Protocol):
     A draft with a `release` gives its lease back; so does one that is refused.
     """
 
+    def waiting_elsewhere(self) -> int:
+        """Returns how many writes wait until known fences let their values through."""
+        ...
+
     async def put(self, key: Key, draft: Draft, /) -> Written: ...
 
     async def put_many(self, items: Sequence[tuple[Key, Draft]], /) -> list[Written]: ...

@@ -12,7 +12,8 @@ core has room.
 
 Only what waits for this process counts as its load. A request whose body is still on its way waits
 for its caller (`Overload.reading`); a read whose flight polls for another holder's fill, has joined
-a load, or has long been at the origin waits for them (`elsewhere`, asked once per window).
+a load, or has long been at the origin waits for them, and a write whose value a fence refuses for
+now waits for the clock (`elsewhere`, asked once per window).
 Otherwise 300 callers that wait for one slow lease, or 300 uploads that stall, would look like a
 queue here, and a process that is merely busy would refuse the misses of others. All of them still
 count for `server.max_in_progress`, because they take memory.

@@ -8,6 +8,7 @@ and on building its response; an L1 hit here takes less than that altogether.
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from random import Random
 from time import perf_counter
 
@@ -85,7 +86,7 @@ class Web:
         self._hosts = Hosts(service.server.host, service.server.hosts)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
-        self.overload = Overload(service.server, self._core_time, paths.reader.waiting_elsewhere)
+        self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
         reading = self.overload.reading
         self._entries = Entries(service.server, topology.namespaces, paths, self._clock, reading)
         batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts, reading)
@@ -229,6 +230,10 @@ def _part_of(span: Span | None, work: Awaitable[Reply]) -> Awaitable[Reply]:
 async def _under(span: Span, work: Awaitable[Reply]) -> Reply:
     with under(span):
         return await work
+
+
+def _waiting_elsewhere(paths: Paths) -> int:
+    return paths.reader.waiting_elsewhere() + paths.writer.waiting_elsewhere()
 
 
 def _calls(

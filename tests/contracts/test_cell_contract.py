@@ -10,7 +10,7 @@ from cachesvc.model.change import Target
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import TierUnavailableError
 from cachesvc.model.etag import etag
-from cachesvc.tiers.l3.contract import Put, Read
+from cachesvc.tiers.l3.contract import Fill, FillReply, Put, Read
 from tests.contracts.cell_benches import (
     KEY,
     NS,
@@ -537,3 +537,67 @@ async def test_concurrent_callers_get_their_own_answers(bench: CellBench) -> Non
         await bench.put(await bench.entry(b"%d" % i), key=Key.of(NS, f"own-{i}"))
     replies = await asyncio.gather(*[bench.read(Key.of(NS, f"own-{i % 20}")) for i in range(200)])
     assert [reply.entry and reply.entry.value for reply in replies] == [b"%d" % (i % 20) for i in range(200)]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("target", [Target.tag(NS, "t"), Target.whole(NS)])
+async def test_a_put_that_a_fence_refuses_for_now_is_filled_when_its_time_has_come(
+    bench: CellBench, target: Target, soft: bool
+) -> None:
+    await bench.fill(b"0", tags=("t",))
+    fence = await bench.fence(target, soft=soft, least=(await bench.state()).now_us + 4 * SKEW_US)
+    entry = await bench.entry(b"1", tags=("t",))
+    put = await bench.put(entry)
+    assert (put.stored, put.entry, put.at) == (False, None, fence)
+    assert 0 < put.wait_us <= 3 * SKEW_US
+    assert as_of_of(put.lease) == fence + 1
+    held = await bench.read()
+    assert (held.entry, held.held) == (None, True)
+    await bench.pass_time(put.wait_us / 1e6)
+    assert await bench.try_fill(put.lease, replace(entry, as_of=fence + 1))
+    reply = await bench.read()
+    assert (reply.entry, reply.soft, reply.lease) == (replace(entry, as_of=fence + 1), False, None)
+
+
+async def test_a_put_waits_for_the_newest_fence_that_its_caller_knows(bench: CellBench) -> None:
+    known = (await bench.state()).now_us + 4 * SKEW_US
+    put = await bench.put(await bench.entry(b"1"), known=known)
+    assert (put.stored, put.at, as_of_of(put.lease)) == (False, known, known + 1)
+
+
+async def test_a_put_does_not_wait_for_a_time_that_only_a_wrong_clock_of_its_caller_can_give(
+    bench: CellBench,
+) -> None:
+    known = (await bench.state()).now_us + 20 * SKEW_US
+    assert (await bench.put(await bench.entry(b"1"), known=known)).stored
+
+
+async def test_a_put_that_waits_is_overtaken_by_what_comes_next(bench: CellBench) -> None:
+    known = (await bench.state()).now_us + 4 * SKEW_US
+    entry = await bench.entry(b"1")
+    first = await bench.put(entry, known=known)
+    second = await bench.put(entry, known=known)
+    assert second.at > first.at
+    (refused,) = await bench.cell.fill_many([Fill(KEY, replace(entry, as_of=first.at + 1), first.lease)])
+    assert refused == FillReply(stored=False, fenced=True)
+    at = await bench.fence()
+    assert at > second.at
+    (refused,) = await bench.cell.fill_many([Fill(KEY, replace(entry, as_of=second.at + 1), second.lease)])
+    assert refused == FillReply(stored=False, fenced=True)
+
+
+async def test_a_fill_whose_lease_has_ended_without_a_fence_is_told_so(bench: CellBench) -> None:
+    put = await bench.put(entry := await bench.entry(b"1"), known=(await bench.state()).now_us + 4 * SKEW_US)
+    assert list(await bench.cell.release_many([(KEY, put.lease)])) == [True]
+    (refused,) = await bench.cell.fill_many([Fill(KEY, replace(entry, as_of=put.at + 1), put.lease)])
+    assert refused == FillReply(stored=False, fenced=False)
+
+
+async def test_a_put_that_waits_is_there_for_one_that_stores_if_nothing_is(bench: CellBench) -> None:
+    entry, known = await bench.entry(b"1"), (await bench.state()).now_us + 4 * SKEW_US
+    waiting = await bench.put(entry, if_absent=True, known=known)
+    assert waiting.lease
+    refused = await bench.put(entry, if_absent=True, known=known)
+    assert (refused.stored, refused.at) == (False, 0)
+    assert (await bench.put(replace(entry, negative=True), known=known)).lease
+    assert (await bench.put(entry, if_absent=True, known=known)).lease

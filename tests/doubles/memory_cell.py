@@ -33,6 +33,11 @@ from cachesvc.tiers.l3.contract import (
 
 _SERVERS = itertools.count()
 
+MARGIN_US = 1000
+"""No put is stored with an `as_of` later than now + S + 1 ms, as in `put.lua`."""
+WAITING = "-put-"
+"""The mark of the lease of a put that waits for its time, unless its value is "absent"."""
+
 
 class _Copy(Struct, gc=False):
     entry: Entry
@@ -98,6 +103,8 @@ class MemoryCell:
         """Region → part of an instance → when it said so, and the queue that it uses."""
         self.server = next(_SERVERS)
         """A number that is another one after each restart, as a run id is."""
+        self._puts_until = 0
+        """The latest fence that a put has waited for."""
 
     def __repr__(self) -> str:
         held = f"{len(self._copies)} copies, {len(self._leases)} leases, {len(self._fences)} fences"
@@ -180,7 +187,7 @@ class MemoryCell:
         now = self._clock.now_us()
         if self._waits_at(now):
             return [FillReply(stored=False)] * len(fills)
-        return [FillReply(self._fill(fill, now)) for fill in fills]
+        return [self._fill(fill, now) for fill in fills]
 
     async def put_many(self, puts: Sequence[Put]) -> Sequence[PutReply | TierError]:
         now = self._clock.now_us()
@@ -286,28 +293,51 @@ class MemoryCell:
         self._leases[key_id] = _Lease(token, as_of, now + life_us)
         return token
 
-    def _fill(self, fill: Fill, now: int) -> bool:
+    def _fill(self, fill: Fill, now: int) -> FillReply:
         key_id, entry = fill.key.id, fill.entry
         lease = self._lease(key_id, now)
         # The entry may be older than its lease, because an origin's Age is subtracted. So the fence of its
         # key is checked, too.
         newest = max(self._fences.get(key_id, 0), self._newest(self._fences, fill.key.namespace, entry))
+        fenced = entry.as_of <= newest
         if lease is None or lease.token != fill.lease:
             copy = self._copy(key_id, now)
-            return copy is not None and copy.token == fill.lease and entry.as_of > newest
+            return FillReply(copy is not None and copy.token == fill.lease and not fenced, fenced)
         del self._leases[key_id]
-        if not newest < entry.as_of <= lease.as_of:
-            return False
+        if fenced or entry.as_of > lease.as_of:
+            return FillReply(stored=False, fenced=fenced)
         self._store(key_id, entry, now, fill.lease)
-        return True
+        return FillReply(stored=True)
+
+    def _ahead(self, at: int, now: int) -> int:
+        return at - now - self._skew_us
 
     def _put(self, put: Put, now: int) -> PutReply:
         if not self._allows(put, now):
             return PutReply(stored=False)
-        at = self._fence_key(put.key.id, False, 0, now)
-        entry = replace(put.entry, as_of=at + 1)
-        self._store(put.key.id, entry, now)
-        return PutReply(stored=True, at=at, entry=entry, issuer=self.issuer)
+        key_id = put.key.id
+        barred_until = max(self._next_fence(key_id, now), self._bar(put, now))
+        wait_us = self._ahead(barred_until, now)
+        can_wait = wait_us < 3 * self._skew_us + MARGIN_US
+        at = self._fence_key(key_id, False, barred_until if can_wait else 0, now)
+        if wait_us < MARGIN_US:
+            entry = replace(put.entry, as_of=at + 1)
+            self._store(key_id, entry, now)
+            return PutReply(stored=True, at=at, entry=entry, issuer=self.issuer)
+        token = ""
+        if can_wait:
+            if at > self._puts_until or self._ahead(self._puts_until, now) > 3 * self._skew_us + MARGIN_US:
+                self._puts_until = at
+            token = f"{self._nonce()}{'' if put.entry.negative else WAITING}:{at + 1}"
+            self._leases[key_id] = _Lease(token, at + 1, now + 3 * self._skew_us + 1_000_000)
+        return PutReply(stored=False, at=at, lease=token, wait_us=wait_us, issuer=self.issuer)
+
+    def _bar(self, put: Put, now: int) -> int:
+        """The newest fence that would refuse the entry or make it stale, or that the caller knows."""
+        # A time that is further ahead is that of a wrong clock.
+        known = put.known if self._ahead(put.known, now) <= 3 * self._skew_us else 0
+        fences = (self._newest(held, put.key.namespace, put.entry) for held in (self._fences, self._soft))
+        return max(known, *fences)
 
     def _store(self, key_id: bytes, entry: Entry, now: int, token: str = "") -> None:
         self._copies[key_id] = _Copy(entry, min(entry.kept_until, now + self._retention_us), token=token)
@@ -319,18 +349,22 @@ class MemoryCell:
             or copy.entry.as_of <= self._newest(self._fences, put.key.namespace, copy.entry)
         ):
             copy = None
-        if put.if_absent and copy is not None:
+        lease = self._lease(put.key.id, now)
+        if put.if_absent and (copy is not None or (lease is not None and WAITING in lease.token)):
             return False
         return not put.if_match or (
             copy is not None and ("*" in put.if_match or etag(copy.entry) in put.if_match)
         )
 
-    def _fence_key(self, key_id: bytes, soft: bool, least: int, now: int) -> int:
+    def _next_fence(self, key_id: bytes, now: int) -> int:
         """A time ahead of every lease that this clock can have granted.
 
         It is also after the fence before it, even if the clock stands still.
         """
-        at = max(now + self._skew_us, self._fences.get(key_id, 0) + 1, least)
+        return max(now + self._skew_us, self._fences.get(key_id, 0) + 1)
+
+    def _fence_key(self, key_id: bytes, soft: bool, least: int, now: int) -> int:
+        at = max(self._next_fence(key_id, now), least)
         self._fences[key_id] = at
         self._leases.pop(key_id, None)
         if not soft:
@@ -341,7 +375,13 @@ class MemoryCell:
 
     def _fence_many_keys(self, target_id: bytes, soft: bool, least: int, now: int) -> int:
         held = self._soft if soft else self._fences
-        at = held[target_id] = max(held.get(target_id, 0), least or now + 2 * self._skew_us + 1000)
+        least = least or now + 2 * self._skew_us + 1000
+        if (
+            self._ahead(least, now) > 0
+            and self._ahead(self._puts_until, now) <= 3 * self._skew_us + MARGIN_US
+        ):
+            least = max(least, self._puts_until + 1)
+        at = held[target_id] = max(held.get(target_id, 0), least)
         return at
 
     def _prolong(self, key_id: bytes, token: str, expires_at: int, now: int) -> bool:

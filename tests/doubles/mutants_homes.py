@@ -13,7 +13,7 @@ HOMES: dict[str, Mutant] = {
         "a home issues `at` by its own clock, without the lead of S",
         (14,),
         (
-            InPython(MEMORY_CELL + "_fence_key", "now + self._skew_us", "now"),
+            InPython(MEMORY_CELL + "_next_fence", "now + self._skew_us", "now"),
             InCellScript(
                 "FENCE", "math.max(now + skew, key_fence(id) + 1)", "math.max(now, key_fence(id) + 1)"
             ),
@@ -142,19 +142,51 @@ HOMES: dict[str, Mutant] = {
                 """\
     if lease is None or lease.token != fill.lease:
         copy = self._copy(key_id, now)
-        return copy is not None and copy.token == fill.lease and entry.as_of > newest
+        return FillReply(copy is not None and copy.token == fill.lease and not fenced, fenced)
     del self._leases[key_id]
-    if not newest < entry.as_of <= lease.as_of:
-        return False
+    if fenced or entry.as_of > lease.as_of:
+        return FillReply(stored=False, fenced=fenced)
 """,
                 """\
     self._leases.pop(key_id, None)
-    if entry.as_of <= newest:
-        return False
+    if fenced:
+        return FillReply(stored=False, fenced=fenced)
 """,
             ),
             InCellScript(
                 "FILL", "local in_force = call('GET', 'l:' .. id) == token", "local in_force = true"
+            ),
+        ),
+    ),
+    "put-in-time": Mutant(
+        "a put that known fences refuse is stored at once, with a time beyond them",
+        (45,),
+        (
+            InPython(MEMORY_CELL + "_put", "if wait_us < MARGIN_US:", "if can_wait:"),
+            InCellScript("PUT", "if wait < MARGIN then", "if can_wait then"),
+        ),
+    ),
+    "past-waiting-puts": Mutant(
+        "a fence on a tag may be earlier than the value of a put that waits",
+        (45,),
+        (
+            InPython(MEMORY_CELL + "_fence_many_keys", "least = max(least, self._puts_until + 1)", "pass"),
+            InCellScript("FENCE", "least = math.max(least, past_waiting_puts())", "least = least"),
+        ),
+    ),
+    "put-fence": Mutant(
+        "the fence of a put that waits is not moved up to the time of its value",
+        (46,),
+        (
+            InPython(
+                MEMORY_CELL + "_put",
+                "self._fence_key(key_id, False, barred_until if can_wait else 0, now)",
+                "max(self._fence_key(key_id, False, 0, now), barred_until)",
+            ),
+            InCellScript(
+                "PUT",
+                "call('ZADD', 'fences', format('%.0f', at), id)",
+                "call('ZADD', 'fences', format('%.0f', next_fence(id)), id)",
             ),
         ),
     ),
@@ -202,10 +234,10 @@ HOMES: dict[str, Mutant] = {
         (
             InPython(
                 MEMORY_CELL + "_fill",
-                "copy is not None and copy.token == fill.lease and entry.as_of > newest",
+                "copy is not None and copy.token == fill.lease and not fenced",
                 "False",
             ),
-            InCellScript("FILL", "elseif admissible and filled_under(id, token) then", "elseif false then"),
+            InCellScript("FILL", "elseif filled_under(id, token) then", "elseif false then"),
         ),
     ),
     "not-before": Mutant(

@@ -95,6 +95,9 @@ class FakeWriter:
         self.released: list[tuple[str, str, str]] = []
         """Key, lease and reason of each release."""
 
+    def waiting_elsewhere(self) -> int:
+        return 0
+
     async def put(self, key: Key, draft: Draft, /) -> Written:
         (written,) = await self.put_many([(key, draft)])
         if written.error is not None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import urllib.request
+from typing import Any
 
-from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss
+import pytest
+from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss, NearSettings
 
 
 class Pages:
@@ -41,6 +43,26 @@ async def test_an_invalidation_after_a_commit_is_seen_by_its_client_at_once_and_
         assert receipt.applied
         assert await namespace.get("{ws-7}:block:42") is None
         assert await namespace.get_or_load("{ws-7}:block:42", pages.load, tags=["user:9"]) == b"second"
+
+
+@pytest.mark.parametrize(
+    "purge", [{"tags": ["news"]}, {"all": True, "confirm": "pages"}, {"tags": ["news"], "soft": True}]
+)
+@pytest.mark.parametrize("near", [None, NearSettings()])
+async def test_what_is_set_just_after_an_invalidation_is_read_by_its_client_and_by_others(
+    url: str, purge: dict[str, Any], near: NearSettings | None
+) -> None:
+    async with Cache.from_url(url) as writer, Cache.from_url(url) as reader:
+        mine, others = writer.namespace("pages", near=near), reader.namespace("pages", near=near)
+        for number in range(3):
+            await mine.set("just-after", b"old", tags=["news"])
+            await mine.invalidate(**purge)
+            await mine.set("just-after", b"%d" % number, tags=["news"])
+            assert await mine.get("just-after") == b"%d" % number
+            await mine.invalidate(**purge)
+            await mine.set_many({"just-after": b"many", "beside": b"many"}, tags=["news"])
+            assert await mine.get_many(["just-after", "beside"]) == {"just-after": b"many", "beside": b"many"}
+            assert await others.get("beside") == b"many"
 
 
 async def test_many_and_single_gets_agree_and_absence_is_remembered(url: str) -> None:

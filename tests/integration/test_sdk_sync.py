@@ -3,7 +3,9 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
+from typing import Any
 
+import pytest
 from cachesvc_client import ABSENT, Absent, Hit, Miss, NearSettings
 from cachesvc_client.sync import Cache
 
@@ -51,6 +53,28 @@ def test_an_invalidation_after_a_commit_is_seen_by_its_client_at_once(url: str) 
             tx.invalidate(namespace, tags=["user:10"])
         assert namespace.lookup("{ws-8}:block:42") == Miss()
         assert namespace.get_or_load("{ws-8}:block:42", pages.load, tags=["user:10"]) == b"second"
+
+
+@pytest.mark.parametrize(
+    "purge", [{"tags": ["news"]}, {"all": True, "confirm": "pages"}, {"tags": ["news"], "soft": True}]
+)
+@pytest.mark.parametrize("near", [None, NearSettings()])
+def test_what_is_set_just_after_an_invalidation_is_read_by_its_client_and_by_others(
+    url: str, purge: dict[str, Any], near: NearSettings | None
+) -> None:
+    with (
+        Cache.from_url(url, default_timeout="5s") as writer,
+        Cache.from_url(url, default_timeout="5s") as reader,
+    ):
+        mine, others = writer.namespace("pages", near=near), reader.namespace("pages", near=near)
+        mine.set("sync-after", b"old", tags=["news"])
+        mine.invalidate(**purge)
+        mine.set("sync-after", b"one", tags=["news"])
+        assert mine.get("sync-after") == b"one"
+        mine.invalidate(**purge)
+        mine.set_many({"sync-after": b"many", "sync-beside": b"many"}, tags=["news"])
+        assert mine.get("sync-after") == b"many"
+        assert others.get("sync-beside") == b"many"
 
 
 def test_many_and_single_gets_agree_and_absence_is_remembered(url: str) -> None:

@@ -147,3 +147,31 @@ async def test_trace_39_a_home_must_not_vouch_for_copies_whose_fences_were_delet
 async def _value(bench: CellBench) -> bytes | None:
     entry = (await bench.read(lease=False)).entry
     return entry.value if entry is not None else None
+
+
+async def test_trace_45_a_put_must_not_be_stored_with_a_time_that_fences_of_now_do_not_reach(
+    bench: CellBench,
+) -> None:
+    await bench.fence(Target.whole(NS), least=(await bench.state()).now_us + 4 * SKEW_US)
+    put = await bench.put(await bench.entry(b"0"))
+    latest = (await bench.state()).now_us + SKEW_US + 1000
+    assert put.entry is None or put.entry.as_of <= latest
+
+
+async def test_trace_45_nor_must_a_fence_of_a_slower_clock_be_behind_a_put_that_waits(
+    bench: CellBench,
+) -> None:
+    now = (await bench.state()).now_us
+    await bench.fence(Target.whole(NS), least=now + 4 * SKEW_US)
+    put = await bench.put(await bench.entry(b"0"))
+    at = await bench.fence(Target.tag(NS, "t"), least=now + 3 * SKEW_US)
+    assert put.entry is not None or at >= as_of_of(put.lease)
+
+
+async def test_trace_46_a_put_that_waits_must_not_outlive_the_fence_of_the_tick_of_its_fill(
+    bench: CellBench,
+) -> None:
+    await bench.fence(Target.whole(NS), least=(await bench.state()).now_us + 4 * SKEW_US)
+    put = await bench.put(await bench.entry(b"0"))
+    assert put.lease
+    assert (await bench.state()).fence_at >= as_of_of(put.lease) - 1

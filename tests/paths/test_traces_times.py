@@ -148,6 +148,39 @@ async def test_trace_28_nor_while_the_clock_stays_behind_and_later_fences_are_cu
     assert await i1.value("a") == b"1"
 
 
+async def test_trace_45_a_put_after_a_purge_must_not_outlive_the_next_one_of_a_slower_clock() -> None:
+    far = FarSide()
+    fast, slow = Instance(far, clock=LoopClock(skew_us=SKEW_US)), Instance(far)
+    await fast.invalidate(ns="aside", whole=True)
+    assert (await fast.put("a", b"0", tags=["t"])).stored
+    assert await fast.value("a", "aside") == b"0"
+    await asyncio.sleep(0.001)  # the write commits, and `slow` announces it
+    tell(fast, await slow.invalidate(ns="aside", tags=["t"]))
+    assert await slow.value("a", "aside") is None
+    assert await fast.value("a", "aside") is None
+
+
+async def test_trace_45_nor_the_one_of_a_slower_clock_that_comes_while_the_put_waits() -> None:
+    far = FarSide()
+    fast, slow = Instance(far, clock=LoopClock(skew_us=SKEW_US)), Instance(far)
+    await fast.invalidate(ns="aside", whole=True)
+    writing = asyncio.create_task(fast.put("a", b"0", tags=["t"]))
+    await asyncio.sleep(0.001)  # the write commits, and `slow` announces it
+    tell(fast, await slow.invalidate(ns="aside", tags=["t"]))
+    await writing
+    assert await slow.value("a", "aside") is None
+    assert await fast.value("a", "aside") is None
+
+
+async def test_trace_46_a_put_that_waited_must_not_outlive_the_fence_of_the_tick_of_its_fill() -> None:
+    far = FarSide()
+    i0, i1 = Instance(far), Instance(far)
+    await i0.invalidate(ns="aside", whole=True)
+    assert (await i0.put("a", b"0")).stored
+    tell(i0, await i1.invalidate("a", ns="aside"))  # the write has committed; no clock has moved
+    assert await i0.value("a", "aside") is None
+
+
 def beat(instance: Instance) -> None:
     """The heartbeat of each region that comes next, after at most half a second."""
     for region in instance.fences.watermarks:

@@ -1,4 +1,4 @@
-"""Which reads wait for something other than this process: they are no load of it."""
+"""Which calls wait for something other than this process: they are no load of it."""
 
 import asyncio
 
@@ -54,3 +54,14 @@ async def test_loads_of_different_keys_count_until_they_take_long() -> None:
     assert instance.reader.waiting_elsewhere() == CALLERS, "a forgotten flight still waits"
     far.loader.release()
     await asyncio.gather(*waiting)
+
+
+async def test_puts_that_wait_for_the_time_of_their_values() -> None:
+    instance = Instance()
+    await instance.invalidate(ns="aside", whole=True)
+    waiting = [asyncio.create_task(instance.put(f"k{number}", b"v")) for number in range(CALLERS)]
+    await asyncio.sleep(0.01)
+    assert instance.writer.waiting_elsewhere() == CALLERS
+    waiting[0].cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert instance.writer.waiting_elsewhere() == 0

@@ -70,7 +70,8 @@ async def test_conditions_and_leases_reach_the_write_path(
 
 
 @pytest.mark.parametrize(
-    ("reason", "status", "name"), [("fenced", 409, "fenced"), ("precondition", 412, "precondition-failed")]
+    ("reason", "status", "name"),
+    [("fenced", 409, "fenced"), ("lapsed", 409, "fenced"), ("precondition", 412, "precondition-failed")],
 )
 async def test_what_was_not_stored_is_said_why(site: Site, reason: str, status: int, name: str) -> None:
     site.writer.outcomes["k"] = Written(False, reason)

@@ -61,8 +61,9 @@ class FillReply(Struct, frozen=True, gc=False):
     """The outcome of a fill."""
 
     stored: bool
-    """False (`fenced`): the lease is not in force any more, or a fence on the entry's tags or
-    namespace refuses the entry."""
+    """False: the lease is not in force any more, or a fence refuses the entry."""
+    fenced: bool = False
+    """True: a fence on the key, a tag or the namespace refuses the entry."""
 
 
 class FenceReply(Struct, frozen=True, gc=False):
@@ -77,7 +78,9 @@ class FenceReply(Struct, frozen=True, gc=False):
 class Put(Struct, frozen=True, gc=False):
     """An invalidation of the key and a fill, in one script.
 
-    The cell issues `at`, and the entry gets `as_of = at + 1`.
+    The cell issues `at`, and the entry gets `as_of = at + 1`. Fences that are known, on tags and
+    namespace too, must not refuse it or make it stale: if they would now, the cell invalidates the
+    key and grants the lease to the caller, who fills the entry when its time has come.
     """
 
     key: Key
@@ -87,19 +90,29 @@ class Put(Struct, frozen=True, gc=False):
     if_match: tuple[str, ...] = ()
     """`If-Match`: store only if the strong ETag of the admissible entry is one of these (`*`
     matches any)."""
+    known: int = 0
+    """µs: the newest fence on the entry that the caller knows."""
 
 
 class PutReply(Struct, frozen=True, gc=False):
     """The outcome of a put."""
 
     stored: bool
-    """False if the condition did not hold; then nothing changed."""
+    """False if the condition did not hold (`at` 0: nothing changed), or if known fences refuse
+    what is stored now (`at` is set: the key is invalidated)."""
     at: int = 0
-    """µs: the fence that the put made; 0 if nothing was stored."""
+    """µs: the fence that the put made; 0 if it made none."""
     entry: Entry | None = None
     """The entry as stored, with its `as_of`."""
     issuer: int = 0
     """The number of the server that has stored it (`issuer.py`); 0 if nothing was stored."""
+    lease: str = ""
+    """The lease to fill the entry under after `wait_us`; its `as_of` is `at + 1`.
+
+    Empty if the entry is stored, and if the fences lie so far ahead that a clock was wrong.
+    """
+    wait_us: int = 0
+    """The time until the fences let the entry through, by the cell's clock."""
 
 
 class CellKeyState(Struct, frozen=True):

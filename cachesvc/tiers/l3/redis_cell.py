@@ -410,7 +410,8 @@ class RedisCell:
         if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
         return [
-            self._refused(stored) if type(stored) is list else FillReply(stored == 1) for stored in answer
+            self._refused(one) if type(one) is list else FillReply(one == 1, fenced=one == -1)
+            for one in answer
         ]
 
     def _in_its_time(self, put: Put) -> Put:
@@ -426,19 +427,23 @@ class RedisCell:
 
     async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
         puts = [self._in_its_time(put) for put in puts]
-        args: list[Any] = []
+        args: list[Any] = [self._nonce()]
         for put in puts:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
-            args += (put.entry.kept_until // 1000, to_record(put.key, put.entry))
+            args += (min(put.known, EXACT), put.entry.kept_until // 1000, to_record(put.key, put.entry))
         answer, issuer = await self._exchange(PUT, args)
-        return [
-            at
-            if isinstance(at, TierError)
-            else PutReply(stored=True, at=at, entry=replace(put.entry, as_of=at + 1), issuer=issuer)
-            if at
-            else PutReply(stored=False)
-            for put, at in zip(puts, self._issued(answer), strict=True)
-        ]
+        if answer == NEW_ISSUER_WAITS:
+            raise TierUnavailableError(self.name, "new issuer waits")
+        return [self._putted(put, one, issuer) for put, one in zip(puts, answer, strict=True)]
+
+    def _putted(self, put: Put, answer: Any, issuer: int) -> PutReply | TierError:
+        if type(answer) is int:
+            entry = replace(put.entry, as_of=answer + 1) if answer else None
+            return PutReply(stored=answer > 0, at=answer, entry=entry, issuer=issuer if answer else 0)
+        if len(answer) == 1:
+            return self._refused(answer)
+        at, token, wait_us = answer
+        return PutReply(stored=False, at=at, lease=token.decode(), wait_us=wait_us, issuer=issuer)
 
     async def _fence(self, items: list[_FenceItem]) -> Sequence[FenceReply | TierError]:
         args: list[Any] = []

@@ -16,11 +16,23 @@ local function fence_key(id, soft, least)
   return at
 end
 
+-- Returns the least time of a new fence on a tag or namespace: later than the values of all puts that
+-- wait, since the clock of its issuer may be behind that of the fence that they wait for. A time that
+-- is further ahead than a put can wait was left by a clock that was set back.
+local puts_until
+local function past_waiting_puts()
+  puts_until = puts_until or tonumber(call('HGET', 'meta', 'puts_until') or 0)
+  return puts_until <= now + 4 * skew + 1000 and puts_until + 1 or 0
+end
+
 local function fence_many_keys(id, soft, least)
   local zset = soft and 'soft' or 'fences'
   local stored = tonumber(call('ZSCORE', zset, id) or 0)
   if least == 0 then
     least = now + 2 * skew + 1000
+  end
+  if least > now + skew then -- else the retry of a change that was published before
+    least = math.max(least, past_waiting_puts())
   end
   if least > stored then
     call('ZADD', zset, format('%.0f', least), id)

@@ -1,5 +1,5 @@
--- Stores records under leases. Answers 1 (stored) or 0 (fenced) for each, or a list with the reason
--- of a refusal.
+-- Stores records under leases. Answers for each: 1 (stored), -1 (a fence is not older than the record),
+-- 0 (its lease is not in force), or a list with the reason of a refusal.
 -- ARGV per fill: id, lease token, kept_until in ms, record.
 -- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a
 -- lost reply gets the same answer.
@@ -18,22 +18,24 @@ end
 local function fill(id, token, kept_until_ms, record)
   local as_of, _, _, _, tag_bytes = struct.unpack(HEAD, record)
   local in_force = call('GET', 'l:' .. id) == token
+  local of_lease = as_of <= tonumber(match(token, ':(%d+)$') or -1)
   -- The entry may be older than its lease (an origin's Age is subtracted), so the key's fence is
   -- checked too.
-  local admissible = as_of <= tonumber(match(token, ':(%d+)$') or -1)
-    and not (has_fences and as_of <= math.max(key_fence(id), newest('fences', id, record, tag_bytes)))
+  local fenced = has_fences and as_of <= math.max(key_fence(id), newest('fences', id, record, tag_bytes))
 
-  local stored = 0
-  if admissible and in_force then
-    store(id, record, kept_until_ms)
-    stored = 1
-  elseif admissible and filled_under(id, token) then
-    stored = 1
+  local answer = fenced and -1 or 0
+  if of_lease and not fenced then
+    if in_force then
+      store(id, record, kept_until_ms)
+      answer = 1
+    elseif filled_under(id, token) then
+      answer = 1
+    end
   end
   if in_force then
     call('DEL', 'l:' .. id)
   end
-  return stored
+  return answer
 end
 
 for i = 4, #ARGV, 4 do

@@ -18,7 +18,8 @@
 --   soft         zset: tag and namespace ids → the newest soft fence; the soft fence on a key
 --                stands in the key's record
 --   meta         run_id (with the replication id), placement, version (of the newest topology that
---                attached), broken_at, issues_from, marker
+--                attached), broken_at, issues_from, marker, puts_until (the latest fence that a put
+--                has waited for)
 -- The first member of each zset is a marker, with the score -inf: the zset's name and what stands in
 -- meta. If meta or a zset was deleted, renamed or replaced, the two differ, and the cell is a new
 -- issuer. Losing any other key loses copies or leases, and no fence: that is a miss.

@@ -315,8 +315,10 @@ class Namespace(Generic[V]):
         """Invalidates the key and stores the value, in one step.
 
         The caller vouches for the value being current: a value that was read from a source that
-        others write belongs into `get_or_load`. Durations left out are the namespace's. Raises
-        `CodecError` if the value would not come back as it is.
+        others write belongs into `get_or_load`. Durations left out are the namespace's. For a moment
+        after an invalidation of one of its tags or of the namespace, the call takes up to 2 clock skews
+        of the service (0.2 s) longer, so that the value is there when it returns. Raises `CodecError`
+        if the value would not come back as it is.
         """
         check_key(key)
         seconds = self._seconds(timeout)
