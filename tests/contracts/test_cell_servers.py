@@ -45,7 +45,7 @@ class Pair:
 
     async def _is_in_step(self) -> bool:
         told = await self.admin_of_b.info("replication")
-        return told["role"] == "slave" and told["master_link_status"] == "up"
+        return bool(told["role"] == "slave" and told["master_link_status"] == "up")
 
     async def leave(self, bench: CellBench) -> None:
         """Has the cell's next exchange look the address up anew."""
