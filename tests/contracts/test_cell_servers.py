@@ -1,4 +1,4 @@
-"""Two real servers behind one address, a replica that answers, keys that are deleted, twins."""
+"""Two servers behind one address, a replica that answers, keys that are deleted, twins."""
 
 import asyncio
 import logging
@@ -33,8 +33,8 @@ class Pair:
         self.admin_of_a, self.admin_of_b = Redis.from_url(a.redis_url), Redis.from_url(b.redis_url)
         self.cells: list[RedisCell] = []
 
-    def cell(self, url: str = "", **how: object) -> CellBench:
-        cell = RedisCell("c1", url or self.address.url, SETTINGS, SKEW_US, SystemClock(), **how)  # type: ignore[arg-type]  # passed on
+    def cell(self, url: str = "") -> CellBench:
+        cell = RedisCell("c1", url or self.address.url, SETTINGS, SKEW_US, SystemClock())
         self.cells.append(cell)
         return RealBench(cell)
 
@@ -162,7 +162,7 @@ async def found(bench: CellBench) -> bool:
 async def test_data_that_came_back_from_a_replica_are_not_vouched_for_by_the_run_id_alone(
     pair: Pair,
 ) -> None:
-    """a → b (which lacks a fence) → a, and nobody attached to b: a finds its own run id in meta."""
+    """a → b (without a fence) → a, and nobody attached to b: a finds its own run id in meta."""
     bench = pair.cell()
     await bench.settle()
     await bench.fill(b"0", tags=("t",))

@@ -149,7 +149,7 @@ async def split(
     resets: bool = True,
     seconds: float = LONG,
 ) -> None:
-    """Lets a region reach a promoted replica of a cell while the other one reaches the old primary.
+    """Lets a region reach a promoted replica of a cell, and the other one the old primary.
 
     Both are masters and take writes. Afterwards the region reaches the old primary again, which has not
     heard of what the other server applied. `resets`: the region's connections are reset when the name

@@ -51,7 +51,7 @@ class Links:
 
     @contextmanager
     def leading(self, *names: str, to: int, resets: bool = True) -> Iterator[None]:
-        """Lets these links lead to another port while the block runs; then back to their own servers.
+        """Lets these links lead to another port while the block runs, and back afterwards.
 
         `resets`: open connections are reset both times; else they stay where they lead.
         """
