@@ -52,7 +52,7 @@ class NamedCell:
         server = self._connection
         issuer, broken_at = server.issuer, server.broken_at
         found = await server.read_many(reads)
-        exact_from = self._issuer.exact_from(issuer, broken_at)
+        exact_from = self._issuer.exact_from(issuer, broken_at, self._clock.now_us())
         return [
             replace(reply, exact=reply.entry is not None and reply.entry.as_of > exact_from)
             if isinstance(reply, Reply)
@@ -62,7 +62,8 @@ class NamedCell:
 
     async def inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState:
         state = await self._connection.inspect(key, tags)
-        return replace(state, exact_from=self._issuer.exact_from(state.issuer, state.broken_at))
+        exact_from = self._issuer.exact_from(state.issuer, state.broken_at, state.now_us)
+        return replace(state, exact_from=exact_from)
 
 
 class Demoted(ChaosCell):

@@ -252,7 +252,8 @@ async def test_a_time_far_ahead_that_this_instance_alone_knows_is_not_waited_for
     far = FarSide()
     clock = LoopClock(3_600_000_000)
     here = Instance(far, clock=clock)
-    here.merger.merge([Fence(Target.tag("aside", "t").digest, clock.now_us())])
+    home = (("c1", far.cell.issuer),)
+    here.merger.merge([Fence(Target.tag("aside", "t").digest, clock.now_us(), issuers=home)])
     clock.skew_us = 0
     began = elapsed()
     assert (await here.put("k", b"v", tags=["t"])).stored

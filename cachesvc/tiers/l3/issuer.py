@@ -52,13 +52,17 @@ class Issuer:
         self.changes += self.id != 0
         self.id, self.met_at = id_, now_us
 
-    def exact_from(self, id_: int, broken_at: int) -> int:
+    def exact_from(self, id_: int, broken_at: int, now_us: int) -> int:
         """Returns the `as_of`, µs, up to which copies of a reply are not exact.
 
-        `id_`: the server of the connection that brought the reply. `broken_at`: what the server says
-        itself. What was loaded after the server was met has an `as_of` that is at most 2 S later than
-        the beginning of the load: S for a lease behind a fence, S for the clock before a failover.
+        `id_`: the server of the connection that brought the reply. `broken_at` and `now_us`: what the
+        server says itself. What was loaded after the server was met has an `as_of` that is at most 2 S
+        later than the beginning of the load: S for a lease behind a fence, S for the clock before a
+        failover. If the server's clock was ahead then and is set right, the server is met anew: its
+        copies would not be exact for as long as that clock was ahead.
         """
+        if id_ == self.id and self.met_at > now_us + self._skew_us:
+            self.met_at = now_us
         return max(broken_at, self.met_at + 2 * self._skew_us + 1000) if id_ == self.id else NEVER
 
 

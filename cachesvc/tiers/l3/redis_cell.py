@@ -315,7 +315,7 @@ class RedisCell:
         finally:
             await self._connections.give_back(connection)
         state, issuer = state_from(key, tags, answer), connection.issuer
-        exact_from = self._issuer.exact_from(issuer, state.broken_at)
+        exact_from = self._issuer.exact_from(issuer, state.broken_at, state.now_us)
         return replace(state, issuer=issuer, exact_from=exact_from)
 
     async def claim(self, uses: Sequence[Use], live_us: int) -> Claimed:
@@ -354,7 +354,7 @@ class RedisCell:
         if answer == NEW_ISSUER_WAITS:
             return [PLAIN_MISS] * len(reads)
         broken_at, now_us, *replies = answer
-        exact_from = self._issuer.exact_from(issuer, broken_at)
+        exact_from = self._issuer.exact_from(issuer, broken_at, now_us)
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
         if replies[-1] == NOT_LOOKED_AT:
             del replies[replies.index(NOT_LOOKED_AT) :]
