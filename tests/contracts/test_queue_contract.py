@@ -359,10 +359,6 @@ async def test_who_reads_an_item_gets_its_id_and_all_its_fields(queue: QueueBenc
         assert list(await changes.reclaim("c1", idle_seconds=0, count=1)) == [
             OpenChange(id_, source="somebody")
         ]
-        await queue.stream().publish([], done=[Done(id_, ("c2",))])
-        assert list(await changes.parked("c1", idle_seconds=0, count=1)) == [
-            OpenChange(id_, source="somebody")
-        ]
     assert seen == {id_: fields}
 
 

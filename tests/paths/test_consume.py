@@ -101,7 +101,9 @@ async def test_a_home_that_stays_away_holds_up_neither_other_changes_nor_fences_
     far.other.down = False
     await asyncio.sleep(3)
     assert one.tally.waiting == 0
-    assert one.paths.fences.fence_on(key.digest, (), "docs") > fenced_at, "its home issues its own"
+    assert one.paths.fences.fence_on(key.digest, (), "docs") == fenced_at
+    assert (await far.other.inspect(key, [])).fence_at > fenced_at, "its home issues its own"
+    assert not one.paths.fences.exact_fence_on(key.digest, (), "docs"), "and is trusted again"
     await stop(one)
 
 

@@ -18,8 +18,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from cachesvc.changes.contract import Done, FenceBatch, FenceStart, FollowerPosition, ReceiptRecord
-from cachesvc.changes.redis import fence_items
+from cachesvc.changes.contract import (
+    Done,
+    FenceBatch,
+    FenceStart,
+    FollowerPosition,
+    Parked,
+    ReceiptRecord,
+)
+from cachesvc.changes.redis import fence_items, parked_items
 from cachesvc.changes.redis import receipt_lines as receipts
 from cachesvc.changes.redis.followers import Followers
 from cachesvc.changes.redis.server import FENCES, TIMEOUT, RedisServer, answered, candidate, mapping
@@ -56,7 +63,7 @@ class _Publication(Struct, frozen=True, gc=False):
 
     @property
     def weight(self) -> int:
-        return len(self.fences) + len(self.done)
+        return len(self.fences) + len(self.done) + sum(len(done.parked) for done in self.done)
 
 
 class RedisFenceStream:
@@ -82,7 +89,7 @@ class RedisFenceStream:
         self._server = RedisServer(url, f"fences of {region}", timeout)
         script = self._server.script
         self._publish, self._open, self._read = script("publish"), script("open"), script("read")
-        self._list_followers = script("followers")
+        self._list_followers, self._settle = script("followers"), script("settle")
         unspanned, batcher = self._server.unspanned, self._server.batcher
         self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
         self._look_up_receipts = unspanned("receipt")
@@ -190,6 +197,13 @@ class RedisFenceStream:
     def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
         self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
 
+    async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
+        texts = [(one.cell, parked_items.name_of(one), parked_items.text_of(one)) for one in taken]
+        lists = msgspec.json.encode([[_to_park(one) for one in anew or ()], texts])
+        applied = [parked_items.applied_pair(one) if anew is None else b"" for one in taken]
+        placement = next((one.placement for one in taken if one.target), 0)
+        await self._settle([candidate(), self._retention_us // 1000, placement, lists, *applied])
+
     async def heartbeat(self, complete_to: int) -> None:
         epoch, _ = await self._append(self._publish, [fence_items.heartbeat(complete_to)])
         await self._repeat_after(self._publish, epoch)
@@ -209,11 +223,12 @@ class RedisFenceStream:
         dones = [
             (
                 item.id,
-                bool(item.missed),
-                receipts.cell_lines(item),
+                ",".join(item.cells),
                 receipts.audit_fields(item),
-                receipts.missing_text(item),
+                [_to_park(one) for one in item.parked],
+                ",".join(item.missed),
                 item.id not in silent,
+                item.stays_open,
             )
             for item in done
         ]
@@ -321,6 +336,11 @@ class RedisFenceStream:
     async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | None]:
         kept = await self._look_up_receipts([*ids])
         return [None if text is None else receipts.parse(text.decode()) for text in kept]
+
+
+def _to_park(parked: Parked) -> tuple[str, str, int, str]:
+    """Returns what a script parks. The placement is a text: Lua's numbers have 53 bits."""
+    return parked.cell, parked_items.name_of(parked), parked.at, str(parked.placement)
 
 
 def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
