@@ -176,6 +176,10 @@ class RedisBench(QueueBench):
         for name, said in cells.items():
             tried, rest = said.split(b" ", 1)
             await self.admin.hset("parked:cells", name, b"%d %s" % (int(tried) - us, rest))
+            ats: Any = await self.admin.hgetall(b"parked:at:" + name)
+            for target, text in ats.items():
+                at, placement = text.split()
+                await self.admin.hset(b"parked:at:" + name, target, b"%d %s" % (int(at) - us, placement))
         scored: Any = await self.admin.zrange("fences:paced", 0, -1, withscores=True)
         for member, score in scored:
             await self.admin.zadd("fences:paced", {member: score - us})

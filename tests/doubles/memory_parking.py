@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from cachesvc.changes.contract import Parked
 from cachesvc.changes.redis.parked_items import EVERYTHING, name_of
+from cachesvc.model.clock import SECONDS
 
 
 class _Kept(Struct):
@@ -37,12 +38,13 @@ class MemoryParking:
         self.newest.clear()
         self.tried_us.clear()
 
-    def park(self, targets: Sequence[Parked]) -> None:
+    def park(self, targets: Sequence[Parked], now_us: int) -> None:
         if not targets:
             return
         self.number += 1
         for target in targets:
-            self._park(target)
+            # An `at` of an instance whose clock is behind: the commit was before now.
+            self._park(replace(target, at=now_us) if target.at < now_us - 60 * SECONDS else target)
         for cell in {target.cell for target in targets}:
             kept = self.cells[cell]
             if len(kept) > self.most or sum(map(len, kept)) > self.most_bytes:

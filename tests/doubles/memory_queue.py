@@ -185,7 +185,7 @@ class MemoryFenceStream:
         return position
 
     async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
-        self._queue.parking.park(anew or ())
+        self._queue.parking.park(anew or (), self._queue.clock.now_us())
         applied = [*self._queue.parking.settle(taken)]
         fences = [
             Fence(target.digest, one.at, namespace=_namespace_of(target), placement=one.placement)

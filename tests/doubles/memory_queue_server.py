@@ -139,7 +139,7 @@ class MemoryQueue:
         settled = self.fields_of(done.id) is not None if done.stays_open else self.close(done.id)
         if settled or was is None:
             if settled:
-                self.parking.park(done.parked)
+                self.parking.park(done.parked, self.clock.now_us())
             where = position or (was.position if was else "")
             state: Literal["parked", "done"] = "parked" if done.parked and settled else "done"
             self.keep_receipt(done.id, ReceiptRecord(state, where, done.cells, done.missed))

@@ -561,7 +561,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "consumer",
         "overflowed",
-        "Cells for which more is parked than is kept: all they hold will be fenced.",
+        "Cells for which too much is parked: all they hold will be fenced.",
     ),
     Metric("changes_dead", "gauge", "consumer", "buried", "Events on the region's dead-letter stream."),
     Metric(

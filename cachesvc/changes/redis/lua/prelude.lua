@@ -115,6 +115,9 @@ local function park_in(cell, targets, number)
   local names, latest = {}, {}
   for _, target in ipairs(targets) do
     local name, at = all or target[2], target[3]
+    if at < now - 60000000 then -- of an instance whose clock is behind: the commit was before now
+      at, target[3] = now, now
+    end
     if not latest[name] then
       names[#names + 1], latest[name] = name, target
     elseif latest[name][3] < at then
