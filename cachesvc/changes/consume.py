@@ -3,7 +3,8 @@
 It is one of a consumer group, and runs three loops. The first takes new changes as they come. The
 second looks once a second for changes that were left open (held by an invalidate call that died, or
 taken by a consumer that died) and for targets that were parked because a home cell was out of
-reach. The third sends heartbeats, which say how far the group is.
+reach. The third sends heartbeats, which say how far the group is, unless another consumer of the
+region does.
 """
 
 import asyncio
@@ -34,8 +35,14 @@ MOST_TARGETS = 8192
 
 A batch of changes with more targets is applied part by part, and each part is closed by itself: if
 a later part fails, the earlier ones are not done again."""
-WAIT_SECONDS = 0.25
-"""One call for new changes waits this long."""
+WAIT_SECONDS = 1.0
+"""One call for new changes waits this long; the first one does not wait."""
+RECENT = 0.8
+"""A heartbeat is recent for this share of the interval.
+
+It is less than 1: a consumer that looks after a whole interval finds its own last heartbeat due. So
+while it lives, two heartbeats are no further apart than its interval. When the consumer that sends
+them dies, they are no further apart than 1.8 intervals, whichever consumer looks next."""
 RECLAIM_IDLE_SECONDS = 1.0
 """A change that its consumer left open for this long goes to another consumer; a cell for
 which targets are parked is tried again."""
@@ -103,6 +110,7 @@ class Consumer:
         self._merger = merger
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
+        self._recent_us = round(RECENT * heartbeat_seconds * 1e6)
         self._skew_us = skew_us
         self._namespaces = namespaces
         self._tally = tally
@@ -143,7 +151,8 @@ class Consumer:
 
     async def _take(self) -> None:
         try:
-            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
+            wait_seconds = WAIT_SECONDS if self.has_tried else 0
+            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=wait_seconds)
         except TierError:
             self.has_tried = True
             raise
@@ -199,11 +208,14 @@ class Consumer:
     # heartbeats ------------------------------------------------------------
 
     async def _beat(self) -> None:
+        if await self._stream.has_beaten(self._recent_us):
+            return
         asked_us = self._clock.now_us()
         completion = await self._changes.completion()
         if completion.epoch != self._epoch:
             await self._meet_epoch(completion)
-        await self._stream.heartbeat(self._complete_to(completion, asked_us))
+        complete_to = self._complete_to(completion, asked_us)
+        await self._stream.heartbeat(complete_to, unless_beaten_us=self._recent_us)
 
     def _complete_to(self, completion: Completion, asked_us: int) -> int:
         """Returns the time to send, which no wrong clock of the queue moves past an open change.

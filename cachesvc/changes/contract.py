@@ -313,10 +313,15 @@ class FenceStream(Protocol):
         """
         ...
 
-    async def heartbeat(self, complete_to: int) -> None:
+    async def has_beaten(self, within_us: int) -> bool:
+        """True if a heartbeat was published within so many µs, by whichever consumer."""
+        ...
+
+    async def heartbeat(self, complete_to: int, *, unless_beaten_us: int = 0) -> None:
         """Appends a heartbeat, and trims the stream by time.
 
-        Only a consumer of the region's group does this.
+        Does nothing if another one was published within `unless_beaten_us`, µs. Only a consumer of the
+        region's group does this.
         """
         ...
 

@@ -195,7 +195,13 @@ class MemoryFenceStream:
         for item in fence_items.encode(fences):
             self._queue.append_item(item)
 
-    async def heartbeat(self, complete_to: int) -> None:
+    async def has_beaten(self, within_us: int) -> bool:
+        return self._queue.has_beaten(within_us)
+
+    async def heartbeat(self, complete_to: int, *, unless_beaten_us: int = 0) -> None:
+        if self._queue.has_beaten(unless_beaten_us):
+            return
+        self._queue.beaten_us = self._queue.clock.now_us()
         self._queue.append_item(fence_items.heartbeat(complete_to))
         oldest_ms = (self._queue.clock.now_us() - self._retention_us) // 1000
         items = self._queue.fences

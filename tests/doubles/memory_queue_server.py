@@ -96,6 +96,8 @@ class MemoryQueue:
         """Paced fences by the µs until which they are in force."""
         self.followers: dict[tuple[str, str], Report] = {}
         self.epoch = 0
+        self.beaten_us = 0
+        """When the last heartbeat was published."""
         self.announced = ""
         self._ahead: tuple[Position, int] | None = None
         """The oldest open change if its id is ahead of the clock; the µs at which that was seen."""
@@ -110,6 +112,9 @@ class MemoryQueue:
             f"<MemoryQueue [{len(self.changes)} changes open, {len(self.taken)} of them taken,"
             f" {len(self.parking)} parked, {len(self.fences)} fence items]>"
         )
+
+    def has_beaten(self, within_us: int) -> bool:
+        return 0 <= self.clock.now_us() - self.beaten_us < within_us
 
     def append_event(self, event: bytes) -> Position:
         """Appends an event, as any producer may: the event need not be readable."""
@@ -239,6 +244,7 @@ class MemoryQueue:
         self._receipts.clear()
         self.delivered = (0, 0)
         self.announced = ""
+        self.beaten_us = 0
         self.epoch += 1
 
 

@@ -44,6 +44,9 @@ REMEMBER_ITEMS = 10_000
 """Bounds the items that are remembered, should more than a hundred per second be
 published: beyond it the oldest items are not published again."""
 
+LIST_SECONDS = 10.0
+"""A follower that reports lists the others so often at least."""
+
 MOST_FENCES = 16_384
 """Fences and completed changes of one exchange, unless a single caller has more.
 
@@ -90,6 +93,7 @@ class RedisFenceStream:
         script = self._server.script
         self._publish, self._open, self._read = script("publish"), script("open"), script("read")
         self._list_followers, self._settle = script("followers"), script("settle")
+        self._has_beaten, self._beat = script("has_beaten"), script("beat")
         unspanned, batcher = self._server.unspanned, self._server.batcher
         self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
         self._look_up_receipts = unspanned("receipt")
@@ -105,6 +109,7 @@ class RedisFenceStream:
         self._retention_us = int(retention)
         self._follower = "/".join(follower) if any(follower) else ""
         self._followers = Followers()
+        self._listed_count, self._list_at = 0, 0.0
         self._max_batch = max_batch
         self._epoch = b""
         self._position = b""
@@ -204,8 +209,12 @@ class RedisFenceStream:
         placement = next((one.placement for one in taken if one.target), 0)
         await self._settle([candidate(), self._retention_us // 1000, placement, lists, *applied])
 
-    async def heartbeat(self, complete_to: int) -> None:
-        epoch, _ = await self._append(self._publish, [fence_items.heartbeat(complete_to)])
+    async def has_beaten(self, within_us: int) -> bool:
+        return bool(await self._has_beaten([within_us]))
+
+    async def heartbeat(self, complete_to: int, *, unless_beaten_us: int = 0) -> None:
+        item = fence_items.heartbeat(complete_to)
+        epoch = await self._beat([candidate(), self._retention_us // 1000, unless_beaten_us, *item])
         await self._repeat_after(self._publish, epoch)
 
     async def _append(
@@ -310,25 +319,26 @@ class RedisFenceStream:
     async def report(self, position: str) -> None:
         """Says that this instance is alive and has merged everything up to `position`.
 
-        The answer lists the followers, which are remembered for the time after the server has lost its
-        list.
+        The followers are listed if there are more or fewer than before, and now and then: they are
+        remembered for the time after the server has lost its list.
         """
-        await self._report_and_list([self._follower, position or "0-0", self._epoch or "-"])
+        known = self._listed_count if asyncio.get_running_loop().time() < self._list_at else ""
+        answer = await self._list_followers([self._follower, position or "0-0", self._epoch or "-", known])
+        if len(answer) > 1:
+            self._listed(answer)
 
     async def followers(self) -> Sequence[FollowerPosition]:
         return answered(await self._listings.submit(None))
 
     async def _list_together(self, callers: list[None]) -> Sequence[Sequence[FollowerPosition]]:
         """Asks once for all callers that wait for the followers."""
-        return [self._listed(await self._list_for_all(["", "", ""]))] * len(callers)
-
-    async def _report_and_list(self, arguments: list[Any]) -> Sequence[FollowerPosition]:
-        return self._listed(await self._list_followers(arguments))
+        return [self._listed(await self._list_for_all(["", "", "", ""]))] * len(callers)
 
     def _listed(self, answer: Any) -> Sequence[FollowerPosition]:
         epoch, found = answer
-        listed = [_follower_position(*one) for one in found]
-        return self._followers.known(listed, epoch.decode(), asyncio.get_running_loop().time())
+        listed, now = [_follower_position(*one) for one in found], asyncio.get_running_loop().time()
+        self._listed_count, self._list_at = len(listed), now + LIST_SECONDS
+        return self._followers.known(listed, epoch.decode(), now)
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         return answered(await self._receipts.submit(id_)) if _ID.fullmatch(id_) else None

@@ -52,7 +52,7 @@ def _lua(name: str) -> bytes:
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
     *("append", "make_group", "acknowledge", "bury", "parked", "completion", "announced"),
-    *("publish", "settle", "open", "read", "followers", "receipt", "open_count"),
+    *("publish", "has_beaten", "beat", "settle", "open", "read", "followers", "receipt", "open_count"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Sources by name, read when this module is loaded: no event loop waits for a file."""

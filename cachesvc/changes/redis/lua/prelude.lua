@@ -14,6 +14,7 @@
 --   parked:number      number of the last parking
 --   fences             stream; fence_items.py has the fields
 --   fences:epoch       as `changes:epoch`, made with the stream `fences`
+--   fences:beat        µs of the last heartbeat
 --   fences:paced       sorted set: paced fences (fence_items.py) by the µs until which they are in
 --                      force
 --   fences:readers     hash of the followers: region/instance → position, µs of its last report,
@@ -79,6 +80,13 @@ end
 local function publish(candidate, fields)
   call('SET', 'fences:epoch', candidate, 'NX')
   return call('XADD', 'fences', '*', unpack(fields))
+end
+
+-- True if a heartbeat was published within so many µs. One that is ahead of the clock was before the
+-- clock was set back, and says nothing.
+local function has_beaten(within_us)
+  local last = tonumber(call('GET', 'fences:beat') or 0)
+  return last <= now and now - last < tonumber(within_us)
 end
 
 local function paced_in_force()
