@@ -113,7 +113,7 @@ class Backends:
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
-        self.changes = RedisChanges(here.queue, service.region, decode=read_event)
+        self.changes = RedisChanges(here.queue, service.region, decode=read_event, retention=retention)
         self._limited = {
             name: LimitedLoader(
                 HttpLoader(name, namespace.origin, clock=clock, tags_max=namespace.tags_max),

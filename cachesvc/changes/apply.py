@@ -1,6 +1,6 @@
 """Applies changes in their home cells: which cells, in which order, and which fences.
 
-A change that some cells have missed is applied again in those cells alone, with its first `at`
+A target that some cells have missed is applied again in those cells alone, with its first `at`
 (`Applier.retry`): with a later one, the cells that took it would refuse every copy that was loaded
 since, once per second while another cell is away. Once none is missing, the others apply it once
 more, with that `at`: the fence then names the servers of all its homes.
@@ -15,8 +15,9 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
-from cachesvc.changes.contract import Audit, Done, Missing
+from cachesvc.changes.contract import Audit, Done, Parked
 from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.clock import MILLISECONDS, Clock
 from cachesvc.model.entry import Key
@@ -36,33 +37,18 @@ class Applied(Struct):
     """The cells that have applied the target: name, and the number of the server that did."""
     missed: dict[int, list[str]] = field(default_factory=dict)
     """Names of the cells that did not take the target. Its fence is marked `unapplied`, and
-    its change must be tried again."""
+    it must be tried again there."""
     named: list[list[int]] = field(default_factory=list)
     """For each change that was applied, the digests of its targets."""
     placement: int = 0
     """The placement under which the changes were applied."""
-    ats: dict[int, int] = field(default_factory=dict)
-    """The newest `at` by target, from `fences`; made when it is first asked for."""
+    parked: dict[int, list[Parked]] = field(default_factory=dict)
+    """The target as it is to be parked, once for each cell that missed it."""
 
     def done(self, id_: str, digests: Sequence[int], audit: Audit | None = None) -> Done:
         """Returns the change `id_`, which named these targets, as done, for publishing."""
-        missed = _names(self.missed, digests)
-        at = max((self._at_of(digest) for digest in digests if digest in self.missed), default=0)
-        return Done(
-            id_,
-            missed=missed,
-            cells=_names(self.took, digests),
-            audit=audit,
-            at=at,
-            placement=self.placement,
-        )
-
-    def _at_of(self, digest: int) -> int:
-        """Returns the newest `at` of the fences on a target; 0 if it has none."""
-        if not self.ats:
-            for fence in self.fences:
-                self.ats[fence.digest] = max(fence.at, self.ats.get(fence.digest, 0))
-        return self.ats.get(digest, 0)
+        parked = tuple(one for digest in dict.fromkeys(digests) for one in self.parked.get(digest, ()))
+        return Done(id_, parked, cells=_names(self.took, digests), audit=audit)
 
     def describe(self, span: Span | None, changes: Sequence[Change]) -> None:
         """Writes counts and names of cells on the span of applying `changes`; no keys."""
@@ -85,6 +71,8 @@ class Applied(Struct):
         for digest, cells in other.missed.items():
             known = self.missed.setdefault(digest, [])
             known += [cell for cell in cells if cell not in known]
+        for digest, parked in other.parked.items():
+            self.parked.setdefault(digest, []).extend(parked)
 
 
 class Applier:
@@ -126,75 +114,60 @@ class Applier:
                 applied.fences += self._paced(list(unique.values()), over)
         return applied
 
-    def can_retry(self, missing: Missing) -> bool:
-        """True if the change can be applied in the cells that miss it alone.
+    def can_retry(self, parked: Parked) -> bool:
+        """True if the target can be applied in the cell that misses it alone.
 
-        Under another placement than that of its parking, a target may have a home that was never asked.
+        Under another placement than that of its parking, it may have a home that was never asked. What
+        stands for everything in a cell names no target. Its cell alone misses it: a cell that was given
+        partitions since is a new issuer, and every instance keeps the fences of another placement.
         """
-        return missing.placement == self._homes.placement_id
+        return parked.target is None or parked.placement == self._homes.placement_id
 
-    async def retry(self, changes: Sequence[Change], missing: Missing) -> Applied:
-        """Applies parked changes in the cells that miss them, with their first `at`.
+    async def retry(self, parked: Sequence[Parked], namespaces: Iterable[str]) -> Sequence[Parked]:
+        """Applies targets in the cells that miss them, with their first `at`; returns those taken.
 
-        Returns the fences to publish, as `apply` does. A target with no home among those cells was applied
-        by all its homes and has no fence here.
+        They come with the server that has taken them. The servers of their other homes are not named again:
+        the fence of the parking named them, and an instance that knows other servers keeps that fence with
+        an `at` that is S + 1 ms later, which this one does not end. For everything in a cell, all of
+        `namespaces` are fenced there. What is parked for a cell that the topology does not know any more
+        counts as taken.
         """
-        named = [change.targets() for change in changes]
-        applied = Applied(
-            named=[[target.digest for target in targets] for targets in named],
-            placement=self._homes.placement_id,
+        whole = [Target.whole(name) for name in namespaces]
+        calls: dict[tuple[str, bool, int, bool], list[Parked]] = {}
+        for one in parked:
+            calls.setdefault((one.cell, one.soft, one.at, one.target is None), []).append(one)
+        answers = await asyncio.gather(
+            *(
+                self._take(cell, [one.target for one in batch if one.target] or whole, soft, at)
+                for (cell, soft, at, _), batch in calls.items()
+            )
         )
-        for change, targets in zip(changes, named, strict=True):
-            if not change.over_us:
-                unique = {target.digest: target for target in targets}
-                applied.merge(await self._retry(list(unique.values()), change.soft, missing))
-        return applied
+        taken: list[Parked] = []
+        for batch, replies in zip(calls.values(), answers, strict=True):
+            if batch[0].target is None:  # everything in a cell is one item, and was tried as many targets
+                taken += batch if not any(isinstance(reply, TierError) for reply in replies) else []
+                continue
+            taken += [
+                replace(one, issuers=((one.cell, reply.issuer),))
+                for one, reply in zip(batch, replies, strict=True)
+                if not isinstance(reply, TierError)
+            ]
+        return taken
 
-    async def _retry(self, targets: Sequence[Target], soft: bool, missing: Missing) -> Applied:
-        """Applies these targets, the new homes first, as `_apply` does."""
-        applied, issued = Applied(), dict.fromkeys((target.digest for target in targets), missing.at)
-        for homes in (self._homes.of_target, self._homes.former_of_target):
-            cells = _by_cell(targets, homes)
-            left = {cell: found for cell, found in cells.items() if cell.name in missing.cells}
-            await self._round(left, soft, None, issued, applied)
-        concerned = applied.took.keys() | applied.missed.keys()
-        await self._complete(
-            [target for target in targets if target.digest in applied.took.keys() - applied.missed.keys()],
-            soft,
-            missing,
-            issued,
-            applied,
-        )
-        applied.fences = self._fences(
-            [target for target in targets if target.digest in concerned], issued, soft, applied
-        )
-        return applied
-
-    async def _complete(
-        self,
-        targets: Sequence[Target],
-        soft: bool,
-        missing: Missing,
-        issued: dict[int, int],
-        applied: Applied,
-    ) -> None:
-        """Applies targets that no cell misses any more in the cells that took them before.
-
-        Which servers these were then is not known any more, and one of them may have failed over since.
-        """
-        for homes in (self._homes.of_target, self._homes.former_of_target):
-            cells = _by_cell(targets, homes)
-            others = {cell: found for cell, found in cells.items() if cell.name not in missing.cells}
-            await self._round(others, soft, None, issued, applied)
+    async def _take(
+        self, cell: str, targets: Sequence[Target], soft: bool, at: int
+    ) -> Sequence[FenceReply | TierError]:
+        home = self._homes.named(cell)
+        if home is None:
+            return [FenceReply(at, 0)] * len(targets)
+        return await home.fence_many(targets, soft=soft, least=at)
 
     def fallback(self, target: Target) -> Applied:
         """Returns the result for a key whose home did not take a put: an unapplied invalidation."""
         cells = [cell.name for cell in self._homes.of_target(target)]
-        return Applied(
-            [self._fence(target, self._fallback_at(), unapplied=True)],
-            missed={target.digest: cells},
-            placement=self._homes.placement_id,
-        )
+        applied = Applied(missed={target.digest: cells}, placement=self._homes.placement_id)
+        applied.fences = self._fences([target], {target.digest: self._fallback_at()}, False, applied)
+        return applied
 
     async def follow(self, moved: Sequence[tuple[Key, FenceReply]]) -> Applied:
         """Returns the fences for keys whose homes have issued `at` already (puts).
@@ -264,14 +237,18 @@ class Applier:
     def _fences(
         self, targets: Sequence[Target], issued: Mapping[int, int], soft: bool, applied: Applied
     ) -> list[Fence]:
-        missed, took = applied.missed, applied.took
+        """Returns the fences of targets, and notes in `applied` what is to be parked of them."""
+        for target in targets:
+            if cells := applied.missed.get(target.digest):
+                at, placement = issued[target.digest], self._homes.placement_id
+                applied.parked[target.digest] = [Parked(cell, at, placement, target, soft) for cell in cells]
         return [
             self._fence(
                 target,
                 issued[target.digest],
                 soft,
-                unapplied=target.digest in missed,
-                issuers=tuple(sorted(took.get(target.digest, {}).items())),
+                unapplied=target.digest in applied.missed,
+                issuers=tuple(sorted(applied.took.get(target.digest, {}).items())),
             )
             for target in targets
         ]

@@ -2,13 +2,14 @@
 
 It is one of a consumer group, and runs three loops. The first takes new changes as they come. The
 second looks once a second for changes that were left open (held by an invalidate call that died, or
-taken by a consumer that died) and for changes that were parked because a home cell was out of
-reach. The third sends heartbeats, which say how far the group is.
+taken by a consumer that died) and for targets that were parked because a home cell was out of
+reach. The third sends heartbeats, which say how far the group is, unless another consumer of the
+region does.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,11 +19,10 @@ from cachesvc.changes.audit import audit_of
 from cachesvc.changes.contract import (
     Changes,
     Completion,
-    Done,
     FenceStream,
-    Missing,
     OpenChange,
     OtherQueueError,
+    Parked,
 )
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.rivals import Rivals
@@ -30,10 +30,9 @@ from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import TierError
-from cachesvc.model.fence import Fence
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
-from cachesvc.telemetry.traces.trace import Recorder, SpanContext, linked, span
+from cachesvc.telemetry.traces.trace import Recorder, linked, span
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +43,17 @@ MOST_TARGETS = 8192
 
 A batch of changes with more targets is applied part by part, and each part is closed by itself: if
 a later part fails, the earlier ones are not done again."""
-WAIT_SECONDS = 0.25
-"""One call for new changes waits this long."""
+WAIT_SECONDS = 1.0
+"""One call for new changes waits this long; the first one does not wait."""
+RECENT = 0.8
+"""A heartbeat is recent for this share of the interval.
+
+It is less than 1: a consumer that looks after a whole interval finds its own last heartbeat due. So
+while it lives, two heartbeats are no further apart than its interval. When the consumer that sends
+them dies, they are no further apart than 1.8 intervals, whichever consumer looks next."""
 RECLAIM_IDLE_SECONDS = 1.0
-"""A change that its consumer left open for this long goes to another consumer; a parked
-change is tried again."""
+"""A change that its consumer left open for this long goes to another consumer; a cell for
+which targets are parked is tried again."""
 
 
 class ConsumerTally(Struct):
@@ -59,7 +64,7 @@ class ConsumerTally(Struct):
     redone: int = 0
     """Those of `changes` that an invalidate call had announced and did not finish in its time."""
     parked: int = 0
-    """Times that a change was parked (again), because a home cell was out of reach."""
+    """Changes that were parked, because a home cell was out of reach."""
     skipped: int = 0
     """Events that changed nothing: snapshot rows, tombstones, tables that no namespace names."""
     dead_letters: int = 0
@@ -74,7 +79,9 @@ class ConsumerTally(Struct):
     backlog: int = 0
     """Changes accepted and not acknowledged, when this consumer last looked."""
     waiting: int = 0
-    """Changes parked, when this consumer last looked."""
+    """Targets parked, once per cell, when this consumer last looked."""
+    overflowed: int = 0
+    """Cells for which more was parked than the queue keeps, when this consumer last looked."""
     buried: int = 0
     """Changes on the dead-letter stream, when this consumer last looked."""
 
@@ -114,6 +121,7 @@ class Consumer:
         self._merger = merger
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
+        self._recent_us = round(RECENT * heartbeat_seconds * 1e6)
         self._skew_us = skew_us
         self._namespaces = namespaces
         self._tally = tally
@@ -132,8 +140,7 @@ class Consumer:
         self._misuse = Outage("a producer of changes", log)
         self._oldest = ("", 0)
         """The oldest open change at the last heartbeat, and the `complete_to` sent for it."""
-        self._fenced: set[str] = set()
-        """Ids of parked changes whose fallback fence this consumer has published."""
+        self._overflow = Outage("keeping what cells have missed", log)
         self.has_tried = False
         """True once the queue has answered a call for new changes, or was found out of reach.
 
@@ -153,7 +160,7 @@ class Consumer:
         await self.beating.run(self._beat, every_seconds=self._heartbeat_seconds)
 
     async def run_reclaiming(self) -> None:
-        """Applies open and parked changes that were left, once a second, until it is cancelled."""
+        """Applies what was left open or parked, once a second, until it is cancelled."""
         await asyncio.sleep(RECLAIM_IDLE_SECONDS)
         await self.reclaiming.run(self._reclaim, every_seconds=RECLAIM_IDLE_SECONDS)
 
@@ -166,7 +173,8 @@ class Consumer:
             raise
         self._rivals.check_deployment()  # an instance that must not take changes is not ready
         try:
-            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=WAIT_SECONDS)
+            wait_seconds = WAIT_SECONDS if self.has_tried else 0
+            taken = await self._changes.take(self._name, count=TAKE, wait_seconds=wait_seconds)
         except TierError:
             self.has_tried = True
             raise
@@ -177,11 +185,45 @@ class Consumer:
         self._rivals.check_deployment()
         changes, idle = self._changes, RECLAIM_IDLE_SECONDS
         defects = await self._do_each(await changes.reclaim(self._name, idle_seconds=idle, count=TAKE))
-        parked = await changes.parked(self._name, idle_seconds=idle, count=TAKE)
-        defects += await self._do_each(parked, again=True)
-        count = await self._changes.open_count()
+        await self._retry()
+        count = await changes.open_count()
         self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+        self._note_overflow(count.overflowed)
         _raise_first(defects)
+
+    async def _retry(self) -> None:
+        """Tries what is parked, and goes on for as long as cells take something.
+
+        So a cell that is away costs a try per second in its region, and one that is back gets its
+        changes at once.
+        """
+        while parked := await self._changes.parked(idle_seconds=RECLAIM_IDLE_SECONDS, count=TAKE):
+            again = [one for one in parked if self._applier.can_retry(one)]
+            moved = [one for one in parked if not self._applier.can_retry(one)]
+            taken = await self._applier.retry(again, self._namespaces)
+            if taken:
+                await self._stream.settle(taken)
+            if moved:
+                await self._apply_anew(moved)
+            if not (taken or moved):
+                return
+
+    async def _apply_anew(self, moved: Sequence[Parked]) -> None:
+        """Applies targets in all their homes of the present placement."""
+        applied = await self._applier.apply([one.change for one in moved])
+        self._merger.merge(applied.fences, own=True)
+        await self._stream.publish(applied.fences)
+        missed = [one for parked in applied.parked.values() for one in parked]
+        await self._stream.settle(moved, anew=missed)
+
+    def _note_overflow(self, cells: int) -> None:
+        self._tally.overflowed = cells
+        if cells:
+            self._overflow.failed(
+                f"too much for {cells} cells: when such a cell is back, all it holds is fenced"
+            )
+        elif self._overflow.is_on:
+            self._overflow.worked()
 
     def _failed(self) -> None:
         self._tally.failures += 1
@@ -196,7 +238,9 @@ class Consumer:
             self._rivals.check_queue()
             if completion.epoch != self._epoch:
                 await self._meet_epoch(completion)
-            await self._stream.heartbeat(self._complete_to(completion, asked_us), completion.epoch)
+            complete_to = self._complete_to(completion, asked_us)
+            if not await self._stream.has_beaten(self._recent_us):
+                await self._stream.heartbeat(complete_to, completion.epoch, unless_beaten_us=self._recent_us)
         except OtherQueueError:
             await self._changes.reconnect()
             await self._stream.reconnect()
@@ -253,32 +297,30 @@ class Consumer:
 
     # changes ------------------------------------------------------------
 
-    async def _do_each(self, taken: Sequence[OpenChange], *, again: bool = False) -> list[Exception]:
+    async def _do_each(self, taken: Sequence[OpenChange]) -> list[Exception]:
         """Does the changes together or, if that fails by a defect, each by itself.
 
         Returns the defects. A change that cannot be done stays open and stops `complete_to`; it must
         not keep others open, which come with it at every try. Raises `TierError`.
         """
         try:
-            await self._do(taken, again=again)
+            await self._do(taken)
         except TierError:
             raise
         except Exception as defect:  # noqa: BLE001  whatever it is, it may be of one change alone
             if len(taken) <= 1:
                 return [defect]
-            return [one for item in taken for one in await self._do_each([item], again=again)]
+            return [one for item in taken for one in await self._do_each([item])]
         return []
 
-    async def _do(self, taken: Sequence[OpenChange], *, again: bool = False) -> None:
-        """Applies the changes that are due, buries the faulty ones, and closes the empty ones.
-
-        `again`: the changes were parked, so their fences are out and their audit is written.
-        """
+    async def _do(self, taken: Sequence[OpenChange]) -> None:
+        """Applies the changes that are due, buries the faulty ones, and closes the empty ones."""
         now_us = self._clock.now_us()
         due = [item for item in taken if item.held_until_us <= now_us]
-        parked = await self._apply([item for item in due if item.changes], again)
+        for part in _parts([item for item in due if item.changes]):
+            await self._apply(part)
         for item in due:
-            if item.reason and item.id not in parked:
+            if item.reason:
                 self._tally.dead_letters += 1
                 # The reason may quote keys, so it is not logged; it stands beside the event on the
                 # dead-letter stream.
@@ -290,107 +332,46 @@ class Consumer:
             self._tally.skipped += len(nothing)
             await self._changes.acknowledge(nothing)
 
-    async def _apply(self, items: Sequence[OpenChange], again: bool) -> Set[str]:
-        """Applies changes, and returns the ids of those that some home cell has missed.
+    async def _apply(self, items: Sequence[OpenChange]) -> None:
+        """Applies changes, publishes their fences, and closes the changes in the same transaction.
 
-        The missed changes are parked, even those that are to be buried once their home cells have them.
+        What home cells have missed is parked in it, also of a change that is to be buried. The fences
+        are published under the span of applying, which covers all the work that was asked for.
         """
-        missed: set[str] = set()
-        for part in _parts(items):
-            missed |= await self._apply_part(part, again)
-        return missed
-
-    async def _apply_part(self, items: Sequence[OpenChange], again: bool) -> Set[str]:
-        """Applies changes, new ones in all their homes and parked ones where they are missing."""
         causes = [item.trace for item in items if item.trace is not None and item.trace.sampled]
-        # Retries get no span: one per second, while a home is away, would bury the producer's trace.
-        # The merge of the final try is traced.
-        with linked(None if again else self._recorder, "cache.apply", "consumer", causes) as applying:
-            retried = {
-                item.id: item.missing
-                for item in items
-                if item.missing and self._applier.can_retry(item.missing)
-            }
-            whole = [item for item in items if item.id not in retried]
-            changes = [change for item in whole for change in item.changes]
+        with linked(self._recorder, "cache.apply", "consumer", causes) as applying:
+            changes = [change for item in items for change in item.changes]
             applied = await self._applier.apply(changes)
             applied.describe(applying, changes)
             digests = iter(applied.named)
-            named = {item.id: [digest for _ in item.changes for digest in next(digests)] for item in whole}
             done = [
-                applied.done(
-                    item.id,
-                    named[item.id],
-                    None if again else audit_of(item.changes, item.source, self._name),
+                replace(
+                    applied.done(
+                        item.id,
+                        [digest for _ in item.changes for digest in next(digests)],
+                        audit_of(item.changes, item.source, self._name),
+                    ),
+                    stays_open=bool(item.reason),
                 )
-                for item in whole
+                for item in items
             ]
-            fences = list(applied.fences)
-            parts = await asyncio.gather(
-                *(
-                    self._applier.retry(item.changes, missing)
-                    for item in items
-                    if (missing := retried.get(item.id))
+            self._merger.merge(applied.fences, own=True)
+            with span("cache.publish", "producer"):
+                position = await self._stream.publish(
+                    applied.fences,
+                    done=[one for one in done if one.parked or not one.stays_open],
+                    causes=causes,
                 )
-            )
-            for item, part in zip((item for item in items if item.id in retried), parts, strict=True):
-                named[item.id] = [digest for targets in part.named for digest in targets]
-                done.append(_done_again(part.done(item.id, named[item.id]), retried[item.id]))
-                fences += part.fences
-            return await self._publish(items, done, fences, named, causes, again)
-
-    async def _publish(
-        self,
-        items: Sequence[OpenChange],
-        done: Sequence[Done],
-        fences: Sequence[Fence],
-        named: Mapping[str, Sequence[int]],
-        causes: Sequence[SpanContext],
-        again: bool,
-    ) -> Set[str]:
-        """Publishes the fences, and closes or parks the changes, in one transaction.
-
-        `named` has the digests of each change's targets. This runs under the span of applying, which covers
-        all the work that was asked for.
-        """
-        missed = {one.id for one in done if one.missed}
-        to_bury = {item.id for item in items if item.reason} - missed
-        fences = self._news(fences, missed, named)
-        self._merger.merge(fences, own=True)
-        with span("cache.publish", "producer"):
-            position = await self._stream.publish(
-                fences, done=[one for one in done if one.id not in to_bury], causes=causes
-            )
-        if not again:
-            self._lags.note_published(named, position)
-        self._fenced = (self._fenced - named.keys()) | missed
+        self._lags.note_published([item.id for item in items], position)
+        missed = {one.id for one in done if one.parked}
         self._tally.changes += len(done) - len(missed)
         self._tally.redone += sum(item.held_until_us > 0 and item.id not in missed for item in items)
         self._tally.parked += len(missed)
-        return missed
-
-    def _news(
-        self, fences: Sequence[Fence], missed: Set[str], named: Mapping[str, Sequence[int]]
-    ) -> Sequence[Fence]:
-        """Returns the fences without the fallback fences that went out before.
-
-        A home cell that stays away must not have its keys fenced anew, with a later `at`, at every try.
-        """
-        if not missed:
-            return fences
-        new = {digest for id_ in missed - self._fenced for digest in named[id_]}
-        return [fence for fence in fences if not fence.unapplied or fence.digest in new]
 
 
 def _raise_first(defects: Sequence[Exception]) -> None:
     if defects:
         raise defects[0]
-
-
-def _done_again(done: Done, missing: Missing) -> Done:
-    """Returns a retried change as done, with its first `at` and all cells that took it."""
-    took = (*missing.took, *(cell for cell in done.cells if cell not in missing.took))
-    return replace(done, cells=took, at=missing.at if done.missed else 0)
 
 
 def _parts(items: Sequence[OpenChange]) -> Iterator[Sequence[OpenChange]]:

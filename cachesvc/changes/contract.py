@@ -10,29 +10,45 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.errors import TierError
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import Fence, Issuers
 from cachesvc.telemetry.traces.trace import SpanContext
 
 
-class Missing(Struct, frozen=True):
-    """The cells that a parked change has not reached, as the queue keeps it with the change."""
+class Parked(Struct, frozen=True):
+    """A target that a home cell has not taken, and whose fence is out, unapplied.
 
+    The queue keeps it once per cell, however many changes name it: the latest `at` counts.
+    """
+
+    cell: str
     at: int
-    """The newest `at`, µs, with which fences of the change went out unapplied.
+    """The newest `at`, µs, with which its fence went out unapplied.
 
-    To apply the change with a later one would refuse what was loaded since.
+    To apply the target with a later one would refuse what was loaded since.
     """
-    placement: int
-    """The placement under which the change was parked.
+    placement: int = 0
+    """The placement under which the target was parked.
 
-    Under another one, other cells are the homes of its targets, and the names say nothing.
+    Under another one, it may have a home that was never asked.
     """
-    cells: tuple[str, ...]
-    """Home cells that have not taken the change."""
-    took: tuple[str, ...] = ()
-    """Home cells that have."""
+    target: Target | None = None
+    """None: everything in the cell. More was parked for it than the queue keeps."""
+    soft: bool = False
+    issuers: Issuers = ()
+    """The server that has taken the target, once it has. The queue does not keep it."""
+
+    @property
+    def change(self) -> Change:
+        """The change of this target alone. Raises `ValueError` if the target is None."""
+        if self.target is None:
+            raise ValueError("everything in a cell is no change")
+        keys, tags = (
+            (self.target.text,) if self.target.kind is kind else ()
+            for kind in (TargetKind.KEY, TargetKind.TAG)
+        )
+        return Change(self.target.namespace, keys, tags, all=not (keys or tags), soft=self.soft)
 
 
 class OpenChange(Struct, frozen=True):
@@ -55,11 +71,6 @@ class OpenChange(Struct, frozen=True):
     """The event's `source`, for the audit."""
     trace: SpanContext | None = None
     """The trace that the change was announced in: the event's `traceparent`."""
-    missing: Missing | None = None
-    """Where a parked change is missing; None for a change that is not parked.
-
-    Also None for one that an earlier release has parked: that one is applied again everywhere.
-    """
 
 
 RivalKind = Literal["queue", "deployment", "instance"]
@@ -126,9 +137,11 @@ class OpenCount(Struct, frozen=True):
     backlog: int
     """Changes accepted and not yet acknowledged, without the parked ones."""
     parked: int
-    """Changes whose fences are out, and which a home cell has not taken yet."""
+    """Targets whose fences are out, and which a home cell has not taken yet: once per cell."""
     dead: int
     """Changes on the dead-letter stream."""
+    overflowed: int = 0
+    """Cells for which more was parked than the queue keeps (`Parked.target` None)."""
 
 
 class Changes(Protocol):
@@ -159,10 +172,12 @@ class Changes(Protocol):
         """
         ...
 
-    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """Returns parked changes (`Done.missed`) that no consumer tried for `idle_seconds`.
+    async def parked(self, *, idle_seconds: float, count: int) -> Sequence[Parked]:
+        """Returns parked targets, the earliest first: at most `count` for each cell.
 
-        They are now this consumer's, and are closed by id, as any other change.
+        Only for cells that no consumer has tried for `idle_seconds`, or that have just taken something
+        (`FenceStream.settle`); they count as tried now. What is older than every copy in a cell is
+        forgotten.
         """
         ...
 
@@ -221,16 +236,21 @@ class Done(Struct, frozen=True):
     """
 
     id: str
-    missed: tuple[str, ...] = ()
-    """Home cells that could not take the change. If there are any, the change is parked: still
-    open, and not in the way of `complete_to`."""
+    parked: tuple[Parked, ...] = ()
+    """The targets that home cells could not take: they are parked.
+
+    The change itself is closed, so it is not in the way of `complete_to`.
+    """
     cells: tuple[str, ...] = ()
     """Home cells that took the change."""
     audit: Audit | None = None
-    at: int = 0
-    """If cells missed the change: the newest `at` of its unapplied fences, µs (`Missing.at`)."""
-    placement: int = 0
-    """The placement under which it was applied."""
+    stays_open: bool = False
+    """True if the change is to be buried yet (`Changes.bury`), which closes it."""
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Home cells that could not take the change."""
+        return tuple(sorted({parked.cell for parked in self.parked}))
 
 
 class FenceBatch(Struct, frozen=True):
@@ -318,7 +338,9 @@ class FenceStream(Protocol):
         report: bool = False,
         causes: Sequence[SpanContext] = (),
     ) -> str:
-        """Appends fences, and closes or parks the changes in `done` in the same transaction.
+        """Appends fences, and closes the changes in `done` in the same transaction.
+
+        What they have parked is merged, in that transaction, with what is parked already.
 
         The receipts of these changes of the region, and their audit records, are kept in that transaction,
         too. Returns the position of the last item; empty if there was nothing to append.
@@ -329,11 +351,26 @@ class FenceStream(Protocol):
         """
         ...
 
-    async def heartbeat(self, complete_to: int, epoch: str) -> None:
+    async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
+        """Ends the parking of targets that their cells have taken, all of one placement.
+
+        One that was parked again meanwhile, with a later `at`, stays. When the last cell has taken a hard
+        target, a fence says so, with the parked `at`: it ends the unapplied fences up to that time.
+        `anew`: the targets were applied anew instead, under another placement, with fences of their own.
+        That is what cells have missed of them, to be parked in the same transaction.
+        """
+        ...
+
+    async def has_beaten(self, within_us: int) -> bool:
+        """True if a heartbeat was published within so many µs, by whichever consumer."""
+        ...
+
+    async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:
         """Appends a heartbeat, and trims the stream by time.
 
         `epoch` is the epoch of `changes` that `complete_to` was read under (`Changes.completion`).
-        Raises `OtherQueueError` if it is another one here and now. Only a consumer of the region's
+        Raises `OtherQueueError` if it is another one here and now. Does nothing if
+        another heartbeat was published within `unless_beaten_us`, µs. Only a consumer of the region's
         group does this.
         """
         ...

@@ -25,8 +25,8 @@ from cachesvc.telemetry.traces.trace import Recorder, linked
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 0.25
-"""One read of a stream waits this long for new items."""
+WAIT_SECONDS = 1.0
+"""One read of a stream waits this long for new items. Heartbeats come sooner."""
 
 SILENT_SECONDS = 5.0
 """A server without heartbeats for so long is left, and found again if it is the right one."""

@@ -124,8 +124,8 @@ class Coherence(Struct, frozen=True, forbid_unknown_fields=True):
     At least 4 × fences per second × the longest TTL in L2 in seconds: with fewer, more copies are
     refused without need, and never a stale one answered."""
     heartbeat: Duration = Duration.parse("500ms")
-    """The pause between two heartbeats of this instance on its region's stream of fences. A
-    heartbeat says up to which time all changes have been applied, so the staleness bound rises by
+    """The pause between two heartbeats of a region, which one of its instances sends.
+    A heartbeat says up to which time all changes have been applied, so the staleness bound rises by
     this much between two. It must be longer than 0 and shorter than `fence_retention`; together with
     `max_clock_skew` it must be below the `max_lag` of every namespace."""
     fence_retention: Duration = Duration.parse("1h")

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from cachesvc.changes.contract import Audit, Changes, FenceStream, OpenChange
+from cachesvc.changes.redis import server
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.model.fence import Fence
@@ -76,6 +78,10 @@ class QueueBench:
         """For followers, receipts, paced fences and parked changes."""
         raise NotImplementedError
 
+    def bounded(self, most: int, most_bytes: int) -> AbstractAsyncContextManager["QueueBench"]:
+        """The same queue, which parks no more targets and bytes of names than this for each cell."""
+        raise NotImplementedError
+
     async def trim_fences(self, keep: int) -> None:
         raise NotImplementedError
 
@@ -128,6 +134,11 @@ class MemoryBench(QueueBench):
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds=seconds)
+
+    @asynccontextmanager
+    async def bounded(self, most: int, most_bytes: int) -> AsyncIterator[QueueBench]:
+        self.queue.parking.most, self.queue.parking.most_bytes = most, most_bytes
+        yield self
 
     async def trim_fences(self, keep: int) -> None:
         self.queue.trim_fences(keep)
@@ -197,12 +208,35 @@ class RedisBench(QueueBench):
         for name, said in readers.items():
             position, at, epoch = said.split()
             await self.admin.hset("fences:readers", name, b"%s %d %s" % (position, int(at) - us, epoch))
-        for key in ("changes:tried", "fences:paced"):
-            scored: Any = await self.admin.zrange(key, 0, -1, withscores=True)
-            for member, score in scored:
-                await self.admin.zadd(key, {member: score - us})
+        if (beaten := await self.admin.get("fences:beat")) is not None:
+            await self.admin.set("fences:beat", int(beaten) - us)
+        cells: Any = await self.admin.hgetall("parked:cells")
+        for name, said in cells.items():
+            tried, rest = said.split(b" ", 1)
+            await self.admin.hset("parked:cells", name, b"%d %s" % (int(tried) - us, rest))
+            ats: Any = await self.admin.hgetall(b"parked:at:" + name)
+            for target, text in ats.items():
+                at, placement = text.split()
+                await self.admin.hset(b"parked:at:" + name, target, b"%d %s" % (int(at) - us, placement))
+        scored: Any = await self.admin.zrange("fences:paced", 0, -1, withscores=True)
+        for member, score in scored:
+            await self.admin.zadd("fences:paced", {member: score - us})
         async for key in self.admin.scan_iter("receipts:*"):
             await self.admin.pexpire(key, await self.admin.pttl(key) - us // 1000)
+
+    @asynccontextmanager
+    async def bounded(self, most: int, most_bytes: int) -> AsyncIterator[QueueBench]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, script in server._LUA.items():
+                found = b"MOST_PARKED_BYTES = 100000, 16777216"
+                assert found in script
+                bounds = b"MOST_PARKED_BYTES = %d, %d" % (most, most_bytes)
+                patch.setitem(server._LUA, name, script.replace(found, bounds))
+            bench = RedisBench(self.server, self.admin)
+            try:
+                yield bench
+            finally:
+                await bench.disconnect()
 
     async def trim_fences(self, keep: int) -> None:
         await self.admin.xtrim("fences", maxlen=keep, approximate=False)
@@ -221,10 +255,13 @@ class RedisBench(QueueBench):
         return int(seconds) * 1_000_000 + int(us)
 
     async def stop(self) -> None:
+        await self.disconnect()
+        await self.admin.aclose()
+
+    async def disconnect(self) -> None:
         await self.changes.stop()
         for stream in self._streams:
             await stream.stop()
-        await self.admin.aclose()
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cachesvc.changes.contract import Done
+from cachesvc.changes.contract import Done, Parked
 from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import TierError
@@ -32,15 +32,17 @@ async def test_a_dead_follower_is_waited_for_no_longer_than_one_that_just_died(q
     assert await queue.stream().followers() == []
 
 
-async def test_a_parked_change_is_tried_at_once(queue: QueueBench) -> None:
+async def test_a_cell_that_missed_something_is_tried_at_once(queue: QueueBench) -> None:
     id_ = await queue.changes.append(Change(NS, keys=("a",)))
     await queue.changes.take("a", count=1, wait_seconds=0.01)
-    await queue.stream().publish([Fence(1, 2)], done=[Done(id_, missed=("c1",))])
+    parked = Parked("c1", await queue.now_us(), 0, Target.key(NS, "a"))
+    await queue.stream().publish([Fence(1, 2)], done=[Done(id_, (parked,))])
+    await queue.changes.parked(idle_seconds=1.0, count=10)
     await queue.pass_time(-HOURS)
-    assert [one.id for one in await queue.changes.parked("a", idle_seconds=1.0, count=10)] == [id_]
-    assert await queue.changes.parked("a", idle_seconds=1.0, count=10) == []
+    assert [one.target for one in await queue.changes.parked(idle_seconds=1.0, count=10)] == [parked.target]
+    assert await queue.changes.parked(idle_seconds=1.0, count=10) == []
     await queue.pass_time(2)
-    assert [one.id for one in await queue.changes.parked("a", idle_seconds=1.0, count=10)] == [id_]
+    assert [one.target for one in await queue.changes.parked(idle_seconds=1.0, count=10)] == [parked.target]
 
 
 async def open_change_of_a_clock_ahead(queue: QueueBench) -> str:

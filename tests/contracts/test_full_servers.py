@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from cachesvc.changes.contract import Done
+from cachesvc.changes.contract import Done, Parked
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.config.service import L3
@@ -201,7 +201,7 @@ async def test_a_full_queue_finishes_the_changes_that_it_has_accepted(queue: Que
     with pytest.raises(TierError, match="used memory"):
         await queue.changes.append(Change(NS, keys=("d",)))
     await queue.changes.acknowledge(ids[:1])
-    await queue.stream.publish([], done=[Done(ids[1], missed=("c1",))])
+    await queue.stream.publish([], done=[Done(ids[1], (Parked("c1", 1, 0, Target.key(NS, "b")),))])
     await queue.changes.bury(taken[2])
     count = await queue.changes.open_count()
     assert (count.backlog, count.parked, count.dead) == (0, 1, 1)

@@ -359,10 +359,6 @@ async def test_who_reads_an_item_gets_its_id_and_all_its_fields(queue: QueueBenc
         assert list(await changes.reclaim("c1", idle_seconds=0, count=1)) == [
             OpenChange(id_, source="somebody")
         ]
-        await queue.stream().publish([], done=[Done(id_, ("c2",))])
-        assert list(await changes.parked("c1", idle_seconds=0, count=1)) == [
-            OpenChange(id_, source="somebody")
-        ]
     assert seen == {id_: fields}
 
 
@@ -375,3 +371,24 @@ async def test_what_is_no_id_is_refused(queue: QueueBench) -> None:
             await queue.changes.acknowledge([id_])
         with pytest.raises(TierError):
             await queue.stream().publish([], done=[Done(id_)])
+
+
+async def test_a_heartbeat_is_not_sent_while_another_one_is_recent(queue: QueueBench) -> None:
+    """Two consumers may find in the same moment that one is due."""
+    reader, first, second = (queue.stream() for _ in range(3))
+    await reader.open()
+    assert not await first.has_beaten(400_000)
+    assert not await second.has_beaten(400_000)
+    epoch = (await queue.changes.completion()).epoch
+    await first.heartbeat(1, epoch, unless_beaten_us=400_000)
+    await second.heartbeat(2, epoch, unless_beaten_us=400_000)
+    assert (await reader.read(wait_seconds=SHORT)).complete_to == 1
+    assert await second.has_beaten(400_000)
+    await queue.pass_time(0.4)
+    assert not await second.has_beaten(400_000)
+    await second.heartbeat(3, epoch, unless_beaten_us=400_000)
+    assert (await reader.read(wait_seconds=SHORT)).complete_to == 3
+    await queue.pass_time(-7200)
+    assert not await first.has_beaten(400_000), "a clock that was set back bars nobody"
+    await queue.lose_all()
+    assert not await first.has_beaten(400_000)

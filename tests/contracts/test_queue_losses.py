@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from cachesvc.changes.contract import Done, OtherQueueError, position_of
+from cachesvc.changes.contract import Done, OtherQueueError, Parked, position_of
 from cachesvc.changes.redis.changes import RedisChanges
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target
 from cachesvc.model.errors import TierUnavailableError
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import RedisBench, redis_bench
@@ -40,7 +40,9 @@ async def closed(bench: RedisBench, id_: str, how: str) -> None:
     elif how == "published":
         await bench.stream().publish([Fence(1, 1)], done=[Done(id_)])
     elif how == "parked":
-        await bench.stream().publish([Fence(1, 1)], done=[Done(id_, missed=("c1",))])
+        await bench.stream().publish(
+            [Fence(1, 1)], done=[Done(id_, (Parked("c1", 1, 0, Target.key("docs", "a")),))]
+        )
     else:
         (taken,) = await bench.changes.take("c", count=1, wait_seconds=0.01)
         await bench.changes.bury(taken)

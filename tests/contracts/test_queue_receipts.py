@@ -1,13 +1,14 @@
 """A queue answers for a change by its id, in each state, and keeps the audit of its maker."""
 
-from cachesvc.changes.contract import Audit, Done, OpenChange, OpenCount, ReceiptRecord
-from cachesvc.model.change import Change
+from cachesvc.changes.contract import Audit, Done, OpenChange, OpenCount, Parked, ReceiptRecord
+from cachesvc.model.change import Change, Target
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import QueueBench
 
 CHANGE = Change("docs", keys=("a",))
 AUDIT = Audit("shop\n, Ärger & Co", "i1", "docs", "2 keys, 1 tag", soft=True, over="5m")
 SHORT = 0.01
+PARKED = (Parked("c2", 1, 0, Target.key("docs", "a")),)
 
 
 async def test_an_accepted_change_is_open_whoever_took_it(queue: QueueBench) -> None:
@@ -31,29 +32,6 @@ async def test_a_done_change_has_its_fence_and_its_cells(queue: QueueBench) -> N
     assert await stream.receipt(id_) == ReceiptRecord("done", position, ("c1", "c2"))
 
 
-async def test_a_parked_change_says_which_cell_is_missing_until_that_is_there(queue: QueueBench) -> None:
-    """Its position is that of its newest fence; without one, that of the last."""
-    stream = queue.stream()
-    id_ = await queue.changes.append(CHANGE)
-    first = await stream.publish([Fence(1, 1)], done=[Done(id_, ("c2", "c3"), ("c1",))])
-    assert await stream.receipt(id_) == ReceiptRecord("parked", first, ("c1",), ("c2", "c3"))
-    second = await stream.publish([Fence(1, 2)], done=[Done(id_, ("c3",), ("c1", "c2"))])
-    assert second != first
-    assert await stream.receipt(id_) == ReceiptRecord("parked", second, ("c1", "c2"), ("c3",))
-    await stream.publish([], done=[Done(id_, ("c3",), ("c1", "c2"))])
-    assert await stream.receipt(id_) == ReceiptRecord("parked", second, ("c1", "c2"), ("c3",))
-    third = await stream.publish([Fence(1, 3)], done=[Done(id_, (), ("c1", "c2", "c3"))])
-    assert await stream.receipt(id_) == ReceiptRecord("done", third, ("c1", "c2", "c3"))
-
-
-async def test_an_acknowledged_parked_change_is_done(queue: QueueBench) -> None:
-    stream = queue.stream()
-    id_ = await queue.changes.append(CHANGE)
-    position = await stream.publish([Fence(1, 1)], done=[Done(id_, ("c2",))])
-    await queue.changes.acknowledge([id_])
-    assert await stream.receipt(id_) == ReceiptRecord("done", position, (), ("c2",))
-
-
 async def test_a_buried_change_says_why(queue: QueueBench) -> None:
     reason = "not JSON:\nline 2, ünreadable"
     id_ = await queue.append_event(b"x")
@@ -63,7 +41,8 @@ async def test_a_buried_change_says_why(queue: QueueBench) -> None:
 
 async def test_a_buried_change_keeps_what_was_known_of_its_fence(queue: QueueBench) -> None:
     id_ = await queue.changes.append(CHANGE)
-    position = await queue.stream().publish([Fence(1, 1)], done=[Done(id_, ("c2",), ("c1",))])
+    done = Done(id_, PARKED, ("c1",), stays_open=True)
+    position = await queue.stream().publish([Fence(1, 1)], done=[done])
     await queue.changes.bury(OpenChange(id_, reason="the cell is gone"))
     assert await queue.stream().receipt(id_) == ReceiptRecord(
         "buried", position, ("c1",), ("c2",), "the cell is gone"
@@ -76,13 +55,6 @@ async def test_burying_what_is_gone_leaves_its_receipt(queue: QueueBench) -> Non
     await queue.changes.bury(OpenChange(id_, reason="late"))
     assert await queue.stream().receipt(id_) == ReceiptRecord("done", position)
     assert await queue.dead() == []
-
-
-async def test_a_parked_change_without_a_receipt_is_parked_still(queue: QueueBench) -> None:
-    id_ = await queue.changes.append(CHANGE)
-    await queue.stream().publish([Fence(1, 1)], done=[Done(id_, ("c2",))])
-    await queue.pass_time(16 * 60)
-    assert await queue.stream().receipt(id_) == ReceiptRecord("parked")
 
 
 async def test_receipts_are_kept_fifteen_minutes(queue: QueueBench) -> None:
@@ -101,7 +73,7 @@ async def test_who_comes_second_changes_no_receipt(queue: QueueBench) -> None:
     stream = queue.stream()
     id_ = await queue.changes.append(CHANGE)
     first = await stream.publish([Fence(1, 1)], done=[Done(id_, cells=("c1",), audit=AUDIT)])
-    await stream.publish([Fence(1, 2)], done=[Done(id_, ("c1",), audit=AUDIT)])
+    await stream.publish([Fence(1, 2)], done=[Done(id_, PARKED, audit=AUDIT)])
     assert await stream.receipt(id_) == ReceiptRecord("done", first, ("c1",))
     assert await queue.audit() == [(id_, AUDIT)]
 
@@ -111,7 +83,7 @@ async def test_who_invalidated_what_is_written_down_once(queue: QueueBench) -> N
     first, second, third = [await queue.changes.append(CHANGE) for _ in range(3)]
     plain = Audit("/orders", "i2", "docs", "all")
     await stream.publish(
-        [Fence(1, 1)], done=[Done(first, ("c2",), audit=AUDIT), Done(second), Done(third, audit=plain)]
+        [Fence(1, 1)], done=[Done(first, PARKED, audit=AUDIT), Done(second), Done(third, audit=plain)]
     )
     await stream.publish([Fence(1, 2)], done=[Done(first, audit=AUDIT)])
     assert await queue.audit() == [(first, AUDIT), (third, plain)]
@@ -122,7 +94,10 @@ async def test_a_thousand_changes_are_done_at_once(queue: QueueBench) -> None:
     taken = await queue.changes.take("c1", count=1000, wait_seconds=SHORT)
     assert [item.id for item in taken] == ids
     fences = [Fence(number, number) for number in range(1, 1001)]
-    missed: list[tuple[str, ...]] = [("c2",) if number % 10 == 0 else () for number in range(1000)]
+    missed = [
+        (Parked("c2", 1, 0, Target.key("docs", str(number))),) if number % 10 == 0 else ()
+        for number in range(1000)
+    ]
     done = [Done(id_, missed[number], ("c1",), AUDIT) for number, id_ in enumerate(ids)]
     position = await queue.stream().publish(fences, done=done)
     assert await queue.changes.open_count() == OpenCount(0, 100, 0)
@@ -130,7 +105,7 @@ async def test_a_thousand_changes_are_done_at_once(queue: QueueBench) -> None:
     assert await queue.stream().receipt(ids[999]) == ReceiptRecord("done", position, ("c1",))
     assert [id_ for id_, _ in await queue.audit()] == ids
     await queue.changes.acknowledge(ids)
-    assert await queue.changes.open_count() == OpenCount(0, 0, 0)
+    assert await queue.changes.open_count() == OpenCount(0, 100, 0)
 
 
 async def test_whoever_sees_the_receipt_finds_the_fence(queue: QueueBench) -> None:

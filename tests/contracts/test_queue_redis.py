@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cachesvc.changes.contract import Done, FenceBatch, ReceiptRecord
+from cachesvc.changes.contract import Done, FenceBatch, Parked, ReceiptRecord
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
@@ -230,7 +230,9 @@ async def test_parked_changes_do_not_count_as_open(bench: RedisBench) -> None:
     changes = RedisChanges(bench.server.redis_url, "here", max_open=1)
     try:
         id_ = await changes.append(CHANGE)
-        await bench.stream().publish([Fence(1, 1)], done=[Done(id_, ("c2",))])
+        await bench.stream().publish(
+            [Fence(1, 1)], done=[Done(id_, (Parked("c2", 1, 0, Target.key("docs", "a")),))]
+        )
         await changes.append(CHANGE)
         with pytest.raises(TierUnavailableError, match="do not keep up"):
             await changes.append(CHANGE)

@@ -9,8 +9,6 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
-from msgspec.structs import replace
-
 from cachesvc.changes.contract import (
     Attendance,
     Completion,
@@ -21,12 +19,13 @@ from cachesvc.changes.contract import (
     OpenChange,
     OpenCount,
     OtherQueueError,
+    Parked,
     ReceiptRecord,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis.followers import Followers
-from cachesvc.model.change import Change
+from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.fence import Fence
 from cachesvc.telemetry.traces.trace import SpanContext
@@ -43,6 +42,9 @@ from tests.doubles.memory_queue_server import (
 )
 
 __all__ = ["MemoryChanges", "MemoryFenceStream", "MemoryQueue"]
+
+OUTLIVED_US = 3660 * SECONDS
+"""After this time no copy is left that a parked target concerns: an hour, and a minute."""
 
 
 class MemoryChanges:
@@ -105,26 +107,13 @@ class MemoryChanges:
             queue.taken[position] = Taken(consumer, queue.clock.now_us())
         return [self._decode(text_of(position), queue.changes[position]) for position in positions]
 
-    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """Notes that an item was tried, but not by whom.
-
-        So if a consumer dies while it has an item, any other consumer gets that item.
-        """
-        now = self._queue.clock.now_us()
-        by_try = sorted(self._queue.parked.items(), key=lambda item: item[1].tried_us)
-        latest = now - round(idle_seconds * SECONDS)
-        # A try that is ahead of the clock was before the clock was set back.
-        idle = [item for item in by_try if item[1].tried_us <= latest or item[1].tried_us > now][:count]
-        for _, parked in idle:
-            parked.tried_us = now
-        return [
-            replace(self._decode(text_of(position), parked.fields), missing=parked.missing)
-            for position, parked in idle
-        ]
+    async def parked(self, *, idle_seconds: float, count: int) -> Sequence[Parked]:
+        now_us, idle_us = self._queue.clock.now_us(), round(idle_seconds * SECONDS)
+        return [*self._queue.parking.take(now_us, idle_us, count, OUTLIVED_US)]
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
         for id_ in ids:
-            self._queue.acknowledge(id_)
+            self._queue.close(id_)
 
     async def bury(self, change: OpenChange) -> None:
         self._queue.bury(change.id, change.reason)
@@ -148,7 +137,8 @@ class MemoryChanges:
         """Does nothing: there is no connection."""
 
     async def open_count(self) -> OpenCount:
-        return OpenCount(len(self._queue.changes), len(self._queue.parked), len(self._queue.dead))
+        parking = self._queue.parking
+        return OpenCount(len(self._queue.changes), len(parking), len(self._queue.dead), parking.overflowed)
 
 
 class MemoryFenceStream:
@@ -210,6 +200,26 @@ class MemoryFenceStream:
             queue.settle(change, position)
         return position
 
+    async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
+        self._queue.parking.park(anew or (), self._queue.clock.now_us())
+        applied = [*self._queue.parking.settle(taken)]
+        fences = [
+            Fence(
+                target.digest,
+                one.at,
+                namespace=_namespace_of(target),
+                placement=one.placement,
+                issuers=one.issuers,
+            )
+            for one in applied
+            if anew is None and (target := one.target) is not None and not one.soft
+        ]
+        for item in fence_items.encode(fences):
+            self._queue.append_item(item)
+
+    async def has_beaten(self, within_us: int) -> bool:
+        return self._queue.has_beaten(within_us)
+
     async def reconnect(self) -> None:
         """Does nothing: there is no connection."""
 
@@ -223,8 +233,11 @@ class MemoryFenceStream:
             self._queue.append_item(item)
         self._queue.announced = epoch
 
-    async def heartbeat(self, complete_to: int, epoch: str) -> None:
+    async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:
         self._check(epoch)
+        if self._queue.has_beaten(unless_beaten_us):
+            return
+        self._queue.beaten_us = self._queue.clock.now_us()
         self._queue.append_item(fence_items.heartbeat(complete_to))
         oldest_ms = (self._queue.clock.now_us() - self._retention_us) // 1000
         items = self._queue.fences
@@ -286,7 +299,7 @@ class MemoryFenceStream:
             return kept
         if parse(id_) in self._queue.changes:
             return ReceiptRecord("open")
-        return ReceiptRecord("parked") if parse(id_) in self._queue.parked else None
+        return None
 
     def _take_position(self) -> Position:
         """Sets the position before the oldest retained item.
@@ -312,6 +325,10 @@ class MemoryFenceStream:
 
     def _index(self) -> int:
         return bisect_left(self._queue.fences, self._position, key=lambda item: item.position)
+
+
+def _namespace_of(target: Target) -> str:
+    return target.namespace if target.kind is TargetKind.NAMESPACE else ""
 
 
 def _before(position: Position) -> Position:

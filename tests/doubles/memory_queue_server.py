@@ -13,12 +13,13 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Attendance, Audit, Done, FollowerPosition, Missing, ReceiptRecord, Rival
+from cachesvc.changes.contract import Attendance, Audit, Done, FollowerPosition, ReceiptRecord, Rival
 from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
+from tests.doubles.memory_parking import MemoryParking
 
 Position = tuple[int, int]
 """Milliseconds, and a number among the items of the same millisecond.
@@ -39,12 +40,6 @@ class Taken(Struct):
     at_us: int
 
 
-class Parked(Struct):
-    fields: Fields
-    tried_us: int
-    missing: Missing | None = None
-
-
 class Item(Struct, frozen=True):
     position: Position
     fields: Fields
@@ -53,6 +48,8 @@ class Item(Struct, frozen=True):
 class _Kept(Struct, frozen=True):
     until_us: int
     receipt: ReceiptRecord
+    number: int
+    """The number of the last parking when the receipt was written."""
 
 
 class Attending(Struct, frozen=True):
@@ -92,11 +89,11 @@ class MemoryQueue:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.changes: dict[Position, Fields] = {}
-        """Accepted changes, neither closed nor parked: the items as they came, oldest first."""
+        """Accepted changes that are not closed: the items as they came, oldest first."""
         self.taken: dict[Position, Taken] = {}
         self.delivered: Position = (0, 0)
         """The consumer group has been given everything up to here."""
-        self.parked: dict[Position, Parked] = {}
+        self.parking = MemoryParking()
         self.dead: list[tuple[str, str, Fields]] = []
         """Buried changes: id, reason, item."""
         self.audit: list[tuple[str, Audit]] = []
@@ -107,6 +104,8 @@ class MemoryQueue:
         self.followers: dict[tuple[str, str, str], Report] = {}
         """By region, instance and incarnation."""
         self.epoch = next(_FIRST_EPOCHS)
+        self.beaten_us = 0
+        """When the last heartbeat was published."""
         self.announced = ""
         self.attending: dict[str, Attending] = {}
         """By incarnation."""
@@ -123,8 +122,11 @@ class MemoryQueue:
     def __repr__(self) -> str:
         return (
             f"<MemoryQueue [{len(self.changes)} changes open, {len(self.taken)} of them taken,"
-            f" {len(self.parked)} parked, {len(self.fences)} fence items]>"
+            f" {len(self.parking)} parked, {len(self.fences)} fence items]>"
         )
+
+    def has_beaten(self, within_us: int) -> bool:
+        return 0 <= self.clock.now_us() - self.beaten_us < within_us
 
     def append_event(self, event: bytes) -> Position:
         """Appends an event, as any producer may: the event need not be readable."""
@@ -186,47 +188,31 @@ class MemoryQueue:
         return position
 
     def fields_of(self, id_: str) -> Fields | None:
-        position = parse(id_)
-        if position in self.parked:
-            return self.parked[position].fields
-        return self.changes.get(position)
+        return self.changes.get(parse(id_))
 
     def close(self, id_: str) -> bool:
-        """Removes a change wherever it is; False if it is nowhere."""
+        """Removes a change; False if it is not there."""
         position = parse(id_)
         self.taken.pop(position, None)
         was_open = self.changes.pop(position, None) is not None
         self.closed += was_open
-        return self.parked.pop(position, None) is not None or was_open
-
-    def park(self, id_: str, missing: Missing | None = None) -> bool:
-        fields = self.fields_of(id_)
-        if fields is None:
-            return False
-        self.close(id_)
-        self.parked[parse(id_)] = Parked(fields, self.clock.now_us(), missing)
-        return True
+        return was_open
 
     def settle(self, done: Done, position: str) -> None:
-        """Closes or parks a change whose fence is published.
+        """Closes a change whose fence is published, and parks what cells have missed.
 
         A change that another instance settled meanwhile keeps that instance's receipt.
         """
         was = self.receipt(done.id)
-        missing = Missing(done.at, done.placement, done.missed, done.cells) if done.at else None
-        settled = self.park(done.id, missing) if done.missed else self.close(done.id)
+        settled = self.fields_of(done.id) is not None if done.stays_open else self.close(done.id)
         if settled or was is None:
+            if settled:
+                self.parking.park(done.parked, self.clock.now_us())
             where = position or (was.position if was else "")
-            state: Literal["parked", "done"] = "parked" if done.missed and settled else "done"
+            state: Literal["parked", "done"] = "parked" if done.parked and settled else "done"
             self.keep_receipt(done.id, ReceiptRecord(state, where, done.cells, done.missed))
         if done.audit is not None and was is None:
             self.audit.append((done.id, done.audit))
-
-    def acknowledge(self, id_: str) -> None:
-        """Closes a change. If it was parked, its receipt says from now on that it is done."""
-        receipt = self.receipt(id_)
-        if self.close(id_) and receipt:
-            self.keep_receipt(id_, replace(receipt, state="done"))
 
     def bury(self, id_: str, reason: str) -> None:
         fields = self.fields_of(id_)
@@ -240,12 +226,18 @@ class MemoryQueue:
 
     def receipt(self, id_: str) -> ReceiptRecord | None:
         kept = self._receipts.get(id_)
-        return kept.receipt if kept and kept.until_us > self.clock.now_us() else None
+        if kept is None or kept.until_us <= self.clock.now_us():
+            return None
+        if (receipt := kept.receipt).state != "parked":
+            return receipt
+        left = tuple(cell for cell in receipt.missed if self.parking.is_left(cell, kept.number))
+        cells = tuple(sorted({*receipt.cells, *receipt.missed} - set(left)))
+        return replace(receipt, state="parked" if left else "done", cells=cells, missed=left)
 
     def keep_receipt(self, id_: str, receipt: ReceiptRecord) -> None:
         now = self.clock.now_us()
         self._receipts.pop(id_, None)
-        self._receipts[id_] = _Kept(now + RECEIPT_US, receipt)
+        self._receipts[id_] = _Kept(now + RECEIPT_US, receipt, self.parking.number)
         for old in [*itertools.takewhile(lambda key: self._receipts[key].until_us <= now, self._receipts)]:
             del self._receipts[old]
 
@@ -308,7 +300,7 @@ class MemoryQueue:
         for held in (
             self.changes,
             self.taken,
-            self.parked,
+            self.parking,
             self.dead,
             self.audit,
             self.fences,
@@ -321,6 +313,7 @@ class MemoryQueue:
         self.delivered = (0, 0)
         self.announced = ""
         self.added = self.closed = 0
+        self.beaten_us = 0
         self.epoch += 1
 
 

@@ -114,17 +114,6 @@ HOMES: dict[str, Mutant] = {
         (38,),
         (InPython("cachesvc.coherence.fences:Fences.merge", "at += lead_us", "pass"),),
     ),
-    "last-retry": Mutant(
-        "the fence of a retried change names the servers of the retry alone",
-        (36,),
-        (
-            InPython(
-                "cachesvc.changes.apply:Applier._retry",
-                "target.digest in applied.took.keys() - applied.missed.keys()",
-                "False",
-            ),
-        ),
-    ),
     "sanity-least": Mutant(
         "a home believes an `at` from the far future",
         (24,),

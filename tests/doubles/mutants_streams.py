@@ -123,7 +123,7 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.changes.apply:Applier.can_retry",
-                "missing.placement == self._homes.placement_id",
+                "parked.placement == self._homes.placement_id",
                 "False",
             ),
         ),
@@ -133,9 +133,9 @@ STREAMS: dict[str, Mutant] = {
         (29,),
         (
             InPython(
-                "cachesvc.changes.apply:Applier._retry",
-                "missing.at)",
-                "self._fallback_at())",
+                "cachesvc.changes.apply:Applier._take",
+                "least=at",
+                "least=self._fallback_at()",
             ),
         ),
     ),
@@ -145,9 +145,45 @@ STREAMS: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.changes.apply:Applier.can_retry",
-                "missing.placement == self._homes.placement_id",
+                "parked.placement == self._homes.placement_id",
                 "True",
             ),
+        ),
+    ),
+    "applied-everywhere": Mutant(
+        "the first cell that takes a parked target ends its unapplied fence",
+        (47,),
+        (
+            InPython(
+                "tests.doubles.memory_parking:MemoryParking.settle",
+                "if not any(name in others or EVERYTHING in others for others in self.cells.values())",
+                "if True",
+            ),
+            InQueueScript("settle", "not is_parked(name)", "true"),
+        ),
+    ),
+    "parked-again": Mutant(
+        "a retry ends whatever is parked of its target by now",
+        (48,),
+        (
+            InPython(
+                "tests.doubles.memory_parking:MemoryParking.settle",
+                "kept.parked == replace(one, issuers=())",
+                "True",
+            ),
+            InQueueScript("settle", "call('HGET', 'parked:at:' .. cell, name) == text", "true"),
+        ),
+    ),
+    "parked-overflow": Mutant(
+        "what is parked beyond the bounds of a cell is dropped",
+        (48,),
+        (
+            InPython(
+                "tests.doubles.memory_parking:MemoryParking.park",
+                "{EVERYTHING: _Kept(whole, first.number)}",
+                "{}",
+            ),
+            InQueueScript("publish", "call('HSET', ats, '*',", "call('HSET', ats .. ':lost', '*',"),
         ),
     ),
     "changes-epoch": Mutant(

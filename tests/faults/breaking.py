@@ -246,22 +246,6 @@ async def lose_the_tail(running: Drill, region: str) -> None:
             assert not await redis.xrange("changes", newest, newest), "no tail was lost"
 
 
-async def split_the_queue(running: Drill, region: str, instance: str, *, seconds: float = LONG) -> None:
-    """Leads the name of a queue to a second live server.
-
-    Connections to the first one live on, and one instance starts anew: it finds the second one.
-    """
-    arena, (port,) = running.arena, free_ports(1)
-    await arena.start_guest(queue_server("rival", port, arena.fleet.run_dir))
-    with (
-        running.fault(f"two queues of {region}"),
-        arena.links.leading(*arena.links.to(f"queue-{region}"), to=port, resets=False),
-    ):
-        arena.kill(f"instance-{instance}")
-        await arena.start(f"instance-{instance}")
-        await running.written(seconds=seconds)
-
-
 async def fail_over_and_back(running: Drill, region: str, *, seconds: float = LONG) -> None:
     """Leads the name of a queue to its replica, which is promoted, and later back.
 

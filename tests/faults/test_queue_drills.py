@@ -41,17 +41,6 @@ async def test_fences_trimmed_past_a_stopped_instance(field: Arena) -> None:
     assert await field.counted("eu-b", "cachesvc_feed_gaps_total") > gaps
 
 
-async def test_a_queues_name_leads_to_a_second_live_server(field: Arena) -> None:
-    gaps = await field.counted("eu-a", "cachesvc_feed_gaps_total")
-    async with drill(field, "two queues of one name", seconds=9) as running:
-        await running.warm()
-        await breaking.split_the_queue(running, "eu", "eu-b")
-        await is_believed_again(running)
-    assert await field.counted("eu-a", "cachesvc_feed_gaps_total") > gaps, (
-        "it went to the other one by itself"
-    )
-
-
 async def test_a_queue_fails_over_and_back_while_the_old_server_lives(field: Arena) -> None:
     epochs = await field.counted_in("eu", "cachesvc_changes_epochs_total")
     async with drill(field, "queue fails over and back", seconds=11) as running:

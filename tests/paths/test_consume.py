@@ -101,7 +101,9 @@ async def test_a_home_that_stays_away_holds_up_neither_other_changes_nor_fences_
     far.other.down = False
     await asyncio.sleep(3)
     assert one.tally.waiting == 0
-    assert one.paths.fences.fence_on(key.digest, (), "docs") > fenced_at, "its home issues its own"
+    assert one.paths.fences.fence_on(key.digest, (), "docs") == fenced_at
+    assert (await far.other.inspect(key, [])).fence_at > fenced_at, "its home issues its own"
+    assert not one.paths.fences.exact_fence_on(key.digest, (), "docs"), "and is trusted again"
     await stop(one)
 
 
@@ -133,7 +135,7 @@ async def test_an_event_that_says_nothing_changed_is_skipped_and_closed() -> Non
         return [OpenChange(item.id) for item in await take(*arguments, **options)]
 
     one.paths.changes.queue.take = take_as_nothing
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)  # a call that waits already is over
     await one.paths.changes.append(Change("docs", keys=("a",)))
     await asyncio.sleep(1)
     assert (one.tally.skipped, one.tally.changes) == (1, 0)

@@ -41,7 +41,7 @@ async def test_trace_16_heartbeats_must_not_vouch_for_changes_that_nobody_has_do
         assert await i1.paths.value("a") == b"0"
         assert i1.bound_us() < 1_000_000
         i1.paths.changes.queue.take = hang
-        await asyncio.sleep(1)
+        await asyncio.sleep(1.5)  # a call that waits already is over
         store.commit()
         await i1.paths.changes.append(Change("docs", keys=("a",)))
         await asyncio.sleep(5)
@@ -135,7 +135,7 @@ async def _with_a_change_that_nobody_does(far: FarSide, i1: Running) -> None:
     await asyncio.sleep(2)
     assert await i1.paths.value("a") == b"0"
     i1.paths.changes.queue.take = hang
-    await asyncio.sleep(1)
+    await asyncio.sleep(1.5)  # a call that waits already is over
     store.commit()
     await i1.paths.changes.append(Change("docs", keys=("a",)))
     await asyncio.sleep(5)

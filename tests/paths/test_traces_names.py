@@ -120,7 +120,7 @@ async def test_trace_44_a_wait_must_not_end_while_a_second_instance_of_a_name_an
         await asyncio.sleep(2)
         assert await two.paths.value("a") == b"0"
         two.paths.stream.queue.read = hang
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.6)
         store.commit()
         receipt = await one.paths.invalidate("a", wait=Reach.REGION)
         assert not receipt.reached or await two.paths.value("a") == b"1"

@@ -3,10 +3,12 @@
 import contextlib
 from typing import Any
 
-from cachesvc.changes.contract import FenceStream, OtherQueueError, position_of
-from cachesvc.model.change import Change
+from cachesvc.changes.contract import Done, FenceStream, OtherQueueError, Parked, position_of
+from cachesvc.model.change import Change, Target
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
+
+TAG = Target.tag("docs", "t")
 
 
 async def test_trace_09_a_reader_must_not_miss_that_it_was_overtaken_by_trimming(queue: QueueBench) -> None:
@@ -96,6 +98,40 @@ async def test_trace_44_a_second_instance_of_a_name_must_be_waited_for(queue: Qu
     await ahead.report(position)
     positions = {one.incarnation: one.position for one in await queue.stream().followers()}
     assert positions == {"a": "0-0", "b": position}
+
+
+async def test_trace_47_the_first_cell_that_has_a_tag_must_not_speak_for_the_others(
+    queue: QueueBench,
+) -> None:
+    reader = await _reader(queue)
+    both = [Parked(cell, await queue.now_us(), 0, TAG) for cell in ("c2", "c3")]
+    await _park(queue, *both)
+    await queue.stream().settle(both[:1])
+    assert not (await reader.read(wait_seconds=0)).fences
+    await queue.stream().settle(both[1:])
+    assert (await reader.read(wait_seconds=0)).fences
+
+
+async def test_trace_48_a_retry_must_not_end_what_was_parked_meanwhile(queue: QueueBench) -> None:
+    early = Parked("c2", await queue.now_us(), 0, TAG)
+    late = Parked("c2", early.at + 10, 0, TAG)
+    await _park(queue, early)
+    assert list(await queue.changes.parked(idle_seconds=0, count=10)) == [early]
+    await _park(queue, late)
+    await queue.stream().settle([early])
+    assert list(await queue.changes.parked(idle_seconds=0, count=10)) == [late]
+
+
+async def test_trace_48_what_is_more_than_a_queue_keeps_must_not_be_forgotten(queue: QueueBench) -> None:
+    async with queue.bounded(4, 1000) as small:
+        now = await small.now_us()
+        await _park(small, *(Parked("c2", now + n, 0, Target.key("docs", str(n))) for n in range(5)))
+        assert list(await small.changes.parked(idle_seconds=0, count=10)) == [Parked("c2", now + 4)]
+
+
+async def _park(queue: QueueBench, *parked: Parked) -> None:
+    id_ = await queue.changes.append(Change("docs", tags=("t",)))
+    await queue.stream().publish([], done=[Done(id_, parked)])
 
 
 async def _reader(queue: QueueBench) -> FenceStream:

@@ -87,3 +87,76 @@ async def test_trace_30_a_parked_change_must_reach_a_home_that_was_never_asked()
         assert far.cell.count("fence_many") > asked_before
         at = (await far.cell.inspect(Key.of("docs", ELSEWHERE), [])).fence_at
         assert at > 0, "the new home knows the fence"
+
+
+async def test_trace_47_a_cell_that_is_back_must_not_be_trusted_before_it_has_the_fence() -> None:
+    """Both homes of the tag were away, and the other one is back first."""
+    far = FarSide()
+    store = Store(far, tags=("t",))
+    async with instance(far, BOTH) as i0, instance(far, BOTH, "i1") as i1:
+        assert await i0.paths.value(ELSEWHERE) == b"0"
+        i1.paths.l1.clear()
+        far.cell.down = far.other.down = True
+        store.commit()
+        receipt = await i0.paths.invalidate(tags=["t"])
+        ((tag, at),) = receipt.token
+        await asyncio.sleep(2)
+        far.cell.down = False
+        await asyncio.sleep(3.3)  # between two tries
+        far.other.down = False
+        assert await loads_without_near_copies(i1, ELSEWHERE), "c2 still holds 0, and does not know better"
+        await asyncio.sleep(3)
+        assert i1.paths.fences.exact_fence_on(tag, (), "docs") < at, "now it is"
+
+
+async def test_a_cell_for_which_too_much_was_parked_is_fenced_before_it_is_trusted() -> None:
+    far = FarSide()
+    far.queue.parking.most = 3
+    store = Store(far)
+    async with instance(far, BOTH) as i0:
+        assert await i0.paths.value(ELSEWHERE) == await i0.paths.value(MINE) == b"0"
+        fenced = i0.paths.fences.fence_on(0, (), "docs")
+        far.other.down = True
+        store.commit()
+        receipts = [await i0.paths.invalidate(f"{{elsewhere}}{number}") for number in range(4)]
+        receipts.append(await i0.paths.invalidate(ELSEWHERE))
+        await asyncio.sleep(2)
+        assert (i0.tally.waiting, i0.tally.overflowed) == (1, 1)
+        assert (await i0.paths.invalidate(MINE)).applied, "no other cell is touched"
+        far.other.down = False
+        await asyncio.sleep(2)
+        assert (i0.tally.waiting, i0.tally.overflowed) == (0, 0)
+        state = await far.other.inspect(Key.of("docs", ELSEWHERE), [])
+        newest = max(at for receipt in receipts for _, at in receipt.token)
+        assert state.namespace_fence == newest, "and not a later time, at which it was back"
+        assert i0.paths.fences.fence_on(0, (), "docs") == fenced, "no other tier is fenced for it"
+        states = [await i0.paths.receipts.state(receipt.id) for receipt in receipts]
+        assert {state.state for state in states if state} == {"done"}
+        assert await i0.paths.value(ELSEWHERE) == b"1"
+
+
+async def test_a_cell_that_is_back_gets_more_than_one_step_at_once() -> None:
+    far = FarSide()
+    async with instance(far, BOTH) as i0:
+        far.other.down = True
+        for start in range(0, 1200, 100):
+            await i0.paths.invalidate(*(f"{{elsewhere}}{number}" for number in range(start, start + 100)))
+        await asyncio.sleep(5)
+        assert i0.tally.waiting == 1200
+        tries = far.other.count("fence_many")
+        await asyncio.sleep(5)
+        assert far.other.count("fence_many") - tries <= 6 * 12, "one try of one step per second"
+        far.other.down = False
+        await asyncio.sleep(1.5)
+        assert i0.tally.waiting == 0
+
+
+async def test_what_is_parked_for_a_cell_that_no_topology_names_is_forgotten() -> None:
+    far = FarSide()
+    gone = replace(TOPOLOGY, version=4, cells={"c1": replace(TOPOLOGY.cells["c1"], active=True)}, pins={})
+    async with instance(far, BOTH) as i0:
+        far.other.down = True
+        await i0.paths.invalidate(ELSEWHERE)
+    async with instance(far, gone, "i1") as i1:
+        await asyncio.sleep(3)
+        assert i1.tally.waiting == 0

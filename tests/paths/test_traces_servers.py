@@ -10,7 +10,6 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.changes.contract import Missing
 from cachesvc.model.change import Change, Target
 from cachesvc.model.entry import Key
 from cachesvc.model.fence import Fence
@@ -160,7 +159,7 @@ async def test_trace_38_a_lease_of_one_clock_must_not_look_younger_than_a_fence_
     assert await i1.value("a") == b"1"
 
 
-async def test_trace_36_the_fence_of_a_retry_must_not_stand_for_the_cells_that_were_not_asked_again() -> None:
+async def test_the_fence_of_a_retry_does_not_stand_for_the_cells_that_were_not_asked_again() -> None:
     far = FarSide()
     store = Store(far, ("t",))
     a, b = far.cell, server("c1", far.clock, SKEW_US)
@@ -172,15 +171,15 @@ async def test_trace_36_the_fence_of_a_retry_must_not_stand_for_the_cells_that_w
     store.commit()
     far.other.down = True
     change = Change("docs", tags=("t",))
+    id_ = await i0.changes.append(change)
     applied = await i0.applier.apply([change])
-    done = applied.done("1-0", applied.named[0])
-    await i0.stream.publish(applied.fences)
+    (parked,) = applied.parked[applied.named[0][0]]
+    await i0.stream.publish(applied.fences, done=[applied.done(id_, applied.named[0])])
     await hear(i1)
     far.other.down = False
     await settled()
     await i0.applier.apply([change])  # a later change; its fence is not published yet
-    retried = await i0.applier.retry([change], Missing(done.at, done.placement, done.missed, done.cells))
-    await i0.stream.publish(retried.fences)
+    await i0.stream.settle(await i0.applier.retry([parked], ()))
     await hear(i1)
     assert await i1.value(key) == b"1"
 

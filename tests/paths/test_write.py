@@ -168,7 +168,7 @@ async def test_with_the_home_down_a_put_is_refused_and_the_old_value_is_fenced()
     assert (await here.get("k", "aside")).outcome is Outcome.MISS, (
         "the old copies are refused: the writer knows better"
     )
-    assert len(here.far.queue.parked) == 1, "the region's consumers go on with it"
+    assert len(here.far.queue.parking) == 1, "the region's consumers go on with it"
 
 
 async def test_with_the_queue_down_nothing_is_promised() -> None:

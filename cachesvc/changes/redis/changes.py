@@ -2,23 +2,21 @@
 
 A change leaves the stream in one of three ways, each in one transaction:
 
-    acknowledge                    closed
-    publish(done=[Done(missed)])   closed or parked, with its fence, receipt and audit (`fences.py`)
-    bury                           on the dead-letter stream
+    acknowledge           closed
+    publish(done=[Done])  closed, with its fence, receipt and audit (`fences.py`); the targets that
+                          home cells have missed are parked in the same transaction
+    bury                  on the dead-letter stream
 
-A parked change keeps its id and is closed by its id, wherever it is. The server's side is in
-`lua/`, with `prelude.lua` first.
+The server's side is in `lua/`, with `prelude.lua` first.
 """
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
-from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Rival
+from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Parked, Rival
 from cachesvc.changes.events.cloudevents import decode_item, encode
-from cachesvc.changes.redis.receipt_lines import missing_of
+from cachesvc.changes.redis import parked_items
 from cachesvc.changes.redis.server import (
     CHANGES,
     GROUP,
@@ -27,7 +25,6 @@ from cachesvc.changes.redis.server import (
     RefusedError,
     answered,
     candidate,
-    mapping,
 )
 from cachesvc.model.change import Change
 from cachesvc.model.errors import TierError, TierUnavailableError
@@ -36,6 +33,8 @@ from cachesvc.tiers.batching import Batcher
 
 MOST_ADOPTED = 1000
 """Changes that one call looks at, oldest first; the rest waits for its turn."""
+RETENTION = Duration.parse("1h")
+"""The longest time that a cell keeps a copy, unless configured."""
 
 
 class RedisChanges:
@@ -49,17 +48,20 @@ class RedisChanges:
         decode: Callable[[str, Mapping[bytes, bytes]], OpenChange] = decode_item,
         timeout: Duration = TIMEOUT,
         max_open: int = 1_000_000,
+        retention: Duration = RETENTION,
     ) -> None:
         """Makes a stream that is not connected yet.
 
         `decode` reads an item by its id and fields, and never raises. `max_open`: the changes that may be
         open at once, without the parked ones; beyond them `append` is refused, and no change is lost
-        silently.
+        silently. `retention`: the longest time that a cell keeps a copy. What is parked is forgotten a
+        minute later, as a cell forgets its fences.
         """
         self._server = RedisServer(url, f"changes of {region}", timeout)
         self._source = f"/cachesvc/{region}"
         self._decode = decode
         self._max_open = max_open
+        self._outlived_us = int(retention) + 60_000_000
         script, unspanned, batcher = self._server.script, self._server.unspanned, self._server.batcher
         self._append_all, self._acknowledge_all = unspanned("append"), unspanned("acknowledge")
         self._appends: Batcher[bytes, str] = batcher(self._append_together, "append", weigh=len)
@@ -67,6 +69,7 @@ class RedisChanges:
         self._make_group = script("make_group")
         self._bury, self._parked = script("bury"), script("parked")
         self._completion, self._adopt = script("completion"), script("adopt")
+        self._open_count = script("open_count")
 
     def __repr__(self) -> str:
         return f"<RedisChanges {self._source}>"
@@ -127,17 +130,14 @@ class RedisChanges:
                 break
         return found
 
-    async def parked(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        """Returns parked changes that no consumer tried for `idle_seconds`.
+    async def parked(self, *, idle_seconds: float, count: int) -> Sequence[Parked]:
+        """Returns what is parked for cells that no consumer has tried for `idle_seconds`.
 
-        The queue keeps that a change is tried, not which consumer tries it: a consumer that dies meanwhile
-        leaves the change to any other.
+        The queue keeps that a cell is tried, not which consumer tries it: a consumer that dies meanwhile
+        leaves the cell to any other.
         """
-        items = await self._parked([round(idle_seconds * 1_000_000), count])
-        return [
-            replace(self._open((item_id, mapping(fields))), missing=missing_of(missing.decode()))
-            for item_id, fields, missing in items
-        ]
+        found = await self._parked([round(idle_seconds * 1_000_000), count, self._outlived_us])
+        return [parked_items.parse(cell.decode(), name.decode(), text.decode()) for cell, name, text in found]
 
     def _open(self, item: tuple[bytes, Mapping[bytes, bytes]]) -> OpenChange:
         item_id, fields = item
@@ -177,9 +177,4 @@ class RedisChanges:
         await self._server.reconnect()
 
     async def open_count(self) -> OpenCount:
-        # No transaction: a server without memory left refuses one, whatever its commands are.
-        pipe = self._server.redis.pipeline(transaction=False)
-        pipe.xlen(CHANGES)
-        pipe.hlen("changes:parked")
-        pipe.xlen("changes:dead")
-        return OpenCount(*await self._server.guarded(pipe.execute()))
+        return OpenCount(*await self._open_count([]))

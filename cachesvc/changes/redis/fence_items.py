@@ -127,6 +127,11 @@ def paced_fences(members: Iterable[bytes | str]) -> list[Fence]:
     return found
 
 
+def servers(issuers: Issuers) -> str:
+    """Returns the text of the field `c`."""
+    return ",".join(f"{name}={id_:x}" for name, id_ in issuers)
+
+
 def _chunks(fences: Sequence[Fence]) -> Iterator[Sequence[Fence]]:
     for start in range(0, len(fences), PAIRS_PER_ITEM):
         yield fences[start : start + PAIRS_PER_ITEM]
@@ -147,7 +152,7 @@ def _fields(fences: Sequence[Fence], unapplied: bool, placement: int, issuers: I
     if placement:
         found[b"g"] = b"%d" % placement
     if issuers:
-        found[b"c"] = ",".join(f"{name}={id_:x}" for name, id_ in issuers).encode()
+        found[b"c"] = servers(issuers).encode()
     return [part for name, value in found.items() if value for part in (name, value)]
 
 

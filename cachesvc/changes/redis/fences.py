@@ -24,9 +24,10 @@ from cachesvc.changes.contract import (
     FenceStart,
     FollowerPosition,
     OtherQueueError,
+    Parked,
     ReceiptRecord,
 )
-from cachesvc.changes.redis import fence_items
+from cachesvc.changes.redis import fence_items, parked_items
 from cachesvc.changes.redis import receipt_lines as receipts
 from cachesvc.changes.redis.followers import Followers
 from cachesvc.changes.redis.server import (
@@ -53,6 +54,9 @@ REMEMBER_ITEMS = 10_000
 """Bounds the items that are remembered, should more than a hundred per second be
 published: beyond it the oldest items are not published again."""
 
+LIST_SECONDS = 10.0
+"""A follower that reports lists the others so often at least."""
+
 MOST_FENCES = 16_384
 """Fences and completed changes of one exchange, unless a single caller has more.
 
@@ -72,7 +76,7 @@ class _Publication(Struct, frozen=True, gc=False):
 
     @property
     def weight(self) -> int:
-        return len(self.fences) + len(self.done)
+        return len(self.fences) + len(self.done) + sum(len(done.parked) for done in self.done)
 
 
 class RedisFenceStream:
@@ -100,7 +104,8 @@ class RedisFenceStream:
         self._server = RedisServer(url, f"fences of {region}", timeout)
         script = self._server.script
         self._vouch, self._open, self._read = script("vouch"), script("open"), script("read")
-        self._list_followers = script("followers")
+        self._list_followers, self._settle = script("followers"), script("settle")
+        self._has_beaten = script("has_beaten")
         unspanned, batcher = self._server.unspanned, self._server.batcher
         self._publish_all, self._list_for_all = unspanned("publish"), unspanned("followers")
         self._look_up_receipts = unspanned("receipt")
@@ -116,6 +121,7 @@ class RedisFenceStream:
         self._retention_us = int(retention)
         self._follower = f"{'/'.join(follower)}#{incarnation}" if any(follower) else ""
         self._followers = Followers()
+        self._listed_count, self._list_at = 0, 0.0
         self._max_batch = max_batch
         self._epoch = b""
         self._position = b""
@@ -218,17 +224,34 @@ class RedisFenceStream:
     def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
         self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
 
-    async def heartbeat(self, complete_to: int, epoch: str) -> None:
-        await self._vouch_for([fence_items.heartbeat(complete_to)], epoch, announces=False)
+    async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
+        texts = [
+            (one.cell, parked_items.name_of(one), parked_items.text_of(one), parked_items.servers_of(one))
+            for one in taken
+        ]
+        lists = msgspec.json.encode([[_to_park(one) for one in anew or ()], texts])
+        applied = [parked_items.applied_pair(one) if anew is None else b"" for one in taken]
+        placement = next((one.placement for one in taken if one.target), 0)
+        await self._settle([candidate(), self._retention_us // 1000, placement, lists, *applied])
+
+    async def has_beaten(self, within_us: int) -> bool:
+        return bool(await self._has_beaten([within_us]))
+
+    async def heartbeat(self, complete_to: int, epoch: str, *, unless_beaten_us: int = 0) -> None:
+        await self._vouch_for([fence_items.heartbeat(complete_to)], epoch, unless_beaten_us)
 
     async def announce(self, fences: Sequence[Fence], epoch: str) -> None:
-        await self._vouch_for(fence_items.encode(fences), epoch, announces=True)
+        await self._vouch_for(fence_items.encode(fences), epoch, None)
 
-    async def _vouch_for(self, items: Sequence[list[bytes]], changes_epoch: str, *, announces: bool) -> None:
+    async def _vouch_for(
+        self, items: Sequence[list[bytes]], changes_epoch: str, unless_beaten_us: int | None
+    ) -> None:
+        """Publishes a heartbeat; without `unless_beaten_us`, the fences that announce the epoch."""
+        recent = "" if unless_beaten_us is None else unless_beaten_us
         flat = [argument for item in items for argument in (len(item), *item)]
         try:
-            epoch, _ = await self._vouch(
-                [candidate(), self._retention_us // 1000, changes_epoch, int(announces), len(items), *flat]
+            epoch = await self._vouch(
+                [candidate(), self._retention_us // 1000, changes_epoch, recent, len(items), *flat]
             )
         except RefusedError as error:
             if not error.why.startswith("OTHEREPOCH"):
@@ -253,11 +276,12 @@ class RedisFenceStream:
         dones = [
             (
                 item.id,
-                bool(item.missed),
-                receipts.cell_lines(item),
+                ",".join(item.cells),
                 receipts.audit_fields(item),
-                receipts.missing_text(item),
+                [_to_park(one) for one in item.parked],
+                ",".join(item.missed),
                 item.id not in silent,
+                item.stays_open,
             )
             for item in done
         ]
@@ -341,25 +365,26 @@ class RedisFenceStream:
     async def report(self, position: str) -> None:
         """Says that this instance is alive and has merged everything up to `position`.
 
-        The answer lists the followers, which are remembered for the time after the server has lost its
-        list.
+        The followers are listed if there are more or fewer than before, and now and then: they are
+        remembered for the time after the server has lost its list.
         """
-        await self._report_and_list([self._follower, position or "0-0", self._epoch or "-"])
+        known = self._listed_count if asyncio.get_running_loop().time() < self._list_at else ""
+        answer = await self._list_followers([self._follower, position or "0-0", self._epoch or "-", known])
+        if len(answer) > 1:
+            self._listed(answer)
 
     async def followers(self) -> Sequence[FollowerPosition]:
         return answered(await self._listings.submit(None))
 
     async def _list_together(self, callers: list[None]) -> Sequence[Sequence[FollowerPosition]]:
         """Asks once for all callers that wait for the followers."""
-        return [self._listed(await self._list_for_all(["", "", ""]))] * len(callers)
-
-    async def _report_and_list(self, arguments: list[Any]) -> Sequence[FollowerPosition]:
-        return self._listed(await self._list_followers(arguments))
+        return [self._listed(await self._list_for_all(["", "", "", ""]))] * len(callers)
 
     def _listed(self, answer: Any) -> Sequence[FollowerPosition]:
         epoch, found = answer
-        listed = [_follower_position(*one) for one in found]
-        return self._followers.known(listed, epoch.decode(), asyncio.get_running_loop().time())
+        listed, now = [_follower_position(*one) for one in found], asyncio.get_running_loop().time()
+        self._listed_count, self._list_at = len(listed), now + LIST_SECONDS
+        return self._followers.known(listed, epoch.decode(), now)
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         return answered(await self._receipts.submit(id_)) if _ID.fullmatch(id_) else None
@@ -367,6 +392,11 @@ class RedisFenceStream:
     async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | None]:
         kept = await self._look_up_receipts([*ids])
         return [None if text is None else receipts.parse(text.decode()) for text in kept]
+
+
+def _to_park(parked: Parked) -> tuple[str, str, int, str]:
+    """Returns what a script parks. The placement is a text: Lua's numbers have 53 bits."""
+    return parked.cell, parked_items.name_of(parked), parked.at, str(parked.placement)
 
 
 def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:

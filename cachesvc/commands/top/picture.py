@@ -52,7 +52,10 @@ def picture_of(before: Look, after: Look) -> Picture:
         feeds=_feeds(seen.scrapes),
         lags=_lags(seen),
         queue=Queue(
-            seen.most("changes_backlog"), seen.most("changes_waiting"), seen.rate("changes_buried_total")
+            seen.most("changes_backlog"),
+            seen.most("changes_waiting"),
+            seen.rate("changes_buried_total"),
+            seen.most("changes_overflowed"),
         ),
         namespaces=_namespaces(seen),
         origins=[_origin(name, seen) for name in seen.names("origin_ceiling", "namespace")],

@@ -136,6 +136,8 @@ class Queue(Struct, frozen=True):
     buried: float | None
     """New dead letters per second. Dead letters are kept, so their number says nothing about
     now."""
+    overflowed: float | None = None
+    """Cells for which more is parked than is kept."""
 
 
 class ChangeRow(Struct, frozen=True):

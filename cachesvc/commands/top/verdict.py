@@ -137,6 +137,8 @@ def _servers(picture: Picture) -> Iterator[str]:
 def _changes(picture: Picture) -> Iterator[str]:
     if picture.queue.parked:
         yield f"{picture.queue.parked:.0f} changes are parked: a home cell is out of reach"
+    if picture.queue.overflowed:
+        yield f"too much is parked for {picture.queue.overflowed:.0f} cells: all they hold will be fenced"
     if picture.queue.buried:
         yield "events are out of rule and become dead letters: invalidations that do not happen"
 

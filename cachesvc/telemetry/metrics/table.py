@@ -533,7 +533,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "consumer",
         "parked",
-        "Times a change was parked because a home cell was out of reach.",
+        "Changes that were parked because a home cell was out of reach.",
     ),
     Metric("changes_skipped", "counter", "consumer", "skipped", "Events that say that nothing changed."),
     Metric(
@@ -572,7 +572,20 @@ TABLE: tuple[Metric, ...] = (
         "backlog",
         "Changes that the region accepted and has not finished.",
     ),
-    Metric("changes_waiting", "gauge", "consumer", "waiting", "Changes of the region that are parked now."),
+    Metric(
+        "changes_waiting",
+        "gauge",
+        "consumer",
+        "waiting",
+        "Targets of the region that are parked now, once per cell.",
+    ),
+    Metric(
+        "changes_overflowed",
+        "gauge",
+        "consumer",
+        "overflowed",
+        "Cells for which too much is parked: all they hold will be fenced.",
+    ),
     Metric("changes_dead", "gauge", "consumer", "buried", "Events on the region's dead-letter stream."),
     Metric(
         "consumer_failures",

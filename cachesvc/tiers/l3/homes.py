@@ -33,6 +33,10 @@ class Homes:
         """
         return [self._cells[name] for name in self._placement.former_cells_of(target)]
 
+    def named(self, name: str) -> Cell | None:
+        """Returns the cell of this name; None if the topology has none."""
+        return self._cells.get(name)
+
     @property
     def has_former(self) -> bool:
         """True while partitions move: then `former_of_target` may name cells."""

@@ -42,6 +42,7 @@ cachesvc_origin_waiting{namespace="docs"} 0
 cachesvc_origin_refused_total{namespace="docs"} 0
 cachesvc_changes_backlog 0
 cachesvc_changes_waiting 0
+cachesvc_changes_overflowed 0
 cachesvc_changes_buried_total 3
 cachesvc_topology_version 7
 """
@@ -136,6 +137,10 @@ def test_what_is_in_order_is_healthy() -> None:
             "origin of docs is too slow: 1.5 loads a second got no turn",
         ),
         ({"changes_waiting 0": "changes_waiting 2"}, "2 changes are parked: a home cell is out of reach"),
+        (
+            {"changes_overflowed 0": "changes_overflowed 1"},
+            "too much is parked for 1 cells: all they hold will be fenced",
+        ),
         (
             {"changes_buried_total 3": "changes_buried_total 4"},
             "events are out of rule and become dead letters: invalidations that do not happen",

@@ -1,5 +1,5 @@
 -- Moves a change to the dead-letter stream. ARGV: 1 id of the change, 2 the reason.
--- If the change was parked, its receipt keeps the position of its fence and the cells.
+-- If something of the change was parked, its receipt keeps the position of its fence and the cells.
 local fields = fields_of(ARGV[1])
 if fields then
   local id, reason = ARGV[1], ARGV[2]

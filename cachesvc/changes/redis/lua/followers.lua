@@ -1,14 +1,19 @@
 -- Takes a report, and lists the followers.
 -- ARGV: 1 the follower that reports (empty: none), 2 its position, 3 the epoch that the position is
--- of.
+-- of, 4 the number of followers that it knows (empty: it wants the list).
 -- Answers the epoch, and [follower, position, µs of silence] of every follower that is silent for
--- at most a minute; the others are forgotten. A position in another epoch's stream says nothing of
--- this stream, whose ids may be smaller.
+-- at most a minute; the others are forgotten. If there are as many as the caller knows, answers the
+-- epoch alone: n followers that list n at every heartbeat are work for n² of them. A position in
+-- another epoch's stream says nothing of this stream, whose ids may be smaller.
 local SILENT_US = 60000000
 
 local epoch = epoch_of('fences')
 if ARGV[1] ~= '' then
   call('HSET', 'fences:readers', ARGV[1], ARGV[2] .. ' ' .. whole(now) .. ' ' .. ARGV[3])
+end
+
+if ARGV[4] == whole(call('HLEN', 'fences:readers')) then
+  return { epoch }
 end
 
 local found, all = {}, call('HGETALL', 'fences:readers')

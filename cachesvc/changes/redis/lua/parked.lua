@@ -1,17 +1,31 @@
--- Takes parked changes that were not tried for a time. ARGV: 1 that time in µs, 2 how many changes.
--- Answers id, fields and where it is missing of each; they count as tried now. A time of a try that
--- is ahead of the clock says that the clock was set back: that change is due, too.
-local found = {}
-local oldest = call('ZRANGEBYSCORE', 'changes:tried', '-inf', whole(now - ARGV[1]), 'LIMIT', 0, ARGV[2])
-local left = ARGV[2] - #oldest
-if left > 0 then
-  local ahead = call('ZRANGEBYSCORE', 'changes:tried', '(' .. whole(now), '+inf', 'LIMIT', 0, left)
-  for _, id in ipairs(ahead) do
-    oldest[#oldest + 1] = id
+-- Takes what is parked, of each cell that was not tried for a time, the earliest first.
+-- ARGV: 1 that time in µs, 2 how many targets of each cell, 3 µs after which no copy can be left that
+-- a target concerns.
+-- Answers [cell, name, text] of each; the cells count as tried now. A try that is ahead of the clock
+-- was before the clock was set back: that cell is due, too.
+local found, most, oldest = {}, tonumber(ARGV[2]), now - ARGV[3]
+for _, cell in ipairs(call('HKEYS', 'parked:cells')) do
+  local tried, bytes, newest = about_cell(cell)
+  if now - tried >= tonumber(ARGV[1]) or tried > now then
+    local names = call('ZRANGE', 'parked:order:' .. cell, 0, most - 1)
+    local outlived, left = {}, {}
+    for _, name in ipairs(names) do
+      local text = call('HGET', 'parked:at:' .. cell, name)
+      if not text or tonumber(match(text, '^%d+')) < oldest then
+        outlived[#outlived + 1] = name
+      else
+        left[#left + 1] = { cell, name, text }
+      end
+    end
+    unpark(cell, outlived)
+    if call('EXISTS', 'parked:at:' .. cell) == 1 then
+      _, bytes, newest = about_cell(cell)
+      -- A cell of which all that was looked at had outlived itself is due at once.
+      note_cell(cell, #left > 0 and now or 0, bytes, newest)
+    end
+    for _, one in ipairs(left) do
+      found[#found + 1] = one
+    end
   end
-end
-for i, id in ipairs(oldest) do
-  call('ZADD', 'changes:tried', whole(now), id)
-  found[i] = { id, fields_of(id), call('HGET', 'changes:missing', id) or '' }
 end
 return found

@@ -10,19 +10,22 @@
 --   changes:announced  the epoch whose possible loss has been announced
 --   changes:ahead      id of the oldest open change if it is ahead of the clock, and the µs at which
 --                      that was first seen
---   changes:parked     hash: id → fields (cmsgpack) of the changes whose fence is out and which a
---                      home cell has not taken
---   changes:missing    hash: id → the first `at` of a parked change, its placement, and the cells that
---                      have and have not taken it (receipt_lines.py)
---   changes:tried      sorted set: the same ids by the µs at which they were last tried
 --   changes:dead       stream of the changes that were buried, with their reason
+--   parked:at:<cell>   hash: name of a target that the cell has not taken → the newest `at` of its
+--                      unapplied fences, and the placement (parked_items.py)
+--   parked:order:<cell> sorted set: the same names by the number of their first parking
+--   parked:cells       hash: the cells with something parked → µs of the last try, bytes of the names,
+--                      newest `at`
+--   parked:number      number of the last parking
 --   fences             stream; fence_items.py has the fields
 --   fences:epoch       as `changes:epoch`, made with the stream `fences`
+--   fences:beat        µs of the last heartbeat
 --   fences:paced       sorted set: paced fences (fence_items.py) by the µs until which they are in
 --                      force
 --   fences:readers     hash of the followers: region/instance#incarnation → position, µs of its last
 --                      report, epoch
---   receipts:<n>       hash: id → state letter, position, cells, missed cells, reason; a line each.
+--   receipts:<n>       hash: id → state letter, position, cells, missed cells, reason (or, for a change
+--                      of which something is parked, `parked:number` at that time); a line each.
 --                      <n> is the ms of the id without the last digit, so that a busy queue keeps a
 --                      hundred receipts in one compact hash
 --   audit              stream of the audit items: who invalidated what, and when
@@ -46,6 +49,7 @@ if match(about, 'role:(%w+)') ~= 'master' then
 end
 
 local RECEIPT_SECONDS, AUDIT_ITEMS, DEAD_ITEMS = 900, 100000, 10000
+local MOST_PARKED, MOST_PARKED_BYTES = 100000, 16777216 -- for each cell
 
 local function whole(number)
   return format('%.0f', number)
@@ -123,30 +127,124 @@ local function publish_all(candidate, at)
   return position
 end
 
+-- True if a heartbeat was published within so many µs. One that is ahead of the clock was before the
+-- clock was set back, and says nothing.
+local function has_beaten(within_us)
+  local last = tonumber(call('GET', 'fences:beat') or 0)
+  return last <= now and now - last < tonumber(within_us)
+end
+
 local function paced_in_force()
   return call('ZRANGEBYSCORE', 'fences:paced', '(' .. whole(now), '+inf')
 end
 
--- Takes a change out of the stream or out of the parked ones. False if it is in neither.
+-- Takes a change out of the stream. False if it is not there.
 local function close(id)
   call('XACK', 'changes', 'cachesvc', id)
-  if call('XDEL', 'changes', id) == 1 then
-    call('INCR', 'changes:closed')
-    return true
+  if call('XDEL', 'changes', id) == 0 then
+    return false
   end
-  call('ZREM', 'changes:tried', id)
-  call('HDEL', 'changes:missing', id)
-  return call('HDEL', 'changes:parked', id) == 1
+  call('INCR', 'changes:closed')
+  return true
 end
 
--- Returns the fields of a change, in the stream or parked.
+-- Returns the fields of a change in the stream.
 local function fields_of(id)
   local found = call('XRANGE', 'changes', id, id)[1]
-  if found then
-    return found[2]
+  return found and found[2]
+end
+
+-- Returns of a cell with something parked: µs of the last try, bytes of the names, newest `at`.
+local function about_cell(cell)
+  local tried, bytes, newest = match(call('HGET', 'parked:cells', cell) or '0 0 0', '^(%S+) (%S+) (%S+)$')
+  return tonumber(tried), tonumber(bytes), tonumber(newest)
+end
+
+local function note_cell(cell, tried, bytes, newest)
+  call('HSET', 'parked:cells', cell, whole(tried) .. ' ' .. whole(bytes) .. ' ' .. whole(newest))
+end
+
+-- Parks targets of one cell, each given as [cell, name, at, placement].
+local function park_in(cell, targets, number)
+  local ats, order = 'parked:at:' .. cell, 'parked:order:' .. cell
+  local tried, bytes, newest = about_cell(cell)
+  local all = call('HEXISTS', ats, '*') == 1 and '*'
+  local names, latest = {}, {}
+  for _, target in ipairs(targets) do
+    local name, at = all or target[2], target[3]
+    if at < now - 60000000 then -- of an instance whose clock is behind: the commit was before now
+      at, target[3] = now, now
+    end
+    if not latest[name] then
+      names[#names + 1], latest[name] = name, target
+    elseif latest[name][3] < at then
+      latest[name] = target
+    end
+    newest = math.max(newest, at)
   end
-  local packed = call('HGET', 'changes:parked', id)
-  return packed and cmsgpack.unpack(packed)
+  for first = 1, #names, 500 do -- Lua passes a few thousand arguments at most
+    local last = math.min(first + 499, #names)
+    local known, texts, added = call('HMGET', ats, unpack(names, first, last)), {}, {}
+    for i = first, last do
+      local name, text = names[i], known[i - first + 1]
+      local at = latest[name][3]
+      if not text or tonumber(match(text, '^%d+')) < at then
+        texts[#texts + 1], texts[#texts + 2] = name, whole(at) .. ' ' .. latest[name][4]
+      end
+      if not text then
+        added[#added + 1], added[#added + 2] = number, name
+        bytes = bytes + #name
+      end
+    end
+    if #texts > 0 then
+      call('HSET', ats, unpack(texts))
+    end
+    if #added > 0 then
+      call('ZADD', order, unpack(added))
+    end
+  end
+  if bytes > MOST_PARKED_BYTES or call('ZCARD', order) > MOST_PARKED then
+    local first = call('ZRANGE', order, 0, 0, 'WITHSCORES')[2]
+    call('UNLINK', ats, order)
+    call('HSET', ats, '*', whole(newest) .. ' ' .. targets[1][4])
+    call('ZADD', order, first, '*')
+    bytes = 1
+  end
+  note_cell(cell, tried, bytes, newest)
+end
+
+-- Parks targets, and returns the number of this parking.
+-- A target is kept once per cell, with its newest `at` and its first number. Beyond the bounds all of a
+-- cell becomes one name, `*`, with the newest `at` of all and the first number of all: everything in
+-- that cell is to be fenced. So no cell that is away fills the queue.
+local function park(targets)
+  if #targets == 0 then
+    return call('GET', 'parked:number') or '0'
+  end
+  local number, of = call('INCR', 'parked:number'), {}
+  for _, target in ipairs(targets) do
+    local same_cell = of[target[1]] or {}
+    of[target[1]], same_cell[#same_cell + 1] = same_cell, target
+  end
+  for cell, found in pairs(of) do
+    park_in(cell, found, number)
+  end
+  return number
+end
+
+-- Forgets names that are parked for a cell. The cell is then due at once.
+local function unpark(cell, names)
+  local _, bytes, newest = about_cell(cell)
+  for _, name in ipairs(names) do
+    call('HDEL', 'parked:at:' .. cell, name)
+    call('ZREM', 'parked:order:' .. cell, name)
+    bytes = bytes - #name
+  end
+  if call('EXISTS', 'parked:at:' .. cell) == 0 then
+    call('HDEL', 'parked:cells', cell)
+  elseif #names > 0 then
+    note_cell(cell, 0, bytes, newest)
+  end
 end
 
 local function receipts_of(id)

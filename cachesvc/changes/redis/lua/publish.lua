@@ -1,10 +1,10 @@
--- Publishes items of `fences`, and closes or parks the changes that they complete.
+-- Publishes items of `fences`, closes the changes that they complete, and parks what cells missed.
 -- ARGV: 1 candidate for the epoch, 2 retention in ms, 3 JSON that goes with the items: [paced
 -- fences, changes that are done], 4 number of items; per item: number of its arguments, the
 -- arguments.
 --   a paced fence: [member, µs until which it is in force]
---   a change:      [id, whether it is parked, its receipt's lines of cells, its audit item, where it
---                  is missing (receipt_lines.py) if it is parked, whether items here are its fences]
+--   a change:      [id, its home cells, its audit item, what is to be parked of it (prelude.lua) and
+--                  for which cells, whether items here are its fences, whether it stays open]
 -- Answers the epoch and the id of the last item.
 local paced, dones = unpack(cjson.decode(ARGV[3]))
 
@@ -16,30 +16,23 @@ for _, fence in ipairs(paced) do
   call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
 end
 
--- Parks a change: out of the stream, so that `complete_to` can pass it, and kept with its fields,
--- to be tried again later.
-local function park(id, missing)
-  local fields = fields_of(id)
-  if fields then
-    close(id)
-    call('HSET', 'changes:parked', id, cmsgpack.pack(fields))
-    if missing ~= '' then
-      call('HSET', 'changes:missing', id, missing)
-    end
-    call('ZADD', 'changes:tried', whole(now), id)
-  end
-  return fields
-end
-
 for _, done in ipairs(dones) do
-  local id, is_parked, cells, audit, missing, is_published = unpack(done)
+  local id, cells, audit, parked, missed, is_published, stays_open = unpack(done)
   local was = call('HGET', receipts_of(id), id)
-  local settled = is_parked and park(id, missing) or not is_parked and close(id)
-  -- A change that another caller settled meanwhile keeps the receipt of that time. Its audit item
-  -- was written then, too; that of a parked change was written when it was parked.
+  local settled
+  if stays_open then
+    settled = fields_of(id)
+  else
+    settled = close(id)
+  end
+  -- A change that another caller settled meanwhile keeps the receipt of that time: nothing of it is
+  -- missing that this caller could park. Its audit item was written then, too.
   if settled or not was then
-    local where = is_published and position ~= '' and position or match(was or '', '^.([^\n]*)') or ''
-    keep_receipt(id, (is_parked and settled and 'p' or 'd') .. where .. '\n' .. cells)
+    local number = settled and park(parked)
+    local position_line = is_published and position ~= '' and position or match(was or '', '^.([^\n]*)') or ''
+    local is_parked = settled and #parked > 0
+    keep_receipt(id, (is_parked and 'p' or 'd') .. position_line .. '\n' .. cells .. '\n' .. missed .. '\n'
+      .. (is_parked and number or ''))
   end
   if audit[1] and not was then
     call('XADD', 'audit', 'MAXLEN', '~', AUDIT_ITEMS, '*', 'receipt', id, unpack(audit))
