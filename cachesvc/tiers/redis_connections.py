@@ -88,7 +88,7 @@ class RedisConnections(ConnectionPool):
     @property
     def round_trip_seconds(self) -> float:
         """The shortest round trip that a connection of the pool measured; 0 before the first one."""
-        known = (*self._available_connections, *self._in_use_connections)
+        known: Any = (*self._available_connections, *self._in_use_connections)
         return min((one.round_trip_seconds for one in known if one.round_trip_seconds), default=0.0)
 
     async def leave(self) -> None:
@@ -111,8 +111,10 @@ class CleanConnection(AbstractConnection):
     """A connection that sees unread bytes, and whose opening outlives a caller that gives up."""
 
     round_trip_seconds = 0.0
-    """Half of the time that the opening took, which is one round trip without TLS and SELECT, and
-    two with them; 0 before the first opening."""
+    """Half of the time that the opening took; 0 before the first opening.
+
+    That is one round trip without TLS and SELECT, and two with them.
+    """
     _opening: "asyncio.Task[None] | None" = None
     _looked_at: tuple[object, Arrivals] | None = None
     """The stream of the open connection, and the look at its socket."""
@@ -140,7 +142,7 @@ class CleanConnection(AbstractConnection):
                 await super().connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
         except BaseException:
             # redis-py calls a connection connected from TCP on: the reply to HELLO is still to come.
-            await super().disconnect(nowait=True)  # type: ignore[no-untyped-call]  # as above
+            await super().disconnect(nowait=True)
             raise
         self.round_trip_seconds = min((loop.time() - began) / 2, MOST_ROUND_TRIP_SECONDS)
 
@@ -153,7 +155,7 @@ class CleanConnection(AbstractConnection):
         """Closes the connection; ends its opening, too."""
         if self._opening is not None and self._opening is not asyncio.current_task():
             self._opening.cancel()
-        await super().disconnect(*args, **settings)  # type: ignore[no-untyped-call]  # as above
+        await super().disconnect(*args, **settings)
 
     async def can_read(self) -> bool:
         """True if there is something to read, or the server closed the connection."""

@@ -1,4 +1,4 @@
-"""Servers that are far away are attached and answer with default settings; hung ones fail in time.
+"""Servers that are far away answer with default settings; hung ones fail in time.
 
 Real servers behind links that delay every byte (tests/faults/proxy.py).
 """
@@ -18,7 +18,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
 from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.memcached import MemcachedTier
-from cachesvc.tiers.l3.contract import Fill, Read, Reply
+from cachesvc.tiers.l3.contract import Put, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from tests.doubles.servers import RealServer, memcached_server, redis_server
 from tests.faults.proxy import Link, Order
@@ -89,12 +89,10 @@ async def test_a_far_cell_attaches_and_answers(redis: RealServer, round_trip_ms:
         await succeeded(read)
         await succeeded(fence)
         for _ in range(3):
-            reply = await read()
-            assert isinstance(reply, Reply), reply
-        if reply.lease is not None:
-            now = CLOCK.now_us()
-            entry = Entry(b"v", int(reply.lease.partition(":")[2]), now + 60 * SECONDS)
-            await succeeded(lambda: _first(cell.fill_many([Fill(KEY, entry, reply.lease or "")])))
+            assert isinstance(await read(), Reply)
+        now = CLOCK.now_us()
+        put = Put(KEY, Entry(b"v", now, now + 60 * SECONDS))
+        await succeeded(lambda: _first(cell.put_many([put])))
 
         link.obey(Order("far", mode="hold"))
         began = time.monotonic()

@@ -38,8 +38,11 @@ TIMEOUT = Duration.parse("1s")
 """Time limit of one call. This is not the data path: waiting for a second costs an
 invalidation less than starting it anew."""
 ROUND_TRIPS = 5
-"""Round trips of a call at most: connecting takes two without TLS, a script that has to be loaded
-three. The call has their time on top of its limit; connecting goes on behind a call that failed."""
+"""Round trips of a call at most, whose time it has on top of its limit.
+
+Connecting takes two without TLS, a script that has to be loaded three. Connecting goes on behind a
+call that failed.
+"""
 MOST_AT_ONCE = 256
 """Calls of one exchange at most. The rest waits for the next one."""
 MOST_BYTES = 1 << 20

@@ -1,7 +1,7 @@
 """A time limit for a whole exchange.
 
 The limit holds wherever the child spends the time: waiting for its turn, connecting, reading a slow
-answer. A round trip to the server comes on top, so that a far server has as much time as a near one.
+answer. A round trip to the server comes on top, so a far server has as much time as a near one.
 """
 
 from collections.abc import Callable, Sequence

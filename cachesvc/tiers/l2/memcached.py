@@ -93,7 +93,7 @@ class MemcachedTier:
         return await look(self.name, self.address, wire_name(key.id), key, seconds)
 
     def round_trip_seconds(self) -> float:
-        """The shortest exchange with the server, which is nearly the way there and back; 0 at first."""
+        """The shortest exchange with the server, nearly the way there and back; 0 at first."""
         return self._client.round_trip_seconds
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:

@@ -155,7 +155,7 @@ class CellConnection:
             raise
 
     async def _connect(self) -> None:
-        await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        await self._connection.connect()
         await self._attach()
         if not self.is_usable:
             raise TierUnavailableError(self._where, "connect: more replies than commands")

@@ -18,7 +18,7 @@ from cachesvc.tiers.l3.connection import CellConnection
 from cachesvc.tiers.redis_connections import OPEN_SECONDS, RedisConnections
 
 OPEN_ROUND_TRIPS = 6
-"""Round trips of an opening: TCP, TLS, HELLO with AUTH, SELECT, INFO and the script that attaches.
+"""Round trips of an opening: TCP, TLS, HELLO with AUTH, SELECT, INFO, the attach script.
 
 Where the script has to be loaded first, they are two more, and the opening may go on behind.
 """

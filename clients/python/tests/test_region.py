@@ -29,7 +29,7 @@ def learned(known: Region, instances: dict[str, str], now: float = 0.0) -> Regio
     """The region after a document with these instances, and an answer to each probe of one."""
     known.learn(document(eu=instances))
     for endpoint in known.probes(now):
-        endpoint.probed()
+        endpoint.probed(0.001)
     return known
 
 
@@ -114,7 +114,7 @@ def test_a_silent_instance_rests_and_then_one_request_at_a_time_tries_it(
     now, probes = 0.1, []
     while now < 60.0:
         for endpoint in known.probes(now):
-            endpoint.probed()
+            endpoint.probed(0.001)
         asked = [known.home(key, now) for key in KEYS]
         assert asked.count(hung) <= 1
         if hung in asked:
@@ -124,9 +124,9 @@ def test_a_silent_instance_rests_and_then_one_request_at_a_time_tries_it(
     assert len(probes) <= 8, "longer rests each time"
     assert known.home(own[0], 100.0) is not hung, "a probe comes first"
     (probed,) = known.probes(100.0)
-    probed.probed()
+    probed.probed(0.001)
     assert known.home(own[0], 100.0) is hung
-    hung.worked()
+    hung.worked(0.001)
     assert all(known.home(key, 100.0).is_well(100.0) for key in KEYS)
     assert sum(known.home(key, 100.0) is hung for key in KEYS) > 50
     assert [record.getMessage() for record in caplog.records] == [
@@ -143,9 +143,9 @@ def test_an_instance_that_failed_twice_is_tried_by_one_request_at_a_time() -> No
     gone.failed(1.0)
     assert gone not in [known.home(key, 5.0) for key in KEYS]
     assert known.probes(5.0) == [gone]
-    gone.probed()
+    gone.probed(0.001)
     assert [known.home(key, 5.0) for key in KEYS].count(gone) == 1
-    gone.worked()
+    gone.worked(0.001)
     assert [known.home(key, 5.0) for key in KEYS].count(gone) > 50
 
 
@@ -155,14 +155,14 @@ def test_what_says_nothing_of_the_instance_is_no_silence() -> None:
     for _ in range(10):
         home.left_unanswered(0.0, 0.01)  # the caller had no time
     home.left_unanswered(0.0, 1.0)
-    home.worked()
+    home.worked(0.001)
     home.left_unanswered(0.0, 1.0)
     assert known.home(KEYS[0], 0.0) is home
     home.left_unanswered(0.0, 1.0)
     for _ in range(20):
         home.left_unanswered(0.1, 1.0)  # they were under way when the rest began
     assert (known.probes(0.4), known.probes(0.6)) == ([], [home])
-    home.probed()
+    home.probed(0.001)
     assert known.home(KEYS[0], 0.6) is home
 
 
@@ -177,7 +177,7 @@ def test_a_silent_url_among_the_configured_is_tried_by_one_at_a_time() -> None:
     known = region()
     hung = silent(known, KEYS[0], 0.0)
     assert known.probes(5.0) == [hung]
-    hung.probed()
+    hung.probed(0.001)
     homes = [known.home(key, 5.0) for key in KEYS]
     assert homes.count(hung) == 1
     assert {str(home.base) for home in homes if home is not hung} == {"http://lb2:8080"}
@@ -192,7 +192,7 @@ def test_no_request_goes_to_an_address_of_the_document_before_its_probe_was_answ
     assert bases(known.candidates(0.0))[0] == "http://lb:8080"
     a, b, c = known.probes(0.0)
     assert (bases([a, b, c]), known.probes(0.05), known.probes(0.5)) == (list(EU.values()), [], [])
-    a.probed()
+    a.probed(0.001)
     assert {str(known.home(key, 0.5).base) for key in KEYS} == {EU["eu-a"]}
     b.failed(0.5, "refused")
     assert (b.is_barred(1.2), known.probes(1.2)) == (True, [b, c]), "c gave no answer in a probe's time"
@@ -222,15 +222,24 @@ def test_a_request_for_a_silent_home_goes_to_the_next_one_and_only_those_that_ar
     assert (attempts[0], well) == (hung, 0), "if all are out, the own one is asked"
 
 
+def test_a_far_instance_gets_a_share_in_which_it_can_answer() -> None:
+    (near, far) = region("http://near,http://far").candidates(0.0)
+    assert far.shares(1.0) == 2, "nobody knows yet"
+    near.worked(0.002)
+    far.worked(0.3)
+    far.worked(0.2)
+    assert (near.shares(1.0) > 10, far.shares(1.0), far.shares(5.0)) == (True, 1, 6)
+
+
 def test_an_outage_is_two_lines_and_a_closed_connection_none(caplog: pytest.LogCaptureFixture) -> None:
     (endpoint,) = region("http://a").candidates(0.0)
     endpoint.failed(0.0)
-    endpoint.worked()
+    endpoint.worked(0.001)
     assert caplog.records == []
     for now in range(5):
         endpoint.failed(now, "refused")
     for _ in range(5):
-        endpoint.worked()
+        endpoint.worked(0.001)
     assert [record.getMessage().partition(" http://a ")[2] for record in caplog.records] == [
         "is out of reach (refused): others are asked instead",
         "answers again",

@@ -1,4 +1,4 @@
-"""An instance that is sick costs a few calls a share of their time, and the others nothing.
+"""A sick instance costs a few calls a share of their time, and the others nothing.
 
 The instances are FakeService, which is well, and a hostile server.
 """
@@ -139,7 +139,7 @@ async def test_an_advertised_address_that_cannot_be_reached_slows_no_call(
 async def test_a_slow_origin_is_no_silence(
     service: FakeService, hostile: Hostile, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The instance says at the end of its share that the key is late, and then has all the time."""
+    """The instance says in its share that the key is late, and then has all the time."""
     async with opened(service, hostile.url) as cache:
         pages = cache.namespace("pages")
         key = next(keys_of(cache, service.url))

@@ -164,5 +164,5 @@ def test_an_instance_that_fails_rests_longer_each_time_and_is_still_tried_when_a
     assert endpoints.candidates(1.6) == [b, a], "a waits for a probe, b only rests"
     b.failed(1.6)
     assert endpoints.candidates(1.7) == [a, b]
-    a.worked()
+    a.worked(0.001)
     assert endpoints.candidates(1.4) == [a, b]

@@ -1,4 +1,4 @@
-"""An instance that is sick costs a few calls a share of their time, as in the async flavour."""
+"""A sick instance costs a few calls a share of their time, as in the async flavour."""
 
 import os
 import threading

@@ -1,13 +1,13 @@
 """Requests over HTTP: deadline, failover, retries.
 
-    no instance took it, or its connection broke   → the next one at once, within the same deadline
-    no answer within its share of the time         → the next one, if it may have tries
-                                                     (`Request.tries`), and one that is well is left
-    an answer, even 503                            → is an answer, and is not tried elsewhere, as that
-                                                     would pass an overload on; after a pause it may be
-                                                     tried again, if it may be repeated (retries.py)
-    a read of one key, late at the end of a share  → asked again at the instance that said so, which
-                                                     has all the time left
+    no instance took it, or its connection broke   → the next one at once, in the same deadline
+    no answer within its share of the time         → the next one, if it has tries left
+                                                     (`Request.tries`), and one is well
+    an answer, even 503                            → an answer, and not tried elsewhere, as that
+                                                     would pass an overload on; after a pause it
+                                                     may be tried again (retries.py)
+    a read of one key, late at the end of a share  → asked again at the instance that said so, for
+                                                     all of the time that is left
 
 The first line holds for writes as well: applying one twice costs misses and nothing else. The share
 tells a hung instance from a slow origin: the instance was told it, and answers within it.
@@ -37,7 +37,10 @@ log = logging.getLogger(__name__)
 REFRESH_TIMEOUT = 5.0
 """Seconds for the list of instances, which nobody waits for."""
 STALLED_SECONDS = 0.05
-"""A time limit noticed so late shows that this loop was busy, and says nothing of the instance."""
+"""A time limit that is noticed so late shows that this loop was busy.
+
+It says nothing of the instance.
+"""
 
 UNBATCHED_CONNECTIONS = 0
 """No limit: unbatched, every caller needs a connection, and would queue for it unseen."""
@@ -59,7 +62,8 @@ class Transport:
         self._region = region
         self._errands: set[asyncio.Task[None]] = set()
         """The requests of the client's own: for the list of instances, and probes."""
-        self._connect_timeout = profile.connect_timeout
+        # aiohttp's limit covers TLS, which takes two round trips more; urllib3's is one of each step.
+        self._open_seconds = profile.connect_timeout * (3 if region.has_tls else 1)
         self._max_connections = max_connections
         self._traceparent = traceparent
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
@@ -76,7 +80,7 @@ class Transport:
         self._session = self._own = aiohttp.ClientSession(
             connector=CleanConnector(limit=self._max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._open_seconds),
             headers={"User-Agent": "cachesvc-client/0.1"},
             skip_auto_headers=("Accept-Encoding", "Accept"),
         )
@@ -114,7 +118,7 @@ class Transport:
         return self._region.home(key_digest, time.monotonic())
 
     def _run_errands(self) -> None:
-        """Asks for the list of instances if it is old, and probes instances; no call waits for that."""
+        """Asks for the list of instances if it is old, and probes instances. No call waits."""
         session = self._session
         if session is None:
             return
@@ -143,12 +147,13 @@ class Transport:
             self._run_errands()  # probes of the instances that are new
 
     async def _probe(self, session: Session, endpoint: Endpoint) -> None:
+        began = time.monotonic()
         try:
             await self._document(session, endpoint, PROBE_SECONDS)
         except (aiohttp.ClientError, TimeoutError) as error:
             endpoint.failed(time.monotonic(), str(error) or "no answers")
         else:
-            endpoint.probed()
+            endpoint.probed(time.monotonic() - began)
 
     async def _document(self, session: Session, endpoint: Endpoint, seconds: float) -> tuple[int, bytes]:
         """Asks for the list of instances, which is there at once and small: a good probe, too."""
@@ -204,7 +209,7 @@ class Transport:
         failure: Exception | None = None
         silent: list[Endpoint] = []
         attempts, well = self._region.attempts(time.monotonic(), home)
-        tries = max(1, min(request.tries, well))
+        tries = max(1, min(request.tries, well, attempts[0].shares(deadline - loop.time())))
         for endpoint in attempts:
             asked_at = loop.time()
             until = asked_at + (deadline - asked_at) / tries
@@ -220,6 +225,7 @@ class Transport:
                         allow_redirects=False,
                     ) as response:
                         limit.reschedule(deadline)  # it answers; its body may be long
+                        answered_at = loop.time()
                         body = await response.read()
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
                 failure = error
@@ -238,7 +244,10 @@ class Transport:
             except aiohttp.ClientError as error:
                 raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
             else:
-                endpoint.worked()
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, response.status)
-                return Reply(response.status, response.headers, body, endpoint, bool(silent), tries > 1)
+                seconds, is_share = answered_at - asked_at, tries > 1
+                endpoint.worked(seconds)
+                return Reply(
+                    response.status, response.headers, body, endpoint, seconds, bool(silent), is_share
+                )
         raise request.not_taken(failure) from failure

@@ -4,7 +4,7 @@
     a request fails to connect              → it rests
     two requests in a row get no answer     → it is silent, and rests
     two failures in a row, or silent        → it is out: longer rests, and a probe after each
-    the probe of one that is out is answered → one request at a time tries it, until one is answered
+    a probe of one that is out is answered  → one request at a time tries it, until one is answered
     any other answer                        → it is well
 
 A probe is a small request of the client's own, for which no caller waits. A hung instance accepts
@@ -12,8 +12,8 @@ connections and answers nothing. Without a rest each of its keys would cost its 
 their time, for as long as it hangs. A probe alone does not end that, because an instance may answer
 probes and nothing else.
 
-All clients of a process share what they know of an instance (`Endpoint.at`), whatever their flavour,
-loop or thread. Times are seconds of `time.monotonic`, which all of them have in common.
+All clients of a process share what they know of an instance (`Endpoint.at`), whatever their
+flavour, loop or thread. Times are seconds of `time.monotonic`, which all of them have in common.
 """
 
 import logging
@@ -32,12 +32,16 @@ LONGEST_REST_SECONDS = 30.0
 UNANSWERED = 2
 """Requests in a row without an answer after which an instance is silent."""
 LEAST_SILENCE_SECONDS = 0.03
-"""A request that waited less says nothing of the instance: its caller had too little time.
+"""A request that waited less says nothing of the instance: it had too little time.
 
 The default of `LOW_LATENCY` leaves a first try a little more.
 """
 PROBE_SECONDS = 1.0
 """The time of a probe, and the time for which one request alone tries an instance."""
+ROUND_TRIPS = 4
+"""Round trips that a share of a request's time must be worth: TCP, TLS, the request."""
+UNMEASURED_SHARES = 2
+"""The shares of a request's time, as long as the way to the instance was not measured."""
 
 _lock = threading.Lock()
 """Guards the changes of every endpoint, and `_shared`. Held for a few instructions."""
@@ -86,6 +90,8 @@ class Endpoint:
         self._next_trial = 0.0
         self._is_on_trial = False
         self._is_out = False
+        self._round_trip_seconds = 0.0
+        """The shortest time in which a request was answered; 0 before the first answer."""
         self.is_clean = is_proven
         """True if nothing speaks against the instance: it is the usual case, and cheap to ask."""
 
@@ -161,12 +167,24 @@ class Endpoint:
             self._next_probe = now + PROBE_SECONDS
             return True
 
+    def shares(self, seconds_left: float) -> int:
+        """The number of equal parts, at least 1, into which a request may divide its time.
+
+        One is for this instance. If it is far away, the part is long enough to connect as well.
+        """
+        if not self._round_trip_seconds:
+            return UNMEASURED_SHARES
+        return max(1, int(seconds_left / (ROUND_TRIPS * self._round_trip_seconds)))
+
     # what became of requests ----------------------------------------------------------------------
 
-    def probed(self) -> None:
-        """Notes the answer to a probe. An instance that was out then gets one request at a time."""
+    def probed(self, seconds: float) -> None:
+        """Notes the answer to a probe, which took so many seconds.
+
+        An instance that was out then gets one request at a time.
+        """
         if not self.failures and not self.is_silent:
-            self.worked()
+            self.worked(seconds)
             return
         with _lock:
             self._is_proven = self._is_on_trial = True
@@ -207,8 +225,10 @@ class Endpoint:
         if is_news:
             log.warning("cache instance %s is out of reach (no answers): others are asked instead", self.base)
 
-    def worked(self) -> None:
-        """Notes an answer. It ends an outage, which is logged."""
+    def worked(self, seconds: float) -> None:
+        """Notes an answer, which took so many seconds to come. It ends an outage, which is logged."""
+        if seconds < self._round_trip_seconds or not self._round_trip_seconds:
+            self._round_trip_seconds = seconds
         if self.is_clean:
             return
         with _lock:
@@ -216,6 +236,8 @@ class Endpoint:
             self.rests_until = self._next_probe = 0.0
             self._is_on_trial = False
             self._is_proven = self.is_clean = True
+            if self._is_out:
+                self._round_trip_seconds = seconds  # the address may lead to another place now
             is_back, self._is_out = self._is_out, False
         if is_back:
             log.warning("cache instance %s answers again", self.base)

@@ -129,6 +129,11 @@ class Region:
     def __len__(self) -> int:
         return len(self._everyone)
 
+    @property
+    def has_tls(self) -> bool:
+        """True if a configured URL is one of HTTPS."""
+        return any(endpoint.base.scheme == "https" for endpoint in self._configured)
+
     def probes(self, now: float) -> list[Endpoint]:
         """The instances to which the caller sends a probe now; most often none."""
         if now < self._looked + LOOK_SECONDS:

@@ -79,6 +79,8 @@ class Reply(NamedTuple):
     body: bytes
     endpoint: Endpoint | None = None
     """The instance that gave it."""
+    seconds: float = 0.0
+    """The time until it began, since the request was sent."""
     is_moved: bool = False
     """True if another instance was asked before, and left the request unanswered.
 
@@ -112,7 +114,7 @@ def passing_failure(reply: Reply) -> CacheError | None:
 
 
 def is_late_reply(reply: Reply) -> bool:
-    """True if a read of one key was not there at the end of the time that the service was told."""
+    """True if the key of a read was not there at the end of the time that was told."""
     return reply.status == 504 and problem_error(reply).type == "deadline"
 
 

@@ -37,8 +37,10 @@ from cachesvc_client.values.lookups import etag_of
 S = TypeVar("S")
 
 READ_TRIES, WRITE_TRIES = 3, 2
-"""The instances that are asked at most, if they stay silent. Writes take longer, so they get more
-time of each."""
+"""The instances that are asked at most, if they stay silent.
+
+Writes take longer than reads, so each gets a larger share of its time.
+"""
 
 _VERBS = (":explain", ":get", ":put")
 """The path of a key that ends with one of these could be read as another call."""

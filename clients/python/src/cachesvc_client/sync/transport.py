@@ -1,13 +1,13 @@
 """Requests over HTTP by urllib3: deadline, failover, retries, forks.
 
-    no instance took it, or its connection broke   → the next one at once, within the same deadline
-    no answer within its share of the time         → the next one, if it may have tries
-                                                     (`Request.tries`), and one that is well is left
-    an answer, even 503                            → is an answer, and is not tried elsewhere, as that
-                                                     would pass an overload on; after a pause it may be
-                                                     tried again, if it may be repeated (retries.py)
-    a read of one key, late at the end of a share  → asked again at the instance that said so, which
-                                                     has all the time left
+    no instance took it, or its connection broke   → the next one at once, in the same deadline
+    no answer within its share of the time         → the next one, if it has tries left
+                                                     (`Request.tries`), and one is well
+    an answer, even 503                            → an answer, and not tried elsewhere, as that
+                                                     would pass an overload on; after a pause it
+                                                     may be tried again (retries.py)
+    a read of one key, late at the end of a share  → asked again at the instance that said so, for
+                                                     all of the time that is left
 
 The first line holds for writes as well: applying one twice costs misses and nothing else. The share
 tells a hung instance from a slow origin: the instance was told it, and answers within it.
@@ -152,7 +152,7 @@ class Transport:
     def _probe(self, endpoint: Endpoint) -> None:
         now = time.monotonic()
         try:
-            self._replied(endpoint, _TOPOLOGY, {}, now + PROBE_SECONDS, now + PROBE_SECONDS)
+            reply = self._replied(endpoint, _TOPOLOGY, {}, now + PROBE_SECONDS, now + PROBE_SECONDS)
         except (ReadTimeoutError, TimeoutError):
             endpoint.failed(time.monotonic(), "no answers")
         except HTTPError as error:
@@ -160,7 +160,7 @@ class Transport:
         except CacheError:
             pass  # the client was closed meanwhile
         else:
-            endpoint.probed()
+            endpoint.probed(reply.seconds)
 
     # a request ------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Transport:
         silent: list[Endpoint] = []
         with self._lock:
             attempts, well = self._region.attempts(time.monotonic(), home)
-        tries = max(1, min(request.tries, well))
+        tries = max(1, min(request.tries, well, attempts[0].shares(deadline - time.monotonic())))
         for endpoint in attempts:
             asked_at = time.monotonic()
             try:
@@ -228,7 +228,7 @@ class Transport:
             except HTTPError as error:
                 raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
             else:
-                endpoint.worked()
+                endpoint.worked(reply.seconds)
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
                 return reply._replace(is_moved=bool(silent), is_share=tries > 1)
         raise request.not_taken(failure) from failure
@@ -242,14 +242,15 @@ class Transport:
     def _replied(
         self, endpoint: Endpoint, request: Request, traced: dict[str, str], until: float, deadline: float
     ) -> Reply:
-        """Returns the reply of one instance, which begins before `until` and ends before `deadline`.
+        """Returns the reply of one instance. It begins before `until`, ends before `deadline`.
 
         Raises urllib3's errors, and `TimeoutError`.
         """
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `with`")
-        left = until - time.monotonic()
+        asked_at = time.monotonic()
+        left = until - asked_at
         if left <= 0:
             raise TimeoutError
         with self._lock:
@@ -269,7 +270,8 @@ class Transport:
             redirect=False,
             preload_content=False,
         )
-        return Reply(response.status, response.headers, _body(response, deadline), endpoint)
+        seconds = time.monotonic() - asked_at
+        return Reply(response.status, response.headers, _body(response, deadline), endpoint, seconds)
 
 
 def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
