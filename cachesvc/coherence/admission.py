@@ -5,7 +5,7 @@ rule is in docs/coherence.md, "The rule".
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from cachesvc.coherence.fences import Fences
@@ -14,7 +14,6 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry, Key
-from cachesvc.model.fence import Fence, TokenPairs
 from cachesvc.model.requests import ReadOptions
 from cachesvc.tiers.l3.contract import Reply
 
@@ -154,27 +153,22 @@ class Admission:
             return remaining > -options.max_stale_us
         return options.max_age_us is None and options.min_fresh_us == 0
 
-    def heed(self, token: TokenPairs, namespace: str) -> list[int]:
-        """Merges the fences that a token names and that are not known here yet.
+    def token_refuses(self, entry: Entry, key: Key, token: Mapping[int, int]) -> bool:
+        """True if a read's token (digest → `at`, µs) refuses the copy.
 
-        Returns the digests of the keys and tags among them. Pairs on targets of other namespaces
-        are merged all the same; a pair on another namespace as a whole names nothing here.
+        The token holds for its own read only. Nothing is merged: a caller could refuse other callers'
+        copies otherwise. The `as_of` of a copy that its home has not confirmed does not say whether
+        the copy is older than one with an earlier `as_of`, which a session may have seen. Such a copy
+        must be later than the pair on its key by the longest load and 2 S: then its load began after
+        that copy's load had ended.
         """
-        whole = digest(namespace_id(namespace)) if token else 0
-        news = [
-            Fence(target, at, namespace=namespace if target == whole else "")
-            for target, at in token
-            if self.fences.fence_on(target, (), namespace if target == whole else "") < at
-        ]
-        return self.fences.merge(news, from_caller=True) if news else []
-
-    def token_refuses(self, entry: Entry, key: Key, token: TokenPairs) -> bool:
-        """True if the copy is refused once the read has heeded its token.
-
-        Merges nothing, so that an explanation changes nothing.
-        """
-        targets = (key.digest, digest(namespace_id(key.namespace)), *entry.tag_digests)
-        return any(target in targets and entry.as_of <= at for target, at in token)
+        at = token.get(key.digest, -1)
+        if at >= 0 and not entry.confirmed:
+            at += self.fences.longest_load_us + 2 * self.fences.skew_us
+        at = max(at, token.get(digest(namespace_id(key.namespace)), -1))
+        for tag_digest in entry.tag_digests:
+            at = max(at, token.get(tag_digest, -1))
+        return entry.as_of <= at
 
     def not_before(self, key: Key, refused: Entry) -> int:
         """The `not_before` (µs) for the home that vouched for a copy which is refused here.

@@ -115,7 +115,9 @@ class Fences:
         that this instance works under (`Placement.id`).
         """
         self._clock = clock
-        self._skew_us = skew_us
+        self.skew_us = skew_us
+        """S."""
+        self.longest_load_us = recent_us
         self._ahead_us = 3 * skew_us
         self._unapplied_us = unapplied_us
         self._hard = FenceSketch(slots)
@@ -157,22 +159,18 @@ class Fences:
 
     # Merging: all of it is by `max`, so duplicates, replays and any order come to the same.
 
-    def merge(
-        self, fences: Sequence[Fence], own: bool = False, region: str = "", *, from_caller: bool = False
-    ) -> list[int]:
+    def merge(self, fences: Sequence[Fence], own: bool = False, region: str = "") -> list[int]:
         """Merges fences; from now on they are honoured.
 
         Returns the digests of the keys and tags among them: the caller must forget the flights of
         these before it awaits. An `at` more than 4 S ahead of the own clock is merged as own clock
         + 4 S, and the floor makes up for the rest once the clock has come near (`_meet_cut`).
         `own`: the fences were issued here, not read from a feed. `region`: the region whose feed
-        they were read from. `from_caller`: a caller's token named them; their cut times are not
-        remembered, or any caller could raise the floor of the whole instance.
+        they were read from.
         """
         now_us = self._clock.now_us()
-        latest = now_us + 4 * self._skew_us
-        if not from_caller:
-            self._meet_cut(latest)
+        latest = now_us + 4 * self.skew_us
+        self._meet_cut(latest)
         self._recent.expire(now_us)
         row0, row1, mask = self._row0, self._row1, self._mask
         touched = []
@@ -180,8 +178,7 @@ class Fences:
             at = fence.at
             if at > latest:
                 self._clamped += 1
-                if not from_caller:
-                    self._note_cut(at)
+                self._note_cut(at)
                 at = latest
             if fence.soft or fence.namespace or fence.over:
                 self._merge_other(fence, at, now_us)
@@ -290,7 +287,7 @@ class Fences:
         clock is set back): it would keep this instance unready until then. It is cut back and
         counted, and made good as a fence that was cut back, in case the own clock is behind.
         """
-        latest = self._clock.now_us() + 4 * self._skew_us
+        latest = self._clock.now_us() + 4 * self.skew_us
         if at > latest:
             self._clamped += 1
             self._note_cut(at)
@@ -304,8 +301,8 @@ class Fences:
         staleness later.
         """
         now_us = self._clock.now_us()
-        self._meet_cut(now_us + 4 * self._skew_us)
-        latest = now_us + self._skew_us
+        self._meet_cut(now_us + 4 * self.skew_us)
+        latest = now_us + self.skew_us
         if complete_to > latest:
             complete_to = latest
             self._clamped += 1
@@ -318,7 +315,7 @@ class Fences:
         Beyond that, one of the clocks is wrong, and the time is counted as one that was cut back.
         The second is for what may pass between a home's answer and the beginning of a load.
         """
-        latest = others_us + 4 * self._skew_us + SECONDS
+        latest = others_us + 4 * self.skew_us + SECONDS
         if now_us <= latest:
             return now_us
         self._clamped += 1
@@ -481,9 +478,21 @@ class Fences:
         """The staleness bound, µs: a change accepted longer ago than this is merged here."""
         return max(0, now_us - self.watermark)
 
-    def lag_us(self) -> int | None:
-        """The staleness bound now, µs; None while a region's feed was never read."""
-        return self.bound_us(self._clock.now_us()) if self.watermark else None
+    def lag_us(self, since: int | None = None) -> int | None:
+        """The staleness bound, µs, of what was judged with the watermark `since`.
+
+        None stands for the watermark of now. The result is None while a region's feed was never read.
+        """
+        watermark = self.watermark if since is None else since
+        return max(0, self._clock.now_us() - watermark) if watermark else None
+
+    def seen_until(self, entry: Entry) -> int:
+        """The time, µs, to remember of an answer that its home has not confirmed; else 0.
+
+        Each copy that is older than the answer had its load begun before now, on a clock that may be
+        ahead by S, and has an `as_of` that leads that clock by less than S.
+        """
+        return 0 if entry.confirmed else self._clock.now_us() + 2 * self.skew_us
 
     def bound_of(self, region: str) -> int | None:
         """The time by which one region's feed is behind at most, µs; None if it was never read."""

@@ -65,16 +65,13 @@ class _Judge:
         reply = Reply(
             None if fenced else entry, exact=is_exact, soft=entry.as_of <= home.stale_until, fenced=fenced
         )
-        strict = bool(self._options.token)
-        standing = self._admission.standing_at_home(reply, self._key, self._namespace, strict=strict)
+        standing = self._admission.standing_at_home(reply, self._key, self._namespace, strict=False)
         at_home = (Refusal(RefusedBy.HOME),) if fenced else ()
-        here = self._admission.refusals_at_home(
-            entry, self._key, self._namespace, exact=is_exact and not strict
-        )
+        here = self._admission.refusals_at_home(entry, self._key, self._namespace, exact=is_exact)
         return self._described(entry, standing, (*at_home, *here))
 
     def _described(self, entry: Entry, standing: Standing, refusals: Sequence[Refusal]) -> Copy:
-        if self._admission.token_refuses(entry, self._key, self._options.token):
+        if self._admission.token_refuses(entry, self._key, dict(self._options.token)):
             standing, refusals = Standing.REFUSED, (Refusal(RefusedBy.TOKEN), *refusals)
         return Copy(
             held=True,

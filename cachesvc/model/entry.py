@@ -52,6 +52,11 @@ class Entry(Struct, frozen=True, gc=False):
     origin_etag: str = ""
     """The validator that the origin sent with these bytes, for revalidation; empty if it sent
     none. The ETag that callers get is another one, a hash (`etag.py`)."""
+    confirmed: bool = True
+    """True if the home cell stored the value: `as_of` then orders the copies of a key.
+
+    False for a value that was loaded without a lease, or whose fill was refused or not answered. A
+    load that began earlier may have the later `as_of`."""
 
     @property
     def kept_until(self) -> int:

@@ -119,6 +119,8 @@ class Answer(Struct, frozen=True, gc=False):
 
     A fill will not come: the caller loads at once.
     """
+    unmet: bool = False
+    """True: the value may be older than the read's token asks for; its origin may lag."""
 
 
 class Release(StrEnum):

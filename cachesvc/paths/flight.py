@@ -21,9 +21,10 @@ Rules of joining (docs/coherence.md, "Answers" and "Watermark, staleness bound, 
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
+from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -36,6 +37,8 @@ from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.telemetry.traces.trace import Attribute, Span, current
 from cachesvc.tiers.l3.leases import HeldLease
 
+NO_TOKEN: Mapping[int, int] = MappingProxyType({})
+"""The token of a read that sends none."""
 LONG_LOAD_SECONDS = 1.0
 """A load that has run for longer waits for its origin, however busy this process is."""
 
@@ -94,6 +97,11 @@ class LoadedValue(Struct, frozen=True, gc=False):
     trail: tuple[Step, ...]
     use: Use = EVERY_USE
     """The uses of the value for readers, and for caches behind them."""
+    may_lag: bool = False
+    """True if the origin may have answered what was true before the load began.
+
+    It said an `Age`, or the namespace's `origin.lag` says so.
+    """
 
 
 class Leased(Struct, frozen=True, gc=False):
@@ -150,7 +158,7 @@ class Flight:
         "namespace",
         "refused_here",
         "span",
-        "strict",
+        "token",
         "trail",
         "waits_for_fill",
     )
@@ -187,10 +195,10 @@ class Flight:
         """The tier that holds `known`."""
         self.known_vouched_at: int | None = None
         """The `FoundCopy.vouched_at` of `known`."""
-        self.strict = False
-        """True if copies of L3 must pass sketch and floor too.
+        self.token: Mapping[int, int] = NO_TOKEN
+        """The token of the flight's only reader, as digest → `at`.
 
-        The reader's token may name a fence that the home cell has not applied yet.
+        No tier has to have heard of its fences: each copy that the flight sees is held against them.
         """
         self.refused_here = False
         """True if the home cell vouched for a copy that is refused here.

@@ -183,6 +183,8 @@ class FlightRunner:
             flight.passed(L2_DOWN)
             return False
         standing = self._admission.standing(entry, flight.key, flight.namespace)
+        if flight.token and self._admission.token_refuses(entry, flight.key, flight.token):
+            standing = Standing.REFUSED
         if standing is Standing.FRESH:
             tally.hits += 1
             if flight.keep:
@@ -259,9 +261,11 @@ class FlightRunner:
             flight.passed(L3_DOWN)
             return False
         entry = reply.entry
-        strict = flight.strict or self._is_overtaken(flight, entry)
+        strict = self._is_overtaken(flight, entry)
         standing = self._admission.standing_at_home(reply, flight.key, flight.namespace, strict=strict)
         vouched_at = flight.asked if reply.exact and not strict else None
+        if entry and flight.token and self._admission.token_refuses(entry, flight.key, flight.token):
+            standing = Standing.REFUSED
         if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
             tally.hits += 1
             if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):

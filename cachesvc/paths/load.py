@@ -18,6 +18,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
+from msgspec.structs import replace
+
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.next_step import CopySeen, last_resort
 from cachesvc.config.topology import Origin
@@ -119,7 +121,7 @@ class Loads:
         else:
             await self._forget_older(flight)
         l3 = _answered(_step_of(flight, "l3"), loaded.status)
-        flight.land(LoadedValue(entry, (l3, *_other_steps(flight)), use))
+        flight.land(LoadedValue(entry, (l3, *_other_steps(flight)), use, _may_lag(loaded, origin)))
 
     async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
         known = flight.known if flight.known is not None and flight.known.origin_etag else None
@@ -155,6 +157,7 @@ class Loads:
             tag_digests_of(flight.key.namespace, loaded.tags),
             loaded.absent,
             loaded.etag or "",
+            confirmed=False,
         )
 
     async def _keep(
@@ -170,12 +173,15 @@ class Loads:
         l3 = _step_of(flight, "l3")
         stored = lease is None
         if lease is not None:
-            reply = await self._fill(cell, flight, Fill(flight.key, entry, lease))
+            confirmed = replace(entry, confirmed=True)
+            reply = await self._fill(cell, flight, Fill(flight.key, confirmed, lease))
             stored = isinstance(reply, TierError) or reply.stored
             if isinstance(reply, TierError):
                 l3 = Step("l3", "bypass", detail="unavailable")
+            elif stored:
+                l3, entry = l3.as_stored(), confirmed
             else:
-                l3 = l3.as_stored() if stored else Step("l3", l3.reason, detail="fenced")
+                l3 = Step("l3", l3.reason, detail="fenced")
             self._tally.fills += stored
             self._tally.fills_refused += not stored
         near = stored and self._near_tiers.keep(flight.key, flight.namespace, entry)
@@ -183,7 +189,8 @@ class Loads:
         # An entry without any lifetime (`max-age=0`) is in no near tier either, and says so by itself.
         is_refused = not near and (not stored or entry.kept_until > self._clock.now_us())
         trail = (_answered(l3, loaded.status), *rest)
-        flight.land(LoadedValue(entry, trail, UNKEPT if is_refused else loaded.use))
+        use = UNKEPT if is_refused else loaded.use
+        flight.land(LoadedValue(entry, trail, use, _may_lag(loaded, flight.namespace.origin)))
         if near:
             await self._near_tiers.copy([(flight.key, flight.namespace, entry)])
 
@@ -242,6 +249,8 @@ class Loads:
         known = flight.known
         if known is None or flight.mode >= Mode.RELOAD:
             return ()
+        if flight.token and self._admission.token_refuses(known, flight.key, flight.token):
+            return ()
         standing = self._standing(flight, known)
         if standing is Standing.FRESH:
             return ()
@@ -285,6 +294,10 @@ class Loads:
 
 def _answered(step: Step, origin_status: int) -> Step:
     return step if origin_status in _SAME_STATUSES else step.as_answered(origin_status)
+
+
+def _may_lag(loaded: Loaded, origin: Origin | None) -> bool:
+    return loaded.age_us > 0 or (origin is not None and origin.lag > 0)
 
 
 def _other_steps(flight: Flight) -> tuple[Step, ...]:

@@ -22,6 +22,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Outcome, ReadOptions, Step
 from cachesvc.paths.flight import (
+    NO_TOKEN,
     Failed,
     Flight,
     Flights,
@@ -85,14 +86,15 @@ class Reader:
     def peek(self, namespace: str, key: Key) -> Entry | None:
         """The copy in L1, if a plain read may be answered with it as fresh now; else None.
 
-        The hottest path: no await and no allocation.
+        The hottest path: no await and no allocation. A copy that its home has not confirmed is left to
+        `get`, as its answer has more to say.
         """
         entry = self._l1.get(key)
         if entry is None:
             return None
         now = self._clock.now_us()
         contract = self._namespaces[namespace]
-        if not self._admission.is_fresh(entry, key, contract, now):
+        if not (self._admission.is_fresh(entry, key, contract, now) and entry.confirmed):
             return None
         self._hit_in_l1(key, contract, entry, now)
         return entry
@@ -104,8 +106,12 @@ class Reader:
         get, sample = self._l1.get, self._sample
         found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits
-        for key, entry in zip(keys, found, strict=True):
+        for i, entry in enumerate(found):
             if entry is not None:
+                if not entry.confirmed:
+                    found[i] = None
+                    continue
+                key = keys[i]
                 hits += 1
                 if hits >= sample.next_hit:
                     sample.note(key, entry)
@@ -160,8 +166,6 @@ class Reader:
         if not keys:
             return []
         namespace = self._namespaces[keys[0].namespace]
-        if options.token:
-            self._flights.forget(self._admission.heed(options.token, keys[0].namespace))
         answers: list[Answer | None] = [None] * len(keys)
         try:
             if options.timeout_seconds is None:
@@ -187,6 +191,7 @@ class Reader:
     ) -> None:
         """Fills in the answers; `alone` has the places of keys to load for this read alone."""
         mode = _mode_of(namespace, options)
+        token = dict(options.token) if options.token else NO_TOKEN
         wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
         started = self._fences.merged
@@ -195,12 +200,12 @@ class Reader:
             now = self._clock.now_us()
             for i in looking:
                 key = keys[i]
-                answers[i], step = self._from_l1(key, namespace, options)
+                answers[i], step = self._from_l1(key, namespace, options, token)
                 if answers[i] is None:
                     flight, joined = (
                         (self._alone(key, namespace, step, now), False)
                         if i in alone
-                        else self._join_or_make(key, namespace, mode, step, options, now)
+                        else self._join_or_make(key, namespace, mode, step, options, now, token)
                     )
                     waiting.append((i, flight, joined))
             if mode is Mode.LEASE:
@@ -232,7 +237,9 @@ class Reader:
         for i in looking:
             answers[i] = _overtaken()
 
-    def _from_l1(self, key: Key, namespace: Namespace, options: ReadOptions) -> tuple[Answer | None, Step]:
+    def _from_l1(
+        self, key: Key, namespace: Namespace, options: ReadOptions, token: Mapping[int, int] = NO_TOKEN
+    ) -> tuple[Answer | None, Step]:
         """The answer from L1, fresh or stale, or None; and the step that says why there is none.
 
         The part of `next_step` that is about L1, repeated here for speed.
@@ -244,7 +251,7 @@ class Reader:
             self.tally.l1.misses += 1
             return None, L1_MISS
         standing = self._admission.standing(entry, key, namespace)
-        if standing is Standing.REFUSED:
+        if standing is Standing.REFUSED or (token and self._admission.token_refuses(entry, key, token)):
             self.tally.l1.refused += 1
             return None, L1_FENCED
         if options is not PLAIN and not self._admission.suits(entry, options):
@@ -266,7 +273,14 @@ class Reader:
     # 2. flights -----------------------------------------------------------------------------------
 
     def _join_or_make(
-        self, key: Key, namespace: Namespace, mode: Mode, step: Step, options: ReadOptions, now: int
+        self,
+        key: Key,
+        namespace: Namespace,
+        mode: Mode,
+        step: Step,
+        options: ReadOptions,
+        now: int,
+        token: Mapping[int, int] = NO_TOKEN,
     ) -> tuple[Flight, bool]:
         """The key's flight, and True if the reader joined it; else it must be started.
 
@@ -284,7 +298,7 @@ class Reader:
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self.tally.flights += 1
         if is_private:
-            flight.strict = bool(options.token)
+            flight.token = token
             flight.keep = not options.no_store
         else:
             self._flights.add(flight)
@@ -345,7 +359,7 @@ class Reader:
             case FoundCopy():
                 return self._judge_copy(flight, landing, options)
             case LoadedValue():
-                return self._judge_loaded(flight, landing, joined, started)
+                return self._judge_loaded(flight, landing, joined, started, options)
             case Leased():
                 return self._judge_leased(flight, landing, options)
             case Missed():
@@ -364,7 +378,7 @@ class Reader:
         return Answer(_hit(copy.entry), copy.entry, copy.tier, copy.trail)
 
     def _judge_loaded(
-        self, flight: Flight, landing: LoadedValue, joined: bool, started: int
+        self, flight: Flight, landing: LoadedValue, joined: bool, started: int, options: ReadOptions
     ) -> Answer | None:
         entry = landing.entry
         if _is_for_another(landing, joined):
@@ -373,7 +387,8 @@ class Reader:
             return None
         trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
         outcome = Outcome.ABSENT if entry.negative else Outcome.LOADED
-        return Answer(outcome, entry, "origin", trail, use=landing.use)
+        unmet = landing.may_lag and self._admission.token_refuses(entry, flight.key, dict(options.token))
+        return Answer(outcome, entry, "origin", trail, use=landing.use, unmet=unmet)
 
     def _judge_leased(self, flight: Flight, landing: Leased, options: ReadOptions) -> Answer | None:
         """Gives the lease to the first caller, and the stale copy to the others.

@@ -2,7 +2,7 @@
 
     magic 0xC5 · version 0x01 · msgpack array
     [id, as_of, fresh_until, stale_for, error_for, load_ms, content_type, tags, negative, value,
-     origin_etag, checksum]
+     origin_etag, confirmed, checksum]
 
 The checksum is the xxh3 of all bytes of the array before the eight of its own, which are the last.
 A copy with a wrong one is a miss: memcached and Redis keep bytes in memory that may not be
@@ -46,11 +46,12 @@ class _Record(msgspec.Struct, array_like=True, gc=False):
     negative: bool
     value: bytes
     origin_etag: str = ""
+    confirmed: bool = True
     checksum: bytes = b""
 
 
-_CHECKED = 0x90 + 12
-"""The first byte of an array of twelve fields, whose last bytes are the checksum."""
+_CHECKED = 0x90 + 13
+"""The first byte of an array of thirteen fields, whose last bytes are the checksum."""
 _NO_CHECKSUM = bytes(8)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -73,6 +74,7 @@ def pack(key: Key, entry: Entry) -> bytes:
         entry.negative,
         entry.value,
         entry.origin_etag,
+        entry.confirmed,
         _NO_CHECKSUM,
     )
     checked = memoryview(_encode(record))[:-8]
@@ -112,6 +114,7 @@ def unpack(key: Key, data: bytes) -> Entry | None:
         tag_digests_of(key.namespace, tags) if tags else (),
         record.negative,
         record.origin_etag,
+        record.confirmed,
     )
 
 

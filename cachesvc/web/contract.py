@@ -112,10 +112,19 @@ class Popular(Protocol):
 
 
 class Bounded(Protocol):
-    """The staleness bound of this instance."""
+    """The staleness bound of this instance, and what a session has to remember of its answers."""
 
-    def lag_us(self) -> int | None:
-        """Returns the staleness bound of this instance; None while it is unknown."""
+    watermark: int
+
+    def lag_us(self, since: int | None = None) -> int | None:
+        """Returns the staleness bound of values judged with this watermark (None: now's).
+
+        None while it is unknown.
+        """
+        ...
+
+    def seen_until(self, entry: Entry) -> int:
+        """Returns the time to remember of an answer that no home has confirmed; 0 for others."""
         ...
 
 

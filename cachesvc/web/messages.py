@@ -74,6 +74,14 @@ class Got(Struct, omit_defaults=True, gc=False):
     problem: Problem | None = None
     keep: bool = True
     """False: this answer, and every older one of the key, may not be kept by anybody."""
+    seen: int = 0
+    """µs since the epoch, if `as_of` does not order the answers of the key here; else 0.
+
+    A later read that must not go back sends the pair (digest of the key, `seen`) in its token,
+    instead of (digest of the key, `as_of` - 1).
+    """
+    unmet: bool = False
+    """True: the value may be older than the token asks for; its origin may lag."""
 
 
 class GotMany(Struct, omit_defaults=True):

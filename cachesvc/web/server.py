@@ -34,8 +34,8 @@ from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
 from cachesvc.web.replies.problems import problem_reply, request_id_of
-from cachesvc.web.replies.rendering import Tail
-from cachesvc.web.replies.reply import Reply
+from cachesvc.web.replies.rendering import Tail, last_lines
+from cachesvc.web.replies.reply import CURRENT, Reply
 from cachesvc.web.requests.options import plain_traceparent, timeout_of
 from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
@@ -77,7 +77,7 @@ class Web:
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
-        self._lag_us = paths.fences.lag_us
+        self._fences = paths.fences
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail()
@@ -91,7 +91,9 @@ class Web:
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
-            self._spans = ServerSpans(recorder, service.telemetry, topology.namespaces, self._lag_us, rng)
+            self._spans = ServerSpans(
+                recorder, service.telemetry, topology.namespaces, paths.fences.lag_us, rng
+            )
         self._calls = _calls(
             self._entries,
             batches,
@@ -199,8 +201,11 @@ class Web:
         """Adds the lines that every answer has."""
         now = self._clock.now_us()
         if self._tail.is_old(now):
-            self._tail.render(now, self._lag_us())
-        reply.add_lines(self._tail.lines)
+            self._tail.render(now, self._fences.lag_us())
+        if reply.watermark in (CURRENT, self._fences.watermark):
+            reply.add_lines(self._tail.lines)
+        else:
+            reply.add_lines(last_lines(now, self._fences.lag_us(reply.watermark)))
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())
         if self._listener.is_stopping:

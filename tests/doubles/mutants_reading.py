@@ -13,7 +13,7 @@ UNFENCED = (
 READING: dict[str, Mutant] = {
     "sketch-l1": Mutant(
         "fences are not looked at for copies that are fresh, in L1 before all",
-        (7, 14),
+        (14,),
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.is_fresh",
@@ -145,9 +145,29 @@ READING: dict[str, Mutant] = {
         (7, 8),
         (
             InPython(
-                "cachesvc.coherence.admission:Admission.heed",
-                "return self.fences.merge(news, from_caller=True) if news else []",
-                "return []",
+                "cachesvc.coherence.admission:Admission.token_refuses",
+                "return entry.as_of <= at",
+                "return False",
+            ),
+        ),
+    ),
+    "seen": Mutant(
+        "a session remembers the as_of of an answer that no home has confirmed",
+        (34,),
+        (
+            InPython(
+                "cachesvc.coherence.fences:Fences.seen_until", "0 if entry.confirmed else", "0 if True else"
+            ),
+        ),
+    ),
+    "unconfirmed": Mutant(
+        "the as_of of an unconfirmed copy is believed to order it among the key's copies",
+        (35,),
+        (
+            InPython(
+                "cachesvc.coherence.admission:Admission.token_refuses",
+                "at >= 0 and not entry.confirmed",
+                "False",
             ),
         ),
     ),
@@ -156,14 +176,9 @@ READING: dict[str, Mutant] = {
         (8,),
         (
             InPython(
-                "cachesvc.coherence.admission:Admission.standing_at_home",
-                "reply.exact and not strict and",
-                "reply.exact and",
-            ),
-            InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
-                "if reply.exact and not strict else",
-                "if reply.exact else",
+                "if entry and flight.token and",
+                "if entry and False and",
             ),
         ),
     ),
@@ -173,8 +188,8 @@ READING: dict[str, Mutant] = {
         (
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._land_from_l3",
-                "flight.strict or self._is_overtaken(flight, entry)",
-                "flight.strict",
+                "strict = self._is_overtaken(flight, entry)",
+                "strict = False",
             ),
         ),
     ),

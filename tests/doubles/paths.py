@@ -195,9 +195,13 @@ class FakeExplainer:
 class FakeFences:
     def __init__(self) -> None:
         self.lag: int | None = 250_000
+        self.watermark = 1
 
-    def lag_us(self) -> int | None:
-        return self.lag
+    def lag_us(self, since: int | None = None) -> int | None:
+        return None if self.lag is None else self.lag + self.watermark - (since or self.watermark)
+
+    def seen_until(self, entry: Entry) -> int:
+        return 0 if entry.confirmed else entry.as_of + 7
 
 
 class FakePaths:

@@ -12,6 +12,7 @@ from cachesvc.model.requests import Outcome, ReadOptions
 from cachesvc.tiers.l3.contract import Fill, Read
 from cachesvc.tiers.l3.leases import lease_as_of
 from tests.doubles.loaders import absent, loaded, not_modified, unkept
+from tests.paths.truth import Store
 from tests.paths.world import SKEW_US, FarSide, Instance
 
 pytestmark = pytest.mark.looptime
@@ -386,3 +387,49 @@ async def test_a_slow_load_that_a_fence_voids_is_not_waited_for_twice() -> None:
     assert 0.7 <= asyncio.get_running_loop().time() - began < 1.1, (
         "soft_deadline is over, and waiting has become hopeless"
     )
+
+
+async def test_a_load_that_a_fence_overtook_says_what_a_session_must_remember() -> None:
+    far = FarSide()
+    Store(far)
+    here = Instance(far)
+    far.loader.hold()
+    reading = asyncio.create_task(here.get("a"))
+    await far.loader.called()
+    await here.invalidate("a")
+    far.loader.release()
+    answer = await reading
+    assert answer.entry is not None
+    assert not answer.entry.confirmed, "its fill was refused"
+    assert here.fences.seen_until(answer.entry) == far.clock.now_us() + 2 * SKEW_US
+    kept = await here.get("a")
+    assert kept.entry is not None
+    assert kept.entry.confirmed
+    assert here.fences.seen_until(kept.entry) == 0
+
+
+async def test_a_copy_that_no_home_has_confirmed_is_not_peeked_at_but_answered() -> None:
+    far = FarSide()
+    Store(far)
+    here = Instance(far)
+    far.cell.down = True
+    assert await here.value("a") == b"0"
+    key = Key.of("docs", "a")
+    assert here.l1.peek(key) is not None
+    assert here.reader.peek("docs", key) is None
+    assert here.reader.peek_many("docs", [key]) == [None]
+    answer = await here.get("a")
+    assert (answer.outcome, answer.tier) == (Outcome.HIT, "l1")
+
+
+@pytest.mark.parametrize(("lag_us", "unmet"), [(0, False), (SKEW_US * 5, True)])
+async def test_a_value_of_an_origin_that_may_be_behind_says_that_it_may_be_older_than_the_token(
+    lag_us: int, unmet: bool
+) -> None:
+    far = FarSide()
+    far.loader.default = lambda _: loaded(b"0", age_us=lag_us)
+    here = Instance(far)
+    pair = (Key.of("docs", "a").digest, far.clock.now_us() - 1)
+    answer = await here.get("a", options=ReadOptions(token=(pair,)))
+    assert (answer.outcome, answer.unmet) == (Outcome.LOADED, unmet)
+    assert not (await here.get("b", options=ReadOptions(token=(pair,)))).unmet

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from cachesvc.model.change import Target
-from cachesvc.model.entry import Key
-from cachesvc.model.fence import Fence
+from cachesvc.model.entry import Entry, Key
+from cachesvc.model.fence import Fence, TokenPairs
 from cachesvc.model.requests import Outcome, ReadOptions
 from tests.doubles.loaders import NO_STORE, loaded, unkept
 from tests.paths.running import started, stop
@@ -92,7 +92,7 @@ async def test_trace_07_a_token_must_not_miss_its_write_where_the_feed_is_behind
     answer = await i1.get("a", options=ReadOptions(token=receipt.token))
     assert answer.entry is not None
     assert answer.entry.value == b"1"
-    assert await i1.value("a") == b"1", "a token is a fence: later readers profit"
+    assert await i1.value("a") == b"1", "the value that it brought is kept"
 
 
 async def test_trace_08_a_token_must_not_be_answered_with_an_l3_copy_from_before_it() -> None:
@@ -200,3 +200,58 @@ async def test_trace_32_a_value_whose_tags_are_not_known_must_not_be_answered_to
     assert old.entry is not None
     assert new.entry is not None
     assert (old.entry.value, new.entry.value) == (b"0", b"1")
+
+
+async def test_trace_34_who_saw_a_value_loaded_without_a_home_must_not_see_an_older_one_of_a_lease_that_led() -> (
+    None
+):
+    far = FarSide()
+    store = Store(far)
+    i0, i1 = Instance(far), Instance(far)
+    await i0.invalidate("a")  # for S its leases lead the clock
+    assert await i0.value("a") == b"0"
+    store.commit()
+    far.cell.down = far.l2.down = True
+    seen = await i1.get("a")
+    assert seen.entry is not None
+    assert seen.entry.value == b"1"
+    again = await i0.get("a", options=ReadOptions(token=monotonic(i1, seen.entry)))
+    assert again.entry is not None
+    assert again.entry.value == b"1"
+    mine = await i1.get("a", options=ReadOptions(token=monotonic(i1, seen.entry)))
+    assert mine.entry is not None
+    assert mine.entry.value == b"1"
+
+
+async def test_trace_35_who_saw_a_value_of_a_long_load_must_not_see_one_that_was_loaded_meanwhile_without_a_home() -> (
+    None
+):
+    far = FarSide()
+    store = Store(far)
+    i0, i1 = Instance(far), Instance(far)
+    far.loader.hold()
+    loading = asyncio.create_task(i0.get("a"))
+    await far.loader.called()
+    await asyncio.sleep(0.1)
+    far.l2.down = True
+    i1.l1.put(Key.of("docs", "a"), unleased(far, b"0"))
+    store.commit()
+    far.loader.release()
+    seen = await loading
+    assert seen.entry is not None
+    assert seen.entry.value == b"1"
+    again = await i1.get("a", options=ReadOptions(token=monotonic(i0, seen.entry)))
+    assert again.entry is not None
+    assert again.entry.value == b"1"
+
+
+def monotonic(instance: Instance, seen: Entry) -> TokenPairs:
+    """The token of a session that was answered `seen` by `instance`."""
+    at = instance.fences.seen_until(seen) or seen.as_of - 1
+    return ((Key.of("docs", "a").digest, at),)
+
+
+def unleased(far: FarSide, value: bytes) -> Entry:
+    """What an instance without a home keeps of a load that begins now."""
+    now = far.clock.now_us()
+    return Entry(value, now, now + 60_000_000, confirmed=False)

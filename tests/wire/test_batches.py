@@ -1,11 +1,13 @@
 """POST /v1/{ns}:get and :put."""
 
+import asyncio
 import base64
 import json
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Key
@@ -271,3 +273,31 @@ async def test_a_batch_takes_the_token_of_an_invalidation_of_as_many_keys(site: 
     assert response.status == 200
     assert site.reader.saw[-1][2].token == pairs[:170]
     assert len(write_token(pairs)) <= MAX_TOKEN_LENGTH
+
+
+async def test_the_bound_is_that_of_the_value_that_was_judged_first(site: Site) -> None:
+    site.hold("a")
+    site.reader.hangs = asyncio.Event()
+    asking = asyncio.create_task(post(site, "get", {"keys": ["a", "b"]}))
+    await site.reader.asked.wait()
+    site.paths.fences.watermark += 200_000  # a heartbeat came: of values judged before, it says nothing
+    site.paths.fences.lag = 50_000
+    site.reader.hangs.set()
+    response = await asking
+    assert msgspec.msgpack.decode(response.body)["lag"] == 0.25
+    assert response.headers["cachesvc-lag"] == "0.250"
+    assert (await answer(site, "get", {"keys": ["a"]}))["lag"] == 0.05
+
+
+async def test_an_answer_that_no_home_has_confirmed_says_what_a_session_must_remember(site: Site) -> None:
+    entry = replace(site.hold("a"), confirmed=False)
+    del site.reader.l1["a"]
+    site.reader.answers["a"] = Answer(Outcome.HIT, entry, "l1", unmet=True)
+    site.hold("b")
+    got = (await answer(site, "get", {"keys": ["a", "b"]}))["results"]
+    assert [(one.get("seen"), one.get("unmet")) for one in got] == [(entry.as_of + 7, True), (None, None)]
+    headers = (await site.ask("GET", "/v1/pages/a")).headers
+    assert (headers["cachesvc-seen"], headers["cachesvc-unmet"]) == (str(entry.as_of + 7), "1")
+    headers = (await site.ask("GET", "/v1/pages/b")).headers
+    assert "cachesvc-seen" not in headers
+    assert "cachesvc-unmet" not in headers

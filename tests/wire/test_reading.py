@@ -1,5 +1,6 @@
 """GET and HEAD of a key: what each answer of the read path looks like on the wire."""
 
+import asyncio
 import json
 
 import aiohttp
@@ -35,7 +36,7 @@ async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_ask
         "vary": "Cachesvc-Token, Cachesvc-Max-Lag, Prefer",
         "cache-status": "cachesvc-l1; hit; ttl=42",
         "date": "Tue, 14 Nov 2023 22:13:20 GMT",
-        "cachesvc-lag": "0.250",
+        "cachesvc-lag": "0.260",
         "connection": "close",
     }
     assert site.reader.saw == []
@@ -184,7 +185,7 @@ async def test_the_lag_is_left_out_while_it_is_unknown_and_follows_within_ten_mi
     assert "cachesvc-lag" not in (await site.ask("GET", "/v1/pages/k")).headers
     site.paths.fences.lag = 1_234_567
     site.clock.advance(us=10_000)
-    assert (await site.ask("GET", "/v1/pages/k")).headers["cachesvc-lag"] == "1.235"
+    assert (await site.ask("GET", "/v1/pages/k")).headers["cachesvc-lag"] == "1.245"
 
 
 @pytest.mark.parametrize("negative", ["in L1", "beyond"])
@@ -357,3 +358,13 @@ async def test_many_tags_are_spread_over_lines_that_clients_take(site: Site) -> 
         lines = response.headers.getall("Cache-Groups")
     assert cache_groups.parse(", ".join(lines), max_tags=128) == tags
     assert all(len(line) <= 4096 for line in lines)
+
+
+async def test_the_bound_counts_from_the_watermark_at_the_start_of_the_read(site: Site) -> None:
+    site.reader.hangs = asyncio.Event()
+    reading = asyncio.create_task(site.ask("GET", "/v1/pages/a"))
+    await site.reader.asked.wait()
+    site.paths.fences.watermark += 200_000
+    site.paths.fences.lag = 50_000
+    site.reader.hangs.set()
+    assert (await reading).headers["cachesvc-lag"] == "0.250"

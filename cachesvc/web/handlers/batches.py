@@ -67,7 +67,7 @@ class Batches:
         self._namespaces = namespaces
         self._reader = paths.reader
         self._writer = paths.writer
-        self._lag_us = paths.fences.lag_us
+        self._fences = paths.fences
         self._clock = clock
         self._counts = counts
 
@@ -78,16 +78,21 @@ class Batches:
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
+        # No value was judged before now. Of changes that are merged from here on, some were not.
+        watermark = self._fences.watermark
         results, missing = self._from_l1(place.namespace, keys, options)
         if missing:
             answers = await self._reader.get_many([keys[i] for i in missing], options)
             now_us = self._clock.now_us()
             for i, answer in zip(missing, answers, strict=True):
-                results[i] = _got(answer, now_us)
+                results[i] = got = _got(answer, now_us)
+                if answer.entry is not None:
+                    got.seen, got.unmet = self._fences.seen_until(answer.entry), answer.unmet
         outcomes = [result.outcome for result in results]
         self._counts.keys(place.namespace, "get_many", outcomes)
-        lag = self._lag_us()
+        lag = self._fences.lag_us(watermark)
         reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
+        reply.watermark = watermark
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
         if options.lease and missing:

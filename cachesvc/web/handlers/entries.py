@@ -33,7 +33,7 @@ from cachesvc.web.replies.rendering import (
     seconds_of,
     use_of,
 )
-from cachesvc.web.replies.reply import Reply
+from cachesvc.web.replies.reply import CURRENT, Reply
 from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.requests.callers import caller_of
@@ -71,6 +71,7 @@ class Entries:
         self._writer = paths.writer
         self._invalidator = paths.invalidator
         self._explainer = paths.explainer
+        self._fences = paths.fences
         self._clock = clock
 
     # reading --------------------------------------------------------------------------------------
@@ -93,21 +94,28 @@ class Entries:
             and (entry := self._reader.peek(place.namespace, place.key)) is not None
         ):
             answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
+            watermark = CURRENT
         else:
+            watermark = self._fences.watermark
             answer = await self._reader.get(place.key, options)
-        return self._answered(request, place.key, answer, options, asked)
+        reply = self._answered(request, place.key, answer, options, asked)
+        reply.watermark = watermark
+        return reply
 
     async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
         """Answers a `GET` that asks nothing special, after L1 was asked.
 
         `absent` is the negative entry that L1 had, if any.
         """
+        watermark = self._fences.watermark
         answer = (
             Answer(Outcome.ABSENT, absent, "l1")
             if absent is not None
             else await self._reader.get(place.key, PLAIN)
         )
-        return self._answered(request, place.key, answer, PLAIN, conditions.NONE)
+        reply = self._answered(request, place.key, answer, PLAIN, conditions.NONE)
+        reply.watermark = watermark
+        return reply
 
     def _answered(
         self,
@@ -137,18 +145,22 @@ class Entries:
             return self._without_value(request, answer, options)
         age, ttl = lives_of(answer, entry, self._clock.now_us())
         status, use = cache_status(answer, ttl), use_of(answer)
+        more = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
+        if not entry.confirmed:
+            more += f"Cachesvc-Seen: {self._fences.seen_until(entry)}\r\n"
+        if answer.unmet:
+            more += "Cachesvc-Unmet: 1\r\n"
         if entry.negative:
-            lines = absence_lines(entry, status, age, ttl, use)
+            lines = absence_lines(entry, status, age, ttl, use) + more
             return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT)
-        lease = f"Cachesvc-Lease: {answer.lease}\r\n" if answer.lease else ""
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
             raise RequestError(
                 ProblemKind.PRECONDITION_FAILED, f"the value's ETag is {etag(entry)}", field="If-Match"
             )
         if asked.if_none_match and conditions.matches_weakly(asked.if_none_match, etag(entry)):
-            head = not_modified_head(entry, status, age, ttl, use) + lease
+            head = not_modified_head(entry, status, age, ttl, use) + more
             return Reply(304, head.encode("latin-1"), outcome=answer.outcome.value)
-        head = positive_head(entry, status, age, ttl, use) + lease
+        head = positive_head(entry, status, age, ttl, use) + more
         return Reply(200, head.encode("latin-1"), entry.value, outcome=answer.outcome.value)
 
     def _without_value(self, request: web.BaseRequest, answer: Answer, options: ReadOptions) -> Reply:

@@ -128,6 +128,13 @@ def _sendable(content_type: str) -> str:
     return content_type if is_media_type(content_type) else OCTETS
 
 
+def last_lines(now_us: int, lag_us: int | None) -> bytes:
+    """Returns the lines `Date` and `Cachesvc-Lag`; the bound is rounded up to ms."""
+    date = formatdate(now_us // SECONDS, usegmt=True)
+    lag = f"Cachesvc-Lag: {-(-lag_us // MILLISECONDS) / 1000:.3f}\r\n" if lag_us is not None else ""
+    return f"Date: {date}\r\n{lag}".encode()
+
+
 class Tail:
     """The lines that end every head: `Date` and `Cachesvc-Lag`.
 
@@ -142,9 +149,8 @@ class Tail:
         return not 0 <= now_us - self._rendered_at_us < _TAIL_LIFE_US
 
     def render(self, now_us: int, lag_us: int | None) -> None:
-        date = formatdate(now_us // SECONDS, usegmt=True)
-        lag = f"Cachesvc-Lag: {lag_us / SECONDS:.3f}\r\n" if lag_us is not None else ""
-        self._lines = f"Date: {date}\r\n{lag}".encode()
+        # The bound grows while the lines are used.
+        self._lines = last_lines(now_us, None if lag_us is None else lag_us + _TAIL_LIFE_US)
         self._rendered_at_us = now_us
 
     @property

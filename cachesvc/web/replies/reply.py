@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _END = b"\r\n"
 _CLOSE = b"Connection: close\r\n"
 _KEEP = b"Connection: keep-alive\r\n"
+CURRENT = -1
+"""The watermark of a reply whose values were judged just now."""
 _JOIN_UP_TO = 65536
 """The largest body, in bytes, that is copied behind its head: for a small body that is
 cheaper than a second write."""
@@ -29,13 +31,15 @@ cheaper than a second write."""
 class Reply(web.StreamResponse):
     """An answer: its head, its body, and its values for counters and spans."""
 
-    # Few replies set these four; all others read them from the class.
+    # Few replies set these five; all others read them from the class.
     problem: str = ""
     """The kind of the problem in the body; empty if there is none."""
     has_waited: bool = False
     """True: it may have taken long because the caller asked to wait."""
     attributes: Callable[[], Mapping[str, Attribute]] | None = None
     """Returns the attributes of its span beyond the outcome; called only if there is a span."""
+    watermark: int = CURRENT
+    """The watermark, µs, with which the oldest of its values was judged."""
     undelivered: Callable[[], None] | None = None
     """Takes back what was granted; called if the peer has gone before the answer was written."""
 

@@ -11,6 +11,7 @@ from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Target
+from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
@@ -146,17 +147,36 @@ def test_a_copy_is_refused_exactly_if_what_refuses_it_can_be_named(world: World,
 
 @settings(max_examples=400, deadline=None)
 @given(worlds(WITHOUT_COLLISIONS), st.data())
-def test_a_token_refuses_what_is_refused_once_it_is_heeded(world: World, data: st.DataObject) -> None:
+def test_a_token_refuses_what_its_fences_would_refuse(world: World, data: st.DataObject) -> None:
     entry, key = data.draw(entries_of(world)), data.draw(st.sampled_from(KEYS))
     pairs = st.tuples(
         st.sampled_from([target.digest for target in TARGETS]), THEN.map(lambda us: world.start + us)
     )
     token = tuple(data.draw(st.lists(pairs, max_size=2)))
-    is_refused = world.admission.token_refuses(entry, key, token) or bool(
-        world.admission.refusals(entry, key, world.namespace)
-    )
-    world.admission.heed(token, key.namespace)
-    assert bool(world.admission.refusals(entry, key, world.namespace)) == is_refused
+    is_refused = world.admission.token_refuses(entry, key, dict(sorted(token, key=lambda pair: pair[1])))
+    targets = {key.digest, digest(namespace_id(key.namespace)), *entry.tag_digests}
+    assert is_refused == any(target in targets and entry.as_of <= at for target, at in token)
+
+
+def test_a_token_is_heard_by_its_own_read_only() -> None:
+    world = World(WITHOUT_COLLISIONS, 2 * S, "bound")
+    entry = Entry(b"v", world.clock.now_us(), world.clock.now_us() + S)
+    assert world.admission.token_refuses(entry, KEYS[0], {KEYS[0].digest: entry.as_of})
+    assert world.admission.standing(entry, KEYS[0], world.namespace) is Standing.FRESH
+
+
+def test_an_unconfirmed_copy_does_for_a_token_only_if_its_load_began_after_the_loads_of_its_time() -> None:
+    world = World(WITHOUT_COLLISIONS, 2 * S, "bound")
+    fences, now = world.admission.fences, world.clock.now_us()
+    lead = fences.longest_load_us + 2 * fences.skew_us
+    for confirmed, earliest in ((True, now + 1), (False, now + lead + 1)):
+        for as_of in (earliest - 1, earliest):
+            entry = Entry(b"v", as_of, now + S, confirmed=confirmed)
+            refused = world.admission.token_refuses(entry, KEYS[0], {KEYS[0].digest: now})
+            assert refused == (as_of < earliest)
+            # A pair on the namespace is a fence, and never what a session has seen.
+            whole = {digest(namespace_id(KEYS[0].namespace)): now}
+            assert world.admission.token_refuses(entry, KEYS[0], whole) == (as_of <= now)
 
 
 def test_a_refusal_names_the_fence() -> None:

@@ -47,6 +47,8 @@ class Got(Struct):
     value: bytes = b""
     tier: str = ""
     as_of: int = 0
+    seen: int = 0
+    """The time that a session remembers, where `as_of` does not order the answer; else 0."""
     lease: str = ""
     problem: Problem | None = None
 

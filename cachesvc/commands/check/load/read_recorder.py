@@ -53,8 +53,8 @@ class ReadRecorder:
             return self._failed(reads, error)
         done = self._answered(reads, answer)
         if session:
-            for read in done:
-                session.learn_read(read.key, read.as_of)
+            for read, got in zip(done, answer.results, strict=True):
+                session.learn_read(read.key, read.as_of, got.seen)
         await asyncio.gather(
             *(
                 self._fill(instance, key, got.lease)

@@ -2,7 +2,8 @@
 
 For its writes it sends their tokens. For its reads it sends a token that asks for a copy which
 was loaded no earlier than the copy it saw: a pair (digest of the key, `as_of` − 1), because a
-copy has to be later than a token's moment.
+copy has to be later than a token's moment. An answer that its home has not confirmed says the time
+of its pair itself (`seen`).
 """
 
 from collections.abc import Iterable
@@ -36,10 +37,13 @@ class Session:
             tokens.merge(self._pairs.setdefault(key, {}), pairs)
             self._written[key] = max(w, self._written.get(key, 0))
 
-    def learn_read(self, key: str, as_of: int) -> None:
-        """Keeps that a copy loaded at `as_of` was seen; 0 is not kept."""
-        if as_of:
-            tokens.merge(self._pairs.setdefault(key, {}), {Key.of(self._namespace, key).digest: as_of - 1})
+    def learn_read(self, key: str, as_of: int, seen: int = 0) -> None:
+        """Keeps that a copy loaded at `as_of` was seen, or what its answer says (`seen`).
+
+        A time of 0 is not kept.
+        """
+        if at := seen or max(0, as_of - 1):
+            tokens.merge(self._pairs.setdefault(key, {}), {Key.of(self._namespace, key).digest: at})
 
     def token(self, keys: Iterable[str]) -> str:
         """The token for a read of these keys; empty if nothing is known about them."""
