@@ -173,8 +173,11 @@ class Region:
         Those that are barred, even `home`, are asked if there is nobody else: trying is better than
         giving up. Of these, `home` is the first, and then the one whose rest ends first.
         """
+        everyone = self._everyone
+        if all(one.is_clean for one in everyone):  # nearly always; a fourth of the time of sorting
+            return [home, *(one for one in everyone if one is not home)] if home in everyone else [*everyone]
         return sorted(
-            self._everyone,
+            everyone,
             key=lambda one: (one.is_barred(now), one is not home, one.is_doubted, max(one.rests_until, now)),
         )
 
@@ -186,7 +189,7 @@ class Region:
         request that the one before left unanswered.
         """
         candidates = self.candidates(now, home)
-        well = sum(not one.is_barred(now) for one in candidates)
+        well = sum(one.is_clean or not one.is_barred(now) for one in candidates)
         return [*candidates, candidates[0]], well
 
     def sources(self, now: float) -> list[Endpoint]:
