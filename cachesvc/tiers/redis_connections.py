@@ -171,6 +171,8 @@ class CleanConnection(AbstractConnection):
         if reader is None or reader._buffer or reader.at_eof() or parser._reader.has_data():
             return True
         writer: Any = self._writer
+        if writer.is_closing():  # reset since it was opened: its socket has no descriptor any more
+            return True
         if self._looked_at is None or self._looked_at[0] is not writer:
             self._looked_at = writer, arrivals(writer.get_extra_info("socket").fileno())
         return bool(self._looked_at[1]())

@@ -7,8 +7,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.config.service import L2, L3
@@ -20,7 +22,9 @@ from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.memcached import MemcachedTier
 from cachesvc.tiers.l3.contract import Put, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
+from cachesvc.tiers.redis_connections import RedisConnections
 from tests.doubles.servers import RealServer, memcached_server, redis_server
+from tests.doubles.waiting import until
 from tests.faults.proxy import Link, Order
 
 ROUND_TRIPS_MS = [50, 100, 200, 400]
@@ -143,6 +147,39 @@ async def test_a_far_queue_takes_changes(redis: RealServer, round_trip_ms: int) 
             await changes.append(change)
         assert time.monotonic() - began < 1 + 5 * max(round_trip_ms / 1000, 0.1) + 1
         await changes.stop()
+
+
+async def test_a_connection_that_was_reset_before_its_first_use_is_opened_anew(redis: RealServer) -> None:
+    """Its opening went on behind a caller that gave up, and nobody has looked at its socket."""
+    async with far(redis, 0) as (port, link):
+        pool = RedisConnections.at(f"redis://127.0.0.1:{port}/0")
+        client = Redis.from_pool(pool)
+        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        await connection.disconnect()
+        await connection.connect()
+        link.obey(Order("far", mode="cut"))
+        await until("it is reset", connection._writer.is_closing)
+        await pool.release(connection)
+        link.obey(Order("far"))
+        assert await client.ping()
+        await client.aclose()
+
+
+async def test_an_opening_goes_on_behind_a_caller_that_gave_up_and_the_next_one_joins_it(
+    redis: RealServer,
+) -> None:
+    async with far(redis, 0) as (port, link):
+        link.obey(Order("far", mode="hold"))
+        pool = RedisConnections.at(f"redis://127.0.0.1:{port}/0")
+        client = Redis.from_pool(pool)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await client.ping()
+        assert link.obey(Order("far")).connections == 1
+        assert await client.ping()
+        assert link.obey(Order("far")).connections == 1
+        await client.aclose()
 
 
 @pytest.mark.parametrize("round_trip_ms", ROUND_TRIPS_MS)
