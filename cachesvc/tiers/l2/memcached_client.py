@@ -17,12 +17,18 @@ knows yet how far the server is. The first exchange measures it (`round_trip_sec
 ones have the time of a round trip on top of `timeout`.
 """
 
+import contextlib
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 from pymemcache.client.base import Client
-from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownError
+from pymemcache.exceptions import (
+    MemcacheClientError,
+    MemcacheServerError,
+    MemcacheUnexpectedCloseError,
+    MemcacheUnknownError,
+)
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 
@@ -97,6 +103,17 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
         """Returns the server's statistics by name."""
         self._begin()
         said: dict[bytes, Any] = super().stats(*args)
+        return said
+
+    def report(self) -> dict[bytes, Any]:
+        """Returns the server's statistics and settings by name.
+
+        The names of settings begin with `settings:`. A server that does not tell its settings (a proxy, a
+        managed one) has none of them.
+        """
+        said = self.stats()
+        with contextlib.suppress(MemcacheClientError, MemcacheServerError):
+            said |= {b"settings:" + name: value for name, value in self.stats(b"settings").items()}
         return said
 
     def _exchange_window(self, commands: Sequence[bytes]) -> list[bytes]:
