@@ -32,8 +32,8 @@ KEY = Key.of("docs", "a")
 CLOCK = SystemClock()
 SKEW_US = 20_000
 PATIENCE_SECONDS = 15.0
-LONGEST_SECONDS = 1.5
-"""No call waits for a hung server longer than this, at any distance here."""
+LONGEST_SECONDS = 3.0
+"""No call waits for a hung server longer than this, on a busy machine (`FairTimeout`)."""
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ async def test_a_far_cell_attaches_and_answers(redis: RealServer, round_trip_ms:
         assert time.monotonic() - began < LONGEST_SECONDS
         began = time.monotonic()
         assert isinstance(await read(), TierError), "the next one finds no connection"
-        assert time.monotonic() - began < 0.3 + 6 * round_trip_ms / 1000 + 0.5
+        assert time.monotonic() - began < 2 * (0.3 + 6 * round_trip_ms / 1000) + 0.5
         link.obey(Order("far", delay_ms=round_trip_ms / 2))
         await succeeded(read)
         await cell.stop()
