@@ -11,6 +11,7 @@ from yarl import URL
 from cachesvc_client.aio.calls import Calls
 from cachesvc_client.aio.feed import Feeding
 from cachesvc_client.aio.flight import Airspace
+from cachesvc_client.aio.lifecycle import Lifecycle
 from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
@@ -44,10 +45,14 @@ V = TypeVar("V")
 
 
 class Cache:
-    """A client of the instances of one region: `async with Cache.from_url(…) as cache`.
+    """A client of the instances of one region.
 
-    To be used on one event loop. Leaving the block ends the loads that still run (their callers get
-    a `CacheError`) and waits for the requests under way.
+    Its first call opens it, until the event loop ends; a block, `async with cache`, opens it until
+    the block ends. Blocks may be nested: the outermost one counts. Closing ends the loads that
+    still run (their callers get a `CacheError`) and waits for the requests under way.
+
+    It is used on one event loop at a time. On another one it starts anew, once the first has
+    stopped: `asyncio.run` after `asyncio.run`, a loop for each test, a forked child.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Cache:
         self._declarations: dict[str, Declarations] = {}
         self._tasks = Tasks()  # aio only
         self._releases = Releases(self._tasks)
+        self._life = Lifecycle(self._transport, self._feeding, self._tasks, self._loads)
 
     @classmethod
     def from_url(
@@ -225,6 +231,7 @@ class Cache:
             caller=self._caller,
         )
         return Namespace(
+            self._life,
             Calls(requests, self._transport),
             schema,
             self._loads,
@@ -251,7 +258,7 @@ class Cache:
 
         `async with cache.on_commit() as tx`.
         """
-        return OnCommit(self._tasks)
+        return OnCommit(self._life, self._tasks)
 
     def token(self) -> str:
         """Returns what this client has written in the last minute, as a token for another client.
@@ -277,6 +284,7 @@ class Cache:
         Raises `CacheError` (`no-such-receipt`) if there was none in the last 15 minutes.
         """
         check_receipt_id(id)
+        self._life.ready()
         deadline = asyncio.get_running_loop().time() + self._timeout
         return receipt_state(await self._transport.send(receipt_request(id), deadline))
 
@@ -296,23 +304,22 @@ class Cache:
         )
 
     def __repr__(self) -> str:
-        state = "open" if self._transport.is_open else "closed"
+        state = "open" if self._life.is_open else "closed"
         state += f", {self._tasks}"  # aio only
         return f"<Cache {self._region!r} [{state}]>"
 
     async def __aenter__(self) -> Self:
-        self._transport.open()
-        self._feeding.open()
+        await self._life.enter()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        await self._life.leave()
+
+    async def open(self) -> Self:
+        """Opens the client until `aclose`, whatever blocks are entered and left meanwhile."""
+        await self._life.open()
+        return self
 
     async def aclose(self) -> None:
-        """Does what the end of the block does, for those who cannot use a block."""
-        self._tasks.cancel_loads()  # aio only
-        try:
-            await self._feeding.stop()
-            await self._tasks.ended()  # aio only
-        finally:
-            await self._transport.close()
+        """Closes the client, for those who cannot use a block; calls then raise `CacheError`."""
+        await self._life.close()

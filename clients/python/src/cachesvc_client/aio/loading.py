@@ -40,7 +40,8 @@ class Loads:
         self._timeout = timeout
         self.lease_wait = lease_wait
         """Seconds to wait for another holder's fill before loading without a lease."""
-        self._turn = asyncio.Semaphore(most_without_cache)
+        self._most_without_cache = most_without_cache
+        self.begin()
         self.started = 0
         self.without_cache = 0
         self.unkept = 0
@@ -48,6 +49,10 @@ class Loads:
         self.unfilled = 0
         self.unreadable = 0
         self._fills_fail = False
+
+    def begin(self) -> None:
+        """Begins anew, on another loop."""
+        self._turn = asyncio.Semaphore(self._most_without_cache)
 
     async def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
         """Runs the loader. Raises its exceptions; `CacheError` (`deadline`) if it takes too long."""

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, Self
 
+from cachesvc_client.aio.lifecycle import Lifecycle
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.errors import CacheError
@@ -26,7 +27,8 @@ from cachesvc_client.values.durations import Duration
 class OnCommit:
     """The invalidations of one transaction; made by `Cache.on_commit`."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, life: Lifecycle, tasks: Tasks) -> None:
+        self._life = life
         self._tasks = tasks  # aio only
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
@@ -58,6 +60,8 @@ class OnCommit:
 
         Raises `NotSentError`, which names what was not sent; that stays noted for another call.
         """
+        if len(self._changes):
+            self._life.ready()
         await self._tasks.finished(self._send_all(), name="cache invalidations of a transaction")
 
     async def _send_all(self) -> None:
@@ -73,7 +77,7 @@ class OnCommit:
 
     async def _send_one(self, sending: Sending, asked: Invalidation) -> None:
         try:
-            sending.note(asked, await self._namespaces[asked.namespace].send(asked))
+            sending.note(asked, await self._namespaces[asked.namespace].send_also_at_close(asked))
         except CacheError as error:
             sending.note(asked, error)
 

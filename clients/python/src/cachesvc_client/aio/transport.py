@@ -69,6 +69,19 @@ class Transport:
             skip_auto_headers=("Accept-Encoding", "Accept"),
         )
 
+    def check_movable(self) -> None:
+        """Raises `CacheError` (`other-loop`) if the session that was given is of one loop only."""
+        if isinstance(self._given, aiohttp.ClientSession):
+            raise CacheError(
+                "other-loop", "the session= of this cache belongs to another event loop: leave it out"
+            )
+
+    def abandon(self) -> aiohttp.ClientSession | None:
+        """Returns the session of a loop that is left; its requests end there, or never."""
+        own, self._own, self._session = self._own, None, None
+        self._refreshing = None
+        return own
+
     async def close(self) -> None:
         self._session = None
         if self._refreshing is not None and not self._refreshing.done():

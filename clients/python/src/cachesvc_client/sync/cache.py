@@ -22,6 +22,7 @@ from cachesvc_client.requests.own_writes import pairs_of
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.feed import Feeding
 from cachesvc_client.sync.flight import Airspace
+from cachesvc_client.sync.lifecycle import Lifecycle
 from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
@@ -44,11 +45,14 @@ V = TypeVar("V")
 
 
 class Cache:
-    """A client of the instances of one region: `with Cache.from_url(…) as cache`.
+    """A client of the instances of one region.
+
+    Its first call opens it, until `close`; a block, `with cache`, opens it until the block ends.
+    Blocks may be nested, also over several threads: the end of the last one closes.
 
     To be used by any number of threads, or of greenlets where gevent has patched `threading`,
     `socket` and `time`, and on both sides of a fork: the child makes connections of its own, and
-    honours what was written before the fork. Calls that are under way when the block is left end
+    honours what was written before the fork. Calls that are under way when the client is closed end
     with their answers or a `CacheError`.
     """
 
@@ -87,6 +91,7 @@ class Cache:
         self._airspaces: dict[str, Airspace] = {}
         self._declarations: dict[str, Declarations] = {}
         self._releases = Releases()
+        self._life = Lifecycle(self._transport, self._feeding, self._releases, self._timeout)
 
     @classmethod
     def from_url(
@@ -224,6 +229,7 @@ class Cache:
             caller=self._caller,
         )
         return Namespace(
+            self._life,
             Calls(requests, self._transport),
             schema,
             self._loads,
@@ -249,7 +255,7 @@ class Cache:
 
         `with cache.on_commit() as tx`.
         """
-        return OnCommit()
+        return OnCommit(self._life)
 
     def token(self) -> str:
         """Returns what this client has written in the last minute, as a token for another client.
@@ -275,6 +281,7 @@ class Cache:
         Raises `CacheError` (`no-such-receipt`) if there was none in the last 15 minutes.
         """
         check_receipt_id(id)
+        self._life.ready()
         deadline = time.monotonic() + self._timeout
         return receipt_state(self._transport.send(receipt_request(id), deadline))
 
@@ -294,24 +301,21 @@ class Cache:
         )
 
     def __repr__(self) -> str:
-        state = "open" if self._transport.is_open else "closed"
+        state = "open" if self._life.is_open else "closed"
         return f"<Cache {self._region!r} [{state}]>"
 
     def __enter__(self) -> Self:
-        self._transport.open()
-        self._feeding.open()
+        self._life.enter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._life.leave()
+
+    def open(self) -> Self:
+        """Opens the client until `close`, whatever blocks are entered and left meanwhile."""
+        self._life.open()
+        return self
 
     def close(self) -> None:
-        """Does what the end of the block does, for those who cannot use a block.
-
-        With a near cache it may take as long as a heartbeat.
-        """
-        try:
-            self._feeding.stop()
-            self._releases.ended(self._timeout)
-        finally:
-            self._transport.close()
+        """Closes the client, for those who cannot use a block; calls then raise `CacheError`."""
+        self._life.close()

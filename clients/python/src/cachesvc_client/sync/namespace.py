@@ -14,6 +14,7 @@ from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.flight import Airspace
+from cachesvc_client.sync.lifecycle import Lifecycle
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
 from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
@@ -48,6 +49,7 @@ class Namespace(Generic[V]):
 
     def __init__(
         self,
+        life: Lifecycle,
         calls: Calls,
         schema: Schema[V],
         loads: Loads,
@@ -65,6 +67,7 @@ class Namespace(Generic[V]):
     ) -> None:
         """`lag`: the seconds by which the sources of its loaders may be behind their commits."""
         self.name = calls.namespace
+        self._ready = life.ready
         self._calls = calls
         self._schema = schema
         self._loads = loads
@@ -76,11 +79,17 @@ class Namespace(Generic[V]):
         self._timeout = timeout
         self._lag = lag
         self._declarations = declarations
+        self._batching = batching
+        self._releases = releases
+        self.begin()
+
+    def begin(self) -> None:
+        """Makes the intakes and flights."""
         self._intakes = NamespaceIntakes(
-            calls,
-            timeout=timeout,
-            batching=batching,
-            releases=releases,
+            self._calls,
+            timeout=self._timeout,
+            batching=self._batching,
+            releases=self._releases,
         )
         self._reads = self._intakes.reads
         self._puts = self._intakes.puts
@@ -91,11 +100,11 @@ class Namespace(Generic[V]):
             self._puts,
             self._intakes.give_back,
             self._purge,
-            schema,
-            loads,
-            timeout=timeout,
+            self._schema,
+            self._loads,
+            timeout=self._timeout,
         )
-        airspace.add(self._look_aside.flights)
+        self._airspace.add(self._look_aside.flights)
 
     def __repr__(self) -> str:
         return f"<Namespace {self.name}>"
@@ -118,6 +127,7 @@ class Namespace(Generic[V]):
             return default if value is ABSENT else value
         check_key(key)
         seconds = self._timeout if timeout is None else self._seconds(timeout)
+        self._ready()
         with self._spans.call("cache.get", self.name):
             got = _answered(self._reads.join(self._handed.wanted(key), seconds))
         if not got.is_found:
@@ -161,8 +171,10 @@ class Namespace(Generic[V]):
 
     def _asked(self, key: str, timeout: Duration | None) -> Got:
         """The answer with all that a batch says of a key, also where `get` sends each key alone."""
+        seconds = self._seconds(timeout)
+        self._ready()
         with self._spans.call("cache.get", self.name):
-            return _answered(self._look_ups.join(self._handed.wanted(key), self._seconds(timeout)))
+            return _answered(self._look_ups.join(self._handed.wanted(key), seconds))
 
     def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
         """Returns the values that were found.
@@ -173,6 +185,7 @@ class Namespace(Generic[V]):
         seconds = self._seconds(timeout)
         found, missing = self._held(checked_keys(keys))
         keys = list(dict.fromkeys(missing))
+        self._ready_for(keys, found)
         with self._spans.call("cache.get", self.name, items=len(keys)):
             answers = self._intakes.read_all(self._handed.all_wanted(keys), seconds)
         decode = self._schema.decode
@@ -263,6 +276,7 @@ class Namespace(Generic[V]):
         check_key(key)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
         lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
+        self._ready()
         with self._spans.call("cache.get_or_load", self.name):
             value = self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
         return default if value is ABSENT else value
@@ -323,6 +337,7 @@ class Namespace(Generic[V]):
         check_key(key)
         seconds = self._seconds(timeout)
         item = self._item(key, value, lifetimes_of(ttl, stale, stale_if_error, tags))
+        self._ready()
         try:
             with self._spans.call("cache.set", self.name):
                 _answered(self._puts.join(item, seconds, len(item.value)))
@@ -347,6 +362,7 @@ class Namespace(Generic[V]):
         checked_keys(values)
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
+        self._ready_for(values, {})
         try:
             with self._spans.call("cache.set", self.name, items=len(items)):
                 puts = self._intakes.put_all(items, seconds)
@@ -421,6 +437,11 @@ class Namespace(Generic[V]):
 
     def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
         """Sends an `Invalidation`: one of a transaction that could not be sent, for instance."""
+        self._ready()
+        return self.send_also_at_close(asked, timeout)
+
+    def send_also_at_close(self, asked: Invalidation, timeout: Duration | None = None) -> Receipt:
+        """Does what `send` does, also while the client closes: for what closing waits for."""
         try:
             with self._spans.call("cache.invalidate", self.name):
                 return self._calls.invalidate(asked, self._deadline(timeout))
@@ -431,6 +452,7 @@ class Namespace(Generic[V]):
     def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
         """Does what `invalidate` does, for one key."""
         check_key(key)
+        self._ready()
         try:
             with self._spans.call("cache.invalidate", self.name):
                 return self._calls.delete(key, self._deadline(timeout))
@@ -445,6 +467,14 @@ class Namespace(Generic[V]):
     def _purge(self, key: str) -> Receipt:
         """Does what `delete` does, inside the flight of the key: that flight is not forgotten."""
         return self._calls.delete(key, self._deadline(None))
+
+    def _ready_for(self, keys: Iterable[str], found: dict[str, V]) -> None:
+        """Does what `_ready` does, for a call whose failures are told for each key."""
+        try:
+            self._ready()
+        except CacheError as error:
+            if failed := {key: error.copy() for key in keys}:
+                raise PartialError(failed, found) from error
 
     def _seconds(self, timeout: Duration | None) -> float:
         """The time that a call has."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
 from cachesvc_client.requests.changes import Changes, NotSentError, Sending, invalidation_of
+from cachesvc_client.sync.lifecycle import Lifecycle
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.values.durations import Duration
 
@@ -24,7 +25,8 @@ from cachesvc_client.values.durations import Duration
 class OnCommit:
     """The invalidations of one transaction on one thread; made by `Cache.on_commit`."""
 
-    def __init__(self) -> None:
+    def __init__(self, life: Lifecycle) -> None:
+        self._life = life
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
         self.receipts: list[Receipt] = []
@@ -55,6 +57,8 @@ class OnCommit:
 
         Raises `NotSentError`, which names what was not sent; that stays noted for another call.
         """
+        if len(self._changes):
+            self._life.ready()
         self._send_all()
 
     def _send_all(self) -> None:
@@ -70,7 +74,7 @@ class OnCommit:
 
     def _send_one(self, sending: Sending, asked: Invalidation) -> None:
         try:
-            sending.note(asked, self._namespaces[asked.namespace].send(asked))
+            sending.note(asked, self._namespaces[asked.namespace].send_also_at_close(asked))
         except CacheError as error:
             sending.note(asked, error)
 
