@@ -156,7 +156,7 @@ def test_another_loop_is_told_so_while_the_first_one_runs(threaded: ThreadedServ
 
     first = Caller(lambda: asyncio.run(stays()))
     assert opened.wait(10)
-    with pytest.raises(CacheError, match="other-loop: .*which still runs.*cachesvc_client.sync"):
+    with pytest.raises(CacheError, match=r"other-loop: .*which still runs.*cachesvc_client\.sync"):
         asyncio.run(pages.get("a"))
     ends.set()
     assert first.result() == b"1", "the first loop is not disturbed"

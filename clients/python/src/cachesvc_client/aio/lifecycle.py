@@ -156,6 +156,7 @@ class Lifecycle:
             yield
         finally:
             if self._loop is loop:
+                self._keeper = None
                 await self.close()
 
     async def close(self) -> None:
@@ -167,10 +168,9 @@ class Lifecycle:
         if self._loop is not asyncio.get_running_loop():
             return
         keeper, self._keeper = self._keeper, None
-        if keeper is not None and not keeper.ag_running:
-            self._loop = None  # so that the generator ends, and no more
-            await keeper.aclose()
         self._loop = None
+        if keeper is not None:
+            await keeper.aclose()  # it does not wait: the client is not open any more
         self._blocks, self._stays = 0, False
         closing = self._closing = asyncio.Event()
         self._tasks.cancel_loads()
