@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from yarl import URL
 
@@ -214,6 +214,8 @@ class Cache:
 
         Keep the object: calls share requests, and copies, within one of them.
         """
+        if near is not None and not isinstance(near, NearSettings):
+            raise ValueError(f"near: NearSettings(), not {near!r}")
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         longest = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
@@ -288,6 +290,15 @@ class Cache:
         deadline = asyncio.get_running_loop().time() + self._timeout
         return receipt_state(await self._transport.send(receipt_request(id), deadline))
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Cache is of one process: make it at the top of a module, in each of them")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
     def statistics(self) -> Statistics:
         loads = self._loads
         return Statistics(
@@ -307,6 +318,11 @@ class Cache:
         state = "open" if self._life.is_open else "closed"
         state += f", {self._tasks}"  # aio only
         return f"<Cache {self._region!r} [{state}]>"
+
+    def __enter__(self) -> NoReturn:  # aio only
+        raise TypeError("write `async with`, or use the Cache of cachesvc_client.sync")  # aio only
+
+    def __exit__(self, *_: object) -> None: ...  # aio only
 
     async def __aenter__(self) -> Self:
         await self._life.enter()

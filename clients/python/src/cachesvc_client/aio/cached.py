@@ -95,6 +95,12 @@ class CachedFunction(Generic[P, R]):
         value = await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale, lag=self._lag)
         return cast(R, value)
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Has the function pickled by its name, as functions are; a copy is the function itself."""
+        if self._owner:
+            return getattr, (*self._owner, self._function.__name__)
+        return cast(str, self.__qualname__)  # type: ignore[attr-defined]  # of `update_wrapper`
+
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call with these arguments."""
         return self._naming.key((*self._owner, *args), kwargs)

@@ -1,6 +1,7 @@
 """Runs the callers' loaders: within a time; few at a time if the cache is out of reach."""
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -81,7 +82,12 @@ class Loads:
         self.started += 1
         call = cast(Callable[[str | LoadContext], Awaitable[V | Absent]], loader)
         with inner("cache.load"):
-            value = await call(context if takes_context(loader) else context.key)
+            loading = call(context if takes_context(loader) else context.key)
+            if not inspect.isawaitable(loading):
+                raise ValueError(
+                    f"loader: {loader!r} is no async function: make it one, or use cachesvc_client.sync"
+                )
+            value = await loading
         return Loaded(value, context.lifetimes)
 
     async def _run_in_turn(self, context: LoadContext, loader: Loader[V]) -> Loaded[V]:

@@ -48,6 +48,8 @@ class OnCommit:
         wait: Wait = "none",
     ) -> None:
         """Notes what `Namespace.invalidate` would send. Mistakes are told as there, at once."""
+        if not isinstance(namespace, Namespace):
+            raise ValueError(f"namespace: what `cache.namespace` returns, not {namespace!r}")
         self._namespaces[namespace.name] = namespace
         self._changes.note(
             invalidation_of(

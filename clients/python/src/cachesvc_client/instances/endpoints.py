@@ -11,6 +11,7 @@ its callers their whole time, for as long as it hangs.
 """
 
 import logging
+import re
 
 from yarl import URL
 
@@ -27,20 +28,36 @@ PROBE_SECONDS = 1.0
 """The time for which an instance in doubt gets no other request than one that tries it."""
 
 
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""A part of a host name. The underscore is in no host name, and in many names of containers."""
+_USER = re.compile(r"//[^/?#]*@")
+
+
 def urls_of(text: str) -> list[URL]:
     """The base URLs of a comma separated list. Raises `ValueError`, which names the bad one."""
-    return [_url_of(part.strip()) for part in text.split(",")]
+    if not isinstance(text, str | URL):
+        raise ValueError(f"url: is one text, with commas between several URLs, not {text!r}")
+    return [_url_of(part.strip()) for part in str(text).split(",")]
 
 
 def _url_of(text: str) -> URL:
+    shown = _USER.sub("//…@", text)  # a password is in no message, log line or traceback
+    if shown != text:
+        raise ValueError(f"url {shown!r}: a base URL has no user or password")
     try:
         url = URL(text)
+        host, port = (url.raw_host or "") if url.host else "", url.port
     except ValueError as error:
         raise ValueError(f"url {text!r}: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not host:
         raise ValueError(f"url {text!r}: is no base URL, such as http://127.0.0.1:8080")
-    if url.query_string or url.fragment or url.user is not None:
+    if url.query_string or url.fragment:
         raise ValueError(f"url {text!r}: a base URL has no query, fragment or user")
+    if not port:
+        raise ValueError(f"url {text!r}: its port is none of 1 to 65535")
+    is_name = ":" not in host
+    if is_name and not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
+        raise ValueError(f"url {text!r}: {host!r} is no name or address of a host")
     return url
 
 

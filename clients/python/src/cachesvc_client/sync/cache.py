@@ -4,7 +4,7 @@
 import random
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from yarl import URL
 
@@ -212,6 +212,8 @@ class Cache:
 
         Keep the object: calls share requests, and copies, within one of them.
         """
+        if near is not None and not isinstance(near, NearSettings):
+            raise ValueError(f"near: NearSettings(), not {near!r}")
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         longest = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
@@ -284,6 +286,15 @@ class Cache:
         self._life.ready()
         deadline = time.monotonic() + self._timeout
         return receipt_state(self._transport.send(receipt_request(id), deadline))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Cache is of one process: make it at the top of a module, in each of them")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
 
     def statistics(self) -> Statistics:
         loads = self._loads

@@ -5,6 +5,7 @@ No thread can be stopped from outside: a loader is told its deadline (`ctx.deadl
 probably not stored, as its lease has expired.
 """
 
+import inspect
 import logging
 import threading
 import time
@@ -86,6 +87,9 @@ class Loads:
         call = cast(Callable[[str | LoadContext], V | Absent], loader)
         with inner("cache.load"):
             value = call(ctx if takes_context(loader) else ctx.key)
+        if inspect.iscoroutine(value):
+            value.close()
+            raise ValueError(f"loader: {loader!r} is an async function: use it with cachesvc_client.Cache")
         return value, ctx.lifetimes
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:

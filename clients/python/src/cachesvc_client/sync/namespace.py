@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
 
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.near.near import NOTHING, Near, Shelf
@@ -21,11 +21,11 @@ from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
 from cachesvc_client.sync.releases import Releases
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
-from cachesvc_client.values.context import ABSENT
+from cachesvc_client.values.context import ABSENT, check_loader
 from cachesvc_client.values.durations import Duration, positive_seconds_of, seconds_of
 from cachesvc_client.values.lifetimes import Lifetimes, lag_seconds_of, lifetimes_of
 from cachesvc_client.values.lookups import Hit, Lookup, Miss, Unavailable, etag_of
-from cachesvc_client.values.templates import Declarations, Naming
+from cachesvc_client.values.templates import Declarations, Naming, check_template
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -108,6 +108,15 @@ class Namespace(Generic[V]):
 
     def __repr__(self) -> str:
         return f"<Namespace {self.name}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Namespace is of one process: make it at the top of a module, in each of them")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
 
     @property
     def near(self) -> Shelf | None:
@@ -274,6 +283,7 @@ class Namespace(Generic[V]):
         if shelf is not None and (held := shelf.value(key)) is not NOTHING:
             return default if held is ABSENT else held
         check_key(key)
+        check_loader(loader)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
         lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
         self._ready()
@@ -302,6 +312,7 @@ class Namespace(Generic[V]):
         No two functions of a client have one template in one namespace, unless both say `shared`:
         their results are the same. `lag` is that of `get_or_load`.
         """
+        check_template(key)
         ttl_seconds = None if ttl is None else seconds_of(ttl, "ttl")
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
         lag_seconds = None if lag is None else lag_seconds_of(lag)
@@ -359,6 +370,8 @@ class Namespace(Generic[V]):
         Raises `PartialError` if some keys failed; the others are stored.
         """
         seconds = self._seconds(timeout)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"values: a mapping of keys to values, not {type(values).__name__}")
         checked_keys(values)
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]

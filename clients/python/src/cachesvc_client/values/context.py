@@ -81,13 +81,26 @@ class LoadContext:
         return f"<LoadContext {self.key!r}, {self.time_left:.3g} s left>"
 
 
+def check_loader(loader: object) -> None:
+    """Raises `ValueError` for what is no function."""
+    if not callable(loader):
+        raise ValueError(f"loader: {loader!r} is no function")
+
+
 def takes_context(loader: Callable[..., object]) -> bool:
     """True if the loader has a parameter `ctx`.
 
     The signature is read once per load and not remembered: loaders are often closures that are
-    made for one call.
+    made for one call. Raises `ValueError` for a loader that does not take one argument.
     """
     try:
-        return "ctx" in inspect.signature(loader).parameters
+        signature = inspect.signature(loader)
     except (TypeError, ValueError):  # some callables written in C have no readable signature
         return False
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"loader: {loader!r} is called with one argument, the key or `ctx`: {error}"
+        ) from None
+    return "ctx" in signature.parameters
