@@ -81,9 +81,9 @@ MISTAKES: list[tuple[Callable[[Any], object], str]] = [
     (lambda _: replace(LAPTOP, lease_wait=None), "profile: lease_wait is a number"),
     (lambda _: replace(LAPTOP, max_connections=2.5), "profile: max_connections"),
     (lambda _: replace(LAPTOP, retries=2), "profile: retries are Retries"),
-    (lambda _: Retries(most="2"), "retries: most is a number from 0 up, not '2'"),
+    (lambda _: replace(Retries(), most="2"), "retries: most is a number from 0 up, not '2'"),
     (lambda _: Retries(share=-1), "retries: share"),
-    (lambda _: NearSettings(max_entries="5"), "max_entries: '5' is no whole number"),
+    (lambda _: replace(NearSettings(), max_entries="5"), "max_entries: '5' is no whole number"),
     (lambda _: NearSettings(max_lag=timedelta(0)), "max_lag: must be longer than 0"),
     (lambda at: at.from_url("http://a").namespace(5), "namespace 5"),
     (lambda at: at.from_url("http://a").namespace("a", near=True), r"near: NearSettings\(\), not True"),
@@ -178,11 +178,11 @@ async def test_a_loader_of_the_other_flavour_is_named(service: FakeService) -> N
 
     async with Cache.from_url(service.url) as cache:
         with pytest.raises(ValueError, match="is no async function"):
-            await cache.namespace("pages").get_or_load("a", lambda _key: b"1")  # type: ignore[arg-type, return-value]
+            await cache.namespace("pages").get_or_load("a", lambda _key: b"1")  # type: ignore[arg-type]  # the mistake
         with pytest.raises(TypeError, match="write `async with`"), cache:
             pass
     with SyncCache.from_url(service.url) as blocking, pytest.raises(ValueError, match="is an async function"):
-        await asyncio.to_thread(blocking.namespace("pages").get_or_load, "a", is_async)
+        await asyncio.to_thread(lambda: blocking.namespace("pages").get_or_load("a", is_async))  # type: ignore[arg-type]  # the mistake
 
 
 async def test_a_codec_that_makes_no_bytes_is_named(cache: Cache) -> None:
@@ -195,7 +195,7 @@ async def test_a_codec_that_makes_no_bytes_is_named(cache: Cache) -> None:
         def decode(self, value: bytes) -> str:
             return value.decode()
 
-    texts: Any = cache.namespace("pages", codec=Text())  # type: ignore[arg-type]  # the mistake in question
+    texts: Any = cache.namespace("pages", codec=Text())  # type: ignore[call-overload]  # the mistake
     with pytest.raises(CodecError, match="encode returned str, not bytes"):
         await texts.set("a", "x")
 
