@@ -84,9 +84,12 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
         ),
         (" OwnWrites(", " SharedOwnWrites("),
         ("Feeding(self._near, feed, self._transport)", "Feeding(self._near, feed)"),
-        ("OnCommit(self._life, self._tasks)", "OnCommit(self._life)"),
+        ("OnCommit(self._life, self._resending, self._tasks)", "OnCommit(self._life, self._resending)"),
         ("Releases(self._tasks)", "Releases()"),
-        ("self._feeding, self._tasks, self._loads)", "self._feeding, self._releases, self._timeout)"),
+        (
+            "self._feeding, self._tasks, self._loads, self._resending)",
+            "self._feeding, self._releases, self._resending, self._timeout)",
+        ),
     ),
     "cached": (),
     "calls": (
@@ -149,7 +152,10 @@ nothing was committed and nothing is sent.
 """,
         ),
         ("The invalidations of one transaction;", "The invalidations of one transaction on one thread;"),
-        ("(self, life: Lifecycle, tasks: Tasks)", "(self, life: Lifecycle)"),
+        (
+            "(self, life: Lifecycle, resending: Resending, tasks: Tasks)",
+            "(self, life: Lifecycle, resending: Resending)",
+        ),
         (
             'self._tasks.finished(self._send_all(), name="cache invalidations of a transaction")',
             "self._send_all()",

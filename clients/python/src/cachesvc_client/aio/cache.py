@@ -16,6 +16,7 @@ from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
 from cachesvc_client.aio.releases import Releases
+from cachesvc_client.aio.resending import Resending
 from cachesvc_client.aio.session import Session
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
@@ -26,10 +27,12 @@ from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
-from cachesvc_client.protocol.wire import ReceiptState
+from cachesvc_client.protocol.wire import Receipt, ReceiptState
+from cachesvc_client.requests.changes import invalidation_in
 from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import OwnWrites, pairs_of
+from cachesvc_client.requests.unsent import Unsent
 from cachesvc_client.tracing.spans import Spans
 from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
 from cachesvc_client.values.codecs import BYTES, Codec, Schema, json_of
@@ -91,7 +94,8 @@ class Cache:
         self._declarations: dict[str, Declarations] = {}
         self._tasks = Tasks()  # aio only
         self._releases = Releases(self._tasks)
-        self._life = Lifecycle(self._transport, self._feeding, self._tasks, self._loads)
+        self._resending = Resending(Unsent(time.monotonic, spread))
+        self._life = Lifecycle(self._transport, self._feeding, self._tasks, self._loads, self._resending)
 
     @classmethod
     def from_url(
@@ -258,9 +262,19 @@ class Cache:
     def on_commit(self) -> OnCommit:
         """Returns a block whose invalidations are sent when it ends, and not if it raises.
 
-        `async with cache.on_commit() as tx`.
+        `async with cache.on_commit() as tx`. What could not be sent is sent again in the background,
+        if its failure may pass (`NotSentError.is_sent_again`).
         """
-        return OnCommit(self._life, self._tasks)
+        return OnCommit(self._life, self._resending, self._tasks)
+
+    async def send(self, document: str) -> Receipt:
+        """Sends an invalidation that was kept in an outbox (`OnCommit.noted`).
+
+        Raises `CacheError` if it could not be sent, and `ValueError` for a text that is none.
+        """
+        asked = invalidation_in(document)
+        namespace: Namespace[bytes] = self.namespace(asked.namespace)
+        return await namespace.send(asked)
 
     def token(self) -> str:
         """Returns what this client has written in the last minute, as a token for another client.
@@ -312,6 +326,7 @@ class Cache:
             self._transport.retries,
             loads.unreadable,
             loads.unkept,
+            len(self._resending.unsent),
         )
 
     def __repr__(self) -> str:

@@ -25,6 +25,7 @@ from weakref import WeakSet
 from cachesvc_client.aio.clean_connector import CleanConnector
 from cachesvc_client.aio.feed import Feeding
 from cachesvc_client.aio.loading import Loads
+from cachesvc_client.aio.resending import Resending
 from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.aio.transport import Transport
 from cachesvc_client.errors import CacheError
@@ -48,11 +49,14 @@ class Movable(Protocol):
 class Lifecycle:
     """The beginnings and ends of one client."""
 
-    def __init__(self, transport: Transport, feeding: Feeding, tasks: Tasks, loads: Loads) -> None:
+    def __init__(
+        self, transport: Transport, feeding: Feeding, tasks: Tasks, loads: Loads, resending: Resending
+    ) -> None:
         self._transport = transport
         self._feeding = feeding
         self._tasks = tasks
         self._loads = loads
+        self._resending = resending
         self._movable: WeakSet[Movable] = WeakSet()
         self._moving = threading.Lock()  # loops of two threads may ask at once; not held while waiting
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,6 +124,7 @@ class Lifecycle:
             self._loop = self._home = loop
             self._pid = os.getpid()
             self._feeding.open()
+            self._resending.start_if_any()
         self._keeper = self._until_the_end_of(loop)
         with contextlib.suppress(StopIteration):  # it has come to its `yield`
             self._keeper.asend(None).send(None)
@@ -134,16 +139,18 @@ class Lifecycle:
                 " make a Cache for each loop, or use cachesvc_client.sync",
             )
         self._transport.check_movable()
-        session, follower = self._transport.abandon(), self._feeding.abandon()
+        session = self._transport.abandon()
+        runners = [self._feeding.abandon(), self._resending.abandon()]
         if is_of_parent:
             if session is not None and isinstance(session.connector, CleanConnector):
                 session.connector.disown()
-            _of_parents.append((left, session, follower, self._keeper, self._tasks.all()))
+            _of_parents.append((left, session, runners, self._keeper, self._tasks.all()))
+            self._resending.unsent.clear()  # the parent sends it
         elif left.is_closed():
             if session is not None:
-                _end(asyncio.get_running_loop(), session, None)
+                _end(asyncio.get_running_loop(), session, [])
         elif in_use:
-            left.call_soon_threadsafe(_end, left, session, follower)  # should that loop run again
+            left.call_soon_threadsafe(_end, left, session, runners)  # should that loop run again
         self._loop = self._keeper = self._closing = None
         self._blocks, self._stays = 0, False
         self._tasks.begin()
@@ -176,6 +183,7 @@ class Lifecycle:
         self._tasks.cancel_loads()
         try:
             await self._feeding.stop()
+            await self._resending.stop()
             await self._tasks.ended()
         finally:
             try:
@@ -186,10 +194,11 @@ class Lifecycle:
                 closing.set()
 
 
-def _end(loop: asyncio.AbstractEventLoop, session: Any, follower: asyncio.Task[None] | None) -> None:
+def _end(loop: asyncio.AbstractEventLoop, session: Any, runners: list[asyncio.Task[None] | None]) -> None:
     """Ends, on `loop`, what a client has left behind."""
-    if follower is not None:
-        follower.cancel()
+    for runner in runners:
+        if runner is not None:
+            runner.cancel()
     if session is not None:
         ending = loop.create_task(session.close(), name="cache end")
         _endings.add(ending)

@@ -15,10 +15,12 @@ from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
-from cachesvc_client.protocol.wire import ReceiptState
+from cachesvc_client.protocol.wire import Receipt, ReceiptState
+from cachesvc_client.requests.changes import invalidation_in
 from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import pairs_of
+from cachesvc_client.requests.unsent import Unsent
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.feed import Feeding
 from cachesvc_client.sync.flight import Airspace
@@ -28,6 +30,7 @@ from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
 from cachesvc_client.sync.own_writes import SharedOwnWrites
 from cachesvc_client.sync.releases import Releases
+from cachesvc_client.sync.resending import Resending
 from cachesvc_client.sync.session import Session
 from cachesvc_client.sync.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.tracing.spans import Spans
@@ -91,7 +94,8 @@ class Cache:
         self._airspaces: dict[str, Airspace] = {}
         self._declarations: dict[str, Declarations] = {}
         self._releases = Releases()
-        self._life = Lifecycle(self._transport, self._feeding, self._releases, self._timeout)
+        self._resending = Resending(Unsent(time.monotonic, spread))
+        self._life = Lifecycle(self._transport, self._feeding, self._releases, self._resending, self._timeout)
 
     @classmethod
     def from_url(
@@ -255,9 +259,19 @@ class Cache:
     def on_commit(self) -> OnCommit:
         """Returns a block whose invalidations are sent when it ends, and not if it raises.
 
-        `with cache.on_commit() as tx`.
+        `with cache.on_commit() as tx`. What could not be sent is sent again in the background,
+        if its failure may pass (`NotSentError.is_sent_again`).
         """
-        return OnCommit(self._life)
+        return OnCommit(self._life, self._resending)
+
+    def send(self, document: str) -> Receipt:
+        """Sends an invalidation that was kept in an outbox (`OnCommit.noted`).
+
+        Raises `CacheError` if it could not be sent, and `ValueError` for a text that is none.
+        """
+        asked = invalidation_in(document)
+        namespace: Namespace[bytes] = self.namespace(asked.namespace)
+        return namespace.send(asked)
 
     def token(self) -> str:
         """Returns what this client has written in the last minute, as a token for another client.
@@ -309,6 +323,7 @@ class Cache:
             self._transport.retries,
             loads.unreadable,
             loads.unkept,
+            len(self._resending.unsent),
         )
 
     def __repr__(self) -> str:

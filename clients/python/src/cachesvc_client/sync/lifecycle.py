@@ -13,17 +13,26 @@ from cachesvc_client.errors import CacheError
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.feed import Feeding
 from cachesvc_client.sync.releases import Releases
+from cachesvc_client.sync.resending import Resending
 from cachesvc_client.sync.transport import Transport
 
 
 class Lifecycle:
     """The beginnings and ends of one client, for any number of threads."""
 
-    def __init__(self, transport: Transport, feeding: Feeding, releases: Releases, timeout: float) -> None:
-        """`timeout`: the seconds that closing waits for releases, at most."""
+    def __init__(
+        self,
+        transport: Transport,
+        feeding: Feeding,
+        releases: Releases,
+        resending: Resending,
+        timeout: float,
+    ) -> None:
+        """`timeout`: the seconds of a call, and those that closing waits for releases at most."""
         self._transport = transport
         self._feeding = feeding
         self._releases = releases
+        self._resending = resending
         self._timeout = timeout
         self.is_open = False
         self._is_closed = False
@@ -76,6 +85,7 @@ class Lifecycle:
         self._feeding.open()
         self._is_closed = False
         self.is_open = True
+        self._resending.start_if_any()
 
     def close(self) -> None:
         """Closes the connections. Calls under way end with their answers or a `CacheError`."""
@@ -86,6 +96,7 @@ class Lifecycle:
             self._blocks, self._stays = 0, False
             try:
                 self._feeding.stop()
+                self._resending.stop(self._timeout)
                 self._releases.ended(self._timeout)
             finally:
                 self._transport.close()

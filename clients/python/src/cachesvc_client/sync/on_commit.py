@@ -16,17 +16,22 @@ from typing import Any, Self
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
-from cachesvc_client.requests.changes import Changes, NotSentError, Sending, invalidation_of
+from cachesvc_client.requests.changes import Changes, NotSentError, Sending, document_of, invalidation_of
+from cachesvc_client.requests.unsent import Kept, may_pass
 from cachesvc_client.sync.lifecycle import Lifecycle
 from cachesvc_client.sync.namespace import Namespace
+from cachesvc_client.sync.resending import Resending
 from cachesvc_client.values.durations import Duration
 
 
 class OnCommit:
     """The invalidations of one transaction on one thread; made by `Cache.on_commit`."""
 
-    def __init__(self, life: Lifecycle) -> None:
+    def __init__(self, life: Lifecycle, resending: Resending) -> None:
         self._life = life
+        self._resending = resending
+        self._kept: list[Kept] = []
+        """What is sent again in the background, and is noted here as well."""
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
         self.receipts: list[Receipt] = []
@@ -54,11 +59,21 @@ class OnCommit:
             )
         )
 
+    def noted(self) -> list[str]:
+        """Returns what is noted as documents for an outbox, which `Cache.send` takes.
+
+        Written in the transaction itself, they are there if and only if it has committed.
+        """
+        return [document_of(asked) for asked in self._changes.all()]
+
     def send(self) -> None:
         """Sends what is noted. The end of the block does it.
 
-        Raises `NotSentError`, which names what was not sent; that stays noted for another call.
+        Raises `NotSentError`, which names what was not sent. That stays noted for another call, and
+        is sent again in the background, if its failure may pass.
         """
+        self._resending.unsent.withdraw(self._kept)
+        self._kept = []
         if len(self._changes):
             self._life.ready()
         self._send_all()
@@ -72,7 +87,16 @@ class OnCommit:
             for asked in sending.unsent():
                 self._changes.note(asked)
         if failed := sending.failed():
-            raise NotSentError(failed, self.receipts)
+            self._send_again(failed)
+            raise NotSentError(failed, self.receipts, is_sent_again=len(self._kept) == len(failed))
+
+    def _send_again(self, failed: list[tuple[Invalidation, CacheError]]) -> None:
+        for asked, error in failed:
+            send = self._namespaces[asked.namespace].send_also_at_close
+            kept = self._resending.unsent.keep(asked, send) if may_pass(error) else None
+            if kept is not None:
+                self._kept.append(kept)
+        self._resending.start_if_any()
 
     def _send_one(self, sending: Sending, asked: Invalidation) -> None:
         try:

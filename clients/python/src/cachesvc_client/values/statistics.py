@@ -29,3 +29,5 @@ class Statistics(Struct, frozen=True):
     """Stored values of another version or type, which count as misses."""
     unkept_loads: int = 0
     """Loads without a lease and a wait, as values of the key could not be kept lately."""
+    unsent: int = 0
+    """Invalidations of committed transactions that are being sent again, at this moment."""
