@@ -31,7 +31,7 @@ def threaded() -> Iterator[ThreadedService]:
 
 
 def run(work: Callable[[], Awaitable[Any]], loop_factory: Any = asyncio.new_event_loop) -> Any:
-    """Runs on a loop of its own. Nothing may be left behind: a warning, or a line of the log, fails."""
+    """Runs on a loop of its own; a warning of something that is left behind fails."""
 
     async def main() -> Any:
         return await work()

@@ -1,4 +1,4 @@
-"""What the SDK raises and returns can be pickled and copied: workers hand results and errors on."""
+"""Everything that the SDK raises and returns can be pickled and copied."""
 
 import copy
 import multiprocessing

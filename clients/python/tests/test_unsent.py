@@ -1,4 +1,4 @@
-"""What a committed transaction could not send is sent again, without the caller."""
+"""Invalidations that a transaction could not send are sent again, without the caller."""
 
 import asyncio
 import logging

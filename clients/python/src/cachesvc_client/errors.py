@@ -16,7 +16,8 @@ class CacheError(Exception):
     `type` is the last segment of the problem's `type` (`bad-key`, `no-such-namespace`, …), or one
     of the client's own words: `unreachable` (no instance took the request), `deadline` (no answer
     in time), `bad-answer` (an answer that breaks the protocol), `overloaded` (too many requests
-    wait in this client), `load-cancelled` and `closed`.
+    wait in this client), `load-cancelled`, `closed` (by its owner) and `other-loop` (the client is in
+    use on another event loop).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a committed transaction could not send is sent again, on a thread."""
+"""Invalidations that a transaction could not send are sent again, on a thread."""
 
 import os
 

@@ -31,9 +31,9 @@ from cachesvc_client.aio.transport import Transport
 from cachesvc_client.errors import CacheError
 
 _of_parents: list[object] = []
-"""What a forked child got from its parent's loop.
+"""The objects that a forked child got from its parent's loop.
 
-It is kept: to collect a task or a connection would change the loop's selector, which both have.
+They are kept: to collect a task or a connection would change the loop's selector, which both have.
 """
 _endings: set[asyncio.Task[Any]] = set()
 

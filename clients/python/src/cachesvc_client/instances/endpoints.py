@@ -29,7 +29,10 @@ PROBE_SECONDS = 1.0
 
 
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-"""A part of a host name. The underscore is in no host name, and in many names of containers."""
+"""A part of a host name.
+
+By the rules there is no underscore in it, and in many names of containers there is.
+"""
 _USER = re.compile(r"//[^/?#]*@")
 
 

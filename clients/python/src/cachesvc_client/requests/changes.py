@@ -52,7 +52,7 @@ def document_of(asked: Invalidation) -> str:
 
 
 def invalidation_in(document: str | bytes) -> Invalidation:
-    """Returns the invalidation of a document of `document_of`; raises `ValueError` if it is none."""
+    """Returns the invalidation in a text of `document_of`; raises `ValueError` if it is none."""
     try:
         asked = _invalidation.decode(document)
     except (msgspec.MsgspecError, TypeError) as error:
@@ -171,6 +171,9 @@ class NotSentError(CacheError):
         )
         self.unsent = [asked for asked, _ in failed]
         self.is_sent_again = is_sent_again
-        """True if the client goes on to send all of it, for an hour, or as long as its process lives."""
+        """True if the client goes on to send all of it.
+
+        It does so for an hour, if its process lives so long.
+        """
         self.receipts = receipts
         """The receipts of what was sent."""

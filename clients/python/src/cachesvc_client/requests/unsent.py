@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 KEPT_SECONDS = 3600.0
 """Seconds after which an invalidation is given up, which is logged."""
 MOST_KEPT = 10_000
-"""The most invalidations that are kept; further ones are told as not sent, and not sent again."""
+"""The most invalidations that are kept; further ones are not sent again, which is told."""
 FIRST_PAUSE = 0.5
 """Seconds before the first try, doubled with each failure in a row."""
 LONGEST_PAUSE = 30.0

@@ -15,7 +15,7 @@ from cachesvc_client.near.feed import CONNECT_TIMEOUT, READ_TIMEOUT, FeedError, 
 
 CHUNK_BYTES = 1 << 16
 LONGEST_STOP = 1.0
-"""Seconds that a caller waits for the thread's end. It may be in a read, or in a look-up of a name."""
+"""Seconds that a caller waits for the end of the thread, which may be in a read."""
 _TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
 
 

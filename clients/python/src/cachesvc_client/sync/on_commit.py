@@ -31,7 +31,7 @@ class OnCommit:
         self._life = life
         self._resending = resending
         self._kept: list[Kept] = []
-        """What is sent again in the background, and is noted here as well."""
+        """The invalidations that are sent again in the background; they are noted here as well."""
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
         self.receipts: list[Receipt] = []

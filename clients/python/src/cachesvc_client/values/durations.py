@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TypeAlias
 
 Duration: TypeAlias = str | float | timedelta
-"""Seconds as a number, a text of a number and a unit (`250ms`, `5m`, `1.5h`), or a `timedelta`."""
+"""Seconds as a number, a `timedelta`, or a text: `250ms`, `5m`, `1.5h`."""
 
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}

@@ -112,7 +112,7 @@ def _escape(one: str) -> str:
 
 
 def check_template(text: object) -> None:
-    """Raises `ValueError` for what is no text: a decorator without its parentheses, for instance."""
+    """Raises `ValueError` for what is no text, as of a decorator without its parentheses."""
     if not isinstance(text, str):
         raise ValueError(f"a template is a text, such as 'profile:{{user_id}}', not {text!r}")
 
