@@ -135,6 +135,18 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
         ("loaded by `await loader(key)`", "loaded by `loader(key)`"),
         ("Returns a decorator: an async function", "Returns a decorator: a function"),
         (
+            "            self._puts,\n            self._intakes.give_back,\n",
+            "            self._puts,\n            self._intakes.lease_all,\n            self._intakes.put_all,\n"
+            "            self._intakes.give_back,\n",
+        ),
+        (
+            """A key that another process is loading
+        is waited for; if that load fails, it has a call of the loader with such keys only.""",
+            """Keys that others are loading are
+        waited for, one after the other; a key whose load fails has a call of the loader for itself.""",
+        ),
+        ("`await loader(keys)` returns", "`loader(keys)` returns"),
+        (
             "Makes the intakes and flights; the async flavour does so for each event loop.",
             "Makes the intakes and flights.",
         ),

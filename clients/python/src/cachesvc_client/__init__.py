@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cachesvc_client.aio.loading import Loader
     from cachesvc_client.aio.namespace import Namespace
     from cachesvc_client.aio.on_commit import OnCommit
+    from cachesvc_client.aio.together import ManyLoader
 
 __all__ = [
     "ABSENT",
@@ -51,6 +52,7 @@ __all__ = [
     "LoadContext",
     "Loader",
     "Lookup",
+    "ManyLoader",
     "Miss",
     "Namespace",
     "NearSettings",
@@ -72,6 +74,7 @@ _ASYNC = {
     "Cache": "cachesvc_client.aio.cache",
     "CachedFunction": "cachesvc_client.aio.cached",
     "Loader": "cachesvc_client.aio.loading",
+    "ManyLoader": "cachesvc_client.aio.together",
     "Namespace": "cachesvc_client.aio.namespace",
     "OnCommit": "cachesvc_client.aio.on_commit",
 }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast
 
+from cachesvc_client.aio.together import Together
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
 from cachesvc_client.tracing.spans import inner
@@ -68,6 +69,9 @@ class Loads:
         """
         self.without_cache += 1
         context = self._context(key, lifetimes)
+        if isinstance(loader, Together):
+            loader.without_cache(self._turn)
+            return await self._in_time(context, self._run(context, loader))
         return await self._in_time(context, self._run_in_turn(context, loader))
 
     async def run_unkept(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:

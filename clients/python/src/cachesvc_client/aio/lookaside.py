@@ -31,13 +31,14 @@ the two would take turns at every key, and each turn costs an invalidation and a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 from cachesvc_client.aio.flight import Flights, landed
 from cachesvc_client.aio.intake import Intake
 from cachesvc_client.aio.loading import Loader, Loads
 from cachesvc_client.aio.tasks import Tasks
+from cachesvc_client.aio.together import ManyLoader, Together
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
@@ -49,6 +50,7 @@ from cachesvc_client.values.context import ABSENT, Absent
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
+Answer = TypeVar("Answer")
 
 
 class LookAside(Generic[V]):
@@ -76,6 +78,7 @@ class LookAside(Generic[V]):
         self._schema = schema
         self._loads = loads
         self._timeout = timeout
+        self._running = tasks.loads
         self.flights: Flights[V | Absent] = Flights(tasks.loads)
 
     async def get_or_load(
@@ -86,15 +89,54 @@ class LookAside(Generic[V]):
         Raises the loader's exception; `CacheError` if the cache refuses the request, and not if the
         cache is out of reach.
         """
-        if timeout is None:
-            return await self._read_or_load(wanted, loader, lifetimes)
+        return await _within(timeout, self._read_or_load(wanted, loader, lifetimes))
+
+    async def get_or_load_many(
+        self,
+        wanted: Sequence[Wanted],
+        loader: ManyLoader[V],
+        lifetimes: Lifetimes,
+        timeout: float | None = None,
+    ) -> list[V | Absent]:
+        """Returns the values in the order of the keys, each of which is named once.
+
+        All answers are waited for before a load begins, so that one call of the loader has all keys
+        that are missing. Raises as `get_or_load`.
+        """
+        return await _within(
+            timeout, self._read_or_load_many(wanted, Together(loader, self._running), lifetimes)
+        )
+
+    async def _read_or_load_many(
+        self, wanted: Sequence[Wanted], loader: Together[V], lifetimes: Lifetimes
+    ) -> list[V | Absent]:
+        loop = asyncio.get_running_loop()
+        asking = {
+            one: loop.create_task(self._answer_of(self._leases, one))
+            for one in wanted
+            if self.flights.get(one) is None
+        }
         try:
-            async with asyncio.timeout(timeout) as limit:
-                return await self._read_or_load(wanted, loader, lifetimes)
-        except TimeoutError as error:
-            if not limit.expired():  # the loader's own
-                raise
-            raise CacheError("deadline", f"no answer within {timeout:g} s", retryable=True) from error
+            if asking:
+                await asyncio.wait(asking.values())
+        except asyncio.CancelledError:
+            for one, task in asking.items():
+                if not task.cancel() and not task.cancelled() and task.exception() is None:
+                    self._give_back_unclaimed(one, task.result())
+            raise
+        ends = await asyncio.gather(
+            *[
+                self._answered(one, asking[one].result(), loader, lifetimes)
+                if one in asking
+                else self._read_or_load(one, loader, lifetimes)
+                for one in wanted
+            ],
+            return_exceptions=True,
+        )
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return cast(list[V | Absent], ends)
 
     async def _read_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         flight = self.flights.get(wanted)
@@ -102,6 +144,12 @@ class LookAside(Generic[V]):
             tell_collapsed()
             return await landed(flight)
         got = await self._answer_of(self._leases, wanted)
+        return await self._answered(wanted, got, loader, lifetimes)
+
+    async def _answered(
+        self, wanted: Wanted, got: Got | CacheError, loader: Loader[V], lifetimes: Lifetimes
+    ) -> V | Absent:
+        """Returns the value of an answer, or loads it."""
         if isinstance(got, CacheError):
             if not got.is_outage:
                 raise got.copy()
@@ -228,3 +276,15 @@ class LookAside(Generic[V]):
     def _answer(self, value: V | Absent) -> V | Absent:
         """The answer of a load whose value is not stored: as if it were stored."""
         return value if value is ABSENT else self._schema.seal(value).value
+
+
+async def _within(timeout: float | None, call: Awaitable[Answer]) -> Answer:
+    if timeout is None:
+        return await call
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await call
+    except TimeoutError as error:
+        if not limit.expired():  # the loader's own
+            raise
+        raise CacheError("deadline", f"no answer within {timeout:g} s", retryable=True) from error

@@ -13,6 +13,7 @@ from cachesvc_client.aio.lookaside import LookAside
 from cachesvc_client.aio.namespace_intakes import NamespaceIntakes
 from cachesvc_client.aio.releases import Releases
 from cachesvc_client.aio.tasks import Tasks  # aio only
+from cachesvc_client.aio.together import ManyLoader
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.near.near import NOTHING, Near, Shelf
 from cachesvc_client.protocol.names import check_key, checked_keys
@@ -290,6 +291,39 @@ class Namespace(Generic[V]):
         with self._spans.call("cache.get_or_load", self.name):
             value = await self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
         return default if value is ABSENT else value
+
+    async def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: ManyLoader[V],
+        *,
+        ttl: Duration | None = None,
+        stale: Duration | None = None,
+        tags: Iterable[str] = (),
+        lag: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> dict[str, V]:
+        """Returns the values of keys; those that nobody has are loaded by one call of the loader.
+
+        `await loader(keys)` returns a mapping; a key that it leaves out, or maps to `ABSENT`, has no
+        value, which is remembered, and is left out here as well. A key that another process is loading
+        is waited for; if that load fails, it has a call of the loader with such keys only. All else
+        is as in `get_or_load`: leases, what is returned, `timeout`, exceptions.
+        """
+        seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
+        lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
+        check_loader(loader)
+        names = list(dict.fromkeys(checked_keys(keys)))
+        held, missing = self._held(names)
+        if missing:
+            self._ready()
+            with self._spans.call("cache.get_or_load", self.name, items=len(missing)):
+                wanted = self._handed.all_wanted(missing)
+                values = await self._look_aside.get_or_load_many(wanted, loader, lifetimes, seconds)
+            held.update(
+                {key: value for key, value in zip(missing, values, strict=True) if value is not ABSENT}
+            )
+        return {key: held[key] for key in names if key in held}
 
     def cached(
         self,

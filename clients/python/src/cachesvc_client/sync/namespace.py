@@ -19,6 +19,7 @@ from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
 from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
 from cachesvc_client.sync.releases import Releases
+from cachesvc_client.sync.together import ManyLoader
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT, check_loader
@@ -98,6 +99,8 @@ class Namespace(Generic[V]):
             self._intakes.leases,
             self._intakes.waits,
             self._puts,
+            self._intakes.lease_all,
+            self._intakes.put_all,
             self._intakes.give_back,
             self._purge,
             self._schema,
@@ -290,6 +293,39 @@ class Namespace(Generic[V]):
         with self._spans.call("cache.get_or_load", self.name):
             value = self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
         return default if value is ABSENT else value
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: ManyLoader[V],
+        *,
+        ttl: Duration | None = None,
+        stale: Duration | None = None,
+        tags: Iterable[str] = (),
+        lag: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> dict[str, V]:
+        """Returns the values of keys; those that nobody has are loaded by one call of the loader.
+
+        `loader(keys)` returns a mapping; a key that it leaves out, or maps to `ABSENT`, has no
+        value, which is remembered, and is left out here as well. Keys that others are loading are
+        waited for, one after the other; a key whose load fails has a call of the loader for itself. All else
+        is as in `get_or_load`: leases, what is returned, `timeout`, exceptions.
+        """
+        seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
+        lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
+        check_loader(loader)
+        names = list(dict.fromkeys(checked_keys(keys)))
+        held, missing = self._held(names)
+        if missing:
+            self._ready()
+            with self._spans.call("cache.get_or_load", self.name, items=len(missing)):
+                wanted = self._handed.all_wanted(missing)
+                values = self._look_aside.get_or_load_many(wanted, loader, lifetimes, seconds)
+            held.update(
+                {key: value for key, value in zip(missing, values, strict=True) if value is not ABSENT}
+            )
+        return {key: held[key] for key in names if key in held}
 
     def cached(
         self,

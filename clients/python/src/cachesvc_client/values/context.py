@@ -5,7 +5,7 @@ A loader is called as `loader(ctx)` if it has a parameter named `ctx`, else as `
 
 import enum
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec.structs import replace
@@ -85,6 +85,13 @@ def check_loader(loader: object) -> None:
     """Raises `ValueError` for what is no function."""
     if not callable(loader):
         raise ValueError(f"loader: {loader!r} is no function")
+
+
+def checked_mapping(values: object) -> Mapping[str, Any]:
+    """Returns what a loader of many keys returned; raises `ValueError` unless it is a mapping."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"loader: returns a mapping of keys to values, not {type(values).__name__}")
+    return values
 
 
 def takes_context(loader: Callable[..., object]) -> bool:
