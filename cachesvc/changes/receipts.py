@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from cachesvc.changes.contract import FenceStream, FollowerPosition, position_of
-from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.did_you_mean import there_is
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
@@ -91,7 +91,7 @@ class Receipts:
         region, _, change = id_.partition(":")
         stream = self._streams.get(region)
         if stream is None:
-            why = f"no region {region!r}{did_you_mean(region, self._streams)}: an id has the form region:id"
+            why = f"no region {region!r}{there_is(self._streams)}: an id has the form region:id"
             raise RequestError(ProblemKind.NO_SUCH_RECEIPT, why, field="id")
         try:
             record = await stream.receipt(change)

@@ -31,6 +31,14 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """The host name or IP address to listen on. The default serves this machine only."""
     port: int = 8080
     """The TCP port to listen on, 1 to 65535; 0 takes any free port."""
+    hosts: tuple[str, ...] = ()
+    """More names that callers may use for an instance on a loopback address (`Host`, without
+    the port); its proxy's, for instance. Other names with a dot are refused with 421
+    `wrong-host`, or any web page could have a browser on this machine ask. On other addresses every
+    name is answered."""
+    sandbox: bool = True
+    """True: answers say `Content-Security-Policy: sandbox`, so that a browser that is led to a
+    stored value runs no script of it."""
     max_body: Size = Size.parse("4MiB")
     """The largest request body. A larger one is refused with 413 `body-too-large`; if its
     length was declared, before any of it is read. It must be larger than 0."""

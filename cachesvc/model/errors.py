@@ -110,6 +110,7 @@ class OriginError(ProblemError):
     | `ORIGIN_FAILED`, `ORIGIN_TIMEOUT`, `ORIGIN_BUSY`  | no          | yes                       |
     | `ORIGIN_LIMITED`: try again later (408, 425, 429) | yes         | yes                       |
     | `ORIGIN_REFUSED`: no value for us (401, 403, 3xx) | yes         | no                        |
+    | `BAD_KEY`: no URL can be made of the key          | yes         | no                        |
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class OriginError(ProblemError):
     @property
     def is_answer(self) -> bool:
         """True if the origin works and answered so: no outage, and no failure of this service."""
-        return self.kind in (ProblemKind.ORIGIN_REFUSED, ProblemKind.ORIGIN_LIMITED)
+        return self.kind in (ProblemKind.ORIGIN_REFUSED, ProblemKind.ORIGIN_LIMITED, ProblemKind.BAD_KEY)
 
     @property
     def allows_stale(self) -> bool:
@@ -138,4 +139,4 @@ class OriginError(ProblemError):
         False for a refusal: it is what the origin says now of this key (RFC 9111, 4.3.3: a response
         other than 304 and 5xx to a validation means that no stored response is suitable).
         """
-        return self.kind is not ProblemKind.ORIGIN_REFUSED
+        return self.kind not in (ProblemKind.ORIGIN_REFUSED, ProblemKind.BAD_KEY)

@@ -164,6 +164,12 @@ class ProblemKind(StrEnum):
         "Key text is not shown",
         "Send the instance's `telemetry.debug_token` as `Cachesvc-Debug`, or leave the header out.",
     )
+    WRONG_HOST = (
+        "wrong-host",
+        421,
+        "Not a name of this instance",
+        "Use `localhost` or a loopback address, or add the name to the instance's `server.hosts`.",
+    )
     NO_SUCH_NAMESPACE = (
         "no-such-namespace",
         404,

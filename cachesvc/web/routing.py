@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from cachesvc.config.topology_rules import REGION_NAME
 from cachesvc.model import cache_groups
-from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.did_you_mean import there_is
 from cachesvc.model.digest import digest, key_id
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
@@ -146,7 +146,7 @@ def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
     if name not in namespaces:
         raise RequestError(
             ProblemKind.NO_SUCH_NAMESPACE,
-            f"no namespace {name[:64]!r}{did_you_mean(name[:64], namespaces)}",
+            f"no namespace {name[:64]!r}{there_is(namespaces)}",
             field=field,
         )
 

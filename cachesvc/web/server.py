@@ -34,8 +34,9 @@ from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
 from cachesvc.web.replies.problems import problem_reply, request_id_of
-from cachesvc.web.replies.rendering import Tail, last_lines
+from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, Reply
+from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.options import plain_traceparent, timeout_of
 from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
@@ -80,7 +81,8 @@ class Web:
         self._fences = paths.fences
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
-        self._tail = Tail()
+        self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
+        self._hosts = Hosts(service.server.host, service.server.hosts)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, paths.reader.waiting_elsewhere)
@@ -137,7 +139,7 @@ class Web:
         """Answers one request. Raises nothing but `CancelledError`."""
         started = perf_counter()
         operation = namespace = ""
-        spans = self._spans
+        spans, hosts = self._spans, self._hosts
         span: Span | None = None
         try:
             target = request.raw_path
@@ -145,7 +147,10 @@ class Web:
             namespace = place.namespace
             calls = self._calls[place.kind]
             operation, handler = calls.get(request.method, _REFUSED)
-            if operation == "get" and (traceparent := plain_traceparent(request.raw_headers)) is not None:
+            if (
+                operation == "get"
+                and (traceparent := plain_traceparent(request.raw_headers, hosts.admitted)) is not None
+            ):
                 if spans is not None and spans.sampling.takes(traceparent):
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
@@ -157,6 +162,7 @@ class Web:
             elif handler is None:
                 reply = _not_allowed(request, calls)
             else:
+                hosts.check(request.headers.get("Host"))
                 span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
                 reply = await _part_of(
                     span, self._deadlines.hold(self._call(operation, handler, request, place))
@@ -205,7 +211,7 @@ class Web:
         if reply.watermark in (CURRENT, self._fences.watermark):
             reply.add_lines(self._tail.lines)
         else:
-            reply.add_lines(last_lines(now, self._fences.lag_us(reply.watermark)))
+            reply.add_lines(self._tail.lines_of(now, self._fences.lag_us(reply.watermark)))
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())
         if self._listener.is_stopping:

@@ -143,7 +143,7 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
             """A key that another process is loading
         is waited for; if that load fails, it has a call of the loader with such keys only.""",
             """Keys that others are loading are
-        waited for, one after the other; a key whose load fails has a call of the loader for itself.""",
+        waited for, one after the other; a key whose load fails has a loader call for itself.""",
         ),
         ("`await loader(keys)` returns", "`loader(keys)` returns"),
         (

@@ -94,7 +94,7 @@ async def test_while_the_queue_is_out_of_reach_nobody_knows() -> None:
 async def test_an_id_that_nobody_knows_has_no_receipt() -> None:
     (one,) = await started(FarSide(), "one")
     assert await one.paths.receipts.state("here:1-0") is None
-    with pytest.raises(RequestError, match="did you mean 'here'"):
+    with pytest.raises(RequestError, match="there is here"):
         await one.paths.receipts.state("hre:1-0")
     await stop(one)
 

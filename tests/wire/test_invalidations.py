@@ -274,7 +274,7 @@ async def test_a_receipt_that_is_not_there_is_a_404_that_says_how_long_they_are_
 
 async def test_a_receipt_of_an_unknown_region_is_refused_as_the_path_does(site: Site) -> None:
     site.invalidator.fails_with = RequestError(
-        ProblemKind.NO_SUCH_RECEIPT, "no region 'e' (did you mean 'eu'?)", field="id"
+        ProblemKind.NO_SUCH_RECEIPT, "no region 'e' (there is eu)", field="id"
     )
     response = await site.ask("GET", "/v1/invalidations/e:1-0")
     assert (response.status, kind(response), json.loads(response.body)["field"]) == (

@@ -37,6 +37,8 @@ async def test_a_fresh_copy_in_l1_is_answered_with_its_lifetimes_and_without_ask
         "cache-status": "cachesvc-l1; hit; ttl=42",
         "date": "Tue, 14 Nov 2023 22:13:20 GMT",
         "cachesvc-lag": "0.260",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox",
         "connection": "close",
     }
     assert site.reader.saw == []
@@ -225,6 +227,22 @@ async def test_prefer_lease_grants_one_with_the_miss(site: Site) -> None:
 async def test_a_wait_is_capped_by_the_request_timeout(site: Site) -> None:
     await site.ask("GET", "/v1/pages/k", {"Prefer": 'wait="999999", lease', "Cachesvc-Timeout": "90s"})
     assert site.reader.saw[0][2] == ReadOptions(lease=True, wait_seconds=5.0, timeout_seconds=5.0)
+
+
+@pytest.mark.parametrize(
+    ("prefer", "wait_seconds"),
+    [
+        (" " * 8000 + "lease", 0.0),
+        ("lease" + " " * 8000, 0.0),
+        ("," * 8000 + "lease", 0.0),
+        ("x= " * 2000 + ",lease;a=b , wait = 2 ", 2.0),
+        ('respond-async; x="1", LEASE, Wait="2"', 2.0),
+    ],
+    ids=range(5),
+)
+async def test_a_preference_is_found_wherever_it_stands(site: Site, prefer: str, wait_seconds: float) -> None:
+    await site.ask("GET", "/v1/pages/k", {"Prefer": prefer})
+    assert site.reader.saw == [("pages", "k", ReadOptions(lease=True, wait_seconds=wait_seconds))]
 
 
 async def test_a_stale_answer_may_carry_a_lease(site: Site) -> None:

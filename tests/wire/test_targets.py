@@ -104,7 +104,7 @@ async def test_an_unknown_namespace_is_answered_with_the_nearest_name_and_counte
     site: Site,
 ) -> None:
     problem = json.loads((await site.ask("GET", "/v1/pagess/a")).body)
-    assert "did you mean 'pages'" in problem["detail"]
+    assert "(there is pages" in problem["detail"]
     assert dict(site.metrics.counts.requests) == {("", "", "refused"): 1}
 
 

@@ -32,7 +32,7 @@ from cachesvc.config.topology import Namespace
 from cachesvc.config.topology_rules import NAMESPACE_NAME
 from cachesvc.model.cache_groups import check_tag
 from cachesvc.model.change import Change
-from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.did_you_mean import there_is
 from cachesvc.model.key_text import check_key
 from cachesvc.model.units import Duration
 
@@ -121,7 +121,7 @@ class EventParser:
     def _unknown(self, namespace: str) -> list[str]:
         if namespace in self._namespaces:
             return []
-        return [f"no namespace {namespace!r}{did_you_mean(namespace, self._namespaces)}"]
+        return [f"no namespace {namespace!r}{there_is(self._namespaces)}"]
 
 
 def checked(change: Change, max_batch_keys: int, longest_over: Duration) -> tuple[Change | None, list[str]]:

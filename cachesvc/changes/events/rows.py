@@ -29,7 +29,7 @@ from msgspec import Struct
 from cachesvc.config.row_templates import Template, key_templates, parse_template
 from cachesvc.config.topology import Namespace, Source
 from cachesvc.model.change import Change
-from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.did_you_mean import there_is
 from cachesvc.telemetry.traces.trace import SpanContext
 
 UNAVAILABLE = "__debezium_unavailable_value"
@@ -134,7 +134,7 @@ class _Rule:
     def _faults(self, row: RowChange, images: Sequence[Image]) -> list[str]:
         old, there = images[0], row.after or {}
         if row.op != "d" and (lacking := [name for name in self._columns if name not in there]):
-            return [f"the row has no column {name!r}{did_you_mean(name, there)}" for name in lacking]
+            return [f"the row has no column {name!r}{there_is(there)}" for name in lacking]
         unknown = [
             f"what {name!r} was is not in the event: {REMEDY}" for name in self._columns if name not in old
         ]

@@ -18,7 +18,9 @@ def lease_as_of(lease: str) -> int:
     Raises `RequestError` for a text that cannot be a lease token.
     """
     nonce, colon, as_of = lease.partition(":")
-    if not (nonce and colon and as_of.isascii() and as_of.isdigit() and len(lease) <= 80):
+    if not (
+        nonce and colon and as_of.isascii() and as_of.isdigit() and len(lease) <= 80 and len(as_of) <= 16
+    ):
         raise RequestError(
             ProblemKind.BAD_LEASE,
             "not a lease token: send the one that the miss was answered with",

@@ -175,10 +175,13 @@ class HttpLoader:
 
     async def _get(self, session: aiohttp.ClientSession, key: Key, known: Entry | None) -> Loaded | None:
         """Sends one GET; None for a 304 that is not about `known`."""
+        try:
+            url = self._address.of(key.text)
+        except ValueError as error:
+            raise self._error(f"it cannot be asked for this key: {error}", ProblemKind.BAD_KEY) from None
         self.loads += 1
         with self._span.around() as span:
-            url, headers = self._address.of(key.text), self._headers_of(known)
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
+            async with session.get(url, headers=self._headers_of(known), allow_redirects=False) as response:
                 answered(span, response.status)
                 return await self._answer(response, known)
 

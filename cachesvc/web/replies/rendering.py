@@ -25,6 +25,10 @@ Without the line, a cache on the way would answer a read that carries a token wi
 a read without one.
 """
 _VARY_ALL = "Vary: *\r\n"
+NOSNIFF = "X-Content-Type-Options: nosniff\r\n"
+"""A browser takes a stored value for its `Content-Type`, and never for HTML by its looks."""
+SANDBOX = f"{NOSNIFF}Content-Security-Policy: sandbox\r\n"
+"""And a browser that is led to a stored value runs no script of it."""
 _LEASED = Use(keep=False, share=False, directives="no-store")
 """The use of an answer that carries a lease, which one caller may have."""
 
@@ -128,20 +132,15 @@ def _sendable(content_type: str) -> str:
     return content_type if is_media_type(content_type) else OCTETS
 
 
-def last_lines(now_us: int, lag_us: int | None) -> bytes:
-    """Returns the lines `Date` and `Cachesvc-Lag`; the bound is rounded up to ms."""
-    date = formatdate(now_us // SECONDS, usegmt=True)
-    lag = f"Cachesvc-Lag: {-(-lag_us // MILLISECONDS) / 1000:.3f}\r\n" if lag_us is not None else ""
-    return f"Date: {date}\r\n{lag}".encode()
-
-
 class Tail:
-    """The lines that end every head: `Date` and `Cachesvc-Lag`.
+    """The lines that end every head: `Date`, `Cachesvc-Lag`, and what browsers must heed.
 
     They are rendered again when they are 10 ms old, not for each answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, more: str = "") -> None:
+        """`more`: complete header lines that every head has."""
+        self._more = more
         self._rendered_at_us = -1 << 62
         self._lines = b""
 
@@ -150,8 +149,14 @@ class Tail:
 
     def render(self, now_us: int, lag_us: int | None) -> None:
         # The bound grows while the lines are used.
-        self._lines = last_lines(now_us, None if lag_us is None else lag_us + _TAIL_LIFE_US)
+        self._lines = self.lines_of(now_us, None if lag_us is None else lag_us + _TAIL_LIFE_US)
         self._rendered_at_us = now_us
+
+    def lines_of(self, now_us: int, lag_us: int | None) -> bytes:
+        """Returns the lines of one answer; the bound is rounded up to ms."""
+        date = formatdate(now_us // SECONDS, usegmt=True)
+        lag = f"Cachesvc-Lag: {-(-lag_us // MILLISECONDS) / 1000:.3f}\r\n" if lag_us is not None else ""
+        return f"Date: {date}\r\n{lag}{self._more}".encode()
 
     @property
     def lines(self) -> bytes:

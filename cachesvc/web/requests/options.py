@@ -5,7 +5,7 @@ A header that is out of rule is refused by name, because no guess at its meaning
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from msgspec.structs import replace
 from multidict import CIMultiDictProxy
@@ -28,13 +28,13 @@ UNLEASED_LAG = (
 """The reason why the lag of a source is refused beside a value without a lease."""
 
 _ASKING = ("Cache-Control", "Cachesvc-Token", "Cachesvc-Max-Lag", "Cachesvc-Timeout", "Prefer")
-_PREFERENCE = re.compile(r'\s*([A-Za-z0-9_-]+)\s*(?:=\s*"?([^",;]*)"?)?[^,]*')
+# Possessive: each member of the list is read in one pass, whatever it holds.
+_PREFERENCE = re.compile(r'[ \t]*+([A-Za-z0-9_-]++)[ \t]*+(?:=[ \t]*+"?([^",; \t]*+))?').match
 _WAIT = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,3})?").fullmatch
 
 _INERT = frozenset(
     spelling.encode()
     for name in (
-        "Host",
         "Accept",
         "Accept-Encoding",
         "Accept-Language",
@@ -46,16 +46,22 @@ _INERT = frozenset(
 )
 """Headers that change nothing about a read, as clients spell them. Others need a look."""
 _TRACEPARENT = (b"traceparent", b"Traceparent")
+_HOST = (b"Host", b"host")
 
 
-def plain_traceparent(raw_headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+def plain_traceparent(
+    raw_headers: Sequence[tuple[bytes, bytes]], hosts: Set[bytes] | None = None
+) -> bytes | None:
     """Returns the `traceparent`, empty without one; None if a header might change the read.
 
-    One walk over the headers finds both.
+    None also for a host that is not among `hosts`. One walk over the headers finds all of this.
     """
     traceparent = b""
     for name, value in raw_headers:
-        if name not in _INERT:
+        if name in _HOST:
+            if hosts is not None and value not in hosts:
+                return None
+        elif name not in _INERT:
             if name not in _TRACEPARENT:
                 return None
             traceparent = value
@@ -160,7 +166,8 @@ def _preferring(options: ReadOptions, prefer: str, longest_seconds: float) -> Re
 
     Preferences that are not known are ignored, as RFC 7240 wants.
     """
-    preferences = {match[1].lower(): match[2] for match in _PREFERENCE.finditer(prefer)}
+    members = map(_PREFERENCE, prefer.split(","))
+    preferences = {member[1].lower(): member[2] for member in members if member}
     if "lease" not in preferences:
         return options
     wait = preferences.get("wait") or "0"

@@ -247,7 +247,7 @@ IDENTITY = "the table needs REPLICA IDENTITY FULL"
             envelope("c", None, {"id": 42, "workspaceid": 7}),
             {"id": 42},
             [],
-            "public.blocks: the row has no column 'workspace_id' (did you mean 'workspaceid'?)",
+            "public.blocks: the row has no column 'workspace_id' (there is id, workspaceid)",
         ),
         (envelope("c"), {"id": 42}, [], "Debezium's op 'c' without `after`"),
         (envelope("u", ROW), {"id": 42}, [], "Debezium's op 'u' without `after`"),

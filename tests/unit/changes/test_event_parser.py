@@ -152,7 +152,7 @@ def test_an_item_that_is_no_event_is_a_dead_letter(fields: Mapping[bytes, bytes]
 def test_a_namespace_that_is_unknown_here_is_applied_all_the_same() -> None:
     found = read_event(event(data={"namespace": "page", "keys": ["a"]}))
     assert found.changes == (Change("page", ("a",)),)
-    assert found.reason == "no namespace 'page' (did you mean 'pages'?)"
+    assert found.reason == "no namespace 'page' (there is pages, search)"
 
 
 def test_keys_and_tags_out_of_rule_are_named_and_the_others_applied() -> None:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cachesvc_client.aio.loading import Loader
     from cachesvc_client.aio.namespace import Namespace
     from cachesvc_client.aio.on_commit import OnCommit
-    from cachesvc_client.aio.together import ManyLoader
 
 __all__ = [
     "ABSENT",
@@ -52,7 +51,6 @@ __all__ = [
     "LoadContext",
     "Loader",
     "Lookup",
-    "ManyLoader",
     "Miss",
     "Namespace",
     "NearSettings",
@@ -74,7 +72,6 @@ _ASYNC = {
     "Cache": "cachesvc_client.aio.cache",
     "CachedFunction": "cachesvc_client.aio.cached",
     "Loader": "cachesvc_client.aio.loading",
-    "ManyLoader": "cachesvc_client.aio.together",
     "Namespace": "cachesvc_client.aio.namespace",
     "OnCommit": "cachesvc_client.aio.on_commit",
 }

@@ -16,7 +16,7 @@ from cachesvc_client.values.context import ABSENT, Absent, checked_mapping
 
 V = TypeVar("V")
 ManyLoader: TypeAlias = Callable[[list[str]], Awaitable[Mapping[str, V | Absent]]]
-"""Loads the values of many keys. A key that is not in the mapping has no value: it is absent.
+"""Loads the values of many keys. A key that is not in the mapping has no value.
 
 A loader reads its source after it was called, not before: the leases count from the call.
 """

@@ -16,7 +16,6 @@ from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.loading import Loader
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
-from cachesvc_client.sync.together import ManyLoader
 from cachesvc_client.values.codecs import BYTES, JSON, MSGPACK, Codec, json_of, msgpack_of
 from cachesvc_client.values.context import ABSENT, Absent, LoadContext
 from cachesvc_client.values.lookups import Hit, Lookup, Miss, Unavailable
@@ -41,7 +40,6 @@ __all__ = [
     "LoadContext",
     "Loader",
     "Lookup",
-    "ManyLoader",
     "Miss",
     "Namespace",
     "NearSettings",

@@ -309,7 +309,7 @@ class Namespace(Generic[V]):
 
         `loader(keys)` returns a mapping; a key that it leaves out, or maps to `ABSENT`, has no
         value, which is remembered, and is left out here as well. Keys that others are loading are
-        waited for, one after the other; a key whose load fails has a call of the loader for itself. All else
+        waited for, one after the other; a key whose load fails has a loader call for itself. All else
         is as in `get_or_load`: leases, what is returned, `timeout`, exceptions.
         """
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
