@@ -326,6 +326,7 @@ class Cache:
             self._transport.retries,
             loads.unreadable,
             loads.unkept,
+            loads.stood_in,
             len(self._resending.unsent),
         )
 

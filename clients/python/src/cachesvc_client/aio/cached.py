@@ -29,6 +29,7 @@ class LoadingNamespace(Protocol):
         *,
         ttl: Duration | None,
         stale: Duration | None,
+        stale_if_error: Duration | None,
         lag: Duration | None,
     ) -> Any: ...
 
@@ -54,6 +55,7 @@ class CachedFunction(Generic[P, R]):
         *,
         ttl: float | None,
         stale: float | None,
+        stale_if_error: float | None,
         lag: float | None,
         owner: tuple[Any, ...] = (),
     ) -> None:
@@ -62,6 +64,7 @@ class CachedFunction(Generic[P, R]):
         self._naming = naming
         self._ttl = ttl
         self._stale = stale
+        self._stale_if_error = stale_if_error
         self._lag = lag
         self._owner = owner
         """The object whose method the function is, if it is a method."""
@@ -77,6 +80,7 @@ class CachedFunction(Generic[P, R]):
             self._naming,
             ttl=self._ttl,
             stale=self._stale,
+            stale_if_error=self._stale_if_error,
             lag=self._lag,
             owner=(owner,),
         )
@@ -92,7 +96,14 @@ class CachedFunction(Generic[P, R]):
             return ABSENT if value is None else value
 
         key = self._naming.key(given, kwargs)
-        value = await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale, lag=self._lag)
+        value = await self.namespace.get_or_load(
+            key,
+            load,
+            ttl=self._ttl,
+            stale=self._stale,
+            stale_if_error=self._stale_if_error,
+            lag=self._lag,
+        )
         return cast(R, value)
 
     def __reduce__(self) -> str | tuple[Any, ...]:

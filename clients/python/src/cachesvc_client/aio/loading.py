@@ -51,6 +51,7 @@ class Loads:
         self.unfilled = 0
         self.unreadable = 0
         self._fills_fail = False
+        self.stood_in = 0
 
     def begin(self) -> None:
         """Begins anew, on another loop."""
@@ -113,6 +114,12 @@ class Loads:
         if not self.unreadable:
             log.warning("%r: %s (this is logged once; statistics().unreadable counts)", key, why)
         self.unreadable += 1
+
+    def count_stood_in(self, key: str, error: Exception) -> None:
+        """Counts a stale value that was answered as its load had failed. The first one is logged."""
+        if not self.stood_in:
+            log.warning("the load of %r failed, and its stale value is answered: %r", key, error)
+        self.stood_in += 1
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
         """Counts what became of a fill. A failed fill costs a load later, and not this answer.

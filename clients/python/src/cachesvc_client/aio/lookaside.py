@@ -8,6 +8,7 @@
     miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
                                   after too long: load and do not fill;
                                   values of the key cannot be kept: load at once, do not fill
+    the load fails              → a value within `stale_if_error` of the caller, or the failure
     unreadable                  → as a miss: replace it, once for all callers;
                                   of a newer version: load and do not fill
     the cache is out of reach   → load and do not fill, at most so many at a time
@@ -63,6 +64,7 @@ class LookAside(Generic[V]):
         puts: Intake[PutItem, Put],
         give_back: Callable[[Right], None],
         delete: Callable[[str], Awaitable[object]],
+        stale_copy: Callable[[Wanted, float], Awaitable[Got]],
         schema: Schema[V],
         loads: Loads,
         *,
@@ -75,6 +77,7 @@ class LookAside(Generic[V]):
         self._puts = puts
         self._give_back = give_back
         self._delete = delete
+        self._stale_copy = stale_copy
         self._schema = schema
         self._loads = loads
         self._timeout = timeout
@@ -253,7 +256,10 @@ class LookAside(Generic[V]):
     async def _load(
         self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes
     ) -> V | Absent:
-        value, lifetimes = await self._loads.run(right.key, loader, lifetimes)
+        try:
+            value, lifetimes = await self._loads.run(right.key, loader, lifetimes)
+        except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+            return await self._last_resort(wanted, lifetimes, error)
         sealed = sealed_of(right, value, self._schema)
         item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
@@ -261,6 +267,20 @@ class LookAside(Generic[V]):
         right.filled(filled)
         self._loads.count_fill(right.key, filled)
         return ABSENT if sealed is None else sealed.value
+
+    async def _last_resort(self, wanted: Wanted, lifetimes: Lifetimes, error: Exception) -> V | Absent:
+        """Returns the stale value that the caller takes for a failed load, or raises the failure."""
+        if not lifetimes.stale_if_error:
+            raise error
+        try:
+            got = await self._stale_copy(wanted, lifetimes.stale_if_error)
+            value = self._value_of(got)
+        except (CacheError, UnreadableError):
+            raise error from None
+        if not got.is_found:
+            raise error
+        self._loads.count_stood_in(key_of(wanted), error)
+        return value
 
     async def _filled(self, item: PutItem) -> Put | CacheError:
         """The answer to a fill. A fill for which this client has no room fails like any other."""

@@ -19,7 +19,7 @@ from cachesvc_client.near.near import NOTHING, Near, Shelf
 from cachesvc_client.protocol.names import check_key, checked_keys
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 from cachesvc_client.requests.changes import invalidation_of
-from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.handed_tokens import Handed, Wanted
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT, check_loader
@@ -103,6 +103,7 @@ class Namespace(Generic[V]):
             self._puts,
             self._intakes.give_back,
             self._purge,
+            self._stale_copy,
             self._schema,
             self._loads,
             timeout=self._timeout,
@@ -232,6 +233,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         lag: Duration | None = None,
         default: None = None,
@@ -245,6 +247,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         lag: Duration | None = None,
         default: D,
@@ -257,6 +260,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         lag: Duration | None = None,
         default: Any = None,
@@ -272,6 +276,9 @@ class Namespace(Generic[V]):
         `lag`: the loader's source may be so far behind its commits, such as a replica (instead of the
         namespace's). Without it an old value that a replica still had would count as new.
 
+        `stale_if_error`: if the loader raises or takes too long, the value that was stored before is
+        returned, up to so long after it became stale, unless it was invalidated.
+
         `timeout` bounds this caller's wait and not the load, which has the cache's `load_timeout`.
 
         The value is returned as it will be read later; `CodecError` is raised if it would not come
@@ -286,7 +293,7 @@ class Namespace(Generic[V]):
         check_key(key)
         check_loader(loader)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
-        lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
+        lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags, self._lag if lag is None else lag)
         self._ready()
         with self._spans.call("cache.get_or_load", self.name):
             value = await self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
@@ -331,6 +338,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         ignore: Iterable[str] = (),
         lag: Duration | None = None,
@@ -344,18 +352,25 @@ class Namespace(Generic[V]):
         key names an attribute that tells its objects apart: `{self.tenant}`.
 
         No two functions of a client have one template in one namespace, unless both say `shared`:
-        their results are the same. `lag` is that of `get_or_load`.
+        their results are the same. `stale_if_error` and `lag` are those of `get_or_load`.
         """
         check_template(key)
         ttl_seconds = None if ttl is None else seconds_of(ttl, "ttl")
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
+        error_seconds = None if stale_if_error is None else seconds_of(stale_if_error, "stale_if_error")
         lag_seconds = None if lag is None else lag_seconds_of(lag)
 
         def decorate(function: Callable[P, Awaitable[R]]) -> CachedFunction[P, R]:
             naming = Naming(function, key, tags, ignore)
             self._declarations.add(naming, shared=shared)
             return CachedFunction(
-                self, function, naming, ttl=ttl_seconds, stale=stale_seconds, lag=lag_seconds
+                self,
+                function,
+                naming,
+                ttl=ttl_seconds,
+                stale=stale_seconds,
+                stale_if_error=error_seconds,
+                lag=lag_seconds,
             )
 
         return decorate
@@ -522,6 +537,9 @@ class Namespace(Generic[V]):
         except CacheError as error:
             if failed := {key: error.copy() for key in keys}:
                 raise PartialError(failed, found) from error
+
+    async def _stale_copy(self, wanted: Wanted, beyond: float) -> Got:
+        return await self._calls.read_stale(wanted, beyond, self._deadline(None))
 
     def _seconds(self, timeout: Duration | None) -> float:
         """The time that a call has."""

@@ -149,6 +149,12 @@ class NamespaceRequests:
             headers["Cachesvc-Max-Lag"] = self._max_lag
         return Request("GET", self._path(key_of(wanted)), headers=headers, operation="cache.get")
 
+    def read_stale(self, wanted: Wanted, token: str, beyond: float) -> Request:
+        """A read of a copy that may be stale for `beyond` seconds, of which no load is begun."""
+        request = self.read_alone(wanted, token)
+        said = {"Cache-Control": f"only-if-cached, max-stale={math.ceil(beyond)}"}
+        return request._replace(headers={**request.headers, **said})
+
     @staticmethod
     def got_alone(reply: Reply) -> Got:
         """The answer to `read_alone`: the value, and as much besides as a plain read needs."""

@@ -47,6 +47,7 @@ class Loads:
         self.unfilled = 0
         self.unreadable = 0
         self._fills_fail = False
+        self.stood_in = 0
         self.after_fork()
         forks.register(self)
 
@@ -111,6 +112,14 @@ class Loads:
             value.close()
             raise ValueError(f"loader: {loader!r} is an async function: use it with cachesvc_client.Cache")
         return value, ctx.lifetimes
+
+    def count_stood_in(self, key: str, error: Exception) -> None:
+        """Counts a stale value that was answered as its load had failed. The first one is logged."""
+        with self._lock:
+            is_first = not self.stood_in
+            self.stood_in += 1
+        if is_first:
+            log.warning("the load of %r failed, and its stale value is answered: %r", key, error)
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
         """Counts what became of a fill. A failed fill costs a load later, and not this answer.

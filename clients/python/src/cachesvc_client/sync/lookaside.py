@@ -92,6 +92,7 @@ class LookAside(Generic[V]):
         put_all: Callable[[Sequence[PutItem], float], list[Put | CacheError]],
         give_back: Callable[[Right], None],
         delete: Callable[[str], object],
+        stale_copy: Callable[[Wanted, float], Got],
         schema: Schema[V],
         loads: Loads,
         *,
@@ -105,6 +106,7 @@ class LookAside(Generic[V]):
         self._put_all = put_all
         self._give_back = give_back
         self._delete = delete
+        self._stale_copy = stale_copy
         self._schema = schema
         self._loads = loads
         self._timeout = timeout
@@ -340,7 +342,10 @@ class LookAside(Generic[V]):
             return stale
 
     def _load(self, ask: _Ask[V], right: Right) -> V | Absent:
-        value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
+        try:
+            value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
+        except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+            return self._last_resort(ask, error)
         sealed = sealed_of(right, value, self._schema)
         item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
@@ -348,6 +353,20 @@ class LookAside(Generic[V]):
         right.filled(filled)
         self._loads.count_fill(ask.key, filled)
         return ABSENT if sealed is None else sealed.value
+
+    def _last_resort(self, ask: _Ask[V], error: Exception) -> V | Absent:
+        """Returns the stale value that the caller takes for a failed load, or raises the failure."""
+        if not ask.lifetimes.stale_if_error:
+            raise error
+        try:
+            got = self._stale_copy(ask.wanted, ask.lifetimes.stale_if_error)
+            value = self._value_of(got)
+        except (CacheError, UnreadableError):
+            raise error from None
+        if not got.is_found:
+            raise error
+        self._loads.count_stood_in(ask.key, error)
+        return value
 
     def _filled(self, item: PutItem) -> Put | CacheError:
         """The answer to a fill. A fill for which this client has no room fails like any other."""
