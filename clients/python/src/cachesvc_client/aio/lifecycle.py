@@ -139,12 +139,12 @@ class Lifecycle:
                 " make a Cache for each loop, or use cachesvc_client.sync",
             )
         self._transport.check_movable()
-        session = self._transport.abandon()
+        session, errands = self._transport.abandon()
         runners = [self._feeding.abandon(), self._resending.abandon()]
         if is_of_parent:
             if session is not None and isinstance(session.connector, CleanConnector):
                 session.connector.disown()
-            _of_parents.append((left, session, runners, self._keeper, self._tasks.all()))
+            _of_parents.append((left, session, errands, runners, self._keeper, self._tasks.all()))
             self._resending.unsent.clear()  # the parent sends it
         elif left.is_closed():
             if session is not None:

@@ -76,11 +76,11 @@ class Transport:
                 "other-loop", "the session= of this cache belongs to another event loop: leave it out"
             )
 
-    def abandon(self) -> aiohttp.ClientSession | None:
-        """Returns the session of a loop that is left; its requests end there, or never."""
+    def abandon(self) -> tuple[aiohttp.ClientSession | None, list[asyncio.Task[None]]]:
+        """Returns the session and the tasks of a loop that is left; they end there, or never."""
         own, self._own, self._session = self._own, None, None
-        self._refreshing = None
-        return own
+        refreshing, self._refreshing = self._refreshing, None
+        return own, [] if refreshing is None else [refreshing]
 
     async def close(self) -> None:
         self._session = None
