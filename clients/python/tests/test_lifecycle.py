@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 from cachesvc_client import Cache, CacheError, NearSettings
+from cachesvc_client import testing as fakes
 from cachesvc_client.aio import tasks
 
 from clients.python.tests.fake_service import FakeService
@@ -203,6 +204,28 @@ async def test_a_near_namespace_that_is_made_on_another_thread_is_fed(service: F
         await asyncio.sleep(0)
         assert cache._feeding._task is not None
         del near
+
+
+def test_a_near_cache_is_fed_on_each_loop_and_bypassed_between_them() -> None:
+    service = fakes.FakeService()
+    cache = service.cache()
+    pages = cache.namespace("pages", near=NearSettings())
+    shelf = pages.near
+    assert shelf is not None
+
+    async def reads() -> bytes | None:
+        async with asyncio.timeout(10):
+            hits = shelf.hits
+            while shelf.hits == hits:  # until the feed vouches
+                value = await pages.get("a")
+                await asyncio.sleep(0.002)
+        return value
+
+    run(lambda: pages.set("a", b"1"))
+    for value in (b"1", b"2"):
+        assert run(reads) == value
+        assert not shelf.is_trusted
+        service.hold("pages", "a", b"2")  # nobody here is told of it
 
 
 async def test_calls_that_never_cease_do_not_hold_up_closing(service: FakeService) -> None:
