@@ -91,7 +91,7 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
             "self._feeding, self._releases, self._resending, self._timeout)",
         ),
     ),
-    "cached": (),
+    "cached": (("check_awaitable", "check_value"),),
     "calls": (
         (
             """\

@@ -77,6 +77,9 @@ MISTAKES: list[tuple[Callable[[Any], object], str]] = [
     (lambda at: at.from_url("http://a", default_timeout=True), "default_timeout: True is not"),
     (lambda at: at.from_url("http://a", max_loads_without_cache="3"), "max_loads_without_cache"),
     (lambda at: at.from_url("http://a", caller=5), "caller 5"),
+    (lambda at: at.from_url("http://a", traceparent=5), "traceparent: 5 has no __call__"),
+    (lambda at: at.from_url("http://a", session=5), "session: 5 has no request"),
+    (lambda at: at.from_url("http://a", tracer_provider=5), "tracer_provider: 5 has no get_tracer"),
     (lambda _: replace(LAPTOP, timeout="1s"), "profile: timeout is a number of seconds, not '1s'"),
     (lambda _: replace(LAPTOP, lease_wait=None), "profile: lease_wait is a number"),
     (lambda _: replace(LAPTOP, max_connections=2.5), "profile: max_connections"),
@@ -173,16 +176,30 @@ async def test_a_mistake_in_a_call_is_named(
 
 
 async def test_a_loader_of_the_other_flavour_is_named(service: FakeService) -> None:
-    async def is_async(_key: str) -> bytes:
+    async def is_async(_key: str = "") -> bytes:
+        return b""
+
+    def is_not_async() -> bytes:
         return b""
 
     async with Cache.from_url(service.url) as cache:
+        pages: Any = cache.namespace("pages")
+        with pytest.raises(ValueError, match=r"<function .*is_not_async.* is no async function"):
+            await pages.cached("k")(is_not_async)()
+        with pytest.raises(ValueError, match="is no async function"):
+            await pages.get_or_load_many(["a"], lambda keys: dict.fromkeys(keys, b""))
+        with pytest.raises(TypeError, match="write `async with`"), cache.on_commit():
+            pass
         with pytest.raises(ValueError, match="is no async function"):
             await cache.namespace("pages").get_or_load("a", lambda _key: b"1")  # type: ignore[arg-type]  # the mistake
         with pytest.raises(TypeError, match="write `async with`"), cache:
             pass
     with SyncCache.from_url(service.url) as blocking, pytest.raises(ValueError, match="is an async function"):
         await asyncio.to_thread(lambda: blocking.namespace("pages").get_or_load("a", is_async))  # type: ignore[arg-type]  # the mistake
+    with SyncCache.from_url(service.url) as blocking:
+        cached: Any = blocking.namespace("pages").cached("k", ignore=["_key"])(is_async)
+        with pytest.raises(ValueError, match=r"<function .*is_async.* is an async function"):
+            await asyncio.to_thread(cached)
 
 
 async def test_a_codec_that_makes_no_bytes_is_named(cache: Cache) -> None:

@@ -136,6 +136,13 @@ class Cache:
           unasked for the next answer.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
+        for name, given, part in (
+            ("traceparent", traceparent, "__call__"),
+            ("session", session, "request"),
+            ("tracer_provider", tracer_provider, "get_tracer"),
+        ):
+            if given is not None and not callable(getattr(given, part, None)):
+                raise ValueError(f"{name}: {given!r} has no {part}")
         return cls(
             urls_of(url),
             profile_with(

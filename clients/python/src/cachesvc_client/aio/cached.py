@@ -9,7 +9,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from cachesvc_client.aio.loading import Loader
 from cachesvc_client.protocol.wire import Receipt
-from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.context import ABSENT, Absent, LoadContext, check_awaitable
 from cachesvc_client.values.durations import Duration
 from cachesvc_client.values.templates import Naming
 
@@ -92,7 +92,9 @@ class CachedFunction(Generic[P, R]):
             ctx.set_options(tags=self._naming.tags(given, kwargs))
             told = {"ctx": ctx} if self._naming.takes_context else {}
             call: Callable[..., Awaitable[R]] = self._function
-            value = await call(*given, **kwargs, **told)
+            loading = call(*given, **kwargs, **told)
+            check_awaitable(loading, self._function)
+            value = await loading
             return ABSENT if value is None else value
 
         key = self._naming.key(given, kwargs)

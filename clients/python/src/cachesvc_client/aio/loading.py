@@ -1,7 +1,6 @@
 """Runs the callers' loaders: within a time; few at a time if the cache is out of reach."""
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +11,7 @@ from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
 from cachesvc_client.tracing.spans import inner
 from cachesvc_client.values.codecs import UnreadableError
-from cachesvc_client.values.context import Absent, LoadContext, takes_context
+from cachesvc_client.values.context import Absent, LoadContext, check_awaitable, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
@@ -88,10 +87,7 @@ class Loads:
         call = cast(Callable[[str | LoadContext], Awaitable[V | Absent]], loader)
         with inner("cache.load"):
             loading = call(context if takes_context(loader) else context.key)
-            if not inspect.isawaitable(loading):
-                raise ValueError(
-                    f"loader: {loader!r} is no async function: make it one, or use cachesvc_client.sync"
-                )
+            check_awaitable(loading, loader)
             value = await loading
         return Loaded(value, context.lifetimes)
 

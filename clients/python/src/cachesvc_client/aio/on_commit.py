@@ -13,7 +13,7 @@ if the caller is cancelled by then: the change has happened.
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from cachesvc_client.aio.lifecycle import Lifecycle
 from cachesvc_client.aio.namespace import Namespace
@@ -109,6 +109,11 @@ class OnCommit:
 
     def __repr__(self) -> str:
         return f"<OnCommit {len(self._changes)} noted, {len(self.receipts)} receipts>"
+
+    def __enter__(self) -> NoReturn:  # aio only
+        raise TypeError("write `async with`, or use the Cache of cachesvc_client.sync")  # aio only
+
+    def __exit__(self, *_: object) -> None: ...  # aio only
 
     async def __aenter__(self) -> Self:
         return self

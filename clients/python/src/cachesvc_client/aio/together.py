@@ -8,11 +8,10 @@ calls of their own.
 
 import asyncio
 import contextlib
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from cachesvc_client.values.context import ABSENT, Absent, checked_mapping
+from cachesvc_client.values.context import ABSENT, Absent, check_awaitable, checked_mapping
 
 V = TypeVar("V")
 ManyLoader: TypeAlias = Callable[[list[str]], Awaitable[Mapping[str, V | Absent]]]
@@ -100,8 +99,5 @@ class Together(Generic[V]):
 
     async def _loaded(self, keys: list[str]) -> Mapping[str, V | Absent]:
         loading = self._loader(keys)
-        if not inspect.isawaitable(loading):
-            raise ValueError(
-                f"loader: {self._loader!r} is no async function: make it one, or use cachesvc_client.sync"
-            )
+        check_awaitable(loading, self._loader)
         return checked_mapping(await loading)

@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from cachesvc_client.protocol.wire import Receipt
 from cachesvc_client.sync.loading import Loader
-from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.context import ABSENT, Absent, LoadContext, check_value
 from cachesvc_client.values.durations import Duration
 from cachesvc_client.values.templates import Naming
 
@@ -93,7 +93,9 @@ class CachedFunction(Generic[P, R]):
             ctx.set_options(tags=self._naming.tags(given, kwargs))
             told = {"ctx": ctx} if self._naming.takes_context else {}
             call: Callable[..., R] = self._function
-            value = call(*given, **kwargs, **told)
+            loading = call(*given, **kwargs, **told)
+            check_value(loading, self._function)
+            value = loading
             return ABSENT if value is None else value
 
         key = self._naming.key(given, kwargs)

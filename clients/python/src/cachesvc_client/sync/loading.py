@@ -5,7 +5,6 @@ No thread can be stopped from outside: a loader is told its deadline (`ctx.deadl
 probably not stored, as its lease has expired.
 """
 
-import inspect
 import logging
 import threading
 import time
@@ -18,7 +17,7 @@ from cachesvc_client.sync import forks
 from cachesvc_client.sync.together import ManyLoader, loaded
 from cachesvc_client.tracing.spans import inner
 from cachesvc_client.values.codecs import UnreadableError
-from cachesvc_client.values.context import Absent, LoadContext, takes_context
+from cachesvc_client.values.context import Absent, LoadContext, check_value, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
@@ -108,9 +107,7 @@ class Loads:
         call = cast(Callable[[str | LoadContext], V | Absent], loader)
         with inner("cache.load"):
             value = call(ctx if takes_context(loader) else ctx.key)
-        if inspect.iscoroutine(value):
-            value.close()
-            raise ValueError(f"loader: {loader!r} is an async function: use it with cachesvc_client.Cache")
+        check_value(value, loader)
         return value, ctx.lifetimes
 
     def count_stood_in(self, key: str, error: Exception) -> None:

@@ -87,6 +87,19 @@ def check_loader(loader: object) -> None:
         raise ValueError(f"loader: {loader!r} is no function")
 
 
+def check_awaitable(result: object, function: object) -> None:
+    """Raises `ValueError` if what a function of the async flavour returned cannot be awaited."""
+    if not inspect.isawaitable(result):
+        raise ValueError(f"{function!r} is no async function: make it one, or use cachesvc_client.sync")
+
+
+def check_value(result: object, function: object) -> None:
+    """Raises `ValueError` if what a function of the sync flavour returned has to be awaited."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ValueError(f"{function!r} is an async function: use it with cachesvc_client.Cache")
+
+
 def checked_mapping(values: object) -> Mapping[str, Any]:
     """Returns what a loader of many keys returned; raises `ValueError` unless it is a mapping."""
     if not isinstance(values, Mapping):
