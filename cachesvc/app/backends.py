@@ -163,7 +163,8 @@ class Backends:
             return stand_in
         l2 = self._service.l2
         self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
-        self._measured[name] = measured = Measured(Deadline(leaf, l2.timeout.seconds, name=name))
+        deadline = Deadline(leaf, l2.timeout.seconds, name=name, round_trip_seconds=leaf.round_trip_seconds)
+        self._measured[name] = measured = Measured(deadline)
         self._breakers[name] = breaker = Breaker()
         guarded = Guarded(measured, breaker, name=name)
         self._batched[name] = Batched(

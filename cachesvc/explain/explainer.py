@@ -35,13 +35,13 @@ from cachesvc.explain.answer import (
 )
 from cachesvc.explain.judge import _Judge
 from cachesvc.explain.verdict import decide, marked, oldest, verdict
+from cachesvc.explain.waits import NoAnswerError, Waits
 from cachesvc.model.change import Target
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError
 from cachesvc.model.partition import partition
 from cachesvc.model.requests import ReadOptions
-from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l3.contract import CellKeyState
@@ -50,10 +50,12 @@ from cachesvc.tiers.l3.leases import holder_of
 from cachesvc.tiers.l3.placement import Placement
 
 TIER_SECONDS = 0.04
-"""The longest wait for the far tiers of an instance.
+"""The first wait for each of the far tiers of an instance (`waits.py`).
 
 Less than other instances wait for this one (`peers.py`), so that they learn what it does know.
 """
+MOST_TIER_SECONDS = 0.64
+"""The longest wait for a far tier, for the same reason less than the longest one there."""
 MOST_MERGES = 8
 
 
@@ -116,6 +118,7 @@ class Explainer:
         self._clock = admission.clock
         self._is_overloaded = is_overloaded
         self._is_unkept = is_unkept
+        self._waits = Waits(TIER_SECONDS, MOST_TIER_SECONDS)
 
     async def answer(self, key: Key, question: Question) -> Explanation | Seen:
         """Returns the view of this instance if the question is `alone`, else an explanation."""
@@ -152,12 +155,18 @@ class Explainer:
             milliseconds=_milliseconds_since(began),
         )
 
+    async def _in_time(self, asking: Awaitable[T], where: str) -> T | TierError:
+        try:
+            return await self._waits.within(where, asking)
+        except NoAnswerError as error:
+            return TierTimeoutError(where, str(error))
+
     async def see(self, key: Key, question: Question) -> Seen:
         """Returns the view that this instance has of the key."""
         began = perf_counter()
         l1 = self._l1.peek(key)
-        asking_l2 = _in_time(self._pool.look(key), "memcached")
-        asking_home = _in_time(self._inspect(key, l1.tags if l1 else ()), "home")
+        asking_l2 = self._in_time(self._pool.look(key), "memcached")
+        asking_home = self._in_time(self._inspect(key, l1.tags if l1 else ()), "home")
         l2, home = await asyncio.gather(asking_l2, asking_home)
         judge = _Judge(
             key,
@@ -312,14 +321,6 @@ def _home_by_whoever_could(asked: Seen, elsewhere: Iterable[Seen]) -> Home:
         (seen.name, seen.home) for seen in elsewhere if seen.home is not None and not seen.home.unavailable
     )
     return next((replace(home, told_by=name) for name, home in told), mine)
-
-
-async def _in_time(asking: Awaitable[T], where: str) -> T | TierError:
-    try:
-        async with FairTimeout(TIER_SECONDS):
-            return await asking
-    except TimeoutError:
-        return TierTimeoutError(where, f"no answer within {TIER_SECONDS * 1000:g} ms")
 
 
 def _milliseconds_since(began: float) -> float:

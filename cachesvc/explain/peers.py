@@ -9,15 +9,17 @@ import msgspec
 from yarl import URL
 
 from cachesvc.explain.answer import Question, Seen
+from cachesvc.explain.waits import NoAnswerError, Waits
 from cachesvc.model.entry import Key
 from cachesvc.tiers.clean_connector import CleanConnector
 
 ANSWER_SECONDS = 0.05
-"""The longest wait for another instance.
+"""The first wait for another instance, short enough for a whole explanation within 100 ms.
 
-Short enough for a whole explanation within 100 ms. An instance that is farther away is named as one
-that did not answer.
+An instance that gave no answer is named, and waited for longer the next time.
 """
+MOST_SECONDS = 0.8
+"""The longest wait for another instance."""
 CONNECTIONS = 100
 """Connections open at a time; more peers wait for their turn within the same time."""
 
@@ -31,6 +33,7 @@ class HttpPeers:
         """`addresses`: base URL by region and name."""
         self._addresses = addresses
         self._http: aiohttp.ClientSession | None = None
+        self._waits = Waits(ANSWER_SECONDS, MOST_SECONDS)
 
     def __repr__(self) -> str:
         return f"<HttpPeers [{len(self._addresses)}]>"
@@ -58,20 +61,20 @@ class HttpPeers:
         region, name = peer
         path = f"/v1/{key.namespace}/{quote(key.text, safe='')}:explain?scope=instance"
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                async with http.get(
-                    URL(self._addresses[peer] + path, encoded=True), headers=headers
-                ) as answer:
-                    body = await answer.read()
-            return (
-                _decode(body) if answer.status == 200 else _silent(region, name, f"answered {answer.status}")
-            )
-        except TimeoutError:
-            return _silent(region, name, f"no answer within {ANSWER_SECONDS * 1000:g} ms")
+            url = URL(self._addresses[peer] + path, encoded=True)
+            status, body = await self._waits.within(peer, _answered(http, url, headers))
+            return _decode(body) if status == 200 else _silent(region, name, f"answered {status}")
+        except NoAnswerError as error:
+            return _silent(region, name, str(error))
         except (aiohttp.ClientError, OSError) as error:
             return _silent(region, name, f"{type(error).__name__}: {error}")
         except msgspec.DecodeError as error:  # another release, or none of ours
             return _silent(region, name, f"its answer is not understood: {error}")
+
+
+async def _answered(http: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async with http.get(url, headers=headers) as answer:
+        return answer.status, await answer.read()
 
 
 def _silent(region: str, name: str, why: str) -> Seen:

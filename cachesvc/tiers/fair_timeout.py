@@ -34,6 +34,13 @@ class FairTimeout:
         await self._timeout.__aenter__()
         self._set()
 
+    def extend(self, seconds: float) -> None:
+        """Moves the deadline of the running block: one more round trip turned out to be needed."""
+        if self._handle is not None and not self._handle.cancelled():
+            self._handle.cancel()
+            self._due += seconds
+            self._handle = self._loop.call_at(self._due, self._run_out)
+
     def _set(self) -> None:
         self._due = self._loop.time() + self._seconds
         self._handle = self._loop.call_at(self._due, self._run_out)

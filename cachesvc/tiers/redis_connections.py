@@ -16,6 +16,11 @@ reply that says this closes every connection that was made before it:
 
 MISCONF and OOM are not among them: the server is the right one, its disk or its memory is full, and
 another look at the name would find the same server.
+
+**Distance.** Opening a connection takes two to six round trips (TCP, TLS, HELLO with AUTH, SELECT),
+so no limit that suits a near server is enough for a far one. A caller whose time ends does not end
+the opening: it goes on, for `OPEN_SECONDS` at most, and the next caller finds the connection open.
+Each connection measures its round trip, which is added to the time that a server has to answer.
 """
 
 import asyncio
@@ -27,12 +32,21 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
+
+OPEN_SECONDS = 5.0
+"""The time limit for opening a connection, as long as six round trips of 0.8 s."""
+MOST_ROUND_TRIP_SECONDS = 1.0
+"""The most that is added to a time limit for a round trip.
+
+A server that was slow when the connection was opened looks far, and must not be waited for longer.
+"""
 
 LEAVE_SECONDS = 1.0
 """Connections in use are closed at most this often.
@@ -59,17 +73,23 @@ class RedisConnections(ConnectionPool):
         self._left_at = float("-inf")
 
     @classmethod
-    def at(cls, url: str, *, connect_timeout_seconds: float) -> "RedisConnections":
+    def at(cls, url: str) -> "RedisConnections":
         """Returns a pool for the server of the URL; it is connected when first used."""
         return cls.from_url(
             url,
             protocol=3,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
-            socket_connect_timeout=connect_timeout_seconds,
+            socket_connect_timeout=OPEN_SECONDS,
             driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
+
+    @property
+    def round_trip_seconds(self) -> float:
+        """The shortest round trip that a connection of the pool measured; 0 before the first one."""
+        known: Any = (*self._available_connections, *self._in_use_connections)
+        return min((one.round_trip_seconds for one in known if one.round_trip_seconds), default=0.0)
 
     async def leave(self) -> None:
         """Closes the connections, so that the next use looks the server's name up anew.
@@ -88,10 +108,54 @@ class RedisConnections(ConnectionPool):
 
 
 class CleanConnection(AbstractConnection):
-    """A connection that sees the bytes which the event loop has not read yet."""
+    """A connection that sees unread bytes, and whose opening outlives a caller that gives up."""
 
+    round_trip_seconds = 0.0
+    """Half of the time that the opening took; 0 before the first opening.
+
+    That is one round trip without TLS and SELECT, and two with them.
+    """
+    _opening: "asyncio.Task[None] | None" = None
     _looked_at: tuple[object, Arrivals] | None = None
     """The stream of the open connection, and the look at its socket."""
+
+    async def connect(self) -> None:
+        """Opens the connection, or joins the opening that an earlier caller has left behind."""
+        if self._opening is None:
+            if self.is_connected:
+                return
+            self._opening = asyncio.get_running_loop().create_task(self._open(), name="opening to Redis")
+            self._opening.add_done_callback(self._opened)
+        opening = self._opening
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if opening.cancelled():
+                raise RedisConnectionError("closed while it was opened") from None
+            raise
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await super().connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        except BaseException:
+            # redis-py calls a connection connected from TCP on: the reply to HELLO is still to come.
+            await super().disconnect(nowait=True)
+            raise
+        self.round_trip_seconds = min((loop.time() - began) / 2, MOST_ROUND_TRIP_SECONDS)
+
+    def _opened(self, opening: "asyncio.Task[None]") -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # its caller may have left
+
+    async def disconnect(self, *args: Any, **settings: Any) -> None:
+        """Closes the connection; ends its opening, too."""
+        if self._opening is not None and self._opening is not asyncio.current_task():
+            self._opening.cancel()
+        await super().disconnect(*args, **settings)
 
     async def can_read(self) -> bool:
         """True if there is something to read, or the server closed the connection."""
@@ -107,6 +171,8 @@ class CleanConnection(AbstractConnection):
         if reader is None or reader._buffer or reader.at_eof() or parser._reader.has_data():
             return True
         writer: Any = self._writer
+        if writer.is_closing():  # reset since it was opened: its socket has no descriptor any more
+            return True
         if self._looked_at is None or self._looked_at[0] is not writer:
             self._looked_at = writer, arrivals(writer.get_extra_info("socket").fileno())
         return bool(self._looked_at[1]())

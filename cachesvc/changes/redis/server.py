@@ -38,6 +38,12 @@ CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
 TIMEOUT = Duration.parse("1s")
 """Time limit of one call. This is not the data path: waiting for a second costs an
 invalidation less than starting it anew."""
+ROUND_TRIPS = 5
+"""Round trips of a call at most, whose time it has on top of its limit.
+
+Connecting takes two without TLS, a script that has to be loaded three. Connecting goes on behind a
+call that failed.
+"""
 MOST_AT_ONCE = 256
 """Calls of one exchange at most. The rest waits for the next one."""
 MOST_BYTES = 1 << 20
@@ -70,7 +76,7 @@ class RedisServer:
         self._place = Server.redis(where, url)
         self._timeout = timeout.seconds
         self._batchers: list[Batcher[Any, Any]] = []
-        self._connections = RedisConnections.at(url, connect_timeout_seconds=timeout.seconds)
+        self._connections = RedisConnections.at(url)
         self.redis: Redis = Redis.from_pool(self._connections)
 
     def __repr__(self) -> str:
@@ -156,11 +162,12 @@ class RedisServer:
         top. redis-py closes a connection whose exchange is given up. A reply that says that the server is
         no master any more closes all connections, so that the next call looks the server's name up anew.
         """
+        seconds = self._timeout + ROUND_TRIPS * self._connections.round_trip_seconds
         try:
-            async with asyncio.timeout(wait_seconds + self._timeout):
+            async with asyncio.timeout(wait_seconds + seconds):
                 return await exchange
         except (TimeoutError, RedisTimeoutError) as error:
-            raise TierTimeoutError(self.where, f"no answer within {self._timeout:.1f} s") from error
+            raise TierTimeoutError(self.where, f"no answer within {seconds:.1f} s") from error
         except (ResponseError, BusyLoadingError) as error:
             if is_demotion(error):
                 await self._connections.leave()

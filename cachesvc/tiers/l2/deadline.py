@@ -1,10 +1,10 @@
 """A time limit for a whole exchange.
 
 The limit holds wherever the child spends the time: waiting for its turn, connecting, reading a slow
-answer.
+answer. A round trip to the server comes on top, so a far server has as much time as a near one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError
@@ -18,12 +18,24 @@ class Deadline:
     Each key of a cancelled call is a `TierTimeoutError`.
     """
 
-    def __init__(self, child: Tier, seconds: float, *, name: str = "tier") -> None:
+    def __init__(
+        self,
+        child: Tier,
+        seconds: float,
+        *,
+        name: str = "tier",
+        round_trip_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         if seconds <= 0:
             raise ValueError(f"{name}: a deadline must be above 0 s, not {seconds}")
         self._child = child
-        self._seconds = seconds
+        self._at_the_server = seconds
+        self._round_trip_seconds = round_trip_seconds
         self._name = name
+
+    @property
+    def _seconds(self) -> float:
+        return self._at_the_server + self._round_trip_seconds()
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         try:

@@ -54,6 +54,7 @@ class MemcachedTier:
             timeout=settings.timeout.seconds,
             no_delay=True,
         )
+        self._client = client
         self._thread = MemcachedThread(f"memcached {name}", client)
         self.loop = self._thread.loop
         self._hits = self._misses = self._errors = 0
@@ -89,7 +90,12 @@ class MemcachedTier:
 
     async def look(self, key: Key) -> Lookup:
         """Returns the copy for a person who asks: nothing changes and nothing is counted."""
-        return await look(self.name, self.address, wire_name(key.id), key, self._timeout_seconds)
+        seconds = self._timeout_seconds + 2 * self.round_trip_seconds()  # it connects, too
+        return await look(self.name, self.address, wire_name(key.id), key, seconds)
+
+    def round_trip_seconds(self) -> float:
+        """The shortest exchange with the server, nearly the way there and back; 0 at first."""
+        return self._client.round_trip_seconds
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         now_us = self._clock.now_us()

@@ -11,10 +11,15 @@ next exchange connects again.
 
 A connection on which anything arrived between two exchanges is closed before the next one: a
 surplus reply would be read as the reply to it, and every later reply as that of the next exchange.
+
+Opening a connection, and the first exchange on it, have `connect_timeout` each, because nobody
+knows yet how far the server is. The first exchange measures it (`round_trip_seconds`): all later
+ones have the time of a round trip on top of `timeout`.
 """
 
 import contextlib
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from pymemcache.client.base import Client
@@ -34,6 +39,9 @@ itself, which costs the kernel 0.8 KB of socket buffer however short the reply i
 about 270 unread replies memcached waits for this client to read, while this client
 waits for memcached to read the rest of the commands."""
 
+MOST_ROUND_TRIP_SECONDS = 1.0
+"""The most that a round trip adds to a time limit, for a server that was slow at first."""
+
 _END = b"END"
 _REFUSED = b"SERVER_ERROR"
 
@@ -43,6 +51,11 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
 
     _arrivals: Arrivals
     """The look at the socket of the open connection."""
+    is_learning = True
+    """True until the first exchange on a connection has ended."""
+    round_trip_seconds = 0.0
+    """The shortest exchange on the connection; 0 before the first one ever."""
+    _began = 0.0
 
     def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Returns the values held under `names`, which must be legal (`wire_name`).
@@ -121,10 +134,26 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
         """Makes sure of a connection on which the next bytes to read answer the next command."""
         if self.sock is None or self._arrivals():
             self._connect()
+        self._began = perf_counter()
 
     def _connect(self) -> None:
         super()._connect()
+        self.sock.settimeout(self.connect_timeout)
         self._arrivals = arrivals(self.sock.fileno())
+
+    def exchanged(self) -> None:
+        """Notes that an exchange ended with its replies: that measures the way to the server."""
+        seconds = min(perf_counter() - self._began, MOST_ROUND_TRIP_SECONDS)
+        if self.sock is None or not (self.is_learning or seconds < self.round_trip_seconds):
+            return
+        self.is_learning, self.round_trip_seconds = False, seconds
+        if self.timeout is not None:
+            self.sock.settimeout(self.timeout + seconds)
+
+    def close(self) -> None:
+        """Closes the connection. The next exchange makes a new one, and measures the way anew."""
+        self.is_learning = True
+        super().close()
 
     def _send(self, data: bytes) -> None:
         self.sock.sendall(data)

@@ -11,6 +11,10 @@ Cancellation: a job that has not begun is skipped. A job that has begun keeps th
 perhaps with a silent server; the event loop shuts its connection down, which ends the blocking read
 at once, and the thread closes it. So the stream is never left out of step, and the next job begins
 on a new connection without waiting for the old one.
+
+A connection that is being made, and the first exchange on it, are spared: they are the only ones
+whose callers cannot know how long the way is, and the connection to a far server would never be
+made if each caller that gave up took it along. The client's own time limits end them.
 """
 
 import asyncio
@@ -31,12 +35,13 @@ T = TypeVar("T")
 class _Job:
     """Work for the thread, and the future that its result goes to."""
 
-    __slots__ = ("future", "is_abandoned", "work")
+    __slots__ = ("future", "is_abandoned", "is_spared", "work")
 
     def __init__(self, work: Callable[[PipelinedClient], Any], future: "asyncio.Future[Any]") -> None:
         self.work = work
         self.future = future
         self.is_abandoned = False
+        self.is_spared = False
 
     def finish(self, result: object) -> None:
         """Sets the result on the event loop, unless the caller was cancelled."""
@@ -79,7 +84,11 @@ class MemcachedThread:
         # The flag is set before `_running` is read; `_serve` clears `_running` before it reads the flag.
         # So only this job's connection can be shut down: whatever the thread does in between, it closes
         # the connection of an abandoned job before it begins the next job.
+        # A job is spared before it is abandoned, so that the thread sees both or none.
+        job.is_spared = self._client.is_learning
         job.is_abandoned = True
+        if job.is_spared:
+            return
         link = self._client.sock
         if self._running is job and link is not None:
             with contextlib.suppress(OSError):
@@ -121,13 +130,14 @@ class MemcachedThread:
                 result = self._result_of(job.work)
             finally:
                 self._running = None
-            if job.is_abandoned:
+            if job.is_abandoned and not job.is_spared:
                 self._client.close()
         return result
 
     def _result_of(self, work: Callable[[PipelinedClient], object]) -> object:
         try:
-            return work(self._client)
+            result = work(self._client)
+            self._client.exchanged()
         except TimeoutError:
             self._client.close()
             return TierTimeoutError(self._name, "no answer in time")
@@ -136,3 +146,4 @@ class MemcachedThread:
             unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")
             unavailable.__cause__ = error
             return unavailable
+        return result

@@ -8,6 +8,9 @@ redis-py makes the connection and reads the replies. The exchange is driven here
 client would add a pool, a retry loop and a measurement to every batch, and one more task for the
 time limit of the write.
 
+The time limit of an exchange is that of the server, and on top a round trip for each time that the
+exchange goes there and back: a far server has as much time to answer as a near one.
+
 Anything that ends an exchange early (time limit, cancellation, a broken socket) closes the
 connection: a reply that arrives later can never be taken for the answer to another exchange. Nor
 can a reply that nobody asked for: a connection with anything to read is not usable.
@@ -15,6 +18,7 @@ can a reply that nobody asked for: a connection with anything to read is not usa
 
 import asyncio
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 import hiredis
@@ -23,7 +27,7 @@ from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, Respon
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.script import ATTACH, Script
-from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
+from cachesvc.tiers.redis_connections import MOST_ROUND_TRIP_SECONDS, CleanConnection, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport, fields_of, version_of
 from cachesvc.tiers.server_settings import LEAST_REDIS
 
@@ -52,12 +56,16 @@ class CellConnection:
         self._skew = b"%d" % skew_us
         self._retention = b"%d" % retention_ms
         self._timeout_seconds = timeout_seconds
+        self._limit: FairTimeout | None = None
+        """The time limit of the running exchange."""
         self._run_id = b""
         self.is_demoted = False
         """True after a reply which says that the server is no master any more. Then the connection
         is closed, and others to the same address may lead to the same server."""
         self.opened_at = float("-inf")
         """When the server's name was looked up, on the loop's clock."""
+        self.round_trip_seconds = 0.0
+        """The time of the INFO of the last attach; 0 before it."""
 
     def __repr__(self) -> str:
         return f"<CellConnection {self._where} [{'open' if self.is_open else 'closed'}]>"
@@ -72,37 +80,48 @@ class CellConnection:
         """True if the connection is open, in step, and not closed by the server meanwhile."""
         return not self._connection.has_unread()
 
-    async def open(self, connect_timeout_seconds: float) -> None:
+    async def open(self, seconds: float) -> None:
         """Connects and attaches. Raises `TierError`; then this connection is closed."""
         self.opened_at = asyncio.get_running_loop().time()
-        await self._guarded(self._connect(), connect_timeout_seconds, "connect")
+        await self._guarded(self._connect(), seconds, "connect")
 
     async def run(self, script: Script, args: list[Any]) -> Any:
         """Returns the reply to a script that begins with the prelude. Raises `TierError`.
 
         The reply is a list, or `NEW_ISSUER_WAITS`. The time limit covers everything: also loading the
-        script, and attaching again.
+        script, and attaching again, for each of which it has one round trip more.
         """
-        return await self._guarded(self._run(script, args), self._timeout_seconds, script.name)
+        return await self._guarded(self._run(script, args), self._seconds, script.name)
 
     async def run_untouched(self, script: Script, args: list[Any]) -> Any:
         """Returns the reply to a script without the prelude. Raises `TierError`.
 
         The script makes no key look used, where the server can do that: Redis from 7.2 on, and Valkey.
         """
-        return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
+        return await self._guarded(self._run_untouched(script, args), self._seconds, script.name)
 
     async def report(self, now_us: Callable[[], int]) -> RedisReport:
         """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
-        said: RedisReport = await self._guarded(self._report(now_us), self._timeout_seconds, "report")
+        said: RedisReport = await self._guarded(self._report(now_us), self._seconds, "report")
         return said
+
+    @property
+    def _seconds(self) -> float:
+        """The time limit of an exchange of one round trip."""
+        return self._timeout_seconds + self.round_trip_seconds
+
+    def _allow(self, round_trips: int) -> None:
+        """Gives the running exchange the time of further round trips."""
+        if self._limit is not None:
+            self._limit.extend(round_trips * self.round_trip_seconds)
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
 
     async def _guarded(self, exchange: Any, seconds: float, what: str) -> Any:
+        self._limit = FairTimeout(seconds)
         try:
-            async with FairTimeout(seconds):
+            async with self._limit:
                 return await exchange
         except TimeoutError as error:
             await self.close()
@@ -132,13 +151,15 @@ class CellConnection:
             raise
 
     async def _connect(self) -> None:
-        await self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        await self._connection.connect()
         await self._attach()
         if not self.is_usable:
             raise TierUnavailableError(self._where, "connect: more replies than commands")
 
     async def _attach(self) -> None:
+        began = perf_counter()
         said = await self._info("server")
+        self.round_trip_seconds = min(perf_counter() - began, MOST_ROUND_TRIP_SECONDS)
         if "run_id" not in said:
             why = "its INFO has no run_id, so it is not known which server it is"
             raise TierUnavailableError(self._where, why)
@@ -176,6 +197,7 @@ class CellConnection:
             reply = await self._evaluate(script, [self._run_id, self._skew, self._retention, *args])
             if reply != ATTACH_FIRST:
                 return reply
+            self._allow(4)  # INFO, the script that attaches, perhaps loaded first, and this one again
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record again and again")
 
@@ -183,6 +205,7 @@ class CellConnection:
         try:
             return await self._evaluate_untouched(script, args)
         except NoScriptError:
+            self._allow(2)
             await self._call(b"SCRIPT", b"LOAD", script.source)
             return await self._evaluate_untouched(script, args)
 
@@ -211,6 +234,7 @@ class CellConnection:
         try:
             return await self._call(b"EVALSHA", script.sha, b"0", *args)
         except NoScriptError:
+            self._allow(2)
             await self._call(b"SCRIPT", b"LOAD", script.source)
             return await self._call(b"EVALSHA", script.sha, b"0", *args)
 

@@ -1,6 +1,10 @@
 """The connections to a cell's server: an exchange borrows one, then gives it back.
 
-If none is idle, a new one is made. Nothing bounds their number here: each batcher of a cell has a
+If none is idle, a new one is opened. A borrower waits `l3.connect_timeout` for that, and six round
+trips on top once the way is known; then it fails. The opening goes on behind it (one at a time), so
+that a cell at any distance is attached, and borrowers never wait for a hung one longer than that.
+
+Nothing bounds their number here: each batcher of a cell has a
 fixed number of batches in flight, and each batch borrows one connection.
 """
 
@@ -8,9 +12,16 @@ import asyncio
 import random
 
 from cachesvc.config import service as config
-from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.connection import CellConnection
-from cachesvc.tiers.redis_connections import RedisConnections
+from cachesvc.tiers.redis_connections import OPEN_SECONDS, RedisConnections
+
+OPEN_ROUND_TRIPS = 6
+"""Round trips of an opening: TCP, TLS, HELLO with AUTH, SELECT, INFO, the attach script.
+
+Where the script has to be loaded first, they are two more, and the opening may go on behind.
+"""
 
 
 class CellConnectionPool:
@@ -32,13 +43,16 @@ class CellConnectionPool:
         self._skew_us = skew_us
         self._rng = rng
         # `CellConnection` limits the time of an exchange as a whole.
-        self._maker = RedisConnections.at(url, connect_timeout_seconds=settings.connect_timeout.seconds)
+        self._maker = RedisConnections.at(url)
         self._idle: list[CellConnection] = []
         self._left_at = float("-inf")
         """When a reply last told of a demotion, on the loop's clock.
 
         A connection that was opened before leads to the demoted server, and is not used again."""
         self._no_connect_until = 0.0
+        self._late: asyncio.Task[None] | None = None
+        """The opening that goes on although its borrower has failed."""
+        self._round_trip_seconds = 0.0
         self._closed = False
         self.connects = 0
         """Connections that were opened since the start."""
@@ -68,16 +82,54 @@ class CellConnectionPool:
         loop = asyncio.get_running_loop()
         if loop.time() < self._no_connect_until:
             raise TierUnavailableError(self._where, "not tried: connecting failed a moment ago")
-        connection = self._new_connection()
         try:
-            await connection.open(self._settings.connect_timeout.seconds)
+            return await self._opened(self._new_connection())
         except TierError:
             self._no_connect_until = loop.time() + self._rng.uniform(0.05, 0.1)
+            raise
+
+    async def _opened(self, connection: CellConnection) -> CellConnection:
+        """Returns the connection when it is open. Raises `TierError`."""
+        seconds = self._settings.connect_timeout.seconds + OPEN_ROUND_TRIPS * self._round_trip_seconds
+        opening = asyncio.get_running_loop().create_task(
+            self._open(connection), name=f"opening to {self._where}"
+        )
+        try:
+            async with FairTimeout(seconds):
+                await asyncio.shield(opening)
+        except TimeoutError as error:
+            if self._late is None and not self._closed:
+                self._late = asyncio.get_running_loop().create_task(
+                    self._keep_when_open(connection, opening), name=f"late connection to {self._where}"
+                )
+            else:
+                opening.cancel()
+            why = f"connect: no answer within {seconds * 1000:.0f} ms"
+            raise TierTimeoutError(self._where, why) from error
+        except asyncio.CancelledError:
+            opening.cancel()
+            raise
+        return connection
+
+    async def _open(self, connection: CellConnection) -> None:
+        try:
+            await connection.open(OPEN_SECONDS)
+        except TierError:
             await connection.close()
             await self._leave_if_demoted(connection)
             raise
         self.connects += 1
-        return connection
+        self._round_trip_seconds = connection.round_trip_seconds
+
+    async def _keep_when_open(self, connection: CellConnection, opening: "asyncio.Task[None]") -> None:
+        try:
+            await opening
+        except TierError:
+            pass  # the next borrower tries again
+        else:
+            await self.give_back(connection)
+        finally:
+            self._late = None
 
     def _new_connection(self) -> CellConnection:
         settings = self._settings
@@ -111,6 +163,9 @@ class CellConnectionPool:
     async def close(self) -> None:
         """Closes the idle connections; a lent one is closed when it is given back."""
         self._closed = True
+        if self._late is not None:
+            self._late.cancel()
+            await asyncio.wait([self._late])
         await self._close_idle()
 
     async def _close_idle(self) -> None:

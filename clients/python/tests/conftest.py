@@ -4,8 +4,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from cachesvc_client import Cache
+from cachesvc_client.instances import endpoints
 
 from clients.python.tests.fake_service import FakeService
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known_of_instances() -> None:
+    """A free port may have been that of an instance which another test left sick."""
+    endpoints._shared.clear()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import random
 import socket
 
 import pytest
-from cachesvc_client import Cache, CacheError, Unavailable
+from cachesvc_client import Cache, CacheError
 from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.region import Region
 
@@ -161,21 +161,8 @@ def test_an_instance_that_fails_rests_longer_each_time_and_is_still_tried_when_a
     a.failed(0.5)
     assert endpoints.candidates(1.4) == [b, a]
     b.failed(1.4)
+    assert endpoints.candidates(1.6) == [b, a], "a waits for a probe, b only rests"
+    b.failed(1.6)
+    assert endpoints.candidates(1.7) == [a, b]
+    a.worked(0.001)
     assert endpoints.candidates(1.4) == [a, b]
-    a.worked()
-    assert endpoints.candidates(1.4) == [a, b]
-
-
-async def test_a_hung_instance_costs_a_few_calls_their_time_and_not_every_one(
-    service: FakeService, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with FakeService() as hung:
-        hung.gate.clear()
-        service.instances = {"a": service.url, "b": hung.url}
-        async with Cache.from_url(service.url, default_timeout="200ms") as cache:
-            pages = cache.namespace("pages")
-            outcomes = [await pages.lookup(f"k{nth}") for nth in range(60)]
-    late = [outcome.error.type for outcome in outcomes if isinstance(outcome, Unavailable)]
-    assert set(late) == {"deadline"}
-    assert 2 <= len(late) <= 5
-    assert caplog.text.count("is out of reach (no answers)") == 1

@@ -18,6 +18,7 @@ class RecordingClient(PipelinedClient):
         super().__init__("127.0.0.1:1")
         self.events: list[str] = []
         self.sock: RecordingClient | None = self  # `shutdown` is the socket's
+        self.is_learning = False
 
     def shutdown(self, how: int) -> None:
         self.events.append("shutdown")

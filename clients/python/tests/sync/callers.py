@@ -4,16 +4,27 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from clients.python.tests.hostile import is_proven
+
 T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds a test waits for what must come at once."""
+
+
+def until_proven(cache: Any) -> None:
+    """Calls until the client has found its instances well."""
+    ended = time.monotonic() + PATIENCE
+    while not is_proven(cache):
+        cache.namespace("warm").get("x")
+        assert time.monotonic() < ended
 
 
 class Caller(Generic[T]):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from cachesvc_client import CacheError, Unavailable
+from cachesvc_client import CacheError
 from cachesvc_client.sync import Cache
 
-from clients.python.tests.sync.callers import Caller
+from clients.python.tests.sync.callers import Caller, until_proven
 from clients.python.tests.sync.threaded_service import ThreadedService
 
 OVERLOADED = {
@@ -199,6 +199,7 @@ def test_each_key_is_asked_of_its_own_instance_and_of_the_next_when_that_is_gone
         keys = [f"k{i}" for i in range(40)]
         with Cache.from_url(threaded.url, default_timeout="5s") as cache:
             pages = cache.namespace("pages")
+            until_proven(cache)
             pages.set_many(dict.fromkeys(keys, b"1"))
             held = [set(service.fake.held) for service in services.values()]
             assert all(held)
@@ -209,25 +210,6 @@ def test_each_key_is_asked_of_its_own_instance_and_of_the_next_when_that_is_gone
             key = min(held[1])
             pages.set(key, b"2")
             assert threaded.fake.held[key].value == b"2"
-
-
-def test_a_hung_instance_costs_a_few_calls_their_time_and_not_every_one(
-    threaded: ThreadedService, caplog: pytest.LogCaptureFixture
-) -> None:
-    with ThreadedService() as hung:
-        hung.shut_gate()
-        threaded.fake.topology = {
-            "version": 1,
-            "regions": {"eu": {"instances": {"a": threaded.url, "b": hung.url}}},
-            "here": {"region": "eu", "instance": "a"},
-        }
-        with Cache.from_url(threaded.url, default_timeout="200ms") as cache:
-            pages = cache.namespace("pages")
-            outcomes = [pages.lookup(f"k{nth}") for nth in range(60)]
-    late = [outcome.error.type for outcome in outcomes if isinstance(outcome, Unavailable)]
-    assert set(late) == {"deadline"}
-    assert 2 <= len(late) <= 5
-    assert caplog.text.count("is out of reach (no answers)") == 1
 
 
 def test_the_trace_of_the_caller_goes_along(threaded: ThreadedService) -> None:

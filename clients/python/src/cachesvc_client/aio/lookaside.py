@@ -163,11 +163,8 @@ class LookAside(Generic[V]):
         right = Right(key_of(wanted), got.claim_lease())
         tell_got(got, lease=bool(right.lease))
         if got.outcome == "miss":
-            unkept = got.unkept
             return await landed(
-                self._flown(
-                    wanted, right, lambda: self._land(wanted, right, loader, lifetimes, unkept=unkept)
-                )
+                self._flown(wanted, right, lambda: self._land(wanted, right, loader, lifetimes, got))
             )
         try:
             value = self._value_of(got)
@@ -214,27 +211,34 @@ class LookAside(Generic[V]):
         return self._schema.decode(got.value, got.content_type) if got.is_found else ABSENT
 
     async def _land(
-        self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes, *, unkept: bool = False
+        self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes, got: Got | None = None
     ) -> V | Absent:
-        """Answers a miss: loads with the lease, or waits for the fill of the lease's holder."""
+        """Answers a miss: loads with the lease, or waits for the fill of the lease's holder.
+
+        `got` is the miss. If an instance was asked before and gave no answer, the lease may be one that
+        it granted to nobody, so the wait is a call's time at most.
+        """
         loop = asyncio.get_running_loop()
         patience = loop.time() + self._loads.lease_wait
         while not right.lease:
-            if unkept:
+            if got is not None and got.is_moved:
+                patience = min(patience, loop.time() + self._timeout)
+            if got is not None and got.unkept:
                 return self._answer((await self._loads.run_unkept(right.key, loader, lifetimes)).value)
             if loop.time() >= patience:
                 return await self._load_unfilled(wanted, loader, lifetimes)
             turn_ends = loop.time() + SHORT_TURN
-            got = await self._answer_of(self._waits, wanted)
-            if isinstance(got, CacheError):
+            answer = await self._answer_of(self._waits, wanted)
+            if isinstance(answer, CacheError):
                 return await self._load_unfilled(wanted, loader, lifetimes)
-            right.lease, unkept = got.claim_lease(), got.unkept
+            got = answer
+            right.lease = got.claim_lease()
             if got.outcome != "miss" and not right.lease:
                 try:
                     return self._value_of(got)
                 except UnreadableError:  # the holder stores values of another version
                     return await self._load_unfilled(wanted, loader, lifetimes)
-            if not right.lease and not unkept:
+            if not right.lease and not got.unkept:
                 await asyncio.sleep(turn_ends - loop.time())
         return await self._load(wanted, right, loader, lifetimes)
 

@@ -32,7 +32,7 @@ class NamespaceIntakes:
         """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
         self._timeout = timeout
         self._releases = releases
-        waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
+        waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 4))
         together = partial(_together, timeout=timeout, tasks=tasks.requests)
         leasing = partial(together, unclaimed=self._give_back_unclaimed)
         look_ups: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(

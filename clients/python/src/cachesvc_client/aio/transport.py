@@ -1,25 +1,34 @@
 """Requests over HTTP: deadline, failover, retries.
 
-A request that no instance took, or whose connection broke, is sent to the next one at once, within
-the same deadline. That holds for writes as well: applying one twice costs misses and nothing else.
-An answer, even 503, is an answer and is not tried elsewhere, as that would pass an overload on. It
-may be tried again after a pause, if the request may be repeated (retries.py).
+    no instance took it, or its connection broke   → the next one at once, in the same deadline
+    no answer within its share of the time         → the next one, if it has tries left
+                                                     (`Request.tries`), and one is well
+    an answer, even 503                            → an answer, and not tried elsewhere, as that
+                                                     would pass an overload on; after a pause it
+                                                     may be tried again (retries.py)
+    a read of one key, late at the end of a share  → asked again at the instance that said so, for
+                                                     all of the time that is left
+
+The first line holds for writes as well: applying one twice costs misses and nothing else. The share
+tells a hung instance from a slow origin: the instance was told it, and answers within it.
 """
 
 import asyncio
 import logging
 import random
+import time
+from collections.abc import Coroutine
 
 import aiohttp
 
 from cachesvc_client.aio.clean_connector import CleanConnector
 from cachesvc_client.aio.session import Session
 from cachesvc_client.errors import CacheError
-from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.instances.endpoints import PROBE_SECONDS, Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.http import Reply, Request, passing_failure
+from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
 
@@ -27,6 +36,11 @@ log = logging.getLogger(__name__)
 
 REFRESH_TIMEOUT = 5.0
 """Seconds for the list of instances, which nobody waits for."""
+STALLED_SECONDS = 0.05
+"""A time limit that is noticed so late shows that this loop was busy.
+
+It says nothing of the instance.
+"""
 
 UNBATCHED_CONNECTIONS = 0
 """No limit: unbatched, every caller needs a connection, and would queue for it unseen."""
@@ -46,8 +60,10 @@ class Transport:
     ) -> None:
         """`session`: used instead of one of its own, and left open."""
         self._region = region
-        self._refreshing: asyncio.Task[None] | None = None
-        self._connect_timeout = profile.connect_timeout
+        self._errands: set[asyncio.Task[None]] = set()
+        """The requests of the client's own: for the list of instances, and probes."""
+        # aiohttp's limit covers TLS, which takes two round trips more; urllib3's is one of each step.
+        self._open_seconds = profile.connect_timeout * (3 if region.has_tls else 1)
         self._max_connections = max_connections
         self._traceparent = traceparent
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
@@ -64,7 +80,7 @@ class Transport:
         self._session = self._own = aiohttp.ClientSession(
             connector=CleanConnector(limit=self._max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._open_seconds),
             headers={"User-Agent": "cachesvc-client/0.1"},
             skip_auto_headers=("Accept-Encoding", "Accept"),
         )
@@ -79,15 +95,15 @@ class Transport:
     def abandon(self) -> tuple[aiohttp.ClientSession | None, list[asyncio.Task[None]]]:
         """Returns the session and the tasks of a loop that is left; they end there, or never."""
         own, self._own, self._session = self._own, None, None
-        refreshing, self._refreshing = self._refreshing, None
-        return own, [] if refreshing is None else [refreshing]
+        errands, self._errands = self._errands, set()
+        return own, list(errands)
 
     async def close(self) -> None:
         self._session = None
-        if self._refreshing is not None and not self._refreshing.done():
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
-            self._refreshing = None  # the next `open` may be on another loop
+        errands = tuple(self._errands)
+        for errand in errands:
+            errand.cancel()
+        await asyncio.gather(*errands, return_exceptions=True)  # the next `open` may be on another loop
         if self._own is not None:
             session, self._own = self._own, None
             await session.close()
@@ -112,27 +128,54 @@ class Transport:
 
     def home(self, key_digest: int) -> Endpoint:
         """The instance to ask for a key."""
-        return self._region.home(key_digest, asyncio.get_running_loop().time())
+        return self._region.home(key_digest, time.monotonic())
 
-    def _refresh_if_due(self) -> None:
-        """Asks for the list of instances if it is old; no call waits for that."""
-        now = asyncio.get_running_loop().time()
-        if self._region.is_due(now) and self._session is not None:
+    def _run_errands(self) -> None:
+        """Asks for the list of instances if it is old, and probes instances. No call waits."""
+        session = self._session
+        if session is None:
+            return
+        now = time.monotonic()
+        if self._region.is_due(now):
             self._region.asked(now)
-            self._refreshing = asyncio.create_task(self._refresh(self._session, now), name="cache topology")
+            self._run(self._refresh(session, now), "cache topology")
+        for endpoint in self._region.probes(now):
+            self._run(self._probe(session, endpoint), "cache probe")
+
+    def _run(self, errand: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(errand, name=name)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     async def _refresh(self, session: Session, now: float) -> None:
-        url = self._region.sources(now)[0].url(TOPOLOGY_PATH)
+        source = self._region.sources(now)[0]
         try:
-            async with (
-                asyncio.timeout(REFRESH_TIMEOUT),
-                session.request("GET", url, allow_redirects=False) as response,
-            ):
-                if response.status == 200:
-                    self._region.learn(await response.read())
+            status, document = await self._document(session, source, REFRESH_TIMEOUT)
+            if status == 200:
+                self._region.learn(document)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.debug("the topology could not be had from %s: %r", url, error)
+            log.debug("the topology could not be had from %s: %r", source.base, error)
             self._region.failed()
+        else:
+            self._run_errands()  # probes of the instances that are new
+
+    async def _probe(self, session: Session, endpoint: Endpoint) -> None:
+        began = time.monotonic()
+        try:
+            await self._document(session, endpoint, PROBE_SECONDS)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            endpoint.failed(time.monotonic(), str(error) or "no answers")
+        else:
+            endpoint.probed(time.monotonic() - began)
+
+    async def _document(self, session: Session, endpoint: Endpoint, seconds: float) -> tuple[int, bytes]:
+        """Asks for the list of instances, which is there at once and small: a good probe, too."""
+        url = endpoint.fixed_url(TOPOLOGY_PATH)
+        async with (
+            asyncio.timeout(seconds),
+            session.request("GET", url, allow_redirects=False) as response,
+        ):
+            return response.status, await response.read()
 
     async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
         """Returns the reply of `home`, or of the next instance that gives one before `deadline`.
@@ -140,7 +183,7 @@ class Transport:
         `deadline` is a time on the loop's clock. A request that may be repeated is retried within
         it. Raises `CacheError`.
         """
-        self._refresh_if_due()
+        self._run_errands()
         self._backoff.begin()
         retry = 0
         while True:
@@ -152,6 +195,9 @@ class Transport:
                 if pause is None:
                     raise
             else:
+                if reply.is_share and is_late_reply(reply):
+                    request, home = request.staying(), reply.endpoint
+                    continue
                 failure = passing_failure(reply)
                 pause = None if failure is None else self._pause(request, failure, retry, deadline)
                 if pause is None:
@@ -174,33 +220,47 @@ class Transport:
         loop = asyncio.get_running_loop()
         headers = {**request.headers, **trace_headers(self._traceparent)}
         failure: Exception | None = None
-        asked_at = loop.time()
-        asked: Endpoint | None = None
-        try:
-            async with asyncio.timeout_at(deadline):
-                for endpoint in self._region.attempts(loop.time(), home):
-                    headers["Cachesvc-Timeout"] = request.timeout_header(deadline - loop.time())
-                    url = request.url_at(endpoint)
-                    self.requests += 1
-                    asked, asked_at = endpoint, loop.time()
-                    try:
-                        async with session.request(
-                            request.method, url, data=request.body, headers=headers, allow_redirects=False
-                        ) as response:
-                            reply = Reply(response.status, response.headers, await response.read())
-                    except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-                        failure = error
-                        self.failovers += 1
-                        endpoint.failed(loop.time(), error)
-                        self._region.failed()
-                    else:
-                        endpoint.worked()
-                        tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
-                        return reply
-        except TimeoutError:
-            if asked is not None:
-                asked.left_unanswered(loop.time(), loop.time() - asked_at)
-            raise request.not_answered() from failure
-        except aiohttp.ClientError as error:
-            raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
+        silent: list[Endpoint] = []
+        attempts, well = self._region.attempts(time.monotonic(), home)
+        tries = max(1, min(request.tries, well, attempts[0].shares(deadline - loop.time())))
+        for endpoint in attempts:
+            asked_at = loop.time()
+            until = asked_at + (deadline - asked_at) / tries
+            headers["Cachesvc-Timeout"] = request.timeout_header(until - asked_at)
+            self.requests += 1
+            try:
+                async with asyncio.timeout_at(until) as limit:
+                    async with session.request(
+                        request.method,
+                        request.url_at(endpoint),
+                        data=request.body,
+                        headers=headers,
+                        allow_redirects=False,
+                    ) as response:
+                        limit.reschedule(deadline)  # it answers; its body may be long
+                        answered_at = loop.time()
+                        body = await response.read()
+            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+                failure = error
+                self.failovers += 1
+                endpoint.failed(time.monotonic(), error)
+                self._region.failed()
+            except TimeoutError as error:
+                now = loop.time()
+                silent.append(endpoint)
+                if now - (limit.when() or now) < STALLED_SECONDS:
+                    endpoint.left_unanswered(time.monotonic(), now - asked_at)
+                if tries == 1 or now >= deadline:
+                    raise request.not_answered(silent) from (failure or error)
+                tries -= 1
+                self.failovers += 1
+            except aiohttp.ClientError as error:
+                raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
+            else:
+                tell_server(span, endpoint.base.host or "", endpoint.base.port, response.status)
+                seconds, is_share = answered_at - asked_at, tries > 1
+                endpoint.worked(seconds)
+                return Reply(
+                    response.status, response.headers, body, endpoint, seconds, bool(silent), is_share
+                )
         raise request.not_taken(failure) from failure

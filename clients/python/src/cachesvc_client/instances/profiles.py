@@ -20,7 +20,10 @@ class Profile(Struct, frozen=True, kw_only=True):
     timeout: float
     """The time of a call with its tries and pauses; a namespace or a call can have its own."""
     connect_timeout: float
-    """The time to open a connection: below `timeout`, to leave some for another one."""
+    """The time of one round trip while a connection is opened; a TLS connection takes three.
+
+    Below `timeout`, to leave some for another instance.
+    """
     load_timeout: float = 30.0
     """The time of a loader. It depends on the source, so no profile makes it short."""
     lease_wait: float = 5.0

@@ -4,19 +4,20 @@
 
 The configured URLs are asked in their order until the topology is known, and where it names no
 instances (they may all stand behind one address). They stay the last resort: an instance's own
-address may be one that this client cannot reach.
+address may be one that this client cannot reach. So no caller's request goes to an address from the
+document before a probe was answered there.
 
 No I/O happens here: the owner asks for the document when it is due. Times are monotonic seconds.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from cachesvc_client.instances.endpoints import Endpoint, urls_of
+from cachesvc_client.instances.endpoints import Endpoint, spelled, urls_of
 from cachesvc_client.instances.ring import Ring
 
 TOPOLOGY_PATH = "/v1/topology"
@@ -27,6 +28,8 @@ A new instance is asked for its keys at most this much later.
 """
 AFTER_FAILURE_SECONDS = 1.0
 """The pause between two requests for the document while instances fail."""
+LOOK_SECONDS = 0.1
+"""The pause between two looks for instances to probe."""
 
 
 class _Here(Struct):
@@ -63,9 +66,16 @@ class Region:
     `learn`.
     """
 
-    def __init__(self, urls: Sequence[URL], rng: random.Random, *, discover: bool = True) -> None:
-        """`discover`: False, and only the configured URLs are asked."""
-        self._configured = [Endpoint(url) for url in urls]
+    def __init__(
+        self, urls: Sequence[URL], rng: random.Random, *, discover: bool = True, shared: bool = True
+    ) -> None:
+        """`discover`: False, and only the configured URLs are asked.
+
+        `shared`: False, and what is known of the instances is this client's alone. It is for a session
+        that was passed in, which may go another way to the same addresses.
+        """
+        self._endpoint: Callable[..., Endpoint] = Endpoint.at if shared else Endpoint
+        self._configured = [self._endpoint(url) for url in urls]
         self._rng = rng
         self._discover = discover
         self._instances: dict[str, Endpoint] = {}
@@ -74,6 +84,7 @@ class Region:
         self._sole: Endpoint | None = self._configured[0]
         self._due = 0.0
         self._asked = 0.0
+        self._looked = float("-inf")
 
     def __repr__(self) -> str:
         known = ", ".join(sorted(self._instances)) or "not known"
@@ -100,17 +111,18 @@ class Region:
 
     def use(self, instances: Mapping[str, str]) -> None:
         """Uses these instances. One whose URL is known keeps its failures; others are dropped."""
-        known = {_spelled(endpoint.base): endpoint for endpoint in self._everyone}
+        known = {spelled(endpoint.base): endpoint for endpoint in self._everyone}
         found: dict[str, Endpoint] = {}
         for name, text in instances.items():
             (url,) = urls_of(text)
-            found[name] = known.get(_spelled(url)) or Endpoint(url)
+            found[name] = known.get(spelled(url)) or self._endpoint(url, is_proven=False)
         if self._ring is None or self._ring.names != found.keys():
             self._ring = Ring(found) if found else None
         self._instances = found
         self._everyone = list(dict.fromkeys((*found.values(), *self._configured)))
         everybodys = list(found.values()) or self._configured[:1]
         self._sole = everybodys[0] if len(everybodys) == 1 else None
+        self._looked = float("-inf")
 
     # the instances to ask -------------------------------------------------------------------------
 
@@ -118,13 +130,25 @@ class Region:
         return len(self._everyone)
 
     @property
+    def has_tls(self) -> bool:
+        """True if a configured URL is one of HTTPS."""
+        return any(endpoint.base.scheme == "https" for endpoint in self._configured)
+
+    def probes(self, now: float) -> list[Endpoint]:
+        """The instances to which the caller sends a probe now; most often none."""
+        if now < self._looked + LOOK_SECONDS:
+            return []
+        self._looked = now
+        return [endpoint for endpoint in self._everyone if endpoint.claim_probe(now)]
+
+    @property
     def sole(self) -> Endpoint | None:
-        """The only instance, if there is one and it has not failed; None otherwise.
+        """The only instance, if there is one and nothing speaks against it; None otherwise.
 
         Then no key needs a digest, the most expensive part of a request.
         """
         sole = self._sole
-        return sole if sole is not None and not sole.rests_until else None
+        return sole if sole is not None and sole.is_clean else None
 
     def home(self, key_digest: int, now: float) -> Endpoint:
         """The instance of a key, or, while that is out of reach, the next one on the ring.
@@ -146,19 +170,27 @@ class Region:
     def candidates(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
         """All instances in the order of asking: `home`, those that are well, the others.
 
-        Those that rest or are silent are asked if there is nobody else: trying is better than giving up.
+        Those that are barred, even `home`, are asked if there is nobody else: trying is better than
+        giving up. Of these, `home` is the first, and then the one whose rest ends first.
         """
+        everyone = self._everyone
+        if all(one.is_clean for one in everyone):  # nearly always; a fourth of the time of sorting
+            return [home, *(one for one in everyone if one is not home)] if home in everyone else [*everyone]
         return sorted(
-            self._everyone, key=lambda one: (one is not home, one.is_silent, max(one.rests_until, now))
+            everyone,
+            key=lambda one: (one.is_barred(now), one is not home, one.is_doubted, max(one.rests_until, now)),
         )
 
-    def attempts(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
+    def attempts(self, now: float, home: Endpoint | None = None) -> tuple[list[Endpoint], int]:
         """The instances that a request is sent to until one takes it: each once, the first twice.
 
-        If a kept connection fails because the server has just closed it, the server may be well.
+        If a kept connection fails because the server has just closed it, the server may be well. The
+        number says how many of the first ones are well: only these are worth a share of the time of a
+        request that the one before left unanswered.
         """
         candidates = self.candidates(now, home)
-        return [*candidates, candidates[0]]
+        well = sum(one.is_clean or not one.is_barred(now) for one in candidates)
+        return [*candidates, candidates[0]], well
 
     def sources(self, now: float) -> list[Endpoint]:
         """The instances to ask for the document: the configured URLs first.
@@ -168,13 +200,9 @@ class Region:
         """
         return sorted(
             dict.fromkeys((*self._configured, *self._everyone)),
-            key=lambda one: (one.is_silent, max(one.rests_until, now)),
+            key=lambda one: (one.is_barred(now), one.is_doubted, max(one.rests_until, now)),
         )
 
     def feed_urls(self) -> list[str]:
         """The base URLs at which the feed of fences may be followed."""
         return [str(endpoint.base) for endpoint in self._everyone]
-
-
-def _spelled(url: URL) -> str:
-    return str(url).rstrip("/")

@@ -80,6 +80,11 @@ class Got(Struct, gc=False):
     """The lag of the whole answer (`GotMany.lag`), noted on each key of it."""
     keep: bool = True
     """False if this answer, and every older one of the key, may not be kept."""
+    is_moved: bool = False
+    """True if an instance that was asked before gave no answer, noted here by the client.
+
+    That one may have granted the lease which is held now, and then nobody has it.
+    """
 
     @property
     def is_found(self) -> bool:

@@ -1,8 +1,8 @@
 """Requests as they are sent, replies as they arrive, and the errors that these stand for."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 import msgspec
 from yarl import URL
@@ -33,6 +33,14 @@ class Request(NamedTuple):
     """True if the path is one of few, so that the URL made of it is worth keeping."""
     turn: float = math.inf
     """Seconds after which the service answers with what is there (protocol/turns.py)."""
+    tries: int = 1
+    """The instances that may be asked, one after the other, if they leave it unanswered.
+
+    Each has an equal share of the time, is told that share, and so answers within it if it is well.
+    Only for requests of which one that was given up does no harm, however late an instance that was
+    hung acts on it: reads, invalidations, fills and releases (their lease decides). A write without a
+    lease could put back the value before a newer write.
+    """
     operation: str = ""
     """The name of the request's span; a request without one has no span."""
     items: int = 1
@@ -44,9 +52,14 @@ class Request(NamedTuple):
         """The value of `Cachesvc-Timeout` for a caller that waits this long."""
         return header_of(min(self.turn, told(seconds_left)))
 
-    def not_answered(self) -> CacheError:
-        """The error if no answer came in time."""
-        return CacheError("deadline", f"no answer to {self._name} in time", retryable=True)
+    def staying(self) -> Self:
+        """The request, for one instance that has all the time left."""
+        return self._replace(tries=1, turn=math.inf)
+
+    def not_answered(self, asked: Sequence[Endpoint]) -> CacheError:
+        """The error if no answer came in time from the instances that were asked."""
+        whom = ", ".join(str(endpoint.base) for endpoint in asked)
+        return CacheError("deadline", f"no answer to {self._name} in time from {whom}", retryable=True)
 
     def not_taken(self, failure: Exception | None) -> CacheError:
         """The error if no instance could be reached; `failure` is that of the last try."""
@@ -64,6 +77,17 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     """Looked up by names in any case."""
     body: bytes
+    endpoint: Endpoint | None = None
+    """The instance that gave it."""
+    seconds: float = 0.0
+    """The time until it began, since the request was sent."""
+    is_moved: bool = False
+    """True if another instance was asked before, and left the request unanswered.
+
+    That one may have acted on it: a lease that it granted is held by nobody.
+    """
+    is_share: bool = False
+    """True if the instance was told a share of the time, so that late is not the last word."""
 
 
 def problem_error(reply: Reply) -> CacheError:
@@ -87,6 +111,11 @@ def passing_failure(reply: Reply) -> CacheError | None:
     A miss says `retryable` as well, and is no failure.
     """
     return problem_error(reply) if reply.status == 429 or reply.status >= 500 else None
+
+
+def is_late_reply(reply: Reply) -> bool:
+    """True if the key of a read was not there at the end of the time that was told."""
+    return reply.status == 504 and problem_error(reply).type == "deadline"
 
 
 def error_of(problem: Problem | None, status: int = 0) -> CacheError:

@@ -36,6 +36,12 @@ from cachesvc_client.values.lookups import etag_of
 
 S = TypeVar("S")
 
+READ_TRIES, WRITE_TRIES = 3, 2
+"""The instances that are asked at most, if they stay silent.
+
+Writes take longer than reads, so each gets a larger share of its time.
+"""
+
 _VERBS = (":explain", ":get", ":put")
 """The path of a key that ends with one of these could be read as another call."""
 
@@ -126,6 +132,7 @@ class NamespaceRequests:
             is_repeatable,
             True,
             turn,
+            READ_TRIES,
             operation="cache.get",
             items=len(asked.keys),
         )
@@ -137,6 +144,7 @@ class NamespaceRequests:
         lag = answer.lag
         for got in answer.results:
             got.lag = lag
+            got.is_moved = reply.is_moved
         if self._shelf is not None:
             for one, got in zip(wanted, answer.results, strict=True):
                 self._shelf.keep(key_of(one), got, asked_at)
@@ -147,7 +155,8 @@ class NamespaceRequests:
         headers = {"Cachesvc-Token": token} if token else {}
         if self._max_lag:
             headers["Cachesvc-Max-Lag"] = self._max_lag
-        return Request("GET", self._path(key_of(wanted)), headers=headers, operation="cache.get")
+        path = self._path(key_of(wanted))
+        return Request("GET", path, headers=headers, tries=READ_TRIES, operation="cache.get")
 
     def read_stale(self, wanted: Wanted, token: str, beyond: float) -> Request:
         """A read of a copy that may be stale for `beyond` seconds, of which no load is begun."""
@@ -169,6 +178,7 @@ class NamespaceRequests:
 
     def put(self, items: Sequence[PutItem]) -> Request:
         is_repeatable = not any(item.lease for item in items)
+        tries = WRITE_TRIES if all(item.lease for item in items) else 1
         body = _pack(PutMany(list(items)))
         return Request(
             "POST",
@@ -177,6 +187,7 @@ class NamespaceRequests:
             _PACKED,
             is_repeatable,
             is_fixed=True,
+            tries=tries,
             operation="cache.set",
             items=len(items),
         )
@@ -212,11 +223,18 @@ class NamespaceRequests:
         headers = {"Content-Type": JSON, **self._caller}
         body = msgspec.json.encode(asked)
         return Request(
-            "POST", "/v1/invalidations", body, headers, is_fixed=True, operation="cache.invalidate"
+            "POST",
+            "/v1/invalidations",
+            body,
+            headers,
+            is_fixed=True,
+            tries=WRITE_TRIES if asked.wait == "none" else 1,  # a wait may take all of the time
+            operation="cache.invalidate",
         )
 
     def delete(self, key: str) -> Request:
-        return Request("DELETE", self._path(key), headers=self._caller, operation="cache.invalidate")
+        path = self._path(key)
+        return Request("DELETE", path, headers=self._caller, tries=WRITE_TRIES, operation="cache.invalidate")
 
     def receipt(self, reply: Reply, keys: Iterable[str], *, lenient: bool = False) -> Receipt:
         """Returns the receipt of an invalidation, and remembers the fences it announces.
@@ -249,7 +267,7 @@ class NamespaceRequests:
 
 
 def receipt_request(id_: str) -> Request:
-    return Request("GET", f"/v1/invalidations/{id_}")
+    return Request("GET", f"/v1/invalidations/{id_}", tries=READ_TRIES)
 
 
 def receipt_state(reply: Reply) -> ReceiptState:

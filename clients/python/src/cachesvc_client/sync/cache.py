@@ -72,7 +72,7 @@ class Cache:
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
-        self._region = Region(urls, spread, discover=discover)
+        self._region = Region(urls, spread, discover=discover, shared=session is None)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
             self._region, profile, max_connections=connections, traceparent=traceparent, session=session

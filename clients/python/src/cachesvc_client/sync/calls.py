@@ -10,7 +10,7 @@ from functools import partial
 
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
-from cachesvc_client.protocol.turns import SLOW_TURN, first_turn
+from cachesvc_client.protocol.turns import SLOW_TURN, first_turn, is_late
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt
 from cachesvc_client.requests.handed_tokens import Wanted
 from cachesvc_client.requests.http import Reply, Request, told
@@ -47,11 +47,26 @@ class Calls:
     ) -> Sequence[Got | CacheError]:
         """Reads keys; those that are not there after `turn` seconds are answered as late.
 
-        Unless given, the turn is a first one.
+        Unless given, the turn is a first one. A key that is asked for alone has all of the time.
         """
+        if turn is None and len(wanted) == 1:
+            return self._read_one(home, wanted, deadline)
         if turn is None:
             turn = first_turn(len(wanted), deadline - time.monotonic())
         return self._each_part(partial(self._requests.read, turn=turn), home, wanted, deadline)
+
+    def _read_one(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
+        """Reads one key; if it is late, the instance that said so has all the time left."""
+        ((part, token),) = self._requests.parts(wanted)
+        request = self._requests.read(part, token)
+        asked_at = time.monotonic()
+        reply = self._transport.send(request, deadline, home)
+        answers = self._requests.got(reply, part, asked_at)
+        if reply.is_share and is_late(answers[0]):
+            asked_at = time.monotonic()
+            reply = self._transport.send(request.staying(), deadline, reply.endpoint)
+            answers = self._requests.got(reply, part, asked_at)
+        return answers
 
     def read_slow(self, home: Endpoint, wanted: list[Wanted], deadline: float) -> Sequence[Got | CacheError]:
         """Reads keys that were late, for one more turn, or until the first of their deadlines.

@@ -242,7 +242,7 @@ class LookAside(Generic[V]):
         try:
             tell_got(got, lease=bool(right.lease))
             if got.outcome == "miss":
-                return self._flown(ask, right, lambda: self._land(ask, right, unkept=got.unkept))
+                return self._flown(ask, right, lambda: self._land(ask, right, got))
             try:
                 value = self._value_of(got)
             except UnreadableError as unreadable:
@@ -280,27 +280,34 @@ class LookAside(Generic[V]):
 
     # the loads, in flight -------------------------------------------------------------------------
 
-    def _land(self, ask: _Ask[V], right: Right, *, unkept: bool = False) -> V | Absent:
-        """Answers a miss: loads with the lease, or waits for the fill of the lease's holder."""
+    def _land(self, ask: _Ask[V], right: Right, got: Got | None = None) -> V | Absent:
+        """Answers a miss: loads with the lease, or waits for the fill of the lease's holder.
+
+        `got` is the miss. If an instance was asked before and gave no answer, the lease may be one that
+        it granted to nobody, so the wait is a call's time at most.
+        """
         patience = time.monotonic() + self._loads.lease_wait
         while not right.lease:
             now = time.monotonic()
             if now >= ask.deadline:
                 raise GaveUpError("deadline", f"nobody had loaded {ask.key!r} in time", retryable=True)
-            if unkept:
+            if got is not None and got.is_moved:
+                patience = min(patience, now + self._timeout)
+            if got is not None and got.unkept:
                 return self._answer(self._loads.run_unkept(ask.key, ask.loader, ask.lifetimes))
             if now >= patience:
                 return self._load_unfilled(ask)
-            got = self._waits.join(ask.wanted, self._time_for(ask))
-            if isinstance(got, CacheError):
+            answer = self._waits.join(ask.wanted, self._time_for(ask))
+            if isinstance(answer, CacheError):
                 return self._load_unfilled(ask)
-            right.lease, unkept = self._lease_of(got), got.unkept
+            got = answer
+            right.lease = self._lease_of(got)
             if got.outcome != "miss" and not right.lease:
                 try:
                     return self._value_of(got)
                 except UnreadableError:  # the holder stores values of another version
                     return self._load_unfilled(ask)
-            if not right.lease and not unkept:
+            if not right.lease and not got.unkept:
                 time.sleep(max(0.0, now + SHORT_TURN - time.monotonic()))
         return self._load(ask, right)
 
@@ -310,19 +317,20 @@ class LookAside(Generic[V]):
         if why.newer:
             self._give_back(right)
             return self._load_unfilled(ask)
-        unkept = False
+        got: Got | None = None
         if not right.lease:
             # An earlier flight may have replaced the value since it was read.
             again = self._leases.join(ask.wanted, self._time_for(ask))
             if isinstance(again, CacheError):
                 return self._load_unfilled(ask)
-            right.lease, unkept = self._lease_of(again), again.unkept
-            if again.outcome != "miss" and not right.lease:
+            got = again
+            right.lease = self._lease_of(got)
+            if got.outcome != "miss" and not right.lease:
                 try:
-                    return self._value_of(again)
+                    return self._value_of(got)
                 except UnreadableError:
                     return self._invalidated(ask, right)
-        return self._land(ask, right, unkept=unkept)
+        return self._land(ask, right, got)
 
     def _invalidated(self, ask: _Ask[V], right: Right) -> V | Absent:
         try:

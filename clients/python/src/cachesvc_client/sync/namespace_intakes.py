@@ -27,7 +27,7 @@ class NamespaceIntakes:
 
     def __init__(self, calls: Calls, *, timeout: float, batching: bool, releases: Releases) -> None:
         """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
-        waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 2))
+        waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 4))
         self._calls = calls
         self._releases = releases
         self._release_all = partial(self.put_all, timeout=timeout)

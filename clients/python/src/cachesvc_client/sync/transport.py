@@ -1,13 +1,20 @@
 """Requests over HTTP by urllib3: deadline, failover, retries, forks.
 
-A request that no instance took, or whose connection broke, is sent to the next one, within the
-same deadline. That holds for writes as well: applying one twice costs misses and nothing else. An
-answer, even 503, is an answer and is not tried elsewhere, as that would pass an overload on; nor is
-a request that ran out of time. A failure that may pass is retried after a pause, if the request may
-be repeated and the client's budget allows it (retries.py).
+    no instance took it, or its connection broke   → the next one at once, in the same deadline
+    no answer within its share of the time         → the next one, if it has tries left
+                                                     (`Request.tries`), and one is well
+    an answer, even 503                            → an answer, and not tried elsewhere, as that
+                                                     would pass an overload on; after a pause it
+                                                     may be tried again (retries.py)
+    a read of one key, late at the end of a share  → asked again at the instance that said so, for
+                                                     all of the time that is left
+
+The first line holds for writes as well: applying one twice costs misses and nothing else. The share
+tells a hung instance from a slow origin: the instance was told it, and answers within it.
 
 There is no thread to keep the list of instances up to date: the call that finds it due asks for it
-first. That costs one call in half a minute one more round trip, at most `connect_timeout`.
+first. That costs one call in half a minute one more round trip, at most `connect_timeout`. A probe
+has a thread of its own, which ends with it.
 """
 
 import random
@@ -27,11 +34,11 @@ from urllib3.exceptions import (
 from urllib3.util import SKIP_HEADER
 
 from cachesvc_client.errors import CacheError
-from cachesvc_client.instances.endpoints import Endpoint
+from cachesvc_client.instances.endpoints import PROBE_SECONDS, Endpoint
 from cachesvc_client.instances.profiles import Profile
 from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
-from cachesvc_client.requests.http import Reply, Request, passing_failure
+from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure
 from cachesvc_client.sync import forks
 from cachesvc_client.sync.session import Session
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
@@ -127,13 +134,33 @@ class Transport:
             self._region.asked(now)
             source = self._region.sources(now)[0]
         try:
-            reply = self._replied(source, _TOPOLOGY, {}, now + self._connect_timeout)
+            until = now + self._connect_timeout
+            reply = self._replied(source, _TOPOLOGY, {}, until, until)
             if reply.status == 200:
                 with self._lock:
                     self._region.learn(reply.body)
         except (CacheError, HTTPError, ValueError):
             with self._lock:
                 self._region.failed()
+
+    def _start_probes(self) -> None:
+        with self._lock:
+            due = self._region.probes(time.monotonic())
+        for endpoint in due:
+            threading.Thread(target=self._probe, args=(endpoint,), name="cache probe", daemon=True).start()
+
+    def _probe(self, endpoint: Endpoint) -> None:
+        now = time.monotonic()
+        try:
+            reply = self._replied(endpoint, _TOPOLOGY, {}, now + PROBE_SECONDS, now + PROBE_SECONDS)
+        except (ReadTimeoutError, TimeoutError):
+            endpoint.failed(time.monotonic(), "no answers")
+        except HTTPError as error:
+            endpoint.failed(time.monotonic(), error)
+        except CacheError:
+            pass  # the client was closed meanwhile
+        else:
+            endpoint.probed(reply.seconds)
 
     # a request ------------------------------------------------------------------------------------
 
@@ -143,6 +170,7 @@ class Transport:
         `deadline` is a time on `time.monotonic`. A request that may be repeated is retried within
         it. Raises `CacheError`.
         """
+        self._start_probes()
         with self._lock:
             self._backoff.begin()
         retry = 0
@@ -155,6 +183,9 @@ class Transport:
                 if pause is None:
                     raise
             else:
+                if reply.is_share and is_late_reply(reply):
+                    request, home = request.staying(), reply.endpoint
+                    continue
                 failure = passing_failure(reply)
                 pause = None if failure is None else self._pause(request, failure, retry, deadline)
                 if pause is None:
@@ -172,47 +203,54 @@ class Transport:
         """Makes one try: returns the reply of the first instance that gives one."""
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
-        for endpoint in self._attempts(home):
+        silent: list[Endpoint] = []
+        with self._lock:
+            attempts, well = self._region.attempts(time.monotonic(), home)
+        tries = max(1, min(request.tries, well, attempts[0].shares(deadline - time.monotonic())))
+        for endpoint in attempts:
             asked_at = time.monotonic()
             try:
-                reply = self._replied(endpoint, request, traced, deadline)
+                reply = self._replied(
+                    endpoint, request, traced, asked_at + (deadline - asked_at) / tries, deadline
+                )
             except (ReadTimeoutError, TimeoutError) as error:
-                self._note_silence(endpoint, asked_at)
-                raise request.not_answered() from (failure or error)
+                now = time.monotonic()
+                silent.append(endpoint)
+                endpoint.left_unanswered(now, now - asked_at)
+                if tries == 1 or now >= deadline:
+                    raise request.not_answered(silent) from (failure or error)
+                tries -= 1
+                with self._lock:
+                    self.failovers += 1
             except (ConnectTimeoutError, NewConnectionError, ProtocolError, SSLError) as error:
                 failure = error
                 self._note_failure(endpoint, error)
             except HTTPError as error:
                 raise CacheError("bad-answer", f"{type(error).__name__}: {error}") from error
             else:
-                endpoint.worked()
+                endpoint.worked(reply.seconds)
                 tell_server(span, endpoint.base.host or "", endpoint.base.port, reply.status)
-                return reply
+                return reply._replace(is_moved=bool(silent), is_share=tries > 1)
         raise request.not_taken(failure) from failure
 
-    def _attempts(self, home: Endpoint | None) -> list[Endpoint]:
-        with self._lock:
-            return self._region.attempts(time.monotonic(), home)
-
-    def _note_silence(self, endpoint: Endpoint, asked_at: float) -> None:
-        now = time.monotonic()
-        with self._lock:
-            endpoint.left_unanswered(now, now - asked_at)
-
     def _note_failure(self, endpoint: Endpoint, error: Exception) -> None:
+        endpoint.failed(time.monotonic(), error)
         with self._lock:
             self.failovers += 1
-            endpoint.failed(time.monotonic(), error)
             self._region.failed()
 
     def _replied(
-        self, endpoint: Endpoint, request: Request, traced: dict[str, str], deadline: float
+        self, endpoint: Endpoint, request: Request, traced: dict[str, str], until: float, deadline: float
     ) -> Reply:
-        """Returns the reply of one instance. Raises urllib3's errors, and `TimeoutError`."""
+        """Returns the reply of one instance. It begins before `until`, ends before `deadline`.
+
+        Raises urllib3's errors, and `TimeoutError`.
+        """
         session = self._session
         if session is None:
             raise CacheError("closed", "the cache is not open: use it inside `with`")
-        left = deadline - time.monotonic()
+        asked_at = time.monotonic()
+        left = until - asked_at
         if left <= 0:
             raise TimeoutError
         with self._lock:
@@ -232,7 +270,8 @@ class Transport:
             redirect=False,
             preload_content=False,
         )
-        return Reply(response.status, response.headers, _body(response, deadline))
+        seconds = time.monotonic() - asked_at
+        return Reply(response.status, response.headers, _body(response, deadline), endpoint, seconds)
 
 
 def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
@@ -242,15 +281,16 @@ def _body(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
     trickles in is given the time that is left.
     """
     chunks: list[bytes] = []
-    while chunk := response.read1(decode_content=False):
-        chunks.append(chunk)
-        connection = response.connection
-        if connection is None:  # the body is complete, and the connection back in its pool
-            break
+    while True:
         left = deadline - time.monotonic()
         if left <= 0:
             response.close()
             raise TimeoutError
+        connection = response.connection
         if isinstance(connection, HTTPConnection) and connection.sock is not None:
             connection.sock.settimeout(left)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunk = response.read1(decode_content=False)
+        if chunk:
+            chunks.append(chunk)
+        if not chunk or response.connection is None:  # then the connection is back in its pool
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
