@@ -222,6 +222,7 @@ async def serve(service: Service, topology: Topology, *, ready: Callable[[int], 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only")
     port = await app.start()
     try:
         ready(port)

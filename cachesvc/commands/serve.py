@@ -28,6 +28,9 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # Until the service handles SIGTERM itself, the signal must raise: embedded servers are stopped in a
     # `finally`, which the default handling of SIGTERM would skip.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminal that closes, or a log rotation that asks every service to read its settings again, must
+    # not kill an instance: the default handling of SIGHUP would.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(service, topology, environ))

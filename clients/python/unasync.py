@@ -48,13 +48,20 @@ WORDING: Mapping[str, Wording] = {
     "cache": (
         (
             """\
-    To be used on one event loop. Leaving the block ends the loads that still run (their callers get
-    a `CacheError`) and waits for the requests under way.
+    Its first call opens it, until the event loop ends; a block, `async with cache`, opens it until
+    the block ends. Blocks may be nested: the outermost one counts. Closing ends the loads that
+    still run (their callers get a `CacheError`) and waits for the requests under way.
+
+    It is used on one event loop at a time. On another one it starts anew, once the first has
+    stopped: `asyncio.run` after `asyncio.run`, a loop for each test, a forked child.
 """,
             """\
+    Its first call opens it, until `close`; a block, `with cache`, opens it until the block ends.
+    Blocks may be nested, also over several threads: the end of the last one closes.
+
     To be used by any number of threads, or of greenlets where gevent has patched `threading`,
     `socket` and `time`, and on both sides of a fork: the child makes connections of its own, and
-    honours what was written before the fork. Calls that are under way when the block is left end
+    honours what was written before the fork. Calls that are under way when the client is closed end
     with their answers or a `CacheError`.
 """,
         ),
@@ -70,17 +77,6 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
             "for the task that enters the block, and for tasks that are started in it.",
             "on the thread or greenlet that enters the block.",
         ),
-        (
-            """\
-        \"""Does what the end of the block does, for those who cannot use a block.\"""
-""",
-            """\
-        \"""Does what the end of the block does, for those who cannot use a block.
-
-        With a near cache it may take as long as a heartbeat.
-        \"""
-""",
-        ),
         ("requests.own_writes import OwnWrites, pairs_of", "requests.own_writes import pairs_of"),
         (
             "from cachesvc_client.aio.on_commit",
@@ -88,14 +84,14 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
         ),
         (" OwnWrites(", " SharedOwnWrites("),
         ("Feeding(self._near, feed, self._transport)", "Feeding(self._near, feed)"),
-        ("OnCommit(self._tasks)", "OnCommit()"),
+        ("OnCommit(self._life, self._resending, self._tasks)", "OnCommit(self._life, self._resending)"),
         ("Releases(self._tasks)", "Releases()"),
         (
-            "            await self._feeding.stop()\n",
-            "            self._feeding.stop()\n            self._releases.ended(self._timeout)\n",
+            "self._feeding, self._tasks, self._loads, self._resending)",
+            "self._feeding, self._releases, self._resending, self._timeout)",
         ),
     ),
-    "cached": (),
+    "cached": (("check_awaitable", "check_value"),),
     "calls": (
         (
             """\
@@ -138,6 +134,22 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
         ),
         ("loaded by `await loader(key)`", "loaded by `loader(key)`"),
         ("Returns a decorator: an async function", "Returns a decorator: a function"),
+        (
+            "            self._puts,\n            self._intakes.give_back,\n",
+            "            self._puts,\n            self._intakes.lease_all,\n            self._intakes.put_all,\n"
+            "            self._intakes.give_back,\n",
+        ),
+        (
+            """A key that another process is loading
+        is waited for; if that load fails, it has a call of the loader with such keys only.""",
+            """Keys that others are loading are
+        waited for, one after the other; a key whose load fails has a loader call for itself.""",
+        ),
+        ("`await loader(keys)` returns", "`loader(keys)` returns"),
+        (
+            "Makes the intakes and flights; the async flavour does so for each event loop.",
+            "Makes the intakes and flights.",
+        ),
     ),
     "on_commit": (
         (
@@ -152,7 +164,10 @@ nothing was committed and nothing is sent.
 """,
         ),
         ("The invalidations of one transaction;", "The invalidations of one transaction on one thread;"),
-        ("(self, tasks: Tasks)", "(self)"),
+        (
+            "(self, life: Lifecycle, resending: Resending, tasks: Tasks)",
+            "(self, life: Lifecycle, resending: Resending)",
+        ),
         (
             'self._tasks.finished(self._send_all(), name="cache invalidations of a transaction")',
             "self._send_all()",

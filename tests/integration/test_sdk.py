@@ -144,3 +144,40 @@ async def test_a_load_of_a_source_that_lags_is_answered_and_not_kept_right_after
         assert cache.statistics().fenced_fills == 1
         assert await lagging.get_or_load("replicated", pages.load, lag=0) == b"first"
         assert await lagging.get("replicated") == b"first"
+
+
+async def test_a_loader_that_fails_is_answered_for_by_the_value_before(url: str) -> None:
+    async with Cache.from_url(url) as cache:
+        namespace = cache.namespace("pages")
+        lives: dict[str, Any] = {"ttl": "1ms", "stale": 0, "stale_if_error": "1m"}
+
+        async def load(_key: str) -> bytes:
+            return b"first"
+
+        async def fails(_key: str) -> bytes:
+            raise ConnectionError("the source is down")
+
+        assert await namespace.get_or_load("last-resort", load, **lives) == b"first"
+        await asyncio.sleep(0.02)
+        assert await namespace.get_or_load("last-resort", fails, **lives) == b"first"
+        with pytest.raises(ConnectionError):
+            await namespace.get_or_load("last-resort", fails, ttl="1ms")
+        await namespace.invalidate(["last-resort"])
+        with pytest.raises(ConnectionError):
+            await namespace.get_or_load("last-resort", fails, **lives)
+
+
+async def test_many_misses_are_one_call_of_the_loader_and_one_call_fills_them(url: str) -> None:
+    calls: list[list[str]] = []
+
+    async def load(keys: list[str]) -> dict[str, bytes]:
+        calls.append(keys)
+        return {key: key.encode() for key in keys[1:]}
+
+    keys = [f"many:{nth}" for nth in range(300)]
+    async with Cache.from_url(url) as cache:
+        namespace = cache.namespace("pages")
+        for _ in range(2):
+            found = await namespace.get_or_load_many(keys, load, ttl="5m")
+            assert found == {key: key.encode() for key in keys[1:]}
+    assert calls == [keys]

@@ -89,6 +89,8 @@ def test_one_command_serves_and_a_signal_stops_all_of_it(root: Path, ending: sig
         assert call(at)[0] == 404
         assert call(at, "PUT", b"hello, world")[0] == 204
         assert call(at) == (200, b"hello, world")
+        process.send_signal(signal.SIGHUP)  # never ends it
+        assert call(at) == (200, b"hello, world")
     finally:
         process.send_signal(ending)
         _, errors = process.communicate(timeout=30)

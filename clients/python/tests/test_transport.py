@@ -135,14 +135,14 @@ async def test_an_error_page_of_a_proxy_is_an_error_with_its_status(
     assert (caught.value.type, caught.value.status, caught.value.retryable) == ("bad-answer", 502, True)
 
 
-async def test_a_cache_that_is_not_open_says_so(service: FakeService) -> None:
+async def test_a_cache_that_was_closed_says_so(service: FakeService) -> None:
     cache = Cache.from_url(service.url)
     pages = cache.namespace("pages")
     for _ in range(2):
-        with pytest.raises(CacheError, match="closed"):
-            await pages.get("a")
         async with cache:
             assert await pages.get("a") is None
+        with pytest.raises(CacheError, match="closed"):
+            await pages.get("a")
 
 
 async def test_leaving_the_block_waits_for_what_is_under_way(service: FakeService) -> None:

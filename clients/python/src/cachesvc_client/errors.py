@@ -4,7 +4,8 @@ A miss is an answer and never a failure. What a loader raises passes through unc
 no codec can bring back is a mistake of the program, and no failure of the cache: `CodecError`.
 """
 
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 
@@ -15,7 +16,8 @@ class CacheError(Exception):
     `type` is the last segment of the problem's `type` (`bad-key`, `no-such-namespace`, …), or one
     of the client's own words: `unreachable` (no instance took the request), `deadline` (no answer
     in time), `bad-answer` (an answer that breaks the protocol), `overloaded` (too many requests
-    wait in this client), `load-cancelled` and `closed`.
+    wait in this client), `load-cancelled`, `closed` (by its owner) and `other-loop` (the client is in
+    use on another event loop).
     """
 
     def __init__(
@@ -47,6 +49,10 @@ class CacheError(Exception):
         """True if the cache failed; false if it refused the request, which the caller must change."""
         return self.status >= 500 or self.status in (408, 429) or (self.status == 0 and self.retryable)
 
+    def __reduce__(self) -> tuple[Callable[..., "CacheError"], tuple[Any, ...], dict[str, Any]]:
+        """Has the error pickled and copied with its attributes, whatever its class is made of."""
+        return _made_again, (type(self), self.args), self.__dict__
+
     def copy(self) -> "CacheError":
         """Returns an equal error: callers that share a request must not share a traceback."""
         return CacheError(
@@ -60,6 +66,10 @@ class CacheError(Exception):
         )
 
 
+def _made_again(kind: type[CacheError], args: tuple[Any, ...]) -> CacheError:
+    return kind.__new__(kind, *args)
+
+
 class CodecError(TypeError):
     """The value cannot be stored: whoever reads it would get another one.
 
@@ -67,6 +77,10 @@ class CodecError(TypeError):
     by `set`, and by `get_or_load` and cached functions after the load, each time and whether the
     cache can be reached or not: the mistake is in the program.
     """
+
+
+class DeclarationError(CodecError, ValueError):
+    """The type of a namespace's values is one of which no value can be stored."""
 
 
 class PartialError(CacheError, Generic[V]):

@@ -238,7 +238,7 @@ def test_what_a_torn_transaction_had_not_sent_stays_noted(
     tx.invalidate(pages, ["a"])
     tx.invalidate(users, ["7"])
     with monkeypatch.context() as torn:
-        torn.setattr(users, "send", _torn)
+        torn.setattr(users, "send_also_at_close", _torn)
         with pytest.raises(KeyboardInterrupt):
             tx.send()
     assert repr(tx) == "<OnCommit 1 noted, 1 receipts>"

@@ -162,14 +162,14 @@ def test_large_values_arrive_whole(sync_cache: Cache) -> None:
     assert pages.get_many(values) == values
 
 
-def test_a_cache_that_is_not_open_says_so(threaded: ThreadedService) -> None:
+def test_a_cache_that_was_closed_says_so(threaded: ThreadedService) -> None:
     cache = Cache.from_url(threaded.url)
     pages = cache.namespace("pages")
     for _ in range(2):
-        with pytest.raises(CacheError, match="closed"):
-            pages.get("a")
         with cache:
             assert pages.get("a") is None
+        with pytest.raises(CacheError, match="closed"):
+            pages.get("a")
 
 
 def test_a_call_under_way_outlives_the_block(threaded: ThreadedService) -> None:

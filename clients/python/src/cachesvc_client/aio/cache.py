@@ -4,17 +4,19 @@ import asyncio
 import random
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from yarl import URL
 
 from cachesvc_client.aio.calls import Calls
 from cachesvc_client.aio.feed import Feeding
 from cachesvc_client.aio.flight import Airspace
+from cachesvc_client.aio.lifecycle import Lifecycle
 from cachesvc_client.aio.loading import Loads
 from cachesvc_client.aio.namespace import Namespace
 from cachesvc_client.aio.on_commit import OnCommit
 from cachesvc_client.aio.releases import Releases
+from cachesvc_client.aio.resending import Resending
 from cachesvc_client.aio.session import Session
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
@@ -25,10 +27,12 @@ from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
-from cachesvc_client.protocol.wire import ReceiptState
+from cachesvc_client.protocol.wire import Receipt, ReceiptState
+from cachesvc_client.requests.changes import invalidation_in
 from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import OwnWrites, pairs_of
+from cachesvc_client.requests.unsent import Unsent
 from cachesvc_client.tracing.spans import Spans
 from cachesvc_client.tracing.traceparent import Traceparent, opentelemetry_traceparent
 from cachesvc_client.values.codecs import BYTES, Codec, Schema, json_of
@@ -44,10 +48,14 @@ V = TypeVar("V")
 
 
 class Cache:
-    """A client of the instances of one region: `async with Cache.from_url(…) as cache`.
+    """A client of the instances of one region.
 
-    To be used on one event loop. Leaving the block ends the loads that still run (their callers get
-    a `CacheError`) and waits for the requests under way.
+    Its first call opens it, until the event loop ends; a block, `async with cache`, opens it until
+    the block ends. Blocks may be nested: the outermost one counts. Closing ends the loads that
+    still run (their callers get a `CacheError`) and waits for the requests under way.
+
+    It is used on one event loop at a time. On another one it starts anew, once the first has
+    stopped: `asyncio.run` after `asyncio.run`, a loop for each test, a forked child.
     """
 
     def __init__(
@@ -86,6 +94,8 @@ class Cache:
         self._declarations: dict[str, Declarations] = {}
         self._tasks = Tasks()  # aio only
         self._releases = Releases(self._tasks)
+        self._resending = Resending(Unsent(time.monotonic, spread))
+        self._life = Lifecycle(self._transport, self._feeding, self._tasks, self._loads, self._resending)
 
     @classmethod
     def from_url(
@@ -126,6 +136,13 @@ class Cache:
           unasked for the next answer.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
+        for name, given, part in (
+            ("traceparent", traceparent, "__call__"),
+            ("session", session, "request"),
+            ("tracer_provider", tracer_provider, "get_tracer"),
+        ):
+            if given is not None and not callable(getattr(given, part, None)):
+                raise ValueError(f"{name}: {given!r} has no {part}")
         return cls(
             urls_of(url),
             profile_with(
@@ -208,6 +225,8 @@ class Cache:
 
         Keep the object: calls share requests, and copies, within one of them.
         """
+        if near is not None and not isinstance(near, NearSettings):
+            raise ValueError(f"near: NearSettings(), not {near!r}")
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         longest = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
@@ -225,6 +244,7 @@ class Cache:
             caller=self._caller,
         )
         return Namespace(
+            self._life,
             Calls(requests, self._transport),
             schema,
             self._loads,
@@ -249,9 +269,19 @@ class Cache:
     def on_commit(self) -> OnCommit:
         """Returns a block whose invalidations are sent when it ends, and not if it raises.
 
-        `async with cache.on_commit() as tx`.
+        `async with cache.on_commit() as tx`. What could not be sent is sent again in the background,
+        if its failure may pass (`NotSentError.is_sent_again`).
         """
-        return OnCommit(self._tasks)
+        return OnCommit(self._life, self._resending, self._tasks)
+
+    async def send(self, document: str) -> Receipt:
+        """Sends an invalidation that was kept in an outbox (`OnCommit.noted`).
+
+        Raises `CacheError` if it could not be sent, and `ValueError` for a text that is none.
+        """
+        asked = invalidation_in(document)
+        namespace: Namespace[bytes] = self.namespace(asked.namespace)
+        return await namespace.send(asked)
 
     def token(self) -> str:
         """Returns what this client has written in the last minute, as a token for another client.
@@ -277,8 +307,18 @@ class Cache:
         Raises `CacheError` (`no-such-receipt`) if there was none in the last 15 minutes.
         """
         check_receipt_id(id)
+        self._life.ready()
         deadline = asyncio.get_running_loop().time() + self._timeout
         return receipt_state(await self._transport.send(receipt_request(id), deadline))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Cache is of one process: make it at the top of a module, in each of them")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
 
     def statistics(self) -> Statistics:
         loads = self._loads
@@ -293,26 +333,32 @@ class Cache:
             self._transport.retries,
             loads.unreadable,
             loads.unkept,
+            loads.stood_in,
+            len(self._resending.unsent),
         )
 
     def __repr__(self) -> str:
-        state = "open" if self._transport.is_open else "closed"
+        state = "open" if self._life.is_open else "closed"
         state += f", {self._tasks}"  # aio only
         return f"<Cache {self._region!r} [{state}]>"
 
+    def __enter__(self) -> NoReturn:  # aio only
+        raise TypeError("write `async with`, or use the Cache of cachesvc_client.sync")  # aio only
+
+    def __exit__(self, *_: object) -> None: ...  # aio only
+
     async def __aenter__(self) -> Self:
-        self._transport.open()
-        self._feeding.open()
+        await self._life.enter()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        await self._life.leave()
+
+    async def open(self) -> Self:
+        """Opens the client until `aclose`, whatever blocks are entered and left meanwhile."""
+        await self._life.open()
+        return self
 
     async def aclose(self) -> None:
-        """Does what the end of the block does, for those who cannot use a block."""
-        self._tasks.cancel_loads()  # aio only
-        try:
-            await self._feeding.stop()
-            await self._tasks.ended()  # aio only
-        finally:
-            await self._transport.close()
+        """Closes the client, for those who cannot use a block; calls then raise `CacheError`."""
+        await self._life.close()

@@ -9,7 +9,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from cachesvc_client.aio.loading import Loader
 from cachesvc_client.protocol.wire import Receipt
-from cachesvc_client.values.context import ABSENT, Absent, LoadContext
+from cachesvc_client.values.context import ABSENT, Absent, LoadContext, check_awaitable
 from cachesvc_client.values.durations import Duration
 from cachesvc_client.values.templates import Naming
 
@@ -29,6 +29,7 @@ class LoadingNamespace(Protocol):
         *,
         ttl: Duration | None,
         stale: Duration | None,
+        stale_if_error: Duration | None,
         lag: Duration | None,
     ) -> Any: ...
 
@@ -54,6 +55,7 @@ class CachedFunction(Generic[P, R]):
         *,
         ttl: float | None,
         stale: float | None,
+        stale_if_error: float | None,
         lag: float | None,
         owner: tuple[Any, ...] = (),
     ) -> None:
@@ -62,6 +64,7 @@ class CachedFunction(Generic[P, R]):
         self._naming = naming
         self._ttl = ttl
         self._stale = stale
+        self._stale_if_error = stale_if_error
         self._lag = lag
         self._owner = owner
         """The object whose method the function is, if it is a method."""
@@ -77,6 +80,7 @@ class CachedFunction(Generic[P, R]):
             self._naming,
             ttl=self._ttl,
             stale=self._stale,
+            stale_if_error=self._stale_if_error,
             lag=self._lag,
             owner=(owner,),
         )
@@ -88,12 +92,27 @@ class CachedFunction(Generic[P, R]):
             ctx.set_options(tags=self._naming.tags(given, kwargs))
             told = {"ctx": ctx} if self._naming.takes_context else {}
             call: Callable[..., Awaitable[R]] = self._function
-            value = await call(*given, **kwargs, **told)
+            loading = call(*given, **kwargs, **told)
+            check_awaitable(loading, self._function)
+            value = await loading
             return ABSENT if value is None else value
 
         key = self._naming.key(given, kwargs)
-        value = await self.namespace.get_or_load(key, load, ttl=self._ttl, stale=self._stale, lag=self._lag)
+        value = await self.namespace.get_or_load(
+            key,
+            load,
+            ttl=self._ttl,
+            stale=self._stale,
+            stale_if_error=self._stale_if_error,
+            lag=self._lag,
+        )
         return cast(R, value)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Has the function pickled by its name, as functions are; a copy is the function itself."""
+        if self._owner:
+            return getattr, (*self._owner, self._function.__name__)
+        return cast(str, self.__qualname__)  # type: ignore[attr-defined]  # of `update_wrapper`
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call with these arguments."""

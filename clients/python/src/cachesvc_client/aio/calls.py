@@ -113,6 +113,12 @@ class Calls:
         request = self._requests.read_alone(part[0], token)
         return [self._requests.got_alone(await self._transport.send(request, deadline, home))]
 
+    async def read_stale(self, wanted: Wanted, beyond: float, deadline: float) -> Got:
+        """Reads a copy that may be stale for `beyond` seconds, at the instance that fills went to."""
+        ((part, token),) = self._requests.parts([wanted])
+        request = self._requests.read_stale(part[0], token, beyond)
+        return self._requests.got_alone(await self._transport.send(request, deadline, self.home(wanted)))
+
     async def put(self, home: Endpoint, items: list[PutItem], deadline: float) -> Sequence[Put | CacheError]:
         reply = await self._transport.send(self._requests.put(items), deadline, home)
         return self._requests.put_results(reply, items)

@@ -34,6 +34,10 @@ class CleanConnector(aiohttp.TCPConnector):
         super().__init__(**settings)
         self._factory = partial(_new_connection, loop=self._loop)
 
+    def disown(self) -> None:
+        """Leaves the connections to the parent of this forked process: no end of theirs is ours."""
+        self._closed = True
+
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         """Returns a clean connection; raises `ClientConnectionError` if a new one is not clean."""
         while True:

@@ -18,22 +18,40 @@ class Feeding:
         self.feed = feed
         self._near = near
         self._transport = transport
-        self._is_open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop of the client, while it is open."""
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._is_open = True
+        self._loop = asyncio.get_running_loop()
         self.start_if_used()
 
     def start_if_used(self) -> None:
+        """Starts the task, from any thread: namespaces are often made where no loop runs."""
+        loop = self._loop
+        if loop is None or not self._near.is_used or self._task is not None:
+            return
+        if asyncio._get_running_loop() is loop:
+            self._start()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
         session = self._transport.session
-        if self._is_open and self._near.is_used and self._task is None and session is not None:
-            self._task = asyncio.create_task(follow(self.feed, session), name="cache feed")
+        if self._loop is not None and self._task is None and session is not None:
+            self._task = self._loop.create_task(follow(self.feed, session), name="cache feed")
 
     async def stop(self) -> None:
         """Returns when the task has ended. It is not started again before the next `open`."""
-        self._is_open = False
+        self._loop = None
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+
+    def abandon(self) -> asyncio.Task[None] | None:
+        """Returns the task of a loop that is left, and has near caches bypassed."""
+        self._loop = None
+        task, self._task = self._task, None
+        self.feed.closed()
+        return task

@@ -6,11 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar, cast
 
+from cachesvc_client.aio.together import Together
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
 from cachesvc_client.tracing.spans import inner
 from cachesvc_client.values.codecs import UnreadableError
-from cachesvc_client.values.context import Absent, LoadContext, takes_context
+from cachesvc_client.values.context import Absent, LoadContext, check_awaitable, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
@@ -40,7 +41,8 @@ class Loads:
         self._timeout = timeout
         self.lease_wait = lease_wait
         """Seconds to wait for another holder's fill before loading without a lease."""
-        self._turn = asyncio.Semaphore(most_without_cache)
+        self._most_without_cache = most_without_cache
+        self.begin()
         self.started = 0
         self.without_cache = 0
         self.unkept = 0
@@ -48,6 +50,11 @@ class Loads:
         self.unfilled = 0
         self.unreadable = 0
         self._fills_fail = False
+        self.stood_in = 0
+
+    def begin(self) -> None:
+        """Begins anew, on another loop."""
+        self._turn = asyncio.Semaphore(self._most_without_cache)
 
     async def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
         """Runs the loader. Raises its exceptions; `CacheError` (`deadline`) if it takes too long."""
@@ -62,6 +69,9 @@ class Loads:
         """
         self.without_cache += 1
         context = self._context(key, lifetimes)
+        if isinstance(loader, Together):
+            loader.without_cache(self._turn)
+            return await self._in_time(context, self._run(context, loader))
         return await self._in_time(context, self._run_in_turn(context, loader))
 
     async def run_unkept(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> Loaded[V]:
@@ -76,7 +86,9 @@ class Loads:
         self.started += 1
         call = cast(Callable[[str | LoadContext], Awaitable[V | Absent]], loader)
         with inner("cache.load"):
-            value = await call(context if takes_context(loader) else context.key)
+            loading = call(context if takes_context(loader) else context.key)
+            check_awaitable(loading, loader)
+            value = await loading
         return Loaded(value, context.lifetimes)
 
     async def _run_in_turn(self, context: LoadContext, loader: Loader[V]) -> Loaded[V]:
@@ -98,6 +110,12 @@ class Loads:
         if not self.unreadable:
             log.warning("%r: %s (this is logged once; statistics().unreadable counts)", key, why)
         self.unreadable += 1
+
+    def count_stood_in(self, key: str, error: Exception) -> None:
+        """Counts a stale value that was answered as its load had failed. The first one is logged."""
+        if not self.stood_in:
+            log.warning("the load of %r failed, and its stale value is answered: %r", key, error)
+        self.stood_in += 1
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
         """Counts what became of a fill. A failed fill costs a load later, and not this answer.

@@ -8,6 +8,7 @@
     miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
                                   after too long: load and do not fill;
                                   values of the key cannot be kept: load at once, do not fill
+    the load fails              → a value within `stale_if_error` of the caller, or the failure
     unreadable                  → as a miss: replace it, once for all callers;
                                   of a newer version: load and do not fill
     the cache is out of reach   → load and do not fill, at most so many at a time
@@ -31,13 +32,14 @@ the two would take turns at every key, and each turn costs an invalidation and a
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 from cachesvc_client.aio.flight import Flights, landed
 from cachesvc_client.aio.intake import Intake
 from cachesvc_client.aio.loading import Loader, Loads
 from cachesvc_client.aio.tasks import Tasks
+from cachesvc_client.aio.together import ManyLoader, Together
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
@@ -49,6 +51,7 @@ from cachesvc_client.values.context import ABSENT, Absent
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
+Answer = TypeVar("Answer")
 
 
 class LookAside(Generic[V]):
@@ -61,6 +64,7 @@ class LookAside(Generic[V]):
         puts: Intake[PutItem, Put],
         give_back: Callable[[Right], None],
         delete: Callable[[str], Awaitable[object]],
+        stale_copy: Callable[[Wanted, float], Awaitable[Got]],
         schema: Schema[V],
         loads: Loads,
         *,
@@ -73,9 +77,11 @@ class LookAside(Generic[V]):
         self._puts = puts
         self._give_back = give_back
         self._delete = delete
+        self._stale_copy = stale_copy
         self._schema = schema
         self._loads = loads
         self._timeout = timeout
+        self._running = tasks.loads
         self.flights: Flights[V | Absent] = Flights(tasks.loads)
 
     async def get_or_load(
@@ -86,15 +92,54 @@ class LookAside(Generic[V]):
         Raises the loader's exception; `CacheError` if the cache refuses the request, and not if the
         cache is out of reach.
         """
-        if timeout is None:
-            return await self._read_or_load(wanted, loader, lifetimes)
+        return await _within(timeout, self._read_or_load(wanted, loader, lifetimes))
+
+    async def get_or_load_many(
+        self,
+        wanted: Sequence[Wanted],
+        loader: ManyLoader[V],
+        lifetimes: Lifetimes,
+        timeout: float | None = None,
+    ) -> list[V | Absent]:
+        """Returns the values in the order of the keys, each of which is named once.
+
+        All answers are waited for before a load begins, so that one call of the loader has all keys
+        that are missing. Raises as `get_or_load`.
+        """
+        return await _within(
+            timeout, self._read_or_load_many(wanted, Together(loader, self._running), lifetimes)
+        )
+
+    async def _read_or_load_many(
+        self, wanted: Sequence[Wanted], loader: Together[V], lifetimes: Lifetimes
+    ) -> list[V | Absent]:
+        loop = asyncio.get_running_loop()
+        asking = {
+            one: loop.create_task(self._answer_of(self._leases, one))
+            for one in wanted
+            if self.flights.get(one) is None
+        }
         try:
-            async with asyncio.timeout(timeout) as limit:
-                return await self._read_or_load(wanted, loader, lifetimes)
-        except TimeoutError as error:
-            if not limit.expired():  # the loader's own
-                raise
-            raise CacheError("deadline", f"no answer within {timeout:g} s", retryable=True) from error
+            if asking:
+                await asyncio.wait(asking.values())
+        except asyncio.CancelledError:
+            for one, task in asking.items():
+                if not task.cancel() and not task.cancelled() and task.exception() is None:
+                    self._give_back_unclaimed(one, task.result())
+            raise
+        ends = await asyncio.gather(
+            *[
+                self._answered(one, asking[one].result(), loader, lifetimes)
+                if one in asking
+                else self._read_or_load(one, loader, lifetimes)
+                for one in wanted
+            ],
+            return_exceptions=True,
+        )
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        return cast(list[V | Absent], ends)
 
     async def _read_or_load(self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         flight = self.flights.get(wanted)
@@ -102,6 +147,12 @@ class LookAside(Generic[V]):
             tell_collapsed()
             return await landed(flight)
         got = await self._answer_of(self._leases, wanted)
+        return await self._answered(wanted, got, loader, lifetimes)
+
+    async def _answered(
+        self, wanted: Wanted, got: Got | CacheError, loader: Loader[V], lifetimes: Lifetimes
+    ) -> V | Absent:
+        """Returns the value of an answer, or loads it."""
         if isinstance(got, CacheError):
             if not got.is_outage:
                 raise got.copy()
@@ -209,7 +260,10 @@ class LookAside(Generic[V]):
     async def _load(
         self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes
     ) -> V | Absent:
-        value, lifetimes = await self._loads.run(right.key, loader, lifetimes)
+        try:
+            value, lifetimes = await self._loads.run(right.key, loader, lifetimes)
+        except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+            return await self._last_resort(wanted, lifetimes, error)
         sealed = sealed_of(right, value, self._schema)
         item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
@@ -217,6 +271,20 @@ class LookAside(Generic[V]):
         right.filled(filled)
         self._loads.count_fill(right.key, filled)
         return ABSENT if sealed is None else sealed.value
+
+    async def _last_resort(self, wanted: Wanted, lifetimes: Lifetimes, error: Exception) -> V | Absent:
+        """Returns the stale value that the caller takes for a failed load, or raises the failure."""
+        if not lifetimes.stale_if_error:
+            raise error
+        try:
+            got = await self._stale_copy(wanted, lifetimes.stale_if_error)
+            value = self._value_of(got)
+        except (CacheError, UnreadableError):
+            raise error from None
+        if not got.is_found:
+            raise error
+        self._loads.count_stood_in(key_of(wanted), error)
+        return value
 
     async def _filled(self, item: PutItem) -> Put | CacheError:
         """The answer to a fill. A fill for which this client has no room fails like any other."""
@@ -232,3 +300,15 @@ class LookAside(Generic[V]):
     def _answer(self, value: V | Absent) -> V | Absent:
         """The answer of a load whose value is not stored: as if it were stored."""
         return value if value is ABSENT else self._schema.seal(value).value
+
+
+async def _within(timeout: float | None, call: Awaitable[Answer]) -> Answer:
+    if timeout is None:
+        return await call
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            return await call
+    except TimeoutError as error:
+        if not limit.expired():  # the loader's own
+            raise
+        raise CacheError("deadline", f"no answer within {timeout:g} s", retryable=True) from error

@@ -13,20 +13,27 @@ if the caller is cancelled by then: the change has happened.
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
+from cachesvc_client.aio.lifecycle import Lifecycle
 from cachesvc_client.aio.namespace import Namespace
+from cachesvc_client.aio.resending import Resending
 from cachesvc_client.aio.tasks import Tasks  # aio only
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
-from cachesvc_client.requests.changes import Changes, NotSentError, Sending, invalidation_of
+from cachesvc_client.requests.changes import Changes, NotSentError, Sending, document_of, invalidation_of
+from cachesvc_client.requests.unsent import Kept, may_pass
 from cachesvc_client.values.durations import Duration
 
 
 class OnCommit:
     """The invalidations of one transaction; made by `Cache.on_commit`."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, life: Lifecycle, resending: Resending, tasks: Tasks) -> None:
+        self._life = life
+        self._resending = resending
+        self._kept: list[Kept] = []
+        """The invalidations that are sent again in the background; they are noted here as well."""
         self._tasks = tasks  # aio only
         self._namespaces: dict[str, Namespace[Any]] = {}
         self._changes = Changes()
@@ -46,6 +53,8 @@ class OnCommit:
         wait: Wait = "none",
     ) -> None:
         """Notes what `Namespace.invalidate` would send. Mistakes are told as there, at once."""
+        if not isinstance(namespace, Namespace):
+            raise ValueError(f"namespace: what `cache.namespace` returns, not {namespace!r}")
         self._namespaces[namespace.name] = namespace
         self._changes.note(
             invalidation_of(
@@ -53,11 +62,23 @@ class OnCommit:
             )
         )
 
+    def noted(self) -> list[str]:
+        """Returns what is noted as documents for an outbox, which `Cache.send` takes.
+
+        Written in the transaction itself, they are there if and only if it has committed.
+        """
+        return [document_of(asked) for asked in self._changes.all()]
+
     async def send(self) -> None:
         """Sends what is noted. The end of the block does it.
 
-        Raises `NotSentError`, which names what was not sent; that stays noted for another call.
+        Raises `NotSentError`, which names what was not sent. That stays noted for another call, and
+        is sent again in the background, if its failure may pass.
         """
+        self._resending.unsent.withdraw(self._kept)
+        self._kept = []
+        if len(self._changes):
+            self._life.ready()
         await self._tasks.finished(self._send_all(), name="cache invalidations of a transaction")
 
     async def _send_all(self) -> None:
@@ -69,16 +90,30 @@ class OnCommit:
             for asked in sending.unsent():
                 self._changes.note(asked)
         if failed := sending.failed():
-            raise NotSentError(failed, self.receipts)
+            self._send_again(failed)
+            raise NotSentError(failed, self.receipts, is_sent_again=len(self._kept) == len(failed))
+
+    def _send_again(self, failed: list[tuple[Invalidation, CacheError]]) -> None:
+        for asked, error in failed:
+            send = self._namespaces[asked.namespace].send_also_at_close
+            kept = self._resending.unsent.keep(asked, send) if may_pass(error) else None
+            if kept is not None:
+                self._kept.append(kept)
+        self._resending.start_if_any()
 
     async def _send_one(self, sending: Sending, asked: Invalidation) -> None:
         try:
-            sending.note(asked, await self._namespaces[asked.namespace].send(asked))
+            sending.note(asked, await self._namespaces[asked.namespace].send_also_at_close(asked))
         except CacheError as error:
             sending.note(asked, error)
 
     def __repr__(self) -> str:
         return f"<OnCommit {len(self._changes)} noted, {len(self.receipts)} receipts>"
+
+    def __enter__(self) -> NoReturn:  # aio only
+        raise TypeError("write `async with`, or use the Cache of cachesvc_client.sync")  # aio only
+
+    def __exit__(self, *_: object) -> None: ...  # aio only
 
     async def __aenter__(self) -> Self:
         return self

@@ -85,6 +85,19 @@ class Transport:
             skip_auto_headers=("Accept-Encoding", "Accept"),
         )
 
+    def check_movable(self) -> None:
+        """Raises `CacheError` (`other-loop`) if the session that was given is of one loop only."""
+        if isinstance(self._given, aiohttp.ClientSession):
+            raise CacheError(
+                "other-loop", "the session= of this cache belongs to another event loop: leave it out"
+            )
+
+    def abandon(self) -> tuple[aiohttp.ClientSession | None, list[asyncio.Task[None]]]:
+        """Returns the session and the tasks of a loop that is left; they end there, or never."""
+        own, self._own, self._session = self._own, None, None
+        errands, self._errands = self._errands, set()
+        return own, list(errands)
+
     async def close(self) -> None:
         self._session = None
         errands = tuple(self._errands)

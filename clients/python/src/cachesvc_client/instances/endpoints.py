@@ -18,6 +18,7 @@ flavour, loop or thread. Times are seconds of `time.monotonic`, which all of the
 
 import logging
 import os
+import re
 import threading
 from typing import Self
 from weakref import WeakValueDictionary
@@ -57,20 +58,39 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_in_child)
 
 
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""A part of a host name.
+
+By the rules there is no underscore in it, and in many names of containers there is.
+"""
+_USER = re.compile(r"//[^/?#]*@")
+
+
 def urls_of(text: str) -> list[URL]:
     """The base URLs of a comma separated list. Raises `ValueError`, which names the bad one."""
-    return [_url_of(part.strip()) for part in text.split(",")]
+    if not isinstance(text, str | URL):
+        raise ValueError(f"url: is one text, with commas between several URLs, not {text!r}")
+    return [_url_of(part.strip()) for part in str(text).split(",")]
 
 
 def _url_of(text: str) -> URL:
+    shown = _USER.sub("//…@", text)  # a password is in no message, log line or traceback
+    if shown != text:
+        raise ValueError(f"url {shown!r}: a base URL has no user or password")
     try:
         url = URL(text)
+        host, port = (url.raw_host or "") if url.host else "", url.port
     except ValueError as error:
         raise ValueError(f"url {text!r}: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not host:
         raise ValueError(f"url {text!r}: is no base URL, such as http://127.0.0.1:8080")
-    if url.query_string or url.fragment or url.user is not None:
+    if url.query_string or url.fragment:
         raise ValueError(f"url {text!r}: a base URL has no query, fragment or user")
+    if not port:
+        raise ValueError(f"url {text!r}: its port is none of 1 to 65535")
+    is_name = ":" not in host
+    if is_name and not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
+        raise ValueError(f"url {text!r}: {host!r} is no name or address of a host")
     return url
 
 

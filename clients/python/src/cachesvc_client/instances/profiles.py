@@ -3,6 +3,8 @@
 A profile is a value: derive yours with `msgspec.structs.replace(IN_REGION, timeout=0.2)`.
 """
 
+from numbers import Real
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -37,13 +39,22 @@ class Profile(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for field in ("timeout", "connect_timeout", "load_timeout"):
-            if not 0 < getattr(self, field) < float("inf"):
+            if not 0 < self._number(field) < float("inf"):
                 raise ValueError(f"profile: {field} must be longer than 0")
-        if self.lease_wait < 0:
+        if self._number("lease_wait") < 0:
             raise ValueError("profile: lease_wait must be 0 or more")
         for field in ("max_loads_without_cache", "max_connections"):
-            if getattr(self, field) < 1:
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(f"profile: {field} must be at least 1")
+        if not isinstance(self.retries, Retries):
+            raise ValueError(f"profile: retries are Retries(…), not {self.retries!r}")
+
+    def _number(self, field: str) -> float:
+        value = getattr(self, field)
+        if not isinstance(value, Real):
+            raise ValueError(f"profile: {field} is a number of seconds, not {value!r}")
+        return float(value)
 
 
 def profile_with(
@@ -55,6 +66,10 @@ def profile_with(
     max_loads_without_cache: int | None = None,
 ) -> Profile:
     """The profile with the parts that a caller named for itself."""
+    if not isinstance(profile, Profile):
+        raise ValueError(
+            f"profile: {profile!r} is none: LAPTOP, IN_REGION, LOW_LATENCY, or your own Profile(…)"
+        )
     given: dict[str, float | None] = {
         "timeout": timeout,
         "load_timeout": load_timeout,

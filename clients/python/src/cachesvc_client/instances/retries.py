@@ -10,7 +10,9 @@ clients that each retry modestly would still double the load on a service that i
 its load.
 """
 
+import math
 import random
+from numbers import Real
 
 from msgspec import Struct
 
@@ -33,6 +35,12 @@ class Retries(Struct, frozen=True):
     """Retries per request in the long run. At 0.1 an outage makes the load a tenth larger."""
     reserve: int = 10
     """The retries that may be saved up, so that a quiet client can retry as well."""
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+                raise ValueError(f"retries: {field} is a number from 0 up, not {value!r}")
 
 
 class RetryBudget:

@@ -47,6 +47,7 @@ from xxhash import xxh3_64_intdigest
 from cachesvc_client.near.fences import Fences, moment_of
 from cachesvc_client.near.settings import NearSettings, NearStatistics
 from cachesvc_client.near.watermark import Watermark
+from cachesvc_client.protocol.names import check_key
 from cachesvc_client.protocol.wire import Got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT
@@ -138,7 +139,11 @@ class Shelf:
 
         The value must be used before the caller awaits anything: a fence may come meanwhile.
         """
-        copy = self._copies.get(key)
+        try:
+            copy = self._copies.get(key)
+        except TypeError:  # it cannot be hashed, and so is no text
+            check_key(key)
+            raise
         if copy is not None:
             now = self._clock()
             if now < copy.until and now < self.trusted_until:

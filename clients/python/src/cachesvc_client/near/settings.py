@@ -21,10 +21,12 @@ class NearSettings(Struct, frozen=True):
     """
 
     def __post_init__(self) -> None:
-        if self.max_entries < 1:
-            raise ValueError(f"max_entries: {self.max_entries!r} is less than 1")
-        if self.max_bytes < 1 << 16:
-            raise ValueError(f"max_bytes: {self.max_bytes!r} is less than 64 KiB")
+        for field, least, what in (("max_entries", 1, "1"), ("max_bytes", 1 << 16, "64 KiB")):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{field}: {value!r} is no whole number")
+            if value < least:
+                raise ValueError(f"{field}: {value!r} is less than {what}")
         positive_seconds_of(self.max_lag, "max_lag")
 
 

@@ -19,7 +19,7 @@ _TAG = re.compile(rf"[ -~]{{1,{MAX_TAG_BYTES}}}")
 
 def check_namespace(name: str) -> str:
     """Returns the name; raises `ValueError` if it is no name of a namespace."""
-    if not _NAMESPACE.fullmatch(name):
+    if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
         raise ValueError(f"namespace {name!r}: 1 to 64 of a-z, 0-9, '_' and '-', beginning with a letter")
     return name
 
@@ -27,7 +27,11 @@ def check_namespace(name: str) -> str:
 def check_caller(name: str) -> str:
     """Returns the name; raises `ValueError` if it cannot be sent as `Cachesvc-Caller`."""
     if not (
-        len(name) <= MAX_CALLER_LENGTH and name.isascii() and name.isprintable() and name == name.strip()
+        isinstance(name, str)
+        and len(name) <= MAX_CALLER_LENGTH
+        and name.isascii()
+        and name.isprintable()
+        and name == name.strip()
     ):
         raise ValueError(
             f"caller {name!r}: at most {MAX_CALLER_LENGTH} printable ASCII characters, no space at its ends"
@@ -37,15 +41,17 @@ def check_caller(name: str) -> str:
 
 def check_receipt_id(id_: str) -> None:
     """Raises `ValueError` if the text is no id of a receipt."""
-    if not _RECEIPT_ID.fullmatch(id_):
+    if not isinstance(id_, str) or not _RECEIPT_ID.fullmatch(id_):
         raise ValueError(f"receipt {id_!r}: is no id, such as eu:1700000000000-0")
 
 
 def check_key(key: str) -> None:
     """Raises `ValueError` for a key that the service would refuse.
 
-    The first comparison settles nearly all keys.
+    The second comparison settles nearly all keys.
     """
+    if not isinstance(key, str):
+        raise _not_text("key", key)
     if key.isascii() and key.isprintable() and 0 < len(key) <= MAX_KEY_BYTES:
         return
     try:
@@ -61,7 +67,10 @@ def check_key(key: str) -> None:
 def checked_keys(keys: Iterable[str]) -> list[str]:
     """Returns the keys as a list; raises `ValueError` for one that the service would refuse."""
     found = listed(keys, "keys")
-    text = "".join(found)
+    try:
+        text = "".join(found)
+    except TypeError:
+        raise _not_text("key", next(key for key in found if not isinstance(key, str))) from None
     if (
         text.isascii()
         and text.isprintable()
@@ -78,18 +87,25 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """Returns the tags as a tuple; raises `ValueError` for one that the service would refuse."""
     found = tuple(listed(tags, "tags")) if tags else ()
     for tag in found:
+        if not isinstance(tag, str):
+            raise _not_text("tag", tag)
         if not _TAG.fullmatch(tag):
             raise ValueError(f"tag {tag!r}: a tag has 1 to {MAX_TAG_BYTES} printable ASCII characters")
     return found
 
 
 def listed(names: Iterable[str], what: str) -> list[str]:
-    """Returns the names as a list; raises `ValueError` if they are one text.
+    """Returns the names as a list; raises `ValueError` if they are one text, or no list.
 
     A text would be split into its letters. `what` is the name of the argument, for the message.
     """
-    if isinstance(names, str):
-        raise ValueError(  # noqa: TRY004  the value is wrong, as in the other checks
-            f"{what}: a list of them, not one text: [{names!r}]"
-        )
-    return list(names)
+    if isinstance(names, str | bytes):
+        raise ValueError(f"{what}: a list of them, not one text: [{names!r}]")
+    try:
+        return list(names)
+    except TypeError:
+        raise ValueError(f"{what}: a list of them, not {type(names).__name__}") from None
+
+
+def _not_text(what: str, given: object) -> ValueError:
+    return ValueError(f"{what} {given!r}: is {type(given).__name__}, and a {what} is a text (str)")

@@ -6,12 +6,15 @@ They become few requests: one for each way in which a namespace is invalidated.
 from collections.abc import Iterable, Iterator
 from typing import get_args
 
+import msgspec
 from msgspec import Struct
 
 from cachesvc_client.errors import CacheError
-from cachesvc_client.protocol.names import checked_keys, checked_tags
+from cachesvc_client.protocol.names import check_namespace, checked_keys, checked_tags
 from cachesvc_client.protocol.wire import Invalidation, Receipt, Wait
 from cachesvc_client.values.durations import Duration, text_of
+
+_invalidation = msgspec.json.Decoder(Invalidation)
 
 MOST_NAMES = 1000
 """The most keys and tags of one invalidation (clients/PROTOCOL.md)."""
@@ -43,6 +46,29 @@ def invalidation_of(
     return asked
 
 
+def document_of(asked: Invalidation) -> str:
+    """Returns an invalidation as text, for an outbox."""
+    return msgspec.json.encode(asked).decode()
+
+
+def invalidation_in(document: str | bytes) -> Invalidation:
+    """Returns the invalidation in a text of `document_of`; raises `ValueError` if it is none."""
+    try:
+        asked = _invalidation.decode(document)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise ValueError(f"document: is none of OnCommit.noted: {error}") from error
+    return invalidation_of(
+        check_namespace(asked.namespace),
+        asked.keys,
+        tags=asked.tags,
+        all=asked.all,
+        confirm=asked.confirm,
+        soft=asked.soft,
+        over=asked.over or None,
+        wait=asked.wait,
+    )
+
+
 class Changes:
     """The noted changes of one transaction. Repeated names are sent once."""
 
@@ -57,8 +83,13 @@ class Changes:
 
     def take(self) -> list[Invalidation]:
         """Returns the invalidations to be sent, and forgets them."""
-        noted, self._noted = self._noted, {}
-        return [part for one in noted.values() for part in one.parts()]
+        taken = self.all()
+        self._noted = {}
+        return taken
+
+    def all(self) -> list[Invalidation]:
+        """Returns the invalidations to be sent."""
+        return [part for one in self._noted.values() for part in one.parts()]
 
     def __len__(self) -> int:
         """The number of keys, of tags, and of namespaces as a whole."""
@@ -117,11 +148,17 @@ class _Noted(Struct, frozen=True):
 class NotSentError(CacheError):
     """The transaction has committed, and the cache was not told of all of it.
 
-    Until their TTLs end, stale copies may be read. `await tx.send()` sends `unsent` again. The
-    attributes are those of the first failure.
+    Until it is told, or their TTLs end, stale copies may be read. `await tx.send()` sends `unsent`
+    again. The attributes are those of the first failure.
     """
 
-    def __init__(self, failed: list[tuple[Invalidation, CacheError]], receipts: list[Receipt]) -> None:
+    def __init__(
+        self,
+        failed: list[tuple[Invalidation, CacheError]],
+        receipts: list[Receipt],
+        *,
+        is_sent_again: bool = False,
+    ) -> None:
         first, error = failed[0]
         super().__init__(
             error.type,
@@ -133,5 +170,10 @@ class NotSentError(CacheError):
             field=error.field,
         )
         self.unsent = [asked for asked, _ in failed]
+        self.is_sent_again = is_sent_again
+        """True if the client goes on to send all of it.
+
+        It does so for an hour, if its process lives so long.
+        """
         self.receipts = receipts
         """The receipts of what was sent."""

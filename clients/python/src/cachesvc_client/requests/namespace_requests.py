@@ -158,6 +158,12 @@ class NamespaceRequests:
         path = self._path(key_of(wanted))
         return Request("GET", path, headers=headers, tries=READ_TRIES, operation="cache.get")
 
+    def read_stale(self, wanted: Wanted, token: str, beyond: float) -> Request:
+        """A read of a copy that may be stale for `beyond` seconds, of which no load is begun."""
+        request = self.read_alone(wanted, token)
+        said = {"Cache-Control": f"only-if-cached, max-stale={math.ceil(beyond)}"}
+        return request._replace(headers={**request.headers, **said})
+
     @staticmethod
     def got_alone(reply: Reply) -> Got:
         """The answer to `read_alone`: the value, and as much besides as a plain read needs."""

@@ -46,6 +46,8 @@ def key_digest(namespace: str, key: str) -> int:
 
 def pairs_of(token: str) -> list[tuple[int, int]]:
     """The pairs of a token. Raises `ValueError` if the text is no token."""
+    if not isinstance(token, str):
+        raise ValueError(f"token: is a text, not {type(token).__name__}")
     try:
         return list(_PAIR.iter_unpack(b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)))
     except (ValueError, struct.error) as error:

@@ -4,7 +4,7 @@
 import random
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from yarl import URL
 
@@ -15,18 +15,22 @@ from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
-from cachesvc_client.protocol.wire import ReceiptState
+from cachesvc_client.protocol.wire import Receipt, ReceiptState
+from cachesvc_client.requests.changes import invalidation_in
 from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
 from cachesvc_client.requests.own_writes import pairs_of
+from cachesvc_client.requests.unsent import Unsent
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.feed import Feeding
 from cachesvc_client.sync.flight import Airspace
+from cachesvc_client.sync.lifecycle import Lifecycle
 from cachesvc_client.sync.loading import Loads
 from cachesvc_client.sync.namespace import Namespace
 from cachesvc_client.sync.on_commit import OnCommit
 from cachesvc_client.sync.own_writes import SharedOwnWrites
 from cachesvc_client.sync.releases import Releases
+from cachesvc_client.sync.resending import Resending
 from cachesvc_client.sync.session import Session
 from cachesvc_client.sync.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.tracing.spans import Spans
@@ -44,11 +48,14 @@ V = TypeVar("V")
 
 
 class Cache:
-    """A client of the instances of one region: `with Cache.from_url(…) as cache`.
+    """A client of the instances of one region.
+
+    Its first call opens it, until `close`; a block, `with cache`, opens it until the block ends.
+    Blocks may be nested, also over several threads: the end of the last one closes.
 
     To be used by any number of threads, or of greenlets where gevent has patched `threading`,
     `socket` and `time`, and on both sides of a fork: the child makes connections of its own, and
-    honours what was written before the fork. Calls that are under way when the block is left end
+    honours what was written before the fork. Calls that are under way when the client is closed end
     with their answers or a `CacheError`.
     """
 
@@ -87,6 +94,8 @@ class Cache:
         self._airspaces: dict[str, Airspace] = {}
         self._declarations: dict[str, Declarations] = {}
         self._releases = Releases()
+        self._resending = Resending(Unsent(time.monotonic, spread))
+        self._life = Lifecycle(self._transport, self._feeding, self._releases, self._resending, self._timeout)
 
     @classmethod
     def from_url(
@@ -125,6 +134,13 @@ class Cache:
         - `session`: a `urllib3.PoolManager` of yours, which stays open; renew it after a fork.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
+        for name, given, part in (
+            ("traceparent", traceparent, "__call__"),
+            ("session", session, "request"),
+            ("tracer_provider", tracer_provider, "get_tracer"),
+        ):
+            if given is not None and not callable(getattr(given, part, None)):
+                raise ValueError(f"{name}: {given!r} has no {part}")
         return cls(
             urls_of(url),
             profile_with(
@@ -207,6 +223,8 @@ class Cache:
 
         Keep the object: calls share requests, and copies, within one of them.
         """
+        if near is not None and not isinstance(near, NearSettings):
+            raise ValueError(f"near: NearSettings(), not {near!r}")
         if codec is not None and type is not None:
             raise ValueError("codec and type: give one of them")
         longest = "" if max_lag is None else header_of(positive_seconds_of(max_lag, "max_lag"))
@@ -224,6 +242,7 @@ class Cache:
             caller=self._caller,
         )
         return Namespace(
+            self._life,
             Calls(requests, self._transport),
             schema,
             self._loads,
@@ -247,9 +266,19 @@ class Cache:
     def on_commit(self) -> OnCommit:
         """Returns a block whose invalidations are sent when it ends, and not if it raises.
 
-        `with cache.on_commit() as tx`.
+        `with cache.on_commit() as tx`. What could not be sent is sent again in the background,
+        if its failure may pass (`NotSentError.is_sent_again`).
         """
-        return OnCommit()
+        return OnCommit(self._life, self._resending)
+
+    def send(self, document: str) -> Receipt:
+        """Sends an invalidation that was kept in an outbox (`OnCommit.noted`).
+
+        Raises `CacheError` if it could not be sent, and `ValueError` for a text that is none.
+        """
+        asked = invalidation_in(document)
+        namespace: Namespace[bytes] = self.namespace(asked.namespace)
+        return namespace.send(asked)
 
     def token(self) -> str:
         """Returns what this client has written in the last minute, as a token for another client.
@@ -275,8 +304,18 @@ class Cache:
         Raises `CacheError` (`no-such-receipt`) if there was none in the last 15 minutes.
         """
         check_receipt_id(id)
+        self._life.ready()
         deadline = time.monotonic() + self._timeout
         return receipt_state(self._transport.send(receipt_request(id), deadline))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Cache is of one process: make it at the top of a module, in each of them")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
 
     def statistics(self) -> Statistics:
         loads = self._loads
@@ -291,27 +330,26 @@ class Cache:
             self._transport.retries,
             loads.unreadable,
             loads.unkept,
+            loads.stood_in,
+            len(self._resending.unsent),
         )
 
     def __repr__(self) -> str:
-        state = "open" if self._transport.is_open else "closed"
+        state = "open" if self._life.is_open else "closed"
         return f"<Cache {self._region!r} [{state}]>"
 
     def __enter__(self) -> Self:
-        self._transport.open()
-        self._feeding.open()
+        self._life.enter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._life.leave()
+
+    def open(self) -> Self:
+        """Opens the client until `close`, whatever blocks are entered and left meanwhile."""
+        self._life.open()
+        return self
 
     def close(self) -> None:
-        """Does what the end of the block does, for those who cannot use a block.
-
-        With a near cache it may take as long as a heartbeat.
-        """
-        try:
-            self._feeding.stop()
-            self._releases.ended(self._timeout)
-        finally:
-            self._transport.close()
+        """Closes the client, for those who cannot use a block; calls then raise `CacheError`."""
+        self._life.close()

@@ -37,7 +37,7 @@ class Feeding:
                 self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the thread has ended, which may take as long as a heartbeat.
+        """Returns when the thread has ended, or after a second, when it will end by itself.
 
         It is not started again before the next `open`.
         """

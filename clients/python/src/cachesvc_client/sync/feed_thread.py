@@ -14,11 +14,13 @@ from urllib3.exceptions import HTTPError
 from cachesvc_client.near.feed import CONNECT_TIMEOUT, READ_TIMEOUT, FeedError, NearFeed
 
 CHUNK_BYTES = 1 << 16
+LONGEST_STOP = 1.0
+"""Seconds that a caller waits for the end of the thread, which may be in a read."""
 _TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
 
 
 class FeedThread:
-    """To be started once. `stop` returns when the thread has ended, within a read's timeout."""
+    """To be started once. Once stopped, it tells the feed nothing more of what it reads."""
 
     def __init__(self, feed: NearFeed) -> None:
         self._feed = feed
@@ -36,9 +38,11 @@ class FeedThread:
         self._thread.start()
 
     def stop(self) -> None:
+        """Returns when the thread has ended, or after `LONGEST_STOP`; it then ends by itself."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(LONGEST_STOP)
         self._pool.clear()
+        self._feed.closed()
 
     def after_fork(self) -> None:
         """Empties the near caches in the child, and starts a thread there (forks.py)."""
@@ -56,9 +60,10 @@ class FeedThread:
                     break
                 self._feed.lost(why)
             except Exception as error:  # noqa: BLE001  without this thread, near caches would stay bypassed
+                if self._stopping.is_set():
+                    break
                 self._feed.failed(error)
             self._stopping.wait(self._feed.pause())
-        self._feed.closed()
 
     def _followed(self) -> str:
         """Reads one connection to its end, and returns why it ended."""
@@ -70,6 +75,8 @@ class FeedThread:
                 self._feed.opened(response.status)
                 while not self._stopping.is_set():
                     chunk = response.read1(CHUNK_BYTES)
+                    if self._stopping.is_set():
+                        break
                     if not chunk:
                         return "the instance ended it"
                     self._feed.received(chunk)

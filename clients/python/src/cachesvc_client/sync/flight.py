@@ -108,6 +108,12 @@ class Flights(Generic[V]):
             flight.landed.set()
         return brought
 
+    def end(self, flight: Flight[V], end: End[V]) -> None:
+        """Ends a flight that its caller does not run by `run`."""
+        flight.brought = end
+        self._remove(flight)
+        flight.landed.set()
+
     def _remove(self, flight: Flight[V]) -> None:
         key = key_of(flight.wanted)
         with self._lock:

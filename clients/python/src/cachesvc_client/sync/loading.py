@@ -14,9 +14,10 @@ from typing import TypeAlias, TypeVar, cast
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.wire import Put
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.together import ManyLoader, loaded
 from cachesvc_client.tracing.spans import inner
 from cachesvc_client.values.codecs import UnreadableError
-from cachesvc_client.values.context import Absent, LoadContext, takes_context
+from cachesvc_client.values.context import Absent, LoadContext, check_value, takes_context
 from cachesvc_client.values.lifetimes import Lifetimes
 
 V = TypeVar("V")
@@ -45,6 +46,7 @@ class Loads:
         self.unfilled = 0
         self.unreadable = 0
         self._fills_fail = False
+        self.stood_in = 0
         self.after_fork()
         forks.register(self)
 
@@ -55,6 +57,25 @@ class Loads:
     def run(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> tuple[V | Absent, Lifetimes]:
         """Returns the value, and how long it lives. Raises the loader's exceptions."""
         return self._run(LoadContext(key, lifetimes, time.monotonic() + self.timeout, time.monotonic), loader)
+
+    def run_many(self, keys: list[str], loader: ManyLoader[V], *, leased: int) -> dict[str, V | Absent]:
+        """Runs the loader for many keys; raises its exceptions.
+
+        With fewer leases than keys it takes one of the turns of `run_without_cache`.
+        """
+        with self._lock:
+            self.started += 1
+            self.without_cache += len(keys) - leased
+        is_in_turn = leased < len(keys)
+        if is_in_turn and not self._turns.acquire(timeout=self.timeout):
+            why = f"{len(keys)} keys had no turn to be loaded within {self.timeout:g} s"
+            raise CacheError("deadline", why, retryable=True)
+        try:
+            with inner("cache.load"):
+                return loaded(loader, keys)
+        finally:
+            if is_in_turn:
+                self._turns.release()
 
     def run_without_cache(self, key: str, loader: Loader[V], lifetimes: Lifetimes) -> V | Absent:
         """Runs the loader when no lease holds back other processes, at most so many at a time.
@@ -86,7 +107,16 @@ class Loads:
         call = cast(Callable[[str | LoadContext], V | Absent], loader)
         with inner("cache.load"):
             value = call(ctx if takes_context(loader) else ctx.key)
+        check_value(value, loader)
         return value, ctx.lifetimes
+
+    def count_stood_in(self, key: str, error: Exception) -> None:
+        """Counts a stale value that was answered as its load had failed. The first one is logged."""
+        with self._lock:
+            is_first = not self.stood_in
+            self.stood_in += 1
+        if is_first:
+            log.warning("the load of %r failed, and its stale value is answered: %r", key, error)
 
     def count_fill(self, key: str, filled: Put | CacheError) -> None:
         """Counts what became of a fill. A failed fill costs a load later, and not this answer.

@@ -35,7 +35,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from cachesvc_client.errors import CacheError, CodecError
@@ -47,6 +47,7 @@ from cachesvc_client.sync import forks
 from cachesvc_client.sync.flight import Brought, End, Failed, Flights, GaveUpError
 from cachesvc_client.sync.intake import Intake
 from cachesvc_client.sync.loading import Loader, Loads
+from cachesvc_client.sync.together import ManyLoader, loaded
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
 from cachesvc_client.values.context import ABSENT, Absent
@@ -71,6 +72,14 @@ class _Ask(NamedTuple, Generic[V]):
         return key_of(self.wanted)
 
 
+class _ManyLoads(NamedTuple, Generic[V]):
+    """The keys of one call for many that are to be loaded."""
+
+    rights: list[tuple[Wanted, Right]]
+    """Each with the right to fill it."""
+    unfilled: list[Wanted]
+
+
 class LookAside(Generic[V]):
     """The reads of one namespace object that load what is missing."""
 
@@ -79,8 +88,11 @@ class LookAside(Generic[V]):
         leases: Intake[Wanted, Got],
         waits: Intake[Wanted, Got],
         puts: Intake[PutItem, Put],
+        lease_all: Callable[[Sequence[Wanted], float], list[Got | CacheError]],
+        put_all: Callable[[Sequence[PutItem], float], list[Put | CacheError]],
         give_back: Callable[[Right], None],
         delete: Callable[[str], object],
+        stale_copy: Callable[[Wanted, float], Got],
         schema: Schema[V],
         loads: Loads,
         *,
@@ -90,8 +102,11 @@ class LookAside(Generic[V]):
         self._leases = leases
         self._waits = waits
         self._puts = puts
+        self._lease_all = lease_all
+        self._put_all = put_all
         self._give_back = give_back
         self._delete = delete
+        self._stale_copy = stale_copy
         self._schema = schema
         self._loads = loads
         self._timeout = timeout
@@ -121,6 +136,101 @@ class LookAside(Generic[V]):
                 raise end.error
             if end is not None:
                 return end.value
+
+    # many keys at once ----------------------------------------------------------------------------
+
+    def get_or_load_many(
+        self,
+        wanted: Sequence[Wanted],
+        loader: ManyLoader[V],
+        lifetimes: Lifetimes,
+        timeout: float | None = None,
+    ) -> list[V | Absent]:
+        """Returns the values in the order of the keys, each of which is named once.
+
+        One call of the loader has all keys that are missing. Those that another caller is loading are
+        waited for behind it, one after the other. Raises as `get_or_load`.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        values: dict[Wanted, V | Absent] = {}
+        alone = [one for one in wanted if self.flights.get(one) is not None]
+        flying = set(alone)
+        asked = [one for one in wanted if one not in flying]
+        answers = self._lease_all(asked, min(self._timeout, max(0.0, deadline - time.monotonic())))
+        loads = _ManyLoads[V]([], [])
+        try:
+            for one, got in zip(asked, answers, strict=True):
+                if isinstance(got, CacheError):
+                    if not got.is_outage or time.monotonic() >= deadline:
+                        raise got.copy()
+                    loads.unfilled.append(one)
+                    continue
+                right = Right(key_of(one), got.claim_lease())
+                if right.lease:
+                    loads.rights.append((one, right))
+                try:
+                    if got.outcome != "miss":
+                        values[one] = self._value_of(got)
+                        continue
+                except UnreadableError as why:
+                    if why.newer:  # it stays, and the value is loaded for its caller alone
+                        self._give_back(right)
+                    elif right.lease:
+                        self._loads.count_unreadable(right.key, why)
+                if not right.lease:
+                    (loads.unfilled if got.unkept else alone).append(one)
+            self._load_many(loads, loader, lifetimes, values)
+        finally:
+            for _, right in loads.rights:
+                self._give_back(right)
+        for one in alone:
+            left = None if timeout is None else max(0.0, deadline - time.monotonic())
+            values[one] = self.get_or_load(one, lambda key: loaded(loader, [key])[key], lifetimes, left)
+        return [values[one] for one in wanted]
+
+    def _load_many(
+        self,
+        loads: "_ManyLoads[V]",
+        loader: ManyLoader[V],
+        lifetimes: Lifetimes,
+        values: dict[Wanted, V | Absent],
+    ) -> None:
+        """Loads all keys of `loads` into `values`; stale values stay if the loader fails."""
+        rights = [(one, right) for one, right in loads.rights if right.lease]
+        wanted = [*(one for one, _ in rights), *loads.unfilled]
+        if not wanted:
+            return
+        overdue_at = time.monotonic() + self._timeout + self._loads.timeout
+        flights = {
+            one: self.flights.begin(one, overdue_at, anew=True)[0] for one, _ in rights if one not in values
+        }
+        try:
+            brought = self._loads.run_many([key_of(one) for one in wanted], loader, leased=len(rights))
+            sealed = {one: sealed_of(right, brought[right.key], self._schema) for one, right in rights}
+            for one in wanted:
+                seal = sealed.get(one)
+                value = brought[key_of(one)]
+                values[one] = (
+                    self._answer(value) if one not in sealed else ABSENT if seal is None else seal.value
+                )
+            items = [
+                fill_of(right, sealed[one], lifetimes, self._schema.content_type) for one, right in rights
+            ]
+            with inner("cache.set"):
+                puts = self._put_all(items, self._timeout)
+            for (_, right), put in zip(rights, puts, strict=True):
+                right.filled(put)
+                self._loads.count_fill(right.key, put)
+        except Exception as error:
+            for flight in flights.values():
+                self.flights.end(flight, Failed(error))
+            if isinstance(error, CodecError) or not all(one in values for one in wanted):
+                raise
+            log.debug("the refresh of %d keys failed: %r", len(wanted), error)
+        finally:
+            for one, flight in flights.items():
+                if not flight.landed.is_set():
+                    self.flights.end(flight, Brought(values[one]) if one in values else None)
 
     def _read(self, ask: _Ask[V]) -> End[V | Absent]:
         got = self._leases.join(ask.wanted, self._time_for(ask))
@@ -240,7 +350,10 @@ class LookAside(Generic[V]):
             return stale
 
     def _load(self, ask: _Ask[V], right: Right) -> V | Absent:
-        value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
+        try:
+            value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
+        except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+            return self._last_resort(ask, error)
         sealed = sealed_of(right, value, self._schema)
         item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
@@ -248,6 +361,20 @@ class LookAside(Generic[V]):
         right.filled(filled)
         self._loads.count_fill(ask.key, filled)
         return ABSENT if sealed is None else sealed.value
+
+    def _last_resort(self, ask: _Ask[V], error: Exception) -> V | Absent:
+        """Returns the stale value that the caller takes for a failed load, or raises the failure."""
+        if not ask.lifetimes.stale_if_error:
+            raise error
+        try:
+            got = self._stale_copy(ask.wanted, ask.lifetimes.stale_if_error)
+            value = self._value_of(got)
+        except (CacheError, UnreadableError):
+            raise error from None
+        if not got.is_found:
+            raise error
+        self._loads.count_stood_in(ask.key, error)
+        return value
 
     def _filled(self, item: PutItem) -> Put | CacheError:
         """The answer to a fill. A fill for which this client has no room fails like any other."""

@@ -3,28 +3,30 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NoReturn, ParamSpec, Self, TypeVar, overload
 
 from cachesvc_client.errors import CacheError, PartialError
 from cachesvc_client.near.near import NOTHING, Near, Shelf
 from cachesvc_client.protocol.names import check_key, checked_keys
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt, Wait
 from cachesvc_client.requests.changes import invalidation_of
-from cachesvc_client.requests.handed_tokens import Handed
+from cachesvc_client.requests.handed_tokens import Handed, Wanted
 from cachesvc_client.sync.cached import CachedFunction
 from cachesvc_client.sync.calls import Calls
 from cachesvc_client.sync.flight import Airspace
+from cachesvc_client.sync.lifecycle import Lifecycle
 from cachesvc_client.sync.loading import Loader, Loads
 from cachesvc_client.sync.lookaside import LookAside
 from cachesvc_client.sync.namespace_intakes import NamespaceIntakes
 from cachesvc_client.sync.releases import Releases
+from cachesvc_client.sync.together import ManyLoader
 from cachesvc_client.tracing.spans import Spans, tell_got
 from cachesvc_client.values.codecs import Schema, UnreadableError
-from cachesvc_client.values.context import ABSENT
+from cachesvc_client.values.context import ABSENT, check_loader
 from cachesvc_client.values.durations import Duration, positive_seconds_of, seconds_of
 from cachesvc_client.values.lifetimes import Lifetimes, lag_seconds_of, lifetimes_of
 from cachesvc_client.values.lookups import Hit, Lookup, Miss, Unavailable, etag_of
-from cachesvc_client.values.templates import Declarations, Naming
+from cachesvc_client.values.templates import Declarations, Naming, check_template
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -48,6 +50,7 @@ class Namespace(Generic[V]):
 
     def __init__(
         self,
+        life: Lifecycle,
         calls: Calls,
         schema: Schema[V],
         loads: Loads,
@@ -65,6 +68,7 @@ class Namespace(Generic[V]):
     ) -> None:
         """`lag`: the seconds by which the sources of its loaders may be behind their commits."""
         self.name = calls.namespace
+        self._ready = life.ready
         self._calls = calls
         self._schema = schema
         self._loads = loads
@@ -76,11 +80,17 @@ class Namespace(Generic[V]):
         self._timeout = timeout
         self._lag = lag
         self._declarations = declarations
+        self._batching = batching
+        self._releases = releases
+        self.begin()
+
+    def begin(self) -> None:
+        """Makes the intakes and flights."""
         self._intakes = NamespaceIntakes(
-            calls,
-            timeout=timeout,
-            batching=batching,
-            releases=releases,
+            self._calls,
+            timeout=self._timeout,
+            batching=self._batching,
+            releases=self._releases,
         )
         self._reads = self._intakes.reads
         self._puts = self._intakes.puts
@@ -89,16 +99,28 @@ class Namespace(Generic[V]):
             self._intakes.leases,
             self._intakes.waits,
             self._puts,
+            self._intakes.lease_all,
+            self._intakes.put_all,
             self._intakes.give_back,
             self._purge,
-            schema,
-            loads,
-            timeout=timeout,
+            self._stale_copy,
+            self._schema,
+            self._loads,
+            timeout=self._timeout,
         )
-        airspace.add(self._look_aside.flights)
+        self._airspace.add(self._look_aside.flights)
 
     def __repr__(self) -> str:
         return f"<Namespace {self.name}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Namespace is of one process: make it at the top of a module, in each of them")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
 
     @property
     def near(self) -> Shelf | None:
@@ -118,6 +140,7 @@ class Namespace(Generic[V]):
             return default if value is ABSENT else value
         check_key(key)
         seconds = self._timeout if timeout is None else self._seconds(timeout)
+        self._ready()
         with self._spans.call("cache.get", self.name):
             got = _answered(self._reads.join(self._handed.wanted(key), seconds))
         if not got.is_found:
@@ -161,8 +184,10 @@ class Namespace(Generic[V]):
 
     def _asked(self, key: str, timeout: Duration | None) -> Got:
         """The answer with all that a batch says of a key, also where `get` sends each key alone."""
+        seconds = self._seconds(timeout)
+        self._ready()
         with self._spans.call("cache.get", self.name):
-            return _answered(self._look_ups.join(self._handed.wanted(key), self._seconds(timeout)))
+            return _answered(self._look_ups.join(self._handed.wanted(key), seconds))
 
     def get_many(self, keys: Iterable[str], *, timeout: Duration | None = None) -> dict[str, V]:
         """Returns the values that were found.
@@ -173,6 +198,7 @@ class Namespace(Generic[V]):
         seconds = self._seconds(timeout)
         found, missing = self._held(checked_keys(keys))
         keys = list(dict.fromkeys(missing))
+        self._ready_for(keys, found)
         with self._spans.call("cache.get", self.name, items=len(keys)):
             answers = self._intakes.read_all(self._handed.all_wanted(keys), seconds)
         decode = self._schema.decode
@@ -206,6 +232,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         lag: Duration | None = None,
         default: None = None,
@@ -219,6 +246,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         lag: Duration | None = None,
         default: D,
@@ -231,6 +259,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         lag: Duration | None = None,
         default: Any = None,
@@ -245,6 +274,9 @@ class Namespace(Generic[V]):
 
         `lag`: the loader's source may be so far behind its commits, such as a replica (instead of the
         namespace's). Without it an old value that a replica still had would count as new.
+
+        `stale_if_error`: if the loader raises or takes too long, the value that was stored before is
+        returned, up to so long after it became stale, unless it was invalidated.
 
         The loader runs in the call of one of its callers, and the others wait for it. It cannot be
         stopped: `timeout` bounds the wait for another caller's load, and `ctx.deadline` tells the
@@ -261,11 +293,46 @@ class Namespace(Generic[V]):
         if shelf is not None and (held := shelf.value(key)) is not NOTHING:
             return default if held is ABSENT else held
         check_key(key)
+        check_loader(loader)
         seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
-        lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
+        lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags, self._lag if lag is None else lag)
+        self._ready()
         with self._spans.call("cache.get_or_load", self.name):
             value = self._look_aside.get_or_load(self._handed.wanted(key), loader, lifetimes, seconds)
         return default if value is ABSENT else value
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        loader: ManyLoader[V],
+        *,
+        ttl: Duration | None = None,
+        stale: Duration | None = None,
+        tags: Iterable[str] = (),
+        lag: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> dict[str, V]:
+        """Returns the values of keys; those that nobody has are loaded by one call of the loader.
+
+        `loader(keys)` returns a mapping; a key that it leaves out, or maps to `ABSENT`, has no
+        value, which is remembered, and is left out here as well. Keys that others are loading are
+        waited for, one after the other; a key whose load fails has a loader call for itself. All else
+        is as in `get_or_load`: leases, what is returned, `timeout`, exceptions.
+        """
+        seconds = None if timeout is None else positive_seconds_of(timeout, "timeout")
+        lifetimes = lifetimes_of(ttl, stale, None, tags, self._lag if lag is None else lag)
+        check_loader(loader)
+        names = list(dict.fromkeys(checked_keys(keys)))
+        held, missing = self._held(names)
+        if missing:
+            self._ready()
+            with self._spans.call("cache.get_or_load", self.name, items=len(missing)):
+                wanted = self._handed.all_wanted(missing)
+                values = self._look_aside.get_or_load_many(wanted, loader, lifetimes, seconds)
+            held.update(
+                {key: value for key, value in zip(missing, values, strict=True) if value is not ABSENT}
+            )
+        return {key: held[key] for key in names if key in held}
 
     def cached(
         self,
@@ -273,6 +340,7 @@ class Namespace(Generic[V]):
         *,
         ttl: Duration | None = None,
         stale: Duration | None = None,
+        stale_if_error: Duration | None = None,
         tags: Iterable[str] = (),
         ignore: Iterable[str] = (),
         lag: Duration | None = None,
@@ -286,17 +354,25 @@ class Namespace(Generic[V]):
         key names an attribute that tells its objects apart: `{self.tenant}`.
 
         No two functions of a client have one template in one namespace, unless both say `shared`:
-        their results are the same. `lag` is that of `get_or_load`.
+        their results are the same. `stale_if_error` and `lag` are those of `get_or_load`.
         """
+        check_template(key)
         ttl_seconds = None if ttl is None else seconds_of(ttl, "ttl")
         stale_seconds = None if stale is None else seconds_of(stale, "stale")
+        error_seconds = None if stale_if_error is None else seconds_of(stale_if_error, "stale_if_error")
         lag_seconds = None if lag is None else lag_seconds_of(lag)
 
         def decorate(function: Callable[P, R]) -> CachedFunction[P, R]:
             naming = Naming(function, key, tags, ignore)
             self._declarations.add(naming, shared=shared)
             return CachedFunction(
-                self, function, naming, ttl=ttl_seconds, stale=stale_seconds, lag=lag_seconds
+                self,
+                function,
+                naming,
+                ttl=ttl_seconds,
+                stale=stale_seconds,
+                stale_if_error=error_seconds,
+                lag=lag_seconds,
             )
 
         return decorate
@@ -325,6 +401,7 @@ class Namespace(Generic[V]):
         check_key(key)
         seconds = self._seconds(timeout)
         item = self._item(key, value, lifetimes_of(ttl, stale, stale_if_error, tags))
+        self._ready()
         try:
             with self._spans.call("cache.set", self.name):
                 _answered(self._puts.join(item, seconds, len(item.value)))
@@ -346,9 +423,12 @@ class Namespace(Generic[V]):
         Raises `PartialError` if some keys failed; the others are stored.
         """
         seconds = self._seconds(timeout)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"values: a mapping of keys to values, not {type(values).__name__}")
         checked_keys(values)
         lifetimes = lifetimes_of(ttl, stale, stale_if_error, tags)
         items = [self._item(key, value, lifetimes) for key, value in values.items()]
+        self._ready_for(values, {})
         try:
             with self._spans.call("cache.set", self.name, items=len(items)):
                 puts = self._intakes.put_all(items, seconds)
@@ -423,6 +503,11 @@ class Namespace(Generic[V]):
 
     def send(self, asked: Invalidation, *, timeout: Duration | None = None) -> Receipt:
         """Sends an `Invalidation`: one of a transaction that could not be sent, for instance."""
+        self._ready()
+        return self.send_also_at_close(asked, timeout)
+
+    def send_also_at_close(self, asked: Invalidation, timeout: Duration | None = None) -> Receipt:
+        """Does what `send` does, also while the client closes: for what closing waits for."""
         try:
             with self._spans.call("cache.invalidate", self.name):
                 return self._calls.invalidate(asked, self._deadline(timeout))
@@ -433,6 +518,7 @@ class Namespace(Generic[V]):
     def delete(self, key: str, *, timeout: Duration | None = None) -> Receipt:
         """Does what `invalidate` does, for one key."""
         check_key(key)
+        self._ready()
         try:
             with self._spans.call("cache.invalidate", self.name):
                 return self._calls.delete(key, self._deadline(timeout))
@@ -447,6 +533,17 @@ class Namespace(Generic[V]):
     def _purge(self, key: str) -> Receipt:
         """Does what `delete` does, inside the flight of the key: that flight is not forgotten."""
         return self._calls.delete(key, self._deadline(None))
+
+    def _ready_for(self, keys: Iterable[str], found: dict[str, V]) -> None:
+        """Does what `_ready` does, for a call whose failures are told for each key."""
+        try:
+            self._ready()
+        except CacheError as error:
+            if failed := {key: error.copy() for key in keys}:
+                raise PartialError(failed, found) from error
+
+    def _stale_copy(self, wanted: Wanted, beyond: float) -> Got:
+        return self._calls.read_stale(wanted, beyond, self._deadline(None))
 
     def _seconds(self, timeout: Duration | None) -> float:
         """The time that a call has."""

@@ -73,6 +73,15 @@ class NamespaceIntakes:
             wanted, turn = list(late), None
         yield from late.items()
 
+    def lease_all(self, wanted: Sequence[Wanted], timeout: float) -> list[Got | CacheError]:
+        """Returns the answers in the order of the keys, each of which is named once.
+
+        Leases in them are this call's own: it shares its requests with nobody.
+        """
+        deadline = time.monotonic() + timeout
+        answers = dict(_each(self._calls.by_home(wanted), self._calls.lease, deadline))
+        return [answers[one] for one in wanted]
+
     def put_all(self, items: Sequence[PutItem], timeout: float) -> list[Put | CacheError]:
         """Returns the answers in the order of the items, which have requests of their own."""
         deadline = time.monotonic() + timeout

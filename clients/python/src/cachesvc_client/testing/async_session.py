@@ -111,14 +111,17 @@ class _Stream:
         """Yields bytes as they come, with a heartbeat at least every `BEAT_SECONDS`."""
         loop, told = asyncio.get_running_loop(), asyncio.Event()
         self._subscription.wake = lambda: loop.call_soon_threadsafe(told.set)
-        while True:
-            if taken := self._subscription.take():
-                yield taken
-            if self._subscription.is_over:
-                return
-            told.clear()
-            try:
-                async with asyncio.timeout(BEAT_SECONDS):
-                    await told.wait()
-            except TimeoutError:
-                self._service.beat()
+        try:
+            while True:
+                if taken := self._subscription.take():
+                    yield taken
+                if self._subscription.is_over:
+                    return
+                told.clear()
+                try:
+                    async with asyncio.timeout(BEAT_SECONDS):
+                        await told.wait()
+                except TimeoutError:
+                    self._service.beat()
+        finally:
+            self._subscription.leave()

@@ -34,6 +34,11 @@ class Subscription:
         self._pending.clear()
         return taken
 
+    def leave(self) -> None:
+        """Notes that the subscriber is gone, and its event loop perhaps with it."""
+        self.is_over = True
+        self.wake = lambda: None
+
     def end(self) -> None:
         """Disconnects the subscriber after the bytes that are there."""
         self.is_over = True
@@ -86,6 +91,7 @@ class Feed:
     def beat(self) -> None:
         """Sends a heartbeat to all subscribers."""
         heartbeat = self._heartbeat()
+        self._subscriptions = [one for one in self._subscriptions if not one.is_over]
         for subscription in self._subscriptions:
             subscription.tell(heartbeat)
 

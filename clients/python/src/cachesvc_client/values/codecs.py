@@ -17,10 +17,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from cachesvc_client.errors import CodecError
+from cachesvc_client.errors import CodecError, DeclarationError
 from cachesvc_client.protocol.wire import JSON as JSON_TYPE
 from cachesvc_client.protocol.wire import MSGPACK as MSGPACK_TYPE
 from cachesvc_client.protocol.wire import OCTETS
+from cachesvc_client.values.declared import check_declared, is_of_pydantic, pydantic_json
 from cachesvc_client.values.immutable import is_immutable
 from cachesvc_client.values.round_trip import difference, place_of_failure
 
@@ -97,10 +98,15 @@ class _Checked(Generic[V]):
         """`declared`: the type of the values, as the namespace names it; `Any` for none."""
         self.content_type = content_type
         self.makes_immutable = is_immutable(declared)
+        self._declared = declared
         self._encode = encode
         self._decode = decode
         self._is_exact = declared in (Any, object)
         self._is_binary = content_type == MSGPACK_TYPE
+
+    def __reduce__(self) -> tuple[Callable[[Any], Codec[Any]], tuple[Any]]:
+        """Has the codec pickled and copied as its declaration."""
+        return msgpack_of if self._is_binary else json_of, (self._declared,)
 
     def encode(self, value: V) -> bytes:
         return self.seal(value).encoded
@@ -132,12 +138,25 @@ class _Checked(Generic[V]):
 
 
 def json_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
-    """Returns a codec for JSON that must fit `type`: a msgspec struct, dataclass, list[int], …"""
+    """Returns a codec for JSON that must fit `type`: a msgspec struct, dataclass, list[int], …
+
+    A type with a model of pydantic in it is read and written by pydantic. Raises
+    `DeclarationError` for a type of which no JSON can be made.
+    """
+    if is_of_pydantic(type):
+        return _Checked(JSON_TYPE, *pydantic_json(type), type)
+    check_declared(type)
     return _Checked(JSON_TYPE, msgspec.json.encode, msgspec.json.Decoder(type).decode, type)
 
 
 def msgpack_of(type: type[V]) -> Codec[V]:  # noqa: A002  the word callers use
-    """Returns a codec for MessagePack that must fit `type`, as `json_of` does for JSON."""
+    """Returns a codec for MessagePack that must fit `type`, as `json_of` does for JSON.
+
+    Models of pydantic have only JSON.
+    """
+    if is_of_pydantic(type):
+        raise DeclarationError(f"type: {type!r} is of pydantic, which writes JSON: use json_of")
+    check_declared(type)
     return _Checked(MSGPACK_TYPE, msgspec.msgpack.encode, msgspec.msgpack.Decoder(type).decode, type)
 
 
@@ -165,15 +184,20 @@ class Schema(Generic[V]):
     """A codec at a schema version; 0 is the version of values that name none."""
 
     def __init__(self, codec: Codec[V], version: int = 0) -> None:
-        """Raises `ValueError` for a content type or a version that cannot be sent."""
-        plain = codec.content_type
-        if len(plain) > MAX_CONTENT_TYPE or not _MEDIA_TYPE.fullmatch(plain):
+        """Raises `ValueError` for a codec that is none, and for what cannot be sent."""
+        plain = getattr(codec, "content_type", None)
+        if not (callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))):
             raise ValueError(
-                f"codec: its content_type {plain[:80]!r} is no media type, such as application/json"
+                f"codec: {codec!r} has no encode and decode: JSON and MSGPACK are codecs;"
+                " of the type of the values say type="
+            )
+        if not isinstance(plain, str) or len(plain) > MAX_CONTENT_TYPE or not _MEDIA_TYPE.fullmatch(plain):
+            raise ValueError(
+                f"codec: its content_type {str(plain)[:80]!r} is no media type, such as application/json"
             )
         if version_of(plain):
             raise ValueError(f"codec: its content_type {plain[:80]!r} names a version: say version= instead")
-        if isinstance(version, bool) or not 0 <= version <= MAX_VERSION:
+        if not isinstance(version, int) or isinstance(version, bool) or not 0 <= version <= MAX_VERSION:
             raise ValueError(f"version: {version!r} is no whole number from 1 to {MAX_VERSION}")
         self.version = version
         self.content_type = f"{plain}; v={version}" if version else plain
@@ -184,11 +208,14 @@ class Schema(Generic[V]):
 
     def encode(self, value: V) -> bytes:
         """Returns the bytes of a value; raises `CodecError` if it would not come back."""
-        return self._encode(value)
+        encoded = self._encode(value)
+        if not isinstance(encoded, bytes):  # a codec of the caller's
+            raise CodecError(f"the codec's encode returned {type(encoded).__name__}, not bytes")
+        return encoded
 
     def seal(self, value: V) -> Sealed[V]:
         """Returns the bytes of a value, and the value as their readers get it; raises as `encode`."""
-        return Sealed(self._encode(value), value) if self._seal is None else self._seal(value)
+        return Sealed(self.encode(value), value) if self._seal is None else self._seal(value)
 
     def decode(self, value: bytes, content_type: str) -> V:
         """Returns the value; raises `UnreadableError` if it is of another version or type.

@@ -5,7 +5,7 @@ A loader is called as `loader(ctx)` if it has a parameter named `ctx`, else as `
 
 import enum
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec.structs import replace
@@ -81,13 +81,46 @@ class LoadContext:
         return f"<LoadContext {self.key!r}, {self.time_left:.3g} s left>"
 
 
+def check_loader(loader: object) -> None:
+    """Raises `ValueError` for what is no function."""
+    if not callable(loader):
+        raise ValueError(f"loader: {loader!r} is no function")
+
+
+def check_awaitable(result: object, function: object) -> None:
+    """Raises `ValueError` if what a function of the async flavour returned cannot be awaited."""
+    if not inspect.isawaitable(result):
+        raise ValueError(f"{function!r} is no async function: make it one, or use cachesvc_client.sync")
+
+
+def check_value(result: object, function: object) -> None:
+    """Raises `ValueError` if what a function of the sync flavour returned has to be awaited."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ValueError(f"{function!r} is an async function: use it with cachesvc_client.Cache")
+
+
+def checked_mapping(values: object) -> Mapping[str, Any]:
+    """Returns what a loader of many keys returned; raises `ValueError` unless it is a mapping."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"loader: returns a mapping of keys to values, not {type(values).__name__}")
+    return values
+
+
 def takes_context(loader: Callable[..., object]) -> bool:
     """True if the loader has a parameter `ctx`.
 
     The signature is read once per load and not remembered: loaders are often closures that are
-    made for one call.
+    made for one call. Raises `ValueError` for a loader that does not take one argument.
     """
     try:
-        return "ctx" in inspect.signature(loader).parameters
+        signature = inspect.signature(loader)
     except (TypeError, ValueError):  # some callables written in C have no readable signature
         return False
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"loader: {loader!r} is called with one argument, the key or `ctx`: {error}"
+        ) from None
+    return "ctx" in signature.parameters

@@ -2,10 +2,12 @@
 
 import math
 import re
+from datetime import timedelta
+from numbers import Real
 from typing import TypeAlias
 
-Duration: TypeAlias = str | float
-"""Seconds as a number, or a text of a number and a unit: `250ms`, `5m`, `1.5h`."""
+Duration: TypeAlias = str | float | timedelta
+"""Seconds as a number, a `timedelta`, or a text: `250ms`, `5m`, `1.5h`."""
 
 _TEXT = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -21,7 +23,9 @@ def seconds_of(value: Duration, name: str) -> float:
                 " write seconds, or a number and one of us, ms, s, m, h, d"
             )
         return float(match[1]) * _SECONDS[match[2]]
-    if not 0 <= value < math.inf:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise ValueError(f"{name}: {value!r} is not a number of seconds from 0 up")
     return float(value)
 

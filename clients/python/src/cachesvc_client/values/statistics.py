@@ -29,3 +29,7 @@ class Statistics(Struct, frozen=True):
     """Stored values of another version or type, which count as misses."""
     unkept_loads: int = 0
     """Loads without a lease and a wait, as values of the key could not be kept lately."""
+    stale_on_error: int = 0
+    """Stale values that were answered as their loads had failed (`stale_if_error`)."""
+    unsent: int = 0
+    """Invalidations of committed transactions that are being sent again, at this moment."""

@@ -91,8 +91,11 @@ class Template:
 
     def _text_of(self, piece: _Piece, arguments: Mapping[str, object]) -> str:
         value = arguments[piece.parameter]
-        for attribute in piece.attributes:
-            value = getattr(value, attribute)
+        try:
+            for attribute in piece.attributes:
+                value = getattr(value, attribute)
+        except AttributeError as error:
+            raise ValueError(f"{self.text!r}: {piece.field} cannot be read: {error}") from error
         if isinstance(value, Enum):
             value = value.value
         if not isinstance(value, str | int | UUID | date):
@@ -108,7 +111,14 @@ def _escape(one: str) -> str:
     return "".join(f"%{byte:02X}" for byte in one.encode())
 
 
+def check_template(text: object) -> None:
+    """Raises `ValueError` for what is no text, as of a decorator without its parentheses."""
+    if not isinstance(text, str):
+        raise ValueError(f"a template is a text, such as 'profile:{{user_id}}', not {text!r}")
+
+
 def _parsed(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    check_template(text)
     try:
         return list(Formatter().parse(text))
     except ValueError as error:
@@ -124,6 +134,8 @@ class Naming:
     def __init__(
         self, function: Callable[..., object], key: str, tags: Iterable[str] = (), ignore: Iterable[str] = ()
     ) -> None:
+        if not callable(function):
+            raise ValueError(f"{key!r}: what is cached is a function, not {function!r}")
         signature = inspect.signature(function)
         self.takes_context = _TOLD in signature.parameters
         self._signature = _without_context(signature)
