@@ -49,6 +49,8 @@ class Attached(Struct, frozen=True):
     """Not earlier than the server's time now, µs."""
     began: str
     """Why the attaching made it a new issuer, as `attach.lua` says; empty if it did not."""
+    asked_at: float
+    """When it was asked, on the loop's clock."""
 
 
 class CellConnection:
@@ -212,7 +214,7 @@ class CellConnection:
         now_us, began = await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
         passed_us = int((loop.time() - sent) * SECONDS)
         self.issuer = issuer
-        self._attached(Attached(issuer, now_us + passed_us, began.decode()))
+        self._attached(Attached(issuer, now_us + passed_us, began.decode(), sent))
 
     async def _info(self, *sections: str) -> Mapping[str, str]:
         said = await self._call(b"INFO", *(section.encode() for section in sections))

@@ -142,6 +142,8 @@ class RedisCell:
         self.refusal = ""
         """Why the server is no home for this cell; empty if nothing speaks against it."""
         self._losses = 0
+        self._met_at = float("-inf")
+        """When the present server was first met, on the loop's clock."""
         self._connections = CellConnectionPool(
             url,
             name,
@@ -239,11 +241,16 @@ class RedisCell:
 
     def _attached(self, attached: Attached) -> None:
         is_known = attached.issuer == self._issuer.id
-        if attached.began == "lost" or (is_known and attached.began == "empty"):
+        # Of two connections that are made at once to a new server, the one that found it empty may be
+        # heard of last. It asked before the server was met.
+        was_whole = is_known and attached.asked_at > self._met_at
+        if attached.began == "lost" or (was_whole and attached.began == "empty"):
             self._losses += 1
             log.warning("cell %s has lost its fences or its meta record: it begins anew", self.name)
         elif self._issuer.id and not is_known:
             log.warning("cell %s is another server than before", self.name)
+        if not is_known:
+            self._met_at = asyncio.get_running_loop().time()
         self._issuer.meet(attached.issuer, attached.now_us)
 
     def statistics(self) -> RedisCellStatistics:
