@@ -324,6 +324,13 @@ class ProblemKind(StrEnum):
         "Try again; if it lasts, give the `request_id` to the operators of the service.",
         Retry.YES,
     )
+    ANSWER_FULL = (
+        "answer-full",
+        503,
+        "The answer has no room for this value",
+        "Ask again for the keys that have this problem: at least one value fits into every answer.",
+        Retry.YES,
+    )
     FENCE_NOT_PUBLISHED = (
         "fence-not-published",
         503,

@@ -22,6 +22,8 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
+from cachesvc.web.bytes_in_flight import BytesInFlight
+from cachesvc.web.connections import Connections
 from cachesvc.web.contract import Paths, Readiness
 from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
@@ -37,6 +39,7 @@ from cachesvc.web.replies.problems import problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, Reply
 from cachesvc.web.requests.hosts import Hosts
+from cachesvc.web.requests.limits import check_header_bytes
 from cachesvc.web.requests.options import plain_traceparent, timeout_of
 from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
@@ -46,6 +49,9 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 _INTERNAL = RequestError(ProblemKind.INTERNAL, "the service failed; the request_id finds it in its log")
+_CROWDED = RequestError(ProblemKind.OVERLOADED, "too many connections are open here, or from this peer")
+_PROBES = ("/livez", "/readyz", "/metrics")
+"""What is answered on a connection that is one too many."""
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
 """Operations that hold their `Cachesvc-Timeout` themselves: reads key by key, an
 invalidation that waits for other instances by naming those that are missing."""
@@ -87,9 +93,13 @@ class Web:
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, paths.reader.waiting_elsewhere)
         reading = self.overload.reading
-        self._entries = Entries(service.server, topology.namespaces, paths, self._clock, reading)
-        batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts, reading)
-        self._streams = Streams(broadcast)
+        self.in_flight = in_flight = BytesInFlight(service.server.max_bytes_in_flight)
+        self.connections = Connections(service.server, in_flight)
+        self._entries = Entries(service.server, topology.namespaces, paths, self._clock, reading, in_flight)
+        batches = Batches(
+            service.server, topology.namespaces, paths, self._clock, metrics.counts, reading, in_flight
+        )
+        self._streams = Streams(broadcast, service.server.max_streams_per_peer)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
@@ -99,14 +109,20 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, paths.invalidator),
+            Invalidations(service, topology.namespaces, paths.invalidator, in_flight),
             self._streams,
             Probes(service, topology, readiness, metrics),
             HotKeysView(service, topology.namespaces, paths.hot_keys),
         )
-        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop)
+        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, self.connections.loop)
         """The loops that timers call."""
-        self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
+        self._listener = Listener(
+            self.handle,
+            self._handle_extra,
+            self._complete,
+            self.connections,
+            self._limits.shutdown_timeout.seconds,
+        )
 
     def __repr__(self) -> str:
         return f"<Web [{self._listener!r}, {self._deadlines!r}, {self._streams!r}]>"
@@ -119,6 +135,7 @@ class Web:
         Raises `OSError` if it is taken.
         """
         self.overload.start()
+        self.connections.start()
         return await self._listener.start(host, port)
 
     async def stop(self) -> None:
@@ -129,6 +146,7 @@ class Web:
         """
         self._streams.stop()
         await self._listener.stop()
+        self.connections.stop()
         self._deadlines.stop()
         self.overload.stop()
         self._core_time.close()
@@ -162,6 +180,7 @@ class Web:
             elif handler is None:
                 reply = _not_allowed(request, calls)
             else:
+                check_header_bytes(request.raw_headers)
                 hosts.check(request.headers.get("Host"))
                 span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
                 reply = await _part_of(
@@ -182,6 +201,17 @@ class Web:
             span is not None or reply.outcome == "failed" or seconds > spans.sampling.slow_seconds
         ):
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
+        return reply
+
+    async def _handle_extra(self, request: web.BaseRequest) -> Reply:
+        """Answers the one request of a connection that is one too many: probes and metrics only."""
+        if request.raw_path.partition("?")[0] in _PROBES:
+            reply = await self.handle(request)
+        else:
+            reply = problem_reply(_CROWDED, request_id_of(request.headers))
+            self._complete(reply)
+            self._counts.request("", "crowded", reply.outcome, 0.0)
+        reply.close_after()
         return reply
 
     async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:

@@ -18,6 +18,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
+from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.overload import Reading
@@ -62,9 +63,11 @@ class Entries:
         paths: Paths,
         clock: Clock,
         reading: Reading,
+        in_flight: BytesInFlight,
     ) -> None:
-        """`reading` counts the requests whose body is on its way."""
+        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies."""
         self._reading = reading
+        self._in_flight = in_flight
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -220,7 +223,7 @@ class Entries:
     async def _value(self, request: web.BaseRequest, namespace: str) -> bytes:
         """Returns the body. Raises `RequestError` if it is too large, or not as announced."""
         with self._reading:
-            value = await read_body(request, self._limits.max_body)
+            value = await read_body(request, self._limits.max_body, self._in_flight)
         if refusal := value_refusal(len(value), self._namespaces[namespace], "body"):
             raise refusal
         return value

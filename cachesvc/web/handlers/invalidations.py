@@ -17,6 +17,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import Attribute
+from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Invalidating
 from cachesvc.web.deadlines import within
 from cachesvc.web.messages import ChangeEvent, Invalidation
@@ -45,8 +46,13 @@ class Invalidations:
     """The handlers of invalidations and of their receipts."""
 
     def __init__(
-        self, service: Service, namespaces: Mapping[str, Namespace], invalidator: Invalidating
+        self,
+        service: Service,
+        namespaces: Mapping[str, Namespace],
+        invalidator: Invalidating,
+        in_flight: BytesInFlight,
     ) -> None:
+        self._in_flight = in_flight
         self._limits = service.server
         self._longest_over = service.coherence.fence_retention
         self._namespaces = namespaces
@@ -56,7 +62,7 @@ class Invalidations:
         """Answers with a receipt, or with an estimate if `dry_run`. Raises `RequestError`."""
         media = media_type_of(request, JSON, MSGPACK, CLOUDEVENT)
         timeout = timeout_of(request.headers, self._limits.request_timeout.seconds)
-        body = await read_body(request, self._limits.max_body)
+        body = await read_body(request, self._limits.max_body, self._in_flight)
         if media == CLOUDEVENT:
             event = decode(_EVENT, body)
             asked, at, source = event.data, "$.data", event.source

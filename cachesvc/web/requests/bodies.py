@@ -1,14 +1,16 @@
 """Request bodies: read within the limit, and decoded by the struct they have to fit."""
 
+import asyncio
 import re
 from typing import Protocol, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import HttpVersion11
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -29,12 +31,17 @@ _MISSING = re.compile(r"^Object missing required field `([^`]*)`")
 _MEDIA_TYPES = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK}
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """Returns the whole body.
+STOPPED = "an upload that stopped"
+"""The mark of a request that was cancelled while its body was on its way."""
+
+
+async def read_body(request: web.BaseRequest, limit: int, in_flight: BytesInFlight) -> bytes:
+    """Returns the whole body. The pieces of one that comes in several are counted in `in_flight`.
 
     Raises `RequestError`: `body-too-large` above `limit` bytes, before reading if the length was
     declared; `content-encoding` if it is encoded; `expectation` for an unknown one; `bad-body` if it
-    ends early.
+    ends early; `overloaded` if too many bytes of bodies are on their way. If it is cancelled, the
+    request keeps the mark `STOPPED`.
     """
     refuse_encoding(request)
     declared = request.content_length
@@ -43,16 +50,29 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     await _invite(request)
     content = request.content
     try:
-        chunks, size = [], 0
-        while chunk := await content.readany():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
+        first = await content.readany()
+        if len(first) > limit:
+            raise _too_large(limit)
+        return first if content.at_eof() else await _in_pieces(first, content, limit, in_flight)
+    except asyncio.CancelledError:
+        request[STOPPED] = True
+        raise
     except (web.RequestPayloadError, ConnectionError):
         raise RequestError(
             ProblemKind.BAD_BODY, "the body ended early or is not framed as announced"
         ) from None
+
+
+async def _in_pieces(first: bytes, content: StreamReader, limit: int, in_flight: BytesInFlight) -> bytes:
+    chunks, size = [first], len(first)
+    with Held(in_flight) as held:
+        while chunk := await content.readany():
+            held.admit()
+            held.take(len(chunk))
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
