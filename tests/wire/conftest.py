@@ -137,14 +137,14 @@ async def site() -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def running_site(
-    telemetry: Telemetry | None = None, recorder: Recorder | None = None
+    telemetry: Telemetry | None = None, recorder: Recorder | None = None, limits: Server = LIMITS
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions, max_subscribers=2)
     made: list[Site] = []
     web = Web(
-        Service(server=LIMITS, instance="a", telemetry=telemetry or Telemetry()),
+        Service(server=limits, instance="a", telemetry=telemetry or Telemetry()),
         TOPOLOGY,
         paths,
         broadcast,

@@ -51,6 +51,8 @@ _TITLES: Mapping[str, str] = {
     "batch_keys": "Requests",
     "latency": "Requests",
     "overload": "Requests",
+    "connections": "Requests",
+    "in_flight": "Requests",
     "build": "Instances",
     "ready": "Instances",
     "topology": "Instances",
