@@ -18,6 +18,7 @@ from importlib.metadata import version
 
 from cachesvc.app import feeds, paths
 from cachesvc.app.backends import Backends, Part
+from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.tasks import Tasks
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.config.service import Service
@@ -205,6 +206,7 @@ class App:
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
     """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port."""
+    raise_descriptor_limit()
     app = App(service, topology)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -22,7 +22,6 @@ import asyncio
 import heapq
 import logging
 import resource
-from collections.abc import Iterable
 from typing import Protocol
 
 from cachesvc.config.service import Server
@@ -140,12 +139,15 @@ class Connections:
     def closed(self, connection: Connection, peer: str) -> None:
         """Forgets a connection that is closed."""
         own = self._by_peer.get(peer, {})
+        self._forget(own, connection)
+        if not own:
+            self._by_peer.pop(peer, None)
+        self.taken(connection)
+
+    def _forget(self, own: dict[Connection, None], connection: Connection) -> None:
         if connection in own:
             del own[connection]
             self.open -= 1
-            if not own:
-                del self._by_peer[peer]
-        self.taken(connection)
 
     def _has_room(self, own: dict[Connection, None]) -> bool:
         return self.open < self.most and len(own) < self._most_of_peer
@@ -154,11 +156,12 @@ class Connections:
         reserve = min(PROBE_RESERVE, max(1, self.most // 8))
         return self.open > self.most + reserve or len(own) > self._most_of_peer + reserve
 
-    def _close_idle(self, own: Iterable[Connection]) -> None:
+    def _close_idle(self, own: dict[Connection, None]) -> None:
         """Closes those of these connections that have been idle longest."""
         idle = [(since, n, one) for n, one in enumerate(own) if (since := one.idle_since) is not None]
         for _, _, connection in heapq.nsmallest(max(1, len(idle) // IDLE_PART), idle):
             self.closed_idle += 1
+            self._forget(own, connection)  # it is lost only in a later turn of the loop
             connection.close_idle()
 
     # answers that are not taken ---------------------------------------------------------------------

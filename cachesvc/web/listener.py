@@ -9,7 +9,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from cachesvc.model.errors import RequestError
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 _TOO_MANY_LINES = "Too many headers received"
 """aiohttp's message; it has no exception of its own for this."""
 
+ANSWERED_SECONDS = 0.05
+"""The pause between two looks whether requests of a peer that sends no more have all begun."""
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that the refusal is seen."""
 KEEPALIVE_SECONDS = 75.0
@@ -129,6 +133,17 @@ class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
 
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        protocol.body = payload  # type: ignore[attr-defined]  # it is a `_Connection`
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
+
 
 class _Connection(web.RequestHandler):
     """A connection that is counted, and whose errors are problem documents too.
@@ -136,7 +151,7 @@ class _Connection(web.RequestHandler):
     They repeat nothing that the peer sent.
     """
 
-    __slots__ = ("_callers", "_complete", "_handle_extra", "_peer", "_socket", "is_half_closed")
+    __slots__ = ("_callers", "_complete", "_handle_extra", "_peer", "_socket", "body", "is_half_closed")
 
     def __init__(self, server: _Server, **settings: Any) -> None:
         super().__init__(server, **settings)
@@ -146,6 +161,8 @@ class _Connection(web.RequestHandler):
         self._peer = ""
         self._socket: asyncio.Transport | None = None
         """The transport, also while it closes."""
+        self.body: StreamReader | None = None
+        """The body of the request that began last."""
         self.is_half_closed = False
         """True: the peer sends no more, and may still read; or it has gone."""
 
@@ -195,18 +212,21 @@ class _Connection(web.RequestHandler):
             self._callers.waits(self)
 
     def eof_received(self) -> bool | None:
-        """Keeps the connection for the answer to a complete request whose peer sends no more."""
-        if self._messages:
-            body = self._messages[-1][1]
-        elif self._current_request is not None:
-            body = self._current_request.content
-        else:
-            return None
-        if not body.is_eof():
+        """Keeps the connection for the answers to complete requests whose peer sends no more."""
+        body = self._messages[-1][1] if self._messages else self.body
+        if self.idle_since is not None or body is None or not body.is_eof():
             return None
         self.is_half_closed = True
-        self.close()
+        self._close_when_answered()
         return True
+
+    def _close_when_answered(self) -> None:
+        if self._messages:
+            self._loop.call_later(ANSWERED_SECONDS, self._close_when_answered)
+        elif self.idle_since is None:
+            self.close()  # after the answer that is being made
+        else:
+            self.force_close()
 
     # answers to what is no request -------------------------------------------------------------------
 

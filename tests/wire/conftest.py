@@ -1,7 +1,7 @@
 """The web layer on real sockets over fake paths, on a clock that stands still."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -127,6 +127,13 @@ async def read_response(reader: asyncio.StreamReader, method: str) -> Response:
     headers = {one.partition(": ")[0].lower(): one.partition(": ")[2] for one in fields}
     length = 0 if method == "HEAD" or status in ("204", "304", "100") else int(headers["content-length"])
     return Response(int(status), headers, await reader.readexactly(length), version)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Waits until this is so: what a real socket does has no event to wait for."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

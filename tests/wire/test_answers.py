@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import SECONDS
-from cachesvc.model.entry import Key
+from cachesvc.model.entry import Entry, Key
 from cachesvc.model.requests import Answer, Outcome, ReadOptions
 from cachesvc.model.units import Duration, Size
 from cachesvc.web import connections
 from cachesvc.web.portions import Portions, Room
 from tests.doubles.clocks import ManualClock
-from tests.wire.conftest import LIMITS, Site, read_response, running_site
+from tests.wire.conftest import LIMITS, Site, read_response, running_site, until
 
 MSGPACK = "application/msgpack"
 SMALL = replace(LIMITS, max_answer=Size(1000), max_batch_keys=1000)
@@ -119,9 +119,7 @@ def test_room_is_left_only_while_what_comes_next_may_fit() -> None:
     assert (room.is_open, room.is_short, room.takes(replace(site_entry, value=b"y"))) == (False, True, False)
 
 
-def _entry(clock: ManualClock) -> Any:
-    from cachesvc.model.entry import Entry
-
+def _entry(clock: ManualClock) -> Entry:
     return Entry(b"", clock.now_us(), clock.now_us() + SECONDS, 0, 0)
 
 
@@ -144,12 +142,6 @@ async def asked(site: Site, path: str) -> socket.socket:
     await loop.sock_connect(sock, ("127.0.0.1", site.port))
     await loop.sock_sendall(sock, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     return sock
-
-
-async def until(is_so: Any) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def is_aborted(sock: socket.socket) -> bool:

@@ -269,8 +269,8 @@ async def test_the_port_that_is_taken_is_an_error_at_start(site: Site) -> None:
     async def handle(_: object) -> Reply:
         raise AssertionError
 
+    listener = Listener(handle, handle, lambda _: None, site.web.connections, 1.0)
     with pytest.raises(OSError, match="in use"):
-        listener = Listener(handle, handle, lambda _: None, site.web.connections, 1.0)
         await listener.start("127.0.0.1", site.port)
 
 
