@@ -111,6 +111,7 @@ class App:
         metrics.watch("consumer", lambda: feeds.consumer_tally)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("connections", lambda: self._web.connections)
+        metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})

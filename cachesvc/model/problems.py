@@ -194,6 +194,13 @@ class ProblemKind(StrEnum):
         "The method is not allowed here",
         "Use one of the methods that the header `Allow` names.",
     )
+    BODY_TIMEOUT = (
+        "body-timeout",
+        408,
+        "The body did not come in time",
+        "Send the body at once, or allow more time with `Cachesvc-Timeout`.",
+        Retry.YES,
+    )
     BODY_TOO_LARGE = (
         "body-too-large",
         413,

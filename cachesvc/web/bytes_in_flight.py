@@ -49,7 +49,7 @@ class BytesInFlight:
 
 
 class Held:
-    """The part of `BytesInFlight` that one body takes, in a `with` block; all is given back at its end."""
+    """The part of `BytesInFlight` that one body takes, given back at the end of a `with` block."""
 
     __slots__ = ("_in_flight", "size")
 

@@ -1,11 +1,11 @@
-"""The callers' connections: how many there are, from whom, and what their peers have not taken.
+"""The callers' connections: how many, from whom, and what their peers have not taken.
 
-    up to `server.max_connections`            are served
-    one more, or one more of its peer         the connections of that peer (or of the peer that has most)
-                                              which were idle longest are closed
-    if none of them is idle                   the new one is answered `overloaded` and closed; only
-                                              probes and metrics are answered on it
-    `PROBE_RESERVE` more of those             is closed at once
+    up to `server.max_connections`       are served
+    one more, or one more of its peer    the connections of that peer (or of the peer that has most)
+                                         which were idle longest are closed
+    if none of them is idle              the new one is answered `overloaded` and closed; only
+                                         probes and metrics are answered on it
+    `PROBE_RESERVE` more of those        the next one is closed at once
 
 So a probe is answered however many connections others hold, and one peer's connections make room
 for its own. A descriptor is kept for all of them: the limit is lowered at the start if the process
@@ -32,12 +32,13 @@ from cachesvc.web.bytes_in_flight import BytesInFlight
 log = logging.getLogger(__name__)
 
 PROBE_RESERVE = 32
-"""The connections above the limit that are kept for a single answer, so that probes are answered."""
+"""The connections above the limit that get a single answer, so that probes are answered."""
 DESCRIPTOR_RESERVE = 256
-"""The descriptors that are kept for everything else: backends, listening sockets, peers, files."""
+"""The descriptors that are kept for the rest: backends, listening sockets, peers, files."""
 IDLE_PART = 16
-"""One in so many of a peer's idle connections is closed at once to make room. One at a time would
-cost a walk over all of them for every new connection."""
+"""One in so many of a peer's idle connections is closed at once to make room.
+
+One at a time would cost a walk over all of them for every new connection."""
 LEAST_RATE = 262_144
 """Bytes per second that a peer has to take of an answer at least."""
 SWEEP_SECONDS = 0.5
@@ -45,7 +46,7 @@ SWEEP_SECONDS = 0.5
 
 
 class Connection(Protocol):
-    """What is to be known of a connection, and how it is ended."""
+    """A connection: since when it is idle, what is in its buffer, and its two ends."""
 
     @property
     def idle_since(self) -> float | None:

@@ -211,7 +211,7 @@ class _Connection(web.RequestHandler):
         finally:
             self._callers.waits(self)
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's may return True
         """Keeps the connection for the answers to complete requests whose peer sends no more."""
         body = self._messages[-1][1] if self._messages else self.body
         if self.idle_since is not None or body is None or not body.is_eof():

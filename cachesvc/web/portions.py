@@ -7,9 +7,9 @@ and each portion has so many keys that their values fit into the room that is le
 
 How large values are is learnt for each namespace, from the portions themselves: it is the largest
 value of a portion, and falls to an eighth with every portion of smaller values. It begins with the
-namespace's `max_value`. So a namespace of small values has every batch in one portion from its third
-portion on, and one of large values never has more in memory than an answer takes, beside the first
-portion after its values have become larger.
+namespace's `max_value`. So a namespace of small values has every batch in one portion from its
+third portion on, and one of large values never has more in memory than an answer takes, beside the
+first portion after its values have become larger.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Portions:
         return max(1, room // max(1, self._expected.get(name, contract.max_value)))
 
     def bytes_of(self, name: str, contract: Namespace, keys: int) -> int:
-        """Returns how many bytes the values of so many keys are expected to have, each as the largest."""
+        """Returns the bytes of so many values, if each is as large as the largest is expected."""
         return keys * self._expected.get(name, contract.max_value)
 
     def learn(self, name: str, contract: Namespace, sizes: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from aiohttp import web
 
@@ -33,11 +33,14 @@ from cachesvc.web.handlers.fence_stream import Streams
 from cachesvc.web.handlers.hot_keys import HotKeysView
 from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
+from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
-from cachesvc.web.replies.problems import problem_reply, request_id_of
+from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
-from cachesvc.web.replies.reply import CURRENT, Reply
+from cachesvc.web.replies.reply import CURRENT, Reply, has_left
+from cachesvc.web.requests.bodies import STOPPED as BODY_STOPPED
+from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.limits import check_header_bytes
 from cachesvc.web.requests.options import plain_traceparent, timeout_of
@@ -51,7 +54,7 @@ Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 _INTERNAL = RequestError(ProblemKind.INTERNAL, "the service failed; the request_id finds it in its log")
 _CROWDED = RequestError(ProblemKind.OVERLOADED, "too many connections are open here, or from this peer")
 _PROBES = ("/livez", "/readyz", "/metrics")
-"""What is answered on a connection that is one too many."""
+"""The paths that are answered on a connection that is one too many."""
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
 """Operations that hold their `Cachesvc-Timeout` themselves: reads key by key, an
 invalidation that waits for other instances by naming those that are missing."""
@@ -88,6 +91,8 @@ class Web:
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
+        self._fair_seconds = service.telemetry.slow.seconds
+        """A shorter deadline that is not kept is the caller's haste, and no failure."""
         self._hosts = Hosts(service.server.host, service.server.hosts)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
@@ -95,9 +100,26 @@ class Web:
         reading = self.overload.reading
         self.in_flight = in_flight = BytesInFlight(service.server.max_bytes_in_flight)
         self.connections = Connections(service.server, in_flight)
-        self._entries = Entries(service.server, topology.namespaces, paths, self._clock, reading, in_flight)
+        self.inspections = Inspections(service.server.max_inspections, monotonic)
+        self._entries = Entries(
+            service.server,
+            topology.namespaces,
+            paths,
+            self._clock,
+            reading,
+            in_flight,
+            self.inspections,
+            self._fair_seconds,
+        )
         batches = Batches(
-            service.server, topology.namespaces, paths, self._clock, metrics.counts, reading, in_flight
+            service.server,
+            topology.namespaces,
+            paths,
+            self._clock,
+            metrics.counts,
+            reading,
+            in_flight,
+            self._fair_seconds,
         )
         self._streams = Streams(broadcast, service.server.max_streams_per_peer)
         self._spans: ServerSpans | None = None
@@ -109,7 +131,7 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, paths.invalidator, in_flight),
+            Invalidations(service, topology.namespaces, paths.invalidator, in_flight, self.inspections),
             self._streams,
             Probes(service, topology, readiness, metrics),
             HotKeysView(service, topology.namespaces, paths.hot_keys),
@@ -187,14 +209,18 @@ class Web:
                     span, self._deadlines.hold(self._call(operation, handler, request, place))
                 )
                 reply.request_id = reply.request_id or request_id_of(request.headers)
+                started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
-            reply = problem_reply(error, request_id_of(request.headers))
+            reply = self._refusal(request, error)
+            started += request.get(WAITED, 0.0)
         except Exception:
             reply = problem_reply(_INTERNAL, request_id_of(request.headers))
             # Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
                 log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
         self._complete(reply)
+        if reply.outcome == "failed" and has_left(request):
+            reply.outcome = LEFT
         seconds = perf_counter() - started
         self._counts.request(namespace, operation, reply.outcome, seconds)
         if spans is not None and (
@@ -213,6 +239,19 @@ class Web:
             self._counts.request("", "crowded", reply.outcome, 0.0)
         reply.close_after()
         return reply
+
+    def _refusal(self, request: web.BaseRequest, error: RequestError) -> Reply:
+        """Returns the reply to a request that failed as a whole, with the outcome that says why."""
+        outcome = ""
+        if request.get(BODY_STOPPED):
+            outcome = STOPPED
+            if error.kind is ProblemKind.DEADLINE:
+                error = RequestError(ProblemKind.BODY_TIMEOUT, "the body did not come to its end in time")
+        elif error.kind is ProblemKind.DEADLINE:
+            seconds = timeout_of(request.headers, self._limits.request_timeout.seconds)
+            if seconds is not None and seconds < self._fair_seconds:
+                outcome = HURRIED
+        return problem_reply(error, request_id_of(request.headers), outcome=outcome)
 
     async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
         """Answers a plain read that L1 does not hold.

@@ -35,6 +35,7 @@ TOPOLOGY = Topology(
 LIMITS = Server(
     max_body=Size(4000),
     max_batch_keys=5,
+    max_inspections=1_000_000,
     request_timeout=Duration(5 * SECONDS),
     shutdown_timeout=Duration(2 * SECONDS),
 )

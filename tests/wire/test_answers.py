@@ -1,4 +1,4 @@
-"""The bounds of answers: their bytes, the bytes on their way, and the time that peers have to take them."""
+"""The bounds of answers: their bytes, those on their way, and the time to take them."""
 
 import asyncio
 import logging

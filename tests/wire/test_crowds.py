@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,7 +10,6 @@ from msgspec.structs import replace
 
 from cachesvc.config.service import Server
 from cachesvc.model.requests import Answer, Outcome
-from cachesvc.web import connections
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.connections import Connections
 from tests.wire.conftest import LIMITS, Site, read_response, running_site, until
@@ -135,7 +135,7 @@ def test_a_peer_with_many_connections_makes_room_and_others_keep_theirs() -> Non
 def test_the_limit_is_what_the_descriptors_allow(
     monkeypatch: pytest.MonkeyPatch, soft: int, most: int, of_peer: int
 ) -> None:
-    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (soft, soft))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
     crowd = Connections(Server(), BytesInFlight(1))
     crowd.start()
     assert (crowd.most, crowd._most_of_peer) == (most, of_peer)

@@ -53,6 +53,7 @@ _TITLES: Mapping[str, str] = {
     "overload": "Requests",
     "connections": "Requests",
     "in_flight": "Requests",
+    "inspections": "Requests",
     "build": "Instances",
     "ready": "Instances",
     "topology": "Instances",

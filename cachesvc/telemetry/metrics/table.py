@@ -93,6 +93,13 @@ TABLE: tuple[Metric, ...] = (
         "refused",
         "Requests refused because too many bytes were on their way (503 overloaded).",
     ),
+    Metric(
+        "inspections_refused",
+        "counter",
+        "inspections",
+        "refused",
+        "Explanations and dry runs refused because there were too many in a second (503 overloaded).",
+    ),
     # this instance
     Metric(
         "build_info",

@@ -25,7 +25,7 @@ from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.overload import Reading
 from cachesvc.web.portions import Portions, Room
-from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
+from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type, lives_of
 from cachesvc.web.replies.reply import JOIN_UP_TO, Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
@@ -33,6 +33,7 @@ from cachesvc.web.requests.limits import check_count, check_tag_count, value_ref
 from cachesvc.web.requests.options import (
     UNLEASED_LAG,
     is_answered_by_any_fresh_copy,
+    is_below,
     lag_us_of,
     options_of,
     wait_of,
@@ -64,8 +65,13 @@ class Batches:
         counts: Counts,
         reading: Reading,
         in_flight: BytesInFlight,
+        fair_seconds: float,
     ) -> None:
-        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies."""
+        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
+
+        A deadline below `fair_seconds` that is not kept is the caller's haste.
+        """
+        self._fair_seconds = fair_seconds
         self._reading = reading
         self._in_flight = in_flight
         self._portions = Portions()
@@ -93,8 +99,9 @@ class Batches:
             if missing:
                 await self._from_beyond(place.namespace, keys, missing, options, room, results, granted)
             outcomes: list[str] = [result.outcome for result in results]
-            if room.is_short:
-                outcomes = ["full" if result is _NO_ROOM else result.outcome for result in results]
+            if room.is_short or (missing and "error" in outcomes):
+                is_hurried = is_below(options, self._fair_seconds)
+                outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             lag = self._fences.lag_us(watermark)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
             if len(reply.payload) > JOIN_UP_TO:
@@ -233,6 +240,7 @@ class Batches:
 
 
 _NOTHING = Got("miss")
+_LATE = TYPE_PREFIX + ProblemKind.DEADLINE.value
 _NO_ROOM = Got(
     "error",
     problem=problem_of(
@@ -258,6 +266,18 @@ def _fresh(entry: Entry, now_us: int) -> Got:
         OCTETS if content_type == OCTETS else content_type,
         entry.tags,
     )
+
+
+def _counted(result: Got, *, is_hurried: bool) -> str:
+    """Returns the outcome under which a key is counted.
+
+    What the answer has no room for is no error, nor what an impatient caller did not wait for.
+    """
+    if result is _NO_ROOM:
+        return "full"
+    if is_hurried and result.problem is not None and result.problem.type == _LATE:
+        return HURRIED
+    return result.outcome
 
 
 def _got(answer: Answer, now_us: int) -> Got:

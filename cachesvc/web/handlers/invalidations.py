@@ -20,6 +20,7 @@ from cachesvc.telemetry.traces.trace import Attribute
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Invalidating
 from cachesvc.web.deadlines import within
+from cachesvc.web.inspections import Inspections
 from cachesvc.web.messages import ChangeEvent, Invalidation
 from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_reply
 from cachesvc.web.replies.reply import Reply
@@ -51,8 +52,10 @@ class Invalidations:
         namespaces: Mapping[str, Namespace],
         invalidator: Invalidating,
         in_flight: BytesInFlight,
+        inspections: Inspections,
     ) -> None:
         self._in_flight = in_flight
+        self._inspections = inspections
         self._limits = service.server
         self._longest_over = service.coherence.fence_retention
         self._namespaces = namespaces
@@ -72,6 +75,7 @@ class Invalidations:
         self._check(asked, at)
         change = Change(asked.namespace, asked.keys, asked.tags, asked.all, asked.soft, asked.over)
         if asked.dry_run:
+            self._inspections.admit()
             return estimate_reply(await self._invalidator.estimate(change))
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
         # A call that waits for other instances answers a timeout itself: its receipt names those missing.

@@ -41,8 +41,7 @@ class Reply(web.StreamResponse):
     watermark: int = CURRENT
     """The watermark, µs, with which the oldest of its values was judged."""
     undelivered: Callable[[], None] | None = None
-    """Takes back what was granted; called if the peer has gone before the answer was written, or
-    has closed its side."""
+    """Takes back what was granted; called if the peer has gone, or has closed its side."""
 
     def __init__(self, status: int, head: bytes, body: bytes = b"", *, outcome: str = "ok") -> None:
         """`head`: the status line and complete header lines, without the empty line.
@@ -102,7 +101,7 @@ class Reply(web.StreamResponse):
                 self.undelivered()
             raise
         # A peer that sends no more may have gone: nobody can tell whether it reads what was granted.
-        if self.undelivered is not None and getattr(request.protocol, "is_half_closed", False):
+        if self.undelivered is not None and has_left(request):
             self.undelivered()
 
     async def _write(self, request: "BaseRequest", head: bytes) -> None:
@@ -115,3 +114,8 @@ class Reply(web.StreamResponse):
         else:
             await writer.write(head + _END)
             await writer.write_eof(body)
+
+
+def has_left(request: "BaseRequest") -> bool:
+    """True if the peer has gone, or sends no more and may have gone."""
+    return request.transport is None or getattr(request.protocol, "is_half_closed", False)

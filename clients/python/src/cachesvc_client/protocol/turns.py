@@ -59,6 +59,6 @@ def is_late(answer: object) -> TypeGuard[CacheError]:
 
 
 def without_room(answers: Sequence[object]) -> list[int]:
-    """Returns the places of the keys that an answer had no room for, which are to be asked for again."""
+    """Returns the places of the keys that an answer had no room for: they are asked for again."""
     failures = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, CacheError)]
     return [place for place, failure in failures if failure.type == "answer-full"]
