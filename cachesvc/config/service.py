@@ -63,14 +63,14 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     tiers, its lease and its origin instead."""
     max_connections: int = 10_000
     """The most connections of callers; at least 8. To make room for one more, connections of
-    the peer that has most are closed that were idle longest; if none is idle, the new one is answered 503
-    `overloaded`, and only probes and `/metrics` are answered on it. If the process may not open so
-    many files (and 256 more), the limit is what it may open; a log line says so."""
+    the peer that has most are closed that were idle longest; if none is idle, the new one is
+    answered 503 `overloaded`, and only probes and `/metrics` are answered on it. If the process may
+    not open so many files (and 256 more), the limit is what it may open; a log line says so."""
     max_connections_per_peer: int = 5_000
     """The most connections of one address; at least 8. Callers behind one proxy share them."""
     max_streams_per_peer: int = 500
-    """The most streams of fences (`GET /v1/fences`) of one address, of 1000 in all; at least 1.
-    One more is refused with 503 `too-many-subscribers`."""
+    """The most streams of fences (`GET /v1/fences`) of one address, of 1000 in all; at least
+    1. One more is refused with 503 `too-many-subscribers`."""
     max_inspections: int = 20
     """The most explanations (`:explain`, also those that other instances ask for) and dry runs
     of invalidations that are begun in one second, together; at least 1. One more is refused with 503

@@ -333,9 +333,9 @@ class ProblemKind(StrEnum):
     )
     ANSWER_FULL = (
         "answer-full",
-        503,
+        507,
         "The answer has no room for this value",
-        "Ask again for the keys that have this problem: at least one value fits into every answer.",
+        "Ask again for the keys with this problem: every answer has at least one value.",
         Retry.YES,
     )
     FENCE_NOT_PUBLISHED = (

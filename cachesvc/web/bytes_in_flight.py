@@ -49,7 +49,7 @@ class BytesInFlight:
 
 
 class Held:
-    """The part of `BytesInFlight` that one body takes, given back at the end of a `with` block."""
+    """The part of `BytesInFlight` that one body takes, until the end of a `with` block."""
 
     __slots__ = ("_in_flight", "size")
 

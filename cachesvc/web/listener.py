@@ -27,7 +27,7 @@ _TOO_MANY_LINES = "Too many headers received"
 """aiohttp's message; it has no exception of its own for this."""
 
 ANSWERED_SECONDS = 0.05
-"""The pause between two looks whether requests of a peer that sends no more have all begun."""
+"""The pause between two looks whether a half-closed connection has begun its requests."""
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that the refusal is seen."""
 KEEPALIVE_SECONDS = 75.0
@@ -55,7 +55,7 @@ class Listener:
         connections: Connections,
         shutdown_seconds: float,
     ) -> None:
-        """`handle` answers a request, `handle_extra` the only one of a connection that is one too many.
+        """`handle` answers a request, `handle_extra` the one of a connection that is one too many.
 
         `complete` adds the header lines that every reply has.
         """

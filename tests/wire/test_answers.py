@@ -123,7 +123,7 @@ def _entry(clock: ManualClock) -> Entry:
     return Entry(b"", clock.now_us(), clock.now_us() + SECONDS, 0, 0)
 
 
-# what peers do not take -------------------------------------------------------------------------------
+# what peers do not take -------------------------------------------------------------------------
 
 LARGE = 8 << 20
 

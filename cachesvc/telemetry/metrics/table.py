@@ -74,8 +74,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "connections",
         {"idle": "closed_idle", "refused": "refused", "untaken": "untaken"},
-        "Connections that a limit ended: idle ones that made room, those that were too many, and those "
-        "whose peer did not take its answer.",
+        "Connections that a limit ended, by the limit.",
         ("reason",),
     ),
     Metric(
@@ -91,14 +90,14 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "in_flight",
         "refused",
-        "Requests refused because too many bytes were on their way (503 overloaded).",
+        "Requests refused: too many bytes were on their way.",
     ),
     Metric(
         "inspections_refused",
         "counter",
         "inspections",
         "refused",
-        "Explanations and dry runs refused because there were too many in a second (503 overloaded).",
+        "Explanations and dry runs refused: too many in a second.",
     ),
     # this instance
     Metric(

@@ -127,7 +127,7 @@ class Batches:
         results: list[Got],
         granted: list[tuple[Key, Answer]],
     ) -> None:
-        """Fills in the results of the keys at the places `missing`, in portions that fit into `room`.
+        """Fills in the results of the keys at the places `missing`, in portions that fit `room`.
 
         The answers with a lease are added to `granted`. Raises `RequestError` (`overloaded`) if no bytes
         of more values may be gathered in this process.
