@@ -160,7 +160,8 @@ class Connections:
     def _close_idle(self, own: dict[Connection, None]) -> None:
         """Closes those of these connections that have been idle longest."""
         idle = [(since, n, one) for n, one in enumerate(own) if (since := one.idle_since) is not None]
-        for _, _, connection in heapq.nsmallest(max(1, len(idle) // IDLE_PART), idle):
+        count = max(1, len(idle) // IDLE_PART, self.open - self.most + 1)
+        for _, _, connection in heapq.nsmallest(count, idle):
             self.closed_idle += 1
             self._forget(own, connection)  # it is lost only in a later turn of the loop
             connection.close_idle()

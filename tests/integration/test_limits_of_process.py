@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @contextmanager
 def limited(setting: str = "pass", **settings: str) -> Iterator[tuple[int, str, subprocess.Popen[str]]]:
-    """A service on embedded servers whose process runs `setting` first; its port, URL and process."""
+    """A service on embedded servers, whose process runs `setting` first."""
     (port,) = free_ports(1)
     with TemporaryDirectory(prefix="csvc-", dir="/tmp") as root:
         environ = {

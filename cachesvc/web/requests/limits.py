@@ -34,7 +34,8 @@ MAX_HEADER_LINES = 100
 MAX_HEADER_BYTES = 32_768
 """Bytes of the header lines of one request together.
 
-It is more than three lines of the longest; common proxies take 8 to 32 KiB."""
+It is more than three lines of the longest; common proxies take 8 to 32 KiB. A plain `GET`, whose
+headers are all of kinds that change nothing and are not read, is not measured."""
 MAX_MEDIA_TYPE_LENGTH = 256
 """Characters of a content type."""
 MAX_SOURCE_LAG_SECONDS = 60
