@@ -4,7 +4,7 @@ Part of the composition root: built without I/O, started and stopped by `instanc
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from cachesvc.explain.answer import Memcached
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Key
+from cachesvc.telemetry.findings import Findings
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
@@ -31,17 +32,19 @@ from cachesvc.tiers.l2.deadline import Deadline
 from cachesvc.tiers.l2.guarded import Guarded
 from cachesvc.tiers.l2.in_process import MemoryTier
 from cachesvc.tiers.l2.measured import Measured
-from cachesvc.tiers.l2.memcached import MemcachedTier
+from cachesvc.tiers.l2.memcached import MemcachedTier, fullness_of
 from cachesvc.tiers.l2.null import NullTier
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l2.sharded import Sharded
 from cachesvc.tiers.l2.statistics import Fullness
 from cachesvc.tiers.l3.leases import holder_mark
 from cachesvc.tiers.l3.placement import Placement
-from cachesvc.tiers.l3.redis_cell import CellMemory, RedisCell
+from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.origin.contract import Loader
 from cachesvc.tiers.origin.http import HttpLoader
 from cachesvc.tiers.origin.limited import LimitedLoader
+from cachesvc.tiers.redis_report import RedisReport
+from cachesvc.tiers.server_settings import Need, needs_of_cell, needs_of_memcached, needs_of_queue
 
 STAND_IN_BYTES = 64 << 20
 
@@ -109,23 +112,49 @@ class Backends:
             if namespace.origin is not None
         }
         self.loaders: Mapping[str, Loader] = self._limited
+        self.findings = Findings()
+        """Whether the settings of these servers are what the rule needs."""
         self._fullness: Polled[Fullness] = Polled(
-            "memcached servers", {name: leaf.fullness for name, leaf in self._leaves.items()}
+            "memcached servers",
+            {name: partial(self._look_at_memcached, leaf) for name, leaf in self._leaves.items()},
         )
-        self._memory: Polled[CellMemory] = Polled(
-            "memory of cells", {name: cell.memory for name, cell in self.cells.items()}
+        look, of_cells = self._look_at_redis, needs_of_cell(int(skew))
+        self._cell_reports: Polled[RedisReport] = Polled(
+            "cells",
+            {name: partial(look, "cell", name, of_cells, cell.report) for name, cell in self.cells.items()},
         )
-        self._queue_clocks: Polled[int] = Polled(
-            "clocks of queues",
-            {name: partial(self._clock_offset_us, stream) for name, stream in self.streams.items()},
+        self._queue_reports: Polled[RedisReport] = Polled(
+            "queues",
+            {
+                name: partial(
+                    look,
+                    "queue",
+                    name,
+                    needs_of_queue(int(skew), on_disk=region.queue_on_disk),
+                    partial(self.streams[name].server_report, clock.now_us),
+                )
+                for name, region in topology.regions.items()
+            },
         )
-        self.polled = (self._fullness, self._memory, self._queue_clocks)
+        self.polled = (self._fullness, self._cell_reports, self._queue_reports)
 
-    async def _clock_offset_us(self, stream: RedisFenceStream) -> int:
-        """The queue's clock minus this instance's clock, exact to half of the exchange's time."""
-        sent_us = self._clock.now_us()
-        now_us = await stream.now_us()
-        return now_us - (sent_us + self._clock.now_us()) // 2
+    async def _look_at_memcached(self, leaf: MemcachedTier | MemoryTier) -> Fullness:
+        if isinstance(leaf, MemoryTier):
+            return await leaf.fullness()
+        said = await leaf.report()
+        self.findings.saw("memcached", leaf.name, [need.check(said) for need in needs_of_memcached()])
+        return fullness_of(leaf.name, said)
+
+    async def _look_at_redis(
+        self,
+        kind: str,
+        name: str,
+        needs: Sequence[Need[RedisReport]],
+        ask: Callable[[], Awaitable[RedisReport]],
+    ) -> RedisReport:
+        said = await ask()
+        self.findings.saw(kind, name, [need.check(said) for need in needs])
+        return said
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
         """One memcached server: its batches, its breaker, its deadline, its connection."""
@@ -195,14 +224,15 @@ class Backends:
         metrics.watch("batch_sizes", lambda: {place: batcher.sizes for place, batcher in self._batchers()})
         metrics.watch("exchanges", lambda: dict(self._durations()))
         metrics.watch("server_stats", lambda: self._fullness.said)
-        metrics.watch("cell_memory", lambda: self._memory.said)
-        metrics.watch("queue_clocks", lambda: self._queue_clocks.said)
+        metrics.watch("cell_memory", lambda: self._cell_reports.said)
+        metrics.watch("queue_clocks", lambda: self._queue_reports.said)
+        metrics.watch("settings", self.findings.statistics)
         metrics.watch(
             "polls",
             lambda: {
                 ("memcached",): self._fullness,
-                ("cell",): self._memory,
-                ("queue",): self._queue_clocks,
+                ("cell",): self._cell_reports,
+                ("queue",): self._queue_reports,
             },
         )
 

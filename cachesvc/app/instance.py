@@ -200,6 +200,8 @@ class App:
                 for region, bound in bounds.items()
             },
             "loops": self._loops.troubles(),
+            "settings": self._backends.findings.unmet(),
+            "settings_unknown": self._backends.findings.untold(),
             "topology_version": self.topology.version,
             "placement": f"{self.paths.homes.placement_id:08x}",
         }

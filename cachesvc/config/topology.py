@@ -158,6 +158,9 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     instances: dict[str, str] = field(default_factory=dict)
     """The region's instances, name to base URL (`http(s)://host:port`). Clients choose among
     them, and instances ask each other at them."""
+    queue_on_disk: bool = True
+    """False if the queue keeps nothing on disk, and that is meant: a restart then fences every
+    namespace. Otherwise a queue without persistence is named as wrong."""
 
 
 class Former(Struct, frozen=True, forbid_unknown_fields=True):

@@ -349,11 +349,11 @@ async def test_a_damaged_record_is_a_miss_that_is_counted_and_can_be_loaded_agai
 
 
 async def test_a_cell_says_what_it_holds_and_what_bounds_that(bench: RedisBench) -> None:
-    unbounded = await bench.redis.memory()
-    assert unbounded.used > 0
-    assert unbounded.limit is None
+    unbounded = await bench.redis.report()
+    assert (unbounded.memory_used_bytes or 0) > 0
+    assert unbounded.memory_limit_bytes is None
     await bench.admin.config_set("maxmemory", 1 << 28)
-    assert (await bench.redis.memory()).limit == 1 << 28
+    assert (await bench.redis.report()).memory_limit_bytes == 1 << 28
     await bench.admin.config_set("maxmemory", 0)
 
 

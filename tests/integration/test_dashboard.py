@@ -205,7 +205,7 @@ def test_an_event_out_of_rule_is_an_alert_with_words(watching: Prometheus, fleet
     watching.wait_for('ALERTS{alertname="CachesvcDeadLetters", alertstate="firing"}')
     (alert,) = [one for one in watching.alerts() if one["labels"]["alertname"] == "CachesvcDeadLetters"]
     assert alert["labels"] == {"alertname": "CachesvcDeadLetters", "severity": "ticket", "site": "eu"}
-    assert alert["annotations"]["summary"] == "A producer in eu sends events that are out of rule"
+    assert alert["annotations"]["summary"] == "A producer in eu sends events that break the rules"
     assert alert["annotations"]["runbook"] == "docs/operate.md#cachesvcdeadletters"
 
 

@@ -1,5 +1,6 @@
 """The embedded set-up on real servers: what it starts it stops, what a killed instance left it reaps, others it leaves alone."""
 
+import asyncio
 import os
 import select
 import signal
@@ -18,8 +19,10 @@ from cachesvc.app.embedded.memcached import memcached_binary
 from cachesvc.app.embedded.run_dir import claim, default_root
 from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
 from cachesvc.app.embedded.set_up import embedded
-from cachesvc.config.service import Service
+from cachesvc.app.instance import App
+from cachesvc.config.service import Server, Service
 from cachesvc.model.errors import ConfigError
+from tests.doubles.waiting import until
 
 ABANDON = """
 import sys
@@ -112,6 +115,19 @@ async def test_without_a_memcached_its_stand_in_is_labelled(root: Path) -> None:
         assert started.topology.regions["local"].pool["m1"].address == "stand-in"
         assert started.lines[1].startswith("L2: STAND-IN")
     finally:
+        await started.stop()
+
+
+async def test_its_servers_are_set_as_the_rule_needs(root: Path) -> None:
+    started = await embedded(Service(), environ(root))
+    app = await asyncio.to_thread(App, Service(server=Server(port=0)), started.topology)  # building may block
+    await app.start()
+    try:
+        await until("it has looked at all servers", lambda: len(app._backends.findings._checks) >= 3)
+        said = app.readiness()[1]
+        assert (said["settings"], said["settings_unknown"]) == ([], {})
+    finally:
+        await app.stop()
         await started.stop()
 
 

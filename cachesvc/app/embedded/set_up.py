@@ -77,6 +77,7 @@ def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Top
     base_url = f"http://{service.server.host}:{service.server.port}"
     region = Region(
         queue=valkey.url(run_dir.path, 2),
+        queue_on_disk=False,  # the server ends with this instance, and its directory with it
         pool={"m1": server},
         instances={service.instance: base_url} if service.server.port else {},
     )

@@ -28,6 +28,7 @@ from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.redis_report import RedisReport
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,13 @@ class RedisFenceStream:
     async def _sign_off(self) -> None:
         leaving: Any = self._server.redis.hdel("fences:readers", self._follower)
         await self._server.guarded(leaving)
+
+    async def server_report(self, now_us: Callable[[], int]) -> RedisReport:
+        """Returns the report of the queue's server on itself. Raises `TierError`.
+
+        `now_us` is the own clock.
+        """
+        return await self._server.report(now_us)
 
     async def now_us(self) -> int:
         """Returns the queue's clock. Raises `TierError`."""

@@ -13,7 +13,7 @@ loop), so that a stopped follower would run for ever.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.batching import Batcher, Run
 from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
+from cachesvc.tiers.redis_report import COMMANDS, RedisReport
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -128,6 +129,25 @@ class RedisServer:
                 return await script(args)
 
         return run
+
+    async def report(self, now_us: Callable[[], int]) -> RedisReport:
+        """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
+        # No transaction: a server without memory left refuses one, whatever its commands are.
+        pipe = self.redis.pipeline(transaction=False)
+        for command in COMMANDS:
+            pipe.execute_command(*command)
+        sent_us = now_us()
+        time, info, settings = await self.guarded(pipe.execute(raise_on_error=False))
+        for refusal in (time, info):
+            if isinstance(refusal, Exception):
+                raise RefusedError(self.where, str(refusal)) from refusal
+        return RedisReport.of(
+            time,
+            {str(name): str(value) for name, value in info.items()},
+            settings if isinstance(settings, Mapping) else None,
+            sent_us=sent_us,
+            received_us=now_us(),
+        )
 
     async def guarded(self, exchange: Awaitable[T], *, wait_seconds: float = 0) -> T:
         """Returns the result of an exchange, or raises a `TierError`.

@@ -80,6 +80,7 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         topology_version=seen.sum("topology_version"),
         clock_offsets=_clock_offsets(seen),
         loops=found.ready.loops,
+        settings=found.ready.settings,
     )
 
 

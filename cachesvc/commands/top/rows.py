@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from cachesvc.commands.top.scrape import Unmet
+
 
 class InstanceRow(Struct, frozen=True):
     """One instance."""
@@ -33,6 +35,8 @@ class InstanceRow(Struct, frozen=True):
     """The clocks of the cells and queues minus the instance's own."""
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
+    settings: Sequence[Unmet] = ()
+    """The needs that the instance's servers do not meet."""
 
 
 class ServerRow(Struct, frozen=True):

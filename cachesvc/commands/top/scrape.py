@@ -17,6 +17,17 @@ HOT_NAMESPACES = 3
 """How many namespaces (those with the hottest keys) are asked for their hot keys."""
 
 
+class Unmet(Struct, frozen=True):
+    """A need of the rule that a server does not meet."""
+
+    server: str
+    """Kind and name of the server, such as `cell eu-1`."""
+    need: str
+    effect: str
+    """`stale` if old values may be answered, else `cost`."""
+    why: str
+
+
 class Ready(Struct, frozen=True):
     """The answer of `/readyz?verbose`."""
 
@@ -24,6 +35,7 @@ class Ready(Struct, frozen=True):
     fence_feeds: Mapping[str, str] = {}
     loops: Mapping[str, str] = {}
     """The background loops that do not do their work, each with the reason."""
+    settings: Sequence[Unmet] = ()
 
 
 class HotKey(Struct, frozen=True):

@@ -5,10 +5,12 @@ Whatever an operator would be woken for makes the deployment not healthy.
 silence, not ready          requests to the instance fail
 a cell                      its partitions have no L3, and writes to them are refused
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
+settings that break a rule  old values may be answered
 shedding, origins           callers are refused, or wait
 memcached, parked changes   slower, not wrong
 loops                       a part of an instance stands still
 clocks, versions            about to become one of the above
+settings that cost          copies, changes or writes are lost
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +68,21 @@ def _busiest(rows: Iterable[NamespaceRow]) -> str:
     """The name of the namespace with the most reads, and how many others there are."""
     first, *others = sorted(rows, key=lambda row: (-row.reads, row.name))
     return f"{first.name} and {len(others)} more" if others else first.name
+
+
+def _settings(effect: str) -> Callable[[Picture], Iterator[str]]:
+    """A judge of the needs that servers do not meet, of those with this effect."""
+
+    def judge(picture: Picture) -> Iterator[str]:
+        found = {
+            (one.server, one.need): f"{one.server}: {one.why}"
+            for row in picture.instances
+            for one in row.settings
+            if one.effect == effect and one.need != "clock"  # `_clocks` says whose clock is wrong
+        }
+        yield from found.values()
+
+    return judge
 
 
 def _shedding(picture: Picture) -> Iterator[str]:
@@ -142,6 +159,7 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _not_ready,
     _cells,
     _feeds,
+    _settings("stale"),
     _shedding,
     _origins,
     _memcached,
@@ -149,4 +167,5 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _loops,
     _clocks,
     _versions,
+    _settings("cost"),
 )

@@ -83,6 +83,7 @@ _TITLES: Mapping[str, str] = {
     "batchers": "Batches and exchanges",
     "batch_sizes": "Batches and exchanges",
     "exchanges": "Batches and exchanges",
+    "settings": "Settings of servers",
 }
 """Title of the dashboard's row, by source of the metrics.
 

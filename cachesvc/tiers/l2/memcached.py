@@ -1,7 +1,8 @@
 """L2: the copies that one memcached server of the region's pool holds."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xxhash import xxh3_128_hexdigest
 
@@ -115,15 +116,17 @@ class MemcachedTier:
 
     async def fullness(self) -> Fullness:
         """Asks the server how full it is. Raises `TierError`."""
-        answer = await self._thread.run(lambda client: client.stats())
+        return fullness_of(self.name, await self.report())
+
+    async def report(self) -> Mapping[bytes, object]:
+        """Returns the server's statistics and settings by name. Raises `TierError`.
+
+        The names of settings begin with `settings:`. There are none if the server does not tell them.
+        """
+        answer = await self._thread.run(lambda client: client.report())
         if isinstance(answer, TierError):
             raise answer
-        try:
-            return Fullness(
-                *(answer[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions"))
-            )
-        except KeyError as error:
-            raise TierError(self.name, f"its stats lack {error}") from error
+        return answer
 
     async def start(self) -> None:
         await self._thread.start()
@@ -149,6 +152,14 @@ class MemcachedTier:
 
     def __repr__(self) -> str:
         return f"<MemcachedTier {self.name} {self.address}>"
+
+
+def fullness_of(where: str, stats: Mapping[bytes, Any]) -> Fullness:
+    """Returns how full a server is, from its statistics. Raises `TierError` if they lack it."""
+    try:
+        return Fullness(*(stats[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions")))
+    except KeyError as error:
+        raise TierError(where, f"its stats lack {error}") from error
 
 
 def wire_name(key_id: bytes) -> bytes:

@@ -13,11 +13,17 @@ A connection on which anything arrived between two exchanges is closed before th
 surplus reply would be read as the reply to it, and every later reply as that of the next exchange.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from pymemcache.client.base import Client
-from pymemcache.exceptions import MemcacheUnexpectedCloseError, MemcacheUnknownError
+from pymemcache.exceptions import (
+    MemcacheClientError,
+    MemcacheServerError,
+    MemcacheUnexpectedCloseError,
+    MemcacheUnknownError,
+)
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 
@@ -84,6 +90,17 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
         """Returns the server's statistics by name."""
         self._begin()
         said: dict[bytes, Any] = super().stats(*args)
+        return said
+
+    def report(self) -> dict[bytes, Any]:
+        """Returns the server's statistics and settings by name.
+
+        The names of settings begin with `settings:`. A server that does not tell its settings (a proxy, a
+        managed one) has none of them.
+        """
+        said = self.stats()
+        with contextlib.suppress(MemcacheClientError, MemcacheServerError):
+            said |= {b"settings:" + name: value for name, value in self.stats(b"settings").items()}
         return said
 
     def _exchange_window(self, commands: Sequence[bytes]) -> list[bytes]:

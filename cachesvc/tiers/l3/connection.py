@@ -14,7 +14,7 @@ can a reply that nobody asked for: a connection with anything to read is not usa
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hiredis
@@ -24,17 +24,13 @@ from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableEr
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.script import ATTACH, Script
 from cachesvc.tiers.redis_connections import CleanConnection, is_demotion
+from cachesvc.tiers.redis_report import COMMANDS, RedisReport, fields_of, version_of
+from cachesvc.tiers.server_settings import LEAST_REDIS
 
 ATTACH_FIRST = 0
 """The reply of the prelude if the server does not know the run id that was sent."""
 NEW_ISSUER_WAITS = 1
 """The reply of the prelude while a new issuer must not issue yet."""
-LEAST_VERSION = (7, 0)
-"""The least `redis_version` of a cell's server.
-
-Valkey reports 7.2.4 there. The scripts need ZMSCORE and SET … PXAT, which are of 6.2; no release
-before 7.0 is tested.
-"""
 
 
 class CellConnection:
@@ -96,9 +92,9 @@ class CellConnection:
         """
         return await self._guarded(self._run_untouched(script, args), self._timeout_seconds, script.name)
 
-    async def info(self, section: str) -> Mapping[str, str]:
-        """Returns a section of the server's own report. Raises `TierError`."""
-        said: Mapping[str, str] = await self._guarded(self._info(section), self._timeout_seconds, "info")
+    async def report(self, now_us: Callable[[], int]) -> RedisReport:
+        """Returns the server's report on itself; `now_us` is the own clock. Raises `TierError`."""
+        said: RedisReport = await self._guarded(self._report(now_us), self._timeout_seconds, "report")
         return said
 
     async def close(self) -> None:
@@ -146,8 +142,8 @@ class CellConnection:
         if "run_id" not in said:
             why = "its INFO has no run_id, so it is not known which server it is"
             raise TierUnavailableError(self._where, why)
-        if version_of(said) < LEAST_VERSION:
-            version = said.get("redis_version", "unknown")
+        version = said.get("redis_version", "")
+        if (version_of(version) or LEAST_REDIS) < LEAST_REDIS:  # an unknown version is no old one
             why = f"version {version} is too old: a cell needs Redis 7.0, or Valkey 7.2, or later"
             raise TierUnavailableError(self._where, why)
         self._run_id = said["run_id"].encode()
@@ -157,8 +153,23 @@ class CellConnection:
         said = await self._call(b"INFO", section.encode())
         if not isinstance(said, bytes):
             raise TierUnavailableError(self._where, f"info: a reply that is none: {said!r:.80}")
-        fields = (line.partition(":") for line in said.decode().splitlines())
-        return {name: value for name, colon, value in fields if colon}
+        return fields_of(said)
+
+    async def _report(self, now_us: Callable[[], int]) -> RedisReport:
+        sent_us = now_us()
+        packed = b"".join(hiredis.pack_command(command) for command in COMMANDS)
+        await self._connection.send_packed_command(packed, check_health=False)
+        time, info, settings = [await self._reply_or_refusal() for _ in COMMANDS]
+        for refusal in (time, info):
+            if isinstance(refusal, ResponseError):
+                raise refusal
+        return RedisReport.of(
+            time,
+            fields_of(info),
+            None if isinstance(settings, ResponseError) else settings,
+            sent_us=sent_us,
+            received_us=now_us(),
+        )
 
     async def _run(self, script: Script, args: list[Any]) -> Any:
         for _ in range(2):
@@ -206,9 +217,3 @@ class CellConnection:
     async def _call(self, *command: Any) -> Any:
         await self._connection.send_packed_command(hiredis.pack_command(command), check_health=False)
         return await self._connection.read_response(disable_decoding=True)
-
-
-def version_of(info: Mapping[str, str]) -> tuple[int, ...]:
-    """Returns major and minor version of a server, from its `INFO`; (0,) if it says none."""
-    parts = info.get("redis_version", "0").split(".")[:2]
-    return tuple(int(part) if part.isdigit() else 0 for part in parts)

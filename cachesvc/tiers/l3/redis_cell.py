@@ -41,6 +41,7 @@ from cachesvc.tiers.l3.replies import (
     state_from,
 )
 from cachesvc.tiers.l3.script import FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.tiers.redis_report import RedisReport
 
 log = logging.getLogger(__name__)
 
@@ -67,18 +68,10 @@ class RedisCellStatistics(Struct, frozen=True):
     idle: int
     """Connections that are open and idle now."""
     clock_offset_us: int
-    """The cell's clock less this instance's clock at the last read, exact to half of that
-    exchange's time."""
+    """The cell's clock less this instance's clock at the last read or report, exact to half of
+    that exchange's time."""
     damaged: int
     """Records that had changed since they were written. Each is a miss."""
-
-
-class CellMemory(Struct, frozen=True):
-    """The memory of a cell's server, as the server reports it, in bytes."""
-
-    used: int
-    limit: int | None
-    """None if the server has no `maxmemory`."""
 
 
 class _FenceItem(Struct, frozen=True, gc=False):
@@ -209,17 +202,15 @@ class RedisCell:
             self._damaged,
         )
 
-    async def memory(self) -> CellMemory:
-        """Asks the server how full it is. Raises `TierError`."""
+    async def report(self) -> RedisReport:
+        """Asks the server for its report, and takes its clock from it. Raises `TierError`."""
         connection = await self._connections.borrow()
         try:
-            said = await connection.info("memory")
+            said = await connection.report(self._clock.now_us)
         finally:
             await self._connections.give_back(connection)
-        try:
-            return CellMemory(int(said["used_memory"]), int(said["maxmemory"]) or None)
-        except KeyError as error:
-            raise TierError(self.name, f"its INFO lacks {error}") from error
+        self._clock_offset_us = said.clock_offset_us  # a cell that is only written to has no other look
+        return said
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
         return await self._reads.submit_many(reads)

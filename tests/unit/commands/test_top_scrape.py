@@ -11,11 +11,14 @@ from aiohttp import web
 
 from cachesvc.commands.top import scrape
 from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
-from cachesvc.commands.top.scrape import Asker, Scrape, Silence
+from cachesvc.commands.top.scrape import Asker, Scrape, Silence, Unmet
 from cachesvc.config.service import load_topology
 
 METRICS = "".join(f'cachesvc_hot_key_share{{namespace="n{share}"}} 0.{share}\n' for share in range(1, 6))
-READY = '{"ready": false, "fence_feeds": {"eu": "catching up"}, "more": 1}'
+READY = (
+    '{"ready": false, "fence_feeds": {"eu": "catching up"}, "more": 1, "settings": '
+    '[{"server": "cell c1", "need": "room", "effect": "cost", "why": "w", "remedy": "r"}]}'
+)
 
 
 class FakeInstance:
@@ -69,6 +72,7 @@ async def test_an_instance_that_is_not_ready_is_scraped_all_the_same(http: aioht
         found = await Asker(http, "sesame").one(url)
     assert isinstance(found, Scrape)
     assert (found.ready.ready, found.ready.fence_feeds) == (False, {"eu": "catching up"})
+    assert found.ready.settings == [Unmet("cell c1", "room", "cost", "w")]
     assert [hot.namespace for hot in found.hot] == ["n5", "n4", "n3"], "those with the hottest keys"
     assert {target: token for target, token in fake.saw if token} == {
         f"/v1/hotkeys?namespace={hot.namespace}": "sesame" for hot in found.hot

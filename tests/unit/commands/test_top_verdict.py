@@ -11,7 +11,7 @@ from cachesvc.commands.top.between import Look
 from cachesvc.commands.top.exposition import Exposition
 from cachesvc.commands.top.picture import Picture, picture_of
 from cachesvc.commands.top.rows import ChangeRow
-from cachesvc.commands.top.scrape import HotKey, HotKeys, Ready, Scrape, Silence
+from cachesvc.commands.top.scrape import HotKey, HotKeys, Ready, Scrape, Silence, Unmet
 from cachesvc.commands.top.verdict import troubles
 from cachesvc.commands.top.view import view
 
@@ -217,4 +217,21 @@ def test_loops_that_do_not_do_their_work_are_named_with_the_reason() -> None:
     loops = {"heartbeats": "has failed for 7 s: KeyError at server.py:9", "sweep of L1": "has ended"}
     assert troubles(picture(ready=Ready(True, {"eu": "read"}, loops))) == [
         "eu-a: heartbeats has failed for 7 s: KeyError at server.py:9; sweep of L1 has ended"
+    ]
+
+
+def test_settings_that_break_the_rule_come_before_those_that_cost_and_are_said_once() -> None:
+    settings = [
+        Unmet("queue eu", "persistence", "cost", "appendonly is no: a restart loses changes"),
+        Unmet("cell c1", "eviction", "stale", "maxmemory-policy is allkeys-lru: a fence may be evicted"),
+        Unmet("cell c1", "clock", "stale", "its clock is +80 ms off that of this instance"),
+    ]
+    ready = Ready(True, {"eu": "read"}, settings=settings)
+    seen = picture(
+        {"requests_shed_total 0": "requests_shed_total 60"}, ready, {"eu-b": scrape(12.0, ready=ready)}
+    )
+    assert troubles(seen) == [
+        "cell c1: maxmemory-policy is allkeys-lru: a fence may be evicted",
+        "eu-a is shedding (30 requests a second refused)",
+        "queue eu: appendonly is no: a restart loses changes",
     ]

@@ -1,0 +1,79 @@
+"""The report of a Redis server on itself, from one exchange of three commands.
+
+TIME                 its clock
+INFO default         its version, role, memory, replicas
+CONFIG GET …         the settings that INFO does not have; managed servers often refuse it
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+SETTINGS = ("save", "min-replicas-to-write", "min-replicas-max-lag")
+"""The settings that CONFIG GET is asked for."""
+COMMANDS: tuple[tuple[Any, ...], ...] = (("TIME",), ("INFO", "default"), ("CONFIG", "GET", *SETTINGS))
+
+
+class RedisReport(Struct, frozen=True):
+    """One server's report on itself."""
+
+    info: Mapping[str, str]
+    """The fields of INFO."""
+    settings: Mapping[str, str] | None
+    """The settings by name; None if the server refuses CONFIG GET."""
+    clock_offset_us: int
+    """The server's clock less this instance's clock."""
+    within_us: int
+    """Half of the exchange's time, by which the offset can be wrong."""
+
+    @property
+    def memory_used_bytes(self) -> int | None:
+        """The memory that the server uses; None if INFO does not say it."""
+        return whole(self.info.get("used_memory"))
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """The server's `maxmemory`; None if there is none."""
+        return whole(self.info.get("maxmemory")) or None
+
+    @classmethod
+    def of(
+        cls,
+        time: Any,
+        info: Mapping[str, str],
+        settings: Mapping[Any, Any] | None,
+        *,
+        sent_us: int,
+        received_us: int,
+    ) -> "RedisReport":
+        """Returns the report; `time` is the answer to TIME, the other times are of the own clock."""
+        seconds, us = map(int, time)
+        offset = seconds * 1_000_000 + us - (sent_us + received_us) // 2
+        found = None if settings is None else {_text(name): _text(value) for name, value in settings.items()}
+        return cls(info, found, offset, (received_us - sent_us) // 2)
+
+
+def fields_of(info: bytes) -> Mapping[str, str]:
+    """Returns the fields of an answer to INFO."""
+    fields = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
+    return {name: value for name, colon, value in fields if colon}
+
+
+def version_of(text: str) -> tuple[int, int] | None:
+    """Returns the major and minor version that the text begins with; None if it names none."""
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def whole(said: object) -> int | None:
+    """Returns the whole number that a server said; None if it is none."""
+    try:
+        return int(said)  # type: ignore[call-overload, no-any-return]  # anything that a server said
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(word: Any) -> str:
+    return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
