@@ -122,3 +122,15 @@ async def test_a_load_of_a_source_that_lags_is_answered_and_not_kept_right_after
         assert cache.statistics().fenced_fills == 1
         assert await lagging.get_or_load("replicated", pages.load, lag=0) == b"first"
         assert await lagging.get("replicated") == b"first"
+
+
+async def test_many_large_values_come_in_several_answers(url: str) -> None:
+    """40 values of 900 KB are more than twice what one answer has room for (`server.max_answer`)."""
+    values = {f"large{i}": bytes([i]) * 900_000 for i in range(40)}
+    async with Cache.from_url(url, default_timeout="20s") as cache:
+        pages = cache.namespace("pages")
+        for key, value in values.items():
+            await pages.set(key, value)
+        before = cache.statistics().requests
+        assert await pages.get_many(list(values)) == values
+        assert 3 <= cache.statistics().requests - before <= 6
