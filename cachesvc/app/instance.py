@@ -18,6 +18,7 @@ from importlib.metadata import version
 
 from cachesvc.app import feeds, paths
 from cachesvc.app.backends import Backends, Part
+from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.tasks import Tasks
 from cachesvc.changes.feed import FenceFeed
 from cachesvc.config.service import Service
@@ -116,6 +117,9 @@ class App:
         metrics.watch("consumer", lambda: feeds.consumer_tally)
         metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
+        metrics.watch("connections", lambda: self._web.connections)
+        metrics.watch("inspections", lambda: self._web.inspections)
+        metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
         metrics.watch(
@@ -217,6 +221,7 @@ class App:
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
     """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port."""
+    raise_descriptor_limit()
     app = App(service, topology)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

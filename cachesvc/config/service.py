@@ -46,11 +46,35 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """The most keys in one `:get`, the most items in one `:put`, and the most keys and tags
     together in one invalidation; 1 to 100000. More are refused with 413 `too-many-keys`. A change
     event on the queue that names more is refused whole, as a dead letter."""
+    max_answer: Size = Size.parse("16MiB")
+    """The most bytes of values in one answer of `:get`. Keys whose values have no room are
+    answered with the problem `answer-full`, and are to be asked for again (SDKs do so by
+    themselves). One value always fits. It must be larger than 0."""
+    max_bytes_in_flight: Size = Size.parse("256MiB")
+    """The most bytes of bodies that are on their way at once, of all callers together: request
+    bodies that arrive in pieces, values that are gathered for a `:get`, and answers that their
+    peers have not taken. Beyond it, requests with large bodies or answers are refused with 503
+    `overloaded`, and the connections that have let an answer wait longest are closed. It must not
+    be smaller than `max_answer` or `max_body`."""
     request_timeout: Duration = Duration.parse("10s")
     """The longest time that a request may take; then it is answered 504 `deadline` (0.25 s
     late at most). A longer `Cachesvc-Timeout` counts as this. It must be longer than 0, and longer
     than `l2.timeout` and `l3.timeout`. A plain read of one key is bounded by the deadlines of its
     tiers, its lease and its origin instead."""
+    max_connections: int = 10_000
+    """The most connections of callers; at least 8. To make room for one more, connections of
+    the peer that has most are closed that were idle longest; if none is idle, the new one is
+    answered 503 `overloaded`, and only probes and `/metrics` are answered on it. If the process may
+    not open so many files (and 256 more), the limit is what it may open; a log line says so."""
+    max_connections_per_peer: int = 5_000
+    """The most connections of one address; at least 8. Callers behind one proxy share them."""
+    max_streams_per_peer: int = 500
+    """The most streams of fences (`GET /v1/fences`) of one address, of 1000 in all; at least
+    1. One more is refused with 503 `too-many-subscribers`."""
+    max_inspections: int = 20
+    """The most explanations (`:explain`, also those that other instances ask for) and dry runs
+    of invalidations that are begun in one second, together; at least 1. One more is refused with 503
+    `overloaded`. Each takes 6 to 25 ms of the process's time."""
     max_in_progress: int = 10_000
     """The most reads beyond L1 and writes that are in progress at once; at least 1. One more
     is refused with 503 `overloaded`. The default is high because reads that join a running load cost
@@ -276,7 +300,17 @@ def _check_server(server: Server) -> None:
     require(0 <= server.port <= 65535, "$.server.port", "must be 1 to 65535, or 0 for a free one")
     require(bool(server.host), "$.server.host", "is empty: name the address to listen on, such as 127.0.0.1")
     require(server.max_body > 0, "$.server.max_body", "must be larger than 0")
+    require(server.max_answer > 0, "$.server.max_answer", "must be larger than 0")
+    require(
+        server.max_bytes_in_flight >= max(server.max_answer, server.max_body),
+        "$.server.max_bytes_in_flight",
+        "must not be below server.max_answer or server.max_body: no such body would be taken",
+    )
     require(1 <= server.max_batch_keys <= 100_000, "$.server.max_batch_keys", "must be 1 to 100000")
+    require(server.max_connections >= 8, "$.server.max_connections", "must be at least 8")
+    require(server.max_connections_per_peer >= 8, "$.server.max_connections_per_peer", "must be at least 8")
+    require(server.max_inspections >= 1, "$.server.max_inspections", "must be at least 1")
+    require(server.max_streams_per_peer >= 1, "$.server.max_streams_per_peer", "must be at least 1")
     require(server.request_timeout > 0, "$.server.request_timeout", "must be longer than 0")
     require(server.max_in_progress >= 1, "$.server.max_in_progress", "must be at least 1")
     require(

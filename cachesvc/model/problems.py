@@ -194,6 +194,13 @@ class ProblemKind(StrEnum):
         "The method is not allowed here",
         "Use one of the methods that the header `Allow` names.",
     )
+    BODY_TIMEOUT = (
+        "body-timeout",
+        408,
+        "The body did not come in time",
+        "Send the body at once, or allow more time with `Cachesvc-Timeout`.",
+        Retry.YES,
+    )
     BODY_TOO_LARGE = (
         "body-too-large",
         413,
@@ -322,6 +329,13 @@ class ProblemKind(StrEnum):
         500,
         "The service failed",
         "Try again; if it lasts, give the `request_id` to the operators of the service.",
+        Retry.YES,
+    )
+    ANSWER_FULL = (
+        "answer-full",
+        507,
+        "The answer has no room for this value",
+        "Ask again for the keys with this problem: every answer has at least one value.",
         Retry.YES,
     )
     FENCE_NOT_PUBLISHED = (

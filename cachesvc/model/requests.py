@@ -241,7 +241,8 @@ class Estimate(Struct, frozen=True):
     """How much an invalidation would touch (`dry_run`), as this instance sees it."""
 
     l1_entries: int
-    """The copies in this instance's L1 that it would refuse."""
+    """The copies in this instance's L1 that it would refuse; for tags, taken from a look at
+    50,000 copies if L1 has more."""
     recent_reads: float
     """The share (0 to 1) of this instance's recent reads that it would touch; of a sample of
     L1's hits."""

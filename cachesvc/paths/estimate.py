@@ -1,13 +1,20 @@
 """Estimates what an invalidation would touch. Changes nothing, not even the order of L1."""
 
 import asyncio
+from collections.abc import Set
 
 from cachesvc.model.change import Change
 from cachesvc.model.digest import namespace_id
+from cachesvc.model.entry import Key
 from cachesvc.model.requests import Estimate
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l3.homes import Homes
+
+MOST_LOOKED_AT = 50_000
+"""The copies in L1 that one estimate looks at, about: they take 25 ms.
+
+A walk over four million takes 1.8 s."""
 
 
 class Estimator:
@@ -19,11 +26,7 @@ class Estimator:
         self._homes = homes
 
     async def estimate(self, change: Change) -> Estimate:
-        """The copies held in L1, the share of recent reads, and the cells that a change concerns.
-
-        Walks over L1 a shard at a time and lets the loop go on in between (a millisecond or two per
-        shard): copies that come or go meanwhile are counted or not.
-        """
+        """The copies held in L1, the share of recent reads, and the cells that a change concerns."""
         targets = change.targets()
         return Estimate(
             await self._held(change),
@@ -33,15 +36,33 @@ class Estimator:
         )
 
     async def _held(self, change: Change) -> int:
-        prefix = namespace_id(change.namespace) + b"/"
-        keys = {target.id for target in change.targets()}
-        tags = set(change.tags)
-        held = 0
-        for shard in self._l1.copies():
-            held += sum(
-                change.all or key_id in keys or not tags.isdisjoint(entry.tags)
-                for key_id, entry in shard
-                if key_id.startswith(prefix)
-            )
-            await asyncio.sleep(0)
+        """The copies in L1 that a change refuses: counted, or for tags taken from a part of L1."""
+        if change.all:
+            totals = self._l1.by_namespace().get(change.namespace)
+            return 0 if totals is None else totals.items
+        keys = [Key.of(change.namespace, text) for text in set(change.keys)]
+        held = sum(self._l1.peek(key) is not None for key in keys)
+        if change.tags:
+            held += await self._tagged(change, {key.id for key in keys})
         return held
+
+    async def _tagged(self, change: Change, counted: Set[bytes]) -> int:
+        """The copies with one of the tags, beside those that are `counted` already.
+
+        Looks at whole shards until it has seen `MOST_LOOKED_AT` copies, and lets the loop go on in
+        between (a millisecond or two per shard): copies that come or go meanwhile are counted or not.
+        Keys are spread over the shards by their digests, so some shards stand for all.
+        """
+        prefix, tags = namespace_id(change.namespace) + b"/", set(change.tags)
+        total = len(self._l1)
+        found = looked_at = 0
+        for shard in self._l1.copies():
+            found += sum(
+                not tags.isdisjoint(entry.tags) and key_id.startswith(prefix) and key_id not in counted
+                for key_id, entry in shard
+            )
+            looked_at += len(shard)
+            if looked_at >= MOST_LOOKED_AT:
+                break
+            await asyncio.sleep(0)
+        return round(found * total / looked_at) if looked_at >= MOST_LOOKED_AT else found

@@ -120,6 +120,11 @@ class Reader:
         self.tally.l1.hits += hits - before
         return found
 
+    def largest(self, namespace: str) -> int:
+        """The largest charge of an entry of this namespace that L1 has ever kept, in bytes."""
+        totals = self._l1.by_namespace().get(namespace)
+        return 0 if totals is None else totals.largest
+
     def _hit_in_l1(self, key: Key, namespace: Namespace, entry: Entry, now: int) -> None:
         self.tally.l1.hits = hits = self.tally.l1.hits + 1
         if hits >= self._sample.next_hit:

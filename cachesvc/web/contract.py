@@ -45,6 +45,10 @@ class Reading(Protocol):
         """Returns the result of `peek` for each key."""
         ...
 
+    def largest(self, namespace: str, /) -> int:
+        """Returns a number of bytes that no value of the namespace in L1 exceeds."""
+        ...
+
     def waiting_elsewhere(self) -> int:
         """Returns how many reads wait for another instance, a caller or an origin now."""
         ...

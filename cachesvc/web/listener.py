@@ -7,19 +7,27 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.web.connections import Connections
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
-from cachesvc.web.requests.limits import MAX_HEADER_LINE
+from cachesvc.web.requests.limits import MAX_HEADER_LINE, MAX_HEADER_LINES
 
 log = logging.getLogger(__name__)
 
+_TOO_MANY_LINES = "Too many headers received"
+"""aiohttp's message; it has no exception of its own for this."""
+
+ANSWERED_SECONDS = 0.05
+"""The pause between two looks whether a half-closed connection has begun its requests."""
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that the refusal is seen."""
 KEEPALIVE_SECONDS = 75.0
@@ -42,11 +50,18 @@ class Listener:
     def __init__(
         self,
         handle: Callable[[web.BaseRequest], Awaitable[Reply]],
+        handle_extra: Callable[[web.BaseRequest], Awaitable[Reply]],
         complete: Callable[[Reply], None],
+        connections: Connections,
         shutdown_seconds: float,
     ) -> None:
-        """`handle` answers a request. `complete` adds the header lines that every reply has."""
+        """`handle` answers a request, `handle_extra` the one of a connection that is one too many.
+
+        `complete` adds the header lines that every reply has.
+        """
         self._handle = handle
+        self._handle_extra = handle_extra
+        self._connections = connections
         self._complete = complete
         self._shutdown_seconds = shutdown_seconds
         self._runner: web.ServerRunner | None = None
@@ -60,12 +75,15 @@ class Listener:
         """Starts to listen; returns the bound port. Raises `OSError`."""
         server = _Server(
             self._handle,
+            self._handle_extra,
             self._complete,
+            self._connections,
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
             max_field_size=MAX_HEADER_LINE,
+            max_headers=MAX_HEADER_LINES,
         )
         runner = web.ServerRunner(server, shutdown_timeout=self._shutdown_seconds)
         await runner.setup()
@@ -102,27 +120,115 @@ class _Server(web.Server):
     def __init__(
         self,
         handle: Callable[[web.BaseRequest], Awaitable[Reply]],
+        handle_extra: Callable[[web.BaseRequest], Awaitable[Reply]],
         complete: Callable[[Reply], None],
+        connections: Connections,
         **settings: Any,
     ) -> None:
         super().__init__(handle, **settings)
-        self._complete = complete
+        self.handle_extra = handle_extra
+        self.complete = complete
+        self.callers = connections
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, self._complete, loop=self._loop, **self._kwargs)
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> web.BaseRequest:
+        protocol.body = payload  # type: ignore[attr-defined]  # it is a `_Connection`
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
 
 class _Connection(web.RequestHandler):
-    """A connection whose errors are problem documents too.
+    """A connection that is counted, and whose errors are problem documents too.
 
     They repeat nothing that the peer sent.
     """
 
-    __slots__ = ("_complete",)
+    __slots__ = ("_callers", "_complete", "_handle_extra", "_peer", "_socket", "body", "is_half_closed")
 
-    def __init__(self, server: web.Server, complete: Callable[[Reply], None], **settings: Any) -> None:
+    def __init__(self, server: _Server, **settings: Any) -> None:
         super().__init__(server, **settings)
-        self._complete = complete
+        self._complete = server.complete
+        self._callers = server.callers
+        self._handle_extra = server.handle_extra
+        self._peer = ""
+        self._socket: asyncio.Transport | None = None
+        """The transport, also while it closes."""
+        self.body: StreamReader | None = None
+        """The body of the request that began last."""
+        self.is_half_closed = False
+        """True: the peer sends no more, and may still read; or it has gone."""
+
+    # how the callers' connections are counted (`Connection`) -----------------------------------------
+
+    @property
+    def idle_since(self) -> float | None:
+        is_idle = self._waiter is not None and not self._waiter.done() and not self._messages
+        return self._next_keepalive_close_time - self._keepalive_timeout if is_idle else None
+
+    def close_idle(self) -> None:
+        self.force_close()
+
+    def abort(self) -> None:
+        if self._socket is not None:
+            self._socket.abort()
+
+    def unsent(self) -> int:
+        return self._socket.get_write_buffer_size() if self._socket is not None else 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._socket = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._callers.opened(self, self._peer):
+            self._request_handler = self._handle_extra
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._callers.closed(self, self._peer)
+        self._socket = None
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._callers.waits(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._callers.taken(self)
+
+    async def start(self) -> None:
+        """Serves the connection. What is left in its buffer then has a time to be taken, too."""
+        try:
+            await super().start()
+        finally:
+            self._callers.waits(self)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's may return True
+        """Keeps the connection for the answers to complete requests whose peer sends no more."""
+        body = self._messages[-1][1] if self._messages else self.body
+        if self.idle_since is not None or body is None or not body.is_eof():
+            return None
+        self.is_half_closed = True
+        self._close_when_answered()
+        return True
+
+    def _close_when_answered(self) -> None:
+        if self._messages:
+            self._loop.call_later(ANSWERED_SECONDS, self._close_when_answered)
+        elif self.idle_since is None:
+            self.close()  # after the answer that is being made
+        else:
+            self.force_close()
+
+    # answers to what is no request -------------------------------------------------------------------
 
     def handle_error(
         self,
@@ -140,8 +246,10 @@ class _Connection(web.RequestHandler):
         if status >= 500:
             log.error("answering failed", exc_info=exc)
             error = RequestError(ProblemKind.INTERNAL, "the service failed")
-        elif isinstance(exc, LineTooLong):
-            error = RequestError(ProblemKind.HEAD_TOO_LARGE, "the request line or a header is too long")
+        elif isinstance(exc, LineTooLong) or message == _TOO_MANY_LINES:
+            error = RequestError(
+                ProblemKind.HEAD_TOO_LARGE, "the request line or a header is too long, or there are too many"
+            )
         else:
             error = RequestError(ProblemKind.BAD_REQUEST, "this is no well-formed HTTP/1.1 request")
         reply = problem_reply(error, "")

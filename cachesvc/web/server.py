@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from random import Random
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from aiohttp import web
 
@@ -23,6 +23,8 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
+from cachesvc.web.bytes_in_flight import BytesInFlight
+from cachesvc.web.connections import Connections
 from cachesvc.web.contract import Paths, Readiness
 from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
@@ -32,12 +34,16 @@ from cachesvc.web.handlers.fence_stream import Streams
 from cachesvc.web.handlers.hot_keys import HotKeysView
 from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
+from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
-from cachesvc.web.replies.problems import problem_reply, request_id_of
+from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
-from cachesvc.web.replies.reply import CURRENT, Reply
+from cachesvc.web.replies.reply import CURRENT, Reply, has_left
+from cachesvc.web.requests.bodies import STOPPED as BODY_STOPPED
+from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.hosts import Hosts
+from cachesvc.web.requests.limits import check_header_bytes
 from cachesvc.web.requests.options import plain_traceparent, timeout_of
 from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
@@ -47,6 +53,9 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 _INTERNAL = RequestError(ProblemKind.INTERNAL, "the service failed; the request_id finds it in its log")
+_CROWDED = RequestError(ProblemKind.OVERLOADED, "too many connections are open here, or from this peer")
+_PROBES = ("/livez", "/readyz", "/metrics")
+"""The paths that are answered on a connection that is one too many."""
 _KEEP_TIME = ("get", "head", "get_many", "invalidate")
 """Operations that hold their `Cachesvc-Timeout` themselves: reads key by key, an
 invalidation that waits for other instances by naming those that are missing."""
@@ -83,14 +92,37 @@ class Web:
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
+        self._fair_seconds = service.telemetry.slow.seconds
+        """A shorter deadline that is not kept is the caller's haste, and no failure."""
         self._hosts = Hosts(service.server.host, service.server.hosts)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
         reading = self.overload.reading
-        self._entries = Entries(service.server, topology.namespaces, paths, self._clock, reading)
-        batches = Batches(service.server, topology.namespaces, paths, self._clock, metrics.counts, reading)
-        self._streams = Streams(broadcast)
+        self.in_flight = in_flight = BytesInFlight(service.server.max_bytes_in_flight)
+        self.connections = Connections(service.server, in_flight)
+        self.inspections = Inspections(service.server.max_inspections, monotonic)
+        self._entries = Entries(
+            service.server,
+            topology.namespaces,
+            paths,
+            self._clock,
+            reading,
+            in_flight,
+            self.inspections,
+            self._fair_seconds,
+        )
+        batches = Batches(
+            service.server,
+            topology.namespaces,
+            paths,
+            self._clock,
+            metrics.counts,
+            reading,
+            in_flight,
+            self._fair_seconds,
+        )
+        self._streams = Streams(broadcast, service.server.max_streams_per_peer)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
@@ -100,14 +132,20 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, paths.invalidator),
+            Invalidations(service, topology.namespaces, paths.invalidator, in_flight, self.inspections),
             self._streams,
             Probes(service, topology, readiness, metrics),
             HotKeysView(service, topology.namespaces, paths.hot_keys),
         )
-        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop)
+        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, self.connections.loop)
         """The loops that timers call."""
-        self._listener = Listener(self.handle, self._complete, self._limits.shutdown_timeout.seconds)
+        self._listener = Listener(
+            self.handle,
+            self._handle_extra,
+            self._complete,
+            self.connections,
+            self._limits.shutdown_timeout.seconds,
+        )
 
     def __repr__(self) -> str:
         return f"<Web [{self._listener!r}, {self._deadlines!r}, {self._streams!r}]>"
@@ -120,6 +158,7 @@ class Web:
         Raises `OSError` if it is taken.
         """
         self.overload.start()
+        self.connections.start()
         return await self._listener.start(host, port)
 
     async def stop(self) -> None:
@@ -130,6 +169,7 @@ class Web:
         """
         self._streams.stop()
         await self._listener.stop()
+        self.connections.stop()
         self._deadlines.stop()
         self.overload.stop()
         self._core_time.close()
@@ -163,20 +203,26 @@ class Web:
             elif handler is None:
                 reply = _not_allowed(request, calls)
             else:
+                check_header_bytes(request.raw_headers)
                 hosts.check(request.headers.get("Host"))
                 span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
                 reply = await _part_of(
                     span, self._deadlines.hold(self._call(operation, handler, request, place))
                 )
                 reply.request_id = reply.request_id or request_id_of(request.headers)
+                if len(request):  # few have marks, and `get` is slow for what is not there
+                    started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
-            reply = problem_reply(error, request_id_of(request.headers))
+            reply = self._refusal(request, error)
+            started += request.get(WAITED, 0.0)
         except Exception:
             reply = problem_reply(_INTERNAL, request_id_of(request.headers))
             # Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
                 log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
         self._complete(reply)
+        if reply.outcome == "failed" and has_left(request):
+            reply.outcome = LEFT
         seconds = perf_counter() - started
         self._counts.request(namespace, operation, reply.outcome, seconds)
         if spans is not None and (
@@ -184,6 +230,30 @@ class Web:
         ):
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
+
+    async def _handle_extra(self, request: web.BaseRequest) -> Reply:
+        """Answers the one request of a connection that is one too many: probes and metrics only."""
+        if request.raw_path.partition("?")[0] in _PROBES:
+            reply = await self.handle(request)
+        else:
+            reply = problem_reply(_CROWDED, request_id_of(request.headers))
+            self._complete(reply)
+            self._counts.request("", "crowded", reply.outcome, 0.0)
+        reply.close_after()
+        return reply
+
+    def _refusal(self, request: web.BaseRequest, error: RequestError) -> Reply:
+        """Returns the reply to a request that failed as a whole, with the outcome that says why."""
+        outcome = ""
+        if request.get(BODY_STOPPED):
+            outcome = STOPPED
+            if error.kind is ProblemKind.DEADLINE:
+                error = RequestError(ProblemKind.BODY_TIMEOUT, "the body did not come to its end in time")
+        elif error.kind is ProblemKind.DEADLINE:
+            seconds = timeout_of(request.headers, self._limits.request_timeout.seconds)
+            if seconds is not None and seconds < self._fair_seconds:
+                outcome = HURRIED
+        return problem_reply(error, request_id_of(request.headers), outcome=outcome)
 
     async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
         """Answers a plain read that L1 does not hold.

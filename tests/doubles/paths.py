@@ -54,6 +54,9 @@ class FakeReader:
     def peek_many(self, namespace: str, keys: Sequence[Key], /) -> list[Entry | None]:
         return [self.peek(namespace, key) for key in keys]
 
+    def largest(self, namespace: str, /) -> int:
+        return max((len(entry.value) for entry in self.l1.values()), default=0)
+
     def waiting_elsewhere(self) -> int:
         return self.elsewhere
 

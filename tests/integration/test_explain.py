@@ -25,7 +25,13 @@ NOWHERE = Copy(held=False)
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with Fleet(DOCUMENT, tmp_path_factory.mktemp("fleet") / "run", ports="free", with_origin=True) as running:
+    with Fleet(
+        DOCUMENT,
+        tmp_path_factory.mktemp("fleet") / "run",
+        ports="free",
+        with_origin=True,
+        environ={"CACHESVC_SERVER_MAX_INSPECTIONS": "100000"},
+    ) as running:
         yield running
 
 

@@ -181,3 +181,15 @@ async def test_many_misses_are_one_call_of_the_loader_and_one_call_fills_them(ur
             found = await namespace.get_or_load_many(keys, load, ttl="5m")
             assert found == {key: key.encode() for key in keys[1:]}
     assert calls == [keys]
+
+
+async def test_many_large_values_come_in_several_answers(url: str) -> None:
+    """40 values of 900 KB are more than twice what one answer has room for (`server.max_answer`)."""
+    values = {f"large{i}": bytes([i]) * 900_000 for i in range(40)}
+    async with Cache.from_url(url, default_timeout="20s") as cache:
+        pages = cache.namespace("pages")
+        for key, value in values.items():
+            await pages.set(key, value)
+        before = cache.statistics().requests
+        assert await pages.get_many(list(values)) == values
+        assert 3 <= cache.statistics().requests - before <= 6

@@ -24,9 +24,14 @@ def root() -> Iterator[Path]:
 
 
 def served(
-    root: Path, port: int, program: Sequence[str] = (sys.executable, "-m", "cachesvc")
+    root: Path, port: int, program: Sequence[str] = (sys.executable, "-m", "cachesvc"), **settings: str
 ) -> subprocess.Popen[str]:
-    environ = {**os.environ, "CACHESVC_RUN_DIR": str(root), "CACHESVC_SERVER_PORT": str(port)}
+    environ = {
+        **os.environ,
+        "CACHESVC_RUN_DIR": str(root),
+        "CACHESVC_SERVER_PORT": str(port),
+        **settings,
+    }
     command = [*program, "serve"]
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -138,7 +143,7 @@ def test_the_description_holds_on_the_real_service_and_nothing_answers_5xx(root:
     """The schemathesis run that the web layer passes on fakes, with real tiers behind it."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    process = served(root, port)
+    process = served(root, port, CACHESVC_SERVER_MAX_INSPECTIONS="100000")
     try:
         read_banner(process)
         wait_ready(url)

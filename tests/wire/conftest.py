@@ -1,7 +1,7 @@
 """The web layer on real sockets over fake paths, on a clock that stands still."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -35,6 +35,7 @@ TOPOLOGY = Topology(
 LIMITS = Server(
     max_body=Size(4000),
     max_batch_keys=5,
+    max_inspections=1_000_000,
     request_timeout=Duration(5 * SECONDS),
     shutdown_timeout=Duration(2 * SECONDS),
 )
@@ -129,6 +130,13 @@ async def read_response(reader: asyncio.StreamReader, method: str) -> Response:
     return Response(int(status), headers, await reader.readexactly(length), version)
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Waits until this is so: what a real socket does has no event to wait for."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     async with running_site() as running:
@@ -137,14 +145,14 @@ async def site() -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def running_site(
-    telemetry: Telemetry | None = None, recorder: Recorder | None = None
+    telemetry: Telemetry | None = None, recorder: Recorder | None = None, limits: Server = LIMITS
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
     broadcast = Broadcast(clock, SKEW_US, TOPOLOGY.regions, max_subscribers=2)
     made: list[Site] = []
     web = Web(
-        Service(server=LIMITS, instance="a", telemetry=telemetry or Telemetry()),
+        Service(server=limits, instance="a", telemetry=telemetry or Telemetry()),
         TOPOLOGY,
         paths,
         broadcast,

@@ -269,8 +269,9 @@ async def test_the_port_that_is_taken_is_an_error_at_start(site: Site) -> None:
     async def handle(_: object) -> Reply:
         raise AssertionError
 
+    listener = Listener(handle, handle, lambda _: None, site.web.connections, 1.0)
     with pytest.raises(OSError, match="in use"):
-        await Listener(handle, lambda _: None, 1.0).start("127.0.0.1", site.port)
+        await listener.start("127.0.0.1", site.port)
 
 
 async def test_a_sweep_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -15,7 +17,7 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.table import TABLE
 from cachesvc.web.handlers.openapi import document
 from cachesvc.web.routing import Kind
-from tests.wire.conftest import Site
+from tests.wire.conftest import LIMITS, Site, running_site
 
 
 async def test_livez_says_that_the_loop_turns(site: Site) -> None:
@@ -195,3 +197,28 @@ def test_schemas_are_those_of_the_structs() -> None:
         "miss",
         "stale",
     ]
+
+
+@pytest.fixture
+async def inspected() -> AsyncIterator[Site]:
+    async with running_site(limits=replace(LIMITS, max_inspections=20)) as running:
+        yield running
+
+
+async def test_what_people_look_at_is_bounded_per_second(
+    inspected: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = inspected
+    monkeypatch.setattr(site.web.inspections, "_now", lambda: 7.5)
+    answers = [await site.ask("GET", "/v1/pages/k:explain") for _ in range(19)]
+    dry_run = json.dumps({"namespace": "pages", "keys": ["k"], "dry_run": True}).encode()
+    asked = [
+        await site.ask("POST", "/v1/invalidations", {"Content-Type": "application/json"}, dry_run)
+        for _ in range(2)
+    ]
+    assert [one.status for one in (*answers, *asked)] == [200] * 20 + [503]
+    refused = await site.ask("GET", "/v1/pages/k:explain?scope=instance")
+    assert (refused.status, b"max_inspections" in refused.body) == (503, True)
+    assert site.web.inspections.refused == 2
+    monkeypatch.setattr(site.web.inspections, "_now", lambda: 8.0)
+    assert (await site.ask("GET", "/v1/pages/k:explain")).status == 200

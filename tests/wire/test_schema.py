@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
-from cachesvc.config.service import Service
+from cachesvc.config.service import Server, Service
 from cachesvc.model.clock import SystemClock
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.handlers.openapi import document
@@ -37,7 +37,7 @@ NAMESPACE = os.environ.get("CACHESVC_NAMESPACE", "pages")
 async def serve(started: "asyncio.Queue[int]", stop: asyncio.Event) -> None:
     clock = SystemClock()
     web = Web(
-        Service(),
+        Service(server=Server(max_inspections=1_000_000)),
         TOPOLOGY,
         FakePaths(clock),
         Broadcast(clock, SKEW_US, TOPOLOGY.regions),

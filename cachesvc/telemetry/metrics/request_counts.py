@@ -27,7 +27,10 @@ class Counts:
         return f"<Counts [{requests} requests, {keys} keys of batches]>"
 
     def request(self, namespace: str, operation: str, outcome: str, seconds: float) -> None:
-        """Counts one answered request, which took `seconds` from the parsed request to its reply."""
+        """Counts one answered request, which took `seconds` from the parsed request to its reply.
+
+        The time in which its body came is not among them.
+        """
         self.requests[namespace, operation, outcome] += 1
         histogram = self.latency[operation]
         histogram.buckets[bisect_left(DURATIONS, seconds)] += 1  # `observe` by hand: this is once per request

@@ -68,6 +68,37 @@ TABLE: tuple[Metric, ...] = (
         "shed",
         "Requests refused because of overload (503 overloaded).",
     ),
+    Metric("connections", "gauge", "connections", "open", "Connections of callers that are open now."),
+    Metric(
+        "connections_closed",
+        "counter",
+        "connections",
+        {"idle": "closed_idle", "refused": "refused", "untaken": "untaken"},
+        "Connections that a limit ended, by the limit.",
+        ("reason",),
+    ),
+    Metric(
+        "bytes_in_flight",
+        "gauge",
+        "in_flight",
+        "held",
+        "Bytes of bodies that are on their way now.",
+        unit="bytes",
+    ),
+    Metric(
+        "requests_without_room",
+        "counter",
+        "in_flight",
+        "refused",
+        "Requests refused: too many bytes were on their way.",
+    ),
+    Metric(
+        "inspections_refused",
+        "counter",
+        "inspections",
+        "refused",
+        "Explanations and dry runs refused: too many in a second.",
+    ),
     # this instance
     Metric(
         "build_info",

@@ -72,6 +72,8 @@ class NamespaceTotals(Struct):
     bytes: int = 0
     evictions: int = 0
     """Entries dropped for room."""
+    largest: int = 0
+    """The largest charge of an entry that was ever kept, in bytes."""
 
 
 class L1:
@@ -143,6 +145,8 @@ class L1:
         totals = self._totals.get(key.namespace) or self._new_totals(key.namespace)
         totals.items += 1
         totals.bytes += charge
+        if charge > totals.largest:
+            totals.largest = charge
         return True
 
     def delete(self, key: Key) -> bool:

@@ -1,9 +1,10 @@
 """`POST /v1/{ns}:get` and `:put`: many keys in one request, with an outcome for each.
 
 L1 is asked in one synchronous loop. Only the keys that it does not answer go on to `get_many`,
-together.
+together, or in portions if their values may be too large for one answer (`../portions.py`).
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -19,17 +20,20 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
 from cachesvc.telemetry.metrics.request_counts import Counts
+from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.overload import Reading
-from cachesvc.web.replies.problems import UNEXPLAINED, problem_of
+from cachesvc.web.portions import Portions, Room
+from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type, lives_of
-from cachesvc.web.replies.reply import Reply
+from cachesvc.web.replies.reply import JOIN_UP_TO, Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
 from cachesvc.web.requests.options import (
     UNLEASED_LAG,
     is_answered_by_any_fresh_copy,
+    is_below,
     lag_us_of,
     options_of,
     wait_of,
@@ -60,9 +64,17 @@ class Batches:
         clock: Clock,
         counts: Counts,
         reading: Reading,
+        in_flight: BytesInFlight,
+        fair_seconds: float,
     ) -> None:
-        """`reading` counts the requests whose body is on its way."""
+        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
+
+        A deadline below `fair_seconds` that is not kept is the caller's haste.
+        """
+        self._fair_seconds = fair_seconds
         self._reading = reading
+        self._in_flight = in_flight
+        self._portions = Portions()
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -80,46 +92,109 @@ class Batches:
         keys = keys_of(place.namespace, asked.keys, "$.keys")
         # No value was judged before now. Of changes that are merged from here on, some were not.
         watermark = self._fences.watermark
-        results, missing = self._from_l1(place.namespace, keys, options)
-        if missing:
-            answers = await self._reader.get_many([keys[i] for i in missing], options)
-            now_us = self._clock.now_us()
-            for i, answer in zip(missing, answers, strict=True):
-                results[i] = got = _got(answer, now_us)
-                if answer.entry is not None:
-                    got.seen, got.unmet = self._fences.seen_until(answer.entry), answer.unmet
-        outcomes = [result.outcome for result in results]
+        room = Room(self._limits.max_answer)
+        results, missing = self._from_l1(place.namespace, keys, options, room)
+        granted: list[tuple[Key, Answer]] = []
+        try:
+            if missing:
+                await self._from_beyond(place.namespace, keys, missing, options, room, results, granted)
+            outcomes: list[str] = [result.outcome for result in results]
+            if room.is_short or (missing and "error" in outcomes):
+                is_hurried = is_below(options, self._fair_seconds)
+                outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
+            lag = self._fences.lag_us(watermark)
+            reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
+            if len(reply.payload) > JOIN_UP_TO:
+                self._in_flight.admit()
+        except BaseException:
+            self._give_back(granted)
+            raise
         self._counts.keys(place.namespace, "get_many", outcomes)
-        lag = self._fences.lag_us(watermark)
-        reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
         reply.watermark = watermark
         reply.attributes = partial(of_batch, outcomes, reading=True)
         reply.has_waited = options.wait_seconds > 0
-        if options.lease and missing:
-            reply.undelivered = partial(self._give_back, [keys[i] for i in missing], answers)
+        if granted:
+            reply.undelivered = partial(self._give_back, granted)
         return reply
 
-    def _give_back(self, keys: Sequence[Key], answers: Sequence[Answer]) -> None:
-        for key, answer in zip(keys, answers, strict=True):
+    async def _from_beyond(
+        self,
+        namespace: str,
+        keys: Sequence[Key],
+        missing: Sequence[int],
+        options: ReadOptions,
+        room: Room,
+        results: list[Got],
+        granted: list[tuple[Key, Answer]],
+    ) -> None:
+        """Fills in the results of the keys at the places `missing`, in portions that fit `room`.
+
+        The answers with a lease are added to `granted`. Raises `RequestError` (`overloaded`) if no bytes
+        of more values may be gathered in this process.
+        """
+        contract, began = self._namespaces[namespace], asyncio.get_running_loop().time()
+        asked = 0
+        with Held(self._in_flight) as held:
+            while asked < len(missing) and room.is_open:
+                width = self._portions.keys_at_once(namespace, contract, room.left)
+                if asked and self._in_flight.is_full:
+                    break
+                if not asked and self._portions.bytes_of(namespace, contract, len(missing)) > JOIN_UP_TO:
+                    self._in_flight.admit()
+                portion = missing[asked : asked + width]
+                left = _left_of(options, asyncio.get_running_loop().time() - began) if asked else options
+                asked += len(portion)
+                answers = await self._reader.get_many([keys[i] for i in portion], left)
+                sizes = [len(answer.entry.value) for answer in answers if answer.entry is not None]
+                self._portions.learn(namespace, contract, sizes)
+                held.take(sum(sizes))
+                now_us = self._clock.now_us()
+                for i, answer in zip(portion, answers, strict=True):
+                    results[i] = self._result(keys[i], answer, now_us, room, granted)
+        for i in missing[asked:]:
+            results[i], room.is_short = _NO_ROOM, True
+
+    def _result(
+        self, key: Key, answer: Answer, now_us: int, room: Room, granted: list[tuple[Key, Answer]]
+    ) -> Got:
+        if not room.takes(answer.entry):
+            self._reader.give_back(key, answer)
+            return _NO_ROOM
+        if answer.lease:
+            granted.append((key, answer))
+        got = _got(answer, now_us)
+        if answer.entry is not None:
+            got.seen, got.unmet = self._fences.seen_until(answer.entry), answer.unmet
+        return got
+
+    def _give_back(self, granted: Sequence[tuple[Key, Answer]]) -> None:
+        for key, answer in granted:
             self._reader.give_back(key, answer)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         with self._reading:
-            return await read_body(request, self._limits.max_body)
+            return await read_body(request, self._limits.max_body, self._in_flight)
 
     def _from_l1(
-        self, namespace: str, keys: Sequence[Key], options: ReadOptions
+        self, namespace: str, keys: Sequence[Key], options: ReadOptions, room: Room
     ) -> tuple[list[Got], list[int]]:
         """Returns the results, and the slots that are still to be filled and hold a placeholder.
 
-        It runs for each key of each batch: every call in it counts.
+        It runs for each key of each batch: every call in it counts. If L1 answers all, values are
+        measured only if the largest one that it kept, times the keys, has no room.
         """
         if not is_answered_by_any_fresh_copy(options):
             return [_NOTHING] * len(keys), list(range(len(keys)))
         entries = self._reader.peek_many(namespace, keys)
         now_us = self._clock.now_us()
         results = [_NOTHING if entry is None else _fresh(entry, now_us) for entry in entries]
-        return results, [i for i, entry in enumerate(entries) if entry is None]
+        missing = [i for i, entry in enumerate(entries) if entry is None]
+        if missing or len(keys) * self._reader.largest(namespace) > room.left:
+            results = [
+                result if room.takes(entry) else _NO_ROOM
+                for entry, result in zip(entries, results, strict=True)
+            ]
+        return results, missing
 
     def _options(self, request: web.BaseRequest, asked: GetMany) -> ReadOptions:
         """Returns the options of the headers, with those of the body over them."""
@@ -165,6 +240,13 @@ class Batches:
 
 
 _NOTHING = Got("miss")
+_LATE = TYPE_PREFIX + ProblemKind.DEADLINE.value
+_NO_ROOM = Got(
+    "error",
+    problem=problem_of(
+        RequestError(ProblemKind.ANSWER_FULL, "the answer had no room for this key: ask for it again")
+    ),
+)
 _STORED = Put("stored")
 _FENCED = Put("fenced")
 _RELEASED = Put("released")
@@ -186,6 +268,18 @@ def _fresh(entry: Entry, now_us: int) -> Got:
     )
 
 
+def _counted(result: Got, *, is_hurried: bool) -> str:
+    """Returns the outcome under which a key is counted.
+
+    What the answer has no room for is no error, nor what an impatient caller did not wait for.
+    """
+    if result is _NO_ROOM:
+        return "full"
+    if is_hurried and result.problem is not None and result.problem.type == _LATE:
+        return HURRIED
+    return result.outcome
+
+
 def _got(answer: Answer, now_us: int) -> Got:
     entry = answer.entry
     if answer.outcome is Outcome.ERROR:
@@ -200,6 +294,16 @@ def _got(answer: Answer, now_us: int) -> Got:
         # Clients that do not know `keep` keep nothing without freshness.
         got.keep, got.ttl = False, min(got.ttl, 0)
     return got
+
+
+def _left_of(options: ReadOptions, seconds: float) -> ReadOptions:
+    """Returns the options for what is asked `seconds` after the request came."""
+    timeout = options.timeout_seconds
+    return replace(
+        options,
+        wait_seconds=max(options.wait_seconds - seconds, 0.0),
+        timeout_seconds=None if timeout is None else max(timeout - seconds, 0.0),
+    )
 
 
 def _draft(item: PutItem, index: int, contract: Namespace) -> Draft:

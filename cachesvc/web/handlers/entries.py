@@ -18,11 +18,13 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
+from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Paths
+from cachesvc.web.inspections import Inspections
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.overload import Reading
 from cachesvc.web.replies.cache_status import cache_status
-from cachesvc.web.replies.problems import UNEXPLAINED, problem_reply, request_id_of
+from cachesvc.web.replies.problems import HURRIED, UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.replies.receipts import receipt_reply
 from cachesvc.web.replies.rendering import (
     absence_lines,
@@ -38,7 +40,12 @@ from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
 from cachesvc.web.requests.callers import caller_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
-from cachesvc.web.requests.options import is_answered_by_any_fresh_copy, options_of, source_lag_us_of
+from cachesvc.web.requests.options import (
+    is_answered_by_any_fresh_copy,
+    is_below,
+    options_of,
+    source_lag_us_of,
+)
 from cachesvc.web.requests.tokens import token_line
 from cachesvc.web.routing import Place
 from cachesvc.web.spans import of_answer
@@ -62,9 +69,18 @@ class Entries:
         paths: Paths,
         clock: Clock,
         reading: Reading,
+        in_flight: BytesInFlight,
+        inspections: Inspections,
+        fair_seconds: float,
     ) -> None:
-        """`reading` counts the requests whose body is on its way."""
+        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
+
+        A deadline below `fair_seconds` that is not kept is the caller's haste.
+        """
+        self._fair_seconds = fair_seconds
         self._reading = reading
+        self._in_flight = in_flight
+        self._inspections = inspections
         self._limits = limits
         self._namespaces = namespaces
         self._reader = paths.reader
@@ -152,7 +168,7 @@ class Entries:
             more += "Cachesvc-Unmet: 1\r\n"
         if entry.negative:
             lines = absence_lines(entry, status, age, ttl, use) + more
-            return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT)
+            return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT.value)
         if asked.if_match and not conditions.matches_strongly(asked.if_match, etag(entry)):
             raise RequestError(
                 ProblemKind.PRECONDITION_FAILED, f"the value's ETag is {etag(entry)}", field="If-Match"
@@ -172,20 +188,24 @@ class Entries:
             else "Cache-Control: no-store\r\n"
         )
         if answer.outcome is Outcome.ERROR:
-            return _problem(request, answer.error or UNEXPLAINED, answer, lines, None)
+            error = answer.error or UNEXPLAINED
+            is_hurried = error.kind is ProblemKind.DEADLINE and is_below(options, self._fair_seconds)
+            return _problem(request, error, answer, lines, HURRIED if is_hurried else "")
         if options.only_if_cached:
-            return _problem(request, _NOT_CACHED, answer, lines, Outcome.MISS)
+            return _problem(request, _NOT_CACHED, answer, lines, Outcome.MISS.value)
         if answer.unkept:
             lines += "Cachesvc-Unkept: 1\r\n"
-        return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS)
+        return _problem(request, _LEASED if answer.lease else _MISS, answer, lines, Outcome.MISS.value)
 
     async def explain(self, request: web.BaseRequest, place: Place) -> Reply:
         """Explains the read that has these headers.
 
         Another instance asks with `scope=instance`; its answer has only the copies that this instance sees.
+        Raises `RequestError`: `overloaded` if it is one too many in this second.
         """
         if place.query not in ("", _ALONE):
             raise RequestError(ProblemKind.BAD_QUERY, f"here: {_ALONE}", field="query")
+        self._inspections.admit()
         options = options_of(request.headers, self._limits.request_timeout.seconds)
         sent = {name: request.headers[name] for name in _EXPLAINED if name in request.headers}
         body = msgspec.json.encode(
@@ -220,7 +240,7 @@ class Entries:
     async def _value(self, request: web.BaseRequest, namespace: str) -> bytes:
         """Returns the body. Raises `RequestError` if it is too large, or not as announced."""
         with self._reading:
-            value = await read_body(request, self._limits.max_body)
+            value = await read_body(request, self._limits.max_body, self._in_flight)
         if refusal := value_refusal(len(value), self._namespaces[namespace], "body"):
             raise refusal
         return value
@@ -299,12 +319,13 @@ _NOT_CACHED = RequestError(
 
 
 def _problem(
-    request: web.BaseRequest, error: RequestError, answer: Answer, lines: str, outcome: Outcome | None
+    request: web.BaseRequest, error: RequestError, answer: Answer, lines: str, outcome: str
 ) -> Reply:
     if answer.lease:
         lines += f"Cachesvc-Lease: {answer.lease}\r\n"
-    said = outcome.value if outcome is not None else ""
-    return problem_reply(error, request_id_of(request.headers), lines=lines.encode("latin-1"), outcome=said)
+    return problem_reply(
+        error, request_id_of(request.headers), lines=lines.encode("latin-1"), outcome=outcome
+    )
 
 
 def _not_stored(reason: str) -> RequestError:

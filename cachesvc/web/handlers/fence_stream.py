@@ -71,8 +71,10 @@ class StreamReply(Reply):
 class Streams:
     """The streams that are open. `stop` ends them at once, and later ones are refused."""
 
-    def __init__(self, broadcast: Broadcast) -> None:
+    def __init__(self, broadcast: Broadcast, most_of_peer: int) -> None:
+        """`most_of_peer`: the streams that one peer's address may have open."""
         self._broadcast = broadcast
+        self._most_of_peer = most_of_peer
         self._open: dict[StreamReply, web.BaseRequest] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.loop = Loop("heartbeats of /v1/fences")
@@ -91,11 +93,18 @@ class Streams:
         after = _last_event_id(request)
         if request.method == "HEAD":
             return Reply(200, _HEAD)
+        self._check_peer(request.remote)
         stream = StreamReply(_HEAD, self._broadcast.subscribe(after))
         self._open[stream] = request
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
         return stream
+
+    def _check_peer(self, peer: str | None) -> None:
+        self._sweep()
+        if sum(request.remote == peer for request in self._open.values()) >= self._most_of_peer:
+            why = f"{self._most_of_peer} subscribers of this address are connected to this instance already"
+            raise RequestError(ProblemKind.TOO_MANY_SUBSCRIBERS, why)
 
     def stop(self) -> None:
         """Ends all streams at once; their subscribers go on at another instance."""

@@ -17,8 +17,10 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import InvalidateOptions, Reach
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import Attribute
+from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Invalidating
 from cachesvc.web.deadlines import within
+from cachesvc.web.inspections import Inspections
 from cachesvc.web.messages import ChangeEvent, Invalidation
 from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_reply
 from cachesvc.web.replies.reply import Reply
@@ -45,8 +47,15 @@ class Invalidations:
     """The handlers of invalidations and of their receipts."""
 
     def __init__(
-        self, service: Service, namespaces: Mapping[str, Namespace], invalidator: Invalidating
+        self,
+        service: Service,
+        namespaces: Mapping[str, Namespace],
+        invalidator: Invalidating,
+        in_flight: BytesInFlight,
+        inspections: Inspections,
     ) -> None:
+        self._in_flight = in_flight
+        self._inspections = inspections
         self._limits = service.server
         self._longest_over = service.coherence.fence_retention
         self._namespaces = namespaces
@@ -56,7 +65,7 @@ class Invalidations:
         """Answers with a receipt, or with an estimate if `dry_run`. Raises `RequestError`."""
         media = media_type_of(request, JSON, MSGPACK, CLOUDEVENT)
         timeout = timeout_of(request.headers, self._limits.request_timeout.seconds)
-        body = await read_body(request, self._limits.max_body)
+        body = await read_body(request, self._limits.max_body, self._in_flight)
         if media == CLOUDEVENT:
             event = decode(_EVENT, body)
             asked, at, source = event.data, "$.data", event.source
@@ -66,6 +75,7 @@ class Invalidations:
         self._check(asked, at)
         change = Change(asked.namespace, asked.keys, asked.tags, asked.all, asked.soft, asked.over)
         if asked.dry_run:
+            self._inspections.admit()
             return estimate_reply(await self._invalidator.estimate(change))
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
         # A call that waits for other instances answers a timeout itself: its receipt names those missing.

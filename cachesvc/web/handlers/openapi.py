@@ -240,15 +240,21 @@ def _problems(*kinds: ProblemKind) -> dict[str, Json]:
 
 
 _DOCUMENT = _ok(_ANY_OBJECT)
-_EXPLAINED = _ok(
-    {
-        JSON: {
-            "schema": {
-                "anyOf": [{"$ref": "#/components/schemas/Explanation"}, {"$ref": "#/components/schemas/Seen"}]
+_EXPLAINED: Json = {
+    **_ok(
+        {
+            JSON: {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/Explanation"},
+                        {"$ref": "#/components/schemas/Seen"},
+                    ]
+                }
             }
         }
-    }
-)
+    ),
+    **_problems(ProblemKind.OVERLOADED),
+}
 _HERE = {
     "type": "object",
     "required": ["region", "instance"],
@@ -318,6 +324,7 @@ _WRITTEN: Json = {
         ProblemKind.FENCED,
         ProblemKind.PRECONDITION_FAILED,
         ProblemKind.VALUE_TOO_LARGE,
+        ProblemKind.BODY_TIMEOUT,
         ProblemKind.BODY_TOO_LARGE,
         ProblemKind.HOME_UNAVAILABLE,
         ProblemKind.QUEUE_UNAVAILABLE,

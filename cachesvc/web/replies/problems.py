@@ -65,6 +65,12 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
     return reply
 
 
+HURRIED, LEFT, STOPPED = "hurried", "left", "stopped"
+"""The outcomes of requests that their callers ended; they are no failures of this service.
+
+A deadline that was shorter than the time in which an answer is promised; a peer that had gone when
+it was answered; a body that did not come to its end."""
+
 _ORIGIN_ANSWERS = (ProblemKind.ORIGIN_REFUSED, ProblemKind.ORIGIN_LIMITED)
 
 

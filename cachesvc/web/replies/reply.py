@@ -23,7 +23,7 @@ _CLOSE = b"Connection: close\r\n"
 _KEEP = b"Connection: keep-alive\r\n"
 CURRENT = -1
 """The watermark of a reply whose values were judged just now."""
-_JOIN_UP_TO = 65536
+JOIN_UP_TO = 65536
 """The largest body, in bytes, that is copied behind its head: for a small body that is
 cheaper than a second write."""
 
@@ -41,7 +41,7 @@ class Reply(web.StreamResponse):
     watermark: int = CURRENT
     """The watermark, µs, with which the oldest of its values was judged."""
     undelivered: Callable[[], None] | None = None
-    """Takes back what was granted; called if the peer has gone before the answer was written."""
+    """Takes back what was granted; called if the peer has gone, or has closed its side."""
 
     def __init__(self, status: int, head: bytes, body: bytes = b"", *, outcome: str = "ok") -> None:
         """`head`: the status line and complete header lines, without the empty line.
@@ -100,14 +100,22 @@ class Reply(web.StreamResponse):
             if self.undelivered is not None:
                 self.undelivered()
             raise
+        # A peer that sends no more may have gone: nobody can tell whether it reads what was granted.
+        if self.undelivered is not None and has_left(request):
+            self.undelivered()
 
     async def _write(self, request: "BaseRequest", head: bytes) -> None:
         body = self.payload
         writer = request.writer
         if not body or request.method == "HEAD":
             await writer.write_eof(head + _END)
-        elif len(body) <= _JOIN_UP_TO:
+        elif len(body) <= JOIN_UP_TO:
             await writer.write_eof(head + _END + body)
         else:
             await writer.write(head + _END)
             await writer.write_eof(body)
+
+
+def has_left(request: "BaseRequest") -> bool:
+    """True if the peer has gone, or sends no more and may have gone."""
+    return request.transport is None or getattr(request.protocol, "is_half_closed", False)

@@ -1,14 +1,17 @@
 """Request bodies: read within the limit, and decoded by the struct they have to fit."""
 
+import asyncio
 import re
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import HttpVersion11
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -29,12 +32,19 @@ _MISSING = re.compile(r"^Object missing required field `([^`]*)`")
 _MEDIA_TYPES = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK}
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """Returns the whole body.
+STOPPED = web.RequestKey("stopped", bool)
+"""The mark of a request whose body did not come to its end, or not in time."""
+WAITED = web.RequestKey("waited", float)
+"""The seconds for which the body of a request was waited for; set if there was a wait."""
+
+
+async def read_body(request: web.BaseRequest, limit: int, in_flight: BytesInFlight) -> bytes:
+    """Returns the whole body. Pieces, if it comes in several, are counted in `in_flight`.
 
     Raises `RequestError`: `body-too-large` above `limit` bytes, before reading if the length was
     declared; `content-encoding` if it is encoded; `expectation` for an unknown one; `bad-body` if it
-    ends early.
+    ends early; `overloaded` if too many bytes of bodies are on their way. If it is cancelled, the
+    request keeps the mark `STOPPED`. The time that it waited for the body is kept as `WAITED`.
     """
     refuse_encoding(request)
     declared = request.content_length
@@ -42,17 +52,40 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         raise _too_large(limit)
     await _invite(request)
     content = request.content
+    if content.is_eof():
+        body = await content.readany()
+        if len(body) > limit:
+            raise _too_large(limit)
+        if content.at_eof():
+            return body
+        return await _in_pieces(body, content, limit, in_flight)
+    began = perf_counter()
     try:
-        chunks, size = [], 0
+        return await _in_pieces(b"", content, limit, in_flight)
+    except asyncio.CancelledError:
+        request[STOPPED] = True
+        raise
+    except (web.RequestPayloadError, ConnectionError):
+        request[STOPPED] = True
+        raise RequestError(
+            ProblemKind.BAD_BODY, "the body ended early or is not framed as announced"
+        ) from None
+    finally:
+        request[WAITED] = perf_counter() - began
+
+
+async def _in_pieces(first: bytes, content: StreamReader, limit: int, in_flight: BytesInFlight) -> bytes:
+    """Returns `first` and the rest of the body, whose bytes are counted."""
+    chunks, size = [first] if first else [], len(first)
+    with Held(in_flight) as held:
         while chunk := await content.readany():
+            if chunks:
+                held.admit()
+                held.take(len(chunk))
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
             chunks.append(chunk)
-    except (web.RequestPayloadError, ConnectionError):
-        raise RequestError(
-            ProblemKind.BAD_BODY, "the body ended early or is not framed as announced"
-        ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

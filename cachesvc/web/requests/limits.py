@@ -3,6 +3,9 @@
 They are checked here, and nowhere behind the web layer.
 """
 
+from collections.abc import Iterable
+from itertools import chain
+
 from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
 from cachesvc.model.errors import RequestError
@@ -27,6 +30,13 @@ MAX_HEADER_LINE = 8704
 
 A token of 8192 letters (384 pairs), the longest that an SDK sends with a read of one key, fits into
 it; aiohttp's own limit is two bytes below that."""
+MAX_HEADER_LINES = 100
+"""Header lines of one request."""
+MAX_HEADER_BYTES = 32_768
+"""Bytes of the header lines of one request together.
+
+It is more than three lines of the longest; common proxies take 8 to 32 KiB. A plain `GET`, whose
+headers are all of kinds that change nothing and are not read, is not measured."""
 MAX_MEDIA_TYPE_LENGTH = 256
 """Characters of a content type."""
 MAX_SOURCE_LAG_SECONDS = 60
@@ -35,6 +45,13 @@ MAX_SOURCE_LAG_SECONDS = 60
 Cells keep fences a minute longer than any copy, so that a fill which is so old still meets every
 fence that refuses it.
 """
+
+
+def check_header_bytes(raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises `RequestError` (`head-too-large`) above `MAX_HEADER_BYTES`."""
+    if sum(map(len, chain.from_iterable(raw_headers))) > MAX_HEADER_BYTES:
+        why = f"the headers of a request have at most {MAX_HEADER_BYTES} bytes together"
+        raise RequestError(ProblemKind.HEAD_TOO_LARGE, why)
 
 
 def check_count(count: int, limits: Server, field: str) -> None:

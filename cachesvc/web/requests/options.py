@@ -68,6 +68,11 @@ def plain_traceparent(
     return traceparent
 
 
+def is_below(options: ReadOptions, seconds: float) -> bool:
+    """True if the caller's deadline is shorter than this."""
+    return options.timeout_seconds is not None and options.timeout_seconds < seconds
+
+
 def options_of(headers: CIMultiDictProxy[str], longest_seconds: float) -> ReadOptions:
     """Returns the options of a read; `PLAIN` itself if nothing is asked.
 

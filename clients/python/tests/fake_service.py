@@ -83,6 +83,8 @@ class FakeService:
 
         Reads wait for such keys as long as the requests say.
         """
+        self.room: int | None = None
+        """The most values in one answer of `:get`; later ones are answered `answer-full`."""
         self.missing: list[str] = []
         """Instances that do not merge in time what a call waits for."""
         self.receipts: dict[str, dict[str, Any]] = {}
@@ -178,7 +180,9 @@ class FakeService:
         namespace, _, rest = path.removeprefix("/v1/").partition("/")
         if namespace.endswith(":get"):
             self.on_read(len(self.calls(":get")))
-            results = [self._read(namespace[:-4], key, body) for key in body["keys"]]
+            results = [self._read(namespace[:-4], key, body) for key in body["keys"][: self.room]]
+            full = {"type": "https://cachesvc.dev/problems/answer-full", "status": 503, "retryable": True}
+            results += [{"outcome": "error", "problem": full}] * (len(body["keys"]) - len(results))
             self.changes_before_puts()
             return web.Response(
                 body=msgspec.msgpack.encode({"results": results, "lag": 0.1, "news": 1}), content_type=MSGPACK

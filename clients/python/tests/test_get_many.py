@@ -295,3 +295,31 @@ async def test_the_answers_of_several_homes_are_in_the_order_of_the_items() -> N
     items = [str(nth) for nth in range(2 * MIN_OWN + 1)]
     assert await spread.join_all(items) == [f"{item} {'odd' if int(item) % 2 else 'even'}" for item in items]
     assert sent == by_home(items)
+
+
+async def test_keys_for_which_an_answer_had_no_room_are_asked_for_again(
+    service: FakeService, cache: Cache
+) -> None:
+    for key in KEYS:
+        service.hold(key, key.encode())
+    service.room = 30
+    assert await cache.namespace("pages").get_many(KEYS) == {key: key.encode() for key in KEYS}
+    assert [len(request.body["keys"]) for request in service.calls(":get")] == [100, 70, 40, 10]
+
+
+async def test_an_answer_without_any_value_ends_the_asking(service: FakeService, cache: Cache) -> None:
+    service.hold("a", b"A")
+    service.room = 0
+    assert await together(cache.namespace("pages"), KEYS) == ({}, dict.fromkeys(KEYS, "answer-full"))
+    assert len(service.calls(":get")) == 2
+
+
+async def test_what_was_there_is_returned_if_the_rest_fails(service: FakeService, cache: Cache) -> None:
+    for key in KEYS:
+        service.hold(key, key.encode())
+    service.room = 60
+    service.on_read = lambda nth: setattr(
+        service, "problem", (503, {"type": "https://cachesvc.dev/problems/stopping", "status": 503}, {})
+    )
+    found, failed = await together(cache.namespace("pages"), KEYS)
+    assert (list(found), failed) == (KEYS[:60], dict.fromkeys(KEYS[60:], "stopping"))

@@ -45,6 +45,7 @@ async def test_all_loops_are_watched_and_those_whose_server_is_away_are_named(ap
         "thread of memcached m1",
         "deadlines of requests",
         "windows of overload",
+        "sweep of answers that wait",
         "heartbeats of /v1/fences",
         "export of spans",
         "export of metrics",

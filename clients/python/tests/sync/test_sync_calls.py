@@ -46,6 +46,17 @@ def test_a_lookup_says_what_is_known(threaded: ThreadedService, pages: Namespace
     assert unavailable.error.type == "home-unavailable"
 
 
+def test_keys_for_which_an_answer_had_no_room_are_asked_for_again(
+    threaded: ThreadedService, pages: Namespace[bytes]
+) -> None:
+    keys = [f"k{i}" for i in range(50)]
+    for key in keys:
+        threaded.fake.hold(key, key.encode())
+    threaded.fake.room = 20
+    assert pages.get_many(keys) == {key: key.encode() for key in keys}
+    assert [len(request.body["keys"]) for request in threaded.fake.calls(":get")] == [50, 30, 10]
+
+
 def test_many_are_told_apart(threaded: ThreadedService, pages: Namespace[bytes]) -> None:
     threaded.fake.key_problems["bad"] = BAD_KEY
     with pytest.raises(PartialError) as unset:

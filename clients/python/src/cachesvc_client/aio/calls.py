@@ -11,7 +11,7 @@ from functools import partial
 from cachesvc_client.aio.transport import Transport
 from cachesvc_client.errors import CacheError
 from cachesvc_client.instances.endpoints import Endpoint
-from cachesvc_client.protocol.turns import SLOW_TURN, first_turn, is_late
+from cachesvc_client.protocol.turns import SLOW_TURN, first_turn, is_late, without_room
 from cachesvc_client.protocol.wire import Got, Invalidation, Put, PutItem, Receipt
 from cachesvc_client.requests.handed_tokens import Wanted
 from cachesvc_client.requests.http import Reply, Request, told
@@ -87,6 +87,32 @@ class Calls:
         return await self._each_part(partial(self._requests.lease, wait=wait), home, wanted, deadline)
 
     async def _each_part(
+        self,
+        ask: Callable[[list[Wanted], str], Request],
+        home: Endpoint,
+        wanted: list[Wanted],
+        deadline: float,
+    ) -> Sequence[Got | CacheError]:
+        """Asks until every key is answered: an answer that is full leaves out keys, one never all."""
+        answers = await self._asked(ask, home, wanted, deadline)
+        left = without_room(answers)
+        if not left:
+            return answers
+        found = list(answers)
+        while left:
+            try:
+                more = await self._asked(ask, home, [wanted[place] for place in left], deadline)
+            except CacheError as error:
+                more = [error] * len(left)
+            for place, answer in zip(left, more, strict=True):
+                found[place] = answer
+            again = without_room(more)
+            if len(again) == len(left):
+                break
+            left = [left[place] for place in again]
+        return found
+
+    async def _asked(
         self,
         ask: Callable[[list[Wanted], str], Request],
         home: Endpoint,

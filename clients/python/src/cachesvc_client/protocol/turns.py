@@ -14,6 +14,7 @@ Waits for the fill of another lease holder go in turns for the same reason (`loo
 """
 
 import math
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from cachesvc_client.errors import CacheError
@@ -55,3 +56,9 @@ def first_turn(keys: int, time_left: float) -> float:
 def is_late(answer: object) -> TypeGuard[CacheError]:
     """True if the key was late: not there at the end of its turn, and to be asked for again."""
     return isinstance(answer, CacheError) and answer.type == "deadline"
+
+
+def without_room(answers: Sequence[object]) -> list[int]:
+    """Returns the places of the keys that an answer had no room for: they are asked for again."""
+    failures = [(place, answer) for place, answer in enumerate(answers) if isinstance(answer, CacheError)]
+    return [place for place, failure in failures if failure.type == "answer-full"]

@@ -1,0 +1,207 @@
+"""The callers' connections: how many, from whom, and what their peers have not taken.
+
+    up to `server.max_connections`       are served
+    one more, or one more of its peer    the connections of that peer (or of the peer that has most)
+                                         which were idle longest are closed
+    if none of them is idle              the new one is answered `overloaded` and closed; only
+                                         probes and metrics are answered on it
+    `PROBE_RESERVE` more of those        the next one is closed at once
+
+So a probe is answered however many connections others hold, and one peer's connections make room
+for its own. A descriptor is kept for all of them: the limit is lowered at the start if the process
+may not open as many files.
+
+An answer that its peer does not take stays in the buffer of its connection. From the moment at
+which the transport pauses writing (64 KiB are waiting) its bytes are counted, and it has
+`server.request_timeout`, and a second more for every `LEAST_RATE` bytes, to be taken; then the
+connection is aborted. If all such bytes together are too many, the connections that have waited
+longest are aborted first.
+"""
+
+import asyncio
+import heapq
+import logging
+import resource
+from typing import Protocol
+
+from cachesvc.config.service import Server
+from cachesvc.telemetry.loops import Loop
+from cachesvc.telemetry.outage import Outage
+from cachesvc.web.bytes_in_flight import BytesInFlight
+
+log = logging.getLogger(__name__)
+
+PROBE_RESERVE = 32
+"""The connections above the limit that get a single answer, so that probes are answered."""
+DESCRIPTOR_RESERVE = 256
+"""The descriptors that are kept for the rest: backends, listening sockets, peers, files."""
+IDLE_PART = 16
+"""One in so many of a peer's idle connections is closed at once to make room.
+
+One at a time would cost a walk over all of them for every new connection."""
+LEAST_RATE = 262_144
+"""Bytes per second that a peer has to take of an answer at least."""
+SWEEP_SECONDS = 0.5
+"""The pause between two looks at the connections whose answers wait."""
+
+
+class Connection(Protocol):
+    """A connection: since when it is idle, what is in its buffer, and its two ends."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """The moment, on the loop's clock, of its last answer; None while it has a request."""
+        ...
+
+    def close_idle(self) -> None:
+        """Closes it; it is idle."""
+        ...
+
+    def abort(self) -> None:
+        """Closes it at once; what is in its buffer is dropped."""
+        ...
+
+    def unsent(self) -> int:
+        """Returns the bytes in its buffer."""
+        ...
+
+
+class Connections:
+    """The open connections. `start` and `stop` are called once each, on the loop that serves."""
+
+    def __init__(self, limits: Server, in_flight: BytesInFlight) -> None:
+        self.most = limits.max_connections
+        self._most_of_peer = limits.max_connections_per_peer
+        self._seconds = limits.request_timeout.seconds
+        self._in_flight = in_flight
+        self._by_peer: dict[str, dict[Connection, None]] = {}
+        self._waiting: dict[Connection, tuple[float, int]] = {}
+        """Connection → the end of its answer's time, and the bytes counted for it; oldest first."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._crowd = Outage("room for connections (server.max_connections)", log)
+        self._untaken = Outage("taking of answers by their peers", log)
+        self.loop = Loop("sweep of answers that wait")
+        self.open = 0
+        """The connections that are open now."""
+        self.closed_idle = 0
+        """Idle connections that were closed to make room."""
+        self.refused = 0
+        """Connections that were refused because there were too many."""
+        self.untaken = 0
+        """Connections that were aborted because their peers did not take their answers."""
+
+    def __repr__(self) -> str:
+        return f"<Connections [{self.open} of {self.most} open, {len(self._waiting)} with waiting answers]>"
+
+    def start(self) -> None:
+        """Lowers the limits to what the limit of descriptors allows; says so in one line."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            return
+        room = max(soft - DESCRIPTOR_RESERVE, soft // 2)
+        if room < self.most:
+            log.warning(
+                "the limit of %d open files leaves room for %d connections; server.max_connections is %d",
+                soft,
+                room,
+                self.most,
+            )
+            self._most_of_peer = max(1, min(self._most_of_peer, room * self._most_of_peer // self.most))
+            self.most = room
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # how many ---------------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection, peer: str) -> bool:
+        """Counts a new connection; returns False if it is one too many.
+
+        Such a one is to be closed after its first answer. One beyond the reserve is aborted here.
+        """
+        own = self._by_peer.setdefault(peer, {})
+        if not self._has_room(own):
+            crowd = own if len(own) >= self._most_of_peer else max(self._by_peer.values(), key=len)
+            self._close_idle(crowd)
+        fits = self._has_room(own)
+        if not fits:
+            self.refused += 1
+            self._crowd.failed(f"{self.open} are open, {len(own)} of them from {peer}")
+        elif self._crowd.is_on:
+            self._crowd.worked()
+        own[connection] = None
+        self.open += 1
+        if not fits and self._is_beyond_reserve(own):
+            connection.abort()
+        return fits
+
+    def closed(self, connection: Connection, peer: str) -> None:
+        """Forgets a connection that is closed."""
+        own = self._by_peer.get(peer, {})
+        self._forget(own, connection)
+        if not own:
+            self._by_peer.pop(peer, None)
+        self.taken(connection)
+
+    def _forget(self, own: dict[Connection, None], connection: Connection) -> None:
+        if connection in own:
+            del own[connection]
+            self.open -= 1
+
+    def _has_room(self, own: dict[Connection, None]) -> bool:
+        return self.open < self.most and len(own) < self._most_of_peer
+
+    def _is_beyond_reserve(self, own: dict[Connection, None]) -> bool:
+        reserve = min(PROBE_RESERVE, max(1, self.most // 8))
+        return self.open > self.most + reserve or len(own) > self._most_of_peer + reserve
+
+    def _close_idle(self, own: dict[Connection, None]) -> None:
+        """Closes those of these connections that have been idle longest."""
+        idle = [(since, n, one) for n, one in enumerate(own) if (since := one.idle_since) is not None]
+        count = max(1, len(idle) // IDLE_PART, self.open - self.most + 1)
+        for _, _, connection in heapq.nsmallest(count, idle):
+            self.closed_idle += 1
+            self._forget(own, connection)  # it is lost only in a later turn of the loop
+            connection.close_idle()
+
+    # answers that are not taken ---------------------------------------------------------------------
+
+    def waits(self, connection: Connection) -> None:
+        """Notes that the answer in the connection's buffer waits for its peer."""
+        size = connection.unsent()
+        if not size or connection in self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiting[connection] = (loop.time() + self._seconds + size / LEAST_RATE, size)
+        self._in_flight.held += size
+        if self._timer is None:
+            self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+        if self._in_flight.held > self._in_flight.most:
+            self._in_flight.note_full()
+            # Not from here: the transport that calls this may not be closed before the call is over.
+            loop.call_soon(self._make_room)
+
+    def taken(self, connection: Connection) -> None:
+        """Notes that the peer has taken what waited, or has gone."""
+        if (waiting := self._waiting.pop(connection, None)) is not None:
+            self._in_flight.held -= waiting[1]
+
+    def _make_room(self) -> None:
+        while self._waiting and self._in_flight.held > self._in_flight.most:
+            self._abort(next(iter(self._waiting)), "there is no room for it any more")
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self.loop.step():
+            now = loop.time()
+            for connection in [one for one, (ends, _) in self._waiting.items() if ends <= now]:
+                self._abort(connection, "its time is over")
+        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep) if self._waiting else None
+
+    def _abort(self, connection: Connection, why: str) -> None:
+        self.untaken += 1
+        self._untaken.failed(f"an answer with {self._waiting[connection][1]} bytes waits, and {why}")
+        self.taken(connection)
+        connection.abort()
