@@ -71,7 +71,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     max_streams_per_peer: int = 500
     """The most streams of fences (`GET /v1/fences`) of one address, of 1000 in all; at least
     1. One more is refused with 503 `too-many-subscribers`."""
-    max_inspections: int = 20
+    max_inspections: int = 50
     """The most explanations (`:explain`, also those that other instances ask for) and dry runs
     of invalidations that are begun in one second, together; at least 1. One more is refused with 503
     `overloaded`. Each takes 6 to 25 ms of the process's time."""
