@@ -51,6 +51,9 @@ RECENT = 0.8
 It is less than 1: a consumer that looks after a whole interval finds its own last heartbeat due. So
 while it lives, two heartbeats are no further apart than its interval. When the consumer that sends
 them dies, they are no further apart than 1.8 intervals, whichever consumer looks next."""
+BEATS_APART = 4
+"""Heartbeats at which a consumer and its instance's feed are at two queues, before the consumer
+looks the queue's name up anew. After a failover one of the two is the first to notice."""
 RECLAIM_IDLE_SECONDS = 1.0
 """A change that its consumer left open for this long goes to another consumer; a cell for
 which targets are parked is tried again."""
@@ -129,6 +132,8 @@ class Consumer:
         self._rivals = rivals
         self._recorder = recorder
         self._has_looked = False
+        self._beats_apart = 0
+        """The heartbeats, one after the other, at which this instance's feed was at another queue."""
         self._epoch = ""
         self._lost = 0
         """The changes that were lost up to this epoch."""
@@ -233,6 +238,7 @@ class Consumer:
     async def _beat(self) -> None:
         asked_us = self._clock.now_us()
         completion = await self._look()
+        await self._follow_own_feed(completion)
         self._rivals.check_deployment()
         try:
             self._rivals.check_queue()
@@ -245,6 +251,18 @@ class Consumer:
             await self._changes.reconnect()
             await self._stream.reconnect()
             raise
+
+    async def _follow_own_feed(self, completion: Completion) -> None:
+        """Looks the queue's name up anew if this instance's own feed has long been at another server.
+
+        Its connection may lead to a server that the name has left and that lives on, while the feed's
+        leads to the new one. (The other way about, the feed gets no heartbeats, and leaves.)
+        """
+        is_apart = self._stream.epoch not in ("", completion.queue)
+        self._beats_apart = self._beats_apart + 1 if is_apart else 0
+        if self._beats_apart >= BEATS_APART:
+            self._beats_apart = 0
+            await self._changes.reconnect()
 
     async def _look(self) -> Completion:
         """Returns how far the group is, and takes in what the queue says of rivals."""

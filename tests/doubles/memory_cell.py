@@ -174,7 +174,9 @@ class MemoryCell:
                 if now - at > live_us:
                     del notes[who]
             notes[use.who] = (now, use.queue)
-            answers.append(sorted({queue for _, queue in notes.values() if queue != use.queue}))
+            instance = use.who.partition(" ")[0]
+            others = {queue for who, (_, queue) in notes.items() if who.partition(" ")[0] != instance}
+            answers.append(sorted(others - {use.queue}))
         return Claimed(f"{self.name}-{self.server}", answers)
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:

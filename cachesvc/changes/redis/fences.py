@@ -128,6 +128,10 @@ class RedisFenceStream:
         self._delivered = False
         """True if the item at the position has been delivered; false only after `open` and after
         a gap."""
+        self._was_cut_off = False
+        """True if the last wait for news has failed. The next read looks first, and does not wait: only
+        then is it known which server this is. While it waited, no heartbeat would end the wait, as
+        consumers send none until all of the region use one queue."""
         self._published_epoch = b""
         self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
         self._paced: dict[str, int] = {}
@@ -317,9 +321,11 @@ class RedisFenceStream:
         """
         if not self._position:
             return await self._gap()
-        if self._delivered and wait_seconds:
+        if self._delivered and wait_seconds and not self._was_cut_off:
+            self._was_cut_off = True
             await self._wait(wait_seconds)
         epoch, items = await self._read([self._position, self._max_batch + self._delivered])
+        self._was_cut_off = False
         if epoch != self._epoch or not items or items[0][0] != self._position:
             return await self._gap()
         return await self._deliver(items[self._delivered :])

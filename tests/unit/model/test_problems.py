@@ -15,7 +15,7 @@ from cachesvc.web.handlers.openapi import document
 ROOT = Path(__file__).parents[3]
 REGISTER = ROOT / "cachesvc/model/problems.py"
 KINDS = {kind.value: kind for kind in ProblemKind}
-SDKS_OWN = {"unreachable", "bad-answer", "closed", "load-cancelled"}
+SDKS_OWN = {"unreachable", "bad-answer", "closed", "load-cancelled", "other-loop"}
 """Types of a `CacheError` that no answer of the service carries."""
 
 

@@ -1,7 +1,8 @@
 -- Notes which queue an instance uses for a region, and says which others are used.
 -- ARGV: 1 µs for which a note counts; and for each note: the region, who uses the queue, the queue.
--- Answers this server's run id, and for each note the queues of the region's other notes that are
--- not the same. A note from the future says that the clock was set back: it is forgotten, and made
+-- Answers this server's run id, and for each note the queues of the notes of other instances that
+-- are not the same: of an instance's own feed and consumer, one may be the first to meet a new server
+-- of the queue. A note from the future says that the clock was set back: it is forgotten, and made
 -- again by its instance.
 -- Notes are few and small. They are written to a full server too, if it lets them: a cell that
 -- refuses them still says what it knows.
@@ -16,7 +17,7 @@ local function others(key, who, mine)
     at = tonumber(at)
     if at > now or now - at > live then
       call('HDEL', key, all[i])
-    elseif all[i] ~= who and queue ~= mine and not seen[queue] then
+    elseif match(all[i], '^%S+') ~= match(who, '^%S+') and queue ~= mine and not seen[queue] then
       seen[queue] = true
       found[#found + 1] = queue
     end
