@@ -52,8 +52,10 @@ It is less than 1: a consumer that looks after a whole interval finds its own la
 while it lives, two heartbeats are no further apart than its interval. When the consumer that sends
 them dies, they are no further apart than 1.8 intervals, whichever consumer looks next."""
 BEATS_APART = 4
-"""Heartbeats at which a consumer and its instance's feed are at two queues, before the consumer
-looks the queue's name up anew. After a failover one of the two is the first to notice."""
+"""Heartbeats for which a consumer and its instance's feed may be at two queues.
+
+Then the consumer looks the queue's name up anew. After a failover one of the two is the first to
+notice."""
 RECLAIM_IDLE_SECONDS = 1.0
 """A change that its consumer left open for this long goes to another consumer; a cell for
 which targets are parked is tried again."""
@@ -253,7 +255,7 @@ class Consumer:
             raise
 
     async def _follow_own_feed(self, completion: Completion) -> None:
-        """Looks the queue's name up anew if this instance's own feed has long been at another server.
+        """Looks the queue's name up anew if the own feed has long been at another server.
 
         Its connection may lead to a server that the name has left and that lives on, while the feed's
         leads to the new one. (The other way about, the feed gets no heartbeats, and leaves.)

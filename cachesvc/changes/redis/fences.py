@@ -129,9 +129,11 @@ class RedisFenceStream:
         """True if the item at the position has been delivered; false only after `open` and after
         a gap."""
         self._was_cut_off = False
-        """True if the last wait for news has failed. The next read looks first, and does not wait: only
-        then is it known which server this is. While it waited, no heartbeat would end the wait, as
-        consumers send none until all of the region use one queue."""
+        """True if the last wait for news has failed.
+
+        The next read looks first, and does not wait: only then is it known which server this is. While
+        it waited, no heartbeat would end the wait, as consumers send none until all of the region use
+        one queue."""
         self._published_epoch = b""
         self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
         self._paced: dict[str, int] = {}
