@@ -10,6 +10,7 @@ them stand the floor, the watermark of each region's feed, the unapplied fences 
 merges (`recent_merges.py`).
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -152,7 +153,9 @@ class Fences:
         self._soft_floor = 0  # every copy up to it is stale: paced fences were given up for want of room
         self._placement = placement
         self._cells = cells or {}
-        self._unapplied: dict[int, int] = {}  # digest -> at, in the order of their merges
+        # Digest -> at, in the order of their merges. A plain dict would look through the places of all
+        # that was taken from its front to find the oldest: with 65,536 of them, 50 µs for each fence.
+        self._unapplied: OrderedDict[int, int] = OrderedDict()
         self._recent = RecentMerges(recent_us)
         self.watermarks = dict.fromkeys(regions, 0)
         if not self.watermarks:
@@ -281,8 +284,7 @@ class Fences:
             unapplied.pop(fence.digest, None)
             unapplied[fence.digest] = max(known, at)
             if len(unapplied) > MOST_UNAPPLIED:
-                oldest = next(iter(unapplied))
-                self._lost_until = max(self._lost_until, unapplied.pop(oldest))
+                self._lost_until = max(self._lost_until, unapplied.popitem(last=False)[1])
         elif known <= at:
             # An older `at` may announce an earlier change than the one its home still has to apply:
             # that one stays.

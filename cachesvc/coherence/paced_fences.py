@@ -13,6 +13,7 @@ two neighbours become one that is at least as strict as both (`_merged`), so tha
 bounded number of windows however often its tag is purged.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -57,7 +58,7 @@ class PacedFences:
     def __init__(self, kept_us: int) -> None:
         """`kept_us`: the longest life of a copy in any tier, counted from the end of a window."""
         self._kept_us = kept_us
-        self._windows: dict[int, tuple[PacedWindow, ...]] = {}
+        self._windows: OrderedDict[int, tuple[PacedWindow, ...]] = OrderedDict()
         """In the order in which targets were first fenced; those of a target by their `at`."""
 
     def __len__(self) -> int:

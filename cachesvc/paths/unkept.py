@@ -11,6 +11,7 @@ granted to the first reader, whose value is kept if it can be by then.
 """
 
 import asyncio
+from collections import OrderedDict
 
 from cachesvc.model.entry import Key
 
@@ -28,7 +29,7 @@ class Unkept:
     """The memory of one instance. On the event loop only; it holds digests, no key text."""
 
     def __init__(self) -> None:
-        self._until: dict[int, float] = {}
+        self._until: OrderedDict[int, float] = OrderedDict()
         """Key digest → the loop time at which it is forgotten; the oldest first."""
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ entry is asked for.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 
 from cachesvc.model.clock import Clock
@@ -29,7 +30,7 @@ class MemoryTier:
         self._clock = clock
         self._max_bytes = max_bytes
         self._max_entry_bytes = min(max_entry_bytes, max_bytes)
-        self._entries: dict[bytes, Entry] = {}
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._bytes = 0
         self._hits = self._misses = self._dropped = self._batches = self._batched_keys = self._evictions = 0
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from cachesvc.coherence.fences import Fences, FloorRaise, Known
+from cachesvc.coherence.fences import MOST_UNAPPLIED, Fences, FloorRaise, Known
 from cachesvc.coherence.paced_fences import PacedWindow
 from cachesvc.model.change import Target
 from cachesvc.model.entry import Entry, Key, tag_digests_of
@@ -410,3 +410,15 @@ def test_its_state_is_told_in_one_line() -> None:
     here = Instance()
     here.fence(1, unapplied=True)
     assert repr(here.fences) == "<Fences [1 merged, 1 unapplied, floor 0, watermark 0]>"
+
+
+def test_a_hundred_thousand_unapplied_fences_are_bounded_and_the_oldest_are_given_up() -> None:
+    """With a plain dict each of them looked for the oldest through all places that were free."""
+    clock = ManualClock()
+    fences = Fences(clock, 100_000, 1 << 12, ["eu"], 1_000_000)
+    now = clock.now_us()
+    for start in range(0, 100_000, 1000):
+        fences.merge([Fence(target, now + start, unapplied=True) for target in range(start, start + 1000)])
+    assert fences.statistics().unapplied == MOST_UNAPPLIED
+    assert fences.known(99_999).unapplied == now + 99_000
+    assert fences.known(0).unapplied == 0
