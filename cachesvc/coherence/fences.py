@@ -199,13 +199,17 @@ class Fences:
         row0, row1, mask = self._row0, self._row1, self._mask
         touched = []
         lead_us = self.skew_us + MILLISECONDS
+        issuers, is_elsewhere, is_at_home = None, False, False
         for fence in fences:
             at = fence.at
+            if fence.issuers is not issuers:  # the fences of an item share one object
+                issuers = fence.issuers
+                is_elsewhere = bool(issuers) and self._is_elsewhere(issuers)
+                is_at_home = not is_elsewhere and (bool(issuers) or not self._cells)
             if at > latest:
                 self._clamped += 1
                 self._note_cut(at)
                 at = latest
-            is_elsewhere = bool(fence.issuers) and self._is_elsewhere(fence.issuers)
             if is_elsewhere:
                 # Its key's leases came from two clocks: one granted by the other server may be later by S.
                 at += lead_us
@@ -221,8 +225,9 @@ class Fences:
                     row1[target >> 32 & mask] = at
             if not fence.namespace:
                 touched.append(fence.digest)
-            if self._unapplied or self._cells or fence.unapplied or fence.placement:
-                self._note_applied(fence, at, now_us, is_elsewhere)
+            if self._unapplied or fence.unapplied or fence.placement or not is_at_home:
+                self._note_applied(fence, at, is_elsewhere)
+        self._drop_outlived(now_us)
         self._recent.add_many([fence.digest for fence in fences], now_us)
         self.log.note(fences, region, now_us)
         # Only now: whoever reads the new number can rely on every merge up to it.
@@ -264,7 +269,7 @@ class Fences:
             self.has_soft = True
             self._soft.merge(fence.digest, at)
 
-    def _note_applied(self, fence: Fence, at: int, now_us: int, is_elsewhere: bool) -> None:
+    def _note_applied(self, fence: Fence, at: int, is_elsewhere: bool) -> None:
         """Keeps the fences that home cells cannot be relied on to know.
 
         Those are the fences that their home has not applied, those applied in the homes of another
@@ -289,7 +294,6 @@ class Fences:
             # An older `at` may announce an earlier change than the one its home still has to apply:
             # that one stays.
             unapplied.pop(fence.digest, None)
-        self._drop_outlived(now_us)
 
     def _is_elsewhere(self, issuers: Issuers) -> bool:
         """True if not all of these are the servers that this instance reads from.

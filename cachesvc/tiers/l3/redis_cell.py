@@ -371,6 +371,8 @@ class RedisCell:
             else self._refused(reply)
             for read, reply in zip(reads, replies, strict=False)
         ]
+        if all(type(reply) is Reply and reply.entry is not None for reply in found):
+            return found
         without = [
             answered
             for answered, reply in zip(replies, found, strict=True)
