@@ -2,8 +2,8 @@
 
 A target that some cells have missed is applied again in those cells alone, with its first `at`
 (`Applier.retry`): with a later one, the cells that took it would refuse every copy that was loaded
-since, once per second while another cell is away. Once none is missing, the others apply it once
-more, with that `at`: the fence then names the servers of all its homes.
+since, once per second while another cell is away. The fence that follows names the server that has
+taken it now.
 
 A hard or soft target goes to each of its home cells, in one call per cell and batch. While
 partitions move (`Topology.former`), it goes after that to the homes that the partitions left, with

@@ -364,7 +364,7 @@ class Reader:
             case FoundCopy():
                 return self._judge_copy(flight, landing, options)
             case LoadedValue():
-                return self._judge_loaded(flight, landing, joined, started, options)
+                return self._judge_loaded(flight, landing, joined, started)
             case Leased():
                 return self._judge_leased(flight, landing, options)
             case Missed():
@@ -383,7 +383,7 @@ class Reader:
         return Answer(_hit(copy.entry), copy.entry, copy.tier, copy.trail)
 
     def _judge_loaded(
-        self, flight: Flight, landing: LoadedValue, joined: bool, started: int, options: ReadOptions
+        self, flight: Flight, landing: LoadedValue, joined: bool, started: int
     ) -> Answer | None:
         entry = landing.entry
         if _is_for_another(landing, joined):
@@ -392,7 +392,7 @@ class Reader:
             return None
         trail = (landing.trail[0].as_collapsed(), *landing.trail[1:]) if joined else landing.trail
         outcome = Outcome.ABSENT if entry.negative else Outcome.LOADED
-        unmet = landing.may_lag and self._admission.token_refuses(entry, flight.key, dict(options.token))
+        unmet = landing.may_lag and self._admission.token_refuses(entry, flight.key, flight.token)
         return Answer(outcome, entry, "origin", trail, use=landing.use, unmet=unmet)
 
     def _judge_leased(self, flight: Flight, landing: Leased, options: ReadOptions) -> Answer | None:

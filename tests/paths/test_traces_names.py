@@ -1,6 +1,8 @@
 """Traces of names that mean two things: a queue, a deployment, an instance."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -19,6 +21,19 @@ def connected_to(one: Running, queue: MemoryQueue) -> None:
     """Leads the instance's streams to another server, as its queue's name does from now on."""
     one.paths.changes.queue = MemoryChanges(queue)
     one.paths.stream.queue = MemoryFenceStream(queue, "here", follower=("here", "other"))
+
+
+@asynccontextmanager
+async def of_two_queues(far: FarSide) -> AsyncIterator[tuple[Running, Running]]:
+    """Two instances of one region whose queue's name leads each to a server of its own."""
+    async with living(far, "i0") as i0:
+        i1 = Running(far, "i1")
+        connected_to(i1, MemoryQueue(far.clock))
+        i1.start()
+        try:
+            yield i0, i1
+        finally:
+            await i1.stop()
 
 
 async def test_trace_41_a_heartbeat_must_not_vouch_for_the_changes_of_another_server() -> None:
@@ -42,39 +57,27 @@ async def test_trace_42_instances_of_two_queues_of_one_name_must_not_believe_the
     """A change reaches i0's queue. i1 has heartbeats of its own, and never hears of it."""
     far = FarSide()
     store = Store(far)
-    async with living(far, "i0") as i0:
-        i1 = Running(far, "i1")
-        connected_to(i1, MemoryQueue(far.clock))
-        i1.start()
-        try:
-            await asyncio.sleep(2)
-            assert await i1.paths.value("a") == b"0"
-            store.commit()
-            await i0.paths.changes.append(Change("docs", keys=("a",)))
-            await asyncio.sleep(5)
-            assert await i1.paths.value("a") == b"1"
-            assert "queue" in i0.loops.rivals.said
-            assert "queue" in i1.loops.rivals.said
-        finally:
-            await i1.stop()
+    async with of_two_queues(far) as (i0, i1):
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        store.commit()
+        await i0.paths.changes.append(Change("docs", keys=("a",)))
+        await asyncio.sleep(5)
+        assert await i1.paths.value("a") == b"1"
+        assert "queue" in i0.loops.rivals.said
+        assert "queue" in i1.loops.rivals.said
 
 
 async def test_trace_42_a_wait_must_not_end_while_instances_follow_another_queue() -> None:
     far = FarSide()
     store = Store(far)
-    async with living(far, "i0") as i0:
-        i1 = Running(far, "i1")
-        connected_to(i1, MemoryQueue(far.clock))
-        i1.start()
-        try:
-            await asyncio.sleep(2)
-            assert await i1.paths.value("a") == b"0"
-            store.commit()
-            receipt = await i0.paths.invalidate("a", wait=Reach.REGION)
-            assert not receipt.reached
-            assert "another queue of here" in receipt.missing
-        finally:
-            await i1.stop()
+    async with of_two_queues(far) as (i0, i1):
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        store.commit()
+        receipt = await i0.paths.invalidate("a", wait=Reach.REGION)
+        assert not receipt.reached
+        assert "another queue of here" in receipt.missing
 
 
 async def test_trace_42_is_over_once_all_use_the_same_queue() -> None:
