@@ -11,7 +11,7 @@ A rival is a live part that has a name which another part has, too:
 Instances find the first by what they share beside the queues: each notes in every cell which queues
 its feeds and its consumer use. Consumers find the others by what they tell the queue about
 themselves. What one finds, the other finds, too. docs/coherence.md has the rule ("One name, one
-server").
+queue").
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 A put is an invalidation of the key and a fill in one. If fences that are known would refuse its
 value now (those of tags and namespaces lead the clocks by 2 S), it is both one after the other: the
 home invalidates the key and grants the put a lease, and the value is filled under that lease once
-its time has come (docs/coherence.md, "Writes"). A value that L3 refuses goes nowhere else. A
+its time has come (docs/coherence.md, "Puts"). A value that L3 refuses goes nowhere else. A
 fill from a source that lags is as old as what the source may have shown: its `as_of` is that of the
 lease, less the lag. So a fence of that time refuses it, as it does for the loads of this service. A
 put is announced, applied, published and merged like any invalidation; that its value is the current
