@@ -12,6 +12,7 @@ from cachesvc.app.paths import Remote
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
 from cachesvc.explain.answer import Memcached
@@ -45,7 +46,14 @@ from cachesvc.tiers.origin.contract import Loader
 from cachesvc.tiers.origin.http import HttpLoader
 from cachesvc.tiers.origin.limited import LimitedLoader
 from cachesvc.tiers.redis_report import RedisReport
-from cachesvc.tiers.server_settings import Need, needs_of_cell, needs_of_memcached, needs_of_queue
+from cachesvc.tiers.seal import Seal
+from cachesvc.tiers.server_settings import (
+    Need,
+    check_of_seal,
+    needs_of_cell,
+    needs_of_memcached,
+    needs_of_queue,
+)
 
 STAND_IN_BYTES = 64 << 20
 
@@ -68,6 +76,8 @@ class Backends:
         self._batched: dict[str, Batched] = {}
         self._measured: dict[str, Measured] = {}
         self._breakers: dict[str, Breaker] = {}
+        keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
+        self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
         self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
@@ -154,7 +164,10 @@ class Backends:
         if isinstance(leaf, MemoryTier):
             return await leaf.fullness()
         said = await leaf.report()
-        self.findings.saw("memcached", leaf.name, [need.check(said) for need in needs_of_memcached()])
+        checks = [need.check(said) for need in needs_of_memcached()]
+        if leaf.is_sealed:
+            checks.append(check_of_seal(has_unsealed=leaf.has_unsealed()))
+        self.findings.saw("memcached", leaf.name, checks)
         return fullness_of(leaf.name, said)
 
     async def _look_at_redis(
@@ -174,7 +187,7 @@ class Backends:
             self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
             return stand_in
         l2 = self._service.l2
-        self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock)
+        self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock, seal=self._seal)
         deadline = Deadline(leaf, l2.timeout.seconds, name=name, round_trip_seconds=leaf.round_trip_seconds)
         self._measured[name] = measured = Measured(deadline)
         self._breakers[name] = breaker = Breaker()

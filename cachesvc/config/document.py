@@ -7,7 +7,7 @@ field, and msgspec converts the leaves.
 
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
@@ -17,6 +17,9 @@ from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration, Size
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+Secret = Annotated[str, msgspec.Meta(extra={"is": "secret"})]
+"""The type of a text that no message repeats."""
 
 ROOT = "$"
 QUANTITIES = (Duration, Size)
@@ -140,6 +143,8 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
                 path, f"{data!r} is none of {', '.join(map(repr, allowed))}{did_you_mean(data, allowed)}"
             ) from error
         why = str(error).split(" - at ")[0]
+        if kind == Secret:
+            raise ConfigError(path, f"{why}: put it in quotes") from None
         raise ConfigError(path, why if kind in QUANTITIES else f"{why} ({data!r})") from error
 
 

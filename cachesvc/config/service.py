@@ -14,8 +14,9 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cachesvc.config.document import parse, read_struct, require
+from cachesvc.config.document import Secret, parse, read_struct, require
 from cachesvc.config.environment import overridden
+from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.topology import Topology
 from cachesvc.config.topology_rules import REGION_NAME, check_topology
 from cachesvc.model.did_you_mean import did_you_mean
@@ -113,6 +114,18 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     the batch count as misses. It must be longer than 0 and shorter than `server.request_timeout`."""
     max_batch: int = 512
     """The most keys in one exchange, 1 to 10000; more go in several."""
+    seal: bool = True
+    """True: copies in memcached are sealed if there are `seal_keys`, so that nobody without a
+    key can write a value there that is answered. Without keys the start is refused if a server of the
+    region's pool is not on a loopback address or a unix socket. False: copies are not sealed, and
+    whoever reaches a server of the pool can have any value answered."""
+    seal_keys: Secret = ""
+    """The keys of the seal: 1 or 2 secrets of 32 to 128 hexadecimal digits, separated by a
+    space. The first seals copies; a copy that either has sealed is taken. All instances of a region
+    need the same ones. They are never logged or shown."""
+    seal_keys_file: str = ""
+    """The path of a file with the keys of the seal, in place of `seal_keys`; a line break
+    separates them, too. It is read at the start."""
 
 
 class L3(Struct, frozen=True, forbid_unknown_fields=True):
@@ -181,7 +194,7 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     in any case."""
     hashed_keys: bool = False
     """True: server spans carry the digest of the key that was asked for. Meant for debugging."""
-    debug_token: str = ""
+    debug_token: Secret = ""
     """A secret of at least 16 characters. Requests that send it as `Cachesvc-Debug` are shown
     the text of keys by `GET /v1/hotkeys`. Empty: such requests are refused with 403 `no-debug`. It is
     never logged."""
@@ -223,12 +236,21 @@ def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
     """
     document = parse(path) if path else None
     service = read_struct(overridden(document, Service, environ), Service)
+    service = replace(service, l2=_with_keys_of_file(service.l2))
     check_service(service)
     return (
         service
         if service.instance
         else replace(service, instance=_default_instance_name(service.server.port))
     )
+
+
+def _with_keys_of_file(l2: L2) -> L2:
+    """Returns the settings with the text of `seal_keys_file`, if there is one, as `seal_keys`."""
+    if not l2.seal_keys_file:
+        return l2
+    require(not l2.seal_keys, "$.l2.seal_keys", "is given beside l2.seal_keys_file: keep one of them")
+    return replace(l2, seal_keys=read_seal_keys(l2.seal_keys_file))
 
 
 def load_topology(path: Path) -> Topology:
@@ -258,6 +280,7 @@ def check_service(service: Service) -> None:
             "must be below server.request_timeout",
         )
         require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
+    seal_keys(service.l2.seal_keys)
     _check_coherence(service.coherence)
     _check_telemetry(service.telemetry)
     require(
@@ -278,6 +301,8 @@ def check_together(service: Service, topology: Topology) -> None:
         "$.region",
         f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}",
     )
+    l2, here = service.l2, topology.regions[service.region]
+    check_sealed(l2.seal, l2.seal_keys, here.pool.items())
     least_lag_us = service.coherence.heartbeat + service.coherence.max_clock_skew
     for name, namespace in topology.namespaces.items():
         path = f"topology:$.namespaces.{name}"

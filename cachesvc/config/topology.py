@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from cachesvc.config.document import Secret
 from cachesvc.model.units import Duration, Size
 
 
@@ -35,7 +36,7 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
     """How far the origin's reads may be behind its commits, for example because it reads from
     a replica. It is subtracted from the `as_of` of every load, so that a value read before a change
     does not count as newer than the change."""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, Secret] = field(default_factory=dict)
     """Header lines, name to value, that are sent with every load, such as an `Authorization`.
     Their values are neither logged nor shown by `GET /v1/topology`."""
 

@@ -16,6 +16,9 @@ releases of version 1 wrote, and older releases read today's bytes. Any other ch
 version, and a copy of another version is a miss. The bytes of each released format are kept in
 `tests/snapshots`.
 
+A sealed envelope (`seal.py`) is of another version: the same array with an empty checksum, and a
+seal behind the array.
+
 The full key id stands inside. So a copy under a name that memcached knows only by its hash, or a
 value that another program put there, is a miss and never the value of another key.
 """
@@ -62,6 +65,12 @@ _windows: dict[int, int] = {}
 
 def pack(key: Key, entry: Entry) -> bytes:
     """Returns the bytes of `entry` under `key`."""
+    checked = memoryview(encoded(key, entry, _NO_CHECKSUM))[:-8]
+    return b"".join((MAGIC, checked, xxh3_64_digest(checked)))
+
+
+def encoded(key: Key, entry: Entry, checksum: bytes) -> bytes:
+    """Returns the array, whose last bytes are those of `checksum`."""
     record = (
         key.id,
         entry.as_of,
@@ -75,10 +84,9 @@ def pack(key: Key, entry: Entry) -> bytes:
         entry.value,
         entry.origin_etag,
         entry.confirmed,
-        _NO_CHECKSUM,
+        checksum,
     )
-    checked = memoryview(_encode(record))[:-8]
-    return b"".join((MAGIC, checked, xxh3_64_digest(checked)))
+    return _encode(record)
 
 
 def unpack(key: Key, data: bytes) -> Entry | None:
@@ -98,6 +106,22 @@ def unpack(key: Key, data: bytes) -> Entry | None:
         return None
     if body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8]):
         return None
+    return _entry_of(key, record)
+
+
+def decoded(key: Key, body: memoryview) -> Entry | None:
+    """Returns the entry of an array that `encoded` made for `key`, or None. Never raises.
+
+    The checksum is not looked at.
+    """
+    try:
+        record = _decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    return _entry_of(key, record) if record.id == key.id else None
+
+
+def _entry_of(key: Key, record: _Record) -> Entry:
     content_type = _texts.get(record.content_type)
     stale_for = _windows.get(record.stale_for)
     error_for = _windows.get(record.error_for)

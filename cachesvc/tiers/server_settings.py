@@ -130,6 +130,20 @@ def needs_of_memcached() -> Sequence[Need[MemcachedReport]]:
     )
 
 
+def check_of_seal(*, has_unsealed: bool) -> Check:
+    """Returns the outcome for a memcached server whose copies are sealed."""
+    if not has_unsealed:
+        return Check("seal", "cost", is_met=True)
+    return Check(
+        "seal",
+        "cost",
+        is_met=False,
+        why="it held copies that no key of this instance has sealed; each is a miss",
+        remedy="give all instances of the region the same l2.seal_keys; if they have, find out who else "
+        "writes to this server",
+    )
+
+
 def _needs_of_redis(skew_us: int, taken: str) -> Sequence[Need[RedisReport]]:
     """The needs that cells and queues share; `taken` is what the server takes."""
     return (

@@ -122,6 +122,18 @@ def _telemetry_cost(run: Run) -> list[Result]:
     ]
 
 
+def _seal_cost(run: Run) -> list[Result]:
+    """Our side seals its copies in memcached; their side is the same service without a key."""
+    sealed, plain = run.stage.service("l2_sealed"), run.stage.service("l2")
+
+    def measure(service: Service) -> Measure:
+        return run.checked(service, run.saturating(service.server, _gets(service.url)))
+
+    ours, theirs = measure(sealed), measure(plain)
+    result = run.compare("l2_get_sealed", "requests/s", Goal(0.9), ours, theirs)
+    return [replace(result, cpu_bound=True, note="theirs is the same without a seal")]
+
+
 def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison":
     def run(run: Run) -> list[Result]:
         service, port = run.stage.service(set_up), run.stage.memcached().port
@@ -355,6 +367,7 @@ Comparison = Callable[[Run], list[Result]]
 COMPARISONS: dict[str, Comparison] = {
     "l1_get": _get_against("l1_get", "l1", "bare", 0.85),
     "l2_get": _get_against("l2_get", "l2", "bare", 0.60),
+    "l2_get_sealed": _seal_cost,
     "l3_get": _get_against("l3_get", "l3", "bare", 0.50),
     "l2_get_aiomcache": _get_against("l2_get_aiomcache", "l2", "aiomcache", 1.3),
     "l2_get_executor": _get_against("l2_get_executor", "l2", "executor", 2),

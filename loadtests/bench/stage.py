@@ -32,6 +32,7 @@ class SetUp:
     tier: str
     l1_entries: int
     has_pool: bool
+    is_sealed: bool = False
     trace_ratio: float | None = None
     """None: all telemetry but `/metrics` is off.
 
@@ -41,13 +42,15 @@ class SetUp:
     @property
     def name(self) -> str:
         """The name for files and instances."""
-        return self.tier if self.trace_ratio is None else f"{self.tier}-traced-{self.trace_ratio:g}"
+        sealed = f"{self.tier}-sealed" if self.is_sealed else self.tier
+        return sealed if self.trace_ratio is None else f"{sealed}-traced-{self.trace_ratio:g}"
 
 
 SET_UPS = {
     "l1": SetUp("l1", 4_000_000, has_pool=True),
     # A walk over 2,000 keys never finds the next key in an LRU of 16 entries.
     "l2": SetUp("l2", 16, has_pool=True),
+    "l2_sealed": SetUp("l2", 16, has_pool=True, is_sealed=True),
     "l3": SetUp("l3", 16, has_pool=False),
     "l1_traced_some": SetUp("l1", 4_000_000, has_pool=True, trace_ratio=0.01),
     "l1_traced_all": SetUp("l1", 4_000_000, has_pool=True, trace_ratio=1.0),
@@ -165,6 +168,7 @@ def _service_document(set_up: SetUp, port: int, otlp: str) -> dict[str, object]:
         "instance": set_up.name,
         "server": {"port": port},
         "l1": {"max_entries": set_up.l1_entries},
+        "l2": {"seal_keys": bytes(range(32)).hex() if set_up.is_sealed else ""},
         "telemetry": {"otlp": otlp, "trace_ratio": set_up.trace_ratio or 0.0, "metrics_interval": "3s"},
     }
 

@@ -146,7 +146,7 @@ async def test_before_start_and_after_stop_nothing_is_reached(server: RealServer
 
 async def test_a_value_somebody_else_stored_is_a_miss(tier: MemcachedTier, server: RealServer) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cachesvc.tiers.l2.memcached.pack", lambda key, entry: b"\x80\x04not ours")
+        patch.setattr(tier, "_pack", lambda key, entry: b"\x80\x04not ours")
         await tier.set_many([(KEYS[0], ENTRIES[0])])
     assert await get(tier, KEYS[0]) is None
     assert tier.statistics().misses == 1

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TextIO
 
@@ -78,7 +78,7 @@ def formatter(service: Service, *, for_people: bool) -> logging.Formatter:
             *([] if for_people else [add_place]),
             _add_trace,
             _add_exception,
-            _without_secrets(service.telemetry.debug_token),
+            _without_secrets([service.telemetry.debug_token, *service.l2.seal_keys.split()]),
         ],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
     )
@@ -154,15 +154,16 @@ def _as_printable(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {name: _everywhere(partial(printable, keep="\n"), value) for name, value in line.items()}
 
 
-def _without_secrets(debug_token: str) -> Processor:
+def _without_secrets(secrets: Iterable[str]) -> Processor:
     """Hides credentials in every field of a line, whatever library wrote the message.
 
-    Hidden are user and password of URLs, secret parameters and headers, and the debug token.
+    Hidden are user and password of URLs, secret parameters and headers, and these `secrets`.
     """
+    whole = [secret for secret in secrets if secret]
 
     def hide(text: str) -> str:
-        if debug_token:
-            text = text.replace(debug_token, HIDDEN)
+        for secret in whole:
+            text = text.replace(secret, HIDDEN)
         text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
         return _SECRET_HEADER.sub(rf"\1{HIDDEN}", _SECRET_PARAMETER.sub(rf"\1{HIDDEN}", text))
 

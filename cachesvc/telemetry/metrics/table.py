@@ -396,6 +396,14 @@ TABLE: tuple[Metric, ...] = (
         ("server",),
     ),
     Metric(
+        "server_unsealed",
+        "counter",
+        "servers",
+        "unsealed",
+        "Copies of a memcached server without a seal that fits.",
+        ("server",),
+    ),
+    Metric(
         "server_items",
         "gauge",
         "server_stats",

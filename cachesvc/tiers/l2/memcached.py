@@ -1,7 +1,7 @@
 """L2: the copies that one memcached server of the region's pool holds."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from xxhash import xxh3_128_hexdigest
@@ -17,6 +17,7 @@ from cachesvc.tiers.l2.memcached_client import PipelinedClient, is_refusal
 from cachesvc.tiers.l2.memcached_look import look
 from cachesvc.tiers.l2.memcached_thread import MemcachedThread
 from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
+from cachesvc.tiers.seal import Seal
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ its own header and the name among them."""
 
 NAME_BYTES = 250
 """Bytes of the longest name that memcached takes."""
+
+UNSEALED_SECONDS = 60
+"""How long a server is said to hold copies whose seal does not fit, after the last one."""
 
 _RELATIVE_AT_MOST = 30 * 24 * 3600
 _LEGAL_NAME = bytes(range(0x21, 0x7F))
@@ -39,10 +43,13 @@ class MemcachedTier:
     its exchange has begun.
     """
 
-    def __init__(self, name: str, address: str, settings: L2, clock: Clock) -> None:
+    def __init__(
+        self, name: str, address: str, settings: L2, clock: Clock, *, seal: Seal | None = None
+    ) -> None:
         """Makes a tier that is not connected yet.
 
-        `name` is the server's name on the ring, `address` is `host:port` or `unix:/path`.
+        `name` is the server's name on the ring, `address` is `host:port` or `unix:/path`. With `seal`,
+        copies are sealed, and those whose seal does not fit are misses.
         """
         self.name = name
         self.address = address
@@ -59,7 +66,11 @@ class MemcachedTier:
         self.loop = self._thread.loop
         self._hits = self._misses = self._errors = 0
         self._batches = self._batched_keys = 0
-        self._dropped = self._failed_writes = self._damaged = 0
+        self._dropped = self._failed_writes = self._damaged = self._unsealed = 0
+        self.is_sealed = seal is not None
+        self._unsealed_at_us = 0
+        self._pack = seal.pack if seal else pack
+        self._unpack = seal.unpack if seal else unpack
 
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         if not keys:
@@ -70,7 +81,7 @@ class MemcachedTier:
         if isinstance(answer, TierError):
             self._errors += len(keys)
             return [answer] * len(keys)
-        held = answer.get
+        held, unpack = answer.get, self._unpack
         lookups = [
             None if (data := held(name)) is None else unpack(key, data)
             for key, name in zip(keys, names, strict=True)
@@ -79,19 +90,31 @@ class MemcachedTier:
         self._misses += missed
         self._hits += len(keys) - missed
         if len(answer) > len(keys) - missed:
-            self._count_damaged([held(name) for name, found in zip(names, lookups, strict=True) if not found])
+            self._count_refused([held(name) for name, found in zip(names, lookups, strict=True) if not found])
         return lookups
 
-    def _count_damaged(self, missed: Sequence[bytes | None]) -> None:
-        damaged = sum(data is not None and is_damaged(data) for data in missed)
+    def _count_refused(self, missed: Sequence[bytes | None]) -> None:
+        held = [data for data in missed if data is not None]
+        if self.is_sealed:
+            self._unsealed += len(held)
+            self._unsealed_at_us = self._clock.now_us()
+        else:
+            self._count_damaged(held)
+
+    def _count_damaged(self, held: Sequence[bytes]) -> None:
+        damaged = sum(map(is_damaged, held))
         if damaged and not self._damaged:
             logger.warning("memcached %s holds a damaged copy, which is a miss; more are counted", self.name)
         self._damaged += damaged
 
+    def has_unsealed(self) -> bool:
+        """True if a copy was refused for its seal in the last `UNSEALED_SECONDS`."""
+        return self._unsealed > 0 and self._clock.now_us() - self._unsealed_at_us < UNSEALED_SECONDS * SECONDS
+
     async def look(self, key: Key) -> Lookup:
         """Returns the copy for a person who asks: nothing changes and nothing is counted."""
         seconds = self._timeout_seconds + 2 * self.round_trip_seconds()  # it connects, too
-        return await look(self.name, self.address, wire_name(key.id), key, seconds)
+        return await look(self.name, self.address, wire_name(key.id), key, self._unpack, seconds)
 
     def round_trip_seconds(self) -> float:
         """The shortest exchange with the server, nearly the way there and back; 0 at first."""
@@ -99,7 +122,9 @@ class MemcachedTier:
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         now_us = self._clock.now_us()
-        commands = [command for key, entry in items if (command := set_command(key, entry, now_us))]
+        commands = [
+            command for key, entry in items if (command := set_command(key, entry, now_us, self._pack))
+        ]
         self._dropped += len(items) - len(commands)
         return await self._write(commands)
 
@@ -154,6 +179,7 @@ class MemcachedTier:
             dropped=self._dropped,
             failed_writes=self._failed_writes,
             damaged=self._damaged,
+            unsealed=self._unsealed,
         )
 
     def __repr__(self) -> str:
@@ -182,7 +208,9 @@ def wire_name(key_id: bytes) -> bytes:
     return b"#" + xxh3_128_hexdigest(key_id).encode()
 
 
-def set_command(key: Key, entry: Entry, now_us: int) -> bytes | None:
+def set_command(
+    key: Key, entry: Entry, now_us: int, pack: Callable[[Key, Entry], bytes] = pack
+) -> bytes | None:
     """Returns the command that stores the entry; None if it is past its use or too large."""
     expiry = expiry_of(entry.kept_until, now_us)
     if expiry is None:

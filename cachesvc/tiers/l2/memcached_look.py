@@ -7,11 +7,11 @@ paths see; only the server's own count of gets grows by one.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import closing
 
-from cachesvc.model.entry import Key
+from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
-from cachesvc.tiers.envelope import unpack
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l2.contract import Lookup
 
@@ -19,21 +19,27 @@ _MISS = b"EN"
 _VALUE = b"VA"
 
 
-async def look(name: str, address: str, wire_name: bytes, key: Key, timeout_seconds: float) -> Lookup:
+Unpack = Callable[[Key, bytes], Entry | None]
+"""Returns the entry that the bytes hold for the key, or None."""
+
+
+async def look(
+    name: str, address: str, wire_name: bytes, key: Key, unpack: Unpack, timeout_seconds: float
+) -> Lookup:
     """Returns the copy that the server holds of the key; a failure is a `TierError` value.
 
     `address` is `host:port` or `unix:/path`.
     """
     try:
         async with FairTimeout(timeout_seconds):
-            return await _look(name, address, wire_name, key)
+            return await _look(name, address, wire_name, key, unpack)
     except TimeoutError:
         return TierTimeoutError(name, f"no answer within {timeout_seconds * 1000:g} ms")
     except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # closed, or not memcached
         return TierUnavailableError(name, f"{type(error).__name__}: {error}")
 
 
-async def _look(name: str, address: str, wire_name: bytes, key: Key) -> Lookup:
+async def _look(name: str, address: str, wire_name: bytes, key: Key, unpack: Unpack) -> Lookup:
     reader, writer = await _connect(address)
     with closing(writer):
         writer.write(b"mg %b v u\r\n" % wire_name)

@@ -22,6 +22,8 @@ class TierStatistics(Struct, frozen=True):
     """Entries and deletes that should have been done and were not."""
     damaged: int = 0
     """Copies that had changed since they were written. Each is a miss."""
+    unsealed: int = 0
+    """Copies without a seal that fits, where copies are sealed. Each is a miss."""
 
 
 class Fullness(Struct, frozen=True):

@@ -7,10 +7,10 @@ address answers only requests whose `Host` is a loopback address, a name without
 (`localhost`, a container's name: no stranger can own one), or a name that `server.hosts` has.
 """
 
-import ipaddress
 from collections.abc import Iterable
 
 from cachesvc.model.errors import RequestError
+from cachesvc.model.loopback import is_loopback
 from cachesvc.model.problems import ProblemKind
 
 _REMEMBERED = 1024
@@ -22,7 +22,7 @@ class Hosts:
 
     def __init__(self, listens_on: str, also: Iterable[str] = ()) -> None:
         self._names = {name.lower() for name in also}
-        self.admitted: set[bytes] | None = set() if _is_loopback(listens_on) else None
+        self.admitted: set[bytes] | None = set() if is_loopback(listens_on) else None
         """The spellings that were found to be admitted; None if every host is."""
 
     def check(self, host: str | None) -> None:
@@ -33,7 +33,7 @@ class Hosts:
         if self.admitted is None or host is None:
             return
         name = _name_of(host)
-        if "." in name.rstrip(".") and not (_is_loopback(name) or name in self._names):
+        if "." in name.rstrip(".") and not (is_loopback(name) or name in self._names):
             why = (
                 f"this instance serves its own machine, and {host[:64]!r} is none of its names (server.hosts)"
             )
@@ -47,12 +47,3 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].lower()
-
-
-def _is_loopback(name: str) -> bool:
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
