@@ -49,7 +49,7 @@ from cachesvc.tiers.redis_report import RedisReport
 from cachesvc.tiers.seal import Seal
 from cachesvc.tiers.server_settings import (
     Need,
-    check_of_seal,
+    need_of_seal,
     needs_of_cell,
     needs_of_memcached,
     needs_of_queue,
@@ -166,7 +166,7 @@ class Backends:
         said = await leaf.report()
         checks = [need.check(said) for need in needs_of_memcached()]
         if leaf.is_sealed:
-            checks.append(check_of_seal(has_unsealed=leaf.has_unsealed()))
+            checks.append(need_of_seal().check(leaf.has_unsealed()))
         self.findings.saw("memcached", leaf.name, checks)
         return fullness_of(leaf.name, said)
 

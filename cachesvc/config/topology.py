@@ -17,7 +17,8 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     """The URL of a value: `http://…` or `https://…` with `{key}` once, in its path or query.
-    The key is percent-encoded into its place."""
+    The key is percent-encoded into its place. In a path, a key is refused with 400 `bad-key` if a
+    proxy could take it for another path: with a segment `.` or `..`, encoded or not, or an empty one."""
     concurrency: int = 64
     """The most loads of this namespace that one instance runs at once, 1 to 100000. Further
     loads wait for their turn, for `soft_deadline` at most, and then fail with 503 `origin-failed`."""

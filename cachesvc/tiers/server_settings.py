@@ -130,17 +130,15 @@ def needs_of_memcached() -> Sequence[Need[MemcachedReport]]:
     )
 
 
-def check_of_seal(*, has_unsealed: bool) -> Check:
-    """Returns the outcome for a memcached server whose copies are sealed."""
-    if not has_unsealed:
-        return Check("seal", "cost", is_met=True)
-    return Check(
+def need_of_seal() -> Need[bool]:
+    """The need of a server whose copies are sealed; its report is whether it held others."""
+    return Need(
         "seal",
         "cost",
-        is_met=False,
-        why="it held copies that no key of this instance has sealed; each is a miss",
-        remedy="give all instances of the region the same l2.seal_keys; if they have, find out who else "
-        "writes to this server",
+        "each is a miss",
+        "give all instances of the region the same `l2.seal_keys`; if they have them, find out who else "
+        "writes to it",
+        lambda has_unsealed: "it held copies that no key of this instance has sealed" if has_unsealed else "",
     )
 
 

@@ -197,7 +197,7 @@ async def test_copies_that_nobody_sealed_are_named_once(
     await until("it is named", lambda: bool(unmet()))
     (finding,) = unmet()
     assert (finding["server"], finding["effect"]) == ("memcached mc-0", "cost")
-    assert finding["why"] == "it held copies that no key of this instance has sealed; each is a miss"
+    assert finding["why"] == "it held copies that no key of this instance has sealed: each is a miss"
     exposed, _ = await app._metrics.exposition("text/plain")
     CLOCK.ahead_us = UNSEALED_SECONDS * SECONDS
     await until("it is over", lambda: not unmet())

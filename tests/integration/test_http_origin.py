@@ -77,6 +77,16 @@ TAKEN_OUT = (
     "a/\\b",
     "\\..\\x",
     "a\\..",
+    "%2e%2e%2f",
+    "%2E.%5csecret",
+    "a%252f%252e%252e",
+    "%%32%65%%32%65/secret",
+    "..;/secret",
+    "a/.;b=c",
+    "a/;b/c",
+    "..?a",
+    "a/..#b",
+    "%2525252525252e",
 )
 """Keys whose encoded path is that of something else once a proxy has normalised it."""
 
@@ -90,7 +100,9 @@ TAKEN_OUT = (
         (".a/b.", "/pages/.a%2Fb."),
         ("a/", "/pages/a%2F"),
         ("a?b=c&d#e", "/pages/a%3Fb%3Dc%26d%23e"),
-        ("%2e%2e%2f", "/pages/%252e%252e%252f"),
+        ("%2e%2ea%2f", "/pages/%252e%252ea%252f"),
+        ("https%3A%2F%2Fa%2Fb", "/pages/https%253A%252F%252Fa%252Fb"),
+        ("100% off;b", "/pages/100%25%20off%3Bb"),
         ("@evil.example:80", "/pages/%40evil.example%3A80"),
         ("a\\b", "/pages/a%5Cb"),
         ("{key} é", "/pages/%7Bkey%7D%20%C3%A9"),

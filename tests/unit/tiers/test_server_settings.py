@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from cachesvc.tiers.redis_report import RedisReport, version_of
-from cachesvc.tiers.server_settings import needs_of_cell, needs_of_memcached, needs_of_queue
+from cachesvc.tiers.server_settings import (
+    need_of_seal,
+    needs_of_cell,
+    needs_of_memcached,
+    needs_of_queue,
+)
 
 S = 100_000
 WELL = {
@@ -137,6 +142,7 @@ def test_the_operators_guide_has_a_row_for_each_need_with_its_effect() -> None:
         *(("cell", need.name, need.effect) for need in needs_of_cell(S)),
         *(("queue", need.name, need.effect) for need in needs_of_queue(S, on_disk=True)),
         *(("memcached", need.name, need.effect) for need in needs_of_memcached()),
+        ("memcached", need_of_seal().name, need_of_seal().effect),
     ]
     assert sorted(
         (kind, name, effect) for kinds, name, effect in rows for kind in kinds.split(", ")
