@@ -406,7 +406,7 @@ class RedisCell:
                 found[i] = reply
 
     async def _fill(self, fills: list[Fill]) -> Sequence[FillReply | TierError]:
-        args: list[Any] = []
+        args: list[Any] = [b""]
         for fill in fills:
             token = fill.lease.encode()
             args += (
@@ -463,7 +463,7 @@ class RedisCell:
         return [at if isinstance(at, TierError) else FenceReply(at, issuer) for at in self._issued(answer)]
 
     async def _lease(self, items: list[_LeaseItem]) -> Sequence[bool | TierError]:
-        args: list[Any] = []
+        args: list[Any] = [b""]
         for item in items:
             args += (item.key.id, item.token, item.life_us // 1000)
         answer, _ = await self._exchange(LEASE, args)
