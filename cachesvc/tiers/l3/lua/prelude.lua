@@ -20,7 +20,7 @@
 --   meta         run_id (with the replication id), placement, version (of the newest topology that
 --                attached), broken_at, issues_from, marker, puts_until (the latest fence that a put
 --                has waited for), no_fences and no_soft ('1' until the first member beside the marker)
--- The first member of each zset is a marker, with the score -inf: the zset's name and what stands in
+-- One member of each zset is a marker, with the score -inf: the zset's name and what stands in
 -- meta. If meta or a zset was deleted, renamed or replaced, the two differ, and the cell is a new
 -- issuer. Losing any other key loses copies or leases, and no fence: that is a miss.
 --   queues:<region>  hash: instance → µs, and the queue that it uses for the region (claim.lua)
