@@ -107,7 +107,7 @@ def unpack(key: Key, data: bytes, start: int = 0, as_of: int | None = None) -> E
         return None
     if body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8]):
         return None
-    return _entry_of(key, record)
+    return _entry_of(key, record, record.as_of if as_of is None else as_of)
 
 
 def decoded(key: Key, body: memoryview) -> Entry | None:
@@ -119,17 +119,17 @@ def decoded(key: Key, body: memoryview) -> Entry | None:
         record = _decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
-    return _entry_of(key, record) if record.id == key.id else None
+    return _entry_of(key, record, record.as_of) if record.id == key.id else None
 
 
-def _entry_of(key: Key, record: _Record) -> Entry:
+def _entry_of(key: Key, record: _Record, as_of: int) -> Entry:
     content_type = _texts.get(record.content_type)
     stale_for = _windows.get(record.stale_for)
     error_for = _windows.get(record.error_for)
     tags = record.tags
     return Entry(
         record.value,
-        record.as_of if as_of is None else as_of,
+        as_of,
         record.fresh_until,
         _share_window(record.stale_for) if stale_for is None else stale_for,
         _share_window(record.error_for) if error_for is None else error_for,
