@@ -106,6 +106,25 @@ def test_check_config_says_what_the_documents_are(capsys: pytest.CaptureFixture[
     assert "topology: ok, version 1, 2 regions, 4 cells, 4 namespaces" in capsys.readouterr().out
 
 
+def test_a_pool_elsewhere_needs_a_key_that_is_never_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "topology.yaml").write_text(
+        "version: 1\n"
+        "regions: {eu: {queue: 'redis://10.0.0.1/0', pool: {m1: {address: '10.0.0.2:11211'}}}}\n"
+        "cells: {c1: {region: eu, url: 'redis://10.0.0.3/0'}}\n"
+        "namespaces: {}\n"
+    )
+    words, here = ["check-config", "--topology", str(tmp_path / "topology.yaml")], {"CACHESVC_REGION": "eu"}
+    assert main(words, here) == 2
+    assert "$.l2.seal_keys: is empty, but memcached m1 (10.0.0.2:11211) is not" in capsys.readouterr().err
+    for key, code in (("00112233445566778899aabbccddeeff", 0), ("00112233445566778899aabbccddee", 2)):
+        assert main(words, {**here, "CACHESVC_L2_SEAL_KEYS": key}) == code
+        said = capsys.readouterr()
+        assert key not in said.out + said.err
+    assert main(words, {**here, "CACHESVC_L2_SEAL": "false"}) == 0
+
+
 def test_an_unknown_command_is_refused() -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["sever"], {})
