@@ -150,7 +150,5 @@ async def test_a_receipt_that_a_promoted_replica_has_kept_is_compared_with_its_f
             assert kept is not None
             assert position_of(kept.position) == position_of(position)
             assert epoch_of(kept.position) != epoch_of(position)
-            (found, *_) = [
-                one for one in await i1.stream.followers(of=kept.position) if one.instance == "i1"
-            ]
+            (found, *_) = [one for one in await i1.stream.followers(of=kept.position) if one.instance == "i1"]
             assert position_of(found.position) >= position_of(kept.position)

@@ -4,7 +4,14 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from cachesvc.changes.contract import Done, FenceStream, FollowerPosition, OtherQueueError, Parked, position_of
+from cachesvc.changes.contract import (
+    Done,
+    FenceStream,
+    FollowerPosition,
+    OtherQueueError,
+    Parked,
+    position_of,
+)
 from cachesvc.model.change import Change, Target
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
