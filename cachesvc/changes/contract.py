@@ -269,7 +269,9 @@ class FenceBatch(Struct, frozen=True):
     epoch): raise the floor before going on. `fences` are then the paced fences still
     in force."""
     position: str = ""
-    """The follower's position after the batch. Its epoch is another one than before only with a gap."""
+    """The follower's position after the batch.
+
+    Its epoch is another one than before only with a gap."""
     report: bool = False
     """True if a caller waits for the followers' positions, or the batch has a heartbeat: call
     `FenceStream.report` once the batch is merged."""
@@ -436,7 +438,7 @@ def position_of(text: str) -> tuple[int, int]:
 
 
 def epoch_of(text: str) -> str:
-    """Returns the mark of the epoch that a position is of; empty for a position that names none."""
+    """Returns the mark of the epoch that a position is of; empty if it names none."""
     return text.partition("@")[2]
 
 

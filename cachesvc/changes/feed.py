@@ -154,7 +154,10 @@ class FenceFeed:
         self.has_caught_up = self.has_caught_up or self._is_past_the_tail(batch.position)
 
     def _is_past_the_tail(self, position: str) -> bool:
-        """True also in another epoch: at the gap before it the floor was raised, so nothing is waited for."""
+        """True if everything is merged that was on the stream when it was opened.
+
+        So it is in another epoch: the gap before it has raised the floor over all of that.
+        """
         is_of_the_epoch = epoch_of(position) == epoch_of(self._tail)
         return not is_of_the_epoch or position_of(position) >= position_of(self._tail)
 

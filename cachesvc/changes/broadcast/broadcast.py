@@ -227,7 +227,10 @@ class Broadcast:
         )
 
     def _has_all_after(self, region: str, position: str) -> bool:
-        """True if the log has all fences of the region after the position, which is one of its epoch."""
+        """True if the log has all fences of the region that came after the position.
+
+        Never of a position of another epoch than the one that is read here.
+        """
         since, newest = self._since[region], self._vector[region]
         return epoch_of(position) == epoch_of(newest) and position_of(since) <= position_of(
             position

@@ -19,7 +19,7 @@ from cachesvc_client.testing.http import Refused, Request, Response, json_respon
 
 REGION, INSTANCE, CELL = "here", "fake", "c1"
 EPOCH = "5f3a9c01"
-"""The mark of the fake queue's epoch in positions; one of another epoch, or of none, is not known."""
+"""The mark of the fake queue's epoch in positions. No other position is resumed from."""
 LONGEST_OVER = 3600 * SECONDS
 """µs: the longest window of a paced invalidation."""
 MAX_TOKEN_HEADER = 2048
