@@ -27,7 +27,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def vector_text(vector: Mapping[str, str]) -> str:
-    """Returns the vector as an event id: `eu=1700000000000-3@5f3a9c01,us=1700000000100-0@07d1e2b4`."""
+    """Returns the vector as an event id: `eu=1700-3@5f3a9c01,us=1700-0@07d1e2b4`."""
     return ",".join(f"{region}={vector[region]}" for region in sorted(vector) if vector[region])
 
 
