@@ -271,7 +271,8 @@ class FenceBatch(Struct, frozen=True):
     position: str = ""
     """The follower's position after the batch.
 
-    Its epoch is another one than before only with a gap."""
+    Its epoch is another one than before only with a gap.
+    """
     report: bool = False
     """True if a caller waits for the followers' positions, or the batch has a heartbeat: call
     `FenceStream.report` once the batch is merged."""

@@ -229,12 +229,11 @@ class Broadcast:
     def _has_all_after(self, region: str, position: str) -> bool:
         """True if the log has all fences of the region that came after the position.
 
-        Never of a position of another epoch than the one that is read here.
+        Of a position of another epoch than the one that is read here, nobody knows what came after it.
         """
         since, newest = self._since[region], self._vector[region]
-        return epoch_of(position) == epoch_of(newest) and position_of(since) <= position_of(
-            position
-        ) <= position_of(newest)
+        is_of_the_epoch = epoch_of(position) == epoch_of(newest)
+        return is_of_the_epoch and position_of(since) <= position_of(position) <= position_of(newest)
 
     def _place_of(self, after: Mapping[str, str]) -> int:
         """Returns the number of the first event that `after` does not cover.

@@ -291,6 +291,15 @@ async def test_an_id_of_another_epoch_begins_with_a_reset(
     assert heard.events[0][2]["floor"] == clock.now_us() + LEAD_US
 
 
+async def test_the_place_before_an_item_is_resumed_from(broadcast: Broadcast) -> None:
+    """A gap ends just before the oldest item, whose number may be 0: the number there is the largest one."""
+    broadcast.reset("eu", "199-18446744073709551615@0000000a", 0, "fences of eu were lost")
+    broadcast.fences("eu", "200-0@0000000a", hard(1))
+    heard = await told(broadcast.subscribe(read_vector("eu=199-18446744073709551615@0000000a,us=100-0")))
+    assert heard.digests() == [1]
+    assert heard.of("reset") == []
+
+
 async def test_a_subscriber_that_stays_is_told_of_another_epoch_by_its_reset(two_servers: Broadcast) -> None:
     subscription = two_servers.subscribe()
     before = await told(subscription)
