@@ -2,13 +2,18 @@
 
 `changes` carries the changes of producers, `fences` the fences to all caches. Every method may fail
 with a `TierError`: a queue is as far away as a tier. Ids and positions are texts that only the
-streams of one region understand; positions are compared by `position_of`.
+streams of one region understand.
+
+A position on `fences` names the epoch that it is of: `1700000000000-3@5f3a9c01`. Two live servers
+may have the name of one queue, and their ids say nothing of each other (docs/coherence.md, traces
+49 and 50). So positions are compared by `position_of`, and only with those of the same `epoch_of`.
 """
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
+from xxhash import xxh3_64_hexdigest
 
 from cachesvc.model.change import Change, Target, TargetKind
 from cachesvc.model.errors import TierError
@@ -264,8 +269,10 @@ class FenceBatch(Struct, frozen=True):
     epoch): raise the floor before going on. `fences` are then the paced fences still
     in force."""
     position: str = ""
-    """The follower's position after the batch; positions of one stream compare
-    by `position_of`."""
+    """The follower's position after the batch.
+
+    Its epoch is another one than before only with a gap.
+    """
     report: bool = False
     """True if a caller waits for the followers' positions, or the batch has a heartbeat: call
     `FenceStream.report` once the batch is merged."""
@@ -405,8 +412,12 @@ class FenceStream(Protocol):
         """Says that this instance is alive and has merged everything up to `position`."""
         ...
 
-    async def followers(self) -> Sequence[FollowerPosition]:
-        """Returns every instance, of all regions, that has reported within the last minute."""
+    async def followers(self, of: str = "") -> Sequence[FollowerPosition]:
+        """Returns every instance, of all regions, that has reported within the last minute.
+
+        `of`: a position that the followers' positions are to be compared with. Raises `OtherQueueError` if
+        they are positions of another epoch.
+        """
         ...
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
@@ -419,9 +430,27 @@ class FenceStream(Protocol):
 
 
 def position_of(text: str) -> tuple[int, int]:
-    """Returns a stream position to compare: `1700000000000-3` → (1700000000000, 3).
+    """Returns a position to compare: `1700000000000-3@5f3a9c01` → (1700000000000, 3).
 
-    An empty position is before all others.
+    It says nothing of positions of another `epoch_of`. An empty position is before all others.
     """
-    ms, _, number = text.partition("-")
+    ms, _, number = text.partition("@")[0].partition("-")
     return int(ms or 0), int(number or 0)
+
+
+def epoch_of(text: str) -> str:
+    """Returns the mark of the epoch that a position is of; empty if it names none."""
+    return text.partition("@")[2]
+
+
+def mark_of(epoch: str) -> str:
+    """Returns the mark of an epoch (`FenceStream.epoch`) in positions: 8 hex digits.
+
+    Two epochs have the same one by a chance of 1 in 4 billion.
+    """
+    return xxh3_64_hexdigest(epoch.encode())[:8]
+
+
+def position_in(epoch: str, id_: str) -> str:
+    """Returns the position of the item with this id in a stream of this epoch."""
+    return f"{id_}@{mark_of(epoch)}"

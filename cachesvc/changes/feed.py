@@ -13,7 +13,7 @@ import logging
 from msgspec import Struct
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
-from cachesvc.changes.contract import FenceBatch, FenceStream, position_of
+from cachesvc.changes.contract import FenceBatch, FenceStream, epoch_of, position_of
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
@@ -71,7 +71,8 @@ class FenceFeed:
         self._tally = tally
         self._lags = lags
         self._recorder = recorder
-        self._tail = (0, 0)
+        self._tail = ""
+        """The newest item when the stream was opened."""
         self._beat_at = 0.0
         """When a heartbeat last came, or the server was left for want of one, on the loop's clock."""
         self.region = stream.region
@@ -105,7 +106,7 @@ class FenceFeed:
             start = await self._stream.open()
             self._fences.raise_first_floor(start.floor)
             self._merger.merge(start.fences, region=self.region)
-            self._tail = position_of(start.tail)
+            self._tail = start.tail
             self._beat_at = asyncio.get_running_loop().time()
             self._broadcast.reset(
                 self.region, start.position, self._fences.floor, "this instance has just begun to read"
@@ -150,7 +151,15 @@ class FenceFeed:
             self._beat_at = asyncio.get_running_loop().time()
             self._fences.heartbeat(self.region, batch.complete_to)
         self._tell(batch)
-        self.has_caught_up = self.has_caught_up or position_of(batch.position) >= self._tail
+        self.has_caught_up = self.has_caught_up or self._is_past_the_tail(batch.position)
+
+    def _is_past_the_tail(self, position: str) -> bool:
+        """True if everything is merged that was on the stream when it was opened.
+
+        So it is in another epoch: the gap before it has raised the floor over all of that.
+        """
+        is_of_the_epoch = epoch_of(position) == epoch_of(self._tail)
+        return not is_of_the_epoch or position_of(position) >= position_of(self._tail)
 
     def _give_up(self, batch: FenceBatch) -> None:
         """Treats a batch that could not be merged as lost."""

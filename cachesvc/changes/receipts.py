@@ -57,7 +57,8 @@ class Receipts:
         `options.wait` says which instances. Returns the missing ones, as `region/instance`: none, or those
         that were missing at the deadline. Instances that follow another queue of the region's name
         cannot be listed: `another queue of …` stands for them. If the queue does not answer at the
-        deadline, its own name is returned, because the missing instances are not known.
+        deadline, or the one that answers is not the one that took the fence, its own name is returned,
+        because the missing instances are not known.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -65,7 +66,7 @@ class Receipts:
         while True:
             waited = loop.time() - started
             try:
-                followers = await self._streams[self._region].followers()
+                followers = await self._streams[self._region].followers(of=position)
                 missing = self._missing(
                     followers, position, options.wait, is_outdated=waited >= self._outdated_seconds
                 )
@@ -101,7 +102,9 @@ class Receipts:
             raise RequestError(ProblemKind.NO_SUCH_RECEIPT, why, field="id")
         try:
             record = await stream.receipt(change)
-            followers = await stream.followers() if record is not None and record.position else ()
+            followers = (
+                await stream.followers(of=record.position) if record is not None and record.position else ()
+            )
         except TierError as error:
             why = f"the queue of region {region!r}, which keeps the receipt, does not answer: {error.why}"
             raise RequestError(ProblemKind.QUEUE_UNAVAILABLE, why) from error

@@ -180,7 +180,7 @@ class InvalidationReceipt(Struct):
     """True: every home cell concerned has applied it. False: its fence is published, and the
     region's consumers go on applying it."""
     position: str
-    """The position of its fence on the region's stream."""
+    """The position of its fence on the region's stream, with the stream's epoch."""
     wait: Reach
     reached: bool
     """True: the reach that `wait` asked for holds. If not, the status is 202."""

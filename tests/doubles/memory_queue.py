@@ -9,6 +9,8 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from cachesvc.changes.contract import (
     Attendance,
     Completion,
@@ -21,6 +23,9 @@ from cachesvc.changes.contract import (
     OtherQueueError,
     Parked,
     ReceiptRecord,
+    epoch_of,
+    mark_of,
+    position_in,
 )
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import fence_items
@@ -198,7 +203,7 @@ class MemoryFenceStream:
                 queue.remember_paced(fence, fence.at + fence.over + self._retention_us)
         for change in done:
             queue.settle(change, position)
-        return position
+        return position_in(str(queue.epoch), position) if position else ""
 
     async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
         self._queue.parking.park(anew or (), self._queue.clock.now_us())
@@ -250,8 +255,8 @@ class MemoryFenceStream:
         return FenceStart(
             floor=position[0] * 1000 + 999 + 3 * self._skew_us,
             fences=queue.paced_in_force(),
-            position=text_of(_before(position)),
-            tail=text_of(queue.fences[-1].position),
+            position=self._in_epoch(_before(position)),
+            tail=self._in_epoch(queue.fences[-1].position),
         )
 
     async def read(self, *, wait_seconds: float) -> FenceBatch:
@@ -260,7 +265,7 @@ class MemoryFenceStream:
         if self._has_gap():
             before = _before(self._take_position())
             return FenceBatch(
-                self._queue.paced_in_force(), None, gap=True, position=text_of(before), report=True
+                self._queue.paced_in_force(), None, gap=True, position=self._in_epoch(before), report=True
             )
         items = self._after()
         if items:
@@ -272,7 +277,13 @@ class MemoryFenceStream:
         fences = [*said.fences, *self._queue.paced_in_force()] if gap else said.fences
         position = self._position if self._delivered else _before(self._position)
         return FenceBatch(
-            fences, said.complete_to, gap, text_of(position), said.report or gap, said.published, said.causes
+            fences,
+            said.complete_to,
+            gap,
+            self._in_epoch(position),
+            said.report or gap,
+            said.published,
+            said.causes,
         )
 
     async def report(self, position: str) -> None:
@@ -286,8 +297,10 @@ class MemoryFenceStream:
             )
         await self.followers()
 
-    async def followers(self) -> Sequence[FollowerPosition]:
+    async def followers(self, of: str = "") -> Sequence[FollowerPosition]:
         queue = self._queue
+        if of and epoch_of(of) != mark_of(str(queue.epoch)):
+            raise OtherQueueError("memory queue", "not the one that the fence was published at")
         return self._followers.known(
             queue.listed_followers(), str(queue.epoch), queue.clock.now_us() / SECONDS
         )
@@ -296,10 +309,14 @@ class MemoryFenceStream:
         if not ID.fullmatch(id_):
             return None
         if (kept := self._queue.receipt(id_)) is not None:
-            return kept
+            position = position_in(str(self._queue.epoch), kept.position) if kept.position else ""
+            return replace(kept, position=position)
         if parse(id_) in self._queue.changes:
             return ReceiptRecord("open")
         return None
+
+    def _in_epoch(self, position: Position) -> str:
+        return position_in(self.epoch, text_of(position))
 
     def _take_position(self) -> Position:
         """Sets the position before the oldest retained item.

@@ -117,6 +117,33 @@ STREAMS: dict[str, Mutant] = {
             ),
         ),
     ),
+    "resumed-epoch": Mutant(
+        "a subscriber of the fences resumes from any position, whatever server's stream it is of",
+        (49,),
+        (
+            InPython(
+                "cachesvc.changes.broadcast.broadcast:Broadcast._has_all_after",
+                "epoch_of(position) == epoch_of(newest)",
+                "True",
+            ),
+        ),
+    ),
+    "waited-epoch": Mutant(
+        "a wait compares the position of a fence with those of followers of another server",
+        (50,),
+        (
+            InPython(
+                "tests.doubles.memory_queue:MemoryFenceStream.followers",
+                "epoch_of(of) != mark_of(str(queue.epoch))",
+                "False",
+            ),
+            InPython(
+                "cachesvc.changes.redis.fences:RedisFenceStream.followers",
+                "epoch_of(of) != mark_of(listing.epoch)",
+                "False",
+            ),
+        ),
+    ),
     "retry-where-missing": Mutant(
         "a parked change is applied again in every cell, with a new `at`",
         (29,),

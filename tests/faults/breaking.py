@@ -271,6 +271,25 @@ async def fail_over_and_back(running: Drill, region: str, *, seconds: float = LO
             await running.written(seconds=seconds)
 
 
+async def split_queue(running: Drill, region: str, other: str, *, seconds: float = LONG) -> None:
+    """Lets another region read a promoted replica of a queue, while the region uses the old primary.
+
+    Both are masters and take writes. Afterwards the other region reads the old primary again.
+    """
+    arena, (port,) = running.arena, free_ports(1)
+    await arena.start_guest(queue_server("replica", port, arena.fleet.run_dir))
+    async with Redis(port=port, protocol=3, socket_timeout=5) as replica:
+        await replica.replicaof("127.0.0.1", str(arena.fleet.port(f"queue-{region}")))
+        await until("the replica is in step", lambda: is_in_step(replica))
+        await replica.replicaof("NO", "ONE")
+        with running.fault(f"queue of {region} split: {other} reads a promoted replica"):
+            with arena.links.leading(f"{other}:queue-{region}", to=port):
+                await running.written(seconds=seconds)
+                await until("the replica is used", lambda: takes_calls(replica))
+            await running.written(seconds=seconds / 2)
+    arena.dismiss_guests()
+
+
 async def trim_changes(running: Drill, region: str) -> None:
     """Trims accepted changes away before anybody has taken them, as a producer's MAXLEN does."""
     arena, queue = running.arena, f"queue-{region}"

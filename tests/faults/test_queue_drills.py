@@ -2,6 +2,8 @@
 
 import pytest
 
+from cachesvc.changes.contract import epoch_of
+from cachesvc.commands.check.history import Merged
 from tests.faults import breaking
 from tests.faults.arena import Arena
 from tests.faults.drill import Drill, drill
@@ -48,6 +50,21 @@ async def test_a_queue_fails_over_and_back_while_the_old_server_lives(field: Are
         await breaking.fail_over_and_back(running, "eu")
         await is_believed_again(running)
     assert await field.counted_in("eu", "cachesvc_changes_epochs_total") >= epochs + 2
+
+
+async def test_a_queue_split_between_two_servers_that_both_live(field: Arena) -> None:
+    gaps = await field.counted("us-a", "cachesvc_feed_gaps_total")
+    async with drill(field, "queue split: two masters of one name", seconds=9) as running:
+        await running.warm()
+        await breaking.split_queue(running, "eu", "us")
+        await is_believed_again(running)
+    epochs = {
+        epoch_of(record.position)
+        for record in running.records
+        if isinstance(record, Merged) and record.region == "eu"
+    }
+    assert len(epochs) == 2, "the checker tells positions of the two servers apart"
+    assert await field.counted("us-a", "cachesvc_feed_gaps_total") >= gaps + 2
 
 
 async def test_changes_trimmed_before_they_were_done(field: Arena) -> None:

@@ -5,8 +5,13 @@ import asyncio
 import pytest
 
 from cachesvc.model.change import Change
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.errors import TierUnavailableError
+from cachesvc.model.fence import Fence
 from cachesvc.model.requests import Outcome, Reach
+from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import loaded
+from tests.doubles.memory_queue import MemoryFenceStream, MemoryQueue
 from tests.paths.running import Running, started, stop
 from tests.paths.world import FarSide
 
@@ -157,3 +162,24 @@ async def test_a_queue_with_heartbeats_is_not() -> None:
     await asyncio.sleep(12)
     assert "reconnect" not in one.paths.stream.calls
     await stop(one)
+
+
+async def test_an_instance_is_ready_at_another_queue_whose_ids_are_smaller() -> None:
+    """It began at a server whose clock is an hour ahead: what was there is below the floor of the gap."""
+    far = FarSide()
+    far.queue = MemoryQueue(LoopClock(3600 * SECONDS))
+    late = Running(far, "late")
+    await late.paths.stream.publish([Fence(1, 1)])
+    late.paths.stream.queue.read = _refuse
+    late.start(consuming=False)
+    await asyncio.sleep(1)
+    assert late.feed.is_open
+    assert not late.feed.has_caught_up
+    late.paths.stream.queue = MemoryFenceStream(MemoryQueue(far.clock), "here")
+    await asyncio.sleep(2)
+    assert late.feed.has_caught_up
+    await stop(late)
+
+
+async def _refuse(**_: object) -> None:
+    raise TierUnavailableError("queue", "down")

@@ -1,13 +1,21 @@
 """Traces of names that mean two things: a queue, a deployment, an instance."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from cachesvc_client.near.feed import NearFeed
+from cachesvc_client.near.near import NOTHING, Near
+from cachesvc_client.near.settings import NearSettings
+from cachesvc_client.protocol.wire import Got
+from cachesvc_client.values.codecs import BYTES, Schema
 
+from cachesvc.changes.broadcast.events import read_vector
+from cachesvc.changes.contract import position_of
 from cachesvc.model.change import Change
-from cachesvc.model.requests import Reach
+from cachesvc.model.requests import InvalidateOptions, Reach
 from tests.doubles.memory_queue import MemoryChanges, MemoryFenceStream, MemoryQueue
 from tests.paths.living import hang, living
 from tests.paths.running import Running
@@ -129,3 +137,90 @@ async def test_trace_44_a_wait_must_not_end_while_a_second_instance_of_a_name_an
         assert not receipt.reached or await two.paths.value("a") == b"1"
         assert "instance" in one.loops.rivals.said
         assert "instance" in two.loops.rivals.said
+
+
+class NearCache:
+    """The SDK's near cache of `docs` in a process, and its subscription to one instance after another."""
+
+    def __init__(self) -> None:
+        self._now = asyncio.get_running_loop().time
+        near = Near(self._now, lambda digest, at: None)
+        self.shelf = near.shelf("docs", NearSettings(), Schema(BYTES))
+        self.feed = NearFeed(near, lambda: ["http://instance"], random.Random(1))
+
+    def follow(self, one: Running) -> None:
+        """Subscribes where it was, and reads all that there is by now."""
+        after = read_vector(self.feed.last_id) if self.feed.last_id else None
+        subscription = one.broadcast.subscribe(after)
+        self.feed.opened(200)
+        while events := one.broadcast.take(subscription):
+            self.feed.received(events)
+        subscription.close()
+
+    async def load(self, one: Running) -> bool:
+        """Reads `a` at the instance; true if the value is kept."""
+        entry = (await one.paths.get("a")).entry
+        assert entry is not None
+        return self.shelf.keep("a", Got("hit", entry.value, ttl=60, as_of=entry.as_of), self._now())
+
+    @property
+    def value(self) -> bytes | None:
+        found = self.shelf.value("a")
+        return None if found is NOTHING else found
+
+
+async def test_trace_49_a_near_cache_must_not_resume_at_another_queue_as_if_it_were_the_same() -> None:
+    """The fence is at i1's queue before the position that the near cache has from i0's."""
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0, living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        near = NearCache()
+        near.follow(i0)
+        connected_to(i1, MemoryQueue(far.clock))
+        await asyncio.sleep(0.8)
+        assert await near.load(i0), "later than i1's floor, which heartbeats tell"
+        store.commit()
+        fence = (await i1.paths.invalidate("a")).position
+        await asyncio.sleep(0.01)
+        await i0.paths.invalidate("b")
+        await asyncio.sleep(0.01)
+        near.follow(i0)
+        assert near.value == b"0", "i0 cannot know of the write"
+        assert position_of(near.feed.last_id.partition("=")[2]) > position_of(fence)
+        await i1.paths.invalidate("c")
+        await asyncio.sleep(0.01)
+        near.follow(i1)
+        assert near.value != b"0"
+
+
+async def test_a_near_cache_resumes_at_another_instance_of_the_same_queue() -> None:
+    far = FarSide()
+    async with living(far, "i0") as i0, living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        near = NearCache()
+        near.follow(i0)
+        await asyncio.sleep(1)
+        assert await near.load(i0)
+        near.follow(i1)
+        assert near.value == b"value of a"
+        assert near.feed.resets == 1, "the first subscription's"
+
+
+async def test_trace_50_a_wait_must_not_end_by_positions_of_another_queue() -> None:
+    """The fence is published at one server, and the followers of another one are listed."""
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i0") as i0, living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        far.cell.down = far.other.down = True  # nobody can tell of two queues
+        there = MemoryQueue(far.clock)
+        connected_to(i1, there)
+        await asyncio.sleep(1)
+        assert await i1.paths.value("a") == b"0"
+        store.commit()
+        position = (await i0.paths.invalidate("a")).position
+        i0.paths.stream.queue = MemoryFenceStream(there, "here")
+        await asyncio.sleep(1)
+        missing = await i0.paths.receipts.wait(position, InvalidateOptions(Reach.REGION, timeout_seconds=0.5))
+        assert missing or await i1.paths.value("a") == b"1"

@@ -1,9 +1,17 @@
 """Traces that a region's queue alone decides: does it say what it has lost? In memory, and in the Lua of a real server."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
-from cachesvc.changes.contract import Done, FenceStream, OtherQueueError, Parked, position_of
+from cachesvc.changes.contract import (
+    Done,
+    FenceStream,
+    FollowerPosition,
+    OtherQueueError,
+    Parked,
+    position_of,
+)
 from cachesvc.model.change import Change, Target
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
@@ -127,6 +135,20 @@ async def test_trace_48_what_is_more_than_a_queue_keeps_must_not_be_forgotten(qu
         now = await small.now_us()
         await _park(small, *(Parked("c2", now + n, 0, Target.key("docs", str(n))) for n in range(5)))
         assert list(await small.changes.parked(idle_seconds=0, count=10)) == [Parked("c2", now + 4)]
+
+
+async def test_trace_50_the_followers_of_another_server_must_not_answer_for_a_fence(
+    queue: QueueBench,
+) -> None:
+    position = await queue.stream().publish([Fence(1, 10)])
+    await queue.lose_all()
+    other = queue.stream(follower=("here", "i1"))
+    await other.open()
+    await other.report(await queue.stream().publish([Fence(2, 20)]))
+    listed: Sequence[FollowerPosition] = ()
+    with contextlib.suppress(OtherQueueError):
+        listed = await queue.stream().followers(of=position)
+    assert not listed
 
 
 async def _park(queue: QueueBench, *parked: Parked) -> None:

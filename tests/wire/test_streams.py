@@ -89,6 +89,26 @@ async def test_a_subscriber_resumes_where_it_was(site: Site, subscriber: Subscri
     ]
 
 
+@pytest.mark.parametrize(
+    ("id_", "first"),
+    [
+        ("eu=101-0@5f3a9c01", "fences"),
+        ("eu=101-0@07d1e2b4", "reset"),
+        ("eu=101-0", "reset"),
+    ],
+    ids=["of the same queue", "of another queue of its name", "of an old form"],
+)
+async def test_a_position_is_resumed_only_in_its_own_epoch(
+    site: Site, subscriber: Subscriber, id_: str, first: str
+) -> None:
+    site.broadcast.reset("eu", "100-0@5f3a9c01", 0, "fences of eu were lost")
+    for number in (1, 2):
+        site.broadcast.fences("eu", f"{100 + number}-0@5f3a9c01", [Fence(number, number)])
+    await subscriber.begin(f"Last-Event-ID: {id_}\r\n")
+    kind, told, _ = await subscriber.event()
+    assert (kind, told) == (first, "eu=102-0@5f3a9c01")
+
+
 async def test_heartbeats_come_though_nothing_happens(site: Site, subscriber: Subscriber) -> None:
     loop = asyncio.get_running_loop()
     await subscriber.begin()
@@ -120,7 +140,7 @@ async def test_no_request_timeout_ends_a_stream() -> None:
     await web.stop()
 
 
-@pytest.mark.parametrize("id_", ["eu", "eu=1", "eu=1-0,", "EU=1-0"])
+@pytest.mark.parametrize("id_", ["eu", "eu=1", "eu=1-0,", "EU=1-0", "eu=1-0@", "eu=1-0@5F3A9C01"])
 async def test_an_id_that_is_none_is_a_400(site: Site, id_: str) -> None:
     response = await site.ask("GET", "/v1/fences", {"Last-Event-ID": id_})
     problem = json.loads(response.body)

@@ -10,10 +10,12 @@ subscriber costs no memory. When the log has dropped an event that a subscriber 
 the subscriber is lost: it is disconnected, and connects again with the id of its last event.
 
 An event id is a vector: the position in each region's stream after the event. The streams are the
-same for all instances, so an id from another instance is as good as one from here. A subscriber
-resumes from an id if this instance has followed every region without a gap since then, and the log
-still has all events since then. In every other case the subscription begins with a `reset`: every
-value that was loaded before is to be dropped.
+same for all instances, so an id from another instance is as good as one from here, unless that one
+reads another server of a queue's name. A position names its epoch, which says so. A subscriber
+resumes from an id if its positions are of the epochs that this instance reads, this instance has
+followed every region without a gap since then, and the log still has all events since then. In
+every other case the subscription begins with a `reset`: every value that was loaded before is to be
+dropped.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ from cachesvc.changes.broadcast.events import (
 )
 from cachesvc.changes.broadcast.log import LOG_BYTES, LOG_FENCES, EventLog
 from cachesvc.changes.broadcast.subscription import Subscription
-from cachesvc.changes.contract import position_of
+from cachesvc.changes.contract import epoch_of, position_of
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
@@ -220,11 +222,18 @@ class Broadcast:
         return subscription
 
     def _follows(self, after: Mapping[str, str]) -> bool:
-        since, vector = self._since, self._vector
-        return after.keys() <= vector.keys() and all(
-            position_of(since[region]) <= position_of(after.get(region, "")) <= position_of(vector[region])
-            for region in vector
+        return after.keys() <= self._vector.keys() and all(
+            self._has_all_after(region, after.get(region, "")) for region in self._vector
         )
+
+    def _has_all_after(self, region: str, position: str) -> bool:
+        """True if the log has all fences of the region that came after the position.
+
+        Of a position of another epoch than the one that is read here, nobody knows what came after it.
+        """
+        since, newest = self._since[region], self._vector[region]
+        is_of_the_epoch = epoch_of(position) == epoch_of(newest)
+        return is_of_the_epoch and position_of(since) <= position_of(position) <= position_of(newest)
 
     def _place_of(self, after: Mapping[str, str]) -> int:
         """Returns the number of the first event that `after` does not cover.

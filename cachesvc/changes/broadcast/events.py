@@ -13,31 +13,34 @@ from cachesvc.changes.contract import position_of
 from cachesvc.model.fence import Fence
 
 Vector: TypeAlias = dict[str, str]
-"""Region → position. A region that was never read is left out."""
+"""Region → position, with its epoch. A region that was never read is left out."""
 
 
 EVENT_OVERHEAD = 400
 """Bytes that an event of the log costs beside its text."""
 
 
-_MEMBER = re.compile(r"([a-z][a-z0-9-]{0,63})=([0-9]{1,16}-[0-9]{1,16})").fullmatch
+_MEMBER = re.compile(r"([a-z][a-z0-9-]{0,63})=([0-9]{1,16}-[0-9]{1,20}(?:@[0-9a-f]{8})?)").fullmatch
 
 
 encode = msgspec.json.Encoder().encode
 
 
 def vector_text(vector: Mapping[str, str]) -> str:
-    """Returns the vector as an event id: `eu=1700000000000-3,us=1700000000100-0`."""
+    """Returns the vector as an event id: `eu=1700-3@5f3a9c01,us=1700-0@07d1e2b4`."""
     return ",".join(f"{region}={vector[region]}" for region in sorted(vector) if vector[region])
 
 
 def read_vector(text: str) -> Vector:
-    """Returns the vector of an event id. Raises `ValueError` for a text that is no event id."""
+    """Returns the vector of an event id. Raises `ValueError` for a text that is no event id.
+
+    A position without an epoch, as ids had before, is one of no epoch that is read here.
+    """
     members = [_MEMBER(member) for member in text.split(",")]
     if not all(members):
         raise ValueError(
             f"{text[:64]!r} is no event id: "
-            "send one as it came, such as eu=1700000000000-3,us=1700000000100-0"
+            "send one as it came, such as eu=1700000000000-3@5f3a9c01,us=1700000000100-0@07d1e2b4"
         )
     return {match[1]: match[2] for match in members if match}
 
@@ -95,7 +98,7 @@ class Event(Struct, frozen=True, gc=False):
 
 
 def is_beyond(id_: str, after: Mapping[str, str]) -> bool:
-    """True if the event with this id is not covered by the vector `after`."""
+    """True if the event with this id is not covered by the vector `after`, of the same epochs."""
     return any(
         position_of(position) > position_of(after.get(region, ""))
         for region, position in read_vector(id_).items()

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cachesvc.changes.contract import (
     Done,
@@ -26,10 +27,13 @@ from cachesvc.changes.contract import (
     OtherQueueError,
     Parked,
     ReceiptRecord,
+    epoch_of,
+    mark_of,
+    position_in,
 )
 from cachesvc.changes.redis import fence_items, parked_items
 from cachesvc.changes.redis import receipt_lines as receipts
-from cachesvc.changes.redis.followers import Followers
+from cachesvc.changes.redis.followers import NOWHERE, Followers
 from cachesvc.changes.redis.server import (
     FENCES,
     TIMEOUT,
@@ -79,6 +83,13 @@ class _Publication(Struct, frozen=True, gc=False):
         return len(self.fences) + len(self.done) + sum(len(done.parked) for done in self.done)
 
 
+class _Listing(Struct, frozen=True):
+    """The followers, and the epoch of the server that has listed them."""
+
+    epoch: str
+    followers: Sequence[FollowerPosition]
+
+
 class RedisFenceStream:
     """The `fences` stream of one region on one Redis server."""
 
@@ -115,7 +126,7 @@ class RedisFenceStream:
             weigh=lambda publication: publication.weight,
             most_weight=MOST_FENCES,
         )
-        self._listings: Batcher[None, Sequence[FollowerPosition]] = batcher(self._list_together, "followers")
+        self._listings: Batcher[None, _Listing] = batcher(self._list_together, "followers")
         self._receipts: Batcher[str, ReceiptRecord | None] = batcher(self._receipts_together, "receipt")
         self._skew_us = int(skew)
         self._retention_us = int(retention)
@@ -225,7 +236,7 @@ class RedisFenceStream:
         self._published.extend((now, item) for item in items)
         if paced:
             self._remember(paced, max(fence.at for fence in fences))
-        return [str(position.decode())] * len(publications)
+        return [position_in(epoch.decode(), position.decode()) if items else ""] * len(publications)
 
     def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
         self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
@@ -314,7 +325,9 @@ class RedisFenceStream:
     async def open(self) -> FenceStart:
         tail, paced = await self._take_position(self._follower)
         ms = int(self._position.partition(b"-")[0])
-        return FenceStart(ms * 1000 + 999 + 3 * self._skew_us, paced, _before(self._position), tail.decode())
+        return FenceStart(
+            ms * 1000 + 999 + 3 * self._skew_us, paced, self._before_the_position(), self._in_epoch(tail)
+        )
 
     async def read(self, *, wait_seconds: float) -> FenceBatch:
         """Returns the next batch.
@@ -344,7 +357,7 @@ class RedisFenceStream:
         report of the new position true.
         """
         _, paced = await self._take_position("")
-        return FenceBatch(paced, None, gap=True, position=_before(self._position), report=True)
+        return FenceBatch(paced, None, gap=True, position=self._before_the_position(), report=True)
 
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
         """Moves to the oldest item; returns the newest one's id, and the paced fences in force."""
@@ -360,11 +373,19 @@ class RedisFenceStream:
         paced = () if said.whole else await self._paced_in_force()
         if items:
             self._position, self._delivered = items[-1][0], True
-        position = self._position.decode() if self._delivered else _before(self._position)
+        position = self._in_epoch(self._position) if self._delivered else self._before_the_position()
         fences, gap = [*said.fences, *paced], not said.whole
         return FenceBatch(
             fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes
         )
+
+    def _in_epoch(self, id_: bytes) -> str:
+        return position_in(self.epoch, id_.decode())
+
+    def _before_the_position(self) -> str:
+        """Returns the last position before the own one, whose item is yet to be delivered."""
+        ms, number = (int(part) for part in self._position.split(b"-"))
+        return position_in(self.epoch, f"{ms}-{number - 1}" if number else f"{ms - 1}-{(1 << 64) - 1}")
 
     async def _paced_in_force(self) -> Sequence[Fence]:
         reading: Any = self._server.redis.zrangebyscore("fences:paced", await self.now_us(), "+inf")
@@ -377,29 +398,33 @@ class RedisFenceStream:
         remembered for the time after the server has lost its list.
         """
         known = self._listed_count if asyncio.get_running_loop().time() < self._list_at else ""
-        answer = await self._list_followers([self._follower, position or "0-0", self._epoch or "-", known])
+        id_ = position.partition("@")[0] or NOWHERE
+        answer = await self._list_followers([self._follower, id_, self._epoch or "-", known])
         if len(answer) > 1:
             self._listed(answer)
 
-    async def followers(self) -> Sequence[FollowerPosition]:
-        return answered(await self._listings.submit(None))
+    async def followers(self, of: str = "") -> Sequence[FollowerPosition]:
+        listing = answered(await self._listings.submit(None))
+        if of and epoch_of(of) != mark_of(listing.epoch):
+            raise OtherQueueError(self._server.where, "not the queue that the fence was published at")
+        return listing.followers
 
-    async def _list_together(self, callers: list[None]) -> Sequence[Sequence[FollowerPosition]]:
+    async def _list_together(self, callers: list[None]) -> Sequence[_Listing]:
         """Asks once for all callers that wait for the followers."""
         return [self._listed(await self._list_for_all(["", "", "", ""]))] * len(callers)
 
-    def _listed(self, answer: Any) -> Sequence[FollowerPosition]:
-        epoch, found = answer
-        listed, now = [_follower_position(*one) for one in found], asyncio.get_running_loop().time()
+    def _listed(self, answer: Any) -> _Listing:
+        epoch, found = answer[0].decode(), answer[1]
+        listed, now = [_follower_position(epoch, *one) for one in found], asyncio.get_running_loop().time()
         self._listed_count, self._list_at = len(listed), now + LIST_SECONDS
-        return self._followers.known(listed, epoch.decode(), now)
+        return _Listing(epoch, self._followers.known(listed, epoch, now))
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         return answered(await self._receipts.submit(id_)) if _ID.fullmatch(id_) else None
 
     async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | None]:
-        kept = await self._look_up_receipts([*ids])
-        return [None if text is None else receipts.parse(text.decode()) for text in kept]
+        epoch, kept = await self._look_up_receipts([*ids])
+        return [None if text is None else _record(epoch.decode(), text.decode()) for text in kept]
 
 
 def _to_park(parked: Parked) -> tuple[str, str, int, str]:
@@ -407,13 +432,17 @@ def _to_park(parked: Parked) -> tuple[str, str, int, str]:
     return parked.cell, parked_items.name_of(parked), parked.at, str(parked.placement)
 
 
-def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
+def _follower_position(epoch: str, name: bytes, id_: bytes, silent_us: int) -> FollowerPosition:
     instance, _, incarnation = name.decode().rpartition("#")
     region, _, instance = instance.partition("/")
-    return FollowerPosition(region, instance, position.decode(), silent_us, incarnation)
+    position = NOWHERE if id_.decode() == NOWHERE else position_in(epoch, id_.decode())
+    return FollowerPosition(region, instance, position, silent_us, incarnation)
 
 
-def _before(position: bytes) -> str:
-    """Returns the last id before this item: the position of a follower that is yet to get it."""
-    ms, number = (int(part) for part in position.split(b"-"))
-    return f"{ms}-{number - 1}" if number else f"{ms - 1}-{(1 << 64) - 1}"
+def _record(epoch: str, text: str) -> ReceiptRecord:
+    """Returns a receipt whose position is of the epoch of the server that has kept it.
+
+    A replica that was promoted has kept the fence's item with it, under the same id.
+    """
+    record = receipts.parse(text)
+    return replace(record, position=position_in(epoch, record.position)) if record.position else record

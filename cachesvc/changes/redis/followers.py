@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from cachesvc.changes.contract import FollowerPosition
 
+NOWHERE = "0-0"
+"""The position of a follower that has merged nothing of a stream, of whatever epoch."""
 SILENT_SECONDS = 60.0
 """A follower from another epoch is forgotten this long after its last report."""
 
@@ -54,4 +56,4 @@ class Followers:
 
 
 def _nowhere(heard: _Heard, now: float) -> FollowerPosition:
-    return replace(heard.follower, position="0-0", silent_us=round((now - heard.at) * 1e6))
+    return replace(heard.follower, position=NOWHERE, silent_us=round((now - heard.at) * 1e6))

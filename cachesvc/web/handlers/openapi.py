@@ -391,7 +391,9 @@ _CALLER = _header(
     {"type": "string", "minLength": 1, "maxLength": MAX_CALLER_LENGTH},
 )
 _LAST_EVENT_ID = _header(
-    "Last-Event-ID", "Resume after this event, of whichever instance; if that cannot be, a reset comes first."
+    "Last-Event-ID",
+    "Resume after this event, of whichever instance; if that cannot be, a reset comes first: so if this "
+    "instance reads another server of a region's queue than the one that the id names.",
 )
 _COPY_HEADERS = (
     _header("Cache-Control", "no-cache, no-store, max-age, max-stale, min-fresh, only-if-cached"),

@@ -109,6 +109,19 @@ def test_it_comes_again_with_the_id_of_the_last_whole_event_at_the_next_instance
     assert bench.feed.last_id == "eu=8-0"
 
 
+def test_a_resumption_that_another_queue_of_the_name_answers_empties(bench: Bench) -> None:
+    """The instance knows by the id's epoch that it cannot tell what came after it, and sends a reset."""
+    bench.feed.received(heartbeat("eu=7-0@5f3a9c01"))
+    bench.hold("a")
+    bench.feed.lost("reset by peer")
+    assert bench.feed.headers()["Last-Event-ID"] == "eu=7-0@5f3a9c01"
+    bench.connect()
+    answer = event("reset", "eu=9-0@07d1e2b4", floor=T0, reason="what came after Last-Event-ID is not here")
+    bench.feed.received(answer + heartbeat("eu=9-0@07d1e2b4"))
+    assert bench.held("a") == ""
+    assert bench.feed.last_id == "eu=9-0@07d1e2b4"
+
+
 def test_while_it_is_lost_nothing_is_answered_and_after_a_resumption_it_is_as_good_as_before(
     bench: Bench,
 ) -> None:

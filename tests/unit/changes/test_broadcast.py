@@ -254,6 +254,66 @@ async def test_what_cannot_be_resumed_begins_with_a_reset(
     assert heard.events[0][2]["floor"] == clock.now_us() + LEAD_US
 
 
+@pytest.fixture
+def two_servers(clock: ManualClock) -> Broadcast:
+    """`eu` and `us` are read from queues of the epochs `0000000a` and `0000000b`."""
+    made = Broadcast(clock, SKEW_US, REGIONS)
+    made.reset("eu", "100-0@0000000a", 0, "begun")
+    made.reset("us", "100-0@0000000b", 0, "begun")
+    made.fences("eu", "101-0@0000000a", hard(1))
+    return made
+
+
+async def test_an_id_of_the_same_epochs_is_resumed(two_servers: Broadcast) -> None:
+    heard = await told(two_servers.subscribe(read_vector("eu=100-7@0000000a,us=100-0@0000000b")))
+    assert heard.digests() == [1]
+    assert heard.of("reset") == []
+    assert heard.last_id == "eu=101-0@0000000a,us=100-0@0000000b"
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "eu=101-0@0000000c,us=100-0@0000000b",
+        "eu=101-0@0000000b,us=100-0@0000000a",
+        "eu=101-0@0000000a,us=100-0@0000000c",
+        "eu=101-0,us=100-0@0000000b",
+        "eu=101-0,us=100-0",
+    ],
+    ids=["another queue of eu", "swapped", "another queue of us", "eu is of an old form", "an old form"],
+)
+async def test_an_id_of_another_epoch_begins_with_a_reset(
+    two_servers: Broadcast, clock: ManualClock, id_: str
+) -> None:
+    """The positions are ones that this instance has passed: they alone would be resumed from."""
+    heard = await told(two_servers.subscribe(read_vector(id_)))
+    assert [kind for kind, _, _ in heard.events] == ["reset", "heartbeat"]
+    assert heard.events[0][2]["floor"] == clock.now_us() + LEAD_US
+
+
+async def test_the_place_before_an_item_is_resumed_from(broadcast: Broadcast) -> None:
+    """A gap ends just before the oldest item, whose number may be 0: the number there is the largest one."""
+    broadcast.reset("eu", "199-18446744073709551615@0000000a", 0, "fences of eu were lost")
+    broadcast.fences("eu", "200-0@0000000a", hard(1))
+    heard = await told(broadcast.subscribe(read_vector("eu=199-18446744073709551615@0000000a,us=100-0")))
+    assert heard.digests() == [1]
+    assert heard.of("reset") == []
+
+
+async def test_a_subscriber_that_stays_is_told_of_another_epoch_by_its_reset(two_servers: Broadcast) -> None:
+    subscription = two_servers.subscribe()
+    before = await told(subscription)
+    two_servers.reset("eu", "50-0@0000000c", 77, "fences of eu were lost")
+    two_servers.fences("eu", "102-0@0000000c", hard(2))
+    after = await told(subscription)
+    assert [(kind, id_) for kind, id_, _ in after.events] == [
+        ("reset", "eu=50-0@0000000c,us=100-0@0000000b"),
+        ("fences", "eu=102-0@0000000c,us=100-0@0000000b"),
+    ]
+    assert (await told(two_servers.subscribe(read_vector(before.last_id)))).of("reset")
+    assert not (await told(two_servers.subscribe(read_vector(after.last_id)))).of("reset")
+
+
 async def test_the_first_reset_honours_a_floor_that_lies_ahead(
     broadcast: Broadcast, clock: ManualClock
 ) -> None:

@@ -1,6 +1,6 @@
 -- Looks up receipts. ARGV: ids of changes.
--- Answers the receipt of each. For a change without one (not yet, or no longer) answers 'o' if it is in
--- the stream; else nothing.
+-- Answers the epoch of `fences`, and the receipt of each. For a change without one (not yet, or no
+-- longer) answers 'o' if it is in the stream; else nothing.
 
 -- Returns the receipt of a change of which something was parked, as it is by now. A cell has taken it
 -- once nothing is left of what was parked for it until then: its number is the last of that time, and
@@ -27,4 +27,4 @@ for i, id in ipairs(ARGV) do
   local receipt = call('HGET', receipts_of(id), id)
   found[i] = receipt and by_now(receipt) or #call('XRANGE', 'changes', id, id) == 1 and 'o'
 end
-return found
+return { epoch_of('fences'), found }

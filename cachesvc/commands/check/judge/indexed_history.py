@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TypeVar
 
-from cachesvc.changes.contract import position_of
+from cachesvc.changes.contract import epoch_of, position_of
 from cachesvc.commands.check.history import (
     Announcement,
     Fault,
@@ -72,21 +72,21 @@ class IndexedHistory:
         """The first record, not before `since`, that says that `instance` has merged `fence`.
 
         `since`: the time at which the change was first sent. A position that had been reached
-        before belongs to an earlier stream.
+        before belongs to an earlier stream. Positions of another epoch than the fence's say nothing
+        of it: they are of another server, or of an earlier stream.
         """
-        merges = self._merges.get((instance, fence.region))
+        merges = self._merges.get((instance, fence.region, epoch_of(fence.position)))
         return merges.first(position_of(fence.position), since) if merges else None
 
 
 class _Merges:
-    """The progress of one instance on one region's stream."""
+    """The progress of one instance on one region's stream, in one epoch."""
 
     def __init__(self, merges: list[Merged]) -> None:
         self._merges = sorted(merges, key=lambda merge: merge.at)
         self._times = [merge.at for merge in self._merges]
         self._furthest = list(accumulate((position_of(merge.position) for merge in self._merges), max))
-        """The furthest position up to each merge. Positions are times, so they rise even when a
-        stream is made anew."""
+        """The furthest position up to each merge."""
 
     def first(self, position: tuple[int, int], since: int) -> Merged | None:
         """The first merge, not before `since`, at or after the position; None if there is none."""
@@ -105,10 +105,10 @@ def _tellers(announcements: Iterable[Announcement]) -> dict[tuple[str, int], Ann
     return tellers
 
 
-def _merges(records: Iterable[Merged]) -> dict[tuple[str, str], _Merges]:
-    by_feed: defaultdict[tuple[str, str], list[Merged]] = defaultdict(list)
+def _merges(records: Iterable[Merged]) -> dict[tuple[str, str, str], _Merges]:
+    by_feed: defaultdict[tuple[str, str, str], list[Merged]] = defaultdict(list)
     for merge in records:
-        by_feed[merge.instance, merge.region].append(merge)
+        by_feed[merge.instance, merge.region, epoch_of(merge.position)].append(merge)
     return {feed: _Merges(merges) for feed, merges in by_feed.items()}
 
 

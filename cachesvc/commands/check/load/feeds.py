@@ -75,7 +75,10 @@ class EventParser:
 
 
 def vector_of(text: str) -> dict[str, str]:
-    """Parses `eu=1700-3,us=1700-0` into positions by region. Raises `ValueError`."""
+    """Returns the positions of an event's id by region. Raises `ValueError`.
+
+    An id is such as `eu=1700-3@5f3a9c01,us=1700-0@07d1e2b4`.
+    """
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if not all(region and is_pair and position for region, is_pair, position in pairs):
         raise ValueError(f"{text[:200]!r} is no vector of positions")

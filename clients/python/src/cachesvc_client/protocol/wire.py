@@ -190,7 +190,7 @@ class Receipt(Struct, frozen=True):
     If false, the fence is out, and the service goes on applying it.
     """
     position: str = ""
-    """The position of the invalidation's fence on the region's stream."""
+    """The position of the invalidation's fence on the region's stream, with its epoch."""
     reached: bool = True
     """True if every live instance that `wait` asks for has merged the fence.
 
@@ -211,7 +211,7 @@ class ReceiptState(Struct, frozen=True):
     not applied the invalidation. `done`: all is done. `buried`: the invalidation cannot be done.
     """
     position: str = ""
-    """The position of the invalidation's fence on the region's stream."""
+    """The position of the invalidation's fence on the region's stream, with its epoch."""
     cells: tuple[str, ...] = ()
     """Home cells that have applied the invalidation."""
     missed: tuple[str, ...] = ()

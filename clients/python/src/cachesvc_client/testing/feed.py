@@ -10,9 +10,9 @@ from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.home import Fenced, digest
 from cachesvc_client.testing.http import Refused
-from cachesvc_client.testing.invalidating import REGION
+from cachesvc_client.testing.invalidating import EPOCH, REGION
 
-_ID = re.compile(r"[a-z][a-z0-9-]*=([0-9]+-[0-9]+)(?:,.*)?")
+_ID = re.compile(r"[a-z][a-z0-9-]*=([0-9]+-[0-9]+(?:@[0-9a-f]{8})?)(?:,.*)?")
 
 
 class Subscription:
@@ -102,7 +102,7 @@ class Feed:
             subscription.end()
 
     def _position(self) -> str:
-        return f"{self._floor // 1000}-{self._count}"
+        return f"{self._floor // 1000}-{self._count}@{EPOCH}"
 
     def _id(self) -> str:
         return f"{REGION}={self._position()}"

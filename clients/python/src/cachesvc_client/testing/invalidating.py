@@ -18,6 +18,8 @@ from cachesvc_client.testing.home import Fenced, Home, digest
 from cachesvc_client.testing.http import Refused, Request, Response, json_response
 
 REGION, INSTANCE, CELL = "here", "fake", "c1"
+EPOCH = "5f3a9c01"
+"""The mark of the fake queue's epoch in positions. No other position is resumed from."""
 LONGEST_OVER = 3600 * SECONDS
 """µs: the longest window of a paced invalidation."""
 MAX_TOKEN_HEADER = 2048
@@ -119,7 +121,7 @@ class Invalidations:
     def _receipt(self, fenced: list[Fenced], wait: str) -> Response:
         self._told(fenced)
         stamp = self._clock.stamp()
-        id_, position = f"{REGION}:{stamp}-0", f"{stamp}-1"
+        id_, position = f"{REGION}:{stamp}-0", f"{stamp}-1@{EPOCH}"
         self._receipts[id_] = position
         token = packed([(digest(one.target), one.at) for one in fenced])
         missing = self.missing if wait != "none" else []
