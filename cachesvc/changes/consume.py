@@ -61,13 +61,14 @@ RECLAIM_IDLE_SECONDS = 1.0
 which targets are parked is tried again."""
 
 DEPARTED_SECONDS = 3600.0
-"""A consumer that asked for nothing for this long and has nothing open is removed from the group.
+"""A consumer that has nothing open and was idle for this long leaves the group.
 
-Instances that are replaced have new names (pods, host names), and each would stay in the group for ever.
-An hour is longer than a restart or a network that is cut, though to remove one that lives costs nothing.
+Instances that are replaced have new names (pods, host names), and each would stay in the group for
+ever. An hour is longer than a restart or a cut of the network, though to remove one that lives costs
+nothing.
 """
 FORGET_TURNS = 60
-"""Each consumer looks for such consumers once in this many looks for open changes: once a minute."""
+"""The looks for open changes between two looks for such consumers: a minute."""
 
 
 class ConsumerTally(Struct):

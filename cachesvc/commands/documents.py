@@ -50,7 +50,7 @@ def load_documents(
 
 
 def passed_over(environ: Mapping[str, str]) -> str:
-    """A sentence about the variables that are no settings but Kubernetes' own; empty if there are none."""
+    """A sentence about the service links of Kubernetes; empty if there are none."""
     links = service_links(environ)
     return (
         f"{', '.join(links)}: Kubernetes' service links, passed over"

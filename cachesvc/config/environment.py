@@ -9,9 +9,9 @@ Kubernetes gives every pod variables that name the services of its namespace
 (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables). A service
 called `cachesvc-server` makes these, and one called `cachesvc` the same without `SERVER_`:
 
-    CACHESVC_SERVER_SERVICE_HOST=10.0.0.1           CACHESVC_SERVER_PORT=tcp://10.0.0.1:8080
-    CACHESVC_SERVER_SERVICE_PORT=8080               CACHESVC_SERVER_PORT_8080_TCP=tcp://10.0.0.1:8080
-    CACHESVC_SERVER_SERVICE_PORT_HTTP=8080          CACHESVC_SERVER_PORT_8080_TCP_PROTO=tcp  (_PORT, _ADDR)
+    CACHESVC_SERVER_SERVICE_HOST=10.0.0.1       CACHESVC_SERVER_PORT=tcp://10.0.0.1:8080
+    CACHESVC_SERVER_SERVICE_PORT=8080           CACHESVC_SERVER_PORT_8080_TCP=tcp://10.0.0.1:8080
+    CACHESVC_SERVER_SERVICE_PORT_HTTP=8080      CACHESVC_SERVER_PORT_8080_TCP_PROTO=tcp (_ADDR, …)
 
 They are passed over, also where one has the name of a setting: no setting takes `tcp://…`.
 `service_links` tells them from misspelt settings.
@@ -51,7 +51,7 @@ _SERVICE_NAME = re.compile(r"(?P<service>[A-Z0-9_]+?)_SERVICE_(?:HOST|PORT(?:_[A
 
 
 def service_links(environ: Mapping[str, str]) -> list[str]:
-    """Returns the names of the variables with the prefix that Kubernetes made for its services.
+    """Returns the names of the variables that Kubernetes made for its services.
 
     One is told by name and value together. `…_SERVICE_HOST` and `…_SERVICE_PORT` alone may be a
     misspelt `CACHESVC_SERVER_HOST` or `…_PORT`, so they count if the service's host is an address that

@@ -1,9 +1,9 @@
-"""Names of servers: looked up on threads of their own, and connected to at the first address that answers.
+"""Names of servers: how they are looked up, and which of their addresses is taken.
 
 **Look-ups.** A resolver may not answer for a minute, and nothing ends `getaddrinfo` meanwhile. The
 event loop's own look-ups run in a pool of threads (libuv's, or the default executor), and both the
-loop and the process wait for these threads at their end: a stop would take as long as the resolver.
-Here each look-up has a daemon thread, which nobody waits for. Callers of one name share its look-up,
+loop and the process wait for these threads at their end: a stop would take as long as the
+resolver. Here each look-up has a daemon thread, which nobody waits for. Callers of one name share its look-up,
 so a resolver that hangs holds one thread per name.
 
 **Addresses.** A name may have several: `localhost` is `::1` and `127.0.0.1`, and its server may
@@ -24,7 +24,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 NEXT_ADDRESS_SECONDS = 0.25
-"""The time that an address has to answer before the next one is tried beside it (RFC 8305 says so)."""
+"""The time before the next address is tried beside one that has not answered."""
 
 Addresses = Iterable[AddrInfoType]
 
@@ -85,7 +85,7 @@ def _ask(query: _Query, answer: "Future[Addresses]") -> None:
 
 
 def _of_literal(host: str, port: int) -> AddrInfoType | None:
-    """Returns the address that the host is itself; None for a name, and for one with a zone."""
+    """Returns the address if the host is one; None for a name, or one with a zone."""
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
@@ -98,13 +98,13 @@ def _of_literal(host: str, port: int) -> AddrInfoType | None:
 
 
 async def reach(host: str, port: int) -> socket.socket:
-    """Returns a connected socket. Raises `OSError` if no address of the host takes a connection."""
+    """Returns a connected socket. Raises `OSError` if no address can be reached."""
     addresses = await look_up(host, port)
     return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
 
 
 class Resolver(AbstractResolver):
-    """Looks names up for aiohttp's connectors, which try the addresses in the same way by themselves."""
+    """Looks names up for aiohttp's connectors, which try the addresses by themselves."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

@@ -1,4 +1,4 @@
-"""Names with several addresses, of which some are dead, and look-ups that never end: on real sockets."""
+"""Names with several addresses, some of them dead, and look-ups that never end."""
 
 import asyncio
 import contextlib
@@ -111,7 +111,7 @@ async def test_redis_is_reached_at_its_second_address(
 async def test_memcached_is_reached_at_its_second_address(
     memcached: RealServer, named: dict[str, list[str]], dead: str
 ) -> None:
-    """Also while the first one is silent; the next connection begins with the address that answered."""
+    """The next connection begins with the address that answered."""
     port = port_of(memcached)
     with dead_address(dead, port) as address:
         named["pool.test"] = [address, "127.0.0.1"]
@@ -272,7 +272,7 @@ def hung_service(request: pytest.FixtureRequest, resolver_that_hangs: Path, tmp_
 
 
 async def test_a_resolver_that_hangs_delays_no_stop(hung_service: Any) -> None:
-    """Every kind of far server is being looked up when SIGTERM comes, or the own address is."""
+    """Far servers of every kind, or the own address, are being looked up."""
     process, url = hung_service
     said = ""
     while "the queue of changes fails" not in said:

