@@ -64,7 +64,7 @@ DEPARTED_SECONDS = 3600.0
 """A consumer that has nothing open and was idle for this long leaves the group.
 
 Instances that are replaced have new names (pods, host names), and each would stay in the group for
-ever. An hour is longer than a restart or a cut of the network, though to remove one that lives costs
+ever. An hour is longer than a restart or a cut of the network, and to remove one that lives costs
 nothing.
 """
 FORGET_TURNS = 60

@@ -3,8 +3,8 @@
 **Look-ups.** A resolver may not answer for a minute, and nothing ends `getaddrinfo` meanwhile. The
 event loop's own look-ups run in a pool of threads (libuv's, or the default executor), and both the
 loop and the process wait for these threads at their end: a stop would take as long as the
-resolver. Here each look-up has a daemon thread, which nobody waits for. Callers of one name share its look-up,
-so a resolver that hangs holds one thread per name.
+resolver. Here each look-up has a daemon thread, which nobody waits for. Callers of one name share
+its look-up, so a resolver that hangs holds one thread per name.
 
 **Addresses.** A name may have several: `localhost` is `::1` and `127.0.0.1`, and its server may
 listen on one of them only; a host with two networks may be reachable on one. They are tried in the
