@@ -71,12 +71,11 @@ def dead(request: pytest.FixtureRequest) -> str:
 
 @contextlib.contextmanager
 def dead_address(dead: str, port: int) -> Iterator[str]:
-    with contextlib.ExitStack() as stack:
-        yield {
-            "refuses": lambda: "127.0.0.8",
-            "is silent": lambda: stack.enter_context(silent_address(port)),
-            "::1": lambda: "::1",
-        }[dead]()
+    if dead == "is silent":
+        with silent_address(port) as address:
+            yield address
+    else:
+        yield "127.0.0.8" if dead == "refuses" else dead
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +100,8 @@ async def test_redis_is_reached_at_its_second_address(
     port = port_of(redis)
     with dead_address(dead, port) as address:
         named["cell.test"] = [address, "127.0.0.1"]
-        pool = RedisConnections.at(f"redis://cell.test:{port}/0")
-        connection: Any = await pool.get_connection()
+        pool: Any = RedisConnections.at(f"redis://cell.test:{port}/0")
+        connection = await pool.get_connection()
         await connection.send_command("PING")
         assert await connection.read_response() == b"PONG"
         await pool.disconnect()

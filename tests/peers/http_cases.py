@@ -115,8 +115,8 @@ def cases() -> Iterator[dict[str, Any]]:
         stale: Headers = [("Expires", -5000), DATE]
         yield two(f"status-{status}-stale", stale, "not_cached", response_status=(status, ""))
     for name, etag in {"strong": '"abcd"', "weak": 'W/"abcd"'}.items():
-        headers: Headers = [("Cache-Control", "max-age=1, stale-if-error=60"), ("ETag", etag)]
-        yield two(f"conditional-etag-{name}-respond", headers, "etag_validated", pause_after=True)
+        validated: Headers = [("Cache-Control", "max-age=1, stale-if-error=60"), ("ETag", etag)]
+        yield two(f"conditional-etag-{name}-respond", validated, "etag_validated", pause_after=True)
     for name, asked in {
         "ccreq-ma0": "max-age=0",
         "ccreq-no-cache": "no-cache",
