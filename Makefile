@@ -16,7 +16,7 @@ TO_RUN := $(VENV)/.installed-to-run
 TO_DEVELOP := $(VENV)/.installed-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint demo bench load run-two-regions reference pictures lock servers clean
+.PHONY: help run test test-faults peer-http peer-keyv lint demo bench load run-two-regions reference pictures lock servers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ test: $(TO_DEVELOP) servers lint ## Install missing servers, then lint and run e
 
 test-faults: $(TO_DEVELOP) servers ## Break real servers while the checker runs; ends with a table (ARGS="-k name", DRILL_SEED=n)
 	$(BIN)/pytest tests/faults -m faults $(ARGS)
+
+peer-http: $(TO_DEVELOP) servers ## Hold HTTP caching to http-tests/cache-tests (SUITE=file, docs/http-caching.md)
+	$(BIN)/python -m tests.peers.http_caching $(SUITE)
+
+peer-keyv: $(TO_DEVELOP) servers ## Run Keyv's suite for stores over HTTP (needs node; fetches from npm)
+	$(BIN)/python -m tests.peers.keyv_contract
 
 lint: $(TO_DEVELOP) ## Ruff, formatting, types, and the one way of imports
 	$(BIN)/ruff check .

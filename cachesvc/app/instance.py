@@ -228,10 +228,15 @@ async def serve(service: Service, topology: Topology, *, ready: Callable[[int], 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: settings are read at the start only")
-    port = await app.start()
+    starting, stopped = asyncio.create_task(app.start()), asyncio.create_task(stopping.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # a start may hang, for instance in the look-up of `server.host`
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return
     try:
-        ready(port)
-        await stopping.wait()
+        ready(starting.result())
+        await stopped
     finally:
         await app.stop()
 

@@ -60,6 +60,16 @@ RECLAIM_IDLE_SECONDS = 1.0
 """A change that its consumer left open for this long goes to another consumer; a cell for
 which targets are parked is tried again."""
 
+DEPARTED_SECONDS = 3600.0
+"""A consumer that has nothing open and was idle for this long leaves the group.
+
+Instances that are replaced have new names (pods, host names), and each would stay in the group for
+ever. An hour is longer than a restart or a cut of the network, and to remove one that lives costs
+nothing.
+"""
+FORGET_TURNS = 60
+"""The looks for open changes between two looks for such consumers: a minute."""
+
 
 class ConsumerTally(Struct):
     """The counters of a consumer."""
@@ -144,6 +154,8 @@ class Consumer:
             Loop(name, outage=outage, failed=self._failed)
             for name in ("consumer of changes", "heartbeats", "open changes")
         )
+        self._turns = 0
+        """The looks for open changes so far."""
         self._misuse = Outage("a producer of changes", log)
         self._oldest = ("", 0)
         """The oldest open change at the last heartbeat, and the `complete_to` sent for it."""
@@ -196,6 +208,9 @@ class Consumer:
         count = await changes.open_count()
         self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
         self._note_overflow(count.overflowed)
+        if self._turns % FORGET_TURNS == 0:
+            await changes.forget_consumers(idle_seconds=DEPARTED_SECONDS)
+        self._turns += 1
         _raise_first(defects)
 
     async def _retry(self) -> None:

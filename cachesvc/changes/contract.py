@@ -177,6 +177,16 @@ class Changes(Protocol):
         """
         ...
 
+    async def forget_consumers(self, *, idle_seconds: float) -> int:
+        """Removes from the group the consumers that have left, and returns their number.
+
+        Only those that asked for nothing for `idle_seconds` and have taken nothing that is open: what
+        one has taken must be reclaimed first. A consumer that is removed and still lives is a new one with
+        the next change that it is given, and misses nothing. (Redis 7.0 counts no call that gave it
+        nothing, so on a queue without changes those that live are removed, too.)
+        """
+        ...
+
     async def parked(self, *, idle_seconds: float, count: int) -> Sequence[Parked]:
         """Returns parked targets, the earliest first: at most `count` for each cell.
 

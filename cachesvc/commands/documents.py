@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cachesvc.commands.arguments import add_topology, path_in
+from cachesvc.config.environment import service_links
 from cachesvc.config.service import Service, check_together, load_service, load_topology
 from cachesvc.config.topology import Topology
 from cachesvc.model.errors import ConfigError
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Reads and checks both documents, and prints a line about each."""
     service, topology = load_documents(options, environ)
+    if said := passed_over(environ):
+        print(f"environment: {said}")
     print(f"service: ok, region {service.region}, instance {service.instance}")
     if topology is None:
         print("topology: none given; serve would run the embedded set-up")
@@ -44,6 +47,17 @@ def load_documents(
     """Both documents, each valid and fit for the other. Raises `ConfigError`."""
     service = _load_service(options.config, environ)
     return service, _load_topology(options.topology, service)
+
+
+def passed_over(environ: Mapping[str, str]) -> str:
+    """A sentence about the service links of Kubernetes; empty if there are none."""
+    links = service_links(environ)
+    return (
+        f"{', '.join(links)}: Kubernetes' service links, passed over"
+        " (enableServiceLinks: false in the pod's spec leaves them out)"
+        if links
+        else ""
+    )
 
 
 def _load_service(path: Path | None, environ: Mapping[str, str]) -> Service:

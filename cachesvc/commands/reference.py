@@ -185,7 +185,7 @@ def page() -> str:
         "## Environment variables",
         _wrapped(
             "Besides the settings of the service document. Another name that begins with `CACHESVC_` "
-            "stops the start."
+            "stops the start, unless Kubernetes made it for a service (`CACHESVC_PORT=tcp://…`)."
         ),
         "\n".join(
             _item(f"`{name}`", meaning)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import errno
+import logging
 import signal
 from collections.abc import Mapping, Sequence
 
@@ -12,10 +13,12 @@ from cachesvc.app import instance as app
 from cachesvc.app.embedded.set_up import embedded
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
-from cachesvc.commands.documents import load_documents
+from cachesvc.commands.documents import load_documents, passed_over
 from cachesvc.config.service import Service, check_together
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
+
+log = logging.getLogger(__name__)
 
 
 def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -25,6 +28,8 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """
     service, topology = load_documents(options, environ)
     logs.set_up(service)
+    if said := passed_over(environ):
+        log.warning(said)
     # Until the service handles SIGTERM itself, the signal must raise: embedded servers are stopped in a
     # `finally`, which the default handling of SIGTERM would skip.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -58,6 +63,7 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
 
 async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
     def ready(port: int) -> None:
-        print(banner(service, topology, f"http://{service.server.host}:{port}", lines), flush=True)
+        host = f"[{service.server.host}]" if ":" in service.server.host else service.server.host
+        print(banner(service, topology, f"http://{host}:{port}", lines), flush=True)
 
     await app.serve(service, topology, ready=ready)

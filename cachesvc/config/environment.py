@@ -4,9 +4,22 @@ Every field of the service document that is not itself a section has such a vari
 and the field's path in capitals, joined by `_`. Its value is written as in the document (`250ms`,
 `4MiB`, `true`). A name with the prefix that is neither a field nor in `NOT_SETTINGS` stops the
 start, because a misspelt override that is silently ignored would be noticed in an incident only.
+
+Kubernetes gives every pod variables that name the services of its namespace
+(https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables). A service
+called `cachesvc-server` makes these, and one called `cachesvc` the same without `SERVER_`:
+
+    CACHESVC_SERVER_SERVICE_HOST=10.0.0.1       CACHESVC_SERVER_PORT=tcp://10.0.0.1:8080
+    CACHESVC_SERVER_SERVICE_PORT=8080           CACHESVC_SERVER_PORT_8080_TCP=tcp://10.0.0.1:8080
+    CACHESVC_SERVER_SERVICE_PORT_HTTP=8080      CACHESVC_SERVER_PORT_8080_TCP_PROTO=tcp (_ADDR, …)
+
+They are passed over, also where one has the name of a setting: no setting takes `tcp://…`.
+`service_links` tells them from misspelt settings.
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -30,17 +43,51 @@ NOT_SETTINGS = {
 }
 """Every other variable with the prefix that cachesvc reads, and its meaning."""
 
+_LINK_NAME = re.compile(
+    r"(?P<service>[A-Z0-9_]+?)_PORT(?P<port>_\d+_(?:TCP|UDP|SCTP)(?P<part>_PROTO|_PORT|_ADDR)?)?"
+)
+_LINK_VALUE = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
+_SERVICE_NAME = re.compile(r"(?P<service>[A-Z0-9_]+?)_SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)")
+
+
+def service_links(environ: Mapping[str, str]) -> list[str]:
+    """Returns the names of the variables that Kubernetes made for its services.
+
+    One is told by name and value together. `…_SERVICE_HOST` and `…_SERVICE_PORT` alone may be a
+    misspelt `CACHESVC_SERVER_HOST` or `…_PORT`, so they count if the service's host is an address that
+    a service can have: nobody listens on a service's address.
+    """
+    return sorted(name for name in environ if name.startswith(PREFIX) and _is_service_link(name, environ))
+
+
+def _is_service_link(name: str, environ: Mapping[str, str]) -> bool:
+    if (found := _LINK_NAME.fullmatch(name)) and (found["part"] or _LINK_VALUE.fullmatch(environ[name])):
+        return True
+    if not (found := _SERVICE_NAME.fullmatch(name)):
+        return False
+    host, port = (environ.get(f"{found['service']}_{end}", "") for end in ("SERVICE_HOST", "PORT"))
+    return _is_of_a_service(host) or bool(_LINK_VALUE.fullmatch(port))
+
+
+def _is_of_a_service(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return not (address.is_unspecified or address.is_loopback)
+
 
 def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, Any]:
     """Returns the document with the environment's settings in place of its own.
 
     `document` is not changed. Raises `ConfigError` with the variable's name, for a variable that is
-    no setting or a value that the field does not take.
+    no setting or a value that the field does not take. Kubernetes' service links are passed over.
     """
     fields = dict(settings(kind))
     merged = dict(as_mapping(document, "$"))
+    links = set(service_links(environ))
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS or name in links:
             continue
         if name not in fields:
             raise ConfigError(name, f"no such setting{did_you_mean(name, [*fields, *NOT_SETTINGS])}")

@@ -26,13 +26,14 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
+from cachesvc.tiers.names import Resolver
 
 
 class CleanConnector(aiohttp.TCPConnector):
     """A `TCPConnector` whose connections are clean when a request gets them."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(resolver=Resolver(), **settings)
         self._factory = partial(_new_connection, loop=self._loop)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:

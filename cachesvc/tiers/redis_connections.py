@@ -25,6 +25,8 @@ Each connection measures its round trip, which is added to the time that a serve
 
 import asyncio
 import re
+import socket
+from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -36,6 +38,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
+from cachesvc.tiers.names import reach
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
@@ -179,10 +182,26 @@ class CleanConnection(AbstractConnection):
 
 
 class _CleanTCPConnection(CleanConnection, Connection):
-    pass
+    """A connection to whichever address of the server's name answers (`names.py`)."""
+
+    _reached: socket.socket | None = None
+
+    async def _connect(self) -> None:
+        self._reached = await reach(self.host, int(self.port))
+        try:
+            await super()._connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        finally:
+            self._reached = None
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = {**super()._connection_arguments(), "sock": self._reached}
+        del arguments["host"], arguments["port"]
+        if "ssl" in arguments:
+            arguments["server_hostname"] = self.host
+        return arguments
 
 
-class _CleanSSLConnection(CleanConnection, SSLConnection):
+class _CleanSSLConnection(_CleanTCPConnection, SSLConnection):
     pass
 
 

@@ -4,9 +4,11 @@ A request that cannot even be parsed is answered with a problem document too.
 """
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
@@ -16,6 +18,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
@@ -88,9 +91,10 @@ class Listener:
         runner = web.ServerRunner(server, shutdown_timeout=self._shutdown_seconds)
         await runner.setup()
         try:
-            with await _listening(host, port) as listening:
-                for _ in range(ACCEPTED_AT_ONCE):
-                    await web.SockSite(runner, listening.dup(), backlog=BACKLOG).start()
+            with ExitStack() as stack:
+                listening = [stack.enter_context(one) for one in await _listening(host, port)]
+                for one in listening * ACCEPTED_AT_ONCE:
+                    await web.SockSite(runner, one.dup(), backlog=BACKLOG).start()
         except OSError:
             await runner.cleanup()
             raise
@@ -107,13 +111,35 @@ class Listener:
             await self._runner.cleanup()
 
 
-async def _listening(host: str, port: int) -> socket.socket:
-    """Returns a socket that is bound to the first address of the host. Raises `OSError`."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, *_, address = found[0]
-    return socket.create_server(address, family=family, backlog=BACKLOG)
+async def _listening(host: str, port: int) -> list[socket.socket]:
+    """Returns sockets that are bound to the addresses of the host. Raises `OSError`.
+
+    `localhost` has two addresses, and a caller may try either first. `::` takes IPv4 callers, too. An
+    address that this machine does not have (IPv6 is switched off) is passed over if there is another.
+    """
+    bound: list[socket.socket] = []
+    lacking: OSError | None = None
+    for family, *_, address in await look_up(host, port, flags=socket.AI_PASSIVE):
+        at = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
+        is_dual = at[0] == "::" and socket.has_dualstack_ipv6()
+        try:
+            made = socket.create_server(
+                at[:2] if is_dual else at,
+                family=socket.AddressFamily(family),
+                backlog=BACKLOG,
+                dualstack_ipv6=is_dual,
+            )
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                lacking = error
+                continue
+            for one in bound:
+                one.close()
+            raise
+        bound.append(made)
+    if not bound:
+        raise lacking or OSError(f"{host} has no address")
+    return bound
 
 
 class _Server(web.Server):

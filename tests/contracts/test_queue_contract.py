@@ -85,6 +85,53 @@ async def test_reclaiming_before_anything_was_taken_finds_nothing(queue: QueueBe
     assert list(await queue.changes.reclaim("c1", idle_seconds=0, count=10)) == []
 
 
+async def was_there(queue: QueueBench, consumer: str) -> None:
+    """The consumer takes a change, which is closed. (Redis 7.0 notes no consumer that is given nothing.)"""
+    change_id = await queue.changes.append(CHANGE)
+    assert await ids(await take(queue, consumer)) == [change_id]
+    await queue.changes.acknowledge([change_id])
+
+
+async def test_a_consumer_that_left_is_forgotten_once_it_has_nothing_open(queue: QueueBench) -> None:
+    """What it has taken is adopted first: one with something open stays, however long it is silent."""
+    change_id = await queue.changes.append(CHANGE)
+    await take(queue, "gone")
+    await was_there(queue, "idle")
+    assert await queue.changes.forget_consumers(idle_seconds=60) == 0
+    assert await queue.changes.forget_consumers(idle_seconds=0) == 1
+    assert await ids(await queue.changes.reclaim("c2", idle_seconds=0, count=10)) == [change_id]
+    assert await queue.changes.forget_consumers(idle_seconds=0) == 1
+    await queue.changes.acknowledge([change_id])
+    assert await queue.changes.forget_consumers(idle_seconds=0) == 1
+    assert await queue.changes.forget_consumers(idle_seconds=0) == 0
+
+
+async def test_to_forget_consumers_is_no_loss(queue: QueueBench) -> None:
+    epoch = await queue.announce()
+    taken, closed = [await queue.changes.append(CHANGE) for _ in range(2)]
+    await take(queue, "gone")
+    await queue.changes.acknowledge([closed])
+    await was_there(queue, "idle")
+    await queue.changes.forget_consumers(idle_seconds=0)
+    completion = await queue.changes.completion()
+    assert (completion.epoch, completion.lost, completion.oldest) == (epoch, 0, taken)
+    assert completion.announced
+
+
+async def test_before_anything_was_taken_there_is_no_consumer_to_forget(queue: QueueBench) -> None:
+    assert await queue.changes.forget_consumers(idle_seconds=0) == 0
+
+
+async def test_a_consumer_that_is_forgotten_while_it_waits_gets_the_next_change(queue: QueueBench) -> None:
+    await was_there(queue, "c1")
+    waiting = asyncio.create_task(queue.changes.take("c1", count=1, wait_seconds=30))
+    await asyncio.sleep(0.02)
+    assert await queue.changes.forget_consumers(idle_seconds=0) == 1
+    change_id = await queue.changes.append(CHANGE)
+    assert await ids(await waiting) == [change_id]
+    assert await ids(await queue.changes.reclaim("c2", idle_seconds=0, count=10)) == [change_id]
+
+
 EVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"dev.cachesvc.change.v1","data":{"namespace":"docs","keys":["a"]}}'
 MALFORMED = {
     b"": "truncated",

@@ -226,6 +226,26 @@ async def test_a_stream_that_was_there_before_its_group(bench: RedisBench) -> No
     assert (await bench.changes.completion()).epoch == first
 
 
+async def consumers(admin: "Redis") -> list[bytes]:
+    found: Any = await admin.xinfo_consumers("changes", "cachesvc")
+    return sorted(one["name"] for one in found)
+
+
+async def test_the_group_keeps_the_mark_of_its_epoch_when_consumers_are_forgotten(bench: RedisBench) -> None:
+    """Without the mark the group would be a new one, and every namespace would be fenced."""
+    epoch = await bench.announce()
+    for name in ("a", "b"):
+        id_ = await bench.changes.append(CHANGE)
+        await bench.changes.take(name, count=1, wait_seconds=0.01)
+        await bench.changes.acknowledge([id_])
+    (mark,) = [name for name in await consumers(bench.admin) if name.startswith(b"epoch ")]
+    assert await consumers(bench.admin) == [b"a", b"b", mark]
+    assert await bench.changes.forget_consumers(idle_seconds=0) == 2
+    assert await consumers(bench.admin) == [mark]
+    completion = await bench.changes.completion()
+    assert (completion.epoch, completion.announced) == (epoch, True)
+
+
 async def test_a_replica_says_nothing(bench: RedisBench) -> None:
     """Its clients stay connected, and reads work there, of what its master had."""
     stream = bench.stream()

@@ -90,6 +90,7 @@ class MemoryChanges:
 
     def _take(self, consumer: str, count: int) -> list[OpenChange]:
         queue = self._queue
+        queue.consumers[consumer] = queue.clock.now_us()
         new = [position for position in queue.changes if position > queue.delivered][:count]
         if new:
             queue.delivered = new[-1]
@@ -97,6 +98,7 @@ class MemoryChanges:
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
         queue, idle_us = self._queue, round(idle_seconds * SECONDS)
+        queue.consumers[consumer] = queue.clock.now_us()
         latest = queue.clock.now_us() - idle_us
         for position in queue.orphans(idle_us):
             queue.taken[position] = Taken(consumer, latest)
@@ -111,6 +113,12 @@ class MemoryChanges:
         for position in positions:
             queue.taken[position] = Taken(consumer, queue.clock.now_us())
         return [self._decode(text_of(position), queue.changes[position]) for position in positions]
+
+    async def forget_consumers(self, *, idle_seconds: float) -> int:
+        departed = self._queue.departed(round(idle_seconds * SECONDS))
+        for name in departed:
+            self._queue.delete_consumer(name)
+        return len(departed)
 
     async def parked(self, *, idle_seconds: float, count: int) -> Sequence[Parked]:
         now_us, idle_us = self._queue.clock.now_us(), round(idle_seconds * SECONDS)

@@ -93,6 +93,8 @@ class MemoryQueue:
         self.taken: dict[Position, Taken] = {}
         self.delivered: Position = (0, 0)
         """The consumer group has been given everything up to here."""
+        self.consumers: dict[str, int] = {}
+        """The consumers of the group, each with the µs of its last call."""
         self.parking = MemoryParking()
         self.dead: list[tuple[str, str, Fields]] = []
         """Buried changes: id, reason, item."""
@@ -169,7 +171,16 @@ class MemoryQueue:
 
     def delete_consumer(self, name: str) -> None:
         """Forgets a consumer with what it had taken (XGROUP DELCONSUMER)."""
+        self.consumers.pop(name, None)
         self.taken = {position: taken for position, taken in self.taken.items() if taken.consumer != name}
+
+    def departed(self, idle_us: int) -> list[str]:
+        """The consumers that made no call for that long and have taken nothing."""
+        busy = {taken.consumer for position, taken in self.taken.items() if position in self.changes}
+        latest = self.clock.now_us() - idle_us
+        return [
+            name for name, called_us in self.consumers.items() if called_us <= latest and name not in busy
+        ]
 
     def orphans(self, idle_us: int) -> list[Position]:
         """Changes of that age that were delivered and are nobody's."""

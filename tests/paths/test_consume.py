@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cachesvc.changes.consume import DEPARTED_SECONDS, FORGET_TURNS
 from cachesvc.changes.contract import OpenChange
 from cachesvc.changes.events.cloudevents import encode
 from cachesvc.model.change import Change
@@ -162,6 +163,19 @@ async def test_an_answer_of_an_unknown_shape_ends_no_loop_of_a_consumer(method: 
     assert one.bound_us() < 1_500_000
     loops = (one.consumer.taking, one.consumer.beating, one.consumer.reclaiming)
     assert sum(loop.failures for loop in loops) == one.tally.failures <= failures + 1
+    await stop(one)
+
+
+async def test_a_consumer_that_left_is_removed_from_the_group_after_an_hour() -> None:
+    far = FarSide()
+    one, other = await started(far, "one", "other")
+    await stop(other)
+    assert set(far.queue.consumers) == {"one", "other"}
+    await asyncio.sleep(DEPARTED_SECONDS - 5)
+    assert set(far.queue.consumers) == {"one", "other"}
+    await asyncio.sleep(FORGET_TURNS + 10)
+    assert set(far.queue.consumers) == {"one"}
+    assert one.tally.epochs == 1
     await stop(one)
 
 

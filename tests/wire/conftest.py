@@ -145,7 +145,12 @@ async def site() -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def running_site(
-    telemetry: Telemetry | None = None, recorder: Recorder | None = None, limits: Server = LIMITS
+    telemetry: Telemetry | None = None,
+    recorder: Recorder | None = None,
+    limits: Server = LIMITS,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
@@ -161,7 +166,7 @@ async def running_site(
         clock=clock,
         recorder=recorder,
     )
-    port = await web.start("127.0.0.1", 0)
+    port = await web.start(host, port)
     made.append(Site(web, port, clock, paths, broadcast, metrics))
     yield made[0]
     await web.stop()

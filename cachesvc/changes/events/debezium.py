@@ -21,9 +21,12 @@ delete is followed by a tombstone, a key without a value. The same stream may ca
 
 The CloudEvents converter
 (https://debezium.io/documentation/reference/stable/integrations/cloudevents.html) writes type
-`io.debezium.<connector>.datachangeevent`, with the content of `op` and `source` as attributes
+`io.debezium.connector.<connector>.DataChangeEvent` (before Debezium 3:
+`io.debezium.<connector>.datachangeevent`), with the content of `op` and `source` as attributes
 `iodebezium…`, and `before` and `after` in `data`. With `opentelemetry.tracing.attributes.enable` it
-adds `traceparent`.
+adds `traceparent`. For records that are about no row (heartbeats, transactions) it writes no value.
+
+What Debezium 3.6.3 wrote about a table of PostgreSQL is in `tests/snapshots/debezium`.
 """
 
 import re
@@ -38,7 +41,7 @@ from cachesvc.changes.events.rows import Row, RowChange
 TOMBSTONES = (b"default", b"null", b"")
 """Values of a record that has none."""
 OPERATIONS = ("c", "u", "d", "r", "t", "m")
-_EVENT_TYPE = re.compile(r"io\.debezium\..+\.datachangeevent")
+_EVENT_TYPE = re.compile(r"io\.debezium\..+\.datachangeevent", re.IGNORECASE)
 _NO_ROW = ("status", "ddl", "tableChanges")
 _decoder = msgspec.json.Decoder()
 

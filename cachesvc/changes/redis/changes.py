@@ -69,6 +69,7 @@ class RedisChanges:
         self._make_group = script("make_group")
         self._bury, self._parked = script("bury"), script("parked")
         self._completion, self._adopt = script("completion"), script("adopt")
+        self._forget = script("forget")
         self._open_count = script("open_count")
 
     def __repr__(self) -> str:
@@ -129,6 +130,9 @@ class RedisChanges:
             if cursor == "0-0":
                 break
         return found
+
+    async def forget_consumers(self, *, idle_seconds: float) -> int:
+        return int(await self._forget([round(idle_seconds * 1_000_000)]))
 
     async def parked(self, *, idle_seconds: float, count: int) -> Sequence[Parked]:
         """Returns what is parked for cells that no consumer has tried for `idle_seconds`.

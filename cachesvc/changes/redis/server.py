@@ -58,7 +58,7 @@ def _lua(name: str) -> bytes:
 
 _PRELUDE = _lua("prelude")
 _SCRIPTS = (
-    *("append", "make_group", "acknowledge", "bury", "parked", "completion", "adopt"),
+    *("append", "make_group", "acknowledge", "bury", "parked", "completion", "adopt", "forget"),
     *("publish", "has_beaten", "vouch", "settle", "open", "read", "followers", "receipt", "open_count"),
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}

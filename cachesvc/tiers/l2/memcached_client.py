@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
-from pymemcache.client.base import Client
 from pymemcache.exceptions import (
     MemcacheClientError,
     MemcacheServerError,
@@ -31,6 +30,7 @@ from pymemcache.exceptions import (
 )
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
+from cachesvc.tiers.l2.any_address import AnyAddressClient
 
 _RECEIVE_BYTES = 1 << 18
 _REPLIES_IN_FLIGHT = 128
@@ -46,7 +46,7 @@ _END = b"END"
 _REFUSED = b"SERVER_ERROR"
 
 
-class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
+class PipelinedClient(AnyAddressClient):
     """One connection, made when it is first needed. Blocking; one thread at a time."""
 
     _arrivals: Arrivals

@@ -14,6 +14,7 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.names import reach
 
 _MISS = b"EN"
 _VALUE = b"VA"
@@ -55,4 +56,4 @@ async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"))
     host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host.strip("[]"), int(port))
+    return await asyncio.open_connection(sock=await reach(host.strip("[]"), int(port)))

@@ -31,6 +31,11 @@ from cachesvc.tiers.l2.memcached_client import PipelinedClient
 
 T = TypeVar("T")
 
+STOP_SECONDS = 5.0
+"""The longest time that `stop` waits for the jobs that are queued.
+
+Each job has a time limit of its own; a thread that does not end holds up no stop of the process."""
+
 
 class _Job:
     """Work for the thread, and the future that its result goes to."""
@@ -103,12 +108,15 @@ class MemcachedThread:
         ).start()
 
     async def stop(self) -> None:
-        """Ends the thread when the queued jobs are done, and closes the connection."""
+        """Ends the thread when the queued jobs are done, and closes the connection.
+
+        After `STOP_SECONDS` the thread is left behind; its connection closes with the process.
+        """
         if self._loop is None or self._ended is None:
             return
         self._loop = None
         self._jobs.put(None)
-        await self._ended
+        await asyncio.wait((self._ended,), timeout=STOP_SECONDS)
 
     def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         # RuntimeError: the loop was closed without `stop`, so no caller is left to answer.

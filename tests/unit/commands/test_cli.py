@@ -63,6 +63,23 @@ def test_the_documents_may_be_named_by_the_environment(
     assert len(served[0][1].cells) == 4
 
 
+def test_service_links_are_said_and_stop_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serving(monkeypatch)
+    links = {"CACHESVC_SERVER_PORT": "tcp://10.0.0.1:80", "CACHESVC_SERVER_SERVICE_HOST": "10.0.0.1"}
+    environ = {"CACHESVC_REGION": "eu", **links}
+    said = (
+        "CACHESVC_SERVER_PORT, CACHESVC_SERVER_SERVICE_HOST: Kubernetes' service links, passed over"
+        " (enableServiceLinks: false in the pod's spec leaves them out)"
+    )
+    assert main(["serve", "--topology", TWO_REGIONS], environ) == 0
+    assert served[0][0].server.port == 8080
+    assert caplog.messages == [said]
+    assert main(["check-config", "--topology", TWO_REGIONS], environ) == 0
+    assert f"environment: {said}\n" in capsys.readouterr().out
+
+
 def test_a_port_in_use_is_said_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cachesvc.config.document import read_struct
-from cachesvc.config.environment import NOT_SETTINGS, settings
+from cachesvc.config.environment import NOT_SETTINGS, service_links, settings
 from cachesvc.config.service import Service, check_together, load_service
 from cachesvc.config.topology import Topology
 from cachesvc.model.errors import ConfigError
@@ -90,6 +90,67 @@ def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> Non
     with pytest.raises(ConfigError) as caught:
         load_service(None, environ)
     assert str(caught.value).startswith(message)
+
+
+def links_of(service: str, host: str = "10.0.0.1", port: int = 8080, protocol: str = "tcp") -> dict[str, str]:
+    """The variables that Kubernetes makes for a service with one port, called `http`."""
+    name = service.upper().replace("-", "_")
+    at = f"[{host}]" if ":" in host else host
+    link = f"{name}_PORT_{port}_{protocol.upper()}"
+    return {
+        f"{name}_SERVICE_HOST": host,
+        f"{name}_SERVICE_PORT": str(port),
+        f"{name}_SERVICE_PORT_HTTP": str(port),
+        f"{name}_PORT": f"{protocol}://{at}:{port}",
+        link: f"{protocol}://{at}:{port}",
+        f"{link}_PROTO": protocol,
+        f"{link}_PORT": str(port),
+        f"{link}_ADDR": host,
+    }
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        links_of("cachesvc"),
+        links_of("cachesvc-l1"),
+        links_of("cachesvc-server"),
+        links_of("cachesvc-server-port"),
+        links_of("cachesvc-service"),
+        links_of("cachesvc-env"),
+        links_of("cachesvc", host="fd00:10:96::a"),
+        links_of("cachesvc-otlp", protocol="udp"),
+        links_of("cachesvc-m3ua", protocol="sctp"),
+    ],
+    ids=lambda links: min(links, key=len),
+)
+def test_service_links_of_kubernetes_are_passed_over(links: dict[str, str]) -> None:
+    assert service_links({**links, "PATH": "/bin"}) == sorted(links)
+    service = load_service(None, {**links, "CACHESVC_L1_BUDGET": "64MiB"})
+    assert (service.server, service.l1.budget) == (Service().server, 64 << 20)
+    alone = [name for name in links if "SERVICE_PORT" not in name or links[name].startswith("tcp")]
+    assert [name for name in alone if service_links({name: links[name]}) != [name]] == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({"CACHESVC_SERVICE_HOST": "127.0.0.1"}, "CACHESVC_SERVICE_HOST"),
+        ({"CACHESVC_SERVICE_HOST": "::", "CACHESVC_SERVICE_PORT": "9000"}, "CACHESVC_SERVICE_HOST"),
+        ({"CACHESVC_SERVICE_HOST": "localhost"}, "CACHESVC_SERVICE_HOST"),
+        ({"CACHESVC_SERVICE_PORT": "9000"}, "CACHESVC_SERVICE_PORT"),
+        ({"CACHESVC_PORT": "9000"}, "CACHESVC_PORT"),
+        ({"CACHESVC_SERVER_PORT": "http://10.0.0.1:8080"}, "CACHESVC_SERVER_PORT"),
+        ({"CACHESVC_SERVER_PORT": "tcp://10.0.0.1"}, "CACHESVC_SERVER_PORT"),
+        ({"CACHESVC_SERVER_HOST_PORT": "8080"}, "CACHESVC_SERVER_HOST_PORT"),
+        ({**links_of("cachesvc"), "CACHESVC_SERVER_PROT": "1"}, "CACHESVC_SERVER_PROT"),
+        ({**links_of("cachesvc"), "CACHESVC_L1_SERVICE_PORT": "1"}, "CACHESVC_L1_SERVICE_PORT"),
+    ],
+)
+def test_what_may_be_a_misspelt_setting_is_no_service_link(environ: dict[str, str], name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_service(None, environ)
+    assert str(caught.value).startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
