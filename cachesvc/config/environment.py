@@ -2,16 +2,17 @@
 
 Every field of the service document that is not itself a section has such a variable: `CACHESVC_`
 and the field's path in capitals, joined by `_`. Its value is written as in the document (`250ms`,
-`4MiB`, `true`). A name with the prefix that is neither a field nor in `NOT_SETTINGS` stops the
+`4MiB`, `true`, `[a, b]`). A name with the prefix that is neither a field nor in `NOT_SETTINGS` stops the
 start, because a misspelt override that is silently ignored would be noticed in an incident only.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
-from cachesvc.config.document import as_mapping, read_leaf
+from cachesvc.config.document import as_mapping, parse_text, read_leaf
+from cachesvc.config.mistakes import Mistakes
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
 
@@ -31,22 +32,37 @@ NOT_SETTINGS = {
 """Every other variable with the prefix that cachesvc reads, and its meaning."""
 
 
-def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, Any]:
+def overridden(
+    document: Any, kind: type[msgspec.Struct], environ: Mapping[str, str], found: Mistakes
+) -> dict[str, Any]:
     """Returns the document with the environment's settings in place of its own.
 
-    `document` is not changed. Raises `ConfigError` with the variable's name, for a variable that is
-    no setting or a value that the field does not take.
+    `document` is not changed. A variable that is no setting, and a value that the field does not
+    take, is noted by the variable's name and left out.
     """
     fields = dict(settings(kind))
-    merged = dict(as_mapping(document, "$"))
+    merged = dict(as_mapping(document, "$", found))
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS:
             continue
         if name not in fields:
-            raise ConfigError(name, f"no such setting{did_you_mean(name, [*fields, *NOT_SETTINGS])}")
+            found.note(name, f"no such setting{did_you_mean(name, [*fields, *NOT_SETTINGS])}")
+            continue
         path, leaf_kind = fields[name]
-        _put(merged, path, read_leaf(environ[name], leaf_kind, name, strict=False))
+        try:
+            value = _read(environ[name], leaf_kind, name)
+        except ConfigError as error:
+            found.note(error.path, error.why)
+        else:
+            _put(merged, path, value, found)
     return merged
+
+
+def _read(text: str, kind: Any, name: str) -> Any:
+    """Returns a variable's value. A list is written as in the document: `[a, b]`."""
+    if get_origin(kind) is tuple:
+        return read_leaf(parse_text(text, name=name), kind, name)
+    return read_leaf(text, kind, name, strict=False)
 
 
 def settings(
@@ -61,11 +77,11 @@ def settings(
             yield PREFIX + "_".join(here).upper(), (here, field.type)
 
 
-def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _put(document: dict[str, Any], path: tuple[str, ...], value: Any, found: Mistakes) -> None:
     *sections, leaf = path
     here = "$"
     for section in sections:
         here = f"{here}.{section}"
-        document[section] = dict(as_mapping(document.get(section), here))
+        document[section] = dict(as_mapping(document.get(section), here, found))
         document = document[section]
     document[leaf] = value

@@ -35,16 +35,21 @@ class TierUnavailableError(TierError):
 
 
 class ConfigError(CachesvcError):
-    """A mistake in a configuration document or a setting.
+    """A mistake in a configuration document or a setting, and `others` that were found with it.
 
     `path` names the place (`$.cells.c2.region`, `CACHESVC_SERVER_PORT`), `why` the mistake and its
-    cure.
+    cure. The text has one line per mistake.
     """
 
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path}: {why}")
+    def __init__(self, path: str, why: str, *others: "ConfigError") -> None:
+        super().__init__("\n".join([f"{path}: {why}", *map(str, others)]))
         self.path = path
         self.why = why
+        self.others = others
+
+    def each(self) -> "tuple[ConfigError, ...]":
+        """Returns the mistakes one by one."""
+        return (ConfigError(self.path, self.why), *self.others)
 
 
 class ProblemError(CachesvcError):

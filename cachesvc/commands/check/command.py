@@ -26,9 +26,9 @@ from cachesvc.commands.check.report import as_json, plain
 from cachesvc.commands.check.run import CheckError, check
 from cachesvc.commands.check.settings import CheckSettings, address_of, deployment_of
 from cachesvc.commands.check.verdicts import Verdict
+from cachesvc.commands.documents import given_topology
 from cachesvc.commands.check.watch.metrics import WatchMetrics
 from cachesvc.commands.check.watch.watch import watch
-from cachesvc.config.service import load_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 
@@ -166,7 +166,7 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
     for name in ("read_share", "sample"):
         if not 0 <= getattr(options, name) <= 1:
             raise ConfigError(f"--{name.replace('_', '-')}", "is a share: 0 to 1")
-    deployment = deployment_of(load_topology(options.topology), options.namespace, options.origin_listen)
+    deployment = deployment_of(given_topology(options.topology), options.namespace, options.origin_listen)
     if not deployment.instances:
         raise ConfigError(f"{options.topology}: $.regions", "name no instances: there is nobody to ask")
     return replace(
