@@ -13,7 +13,11 @@ MOST_PORTS = 65535
 _NAME = re.compile(r"(?!-)[\w-]{1,63}(?:\.[\w-]{1,63})*\.?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _USERINFO = re.compile(r"(?<=//)[^/?#]*@")
-_REDIS_QUERY = re.compile(r"db|username|password|ssl_[a-z_]+")
+_REDIS_QUERY = re.compile(r"db|username|password")
+_TLS_QUERY = re.compile(
+    r"ssl_(?:keyfile|certfile|cert_reqs|ca_certs|ca_data|check_hostname|ciphers|password)"
+)
+_CERTIFICATES = ("none", "optional", "required")
 _KEY = "{key}"
 _URL_CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})*")
 _DOTS = re.compile(r"(?:\.|%2[Ee])+")
@@ -81,8 +85,10 @@ def redis_fault(url: str) -> str:
 def redis_query_fault(url: str) -> str:
     """Says what is wrong with the part of a Redis URL after `?`."""
     for name, value in parse_qsl(url.partition("#")[0].partition("?")[2], keep_blank_values=True):
-        if not _REDIS_QUERY.fullmatch(name):
-            return f"{name[:40]!r} is no setting that it may hold (db, username, password, ssl_…)"
+        if not (_REDIS_QUERY.fullmatch(name) or (url.startswith("rediss:") and _TLS_QUERY.fullmatch(name))):
+            return f"{name[:40]!r} is no setting that it may hold (db, username, password; rediss: ssl_…)"
+        if name == "ssl_cert_reqs" and value not in _CERTIFICATES:
+            return f"its ssl_cert_reqs is none of {', '.join(_CERTIFICATES)}"
         if name == "db" and not _NUMBER.fullmatch(value):
             return "its db is no number"
     return ""

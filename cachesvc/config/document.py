@@ -69,9 +69,10 @@ def parse(path: Path, found: Mistakes | None = None) -> Any:
 
 def parse_text(text: str, *, name: str, found: Mistakes | None = None) -> Any:
     """Returns the same as `parse`, of a text; `name` stands in the messages of errors."""
-    loader = yaml.SafeLoader(text)
+    loader: yaml.SafeLoader | None = None
     try:
         with collected(found) as found:
+            loader = yaml.SafeLoader(text)
             node = loader.get_single_node()
             if node is None:
                 return None
@@ -91,7 +92,8 @@ def parse_text(text: str, *, name: str, found: Mistakes | None = None) -> Any:
         why = " ".join(str(error).split()) if isinstance(error, (yaml.YAMLError, ValueError)) else ""
         raise ConfigError(name, f"is not YAML: {why or 'a value does not fit its !!tag'}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _check_size(root: yaml.Node, name: str) -> None:
@@ -238,6 +240,8 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
     """
     if kind in QUANTITIES and type(data) is kind:
         return data
+    if not _is_utf8(data):
+        raise ConfigError(path, f"{shown(data)} is not UTF-8")
     try:
         value = msgspec.convert(data, kind, dec_hook=_quantity, strict=strict)
     except msgspec.ValidationError as error:
@@ -248,7 +252,7 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
             ) from error
         why = str(error).split(" - at ")[0]
         raise ConfigError(path, why if kind in QUANTITIES else f"{why} ({shown(data)})") from error
-    if kind is int and abs(value) > LARGEST or kind is float and math.isinf(value):
+    if (kind is int and abs(value) > LARGEST) or (kind is float and math.isinf(value)):
         raise ConfigError(path, f"{shown(data)} is more than can be counted")
     return value
 
@@ -267,7 +271,16 @@ def as_mapping(data: Any, path: str, found: Mistakes) -> dict[str, Any]:
         if not isinstance(name, str):
             # YAML 1.1 reads the bare words no, on and 12 as booleans and numbers.
             found.note(f"{path}.{shown(name)}", f"the name {shown(name)} is not text: put it in quotes")
+        elif not _is_utf8(name):
+            found.note(f"{path}.{name}", "the name is not UTF-8")
     return {name: value for name, value in data.items() if isinstance(name, str)}
+
+
+def _is_utf8(data: object) -> bool:
+    r"""False if a text in it has a surrogate: of `"\ud800"` in YAML, or of a variable in another encoding."""
+    if isinstance(data, list):
+        return all(map(_is_utf8, data))
+    return not isinstance(data, str) or not any("\ud800" <= sign <= "\udfff" for sign in data)
 
 
 def _quantity(kind: type, value: object) -> object:

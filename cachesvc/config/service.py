@@ -400,10 +400,10 @@ def note_unlikely(
         if namespace.origin is not None:
             deadlines["origin.soft_deadline"] = namespace.origin.soft_deadline
             deadlines["origin.hard_deadline"] = namespace.origin.hard_deadline
-        for field, deadline in deadlines.items():
+        for where, deadline in deadlines.items():
             shared.require(
                 deadline <= server.request_timeout,
-                f"{path}.{field}",
+                f"{path}.{where}",
                 f"is above server.request_timeout of the service document "
                 f"({server.request_timeout.seconds:g} s): requests end before it",
             )

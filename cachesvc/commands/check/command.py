@@ -26,9 +26,9 @@ from cachesvc.commands.check.report import as_json, plain
 from cachesvc.commands.check.run import CheckError, check
 from cachesvc.commands.check.settings import CheckSettings, address_of, deployment_of
 from cachesvc.commands.check.verdicts import Verdict
-from cachesvc.commands.documents import given_topology
 from cachesvc.commands.check.watch.metrics import WatchMetrics
 from cachesvc.commands.check.watch.watch import watch
+from cachesvc.commands.documents import given_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 
