@@ -123,13 +123,21 @@ async def once(watch: Watch, console: Console) -> int:
     before = await watch.look()
     await asyncio.sleep(watch.seconds)
     drawn, is_healthy = await watch.drawn(before, await watch.look())
-    console.print(drawn)
+    # On a terminal the prompt takes the last line; what does not fit would push the verdict away.
+    console.print(drawn, height=console.height - 1 if console.is_terminal else None)
     return 0 if is_healthy else 1
 
 
 async def for_ever(watch: Watch, console: Console) -> NoReturn:
     """Shows view after view until it is cancelled."""
     before = await watch.look()
+    if not console.is_terminal:  # a `Live` would print nothing before its end
+        while True:
+            await asyncio.sleep(watch.seconds)
+            after = await watch.look()
+            drawn, _ = await watch.drawn(before, after)
+            console.print(drawn)
+            before = after
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             after = await watch.look()

@@ -447,8 +447,33 @@ def test_hosts_to_listen_on(host: str) -> None:
 
 
 pieces = st.sampled_from(
-    "redis:// rediss:// unix:// tcp:// http:// / // h 10.0.0.1 [::1] : 1 0 70000 -1 @ u:p@ ?db= "
-    "?ssl_cert_reqs=none ?db=1&x=2 # {key} % a.b é".split(" ")
+    [
+        "redis://",
+        "rediss://",
+        "unix://",
+        "tcp://",
+        "http://",
+        "/",
+        "//",
+        "h",
+        "10.0.0.1",
+        "[::1]",
+        ":",
+        "1",
+        "0",
+        "70000",
+        "-1",
+        "@",
+        "u:p@",
+        "?db=",
+        "?ssl_cert_reqs=none",
+        "?db=1&x=2",
+        "#",
+        "{key}",
+        "%",
+        "a.b",
+        "é",
+    ]
 ) | st.just(" ")
 addresses = st.lists(pieces, max_size=7).map("".join)
 
