@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
+from itertools import starmap
 
 from cachesvc.app import feeds, paths
 from cachesvc.app.backends import Backends, Part
@@ -226,13 +227,10 @@ class App:
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
         away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
-        loops = self._loops.troubles().items()
-        return [
-            *map(silent_queue, away),
-            *self.paths.rivals.said.values(),
-            *self._backends.troubles(),
-            *(loop_trouble(name, why) for name, why in loops),
-        ]
+        servers = [*map(silent_queue, away), *self._backends.troubles()]
+        # With a server away, the loops that wait for it would say the same once more, each in its words.
+        loops = self._loops.defects() if servers else self._loops.troubles()
+        return [*servers, *self.paths.rivals.said.values(), *starmap(loop_trouble, loops.items())]
 
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
@@ -253,6 +251,6 @@ async def serve(service: Service, topology: Topology, *, ready: Callable[[int], 
 
 
 def _state(feed: FenceFeed) -> str:
-    if feed.is_open:
+    if feed.is_open and not feed.loop.is_cut_off:
         return "read" if feed.has_caught_up else "catching up"
-    return OUT_OF_REACH if feed.tried else "not tried yet"
+    return OUT_OF_REACH if feed.is_open or feed.tried else "not tried yet"

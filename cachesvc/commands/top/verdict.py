@@ -179,8 +179,11 @@ def _changes(picture: Picture) -> Iterator[str]:
 
 def _loops(picture: Picture) -> Iterator[str]:
     for row in picture.instances:
-        if row.loops:
-            yield f"{row.name}: " + "; ".join(starmap(loop_trouble, row.loops.items()))
+        loops = list(starmap(loop_trouble, row.loops.items()))
+        if row.troubles:  # an instance leaves out the loops that wait for a server which it has named
+            loops = [one for one in loops if one in row.troubles]
+        if loops:
+            yield f"{row.name}: {'; '.join(loops)}"
 
 
 def _clocks(picture: Picture) -> Iterator[str]:
