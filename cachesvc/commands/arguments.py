@@ -75,3 +75,8 @@ def fail(exit_code: int, message: str) -> int:
     """Prints the message to stderr and returns the exit code."""
     print(f"cachesvc: {printable(message, keep=chr(10))}", file=sys.stderr)
     return exit_code
+
+
+def tell_mistakes(error: ConfigError) -> int:
+    """Prints each mistake to stderr and returns the exit code."""
+    return max(fail(2, str(one)) for one in error.each())

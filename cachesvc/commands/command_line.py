@@ -1,12 +1,13 @@
 """The command line: the table of commands, the parser that is made from it, and how one is run."""
 
 import argparse
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import documents, explain, publish
-from cachesvc.commands.arguments import fail
+from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
 from cachesvc.commands.serve import serve
 from cachesvc.commands.top import command as top
@@ -16,19 +17,21 @@ from cachesvc.model.errors import ConfigError, TierError
 def run(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> int:
     """Runs a command and returns its exit code.
 
-    A failure is told on stderr, in a line for each mistake. Raises `BrokenPipeError` if nobody reads
-    the output, and `KeyboardInterrupt` if the command does not end at Ctrl-C by itself.
+    A failure is told on stderr, in a line for each mistake. Raises `OSError` if the output cannot be
+    written, and `KeyboardInterrupt` if the command does not end at Ctrl-C by itself.
     """
     options = parser(environ).parse_args(arguments)
     try:
         return COMMANDS[options.command].run(options, environ)
     except ConfigError as error:
-        return max(fail(2, str(one)) for one in error.each())
+        return tell_mistakes(error)
     except (ServerStartError, TierError) as error:
         return fail(1, str(error))
     except BrokenPipeError:
         raise
     except OSError as error:
+        if error.errno == errno.ENOSPC and not error.filename:
+            raise  # of the output, whose file nobody here has opened
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         return fail(1, what)
 

@@ -36,7 +36,7 @@ def conditions_of_queue() -> Sequence[Need[RedisReport]]:
         Need(
             "dead-letters",
             "stale",
-            "the invalidations that they ask for did not happen",
+            "an event that breaks the rules was not applied, so old values may be answered",
             "read them (XREVRANGE changes:dead + - COUNT 20), announce what changed again, and DEL changes:dead",
             _dead_letters,
         ),
@@ -60,5 +60,6 @@ def _full(report: RedisReport) -> str:
 def _dead_letters(report: RedisReport) -> str:
     if not report.dead_letters:
         return ""
-    stand = "dead letter stands" if report.dead_letters == 1 else "dead letters stand"
-    return f"{report.dead_letters} {stand} in it"
+    return (
+        "it has 1 dead letter" if report.dead_letters == 1 else f"it has {report.dead_letters} dead letters"
+    )

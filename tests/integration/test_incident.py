@@ -83,7 +83,7 @@ def test_what_is_wrong_is_said_in_words_that_fit_and_the_same_everywhere(fleet: 
         found = told_of(
             at,
             "cell eu-1: it is full (",
-            "queue eu: 1 dead letter stands in it: ",
+            "queue eu: it has 1 dead letter: ",
             silent_queue("us"),
         )
         top = [sys.executable, "-m", "cachesvc", "top", "--once", "--topology", str(fleet.topology_path)]
@@ -96,7 +96,7 @@ def test_what_is_wrong_is_said_in_words_that_fit_and_the_same_everywhere(fleet: 
             assert one in piped
         for begin in (
             "cell eu-1: it is full (",
-            "queue eu: 1 dead letter stands in it: ",
+            "queue eu: it has 1 dead letter: ",
             silent_queue("us"),
         ):
             (said,) = (one for one in found if one.startswith(begin))

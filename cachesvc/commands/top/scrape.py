@@ -106,7 +106,7 @@ class Asker:
             return Silence(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return Silence(_reason(error))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Silence(f"its answer cannot be read: {error}")
 
     async def topology(self, url: str) -> bytes | Silence:
