@@ -1,10 +1,11 @@
 """The entry point: runs `serve`, `check-config`, `publish`, `check`, `explain` or `top`.
 
-Exit codes: 0 for success, or after a stop by a signal of what runs until then; 1 if the command
-could not run (a port in use, a server that does not start); 2 if the command line or a configuration
-document is wrong; 130 after Ctrl-C, and 141 if the reader of the output left (`| head`), as a shell
-reports both. `check` and `top` give 1 a second meaning: what they looked at is not well. Messages go
-to stderr, a line for each mistake, and never as a traceback for what a person can correct.
+Exit codes: 0 for success, or after a stop by a signal of a command that runs until then; 1 if the
+command could not run (a port in use, a server that does not start); 2 if the command line or a
+configuration document is wrong; 130 after Ctrl-C, and 141 if the reader of the output left
+(`| head`), as a shell reports both. `check` and `top` give 1 a second meaning: what they looked at
+is not well. Messages go to stderr, a line for each mistake, and never as a traceback for a mistake
+that a person can correct.
 """
 
 import io
@@ -53,7 +54,7 @@ def _make_streams_safe() -> None:
 
 
 def _leave_stdout() -> None:
-    """Leads what is still buffered to nowhere, or the interpreter would try to write it at its end."""
+    """Drops what is still buffered: the interpreter would try to write it at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""The command line: the table of commands, the parser that is made from it, and how one is run."""
+"""The command line: the table of commands, its parser, and how a command is run."""
 
 import argparse
 import errno
@@ -61,7 +61,9 @@ class Command(NamedTuple):
     exit_codes: str
     add_arguments: Callable[[argparse.ArgumentParser, Mapping[str, str]], None]
     run: Callable[[argparse.Namespace, Mapping[str, str]], int]
-    """Returns the exit code. May raise `ConfigError`, `TierError`, `ServerStartError`, `OSError`."""
+    """Returns the exit code.
+
+    May raise `ConfigError`, `TierError`, `ServerStartError` and `OSError`."""
 
 
 COMMANDS = {

@@ -66,9 +66,9 @@ class Documents(NamedTuple):
     """The fields of the service document that do not have their default."""
     topology: Topology | None
     mistakes: Sequence[ConfigError]
-    """What no instance starts with."""
+    """The mistakes with which no instance starts."""
     doubts: Sequence[ConfigError]
-    """What an instance starts with, and what nobody can mean."""
+    """Settings that an instance starts with, and that nobody can mean."""
 
     def end(self, also: Sequence[ConfigError] = ()) -> None:
         """Raises one `ConfigError` with all mistakes, if there are any."""

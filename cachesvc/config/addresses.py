@@ -1,8 +1,8 @@
-"""The addresses in a document: what is wrong with one, said before anything connects to it.
+"""The addresses in a document: a mistake is said before anything connects to it.
 
 A driver would find the same mistakes at the first connection, in words of its own, or never:
-`redis://h/tenants` leads redis-py to database 0. Each function returns what is wrong, for people, and
-an empty text if nothing is. Texts that may hold a password are not repeated.
+`redis://h/tenants` leads redis-py to database 0. Each function returns the mistake, for people, or
+an empty text. Texts that may hold a password are not repeated.
 """
 
 import ipaddress
@@ -42,7 +42,10 @@ def host_fault(host: str) -> str:
 
 
 def http_fault(url: str, *, userinfo: bool = False) -> str:
-    """Says what is wrong with a URL of an HTTP server. `userinfo`: it may hold user and password."""
+    """Says what is wrong with the URL of an HTTP server.
+
+    `userinfo`: the URL may hold user and password.
+    """
     if not url.startswith(("http://", "https://")):
         return "it begins neither with http:// nor with https://"
     if not userinfo and "@" in _netloc(url):
@@ -95,7 +98,7 @@ def redis_query_fault(url: str) -> str:
 
 
 def place_of(address: str) -> str:
-    """Returns the address in one spelling, so that two spellings of the same place are found."""
+    """Returns the address in one spelling: two addresses of one place have the same."""
     try:
         parts = urlsplit(address if "://" in address else f"tcp://{address}")
         port = parts.port or {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}.get(parts.scheme, 0)
@@ -110,7 +113,7 @@ def place_of(address: str) -> str:
 
 
 def origin_fault(url: str) -> str:
-    """Says what is wrong with the URL that keys are loaded from, and in which `{key}` stands once.
+    """Says what is wrong with the URL of an origin, in which `{key}` stands once.
 
     A key stays inside the one path segment, or query value, that `{key}` stands in.
     """

@@ -27,8 +27,9 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 ROOT = "$"
 QUANTITIES = (Duration, Size)
 LARGEST = 1 << 52
-"""The largest quantity, µs (142 years) or bytes, and the largest whole number. Sums of a few of
-them and a date stay within 64 bits, and within the integers of Lua."""
+"""The largest whole number, and the largest quantity, µs (142 years) or bytes.
+
+Sums of a few of them and a date stay within 64 bits, and within the integers of Lua."""
 LARGEST_FILE_BYTES = 16 << 20
 MOST_VALUES = 1_000_000
 """The most values of a document, each counted as often as an alias repeats it."""
@@ -277,7 +278,7 @@ def as_mapping(data: Any, path: str, found: Mistakes) -> dict[str, Any]:
 
 
 def _is_utf8(data: object) -> bool:
-    r"""False if a text in it has a surrogate: of `"\ud800"` in YAML, or of a variable in another encoding."""
+    r"""False if a text in it has a surrogate, as `"\ud800"` in YAML gives one."""
     if isinstance(data, list):
         return all(map(_is_utf8, data))
     return not isinstance(data, str) or not any("\ud800" <= sign <= "\udfff" for sign in data)

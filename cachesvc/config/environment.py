@@ -2,8 +2,9 @@
 
 Every field of the service document that is not itself a section has such a variable: `CACHESVC_`
 and the field's path in capitals, joined by `_`. Its value is written as in the document (`250ms`,
-`4MiB`, `true`, `[a, b]`). A name with the prefix that is neither a field nor in `NOT_SETTINGS` stops the
-start, because a misspelt override that is silently ignored would be noticed in an incident only.
+`4MiB`, `true`, `[a, b]`). A name with the prefix that is neither a field nor in `NOT_SETTINGS`
+stops the start, because a misspelt override that is silently ignored would be noticed in an
+incident only.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""All mistakes of a document, so that a person sees them at once and not one after another.
+"""All mistakes of a document, so that a person sees them at once.
 
 A rule that does not hold is noted and the check goes on. What follows from another mistake is not
 noted again: each place has its first mistake only, and a place that could not be read (the default,

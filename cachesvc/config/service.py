@@ -237,7 +237,7 @@ def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
 def read_service(
     path: Path | None, environ: Mapping[str, str], found: Mistakes
 ) -> tuple[Service, Collection[str]]:
-    """Returns the service document as far as it can be read, and which of its fields are given.
+    """Returns the settings as far as they can be read, and the names of the given fields.
 
     Its mistakes are noted in `found`.
     """
@@ -324,7 +324,10 @@ def check_together(service: Service, topology: Topology) -> None:
 
 
 def note_region(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
-    """Notes a region that the topology does not have. `shared` has the mistakes of the topology."""
+    """Notes a region that the topology does not have.
+
+    `shared` has the mistakes of the topology.
+    """
     if shared.is_read("$.regions"):
         found.require(
             service.region in topology.regions,
@@ -334,7 +337,7 @@ def note_region(service: Service, topology: Topology, found: Mistakes, shared: M
 
 
 def note_together(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
-    """Notes settings of the two documents with which copies would never be answered, or too long.
+    """Notes settings with which copies would never be answered, or kept too long.
 
     `found` has the mistakes of the service document, `shared` those of the topology.
     """
@@ -364,7 +367,7 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
 def note_unlikely(
     service: Service, topology: Topology, found: Mistakes, shared: Mistakes, *, is_named: bool
 ) -> None:
-    """Notes what an instance starts with, and what nobody can mean.
+    """Notes settings that an instance starts with, and that nobody can mean.
 
     `is_named`: the instance has the name that its document gives it, and not a name from its host.
     """

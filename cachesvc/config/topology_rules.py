@@ -38,7 +38,10 @@ SHORTEST_LEASE_US = 100_000
 
 
 def check_topology(topology: Topology, found: Mistakes | None = None) -> None:
-    """Raises `ConfigError` with every rule that does not hold. With `found`, they are noted there."""
+    """Raises `ConfigError` with every rule that does not hold.
+
+    With `found`, they are noted there.
+    """
     with collected(found) as found:
         found.require(topology.version >= 1, "$.version", "must be 1 or more, and grow with every change")
         found.require(bool(topology.regions), "$.regions", "is empty: there must be one region at least")

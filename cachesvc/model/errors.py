@@ -36,7 +36,7 @@ class TierUnavailableError(TierError):
 
 
 class ConfigError(CachesvcError):
-    """A mistake in a configuration document or a setting, and `others` that were found with it.
+    """A mistake in a document or a setting, and `others` that were found with it.
 
     `path` names the place (`$.cells.c2.region`, `CACHESVC_SERVER_PORT`), `why` the mistake and its
     cure. The text has one line per mistake. Of what a person wrote it repeats so much that a person

@@ -21,7 +21,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def shortened(text: str, most: int = 1000) -> str:
-    """Returns the text; of one that is longer than `most` characters, its beginning and its end."""
+    """Returns the text, or beginning and end of one that has more than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
 
 

@@ -1,4 +1,4 @@
-"""What is wrong, in sentences: the same ones in `/readyz?verbose` and in `cachesvc top`.
+"""The sentences that say what is wrong, in `/readyz?verbose` and in `cachesvc top`.
 
 An instance tells what it sees itself. `top` says at which instances, in the same words.
 """

@@ -65,7 +65,7 @@ def fields_of(info: bytes) -> Mapping[str, str]:
 
 
 def fields_with(name: str, info: Mapping[str, str]) -> Sequence[str]:
-    """Returns the values of a part of INFO's fields, such as `expires` in `db0:keys=1,expires=0`."""
+    """Returns all values of a part of a field, such as `expires` in `db0:keys=1,expires=0`."""
     return re.findall(rf"\b{name}=(\d{{1,18}})", " ".join(info.values()))
 
 

@@ -37,7 +37,8 @@ def conditions_of_queue() -> Sequence[Need[RedisReport]]:
             "dead-letters",
             "stale",
             "an event that breaks the rules was not applied, so old values may be answered",
-            "read them (XREVRANGE changes:dead + - COUNT 20), announce what changed again, and DEL changes:dead",
+            "read them (XREVRANGE changes:dead + - COUNT 20), announce the changes again,"
+            " and DEL changes:dead",
             _dead_letters,
         ),
     )

@@ -45,7 +45,7 @@ class InstanceRow(Struct, frozen=True):
     conditions: Sequence[Unmet] = ()
     """The states of the instance's servers that need a person."""
     troubles: Sequence[str] = ()
-    """What the instance says is wrong, in sentences."""
+    """The sentences in which the instance says what is wrong."""
 
 
 class ServerRow(Struct, frozen=True):

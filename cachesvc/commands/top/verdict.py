@@ -40,7 +40,7 @@ def troubles(picture: Picture) -> Sequence[str]:
 
 
 def _untold(picture: Picture, found: Sequence[str]) -> Iterator[str]:
-    """What instances say is wrong, and no judge has said in the same words.
+    """Yields the troubles of instances that no judge has said in the same words.
 
     An instance sees a cell that is away while no request uses the cell.
     """
