@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 import msgspec
 
-from cachesvc.config.document import as_mapping, parse_text, read_leaf
+from cachesvc.config.document import as_mapping, parse_text, read_leaf, shown
 from cachesvc.config.mistakes import Mistakes
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
@@ -62,7 +62,10 @@ def overridden(
 def _read(text: str, kind: Any, name: str) -> Any:
     """Returns a variable's value. A list is written as in the document: `[a, b]`."""
     if get_origin(kind) is tuple:
-        return read_leaf(parse_text(text, name=name), kind, name)
+        value = parse_text(text, name=name)
+        if not isinstance(value, list):
+            raise ConfigError(name, f"{shown(text)} is no list: write it as in the document, such as [a, b]")
+        return read_leaf(value, kind, name)
     return read_leaf(text, kind, name, strict=False)
 
 

@@ -40,7 +40,6 @@ from cachesvc.config.topology import (
     Topology,
 )
 from cachesvc.config.topology_rules import check_topology
-from cachesvc.model.entry import Key
 from cachesvc.model.errors import ConfigError
 from cachesvc.tiers.origin.address import KeyAddress
 from cachesvc.tiers.redis_connections import RedisConnections
@@ -191,6 +190,8 @@ def test_whatever_a_variable_has_it_is_read_or_refused(name: str) -> None:
 def test_a_variable_of_a_list_is_written_as_in_the_document() -> None:
     service = load_service(None, {"CACHESVC_SERVER_HOSTS": "[cache.internal, cache]"})
     assert service.server.hosts == ("cache.internal", "cache")
+    with pytest.raises(ConfigError, match=r"^CACHESVC_SERVER_HOSTS: 'a,b' is no list: write it as in the"):
+        load_service(None, {"CACHESVC_SERVER_HOSTS": "a,b"})
 
 
 def test_all_variables_that_are_wrong_are_told_with_what_is_wrong_in_the_document(tmp_path: Path) -> None:
@@ -483,13 +484,14 @@ addresses = st.lists(pieces, max_size=7).map("".join)
 def test_an_address_that_is_accepted_can_be_used(address: str) -> None:
     """The drivers accept each address that is accepted here, and find the same server in it."""
     if not (redis_fault(address) or redis_query_fault(address)):
-        connection = RedisConnections.at(address).make_connection()
+        connections: Any = RedisConnections.at(address)
+        connection = connections.make_connection()
         assert str(connection.db).isdigit()
     if not memcached_fault(address):
         place = normalize_server_spec(address)
         assert isinstance(place, str) or (place[0] and 0 < place[1] < 65536)
     if not origin_fault(address):
-        assert KeyAddress(address).of(Key("n", "k").text).host
+        assert KeyAddress(address).of("k").host
     place_of(address)
 
 
