@@ -25,6 +25,7 @@ from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
+from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached
 from cachesvc.tiers.batching import Batcher
 from cachesvc.tiers.l2.batched import Batched
 from cachesvc.tiers.l2.breaker import Breaker
@@ -47,6 +48,7 @@ from cachesvc.tiers.origin.http import HttpLoader
 from cachesvc.tiers.origin.limited import LimitedLoader
 from cachesvc.tiers.redis_report import RedisReport
 from cachesvc.tiers.seal import Seal
+from cachesvc.tiers.server_conditions import conditions_of_cell, conditions_of_queue
 from cachesvc.tiers.server_settings import (
     Need,
     need_of_seal,
@@ -136,6 +138,8 @@ class Backends:
         self.loaders: Mapping[str, Loader] = self._limited
         self.findings = Findings()
         """Whether the settings of these servers are what the rule needs."""
+        self.conditions = Findings()
+        """Whether these servers are in a state that needs a person."""
         self._fullness: Polled[Fullness] = Polled(
             "memcached servers",
             {name: partial(self._look_at_memcached, leaf) for name, leaf in self._leaves.items()},
@@ -179,6 +183,8 @@ class Backends:
     ) -> RedisReport:
         said = await ask()
         self.findings.saw(kind, name, [need.check(said) for need in needs])
+        conditions = conditions_of_cell() if kind == "cell" else conditions_of_queue()
+        self.conditions.saw(kind, name, [one.check(said) for one in conditions])
         return said
 
     def _server(self, name: str, server: MemcachedServer) -> Pool:
@@ -196,6 +202,13 @@ class Backends:
             guarded, l2.max_batch, name=name, server=Server.memcached(name, server.address)
         )
         return self._batched[name]
+
+    def troubles(self) -> Iterator[str]:
+        """Yields a sentence for each server that does not answer, or is not as it must be."""
+        yield from (silent_cell(name) for name in self.cells if name in self._cell_reports.silent)
+        yield from (silent_memcached(name) for name, breaker in self._breakers.items() if breaker.is_open)
+        for found in (self.conditions, self.findings):
+            yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 
     def remote(self) -> Remote:
         """The same servers by their contracts, as the paths reach them."""

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
+from itertools import starmap
 
 from cachesvc.app import feeds, paths
 from cachesvc.app.backends import Backends, Part
@@ -29,11 +30,14 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
+from cachesvc.telemetry.troubles import loop_trouble, silent_queue
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
 
+OUT_OF_REACH = "out of reach"
+"""The state of a feed whose queue does not answer."""
 SWEEP_SECONDS = 0.1
 SWEEP_ENTRIES = 1000
 """Expired L1 entries are looked for in bounded steps, so that no turn of the loop is long."""
@@ -198,6 +202,7 @@ class App:
         self._is_warm = self._is_warm or (settled and now > fences.floor)
         bounds = {feed.region: fences.bound_of(feed.region) for feed in feeds}
         return self._is_warm, {
+            "troubles": self._troubles(),
             "region": self.service.region,
             "instance": self.service.instance,
             "consumer": "has asked for changes" if consumer.has_tried else "has not asked for changes yet",
@@ -212,11 +217,20 @@ class App:
             },
             "rivals": self.paths.rivals.said,
             "loops": self._loops.troubles(),
+            "conditions": self._backends.conditions.unmet(),
             "settings": self._backends.findings.unmet(),
             "settings_unknown": self._backends.findings.untold(),
             "topology_version": self.topology.version,
             "placement": f"{self.paths.homes.placement_id:08x}",
         }
+
+    def _troubles(self) -> Sequence[str]:
+        """A sentence for everything that is wrong, as far as this instance sees it."""
+        away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
+        servers = [*map(silent_queue, away), *self._backends.troubles()]
+        # With a server away, the loops that wait for it would say the same once more, each in its words.
+        loops = self._loops.defects() if servers else self._loops.troubles()
+        return [*servers, *self.paths.rivals.said.values(), *starmap(loop_trouble, loops.items())]
 
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
@@ -242,6 +256,6 @@ async def serve(service: Service, topology: Topology, *, ready: Callable[[int], 
 
 
 def _state(feed: FenceFeed) -> str:
-    if feed.is_open:
+    if feed.is_open and not feed.loop.is_cut_off:
         return "read" if feed.has_caught_up else "catching up"
-    return "out of reach" if feed.tried else "not tried yet"
+    return OUT_OF_REACH if feed.is_open or feed.tried else "not tried yet"

@@ -1,13 +1,39 @@
-"""The command line: the table of commands, and the parser that is made from it."""
+"""The command line: the table of commands, its parser, and how a command is run."""
 
 import argparse
-from collections.abc import Callable, Mapping
+import errno
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import documents, explain, publish
+from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
 from cachesvc.commands.serve import serve
 from cachesvc.commands.top import command as top
+from cachesvc.model.errors import ConfigError, TierError
+
+
+def run(arguments: Sequence[str] | None, environ: Mapping[str, str]) -> int:
+    """Runs a command and returns its exit code.
+
+    A failure is told on stderr, in a line for each mistake. Raises `OSError` if the output cannot be
+    written, and `KeyboardInterrupt` if the command does not end at Ctrl-C by itself.
+    """
+    options = parser(environ).parse_args(arguments)
+    try:
+        return COMMANDS[options.command].run(options, environ)
+    except ConfigError as error:
+        return tell_mistakes(error)
+    except (ServerStartError, TierError) as error:
+        return fail(1, str(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC and not error.filename:
+            raise  # of the output, whose file nobody here has opened
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        return fail(1, what)
 
 
 def parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -35,7 +61,9 @@ class Command(NamedTuple):
     exit_codes: str
     add_arguments: Callable[[argparse.ArgumentParser, Mapping[str, str]], None]
     run: Callable[[argparse.Namespace, Mapping[str, str]], int]
-    """Returns the exit code. May raise `ConfigError`, `TierError` and `ServerStartError`."""
+    """Returns the exit code.
+
+    May raise `ConfigError`, `TierError`, `ServerStartError` and `OSError`."""
 
 
 COMMANDS = {
@@ -47,7 +75,7 @@ COMMANDS = {
     ),
     "check-config": Command(
         "Reads and checks the documents, and does nothing else.",
-        "0 if both are right; 2 if one is wrong.",
+        "0 if both are right; 2 if one is wrong: each mistake has a line.",
         documents.add_arguments,
         documents.check_config,
     ),

@@ -1,12 +1,23 @@
 """The two documents of a command, and `cachesvc check-config`, which only checks them."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cachesvc.commands.arguments import add_topology, path_in
 from cachesvc.config.environment import service_links
-from cachesvc.config.service import Service, check_together, load_service, load_topology
+from cachesvc.config.mistakes import Mistakes
+from cachesvc.config.service import (
+    TOPOLOGY,
+    Service,
+    named,
+    note_region,
+    note_together,
+    note_unlikely,
+    read_service,
+    read_topology,
+)
 from cachesvc.config.topology import Topology
 from cachesvc.model.errors import ConfigError
 
@@ -25,11 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 
 def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Reads and checks both documents, and prints a line about each."""
-    service, topology = load_documents(options, environ)
+    """Reads and checks both documents, and prints a line about each.
+
+    Without a region, the topology is checked alone, as any instance would take it.
+    """
+    documents = read_documents(options, environ, is_region_needed=False)
+    documents.end(also=documents.doubts)
     if said := passed_over(environ):
         print(f"environment: {said}")
-    print(f"service: ok, region {service.region}, instance {service.instance}")
+    service, topology = documents.service, documents.topology
+    if topology is not None and "region" not in documents.given:
+        settings = "its settings are right" if documents.given else "every setting has its default"
+        print(f"service: {settings}; it says no region, so none was looked for in the topology")
+    else:
+        print(f"service: ok, region {service.region}, instance {service.instance}")
     if topology is None:
         print("topology: none given; serve would run the embedded set-up")
     else:
@@ -41,12 +61,21 @@ def check_config(options: argparse.Namespace, environ: Mapping[str, str]) -> int
     return 0
 
 
-def load_documents(
-    options: argparse.Namespace, environ: Mapping[str, str]
-) -> tuple[Service, Topology | None]:
-    """Both documents, each valid and fit for the other. Raises `ConfigError`."""
-    service = _load_service(options.config, environ)
-    return service, _load_topology(options.topology, service)
+class Documents(NamedTuple):
+    """The documents of a command, as far as they can be read."""
+
+    service: Service
+    given: Collection[str]
+    """The fields of the service document that do not have their default."""
+    topology: Topology | None
+    mistakes: Sequence[ConfigError]
+    """The mistakes with which no instance starts."""
+    doubts: Sequence[ConfigError]
+    """Settings that an instance starts with, and that nobody can mean."""
+
+    def end(self, also: Sequence[ConfigError] = ()) -> None:
+        """Raises one `ConfigError` with all mistakes, if there are any."""
+        _end([*self.mistakes, *also])
 
 
 def passed_over(environ: Mapping[str, str]) -> str:
@@ -60,24 +89,48 @@ def passed_over(environ: Mapping[str, str]) -> str:
     )
 
 
-def _load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
-    try:
-        return load_service(path, environ)
-    except ConfigError as error:
-        raise _in_document(error, path) from error
+def read_documents(
+    options: argparse.Namespace, environ: Mapping[str, str], *, is_region_needed: bool = True
+) -> Documents:
+    """Reads both documents and finds their mistakes, and what does not fit between them.
+
+    `is_region_needed`: the default of `region` has to be in the topology, too.
+    """
+    found, doubts = Mistakes(), Mistakes()
+    shared = found.within(TOPOLOGY)
+    service, given = read_service(options.config, environ, found)
+    topology = None if options.topology is None else read_topology(options.topology, shared)
+    if topology is not None:
+        if is_region_needed or "region" in given:
+            note_region(service, topology, found, shared)
+        note_together(service, topology, found, shared)
+        doubts = found.copy()
+        is_named = "region" in given and bool(service.instance)
+        note_unlikely(service, topology, doubts, doubts.within(TOPOLOGY), is_named=is_named)
+    told = [_in_document(one, options) for one in doubts.noted() or found.noted()]
+    count = len(found.noted())
+    return Documents(named(service), given, topology, told[:count], told[count:])
 
 
-def _load_topology(path: Path | None, service: Service) -> Topology | None:
-    if path is None:
-        return None
-    try:
-        topology = load_topology(path)
-    except ConfigError as error:
-        raise _in_document(error, path) from error
-    check_together(service, topology)
+def given_topology(path: Path) -> Topology:
+    """The topology document of a command. Raises `ConfigError`, with the file in each path."""
+    shared = Mistakes()
+    topology = read_topology(path, shared)
+    _end([_in_file(one, path) for one in shared.noted()])
     return topology
 
 
-def _in_document(error: ConfigError, path: Path | None) -> ConfigError:
-    """The error with the document's path, because `$.region` alone is in either."""
+def _end(mistakes: Sequence[ConfigError]) -> None:
+    if mistakes:
+        raise ConfigError(mistakes[0].path, mistakes[0].why, *mistakes[1:])
+
+
+def _in_document(error: ConfigError, options: argparse.Namespace) -> ConfigError:
+    """The mistake with its document's path, because `$.region` alone is in either."""
+    if error.path.startswith(TOPOLOGY):
+        return _in_file(ConfigError(error.path.removeprefix(TOPOLOGY), error.why), options.topology)
+    return _in_file(error, options.config)
+
+
+def _in_file(error: ConfigError, path: Path | None) -> ConfigError:
     return ConfigError(f"{path}: {error.path}", error.why) if path and error.path.startswith("$") else error

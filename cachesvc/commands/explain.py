@@ -18,9 +18,9 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from yarl import URL
 
-from cachesvc.commands.arguments import add_topology
+from cachesvc.commands.arguments import add_topology, header_value, instance_url, utf8
+from cachesvc.commands.documents import given_topology
 from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
-from cachesvc.config.service import load_topology
 from cachesvc.explain.answer import Explanation
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
@@ -43,11 +43,15 @@ class _Problem(msgspec.Struct):
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add("namespace", help="The namespace of the key.")
-    add("key", help="The key as callers write it, not percent-encoded. Put it in quotes.")
+    add("namespace", type=utf8, help="The namespace of the key.")
+    add("key", type=utf8, help="The key as callers write it, not percent-encoded. Put it in quotes.")
     add_topology(parser, environ, "It names the instances; the first that answers is asked.")
-    add("--url", default="", help=f"The URL of the instance to ask (default, without --topology: {NEARBY}).")
-    add("--token", default="", help="Explains a read that sends this Cachesvc-Token.")
+    add(
+        "--url",
+        default="",
+        help=f"The URL of the instance to ask (default, without --topology: {NEARBY}).",
+    )
+    add("--token", default="", type=header_value, help="Explains a read that sends this Cachesvc-Token.")
     add("--json", action="store_true", help="Prints the instance's answer as it is, in JSON.")
 
 
@@ -72,19 +76,18 @@ def run(options: argparse.Namespace) -> int:
 def _decoded(body: bytes) -> Explanation:
     try:
         return msgspec.convert(printable_in(msgspec.json.decode(body)), Explanation)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise TierUnavailableError("its answer is not understood, try --json", str(error)) from error
 
 
 def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
     """The base URL of each instance by its name. Raises `ConfigError`."""
     if options.url:
-        if not options.url.startswith(("http://", "https://")):
-            raise ConfigError("--url", "must be http://host:port of an instance")
-        return {options.url: options.url}
+        url = instance_url(options.url)
+        return {url: url}
     if options.topology is None:
         return {NEARBY: NEARBY}
-    topology = load_topology(options.topology)
+    topology = given_topology(options.topology)
     if options.namespace not in topology.namespaces:
         raise ConfigError(
             "NAMESPACE",
@@ -123,11 +126,13 @@ def _accepted(status: int, body: bytes) -> bytes:
         return body
     try:
         why = msgspec.json.decode(body, type=_Problem).detail
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         why = ""
+    if not why:  # every problem of an instance says why
+        raise TierUnavailableError("not understood", f"it answered {status}: is it an instance of cachesvc?")
     if 400 <= status < 500:
-        raise ConfigError("refused", why or f"it answered {status}")
-    raise TierUnavailableError("failed", why or f"it answered {status}")
+        raise ConfigError("refused", why)
+    raise TierUnavailableError("failed", why)
 
 
 def show(found: Explanation, console: Console) -> None:

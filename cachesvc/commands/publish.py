@@ -23,8 +23,10 @@ from redis.exceptions import RedisError
 
 from cachesvc.changes.events.cloudevents import decode, encode
 from cachesvc.changes.events.event_parser import checked
-from cachesvc.commands.arguments import add_topology
-from cachesvc.config.service import Coherence, Server, load_topology
+from cachesvc.commands.arguments import INTERRUPTED, add_topology, fail, utf8
+from cachesvc.commands.documents import given_topology
+from cachesvc.config.addresses import redis_fault, redis_query_fault
+from cachesvc.config.service import Coherence, Server
 from cachesvc.model.change import Change
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
@@ -60,10 +62,11 @@ class Destination(Struct, frozen=True):
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     add = parser.add_argument
-    add("namespace", nargs="?", default="", help="The namespace whose entries changed.")
+    add("namespace", nargs="?", default="", type=utf8, help="The namespace whose entries changed.")
     add(
         "--key",
         action="append",
+        type=utf8,
         default=[],
         metavar="KEY",
         dest="keys",
@@ -72,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add(
         "--tag",
         action="append",
+        type=utf8,
         default=[],
         metavar="TAG",
         dest="tags",
@@ -88,6 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     )
     add(
         "--source",
+        type=utf8,
         default="/cachesvc/publish",
         help="The producer's name for the audit (default: %(default)s).",
     )
@@ -121,29 +126,48 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 def run(options: argparse.Namespace) -> int:
     """Announces the changes, prints their receipts and returns the exit code.
 
-    Raises `ConfigError` for a mistake of the caller, `TierUnavailableError` if the queue does not
-    take a change.
+    If nobody reads the receipts any more (`| head`), the changes are announced all the same. Raises
+    `ConfigError` for a mistake of the caller, `TierUnavailableError` if the queue does not take a
+    change.
     """
     destination = _destination(options)
     published = 0
-    with closing(_connect(destination)) as queue:
-        for events in _batches(options, destination):
-            for id_ in _send(queue, events, destination, published):
-                print(f"{destination.region}:{id_}" if destination.region else id_, flush=True)
-            published += len(events)
+    unread: BrokenPipeError | None = None
+    try:
+        with closing(_connect(destination)) as queue:
+            for events in _batches(options, destination):
+                ids = _send(queue, events, destination, published)
+                published += len(events)
+                try:
+                    if unread is None:
+                        _print_receipts(ids, destination)
+                except BrokenPipeError as error:
+                    unread = error
+    except KeyboardInterrupt:
+        return fail(INTERRUPTED, f"interrupted; {published} changes announced before")
+    if unread is not None:
+        raise unread
     if not published:
         raise ConfigError(options.file, "holds no events")
     return 0
 
 
+def _print_receipts(ids: Sequence[str], destination: Destination) -> None:
+    for id_ in ids:
+        print(f"{destination.region}:{id_}" if destination.region else id_, flush=True)
+
+
 def _destination(options: argparse.Namespace) -> Destination:
     if options.queue:
+        if redis_fault(options.queue) or redis_query_fault(options.queue):
+            # The URL may hold a password, so the message does not repeat it.
+            raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0")
         return Destination(options.queue, options.region)
     if options.topology is None:
         raise ConfigError(
             "--queue", "is not given, and no --topology with --region either: where to announce?"
         )
-    topology = load_topology(options.topology)
+    topology = given_topology(options.topology)
     if options.region not in topology.regions:
         raise ConfigError(
             "--region", f"no region {options.region!r}{did_you_mean(options.region, topology.regions)}"
@@ -153,15 +177,12 @@ def _destination(options: argparse.Namespace) -> Destination:
 
 def _connect(destination: Destination) -> Redis:
     """Returns a client, which connects at its first use."""
-    try:
-        return Redis.from_url(
-            destination.url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            protocol=2,
-        )
-    except ValueError:  # the error's text may repeat a part of the password
-        raise ConfigError("--queue", "must be redis://host:port/db or unix:///path?db=0") from None
+    return Redis.from_url(
+        destination.url,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        protocol=2,
+    )
 
 
 def _batches(options: argparse.Namespace, destination: Destination) -> Iterator[list[bytes]]:

@@ -13,7 +13,7 @@ from cachesvc.app import instance as app
 from cachesvc.app.embedded.set_up import embedded
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
-from cachesvc.commands.documents import load_documents, passed_over
+from cachesvc.commands.documents import passed_over, read_documents
 from cachesvc.config.service import Service, check_together
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
@@ -26,10 +26,14 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     Raises `ConfigError`, `TierError` and, for an embedded server, `ServerStartError`.
     """
-    service, topology = load_documents(options, environ)
+    documents = read_documents(options, environ)
+    documents.end()
+    service = documents.service
     logs.set_up(service)
     if said := passed_over(environ):
         log.warning(said)
+    for doubt in documents.doubts:
+        log.warning("%s", doubt)
     # Until the service handles SIGTERM itself, the signal must raise: embedded servers are stopped in a
     # `finally`, which the default handling of SIGTERM would skip.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -38,14 +42,22 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, topology, environ))
+            runner.run(_serve(service, documents.topology, environ))
+    except KeyboardInterrupt:  # before the service handles the signal itself
+        return 0
+    except BrokenPipeError:
+        raise
     except OSError as error:
+        at = f"{service.server.host}:{service.server.port}"
         if error.errno == errno.EADDRINUSE:
-            at = f"{service.server.host}:{service.server.port}"
             return fail(
                 1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)"
             )
-        raise
+        return fail(
+            1,
+            f"{at} cannot be served: {error.strerror or error}; choose another address"
+            " (CACHESVC_SERVER_HOST, CACHESVC_SERVER_PORT)",
+        )
     return 0
 
 

@@ -2,8 +2,9 @@
 
 Every field of the service document that is not itself a section has such a variable: `CACHESVC_`
 and the field's path in capitals, joined by `_`. Its value is written as in the document (`250ms`,
-`4MiB`, `true`). A name with the prefix that is neither a field nor in `NOT_SETTINGS` stops the
-start, because a misspelt override that is silently ignored would be noticed in an incident only.
+`4MiB`, `true`, `[a, b]`). A name with the prefix that is neither a field nor in `NOT_SETTINGS`
+stops the start, because a misspelt override that is silently ignored would be noticed in an
+incident only.
 
 Kubernetes gives every pod variables that name the services of its namespace
 (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables). A service
@@ -20,11 +21,12 @@ They are passed over, also where one has the name of a setting: no setting takes
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
-from cachesvc.config.document import as_mapping, read_leaf
+from cachesvc.config.document import as_mapping, parse_text, read_leaf, shown
+from cachesvc.config.mistakes import Mistakes
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
 
@@ -77,23 +79,41 @@ def _is_of_a_service(host: str) -> bool:
     return not (address.is_unspecified or address.is_loopback)
 
 
-def overridden(document: Any, kind: type[msgspec.Struct], environ: Mapping[str, str]) -> dict[str, Any]:
+def overridden(
+    document: Any, kind: type[msgspec.Struct], environ: Mapping[str, str], found: Mistakes
+) -> dict[str, Any]:
     """Returns the document with the environment's settings in place of its own.
 
-    `document` is not changed. Raises `ConfigError` with the variable's name, for a variable that is
-    no setting or a value that the field does not take. Kubernetes' service links are passed over.
+    `document` is not changed. A variable that is no setting, and a value that the field does not
+    take, is noted by the variable's name and left out. Kubernetes' service links are passed over.
     """
     fields = dict(settings(kind))
-    merged = dict(as_mapping(document, "$"))
+    merged = dict(as_mapping(document, "$", found))
     links = set(service_links(environ))
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in NOT_SETTINGS or name in links:
             continue
         if name not in fields:
-            raise ConfigError(name, f"no such setting{did_you_mean(name, [*fields, *NOT_SETTINGS])}")
+            found.note(name, f"no such setting{did_you_mean(name, [*fields, *NOT_SETTINGS])}")
+            continue
         path, leaf_kind = fields[name]
-        _put(merged, path, read_leaf(environ[name], leaf_kind, name, strict=False))
+        try:
+            value = _read(environ[name], leaf_kind, name)
+        except ConfigError as error:
+            found.note(error.path, error.why)
+        else:
+            _put(merged, path, value, found)
     return merged
+
+
+def _read(text: str, kind: Any, name: str) -> Any:
+    """Returns a variable's value. A list is written as in the document: `[a, b]`."""
+    if get_origin(kind) is tuple:
+        value = parse_text(text, name=name)
+        if not isinstance(value, list):
+            raise ConfigError(name, f"{shown(text)} is no list: write it as in the document, such as [a, b]")
+        return read_leaf(value, kind, name)
+    return read_leaf(text, kind, name, strict=False)
 
 
 def settings(
@@ -108,11 +128,11 @@ def settings(
             yield PREFIX + "_".join(here).upper(), (here, field.type)
 
 
-def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+def _put(document: dict[str, Any], path: tuple[str, ...], value: Any, found: Mistakes) -> None:
     *sections, leaf = path
     here = "$"
     for section in sections:
         here = f"{here}.{section}"
-        document[section] = dict(as_mapping(document.get(section), here))
+        document[section] = dict(as_mapping(document.get(section), here, found))
         document = document[section]
     document[leaf] = value

@@ -19,9 +19,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from cachesvc.config.document import require
+from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.topology import Source
-from cachesvc.model.errors import ConfigError
 
 TABLE_NAME = re.compile(r"[^.\s]+(\.[^.\s]+){1,2}")
 _TOKEN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_$]*)(\??)\}|([^{}]+)|([{}])")
@@ -97,36 +96,46 @@ def key_templates(source: Source) -> tuple[str, ...]:
     return (source.key, *source.keys) if source.key else source.keys
 
 
-def check_sources(sources: Sequence[Source], path: str) -> None:
-    """Raises `ConfigError` with the path of the first template or table that is out of rule."""
-    for index, source in enumerate(sources):
-        _check_source(source, f"{path}[{index}]")
+def check_sources(sources: Sequence[Source], path: str, found: Mistakes | None = None) -> None:
+    """Raises `ConfigError` with the path of every template and table that is out of rule.
+
+    With `found`, they are noted there.
+    """
+    with collected(found) as found:
+        for index, source in enumerate(sources):
+            _check_source(source, f"{path}[{index}]", found)
 
 
-def _check_source(source: Source, path: str) -> None:
+def _check_source(source: Source, path: str, found: Mistakes) -> None:
     named = bool(TABLE_NAME.fullmatch(source.source))
-    require(
+    found.require(
         named,
         f"{path}.source",
         f"{source.source!r} is no table: schema.table, or database.table if there are no schemas",
     )
-    require(not (source.key and source.keys), f"{path}.key", "give `key` or `keys`, not both")
-    require(
+    found.require(not (source.key and source.keys), f"{path}.key", "give `key` or `keys`, not both")
+    found.require(
         bool(key_templates(source) or source.tags),
         path,
         "names neither keys nor tags: nothing would be invalidated",
+        *(f"{path}.{field}" for field in ("key", "keys", "tags")),
     )
-    keys = [_parsed(text, f"{path}.keys[{i}]") for i, text in enumerate(source.keys)]
+    keys = [_parsed(text, f"{path}.keys[{i}]", found) for i, text in enumerate(source.keys)]
     if source.key:
-        keys.append(_parsed(source.key, f"{path}.key"))
+        keys.append(_parsed(source.key, f"{path}.key", found))
     for i, text in enumerate(source.tags):
-        _check_tag(_parsed(text, f"{path}.tags[{i}]"), keys, f"{path}.tags[{i}]")
+        tag = _parsed(text, f"{path}.tags[{i}]", found)
+        if tag is not None:
+            _check_tag(tag, keys, f"{path}.tags[{i}]", found)
 
 
-def _check_tag(tag: Template, keys: Sequence[Template], path: str) -> None:
-    require(tag.text.isascii(), path, "a tag is printable ASCII")
-    require(
-        not (tag.is_placed and keys) or _names(tag.partition) in [_names(key.partition) for key in keys],
+def _check_tag(tag: Template, keys: Sequence[Template | None], path: str, found: Mistakes) -> None:
+    found.require(tag.text.isascii(), path, "a tag is printable ASCII")
+    if None in keys:  # with a key's template unknown, nothing is known of its partition
+        return
+    found.require(
+        not (tag.is_placed and keys)
+        or _names(tag.partition) in [_names(key.partition) for key in keys if key],
         path,
         "its {partition} is not that of a key of this source, and an entry takes only tags of its own "
         "partition. If other entries have this tag, give it a source of its own for the same table",
@@ -138,9 +147,13 @@ def _names(parts: Sequence[str | Column]) -> list[tuple[str, bool]]:
     return [(part.name, True) if isinstance(part, Column) else (part, False) for part in parts]
 
 
-def _parsed(text: str, path: str) -> Template:
-    require(text.isprintable(), path, f"{text!r} holds a control character")
+def _parsed(text: str, path: str, found: Mistakes) -> Template | None:
+    """Returns the template; None, with a note, if it is out of rule."""
+    if not text.isprintable():
+        found.note(path, f"{text!r} holds a control character")
+        return None
     try:
         return parse_template(text)
     except ValueError as error:
-        raise ConfigError(path, f"{text!r}: {error}") from None
+        found.note(path, f"{text!r}: {error}")
+        return None

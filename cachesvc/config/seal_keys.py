@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cachesvc.config.document import require
 from cachesvc.config.topology import STAND_IN, MemcachedServer
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.loopback import is_loopback
@@ -20,13 +19,18 @@ _FORM = "32 to 128 hexadecimal digits, an even number; `openssl rand -hex 32` ma
 def seal_keys(text: str, path: str = "$.l2.seal_keys") -> tuple[bytes, ...]:
     """Returns the keys of the text, the one that seals first. Raises `ConfigError`."""
     keys = text.split()
-    require(len(keys) <= 2, path, "holds more than 2 keys: the one that seals, and the one before it")
+    _require(len(keys) <= 2, path, "holds more than 2 keys: the one that seals, and the one before it")
     for number, key in enumerate(keys, 1):
-        require(bool(_KEY.fullmatch(key)), path, f"key {number} is not {_FORM}")
+        _require(bool(_KEY.fullmatch(key)), path, f"key {number} is not {_FORM}")
         distinct = len(set(bytes.fromhex(key)))
-        require(distinct >= 8, path, f"key {number} is easy to guess: `openssl rand -hex 32` makes another")
-    require(len(set(map(str.lower, keys))) == len(keys), path, "holds the same key twice")
+        _require(distinct >= 8, path, f"key {number} is easy to guess: `openssl rand -hex 32` makes another")
+    _require(len(set(map(str.lower, keys))) == len(keys), path, "holds the same key twice")
     return tuple(map(bytes.fromhex, keys))
+
+
+def _require(holds: bool, path: str, why: str) -> None:
+    if not holds:
+        raise ConfigError(path, why)
 
 
 def read_seal_keys(file: str, path: str = "$.l2.seal_keys_file") -> str:
@@ -37,7 +41,7 @@ def read_seal_keys(file: str, path: str = "$.l2.seal_keys_file") -> str:
         raise ConfigError(path, f"cannot be read: {error}") from error
     except UnicodeDecodeError:
         raise ConfigError(path, f"{file} is no text: a key is {_FORM}") from None
-    require(bool(seal_keys(text, path)), path, f"{file} holds no key")
+    _require(bool(seal_keys(text, path)), path, f"{file} holds no key")
     return text
 
 

@@ -1,27 +1,33 @@
 """The service document: the settings of one instance.
 
 `load_service` and `load_topology` read, convert and check a document; a document that they return
-can be used as it stands. Every mistake is a `ConfigError` with the path of the field.
+can be used as it stands. Every mistake is a `ConfigError` with the path of the field; all mistakes
+of a document are raised at once.
 """
 
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cachesvc.config.document import Secret, parse, read_struct, require
+from cachesvc.config.addresses import host_fault, http_fault
+from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
+from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.topology import Topology
 from cachesvc.config.topology_rules import REGION_NAME, check_topology
 from cachesvc.model.did_you_mean import did_you_mean
+from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration, Size
 
+TOPOLOGY = "topology:"
+"""Stands before the paths of the topology in mistakes of two documents."""
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
@@ -232,154 +238,291 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
 def load_service(path: Path | None, environ: Mapping[str, str]) -> Service:
     """Returns the service document at `path`, under the `CACHESVC_*` settings of `environ`.
 
-    Without a path the defaults take the place of the document. Raises `ConfigError`.
+    Without a path the defaults take the place of the document. Raises `ConfigError` with every
+    mistake.
     """
-    document = parse(path) if path else None
-    service = read_struct(overridden(document, Service, environ), Service)
-    service = replace(service, l2=_with_keys_of_file(service.l2))
-    check_service(service)
-    return (
-        service
-        if service.instance
-        else replace(service, instance=_default_instance_name(service.server.port))
-    )
+    found = Mistakes()
+    service, _ = read_service(path, environ, found)
+    found.end()
+    return named(service)
 
 
-def _with_keys_of_file(l2: L2) -> L2:
+def read_service(
+    path: Path | None, environ: Mapping[str, str], found: Mistakes
+) -> tuple[Service, Collection[str]]:
+    """Returns the settings as far as they can be read, and the names of the given fields.
+
+    Its mistakes are noted in `found`.
+    """
+    document = overridden(_parsed(path, found), Service, environ, found)
+    service = read_struct(document, Service, found=found)
+    service = replace(service, l2=_with_keys_of_file(service.l2, found))
+    check_service(service, found)
+    return service, document.keys()
+
+
+def named(service: Service) -> Service:
+    """Returns the settings with a name for the instance, if they have none."""
+    if service.instance:
+        return service
+    return replace(service, instance=_default_instance_name(service.server.port))
+
+
+def _with_keys_of_file(l2: L2, found: Mistakes) -> L2:
     """Returns the settings with the text of `seal_keys_file`, if there is one, as `seal_keys`."""
     if not l2.seal_keys_file:
         return l2
-    require(not l2.seal_keys, "$.l2.seal_keys", "is given beside l2.seal_keys_file: keep one of them")
-    return replace(l2, seal_keys=read_seal_keys(l2.seal_keys_file))
+    found.require(not l2.seal_keys, "$.l2.seal_keys", "is given beside l2.seal_keys_file: keep one of them")
+    try:
+        return replace(l2, seal_keys=read_seal_keys(l2.seal_keys_file))
+    except ConfigError as error:
+        found.note_unread("$.l2.seal_keys_file", error.why)
+        return l2
+
+
+def _note_seal_keys(text: str, found: Mistakes) -> None:
+    try:
+        seal_keys(text)
+    except ConfigError as error:
+        found.note_unread("$.l2.seal_keys", error.why)
 
 
 def load_topology(path: Path) -> Topology:
-    """Returns the shared document at `path`. Raises `ConfigError`."""
-    topology = read_struct(parse(path), Topology)
-    check_topology(topology)
+    """Returns the shared document at `path`. Raises `ConfigError` with every mistake."""
+    found = Mistakes()
+    topology = read_topology(path, found)
+    found.end()
     return topology
 
 
-def check_service(service: Service) -> None:
-    """Raises `ConfigError` for the first rule within the service document that does not hold."""
-    require(
-        bool(REGION_NAME.fullmatch(service.region)),
-        "$.region",
-        f"{service.region!r} is no name: {REGION_NAME.pattern}",
-    )
-    named = not service.instance or INSTANCE_NAME.fullmatch(service.instance)
-    require(bool(named), "$.instance", f"{service.instance!r} is no name: {INSTANCE_NAME.pattern}")
-    _check_server(service.server)
-    require(service.l1.budget >= 1 << 20, "$.l1.budget", "below 1MiB nothing is kept; give it more")
-    require(service.l1.max_entries > 0, "$.l1.max_entries", "must be at least 1")
-    for name, far in (("l2", service.l2), ("l3", service.l3)):
-        require(far.connect_timeout > 0, f"$.{name}.connect_timeout", "must be longer than 0")
-        require(
-            0 < far.timeout < service.server.request_timeout,
-            f"$.{name}.timeout",
-            "must be below server.request_timeout",
+def read_topology(path: Path, found: Mistakes) -> Topology:
+    """Returns the shared document as far as it can be read; its mistakes are noted in `found`."""
+    topology = read_struct(_parsed(path, found), Topology, found=found)
+    check_topology(topology, found)
+    return topology
+
+
+def _parsed(path: Path | None, found: Mistakes) -> Any:
+    try:
+        return parse(path, found) if path else None
+    except ConfigError as error:
+        found.note_all("$", error)
+        return None
+
+
+def check_service(service: Service, found: Mistakes | None = None) -> None:
+    """Raises `ConfigError` with every rule within the service document that does not hold.
+
+    With `found`, they are noted there.
+    """
+    with collected(found) as found:
+        found.require(
+            bool(REGION_NAME.fullmatch(service.region)),
+            "$.region",
+            f"{service.region!r} is no name: {REGION_NAME.pattern}",
         )
-        require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
-    seal_keys(service.l2.seal_keys)
-    _check_coherence(service.coherence)
-    _check_telemetry(service.telemetry)
-    require(
-        service.coherence.fence_retention >= service.l3.retention,
-        "$.coherence.fence_retention",
-        "must not be shorter than l3.retention: a copy would outlive the record of its fences",
-    )
+        named = not service.instance or INSTANCE_NAME.fullmatch(service.instance)
+        found.require(bool(named), "$.instance", f"{service.instance!r} is no name: {INSTANCE_NAME.pattern}")
+        _check_server(service.server, found)
+        found.require(service.l1.budget >= 1 << 20, "$.l1.budget", "below 1MiB nothing is kept; give it more")
+        found.require(service.l1.max_entries > 0, "$.l1.max_entries", "must be at least 1")
+        for name, far in (("l2", service.l2), ("l3", service.l3)):
+            found.require(far.connect_timeout > 0, f"$.{name}.connect_timeout", "must be longer than 0")
+            found.require(
+                0 < far.timeout < service.server.request_timeout,
+                f"$.{name}.timeout",
+                "must be below server.request_timeout, and longer than 0",
+                "$.server.request_timeout",
+            )
+            found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
+        _note_seal_keys(service.l2.seal_keys, found)
+        _check_coherence(service.coherence, found)
+        _check_telemetry(service.telemetry, found)
+        found.require(
+            service.coherence.fence_retention >= service.l3.retention,
+            "$.coherence.fence_retention",
+            "must not be shorter than l3.retention: a copy would outlive the record of its fences",
+            "$.l3.retention",
+        )
 
 
 def check_together(service: Service, topology: Topology) -> None:
-    """Raises `ConfigError` for the first rule between the two documents that does not hold.
+    """Raises `ConfigError` with every rule between the two documents that does not hold.
 
     A path in the topology begins with `topology:`.
     """
-    known = service.region in topology.regions
-    require(
-        known,
-        "$.region",
-        f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}",
-    )
-    l2, here = service.l2, topology.regions[service.region]
-    check_sealed(l2.seal, l2.seal_keys, here.pool.items())
-    least_lag_us = service.coherence.heartbeat + service.coherence.max_clock_skew
+    found = Mistakes()
+    note_region(service, topology, found, found.within(TOPOLOGY))
+    note_together(service, topology, found, found.within(TOPOLOGY))
+    found.end()
+
+
+def note_region(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
+    """Notes a region that the topology does not have.
+
+    `shared` has the mistakes of the topology.
+    """
+    if shared.is_read("$.regions"):
+        found.require(
+            service.region in topology.regions,
+            "$.region",
+            f"no region {service.region!r} in the topology{did_you_mean(service.region, topology.regions)}",
+        )
+
+
+def note_together(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
+    """Notes settings with which copies would never be answered, or kept too long.
+
+    `found` has the mistakes of the service document, `shared` those of the topology.
+    """
+    l2, here = service.l2, topology.regions.get(service.region)
+    if here is not None and found.is_read("$.l2.seal_keys") and found.is_read("$.l2.seal_keys_file"):
+        try:
+            check_sealed(l2.seal, l2.seal_keys, here.pool.items())
+        except ConfigError as error:
+            found.note(error.path, error.why)
+    coherence = service.coherence
+    least_lag_us = coherence.heartbeat + coherence.max_clock_skew
+    is_retention_read = found.is_read("$.l3.retention")
+    is_least_lag_read = all(map(found.is_read, ("$.coherence.heartbeat", "$.coherence.max_clock_skew")))
     for name, namespace in topology.namespaces.items():
-        path = f"topology:$.namespaces.{name}"
+        path = f"$.namespaces.{name}"
         kept_us = namespace.ttl + max(namespace.stale_while_revalidate, namespace.stale_if_error)
-        require(
-            kept_us <= service.l3.retention,
+        shared.require(
+            kept_us <= service.l3.retention or not is_retention_read,
             f"{path}.ttl",
             f"with its stale windows copies are kept {kept_us // 1_000_000}s, but l3.retention of the "
             f"service document is {service.l3.retention // 1_000_000}s: shorten them, or raise l3.retention "
             "and coherence.fence_retention",
+            f"{path}.stale_while_revalidate",
+            f"{path}.stale_if_error",
         )
-        require(
-            namespace.max_lag > least_lag_us,
+        shared.require(
+            namespace.max_lag > least_lag_us or not is_least_lag_read,
             f"{path}.max_lag",
             "must be above coherence.heartbeat + coherence.max_clock_skew, or no copy would ever be answered",
         )
 
 
-def _check_server(server: Server) -> None:
-    require(0 <= server.port <= 65535, "$.server.port", "must be 1 to 65535, or 0 for a free one")
-    require(bool(server.host), "$.server.host", "is empty: name the address to listen on, such as 127.0.0.1")
-    require(server.max_body > 0, "$.server.max_body", "must be larger than 0")
-    require(server.max_answer > 0, "$.server.max_answer", "must be larger than 0")
+def note_unlikely(
+    service: Service, topology: Topology, found: Mistakes, shared: Mistakes, *, is_named: bool
+) -> None:
+    """Notes settings that an instance starts with, and that nobody can mean.
+
+    `is_named`: the instance has the name that its document gives it, and not a name from its host.
+    """
+    server = service.server
+    for name, region in topology.regions.items():
+        shared.require(
+            any(cell.region == name for cell in topology.cells.values()),
+            f"$.regions.{name}",
+            "has no cell: every entry that is not in L1 or L2 there comes from another region. "
+            f"Give it one under cells, with `region: {name}`",
+            "$.cells",
+            *(f"$.cells.{cell}.region" for cell in topology.cells),
+        )
+        if name == service.region and is_named and region.instances:
+            found.require(
+                service.instance in region.instances or not shared.is_read(f"$.regions.{name}.instances"),
+                "$.instance",
+                f"{service.instance!r} is none of the instances of {name!r} in the topology, so clients "
+                f"and other instances do not ask it{did_you_mean(service.instance, region.instances)}",
+            )
+    for name, namespace in topology.namespaces.items():
+        path = f"$.namespaces.{name}"
+        if found.is_read("$.server.max_body"):
+            shared.require(
+                namespace.max_value <= server.max_body,
+                f"{path}.max_value",
+                f"is above server.max_body of the service document ({server.max_body} bytes): "
+                "a request with such a value is refused with 413",
+            )
+        if not found.is_read("$.server.request_timeout"):
+            continue
+        deadlines = {"lease_wait": namespace.lease_wait}
+        if namespace.origin is not None:
+            deadlines["origin.soft_deadline"] = namespace.origin.soft_deadline
+            deadlines["origin.hard_deadline"] = namespace.origin.hard_deadline
+        for where, deadline in deadlines.items():
+            shared.require(
+                deadline <= server.request_timeout,
+                f"{path}.{where}",
+                f"is above server.request_timeout of the service document "
+                f"({server.request_timeout.seconds:g} s): requests end before it",
+            )
+
+
+def _check_server(server: Server, found: Mistakes) -> None:
+    def require(holds: bool, field: str, why: str, *others: str) -> None:
+        found.require(holds, f"$.server.{field}", why, *(f"$.server.{other}" for other in others))
+
+    require(0 <= server.port <= 65535, "port", "must be 1 to 65535, or 0 for a free one")
+    require(bool(server.host), "host", "is empty: name the address to listen on, such as 127.0.0.1")
+    fault = host_fault(server.host)
+    require(not fault, "host", f"{server.host!r} is no host name or IP address alone, such as 127.0.0.1")
+    for index, name in enumerate(server.hosts):
+        fault = host_fault(name)
+        require(not fault, f"hosts[{index}]", f"{name!r} is no host name or IP address without port")
+    require(server.max_body > 0, "max_body", "must be larger than 0")
+    require(server.max_answer > 0, "max_answer", "must be larger than 0")
     require(
         server.max_bytes_in_flight >= max(server.max_answer, server.max_body),
-        "$.server.max_bytes_in_flight",
+        "max_bytes_in_flight",
         "must not be below server.max_answer or server.max_body: no such body would be taken",
+        "max_answer",
+        "max_body",
     )
-    require(1 <= server.max_batch_keys <= 100_000, "$.server.max_batch_keys", "must be 1 to 100000")
-    require(server.max_connections >= 8, "$.server.max_connections", "must be at least 8")
-    require(server.max_connections_per_peer >= 8, "$.server.max_connections_per_peer", "must be at least 8")
-    require(server.max_inspections >= 1, "$.server.max_inspections", "must be at least 1")
-    require(server.max_streams_per_peer >= 1, "$.server.max_streams_per_peer", "must be at least 1")
-    require(server.request_timeout > 0, "$.server.request_timeout", "must be longer than 0")
-    require(server.max_in_progress >= 1, "$.server.max_in_progress", "must be at least 1")
-    require(
-        server.max_delay >= 10_000, "$.server.max_delay", "below 10ms every burst would count as overload"
-    )
+    require(1 <= server.max_batch_keys <= 100_000, "max_batch_keys", "must be 1 to 100000")
+    require(server.max_connections >= 8, "max_connections", "must be at least 8")
+    require(server.max_connections_per_peer >= 8, "max_connections_per_peer", "must be at least 8")
+    require(server.max_inspections >= 1, "max_inspections", "must be at least 1")
+    require(server.max_streams_per_peer >= 1, "max_streams_per_peer", "must be at least 1")
+    require(server.request_timeout > 0, "request_timeout", "must be longer than 0")
+    require(server.max_in_progress >= 1, "max_in_progress", "must be at least 1")
+    require(server.max_delay >= 10_000, "max_delay", "below 10ms every burst would count as overload")
 
 
-def _check_coherence(coherence: Coherence) -> None:
+def _check_coherence(coherence: Coherence, found: Mistakes) -> None:
+    def require(holds: bool, field: str, why: str, *others: str) -> None:
+        found.require(holds, f"$.coherence.{field}", why, *(f"$.coherence.{other}" for other in others))
+
     slots = coherence.sketch_slots
     power = 1 << 10 <= slots <= 1 << 30 and slots & (slots - 1) == 0
     below = 1 << max(10, min(30, slots.bit_length() - 1))
-    require(
-        power,
-        "$.coherence.sketch_slots",
-        f"{slots} is not a power of two from 1024 to 2^30; nearest below: {below}",
-    )
-    require(
-        coherence.max_clock_skew > 0, "$.coherence.max_clock_skew", "must be longer than 0: clocks do differ"
-    )
-    require(
-        coherence.max_clock_skew <= 60_000_000,
-        "$.coherence.max_clock_skew",
-        "above 1m: set the clocks instead",
-    )
-    require(coherence.heartbeat > 0, "$.coherence.heartbeat", "must be longer than 0")
+    require(power, "sketch_slots", f"{slots} is not a power of two from 1024 to 2^30; nearest below: {below}")
+    require(coherence.max_clock_skew > 0, "max_clock_skew", "must be longer than 0: clocks do differ")
+    require(coherence.max_clock_skew <= 60_000_000, "max_clock_skew", "above 1m: set the clocks instead")
+    require(coherence.heartbeat > 0, "heartbeat", "must be longer than 0")
     require(
         coherence.heartbeat < coherence.fence_retention,
-        "$.coherence.heartbeat",
+        "heartbeat",
         "must be below fence_retention",
+        "fence_retention",
     )
 
 
-def _check_telemetry(telemetry: Telemetry) -> None:
+def _check_telemetry(telemetry: Telemetry, found: Mistakes) -> None:
     url = telemetry.otlp
-    require(
-        not url or url.startswith(("http://", "https://")),
-        "$.telemetry.otlp",
-        "is no http:// or https:// URL of an OTLP receiver",
+    fault = url and (http_fault(url) or ("it has a query or a fragment" if set("?#") & set(url) else ""))
+    found.require(
+        not fault, "$.telemetry.otlp", f"is no http:// or https:// URL of an OTLP receiver: {fault}"
     )
-    require(0 <= telemetry.trace_ratio <= 1, "$.telemetry.trace_ratio", "must be 0 (none) to 1 (all)")
-    require(telemetry.slow > 0, "$.telemetry.slow", "must be longer than 0")
-    require(telemetry.metrics_interval >= 1_000_000, "$.telemetry.metrics_interval", "must be at least 1s")
-    short = 0 < len(telemetry.debug_token) < 16
-    require(not short, "$.telemetry.debug_token", "is too easy to guess: at least 16 characters, or none")
+    found.require(0 <= telemetry.trace_ratio <= 1, "$.telemetry.trace_ratio", "must be 0 (none) to 1 (all)")
+    found.require(telemetry.slow > 0, "$.telemetry.slow", "must be longer than 0")
+    found.require(
+        telemetry.metrics_interval >= 1_000_000, "$.telemetry.metrics_interval", "must be at least 1s"
+    )
+    token = telemetry.debug_token
+    found.require(
+        not 0 < len(token) < 16,
+        "$.telemetry.debug_token",
+        "is too easy to guess: at least 16 characters, or none",
+    )
+    found.require(
+        token.isascii() and token.isprintable() and token.strip() == token,
+        "$.telemetry.debug_token",
+        "holds a character that a header cannot have: use letters, digits and signs of ASCII",
+    )
 
 
 def _default_instance_name(port: int) -> str:

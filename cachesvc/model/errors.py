@@ -4,6 +4,7 @@
 done; it becomes an RFC 9457 problem of a registered kind. `ConfigError` stops the start.
 """
 
+from cachesvc.model.printable import printable, shortened
 from cachesvc.model.problems import ProblemKind
 
 
@@ -35,16 +36,23 @@ class TierUnavailableError(TierError):
 
 
 class ConfigError(CachesvcError):
-    """A mistake in a configuration document or a setting.
+    """A mistake in a document or a setting, and `others` that were found with it.
 
     `path` names the place (`$.cells.c2.region`, `CACHESVC_SERVER_PORT`), `why` the mistake and its
-    cure.
+    cure. The text has one line per mistake. Of what a person wrote it repeats so much that a person
+    finds it, and no character that would move a cursor.
     """
 
-    def __init__(self, path: str, why: str) -> None:
-        super().__init__(f"{path}: {why}")
+    def __init__(self, path: str, why: str, *others: "ConfigError") -> None:
+        path, why = shortened(printable(path)), shortened(printable(why, keep="\n"))
+        super().__init__("\n".join([f"{path}: {why}", *map(str, others)]))
         self.path = path
         self.why = why
+        self.others = others
+
+    def each(self) -> "tuple[ConfigError, ...]":
+        """Returns the mistakes one by one."""
+        return (ConfigError(self.path, self.why), *self.others)
 
 
 class ProblemError(CachesvcError):

@@ -20,6 +20,11 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def shortened(text: str, most: int = 1000) -> str:
+    """Returns the text, or beginning and end of one that has more than `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 + 1 :]}"
+
+
 def printable_in(value: Any) -> Any:
     """Returns a decoded document with every text in it, names of fields too, made printable."""
     match value:

@@ -72,6 +72,7 @@ class Loop:
         self._failing_since: float | None = None
         """When the first step failed since one worked; None if the last step worked."""
         self._why = ""
+        self._is_server_away = False
 
     def __repr__(self) -> str:
         return f"<Loop {self.name} [{self.trouble or 'well'}, {self.failures} failures]>"
@@ -88,6 +89,12 @@ class Loop:
         if since is not None and now - since >= FAILING_SECONDS:
             return f"has failed for {now - since:.0f} s: {self._why}"
         return ""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """True if the loop keeps failing, and its server is the reason (`TierError`)."""
+        since = self._failing_since  # read once: a thread may set it to None meanwhile
+        return self._is_server_away and since is not None and self._now() - since >= FAILING_SECONDS
 
     def statistics(self) -> LoopStatistics:
         return LoopStatistics(self.failures, bool(self.trouble))
@@ -160,6 +167,7 @@ class Loop:
         self._why = _told(error)
         if self._failing_since is None:
             self._failing_since = self._now()
+        self._is_server_away = isinstance(error, TierError)
         if isinstance(error, TierError):
             self._outage.failed(error)
         else:
@@ -202,6 +210,10 @@ class Loops:
     def troubles(self) -> Mapping[str, str]:
         """The loops that do not do their work, by name, each with the reason."""
         return {loop.name: trouble for loop in self._loops if (trouble := loop.trouble)}
+
+    def defects(self) -> Mapping[str, str]:
+        """The troubles without those of loops that only wait for a server to be back."""
+        return {loop.name: loop.trouble for loop in self._loops if loop.trouble and not loop.is_cut_off}
 
     def statistics(self) -> Mapping[tuple[str, ...], LoopStatistics]:
         return {(loop.name,): loop.statistics() for loop in self._loops}

@@ -6,7 +6,7 @@ CONFIG GET …         the settings that INFO does not have; managed servers oft
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -27,6 +27,8 @@ class RedisReport(Struct, frozen=True):
     """The server's clock less this instance's clock."""
     within_us: int
     """Half of the exchange's time, by which the offset can be wrong."""
+    dead_letters: int | None = None
+    """The length of `changes:dead`; None for a server that is no queue."""
 
     @property
     def memory_used_bytes(self) -> int | None:
@@ -47,18 +49,24 @@ class RedisReport(Struct, frozen=True):
         *,
         sent_us: int,
         received_us: int,
+        dead_letters: int | None = None,
     ) -> "RedisReport":
         """Returns the report; `time` is the answer to TIME, the other times are of the own clock."""
         seconds, us = map(int, time)
         offset = seconds * 1_000_000 + us - (sent_us + received_us) // 2
         found = None if settings is None else {_text(name): _text(value) for name, value in settings.items()}
-        return cls(info, found, offset, (received_us - sent_us) // 2)
+        return cls(info, found, offset, (received_us - sent_us) // 2, dead_letters)
 
 
 def fields_of(info: bytes) -> Mapping[str, str]:
     """Returns the fields of an answer to INFO."""
     fields = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
     return {name: value for name, colon, value in fields if colon}
+
+
+def fields_with(name: str, info: Mapping[str, str]) -> Sequence[str]:
+    """Returns all values of a part of a field, such as `expires` in `db0:keys=1,expires=0`."""
+    return re.findall(rf"\b{name}=(\d{{1,18}})", " ".join(info.values()))
 
 
 def version_of(text: str) -> tuple[int, int] | None:

@@ -33,7 +33,7 @@ from cachesvc.tiers.redis_report import COMMANDS, RedisReport
 T = TypeVar("T")
 R = TypeVar("R")
 
-CHANGES, GROUP, FENCES = "changes", "cachesvc", "fences"
+CHANGES, GROUP, FENCES, DEAD = "changes", "cachesvc", "fences", "changes:dead"
 """Names on the server; the scripts have the same."""
 TIMEOUT = Duration.parse("1s")
 """Time limit of one call. This is not the data path: waiting for a second costs an
@@ -146,17 +146,19 @@ class RedisServer:
         pipe = self.redis.pipeline(transaction=False)
         for command in COMMANDS:
             pipe.execute_command(*command)
+        pipe.xlen(DEAD)
         sent_us = now_us()
-        time, info, settings = await self.guarded(pipe.execute(raise_on_error=False))
+        time, info, settings, dead = await self.guarded(pipe.execute(raise_on_error=False))
         for refusal in (time, info):
             if isinstance(refusal, Exception):
                 raise RefusedError(self.where, str(refusal)) from refusal
         return RedisReport.of(
             time,
-            {str(name): str(value) for name, value in info.items()},
+            {str(name): _plain(value) for name, value in info.items()},
             settings if isinstance(settings, Mapping) else None,
             sent_us=sent_us,
             received_us=now_us(),
+            dead_letters=dead if isinstance(dead, int) else None,
         )
 
     async def guarded(self, exchange: Awaitable[T], *, wait_seconds: float = 0) -> T:
@@ -211,3 +213,10 @@ def candidate() -> str:
 def mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """Returns fields and values of an item, from the flat list of a script's answer."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _plain(value: Any) -> str:
+    """A field of INFO as the server wrote it. redis-py makes a mapping of `keys=1,expires=0`."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={part}" for name, part in value.items())
+    return str(value)

@@ -18,7 +18,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from cachesvc.commands.arguments import add_topology, duration, fail
+from cachesvc.commands.arguments import add_topology, duration, fail, tell_mistakes
 from cachesvc.commands.check.history import HistoryWriter
 from cachesvc.commands.check.judge import judge
 from cachesvc.commands.check.progress import Progress
@@ -28,7 +28,7 @@ from cachesvc.commands.check.settings import CheckSettings, address_of, deployme
 from cachesvc.commands.check.verdicts import Verdict
 from cachesvc.commands.check.watch.metrics import WatchMetrics
 from cachesvc.commands.check.watch.watch import watch
-from cachesvc.config.service import load_topology
+from cachesvc.commands.documents import given_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 
@@ -39,6 +39,8 @@ READ_SHARE_OF_A_CACHE = 0.9
 """The least share of reads among the operations for which C9 (it is still a cache) is
 judged."""
 LEAST_SHARE = 0.8
+MOST = 100_000
+"""The most keys, clients, and operations per second: more than one process can do or hold."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -145,9 +147,11 @@ def run(options: argparse.Namespace) -> int:
         settings = settings_of(options)
         return _watch(settings, options) if options.watch else _check(settings, options)
     except ConfigError as error:
-        return fail(2, str(error))
+        return tell_mistakes(error)
     except CheckError as error:
         return fail(1, str(error))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return fail(1, f"{error.filename or options.metrics_listen}: {error.strerror}")
 
@@ -161,12 +165,15 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
             "is not given: the document says which instances there are (or set CACHESVC_TOPOLOGY)",
         )
     for name in ("duration", "keys", "clients", "rate", "canary_every"):
-        if getattr(options, name) <= 0:
+        if not getattr(options, name) > 0:
             raise ConfigError(f"--{name.replace('_', '-')}", "must be above 0")
+    for name in ("keys", "clients", "rate"):
+        if getattr(options, name) > MOST:
+            raise ConfigError(f"--{name}", f"must be at most {MOST}")
     for name in ("read_share", "sample"):
         if not 0 <= getattr(options, name) <= 1:
             raise ConfigError(f"--{name.replace('_', '-')}", "is a share: 0 to 1")
-    deployment = deployment_of(load_topology(options.topology), options.namespace, options.origin_listen)
+    deployment = deployment_of(given_topology(options.topology), options.namespace, options.origin_listen)
     if not deployment.instances:
         raise ConfigError(f"{options.topology}: $.regions", "name no instances: there is nobody to ask")
     return replace(

@@ -8,7 +8,7 @@ command line or the topology document is wrong.
 import argparse
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -17,7 +17,8 @@ from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from cachesvc.commands.arguments import add_topology, duration
+from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
+from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.audit import AuditLog
 from cachesvc.commands.top.between import Look
 from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
@@ -25,7 +26,6 @@ from cachesvc.commands.top.picture import picture_of
 from cachesvc.commands.top.scrape import Asker
 from cachesvc.commands.top.verdict import troubles
 from cachesvc.commands.top.view import view
-from cachesvc.config.service import load_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
 from cachesvc.tiers.clean_connector import CleanConnector
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     )
     add(
         "--debug-token",
+        type=header_value,
         default=environ.get("CACHESVC_DEBUG_TOKEN", ""),
         metavar="TOKEN",
         help="The instances' telemetry.debug_token. With it, hot keys are shown as text instead of digests."
@@ -68,24 +69,24 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code. Raises `ConfigError`."""
     if options.interval <= 0:
         raise ConfigError("--interval", "must be above 0")
+    urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
     declared = None if options.urls or options.topology is None else _declared(options.topology)
     try:
-        return asyncio.run(_run(options, declared))
+        return asyncio.run(_run(options, urls, declared))
     except KeyboardInterrupt:
         return 0
 
 
 def _declared(path: Path) -> Deployment:
-    deployment = deployment_of(load_topology(path))
+    deployment = deployment_of(given_topology(path))
     if not deployment.instances:
         raise ConfigError(f"{path}: $.regions", "name no instances: say --url")
     return deployment
 
 
-async def _run(options: argparse.Namespace, declared: Deployment | None) -> int:
+async def _run(options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None) -> int:
     async with aiohttp.ClientSession(connector=CleanConnector()) as http:
         asker = Asker(http, options.debug_token)
-        urls = [url.rstrip("/") for url in options.urls] or [DEFAULT_URL]
         deployment = declared or await ask_for_deployment(asker, urls)
         async with AuditLog(deployment.queues) as audit:
             watch = Watch(asker, deployment, audit, options.interval.seconds)
@@ -122,13 +123,21 @@ async def once(watch: Watch, console: Console) -> int:
     before = await watch.look()
     await asyncio.sleep(watch.seconds)
     drawn, is_healthy = await watch.drawn(before, await watch.look())
-    console.print(drawn)
+    # On a terminal the prompt takes the last line; what does not fit would push the verdict away.
+    console.print(drawn, height=console.height - 1 if console.is_terminal else None)
     return 0 if is_healthy else 1
 
 
 async def for_ever(watch: Watch, console: Console) -> NoReturn:
     """Shows view after view until it is cancelled."""
     before = await watch.look()
+    if not console.is_terminal:  # a `Live` would print nothing before its end
+        while True:
+            await asyncio.sleep(watch.seconds)
+            after = await watch.look()
+            drawn, _ = await watch.drawn(before, after)
+            console.print(drawn)
+            before = after
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             after = await watch.look()

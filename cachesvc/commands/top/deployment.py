@@ -68,7 +68,7 @@ def _decoded(document: bytes | Silence) -> Shown | None:
             if isinstance(document, Silence)
             else msgspec.convert(printable_in(msgspec.json.decode(document)), Shown)
         )
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 

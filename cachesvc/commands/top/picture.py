@@ -86,6 +86,8 @@ def _instance(name: str, found: Scrape | Silence, seen: Between) -> InstanceRow:
         rivals=found.ready.rivals,
         changes_lost=seen.sum("changes_lost_total"),
         settings=found.ready.settings,
+        conditions=found.ready.conditions,
+        troubles=found.ready.troubles,
     )
 
 

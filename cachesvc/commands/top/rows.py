@@ -41,7 +41,11 @@ class InstanceRow(Struct, frozen=True):
     """Changes that somebody else took out of the region's queue, since the instance
     started."""
     settings: Sequence[Unmet] = ()
-    """The needs that the instance's servers do not meet."""
+    """The settings that the instance's servers lack."""
+    conditions: Sequence[Unmet] = ()
+    """The states of the instance's servers that need a person."""
+    troubles: Sequence[str] = ()
+    """The sentences in which the instance says what is wrong."""
 
 
 class ServerRow(Struct, frozen=True):

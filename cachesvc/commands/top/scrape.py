@@ -19,7 +19,7 @@ HOT_NAMESPACES = 3
 
 
 class Unmet(Struct, frozen=True):
-    """A need of the rule that a server does not meet."""
+    """A need that a server does not meet: a setting, or a state such as `full`."""
 
     server: str
     """Kind and name of the server, such as `cell eu-1`."""
@@ -39,6 +39,9 @@ class Ready(Struct, frozen=True):
     rivals: Mapping[str, str] = {}
     """Names that mean two things, by kind (`changes/rivals.py`), and what to do."""
     settings: Sequence[Unmet] = ()
+    conditions: Sequence[Unmet] = ()
+    troubles: Sequence[str] = ()
+    """Everything that is wrong as the instance sees it, in sentences."""
 
 
 class HotKey(Struct, frozen=True):
@@ -103,7 +106,7 @@ class Asker:
             return Silence(f"no answer within {TIMEOUT_SECONDS:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return Silence(_reason(error))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return Silence(f"its answer cannot be read: {error}")
 
     async def topology(self, url: str) -> bytes | Silence:

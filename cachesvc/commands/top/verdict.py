@@ -3,7 +3,7 @@
 Whatever an operator would be woken for makes the deployment not healthy.
 
 silence, not ready          requests to the instance fail
-a cell                      its partitions have no L3, and writes to them are refused
+a cell, a full server       its partitions have no L3, and writes to them are refused
 a feed out of reach, late   copies older than max_lag are refused, or everything is loaded again
 rivals, lost changes        one name means two things, or the queue was tampered with
 settings that break a rule  old values may be answered
@@ -15,10 +15,18 @@ settings that cost          copies, changes or writes are lost
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import starmap
 from statistics import median
 
 from cachesvc.commands.top.picture import Picture
 from cachesvc.commands.top.rows import FeedRow, NamespaceRow
+from cachesvc.telemetry.troubles import (
+    loop_trouble,
+    server_trouble,
+    silent_cell,
+    silent_memcached,
+    silent_queue,
+)
 
 HEALTHY = "healthy"
 CLOCKS_AGREE_SECONDS = 0.05
@@ -27,7 +35,22 @@ CLOCKS_AGREE_SECONDS = 0.05
 
 def troubles(picture: Picture) -> Sequence[str]:
     """A sentence for each trouble; empty if the deployment is healthy."""
-    return [found for judge in _JUDGES for found in judge(picture)]
+    found = [one for judge in _JUDGES for one in judge(picture)]
+    return [*found, *_untold(picture, found)]
+
+
+def _untold(picture: Picture, found: Sequence[str]) -> Iterator[str]:
+    """Yields the troubles of instances that no judge has said in the same words.
+
+    An instance sees a cell that is away while no request uses the cell.
+    """
+    at: dict[str, list[str]] = {}
+    for row in picture.instances:
+        clocks = {server_trouble(one.server, one.why) for one in row.settings if one.need == "clock"}
+        for one in row.troubles:
+            if one not in clocks and not any(one in told for told in found):
+                at.setdefault(one, []).append(row.name)
+    yield from (f"{one} at {_names(names)}" for one, names in at.items())
 
 
 def _silent(picture: Picture) -> Iterator[str]:
@@ -45,15 +68,17 @@ def _not_ready(picture: Picture) -> Iterator[str]:
 
 
 def _cells(picture: Picture) -> Iterator[str]:
+    full = {one.server for row in picture.instances for one in row.conditions if one.need == "full"}
     for row in picture.servers:
-        if row.kind == "cell" and row.failing_at:
-            yield f"cell {row.name} does not answer at {_names(row.failing_at)}"
+        # A cell that is full fails, and answers: `_conditions` says so.
+        if row.kind == "cell" and row.failing_at and f"cell {row.name}" not in full:
+            yield f"{silent_cell(row.name)} at {_names(row.failing_at)}"
 
 
 def _feeds(picture: Picture) -> Iterator[str]:
     for row in picture.feeds:
         if cut_off := [name for name, state in row.states.items() if state == "out of reach"]:
-            yield f"the queue of {row.region} does not answer at {_names(cut_off)}"
+            yield f"{silent_queue(row.region)} at {_names(cut_off)}"
         if late := [one for one in picture.namespaces if _is_late(row, one)]:
             yield (
                 f"feed of {row.region} is {row.bound:.1f} s behind at {row.worst_at},"
@@ -86,12 +111,21 @@ def _lost(picture: Picture) -> Iterator[str]:
         )
 
 
+def _conditions(picture: Picture) -> Iterator[str]:
+    found = {
+        (one.server, one.need): server_trouble(one.server, one.why)
+        for row in picture.instances
+        for one in row.conditions
+    }
+    yield from found.values()
+
+
 def _settings(effect: str) -> Callable[[Picture], Iterator[str]]:
-    """A judge of the needs that servers do not meet, of those with this effect."""
+    """A judge of the settings that servers lack, of those with this effect."""
 
     def judge(picture: Picture) -> Iterator[str]:
         found = {
-            (one.server, one.need): f"{one.server}: {one.why}"
+            (one.server, one.need): server_trouble(one.server, one.why)
             for row in picture.instances
             for one in row.settings
             if one.effect == effect and one.need != "clock"  # `_clocks` says whose clock is wrong
@@ -119,7 +153,7 @@ def _origins(picture: Picture) -> Iterator[str]:
 def _memcached(picture: Picture) -> Iterator[str]:
     for row in picture.servers:
         if row.kind == "memcached" and row.open_at:
-            yield f"memcached {row.name} does not answer (breaker open at {_names(row.open_at)})"
+            yield f"{silent_memcached(row.name)} (breaker open at {_names(row.open_at)})"
         elif row.kind == "memcached" and row.failing_at:
             yield f"memcached {row.name} fails at {_names(row.failing_at)}"
 
@@ -145,8 +179,11 @@ def _changes(picture: Picture) -> Iterator[str]:
 
 def _loops(picture: Picture) -> Iterator[str]:
     for row in picture.instances:
-        if row.loops:
-            yield f"{row.name}: " + "; ".join(f"{name} {why}" for name, why in row.loops.items())
+        loops = list(starmap(loop_trouble, row.loops.items()))
+        if row.troubles:  # an instance leaves out the loops that wait for a server which it has named
+            loops = [one for one in loops if one in row.troubles]
+        if loops:
+            yield f"{row.name}: {'; '.join(loops)}"
 
 
 def _clocks(picture: Picture) -> Iterator[str]:
@@ -186,6 +223,7 @@ _JUDGES: Sequence[Callable[[Picture], Iterator[str]]] = (
     _silent,
     _not_ready,
     _cells,
+    _conditions,
     _servers,
     _feeds,
     _rivals,

@@ -1,28 +1,27 @@
 """The picture on a terminal: the verdict, then a table for each kind of row.
 
-This is the only module that knows Rich's widths and colours.
+On a terminal everything fits (`fitting.py`): the verdict first, then so many rows of each table as
+there is room for, the wrong ones first. Output to a pipe or a file has every row.
 """
 
 import time
 from collections.abc import Iterable, Sequence
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from cachesvc.commands.top.fitting import Sheet, View
 from cachesvc.commands.top.picture import Picture
 from cachesvc.commands.top.rows import ChangeRow, FeedRow, InstanceRow, NamespaceRow, OriginRow, ServerRow
 from cachesvc.commands.top.units import count, rate, seconds, share, size, used
 from cachesvc.commands.top.verdict import HEALTHY
 
 SHOWN_NAMESPACES = 10
-_BAD, _GOOD, _FAINT = "bold red", "bold green", "dim"
+_BAD, _GOOD = "bold red", "bold green"
 
 
-def view(picture: Picture, troubles: Sequence[str], changes: Sequence[ChangeRow]) -> RenderableType:
+def view(picture: Picture, troubles: Sequence[str], changes: Sequence[ChangeRow]) -> View:
     """Everything that is shown; tables without rows are left out."""
-    tables = [
+    sheets = [
         _instances(picture.instances),
         _servers(picture.servers),
         _feeds(picture.feeds),
@@ -32,17 +31,13 @@ def view(picture: Picture, troubles: Sequence[str], changes: Sequence[ChangeRow]
         _hot(picture),
         _changes(changes),
     ]
-    return Group(verdict(troubles), *(table for table in tables if table.row_count))
-
-
-def verdict(troubles: Sequence[str]) -> Text:
     if not troubles:
-        return Text(HEALTHY, style=_GOOD)
-    return Text("\n".join(troubles), style=_BAD)
+        return View([Text(HEALTHY, style=_GOOD)], sheets)
+    return View([Text(one, style=_BAD) for one in troubles], sheets)
 
 
-def _instances(rows: Iterable[InstanceRow]) -> Table:
-    table = _table(
+def _instances(rows: Iterable[InstanceRow]) -> Sheet:
+    table = Sheet(
         "instance",
         "state",
         "req/s",
@@ -54,10 +49,11 @@ def _instances(rows: Iterable[InstanceRow]) -> Table:
         "waiting",
         "shed/s",
         "topology",
+        spare=("topology", "evicted at age", "waiting", "L1", "p50", "hits", "shed/s"),
     )
     for row in rows:
         if row.silent:
-            table.add_row(row.name, Text("silent", style=_BAD))
+            table.add_row(row.name, Text("silent", style=_BAD), is_bad=True)
             continue
         table.add_row(
             row.name,
@@ -71,13 +67,23 @@ def _instances(rows: Iterable[InstanceRow]) -> Table:
             count(row.in_progress),
             rate(row.shed),
             count(row.topology_version),
+            is_bad=not row.ready,
         )
     return table
 
 
-def _servers(rows: Iterable[ServerRow]) -> Table:
-    table = _table(
-        "tier, server", "state", "asked/s", "p50", "p99", "hits", "errors/s", "bytes", "evictions/s"
+def _servers(rows: Iterable[ServerRow]) -> Sheet:
+    table = Sheet(
+        "tier, server",
+        "state",
+        "asked/s",
+        "p50",
+        "p99",
+        "hits",
+        "errors/s",
+        "bytes",
+        "evictions/s",
+        spare=("evictions/s", "p50", "bytes", "hits", "p99"),
     )
     for row in rows:
         table.add_row(
@@ -90,6 +96,7 @@ def _servers(rows: Iterable[ServerRow]) -> Table:
             rate(row.errors),
             used(row.bytes, row.limit),
             rate(row.evictions),
+            is_bad=bool(row.open_at or row.failing_at or row.twin_at),
         )
     return table
 
@@ -106,8 +113,8 @@ def _state_of(row: ServerRow) -> Text:
     )
 
 
-def _feeds(rows: Iterable[FeedRow]) -> Table:
-    table = _table("feed of", "behind at most", "at", "state")
+def _feeds(rows: Iterable[FeedRow]) -> Sheet:
+    table = Sheet("feed of", "behind at most", "at", "state")
     for row in rows:
         odd = [f"{name}: {state}" for name, state in row.states.items() if state != "read"]
         table.add_row(
@@ -115,12 +122,13 @@ def _feeds(rows: Iterable[FeedRow]) -> Table:
             seconds(row.bound),
             row.worst_at,
             Text(", ".join(odd), style=_BAD) if odd else "read by all",
+            is_bad=bool(odd),
         )
     return table
 
 
-def _lags(picture: Picture) -> Table:
-    table = _table("changes", "p50", "p99", "open", "parked", "dead letters/s")
+def _lags(picture: Picture) -> Sheet:
+    table = Sheet("changes", "p50", "p99", "open", "parked", "dead letters/s")
     queue = (count(picture.queue.backlog), count(picture.queue.parked), rate(picture.queue.buried))
     for number, row in enumerate(picture.lags):
         table.add_row(
@@ -129,8 +137,17 @@ def _lags(picture: Picture) -> Table:
     return table
 
 
-def _namespaces(rows: Sequence[NamespaceRow]) -> Table:
-    table = _table("namespace, worst first", "reads/s", "hits", "stale", "errors/s", "in L1", "max_lag")
+def _namespaces(rows: Sequence[NamespaceRow]) -> Sheet:
+    table = Sheet(
+        "namespace, worst first",
+        "reads/s",
+        "hits",
+        "stale",
+        "errors/s",
+        "in L1",
+        "max_lag",
+        spare=("in L1", "max_lag", "stale"),
+    )
     for row in rows[:SHOWN_NAMESPACES]:
         table.add_row(
             row.name,
@@ -144,8 +161,10 @@ def _namespaces(rows: Sequence[NamespaceRow]) -> Table:
     return table
 
 
-def _origins(rows: Iterable[OriginRow]) -> Table:
-    table = _table("origin of", "loads/s", "p50", "p99", "running", "waiting", "refused/s")
+def _origins(rows: Iterable[OriginRow]) -> Sheet:
+    table = Sheet(
+        "origin of", "loads/s", "p50", "p99", "running", "waiting", "refused/s", spare=("p50", "waiting")
+    )
     for row in rows:
         full = row.ceiling and row.running >= row.ceiling
         running = Text(
@@ -159,22 +178,23 @@ def _origins(rows: Iterable[OriginRow]) -> Table:
             running,
             count(row.waiting),
             rate(row.refused),
+            is_bad=bool(row.refused or full),
         )
     return table
 
 
-def _hot(picture: Picture) -> Table:
+def _hot(picture: Picture) -> Sheet:
     refused = (
         f" (token refused at {', '.join(picture.tokens_refused_at)})" if picture.tokens_refused_at else ""
     )
-    table = _table(f"hot key{refused}", "of", "share", "reads/s")
+    table = Sheet(f"hot key{refused}", "of", "share", "reads/s")
     for row in picture.hot:
         table.add_row(Text(row.name), row.namespace, share(row.share), rate(row.reads))
     return table
 
 
-def _changes(rows: Iterable[ChangeRow]) -> Table:
-    table = _table("last changes", "region", "of", "what", "who", "through")
+def _changes(rows: Iterable[ChangeRow]) -> Sheet:
+    table = Sheet("last changes", "region", "of", "what", "who", "through", spare=("through", "region"))
     for row in rows:
         at = time.strftime("%H:%M:%S", time.localtime(row.at))
         table.add_row(
@@ -186,16 +206,3 @@ def _changes(rows: Iterable[ChangeRow]) -> Table:
             Text(row.instance),
         )
     return table
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style=_FAINT)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(
-            name, justify="left" if name in _WORDS else "right", no_wrap=name not in ("state", "what")
-        )
-    return table
-
-
-_WORDS = ("state", "of", "at", "what", "who", "region", "through")

@@ -25,6 +25,8 @@ class Polled(Generic[T]):
         """`asked` has the question for each server by name; it raises `TierError` for no answer."""
         self.name = name
         self.said: dict[tuple[str], T] = {}
+        self.silent: set[str] = set()
+        """The servers whose last question got no answer."""
         self.failed = 0
         """Questions that got no answer.
 
@@ -53,8 +55,10 @@ class Polled(Generic[T]):
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T]]) -> None:
         try:
             self.said[name,] = await ask()
+            self.silent.discard(name)
         except BaseException as error:
             self.failed += 1
             self.said.pop((name,), None)
+            self.silent.add(name)
             if not isinstance(error, TierError):
                 raise

@@ -21,15 +21,14 @@ the prefix wherever it is decoded, and is asked for.
 """
 
 import re
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from yarl import URL
 
+from cachesvc.config.addresses import origin_fault
 from cachesvc.model.errors import ConfigError
 
 _PLACE = "{key}"
-_URL_CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})*")
-_DOTS = re.compile(r"(?:\.|%2[Ee])+")
 _DOTTED = re.compile(r"[/\\]\.{1,2}(?:;[^/\\?#]*)?(?:[/\\?#]|\Z)").search
 """Finds a segment `.` or `..`, also with parameters. Some take a backslash for a slash.
 
@@ -75,28 +74,7 @@ class KeyAddress:
 
 
 def _split(template: str, path: str) -> tuple[str, str]:
-    before, place, after = template.partition(_PLACE)
-    if not place or _PLACE in after:
-        raise ConfigError(path, "{key} has to stand in it once")
-    if not (_URL_CHARACTERS.fullmatch(before) and _URL_CHARACTERS.fullmatch(after)):
-        raise ConfigError(
-            path, "it holds a character that a URL cannot have, or a fragment: percent-encode it"
-        )
-    _check_server(before, path)
-    if _DOTS.fullmatch(before.rpartition("/")[2] + after.partition("/")[0]):
-        raise ConfigError(path, "with dots alone around {key}, a key of dots would change the path")
+    if fault := origin_fault(template):
+        raise ConfigError(path, fault)
+    before, _, after = template.partition(_PLACE)
     return before, after
-
-
-def _check_server(before: str, path: str) -> None:
-    try:
-        parts = urlsplit(before)
-        named = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
-    except ValueError as error:
-        raise ConfigError(path, f"not a URL: {error}") from error
-    if not named or not parts.path.startswith("/"):
-        raise ConfigError(path, "it has to be http(s)://host/…, with {key} in the path or in the query")

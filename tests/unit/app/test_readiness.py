@@ -10,6 +10,7 @@ from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Cell, Namespace, Region, Topology
+from cachesvc.telemetry import loops
 
 NOWHERE = "redis://127.0.0.1:1/0"
 TOPOLOGY = Topology(
@@ -66,3 +67,25 @@ async def test_an_instance_that_can_never_take_or_follow_is_not(
     ready, why = await readiness(app)
     assert not ready
     assert why[name] == said
+
+
+async def test_what_is_wrong_is_said_in_sentences(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that waits for the queue says nothing of its own; one with a defect is named."""
+    monkeypatch.setattr(loops, "FAILING_SECONDS", 0.05)
+    monkeypatch.setattr(app.paths.l1, "sweep", broken_at_once)
+    await app.start()
+    try:
+        for _ in range(1000):
+            troubles: Any = app.readiness()[1]["troubles"]
+            if len(troubles) == 3:
+                break
+            await asyncio.sleep(0.01)
+    finally:
+        await app.stop()
+    assert troubles[:2] == ["the queue of eu does not answer", "cell c1 does not answer"]
+    (loop,) = troubles[2:]
+    assert loop.startswith("sweep of L1 has failed for 0 s: TypeError at test_readiness.py:")
+
+
+def broken_at_once(*_: Any) -> None:
+    raise TypeError("got an unexpected keyword argument")
