@@ -35,6 +35,8 @@ _SERVERS = itertools.count()
 
 MARGIN_US = 1000
 """No put is stored with an `as_of` later than now + S + 1 ms, as in `put.lua`."""
+PUT_MAY_TAKE_US = 100_000
+"""A put that arrives so long after it was sent is refused: its caller has given it up."""
 WAITING = "-put-"
 """The mark of the lease of a put that waits for its time, unless its value is "absent"."""
 
@@ -198,6 +200,17 @@ class MemoryCell:
         replies = [self._put(put, now) for put in puts]
         self._trim(now)
         return replies
+
+    def put_on_its_way(self, put: Put) -> Callable[[], None]:
+        """Sends a put that is given up before it arrives; the result is to be called when it arrives."""
+        given_up_at = self._clock.now_us() + PUT_MAY_TAKE_US
+
+        def arrive() -> None:
+            now = self._clock.now_us()
+            if now < given_up_at:
+                self._put(put, now)
+
+        return arrive
 
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0

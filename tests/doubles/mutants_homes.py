@@ -155,6 +155,14 @@ HOMES: dict[str, Mutant] = {
             InCellScript("PUT", "if wait < MARGIN then", "if can_wait then"),
         ),
     ),
+    "put-until": Mutant(
+        "a put that arrives after its caller has given it up is stored",
+        (51,),
+        (
+            InPython(MEMORY_CELL + "put_on_its_way", "now < given_up_at", "True"),
+            InCellScript("PUT", "now >= tonumber(ARGV[4])", "false"),
+        ),
+    ),
     "past-waiting-puts": Mutant(
         "a fence on a tag may be earlier than the value of a put that waits",
         (45,),

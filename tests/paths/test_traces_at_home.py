@@ -175,3 +175,14 @@ async def test_trace_46_a_put_that_waits_must_not_outlive_the_fence_of_the_tick_
     put = await bench.put(await bench.entry(b"0"))
     assert put.lease
     assert (await bench.state()).fence_at >= as_of_of(put.lease) - 1
+
+
+async def test_trace_51_a_put_that_was_given_up_must_not_replace_a_newer_one_when_it_arrives(
+    bench: CellBench,
+) -> None:
+    arrive = await bench.put_late(await bench.entry(b"0"))  # i0 says that nothing was stored
+    await bench.put(await bench.entry(b"1"))  # so the writer puts 1 through i1
+    await arrive()
+    found = (await bench.read()).entry
+    assert found is not None
+    assert found.value == b"1"
