@@ -304,6 +304,7 @@ class MemoryCell:
         fence = self._fences.get(key_id, 0)
         # It grows with the clock even while the fence is ahead of the clock; `read.lua` says why.
         as_of = max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)
+        as_of = min(as_of, now + self._skew_us + MARGIN_US)
         token = f"{self._nonce()}:{as_of}"
         self._leases[key_id] = _Lease(token, as_of, now + life_us)
         return token

@@ -147,6 +147,14 @@ HOMES: dict[str, Mutant] = {
             ),
         ),
     ),
+    "lease-in-reach": Mutant(
+        "a lease is later than any fence of the key, however far ahead that is",
+        (52,),
+        (
+            InPython(MEMORY_CELL + "_grant", "min(as_of, now + self._skew_us + MARGIN_US)", "as_of"),
+            InCellScript("READ", "math.min(later, now + skew + 1000)", "later"),
+        ),
+    ),
     "put-in-time": Mutant(
         "a put that known fences refuse is stored at once, with a time beyond them",
         (45,),
