@@ -149,7 +149,7 @@ HOMES: dict[str, Mutant] = {
     ),
     "lease-in-reach": Mutant(
         "a lease is later than any fence of the key, however far ahead that is",
-        (52,),
+        (52, 53),
         (
             InPython(MEMORY_CELL + "_grant", "min(as_of, now + self._skew_us + MARGIN_US)", "as_of"),
             InCellScript("READ", "math.min(later, now + skew + 1000)", "later"),

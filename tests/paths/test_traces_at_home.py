@@ -198,3 +198,13 @@ async def test_trace_52_a_lease_must_not_have_a_time_that_fences_of_now_do_not_r
     latest = (await bench.state()).now_us + SKEW_US + 1000
     stored = await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease), tags=("t",)))
     assert not stored or as_of_of(lease) <= latest, "a fence of a slower clock is earlier: 0 would be answered"
+
+
+async def test_trace_53_nor_must_a_lease_behind_the_retry_of_a_parked_key(bench: CellBench) -> None:
+    now = (await bench.state()).now_us
+    await bench.fence(least=now + 3 * SKEW_US + 1000)  # the fallback of a clock that is S ahead
+    lease = (await bench.read()).lease
+    assert lease is not None
+    latest = (await bench.state()).now_us + SKEW_US + 1000
+    stored = await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease)))
+    assert not stored or as_of_of(lease) <= latest, "the next fallback may be earlier: 0 would be answered"
