@@ -32,7 +32,7 @@ class FairTimeout:
 
     @property
     def due(self) -> float:
-        """The deadline as it stands now, on the loop's clock. It may still move, but never to earlier."""
+        """The deadline as it stands now, on the loop's clock. It only ever moves to later."""
         return self._due
 
     async def __aenter__(self) -> None:

@@ -181,20 +181,21 @@ class RedisBench(CellBench):
         cell = RedisCell("c1", self.server.redis_url, SHORT, SKEW_US, SystemClock())
         held: list[bytes] = []
 
-        async def hold(command: bytes, check_health: bool = True) -> None:  # noqa: FBT001, FBT002  redis-py's
+        async def hold(command: bytes, check_health: bool = True) -> None:
             held.append(command)
 
         try:
             await cell.read_many([Read(KEY)])
             (connection,) = cell._connections._idle
-            connection._connection.send_packed_command = hold  # type: ignore[method-assign]  # the network
+            connection._connection.send_packed_command = hold  # type: ignore[assignment]  # the network
             (reply,) = await cell.put_many([Put(KEY, entry)])
             assert isinstance(reply, TierError)
         finally:
             await cell.stop()
 
         async def arrive() -> None:
-            connection = Redis.from_url(self.server.redis_url).connection_pool.make_connection()
+            pool = Redis.from_url(self.server.redis_url).connection_pool
+            connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
             await connection.connect()
             await connection.send_packed_command(held)
             await connection.read_response()

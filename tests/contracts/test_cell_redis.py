@@ -419,8 +419,7 @@ async def test_a_put_whose_connection_breaks_fails_only_when_it_can_run_no_more(
         bench.server.pause()
         began = loop.time()
         putting = asyncio.create_task(cell.put_many([Put(KEY, Entry(b"0", 0, 1 << 60))]))
-        while not cell.statistics().exchanges > 1:
-            await asyncio.sleep(0)
+        await until("the put is on its way", lambda: cell.statistics().exchanges > 1)
         await asyncio.sleep(0.01)
         bench.server.kill()
         (reply,) = await putting
@@ -449,4 +448,6 @@ async def test_the_time_of_a_server_is_asked_for_again_after_a_minute(
     connection._ahead_us += 3600 * SECONDS
     monkeypatch.setattr(connection, "_attached_at", connection._attached_at - 61)
     assert (await bench.put(await bench.entry(b"1"))).stored
-    assert connection._ahead_us <= SystemClock().now_us() - asyncio.get_running_loop().time() * SECONDS + SECONDS
+    assert (
+        connection._ahead_us <= SystemClock().now_us() - asyncio.get_running_loop().time() * SECONDS + SECONDS
+    )

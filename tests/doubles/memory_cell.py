@@ -202,7 +202,7 @@ class MemoryCell:
         return replies
 
     def put_on_its_way(self, put: Put) -> Callable[[], None]:
-        """Sends a put that is given up before it arrives; the result is to be called when it arrives."""
+        """Sends a put that may be given up on its way; the result is called when it arrives."""
         given_up_at = self._clock.now_us() + PUT_MAY_TAKE_US
 
         def arrive() -> None:

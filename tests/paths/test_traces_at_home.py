@@ -188,7 +188,9 @@ async def test_trace_51_a_put_that_was_given_up_must_not_replace_a_newer_one_whe
     assert found.value == b"1"
 
 
-async def test_trace_52_a_lease_must_not_have_a_time_that_fences_of_now_do_not_reach(bench: CellBench) -> None:
+async def test_trace_52_a_lease_must_not_have_a_time_that_fences_of_now_do_not_reach(
+    bench: CellBench,
+) -> None:
     now = (await bench.state()).now_us
     await bench.fence(Target.whole(NS), least=now + 4 * SKEW_US)
     await bench.put(await bench.entry(b"v"))  # it waits
@@ -197,7 +199,9 @@ async def test_trace_52_a_lease_must_not_have_a_time_that_fences_of_now_do_not_r
     assert lease is not None
     latest = (await bench.state()).now_us + SKEW_US + 1000
     stored = await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease), tags=("t",)))
-    assert not stored or as_of_of(lease) <= latest, "a fence of a slower clock is earlier: 0 would be answered"
+    assert not stored or as_of_of(lease) <= latest, (
+        "a fence of a slower clock is earlier: 0 would be answered"
+    )
 
 
 async def test_trace_53_nor_must_a_lease_behind_the_retry_of_a_parked_key(bench: CellBench) -> None:

@@ -477,9 +477,7 @@ class RedisCell:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._refused(at) if type(at) is list else at for at in answer]
 
-    async def _exchange(
-        self, script: Script, args: list[Any], *, in_time: bool = False
-    ) -> tuple[Any, int]:
+    async def _exchange(self, script: Script, args: list[Any], *, in_time: bool = False) -> tuple[Any, int]:
         """Returns the answer of a script, and the number of the server that gave it.
 
         `in_time`: the script does not run any more once this call has failed.
