@@ -136,8 +136,9 @@ class CellConnection:
     async def run_in_time(self, script: Script, args: list[Any]) -> Any:
         """As `run`, for a script that must not run any more once this call has failed.
 
-        The script is given the server's time at the end of the time limit as its fourth argument, and
-        answers `TOO_LATE` from then on. If the connection breaks before, the failure is raised only then.
+        The script is given a time of the server as its fourth argument, and answers `TOO_LATE` from then
+        on: that of the end of the time limit, and as much later as the limit of a near server is. Without
+        that, a process or a server that is busy would often be too late. A failure is raised only then.
         """
         self._may_run_until = 0.0
         try:
@@ -282,8 +283,8 @@ class CellConnection:
             self._allow(3)
             await self._attach()
         for _ in range(2):
-            self._may_run_until = limit.due
-            until = b"%d" % (int(limit.due * SECONDS) + self._ahead_us)
+            self._may_run_until = limit.due + self._timeout_seconds
+            until = b"%d" % (int(self._may_run_until * SECONDS) + self._ahead_us)
             try:
                 reply = await self._evaluate(
                     script, [self._run_id, self._skew, self._retention, until, *args]
@@ -295,6 +296,8 @@ class CellConnection:
             if reply not in (ATTACH_FIRST, TOO_LATE):
                 return reply
             self._allow(4)
+            if reply == TOO_LATE:
+                limit.extend(self._timeout_seconds)
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record, or its time, again and again")
 
