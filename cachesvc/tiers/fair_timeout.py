@@ -30,6 +30,11 @@ class FairTimeout:
         self._due = 0.0
         self._handle: asyncio.TimerHandle | None = None
 
+    @property
+    def due(self) -> float:
+        """The deadline as it stands now, on the loop's clock. It only ever moves to later."""
+        return self._due
+
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
         self._set()

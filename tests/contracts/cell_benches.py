@@ -1,7 +1,7 @@
 """Home cells to run one suite on, each with what the suite must be able to do to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -16,12 +16,14 @@ from cachesvc.model.units import Duration
 from cachesvc.tiers.l3.contract import Cell, CellKeyState, FenceReply, Fill, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from tests.doubles.clocks import ManualClock
-from tests.doubles.memory_cell import MemoryCell
+from tests.doubles.memory_cell import PUT_MAY_TAKE_US, MemoryCell
 from tests.doubles.servers import RealServer
 
 SKEW_US = 20_000
 SETTINGS = L3(connect_timeout=Duration.parse("2s"), timeout=Duration.parse("2s"))
 """Generous: what is tested with it must not depend on how busy the machine is."""
+SHORT = L3(connect_timeout=Duration.parse("2s"), timeout=Duration.parse("50ms"))
+"""For an exchange that is to fail."""
 
 NS = "docs"
 KEY = Key.of(NS, "a")
@@ -90,6 +92,10 @@ class CellBench:
         (reply,) = await self.cell.put_many([Put(key, entry, **how)])
         return good(reply)
 
+    async def put_late(self, entry: Entry) -> Callable[[], Awaitable[None]]:
+        """Another instance sends a put, and gives it up; the result lets the put arrive."""
+        raise NotImplementedError
+
     async def fence(self, *targets: Target, soft: bool = False, least: int = 0) -> int:
         replies = await self.cell.fence_many(targets or [Target.key(NS, KEY.text)], soft=soft, least=least)
         return good(replies[0]).at
@@ -130,6 +136,15 @@ class MemoryBench(CellBench):
     async def activate(self, placement: int, version: int) -> None:
         self.memory.activate(placement, version)
 
+    async def put_late(self, entry: Entry) -> Callable[[], Awaitable[None]]:
+        arrive = self.memory.put_on_its_way(Put(KEY, entry))
+        await self.pass_time(PUT_MAY_TAKE_US / 1e6)
+
+        async def arrived() -> None:
+            arrive()
+
+        return arrived
+
 
 class RedisBench(CellBench):
     """A real server. Its time is real: tests wait for short things to expire, and never race what must not."""
@@ -160,6 +175,33 @@ class RedisBench(CellBench):
             await cell.read_many([Read(KEY)])
         finally:
             await cell.stop()
+
+    async def put_late(self, entry: Entry) -> Callable[[], Awaitable[None]]:
+        await self.put(await self.entry(b"another"), key=Key.of(NS, "another"))  # the server knows the script
+        cell = RedisCell("c1", self.server.redis_url, SHORT, SKEW_US, SystemClock())
+        held: list[bytes] = []
+
+        async def hold(command: bytes, check_health: bool = True) -> None:
+            held.append(command)
+
+        try:
+            await cell.read_many([Read(KEY)])
+            (connection,) = cell._connections._idle
+            connection._connection.send_packed_command = hold  # type: ignore[assignment]  # the network
+            (reply,) = await cell.put_many([Put(KEY, entry)])
+            assert isinstance(reply, TierError)
+        finally:
+            await cell.stop()
+
+        async def arrive() -> None:
+            pool = Redis.from_url(self.server.redis_url).connection_pool
+            connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
+            await connection.connect()
+            await connection.send_packed_command(held)
+            await connection.read_response()
+            await connection.disconnect()
+
+        return arrive
 
 
 @asynccontextmanager

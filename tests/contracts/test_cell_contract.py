@@ -498,7 +498,11 @@ async def test_a_former_home_takes_a_soft_fence_with_a_least_too(bench: CellBenc
     reply = await bench.read()
     assert (reply.entry, reply.soft) == (entry, True)
     assert reply.lease is not None
-    assert as_of_of(reply.lease) > at
+    early = await bench.entry(b"w", as_of=as_of_of(reply.lease))
+    assert not await bench.try_fill(reply.lease, early), "no fence of now would reach it (trace 52)"
+    await bench.pass_time(3 * SKEW_US / 1e6)
+    _, token = await bench.fill(b"w")
+    assert as_of_of(token) > at
 
 
 async def test_inspecting_changes_nothing(bench: CellBench) -> None:

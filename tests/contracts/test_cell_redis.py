@@ -407,3 +407,47 @@ async def test_a_release_that_nobody_waits_for_arrives_or_is_dropped_in_silence(
     await until("given back", is_free)
     await bench.redis.stop()
     bench.redis.release(KEY, lease)
+
+
+async def test_a_put_whose_connection_breaks_fails_only_when_it_can_run_no_more(bench: RedisBench) -> None:
+    """The server may have its bytes already, and run it after the writer's next put."""
+    settings = L3(connect_timeout=Duration.parse("2s"), timeout=Duration.parse("300ms"))
+    cell = RedisCell("c1", bench.server.redis_url, settings, SKEW_US, SystemClock())
+    loop = asyncio.get_running_loop()
+    try:
+        good(await ask(cell))
+        bench.server.pause()
+        began = loop.time()
+        putting = asyncio.create_task(cell.put_many([Put(KEY, Entry(b"0", 0, 1 << 60))]))
+        await until("the put is on its way", lambda: cell.statistics().exchanges > 1)
+        await asyncio.sleep(0.01)
+        bench.server.kill()
+        (reply,) = await putting
+        assert isinstance(reply, TierUnavailableError)
+        assert loop.time() - began >= 0.6
+    finally:
+        bench.server.restart()
+        await cell.stop()
+
+
+@pytest.mark.parametrize("off_seconds", [-3600, -1, 3600])
+async def test_a_server_whose_clock_was_set_takes_puts(bench: RedisBench, off_seconds: int) -> None:
+    """Its time as the connection knows it is off. A put that it calls late is sent again, with its new time."""
+    (connection,) = bench.redis._connections._idle
+    connection._ahead_us += off_seconds * SECONDS
+    assert (await bench.put(await bench.entry(b"1"))).stored
+    entry = (await bench.read()).entry
+    assert entry is not None
+    assert entry.value == b"1"
+
+
+async def test_the_time_of_a_server_is_asked_for_again_after_a_minute(
+    bench: RedisBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (connection,) = bench.redis._connections._idle
+    connection._ahead_us += 3600 * SECONDS
+    monkeypatch.setattr(connection, "_attached_at", connection._attached_at - 61)
+    assert (await bench.put(await bench.entry(b"1"))).stored
+    assert (
+        connection._ahead_us <= SystemClock().now_us() - asyncio.get_running_loop().time() * SECONDS + SECONDS
+    )

@@ -35,6 +35,8 @@ _SERVERS = itertools.count()
 
 MARGIN_US = 1000
 """No put is stored with an `as_of` later than now + S + 1 ms, as in `put.lua`."""
+PUT_MAY_TAKE_US = 100_000
+"""A put that arrives so long after it was sent is refused: its caller has given it up."""
 WAITING = "-put-"
 """The mark of the lease of a put that waits for its time, unless its value is "absent"."""
 
@@ -199,6 +201,17 @@ class MemoryCell:
         self._trim(now)
         return replies
 
+    def put_on_its_way(self, put: Put) -> Callable[[], None]:
+        """Sends a put that may be given up on its way; the result is called when it arrives."""
+        given_up_at = self._clock.now_us() + PUT_MAY_TAKE_US
+
+        def arrive() -> None:
+            now = self._clock.now_us()
+            if now < given_up_at:
+                self._put(put, now)
+
+        return arrive
+
     async def fence_many(
         self, targets: Sequence[Target], *, soft: bool, least: int = 0
     ) -> Sequence[FenceReply | TierError]:
@@ -291,6 +304,7 @@ class MemoryCell:
         fence = self._fences.get(key_id, 0)
         # It grows with the clock even while the fence is ahead of the clock; `read.lua` says why.
         as_of = max(now, fence + 1, (now + self._skew_us + fence) // 2 + 1)
+        as_of = min(as_of, now + self._skew_us + MARGIN_US)
         token = f"{self._nonce()}:{as_of}"
         self._leases[key_id] = _Lease(token, as_of, now + life_us)
         return token

@@ -147,12 +147,28 @@ HOMES: dict[str, Mutant] = {
             ),
         ),
     ),
+    "lease-in-reach": Mutant(
+        "a lease is later than any fence of the key, however far ahead that is",
+        (52, 53),
+        (
+            InPython(MEMORY_CELL + "_grant", "min(as_of, now + self._skew_us + MARGIN_US)", "as_of"),
+            InCellScript("READ", "math.min(later, now + skew + 1000)", "later"),
+        ),
+    ),
     "put-in-time": Mutant(
         "a put that known fences refuse is stored at once, with a time beyond them",
         (45,),
         (
             InPython(MEMORY_CELL + "_put", "if wait_us < MARGIN_US:", "if can_wait:"),
             InCellScript("PUT", "if wait < MARGIN then", "if can_wait then"),
+        ),
+    ),
+    "put-until": Mutant(
+        "a put that arrives after its caller has given it up is stored",
+        (51,),
+        (
+            InPython(MEMORY_CELL + "put_on_its_way", "now < given_up_at", "True"),
+            InCellScript("PUT", "now >= tonumber(ARGV[4])", "false"),
         ),
     ),
     "past-waiting-puts": Mutant(

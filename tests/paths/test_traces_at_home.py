@@ -175,3 +175,40 @@ async def test_trace_46_a_put_that_waits_must_not_outlive_the_fence_of_the_tick_
     put = await bench.put(await bench.entry(b"0"))
     assert put.lease
     assert (await bench.state()).fence_at >= as_of_of(put.lease) - 1
+
+
+async def test_trace_51_a_put_that_was_given_up_must_not_replace_a_newer_one_when_it_arrives(
+    bench: CellBench,
+) -> None:
+    arrive = await bench.put_late(await bench.entry(b"0"))  # i0 says that nothing was stored
+    await bench.put(await bench.entry(b"1"))  # so the writer puts 1 through i1
+    await arrive()
+    found = (await bench.read()).entry
+    assert found is not None
+    assert found.value == b"1"
+
+
+async def test_trace_52_a_lease_must_not_have_a_time_that_fences_of_now_do_not_reach(
+    bench: CellBench,
+) -> None:
+    now = (await bench.state()).now_us
+    await bench.fence(Target.whole(NS), least=now + 4 * SKEW_US)
+    await bench.put(await bench.entry(b"v"))  # it waits
+    await bench.fence()  # and is over
+    lease = (await bench.read()).lease
+    assert lease is not None
+    latest = (await bench.state()).now_us + SKEW_US + 1000
+    stored = await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease), tags=("t",)))
+    assert not stored or as_of_of(lease) <= latest, (
+        "a fence of a slower clock is earlier: 0 would be answered"
+    )
+
+
+async def test_trace_53_nor_must_a_lease_behind_the_retry_of_a_parked_key(bench: CellBench) -> None:
+    now = (await bench.state()).now_us
+    await bench.fence(least=now + 3 * SKEW_US + 1000)  # the fallback of a clock that is S ahead
+    lease = (await bench.read()).lease
+    assert lease is not None
+    latest = (await bench.state()).now_us + SKEW_US + 1000
+    stored = await bench.try_fill(lease, await bench.entry(b"0", as_of=as_of_of(lease)))
+    assert not stored or as_of_of(lease) <= latest, "the next fallback may be earlier: 0 would be answered"

@@ -38,6 +38,13 @@ ATTACH_FIRST = 0
 """The reply of the prelude if the state is lost, or was written by another server."""
 NEW_ISSUER_WAITS = 1
 """The reply of the prelude while a new issuer must not issue yet."""
+TOO_LATE = 2
+"""The reply of a script that says until when it may run, from then on. It did nothing."""
+TIME_HOLDS_SECONDS = 60.0
+"""How long the server's time is reckoned from one answer of its clock.
+
+Clocks of two machines drift apart by some µs per second.
+"""
 
 
 class Attached(Struct, frozen=True):
@@ -84,6 +91,12 @@ class CellConnection:
         self._limit: FairTimeout | None = None
         """The time limit of the running exchange."""
         self._run_id = b""
+        self._attached_at = float("-inf")
+        """When the server last told its time, on the loop's clock."""
+        self._ahead_us = 0
+        """The server's time is at least the loop's time and this."""
+        self._may_run_until = 0.0
+        """When the running exchange can change nothing any more, on the loop's clock."""
         self.issuer = 0
         """The number of the server at the other end (`issuer_of`)."""
         self.is_demoted = False
@@ -119,6 +132,20 @@ class CellConnection:
         script, and attaching again, for each of which it has one round trip more.
         """
         return await self._guarded(self._run(script, args), self._seconds, script.name)
+
+    async def run_in_time(self, script: Script, args: list[Any]) -> Any:
+        """As `run`, for a script that must not run any more once this call has failed.
+
+        The script is given a time of the server as its fourth argument, and answers `TOO_LATE` from then
+        on: that of the end of the time limit, and as much later as the limit of a near server is. Without
+        that, a process or a server that is busy would often be too late. A failure is raised only then.
+        """
+        self._may_run_until = 0.0
+        try:
+            return await self._guarded(self._run_in_time(script, args), self._seconds, script.name)
+        except TierError:
+            await asyncio.sleep(self._may_run_until - asyncio.get_running_loop().time())
+            raise
 
     async def run_alone(self, script: Script, args: list[Any]) -> Any:
         """Returns the reply to a script without the prelude. Raises `TierError`."""
@@ -212,7 +239,9 @@ class CellConnection:
         loop = asyncio.get_running_loop()
         sent = loop.time()
         now_us, began = await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
-        passed_us = int((loop.time() - sent) * SECONDS)
+        self._attached_at = loop.time()
+        self._ahead_us = now_us - int(self._attached_at * SECONDS)
+        passed_us = int((self._attached_at - sent) * SECONDS)
         self.issuer = issuer
         self._attached(Attached(issuer, now_us + passed_us, began.decode(), sent))
 
@@ -246,6 +275,31 @@ class CellConnection:
             self._allow(4)  # INFO, the script that attaches, perhaps loaded first, and this one again
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record again and again")
+
+    async def _run_in_time(self, script: Script, args: list[Any]) -> Any:
+        loop, limit = asyncio.get_running_loop(), self._limit
+        assert limit is not None  # noqa: S101  `_guarded` sets it
+        if loop.time() - self._attached_at > TIME_HOLDS_SECONDS:
+            self._allow(3)
+            await self._attach()
+        for _ in range(2):
+            self._may_run_until = limit.due + self._timeout_seconds
+            until = b"%d" % (int(self._may_run_until * SECONDS) + self._ahead_us)
+            try:
+                reply = await self._evaluate(
+                    script, [self._run_id, self._skew, self._retention, until, *args]
+                )
+            except ResponseError:  # an answer
+                self._may_run_until = 0.0
+                raise
+            self._may_run_until = 0.0
+            if reply not in (ATTACH_FIRST, TOO_LATE):
+                return reply
+            self._allow(4)
+            if reply == TOO_LATE:
+                limit.extend(self._timeout_seconds)
+            await self._attach()
+        raise TierUnavailableError(self._where, "lost its meta record, or its time, again and again")
 
     async def _run_untouched(self, script: Script, args: list[Any]) -> Any:
         try:

@@ -440,7 +440,7 @@ class RedisCell:
         for put in puts:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
             args += (min(put.known, EXACT), put.entry.kept_until // 1000, to_record(put.key, put.entry))
-        answer, issuer = await self._exchange(PUT, args)
+        answer, issuer = await self._exchange(PUT, args, in_time=True)
         if answer == NEW_ISSUER_WAITS:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._putted(put, one, issuer) for put, one in zip(puts, answer, strict=True)]
@@ -477,14 +477,17 @@ class RedisCell:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._refused(at) if type(at) is list else at for at in answer]
 
-    async def _exchange(self, script: Script, args: list[Any]) -> tuple[Any, int]:
-        """Returns the answer of a script, and the number of the server that gave it."""
+    async def _exchange(self, script: Script, args: list[Any], *, in_time: bool = False) -> tuple[Any, int]:
+        """Returns the answer of a script, and the number of the server that gave it.
+
+        `in_time`: the script does not run any more once this call has failed.
+        """
         self._exchanges += 1
         try:
             connection = await self._connections.borrow()
             began = perf_counter()
             try:
-                answer = await connection.run(script, args)
+                answer = await (connection.run_in_time if in_time else connection.run)(script, args)
             finally:
                 self.durations[f"{script.name}s"].observe(perf_counter() - began)
                 await self._connections.give_back(connection)

@@ -18,9 +18,12 @@ local spec, wants, not_before, life_ms
 -- before, even while the fence is ahead of the clock. Of two loads the later one must look younger,
 -- or a reader that has seen the later one could be answered with the earlier one. The as_of stays
 -- below now + S, the earliest time of the next fence.
+-- It is later only if the key's fence is: a put that waits has moved it up. Every fence reaches
+-- now + S + 1 ms; behind a later one, what is loaded is not stored.
 local function next_as_of(id)
   local fence = key_fence(id)
-  return math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)
+  local later = math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)
+  return math.min(later, now + skew + 1000)
 end
 
 -- Returns the token of a granted lease, false if another one is in force, or a list with the reason
