@@ -335,6 +335,7 @@ class Cache:
             loads.unkept,
             loads.stood_in,
             len(self._resending.unsent),
+            loads.early,
         )
 
     def __repr__(self) -> str:

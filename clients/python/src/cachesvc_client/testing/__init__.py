@@ -27,6 +27,7 @@ passes (clients/conformance).
 - Faults: `fail_next(3, "overloaded", retry_after=1)`, `answer_next(…)`, `drop_next()`, `down()` and
   `up()`, `delay("1s")`, `lag("5s")`, `miss_instances("us/us-b")`.
 - Actions of other clients: `hold`, `invalidate`, `take_lease`. `held` returns what is stored.
+- An early refresh, which the service draws at random: `due_early("pages", "a")`.
 - Records: `calls` has the requests.
 - A loader that is slow or fails: `FakeLoader`.
 - A read-through namespace: `FakeService({"pages": Contract(origin=…)})`.

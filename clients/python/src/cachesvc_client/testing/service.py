@@ -136,6 +136,14 @@ class FakeService:
         with self._lock:
             return self._home.grant(namespace, key)
 
+    def due_early(self, namespace: str, key: str) -> None:
+        """Asks the next `get_or_load` of the key to load its value anew, before it expires.
+
+        The service draws this at random, the likelier the nearer the expiry is.
+        """
+        with self._lock:
+            self._reader.due_early.add((namespace, key))
+
     # faults ---------------------------------------------------------------------------------------
 
     def fail_next(
