@@ -73,9 +73,9 @@ class Cache:
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
-        self._urls = urls
-        self._is_shared = session is None
-        self._region = Region(urls, spread, discover=discover, shared=self._is_shared)
+        self._points_at = (urls, session is None)
+        """The configured URLs, and True if what is known of the instances is shared."""
+        self._region = Region(urls, spread, discover=discover, shared=session is None)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
             self._region, profile, max_connections=connections, traceparent=traceparent, session=session
@@ -319,15 +319,16 @@ class Cache:
         the client forgets what it knew: instances, own writes, copies, loads under way, and what waits
         to be sent again. It may be open or not, and namespaces and cached functions stay as they are.
         """
-        before = self._transport.replace_session(session)
+        before, pointed_at = self._transport.replace_session(session), self._points_at
         self._begin_anew(urls_of(url), is_shared=False)
         try:
             yield
         finally:
             self._transport.replace_session(before)
-            self._begin_anew(self._urls, is_shared=self._is_shared)
+            self._begin_anew(*pointed_at)
 
-    def _begin_anew(self, urls: list[URL], *, is_shared: bool) -> None:
+    def _begin_anew(self, urls: list[URL], is_shared: bool) -> None:
+        self._points_at = (urls, is_shared)
         self._region.begin_anew(urls, shared=is_shared)
         self._own_writes.forget()
         self._resending.unsent.clear()
