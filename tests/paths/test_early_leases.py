@@ -1,4 +1,4 @@
-"""Callers that load by themselves refresh early, as the service's own loads do: one at a time, under the lease."""
+"""Callers that load by themselves refresh early under the lease, one at a time."""
 
 import asyncio
 import random

@@ -232,7 +232,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "paths",
         "early_refreshes",
-        "Refreshes that began before the copy expired (XFetch).",
+        "Refreshes before the copy expired (XFetch): begun here, or asked of a caller that loads.",
     ),
     Metric(
         "reads_again",

@@ -1,4 +1,4 @@
-"""A value that the service calls due early is loaded anew, one load at a time; its readers are answered as before."""
+"""A value that is due early is loaded anew, once; its readers are answered as before."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""A cache at the top of a module is pointed at a fake service for a block, or is off; afterwards it is as it was."""
+"""A cache at the top of a module asks a fake service for a block, or is off for a block."""
 
 import asyncio
 from typing import Any
@@ -37,7 +37,7 @@ class Module:
         return await asyncio.to_thread(function, *args, **options)
 
 
-FLAVOURS = {"async": Cache, "sync": SyncCache}
+FLAVOURS: dict[str, Any] = {"async": Cache, "sync": SyncCache}
 
 
 @pytest.fixture(params=list(FLAVOURS))
@@ -54,7 +54,7 @@ async def test_calls_go_to_the_fake_within_the_block(module: Module) -> None:
 
 
 async def test_two_tests_share_nothing(module: Module) -> None:
-    """The fake clocks begin at one time: an own write of the first test would refuse values of the second."""
+    """An own write of the first would refuse the values of the second, whose clock is behind."""
     with FakeService().serving(module.cache):
         for _ in range(50):
             await module.call(module.pages.set, "a", b"A")

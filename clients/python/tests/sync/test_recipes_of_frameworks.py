@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md for frameworks and tests run, as a reader would run them: in processes of their own."""
+"""The recipes of docs/recipes.md for frameworks and tests run, in processes of their own."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 @contextmanager
 def running(*module: str, at: Path, url: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs a web server as `python -m …` until it answers; it has to end well, and say nothing of errors."""
+    """Runs a web server as `python -m …`; the server has to end without an error."""
     log = at / "log"
     with log.open("w") as out:
         server = subprocess.Popen(
@@ -92,7 +92,7 @@ def test_fastapi(threaded: ThreadedService, tmp_path: Path) -> None:
 
 
 def test_flask_and_gunicorn(threaded: ThreadedService, tmp_path: Path) -> None:
-    """Two workers, forked after the module was imported: one load for both, and an invalidation that both see."""
+    """Two workers, forked after the import: one load for both, one invalidation for both."""
     (tmp_path / "shop.py").write_text(snippets("Flask and gunicorn", threaded.url)[0])
     (tmp_path / "shop_with_pids.py").write_text(WITH_PIDS)
     (port,) = free_ports(1)

@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 
 MOST = 64
-"""Keys that load early, or are left alone, at the same time; values of others expire first."""
+"""The most keys that load early or are left alone at the same time."""
 PAUSE_SECONDS = 1.0
-"""How long a key is left alone after an early load that was not granted, or failed."""
+"""How long a key is left alone after an early load that failed, or was not granted."""
 
 
 class EarlyLoads:

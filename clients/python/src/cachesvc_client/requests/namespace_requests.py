@@ -118,7 +118,7 @@ class NamespaceRequests:
     def lease(
         self, wanted: Sequence[Wanted], token: str, wait: float = 0.0, *, over: bool = False
     ) -> Request:
-        """A read that is granted the leases of keys that are not fresh; `over`: of fresh ones, too.
+        """A read that is granted the leases of keys that are not fresh; `over`: fresh ones, too.
 
         It waits up to `wait` seconds for the fills of other holders.
         """

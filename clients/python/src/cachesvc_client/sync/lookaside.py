@@ -378,7 +378,7 @@ class LookAside(Generic[V]):
         values: dict[Wanted, V | Absent],
         load: Callable[[_ManyLoads[V], dict[Wanted, V | Absent]], None],
     ) -> None:
-        """Loads fresh values anew where the leases are granted; `values` stay as they are if that fails.
+        """Loads fresh values anew where the leases are granted; if that fails, `values` stay.
 
         The wait for the leases is a fourth of a call's time at most: the caller has its answer already.
         """
