@@ -232,7 +232,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "paths",
         "early_refreshes",
-        "Refreshes before the copy expired (XFetch): begun here, or asked of a caller that loads.",
+        "Refreshes before the expiry (XFetch), here or by a caller.",
     ),
     Metric(
         "reads_again",
