@@ -203,14 +203,23 @@ class LookAside(Generic[V]):
         No caller joins such a load or is told of its failure: the fresh value is an answer meanwhile.
         """
         due = [one for one in wanted if self._early.begin(key_of(one))]
-        if due:
-            load = asyncio.create_task(self._load_due(due, loader, lifetimes), name="early cache load")
-            self._running.add(load)
-            load.add_done_callback(self._running.discard)
-
-    async def _load_due(self, due: list[Wanted], loader: Loader[V], lifetimes: Lifetimes) -> None:
-        rights: list[Right] = []
+        if not due:
+            return
         filled: set[str] = set()
+
+        def ended(load: asyncio.Task[None]) -> None:  # also of one that was cancelled before it began
+            self._running.discard(load)
+            for one in due:
+                self._early.end(key_of(one), is_filled=key_of(one) in filled)
+
+        load = asyncio.create_task(self._load_due(due, loader, lifetimes, filled), name="early cache load")
+        self._running.add(load)
+        load.add_done_callback(ended)
+
+    async def _load_due(
+        self, due: list[Wanted], loader: Loader[V], lifetimes: Lifetimes, filled: set[str]
+    ) -> None:
+        rights: list[Right] = []
 
         async def load(right: Right) -> None:
             try:
@@ -231,8 +240,6 @@ class LookAside(Generic[V]):
         finally:
             for right in rights:
                 self._give_back(right)
-            for one in due:
-                self._early.end(key_of(one), is_filled=key_of(one) in filled)
 
     async def _answer_of(self, intake: Intake[Wanted, Got], wanted: Wanted) -> Got | CacheError:
         """The answer to a read that asks for the lease.
