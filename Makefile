@@ -16,7 +16,8 @@ TO_RUN := $(VENV)/.installed-to-run
 TO_DEVELOP := $(VENV)/.installed-to-develop
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults peer-http peer-keyv lint demo bench load run-two-regions reference pictures lock servers clean
+.PHONY: help run test test-faults peer-http peer-keyv lint demo demo-break bench load run-two-regions
+.PHONY: reference pictures lock servers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ lint: $(TO_DEVELOP) ## Ruff, formatting, types, and the one way of imports
 
 demo: $(TO_RUN) ## A tour: miss, origin, L1, L2 and L3 hits, an invalidation
 	@$(BIN)/python -m loadtests.demo
+
+demo-break: $(TO_RUN) servers ## Break a memcached, a cell and a queue of two regions: what is answered, and how it heals
+	@$(BIN)/python -m loadtests.demo_break
 
 bench: $(TO_DEVELOP) ## Every comparison side by side (ONLY=name, JSON=file, SMOKE=1)
 	@command -v wrk >/dev/null || echo "wrk is not installed (apt-get install wrk): load comes from the built-in driver"

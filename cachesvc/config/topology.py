@@ -88,7 +88,8 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     entries that were filled together do not expire together."""
     early_refresh: float = 1.0
     """The beta of XFetch (Vattani et al., VLDB 2015), 0 or more: a read shortly before the end
-    of freshness may start a load in the background. Larger values load earlier; 0 turns it off."""
+    of freshness may start a load in the background, or tells a caller that loads by itself to do so
+    (`early`). Larger values load earlier; 0 turns it off."""
     max_value: Size = Size.parse("1MiB")
     """The largest value that may be written. A larger one is refused with 413
     `value-too-large`. It must be larger than 0; `server.max_body` of the service document bounds it

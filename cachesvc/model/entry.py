@@ -42,7 +42,10 @@ class Entry(Struct, frozen=True, gc=False):
     error_for: int = 0
     """How long after `fresh_until`, in µs, the value may be answered if the origin fails."""
     load_ms: int = 0
-    """How long the load took, in ms (the Δ of XFetch); 0 for a value that was written."""
+    """How long the load took, in ms (the Δ of XFetch); 0 for a value that was written.
+
+    Of a fill it is the time since the lease was granted.
+    """
     content_type: str = "application/octet-stream"
     tags: tuple[str, ...] = ()
     tag_digests: tuple[int, ...] = ()

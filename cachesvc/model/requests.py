@@ -43,7 +43,10 @@ class ReadOptions(Struct, frozen=True, gc=False):
     min_fresh_us: int = 0
     """How much freshness a copy must still have."""
     no_cache: bool = False
-    """True: the value is loaded from the origin, whatever is held. Look-aside: a miss."""
+    """True: the value is loaded from the origin, whatever is held.
+
+    Look-aside: a miss, which with `lease` brings the lease unless another holds it.
+    """
     no_store: bool = False
     """True: a value that this read loads is answered and not kept."""
     only_if_cached: bool = False

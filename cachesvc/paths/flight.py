@@ -56,6 +56,16 @@ class Mode(IntEnum):
     """The origin, whatever the tiers hold: `no-cache`, or copies too old for the reader."""
     EARLY = 4
     """The origin, before the copy expires; gives up at once if another holds the lease."""
+    LEASE_OVER = 5
+    """The lease for a caller that loads whatever the tiers hold (`no-cache`).
+
+    It gives up at once if another holds the lease, as the caller has a copy.
+    """
+
+    @property
+    def is_for_caller(self) -> bool:
+        """True if the lease is for a caller, who loads by itself."""
+        return self is Mode.LEASE or self is Mode.LEASE_OVER
 
 
 class FoundCopy(Struct, frozen=True, gc=False):
@@ -225,7 +235,7 @@ class Flight:
         self.lease: HeldLease | None = None
         """The lease that the home granted and that is neither used, claimed nor given back yet."""
         self.claimants = 0
-        """The number of readers that may still claim the lease (`Mode.LEASE`)."""
+        """The number of readers that may still claim the lease (`Mode.is_for_caller`)."""
         self._pause: asyncio.Future[None] | None = None
         self._waiting_for_landing: list[asyncio.Future[None]] = []
         self._waiting_for_landing_or_lease: list[asyncio.Future[None]] = []

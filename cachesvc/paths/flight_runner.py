@@ -51,6 +51,7 @@ WHO_LOADS = {
     Mode.LEASE: WhoLoads.CALLER,
     Mode.RELOAD: WhoLoads.INSTANCE,
     Mode.EARLY: WhoLoads.INSTANCE,
+    Mode.LEASE_OVER: WhoLoads.CALLER,
 }
 
 
@@ -158,7 +159,7 @@ class FlightRunner:
     async def _from_l2(self, flights: list[Flight]) -> None:
         """Lands the flights whose copy in L2 is fresh and admissible; the others go on to L3.
 
-        Flights that ask past all copies (`RELOAD`, `EARLY`) go to L3, their home, at once.
+        Flights that ask past all copies (from `RELOAD` on) go to L3, their home, at once.
         """
         asking = [flight for flight in flights if flight.mode < Mode.RELOAD]
         left = [flight for flight in flights if flight.mode >= Mode.RELOAD]
@@ -409,7 +410,7 @@ class FlightRunner:
         if step.action is Action.ANSWER_STALE:
             flight.land(stale_copy(flight))
         flight.wait_for_fill()
-        if flight.mode is Mode.EARLY or (over and flight.mode is Mode.LEASE):
+        if flight.mode >= Mode.EARLY or (over and flight.mode is Mode.LEASE):
             flight.land(Missed(flight.trail, is_unkept))
         elif over and not is_unkept:
             self._loads.land_last_resort(flight)

@@ -104,6 +104,7 @@ class Reader:
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
         get, sample = self._l1.get, self._sample
+        refreshes = contract.origin is not None
         found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits
         for i, entry in enumerate(found):
@@ -115,7 +116,11 @@ class Reader:
                 hits += 1
                 if hits >= sample.next_hit:
                     sample.note(key, entry)
-                if entry.load_ms and is_due_early(entry, now, contract.early_refresh, self._rng):
+                if (
+                    refreshes
+                    and entry.load_ms
+                    and is_due_early(entry, now, contract.early_refresh, self._rng)
+                ):
                     self._refresh_early(key, contract, entry)
         self.tally.l1.hits += hits - before
         return found
@@ -213,7 +218,7 @@ class Reader:
                         else self._join_or_make(key, namespace, mode, step, options, now, token)
                     )
                     waiting.append((i, flight, joined))
-            if mode is Mode.LEASE:
+            if mode.is_for_caller:
                 for _, flight, _ in waiting:
                     flight.claimants += 1
             try:
@@ -230,7 +235,7 @@ class Reader:
                         answers[i] = self._judge(flight, flight.landing, joined, started, options)
                 raise
             finally:
-                if mode is Mode.LEASE:
+                if mode.is_for_caller:
                     for _, flight, _ in waiting:
                         flight.left()
             looking = [i for i, _, _ in waiting if answers[i] is None]
@@ -432,6 +437,20 @@ class Reader:
 
     # refreshes that nobody waits for --------------------------------------------------------------
 
+    def is_due_early(self, namespace: str, entry: Entry) -> bool:
+        """True if a caller that loads by itself should load the value anew, before it expires.
+
+        It is drawn at each call (XFetch), as for the early refreshes from an origin.
+        """
+        contract = self._namespaces[namespace]
+        is_due = (
+            contract.origin is None
+            and entry.load_ms > 0
+            and is_due_early(entry, self._clock.now_us(), contract.early_refresh, self._rng)
+        )
+        self.tally.early_refreshes += is_due
+        return is_due
+
     def _refresh_early(self, key: Key, namespace: Namespace, entry: Entry) -> None:
         if namespace.origin is not None and self._flights.find(key, Mode.EARLY) is None:
             self.tally.early_refreshes += 1
@@ -472,7 +491,9 @@ def _mode_of(namespace: Namespace, options: ReadOptions) -> Mode:
     if options.only_if_cached:
         return Mode.LOOKUP
     if namespace.origin is None:
-        return Mode.LEASE if options.lease else Mode.LOOKUP
+        if not options.lease:
+            return Mode.LOOKUP
+        return Mode.LEASE_OVER if options.no_cache else Mode.LEASE
     return Mode.RELOAD if options.no_cache else Mode.THROUGH
 
 

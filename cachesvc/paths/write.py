@@ -22,7 +22,7 @@ from cachesvc.changes.apply import Applied, Applier
 from cachesvc.coherence.fences import Fences
 from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change, Target
-from cachesvc.model.clock import SECONDS, Clock
+from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.fence import TokenPairs
@@ -135,7 +135,10 @@ class Writer:
         items: Sequence[tuple[Key, Draft]],
         which: list[int],
         written: list[Written | None],
+        *,
+        is_load: bool = True,
     ) -> None:
+        """Fills under leases. `is_load`: the time since the lease is what the value's load took."""
         fills: list[tuple[int, Fill]] = []
         for i in which:
             key, draft = items[i]
@@ -144,7 +147,8 @@ class Writer:
             except RequestError as error:
                 written[i] = Written(stored=False, error=error)
                 continue
-            entry = self._entry_of(namespace, key, draft, as_of - draft.source_lag_us)
+            took_us = min(max(0, self._clock.now_us() - as_of), LONGEST_LOAD_US) if is_load else 0
+            entry = self._entry_of(namespace, key, draft, as_of - draft.source_lag_us, took_us)
             fills.append((i, Fill(key, entry, draft.lease or "")))
         kept = []
         for cell, group in self._homes.group((fill.key, (i, fill)) for i, fill in fills):
@@ -254,7 +258,7 @@ class Writer:
             self._waiting -= 1
         fills = [(items[i][0], replace(items[i][1], lease=reply.lease)) for i, reply in late]
         answers: list[Written | None] = [None] * len(fills)
-        await self._fill(namespace, fills, list(range(len(fills))), answers)
+        await self._fill(namespace, fills, list(range(len(fills))), answers, is_load=False)
         for (i, reply), (key, _), answer in zip(late, fills, answers, strict=True):
             token = ((key.digest, reply.at),)
             if answer is not None and (answer.stored or answer.reason == "fenced"):
@@ -312,7 +316,8 @@ class Writer:
             return Written(stored=False, error=_fenced_ahead(reply.wait_us, token), token=token)
         return Written(stored=True, entry=reply.entry, token=token)
 
-    def _entry_of(self, namespace: Namespace, key: Key, draft: Draft, as_of: int) -> Entry:
+    def _entry_of(self, namespace: Namespace, key: Key, draft: Draft, as_of: int, took_us: int = 0) -> Entry:
+        """The entry of a draft; `took_us`: how long its load took, 0 for a value that was written."""
         fresh_until, stale_for, error_for = lifetimes(
             namespace,
             negative=draft.negative,
@@ -328,6 +333,7 @@ class Writer:
             fresh_until,
             stale_for,
             error_for,
+            took_us // MILLISECONDS,
             content_type=draft.content_type,
             tags=draft.tags,
             tag_digests=tag_digests_of(key.namespace, draft.tags),

@@ -45,6 +45,13 @@ class Reading(Protocol):
         """Returns the result of `peek` for each key."""
         ...
 
+    def is_due_early(self, namespace: str, entry: Entry, /) -> bool:
+        """Returns whether a caller that loads by itself should load the value before it expires.
+
+        It is drawn anew at each call.
+        """
+        ...
+
     def largest(self, namespace: str, /) -> int:
         """Returns a number of bytes that no value of the namespace in L1 exceeds."""
         ...

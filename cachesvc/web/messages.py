@@ -82,6 +82,12 @@ class Got(Struct, omit_defaults=True, gc=False):
     """
     unmet: bool = False
     """True: the value may be older than the token asks for; its origin may lag."""
+    early: bool = False
+    """True: the caller should load the value anew, before it expires (XFetch).
+
+    Only where callers load, and ask for leases. The lease over a fresh value is granted to a request
+    with `lease` and `Cache-Control: no-cache`.
+    """
 
 
 class GotMany(Struct, omit_defaults=True):

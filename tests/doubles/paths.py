@@ -57,6 +57,9 @@ class FakeReader:
     def largest(self, namespace: str, /) -> int:
         return max((len(entry.value) for entry in self.l1.values()), default=0)
 
+    def is_due_early(self, namespace: str, entry: Entry, /) -> bool:
+        return entry.load_ms > 0
+
     def waiting_elsewhere(self) -> int:
         return self.elsewhere
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from cachesvc_client import ABSENT, JSON, Absent, Cache, Hit, Miss, NearSettings
 
+from tests.doubles.waiting import until
+
 
 class Pages:
     """A loader that counts."""
@@ -14,10 +16,11 @@ class Pages:
     def __init__(self) -> None:
         self.loads = 0
         self.text = b"first"
+        self.seconds = 0.05
 
     async def load(self, key: str) -> bytes:
         self.loads += 1
-        await asyncio.sleep(0.05)  # a slow source: the others have to wait
+        await asyncio.sleep(self.seconds)  # a slow source: the others have to wait
         return self.text
 
 
@@ -30,6 +33,31 @@ async def test_one_of_two_hundred_callers_in_two_clients_loads(url: str) -> None
         ]
         assert set(await asyncio.gather(*asking)) == {b"first"}
     assert pages.loads == 1
+
+
+async def test_a_value_that_is_read_all_the_time_is_loaded_anew_before_it_expires(url: str) -> None:
+    """Its load takes half of its life, so the first draws of the service are likely to say so."""
+    pages = Pages()
+    pages.seconds = 0.5
+    async with Cache.from_url(url) as one, Cache.from_url(url) as two:
+        namespaces = [one.namespace("pages"), two.namespace("pages")]
+        reads, longest = 0, 0.0
+        assert await namespaces[0].get_or_load("popular", pages.load, ttl="1s", stale=0) == b"first"
+        pages.text = b"second"
+
+        async def is_stored() -> bool:
+            return bool(await namespaces[0].get("popular") == b"second")
+
+        while pages.loads < 2 and reads < 10_000:
+            asked_at = asyncio.get_running_loop().time()
+            found = await namespaces[reads % 2].get_or_load("popular", pages.load, ttl="1m")
+            longest = max(longest, asyncio.get_running_loop().time() - asked_at)
+            reads += 1
+            assert found == b"first"
+        await until("the value is stored", is_stored)
+        assert pages.loads == 2
+        assert one.statistics().early_loads + two.statistics().early_loads == 1
+        assert longest < 0.5, "nobody has waited for the load"
 
 
 async def test_an_invalidation_after_a_commit_is_seen_by_its_client_at_once_and_by_tag(url: str) -> None:

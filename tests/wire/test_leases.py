@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.model.requests import Answer, Outcome
 from tests.doubles.waiting import until
@@ -104,3 +105,20 @@ async def test_a_caller_gives_a_lease_back(site: Site) -> None:
     response = await site.ask("POST", "/v1/pages/k", headers)
     assert (response.status, response.body) == (204, b"")
     assert site.writer.released == [("k", "n:1", "failed")]
+
+
+async def test_a_caller_that_loads_is_told_that_a_value_is_due_early(site: Site) -> None:
+    """Only one that asks for leases: another could not act on it."""
+    site.reader.l1["k"] = replace(site.hold("k"), load_ms=250)
+    site.hold("l")
+    told = [
+        [result.get("early", False) for result in await _got(site, lease=lease)] for lease in (True, False)
+    ]
+    assert told == [[True, False], [False, False]]
+
+
+async def _got(site: Site, *, lease: bool) -> list[dict[str, object]]:
+    body = json.dumps({"keys": ["k", "l"], "lease": lease}).encode()
+    answer = await site.ask("POST", "/v1/pages:get", {"Content-Type": "application/json"}, body)
+    results: list[dict[str, object]] = json.loads(answer.body)["results"]
+    return results

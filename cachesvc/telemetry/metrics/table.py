@@ -232,7 +232,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "paths",
         "early_refreshes",
-        "Refreshes that began before the copy expired (XFetch).",
+        "Refreshes before the expiry (XFetch), here or by a caller.",
     ),
     Metric(
         "reads_again",

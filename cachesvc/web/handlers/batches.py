@@ -150,12 +150,18 @@ class Batches:
                 held.take(sum(sizes))
                 now_us = self._clock.now_us()
                 for i, answer in zip(portion, answers, strict=True):
-                    results[i] = self._result(keys[i], answer, now_us, room, granted)
+                    results[i] = self._result(keys[i], answer, now_us, options, room, granted)
         for i in missing[asked:]:
             results[i], room.is_short = _NO_ROOM, True
 
     def _result(
-        self, key: Key, answer: Answer, now_us: int, room: Room, granted: list[tuple[Key, Answer]]
+        self,
+        key: Key,
+        answer: Answer,
+        now_us: int,
+        options: ReadOptions,
+        room: Room,
+        granted: list[tuple[Key, Answer]],
     ) -> Got:
         if not room.takes(answer.entry):
             self._reader.give_back(key, answer)
@@ -165,6 +171,8 @@ class Batches:
         got = _got(answer, now_us)
         if answer.entry is not None:
             got.seen, got.unmet = self._fences.seen_until(answer.entry), answer.unmet
+            if options.lease and answer.outcome in (Outcome.HIT, Outcome.ABSENT):
+                got.early = self._reader.is_due_early(key.namespace, answer.entry)
         return got
 
     def _give_back(self, granted: Sequence[tuple[Key, Answer]]) -> None:
@@ -189,6 +197,10 @@ class Batches:
         now_us = self._clock.now_us()
         results = [_NOTHING if entry is None else _fresh(entry, now_us) for entry in entries]
         missing = [i for i, entry in enumerate(entries) if entry is None]
+        if options.lease:
+            for entry, result in zip(entries, results, strict=True):
+                if entry is not None and entry.load_ms:
+                    result.early = self._reader.is_due_early(namespace, entry)
         if missing or len(keys) * self._reader.largest(namespace) > room.left:
             results = [
                 result if room.takes(entry) else _NO_ROOM

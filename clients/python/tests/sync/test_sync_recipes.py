@@ -1,31 +1,20 @@
-"""The recipes of docs/recipes.md run, each against its own package, if that is installed."""
+"""The recipes of docs/recipes.md for databases run, each against its own package."""
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
+import sqlalchemy
+from django import db as database
+from django.conf import settings
+from sqlalchemy.orm import sessionmaker
 
+from clients.python.tests.sync.recipes import recipe
 from clients.python.tests.sync.threaded_service import ThreadedService
 from clients.python.tests.test_unsent import DOWN
-
-PAGE = Path(__file__).parents[4] / "docs/recipes.md"
-SHOWN_URL = "http://127.0.0.1:8080"
-
-
-def recipe(title: str, url: str, **replaced: str) -> dict[str, Any]:
-    """Runs the snippet beneath a title, and returns its names."""
-    section = PAGE.read_text().split(f"## {title}\n")[1]
-    snippet = re.search(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert snippet is not None
-    names: dict[str, Any] = {"__name__": "recipe"}
-    text = snippet[1].replace(SHOWN_URL, url)
-    for shown, instead in replaced.items():
-        text = text.replace(shown, instead)
-    exec(compile(text, f"{PAGE.name}#{title}", "exec"), names)  # noqa: S102  our own page
-    return names
 
 
 def goes_through(
@@ -66,7 +55,6 @@ def fails(
 
 
 def test_sqlalchemy(threaded: ThreadedService, tmp_path: Path) -> None:
-    sqlalchemy = pytest.importorskip("sqlalchemy")
     names = recipe("SQLAlchemy", threaded.url, **{"shop.db": str(tmp_path / "shop.db")})
     names["Base"].metadata.create_all(names["engine"])
 
@@ -84,15 +72,11 @@ def test_sqlalchemy(threaded: ThreadedService, tmp_path: Path) -> None:
 
 
 def _begun(names: dict[str, Any]) -> AbstractContextManager[Any]:
-    sessions = pytest.importorskip("sqlalchemy.orm").sessionmaker(names["engine"])
-    begun: AbstractContextManager[Any] = sessions.begin()
+    begun: AbstractContextManager[Any] = sessionmaker(names["engine"]).begin()
     return begun
 
 
 def test_django(threaded: ThreadedService) -> None:
-    django = pytest.importorskip("django")
-    settings = pytest.importorskip("django.conf").settings
-    database = pytest.importorskip("django.db")
     settings.configure(
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}, INSTALLED_APPS=[]
     )

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from yarl import URL
@@ -71,6 +72,8 @@ class Cache:
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
+        self._points_at = (urls, session is None)
+        """The configured URLs, and True if what is known of the instances is shared."""
         self._region = Region(urls, spread, discover=discover, shared=session is None)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
@@ -311,6 +314,31 @@ class Cache:
         deadline = asyncio.get_running_loop().time() + self._timeout
         return receipt_state(await self._transport.send(receipt_request(id), deadline))
 
+    @contextmanager
+    def redirected(self, session: Session, url: str) -> Iterator[None]:
+        """Returns a block in which all requests go over `session` to `url`: for tests.
+
+        `cachesvc_client.testing` has sessions (`FakeService.serving`, `off`). At both ends of the block
+        the client forgets what it knew: instances, own writes, copies, loads under way, and what waits
+        to be sent again. It may be open or not, and namespaces and cached functions stay as they are.
+        """
+        before, pointed_at = self._transport.replace_session(session), self._points_at
+        self._begin_anew(urls_of(url), is_shared=False)
+        try:
+            yield
+        finally:
+            self._transport.replace_session(before)
+            self._begin_anew(*pointed_at)
+
+    def _begin_anew(self, urls: list[URL], is_shared: bool) -> None:
+        self._points_at = (urls, is_shared)
+        self._region.begin_anew(urls, shared=is_shared)
+        self._own_writes.forget()
+        self._resending.unsent.clear()
+        for airspace in self._airspaces.values():
+            airspace.forget([], wide=True)
+        self._feeding.begin_anew()
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Cache is of one process: make it at the top of a module, in each of them")
 
@@ -335,6 +363,7 @@ class Cache:
             loads.unkept,
             loads.stood_in,
             len(self._resending.unsent),
+            loads.early,
         )
 
     def __repr__(self) -> str:

@@ -82,9 +82,10 @@ class Calls:
         return await self.read(home, wanted, deadline + SLOW_TURN, turn)
 
     async def lease(
-        self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0, *, over: bool = False
     ) -> Sequence[Got | CacheError]:
-        return await self._each_part(partial(self._requests.lease, wait=wait), home, wanted, deadline)
+        ask = partial(self._requests.lease, wait=wait, over=over)
+        return await self._each_part(ask, home, wanted, deadline)
 
     async def _each_part(
         self,

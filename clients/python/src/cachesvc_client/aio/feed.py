@@ -41,6 +41,17 @@ class Feeding:
         if self._loop is not None and self._task is None and session is not None:
             self._task = self._loop.create_task(follow(self.feed, session), name="cache feed")
 
+    def begin_anew(self) -> None:
+        """Follows the feed anew, over the session of now; near caches forget what they held."""
+        loop = self._loop
+        task = self.abandon()
+        self.feed.forget()
+        if loop is not None and not loop.is_closed():
+            if task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+            self._loop = loop
+            self.start_if_used()
+
     async def stop(self) -> None:
         """Returns when the task has ended. It is not started again before the next `open`."""
         self._loop = None

@@ -61,11 +61,17 @@ class Flights(Generic[V]):
             del flights[wanted]
             if not flights:
                 del self._by_key[key]
-        # Callers are told too; this is for loads that nobody waits for. One that brings what cannot be
-        # stored would fail each time, and the stale value would stay.
         if not flight.cancelled() and (error := flight.exception()) is not None:
-            level = logging.ERROR if isinstance(error, CodecError) else logging.DEBUG
-            log.log(level, "the load of %r failed: %r", key, error)
+            log_failure(key, error)  # callers are told too; this is for loads that nobody waits for
+
+
+def log_failure(key: str, error: BaseException) -> None:
+    """Logs a load that failed.
+
+    One that brings what cannot be stored would fail each time, and the old value would stay.
+    """
+    level = logging.ERROR if isinstance(error, CodecError) else logging.DEBUG
+    log.log(level, "the load of %r failed: %r", key, error)
 
 
 class Airspace:

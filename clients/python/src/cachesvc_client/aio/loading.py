@@ -51,6 +51,7 @@ class Loads:
         self.unreadable = 0
         self._fills_fail = False
         self.stood_in = 0
+        self.early = 0
 
     def begin(self) -> None:
         """Begins anew, on another loop."""

@@ -3,6 +3,7 @@
     fresh                       → answer
     stale, lease granted        → answer, and load in the background
     stale, lease held           → answer
+    fresh, due early            → answer, and load in the background if the lease is granted
     known absent                → absent
     miss, lease granted         → load, fill with the lease, answer
     miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
@@ -32,17 +33,19 @@ the two would take turns at every key, and each turn costs an invalidation and a
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from cachesvc_client.aio.flight import Flights, landed
+from cachesvc_client.aio.flight import Flights, landed, log_failure
 from cachesvc_client.aio.intake import Intake
-from cachesvc_client.aio.loading import Loader, Loads
+from cachesvc_client.aio.loading import Loaded, Loader, Loads
 from cachesvc_client.aio.tasks import Tasks
 from cachesvc_client.aio.together import ManyLoader, Together
 from cachesvc_client.errors import CacheError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.early import EarlyLoads
 from cachesvc_client.requests.fills import Right, fill_of, sealed_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.tracing.spans import inner, tell_collapsed, tell_got
@@ -61,6 +64,7 @@ class LookAside(Generic[V]):
         self,
         leases: Intake[Wanted, Got],
         waits: Intake[Wanted, Got],
+        lease_over: Callable[[Sequence[Wanted]], Awaitable[list[Got | CacheError]]],
         puts: Intake[PutItem, Put],
         give_back: Callable[[Right], None],
         delete: Callable[[str], Awaitable[object]],
@@ -71,9 +75,11 @@ class LookAside(Generic[V]):
         timeout: float,
         tasks: Tasks,
     ) -> None:
-        """`timeout`: the seconds of a call of the cache."""
+        """`timeout`: the seconds of a call. `lease_over`: asks for leases, whatever is stored."""
         self._leases = leases
         self._waits = waits
+        self._lease_over = lease_over
+        self._early = EarlyLoads(time.monotonic)
         self._puts = puts
         self._give_back = give_back
         self._delete = delete
@@ -127,15 +133,17 @@ class LookAside(Generic[V]):
                 if not task.cancel() and not task.cancelled() and task.exception() is None:
                     self._give_back_unclaimed(one, task.result())
             raise
+        early: list[Wanted] = []
         ends = await asyncio.gather(
             *[
-                self._answered(one, asking[one].result(), loader, lifetimes)
+                self._answered(one, asking[one].result(), loader, lifetimes, early)
                 if one in asking
                 else self._read_or_load(one, loader, lifetimes)
                 for one in wanted
             ],
             return_exceptions=True,
         )
+        self._load_early(early, loader, lifetimes)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
@@ -150,9 +158,17 @@ class LookAside(Generic[V]):
         return await self._answered(wanted, got, loader, lifetimes)
 
     async def _answered(
-        self, wanted: Wanted, got: Got | CacheError, loader: Loader[V], lifetimes: Lifetimes
+        self,
+        wanted: Wanted,
+        got: Got | CacheError,
+        loader: Loader[V],
+        lifetimes: Lifetimes,
+        early: list[Wanted] | None = None,
     ) -> V | Absent:
-        """Returns the value of an answer, or loads it."""
+        """Returns the value of an answer, or loads it.
+
+        A key that is due early is added to `early`, or its load is begun if `early` is None.
+        """
         if isinstance(got, CacheError):
             if not got.is_outage:
                 raise got.copy()
@@ -175,7 +191,55 @@ class LookAside(Generic[V]):
             )
         if right.lease:
             self._flown(wanted, right, lambda: self._load(wanted, right, loader, lifetimes))
+        elif got.early and early is None:
+            self._load_early([wanted], loader, lifetimes)
+        elif got.early and early is not None:
+            early.append(wanted)
         return value
+
+    def _load_early(self, wanted: Sequence[Wanted], loader: Loader[V], lifetimes: Lifetimes) -> None:
+        """Has fresh values loaded anew, behind their callers, where the leases are granted.
+
+        No caller joins such a load or is told of its failure: the fresh value is an answer meanwhile.
+        """
+        due = [one for one in wanted if self._early.begin(key_of(one))]
+        if not due:
+            return
+        filled: set[str] = set()
+
+        def ended(load: asyncio.Task[None]) -> None:  # also of one that was cancelled before it began
+            self._running.discard(load)
+            for one in due:
+                self._early.end(key_of(one), is_filled=key_of(one) in filled)
+
+        load = asyncio.create_task(self._load_due(due, loader, lifetimes, filled), name="early cache load")
+        self._running.add(load)
+        load.add_done_callback(ended)
+
+    async def _load_due(
+        self, due: list[Wanted], loader: Loader[V], lifetimes: Lifetimes, filled: set[str]
+    ) -> None:
+        rights: list[Right] = []
+
+        async def load(right: Right) -> None:
+            try:
+                await self._stored(right, await self._loads.run(right.key, loader, lifetimes))
+                filled.add(right.key)
+            except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+                log_failure(right.key, error)
+
+        try:
+            answers = await self._lease_over(due)
+            rights += [
+                Right(key_of(one), got.claim_lease())
+                for one, got in zip(due, answers, strict=True)
+                if not isinstance(got, CacheError)
+            ]
+            self._loads.early += sum(bool(right.lease) for right in rights)
+            await asyncio.gather(*[load(right) for right in rights if right.lease])
+        finally:
+            for right in rights:
+                self._give_back(right)
 
     async def _answer_of(self, intake: Intake[Wanted, Got], wanted: Wanted) -> Got | CacheError:
         """The answer to a read that asks for the lease.
@@ -261,9 +325,14 @@ class LookAside(Generic[V]):
         self, wanted: Wanted, right: Right, loader: Loader[V], lifetimes: Lifetimes
     ) -> V | Absent:
         try:
-            value, lifetimes = await self._loads.run(right.key, loader, lifetimes)
+            loaded = await self._loads.run(right.key, loader, lifetimes)
         except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
             return await self._last_resort(wanted, lifetimes, error)
+        return await self._stored(right, loaded)
+
+    async def _stored(self, right: Right, loaded: Loaded[V]) -> V | Absent:
+        """Returns a loaded value as it is answered, after its fill was answered."""
+        value, lifetimes = loaded
         sealed = sealed_of(right, value, self._schema)
         item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):

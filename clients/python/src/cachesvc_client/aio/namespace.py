@@ -100,6 +100,7 @@ class Namespace(Generic[V]):
         self._look_aside = LookAside(
             self._intakes.leases,
             self._intakes.waits,
+            self._intakes.lease_over,
             self._puts,
             self._intakes.give_back,
             self._purge,

@@ -31,6 +31,7 @@ class NamespaceIntakes:
     ) -> None:
         """`timeout`: the seconds of a call. `batching`: False, and each call is a request."""
         self._timeout = timeout
+        self._calls = calls
         self._releases = releases
         waiting = partial(calls.lease, wait=min(WAIT_TURN, timeout / 4))
         together = partial(_together, timeout=timeout, tasks=tasks.requests)
@@ -55,6 +56,21 @@ class NamespaceIntakes:
             self.reads = Spread(calls.home, _one_by_one(calls.read_alone))
             self.puts = Spread(calls.home_of_item, _one_by_one(calls.put))
             self.leases = Spread(calls.home, _one_by_one(calls.lease))
+
+    async def lease_over(self, wanted: Sequence[Wanted]) -> list[Got | CacheError]:
+        """Asks for the leases of keys, whatever is stored; the answers, in the order of the keys."""
+        answers: dict[Wanted, Got | CacheError] = {}
+
+        async def ask(home: Endpoint, part: Sequence[Wanted]) -> None:
+            try:
+                found = await self._calls.lease(home, list(part), deadline, over=True)
+            except CacheError as error:
+                found = [error] * len(part)
+            answers.update(zip(part, found, strict=True))
+
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        await asyncio.gather(*[ask(home, part) for home, part in self._calls.by_home(wanted).items()])
+        return [answers[one] for one in wanted]
 
     async def put_all(self, items: Sequence[PutItem], timeout: float) -> list[Put | CacheError]:
         """Returns the answers in the order of the items, which share requests with others."""

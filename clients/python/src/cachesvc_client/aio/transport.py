@@ -68,6 +68,7 @@ class Transport:
         self._traceparent = traceparent
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
+        self._stand_in: Session | None = None
         self._own: aiohttp.ClientSession | None = None
         self._session: Session | None = None
         self.requests = 0
@@ -75,15 +76,23 @@ class Transport:
 
     def open(self) -> None:
         if self._given is not None:
-            self._session = self._given
+            self._session = self._stand_in or self._given
             return
-        self._session = self._own = aiohttp.ClientSession(
+        self._own = aiohttp.ClientSession(
             connector=CleanConnector(limit=self._max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._open_seconds),
             headers={"User-Agent": "cachesvc-client/0.1"},
             skip_auto_headers=("Accept-Encoding", "Accept"),
         )
+        self._session = self._stand_in or self._own
+
+    def replace_session(self, stand_in: Session | None) -> Session | None:
+        """Has requests go over `stand_in` from now on; None ends that. Returns the one before."""
+        before, self._stand_in = self._stand_in, stand_in
+        if self._session is not None:
+            self._session = stand_in or self._given or self._own
+        return before
 
     def check_movable(self) -> None:
         """Raises `CacheError` (`other-loop`) if the session that was given is of one loop only."""

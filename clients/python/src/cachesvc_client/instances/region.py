@@ -74,10 +74,14 @@ class Region:
         `shared`: False, and what is known of the instances is this client's alone. It is for a session
         that was passed in, which may go another way to the same addresses.
         """
-        self._endpoint: Callable[..., Endpoint] = Endpoint.at if shared else Endpoint
-        self._configured = [self._endpoint(url) for url in urls]
         self._rng = rng
         self._discover = discover
+        self.begin_anew(urls, shared=shared)
+
+    def begin_anew(self, urls: Sequence[URL], *, shared: bool) -> None:
+        """Forgets the instances and their failures; these are the configured URLs from now on."""
+        self._endpoint: Callable[..., Endpoint] = Endpoint.at if shared else Endpoint
+        self._configured = [self._endpoint(url) for url in urls]
         self._instances: dict[str, Endpoint] = {}
         self._ring: Ring | None = None
         self._everyone = list(self._configured)

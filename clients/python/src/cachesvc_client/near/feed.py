@@ -183,6 +183,11 @@ class NearFeed:
         """Prepares the feed in a forked child; to be called before a runner starts there."""
         self._near.after_fork()
 
+    def forget(self) -> None:
+        """Begins anew at another service; to be called while no runner runs."""
+        self._near.forget()
+        self.last_id = ""
+
     def pause(self) -> float:
         """Returns the seconds until the next attempt; the pause is random.
 

@@ -394,6 +394,17 @@ class Near:
             shelf.begin()
         self.down()
 
+    def forget(self) -> None:
+        """Forgets copies, fences and times, for another service; bypassed until its feed is up."""
+        with self._lock:
+            self._fences = Fences() if self.is_used else Fences(slots=1)
+            self._watermark = Watermark()
+            self._is_down = True
+            for shelf in self._shelves:
+                shelf.begin()
+                self._fences.know_namespace(shelf.digest)
+            self._trust()
+
     def _trust(self) -> None:
         for shelf in self._shelves:
             shelf.trusted_until = 0.0 if self._is_down else self._watermark.trusted_until(shelf.max_lag)

@@ -78,6 +78,8 @@ class Got(Struct, gc=False):
     problem: Problem | None = None
     lag: float | None = None
     """The lag of the whole answer (`GotMany.lag`), noted on each key of it."""
+    early: bool = False
+    """True of a fresh value that the service asks this caller to load anew, before it expires."""
     keep: bool = True
     """False if this answer, and every older one of the key, may not be kept."""
     is_moved: bool = False

@@ -115,13 +115,16 @@ class NamespaceRequests:
     def read(self, wanted: Sequence[Wanted], token: str, turn: float = math.inf) -> Request:
         return self._get(GetMany(_keys(wanted), token, self._max_lag), turn=turn)
 
-    def lease(self, wanted: Sequence[Wanted], token: str, wait: float = 0.0) -> Request:
-        """A read that is granted the leases of keys that are not fresh.
+    def lease(
+        self, wanted: Sequence[Wanted], token: str, wait: float = 0.0, *, over: bool = False
+    ) -> Request:
+        """A read that is granted the leases of keys that are not fresh; `over`: fresh ones, too.
 
         It waits up to `wait` seconds for the fills of other holders.
         """
         asked = GetMany(_keys(wanted), token, self._max_lag, lease=True, wait=wait)
-        return self._get(asked, is_repeatable=False)
+        request = self._get(asked, is_repeatable=False)
+        return request._replace(headers={**_PACKED, "Cache-Control": "no-cache"}) if over else request
 
     def _get(self, asked: GetMany, *, is_repeatable: bool = True, turn: float = math.inf) -> Request:
         return Request(

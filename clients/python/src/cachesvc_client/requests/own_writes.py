@@ -72,6 +72,11 @@ class OwnWrites:
         self.dropped = 0
         """The pairs forgotten before their time because there were too many."""
 
+    def forget(self) -> None:
+        """Forgets all pairs."""
+        self._keys.clear()
+        self._wide.clear()
+
     def learn(self, namespace: str, token: str, keys: Iterable[str]) -> None:
         """Remembers the token of a write's answer. Raises `ValueError` if it is no token."""
         pairs = pairs_of(token)

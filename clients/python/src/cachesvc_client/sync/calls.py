@@ -77,9 +77,10 @@ class Calls:
         return self.read(home, wanted, deadline, turn)
 
     def lease(
-        self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0
+        self, home: Endpoint, wanted: list[Wanted], deadline: float, wait: float = 0.0, *, over: bool = False
     ) -> Sequence[Got | CacheError]:
-        return self._each_part(partial(self._requests.lease, wait=wait), home, wanted, deadline)
+        ask = partial(self._requests.lease, wait=wait, over=over)
+        return self._each_part(ask, home, wanted, deadline)
 
     def _each_part(
         self,

@@ -47,6 +47,14 @@ class Feeding:
         if thread is not None:
             thread.stop()
 
+    def begin_anew(self) -> None:
+        """Follows the feed anew; near caches forget what they held."""
+        is_open = self._is_open
+        self.stop()
+        self.feed.forget()
+        if is_open:
+            self.open()
+
     def after_fork(self) -> None:
         """Forgets what the near caches held, and follows the feed anew."""
         self._lock = threading.Lock()

@@ -47,6 +47,7 @@ class Loads:
         self.unreadable = 0
         self._fills_fail = False
         self.stood_in = 0
+        self.early = 0
         self.after_fork()
         forks.register(self)
 
@@ -109,6 +110,11 @@ class Loads:
             value = call(ctx if takes_context(loader) else ctx.key)
         check_value(value, loader)
         return value, ctx.lifetimes
+
+    def count_early(self, keys: int) -> None:
+        """Counts keys whose loads begin while their values are fresh."""
+        with self._lock:
+            self.early += keys
 
     def count_stood_in(self, key: str, error: Exception) -> None:
         """Counts a stale value that was answered as its load had failed. The first one is logged."""

@@ -4,6 +4,8 @@
     stale, lease granted        → load, fill with the lease, answer what was loaded;
                                   if the loader fails, the stale value
     stale, lease held           → answer
+    fresh, due early            → load and fill if the lease is granted, answer what was loaded;
+                                  else, and if the loader fails, the fresh value
     known absent                → absent
     miss, lease granted         → load, fill with the lease, answer
     miss, lease held elsewhere  → wait for that fill; take over if its holder gives up;
@@ -41,6 +43,7 @@ from typing import Generic, NamedTuple, TypeVar
 from cachesvc_client.errors import CacheError, CodecError
 from cachesvc_client.protocol.turns import SHORT_TURN
 from cachesvc_client.protocol.wire import Got, Put, PutItem
+from cachesvc_client.requests.early import EarlyLoads
 from cachesvc_client.requests.fills import Right, fill_of, sealed_of
 from cachesvc_client.requests.handed_tokens import Wanted, key_of
 from cachesvc_client.sync import forks
@@ -87,6 +90,7 @@ class LookAside(Generic[V]):
         self,
         leases: Intake[Wanted, Got],
         waits: Intake[Wanted, Got],
+        lease_over: Callable[[Sequence[Wanted], float], list[Got | CacheError]],
         puts: Intake[PutItem, Put],
         lease_all: Callable[[Sequence[Wanted], float], list[Got | CacheError]],
         put_all: Callable[[Sequence[PutItem], float], list[Put | CacheError]],
@@ -98,11 +102,12 @@ class LookAside(Generic[V]):
         *,
         timeout: float,
     ) -> None:
-        """`timeout`: the seconds of a call of the cache."""
+        """`timeout`: the seconds of a call. `lease_over`: asks for leases, whatever is stored."""
         self._leases = leases
         self._waits = waits
         self._puts = puts
         self._lease_all = lease_all
+        self._lease_over = lease_over
         self._put_all = put_all
         self._give_back = give_back
         self._delete = delete
@@ -116,6 +121,7 @@ class LookAside(Generic[V]):
 
     def after_fork(self) -> None:
         self._claim = threading.Lock()  # two threads that share an answer must not both take its lease
+        self._early = EarlyLoads(time.monotonic)  # guarded by `_claim`
 
     def get_or_load(
         self, wanted: Wanted, loader: Loader[V], lifetimes: Lifetimes, timeout: float | None = None
@@ -158,6 +164,7 @@ class LookAside(Generic[V]):
         asked = [one for one in wanted if one not in flying]
         answers = self._lease_all(asked, min(self._timeout, max(0.0, deadline - time.monotonic())))
         loads = _ManyLoads[V]([], [])
+        early: list[Wanted] = []
         try:
             for one, got in zip(asked, answers, strict=True):
                 if isinstance(got, CacheError):
@@ -171,6 +178,8 @@ class LookAside(Generic[V]):
                 try:
                     if got.outcome != "miss":
                         values[one] = self._value_of(got)
+                        if got.early and not right.lease and timeout is None:
+                            early.append(one)
                         continue
                 except UnreadableError as why:
                     if why.newer:  # it stays, and the value is loaded for its caller alone
@@ -183,6 +192,7 @@ class LookAside(Generic[V]):
         finally:
             for _, right in loads.rights:
                 self._give_back(right)
+        self._load_early(early, values, lambda due, found: self._load_many(due, loader, lifetimes, found))
         for one in alone:
             left = None if timeout is None else max(0.0, deadline - time.monotonic())
             values[one] = self.get_or_load(one, lambda key: loaded(loader, [key])[key], lifetimes, left)
@@ -248,6 +258,8 @@ class LookAside(Generic[V]):
             except UnreadableError as unreadable:
                 why = unreadable
                 return self._flown(ask, right, lambda: self._replaced(ask, right, why))
+            if got.early and not right.lease and ask.deadline == math.inf:  # else a hit could be late
+                return Brought(self._early_value(ask, value))
             return Brought(self._refreshed(ask, right, value) if right.lease else value)
         finally:
             self._give_back(right)
@@ -349,17 +361,68 @@ class LookAside(Generic[V]):
             log.debug("the refresh of %r failed: %r", ask.key, error)
             return stale
 
+    def _early_value(self, ask: _Ask[V], fresh: V | Absent) -> V | Absent:
+        """Returns what an early load brings, or else the fresh value."""
+        values = {ask.wanted: fresh}
+
+        def load(due: _ManyLoads[V], found: dict[Wanted, V | Absent]) -> None:
+            for one, right in due.rights:
+                found[one] = self._stored(right, self._loads.run(ask.key, ask.loader, ask.lifetimes))
+
+        self._load_early([ask.wanted], values, load)
+        return values[ask.wanted]
+
+    def _load_early(
+        self,
+        wanted: Sequence[Wanted],
+        values: dict[Wanted, V | Absent],
+        load: Callable[[_ManyLoads[V], dict[Wanted, V | Absent]], None],
+    ) -> None:
+        """Loads fresh values anew where the leases are granted; if that fails, `values` stay.
+
+        The wait for the leases is a fourth of a call's time at most: the caller has its answer already.
+        """
+        with self._claim:
+            due = [one for one in wanted if self._early.begin(key_of(one))]
+        if not due:
+            return
+        rights: list[tuple[Wanted, Right]] = []
+        is_filled = False
+        try:
+            for one, got in zip(due, self._lease_over(due, self._timeout / 4), strict=True):
+                if not isinstance(got, CacheError) and (lease := self._lease_of(got)):
+                    rights.append((one, Right(key_of(one), lease)))
+            if rights:
+                self._loads.count_early(len(rights))
+                load(_ManyLoads(rights, []), values)
+                is_filled = True
+        except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
+            level = logging.ERROR if isinstance(error, CodecError) else logging.DEBUG
+            log.log(level, "the early load of %s failed: %r", [key_of(one) for one, _ in rights], error)
+        finally:
+            for _, right in rights:
+                self._give_back(right)
+            filled = {key_of(one) for one, _ in rights} if is_filled else set()
+            with self._claim:
+                for one in due:
+                    self._early.end(key_of(one), is_filled=key_of(one) in filled)
+
     def _load(self, ask: _Ask[V], right: Right) -> V | Absent:
         try:
-            value, lifetimes = self._loads.run(ask.key, ask.loader, ask.lifetimes)
+            brought = self._loads.run(ask.key, ask.loader, ask.lifetimes)
         except Exception as error:  # noqa: BLE001  the loader is the caller's and may raise anything
             return self._last_resort(ask, error)
+        return self._stored(right, brought)
+
+    def _stored(self, right: Right, brought: tuple[V | Absent, Lifetimes]) -> V | Absent:
+        """Returns a loaded value as it is answered, after its fill was answered."""
+        value, lifetimes = brought
         sealed = sealed_of(right, value, self._schema)
         item = fill_of(right, sealed, lifetimes, self._schema.content_type)
         with inner("cache.set"):
             filled = self._filled(item)
         right.filled(filled)
-        self._loads.count_fill(ask.key, filled)
+        self._loads.count_fill(right.key, filled)
         return ABSENT if sealed is None else sealed.value
 
     def _last_resort(self, ask: _Ask[V], error: Exception) -> V | Absent:

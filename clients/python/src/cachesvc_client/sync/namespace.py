@@ -98,6 +98,7 @@ class Namespace(Generic[V]):
         self._look_aside = LookAside(
             self._intakes.leases,
             self._intakes.waits,
+            self._intakes.lease_over,
             self._puts,
             self._intakes.lease_all,
             self._intakes.put_all,

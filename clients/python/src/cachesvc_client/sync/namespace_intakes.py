@@ -78,8 +78,19 @@ class NamespaceIntakes:
 
         Leases in them are this call's own: it shares its requests with nobody.
         """
-        deadline = time.monotonic() + timeout
-        answers = dict(_each(self._calls.by_home(wanted), self._calls.lease, deadline))
+        return self._leased(wanted, timeout, self._calls.lease)
+
+    def lease_over(self, wanted: Sequence[Wanted], timeout: float) -> list[Got | CacheError]:
+        """Does what `lease_all` does, also for keys with a fresh value."""
+        return self._leased(wanted, timeout, partial(self._calls.lease, over=True))
+
+    def _leased(
+        self,
+        wanted: Sequence[Wanted],
+        timeout: float,
+        lease: Callable[[Endpoint, list[Wanted], float], Sequence[Got | CacheError]],
+    ) -> list[Got | CacheError]:
+        answers = dict(_each(self._calls.by_home(wanted), lease, time.monotonic() + timeout))
         return [answers[one] for one in wanted]
 
     def put_all(self, items: Sequence[PutItem], timeout: float) -> list[Put | CacheError]:

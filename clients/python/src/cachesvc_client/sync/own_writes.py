@@ -18,6 +18,10 @@ class SharedOwnWrites(OwnWrites):
     def after_fork(self) -> None:
         self._lock = threading.Lock()
 
+    def forget(self) -> None:
+        with self._lock:
+            super().forget()
+
     def learn(self, namespace: str, token: str, keys: Iterable[str]) -> None:
         with self._lock:
             super().learn(namespace, token, keys)

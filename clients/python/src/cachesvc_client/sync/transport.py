@@ -70,6 +70,7 @@ class Transport:
         self._traceparent = traceparent
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
+        self._stand_in: Session | None = None
         self._own: urllib3.PoolManager | None = None
         self._session: Session | None = None
         self._lock = threading.Lock()
@@ -81,10 +82,16 @@ class Transport:
     # the connections ------------------------------------------------------------------------------
 
     def open(self) -> None:
-        if self._given is not None:
-            self._session = self._given
-            return
-        self._session = self._own = urllib3.PoolManager(maxsize=self._max_connections)
+        if self._given is None:
+            self._own = urllib3.PoolManager(maxsize=self._max_connections)
+        self._session = self._stand_in or self._given or self._own
+
+    def replace_session(self, stand_in: Session | None) -> Session | None:
+        """Has requests go over `stand_in` from now on; None ends that. Returns the one before."""
+        before, self._stand_in = self._stand_in, stand_in
+        if self._session is not None:
+            self._session = stand_in or self._given or self._own
+        return before
 
     def after_fork(self) -> None:
         """Opens connections of the child's own.

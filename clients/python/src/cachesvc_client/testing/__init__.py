@@ -20,6 +20,12 @@ without waiting, and its clock is turned by hand.
 
 Threads: `with service.sync_cache() as cache` makes a client for code without asyncio.
 
+A cache at the top of a module is pointed at the fake for a block, or is off for a block, which runs
+the loaders each time:
+
+    with FakeService().serving(app.cache) as service: ...
+    with off(app.cache): ...
+
 Values, stale windows, known absence, tags, soft and paced invalidations, leases, fences, tokens
 and receipts behave as the service's do: the fake passes the conformance cases that the service
 passes (clients/conformance).
@@ -27,6 +33,7 @@ passes (clients/conformance).
 - Faults: `fail_next(3, "overloaded", retry_after=1)`, `answer_next(…)`, `drop_next()`, `down()` and
   `up()`, `delay("1s")`, `lag("5s")`, `miss_instances("us/us-b")`.
 - Actions of other clients: `hold`, `invalidate`, `take_lease`. `held` returns what is stored.
+- An early refresh, which the service draws at random: `due_early("pages", "a")`.
 - Records: `calls` has the requests.
 - A loader that is slow or fails: `FakeLoader`.
 - A read-through namespace: `FakeService({"pages": Contract(origin=…)})`.
@@ -36,6 +43,17 @@ from cachesvc_client.testing.clock import FakeClock
 from cachesvc_client.testing.contract import Contract, Loaded
 from cachesvc_client.testing.http import Request, Response
 from cachesvc_client.testing.loader import FakeLoader
+from cachesvc_client.testing.off import off
 from cachesvc_client.testing.service import FakeService, Recorded
 
-__all__ = ["Contract", "FakeClock", "FakeLoader", "FakeService", "Loaded", "Recorded", "Request", "Response"]
+__all__ = [
+    "Contract",
+    "FakeClock",
+    "FakeLoader",
+    "FakeService",
+    "Loaded",
+    "Recorded",
+    "Request",
+    "Response",
+    "off",
+]

@@ -118,6 +118,7 @@ class Batches:
         if found.outcome == "stale":
             ttl = min(ttl, -1)
         unkept = {} if entry.draft.keep else {"keep": False}
+        early = {"early": True} if found.early else {}
         return {
             "outcome": found.outcome,
             "tier": "origin" if found.outcome == "loaded" else "l1",
@@ -126,6 +127,7 @@ class Batches:
             "as_of": entry.as_of,
             **{name: value for name, value in named.items() if value != defaults[name]},
             **unkept,
+            **early,
             **lease,
         }
 

@@ -89,6 +89,11 @@ class Home:
         self._soft: dict[int, int] = {}
         self._paced: dict[int, list[tuple[int, int]]] = {}
 
+    def forget(self) -> None:
+        """Forgets all values and leases."""
+        self._entries.clear()
+        self._leases.clear()
+
     def __len__(self) -> int:
         return len(self._entries)
 

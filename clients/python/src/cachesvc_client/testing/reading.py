@@ -37,6 +37,8 @@ class Found(Struct, frozen=True):
     """True if the read asked for a lease and another caller has it: a fill may come."""
     unkept: bool = False
     """True if another caller has the lease, and values of the key could not be kept lately."""
+    early: bool = False
+    """True if the caller is asked to load the value anew, before it expires."""
 
 
 class Reader:
@@ -59,6 +61,8 @@ class Reader:
 
         While it is above a `max_lag`, only copies younger than that `max_lag` are answered.
         """
+        self.due_early: set[tuple[str, str]] = set()
+        """Namespaces and keys whose next reader is asked to load the value before it expires."""
 
     def read(self, namespace: str, key: str, asked: Asked) -> Found:
         """Reads the key; loads it if the namespace has an origin, else grants a lease if asked."""
@@ -66,7 +70,8 @@ class Reader:
         standing = "dead" if entry is None else self._home.standing(entry)
         if entry is not None and self._suits(entry, asked, self._contract_of(namespace)):
             if standing == "fresh":
-                return Found("absent" if entry.draft.absent else "hit", entry)
+                early = asked.lease and self._is_due_early(namespace, key)
+                return Found("absent" if entry.draft.absent else "hit", entry, early=early)
             is_kept = standing == "stale" or (asked.max_stale is not None and standing == "last resort")
             if is_kept and not entry.draft.absent:
                 return self._stale(namespace, key, entry, asked)
@@ -75,6 +80,13 @@ class Reader:
         lease = self._home.grant(namespace, key) if asked.lease else ""
         unkept = asked.lease and not lease and self._home.is_unkept(namespace, key)
         return Found("miss", lease=lease, held=asked.lease and not lease and not unkept, unkept=unkept)
+
+    def _is_due_early(self, namespace: str, key: str) -> bool:
+        """True for one reader of a key that is due early."""
+        if (namespace, key) not in self.due_early:
+            return False
+        self.due_early.remove((namespace, key))
+        return True
 
     def _suits(self, entry: Entry, asked: Asked, contract: Contract) -> bool:
         now = self._clock.now_us()

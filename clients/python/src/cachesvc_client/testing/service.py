@@ -2,8 +2,9 @@
 
 import re
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -94,6 +95,20 @@ class FakeService:
             URL, session=SyncSession(self), **{"profile": PROFILE, **options}
         )
 
+    @contextmanager
+    def serving(self, *caches: Cache | cachesvc_client.sync.Cache) -> Iterator[Self]:
+        """Returns a block in which these clients ask this service, wherever else they point.
+
+        It is for caches at the top of a module, which tests do not make: namespaces and cached
+        functions of them are used as they are. At the end of the block the clients go back to their
+        service. At both ends they forget what they knew, such as their own writes.
+        """
+        with ExitStack() as stack:
+            for cache in caches:
+                session: Any = AsyncSession(self) if isinstance(cache, Cache) else SyncSession(self)
+                stack.enter_context(cache.redirected(session, URL))
+            yield self
+
     # what other clients do ------------------------------------------------------------------------
 
     def hold(
@@ -135,6 +150,14 @@ class FakeService:
         """
         with self._lock:
             return self._home.grant(namespace, key)
+
+    def due_early(self, namespace: str, key: str) -> None:
+        """Asks the next `get_or_load` of the key to load its value anew, before it expires.
+
+        The service draws this at random, the likelier the nearer the expiry is.
+        """
+        with self._lock:
+            self._reader.due_early.add((namespace, key))
 
     # faults ---------------------------------------------------------------------------------------
 

@@ -33,3 +33,5 @@ class Statistics(Struct, frozen=True):
     """Stale values that were answered as their loads had failed (`stale_if_error`)."""
     unsent: int = 0
     """Invalidations of committed transactions that are being sent again, at this moment."""
+    early_loads: int = 0
+    """Loads that began before the value had expired, because the service asked for them."""
