@@ -168,7 +168,7 @@ HOMES: dict[str, Mutant] = {
         (51,),
         (
             InPython(MEMORY_CELL + "put_on_its_way", "now < given_up_at", "True"),
-            InCellScript("PUT", "now >= tonumber(ARGV[4])", "false"),
+            InCellScript("PUT", "now >= tonumber(ARGV[items_end + 1])", "false"),
         ),
     ),
     "past-waiting-puts": Mutant(

@@ -136,7 +136,7 @@ class CellConnection:
     async def run_in_time(self, script: Script, args: list[Any]) -> Any:
         """As `run`, for a script that must not run any more once this call has failed.
 
-        The script is given a time of the server as its fourth argument, and answers `TOO_LATE` from then
+        The script is given a time of the server as its last argument, and answers `TOO_LATE` from then
         on: that of the end of the time limit, and as much later as the limit of a near server is. Without
         that, a process or a server that is busy would often be too late. A failure is raised only then.
         """
@@ -287,7 +287,7 @@ class CellConnection:
             until = b"%d" % (int(self._may_run_until * SECONDS) + self._ahead_us)
             try:
                 reply = await self._evaluate(
-                    script, [self._run_id, self._skew, self._retention, until, *args]
+                    script, [self._run_id, self._skew, self._retention, *args, until]
                 )
             except ResponseError:  # an answer
                 self._may_run_until = 0.0

@@ -6,14 +6,16 @@
 --                      is longer than 3 S: then a clock was wrong.
 --   {reason}           the server refused it
 -- or, instead of a list, 2 = too late: nothing was done.
--- ARGV: 4 the server's time in µs from which on the batch must not run, because its caller has given it
--- up: a put that arrives later could replace a newer one; 5 nonce of this batch; then per put: id, '1' to store only if nothing is there, ETags one of
+-- ARGV: 4 nonce of this batch; then per put: id, '1' to store only if nothing is there, ETags one of
 -- which must match (16 characters each; '*' matches any; '' is no condition), the newest fence that
--- the caller knows in µs, kept_until in ms, record.
-if now >= tonumber(ARGV[4]) then
+-- the caller knows in µs, kept_until in ms, record. The last is the server's time in µs from which on
+-- the batch must not run, because its caller has given it up: a put that arrives later could replace
+-- a newer one.
+local items_end = #ARGV - 1
+if now >= tonumber(ARGV[items_end + 1]) then
   return 2
 end
-local nonce = ARGV[5]
+local nonce = ARGV[4]
 local replies = {}
 trim(64 + #ARGV)
 
@@ -105,7 +107,7 @@ local function put(id, index, if_absent, if_match, known, kept_until_ms, record)
   return { at, token, wait }
 end
 
-for i = 6, #ARGV, 6 do
+for i = 5, items_end, 6 do
   replies[#replies + 1] =
     attempt(put, ARGV[i], i, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5])
 end
