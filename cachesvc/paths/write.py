@@ -25,6 +25,7 @@ from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
+from cachesvc.model.footprint import shared
 from cachesvc.model.fence import TokenPairs
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
@@ -328,7 +329,7 @@ class Writer:
             fresh_until,
             stale_for,
             error_for,
-            content_type=draft.content_type,
+            content_type=shared(draft.content_type),
             tags=draft.tags,
             tag_digests=tag_digests_of(key.namespace, draft.tags),
             negative=draft.negative,
