@@ -25,8 +25,8 @@ from cachesvc.model.change import Change, Target
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
-from cachesvc.model.footprint import shared
 from cachesvc.model.fence import TokenPairs
+from cachesvc.model.footprint import shared
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Release, Written
