@@ -34,6 +34,8 @@ MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
 MOST_WAITING_BYTES = 1 << 16
 """A connection with more bytes of requests that wait is not read until they have begun."""
 
+_parse = web.RequestHandler.data_received
+
 _TOO_MANY_LINES = "Too many headers received"
 """aiohttp's message; it has no exception of its own for this."""
 
@@ -226,34 +228,34 @@ class _Connection(web.RequestHandler):
     # what is counted of requests that have not begun --------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > PIECE_BYTES:
-            for at in range(0, len(data), PIECE_BYTES):
-                self.data_received(data[at : at + PIECE_BYTES])
+        if self._waiter is None or self._messages or self._unended or len(data) > PIECE_BYTES:
+            for at in range(0, len(data) or 1, PIECE_BYTES):
+                self._receive(data[at : at + PIECE_BYTES])
             return
-        # While the connection waits for a request, every body has been read.
-        is_body = (self._waiter is None or self._messages) and self._is_body()
-        ended = self._request_count
-        super().data_received(data)
-        if self._request_count == ended:
-            if not is_body:
-                self._unended += len(data)
-                self._waits(len(data))
-        elif len(self._messages) > 1 or self._unended:
-            self._unended = 0
-            self._waits(len(data))
+        _parse(self, data)
+        if len(self._messages) != 1:  # else one request, which begins now: nearly always
+            self._note_unbegun(len(data), has_ended=bool(self._messages))
+
+    def _receive(self, piece: bytes) -> None:
+        is_body, count = self._is_body(), self._request_count
+        _parse(self, piece)
+        if (has_ended := self._request_count != count) or not is_body:
+            self._note_unbegun(len(piece), has_ended=has_ended)
+
+    def _note_unbegun(self, size: int, *, has_ended: bool) -> None:
+        """Counts bytes of requests that have not begun; `has_ended`: a head has ended in them."""
+        self._unended = 0 if has_ended else self._unended + size
+        self._unbegun += size
+        self._callers.unbegun(self, size)
+        if self._unended > MOST_HEAD_BYTES >= self._unended - size:
+            self._callers.endless(self)
+        elif self._messages and self._unbegun > MOST_WAITING_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
 
     def _is_body(self) -> bool:
         """True if what comes now belongs to the body of the request whose head ended last."""
         body = self._messages[-1][1] if self._messages else self.body
         return body is not None and not body.is_eof()
-
-    def _waits(self, size: int) -> None:
-        self._unbegun += size
-        self._callers.unbegun(self, size)
-        if self._unended > MOST_HEAD_BYTES:
-            self._callers.endless(self)
-        elif self._messages and self._unbegun > MOST_WAITING_BYTES and not self._buffer_paused:
-            self._pause_reading_for_buffer()
 
     def begins(self, body: StreamReader) -> None:
         """Notes that the next request begins, whose body this is."""
