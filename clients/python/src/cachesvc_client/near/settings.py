@@ -10,10 +10,8 @@ class NearSettings(Struct, frozen=True):
 
     max_entries: int = 10_000
     max_bytes: int = 64 << 20
-    """The budget for keys, values and about 900 bytes per entry.
-
-    A value counts twice if its decoded object is kept beside its bytes.
-    """
+    """The budget for everything that copies take, about: keys, values, tags, content types, and
+    1,100 bytes per entry. A decoded object that is kept beside the bytes of its value counts too."""
     max_lag: Duration = "2s"
     """The longest delay with which invalidations may be known here.
 
