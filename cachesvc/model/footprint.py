@@ -21,7 +21,7 @@ from typing import TypeVar
 from cachesvc.model.entry import Entry
 
 ENTRY_BYTES = 475
-"""Bytes that an entry costs beyond what the texts of it cost: the headers of key and value, the
+"""Bytes that an entry costs beyond the texts in it: the headers of key and value, the
 entry and its two times (310), and the index (80 to 170: under turnover a dict has three to six
 slots per item). Charged so, the process grows to 80 to 105 % of a budget under turnover."""
 TEXT_BYTES = 64
@@ -80,7 +80,7 @@ def footprint(key_id: bytes, entry: Entry) -> int:
 def _bytes_of(text: str) -> int:
     """Returns the bytes of the characters of a text; 8 for each if one is not ASCII.
 
-    Such a text has 1 to 4 bytes per character, and as UTF-8, which is kept beside once it was asked for,
-    as many again.
+    Such a text has 1 to 4 bytes per character, and as many again as UTF-8, which is kept beside it
+    once it was asked for.
     """
     return len(text) if text.isascii() else 8 * len(text)

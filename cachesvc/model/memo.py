@@ -1,8 +1,8 @@
-"""Results that are kept under a budget of bytes: a memo table that its callers cannot make large.
+"""Memo tables under a budget of bytes, which nobody can make large.
 
-`functools.lru_cache` bounds the number of results. What others chose may be long, though: a thousand
-lists of 128 tags are 80 MB. Here the arguments and results together have a budget; a table that is
-full is emptied, and a result that is large by itself is not kept.
+`functools.lru_cache` bounds the number of results. Arguments that others chose may be long, though:
+a thousand lists of 128 tags are 80 MB. Here the arguments and results together have a budget. A
+table that is full is emptied, and a result that is large by itself is not kept.
 """
 
 from collections.abc import Callable, Hashable

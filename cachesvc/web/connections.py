@@ -17,8 +17,9 @@ which the transport pauses writing (64 KiB are waiting) its bytes are counted, a
 connection is aborted. If all such bytes together are too many, the connections that have waited
 longest are aborted first.
 
-A head that has not ended is parsed already, and so are requests that wait behind a slow one of their
-connection. Their bytes are counted, too; if they find no room, their own connection is aborted.
+A head that has not ended is parsed already, and so are requests that wait behind a slow one of
+their connection. Their bytes are counted, too; if they find no room, their own connection is
+aborted.
 """
 
 import asyncio
@@ -95,7 +96,7 @@ class Connections:
         self.untaken = 0
         """Connections that were aborted because their peers did not take their answers."""
         self.heads = 0
-        """Connections that were aborted because of heads: one without an end, or too many bytes in all."""
+        """Connections that were aborted because their heads did not end, or found no room."""
 
     def __repr__(self) -> str:
         return f"<Connections [{self.open} of {self.most} open, {len(self._waiting)} with waiting answers]>"
@@ -176,7 +177,10 @@ class Connections:
     # requests that have not begun -------------------------------------------------------------------
 
     def unbegun(self, connection: Connection, size: int) -> None:
-        """Counts bytes of requests that have not begun; aborts their connection if there is no room."""
+        """Counts bytes of requests that have not begun.
+
+        Aborts their connection if there is no room.
+        """
         self._in_flight.held += HEAD_COST * size
         if self._in_flight.held > self._in_flight.most:
             self._in_flight.note_full()

@@ -29,8 +29,9 @@ PIECE_BYTES = 1 << 14
 After each piece it is known whether a head has ended in it, so no more than a piece of the next
 head goes uncounted."""
 MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
-"""A head that has not ended after so many bytes ends its connection. A shorter one is answered
-431 when it has ended."""
+"""A head that has not ended after so many bytes ends its connection.
+
+A shorter one is answered 431 when it has ended."""
 MOST_WAITING_BYTES = 1 << 16
 """A connection with more bytes of requests that wait is not read until they have begun."""
 

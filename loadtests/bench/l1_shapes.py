@@ -1,4 +1,4 @@
-"""The growth of a process whose L1 is full of entries of one shape, as a share of the budget.
+"""The growth of a process whose L1 is full of one shape of entries, in budgets.
 
     python -m loadtests.bench.l1_shapes SHAPE      prints one JSON object
 
@@ -17,6 +17,8 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from cachesvc.model.clock import SECONDS, SystemClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
@@ -69,7 +71,7 @@ SHAPES: dict[str, tuple[int, int, Callable[[int], dict[str, object]]]] = {
     "1 MiB": (8, 1 << 20, lambda _: {}),
     "mixed": (8, 0, lambda _: {}),
 }
-"""Name → characters of a key, bytes of a value, and what the entry of a number has besides."""
+"""Name → characters of a key, bytes of a value, and the other fields of an entry."""
 
 
 def measure(shape: str) -> dict[str, float]:
@@ -100,7 +102,8 @@ def _put(l1: L1, shape: str, number: int, now_us: int) -> None:
     key_size, value_size, more = SHAPES[shape]
     key = Key.of("pages", _text(number, key_size))
     size = value_size or random.Random(number).choice(MIXED)
-    made = Entry(bytes(bytearray(size)), now_us + number, now_us + number + TTL_US, **more(number))  # type: ignore[arg-type]  # the fields of each shape
+    as_of = now_us + number
+    made = replace(Entry(bytes(bytearray(size)), as_of, as_of + TTL_US), **more(number))
     found = unpack(key, pack(key, made))
     assert found is not None
     l1.put(key, found)

@@ -1,4 +1,4 @@
-"""A full L1 takes its budget of memory, whatever callers and origins chose, and at most a tenth more."""
+"""A full L1 takes its budget of memory, whatever others chose, and a tenth more at most."""
 
 import json
 import resource

@@ -54,7 +54,7 @@ REMEMBER_ITEMS = 10_000
 """Bounds the items that are remembered, should more than a hundred per second be
 published: beyond it the oldest items are not published again."""
 REMEMBER_BYTES = 16 << 20
-"""Bounds the bytes of these items, with the same consequence: a million fences of keys and tags."""
+"""Bounds the bytes of these items, with the same consequence: a million fences."""
 
 LIST_SECONDS = 10.0
 """A follower that reports lists the others so often at least."""

@@ -44,7 +44,7 @@ class L1Statistics(Struct, frozen=True):
 
     items: int
     bytes: int
-    """Bytes of values, keys and overhead: the sum that `budget` bounds."""
+    """The sum of the entries' footprints, which `budget` bounds."""
     budget: int
     evictions: int
     """Entries dropped for room."""
@@ -91,7 +91,7 @@ class L1:
         self._victims_from = 0
         self._swept = 0
         self._swept_to = 0
-        """The entries of the shard `_swept`, from its oldest one on, that this round has looked at."""
+        """The oldest entries of the shard `_swept` that this round has looked at."""
         self.items = 0
         self.bytes = 0
         self.evictions = 0

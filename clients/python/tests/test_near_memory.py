@@ -1,4 +1,4 @@
-"""A full shelf takes its budget of the caller's memory, whatever the service brought, and little more."""
+"""A full shelf takes its budget of memory, whatever came, and a tenth more at most."""
 
 import ctypes
 import gc
@@ -67,7 +67,7 @@ def _resident_bytes() -> int:
 
 
 def _grown(shape: str) -> float:
-    """Returns the growth of this process, as a share of the budget, when a shelf was filled twice."""
+    """Returns the growth of this process when a shelf was filled twice, in budgets."""
     near = Near(time.monotonic, lambda *_: None)
     settings = NearSettings(max_entries=10_000_000, max_bytes=BUDGET, max_lag=60.0)
     shelf = near.shelf("pages", settings, Schema(json_of(KINDS.get(shape, Named))))

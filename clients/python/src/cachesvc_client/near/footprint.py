@@ -1,8 +1,8 @@
 """The bytes that a copy takes of the caller's memory, by measurement.
 
 Everything that the service or a writer chose is charged to the copy: key, value, content type,
-tags, and the decoded object if it is kept beside the bytes. clients/python/tests/test_near_memory.py
-holds the charges against the growth of a process.
+tags, and the decoded object if it is kept beside the bytes. tests/test_near_memory.py holds the
+charges against the growth of a process.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from msgspec.structs import astuple
 from cachesvc_client.protocol.wire import Got
 
 COPY_BYTES = 1050
-"""Bytes of a copy beside its texts: the object, its answer, its digests, its places in the indexes."""
+"""Bytes of a copy beside its texts: object, answer, digests, places in the indexes."""
 TEXT_BYTES = 64
 """Bytes of a string beside its characters, at most."""
 TAG_BYTES = 240
-"""Bytes of a tag of a copy beside its text: string, digest, and a place among the tag's copies."""
+"""Bytes of a copy's tag beside its text: string, digest, a place among its copies."""
 TAG_INDEX_BYTES = 320
-"""Bytes of the index entry of a tag, charged once to the shelf, however many copies have the tag."""
+"""Bytes of a tag's index entry, charged to the shelf once for all copies."""
 
 
 def bytes_of_copy(key: str, got: Got) -> int:
@@ -32,9 +32,10 @@ def bytes_of_copy(key: str, got: Got) -> int:
 
 
 def bytes_of_object(value: object) -> int:
-    """Returns the bytes of a decoded object and of all its parts; a part that comes twice counts twice.
+    """Returns the bytes of a decoded object and of all its parts.
 
-    Handles the types of `values/immutable.py`; of others, the parts are not known.
+    A part that comes twice counts twice. Handles the types of `values/immutable.py`; of others, the
+    parts are not known.
     """
     size, parts = 0, [value]
     while parts:
@@ -55,5 +56,8 @@ def _parts_of(value: Any) -> Any:
 
 
 def _characters(text: str) -> int:
-    """Returns the bytes of the characters; 8 for each if one is not ASCII (UTF-8 is kept beside it)."""
+    """Returns the bytes of the characters; 8 for each if one is not ASCII.
+
+    The text is kept as UTF-8 beside itself once that was asked for.
+    """
     return len(text) if text.isascii() else 8 * len(text)

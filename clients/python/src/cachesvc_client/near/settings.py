@@ -10,8 +10,11 @@ class NearSettings(Struct, frozen=True):
 
     max_entries: int = 10_000
     max_bytes: int = 64 << 20
-    """The budget for everything that copies take, about: keys, values, tags, content types, and
-    1,100 bytes per entry. A decoded object that is kept beside the bytes of its value counts too."""
+    """The budget for everything that copies take.
+
+    That is keys, values, tags, content types, about 1,100 bytes per entry, and the decoded objects
+    that are kept beside the bytes of their values.
+    """
     max_lag: Duration = "2s"
     """The longest delay with which invalidations may be known here.
 
