@@ -29,7 +29,7 @@ from cachesvc.model.fence import Fence, Issuers
 _LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
 _LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
 MOST_UNAPPLIED = 1 << 16
-"""Unapplied fences that are kept exactly: 10 MiB.
+"""Unapplied fences that are kept exactly: 14 MiB.
 
 Beyond it, copies of L3 up to the `at` of the oldest ones are judged by the sketch, as after a gap."""
 

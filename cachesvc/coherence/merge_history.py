@@ -48,6 +48,8 @@ class MergeLog:
         return f"<MergeLog [{self._fences} fences, {len(self._batches)} batches]>"
 
     def note(self, fences: Sequence[Fence], region: str, now_us: int) -> None:
+        if not fences:  # batches without fences would be counted by nothing
+            return
         if len(fences) > self._most:  # a new instance reads all that is retained: a million
             fences = fences[-self._most :]
             self.forgotten_until = now_us

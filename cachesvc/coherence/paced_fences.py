@@ -19,10 +19,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 MOST = 100_000
-"""Targets remembered.
+"""Windows remembered, of all targets together: 40 MB at most.
 
-Beyond that number the oldest target is given up: `Fences` then treats every copy up to its `at` as
-stale.
+Beyond that number the oldest targets are given up: `Fences` then treats every copy up to their `at`
+as stale.
 """
 
 MOST_WINDOWS = 8
@@ -60,6 +60,8 @@ class PacedFences:
         self._kept_us = kept_us
         self._windows: OrderedDict[int, tuple[PacedWindow, ...]] = OrderedDict()
         """In the order in which targets were first fenced; those of a target by their `at`."""
+        self._count = 0
+        """The windows of all targets."""
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -78,11 +80,20 @@ class PacedFences:
         window = PacedWindow(at, at, over)
         if window not in known:
             kept = [one for one in known if not self._is_over(one, now_us)]
-            self._windows[digest] = _bounded([*kept, window], now_us)
-        return self._give_up() if len(self._windows) > MOST else 0
+            self._windows[digest] = bounded = _bounded([*kept, window], now_us)
+            self._count += len(bounded) - len(known)
+        return self._give_up() if self._count > MOST else 0
 
     def _give_up(self) -> int:
-        return max(window.at for window in self._windows.pop(next(iter(self._windows))))
+        newest = 0
+        while self._count > MOST:
+            newest = max(newest, *(window.at for window in self._drop_oldest()))
+        return newest
+
+    def _drop_oldest(self) -> tuple[PacedWindow, ...]:
+        _, windows = self._windows.popitem(last=False)
+        self._count -= len(windows)
+        return windows
 
     def is_due(self, as_of: int, key_digest: int, targets: Iterable[int], now_us: int) -> bool:
         """True if a window of one of `targets` has made this entry stale.
@@ -110,7 +121,7 @@ class PacedFences:
             oldest = next(iter(self._windows))
             if not all(self._is_over(window, now_us) for window in self._windows[oldest]):
                 return
-            del self._windows[oldest]
+            self._drop_oldest()
 
     def _is_over(self, window: PacedWindow, now_us: int) -> bool:
         return max(window.at, window.end) + self._kept_us < now_us

@@ -58,8 +58,9 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     answered with the problem `answer-full`, and are to be asked for again (SDKs do so by
     themselves). One value always fits. It must be larger than 0."""
     max_bytes_in_flight: Size = Size.parse("256MiB")
-    """The most bytes of bodies that are on their way at once, of all callers together: request
-    bodies that arrive in pieces, values that are gathered for a `:get`, and answers that their
+    """The most bytes of bodies that are on their way at once, of all callers together: heads
+    that have not ended, requests that wait behind another on their connection, request bodies that
+    arrive in pieces, values that are gathered for a `:get`, and answers that their
     peers have not taken. Beyond it, requests with large bodies or answers are refused with 503
     `overloaded`, and the connections that have let an answer wait longest are closed. It must not
     be smaller than `max_answer` or `max_body`."""
@@ -99,7 +100,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     """The copies in the memory of this process."""
 
     budget: Size = Size.parse("256MiB")
-    """The memory for copies: values, keys, tags and a fixed overhead per entry together. At
+    """The memory for copies: values, keys, tags, content types, the ETags of origins, and 475
+    bytes per entry together; the process grows by about as much, and by a tenth more at most. At
     least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
     tenth of it is not kept."""
     max_entries: int = 4_000_000

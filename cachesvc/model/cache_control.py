@@ -9,12 +9,12 @@ raise `RequestError`), because a directive that is dropped in silence would chan
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from msgspec import Struct
 
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.errors import RequestError
+from cachesvc.model.memo import memo
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import ReadOptions
 
@@ -124,7 +124,7 @@ def _us(seconds: int | None) -> int | None:
     return None if seconds is None else seconds * SECONDS
 
 
-@lru_cache(maxsize=256)
+@memo
 def read_options_of(cache_control: str) -> ReadOptions:
     """Returns the options that a reader's request directives ask for.
 
@@ -147,7 +147,7 @@ def read_options_of(cache_control: str) -> ReadOptions:
     )
 
 
-@lru_cache(maxsize=256)
+@memo
 def write_lifetimes_of(cache_control: str) -> Lifetimes:
     """Returns the lifetimes that a `PUT` gives its value.
 

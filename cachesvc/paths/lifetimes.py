@@ -6,6 +6,7 @@ A lifetime is the one that a writer or an origin asked for, else the namespace's
 import random
 
 from cachesvc.config.topology import Namespace
+from cachesvc.model.footprint import shared_window
 
 
 def lifetimes(
@@ -30,6 +31,6 @@ def lifetimes(
         return fresh_until, 0, 0
     return (
         fresh_until,
-        int(namespace.stale_while_revalidate) if stale_for_us is None else stale_for_us,
-        int(namespace.stale_if_error) if error_for_us is None else error_for_us,
+        shared_window(int(namespace.stale_while_revalidate) if stale_for_us is None else stale_for_us),
+        shared_window(int(namespace.stale_if_error) if error_for_us is None else error_for_us),
     )

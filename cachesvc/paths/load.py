@@ -27,6 +27,7 @@ from cachesvc.model.change import Change
 from cachesvc.model.clock import MILLISECONDS
 from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
+from cachesvc.model.footprint import shared
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.requests import Step
 from cachesvc.model.use import UNKEPT
@@ -152,7 +153,7 @@ class Loads:
             stale_for,
             error_for,
             took_ms,
-            loaded.content_type,
+            shared(loaded.content_type),
             loaded.tags,
             tag_digests_of(flight.key.namespace, loaded.tags),
             loaded.absent,

@@ -26,6 +26,7 @@ from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.fence import TokenPairs
+from cachesvc.model.footprint import shared
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Release, Written
@@ -334,7 +335,7 @@ class Writer:
             stale_for,
             error_for,
             took_us // MILLISECONDS,
-            content_type=draft.content_type,
+            content_type=shared(draft.content_type),
             tags=draft.tags,
             tag_digests=tag_digests_of(key.namespace, draft.tags),
             negative=draft.negative,

@@ -27,12 +27,10 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.model.footprint import shared, shared_window
 
 MAGIC = b"\xc5\x01"
 """Not UTF-8, and no msgpack of ours: two bytes tell the values of other programs apart."""
-
-_SHARED_AT_MOST = 4096
-"""The number of content types, and of windows, that are shared at most."""
 
 
 class _Record(msgspec.Struct, array_like=True, gc=False):
@@ -59,8 +57,6 @@ _NO_CHECKSUM = bytes(8)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Record).decode
-_texts: dict[str, str] = {}
-_windows: dict[int, int] = {}
 
 
 def pack(key: Key, entry: Entry) -> bytes:
@@ -123,18 +119,15 @@ def decoded(key: Key, body: memoryview) -> Entry | None:
 
 
 def _entry_of(key: Key, record: _Record, as_of: int) -> Entry:
-    content_type = _texts.get(record.content_type)
-    stale_for = _windows.get(record.stale_for)
-    error_for = _windows.get(record.error_for)
     tags = record.tags
     return Entry(
         record.value,
         as_of,
         record.fresh_until,
-        _share_window(record.stale_for) if stale_for is None else stale_for,
-        _share_window(record.error_for) if error_for is None else error_for,
+        shared_window(record.stale_for),
+        shared_window(record.error_for),
         record.load_ms,
-        _share_text(record.content_type) if content_type is None else content_type,
+        shared(record.content_type),
         tags,
         tag_digests_of(key.namespace, tags) if tags else (),
         record.negative,
@@ -156,19 +149,3 @@ def is_damaged(data: bytes) -> bool:
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return True
     return body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8])
-
-
-def _share_text(text: str) -> str:
-    """Makes `text` the one object that all entries share.
-
-    The table is emptied when it is full: a caller may send any content type.
-    """
-    if len(_texts) >= _SHARED_AT_MOST:
-        _texts.clear()
-    return _texts.setdefault(text, text)
-
-
-def _share_window(window: int) -> int:
-    if len(_windows) >= _SHARED_AT_MOST:
-        _windows.clear()
-    return _windows.setdefault(window, window)

@@ -1,9 +1,10 @@
 """The bytes of bodies that are on their way, counted over the whole process.
 
-Three kinds are counted together, under one limit (`server.max_bytes_in_flight`): request bodies
-that arrive in pieces, values that a `:get` has gathered and not encoded yet, and answers that their
-peers have not taken yet. A body that fits into one piece, or into the buffers of its connection, is
-not counted: 64 KiB per connection at most.
+Four kinds are counted together, under one limit (`server.max_bytes_in_flight`): heads that have not
+ended and requests that wait behind another one of their connection, request bodies that arrive in
+pieces, values that a `:get` has gathered and not encoded yet, and answers that their peers have not
+taken yet. A body that fits into one piece, or into the buffers of its connection, is not counted:
+64 KiB per connection at most; nor is a head in one piece of up to 16 KiB.
 """
 
 import logging

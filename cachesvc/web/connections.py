@@ -16,6 +16,10 @@ which the transport pauses writing (64 KiB are waiting) its bytes are counted, a
 `server.request_timeout`, and a second more for every `LEAST_RATE` bytes, to be taken; then the
 connection is aborted. If all such bytes together are too many, the connections that have waited
 longest are aborted first.
+
+A head that has not ended is parsed already, and so are requests that wait behind a slow one of
+their connection. Their bytes are counted, too; if they find no room, their own connection is
+aborted.
 """
 
 import asyncio
@@ -39,6 +43,8 @@ IDLE_PART = 16
 """One in so many of a peer's idle connections is closed at once to make room.
 
 One at a time would cost a walk over all of them for every new connection."""
+HEAD_COST = 2
+"""Bytes that a byte of a head takes: the parser keeps every header as bytes and as text."""
 LEAST_RATE = 262_144
 """Bytes per second that a peer has to take of an answer at least."""
 SWEEP_SECONDS = 0.5
@@ -89,6 +95,8 @@ class Connections:
         """Connections that were refused because there were too many."""
         self.untaken = 0
         """Connections that were aborted because their peers did not take their answers."""
+        self.heads = 0
+        """Connections that were aborted because their heads did not end, or found no room."""
 
     def __repr__(self) -> str:
         return f"<Connections [{self.open} of {self.most} open, {len(self._waiting)} with waiting answers]>"
@@ -165,6 +173,28 @@ class Connections:
             self.closed_idle += 1
             self._forget(own, connection)  # it is lost only in a later turn of the loop
             connection.close_idle()
+
+    # requests that have not begun -------------------------------------------------------------------
+
+    def unbegun(self, connection: Connection, size: int) -> None:
+        """Counts bytes of requests that have not begun.
+
+        Aborts their connection if there is no room.
+        """
+        self._in_flight.held += HEAD_COST * size
+        if self._in_flight.held > self._in_flight.most:
+            self._in_flight.note_full()
+            self.endless(connection)
+
+    def begun(self, size: int) -> None:
+        """Takes bytes out of the count: their requests have begun, or their connection has ended."""
+        self._in_flight.held -= HEAD_COST * size
+
+    def endless(self, connection: Connection) -> None:
+        """Aborts a connection because of its heads."""
+        self.heads += 1
+        # Not from here: the transport that calls this may not be closed before the call is over.
+        asyncio.get_running_loop().call_soon(connection.abort)
 
     # answers that are not taken ---------------------------------------------------------------------
 

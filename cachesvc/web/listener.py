@@ -22,9 +22,23 @@ from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
-from cachesvc.web.requests.limits import MAX_HEADER_LINE, MAX_HEADER_LINES
+from cachesvc.web.requests.limits import MAX_HEADER_BYTES, MAX_HEADER_LINE, MAX_HEADER_LINES
 
 log = logging.getLogger(__name__)
+
+PIECE_BYTES = 1 << 14
+"""The bytes that the parser is given at once; a transport brings up to 256 KiB.
+
+After each piece it is known whether a head has ended in it, so no more than a piece of the next
+head goes uncounted."""
+MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
+"""A head that has not ended after so many bytes ends its connection.
+
+A shorter one is answered 431 when it has ended."""
+MOST_WAITING_BYTES = 1 << 16
+"""A connection with more bytes of requests that wait is not read until they have begun."""
+
+_parse = web.RequestHandler.data_received
 
 _TOO_MANY_LINES = "Too many headers received"
 """aiohttp's message; it has no exception of its own for this."""
@@ -167,7 +181,7 @@ class _Server(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        protocol.body = payload  # type: ignore[attr-defined]  # it is a `_Connection`
+        protocol.begins(payload)  # type: ignore[attr-defined]  # it is a `_Connection`
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
 
@@ -177,7 +191,17 @@ class _Connection(web.RequestHandler):
     They repeat nothing that the peer sent.
     """
 
-    __slots__ = ("_callers", "_complete", "_handle_extra", "_peer", "_socket", "body", "is_half_closed")
+    __slots__ = (
+        "_callers",
+        "_complete",
+        "_handle_extra",
+        "_peer",
+        "_socket",
+        "_unbegun",
+        "_unended",
+        "body",
+        "is_half_closed",
+    )
 
     def __init__(self, server: _Server, **settings: Any) -> None:
         super().__init__(server, **settings)
@@ -189,6 +213,10 @@ class _Connection(web.RequestHandler):
         """The transport, also while it closes."""
         self.body: StreamReader | None = None
         """The body of the request that began last."""
+        self._unended = 0
+        """The bytes that are counted of the head that has not ended."""
+        self._unbegun = 0
+        """The bytes that are counted of requests that have not begun, with those of that head."""
         self.is_half_closed = False
         """True: the peer sends no more, and may still read; or it has gone."""
 
@@ -219,8 +247,49 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._callers.closed(self, self._peer)
+        self._callers.begun(self._unbegun)
+        self._unbegun = 0
         self._socket = None
         super().connection_lost(exc)
+
+    # what is counted of requests that have not begun --------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None or self._messages or self._unended or len(data) > PIECE_BYTES:
+            for at in range(0, len(data) or 1, PIECE_BYTES):
+                self._receive(data[at : at + PIECE_BYTES])
+            return
+        _parse(self, data)
+        if len(self._messages) != 1:  # else one request, which begins now: nearly always
+            self._note_unbegun(len(data), has_ended=bool(self._messages))
+
+    def _receive(self, piece: bytes) -> None:
+        is_body, count = self._is_body(), self._request_count
+        _parse(self, piece)
+        if (has_ended := self._request_count != count) or not is_body:
+            self._note_unbegun(len(piece), has_ended=has_ended)
+
+    def _note_unbegun(self, size: int, *, has_ended: bool) -> None:
+        """Counts bytes of requests that have not begun; `has_ended`: a head has ended in them."""
+        self._unended = 0 if has_ended else self._unended + size
+        self._unbegun += size
+        self._callers.unbegun(self, size)
+        if self._unended > MOST_HEAD_BYTES >= self._unended - size:
+            self._callers.endless(self)
+        elif self._messages and self._unbegun > MOST_WAITING_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _is_body(self) -> bool:
+        """True if what comes now belongs to the body of the request whose head ended last."""
+        body = self._messages[-1][1] if self._messages else self.body
+        return body is not None and not body.is_eof()
+
+    def begins(self, body: StreamReader) -> None:
+        """Notes that the next request begins, whose body this is."""
+        self.body = body
+        if self._unbegun and not self._messages:
+            self._callers.begun(self._unbegun - self._unended)
+            self._unbegun = self._unended
 
     def pause_writing(self) -> None:
         super().pause_writing()

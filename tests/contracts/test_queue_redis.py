@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cachesvc.changes.contract import Done, FenceBatch, Parked, ReceiptRecord
+from cachesvc.changes.redis import fences
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
 from cachesvc.model.change import Change, Target
@@ -100,6 +101,19 @@ async def test_a_waiting_reader_does_not_hold_up_what_is_published(bench: RedisB
     await asyncio.sleep(0)
     await stream.publish([Fence(1, 1)])
     assert [fence.at for fence in (await waiting).fences] == [1]
+
+
+async def test_what_is_remembered_for_another_epoch_is_bounded_in_bytes(
+    bench: RedisBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10,000 items of a thousand fences each took 160 MB."""
+    monkeypatch.setattr(fences, "REMEMBER_BYTES", 5_000)
+    stream = bench.stream()
+    for at in range(1, 11):
+        await stream.publish([Fence(at * 100 + nth, at) for nth in range(100)])
+        remembered = [item for _, item in stream._published]
+        assert stream._published_bytes == sum(len(part) for item in remembered for part in item) <= 5_000
+    assert len(remembered) == 3, "the newest ones"
 
 
 async def test_a_cancelled_read_loses_nothing(bench: RedisBench) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cachesvc.model.entry import Entry, Key
-from cachesvc.tiers.l1.l1 import L1, charge_of
+from cachesvc.model.footprint import footprint
+from cachesvc.tiers.l1.l1 import L1
 from tests.doubles.clocks import ManualClock
 
 KEYS = [Key.of("ns", f"key-{number}") for number in range(30)]
@@ -32,13 +33,13 @@ class L1Machine(RuleBasedStateMachine):
         self.expired = 0
 
     def charged(self) -> int:
-        return sum(charge_of(key.id, entry) for key, entry in self.model.items())
+        return sum(footprint(key.id, entry) for key, entry in self.model.items())
 
     @rule(key=keys, size=sizes, lifetime=lifetimes)
     def put(self, key: Key, size: int, lifetime: int) -> None:
         now = self.clock.now_us()
         entry = Entry(bytes(size), now, now + lifetime)
-        charge = charge_of(key.id, entry)
+        charge = footprint(key.id, entry)
         kept = self.l1.put(key, entry)
         assert kept is (charge <= BUDGET // 10)
         self.model.pop(key, None)

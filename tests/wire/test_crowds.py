@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import resource
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from msgspec.structs import replace
@@ -197,3 +197,74 @@ async def test_the_headers_of_a_request_are_bounded_together(site: Site, headers
     sent = b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n"
     (response,) = await site.exchange(sent, "GET")
     assert (response.status, b"head-too-large" in response.body) == (431, True)
+
+
+def _endless(lines: int, size: int = 8000) -> bytes:
+    """The beginning of a request whose headers have not ended."""
+    return b"GET /v1/pages/k HTTP/1.1\r\nHost: x\r\n" + b"".join(
+        b"X-%d: %s\r\n" % (n, b"x" * size) for n in range(lines)
+    )
+
+
+async def test_heads_that_do_not_end_are_counted_until_they_end(site: Site) -> None:
+    """100 lines of 8.5 KB each were held by every connection: 5,000 of them took 8 GB."""
+    async with Peers(site) as peers:
+        in_flight = site.web.in_flight
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        peers.callback(writer.close)
+        sent = _endless(10)
+        writer.write(sent)
+        await until(lambda: in_flight.held == 2 * len(sent))
+        writer.write(b"\r\n")
+        assert (await read_response(reader, "GET")).status == 431
+        assert in_flight.held == 0
+
+
+async def test_a_head_without_an_end_ends_its_connection(site: Site) -> None:
+    async with Peers(site) as peers:
+        reader = await peers.connect(_endless(60))
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert site.web.connections.heads >= 1
+        assert site.web.in_flight.held == 0
+        assert (await site.ask("GET", "/livez")).status == 200
+
+
+async def test_heads_that_find_no_room_end_their_connections() -> None:
+    limits = replace(LIMITS, max_body=100_000, max_answer=100_000, max_bytes_in_flight=1_000_000)
+    async with running_site(limits=limits) as site, Peers(site) as peers:
+        for _ in range(30):
+            await peers.connect(_endless(10))
+        await until(lambda: site.web.connections.heads > 0)
+        await until(lambda: site.web.in_flight.held <= 1_000_000)
+        assert 0 < site.web.connections.open <= 7
+        assert (await site.ask("GET", "/livez")).status == 200
+
+
+async def test_requests_that_wait_behind_a_slow_one_are_counted_and_bounded(site: Site) -> None:
+    """A request in progress, and behind it on the same connection as many as the peer can send."""
+    site.reader.hangs = asyncio.Event()
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    request = _endless(3) + b"\r\n"
+    writer.write(KEY)
+    await site.reader.asked.wait()
+    writer.write(request * 100)
+    await until(lambda: site.web.in_flight.held > 0)
+    await asyncio.sleep(0.05)
+    assert site.web.in_flight.held <= 2 * ((1 << 16) + (1 << 18) + (1 << 14))
+    site.reader.hangs.set()
+    assert [(await read_response(reader, "GET")).status for _ in range(101)] == [404] * 101
+    assert site.web.in_flight.held == 0
+    writer.close()
+
+
+async def test_bodies_are_not_counted_as_heads() -> None:
+    async with running_site(limits=replace(LIMITS, max_body=300_000)) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        body = b"x" * 200_000
+        head = b"PUT /v1/pages/k HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        for _ in range(3):
+            writer.write(head + body)
+            assert b"value-too-large" in (await read_response(reader, "PUT")).body  # it was read
+        assert (site.web.in_flight.held, site.web.connections.heads) == (0, 0)
+        writer.close()

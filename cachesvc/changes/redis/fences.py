@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -57,6 +57,8 @@ REMEMBER_SECONDS = 60.0
 REMEMBER_ITEMS = 10_000
 """Bounds the items that are remembered, should more than a hundred per second be
 published: beyond it the oldest items are not published again."""
+REMEMBER_BYTES = 16 << 20
+"""Bounds the bytes of these items, with the same consequence: a million fences."""
 
 LIST_SECONDS = 10.0
 """A follower that reports lists the others so often at least."""
@@ -146,7 +148,8 @@ class RedisFenceStream:
         it waited, no heartbeat would end the wait, as consumers send none until all of the region use
         one queue."""
         self._published_epoch = b""
-        self._published: deque[tuple[float, list[bytes]]] = deque(maxlen=REMEMBER_ITEMS)
+        self._published: deque[tuple[float, list[bytes]]] = deque()
+        self._published_bytes = 0
         self._paced: dict[str, int] = {}
         """Paced fences published from here, with the µs until which they are in force: under a new
         epoch all of them are published again, however old they are."""
@@ -233,10 +236,21 @@ class RedisFenceStream:
         )
         await self._repeat_after(epoch)
         now = asyncio.get_running_loop().time()
-        self._published.extend((now, item) for item in items)
+        self._remember_items(now, items)
         if paced:
             self._remember(paced, max(fence.at for fence in fences))
         return [position_in(epoch.decode(), position.decode()) if items else ""] * len(publications)
+
+    def _remember_items(self, now: float, items: Iterable[list[bytes]]) -> None:
+        for item in items:
+            self._published.append((now, item))
+            self._published_bytes += sum(map(len, item))
+        while len(self._published) > REMEMBER_ITEMS or self._published_bytes > REMEMBER_BYTES:
+            self._forget_oldest_item()
+
+    def _forget_oldest_item(self) -> None:
+        _, item = self._published.popleft()
+        self._published_bytes -= sum(map(len, item))
 
     def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
         self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
@@ -317,7 +331,7 @@ class RedisFenceStream:
         """
         known, oldest = self._published_epoch, asyncio.get_running_loop().time() - REMEMBER_SECONDS
         while self._published and self._published[0][0] < oldest:
-            self._published.popleft()
+            self._forget_oldest_item()
         if known and known != epoch and (self._published or self._paced):
             epoch, _ = await self._append([item for _, item in self._published], self._paced)
         self._published_epoch = epoch

@@ -73,7 +73,7 @@ TABLE: tuple[Metric, ...] = (
         "connections_closed",
         "counter",
         "connections",
-        {"idle": "closed_idle", "refused": "refused", "untaken": "untaken"},
+        {"idle": "closed_idle", "refused": "refused", "untaken": "untaken", "heads": "heads"},
         "Connections that a limit ended, by the limit.",
         ("reason",),
     ),

@@ -18,6 +18,9 @@ from opentelemetry.sdk.resources import Resource
 
 from cachesvc.telemetry.traces.trace import Attribute, Span
 
+LONGEST_REMEMBERED = 128
+"""Characters of an attribute whose message is remembered: 4,096 of them are 2 MB."""
+
 _KINDS = {
     "internal": trace_pb2.Span.SPAN_KIND_INTERNAL,
     "server": trace_pb2.Span.SPAN_KIND_SERVER,
@@ -54,7 +57,7 @@ def _message(span: Span) -> trace_pb2.Span:
         start_time_unix_nano=span.started_ns,
         end_time_unix_nano=span.ended_ns,
         # A copy, made at once: code on the loop that holds the span may still add attributes.
-        attributes=[_pair(name, value) for name, value in span.attributes.copy().items()],
+        attributes=[_attribute(name, value) for name, value in span.attributes.copy().items()],
     )
     if span.parent_id:
         found.parent_span_id = _span_id(span.parent_id)
@@ -64,6 +67,12 @@ def _message(span: Span) -> trace_pb2.Span:
         found.attributes.append(_pair("error.type", span.error))
         found.status.CopyFrom(_FAILED)
     return found
+
+
+def _attribute(name: str, value: Attribute) -> KeyValue:
+    if isinstance(value, str) and len(value) > LONGEST_REMEMBERED:
+        return KeyValue(key=name, value=_value(value))
+    return _pair(name, value)
 
 
 @lru_cache(maxsize=4096, typed=True)  # without `typed`, True and 1 would be the same

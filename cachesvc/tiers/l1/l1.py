@@ -17,27 +17,20 @@ once and never replaced, not even by `clear`.
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 
 from cachetools import Cache
 from msgspec import Struct
 
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
+from cachesvc.model.footprint import ENTRY_BYTES, footprint
 from cachesvc.telemetry.metrics.histogram import AGES, Histogram
 from cachesvc.tiers.l1.lru_shard import LruShard
 
-OVERHEAD = 475
-"""Bytes that an entry costs beyond key and value: the headers of the objects, the
-entry and its two times (310), and the index (80 to 170: under turnover a dict has
-three to six slots per item). Charged so, the process grows to 90 to 105 % of a
-budget under turnover."""
 AGE_SAMPLE = 0xF
 """One eviction in sixteen has its age measured: reading the clock would cost a quarter of
 an eviction."""
-TAGS_OVERHEAD = 128
-"""Bytes of the two tuples of a tagged entry."""
-TAG_OVERHEAD = 128
-"""Bytes that a tag costs beyond its text: the string, the digest, a place in each tuple."""
 SHARD_ENTRIES = 1 << 15
 """Entries that a shard is laid out for; the text above has the reason."""
 
@@ -51,7 +44,7 @@ class L1Statistics(Struct, frozen=True):
 
     items: int
     bytes: int
-    """Bytes of values, keys and overhead: the sum that `budget` bounds."""
+    """The sum of the entries' footprints, which `budget` bounds."""
     budget: int
     evictions: int
     """Entries dropped for room."""
@@ -90,14 +83,15 @@ class L1:
         self._largest = budget // 10
         self._max_entries = max_entries
         self._clock = clock
-        count = _shard_count(min(max_entries, budget // OVERHEAD))
+        count = _shard_count(min(max_entries, budget // ENTRY_BYTES))
         self._mask = count - 1
         self._shards = [policy(max_entries) for _ in range(count)]
         self._getters: list[Callable[[bytes], Entry | None]] = [shard.get for shard in self._shards]
         self._peekers = [_peek_of(shard) for shard in self._shards]
         self._victims_from = 0
         self._swept = 0
-        self._unswept: list[bytes] = []
+        self._swept_to = 0
+        """The oldest entries of the shard `_swept` that this round has looked at."""
         self.items = 0
         self.bytes = 0
         self.evictions = 0
@@ -128,7 +122,7 @@ class L1:
 
         Returns False if the entry is above a tenth of the budget; then no copy of the key is kept.
         """
-        charge = charge_of(key.id, entry)
+        charge = footprint(key.id, entry)
         if charge > self._largest:
             self.rejected += 1
             self.delete(key)
@@ -157,7 +151,6 @@ class L1:
         """Drops all copies. The counters of past events stay."""
         for shard in self._shards:
             shard.clear()
-        self._unswept = []
         self.items = 0
         self.bytes = 0
         for totals in self._totals.values():
@@ -166,20 +159,21 @@ class L1:
     def sweep(self, now_us: int, limit: int = 1000) -> int:
         """Drops entries that are past all use, and returns how many.
 
-        Looks at up to `limit` entries, from where the last sweep stopped. A sweep is never part of a put.
-        Calls go round all shards; the keys of a shard are listed when its turn comes (about 1 ms).
+        Looks at up to `limit` entries, from where the last sweep stopped, and goes round all shards. An
+        entry that is used or evicted between two sweeps may shift others out of sight until the next
+        round. A list of a shard's keys would not miss them, but would hold the keys of evicted entries,
+        which nobody is charged for. A sweep is never part of a put.
         """
-        if not self._unswept:
-            self._swept = self._swept + 1 & self._mask
-            self._unswept = list(self._shards[self._swept].keys())
+        looked_at = list(islice(self._shards[self._swept].keys(), self._swept_to, self._swept_to + limit))
         peek = self._peekers[self._swept]
-        looked_at = self._unswept[-limit:]
-        del self._unswept[-limit:]
         dropped = 0
         for key_id in looked_at:
             entry = peek(key_id)
             if entry is not None and entry.kept_until <= now_us:
                 dropped += self._drop(self._swept, key_id)
+        self._swept_to += len(looked_at) - dropped
+        if len(looked_at) < limit:
+            self._swept, self._swept_to = self._swept + 1 & self._mask, 0
         self.expired += dropped
         return dropped
 
@@ -239,24 +233,13 @@ class L1:
         self._subtract(key_id, entry)
 
     def _subtract(self, key_id: bytes, entry: Entry) -> NamespaceTotals:
-        charge = charge_of(key_id, entry)
+        charge = footprint(key_id, entry)
         self.items -= 1
         self.bytes -= charge
         totals = self._totals_by_id[key_id[: key_id.index(b"/")]]
         totals.items -= 1
         totals.bytes -= charge
         return totals
-
-
-def charge_of(key_id: bytes, entry: Entry) -> int:
-    """Returns the bytes of the budget that an entry takes.
-
-    The charge is the same for the same entry, so nothing has to remember it.
-    """
-    charge = len(key_id) + len(entry.value) + OVERHEAD
-    if entry.tags:
-        charge += TAGS_OVERHEAD + TAG_OVERHEAD * len(entry.tags) + sum(map(len, entry.tags))
-    return charge
 
 
 def _shard_count(entries: int) -> int:

@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Sequence
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierError
+from cachesvc.model.footprint import footprint
 from cachesvc.model.units import Size
 from cachesvc.tiers.l2.contract import Lookup
 from cachesvc.tiers.l2.statistics import Fullness, TierStatistics
-
-ENTRY_OVERHEAD_BYTES = 550
-"""Bytes that an entry takes beside its value and key, by measurement."""
 
 
 class MemoryTier:
@@ -70,7 +68,7 @@ class MemoryTier:
         self._count_batch(len(items))
         now_us = self._clock.now_us()
         for key, entry in items:
-            if _size(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now_us:
+            if footprint(key.id, entry) > self._max_entry_bytes or entry.kept_until <= now_us:
                 self._dropped += 1
             else:
                 self._keep(key.id, entry)
@@ -79,7 +77,7 @@ class MemoryTier:
     def _keep(self, key_id: bytes, entry: Entry) -> None:
         self._discard(key_id)
         self._entries[key_id] = entry
-        self._bytes += _size(key_id, entry)
+        self._bytes += footprint(key_id, entry)
         while self._bytes > self._max_bytes:
             self._discard(next(iter(self._entries)))
             self._evictions += 1
@@ -93,7 +91,7 @@ class MemoryTier:
     def _discard(self, key_id: bytes) -> None:
         entry = self._entries.pop(key_id, None)
         if entry is not None:
-            self._bytes -= _size(key_id, entry)
+            self._bytes -= footprint(key_id, entry)
 
     async def start(self) -> None:
         pass
@@ -125,7 +123,3 @@ class MemoryTier:
 
     def __repr__(self) -> str:
         return f"<MemoryTier [{len(self._entries)} entries, {self._bytes} of {self._max_bytes} bytes]>"
-
-
-def _size(key_id: bytes, entry: Entry) -> int:
-    return len(entry.value) + len(key_id) + ENTRY_OVERHEAD_BYTES

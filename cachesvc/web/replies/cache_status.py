@@ -3,12 +3,11 @@
 The tier nearest to the origin stands first.
 """
 
-from functools import lru_cache
-
+from cachesvc.model.memo import memo
 from cachesvc.model.requests import Answer, Step
 
 
-@lru_cache(maxsize=512)
+@memo
 def trail_text(trail: tuple[Step, ...]) -> str:
     """Returns the members of the tiers that were passed.
 

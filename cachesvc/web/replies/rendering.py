@@ -8,6 +8,7 @@ from cachesvc.model import cache_groups
 from cachesvc.model.clock import MILLISECONDS, SECONDS
 from cachesvc.model.entry import Entry
 from cachesvc.model.etag import etag
+from cachesvc.model.memo import memo
 from cachesvc.model.requests import Answer, Outcome
 from cachesvc.model.use import EVERY_USE, Use
 from cachesvc.web.messages import OCTETS
@@ -103,7 +104,7 @@ def _windows(stale_for_us: int, error_for_us: int) -> str:
     return text + (f", stale-if-error={error_for_us // SECONDS}" if error_for_us >= SECONDS else "")
 
 
-@lru_cache(maxsize=1024)
+@memo
 def _groups_line(tags: tuple[str, ...]) -> str:
     """Returns the line, or several lines if one would be too long for many clients.
 
@@ -123,7 +124,7 @@ def _groups_line(tags: tuple[str, ...]) -> str:
     return "".join(f"Cache-Groups: {line}\r\n" for line in lines)
 
 
-@lru_cache(maxsize=1024)
+@memo
 def _sendable(content_type: str) -> str:
     """Returns the content type if it is a media type, else `application/octet-stream`.
 

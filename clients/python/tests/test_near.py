@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from cachesvc_client.errors import CacheError
 from cachesvc_client.near import near as near_module
+from cachesvc_client.near.footprint import COPY_BYTES, TEXT_BYTES, bytes_of_object
 from cachesvc_client.near.near import NOTHING, Near, Shelf, target_digest
 from cachesvc_client.near.settings import NearSettings
-from cachesvc_client.protocol.wire import Got
+from cachesvc_client.protocol.wire import OCTETS, Got
 from cachesvc_client.requests.http import Reply
 from cachesvc_client.requests.namespace_requests import NamespaceRequests
 from cachesvc_client.requests.own_writes import OwnWrites
@@ -202,7 +203,8 @@ def test_an_object_is_made_once_where_nobody_can_change_it_and_for_each_reader_e
     first = shelf.value("a")
     assert first == kind("x")
     assert (shelf.value("a") is first) == is_one
-    assert shelf.statistics().bytes == near_module.OVERHEAD_BYTES + 1 + len(value) * (2 if is_one else 1)
+    copy = COPY_BYTES + 1 + len(value) + TEXT_BYTES + len(OCTETS)
+    assert shelf.statistics().bytes == copy + (bytes_of_object(first) if is_one else 0)
 
 
 def test_what_this_schema_cannot_read_is_as_good_as_not_held(bench: Bench) -> None:

@@ -33,3 +33,11 @@ def test_of_a_batch_above_its_size_the_last_are_remembered() -> None:
     log.note([Fence(n, at=n) for n in range(5)], "eu", 1000)
     assert (log.of(2), len(log.of(3)), len(log)) == ([], 1, 2)
     assert log.forgotten_until == 1000
+
+
+def test_batches_without_fences_are_not_kept() -> None:
+    """They are counted by no bound."""
+    log = MergeLog()
+    for _ in range(10):
+        log.note([], "eu", 1000)
+    assert repr(log) == "<MergeLog [0 fences, 0 batches]>"

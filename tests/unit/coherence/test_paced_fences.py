@@ -45,6 +45,17 @@ def test_without_room_the_oldest_target_is_given_up_and_said_so(monkeypatch: pyt
     assert len(fences) == 2
 
 
+def test_the_windows_of_all_targets_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100,000 targets of eight windows each took 150 MB."""
+    monkeypatch.setattr(paced, "MOST", 20)
+    fences, given_up = PacedFences(KEPT), 0
+    for at in range(1000, 9000, 1000):
+        for digest in range(5):
+            given_up = max(given_up, fences.merge(digest, at + digest, OVER, now_us=0))
+            assert sum(len(fences.windows_of(one)) for one in range(5)) <= 20
+    assert given_up >= 4000
+
+
 class Exact:
     """Every window, as they come: what a bounded number of windows must be at least as strict as."""
 

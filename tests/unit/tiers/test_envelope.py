@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.model.entry import Entry, Key, tag_digests_of
-from cachesvc.tiers import envelope
 from cachesvc.tiers.envelope import MAGIC, is_damaged, pack, unpack
 
 SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
@@ -140,12 +139,3 @@ def test_content_types_and_windows_are_shared_between_entries() -> None:
     assert first.content_type is second.content_type
     assert first.stale_for is second.stale_for
     assert first.error_for is second.error_for
-
-
-def test_what_is_shared_is_bounded() -> None:
-    for number in range(10_000):
-        unpack(
-            KEY, pack(KEY, Entry(b"", 1, 2, stale_for=1_000_000 + number, content_type=f"text/x-{number}"))
-        )
-        assert len(envelope._texts) <= 4096
-        assert len(envelope._windows) <= 4096

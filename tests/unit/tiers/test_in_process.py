@@ -2,7 +2,8 @@
 
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.entry import Entry, Key
-from cachesvc.tiers.l2.in_process import ENTRY_OVERHEAD_BYTES, MemoryTier
+from cachesvc.model.footprint import ENTRY_BYTES
+from cachesvc.tiers.l2.in_process import MemoryTier
 from cachesvc.tiers.l2.statistics import Fullness
 from tests.doubles.clocks import ManualClock
 
@@ -22,7 +23,7 @@ async def held(tier: MemoryTier) -> str:
 
 async def test_the_least_recently_used_goes_when_the_bytes_are_full() -> None:
     clock = ManualClock()
-    tier = MemoryTier(clock, 3 * (1000 + len(KEYS[0].id) + ENTRY_OVERHEAD_BYTES))
+    tier = MemoryTier(clock, 3 * (1000 + len(KEYS[0].id) + ENTRY_BYTES))
     await tier.set_many([(key, entry(clock)) for key in KEYS[:3]])
     await tier.get_many([KEYS[0]])
     await tier.set_many([(KEYS[3], entry(clock))])
@@ -31,7 +32,7 @@ async def test_the_least_recently_used_goes_when_the_bytes_are_full() -> None:
 
 async def test_replacing_and_deleting_give_bytes_back() -> None:
     clock = ManualClock()
-    tier = MemoryTier(clock, 2 * (1000 + len(KEYS[0].id) + ENTRY_OVERHEAD_BYTES))
+    tier = MemoryTier(clock, 2 * (1000 + len(KEYS[0].id) + ENTRY_BYTES))
     for _ in range(5):
         await tier.set_many([(KEYS[0], entry(clock))])
     await tier.set_many([(KEYS[1], entry(clock))])
@@ -66,7 +67,7 @@ async def test_statistics_count_what_happened() -> None:
 
 async def test_it_says_how_full_it_is() -> None:
     clock = ManualClock()
-    charge = 1000 + len(KEYS[0].id) + ENTRY_OVERHEAD_BYTES
+    charge = 1000 + len(KEYS[0].id) + ENTRY_BYTES
     tier = MemoryTier(clock, 2 * charge)
     await tier.set_many([(key, entry(clock)) for key in KEYS[:3]])
     assert await tier.fullness() == Fullness(items=2, bytes=2 * charge, limit=2 * charge, evictions=1)

@@ -1,18 +1,20 @@
 """L1: the books (bytes, count), victims, sweeps. The order itself is in `test_recency_cache.py`."""
 
 from collections.abc import Callable
+from sys import getrefcount
 
 import pytest
 from cachetools import FIFOCache, LFUCache, LRUCache, RRCache
 
 from cachesvc.model.entry import Entry, Key
-from cachesvc.tiers.l1.l1 import L1, OVERHEAD, SHARD_ENTRIES, TAG_OVERHEAD, TAGS_OVERHEAD, Policy, charge_of
+from cachesvc.model.footprint import ENTRY_BYTES, footprint
+from cachesvc.tiers.l1.l1 import L1, SHARD_ENTRIES, Policy
 from cachesvc.tiers.l1.lru_shard import LruShard
 from tests.doubles.clocks import ManualClock
 
 CLOCK = ManualClock()
 NOW = CLOCK.now_us()
-SMALL = OVERHEAD + 6 + 100  # the charge of an entry of 100 bytes under a key such as b"ns/k07"
+SMALL = ENTRY_BYTES + 6 + 100  # the charge of an entry of 100 bytes under a key such as b"ns/k07"
 
 
 def key(number: int) -> Key:
@@ -54,12 +56,6 @@ def test_a_stale_copy_is_answered_too_because_expiry_is_the_readers_to_check() -
     cache = l1()
     cache.put(key(1), entry(fresh_until=NOW - 1))
     assert cache.get(key(1)) is not None
-
-
-def test_an_entry_is_charged_value_key_tags_and_overhead() -> None:
-    assert charge_of(b"ns/key", entry(10)) == 10 + 6 + OVERHEAD
-    tagged = Entry(b"", 1, 2, tags=("menu", "user"), tag_digests=(1, 2))
-    assert charge_of(b"", tagged) == OVERHEAD + TAGS_OVERHEAD + 2 * TAG_OVERHEAD + 8
 
 
 def test_beyond_the_budget_the_least_recently_used_goes() -> None:
@@ -170,9 +166,16 @@ class TestSweep:
         cache.delete(key(3))
         cache.put(key(4), entry(fresh_until=NOW + 5000))
         cache.put(key(30), entry())
-        assert cache.sweep(NOW + 1000) == 6
-        assert cache.sweep(NOW + 1000) == 3
+        assert cache.sweep(NOW + 1000) == 7  # all but the two that were looked at, and the one that is fresh
+        assert cache.sweep(NOW + 1000) == 2
         assert held(cache) == [4]
+
+    def test_what_is_evicted_between_two_sweeps_is_not_held(self) -> None:
+        cache = filled(20, l1(20))
+        cache.sweep(NOW, limit=2)
+        (oldest,) = [one for one, _ in next(cache.copies()) if one == key(5).id]
+        cache.delete(key(5))
+        assert getrefcount(oldest) == 2, "the name here, and the argument"
 
     def test_a_put_sweeps_nothing(self) -> None:
         cache = l1()
@@ -190,7 +193,7 @@ class TestSweep:
 class TestShards:
     def test_a_small_one_is_one_shard_and_so_exact(self) -> None:
         assert L1(1 << 40, SHARD_ENTRIES, CLOCK).statistics().shards == 1
-        assert L1(OVERHEAD * SHARD_ENTRIES, 10**9, CLOCK).statistics().shards == 1
+        assert L1(ENTRY_BYTES * SHARD_ENTRIES, 10**9, CLOCK).statistics().shards == 1
 
     def test_no_shard_is_laid_out_for_more_than_it_can_grow_to_quickly(self) -> None:
         assert L1(1 << 40, SHARD_ENTRIES + 1, CLOCK).statistics().shards == 2
@@ -200,7 +203,7 @@ class TestShards:
         """An entry of a tenth of the budget fits beside others of its shard, and victims come from all shards in turn."""
         cache = L1(1 << 27, 1 << 20, CLOCK)
         assert cache.statistics().shards == 16
-        large = (1 << 27) // 10 - 100 - OVERHEAD
+        large = (1 << 27) // 10 - 100 - ENTRY_BYTES
         for number in range(40):
             assert cache.put(key(number), entry(large))
         assert cache.items == 10
@@ -208,7 +211,7 @@ class TestShards:
         assert 39 in held(cache)
 
     def test_victims_are_about_the_oldest_of_all(self) -> None:
-        cache = L1(SHARD_ENTRIES * 2 * OVERHEAD, 1 << 20, CLOCK)
+        cache = L1(SHARD_ENTRIES * 2 * ENTRY_BYTES, 1 << 20, CLOCK)
         keys = [Key.of("ns", str(number)) for number in range(100_000)]
         for each in keys:
             cache.put(each, entry(0))
@@ -234,7 +237,7 @@ def test_any_policy_of_the_base_library_keeps_the_books(
     cache.sweep(NOW + 1000, limit=5)
     survivors = held(cache)
     assert cache.items == len(survivors)
-    assert cache.bytes == sum(charge_of(key(n).id, found) for n in survivors if (found := cache.peek(key(n))))
+    assert cache.bytes == sum(footprint(key(n).id, found) for n in survivors if (found := cache.peek(key(n))))
     assert cache.expired == 5
 
 

@@ -45,6 +45,7 @@ from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from cachesvc_client.near.fences import Fences, moment_of
+from cachesvc_client.near.footprint import TAG_INDEX_BYTES, bytes_of_copy, bytes_of_object
 from cachesvc_client.near.settings import NearSettings, NearStatistics
 from cachesvc_client.near.watermark import Watermark
 from cachesvc_client.protocol.names import check_key
@@ -56,8 +57,6 @@ from cachesvc_client.values.durations import positive_seconds_of
 Pair = tuple[int, int]
 """`(digest, at)`, as in tokens."""
 
-OVERHEAD_BYTES = 900
-"""Bytes of a copy beside its key and value: the object, its answer, its index entries."""
 LARGEST_SHARE = 8
 """A copy above 1/8 of the byte budget is not kept: it would push out hundreds."""
 AHEAD_US = 1_000_000
@@ -102,6 +101,8 @@ class Copy(Struct, gc=False, eq=False):
     """Bytes that the copy is charged."""
     used: bool = False
     """True if the copy was read since its last turn in the eviction order."""
+    is_large: bool = False
+    """True if the decoded value takes too much of the budget to be kept."""
 
 
 class Shelf:
@@ -168,15 +169,21 @@ class Shelf:
         return replace(copy.got, tier="near", age=int(age), ttl=int(copy.until - now), lag=self._near.bound)
 
     def _made(self, copy: Copy) -> Any:
-        """Returns the decoded value; it is kept for later hits if nobody can change it."""
+        """Returns the decoded value; it is kept for later hits if nobody can change it.
+
+        A value that takes too much of the budget when it is decoded is decoded for each hit.
+        """
         try:
             value = self._schema.decode(copy.got.value, copy.got.content_type)
         except UnreadableError:
             return NOTHING  # the caller asks the service as if nothing were held, and handles its answer
-        if self._schema.makes_immutable:
-            copy.value = value
-            if value is not copy.got.value:
-                self._near.charge(self, copy, len(copy.got.value))
+        if self._schema.makes_immutable and not copy.is_large:
+            size = 0 if value is copy.got.value else max(bytes_of_object(value), len(copy.got.value))
+            if self._is_too_large(copy.cost + size):
+                copy.is_large = True
+            else:
+                copy.value = value
+                self._near.charge(self, copy, size)
         return value
 
     @property
@@ -214,7 +221,7 @@ class Shelf:
 
     def put(self, copy: Copy) -> bool:
         """Holds the copy; false if it is too large or a newer copy of its key is held."""
-        if copy.cost * LARGEST_SHARE > self._settings.max_bytes:
+        if self._is_too_large(copy.cost):
             return False
         for known in (self._copies.get(copy.key), self._by_key.get(copy.targets[0])):
             if known is not None:
@@ -226,11 +233,17 @@ class Shelf:
         self._copies[copy.key] = copy
         self._by_key[copy.targets[0]] = copy
         for tag in copy.targets[1:-1]:
-            self._by_tag.setdefault(tag, set()).add(copy)
+            if tag not in self._by_tag:
+                self._by_tag[tag] = set()
+                self._bytes += TAG_INDEX_BYTES
+            self._by_tag[tag].add(copy)
         self._bytes += copy.cost
         self.kept += 1
         self._make_room()
         return True
+
+    def _is_too_large(self, cost: int) -> bool:
+        return cost * LARGEST_SHARE > self._settings.max_bytes
 
     def grow(self, copy: Copy, size: int) -> None:
         """Charges the copy `size` bytes more, if it is still held."""
@@ -249,6 +262,7 @@ class Shelf:
             sharing.discard(copy)
             if not sharing:
                 del self._by_tag[tag]
+                self._bytes -= TAG_INDEX_BYTES
         self._bytes -= copy.cost
 
     def of(self, target: int) -> Sequence[Copy]:
@@ -444,7 +458,7 @@ class Near:
             if (due := self._fences.due(got.as_of, targets[0], targets)) is not None:
                 until = min(until, self._watermark.local(due))
             value = ABSENT if got.outcome == "absent" else NOTHING
-            cost = len(key) + len(got.value) + OVERHEAD_BYTES
+            cost = bytes_of_copy(key, got)
             return until > now and shelf.put(Copy(value, got, until, key, targets, cost))
 
     def take_older(self, shelf: Shelf, key: str, as_of: int) -> None:

@@ -10,9 +10,10 @@ class NearSettings(Struct, frozen=True):
 
     max_entries: int = 10_000
     max_bytes: int = 64 << 20
-    """The budget for keys, values and about 900 bytes per entry.
+    """The budget for everything that copies take.
 
-    A value counts twice if its decoded object is kept beside its bytes.
+    That is keys, values, tags, content types, about 1,100 bytes per entry, and the decoded objects
+    that are kept beside the bytes of their values.
     """
     max_lag: Duration = "2s"
     """The longest delay with which invalidations may be known here.
