@@ -34,6 +34,13 @@ class TierUnavailableError(TierError):
     """The connection was refused or reset, or not tried because the breaker is open."""
 
 
+class UnreadableAnswerError(TierUnavailableError):
+    """The server's answer was out of its protocol, or of another shape than its script's.
+
+    The connection was closed: nobody knows where the next answer begins.
+    """
+
+
 class ConfigError(CachesvcError):
     """A mistake in a configuration document or a setting.
 

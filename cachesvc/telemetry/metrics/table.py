@@ -396,6 +396,14 @@ TABLE: tuple[Metric, ...] = (
         ("server",),
     ),
     Metric(
+        "server_unreadable",
+        "counter",
+        "servers",
+        "unreadable",
+        "Answers of a memcached server that are out of its protocol.",
+        ("server",),
+    ),
+    Metric(
         "server_items",
         "gauge",
         "server_stats",

@@ -25,11 +25,22 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from pymemcache.exceptions import MemcacheUnknownError
+
+from cachesvc.model.errors import (
+    TierError,
+    TierTimeoutError,
+    TierUnavailableError,
+    UnreadableAnswerError,
+)
 from cachesvc.telemetry.loops import Loop
 from cachesvc.tiers.l2.memcached_client import PipelinedClient
 
 T = TypeVar("T")
+
+STOP_SECONDS = 5.0
+"""The longest time that `stop` waits for the jobs that are queued: each has a time limit of its own,
+and a thread that does not end holds up no stop of the process."""
 
 
 class _Job:
@@ -59,6 +70,8 @@ class MemcachedThread:
         self._name = name
         self._client = client
         self.loop = Loop(f"thread of {name}")
+        self.unreadable = 0
+        """Answers that were out of the protocol."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._running: _Job | None = None  # written by the thread, read by the loop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -103,12 +116,15 @@ class MemcachedThread:
         ).start()
 
     async def stop(self) -> None:
-        """Ends the thread when the queued jobs are done, and closes the connection."""
+        """Ends the thread when the queued jobs are done, and closes the connection.
+
+        After `STOP_SECONDS` the thread is left behind; its connection closes with the process.
+        """
         if self._loop is None or self._ended is None:
             return
         self._loop = None
         self._jobs.put(None)
-        await self._ended
+        await asyncio.wait((self._ended,), timeout=STOP_SECONDS)
 
     def _serve(self, loop: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
         # RuntimeError: the loop was closed without `stop`, so no caller is left to answer.
@@ -141,6 +157,12 @@ class MemcachedThread:
         except TimeoutError:
             self._client.close()
             return TierTimeoutError(self._name, "no answer in time")
+        except MemcacheUnknownError as error:
+            self._client.close()
+            self.unreadable += 1
+            unreadable = UnreadableAnswerError(self._name, f"an unreadable answer: {error}")
+            unreadable.__cause__ = error
+            return unreadable
         except Exception as error:  # noqa: BLE001  the stream is at an unknown place; the thread goes on
             self._client.close()
             unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")

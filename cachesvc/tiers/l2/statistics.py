@@ -22,6 +22,8 @@ class TierStatistics(Struct, frozen=True):
     """Entries and deletes that should have been done and were not."""
     damaged: int = 0
     """Copies that had changed since they were written. Each is a miss."""
+    unreadable: int = 0
+    """Answers out of the protocol. Each failed its exchange and closed the connection."""
 
 
 class Fullness(Struct, frozen=True):
