@@ -4,7 +4,11 @@
 done; it becomes an RFC 9457 problem of a registered kind. `ConfigError` stops the start.
 """
 
+from cachesvc.model.printable import printable
 from cachesvc.model.problems import ProblemKind
+
+LONGEST_REASON = 500
+"""Characters of the longest reason of a `TierError`."""
 
 
 class CachesvcError(Exception):
@@ -14,10 +18,12 @@ class CachesvcError(Exception):
 class TierError(CachesvcError):
     """A tier, cell or queue could not answer: `where` names it, `why` says the reason.
 
-    In the results of a batch it stands, as a value, in the slots of the keys concerned.
+    In the results of a batch it stands, as a value, in the slots of the keys concerned. `why` may quote
+    what a server said: at most `LONGEST_REASON` characters of it are kept, all of them printable.
     """
 
     def __init__(self, where: str, why: str) -> None:
+        why = printable(why[:LONGEST_REASON])
         super().__init__(f"{where}: {why}")
         self.where = where
         self.why = why

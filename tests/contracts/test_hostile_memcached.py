@@ -86,7 +86,7 @@ USES = (read, write, delete, look, report)
 
 
 async def said(server: HostileServer, *uses: Use) -> list[Sequence[Lookup]]:
-    """What each use got of a server; its thread lives, ends when it is told to, and the truth is read."""
+    """The results of the uses; the thread lives then, reads the truth, and can be ended."""
     tier = MemcachedTier("mc-0", f"127.0.0.1:{server.port}", BRISK, CLOCK)
     await tier.start()
     try:
@@ -164,7 +164,7 @@ async def test_a_lie_about_a_value_is_unreadable_and_counted(server: HostileServ
 @pytest.mark.parametrize(
     ("use", "lie"),
     [
-        (write, b"DELETED AGAIN\r\n"),
+        (write, b"DONE\r\n"),
         (write, b"STORED\r\nSTORED\r\n"),
         (write, b"x" * 5000),
         (delete, b"\r\n"),

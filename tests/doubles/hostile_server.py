@@ -10,7 +10,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import hiredis
+
+from tests.doubles.talkative_server import redis_command
 
 Pieces = Iterable[bytes]
 Answer = Callable[[BinaryIO], bytes | None]
@@ -96,3 +100,50 @@ def hostile(answer: Answer) -> Iterator[HostileServer]:
         yield server
     finally:
         server.stop()
+
+
+class Relay:
+    """Answers of a real Redis server: `answer` is that of a `HostileServer` in front of it."""
+
+    def __init__(self, where: str) -> None:
+        """`where` is the path of the server's unix socket."""
+        self._where = where
+        self._behind: dict[BinaryIO, tuple[socket.socket, Any]] = {}
+
+    def answer(self, requests: BinaryIO) -> bytes | None:
+        """Reads one command, and returns the bytes of the real server's reply to it."""
+        command = redis_command(requests)
+        if command is None:
+            if known := self._behind.pop(requests, None):
+                known[0].close()
+            return None
+        if requests not in self._behind:
+            link = socket.socket(socket.AF_UNIX)
+            link.connect(self._where)
+            self._behind[requests] = link, hiredis.Reader(notEnoughData=self)
+        link, reader = self._behind[requests]
+        link.sendall(b"*%d\r\n" % len(command) + b"".join(map(resp, command)))
+        reply = b""
+        while reader.gets(False) is self:
+            reply += (piece := link.recv(1 << 16))
+            reader.feed(piece)
+        return reply
+
+
+def resp(said: Any) -> bytes:
+    """Returns a reply of Redis's protocol: lists, numbers, values, and texts as errors."""
+    match said:
+        case list():
+            return b"*%d\r\n" % len(said) + b"".join(map(resp, said))
+        case bool():
+            return b"#t\r\n" if said else b"#f\r\n"
+        case int():
+            return b":%d\r\n" % said
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(said), said)
+        case str():
+            return b"-%b\r\n" % said.encode()
+        case float():
+            return b",%f\r\n" % said
+        case _:
+            return b"_\r\n"

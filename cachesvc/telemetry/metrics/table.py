@@ -400,7 +400,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "servers",
         "unreadable",
-        "Answers of a memcached server that are out of its protocol.",
+        "Answers of a memcached server that could not be read.",
         ("server",),
     ),
     Metric(
@@ -649,6 +649,14 @@ TABLE: tuple[Metric, ...] = (
         "cells",
         "damaged",
         "Records of a cell with a wrong checksum.",
+        ("cell",),
+    ),
+    Metric(
+        "cell_unreadable",
+        "counter",
+        "cells",
+        "unreadable",
+        "Answers of a cell that could not be read.",
         ("cell",),
     ),
     Metric(

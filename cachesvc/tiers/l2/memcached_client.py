@@ -174,7 +174,7 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
             raise _unknown(received, -80)
         for reply in replies:
             # CLIENT_ERROR, and ERROR: the server has read other commands than those that were meant.
-            if reply not in _REPLIES and not is_refusal(reply):
+            if reply.partition(b" ")[0] not in _REPLIES and not is_refusal(reply):
                 raise _unknown(reply, 0)
         return replies
 

@@ -39,8 +39,9 @@ from cachesvc.tiers.l2.memcached_client import PipelinedClient
 T = TypeVar("T")
 
 STOP_SECONDS = 5.0
-"""The longest time that `stop` waits for the jobs that are queued: each has a time limit of its own,
-and a thread that does not end holds up no stop of the process."""
+"""The longest time that `stop` waits for the jobs that are queued.
+
+Each job has a time limit of its own; a thread that does not end holds up no stop of the process."""
 
 
 class _Job:

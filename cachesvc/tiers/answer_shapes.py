@@ -1,0 +1,48 @@
+"""The parts of a server's answer, each taken only in the shape that it has to have.
+
+A server may answer anything: it is of another release, another program, or in other hands. Each
+script's answer is decoded in one place, out of these, so that a wrong shape is met there and not
+where the value is used. What has another shape raises `ShapeError`.
+"""
+
+from typing import Any, Final
+
+MOST: Final = 1 << 53
+"""The largest number of a script: Lua counts in doubles, which are exact up to here."""
+LONGEST_TEXT: Final = 1 << 16
+"""Bytes of the longest text: names, positions, reasons. Values are no texts."""
+
+
+class ShapeError(ValueError):
+    """An answer has another shape than its script's."""
+
+
+def number(said: Any, *, least: int = 0) -> int:
+    """Returns the whole number that was said, from `least` to 2^53."""
+    if type(said) is not int or not least <= said <= MOST:
+        raise ShapeError("not a number in range")
+    return said
+
+
+def data(said: Any) -> bytes:
+    """Returns the bytes that were said."""
+    if type(said) is not bytes:
+        raise ShapeError("not bytes")
+    return said
+
+
+def text(said: Any) -> str:
+    """Returns the text that was said, in UTF-8."""
+    if type(said) is not bytes or len(said) > LONGEST_TEXT:
+        raise ShapeError("not a text")
+    try:
+        return said.decode()
+    except UnicodeDecodeError as error:
+        raise ShapeError("not UTF-8") from error
+
+
+def parts(said: Any, count: int | None = None) -> list[Any]:
+    """Returns the list that was said; it has `count` parts if that is given."""
+    if type(said) is not list or count not in (None, len(said)):
+        raise ShapeError("not a list of so many parts")
+    return said
