@@ -5,6 +5,7 @@ script's answer is decoded in one place, out of these, so that a wrong shape is 
 where the value is used. What has another shape raises `ShapeError`.
 """
 
+import re
 from typing import Any, Final
 
 MOST: Final = 1 << 53
@@ -12,9 +13,16 @@ MOST: Final = 1 << 53
 LONGEST_TEXT: Final = 1 << 16
 """Bytes of the longest text: names, positions, reasons. Values are no texts."""
 
+_ITEM_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
 
 class ShapeError(ValueError):
     """An answer has another shape than its script's."""
+
+
+def as_it_is(said: Any) -> Any:
+    """Returns the answer, whatever its shape."""
+    return said
 
 
 def number(said: Any, *, least: int = 0) -> int:
@@ -39,6 +47,14 @@ def text(said: Any) -> str:
         return said.decode()
     except UnicodeDecodeError as error:
         raise ShapeError("not UTF-8") from error
+
+
+def item_id(said: Any) -> str:
+    """Returns the id of an item of a stream."""
+    found = text(said)
+    if not _ITEM_ID.fullmatch(found):
+        raise ShapeError("not the id of an item")
+    return found
 
 
 def parts(said: Any, count: int | None = None) -> list[Any]:

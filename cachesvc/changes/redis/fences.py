@@ -39,10 +39,11 @@ from cachesvc.changes.redis.server import (
     candidate,
     mapping,
 )
-from cachesvc.model.errors import TierError
+from cachesvc.model.errors import TierError, UnreadableAnswerError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext
+from cachesvc.tiers.answer_shapes import data, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
 from cachesvc.tiers.redis_report import RedisReport
 
@@ -61,6 +62,13 @@ MOST_FENCES = 16_384
 """Fences and completed changes of one exchange, unless a single caller has more.
 
 They are 256 KiB of pairs."""
+
+LARGEST_ITEM, MOST_FIELDS = 1 << 20, 32
+"""Bytes and fields of the largest item that is read; the largest of ours has half of it.
+
+`read.lua` answers a larger one without its fields: no reply would be small enough else, and the
+follower could never pass it.
+"""
 
 _ID = re.compile(r"\d{1,19}-\d{1,19}")
 """The id of an item of a stream; a caller may ask for the receipt of any text."""
@@ -181,8 +189,11 @@ class RedisFenceStream:
 
     async def now_us(self) -> int:
         """Returns the queue's clock. Raises `TierError`."""
-        seconds, us = await self._server.guarded(self._server.redis.time())
-        return seconds * 1_000_000 + us
+        time: Any = self._server.redis.time()
+        now_us: int = await self._server.guarded(
+            time, taken=lambda said: number(said[0]) * 1_000_000 + number(said[1])
+        )
+        return now_us
 
     async def publish(
         self,
@@ -257,7 +268,7 @@ class RedisFenceStream:
         flat = [argument for item in items for argument in (len(item), *item)]
         try:
             epoch = await self._vouch(
-                [candidate(), self._retention_us // 1000, changes_epoch, recent, len(items), *flat]
+                [candidate(), self._retention_us // 1000, changes_epoch, recent, len(items), *flat], data
             )
         except RefusedError as error:
             if not error.why.startswith("OTHEREPOCH"):
@@ -294,7 +305,7 @@ class RedisFenceStream:
         beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
         epoch, position = await self._publish_all(
-            [candidate(), self._retention_us // 1000, beside, len(items), *flat]
+            [candidate(), self._retention_us // 1000, beside, len(items), *flat], _published_in
         )
         return epoch, position
 
@@ -326,7 +337,8 @@ class RedisFenceStream:
         if self._delivered and wait_seconds and not self._was_cut_off:
             self._was_cut_off = True
             await self._wait(wait_seconds)
-        epoch, items = await self._read([self._position, self._max_batch + self._delivered])
+        most = self._max_batch + self._delivered
+        epoch, items = await self._read([self._position, most, LARGEST_ITEM, MOST_FIELDS], _items_in)
         self._was_cut_off = False
         if epoch != self._epoch or not items or items[0][0] != self._position:
             return await self._gap()
@@ -348,27 +360,34 @@ class RedisFenceStream:
 
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
         """Moves to the oldest item; returns the newest one's id, and the paced fences in force."""
-        answer = await self._open([candidate(), self._retention_us // 1000, register])
-        epoch, position, tail, paced = answer
-        fences = fence_items.paced_fences(paced)
-        # Last: an answer that cannot be read must leave the old position, at which the gap is met again.
+        arguments = [candidate(), self._retention_us // 1000, register]
+        # An answer that cannot be read leaves the old position, at which the gap is met again.
+        epoch, position, tail, paced = await self._open(arguments, _opened_in)
         self._epoch, self._position, self._delivered = epoch, position, False
-        return tail, fences
+        return tail, paced
 
     async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
-        said = fence_items.decode((int(id_.partition(b"-")[0]), mapping(fields)) for id_, fields in items)
-        paced = () if said.whole else await self._paced_in_force()
+        said = fence_items.decode((int(id_.partition(b"-")[0]), fields) for id_, fields in items)
+        paced = await self._paced_in_force() if said.unreadable else ()
         if items:
             self._position, self._delivered = items[-1][0], True
         position = self._position.decode() if self._delivered else _before(self._position)
-        fences, gap = [*said.fences, *paced], not said.whole
+        fences, gap = [*said.fences, *paced], said.unreadable > 0
         return FenceBatch(
-            fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes
+            fences,
+            said.complete_to,
+            gap,
+            position,
+            said.report or gap,
+            said.published,
+            said.causes,
+            said.unreadable,
         )
 
     async def _paced_in_force(self) -> Sequence[Fence]:
         reading: Any = self._server.redis.zrangebyscore("fences:paced", await self.now_us(), "+inf")
-        return fence_items.paced_fences(await self._server.guarded(reading))
+        found: Sequence[Fence] = await self._server.guarded(reading, taken=_paced_in)
+        return found
 
     async def report(self, position: str) -> None:
         """Says that this instance is alive and has merged everything up to `position`.
@@ -377,29 +396,37 @@ class RedisFenceStream:
         remembered for the time after the server has lost its list.
         """
         known = self._listed_count if asyncio.get_running_loop().time() < self._list_at else ""
-        answer = await self._list_followers([self._follower, position or "0-0", self._epoch or "-", known])
-        if len(answer) > 1:
-            self._listed(answer)
+        report = [self._follower, position or "0-0", self._epoch or "-", known]
+        epoch, found = await self._list_followers(report, _followers_in)
+        if found is not None:
+            self._listed(epoch, found)
 
     async def followers(self) -> Sequence[FollowerPosition]:
         return answered(await self._listings.submit(None))
 
     async def _list_together(self, callers: list[None]) -> Sequence[Sequence[FollowerPosition]]:
         """Asks once for all callers that wait for the followers."""
-        return [self._listed(await self._list_for_all(["", "", "", ""]))] * len(callers)
+        epoch, found = await self._list_for_all(["", "", "", ""], _followers_in)
+        return [self._listed(epoch, found or ())] * len(callers)
 
-    def _listed(self, answer: Any) -> Sequence[FollowerPosition]:
-        epoch, found = answer
-        listed, now = [_follower_position(*one) for one in found], asyncio.get_running_loop().time()
+    def _listed(self, epoch: str, listed: Sequence[FollowerPosition]) -> Sequence[FollowerPosition]:
+        now = asyncio.get_running_loop().time()
         self._listed_count, self._list_at = len(listed), now + LIST_SECONDS
-        return self._followers.known(listed, epoch.decode(), now)
+        return self._followers.known(listed, epoch, now)
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         return answered(await self._receipts.submit(id_)) if _ID.fullmatch(id_) else None
 
-    async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | None]:
-        kept = await self._look_up_receipts([*ids])
-        return [None if text is None else receipts.parse(text.decode()) for text in kept]
+    async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | TierError | None]:
+        kept = await self._look_up_receipts([*ids], lambda said: parts(said, len(ids)))
+        return [None if one is None else self._receipt_in(one) for one in kept]
+
+    def _receipt_in(self, said: Any) -> ReceiptRecord | TierError:
+        """Returns the receipt; one that cannot be read is the failure of its own caller."""
+        try:
+            return receipts.parse(text(said))
+        except ValueError:
+            return UnreadableAnswerError(self._server.where, "a receipt that cannot be read")
 
 
 def _to_park(parked: Parked) -> tuple[str, str, int, str]:
@@ -407,10 +434,46 @@ def _to_park(parked: Parked) -> tuple[str, str, int, str]:
     return parked.cell, parked_items.name_of(parked), parked.at, str(parked.placement)
 
 
-def _follower_position(name: bytes, position: bytes, silent_us: int) -> FollowerPosition:
-    instance, _, incarnation = name.decode().rpartition("#")
+def _published_in(said: Any) -> tuple[bytes, bytes]:
+    """Returns the epoch, and the id of the last item or nothing, as `publish.lua` answers."""
+    epoch, position = parts(said, 2)
+    return data(epoch), item_id(position).encode() if position else data(position)
+
+
+def _opened_in(said: Any) -> tuple[bytes, bytes, bytes, Sequence[Fence]]:
+    """Returns the epoch, the ids of the oldest and the newest item, and the paced fences."""
+    epoch, oldest, newest, paced = parts(said, 4)
+    return data(epoch), item_id(oldest).encode(), item_id(newest).encode(), _paced_in(paced)
+
+
+def _paced_in(said: Any) -> Sequence[Fence]:
+    return fence_items.paced_fences([data(member) for member in parts(said)])
+
+
+def _items_in(said: Any) -> tuple[bytes, list[tuple[bytes, Mapping[bytes, bytes]]]]:
+    """Returns the epoch, and the items with their fields, as `read.lua` answers."""
+    epoch, items = parts(said, 2)
+    found: list[tuple[bytes, Mapping[bytes, bytes]]] = []
+    for item in parts(items):
+        id_, fields = parts(item, 2)
+        item_id(id_)
+        found.append((id_, mapping(fields)))
+    return data(epoch), found
+
+
+def _followers_in(said: Any) -> tuple[str, Sequence[FollowerPosition] | None]:
+    """Returns the epoch and the followers; None if there are as many as the caller knows."""
+    epoch, *listed = parts(said)
+    if not listed:
+        return text(epoch), None
+    (found,) = listed
+    return text(epoch), [_follower_position(*parts(one, 3)) for one in parts(found)]
+
+
+def _follower_position(name: Any, position: Any, silent_us: Any) -> FollowerPosition:
+    instance, _, incarnation = text(name).rpartition("#")
     region, _, instance = instance.partition("/")
-    return FollowerPosition(region, instance, position.decode(), silent_us, incarnation)
+    return FollowerPosition(region, instance, item_id(position), number(silent_us), incarnation)
 
 
 def _before(position: bytes) -> str:

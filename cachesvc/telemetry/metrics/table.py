@@ -539,6 +539,13 @@ TABLE: tuple[Metric, ...] = (
         "feed_failures", "counter", "feed", "failures", "Failed exchanges with a queue while reading fences."
     ),
     Metric(
+        "feed_unreadable",
+        "counter",
+        "feed",
+        "unreadable",
+        "Items of fences, and answers of queues, that could not be read.",
+    ),
+    Metric(
         "fence_subscribers",
         "gauge",
         "broadcast",
@@ -632,6 +639,13 @@ TABLE: tuple[Metric, ...] = (
         "consumer",
         "failures",
         "Failed exchanges with the region's queue while consuming changes.",
+    ),
+    Metric(
+        "consumer_unreadable",
+        "counter",
+        "consumer",
+        "unreadable",
+        "Those of the failed exchanges whose answer could not be read.",
     ),
     # cells
     Metric("cell_exchanges", "counter", "cells", "exchanges", "Script calls to a cell.", ("cell",)),

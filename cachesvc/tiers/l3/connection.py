@@ -32,6 +32,7 @@ from cachesvc.model.errors import (
     TierUnavailableError,
     UnreadableAnswerError,
 )
+from cachesvc.tiers.answer_shapes import as_it_is
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.issuer import issuer_of
 from cachesvc.tiers.l3.replies import attached_in
@@ -46,11 +47,6 @@ ATTACH_FIRST = 0
 """The reply of the prelude if the state is lost, or was written by another server."""
 NEW_ISSUER_WAITS = 1
 """The reply of the prelude while a new issuer must not issue yet."""
-
-
-def as_it_is(answer: Any) -> Any:
-    """Returns the answer."""
-    return answer
 
 
 class Attached(Struct, frozen=True):
