@@ -149,7 +149,7 @@ class RedisChanges:
         return found
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        await self._adopt([consumer, round(idle_seconds * 1_000_000), MOST_ADOPTED, LARGEST_CHANGE])
+        await self._adopt([consumer, round(idle_seconds * 1_000_000), MOST_ADOPTED, LARGEST_CHANGE], number)
         found: list[OpenChange] = []
         cursor = "0-0"
         while len(found) < count:

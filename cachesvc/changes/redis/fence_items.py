@@ -25,7 +25,6 @@ from typing import Annotated
 import msgspec
 from msgspec import Struct
 
-from cachesvc.config.topology_rules import NAMESPACE_NAME
 from cachesvc.model.fence import Fence, Issuers
 from cachesvc.telemetry.traces.trace import SpanContext
 
@@ -42,6 +41,8 @@ A clock that is wrong by more than a day did not issue it, or the item is no ite
 """
 LONGEST_OVER_US = 400 * 86_400_000_000
 """The longest window of a paced fence: no copy is kept for so long."""
+LONGEST_NAMESPACE = 256
+"""Characters of the longest name of a namespace in an item; a topology allows 64."""
 REPORT = (b"r", b"1")
 """The field that asks followers to report."""
 
@@ -212,7 +213,7 @@ def _whole(digits: bytes, most: int = _MOST) -> int:
 
 
 def _named(namespace: str) -> str:
-    if not NAMESPACE_NAME.fullmatch(namespace):
+    if not 0 < len(namespace) <= LONGEST_NAMESPACE or not namespace.isprintable():
         raise ValueError("not the name of a namespace")
     return namespace
 

@@ -190,9 +190,7 @@ class RedisFenceStream:
     async def now_us(self) -> int:
         """Returns the queue's clock. Raises `TierError`."""
         time: Any = self._server.redis.time()
-        now_us: int = await self._server.guarded(
-            time, taken=lambda said: number(said[0]) * 1_000_000 + number(said[1])
-        )
+        now_us: int = await self._server.guarded(time, taken=_time_in)
         return now_us
 
     async def publish(
@@ -432,6 +430,12 @@ class RedisFenceStream:
 def _to_park(parked: Parked) -> tuple[str, str, int, str]:
     """Returns what a script parks. The placement is a text: Lua's numbers have 53 bits."""
     return parked.cell, parked_items.name_of(parked), parked.at, str(parked.placement)
+
+
+def _time_in(said: Any) -> int:
+    """Returns the time, µs, of redis-py's pair of seconds and µs."""
+    seconds, us = parts(list(said), 2) if type(said) is tuple else ("", "")
+    return number(seconds) * 1_000_000 + number(us)
 
 
 def _published_in(said: Any) -> tuple[bytes, bytes]:

@@ -196,15 +196,21 @@ class RedisServer:
             raise RefusedError(self.where, str(error)) from error
         except (RedisError, OSError, RuntimeError) as error:
             if isinstance(error, (InvalidResponse, RecursionError)):
-                raise self._unreadable(error) from error
+                raise await self._not_read(error) from error
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
             raise TierUnavailableError(self.where, str(error)) from error
         except Exception as error:
             # redis-py's parsers raise anything for a reply of another shape than they know.
-            raise self._unreadable(error) from error
+            raise await self._not_read(error) from error
 
-    def _unreadable(self, error: Exception) -> UnreadableAnswerError:
+    async def _not_read(self, error: Exception) -> UnreadableAnswerError:
+        """Closes the connections, and returns the error of an answer that could not be read.
+
+        The answer may have been that to another command: then its connection is out of step, and would
+        give every later caller the answer to the one before.
+        """
+        await self._connections.leave()
         return UnreadableAnswerError(self.where, f"an answer of an unknown shape: {type(error).__name__}")
 
 
