@@ -1,5 +1,6 @@
 """Sends messages to an OTLP/HTTP receiver. The calls block, so they need a thread."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,6 +11,9 @@ from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_CERTIFICA
 from opentelemetry.util.re import parse_env_headers
 
 SEND_SECONDS = 3.0
+
+MOST_ANSWER_BYTES = 1 << 16
+"""Bytes of an answer that are read."""
 
 _LATER = (
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -59,7 +63,14 @@ class Receiver:
 
     def post(self, message: bytes, /) -> None:
         try:
-            answer = self._http.request("POST", self._url, body=message, headers=self._headers)
+            # The body is not needed, and may be endless. One that is short is read, so that its connection
+            # can be used again.
+            answer = self._http.request(
+                "POST", self._url, body=message, headers=self._headers, preload_content=False
+            )
+            with contextlib.closing(answer):
+                if not answer.read(MOST_ANSWER_BYTES, decode_content=False) or not answer.read(1):
+                    answer.release_conn()
         except urllib3.exceptions.HTTPError as failure:
             raise NotTakenError(failure, is_final=False) from failure
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:

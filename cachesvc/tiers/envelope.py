@@ -20,6 +20,8 @@ The full key id stands inside. So a copy under a name that memcached knows only 
 value that another program put there, is a miss and never the value of another key.
 """
 
+import re
+
 import msgspec
 from xxhash import xxh3_64_digest
 
@@ -27,6 +29,13 @@ from cachesvc.model.entry import Entry, Key, tag_digests_of
 
 MAGIC = b"\xc5\x01"
 """Not UTF-8, and no msgpack of ours: two bytes tell the values of other programs apart."""
+
+MOST_TAGS, LONGEST_TAG = 128, 256
+"""The most tags of an entry that a topology allows, and the characters of the longest."""
+LATEST = 1 << 53
+"""The latest time and the longest window of an entry, µs: records hold no later ones."""
+_CONTENT_TYPE = re.compile(r"[ -~]{0,256}")
+_ETAG = re.compile(r'(?:W/)?"[!#-~]{0,256}"')
 
 _SHARED_AT_MOST = 4096
 """The number of content types, and of windows, that are shared at most."""
@@ -84,7 +93,8 @@ def pack(key: Key, entry: Entry) -> bytes:
 def unpack(key: Key, data: bytes) -> Entry | None:
     """Returns the entry that `data` holds for `key`, or None. Never raises.
 
-    None is the answer for another version, another key, a wrong checksum and garbage. Content types and
+    None is the answer for another version, another key, a wrong checksum, garbage, and fields out of
+    bounds: content type and validator go into headers, tags into digests. Content types and
     windows are shared between entries: millions of copies have the same few.
     """
     if data[:2] != MAGIC:
@@ -97,6 +107,8 @@ def unpack(key: Key, data: bytes) -> Entry | None:
     if record.id != key.id:
         return None
     if body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8]):
+        return None
+    if not _is_in_bounds(record):
         return None
     content_type = _texts.get(record.content_type)
     stale_for = _windows.get(record.stale_for)
@@ -121,7 +133,8 @@ def unpack(key: Key, data: bytes) -> Entry | None:
 def is_damaged(data: bytes) -> bool:
     """True if `data` is an envelope of this version that has changed since it was written.
 
-    For data that `unpack` does not take: an intact envelope of another key is not damaged.
+    Also if a field of it is out of bounds, so that no release wrote it. For data that `unpack` does not
+    take: an intact envelope of another key is not damaged.
     """
     if data[:2] != MAGIC:
         return False
@@ -130,7 +143,29 @@ def is_damaged(data: bytes) -> bool:
         record = _decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return True
-    return body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8])
+    has_changed = body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8])
+    return has_changed or not _is_in_bounds(record)
+
+
+def _is_in_bounds(record: _Record) -> bool:
+    """True if the fields can be those of an entry: any program may write an envelope.
+
+    Texts and windows that are shared already were looked at when they were first met.
+    """
+    return (
+        0 <= record.as_of <= LATEST
+        and 0 <= record.fresh_until <= LATEST
+        and 0 <= record.load_ms <= LATEST
+        and (record.content_type in _texts or _CONTENT_TYPE.fullmatch(record.content_type) is not None)
+        and (record.stale_for in _windows or 0 <= record.stale_for <= LATEST)
+        and (record.error_for in _windows or 0 <= record.error_for <= LATEST)
+        and not (record.tags and not _are_tags(record.tags))
+        and not (record.origin_etag and not _ETAG.fullmatch(record.origin_etag))
+    )
+
+
+def _are_tags(tags: tuple[str, ...]) -> bool:
+    return len(tags) <= MOST_TAGS and all(0 < len(tag) <= LONGEST_TAG for tag in tags)
 
 
 def _share_text(text: str) -> str:
