@@ -78,7 +78,11 @@ class HttpPeers:
             return _silent(region, name, str(error))
         except (aiohttp.ClientError, OSError) as error:
             return _silent(region, name, f"{type(error).__name__}: {error}")
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # another release, or none of ours
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            RecursionError,
+        ) as error:  # another release, or none of ours
             return _silent(region, name, f"its answer is not understood: {error}")
 
 
