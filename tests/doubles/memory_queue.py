@@ -272,7 +272,14 @@ class MemoryFenceStream:
         fences = [*said.fences, *self._queue.paced_in_force()] if gap else said.fences
         position = self._position if self._delivered else _before(self._position)
         return FenceBatch(
-            fences, said.complete_to, gap, text_of(position), said.report or gap, said.published, said.causes
+            fences,
+            said.complete_to,
+            gap,
+            text_of(position),
+            said.report or gap,
+            said.published,
+            said.causes,
+            said.unreadable,
         )
 
     async def report(self, position: str) -> None:
