@@ -90,16 +90,17 @@ def pack(key: Key, entry: Entry) -> bytes:
     return b"".join((MAGIC, checked, xxh3_64_digest(checked)))
 
 
-def unpack(key: Key, data: bytes) -> Entry | None:
-    """Returns the entry that `data` holds for `key`, or None. Never raises.
+def unpack(key: Key, data: bytes, start: int = 0, as_of: int | None = None) -> Entry | None:
+    """Returns the entry that `data` holds for `key` from `start` on, or None. Never raises.
 
+    `as_of`: the entry's time, µs, where it is known better than when the envelope was packed.
     None is the answer for another version, another key, a wrong checksum, garbage, and fields out of
     bounds: content type and validator go into headers, tags into digests. Content types and
     windows are shared between entries: millions of copies have the same few.
     """
-    if data[:2] != MAGIC:
+    if not data.startswith(MAGIC, start):
         return None
-    body = memoryview(data)[2:]
+    body = memoryview(data)[start + 2 :]
     try:
         record = _decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
@@ -116,7 +117,7 @@ def unpack(key: Key, data: bytes) -> Entry | None:
     tags = record.tags
     return Entry(
         record.value,
-        record.as_of,
+        record.as_of if as_of is None else as_of,
         record.fresh_until,
         _share_window(record.stale_for) if stale_for is None else stale_for,
         _share_window(record.error_for) if error_for is None else error_for,

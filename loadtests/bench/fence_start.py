@@ -2,20 +2,23 @@
 
     python -m loadtests.bench.fence_start      prints one JSON object
 
-The fences are published as the consumers of 10,000 changes per second publish them. Then a
-process is started and asked until its `/readyz` answers 200. The start of Python and the imports
-are included.
+The fences are published as the consumers of 10,000 changes per second publish them: each item
+names the server that applied its fences. Then a process is started and asked until its `/readyz`
+answers 200. The start of Python and the imports are included.
 """
 
+import itertools
 import json
 import random
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvloop
+from redis.asyncio import Redis
 
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
@@ -23,6 +26,7 @@ from cachesvc.config.service import Coherence
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
+from cachesvc.tiers.l3.issuer import issuer_of
 from loadtests.bench.fence_lag import DOCUMENT
 from loadtests.fleet import Fleet
 
@@ -30,18 +34,28 @@ FENCES = 1_000_000
 BATCH = 500
 
 
-async def publish(url: str, region: str) -> None:
-    """Publishes the fences on the region's queue."""
+async def publish(url: str, region: str, cells: Mapping[str, str]) -> None:
+    """Publishes the fences on the region's queue; `cells`: the URLs of the home cells by name."""
+    homes = itertools.cycle([((name, await issuer(cell)),) for name, cell in cells.items()])
     stream = RedisFenceStream(
         url, region, skew=Duration.parse("100ms"), retention=Coherence().fence_retention
     )
     rng, now = random.Random(0), SystemClock().now_us()
     for _ in range(FENCES // BATCH):
-        await stream.publish([Fence(rng.getrandbits(64), now) for _ in range(BATCH)])
+        home = next(homes)
+        await stream.publish([Fence(rng.getrandbits(64), now, issuers=home) for _ in range(BATCH)])
     changes = RedisChanges(url, region)
     await stream.heartbeat(now, (await changes.completion()).epoch)
     await changes.stop()
     await stream.stop()
+
+
+async def issuer(url: str) -> int:
+    """Returns the number of the server of a cell."""
+    async with Redis.from_url(url) as server:
+        said = await server.info()
+        database = server.connection_pool.connection_kwargs.get("db", 0)
+    return issuer_of(said["run_id"], said["master_replid"], database)
 
 
 def ready_seconds(fleet: Fleet, name: str) -> float:
@@ -72,7 +86,8 @@ def measure() -> dict[str, float]:
             fleet.instances[name].stop()
             without = ready_seconds(fleet, name)
             fleet.instances[name].stop()
-            uvloop.run(publish(document.queue, region))
+            cells = {name: cell.url for name, cell in fleet.topology.cells.items()}
+            uvloop.run(publish(document.queue, region, cells))
             return {"ready_seconds": ready_seconds(fleet, name), "ready_seconds_without_fences": without}
 
 

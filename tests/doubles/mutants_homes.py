@@ -77,7 +77,7 @@ HOMES: dict[str, Mutant] = {
             *(
                 InCellScript(
                     script,
-                    "first.fences[1] ~= 'fences ' .. meta[4] or first.soft[1] ~= 'soft ' .. meta[4]",
+                    "not (fences[1] and soft[1])",
                     "false",
                 )
                 for script in ("READ", "FILL", "PUT", "FENCE", "LEASE")
@@ -174,8 +174,8 @@ HOMES: dict[str, Mutant] = {
             ),
             InCellScript(
                 "PUT",
-                "call('ZADD', 'fences', format('%.0f', at), id)",
-                "call('ZADD', 'fences', format('%.0f', next_fence(id)), id)",
+                "add_fence('fences', at, id)",
+                "add_fence('fences', next_fence(id), id)",
             ),
         ),
     ),

@@ -22,7 +22,7 @@ EXACT = 1 << 53
 """Lua counts in doubles: integers up to here are exact."""
 
 _HEAD = struct.Struct(">QQQBIB16s")
-_replace = msgspec.structs.replace
+_HEAD_BYTES = _HEAD.size
 _encode_ids = msgspec.msgpack.Encoder().encode
 
 
@@ -45,8 +45,7 @@ def from_record(key: Key, record: bytes) -> Entry | None:
         return None
     if as_of > EXACT:
         return None
-    entry = unpack(key, record[_HEAD.size + tag_bytes + token_bytes :])
-    return entry if entry is None or entry.as_of == as_of else _replace(entry, as_of=as_of)
+    return unpack(key, record, _HEAD_BYTES + tag_bytes + token_bytes, as_of)
 
 
 def is_damaged_record(record: bytes) -> bool:
@@ -55,7 +54,7 @@ def is_damaged_record(record: bytes) -> bool:
         as_of, _, _, _, tag_bytes, token_bytes, _ = _HEAD.unpack_from(record)
     except struct.error:
         return True
-    return as_of > EXACT or is_damaged(record[_HEAD.size + tag_bytes + token_bytes :])
+    return as_of > EXACT or is_damaged(record[_HEAD_BYTES + tag_bytes + token_bytes :])
 
 
 def _in_range(time_us: int) -> int:

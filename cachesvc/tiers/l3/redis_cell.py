@@ -377,19 +377,19 @@ class RedisCell:
         broken_at, now_us, replies = answer
         exact_from = self._issuer.exact_from(issuer, broken_at, now_us)
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
-        found = [
-            reply_from(read.key, reply, exact_from)
-            if type(reply) is not list or len(reply) > 1
-            else self._refused(reply)
-            for read, reply in zip(reads, replies, strict=False)
-        ]
-        if all(type(reply) is Reply and reply.entry is not None for reply in found):
+        found: list[Reply | TierError] = []
+        without = []
+        for read, answered in zip(reads, replies, strict=False):
+            reply = (
+                reply_from(read.key, answered, exact_from)
+                if type(answered) is not list or len(answered) > 1
+                else self._refused(answered)
+            )
+            found.append(reply)
+            if isinstance(reply, TierError) or (reply.entry is None and type(answered) is not int):
+                without.append(answered)
+        if not without:
             return found
-        without = [
-            answered
-            for answered, reply in zip(replies, found, strict=True)
-            if type(answered) is not int and (isinstance(reply, TierError) or reply.entry is None)
-        ]
         if damaged := sum(map(is_damaged, without)):
             if not self._damaged:
                 log.warning("cell %s holds a damaged record, which is a miss; more are counted", self.name)
@@ -422,7 +422,7 @@ class RedisCell:
                 found[i] = reply
 
     async def _fill(self, fills: list[Fill]) -> Sequence[FillReply | TierError]:
-        args: list[Any] = []
+        args: list[Any] = [b""]
         for fill in fills:
             token = fill.lease.encode()
             args += (
@@ -483,7 +483,7 @@ class RedisCell:
         return [at if isinstance(at, TierError) else FenceReply(at, issuer) for at in self._issued(answer)]
 
     async def _lease(self, items: list[_LeaseItem]) -> Sequence[bool | TierError]:
-        args: list[Any] = []
+        args: list[Any] = [b""]
         for item in items:
             args += (item.key.id, item.token, item.life_us // 1000)
         taken = partial(outcomes_in, count=len(items), known=OUTCOMES_OF_LEASES)

@@ -7,9 +7,10 @@ from importlib import resources
 class Script:
     """One Lua script. `source` is sent only to a server that does not know `sha`."""
 
-    def __init__(self, name: str, *, with_prelude: bool = True) -> None:
+    def __init__(self, name: str, *before: str) -> None:
+        """Reads the script; its source begins with the files named `before`, in this order."""
         self.name = name
-        self.source = (_lua("prelude") if with_prelude else b"") + _lua(name)
+        self.source = b"".join(map(_lua, (*before, name)))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
     def __repr__(self) -> str:
@@ -20,11 +21,11 @@ def _lua(name: str) -> bytes:
     return resources.files("cachesvc.tiers.l3.lua").joinpath(f"{name}.lua").read_bytes()
 
 
-ATTACH = Script("attach", with_prelude=False)
-INSPECT = Script("inspect", with_prelude=False)
-CLAIM = Script("claim", with_prelude=False)
-READ = Script("read")
-FILL = Script("fill")
-PUT = Script("put")
-FENCE = Script("fence")
-LEASE = Script("lease")
+ATTACH = Script("attach")
+INSPECT = Script("inspect")
+CLAIM = Script("claim")
+READ = Script("read", "prelude")
+FILL = Script("fill", "prelude", "writing")
+PUT = Script("put", "prelude", "writing")
+FENCE = Script("fence", "prelude", "writing")
+LEASE = Script("lease", "prelude", "writing")

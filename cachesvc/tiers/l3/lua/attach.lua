@@ -33,6 +33,15 @@ local function is_whole(zset)
   return redis.call('ZRANGE', zset, 0, 0)[1] == zset .. ' ' .. meta[6]
 end
 
+local function note_if_empty(zset)
+  local note = 'no_' .. zset
+  if redis.call('ZCARD', zset) == 1 then
+    redis.call('HSET', 'meta', note, '1')
+  else
+    redis.call('HDEL', 'meta', note)
+  end
+end
+
 if version > seen then
   redis.call('HSET', 'meta', 'placement', ARGV[3], 'version', ARGV[4])
 end
@@ -58,6 +67,7 @@ if why ~= '' then
   for _, zset in ipairs({ 'fences', 'soft' }) do
     redis.call('ZREMRANGEBYSCORE', zset, '-inf', '-inf')
     redis.call('ZADD', zset, '-inf', zset .. ' ' .. marker)
+    note_if_empty(zset)
   end
 end
 return { now, why }

@@ -5,8 +5,7 @@ trim(64 + #ARGV)
 
 local function fence_key(id, soft, least)
   local at = math.max(next_fence(id), least)
-  call('ZADD', 'fences', format('%.0f', at), id)
-  has_fences = true
+  add_fence('fences', at, id)
   call('DEL', 'l:' .. id)
   if not soft then
     call('UNLINK', 'v:' .. id)
@@ -35,7 +34,7 @@ local function fence_many_keys(id, soft, least)
     least = math.max(least, past_waiting_puts())
   end
   if least > stored then
-    call('ZADD', zset, format('%.0f', least), id)
+    add_fence(zset, least, id)
     return least
   end
   return stored

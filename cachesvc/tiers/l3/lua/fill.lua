@@ -1,6 +1,6 @@
 -- Stores records under leases. Answers for each: 1 (stored), -1 (a fence is not older than the record),
 -- 0 (its lease is not in force), or a list with the reason of a refusal.
--- ARGV per fill: id, lease token, kept_until in ms, record.
+-- ARGV: 4 nothing; then per fill: id, lease token, kept_until in ms, record.
 -- A fill is idempotent: the record keeps the token that it was filled under, so a retry after a
 -- lost reply gets the same answer.
 local replies = {}
@@ -38,7 +38,7 @@ local function fill(id, token, kept_until_ms, record)
   return answer
 end
 
-for i = 4, #ARGV, 4 do
+for i = 5, #ARGV, 4 do
   replies[#replies + 1] = attempt(fill, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
 end
 return outcome(replies)

@@ -1,6 +1,6 @@
 -- Prolongs leases or gives them back. Answers 1 for a lease that is in force, else 0, or a list with
 -- the reason of a refusal.
--- ARGV per lease: id, token, new life in ms (0 gives the lease back). A lease is never re-created.
+-- ARGV: 4 nothing; then per lease: id, token, new life in ms (0 gives the lease back). A lease is never re-created.
 local replies = {}
 local function prolong(id, token, life_ms)
   local in_force = call('GET', 'l:' .. id) == token
@@ -10,7 +10,7 @@ local function prolong(id, token, life_ms)
   return in_force and 1 or 0
 end
 
-for i = 4, #ARGV, 3 do
+for i = 5, #ARGV, 3 do
   replies[#replies + 1] = attempt(prolong, ARGV[i], ARGV[i + 1], ARGV[i + 2])
 end
 return outcome(replies)

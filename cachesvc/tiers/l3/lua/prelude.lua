@@ -2,7 +2,7 @@
 -- stand alone).
 --
 -- ARGV of these scripts: 1 run id and replication id that the caller's connection saw, 2 S in µs,
--- 3 retention in ms; items follow.
+-- 3 retention in ms; items follow, and 5 is the id of the first one.
 -- Answers: a list, or
 --   0 = attach first (the meta record or a zset is lost, another server wrote them, or the record is
 --       from the future)
@@ -19,8 +19,8 @@
 --                stands in the key's record
 --   meta         run_id (with the replication id), placement, version (of the newest topology that
 --                attached), broken_at, issues_from, marker, puts_until (the latest fence that a put
---                has waited for)
--- The first member of each zset is a marker, with the score -inf: the zset's name and what stands in
+--                has waited for), no_fences and no_soft ('1' until the first member beside the marker)
+-- One member of each zset is a marker, with the score -inf: the zset's name and what stands in
 -- meta. If meta or a zset was deleted, renamed or replaced, the two differ, and the cell is a new
 -- issuer. Losing any other key loses copies or leases, and no fence: that is a miss.
 --   queues:<region>  hash: instance → µs, and the queue that it uses for the region (claim.lua)
@@ -35,17 +35,17 @@
 -- Redis Cluster, and sending ids alone halves the request.
 -- Times are written with format('%.0f'): Lua's own conversion keeps only 14 digits.
 
-local call, format, match, sub = redis.call, string.format, string.match, string.sub
+local call, try, format, match, sub = redis.call, redis.pcall, string.format, string.match, string.sub
 
-local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from', 'marker')
+local meta = call('HMGET', 'meta', 'run_id', 'broken_at', 'issues_from', 'marker', 'no_fences', 'no_soft')
 if meta[1] ~= ARGV[1] or not (meta[2] and meta[3] and meta[4]) then
   return 0
 end
-local first = {
-  fences = call('ZRANGE', 'fences', 0, 1, 'WITHSCORES'),
-  soft = call('ZRANGE', 'soft', 0, 1, 'WITHSCORES'),
-}
-if first.fences[1] ~= 'fences ' .. meta[4] or first.soft[1] ~= 'soft ' .. meta[4] then
+-- The marker is asked for together with the fence that most batches need: ZRANGE costs twice as much.
+local first_namespace = match(ARGV[5], '^[^/]*')
+local fences = call('ZMSCORE', 'fences', 'fences ' .. meta[4], first_namespace)
+local soft = call('ZMSCORE', 'soft', 'soft ' .. meta[4], first_namespace)
+if not (fences[1] and soft[1]) then
   return 0
 end
 local time = call('TIME')
@@ -59,23 +59,35 @@ if now < tonumber(meta[3]) then
 end
 -- as_of, fresh_until, soft_at, negative, bytes of tags, bytes of token; then the ETag
 local HEAD, HEAD_BYTES = '>I8I8I8BI4B', 46
-local first_at = { fences = tonumber(first.fences[4]), soft = tonumber(first.soft[4]) }
-local has_fences, has_soft = first_at.fences ~= nil, first_at.soft ~= nil
-local namespaces = { fences = {}, soft = {} }
+local has_fences, has_soft = not meta[5], not meta[6]
+local namespaces = {}
 
--- Returns the newest fence in this zset on the namespace and the tags of a record.
+-- Returns the newest fence in this zset on tags, given as in a record. Raises if these are damaged.
+local function newest_on_tags(zset, packed)
+  local at = 0
+  for _, score in ipairs(call('ZMSCORE', zset, unpack(cmsgpack.unpack(packed)))) do
+    at = math.max(at, tonumber(score or 0))
+  end
+  return at
+end
+
+-- Returns the newest fence in this zset on the namespace and the tags of a record. It is later than
+-- any record if the tags are damaged.
 local function newest(zset, id, record, tag_bytes)
   local namespace = match(id, '^[^/]*')
-  local at = namespaces[zset][namespace]
+  local at = namespaces[zset .. namespace]
   if not at then
-    at = tonumber(call('ZSCORE', zset, namespace) or 0)
-    namespaces[zset][namespace] = at
+    if namespace == first_namespace then
+      at = (zset == 'soft' and soft or fences)[2]
+    else
+      at = call('ZSCORE', zset, namespace)
+    end
+    at = tonumber(at or 0)
+    namespaces[zset .. namespace] = at
   end
   if tag_bytes > 0 then
-    local tags = cmsgpack.unpack(sub(record, HEAD_BYTES + 1, HEAD_BYTES + tag_bytes))
-    for _, score in ipairs(call('ZMSCORE', zset, unpack(tags))) do
-      at = math.max(at, tonumber(score or 0))
-    end
+    local done, on_tags = pcall(newest_on_tags, zset, sub(record, HEAD_BYTES + 1, HEAD_BYTES + tag_bytes))
+    at = math.max(at, done and on_tags or math.huge)
   end
   return at
 end
@@ -84,30 +96,10 @@ local function key_fence(id)
   return has_fences and tonumber(call('ZSCORE', 'fences', id) or 0) or 0
 end
 
--- Returns the next fence on a key: later than every lease that this clock can have granted, and
--- later than the fence before it, even if the clock stands still.
-local function next_fence(id)
-  return math.max(now + skew, key_fence(id) + 1)
-end
-
-local function store(id, record, kept_until_ms)
-  -- A copy is kept no longer than fences are, or a fence could be trimmed before the copy that it
-  -- refuses is gone.
-  local until_ms = math.min(tonumber(kept_until_ms), now / 1000 + retention_ms)
-  call('SET', 'v:' .. id, record, 'PXAT', format('%.0f', math.max(math.floor(until_ms), 1)))
-end
-
--- Returns what `work` answers for one item of a batch. If a command is refused, returns a list with
--- the reason: the server cannot write (MISCONF, NOREPLICAS, OOM), or the item's own data is damaged.
--- So a refusal is the answer to that item alone, and its neighbours get theirs. READONLY concerns
--- the connection, not an item: then it is the answer of the whole script (`outcome`).
+-- Returns the answer to one item that the server refused, with the reason. READONLY concerns the
+-- connection, not an item: then it is the answer of the whole script (`outcome`).
 local demoted
-local function attempt(work, ...)
-  local done, answer = pcall(work, ...)
-  if done then
-    return answer
-  end
-  local why = type(answer) == 'table' and answer.err or tostring(answer)
+local function refused(why)
   demoted = demoted or match(why, 'READONLY .*')
   return { why }
 end
@@ -119,7 +111,7 @@ end
 -- would refuse hits, too, on a master that cannot write for want of a disk or of replicas.
 local function outcome(replies)
   if not demoted then
-    local answer = redis.pcall('PERSIST', '')
+    local answer = try('PERSIST', '')
     demoted = type(answer) == 'table' and match(answer.err, 'READONLY .*')
   end
   return demoted and redis.error_reply(demoted) or replies
@@ -135,10 +127,11 @@ end
 -- a drop that it refuses is no failure.
 local function trim(most)
   local oldest = now - retention_ms * 1000 - 60000000
-  for zset, at in pairs(first_at) do
-    if at < oldest then
+  for _, zset in ipairs({ 'fences', 'soft' }) do
+    local at = call('ZRANGE', zset, 1, 1, 'WITHSCORES')[2]
+    if at and tonumber(at) < oldest then
       local old = call('ZCOUNT', zset, '(-inf', format('(%.0f', oldest))
-      redis.pcall('ZREMRANGEBYRANK', zset, 1, math.min(old, most)) -- 0 is the marker
+      try('ZREMRANGEBYRANK', zset, 1, math.min(old, most)) -- 0 is the marker
     end
   end
 end

@@ -81,8 +81,7 @@ local function put(id, index, if_absent, if_match, known, kept_until_ms, record)
   if can_wait then
     at = barred_until
   end
-  call('ZADD', 'fences', format('%.0f', at), id)
-  has_fences = true
+  add_fence('fences', at, id)
   if wait < MARGIN then
     call('DEL', 'l:' .. id)
     store(id, struct.pack('>I8', at + 1) .. sub(record, 9), kept_until_ms)

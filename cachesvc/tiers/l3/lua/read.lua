@@ -13,7 +13,6 @@
 local nonce = ARGV[4]
 local replies, count = { tonumber(meta[2]), now }, 2
 local spec, wants, not_before, life_ms
-trim(64)
 
 -- Returns the as_of of the next lease: later than the key's fence, and later than that of the lease
 -- before, even while the fence is ahead of the clock. Of two loads the later one must look younger,
@@ -24,53 +23,70 @@ local function next_as_of(id)
   return math.max(now, fence + 1, math.floor((now + skew + fence) / 2) + 1)
 end
 
+-- Returns the token of a granted lease, false if another one is in force, or a list with the reason
+-- of the server's refusal. The first grant trims first: it is the first write of this script.
+local is_trimmed = false
 local function grant(id, index)
+  if not is_trimmed then
+    is_trimmed = true
+    trim(64)
+  end
   local token = nonce .. '-' .. index .. ':' .. format('%.0f', next_as_of(id))
-  return call('SET', 'l:' .. id, token, 'NX', 'PX', life_ms) and token
+  local answer = try('SET', 'l:' .. id, token, 'NX', 'PX', life_ms)
+  return answer and (answer.err and refused(answer.err) or token)
 end
 
+-- A record from the future was filled before the clock was set back: in time it would look younger
+-- than fences that come now.
+local latest = now + 3 * skew
 local ENOUGH_BYTES = 1048576
 local bytes = 0
+local unpacked = struct.unpack
 
 local function read(id, index)
-  local record = call('GET', 'v:' .. id)
-  local flags, fresh = 0, false
+  local record = try('GET', 'v:' .. id)
+  local flags = 0
   if record then
-    local as_of, fresh_until, soft_at, _, tag_bytes = struct.unpack(HEAD, record)
-    -- A record from the future was filled before the clock was set back: in time it would look younger
-    -- than fences that come now.
-    if as_of <= not_before or as_of > now + 3 * skew or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
+    if type(record) == 'table' then
+      return refused(record.err)
+    elseif #record < HEAD_BYTES then
+      return refused('its record is cut short')
+    end
+    local as_of, fresh_until, soft_at, _, tag_bytes = unpacked(HEAD, record)
+    if as_of <= not_before or as_of > latest or (has_fences and as_of <= newest('fences', id, record, tag_bytes)) then
       record, flags = false, 2
-    elseif as_of <= soft_at or (has_soft and as_of <= newest('soft', id, record, tag_bytes)) then
-      flags = 4
     else
-      fresh = now < fresh_until
+      bytes = bytes + #record
+      if as_of <= soft_at or (has_soft and as_of <= newest('soft', id, record, tag_bytes)) then
+        flags = 4
+      elseif wants == 0 or (wants == 1 and now < fresh_until) then
+        return record
+      end
     end
   end
 
   local token = ''
-  if wants >= 2 or (wants == 1 and not fresh) then
+  if wants ~= 0 then
     token = grant(id, index)
-    if not token then
+    if type(token) == 'table' then
+      return token
+    elseif not token then
       token, flags = '', flags + 1
     end
   end
 
-  bytes = bytes + (record and #record or 0)
-  if record and flags == 0 and token == '' then
-    return record
-  elseif not record and token == '' then
-    return flags
+  if token ~= '' or (record and flags ~= 0) then
+    return { flags, record or '', token }
   end
-  return { flags, record or '', token }
+  return record or flags
 end
 
 for i = 5, #ARGV, 2 do
   if ARGV[i + 1] ~= spec then
     spec = ARGV[i + 1]
-    wants, not_before, life_ms = struct.unpack('>BI8I4', spec)
+    wants, not_before, life_ms = unpacked('>BI8I4', spec)
   end
   count = count + 1
-  replies[count] = bytes < ENOUGH_BYTES and attempt(read, ARGV[i], i) or -1
+  replies[count] = bytes < ENOUGH_BYTES and read(ARGV[i], i) or -1
 end
 return outcome(replies)
