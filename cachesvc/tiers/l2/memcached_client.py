@@ -105,11 +105,11 @@ class PipelinedClient(Client):  # type: ignore[misc]  # pymemcache has no types
                     raise _unknown(unread, at)
                 return found
             name, size = header[1], header[3]
-            if name not in left or len(size) > 7 or not size.isdigit() or int(size) > LARGEST_VALUE:
+            length = int(size) if size.isdigit() and len(size) <= 7 else LARGEST_VALUE + 1
+            if length > LARGEST_VALUE or left.pop(name, 1):
                 raise _unknown(unread, at)
-            del left[name]
             start = end_of_line + 2
-            end = start + int(size)
+            end = start + length
             lacking = end + 7 - len(unread)  # after the value comes at least \r\nEND\r\n
             if lacking > 0:
                 unread = unread[at:] + self._receive_more(lacking)

@@ -61,6 +61,7 @@ def reads_in(answer: Any, count: int, nonce: bytes) -> tuple[int, int, list[Any]
         elif kind is list:
             if len(reply) == 1:
                 data(reply[0])
+                size = ENOUGH_BYTES  # the record of a key that was refused counts there, and is not sent
                 continue
             flags, record, token = parts(reply, 3)
             if not 0 <= number(flags) <= HELD + FENCED + SOFT or (data(token) and not as_of_in(token, nonce)):
