@@ -87,7 +87,7 @@ class HttpPeers:
 
 
 async def _answered(http: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    """Returns the status and the body, of which at most one byte above `MOST_ANSWER_BYTES` is read."""
+    """Returns the status and the body, or the beginning of one that is too long."""
     async with http.get(url, headers=headers, allow_redirects=False) as answer:
         body = b""
         while len(body) <= MOST_ANSWER_BYTES and (piece := await answer.content.read(1 << 16)):

@@ -225,7 +225,7 @@ class NearFeed:
 
 
 def _check_id(id_: str) -> None:
-    """Raises `ValueError` for an id that cannot go into a header, as it does when the feed is resumed."""
+    """Raises `ValueError` for an id that cannot go into a header."""
     if len(id_) > LONGEST_ID or not (id_.isascii() and id_.isprintable()):
         raise ValueError("an id that is none of the service's")
 
