@@ -213,7 +213,7 @@ def _whole(digits: bytes, most: int = _MOST) -> int:
 
 
 def _named(namespace: str) -> str:
-    if not 0 < len(namespace) <= LONGEST_NAMESPACE or not namespace.isprintable():
+    if not 0 < len(namespace) <= LONGEST_NAMESPACE:
         raise ValueError("not the name of a namespace")
     return namespace
 
