@@ -29,7 +29,7 @@ from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
-from cachesvc.model.errors import TierError
+from cachesvc.model.errors import TierError, UnreadableAnswerError
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked, span
@@ -91,6 +91,8 @@ class ConsumerTally(Struct):
     """Changes that left `changes` while this instance ran and that no instance had closed."""
     failures: int = 0
     """Failed exchanges with the queue."""
+    unreadable: int = 0
+    """Those of `failures` whose answer could not be read."""
     backlog: int = 0
     """Changes accepted and not acknowledged, when this consumer last looked."""
     waiting: int = 0
@@ -247,8 +249,9 @@ class Consumer:
         elif self._overflow.is_on:
             self._overflow.worked()
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception) -> None:
         self._tally.failures += 1
+        self._tally.unreadable += isinstance(error, UnreadableAnswerError)
 
     # heartbeats ------------------------------------------------------------
 

@@ -291,6 +291,8 @@ class FenceBatch(Struct, frozen=True):
     exact to the millisecond."""
     causes: Sequence[SpanContext] = ()
     """The sampled traces that these fences come from (`FenceStream.publish`)."""
+    unreadable: int = 0
+    """Items that could not be read. Their content is lost, so the batch is a gap."""
 
 
 class FenceStart(Struct, frozen=True):

@@ -18,7 +18,7 @@ from cachesvc.changes.delays import ChangeLags
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
 from cachesvc.model.clock import MILLISECONDS, Clock
-from cachesvc.model.errors import TierError
+from cachesvc.model.errors import TierError, UnreadableAnswerError
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked
@@ -41,6 +41,8 @@ class FeedTally(Struct):
     """Times that items of a stream were lost between two reads."""
     failures: int = 0
     """Failed exchanges with a queue."""
+    unreadable: int = 0
+    """Items that could not be read, each a gap, and answers that could not."""
 
 
 class FenceFeed:
@@ -144,6 +146,7 @@ class FenceFeed:
     def _take_in(self, batch: FenceBatch) -> None:
         if batch.gap:
             self._meet_gap()
+        self._tally.unreadable += batch.unreadable
         self._tally.fences += len(batch.fences)
         if batch.fences:
             self._merge(batch)
@@ -207,5 +210,6 @@ class FenceFeed:
         if batch.complete_to is not None:
             self._broadcast.heartbeat(self.region, batch.position, batch.complete_to)
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception) -> None:
         self._tally.failures += 1
+        self._tally.unreadable += isinstance(error, UnreadableAnswerError)

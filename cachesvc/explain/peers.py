@@ -11,6 +11,7 @@ from yarl import URL
 from cachesvc.explain.answer import Question, Seen
 from cachesvc.explain.waits import NoAnswerError, Waits
 from cachesvc.model.entry import Key
+from cachesvc.model.printable import printable
 from cachesvc.tiers.clean_connector import CleanConnector
 
 ANSWER_SECONDS = 0.05
@@ -22,6 +23,9 @@ MOST_SECONDS = 0.8
 """The longest wait for another instance."""
 CONNECTIONS = 100
 """Connections open at a time; more peers wait for their turn within the same time."""
+
+MOST_ANSWER_BYTES = 1 << 20
+"""Bytes of the longest answer of another instance."""
 
 _decode = msgspec.json.Decoder(Seen).decode
 
@@ -63,19 +67,33 @@ class HttpPeers:
         try:
             url = URL(self._addresses[peer] + path, encoded=True)
             status, body = await self._waits.within(peer, _answered(http, url, headers))
-            return _decode(body) if status == 200 else _silent(region, name, f"answered {status}")
+            if len(body) > MOST_ANSWER_BYTES:
+                return _silent(region, name, f"answered more than {MOST_ANSWER_BYTES} bytes")
+            if status != 200:
+                return _silent(region, name, f"answered {status}")
+            found = _decode(body)
+            is_meant = (found.region, found.instance) == peer
+            return found if is_meant else _silent(region, name, "it is another instance")
         except NoAnswerError as error:
             return _silent(region, name, str(error))
         except (aiohttp.ClientError, OSError) as error:
             return _silent(region, name, f"{type(error).__name__}: {error}")
-        except msgspec.DecodeError as error:  # another release, or none of ours
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            RecursionError,
+        ) as error:  # another release, or none of ours
             return _silent(region, name, f"its answer is not understood: {error}")
 
 
 async def _answered(http: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    async with http.get(url, headers=headers) as answer:
-        return answer.status, await answer.read()
+    """Returns the status and the body, or the beginning of one that is too long."""
+    async with http.get(url, headers=headers, allow_redirects=False) as answer:
+        body = b""
+        while len(body) <= MOST_ANSWER_BYTES and (piece := await answer.content.read(1 << 16)):
+            body += piece
+        return answer.status, body
 
 
 def _silent(region: str, name: str, why: str) -> Seen:
-    return Seen(region, name, unavailable=why)
+    return Seen(region, name, unavailable=printable(why[:300]))

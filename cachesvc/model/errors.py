@@ -7,6 +7,9 @@ done; it becomes an RFC 9457 problem of a registered kind. `ConfigError` stops t
 from cachesvc.model.printable import printable, shortened
 from cachesvc.model.problems import ProblemKind
 
+LONGEST_REASON = 500
+"""Characters of the longest reason of a `TierError`."""
+
 
 class CachesvcError(Exception):
     """The root of the exceptions that this package raises on purpose."""
@@ -15,10 +18,12 @@ class CachesvcError(Exception):
 class TierError(CachesvcError):
     """A tier, cell or queue could not answer: `where` names it, `why` says the reason.
 
-    In the results of a batch it stands, as a value, in the slots of the keys concerned.
+    In the results of a batch it stands, as a value, in the slots of the keys concerned. `why` may quote
+    what a server said: at most `LONGEST_REASON` characters of it are kept, all of them printable.
     """
 
     def __init__(self, where: str, why: str) -> None:
+        why = printable(why[:LONGEST_REASON])
         super().__init__(f"{where}: {why}")
         self.where = where
         self.why = why
@@ -33,6 +38,13 @@ class TierTimeoutError(TierError):
 
 class TierUnavailableError(TierError):
     """The connection was refused or reset, or not tried because the breaker is open."""
+
+
+class UnreadableAnswerError(TierUnavailableError):
+    """The server's answer was out of its protocol, or of another shape than its script's.
+
+    The connection was closed: nobody knows where the next answer begins.
+    """
 
 
 class ConfigError(CachesvcError):

@@ -58,6 +58,10 @@ shared = _texts.__getitem__
 """Returns a content type as the object that all entries share, or as it is."""
 shared_window = _windows.__getitem__
 """Returns a window as the object that all entries share, or as it is."""
+is_shared = _texts.__contains__
+"""True if all entries share this content type."""
+is_shared_window = _windows.__contains__
+"""True if all entries share this window."""
 
 
 def footprint(key_id: bytes, entry: Entry) -> int:

@@ -51,13 +51,13 @@ class Loop:
         name: str,
         *,
         outage: Outage | None = None,
-        failed: Callable[[], None] = lambda: None,
+        failed: Callable[[Exception], None] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`outage` logs the failures of the server that the loop works with; it may be shared.
 
-        Without it, such failures are logged as those of the loop. `failed` is called for each step
-        that failed. `now` is in seconds.
+        Without it, such failures are logged as those of the loop. `failed` is called with the error of
+        each step that failed. `now` is in seconds.
         """
         self.name = name
         self.failures = 0
@@ -163,7 +163,7 @@ class Loop:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
-        self._note_failed()
+        self._note_failed(error)
         self._why = _told(error)
         if self._failing_since is None:
             self._failing_since = self._now()

@@ -1,15 +1,21 @@
 """Sends messages to an OTLP/HTTP receiver. The calls block, so they need a thread."""
 
+import contextlib
 import os
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Protocol
+from typing import Any, Protocol
 
+import requests
 import urllib3
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_HEADERS
 from opentelemetry.util.re import parse_env_headers
 
 SEND_SECONDS = 3.0
+
+MOST_ANSWER_BYTES = 1 << 16
+"""Bytes of an answer that are read."""
 
 _LATER = (
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -59,8 +65,46 @@ class Receiver:
 
     def post(self, message: bytes, /) -> None:
         try:
-            answer = self._http.request("POST", self._url, body=message, headers=self._headers)
+            # The body is not needed, and may be endless. One that is short is read, so that its connection
+            # can be used again.
+            answer = self._http.request(
+                "POST",
+                self._url,
+                body=message,
+                headers=self._headers,
+                preload_content=False,
+                redirect=False,
+            )
+            with contextlib.closing(answer):
+                _drain(answer)
         except urllib3.exceptions.HTTPError as failure:
             raise NotTakenError(failure, is_final=False) from failure
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise NotTakenError(f"HTTP {answer.status}", is_final=answer.status not in _LATER)
+
+
+def _drain(answer: urllib3.BaseHTTPResponse) -> None:
+    """Reads the body of an answer, if it is short and comes in time."""
+    left_bytes, until = MOST_ANSWER_BYTES, time.monotonic() + SEND_SECONDS
+    while left_bytes > 0 and time.monotonic() < until:
+        piece = answer.read1(left_bytes, decode_content=False)
+        if not piece:
+            answer.release_conn()
+            return
+        left_bytes -= len(piece)
+
+
+class BoundedSession(requests.Session):
+    """A session that reads no body of an answer: nobody needs it, and it may be endless.
+
+    Redirects are not followed. Each answer's connection is closed.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None  # a redirect that is not followed is looked at all the same, after all of its body
+
+    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        answer = super().send(request, **{**settings, "stream": True})
+        answer.close()
+        answer._content = b""
+        return answer

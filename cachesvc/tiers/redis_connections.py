@@ -1,5 +1,7 @@
 """Connections to Redis servers: clean before each use, left after a demotion.
 
+**Bounded.** Replies are read as `redis_replies.py` says, on every connection to a cell or a queue.
+
 **Clean.** redis-py refuses a connection from its pool that has bytes to read, but looks only at
 bytes that the event loop has read already (`arrivals.py` has the interleaving). The connections
 here look at the socket, too.
@@ -39,6 +41,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
+from cachesvc.tiers.redis_replies import BoundedParser
 
 _DEMOTED = re.compile(r"(?:^|-|: )(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED) ")
 """Redis 6 wraps the error of a script in a text, with a `-` before its code."""
@@ -72,6 +75,7 @@ class RedisConnections(ConnectionPool):
     """
 
     def __init__(self, connection_class: type[AbstractConnection] = Connection, **settings: Any) -> None:
+        settings = {"parser_class": BoundedParser, **settings}
         super().__init__(connection_class=_CLEAN[connection_class], **settings)
         self._left_at = float("-inf")
 

@@ -71,16 +71,17 @@ def fields_with(name: str, info: Mapping[str, str]) -> Sequence[str]:
 
 def version_of(text: str) -> tuple[int, int] | None:
     """Returns the major and minor version that the text begins with; None if it names none."""
-    found = re.match(r"(\d+)\.(\d+)", text)
+    found = re.match(r"([0-9]{1,9})\.([0-9]{1,9})", text)
     return None if found is None else (int(found[1]), int(found[2]))
 
 
 def whole(said: object) -> int | None:
-    """Returns the whole number that a server said; None if it is none."""
+    """Returns the whole number that a server said; None if it is none, or beyond 64 bits."""
     try:
-        return int(said)  # type: ignore[call-overload, no-any-return]  # anything that a server said
-    except (TypeError, ValueError):
+        number = int(said)  # type: ignore[call-overload]  # anything that a server said
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if abs(number) < 1 << 63 else None
 
 
 def _text(word: Any) -> str:

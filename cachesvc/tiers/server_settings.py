@@ -15,6 +15,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from cachesvc.model.printable import printable
 from cachesvc.model.units import Size
 from cachesvc.telemetry.findings import Check, Effect
 from cachesvc.tiers.redis_report import RedisReport, version_of, whole
@@ -246,7 +247,7 @@ def _version(said: object, least: tuple[int, int]) -> str | None:
     version = version_of(text)
     if version is None:
         return None
-    return "" if version >= least else f"version {text} is too old"
+    return "" if version >= least else f"version {printable(text[:40])} is too old"
 
 
 def _item_size(report: MemcachedReport) -> str | None:

@@ -42,6 +42,10 @@ class QueueBench:
         """Appends the fields to `changes`, as any producer can."""
         raise NotImplementedError
 
+    async def append_fence_item(self, name: bytes, value: bytes) -> None:
+        """Appends an item of one field to `fences`, as anybody can who reaches the server."""
+        raise NotImplementedError
+
     async def delivered(self, fences: Sequence[Fence]) -> list[Fence]:
         """Publishes the fences and returns those that a reader is given, ordered by time."""
         reader = self.stream()
@@ -126,6 +130,9 @@ class MemoryBench(QueueBench):
         ms, number = self.queue.append_change(fields)
         return f"{ms}-{number}"
 
+    async def append_fence_item(self, name: bytes, value: bytes) -> None:
+        self.queue.append_item([name, value])
+
     async def dead(self) -> list[tuple[str, str, Fields]]:
         return self.queue.dead
 
@@ -191,6 +198,9 @@ class RedisBench(QueueBench):
         item: Any = fields
         item_id: Any = await self.admin.xadd("changes", item)
         return str(item_id.decode())
+
+    async def append_fence_item(self, name: bytes, value: bytes) -> None:
+        await self.admin.xadd("fences", {name: value})
 
     async def dead(self) -> list[tuple[str, str, Fields]]:
         items: Any = await self.admin.xrange("changes:dead")

@@ -292,6 +292,7 @@ class MemoryFenceStream:
             said.report or gap,
             said.published,
             said.causes,
+            said.unreadable,
         )
 
     async def report(self, position: str) -> None:

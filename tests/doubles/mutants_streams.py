@@ -241,6 +241,11 @@ STREAMS: dict[str, Mutant] = {
             ),
         ),
     ),
+    "unreadable-item": Mutant(
+        "an item of fences that cannot be read is passed over",
+        (54,),
+        (InPython("cachesvc.changes.redis.fence_items:decode", "unreadable += 1", "unreadable += 0"),),
+    ),
     "cut-fence": Mutant(
         "a fence that was cut back is forgotten beyond the time that it was merged with",
         (28,),

@@ -156,6 +156,16 @@ async def _park(queue: QueueBench, *parked: Parked) -> None:
     await queue.stream().publish([], done=[Done(id_, parked)])
 
 
+async def test_trace_54_a_reader_must_not_pass_an_item_that_it_cannot_read(queue: QueueBench) -> None:
+    reader = await _reader(queue)
+    await queue.append_fence_item(b"p", bytes(15))
+    await queue.stream().publish([Fence(2, 20)])
+    batch = await reader.read(wait_seconds=0)
+    assert (batch.gap, batch.unreadable, [fence.digest for fence in batch.fences]) == (True, 1, [2])
+    await queue.stream().publish([Fence(3, 30)])
+    assert not (await reader.read(wait_seconds=0)).gap
+
+
 async def _reader(queue: QueueBench) -> FenceStream:
     """One that has read all there is."""
     reader = queue.stream()

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.model.change import Change, Target
 from cachesvc.model.fence import Fence
@@ -52,6 +53,21 @@ async def test_trace_09_a_reader_must_not_join_a_load_from_before_a_gap() -> Non
         far.loader.release()
         await read_0
         assert await read_1 == b"1"
+
+
+async def test_trace_54_an_item_that_cannot_be_read_must_not_be_passed_in_silence() -> None:
+    far = FarSide()
+    store = Store(far)
+    async with living(far, "i1") as i1:
+        await asyncio.sleep(2)
+        assert await i1.paths.value("a") == b"0"
+        store.commit()
+        await Instance(far).invalidate("a")
+        item = far.queue.fences[-1]  # before i1 has read it
+        far.queue.fences[-1] = replace(item, fields={**item.fields, b"p": item.fields[b"p"][:-1]})
+        await asyncio.sleep(0.5)  # heartbeats go on
+        assert (i1.heard.gaps, i1.heard.unreadable) == (1, 1)
+        assert await i1.paths.value("a") == b"1"
 
 
 async def test_trace_10_a_late_published_fence_must_not_lower_the_floor_of_a_new_instance() -> None:

@@ -10,11 +10,12 @@ A change leaves the stream in one of three ways, each in one transaction:
 The server's side is in `lua/`, with `prelude.lua` first.
 """
 
+import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Parked, Rival
+from cachesvc.changes.contract import Attendance, Completion, OpenChange, OpenCount, Parked, Rival, RivalKind
 from cachesvc.changes.events.cloudevents import decode_item, encode
 from cachesvc.changes.redis import parked_items
 from cachesvc.changes.redis.server import (
@@ -27,10 +28,17 @@ from cachesvc.changes.redis.server import (
     candidate,
 )
 from cachesvc.model.change import Change
-from cachesvc.model.errors import TierError, TierUnavailableError
+from cachesvc.model.errors import TierError, TierUnavailableError, UnreadableAnswerError
 from cachesvc.model.units import Duration
+from cachesvc.tiers.answer_shapes import ShapeError, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
 
+T = TypeVar("T")
+
+LARGEST_CHANGE = 8 << 20
+"""Bytes of the largest change. A larger one is buried without its fields."""
+_RIVALS: Mapping[Any, RivalKind] = {b"instance": "instance", b"deployment": "deployment"}
+_EPOCH = re.compile(r"[^\s:]*:[^\s:]*:-?[0-9]{1,18}")
 MOST_ADOPTED = 1000
 """Changes that one call looks at, oldest first; the rest waits for its turn."""
 RETENTION = Duration.parse("1h")
@@ -61,6 +69,8 @@ class RedisChanges:
         self._source = f"/cachesvc/{region}"
         self._decode = decode
         self._max_open = max_open
+        self._most_at_once = MOST_ADOPTED
+        """Changes that one exchange asks for at most."""
         self._outlived_us = int(retention) + 60_000_000
         script, unspanned, batcher = self._server.script, self._server.unspanned, self._server.batcher
         self._append_all, self._acknowledge_all = unspanned("append"), unspanned("acknowledge")
@@ -90,11 +100,14 @@ class RedisChanges:
 
     async def _append_together(self, events: list[bytes]) -> Sequence[str | TierError]:
         """Appends the events of many callers; the ones that find the stream full are refused."""
-        ids = await self._append_all([self._max_open, *events])
+        ids = await self._append_all(
+            [self._max_open, *events],
+            lambda said: [one if one is None else item_id(one) for one in parts(said, len(events))],
+        )
         full = TierUnavailableError(
             self._server.where, f"{self._max_open} changes are open: the consumers do not keep up"
         )
-        return [full if id_ is None else str(id_.decode()) for id_ in ids]
+        return [full if id_ is None else id_ for id_ in ids]
 
     async def take(self, consumer: str, *, count: int, wait_seconds: float) -> Sequence[OpenChange]:
         try:
@@ -107,26 +120,55 @@ class RedisChanges:
 
     async def _take(self, consumer: str, count: int, wait_seconds: float) -> list[OpenChange]:
         block = round(wait_seconds * 1000) or None  # 0 would wait for ever
-        reading = self._server.redis.xreadgroup(GROUP, consumer, {CHANGES: ">"}, count=count, block=block)
-        streams: Any = await self._server.guarded(reading, wait_seconds=wait_seconds)
-        return [self._open(item) for batch in (streams or {}).values() for items in batch for item in items]
+        count = min(count, self._most_at_once)
+        reading: Any = self._server.redis.xreadgroup(
+            GROUP, consumer, {CHANGES: ">"}, count=count, block=block
+        )
+        return await self._measured(
+            reading,
+            lambda streams: [
+                self._open(item) for batch in (streams or {}).values() for items in batch for item in items
+            ],
+            wait_seconds,
+        )
+
+    async def _measured(
+        self, exchange: Awaitable[Any], taken: Callable[[Any], T], wait_seconds: float = 0
+    ) -> T:
+        """Returns `taken` of an answer with many changes.
+
+        After one that could not be read, fewer changes are asked for at once: they may be more bytes than
+        a reply may have, and the same changes would be answered again and again. A single one has no more
+        than `LARGEST_CHANGE` (`adopt.lua`).
+        """
+        try:
+            found: T = await self._server.guarded(exchange, wait_seconds=wait_seconds, taken=taken)
+        except UnreadableAnswerError:
+            self._most_at_once = max(self._most_at_once // 10, 1)
+            raise
+        self._most_at_once = min(2 * self._most_at_once, MOST_ADOPTED)
+        return found
 
     async def reclaim(self, consumer: str, *, idle_seconds: float, count: int) -> Sequence[OpenChange]:
-        await self._adopt([consumer, round(idle_seconds * 1_000_000), MOST_ADOPTED])
+        await self._adopt([consumer, round(idle_seconds * 1_000_000), MOST_ADOPTED, LARGEST_CHANGE], number)
         found: list[OpenChange] = []
         cursor = "0-0"
         while len(found) < count:
-            claiming = self._server.redis.xautoclaim(
-                CHANGES, GROUP, consumer, round(idle_seconds * 1000), cursor, count=count - len(found)
+            claiming: Any = self._server.redis.xautoclaim(
+                CHANGES,
+                GROUP,
+                consumer,
+                round(idle_seconds * 1000),
+                cursor,
+                count=min(count - len(found), self._most_at_once),
             )
             try:
-                answer: Any = await self._server.guarded(claiming)
+                cursor, items = await self._measured(claiming, self._claimed)
             except RefusedError as error:
                 if error.why.startswith("NOGROUP"):
                     return found
                 raise
-            found += [self._open(item) for item in answer[1]]
-            cursor = answer[0].decode()
+            found += items
             if cursor == "0-0":
                 break
         return found
@@ -140,12 +182,23 @@ class RedisChanges:
         The queue keeps that a cell is tried, not which consumer tries it: a consumer that dies meanwhile
         leaves the cell to any other.
         """
-        found = await self._parked([round(idle_seconds * 1_000_000), count, self._outlived_us])
-        return [parked_items.parse(cell.decode(), name.decode(), text.decode()) for cell, name, text in found]
+        found: Sequence[Parked] = await self._parked(
+            [round(idle_seconds * 1_000_000), count, self._outlived_us],
+            lambda said: [parked_items.parse(*map(text, parts(one, 3))) for one in parts(said)],
+        )
+        return found
+
+    def _claimed(self, answer: Any) -> tuple[str, list[OpenChange]]:
+        """Returns where the next call goes on, and the changes of this one."""
+        return item_id(answer[0]), [self._open(item) for item in answer[1]]
 
     def _open(self, item: tuple[bytes, Mapping[bytes, bytes]]) -> OpenChange:
-        item_id, fields = item
-        return self._decode(item_id.decode(), fields)
+        name, fields = item
+        id_ = item_id(name)
+        try:
+            return self._decode(id_, fields)
+        except Exception as defect:  # noqa: BLE001  whatever it is, it is of one change alone
+            return OpenChange(id_, reason=f"cannot be read: {type(defect).__name__}")
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
         for outcome in await self._acknowledgements.submit_many(ids):
@@ -161,24 +214,45 @@ class RedisChanges:
     async def completion(self, me: Attendance | None = None) -> Completion:
         attends = [me.incarnation, me.live_us, ",".join(me.cells), me.name] if me else ["", 0, "", ""]
         complete_to, epoch, announced, now_us, oldest, rivals, queue = await self._completion(
-            [candidate(), *attends]
+            [candidate(), *attends], _completion_in
         )
         return Completion(
             complete_to,
-            epoch.decode(),
+            epoch,
             announced=announced == epoch,
             now_us=now_us,
-            oldest=oldest.decode(),
-            lost=int(epoch.rpartition(b":")[2]),
-            rivals=[
-                Rival(kind.decode(), incarnation.decode(), name.decode(), was_first == 1)
-                for kind, incarnation, name, was_first in rivals
-            ],
-            queue=queue.decode(),
+            oldest=oldest,
+            lost=int(epoch.rpartition(":")[2]),
+            rivals=rivals,
+            queue=queue,
         )
 
     async def reconnect(self) -> None:
         await self._server.reconnect()
 
     async def open_count(self) -> OpenCount:
-        return OpenCount(*await self._open_count([]))
+        found: OpenCount = await self._open_count([], lambda said: OpenCount(*map(number, parts(said, 4))))
+        return found
+
+
+def _completion_in(said: Any) -> tuple[int, str, str, int, str, list[Rival], str]:
+    """Returns the parts of the answer of `completion.lua`. Raises `ShapeError`."""
+    complete_to, epoch, announced, now_us, oldest, rivals, queue = parts(said, 7)
+    if not _EPOCH.fullmatch(text(epoch)):
+        raise ShapeError("not an epoch")
+    return (
+        number(complete_to),
+        text(epoch),
+        text(announced),
+        number(now_us),
+        item_id(oldest) if oldest else "",
+        [_rival(one) for one in parts(rivals)],
+        text(queue),
+    )
+
+
+def _rival(said: Any) -> Rival:
+    kind, incarnation, name, was_first = parts(said, 4)
+    if kind not in _RIVALS:
+        raise ShapeError("not a rival")
+    return Rival(_RIVALS[kind], text(incarnation), text(name), number(was_first) == 1)

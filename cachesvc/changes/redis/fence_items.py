@@ -16,8 +16,11 @@ A `t` that cannot be read is passed over, because it says nothing of a fence. Pa
 judged by instances alone, so neither `unapplied` nor placement nor servers are sent with them.
 """
 
+import contextlib
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct
@@ -31,16 +34,29 @@ of many traces is enough to tell what happened."""
 PAIRS_PER_ITEM = 4096
 """64 KiB of pairs: a follower takes many items at once, and one command should not hold
 the server up."""
+LONGEST_AHEAD_US = 86_400_000_000
+"""The longest time by which an `at` can be later than its item.
+
+A clock that is wrong by more than a day did not issue it, or the item is no item of ours.
+"""
+LONGEST_OVER_US = 400 * 86_400_000_000
+"""The longest window of a paced fence: no copy is kept for so long."""
+LONGEST_NAMESPACE = 256
+"""Characters of the longest name of a namespace in an item; a topology allows 64."""
 REPORT = (b"r", b"1")
 """The field that asks followers to report."""
 
+_MOST = 1 << 53
+_SERVER = re.compile(r"[0-9a-f]{1,16}")
 _PAIR = struct.Struct(">QQ")
 _FIELDS = frozenset((b"p", b"q", b"n", b"w", b"u", b"g", b"c", b"h", b"r", b"t", b"o"))
-_Namespaces = list[tuple[int, int, bool, str]]
+_Digest = Annotated[int, msgspec.Meta(ge=0)]
+_Time = Annotated[int, msgspec.Meta(ge=0)]
+_Namespaces = list[tuple[_Digest, _Time, bool, str]]
 _Where = tuple[bool, int, Issuers]
 """The things that an item says once for all its fences: unapplied, placement, issuers."""
 _NOWHERE: _Where = (False, 0, ())
-_Paced = tuple[int, int, bool, str, int]
+_Paced = tuple[_Digest, _Time, bool, str, Annotated[int, msgspec.Meta(ge=1)]]
 _decode_namespaces = msgspec.msgpack.Decoder(_Namespaces).decode
 _decode_paced = msgspec.json.Decoder(list[_Paced]).decode
 _decode_member = msgspec.json.Decoder(_Paced).decode
@@ -54,12 +70,19 @@ class Items(Struct, frozen=True):
     """µs, from the last heartbeat among the items; None if there is none."""
     report: bool
     """True if an item asks followers to report."""
-    whole: bool
-    """False if at least one item could not be read: its content is lost, and the follower
-    treats that as a gap."""
+    unreadable: int
+    """Items that could not be read.
+
+    Their content is lost, and the follower treats that as a gap.
+    """
     published: Sequence[int]
     """The time of each item that carries fences, µs."""
     causes: Sequence[SpanContext]
+
+    @property
+    def whole(self) -> bool:
+        """True if every item could be read."""
+        return not self.unreadable
 
 
 def encode(
@@ -88,20 +111,20 @@ def decode(items: Iterable[tuple[int, Mapping[bytes, bytes]]]) -> Items:
     fences: list[Fence] = []
     published: list[int] = []
     causes: list[SpanContext] = []
-    complete_to, report, whole = None, False, True
+    complete_to, report, unreadable = None, False, 0
     for ms, fields in items:
         try:
-            fences += _fences(fields)
-            if beat := fields.get(b"h"):
-                complete_to, report = int(beat), True
-        except (struct.error, ValueError, msgspec.MsgspecError):
-            whole = False
-        whole = whole and fields.keys() <= _FIELDS
+            found, beat = _fences(fields, ms * 1000 + LONGEST_AHEAD_US), fields.get(b"h")
+            if beat:
+                complete_to, report = _whole(beat), True
+            fences += found
+        except (struct.error, ValueError, msgspec.MsgspecError, RecursionError):
+            unreadable += 1
         report = report or b"r" in fields
         if b"h" not in fields and b"o" not in fields:
             published.append(ms * 1000)
             causes += _causes(fields[b"t"]) if b"t" in fields else ()
-    return Items(fences, complete_to, report, whole, published, causes)
+    return Items(fences, complete_to, report, unreadable, published, causes)
 
 
 def paced_member(fence: Fence) -> str:
@@ -120,10 +143,8 @@ def paced_fences(members: Iterable[bytes | str]) -> list[Fence]:
     """
     found = []
     for member in members:
-        try:
-            found.append(_from_paced(*_decode_member(member)))
-        except msgspec.MsgspecError:
-            continue
+        with contextlib.suppress(ValueError, msgspec.MsgspecError, RecursionError):
+            found.append(_from_paced(*_decode_member(member), latest=_MOST))
     return found
 
 
@@ -156,8 +177,14 @@ def _fields(fences: Sequence[Fence], unapplied: bool, placement: int, issuers: I
     return [part for name, value in found.items() if value for part in (name, value)]
 
 
-def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
-    unapplied, placement = b"u" in fields, int(fields.get(b"g", b"0"))
+def _fences(fields: Mapping[bytes, bytes], latest: int) -> list[Fence]:
+    """Returns the fences of an item; raises `ValueError` if one is out of bounds.
+
+    `latest`: the latest `at` that a fence of this item can have, µs.
+    """
+    if not fields.keys() <= _FIELDS:
+        raise ValueError("a field that is not known")
+    unapplied, placement = b"u" in fields, _whole(fields.get(b"g", b"0"), 1 << 64)
     issuers = _issuers(fields[b"c"]) if b"c" in fields else ()
     fences: list[Fence] = []
     for name, soft in ((b"p", False), (b"q", True)):
@@ -167,15 +194,38 @@ def _fences(fields: Mapping[bytes, bytes]) -> list[Fence]:
                 for digest, at in _PAIR.iter_unpack(pairs)
             ]
     if packed := fields.get(b"n"):
-        fences += [Fence(*named, unapplied, 0, placement, issuers) for named in _decode_namespaces(packed)]
+        fences += [
+            Fence(digest, at, soft, _named(namespace), unapplied, 0, placement, issuers)
+            for digest, at, soft, namespace in _decode_namespaces(packed)
+        ]
+    if fences and max(fence.at for fence in fences) > latest:
+        raise ValueError("an `at` from another time than its item")
     if packed := fields.get(b"w"):
-        fences += [_from_paced(*paced) for paced in _decode_paced(packed)]
+        fences += [_from_paced(*paced, latest=latest) for paced in _decode_paced(packed)]
     return fences
 
 
+def _whole(digits: bytes, most: int = _MOST) -> int:
+    """Returns the number; raises `ValueError` if it is none from 0 to `most`."""
+    if not digits.isdigit() or len(digits) > 20 or int(digits) > most:
+        raise ValueError("not a number in range")
+    return int(digits)
+
+
+def _named(namespace: str) -> str:
+    if not 0 < len(namespace) <= LONGEST_NAMESPACE:
+        raise ValueError("not the name of a namespace")
+    return namespace
+
+
 def _issuers(joined: bytes) -> Issuers:
-    pairs = (pair.partition("=") for pair in joined.decode("ascii").split(","))
-    return tuple((name, int(id_, 16)) for name, _, id_ in pairs)
+    found = []
+    for pair in joined.decode("ascii").split(","):
+        name, _, id_ = pair.partition("=")
+        if not _SERVER.fullmatch(id_):
+            raise ValueError("not the number of a server")
+        found.append((name, int(id_, 16)))
+    return tuple(found)
 
 
 def _causes(joined: bytes) -> list[SpanContext]:
@@ -187,5 +237,7 @@ def _paced(fence: Fence) -> _Paced:
     return fence.digest, fence.at, fence.soft, fence.namespace, fence.over
 
 
-def _from_paced(digest: int, at: int, soft: bool, namespace: str, over: int) -> Fence:
-    return Fence(digest, at, soft, namespace, over=over)
+def _from_paced(digest: int, at: int, soft: bool, namespace: str, over: int, *, latest: int) -> Fence:
+    if at > latest or over > LONGEST_OVER_US:
+        raise ValueError("a window from another time than its item")
+    return Fence(digest, at, soft, _named(namespace) if namespace else "", over=over)

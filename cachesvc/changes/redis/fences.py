@@ -13,6 +13,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -43,10 +44,11 @@ from cachesvc.changes.redis.server import (
     candidate,
     mapping,
 )
-from cachesvc.model.errors import TierError
+from cachesvc.model.errors import TierError, UnreadableAnswerError
 from cachesvc.model.fence import Fence
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext
+from cachesvc.tiers.answer_shapes import data, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
 from cachesvc.tiers.redis_report import RedisReport
 
@@ -67,6 +69,13 @@ MOST_FENCES = 16_384
 """Fences and completed changes of one exchange, unless a single caller has more.
 
 They are 256 KiB of pairs."""
+
+LARGEST_ITEM, MOST_FIELDS = 1 << 20, 32
+"""Bytes and fields of the largest item that is read; the largest of ours has half of it.
+
+`read.lua` answers a larger one without its fields: no reply would be small enough else, and the
+follower could never pass it.
+"""
 
 _ID = re.compile(r"\d{1,19}-\d{1,19}")
 """The id of an item of a stream; a caller may ask for the receipt of any text."""
@@ -195,8 +204,9 @@ class RedisFenceStream:
 
     async def now_us(self) -> int:
         """Returns the queue's clock. Raises `TierError`."""
-        seconds, us = await self._server.guarded(self._server.redis.time())
-        return seconds * 1_000_000 + us
+        time: Any = self._server.redis.time()
+        now_us: int = await self._server.guarded(time, taken=_time_in)
+        return now_us
 
     async def publish(
         self,
@@ -282,7 +292,7 @@ class RedisFenceStream:
         flat = [argument for item in items for argument in (len(item), *item)]
         try:
             epoch = await self._vouch(
-                [candidate(), self._retention_us // 1000, changes_epoch, recent, len(items), *flat]
+                [candidate(), self._retention_us // 1000, changes_epoch, recent, len(items), *flat], data
             )
         except RefusedError as error:
             if not error.why.startswith("OTHEREPOCH"):
@@ -319,7 +329,7 @@ class RedisFenceStream:
         beside = msgspec.json.encode([list((paced or {}).items()), dones])
         flat = [argument for item in items for argument in (len(item), *item)]
         epoch, position = await self._publish_all(
-            [candidate(), self._retention_us // 1000, beside, len(items), *flat]
+            [candidate(), self._retention_us // 1000, beside, len(items), *flat], _published_in
         )
         return epoch, position
 
@@ -353,7 +363,8 @@ class RedisFenceStream:
         if self._delivered and wait_seconds and not self._was_cut_off:
             self._was_cut_off = True
             await self._wait(wait_seconds)
-        epoch, items = await self._read([self._position, self._max_batch + self._delivered])
+        most = self._max_batch + self._delivered
+        epoch, items = await self._read([self._position, most, LARGEST_ITEM, MOST_FIELDS], _items_in)
         self._was_cut_off = False
         if epoch != self._epoch or not items or items[0][0] != self._position:
             return await self._gap()
@@ -375,22 +386,28 @@ class RedisFenceStream:
 
     async def _take_position(self, register: str) -> tuple[bytes, Sequence[Fence]]:
         """Moves to the oldest item; returns the newest one's id, and the paced fences in force."""
-        answer = await self._open([candidate(), self._retention_us // 1000, register])
-        epoch, position, tail, paced = answer
-        fences = fence_items.paced_fences(paced)
-        # Last: an answer that cannot be read must leave the old position, at which the gap is met again.
+        arguments = [candidate(), self._retention_us // 1000, register]
+        # An answer that cannot be read leaves the old position, at which the gap is met again.
+        epoch, position, tail, paced = await self._open(arguments, _opened_in)
         self._epoch, self._position, self._delivered = epoch, position, False
-        return tail, fences
+        return tail, paced
 
     async def _deliver(self, items: Sequence[Any]) -> FenceBatch:
-        said = fence_items.decode((int(id_.partition(b"-")[0]), mapping(fields)) for id_, fields in items)
-        paced = () if said.whole else await self._paced_in_force()
+        said = fence_items.decode((int(id_.partition(b"-")[0]), fields) for id_, fields in items)
+        paced = await self._paced_in_force() if said.unreadable else ()
         if items:
             self._position, self._delivered = items[-1][0], True
         position = self._in_epoch(self._position) if self._delivered else self._before_the_position()
-        fences, gap = [*said.fences, *paced], not said.whole
+        fences, gap = [*said.fences, *paced], said.unreadable > 0
         return FenceBatch(
-            fences, said.complete_to, gap, position, said.report or gap, said.published, said.causes
+            fences,
+            said.complete_to,
+            gap,
+            position,
+            said.report or gap,
+            said.published,
+            said.causes,
+            said.unreadable,
         )
 
     def _in_epoch(self, id_: bytes) -> str:
@@ -403,7 +420,8 @@ class RedisFenceStream:
 
     async def _paced_in_force(self) -> Sequence[Fence]:
         reading: Any = self._server.redis.zrangebyscore("fences:paced", await self.now_us(), "+inf")
-        return fence_items.paced_fences(await self._server.guarded(reading))
+        found: Sequence[Fence] = await self._server.guarded(reading, taken=_paced_in)
+        return found
 
     async def report(self, position: str) -> None:
         """Says that this instance is alive and has merged everything up to `position`.
@@ -412,10 +430,10 @@ class RedisFenceStream:
         remembered for the time after the server has lost its list.
         """
         known = self._listed_count if asyncio.get_running_loop().time() < self._list_at else ""
-        id_ = position.partition("@")[0] or NOWHERE
-        answer = await self._list_followers([self._follower, id_, self._epoch or "-", known])
-        if len(answer) > 1:
-            self._listed(answer)
+        report = [self._follower, position.partition("@")[0] or NOWHERE, self._epoch or "-", known]
+        epoch, found = await self._list_followers(report, _followers_in)
+        if found is not None:
+            self._listed(epoch, found)
 
     async def followers(self, of: str = "") -> Sequence[FollowerPosition]:
         listing = answered(await self._listings.submit(None))
@@ -425,20 +443,27 @@ class RedisFenceStream:
 
     async def _list_together(self, callers: list[None]) -> Sequence[_Listing]:
         """Asks once for all callers that wait for the followers."""
-        return [self._listed(await self._list_for_all(["", "", "", ""]))] * len(callers)
+        epoch, found = await self._list_for_all(["", "", "", ""], _followers_in)
+        return [self._listed(epoch, found or ())] * len(callers)
 
-    def _listed(self, answer: Any) -> _Listing:
-        epoch, found = answer[0].decode(), answer[1]
-        listed, now = [_follower_position(epoch, *one) for one in found], asyncio.get_running_loop().time()
+    def _listed(self, epoch: str, listed: Sequence[FollowerPosition]) -> _Listing:
+        now = asyncio.get_running_loop().time()
         self._listed_count, self._list_at = len(listed), now + LIST_SECONDS
         return _Listing(epoch, self._followers.known(listed, epoch, now))
 
     async def receipt(self, id_: str) -> ReceiptRecord | None:
         return answered(await self._receipts.submit(id_)) if _ID.fullmatch(id_) else None
 
-    async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | None]:
-        epoch, kept = await self._look_up_receipts([*ids])
-        return [None if text is None else _record(epoch.decode(), text.decode()) for text in kept]
+    async def _receipts_together(self, ids: list[str]) -> Sequence[ReceiptRecord | TierError | None]:
+        epoch, kept = await self._look_up_receipts([*ids], partial(_receipts_in, count=len(ids)))
+        return [None if one is None else self._receipt_in(epoch, one) for one in kept]
+
+    def _receipt_in(self, epoch: str, said: Any) -> ReceiptRecord | TierError:
+        """Returns the receipt; one that cannot be read is the failure of its own caller."""
+        try:
+            return _record(epoch, text(said))
+        except ValueError:
+            return UnreadableAnswerError(self._server.where, "a receipt that cannot be read")
 
 
 def _to_park(parked: Parked) -> tuple[str, str, int, str]:
@@ -446,11 +471,60 @@ def _to_park(parked: Parked) -> tuple[str, str, int, str]:
     return parked.cell, parked_items.name_of(parked), parked.at, str(parked.placement)
 
 
-def _follower_position(epoch: str, name: bytes, id_: bytes, silent_us: int) -> FollowerPosition:
-    instance, _, incarnation = name.decode().rpartition("#")
+def _time_in(said: Any) -> int:
+    """Returns the time, µs, of redis-py's pair of seconds and µs."""
+    seconds, us = parts(list(said), 2) if type(said) is tuple else ("", "")
+    return number(seconds) * 1_000_000 + number(us)
+
+
+def _published_in(said: Any) -> tuple[bytes, bytes]:
+    """Returns the epoch, and the id of the last item or nothing, as `publish.lua` answers."""
+    epoch, position = parts(said, 2)
+    return data(epoch), item_id(position).encode() if position else data(position)
+
+
+def _opened_in(said: Any) -> tuple[bytes, bytes, bytes, Sequence[Fence]]:
+    """Returns the epoch, the ids of the oldest and the newest item, and the paced fences."""
+    epoch, oldest, newest, paced = parts(said, 4)
+    return data(epoch), item_id(oldest).encode(), item_id(newest).encode(), _paced_in(paced)
+
+
+def _paced_in(said: Any) -> Sequence[Fence]:
+    return fence_items.paced_fences([data(member) for member in parts(said)])
+
+
+def _items_in(said: Any) -> tuple[bytes, list[tuple[bytes, Mapping[bytes, bytes]]]]:
+    """Returns the epoch, and the items with their fields, as `read.lua` answers."""
+    epoch, items = parts(said, 2)
+    found: list[tuple[bytes, Mapping[bytes, bytes]]] = []
+    for item in parts(items):
+        id_, fields = parts(item, 2)
+        item_id(id_)
+        found.append((id_, mapping(fields)))
+    return data(epoch), found
+
+
+def _followers_in(said: Any) -> tuple[str, Sequence[FollowerPosition] | None]:
+    """Returns the epoch and the followers; None if there are as many as the caller knows."""
+    epoch, *listed = parts(said)
+    if not listed:
+        return text(epoch), None
+    (found,) = listed
+    epoch = text(epoch)
+    return epoch, [_follower_position(epoch, *parts(one, 3)) for one in parts(found)]
+
+
+def _follower_position(epoch: str, name: Any, place: Any, silent_us: Any) -> FollowerPosition:
+    instance, _, incarnation = text(name).rpartition("#")
     region, _, instance = instance.partition("/")
-    position = NOWHERE if id_.decode() == NOWHERE else position_in(epoch, id_.decode())
-    return FollowerPosition(region, instance, position, silent_us, incarnation)
+    position = NOWHERE if (id_ := item_id(place)) == NOWHERE else position_in(epoch, id_)
+    return FollowerPosition(region, instance, position, number(silent_us), incarnation)
+
+
+def _receipts_in(said: Any, count: int) -> tuple[str, list[Any]]:
+    """Returns the epoch, and what was kept of each receipt, as `receipt.lua` answers."""
+    epoch, kept = parts(said, 2)
+    return text(epoch), parts(kept, count)
 
 
 def _record(epoch: str, text: str) -> ReceiptRecord:

@@ -27,7 +27,7 @@ def text_of(parked: Parked) -> str:
 
 
 def parse(cell: str, name: str, text: str) -> Parked:
-    """Returns what is parked for a cell under this name."""
+    """Returns what is parked for a cell under this name. Raises `ValueError`, or `TypeError`."""
     at, placement = text.split(" ")
     letter = name[0].lower()
     if letter == "k":

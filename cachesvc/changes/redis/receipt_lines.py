@@ -9,11 +9,13 @@ It is a letter and four lines, so that a script can split it:
                             by which `receipt.lua` tells what is left of that
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 from cachesvc.changes.contract import Done, ReceiptRecord
 
+_POSITION = re.compile(r"(?:[0-9]{1,20}-[0-9]{1,20})?")
 _STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {
     "o": "open",
     "p": "parked",
@@ -23,9 +25,11 @@ _STATES: dict[str, Literal["open", "parked", "done", "buried"]] = {
 
 
 def parse(text: str) -> ReceiptRecord:
-    """Returns the record of a receipt's text."""
+    """Returns the record of a receipt's text. Raises `ValueError` for a text that is none."""
     position, cells, missed, reason = [*text[1:].split("\n", 3), "", "", ""][:4]
-    state = _STATES[text[0]]
+    state = _STATES.get(text[:1])
+    if state is None or not _POSITION.fullmatch(position):
+        raise ValueError("not a receipt")
     return ReceiptRecord(state, position, _names(cells), _names(missed), reason if state == "buried" else "")
 
 

@@ -13,19 +13,25 @@ loop), so that a stopped follower would run for ever.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
-from redis.exceptions import BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.errors import (
+    TierError,
+    TierTimeoutError,
+    TierUnavailableError,
+    UnreadableAnswerError,
+)
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
+from cachesvc.tiers.answer_shapes import ShapeError, as_it_is, data, parts
 from cachesvc.tiers.batching import Batcher, Run
 from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport
@@ -63,6 +69,14 @@ _SCRIPTS = (
 )
 _LUA = {name: _PRELUDE + _lua(name) for name in _SCRIPTS}
 """Sources by name, read when this module is loaded: no event loop waits for a file."""
+
+
+class RunScript(Protocol):
+    """A call that runs one script."""
+
+    async def __call__(self, args: list[Any], taken: Callable[[Any], Any] = as_it_is) -> Any:
+        """Returns `taken` of the script's answer. Raises `TierError`, also if `taken` raises."""
+        ...
 
 
 class RedisServer:
@@ -115,16 +129,16 @@ class RedisServer:
         self._batchers.append(made)
         return made
 
-    def unspanned(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
+    def unspanned(self, name: str) -> "RunScript":
         """Returns a call that runs `<name>.lua` with the given arguments; no span is made for it."""
         script: AsyncScript = self.redis.register_script(_LUA[name])
 
-        async def run(args: list[Any]) -> Any:
-            return await self.guarded(script(args=args))
+        async def run(args: list[Any], taken: Callable[[Any], Any] = as_it_is) -> Any:
+            return await self.guarded(script(args=args), taken=taken)
 
         return run
 
-    def script(self, name: str) -> Callable[[list[Any]], Awaitable[Any]]:
+    def script(self, name: str) -> "RunScript":
         """Returns a call that runs `<name>.lua` with the given arguments.
 
         The call is a span of the trace that it is made in.
@@ -132,11 +146,11 @@ class RedisServer:
         script = self.unspanned(name)
         exchange_span = ExchangeSpan(self._place, name)
 
-        async def run(args: list[Any]) -> Any:
+        async def run(args: list[Any], taken: Callable[[Any], Any] = as_it_is) -> Any:
             if (caller := current()) is None:
-                return await script(args)
+                return await script(args, taken)
             with exchange_span.around((caller,), 1):
-                return await script(args)
+                return await script(args, taken)
 
         return run
 
@@ -161,17 +175,20 @@ class RedisServer:
             dead_letters=dead if isinstance(dead, int) else None,
         )
 
-    async def guarded(self, exchange: Awaitable[T], *, wait_seconds: float = 0) -> T:
-        """Returns the result of an exchange, or raises a `TierError`.
+    async def guarded(
+        self, exchange: Awaitable[T], *, wait_seconds: float = 0, taken: Callable[[T], Any] = as_it_is
+    ) -> Any:
+        """Returns `taken` of the result of an exchange, or raises a `TierError`.
 
-        `wait_seconds` is the time that the call may wait on the server by itself; the time limit comes on
-        top. redis-py closes a connection whose exchange is given up. A reply that says that the server is
-        no master any more closes all connections, so that the next call looks the server's name up anew.
+        A result that `taken` raises for is unreadable. `wait_seconds` is the time that the call may wait
+        on the server by itself; the time limit comes on top. redis-py closes a connection whose exchange
+        is given up. A reply that says that the server is no master any more closes all connections, so
+        that the next call looks the server's name up anew.
         """
         seconds = self._timeout + ROUND_TRIPS * self._connections.round_trip_seconds
         try:
             async with asyncio.timeout(wait_seconds + seconds):
-                return await exchange
+                return taken(await exchange)
         except (TimeoutError, RedisTimeoutError) as error:
             raise TierTimeoutError(self.where, f"no answer within {seconds:.1f} s") from error
         except (ResponseError, BusyLoadingError) as error:
@@ -180,14 +197,23 @@ class RedisServer:
                 raise TierUnavailableError(self.where, str(error)) from error
             raise RefusedError(self.where, str(error)) from error
         except (RedisError, OSError, RuntimeError) as error:
+            if isinstance(error, (InvalidResponse, RecursionError)):
+                raise await self._not_read(error) from error
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
             raise TierUnavailableError(self.where, str(error)) from error
         except Exception as error:
             # redis-py's parsers raise anything for a reply of another shape than they know.
-            raise TierUnavailableError(
-                self.where, f"an answer of an unknown shape: {type(error).__name__}"
-            ) from error
+            raise await self._not_read(error) from error
+
+    async def _not_read(self, error: Exception) -> UnreadableAnswerError:
+        """Closes the connections, and returns the error of an answer that could not be read.
+
+        The answer may have been that to another command: then its connection is out of step, and would
+        give every later caller the answer to the one before.
+        """
+        await self._connections.leave()
+        return UnreadableAnswerError(self.where, f"an answer of an unknown shape: {type(error).__name__}")
 
 
 class RefusedError(TierError):
@@ -210,9 +236,14 @@ def candidate() -> str:
     return secrets.token_hex(8)
 
 
-def mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Returns fields and values of an item, from the flat list of a script's answer."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def mapping(flat: Any) -> dict[bytes, bytes]:
+    """Returns fields and values of an item, from the flat list of a script's answer.
+
+    Raises `ShapeError`.
+    """
+    if len(parts(flat)) % 2:
+        raise ShapeError("a field without a value")
+    return {data(name): data(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _plain(value: Any) -> str:

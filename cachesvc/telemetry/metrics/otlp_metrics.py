@@ -29,6 +29,7 @@ from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Reading, Sample
 from cachesvc.telemetry.metrics.table import Metric
+from cachesvc.telemetry.otlp_http import BoundedSession
 from cachesvc.telemetry.outage import Outage
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class MetricsExport:
         self._resource = resource
         self._interval_seconds = interval_seconds
         endpoint = f"{otlp.rstrip('/')}/v1/metrics"
-        self._exporter = exporter or metric_exporter.OTLPMetricExporter(endpoint, timeout=SEND_SECONDS)
+        self._exporter = exporter or metric_exporter.OTLPMetricExporter(
+            endpoint, timeout=SEND_SECONDS, session=BoundedSession()
+        )
         self._outage = Outage(f"the receiver of metrics at {otlp}", log)
         self.loop = Loop("export of metrics")
         self._started_ns = time.time_ns()

@@ -404,6 +404,14 @@ TABLE: tuple[Metric, ...] = (
         ("server",),
     ),
     Metric(
+        "server_unreadable",
+        "counter",
+        "servers",
+        "unreadable",
+        "Answers of a memcached server that could not be read.",
+        ("server",),
+    ),
+    Metric(
         "server_items",
         "gauge",
         "server_stats",
@@ -539,6 +547,13 @@ TABLE: tuple[Metric, ...] = (
         "feed_failures", "counter", "feed", "failures", "Failed exchanges with a queue while reading fences."
     ),
     Metric(
+        "feed_unreadable",
+        "counter",
+        "feed",
+        "unreadable",
+        "Items of fences, and answers of queues, that could not be read.",
+    ),
+    Metric(
         "fence_subscribers",
         "gauge",
         "broadcast",
@@ -633,6 +648,13 @@ TABLE: tuple[Metric, ...] = (
         "failures",
         "Failed exchanges with the region's queue while consuming changes.",
     ),
+    Metric(
+        "consumer_unreadable",
+        "counter",
+        "consumer",
+        "unreadable",
+        "Those of the failed exchanges whose answer could not be read.",
+    ),
     # cells
     Metric("cell_exchanges", "counter", "cells", "exchanges", "Script calls to a cell.", ("cell",)),
     Metric(
@@ -649,6 +671,14 @@ TABLE: tuple[Metric, ...] = (
         "cells",
         "damaged",
         "Records of a cell with a wrong checksum.",
+        ("cell",),
+    ),
+    Metric(
+        "cell_unreadable",
+        "counter",
+        "cells",
+        "unreadable",
+        "Answers of a cell that could not be read.",
         ("cell",),
     ),
     Metric(

@@ -180,6 +180,7 @@ class MemcachedTier:
             failed_writes=self._failed_writes,
             damaged=self._damaged,
             unsealed=self._unsealed,
+            unreadable=self._thread.unreadable,
         )
 
     def __repr__(self) -> str:
@@ -188,10 +189,13 @@ class MemcachedTier:
 
 def fullness_of(where: str, stats: Mapping[bytes, Any]) -> Fullness:
     """Returns how full a server is, from its statistics. Raises `TierError` if they lack it."""
-    try:
-        return Fullness(*(stats[name] for name in (b"curr_items", b"bytes", b"limit_maxbytes", b"evictions")))
-    except KeyError as error:
-        raise TierError(where, f"its stats lack {error}") from error
+    found = []
+    for name in ("curr_items", "bytes", "limit_maxbytes", "evictions"):
+        number = stats.get(name.encode())
+        if not isinstance(number, int):
+            raise TierError(where, f"its stats lack {name}")
+        found.append(number)
+    return Fullness(*found)
 
 
 def wire_name(key_id: bytes) -> bytes:

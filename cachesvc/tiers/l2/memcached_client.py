@@ -6,6 +6,13 @@ gives it back only after a switch interval. Here a batch is one send and, nearly
 receive. pymemcache's own `set_many` gives up a whole batch at the first entry that the server
 refuses; here replies are matched with entries, and a refusal is the answer for that entry only.
 
+Nothing that the server says is believed. pymemcache's own parsers take lines without an end, any
+name, any number of values and any length; with a negative length, the reading of `VALUE` went back
+to the same line for ever. Here a line has at most `LONGEST_LINE` bytes and a value at most
+`LARGEST_VALUE`, each name comes once and only if it was asked for, and the time limit is that of
+the whole exchange: a server that sends a byte now and then does not get it anew with each byte.
+Anything else raises `MemcacheUnknownError`.
+
 Any exception from here leaves the stream at an unknown place: the caller must `close()`, and the
 next exchange connects again.
 
@@ -20,7 +27,7 @@ ones have the time of a round trip on top of `timeout`.
 import contextlib
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import Final
 
 from pymemcache.exceptions import (
     MemcacheClientError,
@@ -42,8 +49,21 @@ waits for memcached to read the rest of the commands."""
 MOST_ROUND_TRIP_SECONDS = 1.0
 """The most that a round trip adds to a time limit, for a server that was slow at first."""
 
+LARGEST_VALUE: Final = 1 << 20
+"""Bytes of the longest value that an answer may have.
+
+memcached keeps items of 1 MiB at most, and a larger one, which needs its `-I`, is none of ours.
+"""
+LONGEST_LINE = 1024
+"""Bytes of the longest line that an answer may have; a name has 250 at most."""
+MOST_DIGITS = 18
+"""Digits of the longest number in a report that is read as one: it fits into 64 bits."""
+LONGEST_REPORT = 1 << 18
+"""Bytes of the longest answer to `stats`: a hundred times that of a memcached 1.6."""
+
 _END = b"END"
 _REFUSED = b"SERVER_ERROR"
+_REPLIES = frozenset((b"STORED", b"NOT_STORED", b"EXISTS", b"DELETED", b"NOT_FOUND"))
 
 
 class PipelinedClient(AnyAddressClient):
@@ -56,6 +76,10 @@ class PipelinedClient(AnyAddressClient):
     round_trip_seconds = 0.0
     """The shortest exchange on the connection; 0 before the first one ever."""
     _began = 0.0
+    _limit_seconds: float | None = None
+    """The time limit of one exchange; None: no limit."""
+    _is_shortened = False
+    """True if the socket's time limit is less than that of a whole exchange."""
 
     def fetch(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Returns the values held under `names`, which must be legal (`wire_name`).
@@ -63,27 +87,34 @@ class PipelinedClient(AnyAddressClient):
         A name without a value is absent from the result.
         """
         self._begin()
-        self._send(b"get %b\r\n" % b" ".join(names))
+        left = dict.fromkeys(names)
+        self._send(b"get %b\r\n" % b" ".join(left))
         found: dict[bytes, bytes] = {}
         unread = self._receive(5)
         at = 0
         while True:
             end_of_line = unread.find(b"\r\n", at)
             if end_of_line < 0:
-                unread, at = unread[at:] + self._receive(1), 0
+                if len(unread) - at > LONGEST_LINE:
+                    raise _unknown(unread, at)
+                unread, at = unread[at:] + self._receive_more(1), 0
                 continue
             header = unread[at:end_of_line].split(b" ")  # VALUE <name> <flags> <bytes>, or END
             if len(header) != 4:
                 if header != [_END] or end_of_line + 2 != len(unread):
-                    raise MemcacheUnknownError(unread[at : at + 80])
+                    raise _unknown(unread, at)
                 return found
+            name, size = header[1], header[3]
+            length = int(size) if size.isdigit() and len(size) <= 7 else LARGEST_VALUE + 1
+            if length > LARGEST_VALUE or left.pop(name, 1):
+                raise _unknown(unread, at)
             start = end_of_line + 2
-            end = start + int(header[3])
+            end = start + length
             lacking = end + 7 - len(unread)  # after the value comes at least \r\nEND\r\n
             if lacking > 0:
-                unread = unread[at:] + self._receive(lacking)
+                unread = unread[at:] + self._receive_more(lacking)
                 start, end, at = start - at, end - at, 0
-            found[header[1]] = unread[start:end]
+            found[name] = unread[start:end]
             at = end + 2
 
     def exchange(self, commands: Sequence[bytes]) -> list[bytes]:
@@ -99,13 +130,28 @@ class PipelinedClient(AnyAddressClient):
             replies += self._exchange_window(commands[start : start + _REPLIES_IN_FLIGHT])
         return replies
 
-    def stats(self, *args: object) -> dict[bytes, Any]:
-        """Returns the server's statistics by name."""
+    def stats(self, *what: bytes) -> dict[bytes, int | bytes]:
+        """Returns the server's statistics by name, as numbers where they are whole numbers."""
         self._begin()
-        said: dict[bytes, Any] = super().stats(*args)
-        return said
+        self._send(b" ".join((b"stats", *what)) + b"\r\n")
+        said = self._receive(5)
+        while not (said == b"END\r\n" or said.endswith(b"\r\nEND\r\n")):
+            if said.startswith(b"SERVER_ERROR") and said.endswith(b"\r\n"):
+                raise MemcacheServerError(said[:80])
+            if said.startswith((b"ERROR", b"CLIENT_ERROR")) and said.endswith(b"\r\n"):
+                raise MemcacheClientError(said[:80])
+            if len(said) > LONGEST_REPORT:
+                raise _unknown(said, 0)
+            said += self._receive_more(1)
+        found: dict[bytes, int | bytes] = {}
+        for line in said.split(b"\r\n")[:-2]:
+            stat, name, value = [*line.split(b" ", 2), b"", b""][:3]
+            if stat != b"STAT":
+                raise _unknown(line, 0)
+            found[name] = int(value) if value.isdigit() and len(value) <= MOST_DIGITS else value
+        return found
 
-    def report(self) -> dict[bytes, Any]:
+    def report(self) -> dict[bytes, int | bytes]:
         """Returns the server's statistics and settings by name.
 
         The names of settings begin with `settings:`. A server that does not tell its settings (a proxy, a
@@ -120,25 +166,29 @@ class PipelinedClient(AnyAddressClient):
         self._send(b"".join(commands))
         received = self._receive(len(commands))
         while received.count(b"\r\n") < len(commands):
-            received += self._receive(1)
+            if len(received) > len(commands) * LONGEST_LINE:
+                raise _unknown(received, 0)
+            received += self._receive_more(1)
         replies = received.split(b"\r\n")
         if replies.pop() or len(replies) != len(commands):
-            raise MemcacheUnknownError(received[-80:])
+            raise _unknown(received, -80)
         for reply in replies:
-            # The server has read other commands than those that were meant.
-            if reply.startswith((b"ERROR", b"CLIENT_ERROR")):
-                raise MemcacheUnknownError(reply)
+            # CLIENT_ERROR, and ERROR: the server has read other commands than those that were meant.
+            if reply.partition(b" ")[0] not in _REPLIES and not is_refusal(reply):
+                raise _unknown(reply, 0)
         return replies
 
     def _begin(self) -> None:
         """Makes sure of a connection on which the next bytes to read answer the next command."""
         if self.sock is None or self._arrivals():
             self._connect()
+        elif self._is_shortened:
+            self._limit(self._limit_seconds)
         self._began = perf_counter()
 
     def _connect(self) -> None:
         super()._connect()
-        self.sock.settimeout(self.connect_timeout)
+        self._limit(self.connect_timeout)
         self._arrivals = arrivals(self.sock.fileno())
 
     def exchanged(self) -> None:
@@ -148,7 +198,7 @@ class PipelinedClient(AnyAddressClient):
             return
         self.is_learning, self.round_trip_seconds = False, seconds
         if self.timeout is not None:
-            self.sock.settimeout(self.timeout + seconds)
+            self._limit(self.timeout + seconds)
 
     def close(self) -> None:
         """Closes the connection. The next exchange makes a new one, and measures the way anew."""
@@ -158,18 +208,39 @@ class PipelinedClient(AnyAddressClient):
     def _send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
+    def _limit(self, seconds: float | None) -> None:
+        """Sets the time limit of the exchanges from now on."""
+        self._limit_seconds, self._is_shortened = seconds, False
+        self.sock.settimeout(seconds)
+
     def _receive(self, at_least: int) -> bytes:
+        """Returns the first bytes of an answer, at least so many."""
         received: bytes = self.sock.recv(_RECEIVE_BYTES)
+        if not received:
+            raise MemcacheUnexpectedCloseError
         missing = at_least - len(received)
-        if received and missing <= 0:
-            return received
-        parts = [received]
-        while parts[-1]:
-            if missing <= 0:
-                return b"".join(parts)
+        return received if missing <= 0 else received + self._receive_more(missing)
+
+    def _receive_more(self, at_least: int) -> bytes:
+        """Returns further bytes of an answer, in the rest of the exchange's time."""
+        parts: list[bytes] = []
+        while at_least > 0:
+            if self._limit_seconds is not None:
+                left_seconds = self._limit_seconds - (perf_counter() - self._began)
+                if left_seconds <= 0:
+                    raise TimeoutError
+                self._is_shortened = True
+                self.sock.settimeout(left_seconds)
             parts.append(self.sock.recv(_RECEIVE_BYTES))
-            missing -= len(parts[-1])
-        raise MemcacheUnexpectedCloseError
+            if not parts[-1]:
+                raise MemcacheUnexpectedCloseError
+            at_least -= len(parts[-1])
+        return b"".join(parts)
+
+
+def _unknown(answer: bytes, at: int) -> MemcacheUnknownError:
+    """Returns the error of an answer that is out of the protocol at this place."""
+    return MemcacheUnknownError(answer[at:][:80])
 
 
 def is_refusal(reply: bytes) -> bool:

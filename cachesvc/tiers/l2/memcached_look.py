@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import closing
 
 from cachesvc.model.entry import Entry, Key
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.errors import TierTimeoutError, TierUnavailableError, UnreadableAnswerError
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.memcached_client import LARGEST_VALUE
 from cachesvc.tiers.names import reach
 
 _MISS = b"EN"
@@ -47,9 +48,10 @@ async def _look(name: str, address: str, wire_name: bytes, key: Key, unpack: Unp
         words = (await reader.readuntil(b"\r\n")).split()
         if words[:1] == [_MISS]:
             return None
-        if words[:1] != [_VALUE]:
-            return TierError(name, f"does not answer as memcached 1.6 does: {words[:8]}")
-        return unpack(key, await reader.readexactly(int(words[1])))
+        size = words[1] if len(words) > 1 and words[0] == _VALUE else b""
+        if len(size) > 7 or not size.isdigit() or int(size) > LARGEST_VALUE:
+            return UnreadableAnswerError(name, f"does not answer as memcached 1.6 does: {words[:3]!r:.80}")
+        return unpack(key, await reader.readexactly(int(size)))
 
 
 async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

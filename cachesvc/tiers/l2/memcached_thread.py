@@ -25,7 +25,14 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from pymemcache.exceptions import MemcacheUnknownError
+
+from cachesvc.model.errors import (
+    TierError,
+    TierTimeoutError,
+    TierUnavailableError,
+    UnreadableAnswerError,
+)
 from cachesvc.telemetry.loops import Loop
 from cachesvc.tiers.l2.memcached_client import PipelinedClient
 
@@ -64,6 +71,8 @@ class MemcachedThread:
         self._name = name
         self._client = client
         self.loop = Loop(f"thread of {name}")
+        self.unreadable = 0
+        """Answers that were out of the protocol."""
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._running: _Job | None = None  # written by the thread, read by the loop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,6 +158,12 @@ class MemcachedThread:
         except TimeoutError:
             self._client.close()
             return TierTimeoutError(self._name, "no answer in time")
+        except MemcacheUnknownError as error:
+            self._client.close()
+            self.unreadable += 1
+            unreadable = UnreadableAnswerError(self._name, f"an unreadable answer: {error}")
+            unreadable.__cause__ = error
+            return unreadable
         except Exception as error:  # noqa: BLE001  the stream is at an unknown place; the thread goes on
             self._client.close()
             unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")

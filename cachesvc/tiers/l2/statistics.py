@@ -24,6 +24,8 @@ class TierStatistics(Struct, frozen=True):
     """Copies that had changed since they were written. Each is a miss."""
     unsealed: int = 0
     """Copies without a seal that fits, where copies are sealed. Each is a miss."""
+    unreadable: int = 0
+    """Answers out of the protocol. Each failed its exchange and closed the connection."""
 
 
 class Fullness(Struct, frozen=True):

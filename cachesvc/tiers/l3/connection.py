@@ -19,20 +19,29 @@ can a reply that nobody asked for: a connection with anything to read is not usa
 import asyncio
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
 from msgspec import Struct
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from cachesvc.model.clock import SECONDS
-from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
+from cachesvc.model.errors import (
+    TierError,
+    TierTimeoutError,
+    TierUnavailableError,
+    UnreadableAnswerError,
+)
+from cachesvc.tiers.answer_shapes import as_it_is
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.issuer import issuer_of
+from cachesvc.tiers.l3.replies import attached_in
 from cachesvc.tiers.l3.script import ATTACH, Script
 from cachesvc.tiers.redis_connections import MOST_ROUND_TRIP_SECONDS, CleanConnection, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport, fields_of, version_of
 from cachesvc.tiers.server_settings import LEAST_REDIS
+
+T = TypeVar("T")
 
 ATTACH_FIRST = 0
 """The reply of the prelude if the state is lost, or was written by another server."""
@@ -74,11 +83,13 @@ class CellConnection:
         timeout_seconds: float,
         check: Callable[[int], None],
         attached: Callable[[Attached], None],
+        unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         """Makes a connection that is not open yet.
 
         `check` is given the number of the server before it is attached to, and may raise `TierError`.
-        `attached` is told of each attaching, in the step that ends it.
+        `attached` is told of each attaching, in the step that ends it, and `unreadable` of each answer that
+        is out of the protocol or of another shape.
         """
         self._connection = connection
         self._where = where
@@ -88,6 +99,7 @@ class CellConnection:
         self._timeout_seconds = timeout_seconds
         self._check = check
         self._attached = attached
+        self._unreadable = unreadable
         self._limit: FairTimeout | None = None
         """The time limit of the running exchange."""
         self._run_id = b""
@@ -125,15 +137,16 @@ class CellConnection:
         self.opened_at = asyncio.get_running_loop().time()
         await self._guarded(self._connect(), seconds, "connect")
 
-    async def run(self, script: Script, args: list[Any]) -> Any:
-        """Returns the reply to a script that begins with the prelude. Raises `TierError`.
+    async def run(self, script: Script, args: list[Any], taken: Callable[[Any], Any] = as_it_is) -> Any:
+        """Returns `taken` of the answer to a script that begins with the prelude.
 
-        The reply is a list, or `NEW_ISSUER_WAITS`. The time limit covers everything: also loading the
-        script, and attaching again, for each of which it has one round trip more.
+        It is `NEW_ISSUER_WAITS` if that is the answer. Raises `TierError`, also if `taken` raises: then the
+        answer is unreadable. The time limit covers everything: also loading the script, and attaching
+        again, for each of which it has one round trip more.
         """
-        return await self._guarded(self._run(script, args), self._seconds, script.name)
+        return await self._guarded(self._run(script, args, taken), self._seconds, script.name)
 
-    async def run_in_time(self, script: Script, args: list[Any]) -> Any:
+    async def run_in_time(self, script: Script, args: list[Any], taken: Callable[[Any], Any]) -> Any:
         """As `run`, for a script that must not run any more once this call has failed.
 
         The script is given a time of the server as its last argument, and answers `TOO_LATE` from then
@@ -142,21 +155,24 @@ class CellConnection:
         """
         self._may_run_until = 0.0
         try:
-            return await self._guarded(self._run_in_time(script, args), self._seconds, script.name)
+            return await self._guarded(self._run_in_time(script, args, taken), self._seconds, script.name)
         except TierError:
             await asyncio.sleep(self._may_run_until - asyncio.get_running_loop().time())
             raise
 
-    async def run_alone(self, script: Script, args: list[Any]) -> Any:
-        """Returns the reply to a script without the prelude. Raises `TierError`."""
-        return await self._guarded(self._evaluate(script, args), self._timeout_seconds, script.name)
+    async def run_alone(self, script: Script, args: list[Any], taken: Callable[[Any], T]) -> T:
+        """Returns `taken` of the answer to a script without the prelude. Raises `TierError`."""
+        exchange = self._run_alone(script, args, taken)
+        said: T = await self._guarded(exchange, self._timeout_seconds, script.name)
+        return said
 
-    async def run_untouched(self, script: Script, args: list[Any]) -> Any:
-        """Returns the reply to a script without the prelude. Raises `TierError`.
+    async def run_untouched(self, script: Script, args: list[Any], taken: Callable[[Any], T]) -> T:
+        """Returns `taken` of the answer to a script without the prelude. Raises `TierError`.
 
         The script makes no key look used, where the server can do that: Redis from 7.2 on, and Valkey.
         """
-        return await self._guarded(self._run_untouched(script, args), self._seconds, script.name)
+        said: T = await self._guarded(self._run_untouched(script, args, taken), self._seconds, script.name)
+        return said
 
     async def attach_again(self) -> None:
         """Asks which server this is, and attaches to it. Raises `TierError`."""
@@ -190,6 +206,10 @@ class CellConnection:
             raise TierTimeoutError(
                 self._where, f"{what}: no answer within {seconds * 1000:.0f} ms"
             ) from error
+        except UnreadableAnswerError:
+            self._unreadable()
+            await self.close()
+            raise
         except TierError:
             await self.close()
             raise
@@ -200,17 +220,24 @@ class CellConnection:
                 raise TierUnavailableError(self._where, f"{what}: {error}") from error
             raise TierError(self._where, f"{what}: {error}") from error  # an answer: still in step
         except (RedisError, OSError, RuntimeError) as error:
+            if isinstance(error, (InvalidResponse, RecursionError)):
+                raise await self._not_read(error, what) from error
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
             await self.close()
             raise TierUnavailableError(self._where, f"{what}: {error}") from error
         except Exception as error:  # a reply of another shape than the protocol has
-            await self.close()
-            why = f"{what}: an answer of an unknown shape: {type(error).__name__}"
-            raise TierUnavailableError(self._where, why) from error
+            raise await self._not_read(error, what) from error
         except BaseException:
             await self.close()
             raise
+
+    async def _not_read(self, error: Exception, what: str) -> UnreadableAnswerError:
+        """Closes the connection, and returns the error of an answer that could not be read."""
+        self._unreadable()
+        await self.close()
+        why = f"{what}: an answer of an unknown shape: {type(error).__name__}"
+        return UnreadableAnswerError(self._where, why)
 
     async def _connect(self) -> None:
         await self._connection.connect()
@@ -238,17 +265,18 @@ class CellConnection:
         self._run_id = f"{run_id} {replication_id}".encode()
         loop = asyncio.get_running_loop()
         sent = loop.time()
-        now_us, began = await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
+        answer = await self._evaluate(ATTACH, [self._run_id, self._skew, *self._placement])
+        now_us, why_new = attached_in(answer)
         self._attached_at = loop.time()
         self._ahead_us = now_us - int(self._attached_at * SECONDS)
         passed_us = int((self._attached_at - sent) * SECONDS)
         self.issuer = issuer
-        self._attached(Attached(issuer, now_us + passed_us, began.decode(), sent))
+        self._attached(Attached(issuer, now_us + passed_us, why_new, sent))
 
     async def _info(self, *sections: str) -> Mapping[str, str]:
         said = await self._call(b"INFO", *(section.encode() for section in sections))
         if not isinstance(said, bytes):
-            raise TierUnavailableError(self._where, f"info: a reply that is none: {said!r:.80}")
+            raise UnreadableAnswerError(self._where, f"info: a reply that is none: {said!r:.80}")
         return fields_of(said)
 
     async def _report(self, now_us: Callable[[], int]) -> RedisReport:
@@ -267,16 +295,21 @@ class CellConnection:
             received_us=now_us(),
         )
 
-    async def _run(self, script: Script, args: list[Any]) -> Any:
+    async def _run_alone(self, script: Script, args: list[Any], taken: Callable[[Any], T]) -> T:
+        return taken(await self._evaluate(script, args))
+
+    async def _run(self, script: Script, args: list[Any], taken: Callable[[Any], Any]) -> Any:
         for _ in range(2):
             reply = await self._evaluate(script, [self._run_id, self._skew, self._retention, *args])
-            if reply != ATTACH_FIRST:
-                return reply
+            if type(reply) is int and reply == NEW_ISSUER_WAITS:
+                return NEW_ISSUER_WAITS
+            if type(reply) is not int or reply != ATTACH_FIRST:
+                return taken(reply)
             self._allow(4)  # INFO, the script that attaches, perhaps loaded first, and this one again
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record again and again")
 
-    async def _run_in_time(self, script: Script, args: list[Any]) -> Any:
+    async def _run_in_time(self, script: Script, args: list[Any], taken: Callable[[Any], Any]) -> Any:
         loop, limit = asyncio.get_running_loop(), self._limit
         assert limit is not None  # noqa: S101  `_guarded` sets it
         if loop.time() - self._attached_at > TIME_HOLDS_SECONDS:
@@ -293,21 +326,23 @@ class CellConnection:
                 self._may_run_until = 0.0
                 raise
             self._may_run_until = 0.0
-            if reply not in (ATTACH_FIRST, TOO_LATE):
-                return reply
+            if type(reply) is int and reply == NEW_ISSUER_WAITS:
+                return NEW_ISSUER_WAITS
+            if type(reply) is not int or reply not in (ATTACH_FIRST, TOO_LATE):
+                return taken(reply)
             self._allow(4)
             if reply == TOO_LATE:
                 limit.extend(self._timeout_seconds)
             await self._attach()
         raise TierUnavailableError(self._where, "lost its meta record, or its time, again and again")
 
-    async def _run_untouched(self, script: Script, args: list[Any]) -> Any:
+    async def _run_untouched(self, script: Script, args: list[Any], taken: Callable[[Any], T]) -> T:
         try:
-            return await self._evaluate_untouched(script, args)
+            return taken(await self._evaluate_untouched(script, args))
         except NoScriptError:
             self._allow(2)
             await self._call(b"SCRIPT", b"LOAD", script.source)
-            return await self._evaluate_untouched(script, args)
+            return taken(await self._evaluate_untouched(script, args))
 
     async def _evaluate_untouched(self, script: Script, args: list[Any]) -> Any:
         """Runs the script in one round trip, after which the connection counts uses as before."""

@@ -69,6 +69,8 @@ class CellConnectionPool:
         self._closed = False
         self.connects = 0
         """Connections that were opened since the start."""
+        self.unreadable = 0
+        """Answers that were out of the protocol, or of another shape than their script's."""
 
     def __repr__(self) -> str:
         return f"<CellConnectionPool {self._where} [{self.idle} idle]>"
@@ -155,7 +157,11 @@ class CellConnectionPool:
             timeout_seconds=settings.timeout.seconds,
             check=self._check,
             attached=self._attached,
+            unreadable=self._note_unreadable,
         )
+
+    def _note_unreadable(self) -> None:
+        self.unreadable += 1
 
     def _is_current(self, connection: CellConnection) -> bool:
         return connection.opened_at > self._left_at and connection.issuer == self._issuer.id

@@ -43,16 +43,18 @@ def from_record(key: Key, record: bytes) -> Entry | None:
         as_of, _, _, _, tag_bytes, token_bytes, _ = _HEAD.unpack_from(record)
     except struct.error:
         return None
+    if as_of > EXACT:
+        return None
     return unpack(key, record, _HEAD_BYTES + tag_bytes + token_bytes, as_of)
 
 
 def is_damaged_record(record: bytes) -> bool:
     """True if the record's envelope has changed since it was written (`is_damaged`)."""
     try:
-        _, _, _, _, tag_bytes, token_bytes, _ = _HEAD.unpack_from(record)
+        as_of, _, _, _, tag_bytes, token_bytes, _ = _HEAD.unpack_from(record)
     except struct.error:
         return True
-    return is_damaged(record[_HEAD_BYTES + tag_bytes + token_bytes :])
+    return as_of > EXACT or is_damaged(record[_HEAD_BYTES + tag_bytes + token_bytes :])
 
 
 def _in_range(time_us: int) -> int:

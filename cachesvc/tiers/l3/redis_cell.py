@@ -12,6 +12,7 @@ import random
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -45,10 +46,16 @@ from cachesvc.tiers.l3.contract import (
 from cachesvc.tiers.l3.issuer import Issuer, twin_of
 from cachesvc.tiers.l3.record import ETAG_CHARACTERS, EXACT, bare, to_record
 from cachesvc.tiers.l3.replies import (
-    NOT_LOOKED_AT,
+    FENCE_TIMES,
+    OUTCOMES_OF_FILLS,
+    OUTCOMES_OF_LEASES,
     PLAIN_MISS,
     UNREADABLE,
+    claimed_in,
     is_damaged,
+    outcomes_in,
+    puts_in,
+    reads_in,
     reply_from,
     state_from,
 )
@@ -84,6 +91,11 @@ class RedisCellStatistics(Struct, frozen=True):
     that exchange's time."""
     damaged: int
     """Records that had changed since they were written. Each is a miss."""
+    unreadable: int
+    """Answers out of the protocol, or of another shape.
+
+    Each failed its exchange and closed the connection.
+    """
     changes: int
     """Times that the cell's name led to another server than before."""
     losses: int
@@ -261,6 +273,7 @@ class RedisCell:
             self._connections.idle,
             self._clock_offset_us,
             self._damaged,
+            self._connections.unreadable,
             self._issuer.changes,
             self._losses,
             self._issuer.id,
@@ -318,10 +331,10 @@ class RedisCell:
         ids = [key.id, namespace_id(key.namespace), *(tag_id(key.namespace, tag) for tag in tags)]
         connection = await self._connections.borrow()
         try:
-            answer = await connection.run_untouched(INSPECT, ids)
+            state = await connection.run_untouched(INSPECT, ids, partial(state_from, key, tags))
         finally:
             await self._connections.give_back(connection)
-        state, issuer = state_from(key, tags, answer), connection.issuer
+        issuer = connection.issuer
         exact_from = self._issuer.exact_from(issuer, state.broken_at, state.now_us)
         return replace(state, issuer=issuer, exact_from=exact_from)
 
@@ -330,10 +343,9 @@ class RedisCell:
         notes = [part for use in uses for part in (use.region, use.who, use.queue)]
         connection = await self._connections.borrow()
         try:
-            server, others = await connection.run_alone(CLAIM, [live_us, *notes])
+            return await connection.run_alone(CLAIM, [live_us, *notes], partial(claimed_in, count=len(uses)))
         finally:
             await self._connections.give_back(connection)
-        return Claimed(server.decode(), [[queue.decode() for queue in found] for found in others])
 
     async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
         """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""
@@ -349,7 +361,8 @@ class RedisCell:
 
     async def _read_some(self, reads: list[Read]) -> list[Reply | TierError]:
         """Reads the first keys, at least one: those whose values fit into one answer."""
-        args: list[Any] = [self._nonce()]
+        nonce = self._nonce()
+        args: list[Any] = [nonce]
         for read in reads:
             args.append(read.key.id)
             not_before = min(read.not_before, EXACT)
@@ -357,14 +370,13 @@ class RedisCell:
                 _SPEC.pack(2 if read.refresh else read.lease, not_before, max(read.lease_us // 1000, 1))
             )
         sent_us = self._clock.now_us()
-        answer, issuer = await self._exchange(READ, args)
+        taken = partial(reads_in, count=len(reads), nonce=nonce.encode())
+        answer, issuer = await self._exchange(READ, args, taken)
         if answer == NEW_ISSUER_WAITS:
             return [PLAIN_MISS] * len(reads)
-        broken_at, now_us, *replies = answer
+        broken_at, now_us, replies = answer
         exact_from = self._issuer.exact_from(issuer, broken_at, now_us)
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
-        if replies[-1] == NOT_LOOKED_AT:
-            del replies[replies.index(NOT_LOOKED_AT) :]
         found: list[Reply | TierError] = []
         without = []
         for read, answered in zip(reads, replies, strict=False):
@@ -394,9 +406,13 @@ class RedisCell:
 
         Such a record looks like a hit to the server, which therefore granted no lease. The second read asks
         for an entry later than every record: a miss, so that one of the instances that cannot read the
-        record loads the value anew.
+        record loads the value anew. A server that answers with such a record again is not asked again.
         """
-        again = [i for i, reply in enumerate(found) if reply is UNREADABLE and reads[i].lease]
+        again = [
+            i
+            for i, reply in enumerate(found)
+            if reply is UNREADABLE and reads[i].lease and reads[i].not_before < EXACT
+        ]
         if again:
             try:
                 replies = await self._read([replace(reads[i], not_before=EXACT) for i in again])
@@ -415,7 +431,8 @@ class RedisCell:
                 fill.entry.kept_until // 1000,
                 to_record(fill.key, fill.entry, token),
             )
-        answer, _ = await self._exchange(FILL, args)
+        taken = partial(outcomes_in, count=len(fills), known=OUTCOMES_OF_FILLS)
+        answer, _ = await self._exchange(FILL, args, taken)
         if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
         return [
@@ -436,11 +453,13 @@ class RedisCell:
 
     async def _put(self, puts: list[Put]) -> Sequence[PutReply | TierError]:
         puts = [self._in_its_time(put) for put in puts]
-        args: list[Any] = [self._nonce()]
+        nonce = self._nonce()
+        args: list[Any] = [nonce]
         for put in puts:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
             args += (min(put.known, EXACT), put.entry.kept_until // 1000, to_record(put.key, put.entry))
-        answer, issuer = await self._exchange(PUT, args, in_time=True)
+        taken = partial(puts_in, count=len(puts), nonce=nonce.encode())
+        answer, issuer = await self._exchange(PUT, args, taken, in_time=True)
         if answer == NEW_ISSUER_WAITS:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._putted(put, one, issuer) for put, one in zip(puts, answer, strict=True)]
@@ -459,14 +478,16 @@ class RedisCell:
         for item in items:
             kind = b"k" if item.target.kind is TargetKind.KEY else b"t"
             args += (kind, item.target.id, b"1" if item.soft else b"0", item.least)
-        answer, issuer = await self._exchange(FENCE, args)
+        taken = partial(outcomes_in, count=len(items), known=FENCE_TIMES)
+        answer, issuer = await self._exchange(FENCE, args, taken)
         return [at if isinstance(at, TierError) else FenceReply(at, issuer) for at in self._issued(answer)]
 
     async def _lease(self, items: list[_LeaseItem]) -> Sequence[bool | TierError]:
         args: list[Any] = [b""]
         for item in items:
             args += (item.key.id, item.token, item.life_us // 1000)
-        answer, _ = await self._exchange(LEASE, args)
+        taken = partial(outcomes_in, count=len(items), known=OUTCOMES_OF_LEASES)
+        answer, _ = await self._exchange(LEASE, args, taken)
         if answer == NEW_ISSUER_WAITS:
             return [False] * len(items)
         return [self._refused(one) if type(one) is list else one == 1 for one in answer]
@@ -477,8 +498,10 @@ class RedisCell:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._refused(at) if type(at) is list else at for at in answer]
 
-    async def _exchange(self, script: Script, args: list[Any], *, in_time: bool = False) -> tuple[Any, int]:
-        """Returns the answer of a script, and the number of the server that gave it.
+    async def _exchange(
+        self, script: Script, args: list[Any], taken: Callable[[Any], Any], *, in_time: bool = False
+    ) -> tuple[Any, int]:
+        """Returns `taken` of a script's answer, and the number of the server that gave it.
 
         `in_time`: the script does not run any more once this call has failed.
         """
@@ -487,7 +510,8 @@ class RedisCell:
             connection = await self._connections.borrow()
             began = perf_counter()
             try:
-                answer = await (connection.run_in_time if in_time else connection.run)(script, args)
+                run = connection.run_in_time if in_time else connection.run
+                answer = await run(script, args, taken)
             finally:
                 self.durations[f"{script.name}s"].observe(perf_counter() - began)
                 await self._connections.give_back(connection)

@@ -12,6 +12,8 @@ from cachesvc_client.near.near import NOTHING, Near, target_digest
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.wire import Got
 from cachesvc_client.values.codecs import BYTES, Schema
+from hypothesis import given
+from hypothesis import strategies as st
 
 T0 = 1_700_000_000_000_000
 
@@ -178,3 +180,51 @@ def test_clients_spread_over_the_instances() -> None:
     assert {NearFeed(near, lambda: urls, random.Random(seed)).url() for seed in range(30)} == {
         f"{url}/v1/fences" for url in urls
     }
+
+
+HOSTILE = [
+    b"id: caf\xc3\xa9\nevent: heartbeat\ndata: {}\n\n",
+    b"id: a\x1b[2J\ndata: x\n\n",
+    b"id: " + b"9" * 5000 + b"\ndata: x\n\n",
+    b"event: fences\ndata: " + b"[" * 5000 + b"\n\n",
+    b'event: fences\ndata: {"fences": "AAAA"}\n\n',
+    b'event: fences\ndata: {"paced": [["x", 1, 1]]}\n\n',
+    b'event: heartbeat\ndata: {"complete_to": {"eu": 1e400}, "floor": 1, "now": 1}\n\n',
+    b"retry: " + b"9" * 5000 + b"\n\n",
+    b'event: reset\ndata: {"floor": "' + b"9" * 5000 + b'"}\n\n',
+]
+
+
+@pytest.mark.parametrize("said", HOSTILE, ids=range(len(HOSTILE)))
+def test_an_event_out_of_the_protocol_ends_its_connection_alone(said: bytes) -> None:
+    """An id beyond ASCII went into the headers of every later attempt, and each of them failed."""
+    bench = Bench()
+    bench.connect()
+    with pytest.raises(FeedError):
+        bench.feed.received(said)
+    bench.feed.lost("a test")
+    assert bench.feed.headers().get("Last-Event-ID", "").isascii()
+    bench.connect()
+    bench.feed.received(
+        b'id: eu=1-0\nevent: heartbeat\ndata: {"complete_to": {"eu": 5}, "floor": 1, "now": 5}\n\n'
+    )
+    assert (bench.feed.is_up, bench.feed.last_id) == (True, "eu=1-0")
+
+
+@given(
+    st.lists(
+        st.binary(max_size=80) | st.sampled_from([*HOSTILE, b"data", b"\n\n", b"id: x", b"event: "]),
+        max_size=8,
+    )
+)
+def test_any_bytes_are_events_or_out_of_the_protocol(chunks: list[bytes]) -> None:
+    bench = Bench()
+    bench.connect()
+    for chunk in chunks:
+        try:
+            bench.feed.received(chunk)
+        except FeedError:
+            bench.connect()
+    assert bench.feed.last_id.isascii()
+    assert bench.feed.last_id.isprintable()
+    assert len(bench.feed.last_id) <= 4096

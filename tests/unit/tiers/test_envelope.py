@@ -1,6 +1,7 @@
 """The envelope: what was stored by any release is read by this one, and nothing else is taken for it."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachesvc.model.entry import Entry, Key, tag_digests_of
+from cachesvc.tiers import envelope
 from cachesvc.tiers.envelope import MAGIC, is_damaged, pack, unpack
 
 SNAPSHOTS = Path(__file__).parents[2] / "snapshots"
@@ -34,9 +36,10 @@ RELEASED = {"envelope-1-plain.bin": PLAIN, "envelope-1-whole.bin": WHOLE, "envel
 CHECKED = {name.replace(".bin", "-checked.bin"): entry for name, entry in RELEASED.items()}
 """Envelopes with a checksum."""
 
-TIMES = st.integers(0, 2**63)
-TEXTS = st.text(max_size=40)
-TAG_LISTS = st.lists(TEXTS, max_size=5).map(tuple)
+TIMES = st.integers(0, envelope.LATEST)
+TEXTS = st.text(st.characters(codec="ascii", categories=["L", "N", "P"]), max_size=40)
+TAG_LISTS = st.lists(st.text(min_size=1, max_size=40), max_size=5).map(tuple)
+ETAGS = st.just("") | TEXTS.map(lambda text: '"' + text.replace('"', "") + '"')
 
 
 def entries_of(namespace: str) -> st.SearchStrategy[Entry]:
@@ -51,7 +54,7 @@ def entries_of(namespace: str) -> st.SearchStrategy[Entry]:
         load_ms=st.integers(0, 10_000),
         content_type=TEXTS,
         negative=st.booleans(),
-        origin_etag=TEXTS,
+        origin_etag=ETAGS,
     )
 
 
@@ -69,6 +72,36 @@ def test_todays_bytes_are_those_of_the_release(name: str, entry: Entry) -> None:
 @given(entries_of("pages"))
 def test_an_entry_survives_the_envelope(entry: Entry) -> None:
     assert unpack(KEY, pack(KEY, entry)) == entry
+
+
+OUT_OF_BOUNDS = [
+    {"tags": tuple(str(number) for number in range(60_000))},
+    {"tags": ("x" * 257,)},
+    {"tags": ("",)},
+    {"content_type": "text/html\r\nSet-Cookie: a=b"},
+    {"content_type": "x" * 257},
+    {"origin_etag": '"a"\r\nHost: other'},
+    {"as_of": -1},
+    {"as_of": 1 << 62},
+    {"fresh_until": -(1 << 62)},
+    {"stale_for": -1},
+    {"error_for": 1 << 62},
+    {"load_ms": -1},
+]
+
+
+@pytest.mark.parametrize("fields", OUT_OF_BOUNDS, ids=range(len(OUT_OF_BOUNDS)))
+def test_fields_that_no_release_writes_are_a_miss_and_counted(fields: dict[str, Any]) -> None:
+    """Whoever can write to a memcached can write an envelope with the right checksum."""
+    forged = pack(KEY, msgspec.structs.replace(WHOLE, **fields))
+    assert unpack(KEY, forged) is None
+    assert is_damaged(forged)
+
+
+@given(st.binary(max_size=300))
+def test_garbage_behind_the_mark_is_a_miss(data: bytes) -> None:
+    assert unpack(KEY, MAGIC + data) is None
+    assert unpack(KEY, data) is None
 
 
 def test_another_keys_value_is_a_miss() -> None:

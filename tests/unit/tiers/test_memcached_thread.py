@@ -142,3 +142,18 @@ async def test_a_connection_that_cannot_be_closed_does_not_end_the_thread(
     del client.close
     assert await thread.run(lambda _: "next") == "next"
     assert thread.loop.failures == 1
+
+
+async def test_a_thread_that_does_not_end_holds_up_no_stop(
+    client: RecordingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachesvc.tiers.l2.memcached_thread.STOP_SECONDS", 0.01)
+    thread = MemcachedThread("memcached mc-0", client)
+    await thread.start()
+    work = Work(client, "endless")
+    running = asyncio.ensure_future(thread.run(work))
+    await asyncio.to_thread(work.begun.wait, 10)
+    await asyncio.wait_for(thread.stop(), 5)
+    assert not running.done()
+    work.may_end.set()
+    assert await running == "endless"

@@ -26,6 +26,9 @@ class ScriptedSocket:
     def sendall(self, data: bytes) -> None:
         self.sent += data
 
+    def settimeout(self, seconds: float | None) -> None:
+        pass
+
     def recv(self, size: int) -> bytes:
         return self.chunks.pop(0) if self.chunks else b""
 

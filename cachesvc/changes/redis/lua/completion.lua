@@ -52,12 +52,12 @@ local function rivals()
   local found, all, since = {}, call('HGETALL', 'changes:consumers'), now
   for i = 1, #all, 2 do
     if all[i] == me then
-      since = math.min(now, tonumber(match(all[i + 1], '^%S+ (%S+)')))
+      since = math.min(now, tonumber(match(all[i + 1], '^%S+ (%S+)')) or now)
     end
   end
   for i = 1, #all, 2 do
     local at, came, its_cells, its_name = match(all[i + 1], '^(%S+) (%S+) (%S*) (.*)$')
-    at, came = tonumber(at), tonumber(came)
+    at, came = tonumber(at) or 0, tonumber(came) or 0 -- 0: a note that no consumer wrote
     local was_first = came < since or came == since and all[i] < me
     if now - at > live or at > now then
       call('HDEL', 'changes:consumers', all[i])

@@ -19,6 +19,7 @@ end
 local found, all = {}, call('HGETALL', 'fences:readers')
 for i = 1, #all, 2 do
   local position, at, under = match(all[i + 1], '^(%S+) (%S+) (%S+)$')
+  at = at or 0 -- a report that nobody here wrote
   if tonumber(at) > now then -- the clock was set back: the silence is counted from now on
     at = whole(now)
     call('HSET', 'fences:readers', all[i], position .. ' ' .. at .. ' ' .. under)

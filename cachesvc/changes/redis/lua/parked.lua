@@ -11,7 +11,8 @@ for _, cell in ipairs(call('HKEYS', 'parked:cells')) do
     local outlived, left = {}, {}
     for _, name in ipairs(names) do
       local text = call('HGET', 'parked:at:' .. cell, name)
-      if not text or tonumber(match(text, '^%d+')) < oldest then
+      local at = tonumber(match(text or '', '^(%d+) %d+$') or 0) -- 0: none, or nobody here wrote it
+      if at < oldest or not match(name, '^[kKtTnN].') and name ~= '*' then
         outlived[#outlived + 1] = name
       else
         left[#left + 1] = { cell, name, text }

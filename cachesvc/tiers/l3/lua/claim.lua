@@ -14,7 +14,7 @@ local function others(key, who, mine)
   local found, seen, all = {}, {}, call('HGETALL', key)
   for i = 1, #all, 2 do
     local at, queue = match(all[i + 1], '^(%S+) (.*)$')
-    at = tonumber(at)
+    at = tonumber(at) or 0 -- 0: a note that no instance wrote
     if at > now or now - at > live then
       call('HDEL', key, all[i])
     elseif match(all[i], '^%S+') ~= match(who, '^%S+') and queue ~= mine and not seen[queue] then

@@ -36,6 +36,9 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 2.0
 """Seconds: the upper limit of every pause."""
 
+LONGEST_ID = 4096
+"""Characters of the longest id of an event: a position for each region."""
+
 _PAIR = struct.Struct(">QQ")
 
 
@@ -143,12 +146,16 @@ class NearFeed:
         """
         try:
             for event in self._parser.feed(chunk):
+                _check_id(event.id)
                 self._apply(event)
                 self.last_id = event.id
                 self.events += 1
                 self._failures = 0
                 self.is_up = True
-        except (SseError, msgspec.MsgspecError, binascii.Error, struct.error, ValueError) as error:
+        except (
+            *(SseError, msgspec.MsgspecError, binascii.Error, struct.error),
+            *(ValueError, OverflowError, RecursionError),
+        ) as error:
             raise FeedError(f"not what the protocol says: {error}") from error
 
     def failed(self, error: Exception) -> None:
@@ -220,6 +227,12 @@ class NearFeed:
                 near.pace(target, at, over)
             else:
                 near.merge([(target, at)], soft=soft)
+
+
+def _check_id(id_: str) -> None:
+    """Raises `ValueError` for an id that cannot go into a header."""
+    if len(id_) > LONGEST_ID or not (id_.isascii() and id_.isprintable()):
+        raise ValueError("an id that is none of the service's")
 
 
 def _pairs(text: str) -> list[Pair]:
