@@ -263,6 +263,7 @@ def hung_service(request: pytest.FixtureRequest, resolver_that_hangs: Path, tmp_
         "CACHESVC_SERVER_HOST": request.param,
         "CACHESVC_SERVER_PORT": str(port),
         "CACHESVC_TELEMETRY_OTLP": "http://otlp.hung:4318",
+        "CACHESVC_L2_SEAL": "false",
     }
     command = [sys.executable, "-m", "cachesvc", "serve", "--topology", str(tmp_path / "topology.yaml")]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
@@ -275,7 +276,8 @@ async def test_a_resolver_that_hangs_delays_no_stop(hung_service: Any) -> None:
     process, url = hung_service
     said = ""
     while "the queue of changes fails" not in said:
-        said += await asyncio.to_thread(process.stderr.readline)
+        said += (line := await asyncio.to_thread(process.stderr.readline))
+        assert line, f"it ended: {said}"
     with contextlib.suppress(OSError, aiohttp.ClientError, TimeoutError):
         async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/docs/a", timeout=LOAD):
             pass

@@ -209,8 +209,10 @@ async def test_a_target_that_stays_where_it_was_goes_to_no_former_home() -> None
     assert far.cell.count("fence_many") == 0
 
 
-async def test_what_an_instance_with_the_former_topology_loads_after_a_fence_can_be_kept_at_once() -> None:
-    """Though its home's clock is behind the new one's: that took the published time as the least of its own."""
+async def test_what_an_instance_with_the_former_topology_loads_after_a_fence_is_kept_when_leases_reach() -> (
+    None
+):
+    """Its home's clock is S behind the new one's, whose time is the fence's: a lease leads by S + 1 ms at most."""
     far = FarSide()
     far.cell = ChaosCell(MemoryCell("c1", clock=LoopClock(-SKEW_US), skew_us=SKEW_US))
     Store(far)
@@ -218,5 +220,8 @@ async def test_what_an_instance_with_the_former_topology_loads_after_a_fence_can
     await wait_out_the_new_issuers()
     await i0.invalidate("a")
     await hear(i1)
+    assert await i1.value("a") == b"0"
+    assert (await i1.get("a")).tier == "origin"
+    await asyncio.sleep(SKEW_US / 1e6)
     assert await i1.value("a") == b"0"
     assert (await i1.get("a")).tier == "l1"
