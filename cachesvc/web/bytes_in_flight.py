@@ -35,9 +35,12 @@ class BytesInFlight:
     def is_full(self) -> bool:
         return self.held >= self.most
 
-    def admit(self) -> None:
-        """Raises `RequestError` (`overloaded`) if there is no room for one more body."""
-        if self.held >= self.most:
+    def admit(self, size: int = 0) -> None:
+        """Raises `RequestError` (`overloaded`) if there is no room for one more body of this size.
+
+        One body fits in any case.
+        """
+        if self.held >= self.most or (self.held and self.held + size > self.most):
             self.refused += 1
             self.note_full()
             raise RequestError(ProblemKind.OVERLOADED, "too many bytes of bodies are on their way here")

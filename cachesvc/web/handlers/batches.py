@@ -103,9 +103,10 @@ class Batches:
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             lag = self._fences.lag_us(watermark)
+            size = self._bytes_if_large(place.namespace, results)
+            if size:  # without room for the answer it is not encoded: that would take as much again
+                self._in_flight.admit(size if media == MSGPACK else size * 4 // 3)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
-            if len(reply.payload) > JOIN_UP_TO:
-                self._in_flight.admit()
         except BaseException:
             self._give_back(granted)
             raise
@@ -116,6 +117,13 @@ class Batches:
         if granted:
             reply.undelivered = partial(self._give_back, granted)
         return reply
+
+    def _bytes_if_large(self, namespace: str, results: Sequence[Got]) -> int:
+        """Returns the bytes of the values; 0 if they are too few to be counted."""
+        if len(results) * self._reader.largest(namespace) <= JOIN_UP_TO:
+            return 0
+        size = sum(len(result.value) for result in results)
+        return size if size > JOIN_UP_TO else 0
 
     async def _from_beyond(
         self,
