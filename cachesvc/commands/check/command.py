@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvloop
@@ -235,10 +236,20 @@ def _watch(settings: CheckSettings, options: argparse.Namespace) -> int:
 
 def _run(work: Coroutine[Any, Any, None]) -> bool:
     """Runs the work to its end. False if a signal ended it."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
     except KeyboardInterrupt:
         return False
     return True
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """Does what Ctrl-C does: within a `Runner`, that cancels the work.
+
+    A handler that raises is not enough: an exception in a callback of uvloop's sockets closes the
+    socket, and nothing else.
+    """
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
+    (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(number, frame)
