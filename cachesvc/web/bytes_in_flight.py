@@ -35,12 +35,13 @@ class BytesInFlight:
     def is_full(self) -> bool:
         return self.held >= self.most
 
-    def admit(self, size: int = 0) -> None:
-        """Raises `RequestError` (`overloaded`) if there is no room for one more body of this size.
+    def has_room(self, size: int) -> bool:
+        """True if one more body of this size fits; one fits in any case."""
+        return not self.held or (self.held < self.most and self.held + size <= self.most)
 
-        One body fits in any case.
-        """
-        if self.held >= self.most or (self.held and self.held + size > self.most):
+    def admit(self, size: int = 0) -> None:
+        """Raises `RequestError` (`overloaded`) if there is no room for one more body of this size."""
+        if not self.has_room(size):
             self.refused += 1
             self.note_full()
             raise RequestError(ProblemKind.OVERLOADED, "too many bytes of bodies are on their way here")

@@ -242,6 +242,24 @@ async def test_without_room_a_large_answer_is_refused_and_a_small_one_is_not() -
         site.web.in_flight.held = 0
 
 
+@pytest.mark.parametrize("tier", ["l1", "l2"])
+async def test_an_answer_that_would_not_fit_any_more_is_refused_before_it_is_encoded(tier: str) -> None:
+    """Wherever its values come from, also if L1 keeps none of them; by its size in its own encoding."""
+    limits = replace(SMALL, max_answer=Size(1 << 20), max_bytes_in_flight=Size(1 << 21))
+    async with running_site(limits=limits) as site:
+        entry = site.hold("large", b"x" * 600_000)
+        if tier == "l2":
+            site.reader.answers["large"] = Answer(Outcome.HIT, entry, tier)
+            site.reader.l1.clear()
+        site.web.in_flight.held = (1 << 21) - 700_000
+        assert outcomes(await got(site, ["large"])) == "hit"
+        body, json = msgspec.json.encode({"keys": ["large"]}), {"Content-Type": "application/json"}
+        refused = await site.ask("POST", "/v1/pages:get", json, body)
+        assert (refused.status, b"overloaded" in refused.body) == (503, True)
+        site.web.in_flight.held = 0
+        assert (await site.ask("POST", "/v1/pages:get", json, body)).status == 200
+
+
 async def test_the_pieces_of_a_body_are_counted_while_it_is_on_its_way() -> None:
     limits = replace(LIMITS, max_body=Size(1 << 20), max_bytes_in_flight=Size(1 << 24))
     async with running_site(limits=limits) as site:

@@ -103,9 +103,7 @@ class Batches:
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             lag = self._fences.lag_us(watermark)
-            size = self._bytes_if_large(place.namespace, results)
-            if size:  # without room for the answer it is not encoded: that would take as much again
-                self._in_flight.admit(size if media == MSGPACK else size * 4 // 3)
+            self._admit(media, results)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
         except BaseException:
             self._give_back(granted)
@@ -118,12 +116,18 @@ class Batches:
             reply.undelivered = partial(self._give_back, granted)
         return reply
 
-    def _bytes_if_large(self, namespace: str, results: Sequence[Got]) -> int:
-        """Returns the bytes of the values; 0 if they are too few to be counted."""
-        if len(results) * self._reader.largest(namespace) <= JOIN_UP_TO:
-            return 0
-        size = sum(len(result.value) for result in results)
-        return size if size > JOIN_UP_TO else 0
+    def _admit(self, media: str, results: Sequence[Got]) -> None:
+        """Raises `RequestError` (`overloaded`) if there is no room for an answer that is large.
+
+        Without room it must not be encoded, which takes as much again: the requests of one turn of the
+        loop would each have an encoded answer before the first of them is closed. Values are added up
+        only where the largest answer would have no room.
+        """
+        if self._in_flight.has_room(_encoded_bytes(media, self._limits.max_answer)):
+            return
+        size = _encoded_bytes(media, sum(len(result.value) for result in results))
+        if size > JOIN_UP_TO:
+            self._in_flight.admit(size)
 
     async def _from_beyond(
         self,
@@ -375,6 +379,11 @@ def _put(written: Written) -> Put:
 
 def _failed(error: RequestError) -> Put:
     return Put("error", problem_of(error))
+
+
+def _encoded_bytes(media: str, size: int) -> int:
+    """Returns the bytes that values of this size take in an answer: JSON has them in base64."""
+    return size if media == MSGPACK else size * 4 // 3
 
 
 def _reply(media: str, document: GotMany | PutResults) -> Reply:
