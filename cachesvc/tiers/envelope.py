@@ -105,30 +105,24 @@ def unpack(key: Key, data: bytes, start: int = 0, as_of: int | None = None) -> E
     if not data.startswith(MAGIC, start):
         return None
     body = memoryview(data)[start + 2 :]
-    try:
-        record = _decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return None
-    if record.id != key.id:
-        return None
-    if body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8]):
-        return None
-    return _entry_of(key, record, record.as_of if as_of is None else as_of)
+    return decoded(key, body, as_of, has_checksum=True)
 
 
-def decoded(key: Key, body: memoryview) -> Entry | None:
-    """Returns the entry of an array that `encoded` made for `key`, or None. Never raises.
+def decoded(
+    key: Key, body: memoryview, as_of: int | None = None, *, has_checksum: bool = False
+) -> Entry | None:
+    """Returns the entry of an array that `encoded` made for `key`, or None, as `unpack` does.
 
-    The checksum is not looked at.
+    `has_checksum`: its checksum is looked at, if it is of a release that wrote one.
     """
     try:
         record = _decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
-    return _entry_of(key, record, record.as_of) if record.id == key.id else None
-
-
-def _entry_of(key: Key, record: _Record, as_of: int) -> Entry | None:
+    if record.id != key.id or (has_checksum and _has_changed(record, body)):
+        return None
+    if as_of is None:
+        as_of = record.as_of
     tags = record.tags
     # Most copies pass the first look, which costs a fifth of the second one.
     needs_look = (
@@ -170,8 +164,11 @@ def is_damaged(data: bytes) -> bool:
         record = _decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return True
-    has_changed = body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8])
-    return has_changed or not _is_in_bounds(record)
+    return _has_changed(record, body) or not _is_in_bounds(record)
+
+
+def _has_changed(record: _Record, body: memoryview) -> bool:
+    return body[0] == _CHECKED and record.checksum != xxh3_64_digest(body[:-8])
 
 
 def _is_in_bounds(record: _Record) -> bool:
