@@ -13,8 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-INTERRUPTED = 130
-OUTPUT_CLOSED = 141
+from cachesvc.commands.exit_codes import INTERRUPTED, OUTPUT_CLOSED
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

@@ -11,9 +11,6 @@ from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable
 from cachesvc.model.units import Duration
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell reports it."""
-
 
 def add_topology(parser: argparse.ArgumentParser, environ: Mapping[str, str], purpose: str) -> None:
     """Adds `--topology`. `purpose` is a sentence for the help: what the document is for."""

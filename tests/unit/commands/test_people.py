@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cachesvc.cli import INTERRUPTED, OUTPUT_CLOSED, main
+from cachesvc.cli import main
+from cachesvc.commands.exit_codes import INTERRUPTED, OUTPUT_CLOSED
 from tests.doubles.servers import RealServer, redis_server
 
 TOPOLOGY = "config/two-regions.yaml"
