@@ -24,8 +24,8 @@ from redis.exceptions import RedisError
 from cachesvc.changes.events.cloudevents import decode, encode
 from cachesvc.changes.events.event_parser import checked
 from cachesvc.commands.arguments import add_topology, fail, utf8
-from cachesvc.commands.exit_codes import INTERRUPTED
 from cachesvc.commands.documents import given_topology
+from cachesvc.commands.exit_codes import INTERRUPTED
 from cachesvc.config.addresses import redis_fault, redis_query_fault
 from cachesvc.config.service import Coherence, Server
 from cachesvc.model.change import Change
