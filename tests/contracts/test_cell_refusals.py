@@ -153,3 +153,19 @@ async def test_an_order_of_more_targets_than_may_wait_is_applied_whole(bench: Re
     ats = await bench.redis.fence_many(targets, soft=False)
     assert len(ats) == 70_000
     assert all(isinstance(at, FenceReply) for at in ats)
+
+
+async def test_a_copy_whose_tags_are_damaged_is_a_miss_that_is_loaded_anew(bench: RedisBench) -> None:
+    """Nobody can say which fences are on it; it must not be refused until its TTL ends."""
+    damaged, whole = HITS[:2]
+    for key in (damaged, whole):
+        await bench.put(await bench.entry(b"kept", tags=("tag",)), key=key)
+    await bench.cell.fence_many([Target.tag(NS, "another")], soft=False)
+    header_bytes = 46
+    await bench.admin.setrange(f"v:{damaged.id.decode()}", header_bytes, b"\xc1")  # no msgpack begins so
+    miss, hit = await bench.cell.read_many([Read(damaged, lease=True), Read(whole, lease=True)])
+    assert isinstance(miss, Reply)
+    assert (miss.entry, miss.fenced) == (None, True)
+    assert miss.lease
+    assert isinstance(hit, Reply)
+    assert hit.entry is not None

@@ -14,7 +14,7 @@ from cachesvc.tiers.l3.contract import Read, Reply
 from cachesvc.tiers.l3.issuer import Issuer, twin_of
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from tests.contracts.cell_benches import KEY, NS, SETTINGS, SKEW_US, CellBench, RedisBench, good, redis_bench
-from tests.contracts.test_demotion import Address, port_of
+from tests.contracts.test_demotion import Address
 from tests.doubles.servers import RealServer, redis_server, valkey_server
 from tests.doubles.waiting import until
 
@@ -40,7 +40,7 @@ class Pair:
 
     async def in_step(self) -> None:
         """Server b is a replica of server a, and holds what it holds."""
-        await self.admin_of_b.replicaof("127.0.0.1", str(port_of(self.a)))
+        await self.admin_of_b.replicaof("127.0.0.1", str(self.a.port))
         await until("b is in step", self._is_in_step)
 
     async def _is_in_step(self) -> bool:
@@ -169,7 +169,7 @@ async def test_data_that_came_back_from_a_replica_are_not_vouched_for_by_the_run
     await pair.in_step()
     await pair.admin_of_b.replicaof("NO", "ONE")
     await bench.fence(Target.tag(NS, "t"))
-    await pair.admin_of_a.replicaof("127.0.0.1", str(port_of(pair.b)))
+    await pair.admin_of_a.replicaof("127.0.0.1", str(pair.b.port))
     await until("a has b's data", lambda: _follows(pair.admin_of_a))
     await pair.admin_of_a.replicaof("NO", "ONE")
     again = pair.cell()

@@ -56,16 +56,11 @@ class Address:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert self.leads_to is not None
-        up, down = await asyncio.open_connection("127.0.0.1", port_of(self.leads_to))
+        up, down = await asyncio.open_connection("127.0.0.1", self.leads_to.port)
         self.connections += 1
         self._open |= {writer, down}
         with suppress(asyncio.CancelledError):  # the end of the test
             await asyncio.gather(_carry(reader, down), _carry(up, writer))
-
-
-def port_of(server: RealServer) -> int:
-    assert not isinstance(server.where, str)
-    return server.where[1]
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,7 +92,7 @@ class Failover:
         """The old server follows the new one, and the address leads to the new one."""
         self.address.leads_to = self.new
         async with Redis.from_url(self.old.redis_url) as admin:
-            await admin.replicaof("127.0.0.1", str(port_of(self.new)))
+            await admin.replicaof("127.0.0.1", str(self.new.port))
 
 
 @pytest.fixture

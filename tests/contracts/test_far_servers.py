@@ -51,7 +51,7 @@ def memcached() -> Iterator[RealServer]:
 @asynccontextmanager
 async def far(server: RealServer, round_trip_ms: float) -> AsyncIterator[tuple[int, Link]]:
     """The port of a link to the server, and the link."""
-    link = Link(int(server.where[1]))
+    link = Link(server.port)
     link.obey(Order("far", delay_ms=round_trip_ms / 2))
     listening = await link.listen(0)
     try:

@@ -15,7 +15,7 @@ from cachesvc.model.change import Change
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import RETENTION, SKEW
-from tests.contracts.test_demotion import Address, port_of
+from tests.contracts.test_demotion import Address
 from tests.doubles.servers import RealServer, redis_server
 
 
@@ -140,7 +140,7 @@ async def test_a_receipt_that_a_promoted_replica_has_kept_is_compared_with_its_f
     async with Following(name.url, "i0") as i0:
         position = await i0.stream.publish([Fence(1, 1)], done=[Done(id_)])
         async with Redis.from_url(second.redis_url) as admin:
-            await admin.replicaof("127.0.0.1", str(port_of(first)))
+            await admin.replicaof("127.0.0.1", str(first.port))
             while not await admin.exists("fences"):  # noqa: ASYNC110  no event of ours
                 await asyncio.sleep(0.01)
             await admin.replicaof("NO", "ONE")

@@ -9,16 +9,15 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
 import hiredis
 
 from tests.doubles.talkative_server import redis_command
+from tests.doubles.threaded_server import Answer, ThreadedServer, running
 
 Pieces = Iterable[bytes]
-Answer = Callable[[BinaryIO], bytes | None]
-"""Reads one request and returns its correct answer; None at the end of the connection."""
 
 
 def trickle(data: bytes, stop: threading.Event, seconds: float = 0.02) -> Iterator[bytes]:
@@ -34,11 +33,11 @@ def endless(data: bytes) -> Iterator[bytes]:
     return itertools.repeat(data * (1 + (1 << 16) // len(data)))
 
 
-class HostileServer:
+class HostileServer(ThreadedServer):
     """A thread per connection; a test sets what it says from its own thread."""
 
     def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+        super().__init__(answer)
         self.lies: list[Pieces] = []
         """The answers to the next requests; when there is none left, the truth is answered."""
         self.always: Callable[[], Pieces] | None = None
@@ -46,28 +45,15 @@ class HostileServer:
         self.stopping = threading.Event()
         self.sent_bytes = 0
         """Bytes of lies that were taken by the kernel."""
-        self._links: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
 
-    def serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                link, _ = self._listening.accept()
-                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._links.append(link)
-                threading.Thread(target=self._converse, args=(link,), daemon=True).start()
-
-    def _converse(self, link: socket.socket) -> None:
-        with suppress(OSError, ValueError), link.makefile("rb") as requests:
-            while (truth := self._answer(requests)) is not None:
-                if self.always is not None:
-                    self._lie(link, self.always())
-                elif self.lies:
-                    self._lie(link, self.lies.pop(0))
-                else:
-                    link.sendall(truth)
-        link.close()
+    def _converse(self, link: socket.socket, requests: BinaryIO) -> None:
+        while (truth := self._answer(requests)) is not None:
+            if self.always is not None:
+                self._lie(link, self.always())
+            elif self.lies:
+                self._lie(link, self.lies.pop(0))
+            else:
+                link.sendall(truth)
 
     def _lie(self, link: socket.socket, pieces: Pieces) -> None:
         for piece in pieces:
@@ -76,30 +62,14 @@ class HostileServer:
             link.sendall(piece)
             self.sent_bytes += len(piece)
 
-    def close_all(self) -> None:
-        """Closes the connections that are open; new ones are taken."""
-        # A blocked `accept` or `recv` does not end with `close`, but with `shutdown`.
-        links, self._links = self._links, []
-        for link in links:
-            with suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
-            link.close()
-
     def stop(self) -> None:
         self.stopping.set()
-        self._links.append(self._listening)
-        self.close_all()
+        super().stop()
 
 
-@contextmanager
-def hostile(answer: Answer) -> Iterator[HostileServer]:
+def hostile(answer: Answer) -> AbstractContextManager[HostileServer]:
     """A running server."""
-    server = HostileServer(answer)
-    threading.Thread(target=server.serve, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    return running(HostileServer(answer))
 
 
 class Relay:

@@ -41,6 +41,12 @@ class RealServer:
         return f"unix:{self.where}" if isinstance(self.where, str) else f"{self.where[0]}:{self.where[1]}"
 
     @property
+    def port(self) -> int:
+        """The port of a server that listens on TCP."""
+        assert not isinstance(self.where, str)
+        return self.where[1]
+
+    @property
     def redis_url(self) -> str:
         """The URL for a Redis client."""
         return (

@@ -5,29 +5,21 @@ to: with an answer in one packet, before an answer, or while its connection idle
 """
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import BinaryIO
 
-Answer = Callable[[BinaryIO], bytes | None]
-"""Reads one request and returns its answer; None at the end of the connection."""
+from tests.doubles.threaded_server import Answer, ThreadedServer, running
 
 
-class TalkativeServer:
+class TalkativeServer(ThreadedServer):
     """A thread per connection; a test talks from its own thread."""
 
     def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+        super().__init__(answer)
         self.behind = b""
         """Sent with the next answer, behind it, in the same packet."""
-        self.greeting = b""
-        """Sent on a new connection before any request."""
-        self.connections: list[socket.socket] = []
         self._before: dict[socket.socket, bytes] = {}
         self._requests = self._answers = 0
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
 
     def say(self, data: bytes) -> None:
         """Sends bytes on every open connection: they are in the client's kernel when this returns."""
@@ -44,44 +36,19 @@ class TalkativeServer:
         """True if every request that has come was answered: the answers have arrived."""
         return self._answers == self._requests
 
-    def serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                link, _ = self._listening.accept()
-                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self.greeting:
-                    link.sendall(self.greeting)
-                self.connections.append(link)
-                threading.Thread(target=self._converse, args=(link,), daemon=True).start()
-
-    def _converse(self, link: socket.socket) -> None:
-        with suppress(OSError, ValueError), link.makefile("rb") as requests:
-            while (answer := self._answer(requests)) is not None:
-                self._requests += 1
-                if before := self._before.pop(link, b""):
-                    link.sendall(before)
-                answer, self.behind = answer + self.behind, b""
-                link.sendall(answer)
-                self._answers += 1
-        link.close()
-
-    def stop(self) -> None:
-        # A blocked `accept` or `recv` does not end with `close`, but with `shutdown`.
-        for link in [self._listening, *self.connections]:
-            with suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
-            link.close()
+    def _converse(self, link: socket.socket, requests: BinaryIO) -> None:
+        while (answer := self._answer(requests)) is not None:
+            self._requests += 1
+            if before := self._before.pop(link, b""):
+                link.sendall(before)
+            answer, self.behind = answer + self.behind, b""
+            link.sendall(answer)
+            self._answers += 1
 
 
-@contextmanager
-def talkative(answer: Answer) -> Iterator[TalkativeServer]:
+def talkative(answer: Answer) -> AbstractContextManager[TalkativeServer]:
     """A running server."""
-    server = TalkativeServer(answer)
-    threading.Thread(target=server.serve, daemon=True).start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    return running(TalkativeServer(answer))
 
 
 def http_request(requests: BinaryIO) -> str | None:

@@ -90,14 +90,10 @@ def memcached() -> Iterator[RealServer]:
         yield running
 
 
-def port_of(server: RealServer) -> int:
-    return int(server.where[1])
-
-
 async def test_redis_is_reached_at_its_second_address(
     redis: RealServer, named: dict[str, list[str]], dead: str
 ) -> None:
-    port = port_of(redis)
+    port = redis.port
     with dead_address(dead, port) as address:
         named["cell.test"] = [address, "127.0.0.1"]
         pool: Any = RedisConnections.at(f"redis://cell.test:{port}/0")
@@ -111,7 +107,7 @@ async def test_memcached_is_reached_at_its_second_address(
     memcached: RealServer, named: dict[str, list[str]], dead: str
 ) -> None:
     """The next connection begins with the address that answered."""
-    port = port_of(memcached)
+    port = memcached.port
     with dead_address(dead, port) as address:
         named["pool.test"] = [address, "127.0.0.1"]
         tier = MemcachedTier("m1", f"pool.test:{port}", L2(), SystemClock())
