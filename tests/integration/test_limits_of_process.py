@@ -101,6 +101,32 @@ def test_answers_that_nobody_reads_do_not_end_the_process() -> None:
         assert process.poll() is None
 
 
+def test_values_that_are_gathered_beyond_l1_do_not_end_the_process() -> None:
+    """`:get` of many values of 1 MiB, each read with a copy of its own from L3, by many callers."""
+    little = "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))"
+    with limited(little, CACHESVC_L1_BUDGET="4MiB") as (port, url, process), ExitStack() as held:
+        keys = [f"large-{n}" for n in range(64)]
+        for key in keys:
+            assert call(f"{url}/v1/pages/{key}", "PUT", os.urandom(MIB))[0] == 204
+        body = json.dumps({"keys": keys}).encode()
+        head = (
+            "POST /v1/pages:get HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        for _ in range(100):
+            sock = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(head.encode() + body)
+        time.sleep(2)
+        assert call(f"{url}/livez")[0] == 200
+        assert call(f"{url}/v1/pages/settled")[0] == 200
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (peak,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+        print("peak MiB", peak // 1024)
+        assert peak < 900 * 1024
+        assert process.poll() is None
+
+
 def _is_near(url: str) -> bool:
     with urllib.request.urlopen(url, timeout=5) as answer:
         return "cachesvc-l1" in answer.headers["Cache-Status"]
