@@ -147,6 +147,10 @@ class OpenCount(Struct, frozen=True):
     """Changes on the dead-letter stream."""
     overflowed: int = 0
     """Cells for which more was parked than the queue keeps (`Parked.target` None)."""
+    paced: int = 0
+    """Paced fences that the queue keeps for followers that begin."""
+    paced_given_up: int = 0
+    """Paced fences without room in the queue: one that concerns everything stands for them."""
 
 
 class Changes(Protocol):

@@ -130,6 +130,8 @@ class Bounded(Protocol):
     """The staleness bound of this instance, and what a session has to remember of its answers."""
 
     watermark: int
+    queues: str
+    """The queue servers that the watermark is of: `region@epoch`, with commas, by name."""
 
     def lag_us(self, since: int | None = None) -> int | None:
         """Returns the staleness bound of values judged with this watermark (None: now's).

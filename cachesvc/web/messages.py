@@ -96,6 +96,10 @@ class GotMany(Struct, omit_defaults=True):
     results: list[Got]
     lag: float | None = None
     """The instance's staleness bound in seconds; left out while it is unknown."""
+    queues: str = ""
+    """The queue servers that the bound is of: `region@epoch`, with commas, by name.
+
+    The epochs are those of the ids of `GET /v1/fences`. Left out while one is unknown."""
 
 
 class PutItem(Struct, forbid_unknown_fields=True):

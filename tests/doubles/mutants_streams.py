@@ -213,6 +213,41 @@ STREAMS: dict[str, Mutant] = {
             InQueueScript("publish", "call('HSET', ats, '*',", "call('HSET', ats .. ':lost', '*',"),
         ),
     ),
+    "queues-of-a-bound": Mutant(
+        "a bound of any queue vouches for what a near cache keeps",
+        (63,),
+        (
+            InPython(
+                "cachesvc_client.near.near:Near._is_vouched", "and got.queues == self._queues", "and True"
+            ),
+        ),
+    ),
+    "replication-id": Mutant(
+        "a queue's server is known by its run id alone",
+        (62,),
+        (
+            InPython("tests.doubles.memory_queue_server:MemoryQueue.be_promoted", "self.epoch += 1", "pass"),
+            *(
+                InQueueScript(script, "run_id .. '.' .. replication_id", "run_id")
+                for script in ("completion", "open", "publish", "read", "vouch")
+            ),
+        ),
+    ),
+    "paced-overflow": Mutant(
+        "paced fences for which a queue has no room are dropped",
+        (61,),
+        (
+            InPython("cachesvc.coherence.fences:Fences._merge_other", "max(self._soft_floor, at)", "0"),
+            InPython(
+                "tests.doubles.memory_queue_server:MemoryQueue.remember_paced",
+                "self.paced[member] = max(until, self.paced.get(member, 0))",
+                "pass",
+            ),
+            InQueueScript(
+                "publish", "call('ZADD', 'fences:paced', 'GT',", "call('ZADD', 'fences:lost', 'GT',"
+            ),
+        ),
+    ),
     "changes-epoch": Mutant(
         "nobody announces that accepted changes may have been lost",
         (25,),

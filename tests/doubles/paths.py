@@ -205,6 +205,7 @@ class FakeFences:
     def __init__(self) -> None:
         self.lag: int | None = 250_000
         self.watermark = 1
+        self.queues = ""
 
     def lag_us(self, since: int | None = None) -> int | None:
         return None if self.lag is None else self.lag + self.watermark - (since or self.watermark)

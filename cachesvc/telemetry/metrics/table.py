@@ -78,6 +78,14 @@ TABLE: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric(
+        "bytes_expected",
+        "gauge",
+        "in_flight",
+        "expected",
+        "Bytes of values that `:get` has asked for and that have not come yet.",
+        unit="bytes",
+    ),
+    Metric(
         "bytes_in_flight",
         "gauge",
         "in_flight",
@@ -639,6 +647,20 @@ TABLE: tuple[Metric, ...] = (
         "consumer",
         "overflowed",
         "Cells for which too much is parked: all they hold will be fenced.",
+    ),
+    Metric(
+        "queue_paced",
+        "gauge",
+        "consumer",
+        "paced",
+        "Paced fences that the region's queue keeps for instances that begin.",
+    ),
+    Metric(
+        "queue_paced_given_up",
+        "gauge",
+        "consumer",
+        "paced_given_up",
+        "Paced fences for which the region's queue had no room.",
     ),
     Metric("changes_dead", "gauge", "consumer", "buried", "Events on the region's dead-letter stream."),
     Metric(

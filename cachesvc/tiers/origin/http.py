@@ -35,7 +35,7 @@ from cachesvc.model.errors import ConfigError, OriginError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
-from cachesvc.tiers.clean_connector import CleanConnector
+from cachesvc.tiers.clean_connector import CleanConnector, EndlessAnswerError
 from cachesvc.tiers.origin.address import KeyAddress
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
@@ -324,6 +324,8 @@ def _why(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorError():
             return "cannot be reached"
+        case EndlessAnswerError():
+            return "answered too many bytes beside the body"
         case aiohttp.ClientPayloadError():
             return "the body ended early"
         case aiohttp.ServerDisconnectedError():

@@ -135,7 +135,13 @@ class Canaries:
         self.origin = HttpOrigin(self.store, random, self.history.add, monotonic_us)
         self.instances = Instances(settings.instances, settings.namespace, http)
         self.announcer = Announcer(
-            settings.namespace, self.instances, producers, random, self.history.add, monotonic_us
+            settings.namespace,
+            self.instances,
+            producers,
+            random,
+            self.history.add,
+            monotonic_us,
+            self.store.snapshot,
         )
         self._recorder = ReadRecorder(settings, self.store, random, self._note_read, monotonic_us)
         self._metrics = metrics

@@ -144,9 +144,9 @@ class NamespaceRequests:
         """Returns the answer for each key. `asked_at`: monotonic, not later than the request."""
         answer = _decoded(_got_many, reply)
         _check_count(answer.results, wanted)
-        lag = answer.lag
+        lag, queues = answer.lag, answer.queues
         for got in answer.results:
-            got.lag = lag
+            got.lag, got.queues = lag, queues
             got.is_moved = reply.is_moved
         if self._shelf is not None:
             for one, got in zip(wanted, answer.results, strict=True):
