@@ -20,7 +20,7 @@ from loadtests.bench.servers import Server, Servers, free_port
 from loadtests.load.answers import answered_by
 
 BEARER = "cachesvc_" + "b" * 43
-"""The token of the caller of the set-ups that have callers; it has the length of a real one."""
+"""The token of the caller in set-ups with callers; it has the length of a real one."""
 _LEAST_SHARE = 0.9
 """The share of the sampled keys that the claimed tier must answer.
 
@@ -37,7 +37,7 @@ class SetUp:
     has_pool: bool
     is_sealed: bool = False
     has_callers: bool = False
-    """True: `BEARER` may read. Callers without an identity may do everything, as the stage does."""
+    """True: `BEARER` may read, and callers without an identity may do everything."""
     trace_ratio: float | None = None
     """None: all telemetry but `/metrics` is off.
 

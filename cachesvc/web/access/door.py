@@ -127,7 +127,9 @@ class Door:
         None if a closer look is needed (`admit`).
         """
         grant = self._remembered.get(authorization)
-        if grant is None or namespace not in grant.readable or self.is_over(grant):
+        if grant is None or namespace not in grant.readable:
+            return None
+        if grant.end_us < ENDLESS_US and self.is_over(grant):
             return None
         return grant
 
