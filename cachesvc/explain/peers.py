@@ -36,7 +36,7 @@ class HttpPeers:
     """The other instances over HTTP. `start`, then `ask` any number of times, then `stop`."""
 
     def __init__(self, addresses: Mapping[tuple[str, str], str], token_file: str = "") -> None:
-        """`addresses`: base URL by region and name. `token_file` has the token that is shown to them."""
+        """`addresses`: base URL by region and name. `token_file` has the token to show to them."""
         self._addresses = addresses
         self._token_file = token_file
         self._http: aiohttp.ClientSession | None = None
