@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from cachesvc.changes.audit_trail import AuditRecord
 from cachesvc.model.requests import Reach, Release
 from cachesvc.web.requests.limits import (
     MAX_LEASE_LENGTH,
@@ -192,6 +193,18 @@ class InvalidationReceipt(Struct):
     """True: the reach that `wait` asked for holds. If not, the status is 202."""
     missing: tuple[str, ...]
     """The instances that had not merged the fence at the deadline, as `region/instance`."""
+
+
+class AuditPage(Struct):
+    """The answer of `GET /v1/audit`: records of this process, the newest first."""
+
+    region: str
+    instance: str
+    records: list[AuditRecord]
+    dropped: int
+    """Older records that are not kept any more (`telemetry.audit_records`)."""
+    left_out: int
+    """Refusals that were counted and not recorded, because there were too many in a second."""
 
 
 class HotKey(Struct, omit_defaults=True):

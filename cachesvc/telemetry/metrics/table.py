@@ -46,6 +46,14 @@ TABLE: tuple[Metric, ...] = (
         ("namespace", "operation", "outcome"),
     ),
     Metric(
+        "requests_refused",
+        "counter",
+        "refusals",
+        "",
+        "Requests that were refused, or failed, as a whole, by the kind of problem; not misses.",
+        ("kind",),
+    ),
+    Metric(
         "request_duration",
         "histogram",
         "latency",
@@ -68,14 +76,28 @@ TABLE: tuple[Metric, ...] = (
         "shed",
         "Requests refused because of overload (503 overloaded).",
     ),
-    Metric("connections", "gauge", "connections", "open", "Connections of callers that are open now."),
+    Metric(
+        "connections",
+        "gauge",
+        "connections",
+        "open",
+        "Connections of callers that are open now, by the port.",
+        ("port",),
+    ),
     Metric(
         "connections_closed",
         "counter",
         "connections",
-        {"idle": "closed_idle", "refused": "refused", "untaken": "untaken", "heads": "heads"},
-        "Connections that a limit ended, by the limit.",
-        ("reason",),
+        {
+            "idle": "closed_idle",
+            "idle_timeout": "idled",
+            "refused": "refused",
+            "untaken": "untaken",
+            "heads": "heads",
+            "slow_head": "slow_heads",
+        },
+        "Connections that a limit ended, by the port and the limit.",
+        ("port", "reason"),
     ),
     Metric(
         "bytes_in_flight",
@@ -566,6 +588,22 @@ TABLE: tuple[Metric, ...] = (
         "broadcast",
         "lost",
         "Subscribers that were cut off because they read too slowly.",
+    ),
+    # audit
+    Metric("audit_records", "counter", "audit", "recorded", "Records of the audit."),
+    Metric(
+        "audit_records_dropped",
+        "counter",
+        "audit",
+        "dropped",
+        "Records of the audit that newer ones have displaced.",
+    ),
+    Metric(
+        "audit_refusals_left_out",
+        "counter",
+        "audit",
+        "left_out",
+        "Refused calls that were counted and not recorded: too many in a second.",
     ),
     # consumer
     Metric(

@@ -13,7 +13,8 @@ from cachesvc.config.topology import Topology
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.contract import Readiness
 from cachesvc.web.handlers.openapi import document
-from cachesvc.web.replies.redaction import shown_topology
+from cachesvc.web.ports import Port, wrong_port
+from cachesvc.web.replies.redaction import shown_instances, shown_topology
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON
 from cachesvc.web.routing import Place
@@ -46,9 +47,19 @@ class Probes:
         status, line = (
             (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
         )
-        if "verbose" in place.query.split("&"):
+        if _is_verbose(place):
             return _answer(status, line, msgspec.json.encode({"ready": ready, **reasons}), JSON)
         return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)
+
+    def readyz_of(self, other: Port) -> Probe:
+        """Returns the `readyz` of a port whose reasons are told on the `other` port only."""
+
+        async def readyz(request: web.BaseRequest, place: Place) -> Reply:
+            if _is_verbose(place):
+                wrong_port(other)
+            return await self.readyz(request, place)
+
+        return readyz
 
     async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
         body, content_type = await self._metrics.exposition(request.headers.get("Accept", ""))
@@ -61,8 +72,16 @@ class Probes:
         """
         return json_reply(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}))
 
+    async def instances(self, _: web.BaseRequest, __: Place) -> Reply:
+        """Answers the part of the topology that clients need, in the same form."""
+        return json_reply(msgspec.json.encode({"here": self._here, **shown_instances(self._topology)}))
+
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
         return json_reply(self._openapi)
+
+
+def _is_verbose(place: Place) -> bool:
+    return "verbose" in place.query.split("&")
 
 
 def json_reply(body: bytes) -> Reply:

@@ -31,6 +31,17 @@ def shown_topology(topology: Topology) -> dict[str, Shown]:
     return _shown_fields(topology)
 
 
+def shown_instances(topology: Topology) -> dict[str, Shown]:
+    """Returns the version, and of each region the instances and where their operations are."""
+    return {
+        "version": topology.version,
+        "regions": {
+            name: {"instances": _shown(region.instances), "operations": _shown(region.operations)}
+            for name, region in topology.regions.items()
+        },
+    }
+
+
 def _shown(value: object, name: str = "") -> Shown:
     if isinstance(value, Struct):
         return _shown_fields(value)

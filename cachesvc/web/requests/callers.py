@@ -1,24 +1,36 @@
-"""The name of the caller that invalidates, for the audit."""
+"""Who sends a request, for the audit: what is proved, and the name that a caller gives itself."""
 
 from aiohttp import web
 
+from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.requests import Author
 from cachesvc.web.requests.limits import MAX_CALLER_LENGTH
 
 FIELD = "Cachesvc-Caller"
 
 
-def caller_of(request: web.BaseRequest, source: str = "") -> str:
-    """Returns the name that the caller gives itself, else the address of the request.
+def author_of(request: web.BaseRequest, source: str = "", *, caller: Caller = ANONYMOUS) -> Author:
+    """Returns the author of a change: the identity, the address, and the name that it gives itself.
 
     `source` is that of the CloudEvent in the request, if it is one. Raises `RequestError`
     (`bad-caller`) for a name that is out of rule.
     """
     name = request.headers.get(FIELD)
-    if name is not None:
-        return _checked(name.strip(), FIELD)
-    return _checked(source[:MAX_CALLER_LENGTH], "$.source") if source else request.remote or ""
+    says = (
+        _checked(name.strip(), FIELD)
+        if name is not None
+        else _checked(source[:MAX_CALLER_LENGTH], "$.source")
+        if source
+        else ""
+    )
+    return Author(caller.name, request.remote or "", says)
+
+
+def peer_of(request: web.BaseRequest, *, caller: Caller = ANONYMOUS) -> Author:
+    """Returns the author of a request whose headers may be out of rule. Raises nothing."""
+    return Author(caller.name, request.remote or "", request.headers.get(FIELD, ""))
 
 
 def _checked(name: str, field: str) -> str:
