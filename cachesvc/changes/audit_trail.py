@@ -1,4 +1,4 @@
-"""The audit of one process: what its callers invalidated, did as operators, and were refused.
+"""The audit of one process: what its callers changed and were refused.
 
     what          recorded                          of it
     invalidate    every change that was accepted    how many targets, the receipt, how far it got
@@ -37,7 +37,7 @@ log = logging.getLogger(AUDIT)
 REFUSALS_A_SECOND = 20
 """The most refusals that are recorded in a second; the others are counted."""
 REFUSALS_OF_ONE = 2
-"""The most of these of one identity and address, so that one peer does not hide the others."""
+"""The most of these of one identity and address: one peer does not hide the others."""
 
 
 class AuditRecord(Struct, frozen=True, omit_defaults=True):
@@ -49,15 +49,20 @@ class AuditRecord(Struct, frozen=True, omit_defaults=True):
     """µs since the epoch, by the instance's clock."""
     what: Literal["invalidate", "operate", "refused"]
     outcome: str
-    """Of a change, how far it got in its call: `done`, `parked` (a home cell missed it), or `open`
-    (accepted, the region's consumers go on with it). Of a refusal, the kind of problem."""
+    """The end of the call: for a refusal, the kind of problem.
+
+    For a change, how far it got: `done`, `parked` (a home cell missed it), or `open` (it is
+    accepted, and the region's consumers go on with it).
+    """
     identity: str = ""
     """The name of the identity that was proved; left out for an anonymous caller."""
     address: str = ""
     """The address of the peer."""
     says: str = ""
-    """The name that the caller gave itself (`Cachesvc-Caller`, or an event's `source`). It proves
-    nothing."""
+    """The name that the caller gave itself, in `Cachesvc-Caller` or as an event's `source`.
+
+    It proves nothing.
+    """
     operation: str = ""
     """The operation that was refused, or that an operator called."""
     namespace: str = ""
@@ -68,11 +73,11 @@ class AuditRecord(Struct, frozen=True, omit_defaults=True):
     receipt: str = ""
     """The id of the change's receipt."""
     left_out: int = 0
-    """Refusals before this one that were counted and not recorded, because there were too many."""
+    """Refusals before this one that were counted and not recorded: they were too many."""
 
 
 class AuditTrail:
-    """The last records of one process. Its calls are synchronous and raise nothing."""
+    """The last records of one process. Its calls do not wait, and raise nothing."""
 
     def __init__(self, region: str, clock: Clock, most: int, *, is_logged: bool) -> None:
         """`most`: the records that are kept; `is_logged`: each is written to the log, too."""

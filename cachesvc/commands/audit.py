@@ -1,4 +1,4 @@
-"""`cachesvc audit`: what callers changed, did as operators, and were refused, at all instances.
+"""`cachesvc audit`: what callers changed and were refused, at all instances.
 
 The command asks every instance that the topology names, or that the instance at `--url` names, and
 merges what they answer. Exit codes: 0 if an instance answered; 1 if none did; 2 if the command line
@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from cachesvc.changes.audit_trail import AuditRecord
@@ -36,7 +36,7 @@ ANSWER_SECONDS = 2.0
 FOLLOW_SECONDS = 1.0
 """The pause between two looks with `--follow`."""
 FOLLOWED_BACK = Duration.parse("10s")
-"""How far back each look with `--follow` asks: records of instances that were late are seen, too."""
+"""The time back to which each look with `--follow` asks, for instances that were late."""
 MOST = 1000
 PAGE_WIDTH = 220
 """Columns of output to a pipe or a file."""
@@ -218,7 +218,7 @@ class _Printer:
         if not lines:
             return
         table = Table(
-            *_COLUMNS,
+            *(Column(name, overflow="fold") for name in _COLUMNS),  # an audit leaves out nothing
             box=None,
             pad_edge=False,
             padding=(0, 2, 0, 0),

@@ -1,6 +1,7 @@
-"""The bearer token that a command shows to instances, and the session that it asks them over."""
+"""The bearer token that a command shows to instances, and the session for its requests."""
 
 import argparse
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -35,17 +36,21 @@ class Credential:
 
     def lines(self) -> dict[str, str]:
         """Returns the header lines that show the token."""
-        now = time.monotonic()
-        if self._file is not None and now >= self._looked + LOOK_SECONDS:
+        return {"Authorization": f"Bearer {self._text}"} if self._text else {}
+
+    async def look(self) -> None:
+        """Reads the file again, if the last look was a while ago."""
+        now, file = time.monotonic(), self._file
+        if file is not None and now >= self._looked + LOOK_SECONDS:
             self._looked = now
             with suppress(ConfigError):  # it is being replaced: the token of before may still be taken
-                self._text = _read(self._file)
-        return {"Authorization": f"Bearer {self._text}"} if self._text else {}
+                self._text = await asyncio.to_thread(_read, file)
 
     async def show(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Sends a request with the token: a middleware of aiohttp's client."""
+        await self.look()
         request.headers.update(self.lines())
         return await send(request)
 
@@ -69,9 +74,10 @@ def credential_of(options: argparse.Namespace) -> Credential:
 
 
 def session(credential: Credential, *, limit: int = 100, **settings: Any) -> aiohttp.ClientSession:
-    """Returns a session whose requests show the credential. `limit`: connections at a time, 0: any.
+    """Returns a session whose requests show the credential.
 
-    Its requests must not follow redirects, or the token would go along.
+    They must not follow redirects, or the token would go along. `limit` is the number of connections
+    at a time, 0 for any.
     """
     return aiohttp.ClientSession(
         connector=CleanConnector(limit=limit), middlewares=(credential.show,), **settings

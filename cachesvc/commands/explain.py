@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from yarl import URL
 
 from cachesvc.commands.arguments import add_topology, header_value, instance_url, utf8
-from cachesvc.commands.credential import add_token, credential_of, session
+from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
 from cachesvc.explain.answer import Explanation
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         check_key(options.key)
     except ValueError as error:
         raise ConfigError("KEY", str(error)) from None
-    body = asyncio.run(_ask_any(_addresses(options), options))
+    body = asyncio.run(_ask_any(_addresses(options), options, credential_of(options)))
     if options.json:
         print(printable(body.decode(errors="backslashreplace"), keep="\n\t"))
     else:
@@ -104,13 +104,15 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
     return named
 
 
-async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) -> bytes:
+async def _ask_any(
+    addresses: Mapping[str, str], options: argparse.Namespace, credential: Credential
+) -> bytes:
     """The first answer, as JSON. Raises `TierUnavailableError` if no instance answers."""
     path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
     headers = {"Cachesvc-Token": options.token} if options.token else {}
     silent = []
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with session(credential_of(options), timeout=timeout) as http:
+    async with session(credential, timeout=timeout) as http:
         for name, url in addresses.items():
             try:
                 asked = URL(url.rstrip("/") + path, encoded=True)

@@ -52,13 +52,13 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         at = error.filename or f"{service.server.host}:{service.server.port}"
         operations = service.server.operations
         is_data = operations.port is None or at != address(operations.host, operations.port)
-        named = "CACHESVC_SERVER" if is_data else "CACHESVC_SERVER_OPERATIONS"
+        variable = "CACHESVC_SERVER_PORT" if is_data else "CACHESVC_SERVER_OPERATIONS_PORT"
         if error.errno == errno.EADDRINUSE:
-            return fail(1, f"{at} is in use: stop what listens there, or choose another ({named}_PORT)")
+            return fail(1, f"{at} is in use: stop what listens there, or choose another ({variable})")
         return fail(
             1,
             f"{at} cannot be served: {error.strerror or error}; choose another address"
-            f" ({named}_HOST, {named}_PORT)",
+            f" ({variable.replace('PORT', 'HOST')}, {variable})",
         )
     return 0
 
@@ -76,7 +76,7 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
 
 
 async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
-    def ready(port: int, operations: str) -> None:
+    def ready(port: int, operations: str = "") -> None:
         url = f"http://{address(service.server.host, port)}"
         print(banner(service, topology, url, lines, operations=operations), flush=True)
 

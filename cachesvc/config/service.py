@@ -33,7 +33,7 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 class Operations(Struct, frozen=True, forbid_unknown_fields=True):
-    """The port for operators, beside that for data: explanations, hot keys, the audit, metrics.
+    """The port for operators: explanations, hot keys, the audit, metrics.
 
     `GET /v1/topology`, `/livez`, `/readyz` and `/openapi.json` are answered on both ports.
     """
@@ -99,21 +99,22 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     less (60 s is usual), so that they close first, and send nothing on a connection that is being
     closed here."""
     head_timeout: Duration = Duration.parse("10s")
-    """How long the head of a request may take from its first byte; longer than 0. Then the request is
-    answered 408 `head-timeout`, up to 0.5 s late, and its connection is closed."""
+    """How long the head of a request may take from its first byte; longer than 0. Then the
+    request is answered 408 `head-timeout`, up to 0.5 s late, and its connection is closed."""
     max_header_bytes: Size = Size.parse("32KiB")
-    """The most bytes of the header lines of one request, at least 16KiB. More are refused with 431
-    `head-too-large`; a head that has not ended after four times as many ends its connection. Common
+    """The most bytes of the header lines of one request, at least 16KiB. More are refused with
+    431 `head-too-large`; a head that has not ended after four times as many ends its connection. Common
     proxies take 8 to 32 KiB. The headers of a plain read that change nothing are not measured."""
     max_header_lines: int = 100
     """The most header lines of one request, at least 32. More are refused with 431
     `head-too-large`."""
     least_read_rate: Size = Size.parse("256KiB")
-    """The bytes that a peer has to take of a waiting answer in one second, at least 1KiB. An answer
-    has `request_timeout` and a second more for each so many bytes; then its connection is closed."""
+    """The bytes that a peer has to take of a waiting answer in one second, at least 1KiB. An
+    answer has `request_timeout` and a second more for each so many bytes; then its connection is
+    closed."""
     max_streams: int = 1000
-    """The most streams of fences (`GET /v1/fences`), of all peers; at least 1. One more is refused
-    with 503 `too-many-subscribers`."""
+    """The most streams of fences (`GET /v1/fences`), of all peers; at least 1. One more is
+    refused with 503 `too-many-subscribers`."""
     max_streams_per_peer: int = 500
     """The most streams of fences of one address; at least 1. One more is refused with 503
     `too-many-subscribers`."""
@@ -250,8 +251,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """The records of the audit (`GET /v1/audit`) that this instance keeps, 0 to 1000000; the
     oldest make room. One takes about 500 bytes of memory."""
     audit_log: Literal["auto", "always", "never"] = "auto"
-    """Whether each record of the audit is a log line, too, whatever `log_level` is. `auto`: unless
-    both ports serve this machine only."""
+    """Whether each record of the audit is a log line, too, whatever `log_level` is. `auto`:
+    unless both ports serve this machine only."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level of the service's own log lines. Other libraries log only warnings and
     errors."""

@@ -209,7 +209,7 @@ class InvalidateOptions(Struct, frozen=True, gc=False):
     timeout_seconds: float = 5.0
     """How long `wait` may last; then the receipt names the instances that are missing."""
     author: Author = Author()
-    """Who invalidates, for the audit."""
+    """The caller that invalidates, for the audit."""
 
 
 class Receipt(Struct, frozen=True, gc=False):

@@ -93,7 +93,7 @@ class Connections:
         self._waiting: dict[Connection, tuple[float, int]] = {}
         """Connection → the end of its answer's time, and the bytes counted for it; oldest first."""
         self._heads: dict[Connection, float] = {}
-        """Connection → the end of the time of its head, which has begun and not ended; oldest first."""
+        """Connection → the end of the time of its head, which has begun; oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         self._crowd = Outage(f"room for connections ({settings}.max_connections)", log)
         self._untaken = Outage(f"taking of answers by their peers{port}", log)

@@ -1,4 +1,4 @@
-"""The ports of an instance: which of them serves which route, and what each has of its own.
+"""The ports of an instance: the routes that each serves, and its own connections.
 
     the data port          reads, writes, invalidations, receipts, fences
     the operations port    explanations, hot keys, the audit, metrics; `/readyz?verbose`

@@ -224,7 +224,10 @@ class Web:
     # one request ----------------------------------------------------------------------------------
 
     async def handle(self, request: web.BaseRequest, port: Port | None = None) -> Reply:
-        """Answers one request to a port (None: the data port). Raises nothing but `CancelledError`."""
+        """Answers one request to a port (None: the data port).
+
+        Raises nothing but `CancelledError`.
+        """
         started = perf_counter()
         operation = namespace = ""
         port = port or self.data
@@ -328,7 +331,7 @@ class Web:
             )
 
     def _complete_unread(self, port: Port, reply: Reply) -> None:
-        """Counts and completes the answer to what was refused before it was read as a request."""
+        """Counts and completes the answer to what was refused before it was a request."""
         self._counts.refusals[reply.problem] += 1
         self._complete(reply, port)
 

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
-from cachesvc.commands.credential import add_token, credential_of, session
+from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.audit import AuditLog
 from cachesvc.commands.top.between import Look
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
     declared = None if options.urls or options.topology is None else _declared(options.topology)
     try:
-        return asyncio.run(_run(options, urls, declared))
+        return asyncio.run(_run(options, urls, declared, credential_of(options)))
     except KeyboardInterrupt:
         return 0
 
@@ -84,8 +84,10 @@ def _declared(path: Path) -> Deployment:
     return deployment
 
 
-async def _run(options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None) -> int:
-    async with session(credential_of(options)) as http:
+async def _run(
+    options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None, credential: Credential
+) -> int:
+    async with session(credential) as http:
         asker = Asker(http, options.debug_token)
         deployment = declared or await ask_for_deployment(asker, urls)
         async with AuditLog(deployment.queues) as audit:

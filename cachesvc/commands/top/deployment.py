@@ -35,8 +35,10 @@ class Deployment(Struct, frozen=True):
     """The instances and the queues of a deployment."""
 
     instances: Mapping[str, str]
-    """The base URL for operators by name. If two regions have an instance of the same name, the region's name
-    stands before it."""
+    """The base URL for operators by name.
+
+    If two regions have an instance of the same name, the region's name stands before it.
+    """
     queues: Mapping[str, str]
     """URL by region. A URL from an instance lacks its password."""
 

@@ -50,7 +50,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "refusals",
         "",
-        "Requests that were refused, or failed, as a whole, by the kind of problem; not misses.",
+        "Requests refused or failed as a whole, by kind; no misses.",
         ("kind",),
     ),
     Metric(
@@ -96,7 +96,7 @@ TABLE: tuple[Metric, ...] = (
             "heads": "heads",
             "slow_head": "slow_heads",
         },
-        "Connections that a limit ended, by the port and the limit.",
+        "Connections that a limit ended, by port and limit.",
         ("port", "reason"),
     ),
     Metric(
@@ -603,7 +603,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "audit",
         "left_out",
-        "Refused calls that were counted and not recorded: too many in a second.",
+        "Refused calls that were only counted: too many in a second.",
     ),
     # consumer
     Metric(

@@ -1,4 +1,4 @@
-"""`GET /v1/audit`: what callers of this instance changed, did as operators, and were refused.
+"""`GET /v1/audit`: what callers of this instance changed and were refused.
 
 Filters stand in the query: `?namespace=pages&identity=checkout&since=5m&limit=20`.
 """

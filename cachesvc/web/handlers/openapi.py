@@ -186,7 +186,7 @@ def _paths() -> Json:
         "/v1/audit": {
             "get": _call(
                 "audit",
-                "What callers of this instance changed, did as operators, and were refused; the newest first.",
+                "What callers of this instance changed and were refused; the newest first.",
                 _ok({JSON: {"schema": {"$ref": "#/components/schemas/AuditPage"}}}),
                 parameters=_AUDIT_FILTERS,
             )

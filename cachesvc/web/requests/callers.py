@@ -1,4 +1,4 @@
-"""Who sends a request, for the audit: what is proved, and the name that a caller gives itself."""
+"""The author of a request, for the audit: its proved identity, and the name that it says."""
 
 from aiohttp import web
 
@@ -12,7 +12,7 @@ FIELD = "Cachesvc-Caller"
 
 
 def author_of(request: web.BaseRequest, source: str = "", *, caller: Caller = ANONYMOUS) -> Author:
-    """Returns the author of a change: the identity, the address, and the name that it gives itself.
+    """Returns the author of a change: its identity, its address, and the name that it says.
 
     `source` is that of the CloudEvent in the request, if it is one. Raises `RequestError`
     (`bad-caller`) for a name that is out of rule.

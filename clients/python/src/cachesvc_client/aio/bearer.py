@@ -39,7 +39,7 @@ class Bearer:
         return known.text
 
     async def is_renewed(self, refused: str, deadline: float) -> bool:
-        """Returns whether there is another token than the one that was refused; fetches it if need be.
+        """Returns whether there is another token than the refused one; fetches it if need be.
 
         Raises `CacheError` as `token` does.
         """

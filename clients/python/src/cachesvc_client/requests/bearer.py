@@ -19,7 +19,7 @@ TokenSource: TypeAlias = str | os.PathLike[str] | Callable[[], str | Awaitable[s
 LOOK_SECONDS = 1.0
 """The pause between two looks into the file of a token."""
 PAUSE_SECONDS = 1.0
-"""The least time between two fetches because of refusals: an issuer is not asked for every request."""
+"""The least time between two fetches because of refusals, in the interest of the issuer."""
 
 
 def check_source(token: TokenSource | None) -> TokenSource | None:
@@ -55,7 +55,7 @@ def unfetched(error: Exception) -> UnauthenticatedError:
 
 
 class KnownToken:
-    """What is known of a client's token. Times are monotonic seconds; no I/O happens here."""
+    """A client's token as far as it is known, without I/O. Times are monotonic seconds."""
 
     def __init__(self, source: TokenSource | None, *, tls_only: bool) -> None:
         """`tls_only`: it is sent to `https://` URLs only."""

@@ -1,4 +1,4 @@
-"""Fetches the token that shows who a client is, for any number of threads: one fetch at a time."""
+"""Fetches the token that shows who a client is, for threads: one fetch at a time."""
 
 import inspect
 import os
@@ -42,7 +42,7 @@ class Bearer:
         return known.text if known.is_used else ""
 
     def is_renewed(self, refused: str, deadline: float) -> bool:
-        """Returns whether there is another token than the one that was refused; fetches it if need be.
+        """Returns whether there is another token than the refused one; fetches it if need be.
 
         Raises `CacheError` as `token` does.
         """
