@@ -110,7 +110,8 @@ class Backends:
                 for region, there in topology.regions.items()
                 for name in there.instances
                 if (region, name) != me
-            }
+            },
+            service.server.peer_token_file,
         )
         retention = service.coherence.fence_retention
         self.streams = {

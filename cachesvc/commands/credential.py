@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from cachesvc.commands.arguments import path_in
+from cachesvc.config.bearer import bearer_headers
 from cachesvc.model.errors import ConfigError
 from cachesvc.tiers.clean_connector import CleanConnector
 
@@ -85,15 +86,7 @@ def session(credential: Credential, *, limit: int = 100, **settings: Any) -> aio
 
 
 def _read(file: Path) -> str:
-    try:
-        text = file.read_text()
-    except OSError as error:
-        raise ConfigError("--token-file", f"{file}: {error.strerror}") from error
-    except ValueError:
-        raise ConfigError("--token-file", f"{file} is no text") from None
-    if not text.strip():
-        raise ConfigError("--token-file", f"{file} is empty: write the token into it")
-    return _checked(text, "--token-file")
+    return bearer_headers(file, "--token-file")["Authorization"].removeprefix("Bearer ")
 
 
 def _checked(text: str, where: str) -> str:

@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -43,7 +44,7 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, documents.topology, environ))
+            runner.run(_serve(service, documents.topology, options.topology, environ))
     except KeyboardInterrupt:  # before the service handles the signal itself
         return 0
     except BrokenPipeError:
@@ -63,9 +64,11 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def _serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> None:
+async def _serve(
+    service: Service, topology: Topology | None, topology_file: Path | None, environ: Mapping[str, str]
+) -> None:
     if topology is not None:
-        await _announce_and_serve(service, topology, [])
+        await _announce_and_serve(service, topology, [], topology_file)
         return
     started = await embedded(service, environ)
     try:
@@ -75,9 +78,11 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
         await started.stop()
 
 
-async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
+async def _announce_and_serve(
+    service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
+) -> None:
     def ready(port: int, operations: str = "") -> None:
         url = f"http://{address(service.server.host, port)}"
         print(banner(service, topology, url, lines, operations=operations), flush=True)
 
-    await app.serve(service, topology, ready=ready)
+    await app.serve(service, topology, topology_file=topology_file, ready=ready)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from cachesvc.config.callers import Callers
 from cachesvc.config.document import Secret
 from cachesvc.model.units import Duration, Size
 
@@ -206,3 +207,6 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     are placed by rendezvous hash over the active cells."""
     former: Former | None = None
     """Where partitions were before; given while partitions move to other cells."""
+    callers: Callers | None = None
+    """Who may ask instances, and for what. Left out: everybody may do everything, and instances listen
+    on a loopback address only. The section is read again while instances run."""

@@ -40,6 +40,10 @@ class Problem(Struct, omit_defaults=True):
     """The fences that count although the request failed, as in `Cachesvc-Token`."""
     retry_after: int = 0
     """The seconds after which the origin asked to try again; left out if it did not say."""
+    scope: str = ""
+    """The scope that is missing, of a 401 or 403 for want of one."""
+    identity: str = ""
+    """The name of the identity that lacks the scope."""
 
 
 class GetMany(Struct, forbid_unknown_fields=True):

@@ -48,9 +48,13 @@ class Port:
         hosts: Hosts,
         connections: Connections,
         listener: Callable[["Port"], Listener],
+        *,
+        has_keys: bool,
     ) -> None:
         """`name` is the one that messages have: `data port`; `listener` makes the sockets' side."""
         self.name = name
+        self.has_keys = has_keys
+        """True if it answers reads and writes."""
         self.calls = calls
         self.hosts = hosts
         self.connections = connections
@@ -88,9 +92,9 @@ class Port:
 
 def only(served: frozenset[Kind], calls: Calls, other: Callable[[], Port]) -> Calls:
     """Returns the table of a port that serves `served`; all other places are those of `other`."""
-    refused = ("refused", _refusing(other))
+    refuse = _refusing(other)
     return {
-        kind: methods if kind in served else dict.fromkeys(methods, refused)
+        kind: methods if kind in served else {method: (name, refuse) for method, (name, _) in methods.items()}
         for kind, methods in calls.items()
     }
 

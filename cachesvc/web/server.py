@@ -24,6 +24,9 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
+from cachesvc.web.access.door import Door
+from cachesvc.web.access.grants import Grant
+from cachesvc.web.access.routes import ROUTES, check_routes
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.connections import Connections
 from cachesvc.web.contract import Paths, Readiness
@@ -48,8 +51,8 @@ from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.callers import peer_of
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.limits import check_header_bytes
-from cachesvc.web.requests.options import plain_traceparent, timeout_of
-from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
+from cachesvc.web.requests.options import plain_headers, timeout_of
+from cachesvc.web.routing import Kind, Place, check_namespace, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
 
 log = logging.getLogger(__name__)
@@ -99,6 +102,7 @@ class Web:
         self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
         self._fair_seconds = service.telemetry.slow.seconds
         """A shorter deadline that is not kept is the caller's haste, and no failure."""
+        self.door = Door(topology.callers, topology.namespaces, self._clock)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
@@ -125,7 +129,7 @@ class Web:
             in_flight,
             self._fair_seconds,
         )
-        self._streams = Streams(broadcast, service.server.max_streams_per_peer)
+        self._streams = Streams(broadcast, service.server.max_streams_per_peer, self.door)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
@@ -133,21 +137,22 @@ class Web:
                 recorder, service.telemetry, topology.namespaces, paths.fences.lag_us, rng
             )
         probes = Probes(service, topology, readiness, metrics)
-        calls = _calls(
+        self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, paths.invalidator, in_flight, self.inspections),
+            Invalidations(service, paths.invalidator, in_flight, self.inspections),
             self._streams,
             probes,
-            HotKeysView(service, topology.namespaces, paths.hot_keys, paths.trail),
+            HotKeysView(service, paths.hot_keys, paths.trail),
             AuditView(service, paths.trail, self._clock),
         )
-        self.data = self._port("data port", calls, service.server, in_flight, "server")
+        check_routes(operation for calls in self._calls.values() for operation, _ in calls.values())
+        self.data = self._port("data port", self._calls, service.server, in_flight, "server")
         self.operations: Port | None = None
         self.ports = {"data": self.data}
         """The ports by the value of the label `port` of metrics, in the order of their stop."""
         if service.server.operations.port is not None:
-            self.operations = self.ports["operations"] = self._operations(calls, probes)
+            self.operations = self.ports["operations"] = self._operations(probes)
         listening = (port.connections.loop for port in self.ports.values())
         self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, *listening)
         """The loops that timers call."""
@@ -157,9 +162,9 @@ class Web:
 
     # the ports ------------------------------------------------------------------------------------
 
-    def _operations(self, calls: Calls, probes: Probes) -> Port:
+    def _operations(self, probes: Probes) -> Port:
         """Returns the operations port, and takes its routes from the data port."""
-        settings = self._limits.operations
+        calls, settings = self._calls, self._limits.operations
         limits = replace(
             self._limits,
             host=settings.host,
@@ -178,7 +183,14 @@ class Web:
 
     def _port(self, name: str, calls: Calls, limits: Server, in_flight: BytesInFlight, settings: str) -> Port:
         connections = Connections(limits, in_flight, settings)
-        return Port(name, calls, Hosts(limits.host, limits.hosts), connections, self._listener)
+        return Port(
+            name,
+            calls,
+            Hosts(limits.host, limits.hosts),
+            connections,
+            self._listener,
+            has_keys=settings == "server",
+        )
 
     def _listener(self, port: Port) -> Listener:
         return Listener(
@@ -218,6 +230,7 @@ class Web:
         for port in self.ports.values():
             await port.stop()
         self._deadlines.stop()
+        self.door.stop()
         self.overload.stop()
         self._core_time.close()
 
@@ -234,15 +247,15 @@ class Web:
         spans, hosts = self._spans, port.hosts
         span: Span | None = None
         try:
-            target = request.raw_path
-            place = plain_key_place(target, self._namespaces) or place_of(target, self._namespaces)
-            namespace = place.namespace
-            calls = port.calls[place.kind]
-            operation, handler = calls.get(request.method, _REFUSED)
+            place = plain_key_place(request.raw_path, self._namespaces) if port.has_keys else None
             if (
-                operation == "get"
-                and (traceparent := plain_traceparent(request.raw_headers, hosts.admitted)) is not None
+                place is not None
+                and request.method == "GET"
+                and (plain := plain_headers(request.raw_headers, hosts.admitted)) is not None
+                and self.door.reader(plain[1], place.namespace) is not None
             ):
+                traceparent, _ = plain
+                operation, namespace = "get", place.namespace
                 if spans is not None and spans.sampling.takes(traceparent):
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
@@ -251,19 +264,35 @@ class Web:
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
                     reply = await _part_of(span, self._read_on(request, place, entry))
-            elif handler is None:
-                reply = _not_allowed(request, calls)
             else:
-                check_header_bytes(request.raw_headers, self._limits.max_header_bytes)
-                hosts.check(request.headers.get("Host"))
-                span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
-                reply = await _part_of(
-                    span, self._deadlines.hold(self._call(operation, handler, request, place))
-                )
-                reply.request_id = reply.request_id or request_id_of(request.headers)
-                if len(request):  # few have marks, and `get` is slow for what is not there
-                    started += request.get(WAITED, 0.0)  # the caller's time, not ours
+                grant = await self.door.admit(request)
+                if place is None:
+                    check = partial(self._check_namespace, request.method, grant)
+                    place = place_of(request.raw_path, check)
+                else:
+                    self._check_namespace(request.method, grant, place.kind, place.namespace)
+                namespace = place.namespace
+                calls = port.calls[place.kind]
+                operation, handler = calls.get(request.method, _REFUSED)
+                if handler is None:
+                    reply = _not_allowed(request, calls)
+                else:
+                    check_header_bytes(request.raw_headers, self._limits.max_header_bytes)
+                    hosts.check(request.headers.get("Host"))
+                    self.door.check(grant, ROUTES[operation], place)
+                    span = (
+                        spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
+                    )
+                    reply = await _part_of(
+                        span, self._deadlines.hold(self._call(operation, handler, request, place))
+                    )
+                    reply.request_id = reply.request_id or request_id_of(request.headers)
+                    if (
+                        len(request) > 1
+                    ):  # few have marks beside their grant, and `get` is slow for what is not there
+                        started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
+            self.door.note(error)
             reply = self._refusal(request, error, operation, namespace)
             started += request.get(WAITED, 0.0)
         except Exception:
@@ -281,6 +310,16 @@ class Web:
         ):
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
+
+    def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
+        """Raises `RequestError` for a namespace of a path: first if the grant is not enough for the call.
+
+        So nobody learns of a namespace in which they may do nothing, whether it is declared.
+        """
+        calls = self._calls[kind]
+        operation, _ = calls.get(method) or next(iter(calls.values()))
+        self.door.check_namespace(grant, ROUTES[operation], namespace)
+        check_namespace(namespace, grant.namespaces, "namespace")
 
     async def _handle_extra(self, port: Port, request: web.BaseRequest) -> Reply:
         """Answers the one request of a connection that is one too many: probes and metrics only."""

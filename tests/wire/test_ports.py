@@ -96,6 +96,7 @@ async def test_the_data_port_shows_of_the_topology_what_clients_need(data: Site,
         "here": {"region": "local", "instance": "a"},
         "version": 3,
         "regions": {"eu": {"instances": {"a": "http://a:8080"}, "operations": {}}},
+        "namespaces": {"pages": {"owner": "web"}, "users": {"owner": "id"}},
     }
     assert json.loads((await operations.ask("GET", "/v1/topology")).body)["cells"].keys() == {"c1"}
 

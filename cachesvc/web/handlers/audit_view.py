@@ -13,7 +13,9 @@ from cachesvc.config.service import Service
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.scope import EVERY, Action
 from cachesvc.model.units import Duration
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.handlers.probes import json_reply
 from cachesvc.web.messages import AuditPage
 from cachesvc.web.replies.reply import Reply
@@ -34,12 +36,16 @@ class AuditView:
         self._trail = trail
         self._clock = clock
 
-    async def get(self, _: web.BaseRequest, place: Place) -> Reply:
-        """Answers the records that the query asks for. Raises `RequestError` (`bad-query`)."""
+    async def get(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers the records that the query asks for. Raises `RequestError`.
+
+        It needs `observe` in the namespace that is asked for, or, without one, in all of them.
+        """
         asked = _asked(place.query)
-        since = asked.get("since", "")
+        since, namespace = asked.get("since", ""), asked.get("namespace", "")
+        grant_of(request).require_whole(Action.OBSERVE, namespace or EVERY, "query")
         records = self._trail.find(
-            namespace=asked.get("namespace", ""),
+            namespace=namespace,
             identity=asked.get("identity", ""),
             since_us=self._clock.now_us() - _duration(since) if since else 0,
             limit=_limit(asked.get("limit", "")),

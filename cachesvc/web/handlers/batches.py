@@ -19,7 +19,9 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
+from cachesvc.model.scope import Action
 from cachesvc.telemetry.metrics.request_counts import Counts
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
@@ -90,6 +92,10 @@ class Batches:
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
+        grant = grant_of(request)
+        grant.require_keys(Action.READ, place.namespace, asked.keys, "$.keys")
+        if options.lease:
+            grant.require_keys(Action.WRITE, place.namespace, asked.keys, "$.keys")
         # No value was judged before now. Of changes that are merged from here on, some were not.
         watermark = self._fences.watermark
         room = Room(self._limits.max_answer)
@@ -243,6 +249,9 @@ class Batches:
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
+        grant_of(request).require_keys(
+            Action.WRITE, place.namespace, [item.key for item in asked.items], "$.items"
+        )
         refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
         writing: list[tuple[int, tuple[Key, Draft]]] = []

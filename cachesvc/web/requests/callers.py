@@ -2,35 +2,34 @@
 
 from aiohttp import web
 
-from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Author
+from cachesvc.web.access.door import GRANT, grant_of
 from cachesvc.web.requests.limits import MAX_CALLER_LENGTH
 
 FIELD = "Cachesvc-Caller"
 
 
-def author_of(request: web.BaseRequest, source: str = "", *, caller: Caller = ANONYMOUS) -> Author:
+def author_of(request: web.BaseRequest, source: str = "") -> Author:
     """Returns the author of a change: its identity, its address, and the name that it says.
 
     `source` is that of the CloudEvent in the request, if it is one. Raises `RequestError`
     (`bad-caller`) for a name that is out of rule.
     """
     name = request.headers.get(FIELD)
-    says = (
-        _checked(name.strip(), FIELD)
-        if name is not None
-        else _checked(source[:MAX_CALLER_LENGTH], "$.source")
-        if source
-        else ""
-    )
-    return Author(caller.name, request.remote or "", says)
+    if name is not None:
+        says = _checked(name.strip(), FIELD)
+    else:
+        says = _checked(source[:MAX_CALLER_LENGTH], "$.source") if source else ""
+    return Author(grant_of(request).caller.name, request.remote or "", says)
 
 
-def peer_of(request: web.BaseRequest, *, caller: Caller = ANONYMOUS) -> Author:
-    """Returns the author of a request whose headers may be out of rule. Raises nothing."""
-    return Author(caller.name, request.remote or "", request.headers.get(FIELD, ""))
+def peer_of(request: web.BaseRequest) -> Author:
+    """Returns the author of a request that may be refused: of any headers, and perhaps of nobody."""
+    grant = request.get(GRANT)
+    identity = grant.caller.name if grant is not None else ""
+    return Author(identity, request.remote or "", request.headers.get(FIELD, ""))
 
 
 def _checked(name: str, field: str) -> str:
