@@ -129,11 +129,14 @@ class App:
         metrics.watch("consumer", lambda: feeds.consumer_tally)
         metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
-        metrics.watch("connections", lambda: self._web.connections)
+        metrics.watch(
+            "connections", lambda: {(name,): port.connections for name, port in self._web.ports.items()}
+        )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
         metrics.watch("callers", lambda: int(self._callers is not None and self._callers.is_outdated))
         metrics.watch("in_flight", lambda: self._web.in_flight)
+        metrics.watch("audit", lambda: paths.trail)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
         metrics.watch(
@@ -151,10 +154,15 @@ class App:
 
     # start, run, stop ----------------------------------------------------------------------------
 
-    async def start(self) -> int:
-        """Starts everything and listens; returns the bound port.
+    @property
+    def operations(self) -> str:
+        """`host:port` of the operations port as it is bound; empty if there is none."""
+        return self._web.operations.address if self._web.operations is not None else ""
 
-        Raises `OSError` if the port is taken; then nothing runs.
+    async def start(self) -> int:
+        """Starts everything and listens; returns the bound data port.
+
+        Raises `OSError`, whose `filename` is the address, if a port is taken; then nothing runs.
         """
         try:
             for part in self._parts():
@@ -251,10 +259,11 @@ async def serve(
     topology: Topology,
     *,
     topology_file: Path | None = None,
-    ready: Callable[[int], None],
+    ready: Callable[[int, str], None],
 ) -> None:
-    """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port.
+    """Serves until SIGINT or SIGTERM.
 
+    `ready` is called once, with the bound data port and the address of the operations port.
     `topology_file` is the document that `callers` are read from again.
     """
     raise_descriptor_limit()
@@ -271,7 +280,7 @@ async def serve(
         await asyncio.wait((starting,))
         return
     try:
-        ready(starting.result())
+        ready(starting.result(), app.operations)
         await stopped
     finally:
         await app.stop()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachesvc.app.embedded.server_process import ServerStartError
-from cachesvc.commands import documents, explain, publish, token
+from cachesvc.commands import audit, documents, explain, publish, token
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
 from cachesvc.commands.serve import serve
@@ -104,6 +104,12 @@ COMMANDS = {
         " 2 if there is no such namespace, or the key is out of rule.",
         explain.add_arguments,
         lambda options, _: explain.run(options),
+    ),
+    "audit": Command(
+        "Shows what callers changed and were refused, at all instances.",
+        "0 if every instance answered, or one did; 1 if none did; 2 if a document is wrong, or all refused.",
+        audit.add_arguments,
+        lambda options, _: audit.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -8,7 +8,7 @@ of a document are raised at once.
 import os
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +26,29 @@ from cachesvc.config.topology import Topology
 from cachesvc.config.topology_rules import REGION_NAME, check_topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
+from cachesvc.model.loopback import is_loopback
 from cachesvc.model.units import Duration, Size
 
 TOPOLOGY = "topology:"
 """Stands before the paths of the topology in mistakes of two documents."""
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+
+
+class Operations(Struct, frozen=True, forbid_unknown_fields=True):
+    """The port for operators: explanations, hot keys, the audit, metrics.
+
+    `GET /v1/topology`, `/livez`, `/readyz` and `/openapi.json` are answered on both ports.
+    """
+
+    host: str = "127.0.0.1"
+    """The host name or IP address to listen on. The default serves this machine only."""
+    port: int | None = None
+    """The TCP port to listen on, 1 to 65535; 0 takes any free port. Left out: there is no
+    operations port, and `server.port` serves every route. With it, `server.port` refuses the routes
+    for operators with 421 `wrong-port`."""
+    max_connections: int = 128
+    """The most connections to this port, of all peers together; at least 8. They do not count
+    for `server.max_connections`, so that probes and metrics are answered while that is reached."""
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,9 +101,30 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     not open so many files (and 256 more), the limit is what it may open; a log line says so."""
     max_connections_per_peer: int = 5_000
     """The most connections of one address; at least 8. Callers behind one proxy share them."""
+    idle_timeout: Duration = Duration.parse("75s")
+    """How long a connection stays open without a request; at least 1s. Proxies keep theirs for
+    less (60 s is usual), so that they close first, and send nothing on a connection that is being
+    closed here."""
+    head_timeout: Duration = Duration.parse("10s")
+    """How long the head of a request may take from its first byte; longer than 0. Then the
+    request is answered 408 `head-timeout`, up to 0.5 s late, and its connection is closed."""
+    max_header_bytes: Size = Size.parse("32KiB")
+    """The most bytes of the header lines of one request, at least 16KiB. More are refused with
+    431 `head-too-large`; a head that has not ended after four times as many ends its connection. Common
+    proxies take 8 to 32 KiB. The headers of a plain read that change nothing are not measured."""
+    max_header_lines: int = 100
+    """The most header lines of one request, at least 32. More are refused with 431
+    `head-too-large`."""
+    least_read_rate: Size = Size.parse("256KiB")
+    """The bytes that a peer has to take of a waiting answer in one second, at least 1KiB. An
+    answer has `request_timeout` and a second more for each so many bytes; then its connection is
+    closed."""
+    max_streams: int = 1000
+    """The most streams of fences (`GET /v1/fences`), of all peers; at least 1. One more is
+    refused with 503 `too-many-subscribers`."""
     max_streams_per_peer: int = 500
-    """The most streams of fences (`GET /v1/fences`) of one address, of 1000 in all; at least
-    1. One more is refused with 503 `too-many-subscribers`."""
+    """The most streams of fences of one address; at least 1. One more is refused with 503
+    `too-many-subscribers`."""
     max_inspections: int = 50
     """The most explanations (`:explain`, also those that other instances ask for) and dry runs
     of invalidations that are begun in one second, together; at least 1. One more is refused with 503
@@ -101,6 +140,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     shutdown_timeout: Duration = Duration.parse("10s")
     """How long running requests may go on after a stop signal. Then their connections are
     closed."""
+    operations: Operations = field(default_factory=Operations)
+    """The port for operators."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,6 +254,12 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """A secret of at least 16 characters. Requests that send it as `Cachesvc-Debug` are shown
     the text of keys by `GET /v1/hotkeys`. Empty: such requests are refused with 403 `no-debug`. It is
     never logged."""
+    audit_records: int = 10_000
+    """The records of the audit (`GET /v1/audit`) that this instance keeps, 0 to 1000000; the
+    oldest make room. One takes about 500 bytes of memory."""
+    audit_log: Literal["auto", "always", "never"] = "auto"
+    """Whether each record of the audit is a log line, too, whatever `log_level` is. `auto`:
+    unless both ports serve this machine only."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level of the service's own log lines. Other libraries log only warnings and
     errors."""
@@ -366,6 +413,13 @@ def check_together(service: Service, topology: Topology) -> None:
     found.end()
 
 
+def is_audit_logged(service: Service) -> bool:
+    """Returns whether the records of the audit are log lines, too."""
+    hosts = (service.server.host, service.server.operations.host)
+    when = service.telemetry.audit_log
+    return when == "always" or (when == "auto" and not all(map(is_loopback, hosts)))
+
+
 def note_region(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
     """Notes a region that the topology does not have.
 
@@ -390,11 +444,15 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             check_sealed(l2.seal, l2.seal_keys, here.pool.items())
         except ConfigError as error:
             found.note(error.path, error.why)
-    if found.is_read("$.server.host") and shared.is_read("$.callers"):
-        try:
-            check_anonymous(service.server.host, topology.callers)
-        except ConfigError as error:
-            found.note(error.path, error.why)
+    ports = {"$.server.host": service.server.host}
+    if service.server.operations.port is not None:
+        ports["$.server.operations.host"] = service.server.operations.host
+    for path, host in ports.items():
+        if found.is_read(path) and shared.is_read("$.callers"):
+            try:
+                check_anonymous(host, topology.callers, path)
+            except ConfigError as error:
+                found.note(error.path, error.why)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")
@@ -494,10 +552,43 @@ def _check_server(server: Server, found: Mistakes) -> None:
     require(server.max_connections >= 8, "max_connections", "must be at least 8")
     require(server.max_connections_per_peer >= 8, "max_connections_per_peer", "must be at least 8")
     require(server.max_inspections >= 1, "max_inspections", "must be at least 1")
+    require(server.idle_timeout >= 1_000_000, "idle_timeout", "must be at least 1s")
+    require(server.head_timeout > 0, "head_timeout", "must be longer than 0")
+    require(
+        server.max_header_bytes >= 16_384,
+        "max_header_bytes",
+        "must be at least 16KiB: SDKs send tokens of up to 8KiB in a header",
+    )
+    require(server.max_header_lines >= 32, "max_header_lines", "must be at least 32")
+    require(server.least_read_rate >= 1024, "least_read_rate", "must be at least 1KiB")
+    require(server.max_streams >= 1, "max_streams", "must be at least 1")
     require(server.max_streams_per_peer >= 1, "max_streams_per_peer", "must be at least 1")
     require(server.request_timeout > 0, "request_timeout", "must be longer than 0")
     require(server.max_in_progress >= 1, "max_in_progress", "must be at least 1")
     require(server.max_delay >= 10_000, "max_delay", "below 10ms every burst would count as overload")
+    _check_operations(server, require)
+
+
+def _check_operations(server: Server, require: Callable[..., None]) -> None:
+    operations, port = server.operations, server.operations.port
+    fault = host_fault(operations.host) if operations.host else "it is empty"
+    require(
+        not fault,
+        "operations.host",
+        f"{operations.host!r} is no host name or IP address alone, such as 127.0.0.1",
+    )
+    require(
+        port is None or 0 <= port <= 65535,
+        "operations.port",
+        "must be 1 to 65535, or 0 for a free one; leave it out for no operations port",
+    )
+    require(
+        not port or (operations.host, port) != (server.host, server.port),
+        "operations.port",
+        "is server.port: give operations a port of their own, or leave this out to have one for all",
+        "port",
+    )
+    require(operations.max_connections >= 8, "operations.max_connections", "must be at least 8")
 
 
 def _check_coherence(coherence: Coherence, found: Mistakes) -> None:
@@ -529,6 +620,9 @@ def _check_telemetry(telemetry: Telemetry, found: Mistakes) -> None:
     found.require(telemetry.slow > 0, "$.telemetry.slow", "must be longer than 0")
     found.require(
         telemetry.metrics_interval >= 1_000_000, "$.telemetry.metrics_interval", "must be at least 1s"
+    )
+    found.require(
+        0 <= telemetry.audit_records <= 1_000_000, "$.telemetry.audit_records", "must be 0 to 1000000"
     )
     token = telemetry.debug_token
     found.require(

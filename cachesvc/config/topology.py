@@ -162,9 +162,17 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     instances: dict[str, str] = field(default_factory=dict)
     """The region's instances, name to base URL (`http(s)://host:port`). Clients choose among
     them, and instances ask each other at them."""
+    operations: dict[str, str] = field(default_factory=dict)
+    """The base URLs of the operations ports of those instances that have one
+    (`server.operations`), by the instance's name. Commands and other instances ask there for what the
+    data port does not serve; an instance without one is asked at its own URL."""
     queue_on_disk: bool = True
     """False if the queue keeps nothing on disk, and that is meant: a restart then fences every
     namespace. Otherwise a queue without persistence is named as wrong."""
+
+    def operations_of(self, instance: str) -> str:
+        """Returns the base URL at which an instance answers operators."""
+        return self.operations.get(instance) or self.instances[instance]
 
 
 class Former(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry, Key
@@ -162,6 +163,9 @@ class Paths(Protocol):
 
     @property
     def hot_keys(self) -> Popular: ...
+
+    @property
+    def trail(self) -> AuditTrail: ...
 
     @property
     def fences(self) -> Bounded: ...

@@ -46,6 +46,14 @@ TABLE: tuple[Metric, ...] = (
         ("namespace", "operation", "outcome"),
     ),
     Metric(
+        "requests_refused",
+        "counter",
+        "refusals",
+        "",
+        "Requests refused or failed as a whole, by kind; no misses.",
+        ("kind",),
+    ),
+    Metric(
         "request_duration",
         "histogram",
         "latency",
@@ -68,14 +76,28 @@ TABLE: tuple[Metric, ...] = (
         "shed",
         "Requests refused because of overload (503 overloaded).",
     ),
-    Metric("connections", "gauge", "connections", "open", "Connections of callers that are open now."),
+    Metric(
+        "connections",
+        "gauge",
+        "connections",
+        "open",
+        "Connections of callers that are open now, by the port.",
+        ("port",),
+    ),
     Metric(
         "connections_closed",
         "counter",
         "connections",
-        {"idle": "closed_idle", "refused": "refused", "untaken": "untaken", "heads": "heads"},
-        "Connections that a limit ended, by the limit.",
-        ("reason",),
+        {
+            "idle": "closed_idle",
+            "idle_timeout": "idled",
+            "refused": "refused",
+            "untaken": "untaken",
+            "heads": "heads",
+            "slow_head": "slow_heads",
+        },
+        "Connections that a limit ended, by port and limit.",
+        ("port", "reason"),
     ),
     Metric(
         "bytes_expected",
@@ -594,6 +616,22 @@ TABLE: tuple[Metric, ...] = (
         "broadcast",
         "lost",
         "Subscribers that were cut off because they read too slowly.",
+    ),
+    # audit
+    Metric("audit_records", "counter", "audit", "recorded", "Records of the audit."),
+    Metric(
+        "audit_records_dropped",
+        "counter",
+        "audit",
+        "dropped",
+        "Records of the audit that newer ones have displaced.",
+    ),
+    Metric(
+        "audit_refusals_left_out",
+        "counter",
+        "audit",
+        "left_out",
+        "Refused calls that were only counted: too many in a second.",
     ),
     # consumer
     Metric(

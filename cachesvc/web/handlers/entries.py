@@ -40,7 +40,7 @@ from cachesvc.web.replies.rendering import (
 from cachesvc.web.replies.reply import CURRENT, Reply
 from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
-from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.callers import author_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
 from cachesvc.web.requests.options import (
     is_answered_by_any_fresh_copy,
@@ -308,7 +308,7 @@ class Entries:
                     "DELETE invalidates whatever is there: it has no condition",
                     field=field,
                 )
-        options = InvalidateOptions(who=caller_of(request))
+        options = InvalidateOptions(author=author_of(request))
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
         )

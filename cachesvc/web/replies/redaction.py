@@ -40,7 +40,8 @@ def seen_topology(topology: Topology, namespaces: Collection[str]) -> dict[str, 
     return {
         "version": topology.version,
         "regions": {
-            name: {"instances": _shown(region.instances)} for name, region in topology.regions.items()
+            name: {"instances": _shown(region.instances), "operations": _shown(region.operations)}
+            for name, region in topology.regions.items()
         },
         "namespaces": {name: {"owner": topology.namespaces[name].owner} for name in namespaces},
     }

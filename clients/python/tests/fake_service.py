@@ -91,6 +91,10 @@ class FakeService:
         self.raw_answer: bytes | None = None
         self.instances: dict[str, str] = {}
         """The instances of the region: name → URL. If empty, clients keep to their given URLs."""
+        self.tokens: set[str] | None = None
+        """The bearer tokens that are taken; others are answered 401. None: nobody needs one."""
+        self.shown: list[tuple[str, str]] = []
+        """Path and `Authorization` of every request, also of those that are not recorded."""
         self._ticks = itertools.count(1_000_000)
         self._runner: web.ServerRunner | None = None
         self.url = ""
@@ -128,6 +132,10 @@ class FakeService:
         self.leases.pop(key, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        shown = request.headers.get("Authorization", "")
+        self.shown.append((request.path, shown))
+        if self.tokens is not None and shown.removeprefix("Bearer ") not in self.tokens:
+            return _problem(401, "unknown-identity")
         if (
             request.path == "/v1/topology"
         ):  # asked for besides, now and then: no part of what a test counts or holds back

@@ -39,6 +39,10 @@ class Problem(Struct):
     request_id: str = ""
     retry_after: float = 0.0
     """The seconds after which the origin asked to try again; 0 if it did not say."""
+    scope: str = ""
+    """The scope that a 403 found missing."""
+    identity: str = ""
+    """The identity that a 403 was for."""
 
 
 class GetMany(Struct, omit_defaults=True):

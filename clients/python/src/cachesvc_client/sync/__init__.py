@@ -4,7 +4,7 @@ Only `testing` imports it. Modules whose first line says so are generated from t
 to start with those written by hand, read batching.py, then lookaside.py.
 """
 
-from cachesvc_client.errors import CacheError, CodecError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, ForbiddenError, PartialError, UnauthenticatedError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
 from cachesvc_client.near.feed import FeedStatistics
@@ -36,6 +36,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "FeedStatistics",
+    "ForbiddenError",
     "Hit",
     "LoadContext",
     "Loader",
@@ -52,6 +53,7 @@ __all__ = [
     "ReceiptState",
     "Retries",
     "Statistics",
+    "UnauthenticatedError",
     "Unavailable",
     "json_of",
     "msgpack_of",

@@ -8,6 +8,7 @@ import threading
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.bearer import Bearer
 from cachesvc_client.sync.feed_thread import FeedThread
 
 
@@ -17,8 +18,9 @@ class Feeding:
     Made after all parts that the thread uses (forks.py).
     """
 
-    def __init__(self, near: Near, feed: NearFeed) -> None:
+    def __init__(self, near: Near, feed: NearFeed, bearer: Bearer) -> None:
         self.feed = feed
+        self._bearer = bearer
         self._near = near
         self._is_open = False
         self._thread: FeedThread | None = None
@@ -33,7 +35,7 @@ class Feeding:
     def start_if_used(self) -> None:
         with self._lock:
             if self._is_open and self._near.is_used and self._thread is None:
-                self._thread = FeedThread(self.feed)
+                self._thread = FeedThread(self.feed, self._bearer)
                 self._thread.start()
 
     def stop(self) -> None:

@@ -40,6 +40,7 @@ from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
 from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.bearer import Bearer
 from cachesvc_client.sync.session import Session
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
@@ -61,10 +62,12 @@ class Transport:
         *,
         max_connections: int,
         traceparent: Traceparent,
+        bearer: Bearer,
         session: Session | None = None,
     ) -> None:
         """`session`: used instead of one of its own, and left open. Then its owner sees to forks."""
         self._region = region
+        self.bearer = bearer
         self._connect_timeout = profile.connect_timeout
         self._max_connections = max_connections
         self._traceparent = traceparent
@@ -89,6 +92,7 @@ class Transport:
     def replace_session(self, stand_in: Session | None) -> Session | None:
         """Has requests go over `stand_in` from now on; None ends that. Returns the one before."""
         before, self._stand_in = self._stand_in, stand_in
+        self.bearer.known.is_off = stand_in is not None
         if self._session is not None:
             self._session = stand_in or self._given or self._own
         return before
@@ -142,7 +146,8 @@ class Transport:
             source = self._region.sources(now)[0]
         try:
             until = now + self._connect_timeout
-            reply = self._replied(source, _TOPOLOGY, {}, until, until)
+            shown = self._shown(self.bearer.token(until), source)
+            reply = self._replied(source, _TOPOLOGY, shown, until, until)
             if reply.status == 200:
                 with self._lock:
                     self._region.learn(reply.body)
@@ -157,17 +162,21 @@ class Transport:
             threading.Thread(target=self._probe, args=(endpoint,), name="cache probe", daemon=True).start()
 
     def _probe(self, endpoint: Endpoint) -> None:
-        now = time.monotonic()
+        until = time.monotonic() + PROBE_SECONDS
         try:
-            reply = self._replied(endpoint, _TOPOLOGY, {}, now + PROBE_SECONDS, now + PROBE_SECONDS)
+            shown = self._shown(self.bearer.token(until), endpoint)
+            reply = self._replied(endpoint, _TOPOLOGY, shown, until, until)
         except (ReadTimeoutError, TimeoutError):
             endpoint.failed(time.monotonic(), "no answers")
         except HTTPError as error:
             endpoint.failed(time.monotonic(), error)
         except CacheError:
-            pass  # the client was closed meanwhile
+            pass  # the client was closed meanwhile, or there is no token
         else:
             endpoint.probed(reply.seconds)
+
+    def _shown(self, token: str, endpoint: Endpoint) -> dict[str, str]:
+        return self.bearer.known.lines(token, is_tls=endpoint.base.scheme == "https")
 
     # a request ------------------------------------------------------------------------------------
 
@@ -180,16 +189,21 @@ class Transport:
         self._start_probes()
         with self._lock:
             self._backoff.begin()
-        retry = 0
+        retry, is_renewed = 0, False
         while True:
+            token = self.bearer.token(deadline)
             try:
                 with request_span(request.operation, items=request.items) as span:
-                    reply = self._sent(request, deadline, home, span)
+                    reply = self._sent(request, deadline, home, span, token)
             except CacheError as error:
                 pause = self._pause(request, error, retry, deadline)
                 if pause is None:
                     raise
             else:
+                if reply.status == 401 and not is_renewed:
+                    is_renewed = self.bearer.is_renewed(token, deadline)
+                    if is_renewed:  # nothing was done, so that any request may be sent again
+                        continue
                 if reply.is_share and is_late_reply(reply):
                     request, home = request.staying(), reply.endpoint
                     continue
@@ -206,7 +220,9 @@ class Transport:
         with self._lock:
             return self._backoff.pause(error, retry, deadline - time.monotonic())
 
-    def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
+    def _sent(
+        self, request: Request, deadline: float, home: Endpoint | None, span: Call | None, token: str
+    ) -> Reply:
         """Makes one try: returns the reply of the first instance that gives one."""
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
@@ -217,8 +233,9 @@ class Transport:
         for endpoint in attempts:
             asked_at = time.monotonic()
             try:
+                shown = {**traced, **self._shown(token, endpoint)} if token else traced
                 reply = self._replied(
-                    endpoint, request, traced, asked_at + (deadline - asked_at) / tries, deadline
+                    endpoint, request, shown, asked_at + (deadline - asked_at) / tries, deadline
                 )
             except (ReadTimeoutError, TimeoutError) as error:
                 now = time.monotonic()
@@ -247,11 +264,11 @@ class Transport:
             self._region.failed()
 
     def _replied(
-        self, endpoint: Endpoint, request: Request, traced: dict[str, str], until: float, deadline: float
+        self, endpoint: Endpoint, request: Request, more: dict[str, str], until: float, deadline: float
     ) -> Reply:
         """Returns the reply of one instance. It begins before `until`, ends before `deadline`.
 
-        Raises urllib3's errors, and `TimeoutError`.
+        `more` are further header lines.         Raises urllib3's errors, and `TimeoutError`.
         """
         session = self._session
         if session is None:
@@ -269,7 +286,7 @@ class Transport:
             headers={
                 **_HEADERS,
                 "Cachesvc-Timeout": request.timeout_header(left),
-                **traced,
+                **more,
                 **request.headers,
             },
             timeout=urllib3.Timeout(connect=min(self._connect_timeout, left), total=left),
