@@ -138,7 +138,7 @@ async def test_a_queue_server_that_was_a_replica_meanwhile_is_another_epoch(
         await publisher.publish([Fence(2, 2)])
         await follows(of_a, b)
         await of_a.replicaof("NO", "ONE")
-        assert [id_ for id_, _ in await of_a.xrange("changes")] == []
+        assert not await of_a.xrange("changes")
         assert (await stream.read(wait_seconds=0)).gap
         after = await changes.completion()
         assert after.epoch != before.epoch

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -102,10 +102,13 @@ def and_closes(data: bytes) -> Lie:
     return said
 
 
+SHAPES: list[Any] = [
+    *([], [[]], -7, b"\xff\xfe", [None] * 50, [b"e", []], [[b"1", [b"p"]]], True),
+    *("ERR \x1b[2J", "READONLY no", "NOSCRIPT", "LOADING", ["NOSCRIPT"]),
+]
 REDIS_LIES = [
     *map(just, HUGE),
-    *(just(resp(shape)) for shape in ([], [[]], -7, b"\xff\xfe", "ERR \x1b[2J", "READONLY no", [None] * 50)),
-    *(just(resp(shape)) for shape in (["NOSCRIPT"], [b"e", []], [[b"1", [b"p"]]], {}, True, "LOADING")),
+    *(just(resp(shape)) for shape in SHAPES),
     for_ever(b"*900000\r\n", b":1\r\n"),
     for_ever(b"", b"9"),
     slowly(b"$5000\r\n" + b"x" * 5000),

@@ -218,11 +218,11 @@ async def _fail_over_and_back_without_the_last_items(queue: QueueBench) -> None:
     elif isinstance(queue, RedisBench):
         newest: Any = await queue.admin.xrevrange("fences", count=1)
         await queue.admin.xdel("fences", newest[0][0])
-        (change,) = await queue.admin.xrange("changes")
-        await queue.admin.xdel("changes", change[0])
-        await queue.admin.execute_command(
-            "XSETID", "changes", change[0], "ENTRIESADDED", 0, "MAXDELETEDID", "0-0"
-        )
+        changes: Any = await queue.admin.xrange("changes")
+        ((id_, _),) = changes
+        await queue.admin.xdel("changes", id_)
+        admin: Any = queue.admin
+        await admin.execute_command("XSETID", "changes", id_, "ENTRIESADDED", 0, "MAXDELETEDID", "0-0")
         await queue.admin.replicaof("127.0.0.1", "1")
         await queue.admin.replicaof("NO", "ONE")
 
