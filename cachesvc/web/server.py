@@ -293,7 +293,7 @@ class Web:
                         started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
             self.door.note(error)
-            reply = self._refusal(request, error, operation, namespace)
+            reply = self._refusal(request, error)
             started += request.get(WAITED, 0.0)
         except Exception:
             reply = problem_reply(_INTERNAL, request_id_of(request.headers))
@@ -332,13 +332,19 @@ class Web:
         reply.close_after()
         return reply
 
-    def _refusal(
-        self, request: web.BaseRequest, error: RequestError, operation: str, namespace: str
-    ) -> Reply:
+    def _attempted(self, request: web.BaseRequest) -> tuple[str, str]:
+        """Returns the operation and the namespace that a refused request was for, as far as it says."""
+        try:
+            place = place_of(request.raw_path, lambda *_: None)
+        except RequestError:
+            return request.method, ""
+        return self._calls[place.kind].get(request.method, _REFUSED)[0], place.namespace
+
+    def _refusal(self, request: web.BaseRequest, error: RequestError) -> Reply:
         """Returns the reply to a request that failed as a whole, with the outcome that says why."""
         outcome = ""
         if error.status in _AUDITED:
-            self._trail.refused(peer_of(request), operation, namespace, error.kind)
+            self._trail.refused(peer_of(request), error.kind.value, partial(self._attempted, request))
         if request.get(BODY_STOPPED):
             outcome = STOPPED
             if error.kind is ProblemKind.DEADLINE:
