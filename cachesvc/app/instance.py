@@ -30,8 +30,9 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import loop_trouble, silent_queue
+from cachesvc.telemetry.troubles import loop_trouble
 from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
@@ -62,9 +63,11 @@ class App:
         self._is_warm = False
         otlp = service.telemetry.otlp
         resource = resource_of(service)
-        self._tracing = Tracing(otlp, resource) if otlp else None
+        self._certificates = Certificates(service)
+        otlp_tls = self._certificates.clients("otlp")
+        self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock)
+        self._backends = Backends(service, topology, placement, self._clock, self._certificates)
         self.remote = self._backends.remote()
         self.paths = paths.build(
             service,
@@ -89,7 +92,9 @@ class App:
         self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
-        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
+        self._metrics_export = (
+            MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
+        )
         self._web = Web(
             service,
             topology,
@@ -98,8 +103,11 @@ class App:
             self.readiness,
             self._metrics,
             recorder=self._tracing,
+            tls=self._certificates.listener(service.server.tls, "server.tls"),
         )
         self._loops.watch(self._web.loops)
+        if self._certificates.is_used:
+            self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _watched(self) -> Metrics:
@@ -124,6 +132,8 @@ class App:
         metrics.watch("connections", lambda: self._web.connections)
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("in_flight", lambda: self._web.in_flight)
+        metrics.watch("handshakes", lambda: self._web.handshakes)
+        metrics.watch("certificates", self._certificates.seconds_left)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
         metrics.watch(
@@ -183,6 +193,8 @@ class App:
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
+        if self._certificates.is_used:
+            self._tasks.spawn(self._certificates.run(), self._certificates.loop.name)
 
     async def _sweep(self) -> None:
         self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
@@ -227,10 +239,15 @@ class App:
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
         away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
-        servers = [*map(silent_queue, away), *self._backends.troubles()]
+        servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
-        return [*servers, *self.paths.rivals.said.values(), *starmap(loop_trouble, loops.items())]
+        return [
+            *servers,
+            *self._certificates.troubles(),
+            *self.paths.rivals.said.values(),
+            *starmap(loop_trouble, loops.items()),
+        ]
 
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:

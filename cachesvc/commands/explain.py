@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from yarl import URL
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, header_value, instance_url, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     )
     add("--token", default="", type=header_value, help="Explains a read that sends this Cachesvc-Token.")
     add("--json", action="store_true", help="Prints the instance's answer as it is, in JSON.")
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         check_key(options.key)
     except ValueError as error:
         raise ConfigError("KEY", str(error)) from None
-    body = asyncio.run(_ask_any(_addresses(options), options))
+    body = asyncio.run(_ask_any(_addresses(options), options, reach_of(options)))
     if options.json:
         print(printable(body.decode(errors="backslashreplace"), keep="\n\t"))
     else:
@@ -103,13 +105,14 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
     return named
 
 
-async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) -> bytes:
+async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace, reach: Reach) -> bytes:
     """The first answer, as JSON. Raises `TierUnavailableError` if no instance answers."""
     path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
     headers = {"Cachesvc-Token": options.token} if options.token else {}
     silent = []
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with aiohttp.ClientSession(connector=CleanConnector(), timeout=timeout) as http:
+    connector = CleanConnector(ssl=reach.https)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
         for name, url in addresses.items():
             try:
                 async with http.get(URL(url.rstrip("/") + path, encoded=True), headers=headers) as answer:

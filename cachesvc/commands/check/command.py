@@ -19,6 +19,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
+from cachesvc.commands.access import add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, fail, tell_mistakes
 from cachesvc.commands.check.history import HistoryWriter
 from cachesvc.commands.check.judge import judge
@@ -140,6 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         metavar="DURATION",
         help="The pause between two canary writes with --watch (default: 2s).",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -188,6 +190,7 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
         read_share=options.read_share,
         heartbeat_us=int(options.heartbeat),
         skew_us=int(options.skew),
+        reach=reach_of(options),
     )
 
 

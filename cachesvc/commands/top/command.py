@@ -17,6 +17,7 @@ from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.audit import AuditLog
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The instances' telemetry.debug_token. With it, hot keys are shown as text instead of digests."
         " Default: CACHESVC_DEBUG_TOKEN.",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
     declared = None if options.urls or options.topology is None else _declared(options.topology)
     try:
-        return asyncio.run(_run(options, urls, declared))
+        return asyncio.run(_run(options, urls, declared, reach_of(options)))
     except KeyboardInterrupt:
         return 0
 
@@ -84,11 +86,13 @@ def _declared(path: Path) -> Deployment:
     return deployment
 
 
-async def _run(options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None) -> int:
-    async with aiohttp.ClientSession(connector=CleanConnector()) as http:
+async def _run(
+    options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None, reach: Reach
+) -> int:
+    async with aiohttp.ClientSession(connector=CleanConnector(ssl=reach.https)) as http:
         asker = Asker(http, options.debug_token)
         deployment = declared or await ask_for_deployment(asker, urls)
-        async with AuditLog(deployment.queues) as audit:
+        async with AuditLog(deployment.queues, reach.queues) as audit:
             watch = Watch(asker, deployment, audit, options.interval.seconds)
             console = Console(width=None if os.isatty(1) else WIDTH)
             return await (once if options.once else for_ever)(watch, console)

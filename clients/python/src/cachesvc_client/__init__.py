@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cachesvc_client.errors import CacheError, CodecError, PartialError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
+from cachesvc_client.instances.tls import Tls
 from cachesvc_client.near.feed import FeedStatistics
 from cachesvc_client.near.settings import NearSettings, NearStatistics
 from cachesvc_client.protocol.wire import Receipt, ReceiptState
@@ -63,6 +64,7 @@ __all__ = [
     "ReceiptState",
     "Retries",
     "Statistics",
+    "Tls",
     "Unavailable",
     "json_of",
     "msgpack_of",

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +25,7 @@ from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.instances.region import Region
+from cachesvc_client.instances.tls import Tls, context_of
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
@@ -69,6 +71,7 @@ class Cache:
         caller: str,
         traceparent: Traceparent,
         session: Session | None,
+        tls: ssl.SSLContext | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
@@ -77,7 +80,12 @@ class Cache:
         self._region = Region(urls, spread, discover=discover, shared=session is None)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
         self._transport = Transport(
-            self._region, profile, max_connections=connections, traceparent=traceparent, session=session
+            self._region,
+            profile,
+            max_connections=connections,
+            traceparent=traceparent,
+            session=session,
+            tls=tls,
         )
         self._timeout = profile.timeout
         self._batching = batching
@@ -115,6 +123,7 @@ class Cache:
         caller: str = "",
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
+        tls: Tls | ssl.SSLContext | None = None,
         tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
         """Returns a client of the instance at `url`, or of the first reachable one of several.
@@ -137,6 +146,7 @@ class Cache:
         - `session`: an `aiohttp.ClientSession` of yours, which stays open. Give it a
           `CleanConnector` (`aio/clean_connector.py`): aiohttp's own connectors take bytes that came
           unasked for the next answer.
+        - `tls`: the certificates for `https://` instances, if the system's authorities are not enough.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         for name, given, part in (
@@ -146,6 +156,8 @@ class Cache:
         ):
             if given is not None and not callable(getattr(given, part, None)):
                 raise ValueError(f"{name}: {given!r} has no {part}")
+        if tls is not None and session is not None:
+            raise ValueError("tls: is of no use beside session=, which has its own")
         return cls(
             urls_of(url),
             profile_with(
@@ -164,6 +176,7 @@ class Cache:
             caller=check_caller(caller),
             traceparent=traceparent,
             session=session,
+            tls=context_of(tls),
             tracer_provider=tracer_provider,
         )
 

@@ -3,6 +3,7 @@
 It does while it is open, from its first namespace with a near cache on.
 """
 
+import ssl
 import threading
 
 from cachesvc_client.near.feed import NearFeed
@@ -17,8 +18,9 @@ class Feeding:
     Made after all parts that the thread uses (forks.py).
     """
 
-    def __init__(self, near: Near, feed: NearFeed) -> None:
+    def __init__(self, near: Near, feed: NearFeed, tls: ssl.SSLContext | None = None) -> None:
         self.feed = feed
+        self._tls = tls
         self._near = near
         self._is_open = False
         self._thread: FeedThread | None = None
@@ -33,7 +35,7 @@ class Feeding:
     def start_if_used(self) -> None:
         with self._lock:
             if self._is_open and self._near.is_used and self._thread is None:
-                self._thread = FeedThread(self.feed)
+                self._thread = FeedThread(self.feed, self._tls)
                 self._thread.start()
 
     def stop(self) -> None:
