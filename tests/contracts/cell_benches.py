@@ -169,9 +169,9 @@ class RedisBench(CellBench):
         await self.admin.delete("fences")
 
     async def activate(self, placement: int, version: int) -> None:
-        url, access = self.server.entrance("cell")
-        under = (placement, version)
-        cell = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), placement=under, access=access)
+        cell = RedisCell(
+            "c1", self.server.redis_url, SETTINGS, SKEW_US, SystemClock(), placement=(placement, version)
+        )
         try:
             await cell.read_many([Read(KEY)])
         finally:
