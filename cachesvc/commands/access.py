@@ -5,17 +5,18 @@ an instance's container needs no arguments.
 """
 
 import argparse
+import re
 import ssl
 import threading
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from cachesvc.config.environment import PREFIX
 from cachesvc.config.service import load_service
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, access_of
 from cachesvc.tiers.tls import LOOK_SECONDS, Certificates
 
-PREFIXES = ("CACHESVC_TLS_", "CACHESVC_REDIS_")
 OPTIONS = {
     "--tls-ca": "The file of the authorities that servers' certificates must come from, in PEM.",
     "--tls-cert": "The file of the certificate that is shown to servers, in PEM.",
@@ -35,7 +36,7 @@ class Reach(NamedTuple):
 
 def add_access(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
     """Adds the arguments for TLS. The Redis user comes from the environment only."""
-    given = {name: value for name, value in environ.items() if name.startswith(PREFIXES)}
+    given = {name: value for name, value in environ.items() if re.match(PREFIX + "(?:TLS|REDIS)_", name)}
     parser.set_defaults(access_environ=given)
     for option, meaning in OPTIONS.items():
         variable = _variable_of(option)
@@ -48,9 +49,9 @@ def add_access(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> N
 
 
 def reach_of(options: argparse.Namespace) -> Reach:
-    """Returns what the command line and the environment say. Raises `ConfigError`; reads files.
+    """Returns what the command line and the environment say.
 
-    The files are watched until the process ends.
+    Raises `ConfigError`. The files are watched until the process ends.
     """
     given = dict(options.access_environ)
     for option in OPTIONS:
@@ -70,7 +71,7 @@ def reach_of(options: argparse.Namespace) -> Reach:
 
 
 def _variable_of(option: str) -> str:
-    return f"CACHESVC_{option.removeprefix('--').replace('-', '_').upper()}"
+    return f"{PREFIX}{option.removeprefix('--').replace('-', '_').upper()}"
 
 
 def _watch(certificates: Certificates) -> None:

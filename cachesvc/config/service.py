@@ -139,11 +139,12 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     """The path of a file with the keys of the seal, in place of `seal_keys`; a line break
     separates them, too. It is read at the start."""
     auth: Secret = ""
-    """`user:password` for memcached servers that have an auth file (`-Y`). They are given it on
-    each new connection. It is never logged or shown."""
+    """`user:password` for memcached servers that have an auth file (`-Y`). It is sent on each
+    new connection. It is never logged or shown."""
     auth_file: str = ""
-    """The path of a file whose first line is such a `user:password`, in place of `auth`; it may
-    be the servers' own. It is read for each new connection."""
+    """The path of a file whose first line is such a `user:password`, in place of `auth`.
+
+    It may be the servers' own. It is read for each new connection."""
 
 
 class L3(Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,6 +3,9 @@
     TCP connection ─► counted as a connection ─► start_tls ─┬─► served, counted anew in its place
                                                             └─► failed: counted by reason, closed
 
+uvloop reads from a new connection before a task can begin its handshake. So the first bytes may
+arrive here, and are given to TLS with its buffers (`_Begun`).
+
 A connection that shakes hands counts as idle since it was accepted. So handshakes have the limits
 of connections, and where room is needed, the slowest ones are closed first.
 """
@@ -11,7 +14,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from cachesvc.web.connections import Connections
 
@@ -67,6 +70,21 @@ class Handshakes:
             one.abort()
 
 
+class _Begun(ssl.SSLContext):
+    """A context for one connection, the first bytes of which have been read already."""
+
+    def __new__(cls, context: ssl.SSLContext, begun: bytes) -> "_Begun":
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, context: ssl.SSLContext, begun: bytes) -> None:
+        self._context = context
+        self._bytes = begun
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, *args: Any, **settings: Any) -> ssl.SSLObject:
+        incoming.write(self._bytes)
+        return self._context.wrap_bio(incoming, *args, **settings)
+
+
 class Handshake(asyncio.Protocol):
     """One connection until its handshake ends; then `make` makes the protocol that serves it."""
 
@@ -79,7 +97,7 @@ class Handshake(asyncio.Protocol):
         self._peer = ""
         self._served: asyncio.Protocol | None = None
         self._early: list[bytes] = []
-        """The data that came with the end of the handshake, before `make` was called."""
+        """The bytes that came before the handshake began, and the data that came with its end."""
         self._has_ended = False
 
     # how it is counted (`Connection`) ---------------------------------------------------------------
@@ -103,7 +121,6 @@ class Handshake(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         loop = asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.pause_reading()  # what comes now is for the handshake
         self._began = loop.time()
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
@@ -112,11 +129,14 @@ class Handshake(asyncio.Protocol):
         self._task = loop.create_task(self._shake(self._transport), name="TLS handshake")
 
     async def _shake(self, transport: asyncio.Transport) -> None:
+        begun, self._early = b"".join(self._early), []
         try:
+            if self._has_ended:
+                raise ConnectionResetError
             encrypted = await asyncio.get_running_loop().start_tls(
                 transport,
                 self,
-                self._of.context,
+                _Begun(self._of.context, begun) if begun else self._of.context,
                 server_side=True,
                 ssl_handshake_timeout=self._of.seconds,
             )

@@ -1,9 +1,8 @@
-"""A real redis-server that the product reaches over TLS only, as the users of docs/operate.md.
+"""A real redis-server that the product reaches over TLS only, as the users of `config/redis-users.acl`.
 
 The test itself is an administrator on a unix socket.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +13,8 @@ from cachesvc.tiers.redis_connections import Access, Login
 from tests.doubles.certificates import Authority
 from tests.doubles.servers import RealServer, free_port, redis_server
 
-PAGE = Path(__file__).parents[2] / "docs/operate.md"
+RULES = Path(__file__).parents[2] / "config/redis-users.acl"
 PASSWORD = "a-word-of-the-test"
-_USER = re.compile(r"^user (cachesvc-\w+) .*$", re.MULTILINE)
-
-
-def acl_file() -> str:
-    """The lines of the page's ACL file, with a password of the test's."""
-    lines = [found.group().replace(">PASSWORD", f">{PASSWORD}") for found in _USER.finditer(PAGE.read_text())]
-    assert len(lines) == 3
-    return "\n".join(lines) + "\n"
 
 
 class GuardedRedis(RealServer):
@@ -45,7 +36,7 @@ def guarded_redis(*options: str) -> Iterator[GuardedRedis]:
     with tempfile.TemporaryDirectory(prefix="cachesvc-test-") as directory:
         authority, port = Authority(Path(directory)), free_port()
         own, rules = authority.issue(), Path(directory) / "users.acl"
-        rules.write_text(acl_file())
+        rules.write_text(RULES.read_text().replace(">PASSWORD", f">{PASSWORD}"))
         words = {
             "tls-port": str(port),
             "tls-cert-file": own.cert,

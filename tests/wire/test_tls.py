@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from msgspec.structs import replace
 
 from cachesvc.config.service import Service
 from cachesvc.config.tls import ListenerTls
 from cachesvc.model.units import Duration
 from cachesvc.tiers.tls import Certificates
-from cachesvc.web.handshakes import Handshakes
+from cachesvc.web.handshakes import Handshake, Handshakes
 from tests.doubles.certificates import PAST, Authority, Certificate
 from tests.wire.conftest import LIMITS, Response, Site, read_response, running_site, until
 
@@ -233,3 +234,41 @@ async def test_renewed_authorities_hold_for_callers_and_former_ones_do_not(
         assert (await there.hit(shows=after)).body == b"K"
         with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
             await there.hit(shows=before)
+
+
+def test_all_of_it_holds_on_uvloop(authority: Authority, own: Certificate) -> None:
+    """uvloop may read from a connection before its handshake can begin."""
+
+    async def exchanges() -> None:
+        async with encrypted(authority, own, handshake_timeout=Duration.parse("50ms")) as there:
+            together = [there.hit() for _ in range(6)]
+            assert [answer.body for answer in await asyncio.gather(*together)] == [b"K"] * 6
+            reader, writer = await there.connect()
+            for _ in range(3):
+                writer.write(HIT * 2)
+                assert [(await read_response(reader, "GET")).body for _ in range(2)] == [b"K", b"K"]
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", there.site.port)
+            writer.write(HIT)
+            assert b"K" not in await reader.read()
+            reader, writer = await asyncio.open_connection("127.0.0.1", there.site.port)
+            assert await reader.read() == b""
+            await until(lambda: there.site.web.connections.open == 0)
+            counts = there.handshakes
+            assert (counts.done, counts.plain, counts.late, counts.other) == (7, 1, 1, 0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(exchanges())
+
+
+async def test_a_request_whose_first_bytes_were_read_already_is_served(
+    authority: Authority, own: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Handshake.connection_made
+
+    def late(self: Handshake, transport: asyncio.BaseTransport) -> None:
+        asyncio.get_running_loop().call_later(0.02, made, self, transport)
+
+    monkeypatch.setattr(Handshake, "connection_made", late)
+    async with encrypted(authority, own) as there:
+        assert (await there.hit()).body == b"K"

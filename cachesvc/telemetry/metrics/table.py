@@ -90,7 +90,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "handshakes",
         {"plain": "plain", "late": "late", "certificate": "certificate", "left": "left", "other": "other"},
-        "TLS handshakes with callers that failed: plain HTTP, too late, a certificate, the caller left.",
+        "TLS handshakes with callers that failed.",
         ("listener", "reason"),
     ),
     Metric(
@@ -98,7 +98,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "certificates",
         "",
-        "Time until the certificates in a file end; below 0 when they have ended.",
+        "Time until the certificates in a file end.",
         ("file",),
         "seconds",
     ),
