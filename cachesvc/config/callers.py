@@ -20,8 +20,10 @@ from cachesvc.model.scope import Action, Scope
 from cachesvc.model.units import Duration
 
 CALLER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""A caller's name. It holds neither a colon, which follows the name of an issuer in the names that its
-tokens give, nor a space, which ends an identity in an audit record."""
+"""The form of a caller's name.
+
+It has no colon, which follows an issuer's name in the names of its callers, and no space, which
+ends an identity in an audit record."""
 ANONYMOUS_NAME = "anonymous"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -43,15 +45,20 @@ class NamedCaller(Struct, frozen=True, forbid_unknown_fields=True):
     """One identity: what shows it, and its scopes."""
 
     scopes: tuple[str, ...]
-    """What the caller may do: `action:namespace`, where the action is `read`, `write`,
-    `invalidate`, `explain`, `observe` or `admin`, and the namespace a name, the beginning of names
-    and `*` (`shop-*`), or `*`. A third part limits it to partitions: `read:pages:ws-*`."""
+    """The rights of the caller, each as `action:namespace`.
+
+    The action is `read`, `write`, `invalidate`, `explain`, `observe` or `admin`; the namespace is a
+    name, the beginning of names and `*` (`shop-*`), or `*`. A third part limits it to partitions:
+    `read:pages:ws-*`."""
     tokens: tuple[Token, ...] = ()
-    """The bearer tokens that show this identity, at most two: the newer first, the older with an
-    `until`."""
+    """The bearer tokens that show this identity, at most two.
+
+    The newer one comes first, and the older has an `until`."""
     certificates: tuple[str, ...] = ()
-    """The names of client certificates that show this identity: a SPIFFE id (`spiffe://…`), or a DNS
-    name where a certificate has no SPIFFE id. The listener has to ask for certificates."""
+    """The names of client certificates that show this identity.
+
+    A name is a SPIFFE id (`spiffe://…`), or a DNS name where a certificate has no SPIFFE id. The
+    listener has to ask for certificates."""
 
 
 class Issuer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,39 +71,48 @@ class Issuer(Struct, frozen=True, forbid_unknown_fields=True):
     scopes: tuple[str, ...]
     """The scopes of its tokens; with a `scopes_claim`, the most that one may have."""
     scopes_claim: str = ""
-    """The claim that holds a token's scopes, as a list or separated by spaces. Members that are no
-    scopes, or beyond `scopes`, are passed over. Empty: every token has all of `scopes`."""
+    """The claim that holds a token's scopes, as a list or separated by spaces.
+
+    Members that are no scopes, or beyond `scopes`, are passed over. Empty: every token has all of
+    `scopes`."""
     name_claim: str = "sub"
     """The claim that names the caller, in 1 to 128 letters, digits and `_.:/@|+=-`."""
     jwks_url: str = ""
-    """The URL of its keys (RFC 7517): `https://`, or `http://` on a loopback address. They are fetched
-    when a token names a key that is not known, at most every 10 s, and again after 10 minutes. Keys
-    that were fetched stay in force while their server does not answer."""
+    """The URL of its keys (RFC 7517): `https://`, or `http://` on a loopback address.
+
+    They are fetched when a token names a key that is not known, at most every 10 s, and again after
+    10 minutes. Keys that were fetched stay in force while their server does not answer."""
     jwks_file: str = ""
     """The path of a file with its keys, in place of `jwks_url`."""
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
-    """The algorithms of signatures that are taken, of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`,
-    `PS512`, `ES256`, `ES384`, `ES512` and `EdDSA`."""
+    """The algorithms of signatures that are taken.
+
+    They are of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512` and
+    `EdDSA`."""
     leeway: Duration = Duration.parse("30s")
     """How far the issuer's clock may be off, for `exp` and `nbf`; 5m at most."""
 
 
 class Callers(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may ask instances, and for what. All of it may be changed while instances run."""
+    """The callers of all instances, which may be changed while instances run."""
 
     named: dict[str, NamedCaller] = field(default_factory=dict)
-    """The callers by name (1 to 64 letters, digits and `_.-`, beginning with a letter or digit; not
-    `anonymous`). An audit record names them so."""
+    """The callers by name, which an audit record has.
+
+    A name has 1 to 64 letters, digits and `_.-`, begins with a letter or digit, and is not
+    `anonymous`."""
     issuers: dict[str, Issuer] = field(default_factory=dict)
-    """The issuers of JWTs by a name of your choice, formed like a caller's. They need the extra
-    `jwt` (`pip install 'cachesvc[jwt]'`)."""
+    """The issuers of JWTs by a name of your choice, formed like a caller's.
+
+    They need the extra `jwt` (`pip install 'cachesvc[jwt]'`)."""
     anonymous: tuple[str, ...] = ()
-    """The scopes of callers that show no identity. Left out: without an identity nothing is
-    answered but `/livez`, `/readyz` and `/openapi.json`."""
+    """The scopes of callers that show no identity.
+
+    Left out: without an identity nothing is answered but `/livez`, `/readyz` and `/openapi.json`."""
 
 
 EVERYTHING = tuple(Scope(action, "*") for action in Action)
-"""The scopes of everybody on an instance without `callers`, which only its own machine reaches."""
+"""The scopes of everybody on an instance without `callers`."""
 
 
 def check_callers(callers: Callers, path: str, found: Mistakes) -> None:

@@ -68,9 +68,10 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     `wrong-host`, or any web page could have a browser on this machine ask. On other addresses every
     name is answered."""
     peer_token_file: str = ""
-    """The path of a file with the bearer token that this instance shows to the others, which it
-    asks for explanations. Its caller needs `explain:*`. The file is read again whenever it is needed.
-    Empty: the instance shows no identity."""
+    """The path of a file with the bearer token that this instance shows to the others.
+
+    It asks them for explanations, so the token's caller needs `explain:*`. The file is read again
+    whenever it is needed. Empty: the instance shows no identity."""
     sandbox: bool = True
     """True: answers say `Content-Security-Policy: sandbox`, so that a browser that is led to a
     stored value runs no script of it."""

@@ -210,5 +210,7 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     former: Former | None = None
     """Where partitions were before; given while partitions move to other cells."""
     callers: Callers | None = None
-    """Who may ask instances, and for what. Left out: everybody may do everything, and instances listen
-    on a loopback address only. The section is read again while instances run."""
+    """The callers that instances answer, and what each may do.
+
+    Left out: everybody may do everything, and instances listen on a loopback address only. The section
+    is read again while instances run."""

@@ -45,7 +45,7 @@ class HttpPeers:
     ) -> None:
         """`addresses`: base URL by region and name. `tls` is for those with https.
 
-        `token_file` has the token that is shown to them.
+        `token_file` has the token to show to them.
         """
         self._addresses = addresses
         self._token_file = token_file

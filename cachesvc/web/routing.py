@@ -145,7 +145,7 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
 
 
 def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
-    """Raises `RequestError` (`no-such-namespace`) for a namespace that is none of `namespaces`.
+    """Raises `RequestError` (`no-such-namespace`) for a name that is none of `namespaces`.
 
     These are the declared ones that the caller may know of: the refusal lists them.
     """

@@ -330,7 +330,7 @@ class Web:
         return reply
 
     def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
-        """Raises `RequestError` for a namespace of a path: first if the grant is not enough for the call.
+        """Raises `RequestError` if the grant is not enough, or there is no such namespace.
 
         So nobody learns of a namespace in which they may do nothing, whether it is declared.
         """

@@ -1,4 +1,4 @@
-"""Who may do what: identities, their grants, and the table of route → scope.
+"""Identities, their grants, and the table of route → scope.
 
 Start reading at `routes.py`; `door.py` finds the identity of a request.
 """

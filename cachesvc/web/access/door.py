@@ -1,4 +1,4 @@
-"""The door: finds the identity of each request, and remembers it by the header that shows it.
+"""The door finds the identity of each request, and remembers it by its header line.
 
     Authorization ── remembered ──► its grant, if its end has not come
                  └── unknown ─────► a JWT of a configured issuer ──► checked, its claims' grant
@@ -127,7 +127,9 @@ class Door:
         None if a closer look is needed (`admit`).
         """
         grant = self._remembered.get(authorization)
-        if grant is None or namespace not in grant.readable or self.is_over(grant):
+        if grant is None or namespace not in grant.readable:
+            return None
+        if grant.end_us < ENDLESS_US and self.is_over(grant):
             return None
         return grant
 
@@ -211,15 +213,18 @@ class Door:
     # what it may do -----------------------------------------------------------------------------------
 
     def check_namespace(self, grant: Grant, rule: Rule | None, namespace: str) -> None:
-        """Raises `RequestError` if the grant is not enough for a call about this namespace of a path.
+        """Raises `RequestError` if the grant is not enough for a call about this namespace.
 
-        `namespace` may be undeclared: the refusal is the same.
+        It stands in a path, and may be undeclared: the refusal is the same.
         """
         if rule is not None and rule.where is Where.PATH:
             grant.require(rule.actions[0], namespace, "namespace")
 
     def check(self, grant: Grant, rule: Rule | None, place: Place) -> None:
-        """Raises `RequestError` if the grant is not enough for the call, whose namespace is checked."""
+        """Raises `RequestError` if the grant is not enough for the call.
+
+        The namespace of its path is checked already.
+        """
         if rule is None:
             return
         if rule.where is Where.PATH:

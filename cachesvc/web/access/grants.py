@@ -18,7 +18,7 @@ ENDLESS_US = 1 << 62
 
 
 class Grant:
-    """What one identity may do. It does not change; a new document makes new grants."""
+    """The rights of one identity. They do not change; a new document makes new grants."""
 
     __slots__ = ("caller", "end_us", "namespaces", "readable", "scopes", "title")
 
@@ -31,7 +31,10 @@ class Grant:
         title: str = "",
         end_us: int = ENDLESS_US,
     ) -> None:
-        """`namespaces` are the declared ones. `title` names the caller in refusals and audit records."""
+        """`namespaces` are the declared ones.
+
+        `title` names the caller in refusals and audit records.
+        """
         self.caller = caller
         self.scopes = tuple(scopes)
         self.title = title or caller.name
@@ -83,7 +86,7 @@ class Grant:
                 self._require_partition(patterns, action, namespace, partition(key), at)
 
     def require_tags(self, action: Action, namespace: str, tags: Sequence[str], field: str) -> None:
-        """Raises `RequestError` for the first tag that reaches partitions where the action may not be done.
+        """Raises `RequestError` for the first tag that reaches beyond the action's partitions.
 
         A tag that names no partition reaches all of them.
         """

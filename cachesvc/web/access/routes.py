@@ -22,7 +22,7 @@ class Where(Enum):
 
 
 class Rule(NamedTuple):
-    """What an operation needs."""
+    """The scopes of which an operation needs one."""
 
     actions: tuple[Action, ...]
     """A scope for one of them is needed. The first one is named if there is none."""

@@ -36,7 +36,7 @@ def shown_topology(topology: Topology) -> dict[str, Shown]:
 
 
 def seen_topology(topology: Topology, namespaces: Collection[str]) -> dict[str, Shown]:
-    """Returns the version, the instances, and the owners of the given namespaces: what a client needs."""
+    """Returns what a client needs: version, instances, and the owners of the given namespaces."""
     return {
         "version": topology.version,
         "regions": {
