@@ -351,7 +351,7 @@ class Web:
         return reply
 
     def _attempted(self, request: web.BaseRequest) -> tuple[str, str]:
-        """Returns the operation and the namespace that a refused request was for, as far as it says."""
+        """Returns the operation and the namespace of a refused request, as far as it says."""
         try:
             place = place_of(request.raw_path, lambda *_: None)
         except RequestError:
