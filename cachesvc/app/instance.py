@@ -32,8 +32,9 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import loop_trouble, silent_queue
+from cachesvc.telemetry.troubles import loop_trouble
 from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,11 @@ class App:
         self._is_warm = False
         otlp = service.telemetry.otlp
         resource = resource_of(service)
-        self._tracing = Tracing(otlp, resource) if otlp else None
+        self._certificates = Certificates(service)
+        otlp_tls = self._certificates.clients("otlp")
+        self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock)
+        self._backends = Backends(service, topology, placement, self._clock, self._certificates)
         self.remote = self._backends.remote()
         self.paths = paths.build(
             service,
@@ -93,7 +96,9 @@ class App:
         self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
-        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
+        self._metrics_export = (
+            MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
+        )
         self._web = Web(
             service,
             topology,
@@ -102,12 +107,18 @@ class App:
             self.readiness,
             self._metrics,
             recorder=self._tracing,
+            tls=self._certificates.listener(service.server.tls, "server.tls"),
+            operations_tls=self._certificates.listener(
+                service.server.operations.tls, "server.operations.tls"
+            ),
         )
         self._callers: CallersFile | None = None
         if topology_file is not None:
             self._callers = CallersFile(topology_file, topology, self._web.door.take)
             self._loops.watch([self._callers.loop])
         self._loops.watch(self._web.loops)
+        if self._certificates.is_used:
+            self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _watched(self) -> Metrics:
@@ -137,6 +148,8 @@ class App:
         metrics.watch("callers", lambda: int(self._callers is not None and self._callers.is_outdated))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("audit", lambda: paths.trail)
+        metrics.watch("handshakes", lambda: self._web.handshakes)
+        metrics.watch("certificates", self._certificates.seconds_left)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
         metrics.watch(
@@ -203,6 +216,8 @@ class App:
             self._tasks.spawn(self._callers.run(), self._callers.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
+        if self._certificates.is_used:
+            self._tasks.spawn(self._certificates.run(), self._certificates.loop.name)
 
     async def _sweep(self) -> None:
         self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
@@ -247,11 +262,17 @@ class App:
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
         away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
-        servers = [*map(silent_queue, away), *self._backends.troubles()]
+        servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
         callers = [self._callers.trouble] if self._callers is not None and self._callers.trouble else []
-        return [*callers, *servers, *self.paths.rivals.said.values(), *starmap(loop_trouble, loops.items())]
+        return [
+            *callers,
+            *servers,
+            *self._certificates.troubles(),
+            *self.paths.rivals.said.values(),
+            *starmap(loop_trouble, loops.items()),
+        ]
 
 
 async def serve(

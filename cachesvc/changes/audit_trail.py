@@ -20,7 +20,7 @@ key that can be guessed is its text.
 
 import logging
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import msgspec
@@ -120,8 +120,11 @@ class AuditTrail:
         """Records a call that shows or changes what only operators may."""
         self._note("operate", "done", _shown(author), operation=operation, namespace=namespace)
 
-    def refused(self, author: Author, operation: str, namespace: str, kind: str) -> None:
-        """Records, or only counts, a call that was refused to its caller."""
+    def refused(self, author: Author, kind: str, attempted: Callable[[], tuple[str, str]]) -> None:
+        """Records, or only counts, a call that was refused to its caller.
+
+        `attempted` returns its operation and namespace; it is called if the refusal is recorded.
+        """
         second = self._clock.now_us() // SECONDS
         if second != self._second:
             self._second = second
@@ -134,6 +137,7 @@ class AuditTrail:
             return
         self._refused[peer] += 1
         left_out, self._pending_left_out = self._pending_left_out, 0
+        operation, namespace = map(harmless, attempted())
         self._note("refused", kind, shown, operation=operation, namespace=namespace, left_out=left_out)
 
     def find(

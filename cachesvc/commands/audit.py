@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cachesvc.changes.audit_trail import AuditRecord
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, fail, instance_url, utf8
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help=f"The URL of an instance, which names the others (default, without --topology: {NEARBY}).",
     )
     add_token(parser, environ)
+    add_access(parser, environ)
     add("--namespace", default="", type=utf8, help="Only records of this namespace.")
     add("--identity", default="", type=utf8, help="Only records of this proved identity.")
     add("--since", type=duration, metavar="DURATION", help="Only records that are not older, such as 5m.")
@@ -97,13 +99,13 @@ def run(options: argparse.Namespace) -> int:
     if options.since is not None and options.since <= 0:
         raise ConfigError("--since", "must be above 0")
     try:
-        return asyncio.run(_run(options, credential_of(options)))
+        return asyncio.run(_run(options, credential_of(options), reach_of(options)))
     except KeyboardInterrupt:
         return 0
 
 
-async def _run(options: argparse.Namespace, credential: Credential) -> int:
-    async with session(credential) as http:
+async def _run(options: argparse.Namespace, credential: Credential, reach: Reach) -> int:
+    async with session(credential, ssl=reach.https) as http:
         addresses = await _addresses(options, http)
         query = {
             name: value

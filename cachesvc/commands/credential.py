@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any
 
 import aiohttp
@@ -74,14 +75,16 @@ def credential_of(options: argparse.Namespace) -> Credential:
     return Credential(options.bearer, options.token_file)
 
 
-def session(credential: Credential, *, limit: int = 100, **settings: Any) -> aiohttp.ClientSession:
+def session(
+    credential: Credential, *, ssl: SSLContext | bool = True, limit: int = 100, **settings: Any
+) -> aiohttp.ClientSession:
     """Returns a session whose requests show the credential.
 
     They must not follow redirects, or the token would go along. `limit` is the number of connections
-    at a time, 0 for any.
+    at a time, 0 for any; `ssl` has the certificates for https.
     """
     return aiohttp.ClientSession(
-        connector=CleanConnector(limit=limit), middlewares=(credential.show,), **settings
+        connector=CleanConnector(limit=limit, ssl=ssl), middlewares=(credential.show,), **settings
     )
 
 

@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from yarl import URL
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, header_value, instance_url, utf8
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     add("--token", default="", type=header_value, help="Explains a read that sends this Cachesvc-Token.")
     add_token(parser, environ)
     add("--json", action="store_true", help="Prints the instance's answer as it is, in JSON.")
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         check_key(options.key)
     except ValueError as error:
         raise ConfigError("KEY", str(error)) from None
-    body = asyncio.run(_ask_any(_addresses(options), options, credential_of(options)))
+    body = asyncio.run(_ask_any(_addresses(options), options, credential_of(options), reach_of(options)))
     if options.json:
         print(printable(body.decode(errors="backslashreplace"), keep="\n\t"))
     else:
@@ -105,14 +107,14 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
 
 
 async def _ask_any(
-    addresses: Mapping[str, str], options: argparse.Namespace, credential: Credential
+    addresses: Mapping[str, str], options: argparse.Namespace, credential: Credential, reach: Reach
 ) -> bytes:
     """The first answer, as JSON. Raises `TierUnavailableError` if no instance answers."""
     path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
     headers = {"Cachesvc-Token": options.token} if options.token else {}
     silent = []
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with session(credential, timeout=timeout) as http:
+    async with session(credential, ssl=reach.https, timeout=timeout) as http:
         for name, url in addresses.items():
             try:
                 asked = URL(url.rstrip("/") + path, encoded=True)

@@ -89,10 +89,12 @@ def sections(kind: type[Struct], path: str = "") -> Iterator[Section]:
 
 
 def docstrings(kind: type[Struct]) -> dict[str, str]:
-    """The text below each field, by the field's name."""
+    """The text below each field, by the field's name; also of fields that are inherited."""
+    sources = (one for one in kind.__mro__ if issubclass(one, Struct) and one is not Struct)
     statements = [
         statement
-        for definition in ast.parse(inspect.getsource(kind)).body
+        for source in sources
+        for definition in ast.parse(inspect.getsource(source)).body
         if isinstance(definition, ast.ClassDef)
         for statement in definition.body
     ]

@@ -17,6 +17,7 @@ from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
 from cachesvc.config.addresses import address
 from cachesvc.config.service import Service, check_together
+from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
 
@@ -82,7 +83,14 @@ async def _announce_and_serve(
     service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
 ) -> None:
     def ready(port: int, operations: str = "") -> None:
-        url = f"http://{address(service.server.host, port)}"
+        server = service.server
+        url = f"{_scheme(server.tls)}://{address(server.host, port)}"
+        if operations:
+            operations = f"{_scheme(server.operations.tls)}://{operations}"
         print(banner(service, topology, url, lines, operations=operations), flush=True)
 
     await app.serve(service, topology, topology_file=topology_file, ready=ready)
+
+
+def _scheme(tls: ListenerTls) -> str:
+    return "https" if tls.cert else "http"

@@ -20,8 +20,10 @@ from cachesvc.config.bearer import bearer_headers
 from cachesvc.config.callers import check_anonymous
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
+from cachesvc.config.logins import RedisLogin, check_memcached_auth, check_redis_login
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
+from cachesvc.config.tls import ClientTls, ListenerTls, check_clients, check_listener
 from cachesvc.config.topology import Topology
 from cachesvc.config.topology_rules import REGION_NAME, check_topology
 from cachesvc.model.did_you_mean import did_you_mean
@@ -49,6 +51,8 @@ class Operations(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: int = 128
     """The most connections to this port, of all peers together; at least 8. They do not count
     for `server.max_connections`, so that probes and metrics are answered while that is reached."""
+    tls: ListenerTls = field(default_factory=ListenerTls)
+    """TLS of this port."""
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,6 +146,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     closed."""
     operations: Operations = field(default_factory=Operations)
     """The port for operators."""
+    tls: ListenerTls = field(default_factory=ListenerTls)
+    """TLS of the port."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,6 +188,13 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     seal_keys_file: str = ""
     """The path of a file with the keys of the seal, in place of `seal_keys`; a line break
     separates them, too. It is read at the start."""
+    auth: Secret = ""
+    """`user:password` for memcached servers that have an auth file (`-Y`). It is sent on each
+    new connection. It is never logged or shown."""
+    auth_file: str = ""
+    """The path of a file whose first line is such a `user:password`, in place of `auth`.
+
+    It may be the servers' own. It is read for each new connection."""
 
 
 class L3(Struct, frozen=True, forbid_unknown_fields=True):
@@ -287,6 +300,10 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to cells."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
+    redis: RedisLogin = field(default_factory=RedisLogin)
+    """The user for cells and queues."""
+    tls: ClientTls = field(default_factory=ClientTls)
+    """The certificates for connections to all servers."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Traces, metrics and logs."""
 
@@ -392,6 +409,11 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
             )
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
         _note_seal_keys(service.l2.seal_keys, found)
+        check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
+        check_redis_login(service.redis, found)
+        check_listener(service.server.tls, "$.server.tls", found)
+        check_listener(service.server.operations.tls, "$.server.operations.tls", found)
+        check_clients(service.tls, "$.tls", found)
         _check_coherence(service.coherence, found)
         _check_telemetry(service.telemetry, found)
         found.require(

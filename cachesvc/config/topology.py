@@ -124,8 +124,9 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     """The region that the cell is in: one of `regions`."""
     url: str
-    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` or
-    `unix:///path?db=0`. No other cell or queue may have the same one."""
+    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` (TLS) or
+    `unix:///path?db=0`, with a user and password before the host if its own are not those of `redis`
+    in the service document. No other cell or queue may have the same one."""
     weight: float = 1.0
     """The cell's share of the partitions, relative to the weights of the other active cells;
     above 0, 1000000 at most."""
@@ -144,8 +145,9 @@ class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     address: str
-    """`host:port`, or `unix:/path`. `stand-in`: a stand-in inside the service, for the
-    embedded set-up. No other server of the pool may have the same address."""
+    """`host:port`, `tls:host:port` (memcached's `-Z`), or `unix:/path`. `stand-in`: a stand-in
+    inside the service, for the embedded set-up. No other server of the pool may have the same
+    address."""
     weight: float = 1.0
     """The server's share of the keys, relative to the other servers of the pool; above 0,
     1000000 at most."""

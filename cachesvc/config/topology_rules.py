@@ -71,7 +71,7 @@ def _check_region(region: Region, path: str, found: Mistakes) -> None:
         here = f"{path}.pool.{name}"
         _check_name(SERVER_NAME, name, f"{path}.pool", "memcached server", found)
         fault = "" if server.address == STAND_IN else memcached_fault(server.address)
-        shown = f"{server.address!r} is no host:port or unix:/path"
+        shown = f"{server.address!r} is no host:port, tls:host:port or unix:/path"
         found.require(not fault, f"{here}.address", f"{shown}: {fault}")
         _check_weight(server.weight, f"{here}.weight", found)
     addresses = [

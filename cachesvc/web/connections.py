@@ -143,18 +143,21 @@ class Connections:
 
     # how many ---------------------------------------------------------------------------------------
 
-    def opened(self, connection: Connection, peer: str) -> bool:
+    def opened(self, connection: Connection, peer: str, *, instead_of: Connection | None = None) -> bool:
         """Counts a new connection; returns False if it is one too many.
 
         Such a one is to be closed after its first answer. One beyond the reserve is aborted here.
+        `instead_of`: the same connection as it was counted until now, during its handshake.
         """
         own = self._by_peer.setdefault(peer, {})
+        if instead_of is not None:
+            self._forget(own, instead_of)
         if not self._has_room(own):
             crowd = own if len(own) >= self._most_of_peer else max(self._by_peer.values(), key=len)
             self._close_idle(crowd)
         fits = self._has_room(own)
         if not fits:
-            self.refused += 1
+            self.refused += instead_of is None
             self._crowd.failed(f"{self.open} are open, {len(own)} of them from {peer}")
         elif self._crowd.is_on:
             self._crowd.worked()

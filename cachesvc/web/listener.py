@@ -21,6 +21,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
+from cachesvc.web.handshakes import Handshake, Handshakes
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.limits import MAX_HEADER_LINE
@@ -74,16 +75,19 @@ class Listener:
         complete: Callable[[Reply], None],
         connections: Connections,
         limits: Server,
+        handshakes: Handshakes | None = None,
     ) -> None:
         """`handle` answers a request, `handle_extra` the one of a connection that is one too many.
 
-        `complete` completes the replies to what is no request.
+        `complete` completes the replies to what is no request. Without `handshakes` the port speaks plain
+        HTTP.
         """
         self._handle = handle
         self._handle_extra = handle_extra
         self._connections = connections
         self._complete = complete
         self._limits = limits
+        self._handshakes = handshakes
         self._runner: web.ServerRunner | None = None
         self.is_stopping = False
 
@@ -98,6 +102,7 @@ class Listener:
             self._handle_extra,
             self._complete,
             self._connections,
+            self._handshakes,
             access_log=None,
             auto_decompress=False,
             most_head_bytes=MOST_HEADS * self._limits.max_header_bytes,
@@ -125,6 +130,8 @@ class Listener:
         Running requests get `shutdown_seconds` to end.
         """
         self.is_stopping = True
+        if self._handshakes is not None:
+            self._handshakes.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -167,18 +174,24 @@ class _Server(web.Server):
         handle_extra: Callable[[web.BaseRequest], Awaitable[Reply]],
         complete: Callable[[Reply], None],
         connections: Connections,
+        handshakes: Handshakes | None,
         *,
         most_head_bytes: int,
         **settings: Any,
     ) -> None:
         super().__init__(handle, **settings)
         self.most_head_bytes = most_head_bytes
+        self._handshakes = handshakes
         self.handle_extra = handle_extra
         self.complete = complete
         self.callers = connections
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Any:
+        """Returns the protocol of a new connection: what serves it, or its handshake before that."""
+        return self._served() if self._handshakes is None else Handshake(self._handshakes, self._served)
+
+    def _served(self, handshake: Handshake | None = None) -> "_Connection":
+        return _Connection(self, handshake, loop=self._loop, **self._kwargs)
 
     def _make_request(
         self,
@@ -202,6 +215,7 @@ class _Connection(web.RequestHandler):
         "_callers",
         "_complete",
         "_handle_extra",
+        "_handshake",
         "_most_head_bytes",
         "_peer",
         "_socket",
@@ -211,8 +225,10 @@ class _Connection(web.RequestHandler):
         "is_half_closed",
     )
 
-    def __init__(self, server: _Server, **settings: Any) -> None:
+    def __init__(self, server: _Server, handshake: Handshake | None, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self._handshake = handshake
+        """As what the connection was counted until now; None without TLS."""
         self._complete = server.complete
         self._callers = server.callers
         self._most_head_bytes = server.most_head_bytes
@@ -263,7 +279,7 @@ class _Connection(web.RequestHandler):
         self._socket = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        if not self._callers.opened(self, self._peer):
+        if not self._callers.opened(self, self._peer, instead_of=self._handshake):
             self._request_handler = self._handle_extra
 
     def connection_lost(self, exc: BaseException | None) -> None:

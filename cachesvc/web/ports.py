@@ -21,6 +21,7 @@ from cachesvc.config.addresses import address
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.web.connections import Connections
+from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.listener import Listener
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.hosts import Hosts
@@ -48,6 +49,7 @@ class Port:
         hosts: Hosts,
         connections: Connections,
         listener: Callable[["Port"], Listener],
+        handshakes: Handshakes | None,
         *,
         has_keys: bool,
     ) -> None:
@@ -58,6 +60,8 @@ class Port:
         self.calls = calls
         self.hosts = hosts
         self.connections = connections
+        self.handshakes = handshakes
+        """Its TLS handshakes; None if it speaks plain HTTP."""
         self.address = ""
         """`host:port` as it is bound; empty before the start."""
         self._listener = listener(self)

@@ -6,6 +6,7 @@ and on building its response; an L1 hit here takes less than that altogether.
 """
 
 import logging
+import ssl
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -39,6 +40,7 @@ from cachesvc.web.handlers.fence_stream import Streams
 from cachesvc.web.handlers.hot_keys import HotKeysView
 from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
+from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
@@ -90,8 +92,10 @@ class Web:
         *,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
+        tls: ssl.SSLContext | None = None,
+        operations_tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Without a `recorder` nothing is traced."""
+        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP."""
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
@@ -147,12 +151,17 @@ class Web:
             AuditView(service, paths.trail, self._clock),
         )
         check_routes(operation for calls in self._calls.values() for operation, _ in calls.values())
+        self._tls = {"server": tls, "server.operations": operations_tls}
         self.data = self._port("data port", self._calls, service.server, in_flight, "server")
         self.operations: Port | None = None
         self.ports = {"data": self.data}
         """The ports by the value of the label `port` of metrics, in the order of their stop."""
         if service.server.operations.port is not None:
             self.operations = self.ports["operations"] = self._operations(probes)
+        self.handshakes = {
+            (name,): port.handshakes for name, port in self.ports.items() if port.handshakes is not None
+        }
+        """The TLS handshakes by listening port."""
         listening = (port.connections.loop for port in self.ports.values())
         self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, *listening)
         """The loops that timers call."""
@@ -189,6 +198,7 @@ class Web:
             Hosts(limits.host, limits.hosts),
             connections,
             self._listener,
+            self._handshakes(settings, connections),
             has_keys=settings == "server",
         )
 
@@ -199,7 +209,15 @@ class Web:
             partial(self._complete_unread, port),
             port.connections,
             self._limits,
+            port.handshakes,
         )
+
+    def _handshakes(self, settings: str, connections: Connections) -> Handshakes | None:
+        block = self._limits.tls if settings == "server" else self._limits.operations.tls
+        context = self._tls[settings]
+        if context is None:
+            return None
+        return Handshakes(context, block.handshake_timeout.seconds, connections)
 
     # start and stop -------------------------------------------------------------------------------
 
@@ -293,7 +311,7 @@ class Web:
                         started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
             self.door.note(error)
-            reply = self._refusal(request, error, operation, namespace)
+            reply = self._refusal(request, error)
             started += request.get(WAITED, 0.0)
         except Exception:
             reply = problem_reply(_INTERNAL, request_id_of(request.headers))
@@ -332,13 +350,19 @@ class Web:
         reply.close_after()
         return reply
 
-    def _refusal(
-        self, request: web.BaseRequest, error: RequestError, operation: str, namespace: str
-    ) -> Reply:
+    def _attempted(self, request: web.BaseRequest) -> tuple[str, str]:
+        """Returns the operation and the namespace of a refused request, as far as it says."""
+        try:
+            place = place_of(request.raw_path, lambda *_: None)
+        except RequestError:
+            return request.method, ""
+        return self._calls[place.kind].get(request.method, _REFUSED)[0], place.namespace
+
+    def _refusal(self, request: web.BaseRequest, error: RequestError) -> Reply:
         """Returns the reply to a request that failed as a whole, with the outcome that says why."""
         outcome = ""
         if error.status in _AUDITED:
-            self._trail.refused(peer_of(request), operation, namespace, error.kind)
+            self._trail.refused(peer_of(request), error.kind.value, partial(self._attempted, request))
         if request.get(BODY_STOPPED):
             outcome = STOPPED
             if error.kind is ProblemKind.DEADLINE:

@@ -1,6 +1,7 @@
 """The web layer on real sockets over fake paths, on a clock that stands still."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -154,6 +155,7 @@ async def running_site(
     callers: Callers | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
@@ -168,6 +170,7 @@ async def running_site(
         metrics,
         clock=clock,
         recorder=recorder,
+        tls=tls,
     )
     port = await web.start(host, port)
     made.append(Site(web, port, clock, paths, broadcast, metrics))

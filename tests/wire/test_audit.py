@@ -1,11 +1,13 @@
 """`GET /v1/audit`: who changed what through this instance, and who was refused."""
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
 from cachesvc.changes.audit import audit_of
+from cachesvc.config.callers import Callers, NamedCaller, Token
 from cachesvc.config.service import Telemetry
 from cachesvc.model.change import Change
 from cachesvc.model.requests import Author
@@ -69,6 +71,34 @@ async def test_the_query_filters(site: Site) -> None:
     assert await found("?namespace=pages") == [("pages", "b"), ("pages", "a")]
     assert await found("?identity=a&limit=1") == [("users", "a")]
     assert await found("?since=25s") == [("pages", "b"), ("users", "a")]
+
+
+async def test_refusals_have_the_identity_that_was_proved_and_filters_need_a_scope() -> None:
+    def of(*scopes: str) -> NamedCaller:
+        token = scopes[0].partition(":")[0]
+        return NamedCaller(scopes, (Token(hashlib.sha256(token.encode()).hexdigest()),))
+
+    callers = Callers({"dashboard": of("observe:*"), "checkout": of("read:pages", "observe:pages")})
+    async with running_site(callers=callers) as site:
+
+        async def status(method: str, target: str, token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}", "Cachesvc-Caller": "dashboard"}
+            return (await site.ask(method, target, headers)).status
+
+        assert await status("DELETE", "/v1/pages/k", "read") == 403
+        assert await status("DELETE", "/v1/pages/k", "guessed") == 401
+        assert await status("GET", "/v1/audit", "read") == 403
+        assert await status("GET", "/v1/audit?namespace=users", "read") == 403
+        assert await status("GET", "/v1/audit?namespace=pages", "read") == 200
+        answer = await site.ask("GET", "/v1/audit?limit=2", {"Authorization": "Bearer observe"})
+        recorded = site.paths.trail.find()
+    assert len(json.loads(answer.body)["records"]) == 2
+    assert [(one.identity, one.says, one.outcome, one.operation, one.namespace) for one in recorded] == [
+        ("checkout", "dashboard", "missing-scope", "audit", ""),
+        ("", "dashboard", "unknown-identity", "delete", "pages"),
+        ("checkout", "dashboard", "missing-scope", "delete", "pages"),
+    ]
+    assert site.paths.trail.left_out == 1
 
 
 @pytest.mark.parametrize(

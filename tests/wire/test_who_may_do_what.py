@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.callers import Callers, NamedCaller, Token
 from cachesvc.model.clock import SECONDS
+from cachesvc.model.requests import Author
 from cachesvc.model.scope import Action
 from cachesvc.web.access.routes import ROUTES, check_routes
 from tests.doubles.clocks import ManualClock
@@ -363,7 +364,7 @@ async def test_a_header_adds_to_the_identity_and_never_replaces_it(
     sent = (f"/v1/{OWN}/a", headers, b"")
     assert (await ask(site, "DELETE", sent, token))[0] == 200
     (options,) = site.invalidator.saw_options
-    assert (options.author.identity, options.author.says) == (identity, said)
+    assert options.author == Author(identity, "127.0.0.1", said)
 
 
 # the table ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
+from cachesvc.commands.access import add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, fail, tell_mistakes
 from cachesvc.commands.check.history import HistoryWriter
 from cachesvc.commands.check.judge import judge
@@ -142,6 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         metavar="DURATION",
         help="The pause between two canary writes with --watch (default: 2s).",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -191,6 +193,7 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
         heartbeat_us=int(options.heartbeat),
         skew_us=int(options.skew),
         credential=credential_of(options),
+        reach=reach_of(options),
     )
 
 

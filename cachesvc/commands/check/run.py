@@ -152,8 +152,12 @@ class _Running:
 @asynccontextmanager
 async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[_Running]:
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(session(settings.credential, limit=0))
-        producers = await stack.enter_async_context(Producers(settings.queues, "/cachesvc/check"))
+        http = await stack.enter_async_context(
+            session(settings.credential, limit=0, ssl=settings.reach.https)
+        )
+        producers = await stack.enter_async_context(
+            Producers(settings.queues, "/cachesvc/check", settings.reach.queues)
+        )
         running = _Running(settings, history, http, producers)
         if not settings.look_aside:
             await open_origin(running.origin, settings)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
 from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The instances' telemetry.debug_token. With it, hot keys are shown as text instead of digests."
         " Default: CACHESVC_DEBUG_TOKEN.",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
     declared = None if options.urls or options.topology is None else _declared(options.topology)
     try:
-        return asyncio.run(_run(options, urls, declared, credential_of(options)))
+        return asyncio.run(_run(options, urls, declared, credential_of(options), reach_of(options)))
     except KeyboardInterrupt:
         return 0
 
@@ -85,12 +87,16 @@ def _declared(path: Path) -> Deployment:
 
 
 async def _run(
-    options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None, credential: Credential
+    options: argparse.Namespace,
+    urls: Sequence[str],
+    declared: Deployment | None,
+    credential: Credential,
+    reach: Reach,
 ) -> int:
-    async with session(credential) as http:
+    async with session(credential, ssl=reach.https) as http:
         asker = Asker(http, options.debug_token)
         deployment = declared or await ask_for_deployment(asker, urls)
-        async with AuditLog(deployment.queues) as audit:
+        async with AuditLog(deployment.queues, reach.queues) as audit:
             watch = Watch(asker, deployment, audit, options.interval.seconds)
             console = Console(width=None if os.isatty(1) else WIDTH)
             return await (once if options.once else for_ever)(watch, console)

@@ -33,6 +33,7 @@ from cachesvc.model.errors import (
     TierUnavailableError,
     UnreadableAnswerError,
 )
+from cachesvc.telemetry.link_faults import repairable, tls_fault
 from cachesvc.telemetry.loops import Loop
 from cachesvc.tiers.l2.memcached_client import PipelinedClient
 
@@ -106,7 +107,8 @@ class MemcachedThread:
         link = self._client.sock
         if self._running is job and link is not None:
             with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
+                # Not `SSLSocket.shutdown`, which takes TLS from under the thread that reads.
+                socket.socket.shutdown(link, socket.SHUT_RDWR)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -166,7 +168,8 @@ class MemcachedThread:
             return unreadable
         except Exception as error:  # noqa: BLE001  the stream is at an unknown place; the thread goes on
             self._client.close()
-            unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")
+            why = tls_fault(error) or repairable(str(error)) or f"{type(error).__name__}: {error}"
+            unavailable = TierUnavailableError(self._name, why)
             unavailable.__cause__ = error
             return unavailable
         return result

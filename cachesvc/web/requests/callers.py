@@ -26,7 +26,7 @@ def author_of(request: web.BaseRequest, source: str = "") -> Author:
 
 
 def peer_of(request: web.BaseRequest) -> Author:
-    """Returns the author of a request that may be refused, whatever its headers are."""
+    """Returns the author of a request that may be refused. Raises nothing."""
     grant = request.get(GRANT)
     identity = grant.caller.name if grant is not None else ""
     return Author(identity, request.remote or "", request.headers.get(FIELD, ""))

@@ -112,18 +112,18 @@ def test_it_is_asked_by_namespace_identity_time_and_number(trail: AuditTrail, cl
 def test_refusals_are_limited_and_the_next_record_says_how_many_were_left_out(clock: ManualClock) -> None:
     trail = AuditTrail("eu", clock, 1000, is_logged=False)
     for _ in range(100):
-        trail.refused(Author("", "10.6.6.6"), "invalidate", "pages", "no-identity")
-    trail.refused(Author("", "10.0.0.8"), "get", "pages", "no-identity")
+        trail.refused(Author("", "10.6.6.6"), "no-identity", lambda: ("invalidate", "pages"))
+    trail.refused(Author("", "10.0.0.8"), "no-identity", lambda: ("get", "pages"))
     assert [(one.address, one.left_out) for one in trail.find()] == [
         ("10.0.0.8", 98),
         *[("10.6.6.6", 0)] * REFUSALS_OF_ONE,
     ]
     for number in range(100):
-        trail.refused(Author("", f"10.1.1.{number}"), "get", "pages", "no-identity")
+        trail.refused(Author("", f"10.1.1.{number}"), "no-identity", lambda: ("get", "pages"))
     assert len(trail.find(limit=1000)) == REFUSALS_A_SECOND
     assert trail.left_out == 98 + 100 - (REFUSALS_A_SECOND - REFUSALS_OF_ONE - 1)
     clock.advance(seconds=1)
-    trail.refused(Author("", "10.6.6.6"), "invalidate", "pages", "no-identity")
+    trail.refused(Author("", "10.6.6.6"), "no-identity", lambda: ("invalidate", "pages"))
     assert trail.find(limit=1)[0].left_out == trail.left_out - 98
 
 
@@ -135,10 +135,10 @@ def test_nothing_from_elsewhere_leads_a_reader_astray(
     trail = AuditTrail("eu", clock, 5, is_logged=True)
     author = Author(text, text, text)
     change(trail, author)
-    trail.refused(author, "get", "pages", "no-identity")
+    trail.refused(author, "no-identity", lambda: (text, text))
     trail.operated(author, "hotkeys with key text", "pages")
     for record in trail.find():
-        for shown in (record.identity, record.address, record.says):
+        for shown in (record.identity, record.address, record.says, record.namespace, record.operation):
             assert shown.isprintable()
             assert len(shown) <= 256
     written = lines.getvalue()

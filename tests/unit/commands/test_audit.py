@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from cachesvc.commands import audit
+from cachesvc.commands.access import Reach
 from cachesvc.commands.command_line import parser, run
 from cachesvc.commands.credential import Credential
 from cachesvc.model.errors import ConfigError
@@ -60,7 +61,7 @@ async def asked(url: str, *, credential: Credential | None = None, **more: Any) 
     """The exit code of the command with these options."""
     usual = {"topology": None, "namespace": "", "identity": "", "since": None, "limit": 50, "json": False}
     options = argparse.Namespace(url=url, follow=False, **(usual | more))
-    return await audit._run(options, credential or Credential())
+    return await audit._run(options, credential or Credential(), Reach())
 
 
 def topology_of(*instances: FakeInstance) -> dict[str, Any]:

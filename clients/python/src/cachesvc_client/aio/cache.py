@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +26,7 @@ from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.instances.region import Region
+from cachesvc_client.instances.tls import Tls, context_of
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
@@ -72,6 +74,7 @@ class Cache:
         traceparent: Traceparent,
         token: TokenSource | None,
         session: Session | None,
+        tls: ssl.SSLContext | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
@@ -87,6 +90,7 @@ class Cache:
             traceparent=traceparent,
             bearer=self._bearer,
             session=session,
+            tls=tls,
         )
         self._timeout = profile.timeout
         self._batching = batching
@@ -125,6 +129,7 @@ class Cache:
         token: TokenSource | None = None,
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
+        tls: Tls | ssl.SSLContext | None = None,
         tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
         """Returns a client of the instance at `url`, or of the first reachable one of several.
@@ -151,6 +156,7 @@ class Cache:
         - `session`: an `aiohttp.ClientSession` of yours, which stays open. Give it a
           `CleanConnector` (`aio/clean_connector.py`): aiohttp's own connectors take bytes that came
           unasked for the next answer.
+        - `tls`: the certificates for `https://` instances, if the system's authorities are not enough.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         for name, given, part in (
@@ -160,6 +166,8 @@ class Cache:
         ):
             if given is not None and not callable(getattr(given, part, None)):
                 raise ValueError(f"{name}: {given!r} has no {part}")
+        if tls is not None and session is not None:
+            raise ValueError("tls: is of no use beside session=, which has its own")
         return cls(
             urls_of(url),
             profile_with(
@@ -179,6 +187,7 @@ class Cache:
             token=check_source(token),
             traceparent=traceparent,
             session=session,
+            tls=context_of(tls),
             tracer_provider=tracer_provider,
         )
 

@@ -16,6 +16,7 @@ tells a hung instance from a slow origin: the instance was told it, and answers 
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import Coroutine
 
@@ -59,8 +60,9 @@ class Transport:
         traceparent: Traceparent,
         bearer: Bearer,
         session: Session | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`session`: used instead of one of its own, and left open."""
+        """`session`: used instead of one of its own, and left open. `tls` is for one of its own."""
         self._region = region
         self.bearer = bearer
         self._errands: set[asyncio.Task[None]] = set()
@@ -69,6 +71,7 @@ class Transport:
         self._open_seconds = profile.connect_timeout * (3 if region.has_tls else 1)
         self._max_connections = max_connections
         self._traceparent = traceparent
+        self._tls = tls
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
         self._stand_in: Session | None = None
@@ -82,7 +85,7 @@ class Transport:
             self._session = self._stand_in or self._given
             return
         self._own = aiohttp.ClientSession(
-            connector=CleanConnector(limit=self._max_connections),
+            connector=CleanConnector(limit=self._max_connections, ssl=self._tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._open_seconds),
             headers={"User-Agent": "cachesvc-client/0.1"},

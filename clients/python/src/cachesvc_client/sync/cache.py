@@ -2,6 +2,7 @@
 """The client: where the instances are, how long to wait for them, and the namespaces."""
 
 import random
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +13,7 @@ from yarl import URL
 from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.instances.region import Region
+from cachesvc_client.instances.tls import Tls, context_of
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
@@ -73,6 +75,7 @@ class Cache:
         traceparent: Traceparent,
         token: TokenSource | None,
         session: Session | None,
+        tls: ssl.SSLContext | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
@@ -88,6 +91,7 @@ class Cache:
             traceparent=traceparent,
             bearer=self._bearer,
             session=session,
+            tls=tls,
         )
         self._timeout = profile.timeout
         self._batching = batching
@@ -95,7 +99,7 @@ class Cache:
         self._own_writes = SharedOwnWrites(time.monotonic)
         self._near = Near(time.monotonic, self._own_writes.heed)
         feed = NearFeed(self._near, self._region.feed_urls, spread)
-        self._feeding = Feeding(self._near, feed, self._bearer)
+        self._feeding = Feeding(self._near, feed, self._bearer, tls)
         self._handed = Handed()
         self._spans = Spans(tracer_provider)
         self._loads = Loads(
@@ -125,6 +129,7 @@ class Cache:
         token: TokenSource | None = None,
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
+        tls: Tls | ssl.SSLContext | None = None,
         tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
         """Returns a client of the instance at `url`, or of the first reachable one of several.
@@ -149,6 +154,7 @@ class Cache:
         - `traceparent`: asked for the current trace at each request; unless given, OpenTelemetry's,
           if the process uses it.
         - `session`: a `urllib3.PoolManager` of yours, which stays open; renew it after a fork.
+        - `tls`: the certificates for `https://` instances, if the system's authorities are not enough.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         for name, given, part in (
@@ -158,6 +164,8 @@ class Cache:
         ):
             if given is not None and not callable(getattr(given, part, None)):
                 raise ValueError(f"{name}: {given!r} has no {part}")
+        if tls is not None and session is not None:
+            raise ValueError("tls: is of no use beside session=, which has its own")
         return cls(
             urls_of(url),
             profile_with(
@@ -177,6 +185,7 @@ class Cache:
             token=check_source(token),
             traceparent=traceparent,
             session=session,
+            tls=context_of(tls),
             tracer_provider=tracer_provider,
         )
 

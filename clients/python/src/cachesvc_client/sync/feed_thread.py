@@ -6,6 +6,7 @@ empty and bypassed. The child closes its copy of the connection's socket, which 
 parent.
 """
 
+import ssl
 import threading
 import time
 
@@ -25,14 +26,17 @@ _TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
 class FeedThread:
     """To be started once. Once stopped, it tells the feed nothing more of what it reads."""
 
-    def __init__(self, feed: NearFeed, bearer: Bearer) -> None:
+    def __init__(self, feed: NearFeed, bearer: Bearer, tls: ssl.SSLContext | None = None) -> None:
         self._feed = feed
         self._bearer = bearer
+        self._tls = tls
         self._begin()
 
     def _begin(self) -> None:
         self._stopping = threading.Event()
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=_TIMEOUT)
+        self._pool = urllib3.PoolManager(
+            num_pools=1, maxsize=1, retries=False, timeout=_TIMEOUT, ssl_context=self._tls
+        )
         self._thread = threading.Thread(target=self._follow, name="cache feed", daemon=True)
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ has a thread of its own, which ends with it.
 """
 
 import random
+import ssl
 import threading
 import time
 
@@ -64,13 +65,18 @@ class Transport:
         traceparent: Traceparent,
         bearer: Bearer,
         session: Session | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`session`: used instead of one of its own, and left open. Then its owner sees to forks."""
+        """`session`: used instead of one of its own, and left open. Then its owner sees to forks.
+
+        `tls` is for one of its own.
+        """
         self._region = region
         self.bearer = bearer
         self._connect_timeout = profile.connect_timeout
         self._max_connections = max_connections
         self._traceparent = traceparent
+        self._tls = tls
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
         self._stand_in: Session | None = None
@@ -86,7 +92,7 @@ class Transport:
 
     def open(self) -> None:
         if self._given is None:
-            self._own = urllib3.PoolManager(maxsize=self._max_connections)
+            self._own = urllib3.PoolManager(maxsize=self._max_connections, ssl_context=self._tls)
         self._session = self._stand_in or self._given or self._own
 
     def replace_session(self, stand_in: Session | None) -> Session | None:
