@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.addresses import host_fault, http_fault
 from cachesvc.config.bearer import bearer_headers
-from cachesvc.config.callers import check_anonymous
+from cachesvc.config.callers import Callers, check_anonymous
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.mistakes import Mistakes, collected
@@ -390,11 +390,8 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             check_sealed(l2.seal, l2.seal_keys, here.pool.items())
         except ConfigError as error:
             found.note(error.path, error.why)
-    if found.is_read("$.server.host") and shared.is_read("$.callers"):
-        try:
-            check_anonymous(service.server.host, topology.callers)
-        except ConfigError as error:
-            found.note(error.path, error.why)
+    if shared.is_read("$.callers"):
+        note_anonymous(service.server.host, topology.callers, found)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")
@@ -416,6 +413,15 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             f"{path}.max_lag",
             "must be above coherence.heartbeat + coherence.max_clock_skew, or no copy would ever be answered",
         )
+
+
+def note_anonymous(host: str, callers: Callers | None, found: Mistakes) -> None:
+    """Notes an address that others reach, if whoever reaches it could do anything."""
+    if found.is_read("$.server.host"):
+        try:
+            check_anonymous(host, callers)
+        except ConfigError as error:
+            found.note(error.path, error.why)
 
 
 def note_unlikely(
