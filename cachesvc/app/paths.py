@@ -18,6 +18,7 @@ from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
+from cachesvc.config.l1_rooms import rooms_of
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
@@ -119,7 +120,8 @@ def build(
         remote.cells,
     )
     admission = Admission(fences, clock)
-    l1 = L1(service.l1.budget, service.l1.max_entries, clock)
+    rooms = rooms_of(topology, service.l1.budget)
+    l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
     homes = Homes(placement, remote.cells)
     flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
     sample = ReadSample(hot_keys, rng)

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from cachesvc.config.addresses import host_fault, http_fault
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
+from cachesvc.config.l1_rooms import note_rooms
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.topology import Topology
@@ -373,7 +374,7 @@ def note_region(service: Service, topology: Topology, found: Mistakes, shared: M
 
 
 def note_together(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
-    """Notes settings with which copies would never be answered, or kept too long.
+    """Notes settings with which copies would never be answered, or kept too long or nowhere.
 
     `found` has the mistakes of the service document, `shared` those of the topology.
     """
@@ -383,6 +384,8 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             check_sealed(l2.seal, l2.seal_keys, here.pool.items())
         except ConfigError as error:
             found.note(error.path, error.why)
+    if found.is_read("$.l1.budget"):
+        note_rooms(topology, service.l1.budget, shared)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")

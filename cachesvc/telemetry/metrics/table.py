@@ -318,7 +318,9 @@ TABLE: tuple[Metric, ...] = (
         "expired",
         "Entries removed from L1 because no read may use them any more.",
     ),
-    Metric("l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1."),
+    Metric(
+        "l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1, or for their room."
+    ),
     Metric(
         "l1_evicted_age",
         "gauge",
@@ -356,11 +358,37 @@ TABLE: tuple[Metric, ...] = (
         "bytes",
     ),
     Metric(
+        "l1_namespace_guaranteed",
+        "gauge",
+        "l1_namespaces",
+        "guaranteed",
+        "Size in L1 that other namespaces leave to the namespace.",
+        ("namespace",),
+        "bytes",
+    ),
+    Metric(
+        "l1_namespace_limit",
+        "gauge",
+        "l1_namespaces",
+        "at_most",
+        "The largest size that the namespace may have in L1.",
+        ("namespace",),
+        "bytes",
+    ),
+    Metric(
         "l1_namespace_evictions",
         "counter",
         "l1_namespaces",
-        "evictions",
-        "Entries of the namespace evicted from L1 for room.",
+        {"own": "evicted_by_own", "others": "evicted_by_others", "limit": "evicted_at_limit"},
+        "Entries of the namespace evicted from L1: for its own, for others', or at its limit.",
+        ("namespace", "reason"),
+    ),
+    Metric(
+        "l1_namespace_rejected",
+        "counter",
+        "l1_namespaces",
+        "rejected",
+        "Entries of the namespace that were too large for L1, or for its room.",
         ("namespace",),
     ),
     Metric(
