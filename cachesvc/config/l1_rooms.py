@@ -1,4 +1,4 @@
-"""Rooms of L1: the `l1` of the namespaces, as bytes of one instance, and the rules of them."""
+"""Rooms of L1: the `l1` of each namespace in bytes of one instance, and their rules."""
 
 from collections.abc import Mapping
 

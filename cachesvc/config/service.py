@@ -103,8 +103,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     budget: Size = Size.parse("256MiB")
     """The memory for copies: values, keys, tags, content types, the ETags of origins, and 475
     bytes per entry together; the process grows by about as much, and by a tenth more at most. At
-    least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
-    tenth of it is not kept."""
+    least 1MiB. Beyond it the entries that were used least recently are evicted; of which namespace,
+    its `l1` may say. An entry above a tenth of it is not kept."""
     max_entries: int = 4_000_000
     """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
     evicts copies."""

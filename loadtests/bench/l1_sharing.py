@@ -1,4 +1,4 @@
-"""Compares the hits of namespaces that share L1: with a room for each, and with one order for all.
+"""Compares the hits of namespaces that share L1: a room for each, and one LRU for all.
 
     python -m loadtests.bench.l1_sharing TRACE TRACE [--budget 1 5 20] [--guaranteed 0% 10%]
 
@@ -18,7 +18,7 @@ import heapq
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, starmap
 from pathlib import Path
 
 from msgspec import Struct
@@ -67,12 +67,13 @@ def trace_of(path: Path, number: int) -> Trace:
 
 def mixed(traces: Sequence[Trace]) -> Iterator[tuple[int, Key]]:
     """Yields the requests of all traces with the trace's number, each trace at an even pace."""
-    paced = (
-        (((place + 0.5) / len(trace.requests), number, key) for place, key in enumerate(trace.requests))
-        for number, trace in enumerate(traces)
-    )
-    for _, number, key in heapq.merge(*paced, key=lambda request: request[:2]):
+    for _, number, key in heapq.merge(*starmap(_paced, enumerate(traces)), key=lambda timed: timed[:2]):
         yield number, key
+
+
+def _paced(number: int, trace: Trace) -> Iterator[tuple[float, int, Key]]:
+    count = len(trace.requests)
+    return (((place + 0.5) / count, number, key) for place, key in enumerate(trace.requests))
 
 
 def hits_of(l1: L1, traces: Sequence[Trace]) -> list[int]:

@@ -26,7 +26,7 @@ lifetimes = st.integers(1, 50)
 
 
 class L1Machine(RuleBasedStateMachine):
-    """The model: one ordered mapping per shard, least recently used first, and victims in turn."""
+    """The model: an ordered mapping per shard, least recently used first; victims in turn."""
 
     keys = KEYS
     shards = 1

@@ -1,4 +1,4 @@
-"""Whatever is done, L1 keeps within its budget, and nobody takes from a namespace within its guarantee."""
+"""L1 keeps within its budget, and nobody takes what a namespace has within its guarantee."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

@@ -362,7 +362,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "l1_namespaces",
         "guaranteed",
-        "Size in L1 that other namespaces leave to the namespace.",
+        "What others leave to the namespace in L1.",
         ("namespace",),
         "bytes",
     ),
@@ -380,7 +380,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "l1_namespaces",
         {"own": "evicted_by_own", "others": "evicted_by_others", "limit": "evicted_at_limit"},
-        "Entries of the namespace evicted from L1: for its own, for others', or at its limit.",
+        "Entries evicted from L1, and for whom.",
         ("namespace", "reason"),
     ),
     Metric(
@@ -388,7 +388,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "l1_namespaces",
         "rejected",
-        "Entries of the namespace that were too large for L1, or for its room.",
+        "Entries too large for L1 or their room.",
         ("namespace",),
     ),
     Metric(

@@ -1,10 +1,10 @@
-"""Which room gives up an entry when L1 is full.
+"""The choice of the room that gives up an entry when L1 is full.
 
     excess of a room   what it has above its guarantee
-    return             an entry that comes back after it was evicted for want of room, while the room
-                       has evicted at most a quarter of the budget since
-    weight of a room   its share of the recent returns of all rooms, and a tenth of an equal share
-                       at least
+    return             an entry that comes back after it was evicted because L1 was full; its
+                       room has evicted at most a quarter of the budget since
+    weight of a room   its part of the recent returns of all rooms; a tenth of an equal part at
+                       least
 
 The room gives way whose excess is largest for its weight. So what nobody is guaranteed is shared in
 proportion to the hits that a little more memory would have been worth to each room. A scan has no
@@ -23,7 +23,7 @@ from cachesvc.model.footprint import ENTRY_BYTES
 from cachesvc.tiers.l1.room import Room
 
 HORIZON = 4
-"""A return counts if the room has evicted less than this fraction of the budget since."""
+"""A return counts if its room has evicted at most the budget divided by this since."""
 LEAST_WEIGHT = 0.1
 """The least weight, as a share of the mean. A room that had no returns grows from it."""
 GROWTH = 1.001
@@ -76,10 +76,11 @@ class FairShares:
         return kept + charge <= self._budget and kept_entries < self._max_entries
 
     def giving_way(self, room: Room, charge: int, *, is_counted: bool) -> Room:
-        """Returns the room that gives up an entry, so that one of `charge` bytes can come into `room`.
+        """Returns the room that gives up an entry for one of `charge` bytes that comes into `room`.
 
-        It has entries, and more than its guarantee; with `is_counted`, in entries instead of bytes. There
-        is such a room if L1 is full, the entry can be placed and the guarantees fit into the budget.
+        It has entries, and more of them than it is guaranteed: in bytes or, with `is_counted`, in number.
+        There is such a room if L1 is full and the entry can be placed (`can_place`), because all
+        guarantees fit into the budget together.
 
         A room that was chosen stays so for as many turns as there are rooms, if it may: so the look at all
         rooms costs each eviction the same, however many rooms there are.
@@ -100,7 +101,7 @@ class FairShares:
 
     @staticmethod
     def _excess(of: Room, room: Room, charge: int, *, is_counted: bool) -> int:
-        """What a room has above its guarantee once the entry is in `room`; 0 if it is empty."""
+        """Returns what a room has above its guarantee with the entry in `room`; 0 if it is empty."""
         if not of.items:
             return 0
         if is_counted:
@@ -109,9 +110,10 @@ class FairShares:
 
 
 class _Share:
-    """The returns of one room, and the entries that it gave up last, by the hashes of their keys.
+    """The returns of one room, and the entries that it gave up last.
 
-    A hash has one slot of a table, and takes it from the hash that is there.
+    They are known by the hashes of their keys. A hash has one slot of a table, and takes it from the
+    hash that is there.
     """
 
     __slots__ = ("_at", "_evicted_bytes", "_gone", "_mask", "returns")
@@ -130,7 +132,7 @@ class _Share:
         self._at[slot] = self._evicted_bytes
 
     def is_return(self, key_hash: int, horizon_bytes: int) -> bool:
-        """True, once, for an entry that was given up less than `horizon_bytes` ago."""
+        """True, once, for an entry after which at most `horizon_bytes` were given up."""
         slot = key_hash & self._mask
         if self._gone[slot] != key_hash:
             return False

@@ -250,9 +250,9 @@ class L1:
         return dropped
 
     def copies(self) -> Iterator[list[tuple[bytes, Entry]]]:
-        """Yields all copies by key id, a shard of every room at a time, as they stand at that moment.
+        """Yields all copies by key id, one shard of each room at a time.
 
-        Nothing changes. The copies of each namespace are spread over what is yielded by their digests.
+        They stand as they are at that moment, and nothing changes. The copies of each namespace are spread over what is yielded by their digests.
         """
         for place in range(self._mask + 1):
             yield [copy for room in self._each_room for copy in room.copies(place)]
@@ -285,19 +285,14 @@ class L1:
     def _make_room(self, room: Room, charge: int, totals: NamespaceTotals) -> None:
         while room.bytes + charge > room.at_most < self._budget:
             self._evict_from(room).evicted_at_limit += 1
-        while self.bytes + charge > self._budget or self.items >= self._max_entries:
-            evicted = self._evict_for(room, charge)
+        shares = self._shares
+        while (is_too_large := self.bytes + charge > self._budget) or self.items >= self._max_entries:
+            giving = shares.giving_way(room, charge, is_counted=not is_too_large) if shares else room
+            evicted = self._evict_from(giving, shares)
             if evicted is totals:
                 evicted.evicted_by_own += 1
             else:
                 evicted.evicted_by_others += 1
-
-    def _evict_for(self, room: Room, charge: int) -> NamespaceTotals:
-        if self._shares is None:
-            return self._evict_from(room)
-        is_counted = self.bytes + charge <= self._budget
-        giving = self._shares.giving_way(room, charge, is_counted=is_counted)
-        return self._evict_from(giving, self._shares)
 
     def _evict_from(self, room: Room, shares: FairShares | None = None) -> NamespaceTotals:
         key_id, entry = room.pop()

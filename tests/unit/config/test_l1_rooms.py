@@ -1,4 +1,4 @@
-"""Rooms of L1: what the document says becomes bytes of an instance, or a refusal that says what to write."""
+"""Rooms of L1: what the document says becomes bytes of an instance, or a clear refusal."""
 
 from typing import Any
 
@@ -75,7 +75,8 @@ def test_of_many_guarantees_the_largest_are_named() -> None:
 
 def test_a_guarantee_above_the_limit_of_its_own_namespace_is_refused() -> None:
     assert refusal("256MiB", pages={"guaranteed": "64MiB", "at_most": "10%"}) == (
-        "topology:$.namespaces.pages.l1.guaranteed: is 64MiB, above at_most (25.6MiB): lower it, or raise at_most"
+        "topology:$.namespaces.pages.l1.guaranteed: is 64MiB, above at_most (25.6MiB): lower it, or raise "
+        "at_most"
     )
 
 
