@@ -76,7 +76,7 @@ class FairShares:
         return kept + charge <= self._budget and kept_entries < self._max_entries
 
     def giving_way(self, room: Room, charge: int, *, is_counted: bool) -> Room:
-        """Returns the room that gives up an entry for one of `charge` bytes that comes into `room`.
+        """Returns the room that gives up an entry, for one of `charge` bytes in `room`.
 
         It has entries, and more of them than it is guaranteed: in bytes or, with `is_counted`, in number.
         There is such a room if L1 is full and the entry can be placed (`can_place`), because all

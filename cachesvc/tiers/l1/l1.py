@@ -252,7 +252,8 @@ class L1:
     def copies(self) -> Iterator[list[tuple[bytes, Entry]]]:
         """Yields all copies by key id, one shard of each room at a time.
 
-        They stand as they are at that moment, and nothing changes. The copies of each namespace are spread over what is yielded by their digests.
+        They stand as they are at that moment, and nothing changes. Digests spread the copies of each
+        namespace evenly over what is yielded.
         """
         for place in range(self._mask + 1):
             yield [copy for room in self._each_room for copy in room.copies(place)]
