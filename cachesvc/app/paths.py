@@ -20,6 +20,7 @@ from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
 from cachesvc.config.service import Service, is_audit_logged
+from cachesvc.config.l1_rooms import rooms_of
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
 from cachesvc.model.clock import SECONDS, Clock
@@ -121,7 +122,8 @@ def build(
         remote.cells,
     )
     admission = Admission(fences, clock)
-    l1 = L1(service.l1.budget, service.l1.max_entries, clock)
+    rooms = rooms_of(topology, service.l1.budget)
+    l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
     homes = Homes(placement, remote.cells)
     flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
     sample = ReadSample(hot_keys, rng)

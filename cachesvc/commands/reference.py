@@ -28,7 +28,7 @@ from cachesvc.config.environment import NOT_SETTINGS, settings
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.problems import ProblemKind, Retry
-from cachesvc.model.units import Duration, Size
+from cachesvc.model.units import Duration, Part, Size
 
 WIDTH = 120
 
@@ -124,6 +124,8 @@ def type_name(kind: Any) -> str:
         return _QUANTITIES[kind][0]
     if kind in _PLAIN:
         return _PLAIN[kind]
+    if kind is Part:
+        return "size or percentage"
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return type_name(arguments[0])

@@ -21,6 +21,7 @@ from cachesvc.config.callers import Callers, check_anonymous
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.logins import RedisLogin, check_memcached_auth, check_redis_login
+from cachesvc.config.l1_rooms import note_rooms
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
 from cachesvc.config.tls import ClientTls, ListenerTls, check_clients, check_listener
@@ -156,8 +157,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     budget: Size = Size.parse("256MiB")
     """The memory for copies: values, keys, tags, content types, the ETags of origins, and 475
     bytes per entry together; the process grows by about as much, and by a tenth more at most. At
-    least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
-    tenth of it is not kept."""
+    least 1MiB. Beyond it the entries that were used least recently are evicted; of which namespace,
+    its `l1` may say. An entry above a tenth of it is not kept."""
     max_entries: int = 4_000_000
     """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
     evicts copies."""
@@ -456,7 +457,7 @@ def note_region(service: Service, topology: Topology, found: Mistakes, shared: M
 
 
 def note_together(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
-    """Notes settings with which copies would never be answered, or kept too long.
+    """Notes settings with which copies would never be answered, or kept too long or nowhere.
 
     `found` has the mistakes of the service document, `shared` those of the topology.
     """
@@ -468,6 +469,8 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             found.note(error.path, error.why)
     if shared.is_read("$.callers"):
         note_anonymous(service.server, topology.callers, found)
+    if found.is_read("$.l1.budget"):
+        note_rooms(topology, service.l1.budget, shared)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from cachesvc.config.callers import Callers
 from cachesvc.config.document import Secret
-from cachesvc.model.units import Duration, Size
+from cachesvc.model.units import Duration, Part, Size
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +66,23 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """True: copies become stale instead of gone."""
 
 
+class L1Room(Struct, frozen=True, forbid_unknown_fields=True):
+    """The room of a namespace in the L1 of each instance.
+
+    Each limit is a size, or a percentage of the instance's `l1.budget`. As long as no namespace has
+    other limits than the defaults, all of them share L1 as one: whatever was used least recently is
+    evicted. Otherwise each has a room. When L1 is full, the namespace gives way that is furthest
+    above its guarantee, measured by its fair share of what nobody is guaranteed (docs/operate.md).
+    """
+
+    guaranteed: Part = Part.parse("0B")
+    """The bytes that no other namespace evicts. As long as this namespace does not use them,
+    others may. All guarantees together must not be above `l1.budget`."""
+    at_most: Part = Part.parse("100%")
+    """The most bytes that this namespace has in L1. Beyond them, its own entries are evicted.
+    A larger entry is not kept. It must be above 0, and not below `guaranteed`."""
+
+
 class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     """One team's contract with the cache: read-through with an `origin`, else look-aside."""
 
@@ -114,6 +131,8 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     origin: Origin | None = None
     """The origin of a read-through namespace. Left out: the namespace is look-aside, its
     callers load and write by themselves."""
+    l1: L1Room = field(default_factory=L1Room)
+    """The room of this namespace in L1."""
     sources: tuple[Source, ...] = ()
     """The tables whose row changes invalidate in this namespace."""
 

@@ -103,7 +103,7 @@ class Reader:
         """The result of `peek` for each key, in order, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
-        get, sample = self._l1.get, self._sample
+        get, sample = self._l1.getter(namespace), self._sample
         refreshes = contract.origin is not None
         found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits

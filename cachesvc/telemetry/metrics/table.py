@@ -393,7 +393,9 @@ TABLE: tuple[Metric, ...] = (
         "expired",
         "Entries removed from L1 because no read may use them any more.",
     ),
-    Metric("l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1."),
+    Metric(
+        "l1_rejected", "counter", "l1", "rejected", "Entries that were too large for L1, or for their room."
+    ),
     Metric(
         "l1_evicted_age",
         "gauge",
@@ -431,11 +433,37 @@ TABLE: tuple[Metric, ...] = (
         "bytes",
     ),
     Metric(
+        "l1_namespace_guaranteed",
+        "gauge",
+        "l1_namespaces",
+        "guaranteed",
+        "What others leave to the namespace in L1.",
+        ("namespace",),
+        "bytes",
+    ),
+    Metric(
+        "l1_namespace_limit",
+        "gauge",
+        "l1_namespaces",
+        "at_most",
+        "The largest size that the namespace may have in L1.",
+        ("namespace",),
+        "bytes",
+    ),
+    Metric(
         "l1_namespace_evictions",
         "counter",
         "l1_namespaces",
-        "evictions",
-        "Entries of the namespace evicted from L1 for room.",
+        {"own": "evicted_by_own", "others": "evicted_by_others", "limit": "evicted_at_limit"},
+        "Entries evicted from L1, and for whom.",
+        ("namespace", "reason"),
+    ),
+    Metric(
+        "l1_namespace_rejected",
+        "counter",
+        "l1_namespaces",
+        "rejected",
+        "Entries too large for L1 or their room.",
         ("namespace",),
     ),
     Metric(

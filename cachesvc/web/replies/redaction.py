@@ -57,7 +57,7 @@ def _shown(value: object, name: str = "") -> Shown:
     if isinstance(value, Size):
         return _written(value, _SIZE_UNITS, "B")
     if isinstance(value, str):
-        return without_credentials(value) if _URL(value) else value
+        return without_credentials(value) if _URL(value) else str(value)
     return value if isinstance(value, int | float) or value is None else str(value)
 
 
