@@ -9,6 +9,7 @@ from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import documents, explain, publish
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
+from cachesvc.commands.report import command as report
 from cachesvc.commands.serve import serve
 from cachesvc.commands.top import command as top
 from cachesvc.model.errors import ConfigError, TierError
@@ -98,6 +99,12 @@ COMMANDS = {
         " 2 if there is no such namespace, or the key is out of rule.",
         explain.add_arguments,
         lambda options, _: explain.run(options),
+    ),
+    "report": Command(
+        "Says what each namespace gets out of the cache, and what another TTL would change.",
+        "0 if every instance answered; 1 if one did not; 2 if a document is wrong.",
+        report.add_arguments,
+        lambda options, _: report.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",
