@@ -117,7 +117,7 @@ class Admission:
         )
 
     def refused_by(self, entry: Entry, key: Key, namespace: Namespace, token: Mapping[int, int]) -> RefusedBy:
-        """The first reason for which a copy was refused just now, the reader's token before others."""
+        """The first reason for which a copy was refused just now; the token comes first."""
         if token and self.token_refuses(entry, key, token):
             return RefusedBy.TOKEN
         found = self.refusals(entry, key, namespace)

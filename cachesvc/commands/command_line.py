@@ -101,7 +101,7 @@ COMMANDS = {
         lambda options, _: explain.run(options),
     ),
     "report": Command(
-        "Says what each namespace gets out of the cache, and what another TTL would change.",
+        "Says what each namespace gets out of the cache.",
         "0 if every instance answered; 1 if one did not; 2 if a document is wrong.",
         report.add_arguments,
         lambda options, _: report.run(options),

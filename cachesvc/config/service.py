@@ -92,10 +92,10 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     left; at least 10ms. If they stay longer for half a second, that is overload: so many of them are
     refused with 503 `overloaded` that the others stay no longer than this."""
     hot_key_share: float = 0.1
-    """From which share of this instance's reads on a key is hot: its readers are then told to spread
-    it over several instances of the region, until it has at most this share of the reads of each. 0:
-    never; else 0.02 to 1. It changes nothing where an instance has less than 1,600 reads per second,
-    or where the topology names fewer than two instances of the region."""
+    """The share of this instance's reads from which on a key is hot. 0.02 to 1, or 0 for
+    never. Readers of a hot key are told to spread it over several instances of the region, until it
+    has at most this share of the reads of each. It changes nothing where an instance has less than
+    1,600 reads per second, or where the topology names fewer than two instances of the region."""
     shutdown_timeout: Duration = Duration.parse("10s")
     """How long running requests may go on after a stop signal. Then their connections are
     closed."""
@@ -199,9 +199,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """The share of requests that are traced, 0 (none) to 1 (all). It holds for requests
     without a `traceparent`; for others the caller has decided."""
     report_keys: int = 4096
-    """The most keys that are followed for `cachesvc report namespaces` (what half and twice the TTL
-    would have hit, fills that nobody read), one key in 32 or fewer; each takes about 600 bytes. 0:
-    none; else 64 to 1000000."""
+    """The most keys that are followed for the estimates of `cachesvc report namespaces`. 64
+    to 1000000, or 0 for none. One key in 32 is followed, or fewer; each takes about 600 bytes."""
     slow: Duration = Duration.parse("250ms")
     """A request that took longer than this, or failed, is sent as a single span although it
     was not sampled; at most 100 of them in a second. It must be longer than 0. A request that asked

@@ -1,4 +1,4 @@
-"""What half and twice the TTL would have hit: copies that are only remembered.
+"""Copies that are only remembered: they tell what half and twice the TTL would hit.
 
 A sample of the keys is followed: those whose digest is 0 in its last bits, one in 32 at first. For
 each of them three copies are remembered without their values, as if their TTL were half, as it is,
@@ -78,7 +78,7 @@ class NamespaceReuse(Struct):
 
 
 class _Ghost(Struct, gc=False):
-    """One followed key. The times of its three loads and of its real copy are µs since the epoch."""
+    """One followed key; its times are µs since the epoch."""
 
     namespace: str
     ttl_us: int
@@ -92,23 +92,25 @@ class _Ghost(Struct, gc=False):
     fresh_until: int = 0
     bytes: int = 0
     calm_until: int = 0
-    """Until then, and while no fence is merged (`version`), a read changes nothing: three hits."""
+    """Until then, and while no fence is merged (`version`), all three copies hit."""
     version: int = -1
     is_unread: bool = False
     tags: tuple[int, ...] = field(default_factory=tuple)
 
 
 class Ghosts:
-    """The followed keys of one instance. All calls are made on the event loop; none awaits."""
+    """The followed keys of one instance. All calls are made on the event loop."""
 
     def __init__(self, ttls_us: Mapping[str, int], fences: KnownFences, clock: Clock, *, limit: int) -> None:
         """`ttls_us`: the TTL of each namespace, for keys of which no copy was seen yet.
 
-        `limit`: the most keys that are followed, about 400 bytes each; 0: none.
+        `limit`: the most keys that are followed, about 600 bytes each; 0: none.
         """
         self.mask = MASK if limit else OFF
-        """A key is followed if `digest & mask` is 0. It is public for the callers that cannot afford a
-        call per read."""
+        """A key is followed if `digest & mask` is 0.
+
+        It is public for the callers that cannot afford a call per read.
+        """
         self._ttls_us = ttls_us
         self._fences = fences
         self._clock = clock

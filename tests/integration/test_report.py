@@ -1,4 +1,4 @@
-"""`cachesvc report namespaces` of a service on embedded servers that has been asked a few things."""
+"""`cachesvc report namespaces` of a service that has been asked a few things."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`cachesvc report namespaces`: each namespace's hits, bytes, TTL, loads avoided and refusals.
+"""`cachesvc report namespaces`: what each namespace gets out of the cache.
 
 Every instance of the deployment is asked for its metrics, and the figures are summed. Exit codes: 0
 if every instance answered; 1 if one did not; 2 if the command line or the topology document is

@@ -12,7 +12,10 @@ ANSWERED = ("hit", "stale", "loaded", "absent", "miss")
 READS = (("requests_total", "get"), ("requests_total", "head"), ("batch_keys_total", "get_many"))
 TIERS = ("l1", "l2", "l3")
 ENOUGH = 50
-"""Followed keys with another number of misses, below which an estimate is chance and not given."""
+"""The least number of followed keys with another number of misses.
+
+With fewer, an estimate is chance, and is not given.
+"""
 
 METHOD = (
     "half_ttl and twice_ttl: the hits that half and twice the TTL would have had, less those of the TTL as "
@@ -44,8 +47,10 @@ class NamespaceFigures(Struct, frozen=True):
     """The share of the reads by who answered: `l1`, `l2`, `l3`, `origin` or `miss`."""
     l1_bytes: int
     live_bytes: int
-    """Bytes of values that are fresh: about what L3 holds for these instances, and L2 up to its
-    limit of a value. An estimate."""
+    """Bytes of values that are fresh. An estimate.
+
+    L3 holds about as much for these instances, and so does L2, up to its limit of a value.
+    """
     never_read: float | None
     """The share of the new copies that ended before anybody read them. An estimate."""
     half_ttl: Change | None

@@ -289,7 +289,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "refusals",
         "",
-        "Copies that a fence or a bound refused, by the first reason.",
+        "Copies that a fence or a bound refused, by reason.",
         ("namespace", "reason"),
     ),
     # estimates by the keys that are followed (telemetry/ghosts.py)
@@ -314,7 +314,7 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "reuse",
         {"half": "keys_half", "twice": "keys_twice"},
-        "Followed keys with another number of misses than with the same TTL.",
+        "Followed keys that have another number of misses.",
         ("namespace", "ttl"),
     ),
     Metric(

@@ -27,7 +27,10 @@ from cachesvc.model.clock import SECONDS
 WINDOW_US = SECONDS
 """The least length of a window."""
 ENOUGH = 256
-"""The least number of sampled reads in a window: a share of 0.1 has a standard error of 0.02."""
+"""The least number of sampled reads in a window.
+
+A share of 0.1 then has a standard error of 0.02.
+"""
 MOST = 4096
 """The most sampled reads in a window, and so the most keys that are counted."""
 LONGEST_US = 10 * SECONDS

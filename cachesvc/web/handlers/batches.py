@@ -120,7 +120,7 @@ class Batches:
         return reply
 
     def _tell_spread(self, keys: Sequence[Key], results: Sequence[Got]) -> None:
-        """Adds to the answers of hot keys over how many instances their readers are to spread them.
+        """Tells the readers of hot keys over how many instances to spread them.
 
         Only values that may be kept are worth a copy in each of these instances.
         """

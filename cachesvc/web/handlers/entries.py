@@ -156,7 +156,7 @@ class Entries:
         return reply
 
     def _spread_line(self, key: Key) -> str:
-        """Returns the header line that tells a hot key's reader to spread it; empty for other keys."""
+        """Returns the header line that tells the reader of a hot key to spread it, or nothing."""
         instances = self._spread.of(key.digest, self._clock.now_us())
         return f"Cachesvc-Spread: {instances}\r\n" if instances else ""
 

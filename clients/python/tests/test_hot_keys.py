@@ -1,4 +1,4 @@
-"""Hot keys: their reads take turns over several instances, and everything else stays at home."""
+"""Hot keys: their reads take turns over several instances, all else stays at home."""
 
 import random
 from collections import Counter

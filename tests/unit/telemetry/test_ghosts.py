@@ -1,4 +1,4 @@
-"""What half and twice the TTL would have hit: the estimate, held to an exact replay of the trace."""
+"""The hits with half and twice the TTL: the estimate, held to an exact replay."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -13,9 +13,12 @@ Times are monotonic seconds.
 from random import Random
 
 KNOWN_SECONDS = 30.0
-"""The time after which a key is read at its own instance again, unless an answer says it anew."""
+"""The time after the last answer that named the key as hot; then its reads go home."""
 MOST = 256
-"""The most hot keys of one client, about 100 bytes each. What it is told of others has no effect."""
+"""The most hot keys of one client, about 100 bytes each.
+
+What the client is told of others has no effect.
+"""
 
 
 class _Hot:
@@ -59,7 +62,7 @@ class HotKeys:
         return hot.instances if hot is not None and hot.until > now else 0
 
     def turn(self, key_digest: int, now: float) -> tuple[int, int] | None:
-        """Returns the number of instances and the number of the turn, for a read; None: no hot key.
+        """Returns how many instances there are, and which turn it is; None: no hot key.
 
         The turns go up by one.
         """
