@@ -95,7 +95,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """The share of this instance's reads from which on a key is hot. 0.02 to 1, or 0 for
     never. Readers of a hot key are told to spread it over several instances of the region, until it
     has at most this share of the reads of each. It changes nothing where an instance has less than
-    1,600 reads per second, or where the topology names fewer than two instances of the region."""
+    400 reads per second, or where the topology names fewer than two instances of the region."""
     shutdown_timeout: Duration = Duration.parse("10s")
     """How long running requests may go on after a stop signal. Then their connections are
     closed."""

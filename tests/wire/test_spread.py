@@ -5,7 +5,7 @@ import json
 from cachesvc.model.entry import Key
 from cachesvc.model.requests import Answer, Outcome
 from cachesvc.model.use import UNKEPT
-from cachesvc.telemetry.popularity.spread import LONGEST_US, Spread
+from cachesvc.telemetry.popularity.spread import LAPSE_US, Spread
 from tests.wire.conftest import Site
 
 
@@ -40,7 +40,7 @@ async def test_a_plain_hit_a_read_with_options_and_a_batch_say_it(site: Site) ->
 async def test_it_says_so_no_longer_when_reads_are_few(site: Site) -> None:
     site.hold("hot", ttl=3600)
     heat(site, "hot")
-    site.clock.advance(us=LONGEST_US)
+    site.clock.advance(us=LAPSE_US)
     assert "cachesvc-spread" not in (await site.ask("GET", "/v1/pages/hot")).headers
     assert "spread" not in (await results(site, "hot"))[0]
 

@@ -1,7 +1,7 @@
 """Which keys are so hot that their readers spread them over several instances.
 
 The reads of this instance that are sampled (`read_sample.py`) are counted in windows: a window ends
-with 256 sampled reads, after a second at least. With x the share of a key in a window, and k the
+with 128 sampled reads, after a second at least. With x the share of a key in a window, and k the
 number of instances over which its readers have been told to spread it (1 at first):
 
     u = k x / (1 + (k - 1) x)          the share that the key would have if all its reads came here
@@ -15,8 +15,9 @@ of it. k grows while a key is hot, and never shrinks before the key has cooled. 
 half of it nothing changes; and if a key with a share of u is not spread any more, all its reads
 come here again, and u is below `share`. So no key goes back and forth.
 
-Ten seconds without the end of a window (less than 1,600 reads per second) end everything: nothing
-is worth spreading then.
+Nothing is spread with fewer than 128 sampled reads in twenty seconds (400 reads per second). These,
+too, are counted as if all reads of the hot keys came here: else an instance that has few others
+would end the spreading because of what it has spread.
 """
 
 from collections.abc import Mapping
@@ -26,15 +27,17 @@ from cachesvc.model.clock import SECONDS
 
 WINDOW_US = SECONDS
 """The least length of a window."""
-ENOUGH = 256
+ENOUGH = 128
 """The least number of sampled reads in a window.
 
-A share of 0.1 then has a standard error of 0.02.
+A share of 0.1 then has a standard error of 0.03.
 """
 MOST = 4096
 """The most sampled reads in a window, and so the most keys that are counted."""
-LONGEST_US = 10 * SECONDS
-"""The time after which a window that has not ended counts for nothing."""
+LONGEST_US = 20 * SECONDS
+"""The time in which `ENOUGH` reads are to come, or the reads are too few."""
+LAPSE_US = 60 * SECONDS
+"""The time after which a window that nobody has ended counts for nothing."""
 COOL_WINDOWS = 3
 """The windows in a row, below half the share, after which a key has cooled."""
 
@@ -80,15 +83,21 @@ class Spread:
     def judge(self, now_us: int) -> None:
         """Ends the window, if it is over. To be called every few dozen sampled reads."""
         age_us = now_us - self._began_us
-        if not 0 <= age_us < LONGEST_US:
+        is_full = self._noted >= MOST or (self._noted >= ENOUGH and age_us >= WINDOW_US)
+        if 0 <= age_us < LONGEST_US and not is_full:
+            return
+        if 0 <= age_us < LAPSE_US and self._undivided() * LONGEST_US >= ENOUGH * age_us:
+            self._end(self._counts, self._noted)
+            self._hot_until_us = now_us + LAPSE_US
+        else:
             self.hot.clear()
             self._cool.clear()
-        elif self._noted < ENOUGH or (age_us < WINDOW_US and self._noted < MOST):
-            return
-        else:
-            self._end(self._counts, self._noted)
-            self._hot_until_us = now_us + LONGEST_US
         self._counts, self._noted, self._began_us = {}, 0, now_us
+
+    def _undivided(self) -> int:
+        """Returns how many reads the window would have if all reads of hot keys came here."""
+        elsewhere = ((told - 1) * self._counts.get(one, 0) for one, told in self.hot.items())
+        return self._noted + sum(elsewhere)
 
     def _end(self, counts: Mapping[int, int], noted: int) -> None:
         least = self._share * noted

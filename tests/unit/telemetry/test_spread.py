@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from cachesvc.telemetry.popularity.spread import COOL_WINDOWS, ENOUGH, LONGEST_US, MOST, WINDOW_US, Spread
+from cachesvc.telemetry.popularity.spread import (
+    COOL_WINDOWS,
+    ENOUGH,
+    LAPSE_US,
+    LONGEST_US,
+    MOST,
+    WINDOW_US,
+    Spread,
+)
 
 HOT, WARM = 1, 2
 
@@ -14,7 +22,7 @@ class Instance:
 
     def __init__(self, share: float = 0.1, instances: int = 4) -> None:
         self.spread = Spread(share, instances)
-        self.now_us = LONGEST_US
+        self.now_us = LAPSE_US
         self.spread.judge(self.now_us)
 
     def window(self, shares: Mapping[int, float], *, reads: int = 1000, us: int = WINDOW_US) -> None:
@@ -101,11 +109,22 @@ def test_few_reads_spread_nothing_and_end_what_was_spread() -> None:
     assert here.of() == 0
     here.window({HOT: 0.9}, reads=ENOUGH)
     assert here.of() == 4
-    here.now_us += LONGEST_US
+    here.now_us += LAPSE_US
     assert here.of() == 0, "nobody has to come by for that"
     assert here.spread.keys(here.now_us) == 0
     here.window({HOT: 0.9}, reads=ENOUGH, us=1)
     assert not here.spread.hot, "a window that took too long counts for nothing"
+
+
+def test_reads_are_too_few_by_what_would_come_here_and_not_by_what_is_left() -> None:
+    here = Instance()
+    here.window({HOT: 1.0}, reads=ENOUGH, us=LONGEST_US)
+    assert here.of() == 4
+    for _ in range(5):
+        here.window({HOT: 1.0}, reads=ENOUGH // 4, us=LONGEST_US)  # all that comes here of it now
+        assert here.of() == 4
+    here.window({HOT: 1.0}, reads=ENOUGH // 4 - 1, us=LONGEST_US)
+    assert here.of() == 0
 
 
 def test_a_window_lasts_a_second_unless_it_is_full() -> None:
