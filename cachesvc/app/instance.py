@@ -132,6 +132,12 @@ class App:
         metrics.watch("l1_eviction_ages", lambda: l1.eviction_ages)
         metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in l1.by_namespace().items()})
         metrics.watch("hot_keys", paths.hot_keys.statistics)
+        metrics.watch("spread", paths.hot_keys.spread_keys)
+        metrics.watch("beyond_l1", lambda: tally.beyond)
+        metrics.watch("refusals", lambda: tally.refusals)
+        metrics.watch("reuse", paths.ghosts.statistics)
+        metrics.watch("live_bytes", paths.ghosts.live_bytes)
+        metrics.watch("ghosts", lambda: paths.ghosts)
         metrics.watch("fences", paths.fences.statistics)
         metrics.watch("feed", lambda: feeds.feed_tally)
         metrics.watch(

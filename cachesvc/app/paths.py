@@ -35,6 +35,7 @@ from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
 from cachesvc.paths.write import Writer
+from cachesvc.telemetry.ghosts import Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.tiers.l1.l1 import L1
@@ -77,6 +78,7 @@ class Paths:
     homes: Homes
     flights: Flights
     hot_keys: HotKeys
+    ghosts: Ghosts
     tally: Tally
     lags: ChangeLags
     merger: Merger
@@ -125,9 +127,21 @@ def build(
     rooms = rooms_of(topology, service.l1.budget)
     l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
     homes = Homes(placement, remote.cells)
-    flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
+    flights, tally, lags = Flights(), Tally.zero(), ChangeLags()
+    hot_keys = HotKeys(
+        namespaces,
+        clock,
+        share=service.server.hot_key_share,
+        instances=len(topology.regions[region].instances),
+    )
     sample = ReadSample(hot_keys, rng)
-    near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys), Unkept()
+    ghosts = Ghosts(
+        {name: namespace.ttl for name, namespace in namespaces.items()},
+        fences,
+        clock,
+        limit=service.telemetry.report_keys,
+    )
+    near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys, ghosts), Unkept()
     merger = Merger(fences, flights.forget)
     applier = Applier(homes, clock, skew_us)
     announcer = Announcer(
@@ -190,6 +204,7 @@ def build(
         rng=rng,
         tally=tally,
         sample=sample,
+        ghosts=ghosts,
         homes=homes,
     )
     writer = Writer(
@@ -224,6 +239,7 @@ def build(
         homes=homes,
         flights=flights,
         hot_keys=hot_keys,
+        ghosts=ghosts,
         tally=tally,
         lags=lags,
         merger=merger,

@@ -9,6 +9,7 @@ from cachesvc.app.embedded.server_process import ServerStartError
 from cachesvc.commands import audit, documents, explain, publish, token
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
+from cachesvc.commands.report import command as report
 from cachesvc.commands.serve import serve
 from cachesvc.commands.top import command as top
 from cachesvc.model.errors import ConfigError, TierError
@@ -110,6 +111,12 @@ COMMANDS = {
         "0 if every instance answered, or one did; 1 if none did; 2 if a document is wrong, or all refused.",
         audit.add_arguments,
         lambda options, _: audit.run(options),
+    ),
+    "report": Command(
+        "Says what each namespace gets out of the cache.",
+        "0 if every instance answered; 1 if one did not; 2 if a document is wrong.",
+        report.add_arguments,
+        lambda options, _: report.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -142,6 +142,11 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """How long reads beyond L1 and writes may stay, on average, while the process has no time
     left; at least 10ms. If they stay longer for half a second, that is overload: so many of them are
     refused with 503 `overloaded` that the others stay no longer than this."""
+    hot_key_share: float = 0.1
+    """The share of this instance's reads from which on a key is hot. 0.02 to 1, or 0 for
+    never. Readers of a hot key are told to spread it over several instances of the region, until it
+    has at most this share of the reads of each. It changes nothing where an instance has less than
+    400 reads per second, or where the topology names fewer than two instances of the region."""
     shutdown_timeout: Duration = Duration.parse("10s")
     """How long running requests may go on after a stop signal. Then their connections are
     closed."""
@@ -255,6 +260,9 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     trace_ratio: float = 0.01
     """The share of requests that are traced, 0 (none) to 1 (all). It holds for requests
     without a `traceparent`; for others the caller has decided."""
+    report_keys: int = 4096
+    """The most keys that are followed for the estimates of `cachesvc report namespaces`. 64
+    to 1000000, or 0 for none. One key in 32 is followed, or fewer; each takes about 600 bytes."""
     slow: Duration = Duration.parse("250ms")
     """A request that took longer than this, or failed, is sent as a single span although it
     was not sampled; at most 100 of them in a second. It must be longer than 0. A request that asked
@@ -596,6 +604,11 @@ def _check_server(server: Server, found: Mistakes) -> None:
     require(server.max_streams_per_peer >= 1, "max_streams_per_peer", "must be at least 1")
     require(server.request_timeout > 0, "request_timeout", "must be longer than 0")
     require(server.max_in_progress >= 1, "max_in_progress", "must be at least 1")
+    require(
+        server.hot_key_share == 0 or 0.02 <= server.hot_key_share <= 1,
+        "hot_key_share",
+        "must be 0.02 to 1, or 0 to spread no key",
+    )
     require(server.max_delay >= 10_000, "max_delay", "below 10ms every burst would count as overload")
     _check_operations(server, require)
 
@@ -648,6 +661,11 @@ def _check_telemetry(telemetry: Telemetry, found: Mistakes) -> None:
         not fault, "$.telemetry.otlp", f"is no http:// or https:// URL of an OTLP receiver: {fault}"
     )
     found.require(0 <= telemetry.trace_ratio <= 1, "$.telemetry.trace_ratio", "must be 0 (none) to 1 (all)")
+    found.require(
+        telemetry.report_keys == 0 or 64 <= telemetry.report_keys <= 1_000_000,
+        "$.telemetry.report_keys",
+        "must be 64 to 1000000, or 0 to follow no keys",
+    )
     found.require(telemetry.slow > 0, "$.telemetry.slow", "must be longer than 0")
     found.require(
         telemetry.metrics_interval >= 1_000_000, "$.telemetry.metrics_interval", "must be at least 1s"

@@ -21,6 +21,7 @@ from cachesvc.model.requests import (
     Written,
 )
 from cachesvc.telemetry.popularity.hot_keys import Popularity
+from cachesvc.telemetry.popularity.spread import Spread
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
 """Returns whether this instance may be sent requests, and the reasons.
@@ -120,7 +121,9 @@ class Explaining(Protocol):
 
 
 class Popular(Protocol):
-    """The keys that are read most."""
+    """The keys that are read most, and those that are to be read over several instances."""
+
+    spread: Spread
 
     def popularity(self, namespace: str, /) -> Popularity:
         """Returns the keys of the namespace that this instance was asked for most of late."""

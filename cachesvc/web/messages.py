@@ -93,6 +93,8 @@ class Got(Struct, omit_defaults=True, gc=False):
     Only where callers load, and ask for leases. The lease over a fresh value is granted to a request
     with `lease` and `Cache-Control: no-cache`.
     """
+    spread: int = 0
+    """Over how many instances the readers of this hot key should spread it; 0 for other keys."""
 
 
 class GotMany(Struct, omit_defaults=True):

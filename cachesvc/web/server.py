@@ -278,7 +278,7 @@ class Web:
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
-                    reply = self._entries.hit(entry)
+                    reply = self._entries.hit(entry, place.key)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
                     reply = await _part_of(span, self._read_on(request, place, entry))

@@ -86,6 +86,7 @@ class Batches:
         self._reader = paths.reader
         self._writer = paths.writer
         self._fences = paths.fences
+        self._spread = paths.hot_keys.spread
         self._clock = clock
         self._counts = counts
 
@@ -112,6 +113,8 @@ class Batches:
             if room.is_short or (missing and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
+            if self._spread.hot:
+                self._tell_spread(keys, results)
             lag = self._fences.lag_us(watermark)
             self._admit(media, results)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS, queues))
@@ -125,6 +128,16 @@ class Batches:
         if granted:
             reply.undelivered = partial(self._give_back, granted)
         return reply
+
+    def _tell_spread(self, keys: Sequence[Key], results: Sequence[Got]) -> None:
+        """Tells the readers of hot keys over how many instances to spread them.
+
+        Only values that may be kept are worth a copy in each of these instances.
+        """
+        now_us = self._clock.now_us()
+        for key, result in zip(keys, results, strict=True):
+            if key.digest in self._spread.hot and result.as_of and result.keep:
+                result.spread = self._spread.of(key.digest, now_us)
 
     def _admit(self, media: str, results: Sequence[Got]) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for an answer that is large.

@@ -269,6 +269,7 @@ class Cache:
             shelf=shelf,
             max_lag=longest,
             caller=self._caller,
+            region=self._region,
         )
         return Namespace(
             self._life,

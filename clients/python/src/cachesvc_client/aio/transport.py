@@ -147,6 +147,10 @@ class Transport:
         """The instance to ask for a key."""
         return self._region.home(key_digest, time.monotonic())
 
+    def reader(self, key_digest: int) -> Endpoint:
+        """The instance to read a key from: `home`, unless it is a hot key."""
+        return self._region.reader(key_digest, time.monotonic())
+
     def _run_errands(self) -> None:
         """Asks for the list of instances if it is old, and probes instances. No call waits."""
         session = self._session

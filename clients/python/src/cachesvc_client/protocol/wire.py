@@ -86,6 +86,8 @@ class Got(Struct, gc=False):
     """The queues of the whole answer (`GotMany.queues`), noted on each key of it."""
     early: bool = False
     """True of a fresh value that the service asks this caller to load anew, before it expires."""
+    spread: int = 0
+    """The instances over which the reads of this hot key should be spread; 0 for other keys."""
     keep: bool = True
     """False if this answer, and every older one of the key, may not be kept."""
     is_moved: bool = False

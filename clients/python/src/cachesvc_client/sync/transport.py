@@ -141,6 +141,12 @@ class Transport:
         with self._lock:
             return self._region.home(key_digest, time.monotonic())
 
+    def reader(self, key_digest: int) -> Endpoint:
+        """The instance to read a key from: `home`, unless it is a hot key."""
+        self._refresh()
+        with self._lock:
+            return self._region.reader(key_digest, time.monotonic())
+
     def _refresh(self) -> None:
         now = time.monotonic()
         if self._session is None or not self._region.is_due(now):
