@@ -19,8 +19,8 @@ from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
-from cachesvc.config.service import Service, is_audit_logged
 from cachesvc.config.l1_rooms import rooms_of
+from cachesvc.config.service import Service, is_audit_logged
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
 from cachesvc.model.clock import SECONDS, Clock
