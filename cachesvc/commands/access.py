@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cachesvc.config.environment import PREFIX
 from cachesvc.config.service import load_service
+from cachesvc.model.errors import ConfigError
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, access_of
 from cachesvc.tiers.tls import LOOK_SECONDS, Certificates
 
@@ -59,7 +60,10 @@ def reach_of(options: argparse.Namespace) -> Reach:
             given[_variable_of(option)] = value
     if not given:
         return Reach()
-    service = load_service(None, given)
+    try:
+        service = load_service(None, given)
+    except ConfigError as error:
+        raise _as_given(error, options) from None
     certificates = Certificates(service)
     reach = Reach(
         certificates.clients("instances") or True,
@@ -68,6 +72,20 @@ def reach_of(options: argparse.Namespace) -> Reach:
     if certificates.is_used:
         threading.Thread(target=_watch, args=(certificates,), name="certificates", daemon=True).start()
     return reach
+
+
+def _as_given(error: ConfigError, options: argparse.Namespace) -> ConfigError:
+    """The same mistakes, with the option or the variable that each stands in."""
+    first, *others = (ConfigError(_place_of(one.path, options), one.why) for one in error.each())
+    return ConfigError(first.path, first.why, *others)
+
+
+def _place_of(path: str, options: argparse.Namespace) -> str:
+    fields = path.removeprefix("$.").replace("_", ".").split(".")
+    option = f"--{'-'.join(fields)}"
+    if option in OPTIONS and getattr(options, "_".join(fields)):
+        return option
+    return f"{PREFIX}{'_'.join(fields).upper()}" if path.startswith("$") else path
 
 
 def _variable_of(option: str) -> str:

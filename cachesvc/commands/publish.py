@@ -34,6 +34,7 @@ from cachesvc.config.service import Coherence, Server
 from cachesvc.model.change import Change
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
+from cachesvc.telemetry.link_faults import told
 from cachesvc.telemetry.traces.trace import SpanContext
 from cachesvc.tiers.redis_connections import Access
 
@@ -307,5 +308,5 @@ def _send(queue: Redis, events: Sequence[bytes], destination: Destination, publi
         return [id_.decode() for id_ in pipe.execute()]
     except (RedisError, OSError) as error:
         raise TierUnavailableError(
-            destination.where, f"{str(error)[:300]}; {published} changes announced before"
+            destination.where, f"{told(error)[:300]}; {published} changes announced before"
         ) from error

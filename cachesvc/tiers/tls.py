@@ -47,6 +47,23 @@ Marks = Sequence[tuple[int, int, int]]
 Zeros: it is not there."""
 
 
+class _Link(ssl.SSLObject):
+    """One end of a connection that knows, without asking OpenSSL, that nothing has come.
+
+    Event loops read until there is nothing more, so that every second call of `read` is in vain. It
+    took 2.5 µs, a fourth of what TLS costs a small request.
+    """
+
+    incoming: ssl.MemoryBIO | None = None
+    """The bytes from the peer that OpenSSL has not taken yet."""
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  the name of its base
+        incoming = self.incoming
+        if incoming is not None and not (incoming.pending or incoming.eof or self.pending()):
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "nothing has come")
+        return super().read(len, buffer)
+
+
 class RenewedContext(ssl.SSLContext):
     """A context that makes each connection by the one that was read last."""
 
@@ -58,8 +75,12 @@ class RenewedContext(ssl.SSLContext):
         self.current = current
         self.server_name = server_name
 
-    def wrap_bio(self, *args: Any, **settings: Any) -> ssl.SSLObject:
-        return self.current.wrap_bio(*args, **self._named(settings))
+    def wrap_bio(self, incoming: ssl.MemoryBIO, *args: Any, **settings: Any) -> ssl.SSLObject:
+        self.current.sslobject_class = _Link
+        made = self.current.wrap_bio(incoming, *args, **self._named(settings))
+        if isinstance(made, _Link):
+            made.incoming = incoming
+        return made
 
     def wrap_socket(self, *args: Any, **settings: Any) -> ssl.SSLSocket:
         return self.current.wrap_socket(*args, **self._named(settings))

@@ -357,6 +357,8 @@ class _Connection(web.RequestHandler):
         body = self._messages[-1][1] if self._messages else self.body
         if self.idle_since is not None or body is None or not body.is_eof():
             return None
+        if self._handshake is not None:
+            return None  # event loops close both halves of a TLS connection at once
         self.is_half_closed = True
         self._close_when_answered()
         return True

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from cachesvc.app.instance import App
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.config.logins import RedisLogin
-from cachesvc.config.service import L2, L3, Service
+from cachesvc.config.service import L2, L3, Server, Service
 from cachesvc.config.tls import ClientTls
-from cachesvc.config.topology import Origin
+from cachesvc.config.topology import Cell, MemcachedServer, Namespace, Origin, Region, Topology
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import OriginError, TierError
@@ -48,6 +49,7 @@ class Bench:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        directory.mkdir(exist_ok=True)
         self.authority = Authority(directory)
         self.certificates = Certificates(Service(tls=ClientTls(ca=self.authority.file)))
         context = self.certificates.clients("redis")
@@ -303,3 +305,50 @@ async def test_a_certificate_that_ends_soon_is_told(bench: Bench) -> None:
         trouble
         == f"the certificate in {mine.cert} ends in 3 days: put a renewed one there, no restart is needed"
     )
+
+
+@pytest.fixture
+def app_with_bad_servers(bench: Bench) -> Iterator[App]:
+    """An instance whose cell and memcached have an expired certificate, and whose queue refuses its password."""
+    bench.issue("expired")
+    with redis_with_tls(bench) as (cell, _), memcached_with_tls(bench) as memcached:
+        good = Bench(bench.directory / "good")
+        good.issue("")
+        with redis_with_tls(good) as (queue, _):
+            both = bench.directory / "both.pem"
+            both.write_text(Path(bench.authority.file).read_text() + Path(good.authority.file).read_text())
+            topology = Topology(
+                version=1,
+                regions={
+                    "eu": Region(
+                        queue.replace("://", "://nobody:a-word@"),
+                        {"m1": MemcachedServer(memcached)},
+                        queue_on_disk=False,
+                    )
+                },
+                cells={"c1": Cell("eu", cell)},
+                namespaces={"pages": Namespace("web")},
+            )
+            tls = ClientTls(ca=str(both))
+            yield App(Service(region="eu", instance="a", server=Server(port=0), tls=tls), topology)
+
+
+async def test_an_instance_says_what_is_wrong_with_each_of_its_servers(app_with_bad_servers: App) -> None:
+    app = app_with_bad_servers
+    await app.start()
+    try:
+        expired = "TLS: its certificate, or that of its authority, has expired; renew it at that server"
+
+        def told() -> Any:
+            return app.readiness()[1]["troubles"]
+
+        async with asyncio.timeout(20):
+            while len(told()) < 3 or not all(": " in one for one in told()):
+                await app.remote.l2.ask(Key.of("pages", "a"))
+        queue, cell, memcached = told()
+        assert cell == f"cell c1 does not answer: {expired}"
+        assert memcached == f"memcached m1 does not answer: {expired}"
+        assert queue.startswith("the queue of eu does not answer: login: ")
+        assert "a-word" not in queue
+    finally:
+        await app.stop()

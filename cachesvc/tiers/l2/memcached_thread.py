@@ -20,6 +20,7 @@ made if each caller that gave up took it along. The client's own time limits end
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -107,8 +108,10 @@ class MemcachedThread:
         link = self._client.sock
         if self._running is job and link is not None:
             with contextlib.suppress(OSError):
-                # Not `SSLSocket.shutdown`, which takes TLS from under the thread that reads.
-                socket.socket.shutdown(link, socket.SHUT_RDWR)
+                if isinstance(link, ssl.SSLSocket):  # its own takes TLS from under the thread that reads
+                    socket.socket.shutdown(link, socket.SHUT_RDWR)
+                else:
+                    link.shutdown(socket.SHUT_RDWR)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
