@@ -57,8 +57,8 @@ class NamedCaller(Struct, frozen=True, forbid_unknown_fields=True):
     certificates: tuple[str, ...] = ()
     """The names of client certificates that show this identity.
 
-    A name is a SPIFFE id (`spiffe://…`), or a DNS name where a certificate has no SPIFFE id. The
-    listener has to ask for certificates."""
+    A name is a SPIFFE id (`spiffe://…`), or a DNS name where a certificate has no SPIFFE id. Listeners
+    ask for certificates with `client_certificates` in their `tls`."""
 
 
 class Issuer(Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import uvloop
 from msgspec.structs import replace
 
+from cachesvc.config.callers import Callers, NamedCaller
 from cachesvc.config.service import Service
 from cachesvc.config.tls import ListenerTls
 from cachesvc.model.units import Duration
@@ -184,6 +186,28 @@ async def test_a_callers_certificate_is_checked_and_can_be_read(
         if asks == "optional":
             assert (await there.hit()).body == b"K"
             assert not seen[1]
+
+
+async def test_a_callers_certificate_shows_who_it_is_until_its_end(
+    authority: Authority, own: Certificate
+) -> None:
+    mine = authority.issue("checkout.test", file="mine", left=timedelta(days=1))
+    other = authority.issue("other.test", file="other")
+    async with encrypted(authority, own, ca=authority.file, client_certificates="optional") as there:
+        checkout = NamedCaller(("read:pages",), certificates=("checkout.test",))
+        there.site.web.door.take(Callers({"checkout": checkout}))
+        assert (await there.hit()).status == 401
+        assert (await there.hit(shows=other)).status == 401
+        reader, writer = await there.connect(shows=mine)
+        writer.write(HIT)
+        assert (await read_response(reader, "GET")).body == b"K"
+        writer.write(HIT.replace(b"/pages/", b"/users/"))
+        refused = await read_response(reader, "GET")
+        assert (refused.status, b"checkout has not the scope read:users" in refused.body) == (403, True)
+        there.site.clock.advance(seconds=100 * 365 * 86_400)
+        writer.write(HIT)
+        assert (await read_response(reader, "GET")).status == 401
+        writer.close()
 
 
 @pytest.mark.parametrize("shown", ["none", "expired", "of another authority"])
