@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.addresses import host_fault, http_fault
 from cachesvc.config.bearer import bearer_headers
-from cachesvc.config.callers import check_anonymous
+from cachesvc.config.callers import Callers, check_anonymous
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.logins import RedisLogin, check_memcached_auth, check_redis_login
@@ -466,15 +466,8 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             check_sealed(l2.seal, l2.seal_keys, here.pool.items())
         except ConfigError as error:
             found.note(error.path, error.why)
-    ports = {"$.server.host": service.server.host}
-    if service.server.operations.port is not None:
-        ports["$.server.operations.host"] = service.server.operations.host
-    for path, host in ports.items():
-        if found.is_read(path) and shared.is_read("$.callers"):
-            try:
-                check_anonymous(host, topology.callers, path)
-            except ConfigError as error:
-                found.note(error.path, error.why)
+    if shared.is_read("$.callers"):
+        note_anonymous(service.server, topology.callers, found)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")
@@ -496,6 +489,19 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             f"{path}.max_lag",
             "must be above coherence.heartbeat + coherence.max_clock_skew, or no copy would ever be answered",
         )
+
+
+def note_anonymous(server: Server, callers: Callers | None, found: Mistakes) -> None:
+    """Notes an address of a port that others reach, if whoever reaches it could do anything."""
+    hosts = {"$.server.host": server.host}
+    if server.operations.port is not None:
+        hosts["$.server.operations.host"] = server.operations.host
+    for path, host in hosts.items():
+        if found.is_read(path):
+            try:
+                check_anonymous(host, callers, path)
+            except ConfigError as error:
+                found.note(error.path, error.why)
 
 
 def note_unlikely(

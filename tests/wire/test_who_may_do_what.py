@@ -3,14 +3,18 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from cachesvc.config.callers import Callers, NamedCaller, Token
+from cachesvc.config.callers import Callers, Issuer, NamedCaller, Token
 from cachesvc.model.clock import SECONDS
 from cachesvc.model.requests import Author
 from cachesvc.model.scope import Action
@@ -340,6 +344,39 @@ async def test_without_callers_everybody_may_do_everything_and_a_token_is_not_lo
     async with running_site() as site:
         for token in ("", "any"):
             assert (await ask(site, "DELETE", (f"/v1/{OWN}/a", {}, b""), token))[0] == 200
+
+
+# JWTs --------------------------------------------------------------------------------------------------
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def jwt_of(**other: object) -> str:
+    claims = {"iss": "ci", "aud": "cachesvc", "sub": "repo:a/b", "exp": int(time.time()) + 600, **other}
+    return jwt.encode(claims, KEY, "ES256", headers={"kid": "k"})
+
+
+async def test_a_jwt_shows_an_identity_of_its_issuer(site: Site, tmp_path: Path) -> None:
+    keys, key = tmp_path / "keys.json", jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
+    await asyncio.to_thread(keys.write_text, json.dumps({"keys": [{**key, "kid": "k"}]}))
+    issuer = Issuer("ci", "cachesvc", (f"read:{OWN}",), jwks_file=str(keys))
+    site.web.door.take(Callers(issuers={"ci": issuer}, anonymous=("read:*",)))
+    site.hold("a")
+    sent: Sent = (f"/v1/{OWN}/a", {}, b"")
+    token = jwt_of()
+    assert [(await ask(site, "GET", sent, token))[0] for _ in range(2)] == [200, 200]
+    status, body, _ = await ask(site, "GET", (f"/v1/{FOREIGN}/a", {}, b""), token)
+    assert (status, json.loads(body)["detail"]) == (403, "ci:repo:a/b has not the scope read:users")
+    for refused in (jwt_of(aud="x"), jwt_of(exp=1), jwt_of(iss="x"), token[:-4] + "AAAA", "a.b.c"):
+        assert (await ask(site, "GET", sent, refused))[0] == 401
+    assert (site.web.door.refusals.expired, site.web.door.refusals.unknown) == (1, 4)
+
+
+async def test_without_the_keys_of_its_issuer_a_jwt_may_be_right_later(site: Site, tmp_path: Path) -> None:
+    issuer = Issuer("ci", "cachesvc", (f"read:{OWN}",), jwks_file=str(tmp_path / "none.json"))
+    site.web.door.take(Callers(issuers={"ci": issuer}))
+    status, body, headers = await ask(site, "GET", (f"/v1/{OWN}/a", {}, b""), jwt_of())
+    assert (status, b"issuer-unavailable" in body, headers["Retry-After"]) == (503, True, "1")
 
 
 # what an audit record names ----------------------------------------------------------------------------
