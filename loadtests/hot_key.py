@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measured(share: str, seconds: float) -> tuple[Mapping[str, float], int]:
-    """The reads of each instance in the second half, and how many instances have hot keys then."""
+    """The reads of each instance in the second half, and how many have hot keys then."""
     with tempfile.TemporaryDirectory() as folder:
         document = Path(folder, "document.yaml")
         document.write_text(yaml.safe_dump(DOCUMENT))
