@@ -11,6 +11,7 @@ from functools import partial
 
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.changes.contract import Changes, FenceStream
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.receipts import Receipts
@@ -18,11 +19,12 @@ from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
-from cachesvc.config.service import Service
+from cachesvc.config.l1_rooms import rooms_of
+from cachesvc.config.service import Service, is_audit_logged
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
 from cachesvc.model.clock import SECONDS, Clock
-from cachesvc.model.requests import InvalidateOptions
+from cachesvc.model.requests import Author, InvalidateOptions
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_runner import FlightRunner, Spawns
@@ -43,7 +45,7 @@ from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.origin.contract import Loader
 
-_BY_ORIGIN = InvalidateOptions(who="origin")
+_BY_ORIGIN = InvalidateOptions(author=Author(says="origin"))
 """An invalidation that an origin's answer made necessary, as the audit has it."""
 
 
@@ -89,6 +91,7 @@ class Paths:
     writer: Writer
     invalidator: Invalidator
     explainer: Explainer
+    trail: AuditTrail
 
 
 def build(
@@ -121,7 +124,8 @@ def build(
         remote.cells,
     )
     admission = Admission(fences, clock)
-    l1 = L1(service.l1.budget, service.l1.max_entries, clock)
+    rooms = rooms_of(topology, service.l1.budget)
+    l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
     homes = Homes(placement, remote.cells)
     flights, tally, lags = Flights(), Tally.zero(), ChangeLags()
     hot_keys = HotKeys(
@@ -158,6 +162,8 @@ def build(
         heartbeat_seconds=coherence.heartbeat.seconds,
         outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
     )
+    kept, is_logged = service.telemetry.audit_records, is_audit_logged(service)
+    trail = AuditTrail(region, clock, kept, is_logged=is_logged)
     invalidator = Invalidator(
         region=region,
         instance=instance,
@@ -166,6 +172,7 @@ def build(
         near_tiers=near_tiers,
         receipts=receipts,
         estimator=Estimator(l1, sample, homes),
+        trail=trail,
     )
     loads = Loads(
         loaders=remote.loaders,
@@ -244,6 +251,7 @@ def build(
         writer=writer,
         invalidator=invalidator,
         explainer=explainer,
+        trail=trail,
     )
 
 

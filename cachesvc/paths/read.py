@@ -106,7 +106,7 @@ class Reader:
         """The result of `peek` for each key, in order, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
-        get, sample, mask = self._l1.get, self._sample, self._ghosts.mask
+        get, sample, mask = self._l1.getter(namespace), self._sample, self._ghosts.mask
         refreshes = contract.origin is not None
         found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry, Key
@@ -133,6 +134,8 @@ class Bounded(Protocol):
     """The staleness bound of this instance, and what a session has to remember of its answers."""
 
     watermark: int
+    queues: str
+    """The queue servers that the watermark is of: `region@epoch`, with commas, by name."""
 
     def lag_us(self, since: int | None = None) -> int | None:
         """Returns the staleness bound of values judged with this watermark (None: now's).
@@ -163,6 +166,9 @@ class Paths(Protocol):
 
     @property
     def hot_keys(self) -> Popular: ...
+
+    @property
+    def trail(self) -> AuditTrail: ...
 
     @property
     def fences(self) -> Bounded: ...

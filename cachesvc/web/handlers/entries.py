@@ -18,6 +18,8 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
+from cachesvc.model.scope import Action
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Paths
 from cachesvc.web.inspections import Inspections
@@ -38,7 +40,7 @@ from cachesvc.web.replies.rendering import (
 from cachesvc.web.replies.reply import CURRENT, Reply
 from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
-from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.callers import author_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
 from cachesvc.web.requests.options import (
     is_answered_by_any_fresh_copy,
@@ -108,6 +110,8 @@ class Entries:
         """Answers a `GET` or `HEAD` with options. Raises `RequestError` for a header out of rule."""
         asked = conditions.conditions_of(request.headers)
         options = options_of(request.headers, self._limits.request_timeout.seconds)
+        if options.lease:  # the right to fill
+            grant_of(request).require_keys(Action.WRITE, place.namespace, (place.key.text,))
         if (
             is_answered_by_any_fresh_copy(options)
             and (entry := self._reader.peek(place.namespace, place.key)) is not None
@@ -319,7 +323,7 @@ class Entries:
                     "DELETE invalidates whatever is there: it has no condition",
                     field=field,
                 )
-        options = InvalidateOptions(who=caller_of(request))
+        options = InvalidateOptions(author=author_of(request))
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
         )

@@ -8,6 +8,7 @@ of its tags or of the namespace.
 import asyncio
 import contextlib
 import itertools
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -93,8 +94,14 @@ class FakeService:
         """Fields that the answers of `:get` have beside their own, by key."""
         self.instances: dict[str, str] = {}
         """The instances of the region: name → URL. If empty, clients keep to their given URLs."""
+        self.tokens: set[str] | None = None
+        """The bearer tokens that are taken; others are answered 401. None: nobody needs one."""
+        self.shown: list[tuple[str, str]] = []
+        """Path and `Authorization` of every request, also of those that are not recorded."""
         self._ticks = itertools.count(1_000_000)
         self._runner: web.ServerRunner | None = None
+        self.tls: ssl.SSLContext | None = None
+        """Set before `start`: the service speaks https."""
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -104,9 +111,10 @@ class FakeService:
     async def start(self, port: int) -> None:
         self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self.tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -130,6 +138,10 @@ class FakeService:
         self.leases.pop(key, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        shown = request.headers.get("Authorization", "")
+        self.shown.append((request.path, shown))
+        if self.tokens is not None and shown.removeprefix("Bearer ") not in self.tokens:
+            return _problem(401, "unknown-identity")
         if (
             request.path == "/v1/topology"
         ):  # asked for besides, now and then: no part of what a test counts or holds back

@@ -152,9 +152,9 @@ class NamespaceRequests:
         """Returns the answer for each key. `asked_at`: monotonic, not later than the request."""
         answer = _decoded(_got_many, reply)
         _check_count(answer.results, wanted)
-        lag = answer.lag
+        lag, queues = answer.lag, answer.queues
         for one, got in zip(wanted, answer.results, strict=True):
-            got.lag = lag
+            got.lag, got.queues = lag, queues
             got.is_moved = reply.is_moved
             if got.spread or got.early:
                 self._heed_spread(reply, one, got, asked_at)
