@@ -210,6 +210,12 @@ class RedisBench(CellBench):
         setting: Any = self.admin.hset("test:clock", mapping={"real": now_us, "us": now_us})
         await setting
 
+    async def restart(self) -> None:
+        """Starts the server that was killed, empty."""
+        await asyncio.to_thread(self.server.restart)
+        await self.admin.connection_pool.disconnect()
+        await self._set_clock()
+
     async def pass_time(self, seconds: float) -> None:
         """Sleeps. A server that is full, or has lost its data, has the machine's clock from then on."""
         await asyncio.sleep(seconds)
