@@ -30,6 +30,7 @@ from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import TierError, UnreadableAnswerError
+from cachesvc.model.requests import Author
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked, span
@@ -392,7 +393,7 @@ class Consumer:
                     applied.done(
                         item.id,
                         [digest for _ in item.changes for digest in next(digests)],
-                        audit_of(item.changes, item.source, self._name),
+                        audit_of(item.changes, Author(says=item.source), self._name),
                     ),
                     stays_open=bool(item.reason),
                 )

@@ -192,7 +192,8 @@ class RedisBench(CellBench):
     def __init__(self, server: RealServer, admin: "Redis") -> None:
         self.server = server
         self.admin = admin
-        self.redis = RedisCell("c1", server.redis_url, SETTINGS, SKEW_US, SystemClock())
+        url, access = server.entrance("cell")
+        self.redis = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), access=access)
         super().__init__(self.redis)
 
     async def begin(self) -> None:

@@ -176,27 +176,29 @@ class RedisBench(QueueBench):
     def __init__(self, server: RealServer, admin: "Redis") -> None:
         self.server = server
         self.admin = admin
-        self.changes = RedisChanges(server.redis_url, "here")
+        self._url, self._access = server.entrance("queue")
+        self.changes = RedisChanges(self._url, "here", access=self._access)
         self._streams: list[RedisFenceStream] = []
 
     def stream(
         self, max_batch: int = 100, follower: tuple[str, str] = ("", ""), incarnation: str = ""
     ) -> RedisFenceStream:
         made = RedisFenceStream(
-            self.server.redis_url,
+            self._url,
             "here",
             skew=SKEW,
             retention=RETENTION,
             follower=follower,
             incarnation=incarnation,
             max_batch=max_batch,
+            access=self._access,
         )
         self._streams.append(made)
         return made
 
     @asynccontextmanager
     async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
-        changes = RedisChanges(self.server.redis_url, "here", decode=decode)
+        changes = RedisChanges(self._url, "here", decode=decode, access=self._access)
         try:
             yield changes
         finally:

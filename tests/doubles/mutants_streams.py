@@ -15,13 +15,17 @@ STREAMS: dict[str, Mutant] = {
                 "cachesvc.paths.invalidate:Invalidator.invalidate",
                 """\
     id_ = await self._announcer.announce(change)
-    with span("cache.apply") as applying:
-        applied = await self._applier.apply([change])
-        applied.describe(applying, [change])
+    audit, state = audit_of([change], options.author, self._instance), "open"
+    try:
+        with span("cache.apply") as applying:
+            applied = await self._applier.apply([change])
+            applied.describe(applying, [change])
 """,
                 """\
     applied = await self._applier.apply([change])
     id_ = await self._announcer.announce(change)
+    audit, state = audit_of([change], options.author, self._instance), "open"
+    try:
 """,
             ),
         ),

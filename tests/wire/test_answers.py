@@ -162,13 +162,12 @@ async def test_an_answer_that_is_not_taken_has_a_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(connections, "LEAST_RATE", 1 << 30)
-    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10))
+    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10), least_read_rate=Size(1 << 30))
     async with running_site(limits=limits) as site:
         site.hold("large", b"x" * LARGE)
         with await asked(site, "/v1/pages/large") as sock:
             await until(lambda: site.web.in_flight.held > 0)
-            await until(lambda: site.web.connections.untaken == 1)
+            await until(lambda: site.web.data.connections.untaken == 1)
             assert site.web.in_flight.held == 0
             assert await is_aborted(sock)
         (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -180,8 +179,7 @@ async def test_so_has_one_on_a_connection_that_is_to_be_closed_after_it(
 ) -> None:
     """Less than 64 KiB in the buffer never pause a transport; its `close` would wait for ever."""
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(connections, "LEAST_RATE", 1 << 30)
-    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10))
+    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10), least_read_rate=Size(1 << 30))
     async with running_site(limits=limits) as site:
         site.hold("large", b"x" * LARGE)
         sock = connected(site)
@@ -191,8 +189,8 @@ async def test_so_has_one_on_a_connection_that_is_to_be_closed_after_it(
             await loop.sock_sendall(
                 sock, b"GET /v1/pages/large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             )
-            await until(lambda: site.web.connections.untaken == 1)
-            await until(lambda: site.web.connections.open == 0)
+            await until(lambda: site.web.data.connections.untaken == 1)
+            await until(lambda: site.web.data.connections.open == 0)
 
 
 async def test_a_peer_that_takes_its_answer_slowly_has_the_time_for_its_size() -> None:
@@ -223,7 +221,7 @@ async def test_the_connection_that_has_waited_longest_makes_room() -> None:
         first = await asked(site, "/v1/pages/large")
         await until(lambda: site.web.in_flight.held > 0)
         socks = [first, *[await asked(site, "/v1/pages/large") for _ in range(4)]]
-        await until(lambda: site.web.connections.untaken >= 2)
+        await until(lambda: site.web.data.connections.untaken >= 2)
         assert site.web.in_flight.held <= site.web.in_flight.most
         assert await is_aborted(first)
         for sock in socks:

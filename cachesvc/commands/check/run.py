@@ -22,7 +22,7 @@ from cachesvc.commands.check.load.producers import Producers
 from cachesvc.commands.check.load.read_recorder import ReadRecorder
 from cachesvc.commands.check.load.workload import Client, Dice, Keyspace
 from cachesvc.commands.check.settings import AT_ONCE, CheckSettings, namespace_yaml
-from cachesvc.tiers.clean_connector import CleanConnector
+from cachesvc.commands.credential import session
 
 START_SECONDS = 10.0
 """The time in which every instance has to be ready, and to send the first event of its
@@ -152,8 +152,12 @@ class _Running:
 @asynccontextmanager
 async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[_Running]:
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=CleanConnector(limit=0)))
-        producers = await stack.enter_async_context(Producers(settings.queues, "/cachesvc/check"))
+        http = await stack.enter_async_context(
+            session(settings.credential, limit=0, ssl=settings.reach.https)
+        )
+        producers = await stack.enter_async_context(
+            Producers(settings.queues, "/cachesvc/check", settings.reach.queues)
+        )
         running = _Running(settings, history, http, producers)
         if not settings.look_aside:
             await open_origin(running.origin, settings)

@@ -19,14 +19,16 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
+from cachesvc.model.scope import Action
 from cachesvc.telemetry.metrics.request_counts import Counts
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.overload import Reading
 from cachesvc.web.portions import Portions, Room
 from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
-from cachesvc.web.replies.rendering import is_media_type, lives_of
+from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import JOIN_UP_TO, Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
@@ -84,6 +86,7 @@ class Batches:
         self._reader = paths.reader
         self._writer = paths.writer
         self._fences = paths.fences
+        self._spread = paths.hot_keys.spread
         self._clock = clock
         self._counts = counts
 
@@ -94,6 +97,10 @@ class Batches:
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
+        grant = grant_of(request)
+        grant.require_keys(Action.READ, place.namespace, asked.keys, "$.keys")
+        if options.lease:
+            grant.require_keys(Action.WRITE, place.namespace, asked.keys, "$.keys")
         # No value was judged before now. Of changes that are merged from here on, some were not.
         watermark, queues = self._fences.watermark, self._fences.queues
         room = Room(self._limits.max_answer)
@@ -106,6 +113,8 @@ class Batches:
             if room.is_short or (missing and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
+            if self._spread.hot:
+                self._tell_spread(keys, results)
             lag = self._fences.lag_us(watermark)
             self._admit(media, results)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS, queues))
@@ -119,6 +128,16 @@ class Batches:
         if granted:
             reply.undelivered = partial(self._give_back, granted)
         return reply
+
+    def _tell_spread(self, keys: Sequence[Key], results: Sequence[Got]) -> None:
+        """Tells the readers of hot keys over how many instances to spread them.
+
+        Only values that may be kept are worth a copy in each of these instances.
+        """
+        now_us = self._clock.now_us()
+        for key, result in zip(keys, results, strict=True):
+            if key.digest in self._spread.hot and result.as_of and result.keep:
+                result.spread = self._spread.of(key.digest, now_us)
 
     def _admit(self, media: str, results: Sequence[Got]) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for an answer that is large.
@@ -165,9 +184,8 @@ class Batches:
                 sizes = [len(answer.entry.value) for answer in answers if answer.entry is not None]
                 self._portions.learn(namespace, contract, sizes)
                 held.came(sum(sizes))
-                now_us = self._clock.now_us()
-                for i, answer in zip(portion, answers, strict=True):
-                    results[i] = self._result(keys[i], answer, now_us, options, room, granted)
+                is_all = room.takes_all(sizes)
+                self._note(keys, portion, answers, options, None if is_all else room, results, granted)
         for i in missing[asked:]:
             results[i], room.is_short = _NO_ROOM, True
 
@@ -191,26 +209,38 @@ class Batches:
             if not (in_flight.expected and seconds > 0 and await in_flight.turn(seconds)):
                 return 0
 
-    def _result(
+    def _note(
         self,
-        key: Key,
-        answer: Answer,
-        now_us: int,
+        keys: Sequence[Key],
+        places: Sequence[int],
+        answers: Sequence[Answer],
         options: ReadOptions,
-        room: Room,
+        room: Room | None,
+        results: list[Got],
         granted: list[tuple[Key, Answer]],
-    ) -> Got:
-        if not room.takes(answer.entry):
-            self._reader.give_back(key, answer)
-            return _NO_ROOM
-        if answer.lease:
-            granted.append((key, answer))
-        got = _got(answer, now_us)
-        if answer.entry is not None:
-            got.seen, got.unmet = self._fences.seen_until(answer.entry), answer.unmet
-            if options.lease and answer.outcome in (Outcome.HIT, Outcome.ABSENT):
-                got.early = self._reader.is_due_early(key.namespace, answer.entry)
-        return got
+    ) -> None:
+        """Fills in the results at these places; values that `room` does not take are left out.
+
+        Without a `room` all have their place. It runs for each key of each batch: every call in it counts.
+        """
+        now_us, seen_us = self._clock.now_us(), 0
+        for i, answer in zip(places, answers, strict=True):
+            entry = answer.entry
+            if room is not None and not room.takes(entry):
+                self._reader.give_back(keys[i], answer)
+                results[i] = _NO_ROOM
+                continue
+            if answer.lease:
+                granted.append((keys[i], answer))
+            results[i] = got = _got(answer, now_us)
+            if entry is not None:
+                if not entry.confirmed:
+                    # One time for all: none of these answers was judged later than now.
+                    got.seen = seen_us = seen_us or self._fences.seen_until(entry)
+                if answer.unmet:
+                    got.unmet = True
+                if options.lease and answer.outcome in (Outcome.HIT, Outcome.ABSENT):
+                    got.early = self._reader.is_due_early(keys[i].namespace, entry)
 
     def _give_back(self, granted: Sequence[tuple[Key, Answer]]) -> None:
         for key, answer in granted:
@@ -268,6 +298,9 @@ class Batches:
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
+        grant_of(request).require_keys(
+            Action.WRITE, place.namespace, [item.key for item in asked.items], "$.items"
+        )
         refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
         writing: list[tuple[int, tuple[Key, Draft]]] = []
@@ -336,9 +369,11 @@ def _got(answer: Answer, now_us: int) -> Got:
     if entry is None:
         return Got("miss", lease=answer.lease or "", unkept=answer.unkept)
     got = _fresh(entry, now_us)
-    got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
+    if answer.outcome is not Outcome.HIT:
+        got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
+        if answer.outcome is Outcome.STALE:  # also where a soft fence came before the end of its time
+            got.ttl = min(got.ttl, -1)
     got.tier, got.lease = answer.tier, answer.lease or ""
-    _, got.ttl = lives_of(answer, entry, now_us)
     if not answer.use.keep:
         # Clients that do not know `keep` keep nothing without freshness.
         got.keep, got.ttl = False, min(got.ttl, 0)

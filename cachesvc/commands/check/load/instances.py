@@ -213,7 +213,12 @@ class Instance:
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
             async with self._http.request(
-                method, url, headers=headers, data=body or None, timeout=aiohttp.ClientTimeout(total=seconds)
+                method,
+                url,
+                headers=headers,
+                data=body or None,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+                allow_redirects=False,
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except (

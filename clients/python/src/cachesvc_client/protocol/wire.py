@@ -39,6 +39,10 @@ class Problem(Struct):
     request_id: str = ""
     retry_after: float = 0.0
     """The seconds after which the origin asked to try again; 0 if it did not say."""
+    scope: str = ""
+    """The scope that a 403 found missing."""
+    identity: str = ""
+    """The identity that a 403 was for."""
 
 
 class GetMany(Struct, omit_defaults=True):
@@ -82,6 +86,8 @@ class Got(Struct, gc=False):
     """The queues of the whole answer (`GotMany.queues`), noted on each key of it."""
     early: bool = False
     """True of a fresh value that the service asks this caller to load anew, before it expires."""
+    spread: int = 0
+    """The instances over which the reads of this hot key should be spread; 0 for other keys."""
     keep: bool = True
     """False if this answer, and every older one of the key, may not be kept."""
     is_moved: bool = False
