@@ -74,7 +74,8 @@ def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStac
 
 
 def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
-    base_url = f"http://{service.server.host}:{service.server.port}"
+    scheme = "https" if service.server.tls.cert else "http"
+    base_url = f"{scheme}://{service.server.host}:{service.server.port}"
     region = Region(
         queue=valkey.url(run_dir.path, 2),
         queue_on_disk=False,  # the server ends with this instance, and its directory with it
