@@ -119,11 +119,12 @@ class Backends:
         }
         self.peers = HttpPeers(
             {
-                (region, name): url
+                (region, name): there.operations_of(name)
                 for region, there in topology.regions.items()
-                for name, url in there.instances.items()
+                for name in there.instances
                 if (region, name) != me
             },
+            service.server.peer_token_file,
             certificates.clients("instances"),
         )
         retention = service.coherence.fence_retention

@@ -30,6 +30,11 @@ def without_userinfo(url: str) -> str:
     return _USERINFO.sub("***@", url)
 
 
+def address(host: str, port: int) -> str:
+    """Returns `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def host_fault(host: str) -> str:
     """Says what is wrong with a host alone: a name, an IPv4 address, or an IPv6 address."""
     if not host:

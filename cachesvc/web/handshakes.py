@@ -109,6 +109,9 @@ class Handshake(asyncio.Protocol):
     def close_idle(self) -> None:
         self.abort()
 
+    def end_head(self) -> None:
+        self.abort()  # it has none before the handshake ends
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()

@@ -126,7 +126,7 @@ async def test_plain_http_on_the_port_is_closed_and_counted(authority: Authority
         assert b"K" not in await reader.read()  # an alert at most, and then the end
         writer.close()
         assert (there.handshakes.plain, there.handshakes.done) == (1, 0)
-        await until(lambda: there.site.web.connections.open == 0)
+        await until(lambda: there.site.web.data.connections.open == 0)
         assert (await there.hit()).body == b"K"
 
 
@@ -135,20 +135,20 @@ async def test_a_slow_handshake_is_counted_as_a_connection_and_ends_in_time(
 ) -> None:
     async with encrypted(authority, own, handshake_timeout=Duration.parse("50ms")) as there:
         reader, writer = await asyncio.open_connection("127.0.0.1", there.site.port)
-        await until(lambda: there.site.web.connections.open == 1)
+        await until(lambda: there.site.web.data.connections.open == 1)
         assert await reader.read() == b""
         assert there.handshakes.late == 1
-        await until(lambda: there.site.web.connections.open == 0)
+        await until(lambda: there.site.web.data.connections.open == 0)
         writer.close()
 
 
 async def test_handshakes_that_wait_make_room_for_callers(authority: Authority, own: Certificate) -> None:
     async with encrypted(authority, own) as there:
         waiting = [await asyncio.open_connection("127.0.0.1", there.site.port) for _ in range(8)]
-        await until(lambda: there.site.web.connections.open == 8)
+        await until(lambda: there.site.web.data.connections.open == 8)
         assert (await there.hit()).body == b"K"
-        assert there.site.web.connections.refused == 0
-        assert there.site.web.connections.closed_idle >= 1
+        assert there.site.web.data.connections.refused == 0
+        assert there.site.web.data.connections.closed_idle >= 1
         assert await waiting[0][0].read() == b""  # the one that has shaken hands for longest
         for _, writer in waiting:
             writer.close()
@@ -159,16 +159,16 @@ async def test_a_caller_that_leaves_during_the_handshake_is_counted(
 ) -> None:
     async with encrypted(authority, own) as there:
         _, writer = await asyncio.open_connection("127.0.0.1", there.site.port)
-        await until(lambda: there.site.web.connections.open == 1)
+        await until(lambda: there.site.web.data.connections.open == 1)
         writer.transport.abort()
-        await until(lambda: there.site.web.connections.open == 0)
+        await until(lambda: there.site.web.data.connections.open == 0)
         assert (there.handshakes.left, there.handshakes.running) == (1, set())
 
 
 async def test_a_stop_ends_handshakes(authority: Authority, own: Certificate) -> None:
     async with encrypted(authority, own) as there:
         reader, writer = await asyncio.open_connection("127.0.0.1", there.site.port)
-        await until(lambda: there.site.web.connections.open == 1)
+        await until(lambda: there.site.web.data.connections.open == 1)
     assert await reader.read() == b""
     writer.close()
 
@@ -180,7 +180,7 @@ async def test_a_callers_certificate_is_checked_and_can_be_read(
     mine = authority.issue("checkout.test", file="mine")
     async with encrypted(authority, own, ca=authority.file, client_certificates=asks) as there:
         seen: list[Any] = []
-        server: Any = there.site.web._listener._runner
+        server: Any = there.site.web.data._listener._runner
         answer = server.server.request_handler
 
         async def noting(request: Any) -> Any:
@@ -260,7 +260,7 @@ def test_all_of_it_holds_on_uvloop(authority: Authority, own: Certificate) -> No
             reader, writer = await asyncio.open_connection("127.0.0.1", there.site.port)
             writer.write(HIT)
             assert b"K" not in await reader.read()
-            await until(lambda: there.site.web.connections.open == 0)
+            await until(lambda: there.site.web.data.connections.open == 0)
             counts = there.handshakes
             assert (counts.done, counts.plain, counts.other) == (7, 1, 0)
         async with encrypted(authority, own, handshake_timeout=Duration.parse("50ms")) as there:
@@ -304,6 +304,7 @@ def test_an_answer_that_is_not_taken_is_counted_and_has_a_deadline(
     async def exchange() -> None:
         async with encrypted(authority, own, request_timeout=Duration(SECONDS // 10)) as there:
             web = there.site.web
+            callers = web.data.connections
             there.site.hold("large", b"x" * LARGE)
             reader, writer = await there.connect(limit=1 << 10)
             writer.write(HIT.replace(b"/k ", b"/large "))
@@ -311,10 +312,10 @@ def test_an_answer_that_is_not_taken_is_counted_and_has_a_deadline(
             if takes:
                 assert len((await read_response(reader, "GET")).body) == LARGE
                 await until(lambda: web.in_flight.held == 0)
-                assert (web.connections.untaken, web.connections.open) == (0, 1)
+                assert (callers.untaken, callers.open) == (0, 1)
             else:
-                await until(lambda: web.connections.untaken == 1)
-                await until(lambda: web.connections.open == 0)
+                await until(lambda: callers.untaken == 1)
+                await until(lambda: callers.open == 0)
                 assert web.in_flight.held == 0
             writer.transport.abort()
 

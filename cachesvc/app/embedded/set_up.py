@@ -11,7 +11,8 @@ from typing import NamedTuple
 from cachesvc.app.embedded import memcached, valkey
 from cachesvc.app.embedded.run_dir import RunDir, claim, default_root
 from cachesvc.app.embedded.server_process import ServerProcess
-from cachesvc.config.service import Service
+from cachesvc.config.addresses import address
+from cachesvc.config.service import Operations, Server, Service
 from cachesvc.config.topology import STAND_IN, Cell, MemcachedServer, Namespace, Region, Topology
 from cachesvc.model.errors import ConfigError
 
@@ -74,13 +75,13 @@ def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStac
 
 
 def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
-    scheme = "https" if service.server.tls.cert else "http"
-    base_url = f"{scheme}://{service.server.host}:{service.server.port}"
+    data, operations = service.server, service.server.operations
     region = Region(
         queue=valkey.url(run_dir.path, 2),
         queue_on_disk=False,  # the server ends with this instance, and its directory with it
         pool={"m1": server},
-        instances={service.instance: base_url} if service.server.port else {},
+        instances={service.instance: _url(data)} if data.port else {},
+        operations={service.instance: _url(operations)} if data.port and operations.port else {},
     )
     return Topology(
         version=1,
@@ -91,6 +92,10 @@ def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Top
         },
         namespaces={"pages": Namespace(owner="you")},
     )
+
+
+def _url(port: Server | Operations) -> str:
+    return f"{'https' if port.tls.cert else 'http'}://{address(port.host, port.port or 0)}"
 
 
 def _stopper(stop_all: ExitStack) -> Callable[[], Awaitable[None]]:

@@ -233,7 +233,7 @@ class RedisChanges:
         await self._server.reconnect()
 
     async def open_count(self) -> OpenCount:
-        found: OpenCount = await self._open_count([], lambda said: OpenCount(*map(number, parts(said, 4))))
+        found: OpenCount = await self._open_count([], lambda said: OpenCount(*map(number, parts(said, 6))))
         return found
 
 

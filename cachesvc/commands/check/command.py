@@ -30,6 +30,7 @@ from cachesvc.commands.check.settings import CheckSettings, address_of, deployme
 from cachesvc.commands.check.verdicts import Verdict
 from cachesvc.commands.check.watch.metrics import WatchMetrics
 from cachesvc.commands.check.watch.watch import watch
+from cachesvc.commands.credential import add_token, credential_of
 from cachesvc.commands.documents import given_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     default = CheckSettings(instances={})
     add = parser.add_argument
     add_topology(parser, environ, "It names the instances, the queues and the namespaces.")
+    add_token(parser, environ)
     add("--namespace", default="check", help="A namespace that only the checker uses (default: %(default)s).")
     add(
         "--origin-listen",
@@ -190,6 +192,7 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
         read_share=options.read_share,
         heartbeat_us=int(options.heartbeat),
         skew_us=int(options.skew),
+        credential=credential_of(options),
         reach=reach_of(options),
     )
 

@@ -77,12 +77,18 @@ async def _last(region: str, client: Redis) -> Sequence[ChangeRow]:
     return [_row(region, id_, printable_in(fields)) for id_, fields in items]
 
 
+def _unproved(fields: Mapping[str, Any]) -> str:
+    """The address of a caller without an identity, and the name that it gave itself."""
+    address, says = fields.get("address", ""), fields.get("says", "")
+    return f"{address}, says {says}" if address and says else address or says or fields.get("who", "")
+
+
 def _row(region: str, id_: str, fields: Mapping[str, Any]) -> ChangeRow:
     soft, over = fields.get("soft") == "true", fields.get("over", "")
     return ChangeRow(
         at=int(id_.partition("-")[0]) / 1000,
         region=region,
-        who=fields.get("who", ""),
+        who=fields.get("identity") or _unproved(fields),
         instance=fields.get("instance", ""),
         namespace=fields.get("namespace", ""),
         targets=fields.get("targets", ""),

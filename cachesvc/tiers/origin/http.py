@@ -37,7 +37,7 @@ from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.link_faults import tls_fault
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
-from cachesvc.tiers.clean_connector import CleanConnector
+from cachesvc.tiers.clean_connector import CleanConnector, EndlessAnswerError
 from cachesvc.tiers.origin.address import KeyAddress
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
@@ -102,7 +102,7 @@ class HttpLoader:
         self.untaggable = 0
         """Answers that may not be kept because of their `Cache-Groups`."""
         self.trouble = ""
-        """What is wrong with the origin's TLS, and what to do; empty if nothing is."""
+        """The fault of the origin's TLS, and what to do; empty if there is none."""
         self._address = KeyAddress(origin.url, path=f"{path}.url")
         self._span = GetSpan(origin.url)
         self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
@@ -334,6 +334,8 @@ def _why(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorError():
             return "cannot be reached"
+        case EndlessAnswerError():
+            return "answered too many bytes beside the body"
         case aiohttp.ClientPayloadError():
             return "the body ended early"
         case aiohttp.ServerDisconnectedError():

@@ -13,7 +13,7 @@ loads asyncio and aiohttp.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cachesvc_client.errors import CacheError, CodecError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, ForbiddenError, PartialError, UnauthenticatedError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
 from cachesvc_client.instances.tls import Tls
@@ -48,6 +48,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "FeedStatistics",
+    "ForbiddenError",
     "Hit",
     "LoadContext",
     "Loader",
@@ -65,6 +66,7 @@ __all__ = [
     "Retries",
     "Statistics",
     "Tls",
+    "UnauthenticatedError",
     "Unavailable",
     "json_of",
     "msgpack_of",

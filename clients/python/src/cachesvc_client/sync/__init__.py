@@ -4,7 +4,7 @@ Only `testing` imports it. Modules whose first line says so are generated from t
 to start with those written by hand, read batching.py, then lookaside.py.
 """
 
-from cachesvc_client.errors import CacheError, CodecError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, ForbiddenError, PartialError, UnauthenticatedError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
 from cachesvc_client.instances.tls import Tls
@@ -37,6 +37,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "FeedStatistics",
+    "ForbiddenError",
     "Hit",
     "LoadContext",
     "Loader",
@@ -54,6 +55,7 @@ __all__ = [
     "Retries",
     "Statistics",
     "Tls",
+    "UnauthenticatedError",
     "Unavailable",
     "json_of",
     "msgpack_of",
