@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from cachesvc.config.service import Service
 from cachesvc.config.tls import ListenerTls
 from cachesvc.model.clock import SECONDS
-from cachesvc.model.units import Duration
+from cachesvc.model.units import Duration, Size
 from cachesvc.tiers.tls import Certificates
 from cachesvc.web import connections
 from cachesvc.web.handshakes import Handshake, Handshakes
@@ -70,10 +70,12 @@ async def encrypted(
     own: Certificate,
     *,
     request_timeout: Duration = LIMITS.request_timeout,
+    least_read_rate: Size = LIMITS.least_read_rate,
     **tls: Any,
 ) -> AsyncIterator[Encrypted]:
     block = ListenerTls(cert=own.cert, key=own.key, **tls)
-    limits = replace(LIMITS, tls=block, max_connections=8, request_timeout=request_timeout)
+    times = {"request_timeout": request_timeout, "least_read_rate": least_read_rate}
+    limits = replace(LIMITS, tls=block, max_connections=8, **times)
     certificates = Certificates(Service(server=limits))
     context = certificates.listener(limits.tls, "server.tls")
     async with running_site(limits=limits, tls=context) as site:
@@ -299,10 +301,12 @@ def test_an_answer_that_is_not_taken_is_counted_and_has_a_deadline(
 ) -> None:
     """It waits below TLS, which does not tell that it does."""
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(connections, "LEAST_RATE", LARGE // 10 if takes else 1 << 30)
+
+    rate = Size(LARGE // 10 if takes else 1 << 30)
+    slow: dict[str, Any] = {"request_timeout": Duration(SECONDS // 10), "least_read_rate": rate}
 
     async def exchange() -> None:
-        async with encrypted(authority, own, request_timeout=Duration(SECONDS // 10)) as there:
+        async with encrypted(authority, own, **slow) as there:
             web = there.site.web
             callers = web.data.connections
             there.site.hold("large", b"x" * LARGE)
