@@ -144,20 +144,22 @@ class Backends:
         self.changes = RedisChanges(
             here.queue, service.region, decode=read_event, retention=retention, access=access
         )
-        self._limited = {
-            name: LimitedLoader(
-                HttpLoader(
-                    name,
-                    namespace.origin,
-                    clock=clock,
-                    tags_max=namespace.tags_max,
-                    tls=certificates.clients("origins"),
-                ),
-                limit=namespace.origin.concurrency,
-                wait_seconds=namespace.origin.soft_deadline.seconds,
+        origins_tls = certificates.clients("origins")
+        self._origins = {
+            name: HttpLoader(
+                name, namespace.origin, clock=clock, tags_max=namespace.tags_max, tls=origins_tls
             )
             for name, namespace in topology.namespaces.items()
             if namespace.origin is not None
+        }
+        self._limited = {
+            name: LimitedLoader(
+                loader,
+                limit=origin.concurrency,
+                wait_seconds=origin.soft_deadline.seconds,
+            )
+            for name, loader in self._origins.items()
+            if (origin := topology.namespaces[name].origin) is not None
         }
         self.loaders: Mapping[str, Loader] = self._limited
         self.findings = Findings()
@@ -238,6 +240,9 @@ class Backends:
             for name, breaker in self._breakers.items()
             if breaker.is_open
         )
+        for name, loader in self._origins.items():
+            if loader.trouble:
+                yield server_trouble(f"the origin of {name}", loader.trouble)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 

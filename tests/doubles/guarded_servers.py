@@ -1,6 +1,7 @@
-"""A real redis-server that the product reaches over TLS only, as the users of `config/redis-users.acl`.
+"""A real redis-server that the product reaches over TLS only.
 
-The test itself is an administrator on a unix socket.
+Its users are those of `config/redis-users.acl`; the test itself is an administrator on a unix
+socket.
 """
 
 import tempfile
