@@ -219,7 +219,8 @@ def test_evictions_are_counted_by_reason() -> None:
 def test_many_rooms_share_what_nobody_is_guaranteed() -> None:
     """A room that was chosen stays so for a while, so parts are off by a few entries."""
     names = [f"n{number:02}" for number in range(20)]
-    cache = l1(budget=40 * BUDGET, **dict.fromkeys(names, RoomBytes(0, 40 * BUDGET)))
+    limits = dict.fromkeys(names, RoomBytes(0, 40 * BUDGET))
+    cache = L1(40 * BUDGET, 1 << 30, ManualClock(), rooms=limits)
     for start in range(0, 2000, 10):
         for name in names:
             put(cache, name, range(start, start + 10))
