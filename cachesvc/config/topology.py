@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from cachesvc.config.callers import Callers
 from cachesvc.config.document import Secret
 from cachesvc.model.units import Duration, Part, Size
 
@@ -142,8 +143,9 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     """The region that the cell is in: one of `regions`."""
     url: str
-    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` or
-    `unix:///path?db=0`. No other cell or queue may have the same one."""
+    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` (TLS) or
+    `unix:///path?db=0`, with a user and password before the host if its own are not those of `redis`
+    in the service document. No other cell or queue may have the same one."""
     weight: float = 1.0
     """The cell's share of the partitions, relative to the weights of the other active cells;
     above 0, 1000000 at most."""
@@ -162,8 +164,9 @@ class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     address: str
-    """`host:port`, or `unix:/path`. `stand-in`: a stand-in inside the service, for the
-    embedded set-up. No other server of the pool may have the same address."""
+    """`host:port`, `tls:host:port` (memcached's `-Z`), or `unix:/path`. `stand-in`: a stand-in
+    inside the service, for the embedded set-up. No other server of the pool may have the same
+    address."""
     weight: float = 1.0
     """The server's share of the keys, relative to the other servers of the pool; above 0,
     1000000 at most."""
@@ -180,9 +183,17 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     instances: dict[str, str] = field(default_factory=dict)
     """The region's instances, name to base URL (`http(s)://host:port`). Clients choose among
     them, and instances ask each other at them."""
+    operations: dict[str, str] = field(default_factory=dict)
+    """The base URLs of the operations ports of those instances that have one
+    (`server.operations`), by the instance's name. Commands and other instances ask there for what the
+    data port does not serve; an instance without one is asked at its own URL."""
     queue_on_disk: bool = True
     """False if the queue keeps nothing on disk, and that is meant: a restart then fences every
     namespace. Otherwise a queue without persistence is named as wrong."""
+
+    def operations_of(self, instance: str) -> str:
+        """Returns the base URL at which an instance answers operators."""
+        return self.operations.get(instance) or self.instances[instance]
 
 
 class Former(Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,3 +228,8 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     are placed by rendezvous hash over the active cells."""
     former: Former | None = None
     """Where partitions were before; given while partitions move to other cells."""
+    callers: Callers | None = None
+    """The callers that instances answer, and what each may do.
+
+    Left out: everybody may do everything, and instances listen on a loopback address only. The section
+    is read again while instances run."""

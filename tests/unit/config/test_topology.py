@@ -118,7 +118,7 @@ CASES: list[tuple[str, Any, str]] = [
     (
         "regions/eu/pool/m1/address",
         "localhost",
-        "$.regions.eu.pool.m1.address: 'localhost' is no host:port or unix:/path",
+        "$.regions.eu.pool.m1.address: 'localhost' is no host:port, tls:host:port or unix:/path",
     ),
     (
         "regions/eu/pool/m1/address",
