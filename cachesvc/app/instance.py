@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from itertools import starmap
 
-from cachesvc.app import feeds, paths
+from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.tasks import Tasks
@@ -66,6 +66,7 @@ class App:
         placement = Placement(topology)
         self._backends = Backends(service, topology, placement, self._clock)
         self.remote = self._backends.remote()
+        self.limits = limits.build(service, topology, self._backends.shares)
         self.paths = paths.build(
             service,
             topology,
@@ -76,6 +77,7 @@ class App:
             tasks=self._tasks,
             is_overloaded=lambda: self._web.overload.is_shedding,
             incarnation=self._backends.incarnation,
+            turns=self.limits.turns,
         )
         self._feeds = feeds.build(
             service,
@@ -86,7 +88,9 @@ class App:
             recorder=self._tracing,
         )
         self._sweeping = Loop("sweep of L1")
-        self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
+        self._loops = Loops(
+            [*self._feeds.watched(), self._sweeping, self.limits.leasing.loop, *self._backends.loops()]
+        )
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
         self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
@@ -98,6 +102,7 @@ class App:
             self.readiness,
             self._metrics,
             recorder=self._tracing,
+            rates=self.limits.rates,
         )
         self._loops.watch(self._web.loops)
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
@@ -129,6 +134,7 @@ class App:
         metrics.watch(
             "namespaces", lambda: {(name,): namespace for name, namespace in self.topology.namespaces.items()}
         )
+        metrics.watch("limits", lambda: self.limits.shares)
         metrics.watch("topology", lambda: self.topology)
         build = {(version("cachesvc"), platform.python_version()): 1}
         metrics.watch("build", lambda: build)
@@ -167,7 +173,7 @@ class App:
         tell at their end.
         """
         exports = (self._tracing, self._metrics_export)
-        return [*(part for part in exports if part is not None), *self._backends.parts()]
+        return [*(part for part in exports if part is not None), *self._backends.parts(), self.limits.leasing]
 
     async def stop(self) -> None:
         """Stops listening, lets running requests end, then stops the loops and connections."""
@@ -180,6 +186,7 @@ class App:
     def _spawn_loops(self) -> None:
         for loop, name in self._feeds.loops():
             self._tasks.spawn(loop, name)
+        self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
@@ -230,7 +237,12 @@ class App:
         servers = [*map(silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
-        return [*servers, *self.paths.rivals.said.values(), *starmap(loop_trouble, loops.items())]
+        return [
+            *servers,
+            *self.limits.troubles(),
+            *self.paths.rivals.said.values(),
+            *starmap(loop_trouble, loops.items()),
+        ]
 
 
 async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:

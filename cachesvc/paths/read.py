@@ -34,6 +34,7 @@ from cachesvc.paths.flight import (
     Mode,
 )
 from cachesvc.paths.flight_runner import FlightRunner
+from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.telemetry.traces.trace import current
@@ -68,6 +69,7 @@ class Reader:
         tally: Tally,
         sample: ReadSample,
         homes: Homes,
+        leased_loads: LeasedLoads,
     ) -> None:
         self._namespaces = namespaces
         self._l1 = l1
@@ -79,6 +81,7 @@ class Reader:
         self._clock = admission.clock
         self._rng = rng
         self._homes = homes
+        self._leased_loads = leased_loads
         self.tally = tally
 
     # 1. L1 ----------------------------------------------------------------------------------------
@@ -433,6 +436,7 @@ class Reader:
     def give_back(self, key: Key, answer: Answer) -> None:
         """Gives back the lease of an answer that does not reach its caller, if it has one."""
         if answer.lease:
+            self._leased_loads.end(answer.lease)
             self._homes.of(key).release(key, answer.lease)
 
     # refreshes that nobody waits for --------------------------------------------------------------

@@ -21,6 +21,17 @@ def silent_memcached(server: str) -> str:
     return f"memcached {server} does not answer"
 
 
+CUT_OFF = (
+    "this instance is cut off from the shares of the region's limits: of origin budgets it uses its part of "
+    "a quarter, of rates its last share"
+)
+
+
+def used_up(limit: str, amount: float, share: float) -> str:
+    """A limit of the region refuses what goes beyond it."""
+    return f"{limit}: more is asked than the {amount:g} of the region, {share:.4g} of them here"
+
+
 def loop_trouble(name: str, why: str) -> str:
     """A background loop does not do its work."""
     return f"{name} {why}"

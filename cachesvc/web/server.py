@@ -37,6 +37,7 @@ from cachesvc.web.handlers.probes import Probes
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, Reply, has_left
@@ -83,8 +84,10 @@ class Web:
         *,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
+        rates: RateLimits | None = None,
     ) -> None:
-        """Without a `recorder` nothing is traced."""
+        """Without a `recorder` nothing is traced; without `rates` no rate is limited."""
+        self._rates = rates
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
@@ -111,6 +114,7 @@ class Web:
             in_flight,
             self.inspections,
             self._fair_seconds,
+            rates,
         )
         batches = Batches(
             service.server,
@@ -121,6 +125,7 @@ class Web:
             reading,
             in_flight,
             self._fair_seconds,
+            rates,
         )
         self._streams = Streams(broadcast, service.server.max_streams_per_peer)
         self._spans: ServerSpans | None = None
@@ -132,7 +137,9 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, paths.invalidator, in_flight, self.inspections),
+            Invalidations(
+                service, topology.namespaces, paths.invalidator, in_flight, self.inspections, rates
+            ),
             self._streams,
             Probes(service, topology, readiness, metrics),
             HotKeysView(service, topology.namespaces, paths.hot_keys),
@@ -196,6 +203,8 @@ class Web:
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
+                    if self._rates is not None:
+                        self._rates.check_hit(namespace, len(entry.value), started)
                     reply = self._entries.hit(entry)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)

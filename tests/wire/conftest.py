@@ -15,6 +15,7 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.units import Duration, Size
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.server import Web
 from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakeInvalidator, FakePaths, FakeReader, FakeWriter
@@ -151,6 +152,7 @@ async def running_site(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    rates: RateLimits | None = None,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
@@ -165,6 +167,7 @@ async def running_site(
         metrics,
         clock=clock,
         recorder=recorder,
+        rates=rates,
     )
     port = await web.start(host, port)
     made.append(Site(web, port, clock, paths, broadcast, metrics))

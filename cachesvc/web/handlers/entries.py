@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from time import perf_counter
 
 import msgspec
 from aiohttp import web
@@ -23,6 +24,7 @@ from cachesvc.web.contract import Paths
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.overload import Reading
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import HURRIED, UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.replies.receipts import receipt_reply
@@ -72,12 +74,14 @@ class Entries:
         in_flight: BytesInFlight,
         inspections: Inspections,
         fair_seconds: float,
+        rates: RateLimits | None = None,
     ) -> None:
         """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
 
         A deadline below `fair_seconds` that is not kept is the caller's haste.
         """
         self._fair_seconds = fair_seconds
+        self._rates = rates
         self._reading = reading
         self._in_flight = in_flight
         self._inspections = inspections
@@ -109,11 +113,12 @@ class Entries:
             is_answered_by_any_fresh_copy(options)
             and (entry := self._reader.peek(place.namespace, place.key)) is not None
         ):
+            self._count_hit(place, entry)
             answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
             watermark = CURRENT
         else:
             watermark = self._fences.watermark
-            answer = await self._reader.get(place.key, options)
+            answer = await self._from_beyond(place, options)
         reply = self._answered(request, place.key, answer, options, asked)
         reply.watermark = watermark
         return reply
@@ -124,14 +129,29 @@ class Entries:
         `absent` is the negative entry that L1 had, if any.
         """
         watermark = self._fences.watermark
-        answer = (
-            Answer(Outcome.ABSENT, absent, "l1")
-            if absent is not None
-            else await self._reader.get(place.key, PLAIN)
-        )
+        if absent is not None:
+            self._count_hit(place, absent)
+            answer = Answer(Outcome.ABSENT, absent, "l1")
+        else:
+            answer = await self._from_beyond(place, PLAIN)
         reply = self._answered(request, place.key, answer, PLAIN, conditions.NONE)
         reply.watermark = watermark
         return reply
+
+    def _count_hit(self, place: Place, entry: Entry) -> None:
+        """Charges an L1 hit to the rates. Raises `RequestError` (`rate-limited`)."""
+        if self._rates is not None:
+            self._rates.check_hit(place.namespace, len(entry.value), perf_counter())
+
+    async def _from_beyond(self, place: Place, options: ReadOptions) -> Answer:
+        """Reads beyond L1. Raises `RequestError` (`rate-limited`)."""
+        if self._rates is None:
+            return await self._reader.get(place.key, options)
+        self._rates.check("reads", place.namespace)
+        answer = await self._reader.get(place.key, options)
+        if answer.entry is not None:
+            self._rates.charge_bytes(place.namespace, len(answer.entry.value))
+        return answer
 
     def _answered(
         self,
@@ -223,11 +243,16 @@ class Entries:
         lease = _lease(request)
         try:
             draft = self._draft(request, place.namespace, lease)
+            if self._rates is not None:
+                self._rates.check("writes", place.namespace)
             value = await self._value(request, place.namespace)
-        except RequestError:
+        except RequestError as error:
             if lease:
-                await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=Release.UNKEPT))])
+                reason = Release.FAILED if error.kind is ProblemKind.RATE_LIMITED else Release.UNKEPT
+                await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=reason))])
             raise
+        if self._rates is not None:
+            self._rates.charge_bytes(place.namespace, len(value))
         written = await self._writer.put(place.key, replace(draft, value=value))
         if written.error is not None:
             raise written.error
@@ -305,6 +330,8 @@ class Entries:
                     field=field,
                 )
         options = InvalidateOptions(who=caller_of(request))
+        if self._rates is not None:
+            self._rates.check("invalidations", place.namespace)
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
         )
