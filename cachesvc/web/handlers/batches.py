@@ -130,11 +130,15 @@ class Batches:
 
         Returns the places that may be asked beyond L1: the first ones of `missing`.
         """
-        asked = set(missing)
-        hits = [i for i in range(len(results)) if i not in asked]
-        if hits:
-            for i, refusal in rates.check_hits(namespace, [len(results[i].value) for i in hits]).items():
-                results[hits[i]] = Got("error", problem=problem_of(refusal))
+        if not missing:
+            hits: Sequence[int] = range(len(results))
+            sizes = [len(result.value) for result in results]
+        else:
+            asked = set(missing)
+            hits = [i for i in range(len(results)) if i not in asked]
+            sizes = [len(results[i].value) for i in hits]
+        for i, refusal in rates.check_hits(namespace, sizes).items():
+            results[hits[i]] = Got("error", problem=problem_of(refusal))
         if not missing:
             return missing
         admitted, error = rates.admit("reads", namespace, len(missing))
