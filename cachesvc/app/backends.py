@@ -112,7 +112,8 @@ class Backends:
                 for region, there in topology.regions.items()
                 for name, url in there.instances.items()
                 if (region, name) != me
-            }
+            },
+            service.server.peer_token_file,
         )
         retention = service.coherence.fence_retention
         self.streams = {

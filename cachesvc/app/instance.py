@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from itertools import starmap
+from pathlib import Path
 
 from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
+from cachesvc.app.callers_file import CallersFile
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.tasks import Tasks
 from cachesvc.changes.feed import FenceFeed
@@ -51,9 +53,11 @@ class App:
         service: Service,
         topology: Topology,
         *,
+        topology_file: Path | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        """`topology_file` is the document that `callers` are read from again; None: they stay."""
         self.service = service
         self.topology = topology
         self._clock = clock or SystemClock()
@@ -104,6 +108,10 @@ class App:
             recorder=self._tracing,
             rates=self.limits.rates,
         )
+        self._callers: CallersFile | None = None
+        if topology_file is not None:
+            self._callers = CallersFile(topology_file, topology, self._web.door.take)
+            self._loops.watch([self._callers.loop])
         self._loops.watch(self._web.loops)
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
@@ -128,6 +136,8 @@ class App:
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch("connections", lambda: self._web.connections)
         metrics.watch("inspections", lambda: self._web.inspections)
+        metrics.watch("identities", lambda: self._web.door.refusals)
+        metrics.watch("callers", lambda: int(self._callers is not None and self._callers.is_outdated))
         metrics.watch("in_flight", lambda: self._web.in_flight)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
@@ -188,6 +198,8 @@ class App:
             self._tasks.spawn(loop, name)
         self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
+        if self._callers is not None:
+            self._tasks.spawn(self._callers.run(), self._callers.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
 
@@ -237,7 +249,9 @@ class App:
         servers = [*map(silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
+        callers = [self._callers.trouble] if self._callers is not None and self._callers.trouble else []
         return [
+            *callers,
             *servers,
             *self.limits.troubles(),
             *self.paths.rivals.said.values(),
@@ -245,10 +259,19 @@ class App:
         ]
 
 
-async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
-    """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port."""
+async def serve(
+    service: Service,
+    topology: Topology,
+    *,
+    topology_file: Path | None = None,
+    ready: Callable[[int], None],
+) -> None:
+    """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port.
+
+    `topology_file` is the document that `callers` are read from again.
+    """
     raise_descriptor_limit()
-    app = App(service, topology)
+    app = App(service, topology, topology_file=topology_file)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
+from cachesvc.config.limits import Rates
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace, Topology
+from cachesvc.model.caller import ANONYMOUS
 from cachesvc.telemetry.troubles import CUT_OFF, used_up
 from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.shares.contract import Lessor
@@ -37,7 +39,7 @@ class Limits:
         now = monotonic()
         for share in self.leasing.shares:
             if now - share.refused_at < LATELY_SECONDS:
-                yield used_up(str(share.limit), share.amount, share.in_force)
+                yield used_up(str(share.limit), share.amount)
         if any(share.is_cut_off for share in self.leasing.shares):
             yield CUT_OFF
 
@@ -53,7 +55,8 @@ def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
         if namespace.origin_budget is not None
     }
     limited = {name: one.rates for name, one in topology.namespaces.items() if one.rates is not None}
-    rates = RateLimits(limited, {}, instances=instances) if limited else None
+    of_callers = dict(_rates_of_callers(topology))
+    rates = RateLimits(limited, of_callers, instances=instances) if limited or of_callers else None
     shares = [share for one in turns.values() for share in one.shares]
     leasing = Leasing(lessor, [*shares, *(rates.shares if rates is not None else ())])
     for one in turns.values():
@@ -66,6 +69,16 @@ def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
 def instances_of(region: str, topology: Topology) -> int:
     """The number of instances that the topology names for the region; 1 at least."""
     return max(1, len(topology.regions[region].instances))
+
+
+def _rates_of_callers(topology: Topology) -> Iterator[tuple[str, Rates]]:
+    if topology.callers is None:
+        return
+    for name, caller in topology.callers.named.items():
+        if caller.rates is not None:
+            yield name, caller.rates
+    if topology.callers.anonymous_rates is not None:
+        yield ANONYMOUS.name, topology.callers.anonymous_rates
 
 
 def _longest_load_us(namespace: Namespace) -> int:

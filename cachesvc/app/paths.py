@@ -219,6 +219,7 @@ def build(
         admission=admission,
         is_overloaded=is_overloaded,
         is_unkept=unkept.__contains__,
+        is_over_budget=lambda namespace: namespace in turns and turns[namespace].is_used_up,
     )
     return Paths(
         fences=fences,

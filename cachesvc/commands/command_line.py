@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachesvc.app.embedded.server_process import ServerStartError
-from cachesvc.commands import documents, explain, publish
+from cachesvc.commands import documents, explain, publish, token
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
 from cachesvc.commands.serve import serve
@@ -78,6 +78,12 @@ COMMANDS = {
         "0 if both are right; 2 if one is wrong: each mistake has a line.",
         documents.add_arguments,
         documents.check_config,
+    ),
+    "token": Command(
+        "Makes a bearer token for a caller, or says what one may do.",
+        "0 if it is made or valid; 1 if it is not valid; 2 if an argument or the topology document is wrong.",
+        token.add_arguments,
+        lambda options, _: token.run(options),
     ),
     "publish": Command(
         "Announces changes on a region's queue.",

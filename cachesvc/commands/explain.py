@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from yarl import URL
 
-from cachesvc.commands.arguments import add_topology, header_value, instance_url, utf8
+from cachesvc.commands.arguments import add_bearer, add_topology, bearer_of, header_value, instance_url, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
 from cachesvc.explain.answer import Explanation
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help=f"The URL of the instance to ask (default, without --topology: {NEARBY}).",
     )
     add("--token", default="", type=header_value, help="Explains a read that sends this Cachesvc-Token.")
+    add_bearer(parser, environ)
     add("--json", action="store_true", help="Prints the instance's answer as it is, in JSON.")
 
 
@@ -106,7 +107,7 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
 async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) -> bytes:
     """The first answer, as JSON. Raises `TierUnavailableError` if no instance answers."""
     path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
-    headers = {"Cachesvc-Token": options.token} if options.token else {}
+    headers = bearer_of(options) | ({"Cachesvc-Token": options.token} if options.token else {})
     silent = []
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     async with aiohttp.ClientSession(connector=CleanConnector(), timeout=timeout) as http:

@@ -15,6 +15,7 @@ import json
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby, pairwise
 from textwrap import TextWrapper
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -48,7 +49,7 @@ _QUANTITIES: Mapping[Any, tuple[str, Mapping[str, int]]] = {
     Size: ("size", {unit: int(Size.parse(f"1{unit}")) for unit in ("GiB", "MiB", "KiB", "B")}),
 }
 """The name and the units of each type of quantity, largest unit first."""
-_PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
+_PLAIN = {datetime: "date and time", str: "text", int: "integer", float: "number", bool: "true or false"}
 
 
 class Field(NamedTuple):

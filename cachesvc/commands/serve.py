@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -42,7 +43,7 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, documents.topology, environ))
+            runner.run(_serve(service, documents.topology, options.topology, environ))
     except KeyboardInterrupt:  # before the service handles the signal itself
         return 0
     except BrokenPipeError:
@@ -61,9 +62,11 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
-async def _serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> None:
+async def _serve(
+    service: Service, topology: Topology | None, topology_file: Path | None, environ: Mapping[str, str]
+) -> None:
     if topology is not None:
-        await _announce_and_serve(service, topology, [])
+        await _announce_and_serve(service, topology, [], topology_file)
         return
     started = await embedded(service, environ)
     try:
@@ -73,9 +76,11 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
         await started.stop()
 
 
-async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
+async def _announce_and_serve(
+    service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
+) -> None:
     def ready(port: int) -> None:
         host = f"[{service.server.host}]" if ":" in service.server.host else service.server.host
         print(banner(service, topology, f"http://{host}:{port}", lines), flush=True)
 
-    await app.serve(service, topology, ready=ready)
+    await app.serve(service, topology, topology_file=topology_file, ready=ready)

@@ -9,6 +9,7 @@ bytes of aliases that stand for 10^9 values. All of this is a mistake with a sen
 """
 
 import math
+from datetime import date, datetime
 from pathlib import Path
 from reprlib import Repr
 from types import NoneType, UnionType
@@ -252,6 +253,8 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
     """
     if kind in QUANTITIES and type(data) is kind:
         return data
+    if kind is datetime and type(data) is date:
+        raise ConfigError(path, f"is a day: write the time, too, such as {data}T00:00:00Z")
     if not _is_utf8(data):
         raise ConfigError(path, f"{'it' if kind == Secret else shown(data)} is not UTF-8")
     try:

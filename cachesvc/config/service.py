@@ -16,6 +16,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cachesvc.config.addresses import host_fault, http_fault
+from cachesvc.config.bearer import bearer_headers
+from cachesvc.config.callers import check_anonymous
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
 from cachesvc.config.mistakes import Mistakes, collected
@@ -43,6 +45,11 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     the port); its proxy's, for instance. Other names with a dot are refused with 421
     `wrong-host`, or any web page could have a browser on this machine ask. On other addresses every
     name is answered."""
+    peer_token_file: str = ""
+    """The path of a file with the bearer token that this instance shows to the others.
+
+    It asks them for explanations, so the token's caller needs `explain:*`. The file is read again
+    whenever it is needed. Empty: the instance shows no identity."""
     sandbox: bool = True
     """True: answers say `Content-Security-Policy: sandbox`, so that a browser that is led to a
     stored value runs no script of it."""
@@ -383,6 +390,11 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             check_sealed(l2.seal, l2.seal_keys, here.pool.items())
         except ConfigError as error:
             found.note(error.path, error.why)
+    if found.is_read("$.server.host") and shared.is_read("$.callers"):
+        try:
+            check_anonymous(service.server.host, topology.callers)
+        except ConfigError as error:
+            found.note(error.path, error.why)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")
@@ -465,6 +477,10 @@ def _check_server(server: Server, found: Mistakes) -> None:
     for index, name in enumerate(server.hosts):
         fault = host_fault(name)
         require(not fault, f"hosts[{index}]", f"{name!r} is no host name or IP address without port")
+    try:
+        bearer_headers(server.peer_token_file, "$.server.peer_token_file")
+    except ConfigError as error:
+        found.note(error.path, error.why)
     require(server.max_body > 0, "max_body", "must be larger than 0")
     require(server.max_answer > 0, "max_answer", "must be larger than 0")
     require(

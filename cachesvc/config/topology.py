@@ -8,6 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from cachesvc.config.callers import Callers
 from cachesvc.config.document import Secret
 from cachesvc.config.limits import OriginBudget, Rates
 from cachesvc.model.units import Duration, Size
@@ -205,3 +206,8 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     are placed by rendezvous hash over the active cells."""
     former: Former | None = None
     """Where partitions were before; given while partitions move to other cells."""
+    callers: Callers | None = None
+    """The callers that instances answer, and what each may do.
+
+    Left out: everybody may do everything, and instances listen on a loopback address only. The section
+    is read again while instances run."""

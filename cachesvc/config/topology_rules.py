@@ -16,6 +16,7 @@ from cachesvc.config.addresses import (
     redis_query_fault,
     without_userinfo,
 )
+from cachesvc.config.callers import check_callers
 from cachesvc.config.limits import check_origin_budget, check_rates
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.row_templates import check_sources
@@ -61,6 +62,8 @@ def check_topology(topology: Topology, found: Mistakes | None = None) -> None:
                 "is a path of the API itself: choose another name",
             )
             _check_namespace(namespace, f"$.namespaces.{name}", found)
+        if topology.callers is not None:
+            check_callers(topology.callers, "$.callers", found)
 
 
 def _check_region(region: Region, path: str, found: Mistakes) -> None:

@@ -158,6 +158,31 @@ class ProblemKind(StrEnum):
         "Nothing to invalidate",
         "Name keys or tags, or send `all: true`.",
     )
+    NO_IDENTITY = (
+        "no-identity",
+        401,
+        "This needs an identity",
+        "Send `Authorization: Bearer` and a token.",
+    )
+    UNKNOWN_IDENTITY = (
+        "unknown-identity",
+        401,
+        "The identity is not known",
+        "Send a token that is valid: this one is not known, has been revoked, or has expired.",
+    )
+    ISSUER_UNAVAILABLE = (
+        "issuer-unavailable",
+        503,
+        "The issuer of the token does not give its keys",
+        "Try again later: the token could not be checked.",
+        Retry.AFTER_A_SECOND,
+    )
+    MISSING_SCOPE = (
+        "missing-scope",
+        403,
+        "The identity may not do this",
+        "Have the scope that `detail` names added to the identity in the topology's `callers`.",
+    )
     NO_DEBUG = (
         "no-debug",
         403,

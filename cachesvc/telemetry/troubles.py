@@ -27,9 +27,9 @@ CUT_OFF = (
 )
 
 
-def used_up(limit: str, amount: float, share: float) -> str:
+def used_up(limit: str, amount: float) -> str:
     """A limit of the region refuses what goes beyond it."""
-    return f"{limit}: more is asked than the {amount:g} of the region, {share:.4g} of them here"
+    return f"{limit}: more is asked than the {amount:g} of the region"
 
 
 def loop_trouble(name: str, why: str) -> str:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import ceil, inf
 from time import perf_counter
 
+from cachesvc.config.callers import ANONYMOUS_NAME
 from cachesvc.config.limits import ByteRate, Rate, Rates
 from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
@@ -191,7 +192,7 @@ class RateLimits:
         instances: int,
         now: Callable[[], float] = perf_counter,
     ) -> None:
-        """`instances`: those of the region."""
+        """`callers`: by name, empty for anonymous ones. `instances`: those of the region."""
         self.want: Callable[[], None] = lambda: None
         """Called when a request was refused: a larger share may be had."""
         self._now = now
@@ -199,7 +200,8 @@ class RateLimits:
             name: Meter("namespace", name, rates, instances, now) for name, rates in namespaces.items()
         }
         self._of_caller = {
-            name: Meter("caller", name, rates, instances, now) for name, rates in callers.items()
+            name: Meter("caller", name or ANONYMOUS_NAME, rates, instances, now)
+            for name, rates in callers.items()
         }
 
     def __repr__(self) -> str:

@@ -17,12 +17,16 @@ from aiohttp import web
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
+from cachesvc.model.caller import Caller
 from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
+from cachesvc.web.access.door import Door
+from cachesvc.web.access.grants import Grant
+from cachesvc.web.access.routes import ROUTES, check_routes
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.connections import Connections
 from cachesvc.web.contract import Paths, Readiness
@@ -45,8 +49,8 @@ from cachesvc.web.requests.bodies import STOPPED as BODY_STOPPED
 from cachesvc.web.requests.bodies import WAITED
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.limits import check_header_bytes
-from cachesvc.web.requests.options import plain_traceparent, timeout_of
-from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
+from cachesvc.web.requests.options import plain_headers, timeout_of
+from cachesvc.web.routing import Kind, Place, check_namespace, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
 
 log = logging.getLogger(__name__)
@@ -97,6 +101,7 @@ class Web:
         self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
         self._fair_seconds = service.telemetry.slow.seconds
         """A shorter deadline that is not kept is the caller's haste, and no failure."""
+        self.door = Door(topology.callers, topology.namespaces, self._clock)
         self._hosts = Hosts(service.server.host, service.server.hosts)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
@@ -127,7 +132,7 @@ class Web:
             self._fair_seconds,
             rates,
         )
-        self._streams = Streams(broadcast, service.server.max_streams_per_peer)
+        self._streams = Streams(broadcast, service.server.max_streams_per_peer, self.door)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
@@ -137,13 +142,12 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(
-                service, topology.namespaces, paths.invalidator, in_flight, self.inspections, rates
-            ),
+            Invalidations(service, paths.invalidator, in_flight, self.inspections, rates),
             self._streams,
             Probes(service, topology, readiness, metrics),
-            HotKeysView(service, topology.namespaces, paths.hot_keys),
+            HotKeysView(service, paths.hot_keys),
         )
+        check_routes(operation for calls in self._calls.values() for operation, _ in calls.values())
         self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, self.connections.loop)
         """The loops that timers call."""
         self._listener = Listener(
@@ -178,6 +182,7 @@ class Web:
         await self._listener.stop()
         self.connections.stop()
         self._deadlines.stop()
+        self.door.stop()
         self.overload.stop()
         self._core_time.close()
 
@@ -190,38 +195,54 @@ class Web:
         spans, hosts = self._spans, self._hosts
         span: Span | None = None
         try:
-            target = request.raw_path
-            place = plain_key_place(target, self._namespaces) or place_of(target, self._namespaces)
-            namespace = place.namespace
-            calls = self._calls[place.kind]
-            operation, handler = calls.get(request.method, _REFUSED)
+            place = plain_key_place(request.raw_path, self._namespaces)
             if (
-                operation == "get"
-                and (traceparent := plain_traceparent(request.raw_headers, hosts.admitted)) is not None
+                place is not None
+                and request.method == "GET"
+                and (plain := plain_headers(request.raw_headers, hosts.admitted)) is not None
+                and (grant := self.door.reader(plain[1], place.namespace)) is not None
             ):
+                traceparent, _ = plain
+                operation, namespace = "get", place.namespace
                 if spans is not None and spans.sampling.takes(traceparent):
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
                     if self._rates is not None:
-                        self._rates.check_hit(namespace, len(entry.value), started)
+                        self._rates.check_hit(namespace, len(entry.value), started, grant.caller)
                     reply = self._entries.hit(entry)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
-                    reply = await _part_of(span, self._read_on(request, place, entry))
-            elif handler is None:
-                reply = _not_allowed(request, calls)
+                    reply = await _part_of(span, self._read_on(request, place, entry, grant.caller))
             else:
-                check_header_bytes(request.raw_headers)
-                hosts.check(request.headers.get("Host"))
-                span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
-                reply = await _part_of(
-                    span, self._deadlines.hold(self._call(operation, handler, request, place))
-                )
-                reply.request_id = reply.request_id or request_id_of(request.headers)
-                if len(request):  # few have marks, and `get` is slow for what is not there
-                    started += request.get(WAITED, 0.0)  # the caller's time, not ours
+                grant = await self.door.admit(request)
+                if place is None:
+                    check = partial(self._check_namespace, request.method, grant)
+                    place = place_of(request.raw_path, check)
+                else:
+                    self._check_namespace(request.method, grant, place.kind, place.namespace)
+                namespace = place.namespace
+                calls = self._calls[place.kind]
+                operation, handler = calls.get(request.method, _REFUSED)
+                if handler is None:
+                    reply = _not_allowed(request, calls)
+                else:
+                    check_header_bytes(request.raw_headers)
+                    hosts.check(request.headers.get("Host"))
+                    self.door.check(grant, ROUTES[operation], place)
+                    span = (
+                        spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
+                    )
+                    reply = await _part_of(
+                        span, self._deadlines.hold(self._call(operation, handler, request, place))
+                    )
+                    reply.request_id = reply.request_id or request_id_of(request.headers)
+                    if (
+                        len(request) > 1
+                    ):  # few have marks beside their grant, and `get` is slow for what is not there
+                        started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
+            self.door.note(error)
             reply = self._refusal(request, error)
             started += request.get(WAITED, 0.0)
         except Exception:
@@ -239,6 +260,16 @@ class Web:
         ):
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
+
+    def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
+        """Raises `RequestError` if the grant is not enough, or there is no such namespace.
+
+        So nobody learns of a namespace in which they may do nothing, whether it is declared.
+        """
+        calls = self._calls[kind]
+        operation, _ = calls.get(method) or next(iter(calls.values()))
+        self.door.check_namespace(grant, ROUTES[operation], namespace)
+        check_namespace(namespace, grant.namespaces, "namespace")
 
     async def _handle_extra(self, request: web.BaseRequest) -> Reply:
         """Answers the one request of a connection that is one too many: probes and metrics only."""
@@ -264,13 +295,15 @@ class Web:
                 outcome = HURRIED
         return problem_reply(error, request_id_of(request.headers), outcome=outcome)
 
-    async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
+    async def _read_on(
+        self, request: web.BaseRequest, place: Place, entry: Entry | None, caller: Caller
+    ) -> Reply:
         """Answers a plain read that L1 does not hold.
 
         The read path bounds it, by the deadlines of its tiers, lease and origin.
         """
         with self.overload:
-            return await self._entries.read_plainly(request, place, entry)
+            return await self._entries.read_plainly(request, place, entry, caller)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
         seconds = (

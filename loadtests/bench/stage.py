@@ -5,6 +5,7 @@ and then stays up, so that both sides of every pair are warm. Nothing is timed b
 were checked: the right bytes, from the tier that the row claims (`Cache-Status`).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from loadtests.bench.keyspace import BATCH, MSGPACK, NAMESPACE, batches, path_of
 from loadtests.bench.servers import Server, Servers, free_port
 from loadtests.load.answers import answered_by
 
+BEARER = "cachesvc_" + "b" * 43
+"""The token of the caller in set-ups with callers; it has the length of a real one."""
 _LEAST_SHARE = 0.9
 """The share of the sampled keys that the claimed tier must answer.
 
@@ -33,6 +36,8 @@ class SetUp:
     l1_entries: int
     has_pool: bool
     is_sealed: bool = False
+    has_callers: bool = False
+    """True: `BEARER` may read, and callers without an identity may do everything."""
     trace_ratio: float | None = None
     """None: all telemetry but `/metrics` is off.
 
@@ -43,11 +48,13 @@ class SetUp:
     def name(self) -> str:
         """The name for files and instances."""
         sealed = f"{self.tier}-sealed" if self.is_sealed else self.tier
+        sealed += "-callers" if self.has_callers else ""
         return sealed if self.trace_ratio is None else f"{sealed}-traced-{self.trace_ratio:g}"
 
 
 SET_UPS = {
     "l1": SetUp("l1", 4_000_000, has_pool=True),
+    "l1_callers": SetUp("l1", 4_000_000, has_pool=True, has_callers=True),
     # A walk over 2,000 keys never finds the next key in an LRU of 16 entries.
     "l2": SetUp("l2", 16, has_pool=True),
     "l2_sealed": SetUp("l2", 16, has_pool=True, is_sealed=True),
@@ -150,7 +157,12 @@ class Stage:
         otlp = "" if set_up.trace_ratio is None else self._servers.otlp_sink().url
         config.write_text(json.dumps(_service_document(set_up, port, otlp)))
         topology.write_text(
-            json.dumps(_topology_document(pool, self._servers.redis().port, self._servers.redis().port))
+            json.dumps(
+                {
+                    **_topology_document(pool, self._servers.redis().port, self._servers.redis().port),
+                    **(_callers() if set_up.has_callers else {}),
+                }
+            )
         )
         server = self._servers.service(config, topology, port)
         _store_all(port)
@@ -186,6 +198,13 @@ def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, 
         "cells": {"c1": {"region": "bench", "url": f"redis://127.0.0.1:{cell}/0"}},
         "namespaces": {NAMESPACE: {"owner": "bench", "ttl": "50m", "jitter": 0.0, "early_refresh": 0.0}},
     }
+
+
+def _callers() -> dict[str, object]:
+    digest = hashlib.sha256(BEARER.encode()).hexdigest()
+    reader = {"scopes": [f"read:{NAMESPACE}"], "tokens": [{"sha256": digest}]}
+    everything = [f"{action}:*" for action in ("read", "write", "observe", "explain", "invalidate")]
+    return {"callers": {"named": {"reader": reader}, "anonymous": everything}}
 
 
 def _store_all(port: int) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from cachesvc.config.limits import OriginBudget
+from cachesvc.explain.answer import Question
 from cachesvc.model.entry import Key
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release
@@ -49,6 +50,23 @@ async def test_loads_beyond_the_budget_wait_and_are_then_refused() -> None:
     assert [(await task).outcome for task in (*running, waiting)] == [Outcome.LOADED] * 3
     assert (turns.running, here.tally.loads_over_budget) == (0, 1)
     assert here.tally.loads == here.tally.loads_ok + here.tally.loads_over_budget
+
+
+async def test_an_explanation_says_that_the_budget_is_used_up() -> None:
+    here, _ = instance(1)
+    key = Key.of("docs", "b")
+    before = (await here.explainer.explain(key, Question())).now
+    here.far.loader.hold()
+    running = asyncio.create_task(here.get("a"))
+    await here.far.loader.called()
+    now = (await here.explainer.explain(key, Question())).now
+    assert before is not None
+    assert not before.but
+    assert now is not None
+    assert now.a_read_would == "load from the origin"
+    assert "origin budget is used up" in now.but
+    here.far.loader.release()
+    await running
 
 
 async def test_a_refused_load_gives_its_lease_back() -> None:

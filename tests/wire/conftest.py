@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.config.callers import Callers
 from cachesvc.config.service import Server, Service, Telemetry
 from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
 from cachesvc.model.clock import SECONDS
@@ -150,6 +152,7 @@ async def running_site(
     recorder: Recorder | None = None,
     limits: Server = LIMITS,
     *,
+    callers: Callers | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     rates: RateLimits | None = None,
@@ -160,7 +163,7 @@ async def running_site(
     made: list[Site] = []
     web = Web(
         Service(server=limits, instance="a", telemetry=telemetry or Telemetry()),
-        TOPOLOGY,
+        replace(TOPOLOGY, callers=callers),
         paths,
         broadcast,
         lambda: (made[0].ready, made[0].reasons),

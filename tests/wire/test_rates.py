@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from cachesvc.config.callers import Callers, NamedCaller, Token
 from cachesvc.config.limits import ByteRate, Rate, Rates
 from cachesvc.model.units import Size
 from cachesvc.web.rates import RateLimits
@@ -89,6 +91,29 @@ async def test_invalidations_beyond_the_rate_are_refused_before_they_begin() -> 
         dry = msgspec.json.encode({"namespace": "pages", "keys": ["a"], "dry_run": True})
         assert (await site.ask("POST", "/v1/invalidations", JSON, dry)).status == 200
         assert len(site.invalidator.saw) == 1
+
+
+async def test_a_caller_has_rates_of_its_own_over_all_its_requests() -> None:
+    token = "secret-of-shop"
+    callers = Callers(
+        named={
+            "shop": NamedCaller(("read:*", "write:*"), tokens=(Token(sha256(token.encode()).hexdigest()),))
+        },
+        anonymous=("read:*",),
+    )
+    rates = RateLimits({}, {"shop": Rates(reads=Rate(SLOW, burst=2))}, instances=1)
+    shop = {"Authorization": f"Bearer {token}"}
+    async with running_site(rates=rates, callers=callers) as site:
+        site.hold("held")
+        for path in ("/v1/pages/a", "/v1/users/a"):
+            assert (await site.ask("GET", path, shop)).status == 404
+        refused = await site.ask("GET", "/v1/pages/b", shop)
+        assert refused.status == 429
+        assert refused.headers["ratelimit-policy"] == '"caller-reads";q=1;w=50'
+        assert "caller 'shop'" in msgspec.json.decode(refused.body)["detail"]
+        statuses = [(await site.ask("GET", "/v1/pages/held", shop)).status for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        assert (await site.ask("GET", "/v1/pages/b")).status == 404
 
 
 async def test_bytes_are_limited_by_what_was_read_and_written() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from cachesvc.commands.arguments import add_topology, duration, fail, tell_mistakes
+from cachesvc.commands.arguments import add_bearer, add_topology, bearer_of, duration, fail, tell_mistakes
 from cachesvc.commands.check.history import HistoryWriter
 from cachesvc.commands.check.judge import judge
 from cachesvc.commands.check.progress import Progress
@@ -102,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         metavar="DURATION",
         help="The instances' coherence.max_clock_skew (default: 100ms).",
     )
+    add_bearer(parser, environ)
     add(
         "--no-events",
         action="store_true",
@@ -188,6 +189,7 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
         read_share=options.read_share,
         heartbeat_us=int(options.heartbeat),
         skew_us=int(options.skew),
+        headers=bearer_of(options),
     )
 
 

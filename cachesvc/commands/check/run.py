@@ -142,7 +142,9 @@ class _Running:
 @asynccontextmanager
 async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[_Running]:
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=CleanConnector(limit=0)))
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=CleanConnector(limit=0), headers=settings.headers)
+        )
         producers = await stack.enter_async_context(Producers(settings.queues, "/cachesvc/check"))
         running = _Running(settings, history, http, producers)
         if not settings.look_aside:

@@ -75,6 +75,8 @@ class CheckSettings(Struct, frozen=True):
     max_lag_us: int = 2_000_000
     heartbeat_us: int = int(_DEFAULTS.heartbeat)
     skew_us: int = int(_DEFAULTS.max_clock_skew)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Header lines of every request to an instance: the checker's identity."""
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     """A part of every key and tag. Copies of an earlier run's keys would count other writes."""
 

@@ -17,7 +17,14 @@ from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
+from cachesvc.commands.arguments import (
+    add_bearer,
+    add_topology,
+    bearer_of,
+    duration,
+    header_value,
+    instance_url,
+)
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.audit import AuditLog
 from cachesvc.commands.top.between import Look
@@ -55,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         metavar="DURATION",
         help="The time between two looks (default: 1s).",
     )
+    add_bearer(parser, environ)
     add(
         "--debug-token",
         type=header_value,
@@ -85,7 +93,8 @@ def _declared(path: Path) -> Deployment:
 
 
 async def _run(options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None) -> int:
-    async with aiohttp.ClientSession(connector=CleanConnector()) as http:
+    headers = bearer_of(options)
+    async with aiohttp.ClientSession(connector=CleanConnector(), headers=headers) as http:
         asker = Asker(http, options.debug_token)
         deployment = declared or await ask_for_deployment(asker, urls)
         async with AuditLog(deployment.queues) as audit:

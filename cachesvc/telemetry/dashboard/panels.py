@@ -54,6 +54,8 @@ _TITLES: Mapping[str, str] = {
     "connections": "Requests",
     "in_flight": "Requests",
     "inspections": "Requests",
+    "identities": "Requests",
+    "callers": "Requests",
     "build": "Instances",
     "ready": "Instances",
     "topology": "Instances",

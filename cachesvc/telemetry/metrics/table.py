@@ -99,6 +99,26 @@ TABLE: tuple[Metric, ...] = (
         "refused",
         "Explanations and dry runs refused: too many in a second.",
     ),
+    Metric(
+        "identities_refused",
+        "counter",
+        "identities",
+        {
+            "no_identity": "no_identity",
+            "unknown": "unknown",
+            "expired": "expired",
+            "missing_scope": "missing_scope",
+        },
+        "Requests refused for who asks (401, 403), by the reason.",
+        ("reason",),
+    ),
+    Metric(
+        "callers_outdated",
+        "gauge",
+        "callers",
+        "",
+        "1 while callers of before are in force: those in the document are wrong.",
+    ),
     # this instance
     Metric(
         "build_info",

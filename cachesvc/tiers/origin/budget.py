@@ -90,6 +90,11 @@ class Turns:
         """Loads that wait for their turn now."""
         return len(self._waiting)
 
+    @property
+    def is_used_up(self) -> bool:
+        """True if a load would have to wait for its turn now."""
+        return bool(self._waiting) or not self._has_turn()
+
     # one load -------------------------------------------------------------------------------------
 
     async def take(self, patience_seconds: float) -> None:

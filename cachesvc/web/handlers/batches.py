@@ -14,12 +14,15 @@ from msgspec.structs import replace
 
 from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
+from cachesvc.model.caller import Caller
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
+from cachesvc.model.scope import Action
 from cachesvc.telemetry.metrics.request_counts import Counts
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
@@ -93,19 +96,24 @@ class Batches:
         check_count(len(asked.keys), self._limits, "$.keys")
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
+        grant = grant_of(request)
+        grant.require_keys(Action.READ, place.namespace, asked.keys, "$.keys")
+        if options.lease:
+            grant.require_keys(Action.WRITE, place.namespace, asked.keys, "$.keys")
         # No value was judged before now. Of changes that are merged from here on, some were not.
         watermark = self._fences.watermark
         room = Room(self._limits.max_answer)
         results, missing = self._from_l1(place.namespace, keys, options, room)
         if self._rates is not None:
-            missing = self._within_rates(self._rates, place.namespace, results, missing)
+            missing = self._within_rates(self._rates, place.namespace, grant.caller, results, missing)
         granted: list[tuple[Key, Answer]] = []
         try:
             if missing:
                 await self._from_beyond(place.namespace, keys, missing, options, room, results, granted)
             outcomes: list[str] = [result.outcome for result in results]
             if self._rates is not None:
-                self._rates.charge_bytes(place.namespace, sum(len(results[i].value) for i in missing))
+                size = sum(len(results[i].value) for i in missing)
+                self._rates.charge_bytes(place.namespace, size, grant.caller)
             if room.is_short or ((missing or self._rates is not None) and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
@@ -124,7 +132,7 @@ class Batches:
         return reply
 
     def _within_rates(
-        self, rates: RateLimits, namespace: str, results: list[Got], missing: list[int]
+        self, rates: RateLimits, namespace: str, caller: Caller, results: list[Got], missing: list[int]
     ) -> list[int]:
         """Charges the keys to the rates, and fills in the results of those that are refused.
 
@@ -137,11 +145,11 @@ class Batches:
             asked = set(missing)
             hits = [i for i in range(len(results)) if i not in asked]
             sizes = [len(results[i].value) for i in hits]
-        for i, refusal in rates.check_hits(namespace, sizes).items():
+        for i, refusal in rates.check_hits(namespace, sizes, caller).items():
             results[hits[i]] = Got("error", problem=problem_of(refusal))
         if not missing:
             return missing
-        admitted, error = rates.admit("reads", namespace, len(missing))
+        admitted, error = rates.admit("reads", namespace, len(missing), caller)
         if error is not None:
             refused = Got("error", problem=problem_of(error))
             for i in missing[admitted:]:
@@ -286,9 +294,13 @@ class Batches:
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
+        grant_of(request).require_keys(
+            Action.WRITE, place.namespace, [item.key for item in asked.items], "$.items"
+        )
         refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
         if self._rates is not None:
-            self._refuse_beyond_rates(self._rates, place.namespace, items, refusals)
+            caller = grant_of(request).caller
+            self._refuse_beyond_rates(self._rates, place.namespace, caller, items, refusals)
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
         writing: list[tuple[int, tuple[Key, Draft]]] = []
         for i, (key, draft) in enumerate(items):
@@ -311,6 +323,7 @@ class Batches:
     def _refuse_beyond_rates(
         rates: RateLimits,
         namespace: str,
+        caller: Caller,
         items: Sequence[tuple[Key, Draft]],
         refusals: list[RequestError | None],
     ) -> None:
@@ -321,10 +334,10 @@ class Batches:
         writes = [i for i, (_, draft) in enumerate(items) if refusals[i] is None and draft.release is None]
         if not writes:
             return
-        admitted, error = rates.admit("writes", namespace, len(writes))
+        admitted, error = rates.admit("writes", namespace, len(writes), caller)
         for i in writes[admitted:]:
             refusals[i] = error
-        rates.charge_bytes(namespace, sum(len(items[i][1].value) for i in writes[:admitted]))
+        rates.charge_bytes(namespace, sum(len(items[i][1].value) for i in writes[:admitted]), caller)
 
 
 def _reason(refusal: RequestError) -> Release:

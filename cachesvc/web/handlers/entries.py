@@ -12,6 +12,7 @@ from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Question
 from cachesvc.model import cache_control, cache_groups
+from cachesvc.model.caller import Caller
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
@@ -19,6 +20,8 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
+from cachesvc.model.scope import Action
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Paths
 from cachesvc.web.inspections import Inspections
@@ -109,48 +112,52 @@ class Entries:
         """Answers a `GET` or `HEAD` with options. Raises `RequestError` for a header out of rule."""
         asked = conditions.conditions_of(request.headers)
         options = options_of(request.headers, self._limits.request_timeout.seconds)
+        if options.lease:  # the right to fill
+            grant_of(request).require_keys(Action.WRITE, place.namespace, (place.key.text,))
         if (
             is_answered_by_any_fresh_copy(options)
             and (entry := self._reader.peek(place.namespace, place.key)) is not None
         ):
-            self._count_hit(place, entry)
+            self._count_hit(place, entry, grant_of(request).caller)
             answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
             watermark = CURRENT
         else:
             watermark = self._fences.watermark
-            answer = await self._from_beyond(place, options)
+            answer = await self._from_beyond(place, options, grant_of(request).caller)
         reply = self._answered(request, place.key, answer, options, asked)
         reply.watermark = watermark
         return reply
 
-    async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
+    async def read_plainly(
+        self, request: web.BaseRequest, place: Place, absent: Entry | None, caller: Caller
+    ) -> Reply:
         """Answers a `GET` that asks nothing special, after L1 was asked.
 
         `absent` is the negative entry that L1 had, if any.
         """
         watermark = self._fences.watermark
         if absent is not None:
-            self._count_hit(place, absent)
+            self._count_hit(place, absent, caller)
             answer = Answer(Outcome.ABSENT, absent, "l1")
         else:
-            answer = await self._from_beyond(place, PLAIN)
+            answer = await self._from_beyond(place, PLAIN, caller)
         reply = self._answered(request, place.key, answer, PLAIN, conditions.NONE)
         reply.watermark = watermark
         return reply
 
-    def _count_hit(self, place: Place, entry: Entry) -> None:
+    def _count_hit(self, place: Place, entry: Entry, caller: Caller) -> None:
         """Charges an L1 hit to the rates. Raises `RequestError` (`rate-limited`)."""
         if self._rates is not None:
-            self._rates.check_hit(place.namespace, len(entry.value), perf_counter())
+            self._rates.check_hit(place.namespace, len(entry.value), perf_counter(), caller)
 
-    async def _from_beyond(self, place: Place, options: ReadOptions) -> Answer:
+    async def _from_beyond(self, place: Place, options: ReadOptions, caller: Caller) -> Answer:
         """Reads beyond L1. Raises `RequestError` (`rate-limited`)."""
         if self._rates is None:
             return await self._reader.get(place.key, options)
-        self._rates.check("reads", place.namespace)
+        self._rates.check("reads", place.namespace, caller=caller)
         answer = await self._reader.get(place.key, options)
         if answer.entry is not None:
-            self._rates.charge_bytes(place.namespace, len(answer.entry.value))
+            self._rates.charge_bytes(place.namespace, len(answer.entry.value), caller)
         return answer
 
     def _answered(
@@ -244,7 +251,7 @@ class Entries:
         try:
             draft = self._draft(request, place.namespace, lease)
             if self._rates is not None:
-                self._rates.check("writes", place.namespace)
+                self._rates.check("writes", place.namespace, caller=grant_of(request).caller)
             value = await self._value(request, place.namespace)
         except RequestError as error:
             if lease:
@@ -252,7 +259,7 @@ class Entries:
                 await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=reason))])
             raise
         if self._rates is not None:
-            self._rates.charge_bytes(place.namespace, len(value))
+            self._rates.charge_bytes(place.namespace, len(value), grant_of(request).caller)
         written = await self._writer.put(place.key, replace(draft, value=value))
         if written.error is not None:
             raise written.error
@@ -331,7 +338,7 @@ class Entries:
                 )
         options = InvalidateOptions(who=caller_of(request))
         if self._rates is not None:
-            self._rates.check("invalidations", place.namespace)
+            self._rates.check("invalidations", place.namespace, caller=grant_of(request).caller)
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
         )

@@ -66,7 +66,11 @@ def document() -> Json:
             "and a key's own ending `:explain` as %3Aexplain.",
         },
         "paths": _paths(),
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],
         "x-problem-kinds": {kind.value: _described(kind) for kind in ProblemKind},
     }
 

@@ -60,7 +60,9 @@ async def watch(
     settings = replace(settings, delays=AT_ONCE)
     metrics.run_info.labels(settings.namespace, settings.run_id, f"{settings.max_lag_us / 1e6:g}s").set(1)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=CleanConnector(limit=0)))
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=CleanConnector(limit=0), headers=settings.headers)
+        )
         producers = await stack.enter_async_context(Producers(settings.queues, "/cachesvc/check"))
         canaries = Canaries(settings, metrics, http, producers, pause_seconds)
         if not settings.look_aside:
