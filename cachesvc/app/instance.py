@@ -93,7 +93,7 @@ class App:
         )
         self._sweeping = Loop("sweep of L1")
         self._loops = Loops(
-            [*self._feeds.watched(), self._sweeping, self.limits.leasing.loop, *self._backends.loops()]
+            [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
         )
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds

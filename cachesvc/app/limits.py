@@ -1,6 +1,6 @@
 """Wires the limits that hold for the whole region: origin budgets and rates."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -8,6 +8,7 @@ from cachesvc.config.limits import Rates
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace, Topology
 from cachesvc.model.caller import ANONYMOUS
+from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.troubles import CUT_OFF, used_up
 from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.shares.contract import Lessor
@@ -33,6 +34,10 @@ class Limits:
     def shares(self) -> Mapping[tuple[str, ...], Share]:
         """The shares of this instance by the names of their limits."""
         return {tuple(share.limit): share for share in self.leasing.shares}
+
+    def watched(self) -> Sequence[Loop]:
+        """The loop that renews the shares, if there are any."""
+        return [self.leasing.loop] if self.leasing.shares else []
 
     def troubles(self) -> Iterator[str]:
         """Yields a sentence for each limit that has refused something of late."""
