@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 
 from cachesvc.config.limits import Rates
@@ -54,7 +55,11 @@ def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
     instances = instances_of(service.region, topology)
     turns = {
         name: Turns(
-            name, namespace.origin_budget, instances=instances, longest_load_us=_longest_load_us(namespace)
+            name,
+            namespace.origin_budget,
+            instances=instances,
+            longest_load_us=_longest_load_us(namespace),
+            most_here=namespace.origin.concurrency if namespace.origin is not None else inf,
         )
         for name, namespace in topology.namespaces.items()
         if namespace.origin_budget is not None

@@ -193,6 +193,7 @@ def build(
         sample=sample,
         homes=homes,
         leased_loads=leased_loads,
+        turns=turns,
     )
     writer = Writer(
         namespaces=namespaces,

@@ -108,8 +108,14 @@ async def test_a_refresh_behind_a_stale_answer_leaves_the_turns_to_others() -> N
     assert (await here.get("old")).outcome is Outcome.STALE
     await asyncio.sleep(0.1)
     assert (turns.waiting, turns.refused) == (0, 1)
+    flights = here.tally.flights
+    assert (await here.get("old")).outcome is Outcome.STALE
+    assert here.tally.flights == flights, "no flight that would be refused"
     here.far.loader.release()
     await running
+    assert (await here.get("old")).outcome is Outcome.STALE
+    await asyncio.sleep(0.1)
+    assert (await here.get("old")).outcome is Outcome.HIT
 
 
 async def test_a_lease_of_a_caller_is_a_load_until_its_fill() -> None:

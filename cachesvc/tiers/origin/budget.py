@@ -9,7 +9,7 @@ patience is refused, without having reached the origin.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 
 from cachesvc.config.limits import OriginBudget
 from cachesvc.model.errors import OriginError
@@ -33,13 +33,18 @@ class Turns:
         *,
         instances: int,
         longest_load_us: int,
+        most_here: float = inf,
         want: Callable[[], None] = lambda: None,
     ) -> None:
-        """`instances`: those of the region. `want` is called when a load waits for a larger share."""
+        """`instances`: those of the region. `want` is called when a load waits for a larger share.
+
+        `most_here`: the loads at once that this instance can use, whatever its share is.
+        """
         self.namespace = namespace
         self.running = 0
         """Loads that have a turn now."""
         self._budget = budget
+        self._most_here = most_here
         self.want = want
         self._at_once: Share | None = None
         self._per_second: Share | None = None
@@ -97,13 +102,21 @@ class Turns:
 
     # one load -------------------------------------------------------------------------------------
 
+    def has_one(self) -> bool:
+        """True if a load may begin now. If not, a refusal is counted, and a larger share asked for."""
+        if not self.is_used_up:
+            return True
+        self._note_try()
+        self._lacking.refuse()
+        self.want()
+        return False
+
     async def take(self, patience_seconds: float) -> None:
         """Takes a turn, after at most so many seconds.
 
         Raises `OriginError` (`origin-budget`). A caller that is cancelled has no turn.
         """
-        self._tried += 1
-        self._peak = max(self._peak, self.running + len(self._waiting) + 1)
+        self._note_try()
         if not self._waiting and self._has_turn():
             self._begin()
             return
@@ -220,10 +233,14 @@ class Turns:
 
     # what the lessor is told ----------------------------------------------------------------------
 
+    def _note_try(self) -> None:
+        self._tried += 1
+        self._peak = max(self._peak, self.running + len(self._waiting) + 1)
+
     def _peak_of_late(self) -> float:
         peak = max(self._peak, self.running + len(self._waiting))
         self._peak = self.running + len(self._waiting)
-        return peak
+        return min(peak, self._most_here)
 
     def _begun_of_late(self) -> float:
         now = self._now()
