@@ -103,7 +103,7 @@ class Turns:
     # one load -------------------------------------------------------------------------------------
 
     def has_one(self) -> bool:
-        """True if a load may begin now. If not, a refusal is counted, and a larger share asked for."""
+        """True if a load may begin now; else a refusal is counted, and more is asked for."""
         if not self.is_used_up:
             return True
         self._note_try()
