@@ -32,8 +32,9 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import loop_trouble, silent_queue
+from cachesvc.telemetry.troubles import loop_trouble
 from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,11 @@ class App:
         self._is_warm = False
         otlp = service.telemetry.otlp
         resource = resource_of(service)
-        self._tracing = Tracing(otlp, resource) if otlp else None
+        self._certificates = Certificates(service)
+        otlp_tls = self._certificates.clients("otlp")
+        self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock)
+        self._backends = Backends(service, topology, placement, self._clock, self._certificates)
         self.remote = self._backends.remote()
         self.limits = limits.build(service, topology, self._backends.shares)
         self.paths = paths.build(
@@ -97,7 +100,9 @@ class App:
         )
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
-        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
+        self._metrics_export = (
+            MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
+        )
         self._web = Web(
             service,
             topology,
@@ -107,12 +112,18 @@ class App:
             self._metrics,
             recorder=self._tracing,
             rates=self.limits.rates,
+            tls=self._certificates.listener(service.server.tls, "server.tls"),
+            operations_tls=self._certificates.listener(
+                service.server.operations.tls, "server.operations.tls"
+            ),
         )
         self._callers: CallersFile | None = None
         if topology_file is not None:
             self._callers = CallersFile(topology_file, topology, self._web.door.take)
             self._loops.watch([self._callers.loop])
         self._loops.watch(self._web.loops)
+        if self._certificates.is_used:
+            self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _watched(self) -> Metrics:
@@ -126,6 +137,12 @@ class App:
         metrics.watch("l1_eviction_ages", lambda: l1.eviction_ages)
         metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in l1.by_namespace().items()})
         metrics.watch("hot_keys", paths.hot_keys.statistics)
+        metrics.watch("spread", paths.hot_keys.spread_keys)
+        metrics.watch("beyond_l1", lambda: tally.beyond)
+        metrics.watch("refusals", lambda: tally.refusals)
+        metrics.watch("reuse", paths.ghosts.statistics)
+        metrics.watch("live_bytes", paths.ghosts.live_bytes)
+        metrics.watch("ghosts", lambda: paths.ghosts)
         metrics.watch("fences", paths.fences.statistics)
         metrics.watch("feed", lambda: feeds.feed_tally)
         metrics.watch(
@@ -134,11 +151,16 @@ class App:
         metrics.watch("consumer", lambda: feeds.consumer_tally)
         metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
-        metrics.watch("connections", lambda: self._web.connections)
+        metrics.watch(
+            "connections", lambda: {(name,): port.connections for name, port in self._web.ports.items()}
+        )
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("identities", lambda: self._web.door.refusals)
         metrics.watch("callers", lambda: int(self._callers is not None and self._callers.is_outdated))
         metrics.watch("in_flight", lambda: self._web.in_flight)
+        metrics.watch("audit", lambda: paths.trail)
+        metrics.watch("handshakes", lambda: self._web.handshakes)
+        metrics.watch("certificates", self._certificates.seconds_left)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
         metrics.watch(
@@ -157,10 +179,15 @@ class App:
 
     # start, run, stop ----------------------------------------------------------------------------
 
-    async def start(self) -> int:
-        """Starts everything and listens; returns the bound port.
+    @property
+    def operations(self) -> str:
+        """`host:port` of the operations port as it is bound; empty if there is none."""
+        return self._web.operations.address if self._web.operations is not None else ""
 
-        Raises `OSError` if the port is taken; then nothing runs.
+    async def start(self) -> int:
+        """Starts everything and listens; returns the bound data port.
+
+        Raises `OSError`, whose `filename` is the address, if a port is taken; then nothing runs.
         """
         try:
             for part in self._parts():
@@ -202,6 +229,8 @@ class App:
             self._tasks.spawn(self._callers.run(), self._callers.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
+        if self._certificates.is_used:
+            self._tasks.spawn(self._certificates.run(), self._certificates.loop.name)
 
     async def _sweep(self) -> None:
         self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
@@ -246,7 +275,7 @@ class App:
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
         away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
-        servers = [*map(silent_queue, away), *self._backends.troubles()]
+        servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
         callers = [self._callers.trouble] if self._callers is not None and self._callers.trouble else []
@@ -254,6 +283,7 @@ class App:
             *callers,
             *servers,
             *self.limits.troubles(),
+            *self._certificates.troubles(),
             *self.paths.rivals.said.values(),
             *starmap(loop_trouble, loops.items()),
         ]
@@ -264,10 +294,11 @@ async def serve(
     topology: Topology,
     *,
     topology_file: Path | None = None,
-    ready: Callable[[int], None],
+    ready: Callable[[int, str], None],
 ) -> None:
-    """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port.
+    """Serves until SIGINT or SIGTERM.
 
+    `ready` is called once, with the bound data port and the address of the operations port.
     `topology_file` is the document that `callers` are read from again.
     """
     raise_descriptor_limit()
@@ -284,7 +315,7 @@ async def serve(
         await asyncio.wait((starting,))
         return
     try:
-        ready(starting.result())
+        ready(starting.result(), app.operations)
         await stopped
     finally:
         await app.stop()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cachesvc.config.addresses import http_fault, without_userinfo
-from cachesvc.config.bearer import bearer_headers
 from cachesvc.config.document import LARGEST
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable
@@ -22,22 +21,6 @@ def add_topology(parser: argparse.ArgumentParser, environ: Mapping[str, str], pu
         default=path_in(environ, "CACHESVC_TOPOLOGY"),
         help=f"The topology document. {purpose} Default: the file that CACHESVC_TOPOLOGY names.",
     )
-
-
-def add_bearer(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
-    """Adds `--bearer-file`, which `bearer_of` reads."""
-    parser.add_argument(
-        "--bearer-file",
-        metavar="FILE",
-        default=environ.get("CACHESVC_BEARER_FILE", ""),
-        help="A file with the bearer token to show to instances that ask for an identity."
-        " Default: the file that CACHESVC_BEARER_FILE names.",
-    )
-
-
-def bearer_of(options: argparse.Namespace) -> dict[str, str]:
-    """The header line with the token of `--bearer-file`, if it is given. Raises `ConfigError`."""
-    return bearer_headers(options.bearer_file, "--bearer-file")
 
 
 def path_in(environ: Mapping[str, str], name: str) -> Path | None:

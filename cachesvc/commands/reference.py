@@ -28,7 +28,7 @@ from cachesvc.config.environment import NOT_SETTINGS, settings
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.problems import ProblemKind, Retry
-from cachesvc.model.units import Duration, Size
+from cachesvc.model.units import Duration, Part, Size
 
 WIDTH = 120
 
@@ -89,10 +89,12 @@ def sections(kind: type[Struct], path: str = "") -> Iterator[Section]:
 
 
 def docstrings(kind: type[Struct]) -> dict[str, str]:
-    """The text below each field, by the field's name."""
+    """The text below each field, by the field's name; also of fields that are inherited."""
+    sources = (one for one in kind.__mro__ if issubclass(one, Struct) and one is not Struct)
     statements = [
         statement
-        for definition in ast.parse(inspect.getsource(kind)).body
+        for source in sources
+        for definition in ast.parse(inspect.getsource(source)).body
         if isinstance(definition, ast.ClassDef)
         for statement in definition.body
     ]
@@ -122,6 +124,8 @@ def type_name(kind: Any) -> str:
         return _QUANTITIES[kind][0]
     if kind in _PLAIN:
         return _PLAIN[kind]
+    if kind is Part:
+        return "size or percentage"
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return type_name(arguments[0])

@@ -15,7 +15,9 @@ from cachesvc.app.embedded.set_up import embedded
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
+from cachesvc.config.addresses import address
 from cachesvc.config.service import Service, check_together
+from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
 
@@ -49,15 +51,16 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        at = f"{service.server.host}:{service.server.port}"
+        at = error.filename or f"{service.server.host}:{service.server.port}"
+        operations = service.server.operations
+        is_data = operations.port is None or at != address(operations.host, operations.port)
+        variable = "CACHESVC_SERVER_PORT" if is_data else "CACHESVC_SERVER_OPERATIONS_PORT"
         if error.errno == errno.EADDRINUSE:
-            return fail(
-                1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)"
-            )
+            return fail(1, f"{at} is in use: stop what listens there, or choose another ({variable})")
         return fail(
             1,
             f"{at} cannot be served: {error.strerror or error}; choose another address"
-            " (CACHESVC_SERVER_HOST, CACHESVC_SERVER_PORT)",
+            f" ({variable.replace('PORT', 'HOST')}, {variable})",
         )
     return 0
 
@@ -79,8 +82,15 @@ async def _serve(
 async def _announce_and_serve(
     service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
 ) -> None:
-    def ready(port: int) -> None:
-        host = f"[{service.server.host}]" if ":" in service.server.host else service.server.host
-        print(banner(service, topology, f"http://{host}:{port}", lines), flush=True)
+    def ready(port: int, operations: str = "") -> None:
+        server = service.server
+        url = f"{_scheme(server.tls)}://{address(server.host, port)}"
+        if operations:
+            operations = f"{_scheme(server.operations.tls)}://{operations}"
+        print(banner(service, topology, url, lines, operations=operations), flush=True)
 
     await app.serve(service, topology, topology_file=topology_file, ready=ready)
+
+
+def _scheme(tls: ListenerTls) -> str:
+    return "https" if tls.cert else "http"

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from cachesvc.commands.arguments import add_bearer, add_topology, bearer_of, fail
+from cachesvc.commands.arguments import add_topology, fail
+from cachesvc.commands.credential import add_token, credential_of
 from cachesvc.commands.documents import given_topology
 from cachesvc.config.callers import Callers, NamedCaller, Token, check_callers
 from cachesvc.config.mistakes import Mistakes
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         "what",
         choices=("new", "check"),
         help="`new` prints a new token, this once, and the lines about it for the topology document;"
-        " `check` says whose the token in --bearer-file is, and what it may do.",
+        " `check` says whose the token in --token-file is, and what it may do.",
     )
     add("--name", default="", help="The caller that gets the token (new).")
     add(
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         metavar="TIME",
         help="The end of the token, such as 2026-12-01T00:00:00Z (new). Default: it has none.",
     )
-    add_bearer(parser, environ)
+    add_token(parser, environ)
     add_topology(parser, environ, "It has the callers (check).")
 
 
@@ -83,9 +84,9 @@ def _lines(name: str, caller: NamedCaller) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    header = bearer_of(options).get("Authorization", "")
+    header = credential_of(options).lines().get("Authorization", "")
     if not header:
-        raise ConfigError("--bearer-file", "is not given: name the file that holds the token")
+        raise ConfigError("--token-file", "is not given: name the file that holds the token")
     if options.topology is None:
         raise ConfigError("--topology", "is not given: the document says whose a token is")
     callers = given_topology(options.topology).callers or Callers()

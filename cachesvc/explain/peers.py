@@ -1,6 +1,7 @@
 """The other instances of every region, asked over HTTP what they see of a key."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from cachesvc.explain.waits import NoAnswerError, Waits
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable
+from cachesvc.telemetry.link_faults import tls_fault
 from cachesvc.tiers.clean_connector import CleanConnector
 
 ANSWER_SECONDS = 0.05
@@ -35,10 +37,19 @@ _decode = msgspec.json.Decoder(Seen).decode
 class HttpPeers:
     """The other instances over HTTP. `start`, then `ask` any number of times, then `stop`."""
 
-    def __init__(self, addresses: Mapping[tuple[str, str], str], token_file: str = "") -> None:
-        """`addresses`: base URL by region and name. `token_file` has the token to show to them."""
+    def __init__(
+        self,
+        addresses: Mapping[tuple[str, str], str],
+        token_file: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`addresses`: base URL by region and name. `tls` is for those with https.
+
+        `token_file` has the token to show to them.
+        """
         self._addresses = addresses
         self._token_file = token_file
+        self._tls = tls
         self._http: aiohttp.ClientSession | None = None
         self._waits = Waits(ANSWER_SECONDS, MOST_SECONDS)
 
@@ -48,7 +59,8 @@ class HttpPeers:
     async def start(self) -> None:
         """Makes the client; opens no connection yet."""
         self._http = aiohttp.ClientSession(
-            connector=CleanConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
+            connector=CleanConnector(limit=CONNECTIONS, ssl=self._tls or True),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def stop(self) -> None:
@@ -88,7 +100,7 @@ class HttpPeers:
         except NoAnswerError as error:
             return _silent(region, name, str(error))
         except (aiohttp.ClientError, OSError) as error:
-            return _silent(region, name, f"{type(error).__name__}: {error}")
+            return _silent(region, name, tls_fault(error) or f"{type(error).__name__}: {error}")
         except (
             msgspec.MsgspecError,
             ValueError,

@@ -104,6 +104,8 @@ class RequestError(ProblemError):
         token: tuple[tuple[int, int], ...] = (),
         retry_after: int | None = None,
         lines: bytes = b"",
+        scope: str = "",
+        identity: str = "",
     ) -> None:
         """`detail` is a sentence about this occurrence, for people.
 
@@ -117,6 +119,10 @@ class RequestError(ProblemError):
         self.token = token
         self.retry_after = retry_after
         """The seconds after which to try again, if an origin or a limit says; else None."""
+        self.scope = scope
+        """The scope that is missing; empty if none is."""
+        self.identity = identity
+        """The name of the identity that lacks the scope; empty for a caller without one."""
 
     @property
     def retry_after_seconds(self) -> int | None:

@@ -195,6 +195,12 @@ class ProblemKind(StrEnum):
         "Not a name of this instance",
         "Use `localhost` or a loopback address, or add the name to the instance's `server.hosts`.",
     )
+    WRONG_PORT = (
+        "wrong-port",
+        421,
+        "Not served on this port",
+        "Ask at the address that `detail` names, or at that in `operations` of the topology.",
+    )
     NO_SUCH_NAMESPACE = (
         "no-such-namespace",
         404,
@@ -224,6 +230,13 @@ class ProblemKind(StrEnum):
         408,
         "The body did not come in time",
         "Send the body at once, or allow more time with `Cachesvc-Timeout`.",
+        Retry.YES,
+    )
+    HEAD_TIMEOUT = (
+        "head-timeout",
+        408,
+        "The head of the request did not come in time",
+        "Send the whole head at once.",
         Retry.YES,
     )
     BODY_TOO_LARGE = (

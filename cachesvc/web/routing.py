@@ -43,6 +43,7 @@ class Kind(StrEnum):
     FENCES = "fences"
     TOPOLOGY = "topology"
     HOT_KEYS = "hotkeys"
+    AUDIT = "audit"
     LIVEZ = "livez"
     READYZ = "readyz"
     METRICS = "metrics"
@@ -54,6 +55,7 @@ _FIXED = {
     "/v1/fences": Kind.FENCES,
     "/v1/topology": Kind.TOPOLOGY,
     "/v1/hotkeys": Kind.HOT_KEYS,
+    "/v1/audit": Kind.AUDIT,
     "/livez": Kind.LIVEZ,
     "/readyz": Kind.READYZ,
     "/metrics": Kind.METRICS,

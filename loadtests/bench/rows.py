@@ -134,6 +134,17 @@ def _seal_cost(run: Run) -> list[Result]:
     return [replace(result, cpu_bound=True, note="theirs is the same without a seal")]
 
 
+def _tls_cost(run: Run) -> list[Result]:
+    """Our side is L1 over TLS, on connections that stand; their side is the same without TLS."""
+    encrypted, plain = run.stage.service("l1_tls"), run.stage.service("l1")
+
+    def measure(service: Service) -> Measure:
+        return run.checked(service, run.saturating(service.server, _gets(service.url)))
+
+    result = run.compare("l1_get_tls", "requests/s", Goal(0.8), measure(encrypted), measure(plain))
+    return [replace(result, cpu_bound=True, note="theirs is the same without TLS")]
+
+
 def _bearer_cost(run: Run) -> list[Result]:
     """Our side shows a bearer token with each `GET`; theirs is a service without callers."""
     known, plain = run.stage.service("l1_callers"), run.stage.service("l1")
@@ -377,6 +388,7 @@ Comparison = Callable[[Run], list[Result]]
 COMPARISONS: dict[str, Comparison] = {
     "l1_get": _get_against("l1_get", "l1", "bare", 0.85),
     "l2_get": _get_against("l2_get", "l2", "bare", 0.60),
+    "l1_get_tls": _tls_cost,
     "l2_get_sealed": _seal_cost,
     "l1_get_bearer": _bearer_cost,
     "l3_get": _get_against("l3_get", "l3", "bare", 0.50),

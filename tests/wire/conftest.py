@@ -1,6 +1,7 @@
 """The web layer on real sockets over fake paths, on a clock that stands still."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -156,6 +157,7 @@ async def running_site(
     host: str = "127.0.0.1",
     port: int = 0,
     rates: RateLimits | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
@@ -171,6 +173,7 @@ async def running_site(
         clock=clock,
         recorder=recorder,
         rates=rates,
+        tls=tls,
     )
     port = await web.start(host, port)
     made.append(Site(web, port, clock, paths, broadcast, metrics))

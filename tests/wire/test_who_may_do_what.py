@@ -3,15 +3,20 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from cachesvc.config.callers import Callers, NamedCaller, Token
+from cachesvc.config.callers import Callers, Issuer, NamedCaller, Token
 from cachesvc.model.clock import SECONDS
+from cachesvc.model.requests import Author
 from cachesvc.model.scope import Action
 from cachesvc.web.access.routes import ROUTES, check_routes
 from tests.doubles.clocks import ManualClock
@@ -30,6 +35,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "fences": frozenset({"read", "observe"}),
     "topology": frozenset({"read", "write", "invalidate", "explain", "observe", "admin"}),
     "hotkeys": frozenset({"observe"}),
+    "audit": frozenset({"observe"}),
     "metrics": frozenset(),  # of a single namespace none is enough
     **dict.fromkeys(("livez", "readyz", "openapi"), frozenset()),
 }
@@ -53,6 +59,7 @@ REQUESTS: dict[str, Callable[[str], Sent]] = {
     "fences": lambda _: ("/v1/fences", {}, b""),
     "topology": lambda _: ("/v1/topology", {}, b""),
     "hotkeys": lambda of: (f"/v1/hotkeys?namespace={of}", {}, b""),
+    "audit": lambda of: (f"/v1/audit?namespace={of}", {}, b""),
     "livez": lambda _: ("/livez", {}, b""),
     "readyz": lambda _: ("/readyz", {}, b""),
     "metrics": lambda _: ("/metrics", {}, b""),
@@ -147,7 +154,7 @@ async def test_every_route_every_scope_every_namespace_every_identity(site: Site
         if not is_right:
             wrong.append((method, operation, action.value, namespace, state, status, body))
     assert not wrong, wrong[:5]
-    assert asked == 26 * len(Action) * len(NAMESPACES) * len(STATES) == 2340
+    assert asked == 28 * len(Action) * len(NAMESPACES) * len(STATES) == 2520
     print(f"{asked} calls, {allowed} of them allowed")
 
 
@@ -183,7 +190,7 @@ async def test_who_may_know_no_namespace_is_told_none(site: Site) -> None:
     _, body, _ = await ask(site, "GET", ("/v1/topology", {}, b""), "shops")
     shown = json.loads(body)
     assert shown["namespaces"] == {"pages": {"owner": "web"}}
-    assert shown["regions"] == {"eu": {"instances": {"a": "http://a:8080"}}}
+    assert shown["regions"] == {"eu": {"instances": {"a": "http://a:8080"}, "operations": {}}}
     assert "cells" not in shown
 
 
@@ -339,21 +346,54 @@ async def test_without_callers_everybody_may_do_everything_and_a_token_is_not_lo
             assert (await ask(site, "DELETE", (f"/v1/{OWN}/a", {}, b""), token))[0] == 200
 
 
+# JWTs --------------------------------------------------------------------------------------------------
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def jwt_of(**other: object) -> str:
+    claims = {"iss": "ci", "aud": "cachesvc", "sub": "repo:a/b", "exp": int(time.time()) + 600, **other}
+    return jwt.encode(claims, KEY, "ES256", headers={"kid": "k"})
+
+
+async def test_a_jwt_shows_an_identity_of_its_issuer(site: Site, tmp_path: Path) -> None:
+    keys, key = tmp_path / "keys.json", jwt.algorithms.ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
+    await asyncio.to_thread(keys.write_text, json.dumps({"keys": [{**key, "kid": "k"}]}))
+    issuer = Issuer("ci", "cachesvc", (f"read:{OWN}",), jwks_file=str(keys))
+    site.web.door.take(Callers(issuers={"ci": issuer}, anonymous=("read:*",)))
+    site.hold("a")
+    sent: Sent = (f"/v1/{OWN}/a", {}, b"")
+    token = jwt_of()
+    assert [(await ask(site, "GET", sent, token))[0] for _ in range(2)] == [200, 200]
+    status, body, _ = await ask(site, "GET", (f"/v1/{FOREIGN}/a", {}, b""), token)
+    assert (status, json.loads(body)["detail"]) == (403, "ci:repo:a/b has not the scope read:users")
+    for refused in (jwt_of(aud="x"), jwt_of(exp=1), jwt_of(iss="x"), token[:-4] + "AAAA", "a.b.c"):
+        assert (await ask(site, "GET", sent, refused))[0] == 401
+    assert (site.web.door.refusals.expired, site.web.door.refusals.unknown) == (1, 4)
+
+
+async def test_without_the_keys_of_its_issuer_a_jwt_may_be_right_later(site: Site, tmp_path: Path) -> None:
+    issuer = Issuer("ci", "cachesvc", (f"read:{OWN}",), jwks_file=str(tmp_path / "none.json"))
+    site.web.door.take(Callers(issuers={"ci": issuer}))
+    status, body, headers = await ask(site, "GET", (f"/v1/{OWN}/a", {}, b""), jwt_of())
+    assert (status, b"issuer-unavailable" in body, headers["Retry-After"]) == (503, True, "1")
+
+
 # what an audit record names ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("token", "said", "who"),
+    ("token", "said", "identity"),
     [
         ("i", "", "checkout"),
-        ("i", "deploy-42", "checkout (deploy-42)"),
-        ("i", "admin", "checkout (admin)"),
-        ("", "checkout", "anonymous (checkout)"),
-        ("", "", "anonymous"),
+        ("i", "deploy-42", "checkout"),
+        ("i", "admin", "checkout"),
+        ("", "checkout", ""),
+        ("", "", ""),
     ],
 )
 async def test_a_header_adds_to_the_identity_and_never_replaces_it(
-    site: Site, token: str, said: str, who: str
+    site: Site, token: str, said: str, identity: str
 ) -> None:
     scopes = (f"invalidate:{OWN}",)
     site.web.door.take(Callers({"checkout": NamedCaller(scopes, (hashed("i"),))}, anonymous=scopes))
@@ -361,7 +401,7 @@ async def test_a_header_adds_to_the_identity_and_never_replaces_it(
     sent = (f"/v1/{OWN}/a", headers, b"")
     assert (await ask(site, "DELETE", sent, token))[0] == 200
     (options,) = site.invalidator.saw_options
-    assert options.who == who
+    assert options.author == Author(identity, "127.0.0.1", said)
 
 
 # the table ---------------------------------------------------------------------------------------------

@@ -43,8 +43,6 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
 from cachesvc.model.problems import ProblemKind
 
-MAX_SUBSCRIBERS = 1_000
-"""Subscribers of one instance at once."""
 CHUNK_BYTES = 1 << 16
 """A subscriber takes about this many bytes at once, if there are as many."""
 UNWATCHED_FENCES = 10_000
@@ -80,7 +78,7 @@ class Broadcast:
         *,
         log_fences: int = LOG_FENCES,
         log_bytes: int = LOG_BYTES,
-        max_subscribers: int = MAX_SUBSCRIBERS,
+        max_subscribers: int = 1000,
         unwatched_fences: int = UNWATCHED_FENCES,
     ) -> None:
         self._clock = clock

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from cachesvc.changes.contract import position_of
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import EVERYTHING, Fence
 
 Vector: TypeAlias = dict[str, str]
 """Region → position, with its epoch. A region that was never read is left out."""
@@ -132,7 +132,11 @@ def pairs(fences: Sequence[Fence]) -> Pairs:
             for fence in fences
             if fence.over and not fence.namespace
         ],
-        [(fence.namespace, fence.at, fence.soft, fence.over) for fence in fences if fence.namespace],
+        [
+            (fence.namespace, fence.at, fence.soft, fence.over)
+            for fence in fences
+            if fence.namespace not in ("", EVERYTHING)  # the reset that comes before it covers more
+        ],
     )
 
 

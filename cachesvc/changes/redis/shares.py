@@ -13,6 +13,7 @@ from cachesvc.changes.redis.server import TIMEOUT, RedisServer, candidate
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Duration
 from cachesvc.tiers.answer_shapes import ShapeError, parts, text
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.shares.contract import Ask, Grant, Grants
 
 _LONGEST_AGE_US = 86_400_000_000
@@ -23,10 +24,17 @@ class RedisShares:
     """The lessor of one instance, on one Redis server."""
 
     def __init__(
-        self, url: str, region: str, instance: str, *, instances: int = 1, timeout: Duration = TIMEOUT
+        self,
+        url: str,
+        region: str,
+        instance: str,
+        *,
+        instances: int = 1,
+        timeout: Duration = TIMEOUT,
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
         """`instances`: the number of instances that the topology names for the region."""
-        self._server = RedisServer(url, f"shares of {region}", timeout)
+        self._server = RedisServer(url, f"shares of {region}", timeout, access)
         self._run = self._server.unspanned("shares")
         self._instance = instance
         self._instances = max(1, instances)

@@ -60,6 +60,7 @@ from cachesvc.tiers.l3.replies import (
     state_from,
 )
 from cachesvc.tiers.l3.script import CLAIM, FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.redis_report import RedisReport
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class RedisCell:
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
         issuers: dict[str, Issuer] | None = None,
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
         """Makes a cell that is not connected yet.
 
@@ -160,6 +162,7 @@ class RedisCell:
             url,
             name,
             settings,
+            access,
             placement=placement,
             skew_us=skew_us,
             rng=rng or random.Random(),  # noqa: S311  spreads reconnects

@@ -12,7 +12,6 @@ from the next request on. A grant's end is looked at on every use.
 """
 
 import hashlib
-import hmac
 import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -20,7 +19,7 @@ from datetime import datetime
 from aiohttp import web
 from msgspec import Struct
 
-from cachesvc.config.callers import ANONYMOUS_NAME, EVERYTHING, Callers
+from cachesvc.config.callers import ANONYMOUS_NAME, EVERYTHING, Callers, NamedCaller
 from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import RequestError, TierUnavailableError
@@ -32,8 +31,11 @@ from cachesvc.web.access.issuers import ExpiredTokenError, Issuers, RefusedToken
 from cachesvc.web.access.routes import Rule, Where
 from cachesvc.web.routing import Place
 
-REMEMBERED_BYTES = 4 << 20
-"""The bytes of headers that are remembered. When there are more, all are looked at anew."""
+REMEMBERED_BYTES = 16 << 20
+"""The bytes of identities that are remembered; with more, all are looked at anew."""
+GRANT_BYTES = 1000
+NAMESPACE_BYTES = 200
+"""The bytes that a grant takes at most: by itself, and for each declared namespace."""
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE).fullmatch
 
 GRANT = web.RequestKey("grant", Grant)
@@ -58,15 +60,6 @@ class Refusals(Struct):
     """Requests of a known identity without the scope."""
 
 
-class _Known(Struct, frozen=True):
-    """One token of the document: its hash, and the caller that has it."""
-
-    sha256: bytes
-    name: str
-    scopes: tuple[Scope, ...]
-    end_us: int
-
-
 class Door:
     """The identities of one instance. Used on the event loop only."""
 
@@ -74,7 +67,10 @@ class Door:
         """`namespaces` are the declared ones."""
         self._namespaces = tuple(namespaces)
         self._clock = clock
-        self._tokens: dict[bytes, _Known] = {}
+        self._tokens: dict[bytes, Grant] = {}
+        """SHA-256 of a token → grant.
+
+        The time of a look-up tells nothing of others' hashes: nobody can choose a token by its hash."""
         self._certificates: dict[str, Grant] = {}
         self._issuers = Issuers(Callers(), clock)
         self._remembered: dict[bytes, Grant] = {}
@@ -96,19 +92,26 @@ class Door:
         self.generation += 1
         self._is_open = callers is None
         if callers is None:
-            scopes, title = EVERYTHING, ""
+            callers = Callers()
+            self._anonymous = Grant(ANONYMOUS, EVERYTHING, self._namespaces)
         else:
-            scopes, title = tuple(map(Scope.parse, callers.anonymous)), ANONYMOUS_NAME
-        self._anonymous = Grant(ANONYMOUS, scopes, self._namespaces, title=title)
-        self._tokens = _tokens_of(callers or Callers())
+            scopes = map(Scope.parse, callers.anonymous)
+            self._anonymous = Grant(ANONYMOUS, scopes, self._namespaces, title=ANONYMOUS_NAME)
+        self._tokens = {
+            bytes.fromhex(token.sha256): self._granted(name, caller, _us(token.until))
+            for name, caller in callers.named.items()
+            for token in caller.tokens
+        }
         self._certificates = {
-            certificate: Grant(Caller(name), map(Scope.parse, caller.scopes), self._namespaces)
-            for name, caller in (callers or Callers()).named.items()
+            certificate: self._granted(name, caller)
+            for name, caller in callers.named.items()
             for certificate in caller.certificates
         }
-        self._issuers.stop()
-        self._issuers = Issuers(callers or Callers(), self._clock)
+        self._issuers = Issuers(callers, self._clock, self._issuers)
         self._forget()
+
+    def _granted(self, name: str, caller: NamedCaller, end_us: int = ENDLESS_US) -> Grant:
+        return Grant(Caller(name), map(Scope.parse, caller.scopes), self._namespaces, end_us=end_us)
 
     def stop(self) -> None:
         """Ends what runs in the background."""
@@ -174,40 +177,37 @@ class Door:
         return grant
 
     def _of_token(self, token: str) -> Grant:
-        digest = hashlib.sha256(token.encode()).digest()
-        known = self._tokens.get(digest)
-        if known is None or not hmac.compare_digest(known.sha256, digest):
+        grant = self._tokens.get(hashlib.sha256(token.encode()).digest())
+        if grant is None:
             raise self._unknown("no caller has this token")
-        if known.end_us <= self._clock.now_us():
-            self.refusals.expired += 1
-            raise RequestError(
-                ProblemKind.UNKNOWN_IDENTITY, "the end of this token has come", field="Authorization"
-            )
-        return Grant(Caller(known.name), known.scopes, self._namespaces, end_us=known.end_us)
+        if self.is_over(grant):
+            raise self._expired("the end of this token has come")
+        return grant
 
     async def _of_jwt(self, token: str) -> Grant:
         try:
             bearer = await self._issuers.bearer(token)
         except ExpiredTokenError as error:
-            self.refusals.expired += 1
-            raise RequestError(
-                ProblemKind.UNKNOWN_IDENTITY, f"the token is not taken: {error}", field="Authorization"
-            ) from None
+            raise self._expired(f"the token is not taken: {error}") from None
         except RefusedTokenError as error:
             raise self._unknown(f"the token is not taken: {error}") from None
         except TierUnavailableError as error:
             raise RequestError(ProblemKind.ISSUER_UNAVAILABLE, error.why, field="Authorization") from None
         return Grant(Caller(bearer.name), bearer.scopes, self._namespaces, end_us=bearer.end_us)
 
+    def _expired(self, why: str) -> RequestError:
+        self.refusals.expired += 1
+        return RequestError(ProblemKind.UNKNOWN_IDENTITY, why, field="Authorization")
+
     def _unknown(self, why: str) -> RequestError:
         self.refusals.unknown += 1
         return RequestError(ProblemKind.UNKNOWN_IDENTITY, why, field="Authorization")
 
     def _remember(self, header: bytes, grant: Grant) -> None:
-        self._bytes += len(header)
-        if self._bytes > REMEMBERED_BYTES:
+        size = len(header) + GRANT_BYTES + NAMESPACE_BYTES * len(self._namespaces)
+        if self._bytes + size > REMEMBERED_BYTES:
             self._forget()
-            self._bytes = len(header)
+        self._bytes += size
         self._remembered[header] = grant
 
     # what it may do -----------------------------------------------------------------------------------
@@ -241,16 +241,6 @@ class Door:
             self.refusals.no_identity += 1
         elif error.kind is ProblemKind.MISSING_SCOPE:
             self.refusals.missing_scope += 1
-
-
-def _tokens_of(callers: Callers) -> dict[bytes, _Known]:
-    found = {}
-    for name, caller in callers.named.items():
-        scopes = tuple(map(Scope.parse, caller.scopes))
-        for token in caller.tokens:
-            digest = bytes.fromhex(token.sha256)
-            found[digest] = _Known(digest, name, scopes, _us(token.until))
-    return found
 
 
 def _us(until: datetime | None) -> int:

@@ -117,9 +117,11 @@ class Grant:
         """Returns the refusal of a request that needs this scope."""
         if self.caller is ANONYMOUS:
             why = f"callers without an identity may not do this: it needs one with the scope {scope}"
-            return RequestError(ProblemKind.NO_IDENTITY, why, field="Authorization")
+            return RequestError(ProblemKind.NO_IDENTITY, why, field="Authorization", scope=scope)
         why = f"{self.title} has not the scope {scope}"
-        return RequestError(ProblemKind.MISSING_SCOPE, why, field=field or None)
+        return RequestError(
+            ProblemKind.MISSING_SCOPE, why, field=field or None, scope=scope, identity=self.title
+        )
 
 
 def _scope(action: Action, namespace: str) -> str:

@@ -41,10 +41,12 @@ class Bearer(Struct, frozen=True):
 class Issuers:
     """The configured issuers."""
 
-    def __init__(self, callers: Callers, clock: Clock) -> None:
+    def __init__(self, callers: Callers, clock: Clock, before: "Issuers | None" = None) -> None:
+        """The keys of issuers that were the same `before` stay in force."""
         self._clock = clock
         self._by_issuer = {
-            issuer.issuer: (name, issuer, KeySet(name, issuer)) for name, issuer in callers.issuers.items()
+            issuer.issuer: (name, issuer, (before and before.keys_of(issuer)) or KeySet(name, issuer))
+            for name, issuer in callers.issuers.items()
         }
 
     def __repr__(self) -> str:
@@ -52,6 +54,11 @@ class Issuers:
 
     def __bool__(self) -> bool:
         return bool(self._by_issuer)
+
+    def keys_of(self, issuer: Issuer) -> KeySet | None:
+        """Returns the keys of this very issuer, if it is among these."""
+        found = self._by_issuer.get(issuer.issuer)
+        return found[2] if found is not None and found[1] == issuer else None
 
     def stop(self) -> None:
         """Ends the fetches of keys that run."""

@@ -69,7 +69,7 @@ class KeySet:
         if age >= PAUSE_SECONDS:
             self._begin()
         if self._fetching is not None:
-            await asyncio.shield(self._fetching)
+            await asyncio.wait((self._fetching,))  # a caller that leaves does not end it for the others
         if self._keys is None:
             raise TierUnavailableError(f"the key set of {self._issuer.issuer}", "it could not be fetched")
         return self._find(kid)

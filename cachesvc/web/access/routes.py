@@ -50,6 +50,7 @@ ROUTES: Mapping[str, Rule | None] = {
     # Every client has to find its instances. What else it is shown depends on its scopes.
     "topology": Rule(_ANY_ACTION, Where.INSIDE),
     "hotkeys": Rule((Action.OBSERVE,), Where.INSIDE),
+    "audit": Rule((Action.OBSERVE,), Where.INSIDE),
     "metrics": Rule((Action.OBSERVE,), Where.ALL),
     "livez": OPEN,
     "readyz": OPEN,  # `?verbose` needs `observe:*`

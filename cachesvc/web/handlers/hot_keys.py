@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.config.service import Service
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
@@ -23,6 +24,7 @@ from cachesvc.web.contract import Popular
 from cachesvc.web.handlers.probes import json_reply
 from cachesvc.web.messages import HotKey, HotKeys, LargeValue
 from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.callers import peer_of
 from cachesvc.web.routing import Place, check_namespace
 
 HEADER = "Cachesvc-Debug"
@@ -34,9 +36,10 @@ _encode = msgspec.json.Encoder().encode
 class HotKeysView:
     """The handler of `GET /v1/hotkeys`."""
 
-    def __init__(self, service: Service, hot_keys: Popular) -> None:
+    def __init__(self, service: Service, hot_keys: Popular, trail: AuditTrail) -> None:
         self._token = service.telemetry.debug_token.encode()
         self._hot_keys = hot_keys
+        self._trail = trail
 
     async def get(self, request: web.BaseRequest, place: Place) -> Reply:
         namespace = _namespace(place.query)
@@ -44,6 +47,8 @@ class HotKeysView:
         grant.require_whole(Action.OBSERVE, namespace, "query")
         check_namespace(namespace, grant.namespaces, "query")
         with_text = self._may_see_text(request.headers.get(HEADER))
+        if with_text:
+            self._trail.operated(peer_of(request), "hotkeys with key text", namespace)
         return json_reply(_encode(_document(namespace, self._hot_keys.popularity(namespace), with_text)))
 
     def _may_see_text(self, token: str | None) -> bool:

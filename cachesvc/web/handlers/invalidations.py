@@ -13,7 +13,7 @@ from cachesvc.config.service import Service
 from cachesvc.model.change import Change
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import InvalidateOptions, Reach
+from cachesvc.model.requests import Author, InvalidateOptions, Reach
 from cachesvc.model.scope import Action
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import Attribute
@@ -28,7 +28,7 @@ from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK, Decodes, decode, media_type_of, read_body
-from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.callers import author_of
 from cachesvc.web.requests.limits import check_count
 from cachesvc.web.requests.options import timeout_of
 from cachesvc.web.routing import Place, check_namespace, check_tags, key_of
@@ -74,7 +74,7 @@ class Invalidations:
             asked, at, source = event.data, "$.data", event.source
         else:
             asked, at, source = decode(_PLAIN[media], body), "$", ""
-        who = caller_of(request, source)
+        author = author_of(request, source)
         grant = grant_of(request)
         grant.require(Action.INVALIDATE, asked.namespace, f"{at}.namespace")
         check_namespace(asked.namespace, grant.namespaces, f"{at}.namespace")
@@ -87,7 +87,7 @@ class Invalidations:
         if self._rates is not None:
             count = len(change.keys) + len(change.tags)
             self._rates.check("invalidations", change.namespace, max(1, count), grant.caller)
-        invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
+        invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, author))
         # A call that waits for other instances answers a timeout itself: its receipt names those missing.
         bounded = (
             within(timeout, invalidating)
@@ -99,12 +99,12 @@ class Invalidations:
         reply.has_waited = asked.wait is not Reach.NONE
         return reply
 
-    def _options(self, asked: Invalidation, timeout: float | None, who: str) -> InvalidateOptions:
+    def _options(self, asked: Invalidation, timeout: float | None, author: Author) -> InvalidateOptions:
         longest = self._limits.request_timeout.seconds
         seconds = min(
             WAIT_SECONDS if timeout is None else timeout, max(longest - ANSWER_SECONDS, longest / 2)
         )
-        return InvalidateOptions(asked.wait, seconds, who)
+        return InvalidateOptions(asked.wait, seconds, author)
 
     def _check(self, asked: Invalidation, at: str) -> None:
         """Raises `RequestError` with the body path that is out of rule."""

@@ -15,6 +15,7 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.web.access.door import grant_of
 from cachesvc.web.contract import Readiness
 from cachesvc.web.handlers.openapi import document
+from cachesvc.web.ports import Port, wrong_port
 from cachesvc.web.replies.redaction import seen_topology, shown_topology
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON
@@ -47,7 +48,7 @@ class Probes:
 
         The reasons name servers and other instances: they need the scope `observe:*`.
         """
-        is_verbose = "verbose" in place.query.split("&")
+        is_verbose = _is_verbose(place)
         if is_verbose:
             grant_of(request).require_whole(Action.OBSERVE, EVERY)
         ready, reasons = self._readiness()
@@ -57,6 +58,16 @@ class Probes:
         if is_verbose:
             return _answer(status, line, msgspec.json.encode({"ready": ready, **reasons}), JSON)
         return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)
+
+    def readyz_of(self, other: Port) -> Probe:
+        """Returns the `readyz` of a port whose reasons are told on the `other` port only."""
+
+        async def readyz(request: web.BaseRequest, place: Place) -> Reply:
+            if _is_verbose(place):
+                wrong_port(other)
+            return await self.readyz(request, place)
+
+        return readyz
 
     async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
         body, content_type = await self._metrics.exposition(request.headers.get("Accept", ""))
@@ -75,8 +86,17 @@ class Probes:
         )
         return json_reply(msgspec.json.encode({"here": self._here, **shown}))
 
+    async def instances(self, request: web.BaseRequest, _: Place) -> Reply:
+        """Answers the part of the topology that clients need, in the same form."""
+        shown = seen_topology(self._topology, grant_of(request).namespaces)
+        return json_reply(msgspec.json.encode({"here": self._here, **shown}))
+
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
         return json_reply(self._openapi)
+
+
+def _is_verbose(place: Place) -> bool:
+    return "verbose" in place.query.split("&")
 
 
 def json_reply(body: bytes) -> Reply:

@@ -44,6 +44,8 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
         request_id=request_id,
         token=write_token(error.token),
         retry_after=error.retry_after or 0,
+        scope=error.scope,
+        identity=error.identity,
     )
 
 

@@ -40,7 +40,8 @@ def seen_topology(topology: Topology, namespaces: Collection[str]) -> dict[str, 
     return {
         "version": topology.version,
         "regions": {
-            name: {"instances": _shown(region.instances)} for name, region in topology.regions.items()
+            name: {"instances": _shown(region.instances), "operations": _shown(region.operations)}
+            for name, region in topology.regions.items()
         },
         "namespaces": {name: {"owner": topology.namespaces[name].owner} for name in namespaces},
     }
@@ -56,7 +57,7 @@ def _shown(value: object, name: str = "") -> Shown:
     if isinstance(value, Size):
         return _written(value, _SIZE_UNITS, "B")
     if isinstance(value, str):
-        return without_credentials(value) if _URL(value) else value
+        return without_credentials(value) if _URL(value) else str(value)
     return value if isinstance(value, int | float) or value is None else str(value)
 
 

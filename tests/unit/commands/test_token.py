@@ -57,11 +57,11 @@ def test_a_token_is_checked(
     (tmp_path / "topology.yaml").write_text(TOPOLOGY + lines)
     (tmp_path / "token").write_text(token + "\n")
     words = ["token", "check", "--topology", str(tmp_path / "topology.yaml")]
-    assert main([*words, "--bearer-file", str(tmp_path / "token")], {}) == code
+    assert main([*words, "--token-file", str(tmp_path / "token")], {}) == code
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
     (tmp_path / "other").write_text("another")
-    assert main(words, {"CACHESVC_BEARER_FILE": str(tmp_path / "other")}) == 1
+    assert main(words, {"CACHESVC_TOKEN_FILE": str(tmp_path / "other")}) == 1
     assert capsys.readouterr().err == "cachesvc: no caller has this token\n"
 
 
@@ -77,7 +77,7 @@ def test_a_token_is_checked(
             "--until: 'soon' is no moment",
         ),
         (("token", "new", "--name", "a", "--scope", "read:a", "--until", "2026-12-01"), "is no moment"),
-        (("token", "check"), "--bearer-file: is not given"),
+        (("token", "check"), "--token-file: is not given"),
     ],
 )
 def test_a_mistake_is_said_and_no_token_is_made(
@@ -94,7 +94,7 @@ def test_a_file_without_one_token_is_refused_and_not_repeated(
     held: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "token").write_text(held)
-    assert main(["token", "check", "--bearer-file", str(tmp_path / "token")], {}) == 2
+    assert main(["token", "check", "--token-file", str(tmp_path / "token")], {}) == 2
     said = capsys.readouterr().err
     assert "does not hold one token" in said
     assert len(said) < 300

@@ -1,12 +1,14 @@
 """Callers of the topology document: what is taken, what is refused, and where there must be some."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from msgspec.structs import replace
 
+from cachesvc.cli import main
 from cachesvc.config.callers import Callers, check_anonymous
 from cachesvc.config.document import parse_text, read_struct
 from cachesvc.config.mistakes import Mistakes
@@ -139,6 +141,20 @@ def test_the_shown_document_has_no_callers() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "a.localhost"])
 def test_a_machine_of_its_own_needs_no_callers(host: str) -> None:
     check_anonymous(host, None)
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+@pytest.mark.parametrize("has_topology", [True, False])
+def test_commands_say_so_before_anything_starts(
+    command: str, has_topology: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "topology.yaml").write_text(yaml.safe_dump(BASE))
+    environ = {"CACHESVC_SERVER_HOST": "0.0.0.0", "CACHESVC_REGION": "eu"}  # noqa: S104  not bound
+    topology = ["--topology", str(tmp_path / "topology.yaml")] if has_topology else []
+    assert main([command, *topology], environ) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("cachesvc: $.server.host: '0.0.0.0' may be reached from other machines")
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "cache.internal"])  # noqa: S104  not bound

@@ -15,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from msgspec.structs import replace
 
 from cachesvc.config.callers import Callers, Issuer
 from cachesvc.model.clock import SECONDS, SystemClock
@@ -157,6 +158,20 @@ async def test_a_secret_in_a_key_set_is_no_key(tmp_path: Path) -> None:
 async def test_a_set_with_one_key_needs_no_id(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [jwk(RSA, "r")]}))
     assert (await issuers(jwks_file=str(tmp_path / "keys.json")).bearer(signed(kid=""))).name == "ci:repo:a/b"
+
+
+async def test_new_callers_forget_no_keys_of_an_issuer_that_stays(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    await asyncio.to_thread(file.write_text, json.dumps(KEYS))
+    issuer = Issuer(ISSUER, "cachesvc", ("read:pages",), jwks_file=str(file))
+    first = Issuers(Callers(issuers={"ci": issuer}), SystemClock())
+    await first.bearer(signed())
+    await asyncio.to_thread(file.unlink)
+    again = Issuers(Callers(issuers={"ci": issuer}), SystemClock(), first)
+    assert (await again.bearer(signed())).name == "ci:repo:a/b"
+    other = Issuers(Callers(issuers={"ci": replace(issuer, audience="x")}), SystemClock(), first)
+    with pytest.raises(TierUnavailableError):
+        await other.bearer(signed())
 
 
 @pytest.mark.parametrize(
