@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cachesvc.changes.redis.shares import RedisShares
 from cachesvc.model.errors import TierUnavailableError
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.shares.contract import Ask, Grant, Grants
 from cachesvc.tiers.shares.leasing import Leasing
 from cachesvc.tiers.shares.share import FLOOR_SHARE, Limit, Share
@@ -33,7 +34,14 @@ class Member:
     """An instance with a share of one limit at a real lessor."""
 
     def __init__(
-        self, url: str, name: str, *, amount: float = 64, keep_seconds: float = 10.0, instances: int = 8
+        self,
+        url: str,
+        name: str,
+        *,
+        amount: float = 64,
+        keep_seconds: float = 10.0,
+        instances: int = 8,
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
         self.wants = 0.0
         """Its demand."""
@@ -41,7 +49,7 @@ class Member:
         self.share = Share(LIMIT, amount, instances=instances, floor_share=FLOOR_SHARE, least=1.0)
         self.share.demand_now = lambda: self.wants
         self.share.running = lambda: self.running
-        self.lessor = RedisShares(url, "eu", name, instances=instances)
+        self.lessor = RedisShares(url, "eu", name, instances=instances, access=access)
         self.leasing = Leasing(self.lessor, [self.share], keep_seconds=keep_seconds)
 
     async def renew(self) -> float:
