@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from cachesvc.app.limits import instances_of
 from cachesvc.app.paths import Remote
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.changes.redis.shares import RedisShares
 from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
@@ -143,6 +145,13 @@ class Backends:
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
         self.changes = RedisChanges(
             here.queue, service.region, decode=read_event, retention=retention, access=access
+        )
+        self.shares = RedisShares(
+            here.queue,
+            service.region,
+            service.instance,
+            instances=instances_of(service.region, topology),
+            access=access,
         )
         origins_tls = certificates.clients("origins")
         self._origins = {

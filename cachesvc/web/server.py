@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from cachesvc.changes.broadcast.broadcast import Broadcast
 from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Topology
+from cachesvc.model.caller import Caller
 from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
@@ -45,6 +46,7 @@ from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
 from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Handler, Port, only
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, Reply, has_left
@@ -94,8 +96,13 @@ class Web:
         recorder: Recorder | None = None,
         tls: ssl.SSLContext | None = None,
         operations_tls: ssl.SSLContext | None = None,
+        rates: RateLimits | None = None,
     ) -> None:
-        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP."""
+        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP.
+
+        Without `rates` no rate is limited.
+        """
+        self._rates = rates
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
@@ -122,6 +129,7 @@ class Web:
             in_flight,
             self.inspections,
             self._fair_seconds,
+            rates,
         )
         batches = Batches(
             service.server,
@@ -132,6 +140,7 @@ class Web:
             reading,
             in_flight,
             self._fair_seconds,
+            rates,
         )
         self._streams = Streams(broadcast, service.server.max_streams_per_peer, self.door)
         self._spans: ServerSpans | None = None
@@ -144,7 +153,7 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, paths.invalidator, in_flight, self.inspections),
+            Invalidations(service, paths.invalidator, in_flight, self.inspections, rates),
             self._streams,
             probes,
             HotKeysView(service, paths.hot_keys, paths.trail),
@@ -270,7 +279,7 @@ class Web:
                 place is not None
                 and request.method == "GET"
                 and (plain := plain_headers(request.raw_headers, hosts.admitted)) is not None
-                and self.door.reader(plain[1], place.namespace) is not None
+                and (grant := self.door.reader(plain[1], place.namespace)) is not None
             ):
                 traceparent, _ = plain
                 operation, namespace = "get", place.namespace
@@ -278,10 +287,12 @@ class Web:
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
+                    if self._rates is not None:
+                        self._rates.check_hit(namespace, len(entry.value), started, grant.caller)
                     reply = self._entries.hit(entry, place.key)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
-                    reply = await _part_of(span, self._read_on(request, place, entry))
+                    reply = await _part_of(span, self._read_on(request, place, entry, grant.caller))
             else:
                 grant = await self.door.admit(request)
                 if place is None:
@@ -374,13 +385,15 @@ class Web:
         self._counts.refusals[error.kind.value] += 1
         return problem_reply(error, request_id_of(request.headers), outcome=outcome)
 
-    async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
+    async def _read_on(
+        self, request: web.BaseRequest, place: Place, entry: Entry | None, caller: Caller
+    ) -> Reply:
         """Answers a plain read that L1 does not hold.
 
         The read path bounds it, by the deadlines of its tiers, lease and origin.
         """
         with self.overload:
-            return await self._entries.read_plainly(request, place, entry)
+            return await self._entries.read_plainly(request, place, entry, caller)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
         seconds = (

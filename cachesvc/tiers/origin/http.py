@@ -325,7 +325,7 @@ class HttpLoader:
         retry_after: int | None = None,
     ) -> OriginError:
         why = f"origin of {self.namespace!r}: {why}"
-        return OriginError(why, kind=kind, origin_status=status, origin_retry_after=retry_after)
+        return OriginError(why, kind=kind, origin_status=status, retry_after=retry_after)
 
 
 def _why(error: Exception) -> str:

@@ -29,6 +29,7 @@
 --                      of which something is parked, `parked:number` at that time); a line each.
 --                      <n> is the ms of the id without the last digit, so that a busy queue keeps a
 --                      hundred receipts in one compact hash
+--   shares:…           shares of limits that hold for the region (shares.lua)
 --   audit              stream of the audit items: who invalidated what, and when
 local call, match, format = redis.call, string.match, string.format
 
