@@ -34,7 +34,7 @@ PIECE_BYTES = 1 << 14
 After each piece it is known whether a head has ended in it, so no more than a piece of the next
 head goes uncounted."""
 AT_ONCE_BYTES = 1 << 12
-"""A request of at most so many bytes that comes alone is not counted while it waits for its turn.
+"""A single request of at most so many bytes is not counted while it waits for its turn.
 
 A fast peer's next request comes before the task that answered the last one has ended, so counting
 would be a part of most requests."""
