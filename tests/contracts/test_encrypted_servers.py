@@ -272,11 +272,12 @@ async def test_a_password_file_that_changes_is_read_for_the_next_connection(benc
         await refused.stop()
 
 
-async def test_a_user_without_the_commands_is_told(bench: Bench) -> None:
+@pytest.mark.parametrize("rules", [("~*", "+@connection"), ("~other:*", "+@all"), ("~*", "+@all", "-info")])
+async def test_a_user_without_the_commands_or_keys_is_told(bench: Bench, rules: tuple[str, ...]) -> None:
     bench.issue("")
     access = Access(bench.context, Login(RedisLogin(user="me", password="word")))
     with redis_with_tls(bench) as (url, admin_url), Redis.from_url(admin_url) as admin:
-        admin.execute_command("ACL", "SETUSER", "me", "on", ">word", "~*", "+@connection")
+        admin.execute_command("ACL", "SETUSER", "me", "on", ">word", *rules)
         cell = RedisCell("c1", url, PATIENT, 20_000, CLOCK, access=access)
         (reply,) = await cell.read_many([Read(KEY)])
         assert "login: " in str(reply)
