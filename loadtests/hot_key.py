@@ -27,7 +27,7 @@ from loadtests.fleet import Fleet
 
 INSTANCES = ("a", "b", "c", "d")
 CLIENTS = 6
-"""Each makes one call at a time: equal keys of calls at the same time would share a request."""
+"""Each makes one call at a time: equal keys of calls at once would share a request."""
 TAIL = [f"key-{nth}" for nth in range(2000)]
 WEIGHTS = list(accumulate(1 / (nth + 10) for nth in range(len(TAIL))))
 HOT = "front-page"
