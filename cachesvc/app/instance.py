@@ -121,6 +121,10 @@ class App:
         metrics.watch("consumer", lambda: feeds.consumer_tally)
         metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
+        metrics.watch(
+            "shed",
+            lambda: {(name,): count for name, count in self._web.overload.shed_by_namespace.items()},
+        )
         metrics.watch("connections", lambda: self._web.connections)
         metrics.watch("inspections", lambda: self._web.inspections)
         metrics.watch("in_flight", lambda: self._web.in_flight)

@@ -24,19 +24,31 @@ in the batches to the tiers; nobody was refused. (2) To let in a tenth more in e
 first wrong guess that takes many seconds to recover. (3) To measure requests from first byte to
 answer: fast ones hide slow ones, or a slow origin looks like overload.
 
+**Who is refused is decided by shares.** Under overload the namespaces share what is done in a
+window, and the callers in a namespace share its part: max-min fair, in the cost of what they ask for.
+Whoever asks for no more than that share is within it, and is let in. Whoever asks for more is the
+crowd. As long as somebody is within its share, the crowd fills only a small queue, as small as keeps
+the process busy: each window it is made smaller while the process has no time left, and larger while
+it has. So others neither are refused nor wait behind the crowd. If all are the crowd (one namespace
+and one caller, say), the bound above holds for all of them. The shares of `max_in_progress` are in
+`shares.py`.
+
 The idea is that of "controlled delay" (Nichols & Jacobson, ACM Queue 2012; Maurer, "Fail at Scale",
 ACM Queue 2015), with a bound on the requests in progress in place of one on waiting, since this
 queue stands in many places and cannot be cut. A plain bound (`server.max_in_progress`) stands
-behind it.
+behind it. Max-min fairness: Bertsekas & Gallager, Data Networks, 6.5.2.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import inf
 
 from cachesvc.config.service import Server
+from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.loops import Loop
+from cachesvc.web.shares import LEFT_FREE, has_place
 
 WINDOW_SECONDS = 0.25
 PATIENCE = 2
@@ -50,6 +62,10 @@ CALM_SECONDS = 1.0
 LEAST = 32
 """So many requests are always let in: they are no overload, and they keep the process busy
 while it finds out how many fit."""
+LEAST_CROWD = 8
+"""The least number of requests up to which the crowd fills the queue."""
+KEYS_OF_A_REQUEST = 32
+"""A request costs as much as so many further keys of a batch."""
 
 
 class Reading:
@@ -67,11 +83,64 @@ class Reading:
         self.count -= 1
 
 
+class Member:
+    """One caller in one namespace. A `with` block stands around each of its requests.
+
+    `in_progress` requests are in progress now; `asked` came in this window.
+    """
+
+    __slots__ = ("_overload", "_room", "allowed", "asked", "in_progress", "is_crowd")
+
+    def __init__(self, overload: "Overload", room: "Room", allowed: float) -> None:
+        self._overload = overload
+        self._room = room
+        self.in_progress = self.asked = 0
+        self.is_crowd = False
+        """True if it asked for more than its share in the last window."""
+        self.allowed = allowed
+        """The requests that are its share of one window."""
+
+    def __enter__(self) -> None:
+        self._overload.in_progress += 1
+        self._room.in_progress += 1
+        self._room.entered += 1
+        self.in_progress += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_progress -= 1
+        self._room.in_progress -= 1
+        self._room.done += 1
+        self._overload.left()
+
+
+class Room:
+    """One namespace: its members, and what it asked for and got in this window."""
+
+    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.in_progress = self.entered = self.done = self.keys = 0
+        self.cost = 1.0
+        """The cost of one of its requests, on average; 1 for a read of one key."""
+
+    def asked(self) -> int:
+        return sum(member.asked for member in self.members.values())
+
+    def end_window(self) -> None:
+        """Forgets what was asked, and the members that neither asked nor have anything in progress."""
+        self.entered = self.done = self.keys = 0
+        for name, member in list(self.members.items()):
+            if not (member.asked or member.in_progress):
+                del self.members[name]
+            member.asked = 0
+
+
 class Overload:
     """Counts the requests in progress, and refuses those that are too many.
 
-    `start` and `stop` are called once each, on the loop that serves. In between, `with overload:`
-    stands around work that may be refused.
+    `start` and `stop` are called once each, on the loop that serves. In between, `with
+    overload.admit(namespace, caller):` stands around work that may be refused.
     """
 
     def __init__(
@@ -87,6 +156,8 @@ class Overload:
         """The answer of `elsewhere` at the end of the last window."""
         self.reading = Reading()
         self._most = limits.max_in_progress
+        self._crowded = self._most - self._most // LEFT_FREE
+        """Below so many in progress, nobody has more than a share of `max_in_progress`."""
         self._max_delay = limits.max_delay.seconds
         self._core_time = core_time
         self._timer: asyncio.TimerHandle | None = None
@@ -99,14 +170,24 @@ class Overload:
         """The requests of this window that left; `_refused`: those that were refused."""
         self._refused = 0
         self._bound = self._most
+        self._crowd_bound = self._most
+        """Under overload, the crowd is let in only while fewer than so many wait for this process."""
+        self._has_crowd = False
+        """True if anybody asked for more than its share in the last window."""
+        self._rooms: dict[str, Room] = {}
+        self._newcomers = inf
+        """The requests that are the share, of one window, of a caller that has not asked lately."""
         self.is_shedding = False
         self.in_progress = 0
         """The requests that are in progress now."""
         self.shed = 0
         """Requests that were refused since the start."""
+        self.shed_by_namespace: dict[str, int] = {}
 
     def __repr__(self) -> str:
         shedding = f", shedding above {self._bound}" if self.is_shedding else ""
+        if self.is_shedding and self._crowd_bound < self._bound:
+            shedding += f", the crowd above {self._crowd_bound}"
         return f"<Overload [{self.in_progress} in progress, {self.shed} shed{shedding}]>"
 
     def start(self) -> None:
@@ -117,18 +198,56 @@ class Overload:
         if self._timer is not None:
             self._timer.cancel()
 
-    def __enter__(self) -> None:
-        """Lets in a request that has to wait for something. Raises `RequestError` (`overloaded`)."""
-        if self.in_progress >= self._most or (self.is_shedding and self._load() >= self._bound):
+    def admit(self, namespace: str, caller: Caller = ANONYMOUS) -> Member:
+        """Lets in a request that has to wait for something: in the `with` block of what is returned.
+
+        Raises `RequestError` (`overloaded`).
+        """
+        room = self._rooms.get(namespace)
+        if room is None:
+            room = self._rooms[namespace] = Room()
+        member = room.members.get(caller.name)
+        if member is None:
+            member = room.members[caller.name] = Member(self, room, self._newcomers)
+        member.asked += 1
+        if (self.is_shedding and self._is_shed(member)) or (
+            self.in_progress >= self._crowded and not self._has_place(room, member)
+        ):
             self.shed += 1
+            self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
             self._refused += 1
             why = "this instance has more to do than it can do in time; the request was not begun"
             raise RequestError(ProblemKind.OVERLOADED, why)
-        self.in_progress += 1
+        return member
 
-    def __exit__(self, *_: object) -> None:
+    def weigh(self, namespace: str, keys: int) -> None:
+        """Notes that a request of the namespace, which is in progress, has so many keys."""
+        if (room := self._rooms.get(namespace)) is not None:
+            room.keys += keys
+
+    def left(self) -> None:
+        """Notes that a request is not in progress any more."""
         self.in_progress -= 1
         self._done += 1
+
+    def _has_place(self, room: Room, member: Member) -> bool:
+        """True if the member has less than its share of `max_in_progress`."""
+        levels = []
+        if len(self._rooms) > 1:
+            levels.append(room.in_progress)
+        if len(room.members) > 1:
+            levels.append(member.in_progress)
+        return has_place(self._most - self.in_progress, levels)
+
+    def _is_shed(self, member: Member) -> bool:
+        """True if a request of this member is one too many, under overload.
+
+        Who is within its share is refused only if everybody is: then it is not the crowd that is waited
+        for, but requests that are not done at all.
+        """
+        if member.is_crowd or member.asked > member.allowed:
+            return self._load() >= min(self._bound, self._crowd_bound)
+        return not self._has_crowd and self._load() >= self._bound
 
     def _begin_window(self) -> None:
         loop = asyncio.get_running_loop()
@@ -153,6 +272,7 @@ class Overload:
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
         self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
+        self._share_out(is_busy=is_busy)
         self._done = self._refused = 0
 
     def _decide(self, in_time: int, seconds: float, *, is_long: bool) -> None:
@@ -171,3 +291,50 @@ class Overload:
             self._bound = min(self._most, max(LEAST, self._bound // 2, min(in_time, 2 * self._bound)))
         elif self._calm_seconds >= CALM_SECONDS:
             self.is_shedding, self._bound = False, self._most
+
+    # shares -----------------------------------------------------------------------------------------
+
+    def _share_out(self, *, is_busy: bool) -> None:
+        """Ends the window of the members: who was the crowd, and how large the queue of the crowd is."""
+        rooms = list(self._rooms.values())
+        for room in rooms:
+            if room.entered:
+                room.cost = 1 + room.keys / room.entered / KEYS_OF_A_REQUEST
+        capacity = sum(room.done * room.cost for room in rooms)
+        level = fair_level(capacity, (room.asked() * room.cost for room in rooms))
+        others = self._has_crowd = False
+        for room in rooms:
+            members = [member for member in room.members.values() if member.asked]
+            is_crowd = room.asked() * room.cost > level
+            own = level / room.cost
+            if is_crowd:
+                own = fair_level(own, (member.asked for member in members))
+            for member in members:
+                member.is_crowd, member.allowed = member.asked > own, own
+                self._has_crowd |= member.is_crowd
+                others |= not member.is_crowd
+        self._newcomers = capacity / (len(rooms) + 1) if level < inf else inf
+        if not (others and self._has_crowd and self.is_shedding):
+            self._crowd_bound = self._bound
+        elif is_busy:
+            self._crowd_bound = max(LEAST_CROWD, min(self._crowd_bound, self._bound) * 3 // 4)
+        else:
+            self._crowd_bound = min(self._bound, 2 * self._crowd_bound)
+        for name, room in list(self._rooms.items()):
+            room.end_window()
+            if not room.members:
+                del self._rooms[name]
+
+
+def fair_level(capacity: float, asks: Iterable[float]) -> float:
+    """Returns the max-min fair level: the most that one may get if nobody gets more than it asks.
+
+    Infinite if the capacity is enough for all.
+    """
+    left, waiting = capacity, sorted(asks)
+    for place, ask in enumerate(waiting):
+        equal = left / (len(waiting) - place)
+        if ask > equal:
+            return equal
+        left -= ask
+    return inf

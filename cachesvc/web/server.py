@@ -62,7 +62,7 @@ invalidation that waits for other instances by naming those that are missing."""
 _SHEDDABLE = ("get", "head", "get_many", "put", "put_many")
 """Operations that are refused under overload. Invalidations are not, or all copies would
 be out of date; nor are the calls that show that there is overload."""
-_AT_ANY_TIME: AbstractContextManager[None] = nullcontext()
+_AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
 
 
 class Web:
@@ -99,7 +99,9 @@ class Web:
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
         reading = self.overload.reading
-        self.in_flight = in_flight = BytesInFlight(service.server.max_bytes_in_flight)
+        self.in_flight = in_flight = BytesInFlight(
+            service.server.max_bytes_in_flight, is_shared=len(topology.namespaces) > 1
+        )
         self.connections = Connections(service.server, in_flight)
         self.inspections = Inspections(service.server.max_inspections, monotonic)
         self._entries = Entries(
@@ -118,7 +120,7 @@ class Web:
             paths,
             self._clock,
             metrics.counts,
-            reading,
+            self.overload,
             in_flight,
             self._fair_seconds,
         )
@@ -260,7 +262,7 @@ class Web:
 
         The read path bounds it, by the deadlines of its tiers, lease and origin.
         """
-        with self.overload:
+        with self.overload.admit(place.namespace):
             return await self._entries.read_plainly(request, place, entry)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
@@ -269,7 +271,7 @@ class Web:
             if operation in _KEEP_TIME
             else timeout_of(request.headers, self._limits.request_timeout.seconds)
         )
-        with self.overload if operation in _SHEDDABLE else _AT_ANY_TIME:
+        with self.overload.admit(place.namespace) if operation in _SHEDDABLE else _AT_ANY_TIME:
             return await (
                 handler(request, place) if seconds is None else within(seconds, handler(request, place))
             )

@@ -68,6 +68,14 @@ TABLE: tuple[Metric, ...] = (
         "shed",
         "Requests refused because of overload (503 overloaded).",
     ),
+    Metric(
+        "namespace_requests_shed",
+        "counter",
+        "shed",
+        "",
+        "Requests refused because of overload, by their namespace.",
+        ("namespace",),
+    ),
     Metric("connections", "gauge", "connections", "open", "Connections of callers that are open now."),
     Metric(
         "connections_closed",

@@ -23,7 +23,7 @@ from cachesvc.telemetry.metrics.request_counts import Counts
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
-from cachesvc.web.overload import Reading
+from cachesvc.web.overload import Overload
 from cachesvc.web.portions import Portions, Room
 from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type, lives_of
@@ -63,16 +63,17 @@ class Batches:
         paths: Paths,
         clock: Clock,
         counts: Counts,
-        reading: Reading,
+        overload: Overload,
         in_flight: BytesInFlight,
         fair_seconds: float,
     ) -> None:
-        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
+        """`overload` is told which requests wait for their body, and how many keys they have.
 
-        A deadline below `fair_seconds` that is not kept is the caller's haste.
+        `in_flight` counts the bytes of bodies. A deadline below `fair_seconds` that is not kept is the
+        caller's haste.
         """
         self._fair_seconds = fair_seconds
-        self._reading = reading
+        self._overload = overload
         self._in_flight = in_flight
         self._portions = Portions()
         self._limits = limits
@@ -86,8 +87,9 @@ class Batches:
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:get`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_GET_DECODERS[media], await self._body(request))
+        asked = decode(_GET_DECODERS[media], await self._body(request, place))
         check_count(len(asked.keys), self._limits, "$.keys")
+        self._overload.weigh(place.namespace, len(asked.keys))
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
         # No value was judged before now. Of changes that are merged from here on, some were not.
@@ -103,7 +105,7 @@ class Batches:
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             lag = self._fences.lag_us(watermark)
-            self._admit(media, results)
+            self._admit(place.namespace, media, results)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
         except BaseException:
             self._give_back(granted)
@@ -116,18 +118,18 @@ class Batches:
             reply.undelivered = partial(self._give_back, granted)
         return reply
 
-    def _admit(self, media: str, results: Sequence[Got]) -> None:
+    def _admit(self, namespace: str, media: str, results: Sequence[Got]) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for an answer that is large.
 
         Without room it must not be encoded, which takes as much again: the requests of one turn of the
         loop would each have an encoded answer before the first of them is closed. Values are added up
         only where the largest answer would have no room.
         """
-        if self._in_flight.has_room(_encoded_bytes(media, self._limits.max_answer)):
+        if self._in_flight.has_room(_encoded_bytes(media, self._limits.max_answer), namespace):
             return
         size = _encoded_bytes(media, sum(len(result.value) for result in results))
         if size > JOIN_UP_TO:
-            self._in_flight.admit(size)
+            self._in_flight.admit(size, namespace)
 
     async def _from_beyond(
         self,
@@ -146,13 +148,13 @@ class Batches:
         """
         contract, began = self._namespaces[namespace], asyncio.get_running_loop().time()
         asked = 0
-        with Held(self._in_flight) as held:
+        with Held(self._in_flight, namespace) as held:
             while asked < len(missing) and room.is_open:
                 width = self._portions.keys_at_once(namespace, contract, room.left)
-                if asked and self._in_flight.is_full:
+                if asked and not self._in_flight.has_room(0, namespace):
                     break
                 if not asked and self._portions.bytes_of(namespace, contract, len(missing)) > JOIN_UP_TO:
-                    self._in_flight.admit()
+                    held.admit()
                 portion = missing[asked : asked + width]
                 left = _left_of(options, asyncio.get_running_loop().time() - began) if asked else options
                 asked += len(portion)
@@ -191,9 +193,9 @@ class Batches:
         for key, answer in granted:
             self._reader.give_back(key, answer)
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        with self._reading:
-            return await read_body(request, self._limits.max_body, self._in_flight)
+    async def _body(self, request: web.BaseRequest, place: Place) -> bytes:
+        with self._overload.reading:
+            return await read_body(request, self._limits.max_body, self._in_flight, place.namespace)
 
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions, room: Room
@@ -236,8 +238,9 @@ class Batches:
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:put`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_PUT_DECODERS[media], await self._body(request))
+        asked = decode(_PUT_DECODERS[media], await self._body(request, place))
         check_count(len(asked.items), self._limits, "$.items")
+        self._overload.weigh(place.namespace, len(asked.items))
         contract = self._namespaces[place.namespace]
         items = [
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
