@@ -62,8 +62,12 @@ CALM_SECONDS = 1.0
 LEAST = 32
 """So many requests are always let in: they are no overload, and they keep the process busy
 while it finds out how many fit."""
-LEAST_CROWD = 8
+FORGOTTEN = 0.1
+"""Who has asked for less than this in the windows that are remembered is forgotten."""
+LEAST_CROWD = 2
 """The least number of requests up to which the crowd fills the queue."""
+MEMORY = 0.75
+"""The part of what was asked and done that counts on in the next window: one alone is a small sample."""
 KEYS_OF_A_REQUEST = 32
 """A request costs as much as so many further keys of a batch."""
 
@@ -86,17 +90,19 @@ class Reading:
 class Member:
     """One caller in one namespace. A `with` block stands around each of its requests.
 
-    `in_progress` requests are in progress now; `asked` came in this window.
+    `in_progress` requests are in progress now; `asked` came in this window, and `asks` in the last
+    ones, as far as they are remembered.
     """
 
-    __slots__ = ("_overload", "_room", "allowed", "asked", "in_progress", "is_crowd")
+    __slots__ = ("_overload", "_room", "allowed", "asked", "asks", "in_progress", "is_crowd")
 
     def __init__(self, overload: "Overload", room: "Room", allowed: float) -> None:
         self._overload = overload
         self._room = room
         self.in_progress = self.asked = 0
+        self.asks = 0.0
         self.is_crowd = False
-        """True if it asked for more than its share in the last window."""
+        """True if it asked for more than its share in the last windows."""
         self.allowed = allowed
         """The requests that are its share of one window."""
 
@@ -114,26 +120,35 @@ class Member:
 
 
 class Room:
-    """One namespace: its members, and what it asked for and got in this window."""
+    """One namespace: its members, and what was done of what they asked for."""
 
-    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members")
+    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members", "work")
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
         self.in_progress = self.entered = self.done = self.keys = 0
         self.cost = 1.0
         """The cost of one of its requests, on average; 1 for a read of one key."""
+        self.work = 0.0
+        """The cost of what was done in the last windows, as far as they are remembered."""
 
-    def asked(self) -> int:
-        return sum(member.asked for member in self.members.values())
+    def asks(self) -> float:
+        return sum(member.asks for member in self.members.values())
 
     def end_window(self) -> None:
-        """Forgets what was asked, and the members that neither asked nor have anything in progress."""
+        """Adds this window to the last ones.
+
+        Members that have not asked for long and have nothing in progress are forgotten.
+        """
+        if self.entered:
+            self.cost = 1 + self.keys / self.entered / KEYS_OF_A_REQUEST
+        self.work = MEMORY * self.work + self.done * self.cost
         self.entered = self.done = self.keys = 0
         for name, member in list(self.members.items()):
-            if not (member.asked or member.in_progress):
-                del self.members[name]
+            member.asks = MEMORY * member.asks + member.asked
             member.asked = 0
+            if member.asks < FORGOTTEN and not member.in_progress:
+                del self.members[name]
 
 
 class Overload:
@@ -173,8 +188,10 @@ class Overload:
         self._crowd_bound = self._most
         """Under overload, the crowd is let in only while fewer than so many wait for this process."""
         self._has_crowd = False
-        """True if anybody asked for more than its share in the last window."""
+        """True if anybody asked for more than its share in the last windows."""
         self._rooms: dict[str, Room] = {}
+        self._windows = 0.0
+        """The weight of all windows that are remembered; the last one has the weight 1."""
         self._newcomers = inf
         """The requests that are the share, of one window, of a caller that has not asked lately."""
         self.is_shedding = False
@@ -296,34 +313,30 @@ class Overload:
 
     def _share_out(self, *, is_busy: bool) -> None:
         """Ends the window of the members: who was the crowd, and how large the queue of the crowd is."""
-        rooms = list(self._rooms.values())
-        for room in rooms:
-            if room.entered:
-                room.cost = 1 + room.keys / room.entered / KEYS_OF_A_REQUEST
-        capacity = sum(room.done * room.cost for room in rooms)
-        level = fair_level(capacity, (room.asked() * room.cost for room in rooms))
+        self._windows = MEMORY * self._windows + 1
+        for name, room in list(self._rooms.items()):
+            room.end_window()
+            if not room.members:
+                del self._rooms[name]
+        rooms = self._rooms.values()
+        capacity = sum(room.work for room in rooms)
+        level = fair_level(capacity, (room.asks() * room.cost for room in rooms))
         others = self._has_crowd = False
         for room in rooms:
-            members = [member for member in room.members.values() if member.asked]
-            is_crowd = room.asked() * room.cost > level
             own = level / room.cost
-            if is_crowd:
-                own = fair_level(own, (member.asked for member in members))
-            for member in members:
-                member.is_crowd, member.allowed = member.asked > own, own
+            if room.asks() > own:
+                own = fair_level(own, (member.asks for member in room.members.values()))
+            for member in room.members.values():
+                member.is_crowd, member.allowed = member.asks > own, own / self._windows
                 self._has_crowd |= member.is_crowd
                 others |= not member.is_crowd
-        self._newcomers = capacity / (len(rooms) + 1) if level < inf else inf
+        self._newcomers = capacity / (len(rooms) + 1) / self._windows if level < inf else inf
         if not (others and self._has_crowd and self.is_shedding):
             self._crowd_bound = self._bound
         elif is_busy:
             self._crowd_bound = max(LEAST_CROWD, min(self._crowd_bound, self._bound) * 3 // 4)
         else:
             self._crowd_bound = min(self._bound, 2 * self._crowd_bound)
-        for name, room in list(self._rooms.items()):
-            room.end_window()
-            if not room.members:
-                del self._rooms[name]
 
 
 def fair_level(capacity: float, asks: Iterable[float]) -> float:

@@ -340,7 +340,7 @@ async def test_one_that_becomes_loud_is_the_crowd_before_the_window_ends() -> No
 async def test_what_nobody_uses_any_more_is_forgotten() -> None:
     async with running() as process:
         await process.run(1.5, can=600, by={(f"n{i}", Caller(f"c{i}"), 1): 1.0 for i in range(100)})
-        await asyncio.sleep(3 * WINDOW_SECONDS)
+        await asyncio.sleep(20 * WINDOW_SECONDS)
         assert not process.overload._rooms
 
 
