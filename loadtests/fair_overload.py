@@ -1,12 +1,12 @@
-"""What one namespace at three times the load that an instance can do costs another.
+"""The cost of one namespace at three times an instance's load for another namespace.
 
     python -m loadtests.fair_overload
 
 One instance on a core of its own, real servers, and a load generator on another core. Each request
-asks for a hundred keys that are not in the instance's small L1, so the instance is the part that is
-overloaded. First callers that ask again at once show what it can do. Then a quiet namespace asks for
-a share of that, alone and beside a loud one, in turns. The last line has the ratios of the quiet one's
-goodput and p99, beside the loud one to alone; each is the median of the turns.
+asks for a hundred keys that are not in the instance's small L1, so the instance is overloaded, and
+nothing else. First callers that ask again at once show what it can do. Then a quiet namespace asks
+for a share of that, alone and beside a loud one, in turns. The last line has the ratios of the quiet
+one's goodput and p99, beside the loud one to alone; each is the median of the turns.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import asyncio
 import os
 import random
 import statistics
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,7 +42,7 @@ KEYS = [f"k{number}" for number in range(5000)]
 KEYS_AT_ONCE = 100
 TIMEOUT_SECONDS = 2.0
 SETTLING_SECONDS = 2.0
-"""The beginning of a stretch, which is not counted: overload is noticed and shared out in it."""
+"""The beginning of a stretch, which is not counted: in it overload is noticed."""
 
 
 @dataclass
@@ -117,8 +117,8 @@ class Load:
         tasks: set[asyncio.Task[None]] = set()
         began = perf_counter()
 
-        def begin(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-            task = asyncio.create_task(work())
+        def begin(work: Coroutine[Any, Any, None]) -> None:
+            task = asyncio.create_task(work)
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
@@ -127,7 +127,7 @@ class Load:
             while (now := perf_counter()) < began + SETTLING_SECONDS + seconds:
                 while due <= now:
                     seen = (found if due > began + SETTLING_SECONDS else settling)[namespace]
-                    begin(lambda seen=seen: self.ask(namespace, seen))  # type: ignore[misc]  # a lambda's default
+                    begin(self.ask(namespace, seen))
                     due += self._rng.expovariate(rate)
                 await asyncio.sleep(0.002)
 

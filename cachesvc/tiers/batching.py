@@ -23,9 +23,10 @@ does not fit is answered at once with a `TierUnavailableError` as its value. Onl
 more items than that by itself is taken as soon as there is any room: otherwise an idle server would
 refuse it for ever.
 
-**Lanes.** The items of each namespace wait in a lane of their own, in batches. The lanes take turns:
-a batch is the oldest of the next lane, and the oldest of the others join it as long as they fit. So
-a namespace with ten thousand items to read delays another by one batch. And a lane leaves an eighth
+**Lanes.** The items of each namespace wait in a lane of their own, in batches. The lanes take
+turns: a batch is the oldest of the next lane, and the oldest of the others join it as long as they
+fit. So a namespace with ten thousand items to read delays another by one batch. And a lane
+leaves an eighth
 of the room for waiting items to the others (Choudhury & Hahne, Dynamic queue length thresholds,
 IEEE/ACM Transactions on Networking 6(2), 1998).
 """
@@ -264,7 +265,7 @@ class Batcher(Generic[T, R]):
         return future
 
     def resubmit(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
-        """As `submit_many`, for items that an exchange had no room for, and that are weighed by now.
+        """As `submit_many`, for items that an exchange had no room for; they are weighed now.
 
         They leave before all others of their namespace, each at the head of a batch or behind as much as
         fits, so each is sent again at its lane's next turns. They are refused only after `close`.
@@ -317,7 +318,7 @@ class Batcher(Generic[T, R]):
         yield items[start:]
 
     def _with_room(self, lane: _Lane, weight: int) -> _Batch:
-        """Returns the lane's open batch with this weight added, or a new one if it is too heavy then."""
+        """Returns the open batch with this weight added, or a new one if it is too heavy."""
         batch = lane.open
         if batch.items and batch.weight + weight > self._most_weight:
             batch = lane.begin_batch()

@@ -20,7 +20,7 @@ AGAIN = 3
 
 
 HONEST_BYTES_PER_SECOND = 8 << 20
-"""The least pace of a server on a way that is good enough for a cache: a tenth of 1 Gbit/s."""
+"""The least pace of a server that is good enough for a cache: a tenth of 1 Gbit/s."""
 MOST_HONEST_BYTES = 64 << 20
 """No exchange has time for more bytes than the largest answer has."""
 

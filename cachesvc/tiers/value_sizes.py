@@ -55,7 +55,7 @@ class ValueSizes:
             large.pop(key.digest, None)
 
     def learn(self, namespace: str, reads: int, size: int) -> None:
-        """Notes the bytes of so many reads of keys of the namespace that had not been met as large."""
+        """Notes the bytes of so many reads of keys that had not been met as large."""
         if not reads:
             return
         before, bytes_before = self._means.get(namespace, (0, 0))

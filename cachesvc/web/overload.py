@@ -24,14 +24,14 @@ in the batches to the tiers; nobody was refused. (2) To let in a tenth more in e
 first wrong guess that takes many seconds to recover. (3) To measure requests from first byte to
 answer: fast ones hide slow ones, or a slow origin looks like overload.
 
-**Who is refused is decided by shares.** Under overload the namespaces share what is done in a
-window, and the callers in a namespace share its part: max-min fair, in the cost of what they ask for.
-Whoever asks for no more than that share is within it, and is let in. Whoever asks for more is the
-crowd. As long as somebody is within its share, the crowd fills only a small queue, as small as keeps
-the process busy: each window it is made smaller while the process has no time left, and larger while
-it has. So others neither are refused nor wait behind the crowd. If all are the crowd (one namespace
-and one caller, say), the bound above holds for all of them. The shares of `max_in_progress` are in
-`shares.py`.
+**Who is refused is decided by shares.** Under overload the namespaces share what is done in the
+last windows, and the callers in a namespace share its part: max-min fair, in the cost of what they
+ask for. A caller that asks for no more than its share is within it, and is let in. A caller that
+asks for more is of the crowd. As long as anybody is within its share, the crowd fills only a small
+queue, as small as keeps the process busy: each window that queue is made smaller while the process
+has no time left, and larger while it has. So the others are not refused, and do not wait behind the
+crowd. If all are the crowd (one namespace and one caller, say), the bound above holds for all of
+them. The shares of `max_in_progress` are in `shares.py`.
 
 The idea is that of "controlled delay" (Nichols & Jacobson, ACM Queue 2012; Maurer, "Fail at Scale",
 ACM Queue 2015), with a bound on the requests in progress in place of one on waiting, since this
@@ -63,7 +63,7 @@ LEAST = 32
 """So many requests are always let in: they are no overload, and they keep the process busy
 while it finds out how many fit."""
 FORGOTTEN = 0.1
-"""Who has asked for less than this in the windows that are remembered is forgotten."""
+"""A caller that has asked for less than this in the remembered windows is forgotten."""
 LEAST_CROWD = 2
 """The least number of requests up to which the crowd fills the queue."""
 MEMORY = 0.75

@@ -1,7 +1,7 @@
-"""A value's size makes no other key's read a miss: on real servers, over a way that is narrow.
+"""A value's size makes no other key's read a miss: real servers behind a narrow way.
 
-One value alone takes longer on that way than the time limit of an exchange. Before, each of the large
-reads was a miss, and so were the small ones of another namespace that shared their exchanges.
+One value alone takes longer on that way than the time limit of an exchange. Without the time of its
+bytes each large read is a miss, and so are the small ones of another namespace in its exchange.
 """
 
 import asyncio
@@ -143,7 +143,7 @@ async def test_reads_of_large_values_in_memcached_are_hits_and_so_are_the_small_
 
 
 async def until_connected(tier: Batched) -> None:
-    """The first exchange of a connection has `connect_timeout`, and the deadline does not wait for it."""
+    """Waits for the first exchange, which has more time than the deadline."""
     while await tier.get_many(SMALL[:1]) != (None,):  # noqa: ASYNC110  no event tells of a thread
         await asyncio.sleep(0.01)
 

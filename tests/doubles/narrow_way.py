@@ -1,4 +1,4 @@
-"""A way to a server that is narrow: so many bytes per second, in each direction of a connection."""
+"""A narrow way to a server: so many bytes per second, in each direction of a connection."""
 
 import asyncio
 from collections.abc import AsyncIterator

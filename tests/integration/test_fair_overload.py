@@ -1,4 +1,4 @@
-"""A real process under overload: one namespace asks for far more than it can do, another for little.
+"""A real process under overload: one namespace asks for too much, another for little.
 
 Judged by counts and shares alone: how busy the machine is makes no difference to who is refused.
 """
@@ -24,7 +24,7 @@ async def shed(url: str, session: aiohttp.ClientSession) -> dict[str, int]:
 
 
 async def overloaded(url: str) -> tuple[Seen, Seen, dict[str, int]]:
-    """Returns the answers to the loud and to the quiet namespace, and what the instance counted."""
+    """Returns the answers to the loud and the quiet namespace, and what was counted."""
     loud, quiet, is_over = Seen(), Seen(), asyncio.Event()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         load = Load(url, session)

@@ -39,7 +39,10 @@ It is told apart by identity, not by value.
 
 
 POSTPONED = Reply(None, exact=False)
-"""The reply for a key that an answer had no room for: it is asked for again. Told by identity."""
+"""The reply for a key that is asked for again: an answer had no room for it.
+
+It is told apart by identity, too.
+"""
 
 
 _MISSES = {

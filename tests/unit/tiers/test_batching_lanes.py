@@ -10,7 +10,7 @@ Item = tuple[str, int]
 
 
 class Server:
-    """Answers each item with itself; records its batches. A batch is answered when the test opens its gate."""
+    """Answers each item with itself, when the test says so; records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[Item]] = []
@@ -37,8 +37,8 @@ class Server:
         return ["".join(dict.fromkeys(name for name, _ in batch)) for batch in self.batches]
 
 
-def batcher(server: Server, most: int, **how: int) -> Batcher[Item, Item]:
-    return Batcher(server.run, most, lane_of=lambda item: item[0], **how)
+def batcher(server: Server, most: int, max_waiting: int = 65_536) -> Batcher[Item, Item]:
+    return Batcher(server.run, most, lane_of=lambda item: item[0], max_waiting=max_waiting)
 
 
 def items(namespace: str, count: int) -> list[Item]:

@@ -25,7 +25,7 @@ OVERLOADED = (PATIENCE + 0.5) * WINDOW_SECONDS
 
 
 class Process:
-    """An instance that does so much a second, first come first served, and is asked for so many; on the fake clock."""
+    """An instance that does so much a second, first come first served, on the fake clock."""
 
     step = 0.01
 
