@@ -31,6 +31,11 @@ PIECE_BYTES = 1 << 14
 
 After each piece it is known whether a head has ended in it, so no more than a piece of the next
 head goes uncounted."""
+AT_ONCE_BYTES = 1 << 12
+"""A request of at most so many bytes that comes alone is not counted while it waits for its turn.
+
+A fast peer's next request comes before the task that answered the last one has ended, so counting
+would be a part of most requests."""
 MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
 """A head that has not ended after so many bytes ends its connection.
 
@@ -255,12 +260,17 @@ class _Connection(web.RequestHandler):
     # what is counted of requests that have not begun --------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None or self._messages or self._unended or len(data) > PIECE_BYTES:
+        if (
+            self._messages
+            or self._unended
+            or len(data) > AT_ONCE_BYTES
+            or (self._waiter is None and self.body is not None and not self.body.is_eof())
+        ):
             for at in range(0, len(data) or 1, PIECE_BYTES):
                 self._receive(data[at : at + PIECE_BYTES])
             return
         _parse(self, data)
-        if len(self._messages) != 1:  # else one request, which begins now: nearly always
+        if len(self._messages) != 1:  # else one small request, which begins now or is the next: nearly always
             self._note_unbegun(len(data), has_ended=bool(self._messages))
 
     def _receive(self, piece: bytes) -> None:

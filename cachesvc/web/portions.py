@@ -58,6 +58,15 @@ class Room:
         """True if one more value may fit."""
         return self.left > 0 or self._is_empty
 
+    def takes_all(self, sizes: Sequence[int]) -> bool:
+        """True if values of these sizes all fit, and then takes their place; else nothing changes."""
+        total = sum(sizes)
+        if total > self.left:
+            return False
+        self._is_empty = self._is_empty and not total
+        self.left -= total
+        return True
+
     def takes(self, entry: Entry | None) -> bool:
         """True if the value still fits, and then takes its place; the first one fits in any case."""
         if entry is None:

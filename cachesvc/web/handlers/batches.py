@@ -26,7 +26,7 @@ from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, P
 from cachesvc.web.overload import Overload
 from cachesvc.web.portions import Portions, Room
 from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
-from cachesvc.web.replies.rendering import is_media_type, lives_of
+from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import JOIN_UP_TO, Reply
 from cachesvc.web.requests.bodies import JSON, MSGPACK, Decodes, decode, media_type_of, read_body
 from cachesvc.web.requests.limits import check_count, check_tag_count, value_refusal
@@ -162,32 +162,43 @@ class Batches:
                 sizes = [len(answer.entry.value) for answer in answers if answer.entry is not None]
                 self._portions.learn(namespace, contract, sizes)
                 held.take(sum(sizes))
-                now_us = self._clock.now_us()
-                for i, answer in zip(portion, answers, strict=True):
-                    results[i] = self._result(keys[i], answer, now_us, options, room, granted)
+                is_all = room.takes_all(sizes)
+                self._note(keys, portion, answers, options, None if is_all else room, results, granted)
         for i in missing[asked:]:
             results[i], room.is_short = _NO_ROOM, True
 
-    def _result(
+    def _note(
         self,
-        key: Key,
-        answer: Answer,
-        now_us: int,
+        keys: Sequence[Key],
+        places: Sequence[int],
+        answers: Sequence[Answer],
         options: ReadOptions,
-        room: Room,
+        room: Room | None,
+        results: list[Got],
         granted: list[tuple[Key, Answer]],
-    ) -> Got:
-        if not room.takes(answer.entry):
-            self._reader.give_back(key, answer)
-            return _NO_ROOM
-        if answer.lease:
-            granted.append((key, answer))
-        got = _got(answer, now_us)
-        if answer.entry is not None:
-            got.seen, got.unmet = self._fences.seen_until(answer.entry), answer.unmet
-            if options.lease and answer.outcome in (Outcome.HIT, Outcome.ABSENT):
-                got.early = self._reader.is_due_early(key.namespace, answer.entry)
-        return got
+    ) -> None:
+        """Fills in the results at these places; values that `room` does not take are left out.
+
+        Without a `room` all have their place. It runs for each key of each batch: every call in it counts.
+        """
+        now_us, seen_us = self._clock.now_us(), 0
+        for i, answer in zip(places, answers, strict=True):
+            entry = answer.entry
+            if room is not None and not room.takes(entry):
+                self._reader.give_back(keys[i], answer)
+                results[i] = _NO_ROOM
+                continue
+            if answer.lease:
+                granted.append((keys[i], answer))
+            results[i] = got = _got(answer, now_us)
+            if entry is not None:
+                if not entry.confirmed:
+                    # One time for all: none of these answers was judged later than now.
+                    got.seen = seen_us = seen_us or self._fences.seen_until(entry)
+                if answer.unmet:
+                    got.unmet = True
+                if options.lease and answer.outcome in (Outcome.HIT, Outcome.ABSENT):
+                    got.early = self._reader.is_due_early(keys[i].namespace, entry)
 
     def _give_back(self, granted: Sequence[tuple[Key, Answer]]) -> None:
         for key, answer in granted:
@@ -314,9 +325,11 @@ def _got(answer: Answer, now_us: int) -> Got:
     if entry is None:
         return Got("miss", lease=answer.lease or "", unkept=answer.unkept)
     got = _fresh(entry, now_us)
-    got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
+    if answer.outcome is not Outcome.HIT:
+        got.outcome = answer.outcome.value  # type: ignore[assignment]  # mypy sees a str, not an Outcome's
+        if answer.outcome is Outcome.STALE:  # also where a soft fence came before the end of its time
+            got.ttl = min(got.ttl, -1)
     got.tier, got.lease = answer.tier, answer.lease or ""
-    _, got.ttl = lives_of(answer, entry, now_us)
     if not answer.use.keep:
         # Clients that do not know `keep` keep nothing without freshness.
         got.keep, got.ttl = False, min(got.ttl, 0)
