@@ -4,9 +4,9 @@
 
 One instance on a core of its own, real servers, and a load generator on another core. Each request
 asks for a hundred keys that are not in the instance's small L1, so the instance is overloaded, and
-nothing else. First callers that ask again at once show what it can do. Then a quiet namespace asks
-for a share of that, alone and beside a loud one, in turns. The last line has the ratios of the quiet
-one's goodput and p99, beside the loud one to alone; each is the median of the turns.
+nothing else. First callers that ask again at once show what it can do. Then a quiet namespace
+asks for a share of that, alone and beside a loud one, in turns. The last line has the ratios of the
+quiet one's goodput and p99, beside the loud one to alone; each is the median of the turns.
 """
 
 import argparse

@@ -67,7 +67,9 @@ FORGOTTEN = 0.1
 LEAST_CROWD = 2
 """The least number of requests up to which the crowd fills the queue."""
 MEMORY = 0.75
-"""The part of what was asked and done that counts on in the next window: one alone is a small sample."""
+"""The part of what was asked and done that counts on in the next window.
+
+One window alone is a small sample."""
 KEYS_OF_A_REQUEST = 32
 """A request costs as much as so many further keys of a batch."""
 
@@ -193,7 +195,7 @@ class Overload:
         self._windows = 0.0
         """The weight of all windows that are remembered; the last one has the weight 1."""
         self._newcomers = inf
-        """The requests that are the share, of one window, of a caller that has not asked lately."""
+        """The requests in a window that are the share of a caller which has not asked lately."""
         self.is_shedding = False
         self.in_progress = 0
         """The requests that are in progress now."""
@@ -216,9 +218,9 @@ class Overload:
             self._timer.cancel()
 
     def admit(self, namespace: str, caller: Caller = ANONYMOUS) -> Member:
-        """Lets in a request that has to wait for something: in the `with` block of what is returned.
+        """Lets in a request that has to wait for something, for the `with` block of its member.
 
-        Raises `RequestError` (`overloaded`).
+        Returns the member. Raises `RequestError` (`overloaded`).
         """
         room = self._rooms.get(namespace)
         if room is None:
@@ -312,7 +314,7 @@ class Overload:
     # shares -----------------------------------------------------------------------------------------
 
     def _share_out(self, *, is_busy: bool) -> None:
-        """Ends the window of the members: who was the crowd, and how large the queue of the crowd is."""
+        """Ends the window of the members: who is the crowd, and how large its queue may be."""
         self._windows = MEMORY * self._windows + 1
         for name, room in list(self._rooms.items()):
             room.end_window()
@@ -340,7 +342,7 @@ class Overload:
 
 
 def fair_level(capacity: float, asks: Iterable[float]) -> float:
-    """Returns the max-min fair level: the most that one may get if nobody gets more than it asks.
+    """Returns the max-min fair level: the most that one gets of what it asks for.
 
     Infinite if the capacity is enough for all.
     """

@@ -73,7 +73,7 @@ TABLE: tuple[Metric, ...] = (
         "counter",
         "shed",
         "",
-        "Requests refused because of overload, by their namespace.",
+        "Requests refused because of overload, by namespace.",
         ("namespace",),
     ),
     Metric("connections", "gauge", "connections", "open", "Connections of callers that are open now."),
