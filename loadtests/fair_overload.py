@@ -14,7 +14,7 @@ import asyncio
 import os
 import random
 import statistics
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,16 +65,17 @@ class Seen:
 class Load:
     """Requests to one instance, of any namespace."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, keys: Sequence[str] = KEYS) -> None:
         self._url = url
+        self._keys = keys
         self._session = session
         self._rng = random.Random(7)
         self._encode = msgspec.msgpack.encode
 
     async def fill(self, namespace: str) -> None:
         headers = {"Content-Type": "application/msgpack"}
-        for start in range(0, len(KEYS), 500):
-            items = [{"key": key, "value": b"x" * 200} for key in KEYS[start : start + 500]]
+        for start in range(0, len(self._keys), 500):
+            items = [{"key": key, "value": b"x" * 200} for key in self._keys[start : start + 500]]
             body = self._encode({"items": items})
             async with self._session.post(
                 f"{self._url}/v1/{namespace}:put", data=body, headers=headers
@@ -82,7 +83,7 @@ class Load:
                 answer.raise_for_status()
 
     async def ask(self, namespace: str, seen: Seen) -> None:
-        body = self._encode({"keys": self._rng.sample(KEYS, KEYS_AT_ONCE)})
+        body = self._encode({"keys": self._rng.sample(self._keys, KEYS_AT_ONCE)})
         headers = {"Content-Type": "application/msgpack"}
         began = perf_counter()
         try:
