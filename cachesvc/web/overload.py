@@ -321,7 +321,9 @@ class Overload:
             if not room.members:
                 del self._rooms[name]
         rooms = self._rooms.values()
-        capacity = sum(room.work for room in rooms)
+        # Where little was done, or nothing yet, `LEAST` requests are shared out: these are always let in.
+        least = LEAST * max((room.cost for room in rooms), default=1.0)
+        capacity = max(least, sum(room.work for room in rooms))
         level = fair_level(capacity, (room.asks() * room.cost for room in rooms))
         others = self._has_crowd = False
         for room in rooms:
