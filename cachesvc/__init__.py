@@ -1,6 +1,6 @@
 """A multi-tier cache service: eleven packages, one idea each; imports only run down.
 
-    cli → commands   the commands that people type: serve, check-config, publish, check, explain, top
+    cli → commands   the commands that people type: serve, check, explain, report, top and others
           app        the composition root: one instance, its backends, the embedded set-up
           web        HTTP: server, routing, requests, handlers, replies
           paths      reading, writing, invalidating: flights, loads, the near tiers

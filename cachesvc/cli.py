@@ -1,4 +1,4 @@
-"""The entry point: runs `serve`, `check-config`, `publish`, `check`, `explain` or `top`.
+"""The entry point: runs one of the commands of `commands/command_line.py`.
 
 Exit codes: 0 for success, or after a stop by a signal of a command that runs until then; 1 if the
 command could not run (a port in use, a server that does not start); 2 if the command line or a

@@ -25,7 +25,7 @@ from cachesvc.telemetry.metrics.histogram import Histogram
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.polled import Polled
 from cachesvc.telemetry.traces.exchange_span import Server
-from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached
+from cachesvc.telemetry.troubles import server_trouble, silent_cell, silent_memcached, silent_queue
 from cachesvc.tiers.batching import Batcher
 from cachesvc.tiers.l2.batched import Batched
 from cachesvc.tiers.l2.breaker import Breaker
@@ -35,6 +35,7 @@ from cachesvc.tiers.l2.guarded import Guarded
 from cachesvc.tiers.l2.in_process import MemoryTier
 from cachesvc.tiers.l2.measured import Measured
 from cachesvc.tiers.l2.memcached import MemcachedTier, fullness_of
+from cachesvc.tiers.l2.memcached_access import access_of as memcached_access
 from cachesvc.tiers.l2.null import NullTier
 from cachesvc.tiers.l2.ring import Ring
 from cachesvc.tiers.l2.sharded import Sharded
@@ -46,6 +47,7 @@ from cachesvc.tiers.l3.redis_cell import RedisCell
 from cachesvc.tiers.origin.contract import Loader
 from cachesvc.tiers.origin.http import HttpLoader
 from cachesvc.tiers.origin.limited import LimitedLoader
+from cachesvc.tiers.redis_connections import access_of as redis_access
 from cachesvc.tiers.redis_report import RedisReport
 from cachesvc.tiers.seal import Seal
 from cachesvc.tiers.server_conditions import conditions_of_cell, conditions_of_queue
@@ -56,6 +58,7 @@ from cachesvc.tiers.server_settings import (
     needs_of_memcached,
     needs_of_queue,
 )
+from cachesvc.tiers.tls import Certificates
 
 STAND_IN_BYTES = 64 << 20
 
@@ -71,7 +74,14 @@ class Part(Protocol):
 class Backends:
     """The servers of one instance, made and not started: `parts` tells the order."""
 
-    def __init__(self, service: Service, topology: Topology, placement: Placement, clock: Clock) -> None:
+    def __init__(
+        self,
+        service: Service,
+        topology: Topology,
+        placement: Placement,
+        clock: Clock,
+        certificates: Certificates,
+    ) -> None:
         self._service = service
         self._clock = clock
         self._leaves: dict[str, MemcachedTier | MemoryTier] = {}
@@ -81,6 +91,8 @@ class Backends:
         keys = seal_keys(service.l2.seal_keys) if service.l2.seal else ()
         self._seal = Seal(keys) if keys else None
         here = topology.regions[service.region]
+        self._memcached_access = memcached_access(service.l2, certificates.clients("memcached"))
+        access = redis_access(service.redis, certificates.clients("redis"))
         servers = {name: self._server(name, server) for name, server in here.pool.items()}
         self._ring = Ring({name: server.weight for name, server in here.pool.items()}) if servers else None
         self.l2: Pool = Sharded(self._ring, servers) if self._ring else NullTier()
@@ -101,16 +113,19 @@ class Backends:
                 placement=under,
                 nonce=lambda: mark + secrets.token_hex(6),
                 issuers=issuers,
+                access=access,
             )
             for name, cell in topology.cells.items()
         }
         self.peers = HttpPeers(
             {
-                (region, name): url
+                (region, name): there.operations_of(name)
                 for region, there in topology.regions.items()
-                for name, url in there.instances.items()
+                for name in there.instances
                 if (region, name) != me
-            }
+            },
+            service.server.peer_token_file,
+            certificates.clients("instances"),
         )
         retention = service.coherence.fence_retention
         self.streams = {
@@ -121,14 +136,23 @@ class Backends:
                 skew=skew,
                 follower=me,
                 incarnation=self.incarnation,
+                access=access,
             )
             for name, region in topology.regions.items()
         }
         read_event = EventParser(topology.namespaces, service.server.max_batch_keys, retention)
-        self.changes = RedisChanges(here.queue, service.region, decode=read_event, retention=retention)
+        self.changes = RedisChanges(
+            here.queue, service.region, decode=read_event, retention=retention, access=access
+        )
         self._limited = {
             name: LimitedLoader(
-                HttpLoader(name, namespace.origin, clock=clock, tags_max=namespace.tags_max),
+                HttpLoader(
+                    name,
+                    namespace.origin,
+                    clock=clock,
+                    tags_max=namespace.tags_max,
+                    tls=certificates.clients("origins"),
+                ),
                 limit=namespace.origin.concurrency,
                 wait_seconds=namespace.origin.soft_deadline.seconds,
             )
@@ -193,7 +217,9 @@ class Backends:
             self._leaves[name] = stand_in = MemoryTier(self._clock, STAND_IN_BYTES)
             return stand_in
         l2 = self._service.l2
-        self._leaves[name] = leaf = MemcachedTier(name, server.address, l2, self._clock, seal=self._seal)
+        self._leaves[name] = leaf = MemcachedTier(
+            name, server.address, l2, self._clock, seal=self._seal, access=self._memcached_access
+        )
         deadline = Deadline(
             leaf,
             l2.timeout.seconds,
@@ -211,10 +237,19 @@ class Backends:
 
     def troubles(self) -> Iterator[str]:
         """Yields a sentence for each server that does not answer, or is not as it must be."""
-        yield from (silent_cell(name) for name in self.cells if name in self._cell_reports.silent)
-        yield from (silent_memcached(name) for name, breaker in self._breakers.items() if breaker.is_open)
+        cells, servers = self._cell_reports.silent, self._fullness.silent
+        yield from (silent_cell(name, cells[name]) for name in self.cells if name in cells)
+        yield from (
+            silent_memcached(name, servers.get(name, ""))
+            for name, breaker in self._breakers.items()
+            if breaker.is_open
+        )
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
+
+    def silent_queue(self, region: str) -> str:
+        """Returns the sentence about a queue that does not answer."""
+        return silent_queue(region, self._queue_reports.silent.get(region, ""))
 
     def remote(self) -> Remote:
         """The same servers by their contracts, as the paths reach them."""

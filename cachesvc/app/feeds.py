@@ -62,7 +62,7 @@ def build(
 ) -> Feeds:
     """The loops of the instance that `service` describes. Starts nothing and does no I/O."""
     skew_us = service.coherence.max_clock_skew
-    broadcast = Broadcast(clock, skew_us, topology.regions)
+    broadcast = Broadcast(clock, skew_us, topology.regions, max_subscribers=service.server.max_streams)
     feed_tally, consumer_tally = FeedTally(), ConsumerTally()
     feeds = [
         FenceFeed(

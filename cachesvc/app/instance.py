@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from itertools import starmap
+from pathlib import Path
 
 from cachesvc.app import feeds, paths
 from cachesvc.app.backends import Backends, Part
+from cachesvc.app.callers_file import CallersFile
 from cachesvc.app.descriptors import raise_descriptor_limit
 from cachesvc.app.tasks import Tasks
 from cachesvc.changes.feed import FenceFeed
@@ -30,8 +32,9 @@ from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.metrics.otlp_metrics import ExportTally, MetricsExport
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.export import SpanTally, Tracing
-from cachesvc.telemetry.troubles import loop_trouble, silent_queue
+from cachesvc.telemetry.troubles import loop_trouble
 from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.tls import Certificates
 from cachesvc.web.server import Web
 
 log = logging.getLogger(__name__)
@@ -51,9 +54,11 @@ class App:
         service: Service,
         topology: Topology,
         *,
+        topology_file: Path | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        """`topology_file` is the document that `callers` are read from again; None: they stay."""
         self.service = service
         self.topology = topology
         self._clock = clock or SystemClock()
@@ -62,9 +67,11 @@ class App:
         self._is_warm = False
         otlp = service.telemetry.otlp
         resource = resource_of(service)
-        self._tracing = Tracing(otlp, resource) if otlp else None
+        self._certificates = Certificates(service)
+        otlp_tls = self._certificates.clients("otlp")
+        self._tracing = Tracing(otlp, resource, tls=otlp_tls) if otlp else None
         placement = Placement(topology)
-        self._backends = Backends(service, topology, placement, self._clock)
+        self._backends = Backends(service, topology, placement, self._clock, self._certificates)
         self.remote = self._backends.remote()
         self.paths = paths.build(
             service,
@@ -89,7 +96,9 @@ class App:
         self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
-        self._metrics_export = MetricsExport(self._metrics.readings, otlp, resource, every) if otlp else None
+        self._metrics_export = (
+            MetricsExport(self._metrics.readings, otlp, resource, every, tls=otlp_tls) if otlp else None
+        )
         self._web = Web(
             service,
             topology,
@@ -98,8 +107,18 @@ class App:
             self.readiness,
             self._metrics,
             recorder=self._tracing,
+            tls=self._certificates.listener(service.server.tls, "server.tls"),
+            operations_tls=self._certificates.listener(
+                service.server.operations.tls, "server.operations.tls"
+            ),
         )
+        self._callers: CallersFile | None = None
+        if topology_file is not None:
+            self._callers = CallersFile(topology_file, topology, self._web.door.take)
+            self._loops.watch([self._callers.loop])
         self._loops.watch(self._web.loops)
+        if self._certificates.is_used:
+            self._loops.watch((self._certificates.loop,))
         self._loops.watch(part.loop for part in (self._tracing, self._metrics_export) if part is not None)
 
     def _watched(self) -> Metrics:
@@ -113,6 +132,12 @@ class App:
         metrics.watch("l1_eviction_ages", lambda: l1.eviction_ages)
         metrics.watch("l1_namespaces", lambda: {(name,): book for name, book in l1.by_namespace().items()})
         metrics.watch("hot_keys", paths.hot_keys.statistics)
+        metrics.watch("spread", paths.hot_keys.spread_keys)
+        metrics.watch("beyond_l1", lambda: tally.beyond)
+        metrics.watch("refusals", lambda: tally.refusals)
+        metrics.watch("reuse", paths.ghosts.statistics)
+        metrics.watch("live_bytes", paths.ghosts.live_bytes)
+        metrics.watch("ghosts", lambda: paths.ghosts)
         metrics.watch("fences", paths.fences.statistics)
         metrics.watch("feed", lambda: feeds.feed_tally)
         metrics.watch(
@@ -125,9 +150,16 @@ class App:
             "shed",
             lambda: {(name,): count for name, count in self._web.overload.shed_by_namespace.items()},
         )
-        metrics.watch("connections", lambda: self._web.connections)
+        metrics.watch(
+            "connections", lambda: {(name,): port.connections for name, port in self._web.ports.items()}
+        )
         metrics.watch("inspections", lambda: self._web.inspections)
+        metrics.watch("identities", lambda: self._web.door.refusals)
+        metrics.watch("callers", lambda: int(self._callers is not None and self._callers.is_outdated))
         metrics.watch("in_flight", lambda: self._web.in_flight)
+        metrics.watch("audit", lambda: paths.trail)
+        metrics.watch("handshakes", lambda: self._web.handshakes)
+        metrics.watch("certificates", self._certificates.seconds_left)
         metrics.watch("broadcast", feeds.broadcast.statistics)
         metrics.watch("lags", lambda: {("published",): lags.published, ("merged",): lags.merged})
         metrics.watch(
@@ -145,10 +177,15 @@ class App:
 
     # start, run, stop ----------------------------------------------------------------------------
 
-    async def start(self) -> int:
-        """Starts everything and listens; returns the bound port.
+    @property
+    def operations(self) -> str:
+        """`host:port` of the operations port as it is bound; empty if there is none."""
+        return self._web.operations.address if self._web.operations is not None else ""
 
-        Raises `OSError` if the port is taken; then nothing runs.
+    async def start(self) -> int:
+        """Starts everything and listens; returns the bound data port.
+
+        Raises `OSError`, whose `filename` is the address, if a port is taken; then nothing runs.
         """
         try:
             for part in self._parts():
@@ -185,8 +222,12 @@ class App:
         for loop, name in self._feeds.loops():
             self._tasks.spawn(loop, name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
+        if self._callers is not None:
+            self._tasks.spawn(self._callers.run(), self._callers.loop.name)
         for polled in self._backends.polled:
             self._tasks.spawn(polled.run(), polled.loop.name)
+        if self._certificates.is_used:
+            self._tasks.spawn(self._certificates.run(), self._certificates.loop.name)
 
     async def _sweep(self) -> None:
         self.paths.l1.sweep(self._clock.now_us(), SWEEP_ENTRIES)
@@ -231,16 +272,33 @@ class App:
     def _troubles(self) -> Sequence[str]:
         """A sentence for everything that is wrong, as far as this instance sees it."""
         away = [feed.region for feed in self._feeds.feeds if _state(feed) == OUT_OF_REACH]
-        servers = [*map(silent_queue, away), *self._backends.troubles()]
+        servers = [*map(self._backends.silent_queue, away), *self._backends.troubles()]
         # With a server away, the loops that wait for it would say the same once more, each in its words.
         loops = self._loops.defects() if servers else self._loops.troubles()
-        return [*servers, *self.paths.rivals.said.values(), *starmap(loop_trouble, loops.items())]
+        callers = [self._callers.trouble] if self._callers is not None and self._callers.trouble else []
+        return [
+            *callers,
+            *servers,
+            *self._certificates.troubles(),
+            *self.paths.rivals.said.values(),
+            *starmap(loop_trouble, loops.items()),
+        ]
 
 
-async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
-    """Serves until SIGINT or SIGTERM. `ready` is called once, with the bound port."""
+async def serve(
+    service: Service,
+    topology: Topology,
+    *,
+    topology_file: Path | None = None,
+    ready: Callable[[int, str], None],
+) -> None:
+    """Serves until SIGINT or SIGTERM.
+
+    `ready` is called once, with the bound data port and the address of the operations port.
+    `topology_file` is the document that `callers` are read from again.
+    """
     raise_descriptor_limit()
-    app = App(service, topology)
+    app = App(service, topology, topology_file=topology_file)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -253,7 +311,7 @@ async def serve(service: Service, topology: Topology, *, ready: Callable[[int], 
         await asyncio.wait((starting,))
         return
     try:
-        ready(starting.result())
+        ready(starting.result(), app.operations)
         await stopped
     finally:
         await app.stop()

@@ -11,6 +11,7 @@ from functools import partial
 
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.changes.contract import Changes, FenceStream
 from cachesvc.changes.delays import ChangeLags
 from cachesvc.changes.receipts import Receipts
@@ -18,11 +19,12 @@ from cachesvc.changes.rivals import Rivals
 from cachesvc.coherence.admission import Admission
 from cachesvc.coherence.fences import Fences
 from cachesvc.coherence.merger import Merger
-from cachesvc.config.service import Service
+from cachesvc.config.l1_rooms import rooms_of
+from cachesvc.config.service import Service, is_audit_logged
 from cachesvc.config.topology import Topology
 from cachesvc.explain.explainer import Explainer, Peers, PoolView
 from cachesvc.model.clock import SECONDS, Clock
-from cachesvc.model.requests import InvalidateOptions
+from cachesvc.model.requests import Author, InvalidateOptions
 from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_runner import FlightRunner, Spawns
@@ -33,6 +35,7 @@ from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
 from cachesvc.paths.write import Writer
+from cachesvc.telemetry.ghosts import Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.tiers.l1.l1 import L1
@@ -42,7 +45,7 @@ from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement
 from cachesvc.tiers.origin.contract import Loader
 
-_BY_ORIGIN = InvalidateOptions(who="origin")
+_BY_ORIGIN = InvalidateOptions(author=Author(says="origin"))
 """An invalidation that an origin's answer made necessary, as the audit has it."""
 
 
@@ -75,6 +78,7 @@ class Paths:
     homes: Homes
     flights: Flights
     hot_keys: HotKeys
+    ghosts: Ghosts
     tally: Tally
     lags: ChangeLags
     merger: Merger
@@ -87,6 +91,7 @@ class Paths:
     writer: Writer
     invalidator: Invalidator
     explainer: Explainer
+    trail: AuditTrail
 
 
 def build(
@@ -119,11 +124,24 @@ def build(
         remote.cells,
     )
     admission = Admission(fences, clock)
-    l1 = L1(service.l1.budget, service.l1.max_entries, clock)
+    rooms = rooms_of(topology, service.l1.budget)
+    l1 = L1(service.l1.budget, service.l1.max_entries, clock, rooms=rooms)
     homes = Homes(placement, remote.cells)
-    flights, hot_keys, tally, lags = Flights(), HotKeys(namespaces, clock), Tally.zero(), ChangeLags()
+    flights, tally, lags = Flights(), Tally.zero(), ChangeLags()
+    hot_keys = HotKeys(
+        namespaces,
+        clock,
+        share=service.server.hot_key_share,
+        instances=len(topology.regions[region].instances),
+    )
     sample = ReadSample(hot_keys, rng)
-    near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys), Unkept()
+    ghosts = Ghosts(
+        {name: namespace.ttl for name, namespace in namespaces.items()},
+        fences,
+        clock,
+        limit=service.telemetry.report_keys,
+    )
+    near_tiers, unkept = NearTiers(l1, remote.l2, admission, hot_keys, ghosts), Unkept()
     merger = Merger(fences, flights.forget)
     applier = Applier(homes, clock, skew_us)
     announcer = Announcer(
@@ -144,6 +162,8 @@ def build(
         heartbeat_seconds=coherence.heartbeat.seconds,
         outdated_seconds=(_longest_lag_us(topology) + coherence.heartbeat + 2 * skew_us) / SECONDS,
     )
+    kept, is_logged = service.telemetry.audit_records, is_audit_logged(service)
+    trail = AuditTrail(region, clock, kept, is_logged=is_logged)
     invalidator = Invalidator(
         region=region,
         instance=instance,
@@ -152,6 +172,7 @@ def build(
         near_tiers=near_tiers,
         receipts=receipts,
         estimator=Estimator(l1, sample, homes),
+        trail=trail,
     )
     loads = Loads(
         loaders=remote.loaders,
@@ -183,6 +204,7 @@ def build(
         rng=rng,
         tally=tally,
         sample=sample,
+        ghosts=ghosts,
         homes=homes,
     )
     writer = Writer(
@@ -217,6 +239,7 @@ def build(
         homes=homes,
         flights=flights,
         hot_keys=hot_keys,
+        ghosts=ghosts,
         tally=tally,
         lags=lags,
         merger=merger,
@@ -228,6 +251,7 @@ def build(
         writer=writer,
         invalidator=invalidator,
         explainer=explainer,
+        trail=trail,
     )
 
 

@@ -30,6 +30,7 @@ from cachesvc.coherence.merger import Merger
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.errors import TierError, UnreadableAnswerError
+from cachesvc.model.requests import Author
 from cachesvc.telemetry.loops import Loop
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import Recorder, linked, span
@@ -99,6 +100,10 @@ class ConsumerTally(Struct):
     """Targets parked, once per cell, when this consumer last looked."""
     overflowed: int = 0
     """Cells for which more was parked than the queue keeps, when this consumer last looked."""
+    paced: int = 0
+    """Paced fences that the queue keeps, when this consumer last looked."""
+    paced_given_up: int = 0
+    """Paced fences that the queue had no room for, when this consumer last looked."""
     buried: int = 0
     """Changes on the dead-letter stream, when this consumer last looked."""
 
@@ -209,6 +214,7 @@ class Consumer:
         await self._retry()
         count = await changes.open_count()
         self._tally.backlog, self._tally.waiting, self._tally.buried = count.backlog, count.parked, count.dead
+        self._tally.paced, self._tally.paced_given_up = count.paced, count.paced_given_up
         self._note_overflow(count.overflowed)
         if self._turns % FORGET_TURNS == 0:
             await changes.forget_consumers(idle_seconds=DEPARTED_SECONDS)
@@ -387,7 +393,7 @@ class Consumer:
                     applied.done(
                         item.id,
                         [digest for _ in item.changes for digest in next(digests)],
-                        audit_of(item.changes, item.source, self._name),
+                        audit_of(item.changes, Author(says=item.source), self._name),
                     ),
                     stays_open=bool(item.reason),
                 )

@@ -147,6 +147,10 @@ class OpenCount(Struct, frozen=True):
     """Changes on the dead-letter stream."""
     overflowed: int = 0
     """Cells for which more was parked than the queue keeps (`Parked.target` None)."""
+    paced: int = 0
+    """Paced fences that the queue keeps for followers that begin."""
+    paced_given_up: int = 0
+    """Paced fences without room in the queue: one that concerns everything stands for them."""
 
 
 class Changes(Protocol):
@@ -233,8 +237,8 @@ class Audit(Struct, frozen=True):
     The queue adds the time, and the id of the receipt.
     """
 
-    who: str
-    """The caller's `Cachesvc-Caller`, or an event's `source`, else the peer's address."""
+    says: str
+    """The name that the caller gave itself, or an event's `source`; it proves nothing."""
     instance: str
     """The instance that applied the invalidation."""
     namespace: str
@@ -242,6 +246,10 @@ class Audit(Struct, frozen=True):
     """The number of targets, such as `2 keys, 1 tag` or `all`; never key text."""
     soft: bool = False
     over: str = ""
+    identity: str = ""
+    """The name of the identity that was proved."""
+    address: str = ""
+    """The address of the peer, if a caller sent the change to an instance."""
 
 
 class Done(Struct, frozen=True):

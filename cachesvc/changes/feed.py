@@ -107,6 +107,7 @@ class FenceFeed:
         try:
             start = await self._stream.open()
             self._fences.raise_first_floor(start.floor)
+            self._fences.note_queue(self.region, epoch_of(start.position))
             self._merger.merge(start.fences, region=self.region)
             self._tail = start.tail
             self._beat_at = asyncio.get_running_loop().time()
@@ -146,6 +147,7 @@ class FenceFeed:
     def _take_in(self, batch: FenceBatch) -> None:
         if batch.gap:
             self._meet_gap()
+            self._fences.note_queue(self.region, epoch_of(batch.position))
         self._tally.unreadable += batch.unreadable
         self._tally.fences += len(batch.fences)
         if batch.fences:

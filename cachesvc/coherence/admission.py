@@ -117,6 +117,13 @@ class Admission:
             *self._lateness(entry, namespace, now),
         )
 
+    def refused_by(self, entry: Entry, key: Key, namespace: Namespace, token: Mapping[int, int]) -> RefusedBy:
+        """The first reason for which a copy was refused just now; the token comes first."""
+        if token and self.token_refuses(entry, key, token):
+            return RefusedBy.TOKEN
+        found = self.refusals(entry, key, namespace)
+        return found[0].by if found else RefusedBy.HOME
+
     def refusals_at_home(
         self, entry: Entry, key: Key, namespace: Namespace, *, exact: bool
     ) -> tuple[Refusal, ...]:

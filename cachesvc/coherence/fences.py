@@ -24,7 +24,7 @@ from cachesvc.coherence.refusal import Refusal, RefusedBy
 from cachesvc.model.clock import MILLISECONDS, SECONDS, Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry
-from cachesvc.model.fence import Fence, Issuers
+from cachesvc.model.fence import EVERYTHING, Fence, Issuers
 
 _LONGEST_L2_TTL_US = 600_000 * MILLISECONDS
 _LONGEST_L3_TTL_US = 3_600_000 * MILLISECONDS
@@ -161,6 +161,11 @@ class Fences:
         if not self.watermarks:
             raise ValueError("fences need at least one region whose feed is read")
         self.watermark = 0
+        self._queues = dict.fromkeys(sorted(self.watermarks), "")
+        self.queues = ""
+        """The queue servers that the fences are read from: `region@epoch`, with commas, by name.
+
+        Empty while one is not known."""
         self.floor = 0
         self._floor_raises = 0
         self.floor_raise: FloorRaise | None = None
@@ -257,7 +262,10 @@ class Fences:
 
     def _merge_other(self, fence: Fence, at: int, now_us: int) -> None:
         """Anything but a hard fence on a key or tag."""
-        if fence.over:
+        if fence.over and fence.namespace == EVERYTHING:
+            self.has_soft = True
+            self._soft_floor = max(self._soft_floor, at)
+        elif fence.over:
             self.has_soft = True
             self._paced.drop_outlived(now_us)
             self._soft_floor = max(self._soft_floor, self._paced.merge(fence.digest, at, fence.over, now_us))
@@ -366,6 +374,12 @@ class Fences:
             self._clamped += 1
         self.watermarks[region] = max(self.watermarks[region], complete_to)
         self.watermark = min(self.watermarks.values())
+
+    def note_queue(self, region: str, epoch: str) -> None:
+        """Notes that this region's fences are read from a queue server of this epoch from now on."""
+        self._queues[region] = epoch
+        known = all(self._queues.values())
+        self.queues = ",".join(map("@".join, self._queues.items())) if known else ""
 
     def moment_of(self, now_us: int, others_us: int) -> int:
         """Returns `now_us`, at most 4 S + 1 s beyond another clock's time of the same moment.

@@ -7,12 +7,18 @@ from cachesvc.config.service import Service
 from cachesvc.config.topology import Namespace, Topology
 
 
-def banner(service: Service, topology: Topology, url: str, embedded: Sequence[str]) -> str:
-    """The banner's text. `embedded`: a line for each server that was started for this
-    instance; empty if a topology was given."""
+def banner(
+    service: Service, topology: Topology, url: str, embedded: Sequence[str], *, operations: str = ""
+) -> str:
+    """The banner's text.
+
+    `embedded`: a line for each server that was started for this instance; empty if a topology was
+    given. `operations`: the URL of the operations port, if there is one.
+    """
     namespaces = ", ".join(_named(name, namespace) for name, namespace in topology.namespaces.items())
     lines = [
         f"cachesvc {version('cachesvc')} serves {url} (region {service.region}, instance {service.instance})",
+        *([f"  operations: {operations}"] if operations else []),
         f"  L1: {service.l1.budget >> 20} MiB in this process",
         *(f"  {line}" for line in embedded or _given(service, topology)),
         f"  namespaces: {namespaces}",

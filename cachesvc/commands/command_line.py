@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cachesvc.app.embedded.server_process import ServerStartError
-from cachesvc.commands import documents, explain, publish
+from cachesvc.commands import audit, documents, explain, publish, token
 from cachesvc.commands.arguments import fail, tell_mistakes
 from cachesvc.commands.check import command as check
+from cachesvc.commands.report import command as report
 from cachesvc.commands.serve import serve
 from cachesvc.commands.top import command as top
 from cachesvc.model.errors import ConfigError, TierError
@@ -79,6 +80,12 @@ COMMANDS = {
         documents.add_arguments,
         documents.check_config,
     ),
+    "token": Command(
+        "Makes a bearer token for a caller, or says what one may do.",
+        "0 if it is made or valid; 1 if it is not valid; 2 if an argument or the topology document is wrong.",
+        token.add_arguments,
+        lambda options, _: token.run(options),
+    ),
     "publish": Command(
         "Announces changes on a region's queue.",
         "0 if every change was announced; 1 if the queue does not take them; 2 if a change is wrong.",
@@ -98,6 +105,18 @@ COMMANDS = {
         " 2 if there is no such namespace, or the key is out of rule.",
         explain.add_arguments,
         lambda options, _: explain.run(options),
+    ),
+    "audit": Command(
+        "Shows what callers changed and were refused, at all instances.",
+        "0 if every instance answered, or one did; 1 if none did; 2 if a document is wrong, or all refused.",
+        audit.add_arguments,
+        lambda options, _: audit.run(options),
+    ),
+    "report": Command(
+        "Says what each namespace gets out of the cache.",
+        "0 if every instance answered; 1 if one did not; 2 if a document is wrong.",
+        report.add_arguments,
+        lambda options, _: report.run(options),
     ),
     "top": Command(
         "Shows a deployment: what is wrong, slow or hot.",

@@ -12,6 +12,7 @@ from cachesvc.config.service import (
     TOPOLOGY,
     Service,
     named,
+    note_anonymous,
     note_region,
     note_together,
     note_unlikely,
@@ -100,7 +101,9 @@ def read_documents(
     shared = found.within(TOPOLOGY)
     service, given = read_service(options.config, environ, found)
     topology = None if options.topology is None else read_topology(options.topology, shared)
-    if topology is not None:
+    if topology is None:
+        note_anonymous(service.server, None, found)
+    else:
         if is_region_needed or "region" in given:
             note_region(service, topology, found, shared)
         note_together(service, topology, found, shared)

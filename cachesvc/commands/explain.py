@@ -18,7 +18,9 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from yarl import URL
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, header_value, instance_url, utf8
+from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.explain_page import Table, copies, facts, fences, instances
 from cachesvc.explain.answer import Explanation
@@ -26,7 +28,6 @@ from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
 from cachesvc.model.key_text import check_key
 from cachesvc.model.printable import printable, printable_in
-from cachesvc.tiers.clean_connector import CleanConnector
 
 NEARBY = "http://127.0.0.1:8080"
 ANSWER_SECONDS = 2.0
@@ -52,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help=f"The URL of the instance to ask (default, without --topology: {NEARBY}).",
     )
     add("--token", default="", type=header_value, help="Explains a read that sends this Cachesvc-Token.")
+    add_token(parser, environ)
     add("--json", action="store_true", help="Prints the instance's answer as it is, in JSON.")
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         check_key(options.key)
     except ValueError as error:
         raise ConfigError("KEY", str(error)) from None
-    body = asyncio.run(_ask_any(_addresses(options), options))
+    body = asyncio.run(_ask_any(_addresses(options), options, credential_of(options), reach_of(options)))
     if options.json:
         print(printable(body.decode(errors="backslashreplace"), keep="\n\t"))
     else:
@@ -94,25 +97,28 @@ def _addresses(options: argparse.Namespace) -> Mapping[str, str]:
             f"no namespace {options.namespace!r}{did_you_mean(options.namespace, topology.namespaces)}",
         )
     named = {
-        f"{region}/{name}": url
+        f"{region}/{name}": here.operations_of(name)
         for region, here in topology.regions.items()
-        for name, url in here.instances.items()
+        for name in here.instances
     }
     if not named:
         raise ConfigError(str(options.topology), "names no instances: give one with --url")
     return named
 
 
-async def _ask_any(addresses: Mapping[str, str], options: argparse.Namespace) -> bytes:
+async def _ask_any(
+    addresses: Mapping[str, str], options: argparse.Namespace, credential: Credential, reach: Reach
+) -> bytes:
     """The first answer, as JSON. Raises `TierUnavailableError` if no instance answers."""
     path = f"/v1/{quote(options.namespace, safe='')}/{quote(options.key, safe='')}:explain"
     headers = {"Cachesvc-Token": options.token} if options.token else {}
     silent = []
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with aiohttp.ClientSession(connector=CleanConnector(), timeout=timeout) as http:
+    async with session(credential, ssl=reach.https, timeout=timeout) as http:
         for name, url in addresses.items():
             try:
-                async with http.get(URL(url.rstrip("/") + path, encoded=True), headers=headers) as answer:
+                asked = URL(url.rstrip("/") + path, encoded=True)
+                async with http.get(asked, headers=headers, allow_redirects=False) as answer:
                     return _accepted(answer.status, await answer.read())
             except TimeoutError:
                 silent.append(f"{name}: no answer within {ANSWER_SECONDS:g} s")

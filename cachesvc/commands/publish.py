@@ -8,6 +8,8 @@ a run that failed half-way can be repeated.
 
 import argparse
 import itertools
+import socket
+import ssl
 import sys
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,11 +20,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
-from redis import Redis
+from redis import ConnectionPool, Redis, SSLConnection
 from redis.exceptions import RedisError
 
 from cachesvc.changes.events.cloudevents import decode, encode
 from cachesvc.changes.events.event_parser import checked
+from cachesvc.commands.access import add_access, reach_of
 from cachesvc.commands.arguments import add_topology, fail, utf8
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.exit_codes import INTERRUPTED
@@ -31,7 +34,9 @@ from cachesvc.config.service import Coherence, Server
 from cachesvc.model.change import Change
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError, TierUnavailableError
+from cachesvc.telemetry.link_faults import told
 from cachesvc.telemetry.traces.trace import SpanContext
+from cachesvc.tiers.redis_connections import Access
 
 MAX_BATCH_KEYS = Server().max_batch_keys
 LONGEST_OVER = Coherence().fence_retention
@@ -122,6 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The region on whose queue the changes are announced. Every region applies them."
         " Default: CACHESVC_REGION.",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -135,7 +141,7 @@ def run(options: argparse.Namespace) -> int:
     published = 0
     unread: BrokenPipeError | None = None
     try:
-        with closing(_connect(destination)) as queue:
+        with closing(_connect(destination, reach_of(options).queues)) as queue:
             for events in _batches(options, destination):
                 ids = _send(queue, events, destination, published)
                 published += len(events)
@@ -176,14 +182,30 @@ def _destination(options: argparse.Namespace) -> Destination:
     return Destination(topology.regions[options.region].queue, options.region, topology.namespaces)
 
 
-def _connect(destination: Destination) -> Redis:
+def _connect(destination: Destination, access: Access) -> Redis:
     """Returns a client, which connects at its first use."""
-    return Redis.from_url(
+    settings = access.settings_for(destination.url)
+    tls = settings.pop("tls", None)
+    pool: ConnectionPool = ConnectionPool.from_url(
         destination.url,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         protocol=2,
+        **settings,
     )
+    if tls is not None:
+        pool.connection_class = _encrypted_by(tls)
+    return Redis.from_pool(pool)
+
+
+def _encrypted_by(tls: ssl.SSLContext) -> type[SSLConnection]:
+    """Returns a class of connections that this context makes: redis-py takes files only."""
+
+    class Encrypted(SSLConnection):
+        def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+            return tls.wrap_socket(sock, server_hostname=self.host)
+
+    return Encrypted
 
 
 def _batches(options: argparse.Namespace, destination: Destination) -> Iterator[list[bytes]]:
@@ -286,5 +308,5 @@ def _send(queue: Redis, events: Sequence[bytes], destination: Destination, publi
         return [id_.decode() for id_ in pipe.execute()]
     except (RedisError, OSError) as error:
         raise TierUnavailableError(
-            destination.where, f"{str(error)[:300]}; {published} changes announced before"
+            destination.where, f"{told(error)[:300]}; {published} changes announced before"
         ) from error

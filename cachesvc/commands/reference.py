@@ -15,6 +15,7 @@ import json
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby, pairwise
 from textwrap import TextWrapper
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -27,7 +28,7 @@ from cachesvc.config.environment import NOT_SETTINGS, settings
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
 from cachesvc.model.problems import ProblemKind, Retry
-from cachesvc.model.units import Duration, Size
+from cachesvc.model.units import Duration, Part, Size
 
 WIDTH = 120
 
@@ -48,7 +49,7 @@ _QUANTITIES: Mapping[Any, tuple[str, Mapping[str, int]]] = {
     Size: ("size", {unit: int(Size.parse(f"1{unit}")) for unit in ("GiB", "MiB", "KiB", "B")}),
 }
 """The name and the units of each type of quantity, largest unit first."""
-_PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
+_PLAIN = {datetime: "date and time", str: "text", int: "integer", float: "number", bool: "true or false"}
 
 
 class Field(NamedTuple):
@@ -88,10 +89,12 @@ def sections(kind: type[Struct], path: str = "") -> Iterator[Section]:
 
 
 def docstrings(kind: type[Struct]) -> dict[str, str]:
-    """The text below each field, by the field's name."""
+    """The text below each field, by the field's name; also of fields that are inherited."""
+    sources = (one for one in kind.__mro__ if issubclass(one, Struct) and one is not Struct)
     statements = [
         statement
-        for definition in ast.parse(inspect.getsource(kind)).body
+        for source in sources
+        for definition in ast.parse(inspect.getsource(source)).body
         if isinstance(definition, ast.ClassDef)
         for statement in definition.body
     ]
@@ -121,6 +124,8 @@ def type_name(kind: Any) -> str:
         return _QUANTITIES[kind][0]
     if kind in _PLAIN:
         return _PLAIN[kind]
+    if kind is Part:
+        return "size or percentage"
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return type_name(arguments[0])

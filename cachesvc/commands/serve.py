@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -14,7 +15,9 @@ from cachesvc.app.embedded.set_up import embedded
 from cachesvc.commands.arguments import fail
 from cachesvc.commands.banner import banner
 from cachesvc.commands.documents import passed_over, read_documents
+from cachesvc.config.addresses import address
 from cachesvc.config.service import Service, check_together
+from cachesvc.config.tls import ListenerTls
 from cachesvc.config.topology import Topology
 from cachesvc.telemetry.logs import logs
 
@@ -42,28 +45,31 @@ def serve(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(service, documents.topology, environ))
+            runner.run(_serve(service, documents.topology, options.topology, environ))
     except KeyboardInterrupt:  # before the service handles the signal itself
         return 0
     except BrokenPipeError:
         raise
     except OSError as error:
-        at = f"{service.server.host}:{service.server.port}"
+        at = error.filename or f"{service.server.host}:{service.server.port}"
+        operations = service.server.operations
+        is_data = operations.port is None or at != address(operations.host, operations.port)
+        variable = "CACHESVC_SERVER_PORT" if is_data else "CACHESVC_SERVER_OPERATIONS_PORT"
         if error.errno == errno.EADDRINUSE:
-            return fail(
-                1, f"{at} is in use: stop what listens there, or choose another (CACHESVC_SERVER_PORT)"
-            )
+            return fail(1, f"{at} is in use: stop what listens there, or choose another ({variable})")
         return fail(
             1,
             f"{at} cannot be served: {error.strerror or error}; choose another address"
-            " (CACHESVC_SERVER_HOST, CACHESVC_SERVER_PORT)",
+            f" ({variable.replace('PORT', 'HOST')}, {variable})",
         )
     return 0
 
 
-async def _serve(service: Service, topology: Topology | None, environ: Mapping[str, str]) -> None:
+async def _serve(
+    service: Service, topology: Topology | None, topology_file: Path | None, environ: Mapping[str, str]
+) -> None:
     if topology is not None:
-        await _announce_and_serve(service, topology, [])
+        await _announce_and_serve(service, topology, [], topology_file)
         return
     started = await embedded(service, environ)
     try:
@@ -73,9 +79,18 @@ async def _serve(service: Service, topology: Topology | None, environ: Mapping[s
         await started.stop()
 
 
-async def _announce_and_serve(service: Service, topology: Topology, lines: Sequence[str]) -> None:
-    def ready(port: int) -> None:
-        host = f"[{service.server.host}]" if ":" in service.server.host else service.server.host
-        print(banner(service, topology, f"http://{host}:{port}", lines), flush=True)
+async def _announce_and_serve(
+    service: Service, topology: Topology, lines: Sequence[str], topology_file: Path | None = None
+) -> None:
+    def ready(port: int, operations: str = "") -> None:
+        server = service.server
+        url = f"{_scheme(server.tls)}://{address(server.host, port)}"
+        if operations:
+            operations = f"{_scheme(server.operations.tls)}://{operations}"
+        print(banner(service, topology, url, lines, operations=operations), flush=True)
 
-    await app.serve(service, topology, ready=ready)
+    await app.serve(service, topology, topology_file=topology_file, ready=ready)
+
+
+def _scheme(tls: ListenerTls) -> str:
+    return "https" if tls.cert else "http"

@@ -10,6 +10,8 @@ import re
 from urllib.parse import parse_qsl, urlsplit
 
 MOST_PORTS = 65535
+TLS_PREFIX = "tls:"
+"""Stands before the address of a memcached server that speaks TLS."""
 _NAME = re.compile(r"(?!-)[\w-]{1,63}(?:\.[\w-]{1,63})*\.?")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _USERINFO = re.compile(r"(?<=//)[^/?#]*@")
@@ -26,6 +28,11 @@ _DOTS = re.compile(r"(?:\.|%2[Ee])+")
 def without_userinfo(url: str) -> str:
     """Returns a URL for a message: `***` stands for its user and password."""
     return _USERINFO.sub("***@", url)
+
+
+def address(host: str, port: int) -> str:
+    """Returns `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def host_fault(host: str) -> str:
@@ -61,7 +68,8 @@ def base_url_fault(url: str) -> str:
 
 
 def memcached_fault(address: str) -> str:
-    """Says what is wrong with `host:port` or `unix:/path`."""
+    """Says what is wrong with `host:port`, `tls:host:port` or `unix:/path`."""
+    address = address.removeprefix(TLS_PREFIX)
     if address.startswith("unix:"):
         if not address.startswith("unix:/") or address == "unix:/":
             return "after unix: comes the whole path of the socket"
@@ -99,6 +107,7 @@ def redis_query_fault(url: str) -> str:
 
 def place_of(address: str) -> str:
     """Returns the address in one spelling: two addresses of one place have the same."""
+    address = address.removeprefix(TLS_PREFIX)
     try:
         parts = urlsplit(address if "://" in address else f"tcp://{address}")
         port = parts.port or {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}.get(parts.scheme, 0)

@@ -9,6 +9,7 @@ bytes of aliases that stand for 10^9 values. All of this is a mistake with a sen
 """
 
 import math
+from datetime import date, datetime
 from pathlib import Path
 from reprlib import Repr
 from types import NoneType, UnionType
@@ -20,7 +21,7 @@ import yaml
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
-from cachesvc.model.units import Duration, Size
+from cachesvc.model.units import Duration, Part, Size
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -28,7 +29,7 @@ Secret = Annotated[str, msgspec.Meta(extra={"is": "secret"})]
 """The type of a text that no message repeats."""
 
 ROOT = "$"
-QUANTITIES = (Duration, Size)
+QUANTITIES = (Duration, Size, Part)
 LARGEST = 1 << 52
 """The largest whole number, and the largest quantity, µs (142 years) or bytes.
 
@@ -45,6 +46,7 @@ _BLANKS: dict[Any, Any] = {
     bool: False,
     Duration: Duration(0),
     Size: Size(0),
+    Part: Part("0B"),
 }
 
 _SHORT = Repr()
@@ -252,6 +254,8 @@ def read_leaf(data: Any, kind: Any, path: str, *, strict: bool = True) -> Any:
     """
     if kind in QUANTITIES and type(data) is kind:
         return data
+    if kind is datetime and type(data) is date:
+        raise ConfigError(path, f"is a day: write the time, too, such as {data}T00:00:00Z")
     if not _is_utf8(data):
         raise ConfigError(path, f"{'it' if kind == Secret else shown(data)} is not UTF-8")
     try:
@@ -298,21 +302,22 @@ def _is_utf8(data: object) -> bool:
 
 
 def _quantity(kind: type, value: object) -> object:
-    if not (kind is Duration or kind is Size):
+    if not (kind is Duration or kind is Size or kind is Part):
         raise NotImplementedError(f"no way to read a {kind}")
     if isinstance(value, str):
         return _parsed(kind, value)
     if value == 0 and type(value) is int:
-        return kind(0)  # zero is the same in every unit
+        return _BLANKS[kind]  # zero is the same in every unit
     example = "'5m'" if kind is Duration else "'4MiB'"
     raise ValueError(f"{shown(value)} has no unit: write a number and a unit, such as {example}")
 
 
-def _parsed(kind: type[Duration] | type[Size], text: str) -> Duration | Size:
+def _parsed(kind: type[Duration] | type[Size] | type[Part], text: str) -> Duration | Size | Part:
     try:
         quantity = kind.parse(text)
+        amount = quantity.of(LARGEST) if isinstance(quantity, Part) else quantity
     except OverflowError:
-        quantity = kind(LARGEST + 1)
-    if quantity > LARGEST:
+        amount = LARGEST + 1
+    if amount > LARGEST:
         raise ValueError(f"{text!r} is more than can be counted")
     return quantity

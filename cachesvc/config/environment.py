@@ -37,6 +37,8 @@ NOT_SETTINGS = {
     "CACHESVC_CONFIG": "The path of the service document, if `--config` is not given.",
     "CACHESVC_TOPOLOGY": "The path of the topology document, if `--topology` is not given.",
     "CACHESVC_DEBUG_TOKEN": "The debug token that `cachesvc top` sends, if `--debug-token` is not given.",
+    "CACHESVC_TOKEN": "The bearer token that commands show to instances, if no file is given.",
+    "CACHESVC_TOKEN_FILE": "The path of a file with that token, if `--token-file` is not given.",
     "CACHESVC_RUN_DIR": (
         "The directory for the sockets and pid files of embedded servers; it must be private to the user "
         "(mode 0700), and is made if it is not there. If it is not given: `cachesvc` in XDG_RUNTIME_DIR, "

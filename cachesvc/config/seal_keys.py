@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cachesvc.config.addresses import TLS_PREFIX
 from cachesvc.config.topology import STAND_IN, MemcachedServer
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.loopback import is_loopback
@@ -62,6 +63,7 @@ def check_sealed(seal: bool, keys: str, pool: Iterable[tuple[str, MemcachedServe
 
 def _is_here(address: str) -> bool:
     """True for an address that only this machine reaches: loopback, unix socket, stand-in."""
+    address = address.removeprefix(TLS_PREFIX)
     if address == STAND_IN or address.startswith("unix:"):
         return True
     return is_loopback(address.rpartition(":")[0].strip("[]").lower())

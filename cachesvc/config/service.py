@@ -8,7 +8,7 @@ of a document are raised at once.
 import os
 import re
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +16,44 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from cachesvc.config.addresses import host_fault, http_fault
+from cachesvc.config.bearer import bearer_headers
+from cachesvc.config.callers import Callers, check_anonymous
 from cachesvc.config.document import Secret, parse, read_struct
 from cachesvc.config.environment import overridden
+from cachesvc.config.l1_rooms import note_rooms
+from cachesvc.config.logins import RedisLogin, check_memcached_auth, check_redis_login
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.seal_keys import check_sealed, read_seal_keys, seal_keys
+from cachesvc.config.tls import ClientTls, ListenerTls, check_clients, check_listener
 from cachesvc.config.topology import Topology
 from cachesvc.config.topology_rules import REGION_NAME, check_topology
 from cachesvc.model.did_you_mean import did_you_mean
 from cachesvc.model.errors import ConfigError
+from cachesvc.model.loopback import is_loopback
 from cachesvc.model.units import Duration, Size
 
 TOPOLOGY = "topology:"
 """Stands before the paths of the topology in mistakes of two documents."""
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+
+
+class Operations(Struct, frozen=True, forbid_unknown_fields=True):
+    """The port for operators: explanations, hot keys, the audit, metrics.
+
+    `GET /v1/topology`, `/livez`, `/readyz` and `/openapi.json` are answered on both ports.
+    """
+
+    host: str = "127.0.0.1"
+    """The host name or IP address to listen on. The default serves this machine only."""
+    port: int | None = None
+    """The TCP port to listen on, 1 to 65535; 0 takes any free port. Left out: there is no
+    operations port, and `server.port` serves every route. With it, `server.port` refuses the routes
+    for operators with 421 `wrong-port`."""
+    max_connections: int = 128
+    """The most connections to this port, of all peers together; at least 8. They do not count
+    for `server.max_connections`, so that probes and metrics are answered while that is reached."""
+    tls: ListenerTls = field(default_factory=ListenerTls)
+    """TLS of this port."""
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +68,11 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     the port); its proxy's, for instance. Other names with a dot are refused with 421
     `wrong-host`, or any web page could have a browser on this machine ask. On other addresses every
     name is answered."""
+    peer_token_file: str = ""
+    """The path of a file with the bearer token that this instance shows to the others.
+
+    It asks them for explanations, so the token's caller needs `explain:*`. The file is read again
+    whenever it is needed. Empty: the instance shows no identity."""
     sandbox: bool = True
     """True: answers say `Content-Security-Policy: sandbox`, so that a browser that is led to a
     stored value runs no script of it."""
@@ -77,9 +107,30 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     not open so many files (and 256 more), the limit is what it may open; a log line says so."""
     max_connections_per_peer: int = 5_000
     """The most connections of one address; at least 8. Callers behind one proxy share them."""
+    idle_timeout: Duration = Duration.parse("75s")
+    """How long a connection stays open without a request; at least 1s. Proxies keep theirs for
+    less (60 s is usual), so that they close first, and send nothing on a connection that is being
+    closed here."""
+    head_timeout: Duration = Duration.parse("10s")
+    """How long the head of a request may take from its first byte; longer than 0. Then the
+    request is answered 408 `head-timeout`, up to 0.5 s late, and its connection is closed."""
+    max_header_bytes: Size = Size.parse("32KiB")
+    """The most bytes of the header lines of one request, at least 16KiB. More are refused with
+    431 `head-too-large`; a head that has not ended after four times as many ends its connection. Common
+    proxies take 8 to 32 KiB. The headers of a plain read that change nothing are not measured."""
+    max_header_lines: int = 100
+    """The most header lines of one request, at least 32. More are refused with 431
+    `head-too-large`."""
+    least_read_rate: Size = Size.parse("256KiB")
+    """The bytes that a peer has to take of a waiting answer in one second, at least 1KiB. An
+    answer has `request_timeout` and a second more for each so many bytes; then its connection is
+    closed."""
+    max_streams: int = 1000
+    """The most streams of fences (`GET /v1/fences`), of all peers; at least 1. One more is
+    refused with 503 `too-many-subscribers`."""
     max_streams_per_peer: int = 500
-    """The most streams of fences (`GET /v1/fences`) of one address, of 1000 in all; at least
-    1. One more is refused with 503 `too-many-subscribers`."""
+    """The most streams of fences of one address; at least 1. One more is refused with 503
+    `too-many-subscribers`."""
     max_inspections: int = 50
     """The most explanations (`:explain`, also those that other instances ask for) and dry runs
     of invalidations that are begun in one second, together; at least 1. One more is refused with 503
@@ -93,9 +144,18 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     left; at least 10ms. If they stay longer for half a second, that is overload: so many of them are
     refused with 503 `overloaded` that the others stay no longer than this. Namespaces, and the
     callers in them, that ask for no more than their fair share are not refused."""
+    hot_key_share: float = 0.1
+    """The share of this instance's reads from which on a key is hot. 0.02 to 1, or 0 for
+    never. Readers of a hot key are told to spread it over several instances of the region, until it
+    has at most this share of the reads of each. It changes nothing where an instance has less than
+    400 reads per second, or where the topology names fewer than two instances of the region."""
     shutdown_timeout: Duration = Duration.parse("10s")
     """How long running requests may go on after a stop signal. Then their connections are
     closed."""
+    operations: Operations = field(default_factory=Operations)
+    """The port for operators."""
+    tls: ListenerTls = field(default_factory=ListenerTls)
+    """TLS of the port."""
 
 
 class L1(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,8 +164,8 @@ class L1(Struct, frozen=True, forbid_unknown_fields=True):
     budget: Size = Size.parse("256MiB")
     """The memory for copies: values, keys, tags, content types, the ETags of origins, and 475
     bytes per entry together; the process grows by about as much, and by a tenth more at most. At
-    least 1MiB. Beyond it the entries that were used least recently are evicted. An entry above a
-    tenth of it is not kept."""
+    least 1MiB. Beyond it the entries that were used least recently are evicted; of which namespace,
+    its `l1` may say. An entry above a tenth of it is not kept."""
     max_entries: int = 4_000_000
     """The most copies, at least 1. It bounds L1 beside `budget`; whichever is reached first
     evicts copies."""
@@ -136,6 +196,13 @@ class L2(Struct, frozen=True, forbid_unknown_fields=True):
     seal_keys_file: str = ""
     """The path of a file with the keys of the seal, in place of `seal_keys`; a line break
     separates them, too. It is read at the start."""
+    auth: Secret = ""
+    """`user:password` for memcached servers that have an auth file (`-Y`). It is sent on each
+    new connection. It is never logged or shown."""
+    auth_file: str = ""
+    """The path of a file whose first line is such a `user:password`, in place of `auth`.
+
+    It may be the servers' own. It is read for each new connection."""
 
 
 class L3(Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,6 +262,9 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     trace_ratio: float = 0.01
     """The share of requests that are traced, 0 (none) to 1 (all). It holds for requests
     without a `traceparent`; for others the caller has decided."""
+    report_keys: int = 4096
+    """The most keys that are followed for the estimates of `cachesvc report namespaces`. 64
+    to 1000000, or 0 for none. One key in 32 is followed, or fewer; each takes about 600 bytes."""
     slow: Duration = Duration.parse("250ms")
     """A request that took longer than this, or failed, is sent as a single span although it
     was not sampled; at most 100 of them in a second. It must be longer than 0. A request that asked
@@ -208,6 +278,12 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """A secret of at least 16 characters. Requests that send it as `Cachesvc-Debug` are shown
     the text of keys by `GET /v1/hotkeys`. Empty: such requests are refused with 403 `no-debug`. It is
     never logged."""
+    audit_records: int = 10_000
+    """The records of the audit (`GET /v1/audit`) that this instance keeps, 0 to 1000000; the
+    oldest make room. One takes about 500 bytes of memory."""
+    audit_log: Literal["auto", "always", "never"] = "auto"
+    """Whether each record of the audit is a log line, too, whatever `log_level` is. `auto`:
+    unless both ports serve this machine only."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level of the service's own log lines. Other libraries log only warnings and
     errors."""
@@ -235,6 +311,10 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to cells."""
     coherence: Coherence = field(default_factory=Coherence)
     """Clocks and fences."""
+    redis: RedisLogin = field(default_factory=RedisLogin)
+    """The user for cells and queues."""
+    tls: ClientTls = field(default_factory=ClientTls)
+    """The certificates for connections to all servers."""
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Traces, metrics and logs."""
 
@@ -340,6 +420,11 @@ def check_service(service: Service, found: Mistakes | None = None) -> None:
             )
             found.require(1 <= far.max_batch <= 10_000, f"$.{name}.max_batch", "must be 1 to 10000")
         _note_seal_keys(service.l2.seal_keys, found)
+        check_memcached_auth(service.l2.auth, service.l2.auth_file, found)
+        check_redis_login(service.redis, found)
+        check_listener(service.server.tls, "$.server.tls", found)
+        check_listener(service.server.operations.tls, "$.server.operations.tls", found)
+        check_clients(service.tls, "$.tls", found)
         _check_coherence(service.coherence, found)
         _check_telemetry(service.telemetry, found)
         found.require(
@@ -361,6 +446,13 @@ def check_together(service: Service, topology: Topology) -> None:
     found.end()
 
 
+def is_audit_logged(service: Service) -> bool:
+    """Returns whether the records of the audit are log lines, too."""
+    hosts = (service.server.host, service.server.operations.host)
+    when = service.telemetry.audit_log
+    return when == "always" or (when == "auto" and not all(map(is_loopback, hosts)))
+
+
 def note_region(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
     """Notes a region that the topology does not have.
 
@@ -375,7 +467,7 @@ def note_region(service: Service, topology: Topology, found: Mistakes, shared: M
 
 
 def note_together(service: Service, topology: Topology, found: Mistakes, shared: Mistakes) -> None:
-    """Notes settings with which copies would never be answered, or kept too long.
+    """Notes settings with which copies would never be answered, or kept too long or nowhere.
 
     `found` has the mistakes of the service document, `shared` those of the topology.
     """
@@ -385,6 +477,10 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             check_sealed(l2.seal, l2.seal_keys, here.pool.items())
         except ConfigError as error:
             found.note(error.path, error.why)
+    if shared.is_read("$.callers"):
+        note_anonymous(service.server, topology.callers, found)
+    if found.is_read("$.l1.budget"):
+        note_rooms(topology, service.l1.budget, shared)
     coherence = service.coherence
     least_lag_us = coherence.heartbeat + coherence.max_clock_skew
     is_retention_read = found.is_read("$.l3.retention")
@@ -406,6 +502,19 @@ def note_together(service: Service, topology: Topology, found: Mistakes, shared:
             f"{path}.max_lag",
             "must be above coherence.heartbeat + coherence.max_clock_skew, or no copy would ever be answered",
         )
+
+
+def note_anonymous(server: Server, callers: Callers | None, found: Mistakes) -> None:
+    """Notes addresses that others reach, if whoever reaches them could do anything."""
+    hosts = {"$.server.host": server.host}
+    if server.operations.port is not None:
+        hosts["$.server.operations.host"] = server.operations.host
+    for path, host in hosts.items():
+        if found.is_read(path):
+            try:
+                check_anonymous(host, callers, path)
+            except ConfigError as error:
+                found.note(error.path, error.why)
 
 
 def note_unlikely(
@@ -467,6 +576,10 @@ def _check_server(server: Server, found: Mistakes) -> None:
     for index, name in enumerate(server.hosts):
         fault = host_fault(name)
         require(not fault, f"hosts[{index}]", f"{name!r} is no host name or IP address without port")
+    try:
+        bearer_headers(server.peer_token_file, "$.server.peer_token_file")
+    except ConfigError as error:
+        found.note(error.path, error.why)
     require(server.max_body > 0, "max_body", "must be larger than 0")
     require(server.max_answer > 0, "max_answer", "must be larger than 0")
     require(
@@ -480,10 +593,48 @@ def _check_server(server: Server, found: Mistakes) -> None:
     require(server.max_connections >= 8, "max_connections", "must be at least 8")
     require(server.max_connections_per_peer >= 8, "max_connections_per_peer", "must be at least 8")
     require(server.max_inspections >= 1, "max_inspections", "must be at least 1")
+    require(server.idle_timeout >= 1_000_000, "idle_timeout", "must be at least 1s")
+    require(server.head_timeout > 0, "head_timeout", "must be longer than 0")
+    require(
+        server.max_header_bytes >= 16_384,
+        "max_header_bytes",
+        "must be at least 16KiB: SDKs send tokens of up to 8KiB in a header",
+    )
+    require(server.max_header_lines >= 32, "max_header_lines", "must be at least 32")
+    require(server.least_read_rate >= 1024, "least_read_rate", "must be at least 1KiB")
+    require(server.max_streams >= 1, "max_streams", "must be at least 1")
     require(server.max_streams_per_peer >= 1, "max_streams_per_peer", "must be at least 1")
     require(server.request_timeout > 0, "request_timeout", "must be longer than 0")
     require(server.max_in_progress >= 1, "max_in_progress", "must be at least 1")
+    require(
+        server.hot_key_share == 0 or 0.02 <= server.hot_key_share <= 1,
+        "hot_key_share",
+        "must be 0.02 to 1, or 0 to spread no key",
+    )
     require(server.max_delay >= 10_000, "max_delay", "below 10ms every burst would count as overload")
+    _check_operations(server, require)
+
+
+def _check_operations(server: Server, require: Callable[..., None]) -> None:
+    operations, port = server.operations, server.operations.port
+    fault = host_fault(operations.host) if operations.host else "it is empty"
+    require(
+        not fault,
+        "operations.host",
+        f"{operations.host!r} is no host name or IP address alone, such as 127.0.0.1",
+    )
+    require(
+        port is None or 0 <= port <= 65535,
+        "operations.port",
+        "must be 1 to 65535, or 0 for a free one; leave it out for no operations port",
+    )
+    require(
+        not port or (operations.host, port) != (server.host, server.port),
+        "operations.port",
+        "is server.port: give operations a port of their own, or leave this out to have one for all",
+        "port",
+    )
+    require(operations.max_connections >= 8, "operations.max_connections", "must be at least 8")
 
 
 def _check_coherence(coherence: Coherence, found: Mistakes) -> None:
@@ -512,9 +663,17 @@ def _check_telemetry(telemetry: Telemetry, found: Mistakes) -> None:
         not fault, "$.telemetry.otlp", f"is no http:// or https:// URL of an OTLP receiver: {fault}"
     )
     found.require(0 <= telemetry.trace_ratio <= 1, "$.telemetry.trace_ratio", "must be 0 (none) to 1 (all)")
+    found.require(
+        telemetry.report_keys == 0 or 64 <= telemetry.report_keys <= 1_000_000,
+        "$.telemetry.report_keys",
+        "must be 64 to 1000000, or 0 to follow no keys",
+    )
     found.require(telemetry.slow > 0, "$.telemetry.slow", "must be longer than 0")
     found.require(
         telemetry.metrics_interval >= 1_000_000, "$.telemetry.metrics_interval", "must be at least 1s"
+    )
+    found.require(
+        0 <= telemetry.audit_records <= 1_000_000, "$.telemetry.audit_records", "must be 0 to 1000000"
     )
     token = telemetry.debug_token
     found.require(

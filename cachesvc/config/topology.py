@@ -8,8 +8,9 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from cachesvc.config.callers import Callers
 from cachesvc.config.document import Secret
-from cachesvc.model.units import Duration, Size
+from cachesvc.model.units import Duration, Part, Size
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +66,23 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """True: copies become stale instead of gone."""
 
 
+class L1Room(Struct, frozen=True, forbid_unknown_fields=True):
+    """The room of a namespace in the L1 of each instance.
+
+    Each limit is a size, or a percentage of the instance's `l1.budget`. As long as no namespace has
+    other limits than the defaults, all of them share L1 as one: whatever was used least recently is
+    evicted. Otherwise each has a room. When L1 is full, the namespace gives way that is furthest
+    above its guarantee, measured by its fair share of what nobody is guaranteed (docs/operate.md).
+    """
+
+    guaranteed: Part = Part.parse("0B")
+    """The bytes that no other namespace evicts. As long as this namespace does not use them,
+    others may. All guarantees together must not be above `l1.budget`."""
+    at_most: Part = Part.parse("100%")
+    """The most bytes that this namespace has in L1. Beyond them, its own entries are evicted.
+    A larger entry is not kept. It must be above 0, and not below `guaranteed`."""
+
+
 class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     """One team's contract with the cache: read-through with an `origin`, else look-aside."""
 
@@ -113,6 +131,8 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     origin: Origin | None = None
     """The origin of a read-through namespace. Left out: the namespace is look-aside, its
     callers load and write by themselves."""
+    l1: L1Room = field(default_factory=L1Room)
+    """The room of this namespace in L1."""
     sources: tuple[Source, ...] = ()
     """The tables whose row changes invalidate in this namespace."""
 
@@ -123,8 +143,9 @@ class Cell(Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     """The region that the cell is in: one of `regions`."""
     url: str
-    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` or
-    `unix:///path?db=0`. No other cell or queue may have the same one."""
+    """The address of its Redis: `redis://host:port/db`, `rediss://host:port/db` (TLS) or
+    `unix:///path?db=0`, with a user and password before the host if its own are not those of `redis`
+    in the service document. No other cell or queue may have the same one."""
     weight: float = 1.0
     """The cell's share of the partitions, relative to the weights of the other active cells;
     above 0, 1000000 at most."""
@@ -143,8 +164,9 @@ class MemcachedServer(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     address: str
-    """`host:port`, or `unix:/path`. `stand-in`: a stand-in inside the service, for the
-    embedded set-up. No other server of the pool may have the same address."""
+    """`host:port`, `tls:host:port` (memcached's `-Z`), or `unix:/path`. `stand-in`: a stand-in
+    inside the service, for the embedded set-up. No other server of the pool may have the same
+    address."""
     weight: float = 1.0
     """The server's share of the keys, relative to the other servers of the pool; above 0,
     1000000 at most."""
@@ -161,9 +183,17 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     instances: dict[str, str] = field(default_factory=dict)
     """The region's instances, name to base URL (`http(s)://host:port`). Clients choose among
     them, and instances ask each other at them."""
+    operations: dict[str, str] = field(default_factory=dict)
+    """The base URLs of the operations ports of those instances that have one
+    (`server.operations`), by the instance's name. Commands and other instances ask there for what the
+    data port does not serve; an instance without one is asked at its own URL."""
     queue_on_disk: bool = True
     """False if the queue keeps nothing on disk, and that is meant: a restart then fences every
     namespace. Otherwise a queue without persistence is named as wrong."""
+
+    def operations_of(self, instance: str) -> str:
+        """Returns the base URL at which an instance answers operators."""
+        return self.operations.get(instance) or self.instances[instance]
 
 
 class Former(Struct, frozen=True, forbid_unknown_fields=True):
@@ -198,3 +228,8 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     are placed by rendezvous hash over the active cells."""
     former: Former | None = None
     """Where partitions were before; given while partitions move to other cells."""
+    callers: Callers | None = None
+    """The callers that instances answer, and what each may do.
+
+    Left out: everybody may do everything, and instances listen on a loopback address only. The section
+    is read again while instances run."""

@@ -16,6 +16,7 @@ from cachesvc.config.addresses import (
     redis_query_fault,
     without_userinfo,
 )
+from cachesvc.config.callers import check_callers
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.row_templates import check_sources
 from cachesvc.config.topology import STAND_IN, Former, Namespace, Origin, Region, Topology
@@ -60,6 +61,8 @@ def check_topology(topology: Topology, found: Mistakes | None = None) -> None:
                 "is a path of the API itself: choose another name",
             )
             _check_namespace(namespace, f"$.namespaces.{name}", found)
+        if topology.callers is not None:
+            check_callers(topology.callers, "$.callers", found)
 
 
 def _check_region(region: Region, path: str, found: Mistakes) -> None:
@@ -68,20 +71,27 @@ def _check_region(region: Region, path: str, found: Mistakes) -> None:
         here = f"{path}.pool.{name}"
         _check_name(SERVER_NAME, name, f"{path}.pool", "memcached server", found)
         fault = "" if server.address == STAND_IN else memcached_fault(server.address)
-        shown = f"{server.address!r} is no host:port or unix:/path"
+        shown = f"{server.address!r} is no host:port, tls:host:port or unix:/path"
         found.require(not fault, f"{here}.address", f"{shown}: {fault}")
         _check_weight(server.weight, f"{here}.weight", found)
     addresses = [
         (f"{path}.pool.{name}.address", s.address) for name, s in region.pool.items() if s.address != STAND_IN
     ]
     _refuse_twins(addresses, found)
-    for name, url in region.instances.items():
-        here = f"{path}.instances.{name}"
-        _check_name(SERVER_NAME, name, f"{path}.instances", "instance", found)
-        fault = base_url_fault(url)
-        shown = f"{without_userinfo(url)!r} is no base URL: http(s)://host:port"
-        found.require(not fault, here, f"{shown} ({fault})")
-    _refuse_twins(((f"{path}.instances.{name}", url) for name, url in region.instances.items()), found)
+    for field, urls in (("instances", region.instances), ("operations", region.operations)):
+        for name, url in urls.items():
+            _check_name(SERVER_NAME, name, f"{path}.{field}", "instance", found)
+            fault = base_url_fault(url)
+            shown = f"{without_userinfo(url)!r} is no base URL: http(s)://host:port"
+            found.require(not fault, f"{path}.{field}.{name}", f"{shown} ({fault})")
+        _refuse_twins(((f"{path}.{field}.{name}", url) for name, url in urls.items()), found)
+    for name in region.operations:
+        found.require(
+            name in region.instances,
+            f"{path}.operations.{name}",
+            f"no instance {name!r} in this region{did_you_mean(name, region.instances)}",
+            f"{path}.instances",
+        )
 
 
 def _check_cells(topology: Topology, found: Mistakes) -> None:

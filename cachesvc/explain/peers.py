@@ -1,6 +1,7 @@
 """The other instances of every region, asked over HTTP what they see of a key."""
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
@@ -8,10 +9,13 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from cachesvc.config.bearer import bearer_headers
 from cachesvc.explain.answer import Question, Seen
 from cachesvc.explain.waits import NoAnswerError, Waits
 from cachesvc.model.entry import Key
+from cachesvc.model.errors import ConfigError
 from cachesvc.model.printable import printable
+from cachesvc.telemetry.link_faults import tls_fault
 from cachesvc.tiers.clean_connector import CleanConnector
 
 ANSWER_SECONDS = 0.05
@@ -33,9 +37,19 @@ _decode = msgspec.json.Decoder(Seen).decode
 class HttpPeers:
     """The other instances over HTTP. `start`, then `ask` any number of times, then `stop`."""
 
-    def __init__(self, addresses: Mapping[tuple[str, str], str]) -> None:
-        """`addresses`: base URL by region and name."""
+    def __init__(
+        self,
+        addresses: Mapping[tuple[str, str], str],
+        token_file: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`addresses`: base URL by region and name. `tls` is for those with https.
+
+        `token_file` has the token to show to them.
+        """
         self._addresses = addresses
+        self._token_file = token_file
+        self._tls = tls
         self._http: aiohttp.ClientSession | None = None
         self._waits = Waits(ANSWER_SECONDS, MOST_SECONDS)
 
@@ -45,7 +59,8 @@ class HttpPeers:
     async def start(self) -> None:
         """Makes the client; opens no connection yet."""
         self._http = aiohttp.ClientSession(
-            connector=CleanConnector(limit=CONNECTIONS), cookie_jar=aiohttp.DummyCookieJar()
+            connector=CleanConnector(limit=CONNECTIONS, ssl=self._tls or True),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def stop(self) -> None:
@@ -56,7 +71,12 @@ class HttpPeers:
         """Asks all of them at once. One that cannot tell is there with its reason."""
         if self._http is None:
             return ()
-        asking = (self._ask(self._http, peer, key, question.headers) for peer in self._addresses)
+        try:
+            identity = await asyncio.to_thread(bearer_headers, self._token_file, "server.peer_token_file")
+        except ConfigError as error:
+            return [_silent(*peer, f"is not asked: {error}") for peer in self._addresses]
+        headers = {**question.headers, **identity}
+        asking = (self._ask(self._http, peer, key, headers) for peer in self._addresses)
         return await asyncio.gather(*asking)
 
     async def _ask(
@@ -69,6 +89,9 @@ class HttpPeers:
             status, body = await self._waits.within(peer, _answered(http, url, headers))
             if len(body) > MOST_ANSWER_BYTES:
                 return _silent(region, name, f"answered more than {MOST_ANSWER_BYTES} bytes")
+            if status in (401, 403):
+                why = "its callers need one with explain:*, whose token server.peer_token_file holds here"
+                return _silent(region, name, f"answered {status}: {why}")
             if status != 200:
                 return _silent(region, name, f"answered {status}")
             found = _decode(body)
@@ -77,7 +100,7 @@ class HttpPeers:
         except NoAnswerError as error:
             return _silent(region, name, str(error))
         except (aiohttp.ClientError, OSError) as error:
-            return _silent(region, name, f"{type(error).__name__}: {error}")
+            return _silent(region, name, tls_fault(error) or f"{type(error).__name__}: {error}")
         except (
             msgspec.MsgspecError,
             ValueError,

@@ -103,6 +103,8 @@ class RequestError(ProblemError):
         field: str | None = None,
         token: tuple[tuple[int, int], ...] = (),
         origin_retry_after: int | None = None,
+        scope: str = "",
+        identity: str = "",
     ) -> None:
         """`detail` is a sentence about this occurrence, for people.
 
@@ -114,6 +116,10 @@ class RequestError(ProblemError):
         self.token = token
         self.origin_retry_after = origin_retry_after
         """The seconds after which the origin asked to try again; None if it did not say."""
+        self.scope = scope
+        """The scope that is missing; empty if none is."""
+        self.identity = identity
+        """The name of the identity that lacks the scope; empty for a caller without one."""
 
     @property
     def retry_after_seconds(self) -> int | None:

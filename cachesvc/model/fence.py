@@ -2,6 +2,12 @@
 
 from msgspec import Struct
 
+EVERYTHING = "*"
+"""The namespace of a paced fence that stands for all namespaces.
+
+Every copy up to its `at` is stale at once. A queue makes it of the paced fences that it has no room
+for. No namespace has this name."""
+
 Issuers = tuple[tuple[str, int], ...]
 """Cells and the numbers of their servers, by name."""
 

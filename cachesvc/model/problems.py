@@ -158,6 +158,31 @@ class ProblemKind(StrEnum):
         "Nothing to invalidate",
         "Name keys or tags, or send `all: true`.",
     )
+    NO_IDENTITY = (
+        "no-identity",
+        401,
+        "This needs an identity",
+        "Send `Authorization: Bearer` and a token.",
+    )
+    UNKNOWN_IDENTITY = (
+        "unknown-identity",
+        401,
+        "The identity is not known",
+        "Send a token that is valid: this one is not known, has been revoked, or has expired.",
+    )
+    ISSUER_UNAVAILABLE = (
+        "issuer-unavailable",
+        503,
+        "The issuer of the token does not give its keys",
+        "Try again later: the token could not be checked.",
+        Retry.AFTER_A_SECOND,
+    )
+    MISSING_SCOPE = (
+        "missing-scope",
+        403,
+        "The identity may not do this",
+        "Have the scope that `detail` names added to the identity in the topology's `callers`.",
+    )
     NO_DEBUG = (
         "no-debug",
         403,
@@ -169,6 +194,12 @@ class ProblemKind(StrEnum):
         421,
         "Not a name of this instance",
         "Use `localhost` or a loopback address, or add the name to the instance's `server.hosts`.",
+    )
+    WRONG_PORT = (
+        "wrong-port",
+        421,
+        "Not served on this port",
+        "Ask at the address that `detail` names, or at that in `operations` of the topology.",
     )
     NO_SUCH_NAMESPACE = (
         "no-such-namespace",
@@ -199,6 +230,13 @@ class ProblemKind(StrEnum):
         408,
         "The body did not come in time",
         "Send the body at once, or allow more time with `Cachesvc-Timeout`.",
+        Retry.YES,
+    )
+    HEAD_TIMEOUT = (
+        "head-timeout",
+        408,
+        "The head of the request did not come in time",
+        "Send the whole head at once.",
         Retry.YES,
     )
     BODY_TOO_LARGE = (

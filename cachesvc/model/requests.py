@@ -191,14 +191,25 @@ class Reach(StrEnum):
     """Every live instance of every region has merged it."""
 
 
+class Author(Struct, frozen=True, gc=False):
+    """Whoever makes a change or a call, as far as it is known."""
+
+    identity: str = ""
+    """The name of the identity that was proved; empty for an anonymous caller."""
+    address: str = ""
+    """The address of the peer; empty for what no caller sent."""
+    says: str = ""
+    """The name that the caller gave itself, or an event's `source`. It proves nothing."""
+
+
 class InvalidateOptions(Struct, frozen=True, gc=False):
     """The options of an invalidation."""
 
     wait: Reach = Reach.NONE
     timeout_seconds: float = 5.0
     """How long `wait` may last; then the receipt names the instances that are missing."""
-    who: str = ""
-    """The caller's declared name, or its address, for the audit."""
+    author: Author = Author()
+    """The caller that invalidates, for the audit."""
 
 
 class Receipt(Struct, frozen=True, gc=False):

@@ -1,13 +1,15 @@
-"""Durations and sizes, as people write them and as the code counts them.
+"""Durations, sizes and parts of a size, as people write them and as the code counts them.
 
-Both are `int`s: a `Duration` is microseconds, a `Size` is bytes. A validated setting is used as it
-stands.
+A `Duration` is an `int` of microseconds, a `Size` one of bytes: a validated setting is used as it
+stands. A `Part` is the text itself, because the size that a percentage is of may be another one in
+every instance.
 """
 
 import re
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KiB|MiB|GiB)")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 _MICROSECONDS = {
     "us": 1,
     "ms": 1_000,
@@ -49,3 +51,28 @@ class Size(int):
                 f"{text!r} is not a size: write a number and one of B, KiB, MiB, GiB, such as '4MiB'"
             )
         return cls(round(float(match[1]) * _BYTES[match[2]]))
+
+
+class Part(str):
+    """A part of a size. Written as a size, `64MiB`, or as a percentage of the whole, `40%`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Raises `ValueError` if the text is neither, `OverflowError` if it is too large."""
+        percent = _PERCENT.fullmatch(text)
+        if percent is None and _SIZE.fullmatch(text) is None:
+            raise ValueError(
+                f"{text!r} is neither a size nor a percentage: write '64MiB' or '40%', for instance"
+            )
+        if percent is not None and float(percent[1]) > 100:
+            raise ValueError(f"{text!r} is more than the whole: 100% at most")
+        if percent is None:
+            Size.parse(text)
+        return cls(text)
+
+    def of(self, whole: int) -> int:
+        """Returns the bytes that this part is of `whole` bytes; a size may be above them."""
+        percent = _PERCENT.fullmatch(self)
+        return Size.parse(self) if percent is None else int(whole * float(percent[1]) / 100)

@@ -55,7 +55,10 @@ class Mode(IntEnum):
     RELOAD = 3
     """The origin, whatever the tiers hold: `no-cache`, or copies too old for the reader."""
     EARLY = 4
-    """The origin, before the copy expires; gives up at once if another holds the lease."""
+    """The origin, before the copy expires, unless the home has a newer copy.
+
+    It gives up at once if another holds the lease.
+    """
     LEASE_OVER = 5
     """The lease for a caller that loads whatever the tiers hold (`no-cache`).
 

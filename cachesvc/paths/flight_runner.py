@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.coherence.next_step import Action, Lease, WhoLoads, next_step
+from cachesvc.coherence.refusal import RefusedBy
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError, TierError
@@ -23,6 +24,7 @@ from cachesvc.paths.load import Loads, stale_copy
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
+from cachesvc.telemetry.ghosts import Came
 from cachesvc.tiers.l2.contract import Lookup, Pool
 from cachesvc.tiers.l3.contract import Cell, Read, Reply
 from cachesvc.tiers.l3.homes import Homes
@@ -189,12 +191,13 @@ class FlightRunner:
         if standing is Standing.FRESH:
             tally.hits += 1
             if flight.keep:
-                self._near_tiers.put(flight.key, entry)
+                self._near_tiers.put(flight.key, entry, Came.FOUND)
                 flight.stored_in_l1()
             flight.land(FoundCopy(entry, "l2", flight.trail, self._fences.version))
             return True
         if standing is Standing.REFUSED:
             tally.refused += 1
+            self._refused(flight, entry)
             flight.passed(L2_FENCED)
         else:
             tally.stale += 1
@@ -240,11 +243,9 @@ class FlightRunner:
             [
                 Read(
                     flight.key,
-                    self._admission.not_before(flight.key, flight.known)
-                    if flight.refused_here and flight.known
-                    else 0,
+                    self._not_before(flight),
                     flight.mode is not Mode.LOOKUP,
-                    flight.mode >= Mode.RELOAD,
+                    flight.mode >= Mode.RELOAD and flight.mode is not Mode.EARLY,
                     flight.namespace.lease,
                 )
                 for flight in flights
@@ -254,6 +255,18 @@ class FlightRunner:
             if not isinstance(reply, TierError) and reply.lease is not None:
                 flight.lease = HeldLease(cell, flight.key, reply.lease)
         return replies
+
+    def _not_before(self, flight: Flight) -> int:
+        """The `as_of` up to which a copy at the home is of no use to the flight; 0 if any may be.
+
+        An early refresh has use for a copy that is newer than its own: another instance that holds a
+        copy of the key has refreshed it. If each of them loaded, the origin would have as many loads.
+        """
+        if flight.known is None:
+            return 0
+        if flight.refused_here:
+            return self._admission.not_before(flight.key, flight.known)
+        return flight.known.as_of if flight.mode is Mode.EARLY else 0
 
     def _land_from_l3(self, flight: Flight, reply: Reply | TierError) -> bool:
         tally = self._tally.l3
@@ -267,17 +280,22 @@ class FlightRunner:
         vouched_at = flight.asked if reply.exact and not strict else None
         if entry and flight.token and self._admission.token_refuses(entry, flight.key, flight.token):
             standing = Standing.REFUSED
-        if standing is Standing.FRESH and entry is not None and flight.mode < Mode.RELOAD:
+        takes = flight.mode < Mode.RELOAD or flight.mode is Mode.EARLY
+        if standing is Standing.FRESH and entry is not None and takes:
             tally.hits += 1
-            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry):
+            if flight.keep and self._near_tiers.keep(flight.key, flight.namespace, entry, Came.FOUND):
                 flight.stored_in_l1()
             flight.land(FoundCopy(entry, "l3", flight.trail, self._fences.version, vouched_at))
             # The home's clock may be ahead of this one: the home finds the copy stale and grants the lease
             # to a reader to which the copy is fresh.
             flight.give_back()
             return True
-        if standing is Standing.REFUSED:
+        if flight.mode is Mode.EARLY and entry is None:  # none that is newer than the one here
+            tally.stale += 1
+            flight.passed(L3_STALE)
+        elif standing is Standing.REFUSED:
             tally.refused += 1
+            self._refused(flight, entry)
             flight.passed(L3_FENCED)
             flight.refused_here |= entry is not None
         elif entry is None:
@@ -292,6 +310,14 @@ class FlightRunner:
         if entry is not None:
             flight.saw(entry, "l3", vouched_at if standing is not Standing.REFUSED else None)
         return False
+
+    def _refused(self, flight: Flight, entry: Entry | None) -> None:
+        """Counts a copy that L2 or L3 had and that is refused; None: its home has refused it."""
+        if entry is None:
+            self._tally.refused_copy(flight.key.namespace, RefusedBy.HOME.value)
+            return
+        by = self._admission.refused_by(entry, flight.key, flight.namespace, flight.token)
+        self._tally.refused_copy(flight.key.namespace, by.value)
 
     def _is_overtaken(self, flight: Flight, entry: Entry | None) -> bool:
         """True if a fence on the copy was merged here while the home's reply was under way.

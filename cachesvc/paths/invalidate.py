@@ -9,6 +9,7 @@ Applying a change twice costs misses; skipping it once would serve old values.
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
 from cachesvc.changes.audit import audit_of
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.changes.receipts import Receipts
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Key
@@ -34,6 +35,7 @@ class Invalidator:
         near_tiers: NearTiers,
         receipts: Receipts,
         estimator: Estimator,
+        trail: AuditTrail,
     ) -> None:
         self._region = region
         self._instance = instance
@@ -42,6 +44,7 @@ class Invalidator:
         self._near_tiers = near_tiers
         self._receipts = receipts
         self._estimator = estimator
+        self._trail = trail
 
     async def invalidate(self, change: Change, options: InvalidateOptions = AT_ONCE) -> Receipt:
         """Invalidates keys, tags or a whole namespace.
@@ -56,11 +59,16 @@ class Invalidator:
         as well; cancelled while it waits for other instances, it is done.
         """
         id_ = await self._announcer.announce(change)
-        with span("cache.apply") as applying:
-            applied = await self._applier.apply([change])
-            applied.describe(applying, [change])
-        done = applied.done(id_, applied.named[0], audit_of([change], options.who, self._instance))
-        position = await self._announcer.publish(applied, done, report=options.wait is not Reach.NONE)
+        audit, state = audit_of([change], options.author, self._instance), "open"
+        try:
+            with span("cache.apply") as applying:
+                applied = await self._applier.apply([change])
+                applied.describe(applying, [change])
+            done = applied.done(id_, applied.named[0], audit)
+            position = await self._announcer.publish(applied, done, report=options.wait is not Reach.NONE)
+            state = "parked" if done.missed else "done"
+        finally:  # the consumers finish what was announced, whatever ends this call
+            self._trail.changed(audit, id_, state)
         if not (change.soft or change.over):
             await self._near_tiers.drop([Key.of(change.namespace, text) for text in change.keys])
         missing = await self._receipts.wait(position, options) if options.wait is not Reach.NONE else ()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cachesvc.coherence.admission import Admission, Standing
 from cachesvc.config.topology import Namespace
 from cachesvc.model.entry import Entry, Key
+from cachesvc.telemetry.ghosts import Came, Ghosts
 from cachesvc.telemetry.popularity.hot_keys import HotKeys
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l2.contract import Tier
@@ -13,24 +14,27 @@ from cachesvc.tiers.l2.contract import Tier
 class NearTiers:
     """L1 and L2 as the paths put copies into them."""
 
-    def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys) -> None:
+    def __init__(self, l1: L1, l2: Tier, admission: Admission, hot_keys: HotKeys, ghosts: Ghosts) -> None:
         self._l1 = l1
         self._l2 = l2
         self._admission = admission
         self._hot_keys = hot_keys
+        self._ghosts = ghosts
 
-    def keep(self, key: Key, namespace: Namespace, entry: Entry) -> bool:
+    def keep(self, key: Key, namespace: Namespace, entry: Entry, came: Came = Came.LOADED) -> bool:
         """Puts a copy into L1 if it may be answered from there now; True if it was put.
 
         Synchronous: no fence can come between check and put.
         """
         if self._admission.standing(entry, key, namespace) in (Standing.REFUSED, Standing.DEAD):
             return False
-        self.put(key, entry)
+        self.put(key, entry, came)
         return True
 
-    def put(self, key: Key, entry: Entry) -> None:
+    def put(self, key: Key, entry: Entry, came: Came) -> None:
         """Puts into L1 a copy that was judged in this very step."""
+        if not key.digest & self._ghosts.mask:
+            self._ghosts.kept(key, entry, came)
         self._hot_keys.valued(key, len(entry.value))
         self._l1.put(key, entry)
 

@@ -35,6 +35,7 @@ from cachesvc.paths.flight import (
 )
 from cachesvc.paths.flight_runner import FlightRunner
 from cachesvc.paths.tally import Tally
+from cachesvc.telemetry.ghosts import Ghosts
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.l1.l1 import L1
@@ -67,11 +68,13 @@ class Reader:
         rng: random.Random,
         tally: Tally,
         sample: ReadSample,
+        ghosts: Ghosts,
         homes: Homes,
     ) -> None:
         self._namespaces = namespaces
         self._l1 = l1
         self._sample = sample
+        self._ghosts = ghosts
         self._flights = flights
         self._runner = runner
         self._admission = admission
@@ -103,7 +106,7 @@ class Reader:
         """The result of `peek` for each key, in order, at half the cost."""
         contract = self._namespaces[namespace]
         now = self._clock.now_us()
-        get, sample = self._l1.get, self._sample
+        get, sample, mask = self._l1.getter(namespace), self._sample, self._ghosts.mask
         refreshes = contract.origin is not None
         found = self._admission.fresh_of([get(key) for key in keys], keys, contract, now)
         hits = before = self.tally.l1.hits
@@ -116,6 +119,8 @@ class Reader:
                 hits += 1
                 if hits >= sample.next_hit:
                     sample.note(key, entry)
+                if not key.digest & mask:
+                    self._ghosts.read(key)
                 if (
                     refreshes
                     and entry.load_ms
@@ -134,6 +139,8 @@ class Reader:
         self.tally.l1.hits = hits = self.tally.l1.hits + 1
         if hits >= self._sample.next_hit:
             self._sample.note(key, entry)
+        if not key.digest & self._ghosts.mask:
+            self._ghosts.read(key)
         if entry.load_ms and is_due_early(entry, now, namespace.early_refresh, self._rng):
             self._refresh_early(key, namespace, entry)
 
@@ -151,6 +158,7 @@ class Reader:
             started = self._fences.merged
             answer, step = self._from_l1(key, namespace, PLAIN)
             if answer is not None:
+                self._count(key.namespace, answer)
                 return answer
             flight, joined = self._join_or_make(
                 key, namespace, _mode_of(namespace, PLAIN), step, PLAIN, self._clock.now_us()
@@ -160,11 +168,14 @@ class Reader:
             landing = await flight.landed()
             answer = self._judge(flight, landing, joined, started, PLAIN)
             if answer is not None:
+                self._count(key.namespace, answer)
                 return answer
             if _is_for_another(landing, joined):
                 answers: list[Answer | None] = [None]
                 await self._answer_all((key,), namespace, PLAIN, answers, {0})
-                return answers[0] or _overtaken()
+                answer = answers[0] or _overtaken()
+                self._count(key.namespace, answer)
+                return answer
         return (await self.get_many((key,), options))[0]
 
     async def get_many(self, keys: Sequence[Key], options: ReadOptions = PLAIN) -> list[Answer]:
@@ -189,7 +200,16 @@ class Reader:
                 if answer is not None:
                     self.give_back(key, answer)
             raise
-        return [answer if answer is not None else _too_late(options) for answer in answers]
+        found = [answer if answer is not None else _too_late(options) for answer in answers]
+        for answer in found:
+            self._count(keys[0].namespace, answer)
+        return found
+
+    def _count(self, namespace: str, answer: Answer) -> None:
+        """Counts an answer by who gave it, unless L1 gave it as fresh."""
+        if answer.tier != "l1" or answer.outcome is Outcome.STALE:
+            by = answer.tier or ("error" if answer.outcome is Outcome.ERROR else "miss")
+            self.tally.answered_beyond(namespace, by)
 
     async def _answer_all(
         self,
@@ -263,6 +283,8 @@ class Reader:
         standing = self._admission.standing(entry, key, namespace)
         if standing is Standing.REFUSED or (token and self._admission.token_refuses(entry, key, token)):
             self.tally.l1.refused += 1
+            by = self._admission.refused_by(entry, key, namespace, token)
+            self.tally.refused_copy(key.namespace, by.value)
             return None, L1_FENCED
         if options is not PLAIN and not self._admission.suits(entry, options):
             self.tally.l1.misses += 1
@@ -272,13 +294,19 @@ class Reader:
             return Answer(_hit(entry), entry, "l1"), L1_MISS
         self.tally.l1.stale += 1
         if standing is Standing.STALE and not options.lease and not entry.negative:
-            self._sample.beyond(key)
+            self._beyond(key)
             self._refresh_behind(key, namespace, entry)
             return self._stale(key, entry, "l1"), L1_STALE
         if options.max_stale_us is not None and standing is not Standing.DEAD and not entry.negative:
-            self._sample.beyond(key)
+            self._beyond(key)
             return self._stale(key, entry, "l1"), L1_STALE
         return None, L1_STALE
+
+    def _beyond(self, key: Key) -> None:
+        """Notes a read that is no fresh hit in L1, if it is one of those that are sampled."""
+        self._sample.beyond(key)
+        if not key.digest & self._ghosts.mask:
+            self._ghosts.read(key)
 
     # 2. flights -----------------------------------------------------------------------------------
 
@@ -296,7 +324,7 @@ class Reader:
 
         A read with a token or `no-store` has a private flight, which nobody joins.
         """
-        self._sample.beyond(key)
+        self._beyond(key)
         is_private = options is not PLAIN and (options.no_store or bool(options.token))
         flight = None if is_private else self._flights.find(key, mode)
         if flight is not None and self._admission.is_timely(flight.began_us, namespace, now):

@@ -59,6 +59,13 @@ class Tally(Struct):
     reads_again: int = 0
     """Reads that had to look again because a fence came in between."""
     stale_on_error: int = 0
+    beyond: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By namespace and who answered: the answers to reads that L1 did not answer as fresh.
+
+    Who answered is a tier, `origin`, `miss`, or `error`.
+    """
+    refusals: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By namespace and reason (`RefusedBy`): the copies that were refused."""
     stale_ages: dict[str, Histogram] = field(default_factory=dict)
     """By namespace: the seconds past its freshness at which a copy was answered stale.
 
@@ -71,6 +78,14 @@ class Tally(Struct):
         if ages is None:
             self.stale_ages[namespace] = ages = Histogram.of(AGES)
         ages.observe(max(0, overdue_us) / SECONDS)
+
+    def answered_beyond(self, namespace: str, by: str) -> None:
+        """Counts an answer to a read that L1 did not answer as fresh."""
+        self.beyond[namespace, by] = self.beyond.get((namespace, by), 0) + 1
+
+    def refused_copy(self, namespace: str, reason: str) -> None:
+        """Counts a copy that was refused."""
+        self.refusals[namespace, reason] = self.refusals.get((namespace, reason), 0) + 1
 
     @classmethod
     def zero(cls) -> "Tally":

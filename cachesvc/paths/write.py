@@ -35,6 +35,7 @@ from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
 from cachesvc.paths.tally import Tally
 from cachesvc.paths.unkept import Unkept
+from cachesvc.telemetry.ghosts import Came
 from cachesvc.tiers.l3.contract import FenceReply, Fill, FillReply, Put, PutReply
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.leases import lease_as_of
@@ -294,7 +295,7 @@ class Writer:
             return False
         for key, namespace, entry in stored:
             self._unkept.forget(key)
-            self._near_tiers.keep(key, namespace, entry)
+            self._near_tiers.keep(key, namespace, entry, Came.WRITTEN)
             self._reader.filled(key, entry)
         await self._near_tiers.copy(stored)
         return True

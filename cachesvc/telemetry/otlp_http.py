@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import ssl
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -11,6 +12,8 @@ import requests
 import urllib3
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_HEADERS
 from opentelemetry.util.re import parse_env_headers
+
+from cachesvc.telemetry.link_faults import tls_fault
 
 SEND_SECONDS = 3.0
 
@@ -52,13 +55,20 @@ class Receiver:
     and the certificate are those that OpenTelemetry's environment variables name.
     """
 
-    def __init__(self, url: str, environ: Mapping[str, str] = os.environ) -> None:
-        """`url` is the URL of one signal, such as `http://127.0.0.1:4318/v1/traces`."""
+    def __init__(
+        self, url: str, environ: Mapping[str, str] = os.environ, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`url` is the URL of one signal, such as `http://127.0.0.1:4318/v1/traces`.
+
+        `tls` stands in place of the certificate that the environment names.
+        """
         self._url = url
         given = parse_env_headers(environ.get(OTEL_EXPORTER_OTLP_HEADERS, ""), liberal=True)
         self._headers = {**given, "Content-Type": "application/x-protobuf"}
-        certificate = environ.get(OTEL_EXPORTER_OTLP_CERTIFICATE)
-        self._http = urllib3.PoolManager(maxsize=1, retries=False, timeout=SEND_SECONDS, ca_certs=certificate)
+        certificate = environ.get(OTEL_EXPORTER_OTLP_CERTIFICATE) if tls is None else None
+        self._http = urllib3.PoolManager(
+            maxsize=1, retries=False, timeout=SEND_SECONDS, ca_certs=certificate, ssl_context=tls
+        )
 
     def __repr__(self) -> str:
         return f"<Receiver {self._url}>"
@@ -78,7 +88,7 @@ class Receiver:
             with contextlib.closing(answer):
                 _drain(answer)
         except urllib3.exceptions.HTTPError as failure:
-            raise NotTakenError(failure, is_final=False) from failure
+            raise NotTakenError(tls_fault(failure) or failure, is_final=False) from failure
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise NotTakenError(f"HTTP {answer.status}", is_final=answer.status not in _LATER)
 
@@ -94,11 +104,26 @@ def _drain(answer: urllib3.BaseHTTPResponse) -> None:
         left_bytes -= len(piece)
 
 
+class _Adapter(requests.adapters.HTTPAdapter):
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **settings: Any) -> None:
+        super().init_poolmanager(*args, **settings, ssl_context=self._tls)
+
+
 class BoundedSession(requests.Session):
     """A session that reads no body of an answer: nobody needs it, and it may be endless.
 
     Redirects are not followed. Each answer's connection is closed.
     """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` stands in place of the certificates that the environment or a request names."""
+        super().__init__()
+        if tls is not None:
+            self.mount("https://", _Adapter(tls))
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         return None  # a redirect that is not followed is looked at all the same, after all of its body

@@ -3,22 +3,30 @@
 An instance tells what it sees itself. `top` says at which instances, in the same words.
 """
 
+from cachesvc.telemetry.link_faults import repairable
+
 
 def server_trouble(server: str, why: str) -> str:
     """A server, such as `cell eu-1`, does not have what it needs."""
     return f"{server}: {why}"
 
 
-def silent_cell(cell: str) -> str:
-    return f"cell {cell} does not answer"
+def silent_cell(cell: str, why: str = "") -> str:
+    return _silent(f"cell {cell}", why)
 
 
-def silent_queue(region: str) -> str:
-    return f"the queue of {region} does not answer"
+def silent_queue(region: str, why: str = "") -> str:
+    return _silent(f"the queue of {region}", why)
 
 
-def silent_memcached(server: str) -> str:
-    return f"memcached {server} does not answer"
+def silent_memcached(server: str, why: str = "") -> str:
+    return _silent(f"memcached {server}", why)
+
+
+def _silent(server: str, why: str) -> str:
+    """A server gives no answer; of the reason, the part is told that says what to do."""
+    remedy = repairable(why)
+    return f"{server} does not answer" + (f": {remedy}" if remedy else "")
 
 
 def loop_trouble(name: str, why: str) -> str:

@@ -15,6 +15,9 @@ A surplus answer that arrives after the next request was sent cannot be told fro
 the request's own answer is the surplus one: it closes the connection if it arrives before a further
 request is sent there. So a shift ends as soon as the connection idles for as long as the server
 takes to answer.
+
+The bytes of an answer that are not its body are bounded too. aiohttp bounds lines and their number;
+chunk extensions, interim answers (1xx) and empty lines before an answer could go on for ever.
 """
 
 import asyncio
@@ -27,6 +30,17 @@ from aiohttp.connector import Connection
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import Resolver
+
+MOST_BESIDE_BODY = 512 << 10
+"""Bytes of an answer beside its body: heads, trailers, interim answers, framing."""
+MOST_FRAMING = 8
+"""Bytes of framing that each byte of a body may have beside that.
+
+A chunk of one byte takes 5."""
+
+
+class EndlessAnswerError(aiohttp.ClientPayloadError):
+    """An answer has too many bytes beside its body. Its connection is closed."""
 
 
 class CleanConnector(aiohttp.TCPConnector):
@@ -61,6 +75,8 @@ class _CleanConnection(ResponseHandler):
         """True until the first request."""
         self._answers = 0
         """Answers to the last request, without interim ones (1xx)."""
+        self._received = 0
+        """Bytes that came since the last request."""
         self._arrivals: Arrivals | None = None
         self._is_encrypted = False
 
@@ -83,7 +99,7 @@ class _CleanConnection(ResponseHandler):
 
     def set_response_params(self, **params: Any) -> None:
         self.is_new = False
-        self._answers = 0
+        self._answers = self._received = 0
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -91,8 +107,11 @@ class _CleanConnection(ResponseHandler):
         if data and self._awaits_nothing():
             self.close()
             return
+        self._received += len(data)
         super().data_received(data)
-        if self._answers and self._awaits_nothing() and self._has_more_than_the_answer():
+        if self._received > MOST_BESIDE_BODY and self._is_endless():
+            self._give_up()
+        elif self._answers and self._awaits_nothing() and self._has_more_than_the_answer():
             self.close()
 
     def feed_data(self, data: Any, size: int = 0) -> None:
@@ -110,6 +129,20 @@ class _CleanConnection(ResponseHandler):
         if not self._answers or self.upgraded:
             return False
         return self._answers > 1 or self._payload is None or self._payload.is_eof()
+
+    def _is_endless(self) -> bool:
+        body = 0 if self._payload is None else self._payload.total_bytes
+        return self._received > MOST_BESIDE_BODY + (1 + MOST_FRAMING) * body
+
+    def _give_up(self) -> None:
+        """Closes the connection, and fails the request that it was for."""
+        error = EndlessAnswerError("the answer has too many bytes beside its body")
+        self._parser = None  # it would say that the body is cut short
+        self.set_exception(error)
+        if self._payload is not None:
+            self._payload.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
 
     def _has_more_than_the_answer(self) -> bool:
         if self._answers > 1 or self._parser is None:

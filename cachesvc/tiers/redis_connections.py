@@ -28,17 +28,21 @@ Each connection measures its round trip, which is added to the time that a serve
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from cachesvc.config.logins import RedisLogin, redis_credentials
 from cachesvc.tiers.arrivals import Arrivals, arrivals
 from cachesvc.tiers.names import reach
 from cachesvc.tiers.redis_replies import BoundedParser
@@ -58,6 +62,57 @@ LEAVE_SECONDS = 1.0
 """Connections in use are closed at most this often.
 
 While no master has the name, each refused write would else interrupt every reader of a stream."""
+
+
+class Login(CredentialProvider):
+    """Tells redis-py the user and password for each new connection."""
+
+    def __init__(self, login: RedisLogin) -> None:
+        self._login = login
+
+    def __repr__(self) -> str:
+        return f"<Login {self._login.user or 'default'}>"
+
+    def get_credentials(self) -> Any:
+        return redis_credentials(self._login)
+
+    async def get_credentials_async(self) -> Any:
+        if not self._login.password_file:
+            return self.get_credentials()
+        return await asyncio.to_thread(self.get_credentials)
+
+
+class Access(NamedTuple):
+    """The certificates and the login for Redis servers."""
+
+    tls: ssl.SSLContext | None = None
+    """For `rediss://`; None: the system's authorities."""
+    login: Login | None = None
+    """For URLs without user and password."""
+
+    def settings_for(self, url: str) -> dict[str, Any]:
+        """Returns the settings of connections to the server of the URL.
+
+        A URL with certificates of its own (`ssl_…`) keeps them.
+        """
+        parts = urlsplit(url)
+        settings: dict[str, Any] = {}
+        asked = dict(parse_qsl(parts.query))
+        has_own = any(name.startswith("ssl_") for name in asked)
+        if self.tls is not None and parts.scheme == "rediss" and not has_own:
+            settings["tls"] = self.tls
+        if self.login is not None and "@" not in parts.netloc and not asked.keys() & {"username", "password"}:
+            settings["credential_provider"] = self.login
+        return settings
+
+
+DEFAULT_ACCESS = Access()
+
+
+def access_of(login: RedisLogin, tls: ssl.SSLContext | None) -> Access:
+    """Returns the access that these settings give."""
+    is_given = login.password or login.password_file
+    return Access(tls, Login(login) if is_given else None)
 
 
 def is_demotion(error: Exception) -> bool:
@@ -80,7 +135,7 @@ class RedisConnections(ConnectionPool):
         self._left_at = float("-inf")
 
     @classmethod
-    def at(cls, url: str) -> "RedisConnections":
+    def at(cls, url: str, access: Access = DEFAULT_ACCESS) -> "RedisConnections":
         """Returns a pool for the server of the URL; it is connected when first used."""
         return cls.from_url(
             url,
@@ -90,6 +145,7 @@ class RedisConnections(ConnectionPool):
             socket_connect_timeout=OPEN_SECONDS,
             driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            **access.settings_for(url),
         )
 
     @property
@@ -211,7 +267,13 @@ class _CleanTCPConnection(CleanConnection, Connection):
 
 
 class _CleanSSLConnection(_CleanTCPConnection, SSLConnection):
-    pass
+    def __init__(self, *, tls: ssl.SSLContext | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._tls = tls
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = super()._connection_arguments()
+        return arguments if self._tls is None else {**arguments, "ssl": self._tls}
 
 
 class _CleanUnixConnection(CleanConnection, UnixDomainSocketConnection):

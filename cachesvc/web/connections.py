@@ -13,13 +13,15 @@ may not open as many files.
 
 An answer that its peer does not take stays in the buffer of its connection. From the moment at
 which the transport pauses writing (64 KiB are waiting) its bytes are counted, and it has
-`server.request_timeout`, and a second more for every `LEAST_RATE` bytes, to be taken; then the
+`server.request_timeout`, and a second more for every `least_read_rate` bytes, to be taken; then the
 connection is aborted. If all such bytes together are too many, the connections that have waited
 longest are aborted first.
 
 A head that has not ended is parsed already, and so are requests that wait behind a slow one of
 their connection. Their bytes are counted, too; if they find no room, their own connection is
-aborted.
+aborted. From its first byte a head has `server.head_timeout` to end, unless a request is running
+before it: then it has that time anew. A connection without a request is closed after
+`server.idle_timeout`.
 """
 
 import asyncio
@@ -45,8 +47,6 @@ IDLE_PART = 16
 One at a time would cost a walk over all of them for every new connection."""
 HEAD_COST = 2
 """Bytes that a byte of a head takes: the parser keeps every header as bytes and as text."""
-LEAST_RATE = 262_144
-"""Bytes per second that a peer has to take of an answer at least."""
 SWEEP_SECONDS = 0.5
 """The pause between two looks at the connections whose answers wait."""
 
@@ -67,6 +67,10 @@ class Connection(Protocol):
         """Closes it at once; what is in its buffer is dropped."""
         ...
 
+    def end_head(self) -> None:
+        """Answers its head, which has not ended in time, and closes it."""
+        ...
+
     def unsent(self) -> int:
         """Returns the bytes in its buffer."""
         ...
@@ -75,18 +79,25 @@ class Connection(Protocol):
 class Connections:
     """The open connections. `start` and `stop` are called once each, on the loop that serves."""
 
-    def __init__(self, limits: Server, in_flight: BytesInFlight) -> None:
+    def __init__(self, limits: Server, in_flight: BytesInFlight, settings: str = "server") -> None:
+        """`settings` is the section of the document that has `max_connections`, for messages."""
+        self._settings = settings
+        port = "" if settings == "server" else f" ({settings})"
         self.most = limits.max_connections
         self._most_of_peer = limits.max_connections_per_peer
         self._seconds = limits.request_timeout.seconds
+        self._head_seconds = limits.head_timeout.seconds
+        self._least_rate = limits.least_read_rate
         self._in_flight = in_flight
         self._by_peer: dict[str, dict[Connection, None]] = {}
         self._waiting: dict[Connection, tuple[float, int]] = {}
         """Connection → the end of its answer's time, and the bytes counted for it; oldest first."""
+        self._heads: dict[Connection, float] = {}
+        """Connection → the end of the time of its head, which has begun; oldest first."""
         self._timer: asyncio.TimerHandle | None = None
-        self._crowd = Outage("room for connections (server.max_connections)", log)
-        self._untaken = Outage("taking of answers by their peers", log)
-        self.loop = Loop("sweep of answers that wait")
+        self._crowd = Outage(f"room for connections ({settings}.max_connections)", log)
+        self._untaken = Outage(f"taking of answers by their peers{port}", log)
+        self.loop = Loop(f"sweep of answers that wait{port}")
         self.open = 0
         """The connections that are open now."""
         self.closed_idle = 0
@@ -96,22 +107,30 @@ class Connections:
         self.untaken = 0
         """Connections that were aborted because their peers did not take their answers."""
         self.heads = 0
-        """Connections that were aborted because their heads did not end, or found no room."""
+        """Connections that were aborted because their heads became too long, or found no room."""
+        self.slow_heads = 0
+        """Connections that were closed because their heads did not end in time."""
+        self.idled = 0
+        """Connections that were closed because they had no request for `server.idle_timeout`."""
 
     def __repr__(self) -> str:
         return f"<Connections [{self.open} of {self.most} open, {len(self._waiting)} with waiting answers]>"
 
-    def start(self) -> None:
-        """Lowers the limits to what the limit of descriptors allows; says so in one line."""
+    def start(self, reserved: int = 0) -> None:
+        """Lowers the limits to what the limit of descriptors allows; says so in one line.
+
+        `reserved` are the descriptors of other ports.
+        """
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY:
             return
-        room = max(soft - DESCRIPTOR_RESERVE, soft // 2)
+        room = max(soft - DESCRIPTOR_RESERVE - reserved, soft // 2)
         if room < self.most:
             log.warning(
-                "the limit of %d open files leaves room for %d connections; server.max_connections is %d",
+                "the limit of %d open files leaves room for %d connections; %s.max_connections is %d",
                 soft,
                 room,
+                self._settings,
                 self.most,
             )
             self._most_of_peer = max(1, min(self._most_of_peer, room * self._most_of_peer // self.most))
@@ -124,18 +143,21 @@ class Connections:
 
     # how many ---------------------------------------------------------------------------------------
 
-    def opened(self, connection: Connection, peer: str) -> bool:
+    def opened(self, connection: Connection, peer: str, *, instead_of: Connection | None = None) -> bool:
         """Counts a new connection; returns False if it is one too many.
 
         Such a one is to be closed after its first answer. One beyond the reserve is aborted here.
+        `instead_of`: the same connection as it was counted until now, during its handshake.
         """
         own = self._by_peer.setdefault(peer, {})
+        if instead_of is not None:
+            self._forget(own, instead_of)
         if not self._has_room(own):
             crowd = own if len(own) >= self._most_of_peer else max(self._by_peer.values(), key=len)
             self._close_idle(crowd)
         fits = self._has_room(own)
         if not fits:
-            self.refused += 1
+            self.refused += instead_of is None
             self._crowd.failed(f"{self.open} are open, {len(own)} of them from {peer}")
         elif self._crowd.is_on:
             self._crowd.worked()
@@ -152,6 +174,7 @@ class Connections:
         if not own:
             self._by_peer.pop(peer, None)
         self.taken(connection)
+        self.head_ended(connection)
 
     def _forget(self, own: dict[Connection, None], connection: Connection) -> None:
         if connection in own:
@@ -196,6 +219,16 @@ class Connections:
         # Not from here: the transport that calls this may not be closed before the call is over.
         asyncio.get_running_loop().call_soon(connection.abort)
 
+    def head_begun(self, connection: Connection) -> None:
+        """Notes that a part of a head is there; its time runs from the first part on."""
+        if connection not in self._heads:
+            self._heads[connection] = asyncio.get_running_loop().time() + self._head_seconds
+            self._start_timer()
+
+    def head_ended(self, connection: Connection) -> None:
+        """Notes that no head of the connection has begun and not ended."""
+        self._heads.pop(connection, None)
+
     # answers that are not taken ---------------------------------------------------------------------
 
     def waits(self, connection: Connection) -> None:
@@ -204,10 +237,9 @@ class Connections:
         if not size or connection in self._waiting:
             return
         loop = asyncio.get_running_loop()
-        self._waiting[connection] = (loop.time() + self._seconds + size / LEAST_RATE, size)
+        self._waiting[connection] = (loop.time() + self._seconds + size / self._least_rate, size)
         self._in_flight.held += size
-        if self._timer is None:
-            self._timer = loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._start_timer()
         if self._in_flight.held > self._in_flight.most:
             self._in_flight.note_full()
             # Not from here: the transport that calls this may not be closed before the call is over.
@@ -228,7 +260,23 @@ class Connections:
             now = loop.time()
             for connection in [one for one, (ends, _) in self._waiting.items() if ends <= now]:
                 self._abort(connection, "its time is over")
-        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep) if self._waiting else None
+            self._end_slow_heads(now)
+        is_needed = self._waiting or self._heads
+        self._timer = loop.call_later(SWEEP_SECONDS, self._sweep) if is_needed else None
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def _end_slow_heads(self, now: float) -> None:
+        late = [connection for connection, ends in self._heads.items() if ends <= now]
+        for connection in late:
+            del self._heads[connection]
+            if connection.idle_since is None:  # a request is running, during which heads are not read
+                self._heads[connection] = now + self._head_seconds
+            else:
+                self.slow_heads += 1
+                connection.end_head()
 
     def _abort(self, connection: Connection, why: str) -> None:
         self.untaken += 1

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
 from cachesvc.model.change import Change
 from cachesvc.model.entry import Entry, Key
@@ -20,6 +21,7 @@ from cachesvc.model.requests import (
     Written,
 )
 from cachesvc.telemetry.popularity.hot_keys import Popularity
+from cachesvc.telemetry.popularity.spread import Spread
 
 Readiness: TypeAlias = Callable[[], tuple[bool, Mapping[str, object]]]
 """Returns whether this instance may be sent requests, and the reasons.
@@ -119,7 +121,9 @@ class Explaining(Protocol):
 
 
 class Popular(Protocol):
-    """The keys that are read most."""
+    """The keys that are read most, and those that are to be read over several instances."""
+
+    spread: Spread
 
     def popularity(self, namespace: str, /) -> Popularity:
         """Returns the keys of the namespace that this instance was asked for most of late."""
@@ -130,6 +134,8 @@ class Bounded(Protocol):
     """The staleness bound of this instance, and what a session has to remember of its answers."""
 
     watermark: int
+    queues: str
+    """The queue servers that the watermark is of: `region@epoch`, with commas, by name."""
 
     def lag_us(self, since: int | None = None) -> int | None:
         """Returns the staleness bound of values judged with this watermark (None: now's).
@@ -160,6 +166,9 @@ class Paths(Protocol):
 
     @property
     def hot_keys(self) -> Popular: ...
+
+    @property
+    def trail(self) -> AuditTrail: ...
 
     @property
     def fences(self) -> Bounded: ...

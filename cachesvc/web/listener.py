@@ -16,13 +16,15 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
+from cachesvc.config.service import Server
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.tiers.names import look_up
 from cachesvc.web.connections import Connections
+from cachesvc.web.handshakes import Handshake, Handshakes
 from cachesvc.web.replies.problems import problem_reply
 from cachesvc.web.replies.reply import Reply
-from cachesvc.web.requests.limits import MAX_HEADER_BYTES, MAX_HEADER_LINE, MAX_HEADER_LINES
+from cachesvc.web.requests.limits import MAX_HEADER_LINE
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +34,12 @@ PIECE_BYTES = 1 << 14
 After each piece it is known whether a head has ended in it, so no more than a piece of the next
 head goes uncounted."""
 AT_ONCE_BYTES = 1 << 12
-"""A request of at most so many bytes that comes alone is not counted while it waits for its turn.
+"""A single request of at most so many bytes is not counted while it waits for its turn.
 
 A fast peer's next request comes before the task that answered the last one has ended, so counting
 would be a part of most requests."""
-MOST_HEAD_BYTES = 4 * MAX_HEADER_BYTES
-"""A head that has not ended after so many bytes ends its connection.
+MOST_HEADS = 4
+"""A head that has not ended after so many times `max_header_bytes` ends its connection.
 
 A shorter one is answered 431 when it has ended."""
 MOST_WAITING_BYTES = 1 << 16
@@ -45,6 +47,7 @@ MOST_WAITING_BYTES = 1 << 16
 
 _parse = web.RequestHandler.data_received
 
+_SLOW_HEAD = RequestError(ProblemKind.HEAD_TIMEOUT, "the head of the request did not come to its end in time")
 _TOO_MANY_LINES = "Too many headers received"
 """aiohttp's message; it has no exception of its own for this."""
 
@@ -52,10 +55,6 @@ ANSWERED_SECONDS = 0.05
 """The pause between two looks whether a half-closed connection has begun its requests."""
 LINGER_SECONDS = 2.0
 """How long the rest of a refused body is read and dropped, so that the refusal is seen."""
-KEEPALIVE_SECONDS = 75.0
-"""How long an idle connection stays open. Proxies keep theirs for less (60 s is usual), so
-that they close first, and send nothing on a connection that is being closed here."""
-
 
 BACKLOG = 1024
 """The most connections that wait to be accepted."""
@@ -75,17 +74,20 @@ class Listener:
         handle_extra: Callable[[web.BaseRequest], Awaitable[Reply]],
         complete: Callable[[Reply], None],
         connections: Connections,
-        shutdown_seconds: float,
+        limits: Server,
+        handshakes: Handshakes | None = None,
     ) -> None:
         """`handle` answers a request, `handle_extra` the one of a connection that is one too many.
 
-        `complete` adds the header lines that every reply has.
+        `complete` completes the replies to what is no request. Without `handshakes` the port speaks plain
+        HTTP.
         """
         self._handle = handle
         self._handle_extra = handle_extra
         self._connections = connections
         self._complete = complete
-        self._shutdown_seconds = shutdown_seconds
+        self._limits = limits
+        self._handshakes = handshakes
         self._runner: web.ServerRunner | None = None
         self.is_stopping = False
 
@@ -100,14 +102,16 @@ class Listener:
             self._handle_extra,
             self._complete,
             self._connections,
+            self._handshakes,
             access_log=None,
             auto_decompress=False,
-            keepalive_timeout=KEEPALIVE_SECONDS,
+            most_head_bytes=MOST_HEADS * self._limits.max_header_bytes,
+            keepalive_timeout=self._limits.idle_timeout.seconds,
             lingering_time=LINGER_SECONDS,
             max_field_size=MAX_HEADER_LINE,
-            max_headers=MAX_HEADER_LINES,
+            max_headers=self._limits.max_header_lines,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=self._shutdown_seconds)
+        runner = web.ServerRunner(server, shutdown_timeout=self._limits.shutdown_timeout.seconds)
         await runner.setup()
         try:
             with ExitStack() as stack:
@@ -126,6 +130,8 @@ class Listener:
         Running requests get `shutdown_seconds` to end.
         """
         self.is_stopping = True
+        if self._handshakes is not None:
+            self._handshakes.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -168,15 +174,24 @@ class _Server(web.Server):
         handle_extra: Callable[[web.BaseRequest], Awaitable[Reply]],
         complete: Callable[[Reply], None],
         connections: Connections,
+        handshakes: Handshakes | None,
+        *,
+        most_head_bytes: int,
         **settings: Any,
     ) -> None:
         super().__init__(handle, **settings)
+        self.most_head_bytes = most_head_bytes
+        self._handshakes = handshakes
         self.handle_extra = handle_extra
         self.complete = complete
         self.callers = connections
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> Any:
+        """Returns the protocol of a new connection: what serves it, or its handshake before that."""
+        return self._served() if self._handshakes is None else Handshake(self._handshakes, self._served)
+
+    def _served(self, handshake: Handshake | None = None) -> "_Connection":
+        return _Connection(self, handshake, loop=self._loop, **self._kwargs)
 
     def _make_request(
         self,
@@ -200,6 +215,8 @@ class _Connection(web.RequestHandler):
         "_callers",
         "_complete",
         "_handle_extra",
+        "_handshake",
+        "_most_head_bytes",
         "_peer",
         "_socket",
         "_unbegun",
@@ -208,10 +225,13 @@ class _Connection(web.RequestHandler):
         "is_half_closed",
     )
 
-    def __init__(self, server: _Server, **settings: Any) -> None:
+    def __init__(self, server: _Server, handshake: Handshake | None, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self._handshake = handshake
+        """As what the connection was counted until now; None without TLS."""
         self._complete = server.complete
         self._callers = server.callers
+        self._most_head_bytes = server.most_head_bytes
         self._handle_extra = server.handle_extra
         self._peer = ""
         self._socket: asyncio.Transport | None = None
@@ -239,6 +259,18 @@ class _Connection(web.RequestHandler):
         if self._socket is not None:
             self._socket.abort()
 
+    def end_head(self) -> None:
+        reply = problem_reply(_SLOW_HEAD, "")
+        self._complete(reply)
+        if self._socket is not None:
+            self._socket.write(reply.head + b"Connection: close\r\n\r\n" + reply.payload)
+        self.force_close()
+
+    def _process_keepalive(self) -> None:
+        was_closing = self._force_close
+        super()._process_keepalive()
+        self._callers.idled += self._force_close and not was_closing
+
     def unsent(self) -> int:
         return self._socket.get_write_buffer_size() if self._socket is not None else 0
 
@@ -247,7 +279,7 @@ class _Connection(web.RequestHandler):
         self._socket = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        if not self._callers.opened(self, self._peer):
+        if not self._callers.opened(self, self._peer, instead_of=self._handshake):
             self._request_handler = self._handle_extra
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -284,7 +316,11 @@ class _Connection(web.RequestHandler):
         self._unended = 0 if has_ended else self._unended + size
         self._unbegun += size
         self._callers.unbegun(self, size)
-        if self._unended > MOST_HEAD_BYTES >= self._unended - size:
+        if self._unended:
+            self._callers.head_begun(self)
+        else:
+            self._callers.head_ended(self)
+        if self._unended > self._most_head_bytes >= self._unended - size:
             self._callers.endless(self)
         elif self._messages and self._unbegun > MOST_WAITING_BYTES and not self._buffer_paused:
             self._pause_reading_for_buffer()
@@ -321,6 +357,8 @@ class _Connection(web.RequestHandler):
         body = self._messages[-1][1] if self._messages else self.body
         if self.idle_since is not None or body is None or not body.is_eof():
             return None
+        if self._handshake is not None:
+            return None  # event loops close both halves of a TLS connection at once
         self.is_half_closed = True
         self._close_when_answered()
         return True

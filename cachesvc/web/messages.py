@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from cachesvc.changes.audit_trail import AuditRecord
 from cachesvc.model.requests import Reach, Release
 from cachesvc.web.requests.limits import (
     MAX_LEASE_LENGTH,
@@ -39,6 +40,10 @@ class Problem(Struct, omit_defaults=True):
     """The fences that count although the request failed, as in `Cachesvc-Token`."""
     retry_after: int = 0
     """The seconds after which the origin asked to try again; left out if it did not say."""
+    scope: str = ""
+    """The scope that is missing, of a 401 or 403 for want of one."""
+    identity: str = ""
+    """The name of the identity that lacks the scope."""
 
 
 class GetMany(Struct, forbid_unknown_fields=True):
@@ -88,6 +93,8 @@ class Got(Struct, omit_defaults=True, gc=False):
     Only where callers load, and ask for leases. The lease over a fresh value is granted to a request
     with `lease` and `Cache-Control: no-cache`.
     """
+    spread: int = 0
+    """Over how many instances the readers of this hot key should spread it; 0 for other keys."""
 
 
 class GotMany(Struct, omit_defaults=True):
@@ -96,6 +103,10 @@ class GotMany(Struct, omit_defaults=True):
     results: list[Got]
     lag: float | None = None
     """The instance's staleness bound in seconds; left out while it is unknown."""
+    queues: str = ""
+    """The queue servers that the bound is of: `region@epoch`, with commas, by name.
+
+    The epochs are those of the ids of `GET /v1/fences`. Left out while one is unknown."""
 
 
 class PutItem(Struct, forbid_unknown_fields=True):
@@ -192,6 +203,18 @@ class InvalidationReceipt(Struct):
     """True: the reach that `wait` asked for holds. If not, the status is 202."""
     missing: tuple[str, ...]
     """The instances that had not merged the fence at the deadline, as `region/instance`."""
+
+
+class AuditPage(Struct):
+    """The answer of `GET /v1/audit`: records of this process, the newest first."""
+
+    region: str
+    instance: str
+    records: list[AuditRecord]
+    dropped: int
+    """Older records that are not kept any more (`telemetry.audit_records`)."""
+    left_out: int
+    """Refusals that were counted and not recorded, because there were too many in a second."""
 
 
 class HotKey(Struct, omit_defaults=True):

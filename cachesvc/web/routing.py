@@ -6,7 +6,7 @@ characters.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from itertools import repeat
 from urllib.parse import unquote_to_bytes
@@ -43,6 +43,7 @@ class Kind(StrEnum):
     FENCES = "fences"
     TOPOLOGY = "topology"
     HOT_KEYS = "hotkeys"
+    AUDIT = "audit"
     LIVEZ = "livez"
     READYZ = "readyz"
     METRICS = "metrics"
@@ -54,6 +55,7 @@ _FIXED = {
     "/v1/fences": Kind.FENCES,
     "/v1/topology": Kind.TOPOLOGY,
     "/v1/hotkeys": Kind.HOT_KEYS,
+    "/v1/audit": Kind.AUDIT,
     "/livez": Kind.LIVEZ,
     "/readyz": Kind.READYZ,
     "/metrics": Kind.METRICS,
@@ -88,11 +90,12 @@ def plain_key_place(target: str, namespaces: Collection[str]) -> Place | None:
     return Place(Kind.KEY, namespace, Key.of(namespace, text)) if namespace in namespaces else None
 
 
-def place_of(target: str, namespaces: Collection[str]) -> Place:
+def place_of(target: str, check: Callable[[Kind, str], None]) -> Place:
     """Returns the place that `target` names.
 
-    Raises `RequestError`: `no-such-path` or `no-such-namespace` where there is nothing, else 400 with
-    the segment that is out of rule.
+    `check` is called with the namespace of a path, before anything behind it is looked at; what it
+    raises is raised. Raises `RequestError`: `no-such-path` where there is nothing, else 400 with the
+    segment that is out of rule.
     """
     if match := _AUTHORITY(target):
         target = target[match.end() :] or "/"
@@ -113,8 +116,8 @@ def place_of(target: str, namespaces: Collection[str]) -> Place:
             ProblemKind.BAD_KEY, "a key is one path segment: write '/' in it as %2F", field="key"
         )
     if len(segments) == 4:
-        return _key_place(segments[2], segments[3], query, namespaces)
-    return _batch_place(segments[2], namespaces)
+        return _key_place(segments[2], segments[3], query, check)
+    return _batch_place(segments[2], check)
 
 
 def key_of(namespace: str, text: str, field: str) -> Key:
@@ -142,7 +145,10 @@ def keys_of(namespace: str, texts: Sequence[str], field: str) -> list[Key]:
 
 
 def check_namespace(name: str, namespaces: Collection[str], field: str) -> None:
-    """Raises `RequestError` (`no-such-namespace`) for a namespace that is not declared."""
+    """Raises `RequestError` (`no-such-namespace`) for a name that is none of `namespaces`.
+
+    These are the declared ones that the caller may know of: the refusal lists them.
+    """
     if name not in namespaces:
         raise RequestError(
             ProblemKind.NO_SUCH_NAMESPACE,
@@ -160,21 +166,21 @@ def check_tags(tags: Iterable[str], field: str) -> None:
             raise RequestError(ProblemKind.BAD_TAG, str(error), field=f"{field}[{i}]") from None
 
 
-def _key_place(namespace: str, key: str, query: str, namespaces: Collection[str]) -> Place:
+def _key_place(namespace: str, key: str, query: str, check: Callable[[Kind, str], None]) -> Place:
     kind = Kind.KEY
     if key.endswith(":explain"):
         kind, key = Kind.EXPLAIN, key.removesuffix(":explain")
     name = _decoded(namespace, "namespace")
-    check_namespace(name, namespaces, "namespace")
+    check(kind, name)
     return Place(kind, name, key_of(name, _decoded(key, "key"), "key"), query)
 
 
-def _batch_place(segment: str, namespaces: Collection[str]) -> Place:
+def _batch_place(segment: str, check: Callable[[Kind, str], None]) -> Place:
     namespace, _, verb = segment.rpartition(":")
     if verb not in _VERBS:
         raise RequestError(ProblemKind.NO_SUCH_PATH, "there is nothing at this path: see /openapi.json")
     name = _decoded(namespace, "namespace")
-    check_namespace(name, namespaces, "namespace")
+    check(_VERBS[verb], name)
     return Place(_VERBS[verb], name)
 
 

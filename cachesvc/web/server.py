@@ -6,51 +6,59 @@ and on building its response; an L1 hit here takes less than that altogether.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import ssl
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from random import Random
 from time import monotonic, perf_counter
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
-from cachesvc.config.service import Service
+from cachesvc.config.service import Server, Service
 from cachesvc.config.topology import Topology
+from cachesvc.model.caller import Caller
 from cachesvc.model.clock import Clock, SystemClock
 from cachesvc.model.entry import Entry
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
+from cachesvc.web.access.door import Door, grant_of
+from cachesvc.web.access.grants import Grant
+from cachesvc.web.access.routes import ROUTES, check_routes
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.connections import Connections
 from cachesvc.web.contract import Paths, Readiness
 from cachesvc.web.core_time import CoreTime
 from cachesvc.web.deadlines import Deadlines, within
+from cachesvc.web.handlers.audit_view import AuditView
 from cachesvc.web.handlers.batches import Batches
 from cachesvc.web.handlers.entries import Entries
 from cachesvc.web.handlers.fence_stream import Streams
 from cachesvc.web.handlers.hot_keys import HotKeysView
 from cachesvc.web.handlers.invalidations import Invalidations
 from cachesvc.web.handlers.probes import Probes
+from cachesvc.web.handshakes import Handshakes
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
+from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Handler, Port, only
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, Reply, has_left
 from cachesvc.web.requests.bodies import STOPPED as BODY_STOPPED
 from cachesvc.web.requests.bodies import WAITED
+from cachesvc.web.requests.callers import peer_of
 from cachesvc.web.requests.hosts import Hosts
 from cachesvc.web.requests.limits import check_header_bytes
-from cachesvc.web.requests.options import plain_traceparent, timeout_of
-from cachesvc.web.routing import Kind, Place, place_of, plain_key_place
+from cachesvc.web.requests.options import plain_headers, timeout_of
+from cachesvc.web.routing import Kind, Place, check_namespace, place_of, plain_key_place
 from cachesvc.web.spans import ServerSpans, passing
 
 log = logging.getLogger(__name__)
-
-Handler = Callable[[web.BaseRequest, Place], Awaitable[Reply]]
 
 _INTERNAL = RequestError(ProblemKind.INTERNAL, "the service failed; the request_id finds it in its log")
 _CROWDED = RequestError(ProblemKind.OVERLOADED, "too many connections are open here, or from this peer")
@@ -62,6 +70,8 @@ invalidation that waits for other instances by naming those that are missing."""
 _SHEDDABLE = ("get", "head", "get_many", "put", "put_many")
 """Operations that are refused under overload. Invalidations are not, or all copies would
 be out of date; nor are the calls that show that there is overload."""
+_AUDITED = (401, 403, 421)
+"""The statuses of calls that are refused to their caller, and stand in the audit."""
 _AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
 
 
@@ -83,18 +93,21 @@ class Web:
         *,
         clock: Clock | None = None,
         recorder: Recorder | None = None,
+        tls: ssl.SSLContext | None = None,
+        operations_tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Without a `recorder` nothing is traced."""
+        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP."""
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
+        self._trail = paths.trail
         self._fences = paths.fences
         self._clock = clock or SystemClock()
         self._counts = metrics.counts
         self._tail = Tail(SANDBOX if service.server.sandbox else NOSNIFF)
         self._fair_seconds = service.telemetry.slow.seconds
         """A shorter deadline that is not kept is the caller's haste, and no failure."""
-        self._hosts = Hosts(service.server.host, service.server.hosts)
+        self.door = Door(topology.callers, topology.namespaces, self._clock)
         self._deadlines = Deadlines(service.server.request_timeout.seconds)
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
@@ -102,7 +115,6 @@ class Web:
         self.in_flight = in_flight = BytesInFlight(
             service.server.max_bytes_in_flight, is_shared=len(topology.namespaces) > 1
         )
-        self.connections = Connections(service.server, in_flight)
         self.inspections = Inspections(service.server.max_inspections, monotonic)
         self._entries = Entries(
             service.server,
@@ -124,97 +136,184 @@ class Web:
             in_flight,
             self._fair_seconds,
         )
-        self._streams = Streams(broadcast, service.server.max_streams_per_peer)
+        self._streams = Streams(broadcast, service.server.max_streams_per_peer, self.door)
         self._spans: ServerSpans | None = None
         if recorder is not None:
             rng = Random()  # noqa: S311  which requests are traced, nothing secret
             self._spans = ServerSpans(
                 recorder, service.telemetry, topology.namespaces, paths.fences.lag_us, rng
             )
+        probes = Probes(service, topology, readiness, metrics)
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, topology.namespaces, paths.invalidator, in_flight, self.inspections),
+            Invalidations(service, paths.invalidator, in_flight, self.inspections),
             self._streams,
-            Probes(service, topology, readiness, metrics),
-            HotKeysView(service, topology.namespaces, paths.hot_keys),
+            probes,
+            HotKeysView(service, paths.hot_keys, paths.trail),
+            AuditView(service, paths.trail, self._clock),
         )
-        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, self.connections.loop)
+        check_routes(operation for calls in self._calls.values() for operation, _ in calls.values())
+        self._tls = {"server": tls, "server.operations": operations_tls}
+        self.data = self._port("data port", self._calls, service.server, in_flight, "server")
+        self.operations: Port | None = None
+        self.ports = {"data": self.data}
+        """The ports by the value of the label `port` of metrics, in the order of their stop."""
+        if service.server.operations.port is not None:
+            self.operations = self.ports["operations"] = self._operations(probes)
+        self.handshakes = {
+            (name,): port.handshakes for name, port in self.ports.items() if port.handshakes is not None
+        }
+        """The TLS handshakes by listening port."""
+        listening = (port.connections.loop for port in self.ports.values())
+        self.loops = (self._deadlines.loop, self.overload.loop, self._streams.loop, *listening)
         """The loops that timers call."""
-        self._listener = Listener(
-            self.handle,
-            self._handle_extra,
-            self._complete,
-            self.connections,
-            self._limits.shutdown_timeout.seconds,
-        )
 
     def __repr__(self) -> str:
-        return f"<Web [{self._listener!r}, {self._deadlines!r}, {self._streams!r}]>"
+        return f"<Web [{[*self.ports.values()]}, {self._deadlines!r}, {self._streams!r}]>"
+
+    # the ports ------------------------------------------------------------------------------------
+
+    def _operations(self, probes: Probes) -> Port:
+        """Returns the operations port, and takes its routes from the data port."""
+        calls, settings = self._calls, self._limits.operations
+        limits = replace(
+            self._limits,
+            host=settings.host,
+            max_connections=settings.max_connections,
+            max_connections_per_peer=settings.max_connections,
+        )
+        in_flight = BytesInFlight(self._limits.max_bytes_in_flight)
+        tables = only(OPERATIONS | EITHER, calls, lambda: self.data)
+        port = self._port("operations port", tables, limits, in_flight, "server.operations")
+        self.data.calls = {
+            **only(DATA | EITHER, calls, lambda: port),
+            Kind.TOPOLOGY: _viewed("topology", probes.instances),
+            Kind.READYZ: _viewed("readyz", probes.readyz_of(port)),
+        }
+        return port
+
+    def _port(self, name: str, calls: Calls, limits: Server, in_flight: BytesInFlight, settings: str) -> Port:
+        connections = Connections(limits, in_flight, settings)
+        return Port(
+            name,
+            calls,
+            Hosts(limits.host, limits.hosts),
+            connections,
+            self._listener,
+            self._handshakes(settings, connections),
+            has_keys=settings == "server",
+        )
+
+    def _listener(self, port: Port) -> Listener:
+        return Listener(
+            partial(self.handle, port=port),
+            partial(self._handle_extra, port),
+            partial(self._complete_unread, port),
+            port.connections,
+            self._limits,
+            port.handshakes,
+        )
+
+    def _handshakes(self, settings: str, connections: Connections) -> Handshakes | None:
+        block = self._limits.tls if settings == "server" else self._limits.operations.tls
+        context = self._tls[settings]
+        if context is None:
+            return None
+        return Handshakes(context, block.handshake_timeout.seconds, connections)
 
     # start and stop -------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> int:
-        """Starts to listen; returns the port that was bound (`port` may be 0).
+        """Starts to listen; returns the data port that was bound (`port` may be 0).
 
-        Raises `OSError` if it is taken.
+        Raises `OSError`, whose `filename` is the address, if one of the ports is taken; then none is
+        listened on.
         """
+        operations, settings = self.operations, self._limits.operations
         self.overload.start()
-        self.connections.start()
-        return await self._listener.start(host, port)
+        bound = await self.data.start(host, port, reserved=settings.max_connections if operations else 0)
+        if operations is not None:
+            try:
+                await operations.start(settings.host, settings.port or 0)
+            except OSError:
+                await self.data.stop()
+                raise
+        return bound
 
     async def stop(self) -> None:
-        """Closes the listening socket, and lets running requests end within `shutdown_timeout`.
+        """Closes the listening sockets, and lets running requests end within `shutdown_timeout`.
 
         Then their connections are closed. Streams, which would never end, are ended at once: their
-        subscribers go on at another instance.
+        subscribers go on at another instance. The operations port is closed when the data port is.
         """
         self._streams.stop()
-        await self._listener.stop()
-        self.connections.stop()
+        for port in self.ports.values():
+            await port.stop()
         self._deadlines.stop()
+        self.door.stop()
         self.overload.stop()
         self._core_time.close()
 
     # one request ----------------------------------------------------------------------------------
 
-    async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answers one request. Raises nothing but `CancelledError`."""
+    async def handle(self, request: web.BaseRequest, port: Port | None = None) -> Reply:
+        """Answers one request to a port (None: the data port).
+
+        Raises nothing but `CancelledError`.
+        """
         started = perf_counter()
         operation = namespace = ""
-        spans, hosts = self._spans, self._hosts
+        port = port or self.data
+        spans, hosts = self._spans, port.hosts
         span: Span | None = None
         try:
-            target = request.raw_path
-            place = plain_key_place(target, self._namespaces) or place_of(target, self._namespaces)
-            namespace = place.namespace
-            calls = self._calls[place.kind]
-            operation, handler = calls.get(request.method, _REFUSED)
+            place = plain_key_place(request.raw_path, self._namespaces) if port.has_keys else None
             if (
-                operation == "get"
-                and (traceparent := plain_traceparent(request.raw_headers, hosts.admitted)) is not None
+                place is not None
+                and request.method == "GET"
+                and (plain := plain_headers(request.raw_headers, hosts.admitted)) is not None
+                and (reader := self.door.reader(plain[1], place.namespace)) is not None
             ):
+                traceparent, _ = plain
+                operation, namespace = "get", place.namespace
                 if spans is not None and spans.sampling.takes(traceparent):
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
-                    reply = self._entries.hit(entry)
+                    reply = self._entries.hit(entry, place.key)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
-                    reply = await _part_of(span, self._read_on(request, place, entry))
-            elif handler is None:
-                reply = _not_allowed(request, calls)
+                    reply = await _part_of(span, self._read_on(request, place, entry, reader.caller))
             else:
-                check_header_bytes(request.raw_headers)
-                hosts.check(request.headers.get("Host"))
-                span = spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
-                reply = await _part_of(
-                    span, self._deadlines.hold(self._call(operation, handler, request, place))
-                )
-                reply.request_id = reply.request_id or request_id_of(request.headers)
-                if len(request):  # few have marks, and `get` is slow for what is not there
-                    started += request.get(WAITED, 0.0)  # the caller's time, not ours
+                grant = await self.door.admit(request)
+                if place is None:
+                    check = partial(self._check_namespace, request.method, grant)
+                    place = place_of(request.raw_path, check)
+                else:
+                    self._check_namespace(request.method, grant, place.kind, place.namespace)
+                namespace = place.namespace
+                calls = port.calls[place.kind]
+                operation, handler = calls.get(request.method, _REFUSED)
+                if handler is None:
+                    reply = _not_allowed(request, calls)
+                else:
+                    check_header_bytes(request.raw_headers, self._limits.max_header_bytes)
+                    hosts.check(request.headers.get("Host"))
+                    self.door.check(grant, ROUTES[operation], place)
+                    span = (
+                        spans.begin_any(operation, place, request.raw_headers) if spans is not None else None
+                    )
+                    reply = await _part_of(
+                        span, self._deadlines.hold(self._call(operation, handler, request, place))
+                    )
+                    reply.request_id = reply.request_id or request_id_of(request.headers)
+                    if (
+                        len(request) > 1
+                    ):  # few have marks beside their grant, and `get` is slow for what is not there
+                        started += request.get(WAITED, 0.0)  # the caller's time, not ours
         except RequestError as error:
+            self.door.note(error)
             reply = self._refusal(request, error)
             started += request.get(WAITED, 0.0)
         except Exception:
@@ -222,7 +321,7 @@ class Web:
             # Keys may be personal data: the log gets the place of the failure, and the caller the id of it.
             with under(span or passing(request.headers.get("traceparent", "").encode("latin-1", "replace"))):
                 log.exception("request %s failed: %s in namespace %r", reply.request_id, operation, namespace)
-        self._complete(reply)
+        self._complete(reply, port)
         if reply.outcome == "failed" and has_left(request):
             reply.outcome = LEFT
         seconds = perf_counter() - started
@@ -233,20 +332,40 @@ class Web:
             spans.end(span, operation, namespace, reply, seconds, request.raw_headers)
         return reply
 
-    async def _handle_extra(self, request: web.BaseRequest) -> Reply:
+    def _check_namespace(self, method: str, grant: Grant, kind: Kind, namespace: str) -> None:
+        """Raises `RequestError` if the grant is not enough, or there is no such namespace.
+
+        So nobody learns of a namespace in which they may do nothing, whether it is declared.
+        """
+        calls = self._calls[kind]
+        operation, _ = calls.get(method) or next(iter(calls.values()))
+        self.door.check_namespace(grant, ROUTES[operation], namespace)
+        check_namespace(namespace, grant.namespaces, "namespace")
+
+    async def _handle_extra(self, port: Port, request: web.BaseRequest) -> Reply:
         """Answers the one request of a connection that is one too many: probes and metrics only."""
         if request.raw_path.partition("?")[0] in _PROBES:
-            reply = await self.handle(request)
+            reply = await self.handle(request, port)
         else:
             reply = problem_reply(_CROWDED, request_id_of(request.headers))
-            self._complete(reply)
+            self._complete_unread(port, reply)
             self._counts.request("", "crowded", reply.outcome, 0.0)
         reply.close_after()
         return reply
 
+    def _attempted(self, request: web.BaseRequest) -> tuple[str, str]:
+        """Returns the operation and the namespace of a refused request, as far as it says."""
+        try:
+            place = place_of(request.raw_path, lambda *_: None)
+        except RequestError:
+            return request.method, ""
+        return self._calls[place.kind].get(request.method, _REFUSED)[0], place.namespace
+
     def _refusal(self, request: web.BaseRequest, error: RequestError) -> Reply:
         """Returns the reply to a request that failed as a whole, with the outcome that says why."""
         outcome = ""
+        if error.status in _AUDITED:
+            self._trail.refused(peer_of(request), error.kind.value, partial(self._attempted, request))
         if request.get(BODY_STOPPED):
             outcome = STOPPED
             if error.kind is ProblemKind.DEADLINE:
@@ -255,14 +374,17 @@ class Web:
             seconds = timeout_of(request.headers, self._limits.request_timeout.seconds)
             if seconds is not None and seconds < self._fair_seconds:
                 outcome = HURRIED
+        self._counts.refusals[error.kind.value] += 1
         return problem_reply(error, request_id_of(request.headers), outcome=outcome)
 
-    async def _read_on(self, request: web.BaseRequest, place: Place, entry: Entry | None) -> Reply:
+    async def _read_on(
+        self, request: web.BaseRequest, place: Place, entry: Entry | None, caller: Caller
+    ) -> Reply:
         """Answers a plain read that L1 does not hold.
 
         The read path bounds it, by the deadlines of its tiers, lease and origin.
         """
-        with self.overload.admit(place.namespace):
+        with self.overload.admit(place.namespace, caller):
             return await self._entries.read_plainly(request, place, entry)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
@@ -271,12 +393,19 @@ class Web:
             if operation in _KEEP_TIME
             else timeout_of(request.headers, self._limits.request_timeout.seconds)
         )
-        with self.overload.admit(place.namespace) if operation in _SHEDDABLE else _AT_ANY_TIME:
+        is_sheddable = operation in _SHEDDABLE
+        caller = grant_of(request).caller
+        with self.overload.admit(place.namespace, caller) if is_sheddable else _AT_ANY_TIME:
             return await (
                 handler(request, place) if seconds is None else within(seconds, handler(request, place))
             )
 
-    def _complete(self, reply: Reply) -> None:
+    def _complete_unread(self, port: Port, reply: Reply) -> None:
+        """Counts and completes the answer to what was refused before it was a request."""
+        self._counts.refusals[reply.problem] += 1
+        self._complete(reply, port)
+
+    def _complete(self, reply: Reply, port: Port) -> None:
         """Adds the lines that every answer has."""
         now = self._clock.now_us()
         if self._tail.is_old(now):
@@ -287,7 +416,7 @@ class Web:
             reply.add_lines(self._tail.lines_of(now, self._fences.lag_us(reply.watermark)))
         if reply.request_id:
             reply.add_lines(f"X-Request-Id: {reply.request_id}\r\n".encode())
-        if self._listener.is_stopping:
+        if port.is_stopping:
             reply.close_after()
 
 
@@ -315,8 +444,9 @@ def _calls(
     streams: Streams,
     probes: Probes,
     hot_keys: HotKeysView,
-) -> Mapping[Kind, Mapping[str, tuple[str, Handler]]]:
-    """Returns the table of calls: kind of place → method → operation's name and handler."""
+    audit: AuditView,
+) -> Calls:
+    """Returns the table of calls of a port that serves every route."""
     return {
         Kind.KEY: {
             "GET": ("get", entries.read),
@@ -333,6 +463,7 @@ def _calls(
         Kind.FENCES: _viewed("fences", streams.fences),
         Kind.TOPOLOGY: _viewed("topology", probes.topology),
         Kind.HOT_KEYS: _viewed("hotkeys", hot_keys.get),
+        Kind.AUDIT: _viewed("audit", audit.get),
         Kind.LIVEZ: _viewed("livez", probes.livez),
         Kind.READYZ: _viewed("readyz", probes.readyz),
         Kind.METRICS: _viewed("metrics", probes.metrics),

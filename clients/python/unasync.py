@@ -83,7 +83,11 @@ an `aiohttp.ClientSession` of yours, which stays open. Give it a
             "from cachesvc_client.sync.own_writes import SharedOwnWrites\nfrom cachesvc_client.aio.on_commit",
         ),
         (" OwnWrites(", " SharedOwnWrites("),
-        ("Feeding(self._near, feed, self._transport)", "Feeding(self._near, feed)"),
+        ("Feeding(self._near, feed, self._transport)", "Feeding(self._near, feed, self._bearer, tls)"),
+        (
+            "a function that returns\n          the token, async or not. If",
+            "a function that returns\n          the token. If",
+        ),
         ("OnCommit(self._life, self._resending, self._tasks)", "OnCommit(self._life, self._resending)"),
         ("Releases(self._tasks)", "Releases()"),
         (

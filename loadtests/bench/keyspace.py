@@ -55,9 +55,9 @@ def wire(
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def get_requests(base_url: str, keys: Sequence[str]) -> list[bytes]:
+def get_requests(base_url: str, keys: Sequence[str], headers: Mapping[str, str] | None = None) -> list[bytes]:
     """A `GET` for each key, as bytes."""
-    return [wire(base_url, "GET", path_of(key)) for key in keys]
+    return [wire(base_url, "GET", path_of(key), headers=headers) for key in keys]
 
 
 def batch_requests(base_url: str, keys: Sequence[str]) -> list[bytes]:

@@ -8,7 +8,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from loadtests.bench.keyspace import BATCH, KEYS, VALUE_BYTES, batch_requests, g
 from loadtests.bench.loops import open_loop, poisson_arrivals
 from loadtests.bench.scraper import scraped
 from loadtests.bench.servers import Server
-from loadtests.bench.stage import Service, Stage
+from loadtests.bench.stage import BEARER, Service, Stage
 
 SDK_CONCURRENCY = 64
 TRACED = {"some": "1 %", "all": "100 %"}
@@ -75,8 +75,8 @@ class Run:
         return measure_and_check
 
 
-def _gets(base_url: str) -> Load:
-    return Load(base_url, get_requests(base_url, list(values())), least_body=VALUE_BYTES)
+def _gets(base_url: str, headers: Mapping[str, str] | None = None) -> Load:
+    return Load(base_url, get_requests(base_url, list(values()), headers), least_body=VALUE_BYTES)
 
 
 def _batches(base_url: str) -> Load:
@@ -132,6 +132,27 @@ def _seal_cost(run: Run) -> list[Result]:
     ours, theirs = measure(sealed), measure(plain)
     result = run.compare("l2_get_sealed", "requests/s", Goal(0.9), ours, theirs)
     return [replace(result, cpu_bound=True, note="theirs is the same without a seal")]
+
+
+def _tls_cost(run: Run) -> list[Result]:
+    """Our side is L1 over TLS, on connections that stand; their side is the same without TLS."""
+    encrypted, plain = run.stage.service("l1_tls"), run.stage.service("l1")
+
+    def measure(service: Service) -> Measure:
+        return run.checked(service, run.saturating(service.server, _gets(service.url)))
+
+    result = run.compare("l1_get_tls", "requests/s", Goal(0.8), measure(encrypted), measure(plain))
+    return [replace(result, cpu_bound=True, note="theirs is the same without TLS")]
+
+
+def _bearer_cost(run: Run) -> list[Result]:
+    """Our side shows a bearer token with each `GET`; theirs is a service without callers."""
+    known, plain = run.stage.service("l1_callers"), run.stage.service("l1")
+    load = _gets(known.url, {"Authorization": f"Bearer {BEARER}"})
+    ours = run.checked(known, run.saturating(known.server, load))
+    theirs = run.checked(plain, run.saturating(plain.server, _gets(plain.url)))
+    result = run.compare("l1_get_bearer", "requests/s", Goal(0.95), ours, theirs)
+    return [replace(result, cpu_bound=True, note="theirs is the same without callers and tokens")]
 
 
 def _batch_against_get_many(name: str, set_up: str, reach: float) -> "Comparison":
@@ -367,7 +388,9 @@ Comparison = Callable[[Run], list[Result]]
 COMPARISONS: dict[str, Comparison] = {
     "l1_get": _get_against("l1_get", "l1", "bare", 0.85),
     "l2_get": _get_against("l2_get", "l2", "bare", 0.60),
+    "l1_get_tls": _tls_cost,
     "l2_get_sealed": _seal_cost,
+    "l1_get_bearer": _bearer_cost,
     "l3_get": _get_against("l3_get", "l3", "bare", 0.50),
     "l2_get_aiomcache": _get_against("l2_get_aiomcache", "l2", "aiomcache", 1.3),
     "l2_get_executor": _get_against("l2_get_executor", "l2", "executor", 2),

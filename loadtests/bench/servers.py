@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from loadtests.bench.cores import on_core
 from loadtests.bench.figures import BenchError
+from loadtests.bench.loops import unverified_context
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -33,10 +34,19 @@ class Server:
     """A started process. Its output goes to a log that error messages quote."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], *, core: int, port: int, log: Path, env: Mapping[str, str]
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        core: int,
+        port: int,
+        log: Path,
+        env: Mapping[str, str],
+        is_encrypted: bool = False,
     ) -> None:
         self.name = name
         self.port = port
+        self._is_encrypted = is_encrypted
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -50,19 +60,26 @@ class Server:
     @property
     def url(self) -> str:
         """The server's base URL, for servers that speak HTTP."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._is_encrypted else 'http'}://127.0.0.1:{self.port}"
+
+    def connect(self, timeout_seconds: float = 10.0) -> HTTPConnection:
+        """A connection for single requests, which is opened with the first one."""
+        if self._is_encrypted:
+            context = unverified_context()
+            return HTTPSConnection("127.0.0.1", self.port, timeout=timeout_seconds, context=context)
+        return HTTPConnection("127.0.0.1", self.port, timeout=timeout_seconds)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until(self, answers: Callable[[int], bool]) -> None:
-        """Waits until `answers(port)` is true.
+    def wait_until(self, answers: "Callable[[Server], bool]") -> None:
+        """Waits until `answers(self)` is true.
 
         Stops the process and raises `BenchError` if it ends or takes more than 20 s.
         """
         deadline = time.monotonic() + _START_SECONDS
-        while not answers(self.port):
+        while not answers(self):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise BenchError(
@@ -80,16 +97,16 @@ class Server:
             self._process.wait()
 
 
-def accepts(port: int) -> bool:
-    """True if something accepts connections at the port."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def accepts(server: Server) -> bool:
+    """True if something accepts connections at the server's port."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=1):
         return True
     return False
 
 
-def is_ready(port: int) -> bool:
+def is_ready(server: Server) -> bool:
     """True if `/readyz` answers 200."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=1)
+    connection = server.connect(timeout_seconds=1.0)
     with suppress(OSError, HTTPException):
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
@@ -153,7 +170,7 @@ class Servers:
         argv = [sys.executable, "-m", "loadtests.bench.otlp_sink", "--port", str(port)]
         return self._start("otlp-sink", argv, core=self._load_core, port=port, answers=accepts)
 
-    def service(self, config: Path, topology: Path, port: int) -> Server:
+    def service(self, config: Path, topology: Path, port: int, *, is_encrypted: bool) -> Server:
         """A service instance on the server's core."""
         argv = [
             sys.executable,
@@ -165,14 +182,29 @@ class Servers:
             "--topology",
             str(topology),
         ]
-        return self._start("cachesvc", argv, core=self._server_core, port=port, answers=is_ready)
+        return self._start(
+            "cachesvc",
+            argv,
+            core=self._server_core,
+            port=port,
+            answers=is_ready,
+            is_encrypted=is_encrypted,
+        )
 
     def _start(
-        self, name: str, argv: Sequence[str], *, core: int, port: int, answers: Callable[[int], bool]
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        core: int,
+        port: int,
+        answers: Callable[[Server], bool],
+        is_encrypted: bool = False,
     ) -> Server:
         self._count += 1
         log = self.folder / f"{self._count:02d}-{name}.log"
-        server = Server(name, argv, core=core, port=port, log=log, env={"PYTHONUNBUFFERED": "1"})
+        env = {"PYTHONUNBUFFERED": "1"}
+        server = Server(name, argv, core=core, port=port, log=log, env=env, is_encrypted=is_encrypted)
         self._started.callback(server.stop)
         server.wait_until(answers)
         return server

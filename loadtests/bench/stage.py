@@ -5,12 +5,15 @@ and then stays up, so that both sides of every pair are warm. Nothing is timed b
 were checked: the right bytes, from the tier that the row claims (`Cache-Status`).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
+from pathlib import Path
 
 import msgspec
+import trustme
 from pymemcache import Client
 
 from loadtests.bench.figures import BenchError
@@ -18,6 +21,8 @@ from loadtests.bench.keyspace import BATCH, MSGPACK, NAMESPACE, batches, path_of
 from loadtests.bench.servers import Server, Servers, free_port
 from loadtests.load.answers import answered_by
 
+BEARER = "cachesvc_" + "b" * 43
+"""The token of the caller in set-ups with callers; it has the length of a real one."""
 _LEAST_SHARE = 0.9
 """The share of the sampled keys that the claimed tier must answer.
 
@@ -33,6 +38,9 @@ class SetUp:
     l1_entries: int
     has_pool: bool
     is_sealed: bool = False
+    is_encrypted: bool = False
+    has_callers: bool = False
+    """True: `BEARER` may read, and callers without an identity may do everything."""
     trace_ratio: float | None = None
     """None: all telemetry but `/metrics` is off.
 
@@ -42,12 +50,15 @@ class SetUp:
     @property
     def name(self) -> str:
         """The name for files and instances."""
-        sealed = f"{self.tier}-sealed" if self.is_sealed else self.tier
+        sealed = self.tier + ("-sealed" if self.is_sealed else "") + ("-tls" if self.is_encrypted else "")
+        sealed += "-callers" if self.has_callers else ""
         return sealed if self.trace_ratio is None else f"{sealed}-traced-{self.trace_ratio:g}"
 
 
 SET_UPS = {
     "l1": SetUp("l1", 4_000_000, has_pool=True),
+    "l1_tls": SetUp("l1", 4_000_000, has_pool=True, is_encrypted=True),
+    "l1_callers": SetUp("l1", 4_000_000, has_pool=True, has_callers=True),
     # A walk over 2,000 keys never finds the next key in an LRU of 16 entries.
     "l2": SetUp("l2", 16, has_pool=True),
     "l2_sealed": SetUp("l2", 16, has_pool=True, is_sealed=True),
@@ -86,7 +97,7 @@ class Service:
         """Checks the same through `:get`, for every key."""
         held = values()
         for batch in batches(list(held)):
-            results = _post(self.server.port, ":get", {"keys": batch})["results"]
+            results = _post(self.server, ":get", {"keys": batch})["results"]
             if [result.get("value") for result in results] != [held[key] for key in batch]:
                 raise BenchError(f"`:get` answered other values than were stored: {str(results)[:500]}")
             tiers = [result["tier"] for result in results]
@@ -94,7 +105,7 @@ class Service:
                 raise BenchError(f"{self.tier} was to answer `:get`, but it was {tiers}")
 
     def _read(self, key: str, value: bytes) -> str:
-        response, body = _get(self.server.port, key)
+        response, body = _get(self.server, key)
         if body != value:
             raise BenchError(
                 f"GET {key} answered {response.status} with {len(body)} other bytes: {body[:300]!r}"
@@ -128,7 +139,7 @@ class Stage:
             rival = self._servers.rival(name, headers, self.memcached().port)
             self._rivals[name] = rival
             for key, value in values().items():
-                if _get(rival.port, key)[1] != value:
+                if _get(rival, key)[1] != value:
                     raise BenchError(f"{name} answers other bytes for {key} than were stored")
         return self._rivals[name]
 
@@ -148,25 +159,40 @@ class Stage:
         config, topology = folder / f"{set_up.name}-service.yaml", folder / f"{set_up.name}-topology.yaml"
         # JSON is YAML.
         otlp = "" if set_up.trace_ratio is None else self._servers.otlp_sink().url
-        config.write_text(json.dumps(_service_document(set_up, port, otlp)))
+        tls = _certificate(folder) if set_up.is_encrypted else {}
+        config.write_text(json.dumps(_service_document(set_up, port, otlp, tls)))
         topology.write_text(
-            json.dumps(_topology_document(pool, self._servers.redis().port, self._servers.redis().port))
+            json.dumps(
+                {
+                    **_topology_document(pool, self._servers.redis().port, self._servers.redis().port),
+                    **(_callers() if set_up.has_callers else {}),
+                }
+            )
         )
-        server = self._servers.service(config, topology, port)
-        _store_all(port)
-        response, _ = _get(port, next(iter(values())))
+        server = self._servers.service(config, topology, port, is_encrypted=set_up.is_encrypted)
+        _store_all(server)
+        response, _ = _get(server, next(iter(values())))
         service = Service(server, set_up.tier, response.getheaders())
         for _ in range(2):  # at the first reading, copies move to the nearer tiers
-            _read_all(port)
+            _read_all(server)
         service.check_tier(every=10)
         return service
 
 
-def _service_document(set_up: SetUp, port: int, otlp: str) -> dict[str, object]:
+def _certificate(folder: Path) -> dict[str, str]:
+    """The `tls` block of a port, with a certificate that is made for this run."""
+    cert, key = folder / "tls.pem", folder / "tls.key"
+    issued = trustme.CA().issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(str(key))
+    issued.cert_chain_pems[0].write_to_path(str(cert))
+    return {"cert": str(cert), "key": str(key)}
+
+
+def _service_document(set_up: SetUp, port: int, otlp: str, tls: Mapping[str, str]) -> dict[str, object]:
     return {
         "region": "bench",
         "instance": set_up.name,
-        "server": {"port": port},
+        "server": {"port": port, "tls": tls},
         "l1": {"max_entries": set_up.l1_entries},
         "l2": {"seal_keys": bytes(range(32)).hex() if set_up.is_sealed else ""},
         "telemetry": {"otlp": otlp, "trace_ratio": set_up.trace_ratio or 0.0, "metrics_interval": "3s"},
@@ -188,28 +214,38 @@ def _topology_document(pool: Sequence[int], cell: int, queue: int) -> dict[str, 
     }
 
 
-def _store_all(port: int) -> None:
+def _callers() -> dict[str, object]:
+    digest = hashlib.sha256(BEARER.encode()).hexdigest()
+    reader = {"scopes": [f"read:{NAMESPACE}"], "tokens": [{"sha256": digest}]}
+    everything = [f"{action}:*" for action in ("read", "write", "observe", "explain", "invalidate")]
+    return {"callers": {"named": {"reader": reader}, "anonymous": everything}}
+
+
+def _store_all(server: Server) -> None:
     held = values()
     for batch in batches(list(held)):
-        answer = _post(port, ":put", {"items": [{"key": key, "value": held[key]} for key in batch]})
+        answer = _post(server, ":put", {"items": [{"key": key, "value": held[key]} for key in batch]})
         refused = [result for result in answer["results"] if result["outcome"] != "stored"]
         if refused:
             raise BenchError(f"`:put` did not store {len(refused)} of {len(batch)}: {refused[0]}")
 
 
-def _read_all(port: int) -> None:
+def _read_all(server: Server) -> None:
+    connection = server.connect()
     for key in values():
-        _get(port, key)
+        connection.request("GET", path_of(key))
+        connection.getresponse().read()
+    connection.close()
 
 
-def _get(port: int, key: str) -> tuple[HTTPResponse, bytes]:
-    return _exchange(port, "GET", path_of(key), None, {})
+def _get(server: Server, key: str) -> tuple[HTTPResponse, bytes]:
+    return _exchange(server, "GET", path_of(key), None, {})
 
 
-def _post(port: int, verb: str, body: Mapping[str, object]) -> dict[str, list[dict[str, object]]]:
+def _post(server: Server, verb: str, body: Mapping[str, object]) -> dict[str, list[dict[str, object]]]:
     headers = {"Content-Type": MSGPACK, "Accept": MSGPACK}
     response, answer = _exchange(
-        port, "POST", f"/v1/{NAMESPACE}{verb}", msgspec.msgpack.encode(body), headers
+        server, "POST", f"/v1/{NAMESPACE}{verb}", msgspec.msgpack.encode(body), headers
     )
     if response.status != 200:
         raise BenchError(f"POST {verb} answered {response.status}: {answer[:500]!r}")
@@ -217,9 +253,9 @@ def _post(port: int, verb: str, body: Mapping[str, object]) -> dict[str, list[di
 
 
 def _exchange(
-    port: int, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    server: Server, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
 ) -> tuple[HTTPResponse, bytes]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = server.connect()
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()

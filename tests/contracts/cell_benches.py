@@ -1,11 +1,14 @@
 """Home cells to run one suite on, each with what the suite must be able to do to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as NoConnectionError
+from redis.exceptions import OutOfMemoryError
 
 from cachesvc.config.service import L3
 from cachesvc.model.change import Target
@@ -13,6 +16,7 @@ from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.errors import TierError
 from cachesvc.model.units import Duration
+from cachesvc.tiers.l3 import script
 from cachesvc.tiers.l3.contract import Cell, CellKeyState, FenceReply, Fill, Put, PutReply, Read, Reply
 from cachesvc.tiers.l3.redis_cell import RedisCell
 from tests.doubles.clocks import ManualClock
@@ -146,16 +150,82 @@ class MemoryBench(CellBench):
         return arrived
 
 
+SLOW = 20
+"""The clock of a real server's scripts runs so much slower than the machine's."""
+TURNED = (
+    b"""
+local function turned_time()
+  local time, set = redis.call('TIME'), redis.call('HMGET', 'test:clock', 'real', 'us')
+  local us = time[1] * 1000000 + time[2]
+  if set[1] then
+    us = math.floor(set[2] + (us - set[1]) / %d)
+  end
+  return { math.floor(us / 1000000), us %% 1000000 }
+end
+"""
+    % SLOW
+)
+
+
+@contextmanager
+def turned_clock() -> Iterator[None]:
+    """Within the block, the scripts of cells read a clock that tests turn, and that is slow.
+
+    What a test has to do within S, or a few of them, is then possible on a busy machine too.
+    """
+    scripts = [one for one in vars(script).values() if isinstance(one, script.Script)]
+    before = [(one, one.source, one.sha) for one in scripts]
+    for one in scripts:
+        source = one.source.replace(b"redis.call('TIME')", b"turned_time()")
+        one.source = TURNED + source.replace(b"call('TIME')", b"turned_time()")
+        one.sha = hashlib.sha1(one.source, usedforsecurity=False).hexdigest().encode()
+    try:
+        yield
+    finally:
+        for one, source, sha in before:
+            one.source, one.sha = source, sha
+
+
 class RedisBench(CellBench):
-    """A real server. Its time is real: tests wait for short things to expire, and never race what must not."""
+    """A real server. Leases and copies expire by its own time, which is real."""
 
     def __init__(self, server: RealServer, admin: "Redis") -> None:
         self.server = server
         self.admin = admin
-        self.redis = RedisCell("c1", server.redis_url, SETTINGS, SKEW_US, SystemClock())
+        url, access = server.entrance("cell")
+        self.redis = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), access=access)
         super().__init__(self.redis)
+        self._turned_us = 0
+        """The time by which the clock of the scripts was turned since the test began."""
+
+    async def begin(self) -> None:
+        """Begins with an empty server."""
+        await self.admin.flushall()
+        seconds, us = await self.admin.time()
+        self._began_us = int(seconds) * 1_000_000 + int(us)
+        await self._set_clock()
+
+    async def _set_clock(self) -> None:
+        us = self._began_us + self._turned_us
+        setting: Any = self.admin.hset("test:clock", mapping={"real": self._began_us, "us": us})
+        await setting
+
+    async def turn_clock(self, seconds: float) -> None:
+        """Turns the clock of the scripts forward.
+
+        A server that has lost its data, or is full, has the machine's clock from then on.
+        """
+        self._turned_us += round(seconds * 1e6)
+        try:
+            if await self.admin.exists("test:clock"):
+                await self._set_clock()
+        except OutOfMemoryError:
+            await self.admin.delete("test:clock")
+        except NoConnectionError:  # it was restarted
+            return
 
     async def pass_time(self, seconds: float) -> None:
+        await self.turn_clock(seconds)
         await asyncio.sleep(seconds)
 
     async def restart_with_data(self) -> None:
@@ -163,6 +233,7 @@ class RedisBench(CellBench):
 
     async def lose_all(self) -> None:
         await self.admin.flushall()
+        await self._set_clock()
 
     async def lose_fences(self) -> None:
         await self.admin.delete("fences")
@@ -192,6 +263,7 @@ class RedisBench(CellBench):
             assert isinstance(reply, TierError)
         finally:
             await cell.stop()
+        await self.turn_clock(1)
 
         async def arrive() -> None:
             pool = Redis.from_url(self.server.redis_url).connection_pool
@@ -212,13 +284,13 @@ async def memory_bench() -> AsyncIterator[CellBench]:
 @asynccontextmanager
 async def redis_bench(server: RealServer) -> AsyncIterator[RedisBench]:
     admin = Redis.from_url(server.redis_url)
-    await admin.flushall()
     bench = RedisBench(server, admin)
-    await (
-        bench.settle()
-    )  # connects; `start` would do so beside it and leave the number of connections to chance
-    try:
-        yield bench
-    finally:
-        await bench.cell.stop()
-        await admin.aclose()
+    with turned_clock():
+        await bench.begin()
+        # Connects; `start` would do so beside it and leave the number of connections to chance.
+        await bench.settle()
+        try:
+            yield bench
+        finally:
+            await bench.cell.stop()
+            await admin.aclose()

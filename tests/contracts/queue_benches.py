@@ -82,8 +82,13 @@ class QueueBench:
         """For followers, receipts, paced fences and parked changes."""
         raise NotImplementedError
 
-    def bounded(self, most: int, most_bytes: int) -> AbstractAsyncContextManager["QueueBench"]:
-        """The same queue, which parks no more targets and bytes of names than this for each cell."""
+    def bounded(
+        self, most: int = 1000, most_bytes: int = 1 << 20, *, paced: int = 1000
+    ) -> AbstractAsyncContextManager["QueueBench"]:
+        """The same queue with other bounds.
+
+        It parks so many targets and bytes of names for each cell, and keeps so many paced fences.
+        """
         raise NotImplementedError
 
     async def trim_fences(self, keep: int) -> None:
@@ -143,8 +148,11 @@ class MemoryBench(QueueBench):
         self.clock.advance(seconds=seconds)
 
     @asynccontextmanager
-    async def bounded(self, most: int, most_bytes: int) -> AsyncIterator[QueueBench]:
+    async def bounded(
+        self, most: int = 1000, most_bytes: int = 1 << 20, *, paced: int = 1000
+    ) -> AsyncIterator[QueueBench]:
         self.queue.parking.most, self.queue.parking.most_bytes = most, most_bytes
+        self.queue.most_paced = paced
         yield self
 
     async def trim_fences(self, keep: int) -> None:
@@ -168,27 +176,29 @@ class RedisBench(QueueBench):
     def __init__(self, server: RealServer, admin: "Redis") -> None:
         self.server = server
         self.admin = admin
-        self.changes = RedisChanges(server.redis_url, "here")
+        self._url, self._access = server.entrance("queue")
+        self.changes = RedisChanges(self._url, "here", access=self._access)
         self._streams: list[RedisFenceStream] = []
 
     def stream(
         self, max_batch: int = 100, follower: tuple[str, str] = ("", ""), incarnation: str = ""
     ) -> RedisFenceStream:
         made = RedisFenceStream(
-            self.server.redis_url,
+            self._url,
             "here",
             skew=SKEW,
             retention=RETENTION,
             follower=follower,
             incarnation=incarnation,
             max_batch=max_batch,
+            access=self._access,
         )
         self._streams.append(made)
         return made
 
     @asynccontextmanager
     async def reading_by(self, decode: Decode) -> AsyncIterator[Changes]:
-        changes = RedisChanges(self.server.redis_url, "here", decode=decode)
+        changes = RedisChanges(self._url, "here", decode=decode, access=self._access)
         try:
             yield changes
         finally:
@@ -235,13 +245,21 @@ class RedisBench(QueueBench):
             await self.admin.pexpire(key, await self.admin.pttl(key) - us // 1000)
 
     @asynccontextmanager
-    async def bounded(self, most: int, most_bytes: int) -> AsyncIterator[QueueBench]:
+    async def bounded(
+        self, most: int = 1000, most_bytes: int = 1 << 20, *, paced: int = 1000
+    ) -> AsyncIterator[QueueBench]:
         with pytest.MonkeyPatch.context() as patch:
             for name, script in server._LUA.items():
-                found = b"MOST_PARKED_BYTES = 100000, 16777216"
-                assert found in script
-                bounds = b"MOST_PARKED_BYTES = %d, %d" % (most, most_bytes)
-                patch.setitem(server._LUA, name, script.replace(found, bounds))
+                for found, bound in (
+                    (
+                        b"MOST_PARKED_BYTES = 100000, 16777216",
+                        b"MOST_PARKED_BYTES = %d, %d" % (most, most_bytes),
+                    ),
+                    (b"MOST_PACED = 100000", b"MOST_PACED = %d" % paced),
+                ):
+                    assert found in script
+                    script = script.replace(found, bound)
+                patch.setitem(server._LUA, name, script)
             bench = RedisBench(self.server, self.admin)
             try:
                 yield bench

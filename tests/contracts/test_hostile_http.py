@@ -16,8 +16,10 @@ from cachesvc.explain.peers import MOST_ANSWER_BYTES, HttpPeers
 from cachesvc.model.clock import SystemClock
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import OriginError
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.units import Size
 from cachesvc.telemetry.otlp_http import BoundedSession, NotTakenError, Receiver
+from cachesvc.tiers.clean_connector import MOST_BESIDE_BODY
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.http import HttpLoader
 from tests.doubles.hostile_server import HostileServer, endless, hostile, trickle
@@ -145,16 +147,37 @@ def headed(head: bytes, piece: bytes) -> Iterator[bytes]:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", b"x"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nvalue\r\n"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"y"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 4000 + b"\r\nv\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"),
+        (b"", b"\r\n"),
     ],
-    ids=range(8),
+    ids=range(15),
 )
 async def test_an_endless_answer_of_an_origin_is_bounded_in_bytes(
     server: HostileServer, head: bytes, piece: bytes
 ) -> None:
     before = server.sent_bytes
     server.always = partial(headed, head, piece)
-    assert isinstance(await loaded(server, seconds=3), OriginError)
+    found = await loaded(server, seconds=3)
+    assert isinstance(found, OriginError)
+    assert found.kind is not ProblemKind.ORIGIN_TIMEOUT, "bytes bound it, not time"
     assert server.sent_bytes - before < 32 << 20  # most of it in the kernel
+
+
+async def test_a_body_in_chunks_of_one_byte_is_taken(server: HostileServer) -> None:
+    """It has five bytes of framing for each byte: more than an answer has beside its body."""
+    value = b"v" * (1 << 16)
+    chunks = b"1\r\nv\r\n" * len(value)
+    assert len(chunks) < MOST_BESIDE_BODY < 2 * len(chunks)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: " + b"y" * 8000 + b"\r\n"
+    server.lies = [[head + b"Y: " + b"z" * 30_000 + b"\r\n\r\n", chunks, b"0\r\n\r\n"]]
+    found = await loaded(server)
+    assert isinstance(found, Loaded)
+    assert found.value == value
 
 
 async def test_an_answer_of_an_origin_that_trickles_ends_with_its_time(server: HostileServer) -> None:

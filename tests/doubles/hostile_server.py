@@ -36,12 +36,12 @@ def endless(data: bytes) -> Iterator[bytes]:
 class HostileServer(ThreadedServer):
     """A thread per connection; a test sets what it says from its own thread."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
+    def __init__(self, answer: Answer, port: int = 0) -> None:
+        super().__init__(answer, port)
         self.lies: list[Pieces] = []
         """The answers to the next requests; when there is none left, the truth is answered."""
         self.always: Callable[[], Pieces] | None = None
-        """If set, the answer to every request."""
+        """If set, the answer to every request. An answer of no pieces is the truth."""
         self.stopping = threading.Event()
         self.sent_bytes = 0
         """Bytes of lies that were taken by the kernel."""
@@ -49,7 +49,7 @@ class HostileServer(ThreadedServer):
     def _converse(self, link: socket.socket, requests: BinaryIO) -> None:
         while (truth := self._answer(requests)) is not None:
             if self.always is not None:
-                self._lie(link, self.always())
+                self._lie(link, self.always() or [truth])
             elif self.lies:
                 self._lie(link, self.lies.pop(0))
             else:
@@ -67,9 +67,9 @@ class HostileServer(ThreadedServer):
         super().stop()
 
 
-def hostile(answer: Answer) -> AbstractContextManager[HostileServer]:
+def hostile(answer: Answer, port: int = 0) -> AbstractContextManager[HostileServer]:
     """A running server."""
-    return running(HostileServer(answer))
+    return running(HostileServer(answer, port))
 
 
 class Relay:

@@ -151,7 +151,15 @@ class MemoryChanges:
 
     async def open_count(self) -> OpenCount:
         parking = self._queue.parking
-        return OpenCount(len(self._queue.changes), len(parking), len(self._queue.dead), parking.overflowed)
+        queue = self._queue
+        return OpenCount(
+            len(queue.changes),
+            len(parking),
+            len(queue.dead),
+            parking.overflowed,
+            len(queue.paced),
+            queue.paced_given_up,
+        )
 
 
 class MemoryFenceStream:

@@ -18,7 +18,7 @@ from cachesvc.changes.redis import fence_items
 from cachesvc.changes.redis.followers import SILENT_SECONDS
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import TierError
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import EVERYTHING, Fence
 from tests.doubles.memory_parking import MemoryParking
 
 Position = tuple[int, int]
@@ -103,6 +103,7 @@ class MemoryQueue:
         self.fences: list[Item] = []
         self.paced: dict[str, int] = {}
         """Paced fences by the µs until which they are in force."""
+        self.most_paced, self.paced_given_up = 100_000, 0
         self.followers: dict[tuple[str, str, str], Report] = {}
         """By region, instance and incarnation."""
         self.epoch = next(_FIRST_EPOCHS)
@@ -276,6 +277,14 @@ class MemoryQueue:
         now = self.clock.now_us()
         self.paced = {member: until for member, until in self.paced.items() if until > now}
         self.paced[fence_items.paced_member(fence)] = until_us
+        if (surplus := len(self.paced) - self.most_paced) > 0:
+            self.paced_given_up += surplus
+            by_end = sorted(self.paced.items(), key=lambda one: one[1])
+            given_up = fence_items.paced_fences(member for member, _ in by_end[: surplus + 1])
+            everything = Fence(0, max(f.at for f in given_up), soft=True, namespace=EVERYTHING, over=1)
+            member, until = fence_items.paced_member(everything), by_end[surplus][1]
+            self.paced = dict(by_end[surplus + 1 :])
+            self.paced[member] = max(until, self.paced.get(member, 0))
 
     def paced_in_force(self) -> list[Fence]:
         now = self.clock.now_us()
@@ -305,6 +314,10 @@ class MemoryQueue:
     def trim_fences(self, keep: int = 0) -> None:
         """Drops all but the newest `keep` items."""
         self.fences = self.fences[len(self.fences) - keep :] if keep else []
+
+    def be_promoted(self) -> None:
+        """Is a master again, after it was a replica: its data may be another server's."""
+        self.epoch += 1
 
     def lose(self) -> None:
         """Restarts with nothing."""

@@ -255,6 +255,28 @@ from cachesvc.model.fence import Fence
             ),
         ),
     ),
+    "early-at-home": Mutant(
+        "an early refresh loads although the home has a newer copy",
+        (59,),
+        (
+            InPython(
+                "cachesvc.paths.flight_runner:FlightRunner._not_before",
+                "return flight.known.as_of if flight.mode is Mode.EARLY else 0",
+                "return 1 << 62 if flight.mode is Mode.EARLY else 0",
+            ),
+        ),
+    ),
+    "early-elsewhere": Mutant(
+        "the SDK loads early whichever instance says so",
+        (60,),
+        (
+            InPython(
+                "cachesvc_client.requests.namespace_requests:NamespaceRequests._heed_spread",
+                "got.early = False",
+                "pass",
+            ),
+        ),
+    ),
     "sdk-snapshot": Mutant(
         "the SDK calls the loader before it asks for the lease",
         (18,),

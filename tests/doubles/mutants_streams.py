@@ -15,13 +15,17 @@ STREAMS: dict[str, Mutant] = {
                 "cachesvc.paths.invalidate:Invalidator.invalidate",
                 """\
     id_ = await self._announcer.announce(change)
-    with span("cache.apply") as applying:
-        applied = await self._applier.apply([change])
-        applied.describe(applying, [change])
+    audit, state = audit_of([change], options.author, self._instance), "open"
+    try:
+        with span("cache.apply") as applying:
+            applied = await self._applier.apply([change])
+            applied.describe(applying, [change])
 """,
                 """\
     applied = await self._applier.apply([change])
     id_ = await self._announcer.announce(change)
+    audit, state = audit_of([change], options.author, self._instance), "open"
+    try:
 """,
             ),
         ),
@@ -211,6 +215,41 @@ STREAMS: dict[str, Mutant] = {
                 "{}",
             ),
             InQueueScript("publish", "call('HSET', ats, '*',", "call('HSET', ats .. ':lost', '*',"),
+        ),
+    ),
+    "queues-of-a-bound": Mutant(
+        "a bound of any queue vouches for what a near cache keeps",
+        (63,),
+        (
+            InPython(
+                "cachesvc_client.near.near:Near._is_vouched", "and got.queues == self._queues", "and True"
+            ),
+        ),
+    ),
+    "replication-id": Mutant(
+        "a queue's server is known by its run id alone",
+        (62,),
+        (
+            InPython("tests.doubles.memory_queue_server:MemoryQueue.be_promoted", "self.epoch += 1", "pass"),
+            *(
+                InQueueScript(script, "run_id .. '.' .. replication_id", "run_id")
+                for script in ("completion", "open", "publish", "read", "vouch")
+            ),
+        ),
+    ),
+    "paced-overflow": Mutant(
+        "paced fences for which a queue has no room are dropped",
+        (61,),
+        (
+            InPython("cachesvc.coherence.fences:Fences._merge_other", "max(self._soft_floor, at)", "0"),
+            InPython(
+                "tests.doubles.memory_queue_server:MemoryQueue.remember_paced",
+                "self.paced[member] = max(until, self.paced.get(member, 0))",
+                "pass",
+            ),
+            InQueueScript(
+                "publish", "call('ZADD', 'fences:paced', 'GT',", "call('ZADD', 'fences:lost', 'GT',"
+            ),
         ),
     ),
     "changes-epoch": Mutant(

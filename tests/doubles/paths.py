@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.explain.answer import Explanation, Question, Seen
 from cachesvc.model.change import Change
 from cachesvc.model.clock import SECONDS, Clock
@@ -205,6 +206,7 @@ class FakeFences:
     def __init__(self) -> None:
         self.lag: int | None = 250_000
         self.watermark = 1
+        self.queues = ""
 
     def lag_us(self, since: int | None = None) -> int | None:
         return None if self.lag is None else self.lag + self.watermark - (since or self.watermark)
@@ -220,6 +222,7 @@ class FakePaths:
         self.reader = FakeReader(clock)
         self.writer = FakeWriter(self.reader)
         self.invalidator = FakeInvalidator(self.reader)
+        self.trail = AuditTrail("local", clock, 100, is_logged=False)
         self.explainer = FakeExplainer()
         self.hot_keys = HotKeys(("pages", "users"), clock)
         self.fences = FakeFences()

@@ -17,6 +17,7 @@ from pathlib import Path
 from cachesvc.app.embedded.memcached import as_user
 from cachesvc.app.embedded.server_process import ServerProcess, ServerStartError
 from cachesvc.app.embedded.valkey import binary as valkey_binary
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 
 Where = str | tuple[str, int]
 """The path of a unix socket, or host and port."""
@@ -55,6 +56,10 @@ class RealServer:
             else f"redis://{self.where[0]}:{self.where[1]}/0"
         )
 
+    def entrance(self, user: str) -> tuple[str, Access]:
+        """The URL and the access with which the product enters a Redis server as this user."""
+        return self.redis_url, DEFAULT_ACCESS
+
     @property
     def pid(self) -> int:
         return self._process.pid
@@ -89,10 +94,11 @@ class RealServer:
 
 
 @contextmanager
-def memcached_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
+def memcached_server(*options: str, tcp: bool = False, port_only: bool = False) -> Iterator[RealServer]:
     """A memcached of 64 MB with one thread.
 
-    `options` are added to its command line (`"-I", "2k"`).
+    `options` are added to its command line (`"-I", "2k"`). `port_only`: it listens on TCP, and is taken
+    for ready when it takes a connection, as it may want TLS or a login first.
     """
 
     def command(where: Where, _: Path) -> list[str]:
@@ -104,7 +110,8 @@ def memcached_server(*options: str, tcp: bool = False) -> Iterator[RealServer]:
         return [_installed("memcached"), *listen, "-m", "64", "-t", "1", *as_user(), *options]
 
     # SIGKILL, because it has nothing to finish, and looks at SIGTERM only once a second.
-    with _running("memcached", command, _answers(b"version\r\n", b"VERSION"), tcp, signal.SIGKILL) as server:
+    is_ready = _accepts if port_only else _answers(b"version\r\n", b"VERSION")
+    with _running("memcached", command, is_ready, tcp or port_only, signal.SIGKILL) as server:
         yield server
 
 
@@ -154,7 +161,7 @@ def _running(
 ) -> Iterator[RealServer]:
     # The path is short, because the path of a unix socket has at most 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="cachesvc-test-"))
-    where: Where = ("127.0.0.1", _free_port()) if tcp else str(directory / "socket")
+    where: Where = ("127.0.0.1", free_port()) if tcp else str(directory / "socket")
     process = ServerProcess(
         name,
         command(where, directory),
@@ -170,6 +177,12 @@ def _running(
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _accepts(where: Where) -> bool:
+    assert not isinstance(where, str)
+    with socket.create_connection(where, timeout=1):
+        return True
+
+
 def _answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
     def is_ready(where: Where) -> bool:
         family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
@@ -182,7 +195,8 @@ def _answers(question: bytes, answer: bytes) -> Callable[[Where], bool]:
     return is_ready
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

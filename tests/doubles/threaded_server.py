@@ -14,12 +14,13 @@ Answer = Callable[[BinaryIO], bytes | None]
 class ThreadedServer(ABC):
     """Takes connections until it is stopped; `_converse` is the whole of one conversation."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, port: int = 0) -> None:
+        """Listens on `port` of loopback, or on a free one."""
         self._answer = answer
         self.greeting = b""
         """Sent on a new connection before any request."""
         self.connections: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listening.getsockname()[1]
 
     def serve(self) -> None:

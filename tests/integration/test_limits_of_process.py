@@ -101,6 +101,48 @@ def test_answers_that_nobody_reads_do_not_end_the_process() -> None:
         assert process.poll() is None
 
 
+def test_values_that_are_gathered_beyond_l1_do_not_end_the_process() -> None:
+    """`:get` of many values of 1 MiB, each read with a copy of its own from L3, by many callers."""
+    settings = {
+        "CACHESVC_L1_BUDGET": "4MiB",
+        "CACHESVC_L3_TIMEOUT": "2s",
+        "CACHESVC_SERVER_MAX_BYTES_IN_FLIGHT": "64MiB",
+    }
+    little = "resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, 600 << 20))"
+    with limited(little, **settings) as (port, url, process), ExitStack() as held:
+        keys = [f"large-{n}" for n in range(16)]
+        for key in keys:
+            while call(f"{url}/v1/pages/{key}", "PUT", os.urandom(MIB))[0] != 204:
+                time.sleep(0.1)  # a busy machine: the cell was late
+        body = json.dumps({"keys": keys}).encode()
+        head = (
+            "POST /v1/pages:get HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        socks = [held.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(60)]
+        for sock in socks:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.sendall(head.encode() + body)
+        answers = [_status_of(sock) for sock in socks]
+        assert set(answers) <= {200, 503, None}, "None: aborted, as it let its answer wait"
+        assert answers.count(503) > 10
+        assert call(f"{url}/livez")[0] == 200
+        assert call(f"{url}/v1/pages/settled")[0] == 200
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (peak,) = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+        assert peak < 400 * 1024, "the budget of 64 MiB, and the process itself"
+        assert process.poll() is None
+
+
+def _status_of(sock: socket.socket) -> int | None:
+    """The status of the answer that begins to come; None if the connection is aborted."""
+    sock.settimeout(30)
+    try:
+        return int(sock.recv(12).split()[1])
+    except (ConnectionError, IndexError):
+        return None
+
+
 def _is_near(url: str) -> bool:
     with urllib.request.urlopen(url, timeout=5) as answer:
         return "cachesvc-l1" in answer.headers["Cache-Status"]

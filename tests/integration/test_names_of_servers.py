@@ -232,6 +232,7 @@ cells:
   c2: {region: eu, url: "rediss://c2.hung:6379"}
 namespaces:
   docs: {owner: web, origin: {url: "http://origin.hung/{key}"}}
+callers: {anonymous: ["read:*"]}
 """
 
 

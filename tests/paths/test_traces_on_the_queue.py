@@ -12,10 +12,14 @@ from cachesvc.changes.contract import (
     Parked,
     position_of,
 )
+from cachesvc.coherence.fences import Fences
 from cachesvc.model.change import Change, Target
+from cachesvc.model.entry import Entry, Key, tag_digests_of
 from cachesvc.model.fence import Fence
 from tests.contracts.queue_benches import SKEW, MemoryBench, QueueBench, RedisBench
+from tests.doubles.clocks import ManualClock
 
+HOUR_US = 3_600_000_000
 TAG = Target.tag("docs", "t")
 
 
@@ -166,6 +170,34 @@ async def test_trace_54_a_reader_must_not_pass_an_item_that_it_cannot_read(queue
     assert not (await reader.read(wait_seconds=0)).gap
 
 
+async def test_trace_61_a_paced_fence_without_room_must_not_be_forgotten(queue: QueueBench) -> None:
+    async with queue.bounded(paced=2) as small:
+        now = await small.now_us()
+        key, (tag,) = Key.of("docs", "a"), tag_digests_of("docs", ("t",))
+        copy = Entry(b"0", now - 1, now + HOUR_US, tags=("t",), tag_digests=(tag,))
+        paced = [Fence(target, now, over=HOUR_US + n) for n, target in enumerate((tag, 1, 2))]
+        await small.stream().publish(paced)
+        await small.trim_fences(keep=0)
+        i1 = Fences(ManualClock(now), 100_000, 1 << 10, ["here"], 1)
+        i1.merge((await small.stream().open()).fences)
+        assert i1.is_soft_fenced(copy, key.digest, "docs", now + HOUR_US)
+
+
+async def test_trace_62_a_server_that_was_a_replica_meanwhile_must_be_another_epoch(
+    queue: QueueBench,
+) -> None:
+    reader, epoch = await _reader(queue), await queue.announce()
+    while (await reader.read(wait_seconds=0)).fences:
+        pass
+    await queue.changes.append(Change("docs", keys=("a",)))
+    await queue.stream().publish([Fence(2, 20)])
+    await _fail_over_and_back_without_the_last_items(queue)
+    assert (await reader.read(wait_seconds=0)).gap
+    completion = await queue.changes.completion()
+    assert completion.epoch != epoch
+    assert not completion.announced
+
+
 async def _reader(queue: QueueBench) -> FenceStream:
     """One that has read all there is."""
     reader = queue.stream()
@@ -173,6 +205,26 @@ async def _reader(queue: QueueBench) -> FenceStream:
     await reader.open()
     await reader.read(wait_seconds=0)
     return reader
+
+
+async def _fail_over_and_back_without_the_last_items(queue: QueueBench) -> None:
+    """To a server without them, to which nobody attaches, and back with its data."""
+    if isinstance(queue, MemoryBench):
+        server = queue.queue
+        server.fences.pop()
+        server.changes.popitem()
+        server.added -= 1
+        server.be_promoted()
+    elif isinstance(queue, RedisBench):
+        newest: Any = await queue.admin.xrevrange("fences", count=1)
+        await queue.admin.xdel("fences", newest[0][0])
+        changes: Any = await queue.admin.xrange("changes")
+        ((id_, _),) = changes
+        await queue.admin.xdel("changes", id_)
+        admin: Any = queue.admin
+        await admin.execute_command("XSETID", "changes", id_, "ENTRIESADDED", 0, "MAXDELETEDID", "0-0")
+        await queue.admin.replicaof("127.0.0.1", "1")
+        await queue.admin.replicaof("NO", "ONE")
 
 
 async def _fail_over_without_the_last_item(queue: QueueBench) -> None:

@@ -319,3 +319,25 @@ def unleased(far: FarSide, value: bytes) -> Entry:
     """What an instance without a home keeps of a load that begins now."""
     now = far.clock.now_us()
     return Entry(value, now, now + 60_000_000, confirmed=False)
+
+
+async def test_trace_59_an_early_refresh_must_not_load_what_another_instance_has_refreshed() -> None:
+    """A hot key is read at several instances. Each has a copy, and each copy is due early."""
+    far = FarSide()
+    i0, i1 = Instance(far, name="i0"), Instance(far, name="i1")
+    far.loader.hold()
+    slow = asyncio.create_task(i0.get("a", "hot"))
+    await far.loader.called()
+    await asyncio.sleep(1)  # what a load costs decides how early it begins
+    far.loader.release()
+    await slow
+    first = (await i1.get("a", "hot")).entry
+    assert first is not None
+    await asyncio.sleep((first.fresh_until - far.clock.now_us()) / 1e6 - 0.3)
+    for one in (i0, i1):
+        while not one.tally.early_refreshes:
+            assert (await one.get("a", "hot")).outcome is Outcome.HIT
+        await asyncio.sleep(0.01)
+    assert far.loader.loads("a") == 2, "as many as with one instance"
+    copies = [one.l1.peek(Key.of("hot", "a")) for one in (i0, i1)]
+    assert copies[0] == copies[1] != first

@@ -1,13 +1,16 @@
 """The web layer on real sockets over fake paths, on a clock that stands still."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from cachesvc.changes.broadcast.broadcast import Broadcast
+from cachesvc.config.callers import Callers
 from cachesvc.config.service import Server, Service, Telemetry
 from cachesvc.config.topology import Cell, Namespace, Origin, Region, Topology
 from cachesvc.model.clock import SECONDS
@@ -149,8 +152,10 @@ async def running_site(
     recorder: Recorder | None = None,
     limits: Server = LIMITS,
     *,
+    callers: Callers | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
     paths, metrics = FakePaths(clock), Metrics()
@@ -158,13 +163,14 @@ async def running_site(
     made: list[Site] = []
     web = Web(
         Service(server=limits, instance="a", telemetry=telemetry or Telemetry()),
-        TOPOLOGY,
+        replace(TOPOLOGY, callers=callers),
         paths,
         broadcast,
         lambda: (made[0].ready, made[0].reasons),
         metrics,
         clock=clock,
         recorder=recorder,
+        tls=tls,
     )
     port = await web.start(host, port)
     made.append(Site(web, port, clock, paths, broadcast, metrics))

@@ -17,6 +17,8 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.requests import Answer, Outcome, ReadOptions
 from cachesvc.model.units import Duration, Size
 from cachesvc.web import connections
+from cachesvc.web.bytes_in_flight import BytesInFlight
+from cachesvc.web.handlers import batches
 from cachesvc.web.portions import Portions, Room
 from tests.doubles.clocks import ManualClock
 from tests.wire.conftest import LIMITS, Site, read_response, running_site, until
@@ -160,13 +162,12 @@ async def test_an_answer_that_is_not_taken_has_a_deadline(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(connections, "LEAST_RATE", 1 << 30)
-    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10))
+    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10), least_read_rate=Size(1 << 30))
     async with running_site(limits=limits) as site:
         site.hold("large", b"x" * LARGE)
         with await asked(site, "/v1/pages/large") as sock:
             await until(lambda: site.web.in_flight.held > 0)
-            await until(lambda: site.web.connections.untaken == 1)
+            await until(lambda: site.web.data.connections.untaken == 1)
             assert site.web.in_flight.held == 0
             assert await is_aborted(sock)
         (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -178,8 +179,7 @@ async def test_so_has_one_on_a_connection_that_is_to_be_closed_after_it(
 ) -> None:
     """Less than 64 KiB in the buffer never pause a transport; its `close` would wait for ever."""
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(connections, "LEAST_RATE", 1 << 30)
-    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10))
+    limits = replace(LIMITS, request_timeout=Duration(SECONDS // 10), least_read_rate=Size(1 << 30))
     async with running_site(limits=limits) as site:
         site.hold("large", b"x" * LARGE)
         sock = connected(site)
@@ -189,8 +189,8 @@ async def test_so_has_one_on_a_connection_that_is_to_be_closed_after_it(
             await loop.sock_sendall(
                 sock, b"GET /v1/pages/large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             )
-            await until(lambda: site.web.connections.untaken == 1)
-            await until(lambda: site.web.connections.open == 0)
+            await until(lambda: site.web.data.connections.untaken == 1)
+            await until(lambda: site.web.data.connections.open == 0)
 
 
 async def test_a_peer_that_takes_its_answer_slowly_has_the_time_for_its_size() -> None:
@@ -221,7 +221,7 @@ async def test_the_connection_that_has_waited_longest_makes_room() -> None:
         first = await asked(site, "/v1/pages/large")
         await until(lambda: site.web.in_flight.held > 0)
         socks = [first, *[await asked(site, "/v1/pages/large") for _ in range(4)]]
-        await until(lambda: site.web.connections.untaken >= 2)
+        await until(lambda: site.web.data.connections.untaken >= 2)
         assert site.web.in_flight.held <= site.web.in_flight.most
         assert await is_aborted(first)
         for sock in socks:
@@ -258,6 +258,55 @@ async def test_an_answer_that_would_not_fit_any_more_is_refused_before_it_is_enc
         assert (refused.status, b"overloaded" in refused.body) == (503, True)
         site.web.in_flight.held = 0
         assert (await site.ask("POST", "/v1/pages:get", json, body)).status == 200
+
+
+async def test_values_are_asked_for_only_while_there_is_room_for_them() -> None:
+    """Many callers at once, before any value has come; all are answered in the end."""
+    limits = replace(LIMITS, max_answer=Size(1 << 20), max_bytes_in_flight=Size(1 << 22))
+    async with running_site(limits=limits) as site:
+        in_flight, reader = site.web.in_flight, site.reader
+        value = Entry(b"x" * (1 << 18), 1, 2)
+        keys = [[f"{caller}-{n}" for n in range(4)] for caller in range(60)]
+        reader.answers |= {key: Answer(Outcome.HIT, value, "l3") for some in keys for key in some}
+        await got(site, keys[0])  # how large values are is known from now on
+        reader.saw.clear()
+        reader.hangs = asyncio.Event()
+        asking = [asyncio.create_task(got(site, some)) for some in keys]
+        await until(lambda: in_flight.expected > 3 << 20)
+        assert in_flight.expected <= in_flight.most
+        assert len(reader.saw) <= 16
+        reader.hangs.set()
+        for task in asking:
+            assert outcomes(await task) == "hit hit hit hit"
+        assert (in_flight.expected, in_flight.refused) == (0, 0)
+        await until(lambda: in_flight.held == 0)
+
+
+async def test_values_that_find_no_room_in_time_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "PATIENCE_SECONDS", 0.05)
+    limits = replace(LIMITS, max_answer=Size(1 << 20), max_bytes_in_flight=Size(1 << 20))
+    async with running_site(limits=limits) as site:
+        site.reader.answers["a"] = Answer(Outcome.HIT, Entry(b"x" * (1 << 18), 1, 2), "l3")
+        assert outcomes(await got(site, ["a"])) == "hit"
+        site.web.in_flight.expect(1 << 20)
+        body = msgspec.msgpack.encode({"keys": ["a"]})
+        refused = await site.ask("POST", "/v1/pages:get", {"Content-Type": MSGPACK}, body)
+        assert (refused.status, b"overloaded" in refused.body) == (503, True)
+        assert site.web.in_flight.refused == 1
+        site.web.in_flight.came(1 << 20)
+        assert outcomes(await got(site, ["a"])) == "hit"
+
+
+async def test_a_turn_that_nobody_takes_goes_to_the_next() -> None:
+    in_flight = BytesInFlight(1)
+    in_flight.expect(1)
+    asking = [asyncio.create_task(in_flight.turn(5)) for _ in range(3)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    in_flight.came(1)
+    asking[1].cancel()
+    assert await asking[2]
+    assert not await in_flight.turn(0.001)
 
 
 async def test_the_pieces_of_a_body_are_counted_while_it_is_on_its_way() -> None:

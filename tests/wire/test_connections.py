@@ -18,7 +18,7 @@ from cachesvc.web.replies.reply import Reply
 from cachesvc.web.server import Web
 from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakePaths
-from tests.wire.conftest import SKEW_US, TOPOLOGY, Site, read_response
+from tests.wire.conftest import LIMITS, SKEW_US, TOPOLOGY, Site, read_response
 
 
 async def test_a_connection_is_kept_for_the_next_request(site: Site) -> None:
@@ -269,7 +269,7 @@ async def test_the_port_that_is_taken_is_an_error_at_start(site: Site) -> None:
     async def handle(_: object) -> Reply:
         raise AssertionError
 
-    listener = Listener(handle, handle, lambda _: None, site.web.connections, 1.0)
+    listener = Listener(handle, handle, lambda _: None, site.web.data.connections, LIMITS)
     with pytest.raises(OSError, match="in use"):
         await listener.start("127.0.0.1", site.port)
 

@@ -37,9 +37,9 @@ async def test_idle_connections_make_room_for_new_ones(caplog: pytest.LogCapture
         site.hold("k")
         answered = [await read_response(await peers.connect(KEY), "GET") for _ in range(40)]
         assert {one.status for one in answered} == {200}
-        assert site.web.connections.open <= 16
-        assert site.web.connections.closed_idle >= 24
-        assert site.web.connections.refused == 0
+        assert site.web.data.connections.open <= 16
+        assert site.web.data.connections.closed_idle >= 24
+        assert site.web.data.connections.refused == 0
         assert (await site.ask("GET", "/livez")).status == 200
         assert caplog.records == []
 
@@ -69,7 +69,7 @@ async def test_probes_are_answered_when_every_connection_has_a_request(
         refused = await site.ask("GET", "/v1/pages/k")
         assert (refused.status, refused.headers["connection"]) == (503, "close")
         assert b"overloaded" in refused.body
-        assert site.web.connections.refused == 4
+        assert site.web.data.connections.refused == 4
         (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert "room for connections (server.max_connections) fails: 16 are open, 16 of them from" in line
         site.reader.hangs.set()
@@ -110,6 +110,9 @@ class Idle:
 
     def abort(self) -> None:
         self.ended = "aborted"
+
+    def end_head(self) -> None:
+        self.ended = "late"
 
     def unsent(self) -> int:
         return 0
@@ -225,7 +228,7 @@ async def test_a_head_without_an_end_ends_its_connection(site: Site) -> None:
         reader = await peers.connect(_endless(60))
         with suppress(ConnectionError):
             assert await reader.read() == b""
-        assert site.web.connections.heads >= 1
+        assert site.web.data.connections.heads >= 1
         assert site.web.in_flight.held == 0
         assert (await site.ask("GET", "/livez")).status == 200
 
@@ -235,9 +238,9 @@ async def test_heads_that_find_no_room_end_their_connections() -> None:
     async with running_site(limits=limits) as site, Peers(site) as peers:
         for _ in range(30):
             await peers.connect(_endless(10))
-        await until(lambda: site.web.connections.heads > 0)
+        await until(lambda: site.web.data.connections.heads > 0)
         await until(lambda: site.web.in_flight.held <= 1_000_000)
-        assert 0 < site.web.connections.open <= 7
+        assert 0 < site.web.data.connections.open <= 7
         assert (await site.ask("GET", "/livez")).status == 200
 
 
@@ -266,5 +269,5 @@ async def test_bodies_are_not_counted_as_heads() -> None:
         for _ in range(3):
             writer.write(head + body)
             assert b"value-too-large" in (await read_response(reader, "PUT")).body  # it was read
-        assert (site.web.in_flight.held, site.web.connections.heads) == (0, 0)
+        assert (site.web.in_flight.held, site.web.data.connections.heads) == (0, 0)
         writer.close()

@@ -10,7 +10,7 @@ import pytest
 from cachesvc.model.change import Change
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import InvalidateOptions, Reach, ReceiptState
+from cachesvc.model.requests import Author, InvalidateOptions, Reach, ReceiptState
 from cachesvc.web.requests.tokens import read_token
 from tests.wire.conftest import Response, Site
 
@@ -113,7 +113,7 @@ async def test_who_waits_is_told_whether_everybody_is_there(
     receipt = json.loads(response.body)
     assert (response.status, receipt["wait"], receipt["reached"]) == (status, "global", not missing)
     assert receipt["missing"] == list(missing)
-    assert site.invalidator.saw_options == [InvalidateOptions(Reach.GLOBAL, 0.25, "127.0.0.1")]
+    assert site.invalidator.saw_options == [InvalidateOptions(Reach.GLOBAL, 0.25, Author("", "127.0.0.1"))]
     assert site.metrics.counts.requests["", "invalidate", counted] == 1
 
 
@@ -193,31 +193,32 @@ async def test_a_dry_run_has_nothing_to_wait_for(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "who"),
+    ("headers", "says"),
     [
-        ({}, "127.0.0.1"),
+        ({}, ""),
         ({"Cachesvc-Caller": "checkout (web-7)"}, "checkout (web-7)"),
         ({"Cachesvc-Caller": "x" * 128}, "x" * 128),
     ],
 )
-async def test_the_audit_has_the_callers_name_or_its_address(
-    site: Site, headers: dict[str, str], who: str
+async def test_the_audit_has_the_callers_address_and_the_name_that_it_says(
+    site: Site, headers: dict[str, str], says: str
 ) -> None:
+    author = Author("", "127.0.0.1", says)
     await invalidate(site, headers, keys=["a"])
     await site.ask("DELETE", "/v1/pages/a", headers)
-    assert [options.who for options in site.invalidator.saw_options] == [who, who]
-    assert site.invalidator.saw_options[1] == InvalidateOptions(who=who), "a DELETE waits for nobody"
+    assert [options.author for options in site.invalidator.saw_options] == [author, author]
+    assert site.invalidator.saw_options[1] == InvalidateOptions(author=author), "a DELETE waits for nobody"
 
 
 @pytest.mark.parametrize(
-    ("headers", "source", "who"),
+    ("headers", "source", "says"),
     [({}, "/db", "/db"), ({}, "s" * 200, "s" * 128), ({"Cachesvc-Caller": "me"}, "/db", "me")],
 )
-async def test_an_event_says_its_source(site: Site, headers: dict[str, str], source: str, who: str) -> None:
+async def test_an_event_says_its_source(site: Site, headers: dict[str, str], source: str, says: str) -> None:
     await site.ask(
         "POST", "/v1/invalidations", {**EVENTS, **headers}, json.dumps({**EVENT, "source": source}).encode()
     )
-    assert [options.who for options in site.invalidator.saw_options] == [who]
+    assert [options.author.says for options in site.invalidator.saw_options] == [says]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\tb", "a\u200bb", "\udce4"])

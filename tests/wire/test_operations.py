@@ -167,6 +167,7 @@ PATHS = {
     Kind.FENCES: "/v1/fences",
     Kind.TOPOLOGY: "/v1/topology",
     Kind.HOT_KEYS: "/v1/hotkeys",
+    Kind.AUDIT: "/v1/audit",
     Kind.LIVEZ: "/livez",
     Kind.READYZ: "/readyz",
     Kind.METRICS: "/metrics",

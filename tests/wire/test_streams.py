@@ -267,7 +267,7 @@ async def test_stop_ends_streams_at_once(site: Site, subscriber: Subscriber, rea
 
 async def test_an_instance_that_stops_takes_no_new_subscriber(site: Site) -> None:
     """One more request may be on its way when the streams have been ended."""
-    closing = streams.Streams(site.broadcast, 2)
+    closing = streams.Streams(site.broadcast, 2, site.web.door)
     closing.stop()
     with pytest.raises(RequestError, match="ask another one") as caught:
         await closing.fences(make_mocked_request("GET", "/v1/fences"), Place(Kind.FENCES))

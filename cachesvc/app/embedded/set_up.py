@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cachesvc.app.embedded import memcached, valkey
 from cachesvc.app.embedded.run_dir import RunDir, claim, default_root
 from cachesvc.app.embedded.server_process import ServerProcess
+from cachesvc.config.addresses import address
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, Cell, MemcachedServer, Namespace, Region, Topology
 from cachesvc.model.errors import ConfigError
@@ -74,12 +75,15 @@ def _start_memcached(run_dir: RunDir, environ: Mapping[str, str], undo: ExitStac
 
 
 def _topology(service: Service, run_dir: RunDir, server: MemcachedServer) -> Topology:
-    base_url = f"http://{service.server.host}:{service.server.port}"
+    data, operations = service.server, service.server.operations
     region = Region(
         queue=valkey.url(run_dir.path, 2),
         queue_on_disk=False,  # the server ends with this instance, and its directory with it
         pool={"m1": server},
-        instances={service.instance: base_url} if service.server.port else {},
+        instances={service.instance: f"http://{address(data.host, data.port)}"} if data.port else {},
+        operations={service.instance: f"http://{address(operations.host, operations.port)}"}
+        if data.port and operations.port
+        else {},
     )
     return Topology(
         version=1,

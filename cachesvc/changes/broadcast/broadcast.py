@@ -20,7 +20,7 @@ dropped.
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -43,8 +43,6 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.fence import Fence
 from cachesvc.model.problems import ProblemKind
 
-MAX_SUBSCRIBERS = 1_000
-"""Subscribers of one instance at once."""
 CHUNK_BYTES = 1 << 16
 """A subscriber takes about this many bytes at once, if there are as many."""
 UNWATCHED_FENCES = 10_000
@@ -80,7 +78,7 @@ class Broadcast:
         *,
         log_fences: int = LOG_FENCES,
         log_bytes: int = LOG_BYTES,
-        max_subscribers: int = MAX_SUBSCRIBERS,
+        max_subscribers: int = 1000,
         unwatched_fences: int = UNWATCHED_FENCES,
     ) -> None:
         self._clock = clock
@@ -124,7 +122,8 @@ class Broadcast:
         if len(fences) > self._unwatched_fences and not self._subscriptions:
             self._since[region] = position
         else:
-            self._append("fences", region, encode(pairs(fences)), len(fences))
+            names = frozenset(fence.namespace for fence in fences if fence.namespace)
+            self._append("fences", region, encode(pairs(fences)), len(fences), names)
 
     def heartbeat(self, region: str, position: str, complete_to: int) -> None:
         """Broadcasts that every change accepted before `complete_to` (µs) is merged."""
@@ -150,11 +149,13 @@ class Broadcast:
         self._vector[region] = position
         self._heartbeat = b""
 
-    def _append(self, kind: str, region: str, data: bytes, fences: int) -> None:
+    def _append(
+        self, kind: str, region: str, data: bytes, fences: int, names: frozenset[str] = frozenset()
+    ) -> None:
         id_ = vector_text(self._vector)
         oldest = self._log.first
         dropped = self._log.append(
-            Event(region, self._vector[region], id_, rendered(kind, id_, data), fences)
+            Event(region, self._vector[region], id_, rendered(kind, id_, data), fences, names)
         )
         for number, event in enumerate(dropped, start=oldest):
             if number >= self._replayed_from:
@@ -198,8 +199,12 @@ class Broadcast:
 
     # subscribers ------------------------------------------------------------
 
-    def subscribe(self, after: Mapping[str, str] | None = None) -> Subscription:
+    def subscribe(
+        self, after: Mapping[str, str] | None = None, seen: Collection[str] | None = None
+    ) -> Subscription:
         """Returns a subscription from the event `after` on; the caller closes it.
+
+        It names no namespaces but those of `seen` (None: all).
 
         If the id `after` cannot be resumed from, the subscription begins with a reset. Raises
         `RequestError` 503 if there are too many subscribers.
@@ -208,7 +213,9 @@ class Broadcast:
             why = f"{self._max_subscribers} subscribers are connected to this instance already"
             raise RequestError(ProblemKind.TOO_MANY_SUBSCRIBERS, why)
         if after is not None and self._follows(after):
-            subscription = Subscription(self, self._place_of(after), joined=self._log.end, after=after)
+            subscription = Subscription(
+                self, self._place_of(after), joined=self._log.end, after=after, seen=seen
+            )
         else:
             reason = (
                 "this subscription is new"
@@ -216,7 +223,7 @@ class Broadcast:
                 else "what came after Last-Event-ID is not here any more"
             )
             subscription = Subscription(
-                self, self._log.end, joined=self._log.end, opening=self._first_reset(reason)
+                self, self._log.end, joined=self._log.end, opening=self._first_reset(reason), seen=seen
             )
         self._subscriptions.add(subscription)
         return subscription

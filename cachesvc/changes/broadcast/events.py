@@ -3,14 +3,14 @@
 import re
 import struct
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from cachesvc.changes.contract import position_of
-from cachesvc.model.fence import Fence
+from cachesvc.model.fence import EVERYTHING, Fence
 
 Vector: TypeAlias = dict[str, str]
 """Region → position, with its epoch. A region that was never read is left out."""
@@ -83,18 +83,29 @@ class Event(Struct, frozen=True, gc=False):
     text: bytes
     """The rendered event, with `id` as its id."""
     fences: int
+    names: frozenset[str] = frozenset()
+    """The namespaces that it names: those that are fenced whole."""
 
     @property
     def cost(self) -> int:
         """Bytes that the event costs in the log."""
         return len(self.text) + EVENT_OVERHEAD
 
-    def stamped(self, id_: str) -> bytes:
-        """Returns the event with another id.
+    def text_for(self, seen: Collection[str] | None) -> bytes:
+        """Returns the event without namespaces beyond those of `seen` (None: all)."""
+        if seen is None or self.names.issubset(seen):
+            return self.text
+        head, _, data = self.text.partition(b"\ndata: ")
+        found = msgspec.json.decode(data, type=Pairs)
+        found.namespaces = [fence for fence in found.namespaces if fence[0] in seen]
+        return head + b"\ndata: " + encode(found) + b"\n\n"
+
+    def stamped(self, text: bytes, id_: str) -> bytes:
+        """Returns the event's text with another id.
 
         A subscriber that stands elsewhere in the streams of other regions needs one.
         """
-        return self.text.replace(f"\nid: {self.id}\n".encode(), f"\nid: {id_}\n".encode(), 1)
+        return text.replace(f"\nid: {self.id}\n".encode(), f"\nid: {id_}\n".encode(), 1)
 
 
 def is_beyond(id_: str, after: Mapping[str, str]) -> bool:
@@ -121,7 +132,11 @@ def pairs(fences: Sequence[Fence]) -> Pairs:
             for fence in fences
             if fence.over and not fence.namespace
         ],
-        [(fence.namespace, fence.at, fence.soft, fence.over) for fence in fences if fence.namespace],
+        [
+            (fence.namespace, fence.at, fence.soft, fence.over)
+            for fence in fences
+            if fence.namespace not in ("", EVERYTHING)  # the reset that comes before it covers more
+        ],
     )
 
 

@@ -1,6 +1,6 @@
 """One subscriber of the fences: a place in the log, and the events to be sent from there."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from cachesvc.changes.broadcast.events import Event, vector_text
@@ -28,8 +28,11 @@ class Subscription:
         joined: int,
         after: Mapping[str, str] | None = None,
         opening: bytes = b"",
+        seen: Collection[str] | None = None,
     ) -> None:
         """Makes a subscription that begins with `opening`, then the event with the number `place`.
+
+        It names no namespaces but those of `seen` (None: all).
 
         `joined` is the number of the next event at the time of subscribing. Of the events before it, the
         subscriber may have had some from another instance: those up to the vector `after`.
@@ -38,6 +41,7 @@ class Subscription:
         self._joined = joined
         self._vector = dict(after or {})
         self._opening = opening
+        self._seen = seen
         self.place = place
         """The number of the subscriber's next event."""
         self.beats = -1
@@ -71,11 +75,11 @@ class Subscription:
         """
         self.place += 1
         if self.place > self._joined:
-            return event.text
+            return event.text_for(self._seen)
         if position_of(event.position) <= position_of(self._vector.get(event.region, "")):
             return b""
         self._vector[event.region] = event.position
-        return event.stamped(vector_text(self._vector))
+        return event.stamped(event.text_for(self._seen), vector_text(self._vector))
 
     def close(self) -> None:
         """Ends the subscription; a waiting `next` returns."""

@@ -32,6 +32,7 @@ from cachesvc.model.errors import TierError, TierUnavailableError, UnreadableAns
 from cachesvc.model.units import Duration
 from cachesvc.tiers.answer_shapes import ShapeError, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class RedisChanges:
         timeout: Duration = TIMEOUT,
         max_open: int = 1_000_000,
         retention: Duration = RETENTION,
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
         """Makes a stream that is not connected yet.
 
@@ -65,7 +67,7 @@ class RedisChanges:
         silently. `retention`: the longest time that a cell keeps a copy. What is parked is forgotten a
         minute later, as a cell forgets its fences.
         """
-        self._server = RedisServer(url, f"changes of {region}", timeout)
+        self._server = RedisServer(url, f"changes of {region}", timeout, access)
         self._source = f"/cachesvc/{region}"
         self._decode = decode
         self._max_open = max_open
@@ -233,7 +235,7 @@ class RedisChanges:
         await self._server.reconnect()
 
     async def open_count(self) -> OpenCount:
-        found: OpenCount = await self._open_count([], lambda said: OpenCount(*map(number, parts(said, 4))))
+        found: OpenCount = await self._open_count([], lambda said: OpenCount(*map(number, parts(said, 6))))
         return found
 
 

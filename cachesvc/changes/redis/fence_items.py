@@ -25,7 +25,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Struct
 
-from cachesvc.model.fence import Fence, Issuers
+from cachesvc.model.fence import EVERYTHING, Fence, Issuers
 from cachesvc.telemetry.traces.trace import SpanContext
 
 MOST_CAUSES = 8
@@ -133,6 +133,21 @@ def paced_member(fence: Fence) -> str:
     Two paced fences for one target are both in force, so each is a member of its own.
     """
     return msgspec.json.encode(_paced(fence)).decode()
+
+
+def fewer(members: Mapping[str, int], most: int) -> dict[str, int]:
+    """Returns at most `most` paced fences, with the µs until which they are in force.
+
+    If there are more, the half of `most` that ends last stays, and one that concerns everything stands
+    for the others.
+    """
+    if len(members) <= most:
+        return dict(members)
+    by_end = sorted(members.items(), key=lambda one: one[1])
+    given_up, kept = by_end[: -(most // 2)], by_end[-(most // 2) :]
+    at = max(_decode_member(member)[1] for member, _ in given_up)
+    everything = paced_member(Fence(0, at, soft=True, namespace=EVERYTHING, over=1))
+    return {**dict(kept), everything: given_up[-1][1]}
 
 
 def paced_fences(members: Iterable[bytes | str]) -> list[Fence]:

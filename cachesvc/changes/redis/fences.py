@@ -50,6 +50,7 @@ from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import SpanContext
 from cachesvc.tiers.answer_shapes import data, item_id, number, parts, text
 from cachesvc.tiers.batching import Batcher
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.redis_report import RedisReport
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ REMEMBER_ITEMS = 10_000
 published: beyond it the oldest items are not published again."""
 REMEMBER_BYTES = 16 << 20
 """Bounds the bytes of these items, with the same consequence: a million fences."""
+
+REMEMBER_PACED = 16_384
+"""Bounds the paced fences that are remembered for another epoch: 4 MB.
+
+Beyond it, the half of them that ends first becomes one that concerns everything."""
 
 LIST_SECONDS = 10.0
 """A follower that reports lists the others so often at least."""
@@ -115,6 +121,7 @@ class RedisFenceStream:
         incarnation: str = "",
         timeout: Duration = TIMEOUT,
         max_batch: int = 1024,
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
         """Makes a stream that is not connected yet.
 
@@ -123,7 +130,7 @@ class RedisFenceStream:
         `max_batch`: items of one read at most.
         """
         self.region = region
-        self._server = RedisServer(url, f"fences of {region}", timeout)
+        self._server = RedisServer(url, f"fences of {region}", timeout, access)
         script = self._server.script
         self._vouch, self._open, self._read = script("vouch"), script("open"), script("read")
         self._list_followers, self._settle = script("followers"), script("settle")
@@ -248,7 +255,7 @@ class RedisFenceStream:
         now = asyncio.get_running_loop().time()
         self._remember_items(now, items)
         if paced:
-            self._remember(paced, max(fence.at for fence in fences))
+            self._remember_paced(paced, max(fence.at for fence in fences))
         return [position_in(epoch.decode(), position.decode()) if items else ""] * len(publications)
 
     def _remember_items(self, now: float, items: Iterable[list[bytes]]) -> None:
@@ -262,8 +269,11 @@ class RedisFenceStream:
         _, item = self._published.popleft()
         self._published_bytes -= sum(map(len, item))
 
-    def _remember(self, paced: Mapping[str, int], now_us: int) -> None:
-        self._paced = {member: until for member, until in {**self._paced, **paced}.items() if until > now_us}
+    def _remember_paced(self, paced: Mapping[str, int], now_us: int) -> None:
+        self._paced.update(paced)
+        if len(self._paced) > REMEMBER_PACED:
+            in_force = {member: until for member, until in self._paced.items() if until > now_us}
+            self._paced = fence_items.fewer(in_force, REMEMBER_PACED)
 
     async def settle(self, taken: Sequence[Parked], *, anew: Sequence[Parked] | None = None) -> None:
         texts = [

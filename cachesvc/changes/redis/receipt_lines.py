@@ -46,7 +46,9 @@ def audit_fields(done: Done) -> Sequence[str]:
         return ()
     soft = "true" if audit.soft else "false"
     named = (
-        ("who", audit.who),
+        ("identity", audit.identity),
+        ("address", audit.address),
+        ("says", audit.says),
         ("instance", audit.instance),
         ("namespace", audit.namespace),
         ("targets", audit.targets),

@@ -29,11 +29,12 @@ from cachesvc.model.errors import (
     UnreadableAnswerError,
 )
 from cachesvc.model.units import Duration
+from cachesvc.telemetry.link_faults import told
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.answer_shapes import ShapeError, as_it_is, data, parts
 from cachesvc.tiers.batching import Batcher, Run
-from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections, is_demotion
 from cachesvc.tiers.redis_report import COMMANDS, RedisReport
 
 T = TypeVar("T")
@@ -85,12 +86,12 @@ class RedisServer:
     Every failure is a `TierError`.
     """
 
-    def __init__(self, url: str, where: str, timeout: Duration) -> None:
+    def __init__(self, url: str, where: str, timeout: Duration, access: Access = DEFAULT_ACCESS) -> None:
         self.where = where
         self._place = Server.redis(where, url)
         self._timeout = timeout.seconds
         self._batchers: list[Batcher[Any, Any]] = []
-        self._connections = RedisConnections.at(url)
+        self._connections = RedisConnections.at(url, access)
         self.redis: Redis = Redis.from_pool(self._connections)
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class RedisServer:
         time, info, settings, dead = await self.guarded(pipe.execute(raise_on_error=False))
         for refusal in (time, info):
             if isinstance(refusal, Exception):
-                raise RefusedError(self.where, str(refusal)) from refusal
+                raise RefusedError(self.where, told(refusal)) from refusal
         return RedisReport.of(
             time,
             {str(name): _plain(value) for name, value in info.items()},
@@ -195,13 +196,13 @@ class RedisServer:
             if is_demotion(error):
                 await self._connections.leave()
                 raise TierUnavailableError(self.where, str(error)) from error
-            raise RefusedError(self.where, str(error)) from error
+            raise RefusedError(self.where, told(error)) from error
         except (RedisError, OSError, RuntimeError) as error:
             if isinstance(error, (InvalidResponse, RecursionError)):
                 raise await self._not_read(error) from error
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
-            raise TierUnavailableError(self.where, str(error)) from error
+            raise TierUnavailableError(self.where, told(error)) from error
         except Exception as error:
             # redis-py's parsers raise anything for a reply of another shape than they know.
             raise await self._not_read(error) from error

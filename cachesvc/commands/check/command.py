@@ -19,6 +19,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
+from cachesvc.commands.access import add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, fail, tell_mistakes
 from cachesvc.commands.check.history import HistoryWriter
 from cachesvc.commands.check.judge import judge
@@ -29,6 +30,7 @@ from cachesvc.commands.check.settings import CheckSettings, address_of, deployme
 from cachesvc.commands.check.verdicts import Verdict
 from cachesvc.commands.check.watch.metrics import WatchMetrics
 from cachesvc.commands.check.watch.watch import watch
+from cachesvc.commands.credential import add_token, credential_of
 from cachesvc.commands.documents import given_topology
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     default = CheckSettings(instances={})
     add = parser.add_argument
     add_topology(parser, environ, "It names the instances, the queues and the namespaces.")
+    add_token(parser, environ)
     add("--namespace", default="check", help="A namespace that only the checker uses (default: %(default)s).")
     add(
         "--origin-listen",
@@ -140,6 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         metavar="DURATION",
         help="The pause between two canary writes with --watch (default: 2s).",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -188,6 +192,8 @@ def settings_of(options: argparse.Namespace) -> CheckSettings:
         read_share=options.read_share,
         heartbeat_us=int(options.heartbeat),
         skew_us=int(options.skew),
+        credential=credential_of(options),
+        reach=reach_of(options),
     )
 
 

@@ -27,10 +27,13 @@ class Write(Struct, frozen=True, omit_defaults=True, tag="write"):
 
 
 class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
-    """Writes announced to the cache: by a call to an instance, or by an event on a region's
-    `changes`."""
+    """Writes announced to the cache.
 
-    how: Literal["api", "event"]
+    By an invalidate call to an instance, by an event on a region's `changes`, or by a put of the
+    written value at an instance.
+    """
+
+    how: Literal["api", "event", "put"]
     region: str
     """The region whose queue took it."""
     instance: str
@@ -40,7 +43,9 @@ class Announcement(Struct, frozen=True, omit_defaults=True, tag="announcement"):
     started: int
     ended: int
     id: str = ""
-    """The change's id, such as `eu:1700000000000-0`; empty if it was never accepted."""
+    """The change's id, such as `eu:1700000000000-0`; empty if it was never accepted.
+
+    The caller of a put is told no id: it is `put:key:w`."""
     token: str = ""
     wait: Literal["none", "region", "global"] = "none"
     reached: bool = True

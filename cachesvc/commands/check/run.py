@@ -22,7 +22,7 @@ from cachesvc.commands.check.load.producers import Producers
 from cachesvc.commands.check.load.read_recorder import ReadRecorder
 from cachesvc.commands.check.load.workload import Client, Dice, Keyspace
 from cachesvc.commands.check.settings import AT_ONCE, CheckSettings, namespace_yaml
-from cachesvc.tiers.clean_connector import CleanConnector
+from cachesvc.commands.credential import session
 
 START_SECONDS = 10.0
 """The time in which every instance has to be ready, and to send the first event of its
@@ -93,10 +93,16 @@ class _Running:
         self.instances = Instances(settings.instances, settings.namespace, http)
         self.recorder = ReadRecorder(settings, self.store, self._random("reader"), note, now)
         self.announcer = Announcer(
-            settings.namespace, self.instances, producers, self._random("announcer"), note, now
+            settings.namespace,
+            self.instances,
+            producers,
+            self._random("announcer"),
+            note,
+            now,
+            self.store.snapshot,
         )
         self.feeds = [Feed(each, http, Merges(each.name, note, now).take) for each in self.instances.all]
-        self.clients = [self._client(f"c{i}") for i in range(settings.clients)]
+        self.clients = [self._client(i) for i in range(settings.clients)]
         self.background = Tasks()
 
     async def load(self, until: asyncio.Event | None) -> None:
@@ -126,14 +132,18 @@ class _Running:
             client.is_stopping = True
         for _ in range(SWEEPS):
             await asyncio.gather(
-                *(self.recorder.read(instance, self.space.keys) for instance in self.instances.all)
+                *(self.recorder.read(instance, self.space.all_keys) for instance in self.instances.all)
             )
 
-    def _client(self, name: str) -> Client:
+    def _client(self, number: int) -> Client:
+        name = f"c{number}"
         dice = Dice(
             self._random(name), self.space, self.settings.read_share, with_events=bool(self.settings.queues)
         )
-        return Client(name, self.settings, dice, self.instances, self.store, self.recorder, self.announcer)
+        own = self.space.of_puts[number]
+        return Client(
+            name, self.settings, dice, self.instances, self.store, self.recorder, self.announcer, own
+        )
 
     def _random(self, whose: str) -> Random:
         return Random(f"{self.settings.seed}/{whose}")  # noqa: S311  the same seed must give the same run
@@ -142,8 +152,12 @@ class _Running:
 @asynccontextmanager
 async def _started(settings: CheckSettings, history: HistoryWriter) -> AsyncIterator[_Running]:
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=CleanConnector(limit=0)))
-        producers = await stack.enter_async_context(Producers(settings.queues, "/cachesvc/check"))
+        http = await stack.enter_async_context(
+            session(settings.credential, limit=0, ssl=settings.reach.https)
+        )
+        producers = await stack.enter_async_context(
+            Producers(settings.queues, "/cachesvc/check", settings.reach.queues)
+        )
         running = _Running(settings, history, http, producers)
         if not settings.look_aside:
             await open_origin(running.origin, settings)

@@ -6,6 +6,8 @@ from random import Random
 
 from msgspec import Struct, field
 
+from cachesvc.commands.access import Reach
+from cachesvc.commands.credential import Credential
 from cachesvc.config.service import Coherence
 from cachesvc.config.topology import Namespace, Topology
 from cachesvc.model.errors import ConfigError
@@ -75,6 +77,10 @@ class CheckSettings(Struct, frozen=True):
     max_lag_us: int = 2_000_000
     heartbeat_us: int = int(_DEFAULTS.heartbeat)
     skew_us: int = int(_DEFAULTS.max_clock_skew)
+    credential: Credential = field(default_factory=Credential)
+    """The bearer token that instances are shown."""
+    reach: Reach = Reach()
+    """The certificates and the login for instances and queues."""
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     """A part of every key and tag. Copies of an earlier run's keys would count other writes."""
 

@@ -43,7 +43,7 @@ class Finding(Struct, frozen=True):
     """The result of one check."""
 
     check: str
-    """`C0` to `C9`."""
+    """`C0` to `C10`."""
     rule: str
     of: Literal["reads", "loads"] = "reads"
     """The kind of records that were judged."""

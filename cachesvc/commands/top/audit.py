@@ -13,7 +13,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from cachesvc.commands.top.rows import ChangeRow
 from cachesvc.model.printable import printable_in
-from cachesvc.tiers.redis_connections import RedisConnections
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections
 from cachesvc.web.replies.redaction import HIDDEN
 
 SHOWN = 6
@@ -27,9 +27,9 @@ class AuditLog:
     the instances.
     """
 
-    def __init__(self, queues: Mapping[str, str]) -> None:
+    def __init__(self, queues: Mapping[str, str], access: Access = DEFAULT_ACCESS) -> None:
         self._queues = {
-            region: client for region, url in queues.items() if (client := _client(url)) is not None
+            region: client for region, url in queues.items() if (client := _client(url, access)) is not None
         }
         self._stack = AsyncExitStack()
 
@@ -47,7 +47,7 @@ class AuditLog:
         return sorted((row for rows in found for row in rows), key=lambda row: row.at, reverse=True)[:SHOWN]
 
 
-def _client(url: str) -> Redis | None:
+def _client(url: str, access: Access) -> Redis | None:
     if HIDDEN in url:  # an instance hides the password: each look would be a failed login in the queue's log
         return None
     try:
@@ -60,6 +60,7 @@ def _client(url: str) -> Redis | None:
             driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
             protocol=3,
+            **access.settings_for(url),
         )
         return Redis.from_pool(connections)
     except ValueError:
@@ -76,12 +77,18 @@ async def _last(region: str, client: Redis) -> Sequence[ChangeRow]:
     return [_row(region, id_, printable_in(fields)) for id_, fields in items]
 
 
+def _unproved(fields: Mapping[str, Any]) -> str:
+    """The address of a caller without an identity, and the name that it gave itself."""
+    address, says = fields.get("address", ""), fields.get("says", "")
+    return f"{address}, says {says}" if address and says else address or says or fields.get("who", "")
+
+
 def _row(region: str, id_: str, fields: Mapping[str, Any]) -> ChangeRow:
     soft, over = fields.get("soft") == "true", fields.get("over", "")
     return ChangeRow(
         at=int(id_.partition("-")[0]) / 1000,
         region=region,
-        who=fields.get("who", ""),
+        who=fields.get("identity") or _unproved(fields),
         instance=fields.get("instance", ""),
         namespace=fields.get("namespace", ""),
         targets=fields.get("targets", ""),

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-import aiohttp
 from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, duration, header_value, instance_url
+from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.top.audit import AuditLog
 from cachesvc.commands.top.between import Look
@@ -28,7 +29,6 @@ from cachesvc.commands.top.verdict import troubles
 from cachesvc.commands.top.view import view
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.units import Duration
-from cachesvc.tiers.clean_connector import CleanConnector
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 WIDTH = 130
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The URL of an instance, which names the others. Repeatable: the first that answers is used"
         f" (default, without --topology: {DEFAULT_URL}).",
     )
+    add_token(parser, environ)
     add("--once", action="store_true", help="Prints one view and exits with 0 if all is well, else with 1.")
     add(
         "--interval",
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The instances' telemetry.debug_token. With it, hot keys are shown as text instead of digests."
         " Default: CACHESVC_DEBUG_TOKEN.",
     )
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
     declared = None if options.urls or options.topology is None else _declared(options.topology)
     try:
-        return asyncio.run(_run(options, urls, declared))
+        return asyncio.run(_run(options, urls, declared, credential_of(options), reach_of(options)))
     except KeyboardInterrupt:
         return 0
 
@@ -84,11 +86,17 @@ def _declared(path: Path) -> Deployment:
     return deployment
 
 
-async def _run(options: argparse.Namespace, urls: Sequence[str], declared: Deployment | None) -> int:
-    async with aiohttp.ClientSession(connector=CleanConnector()) as http:
+async def _run(
+    options: argparse.Namespace,
+    urls: Sequence[str],
+    declared: Deployment | None,
+    credential: Credential,
+    reach: Reach,
+) -> int:
+    async with session(credential, ssl=reach.https) as http:
         asker = Asker(http, options.debug_token)
         deployment = declared or await ask_for_deployment(asker, urls)
-        async with AuditLog(deployment.queues) as audit:
+        async with AuditLog(deployment.queues, reach.queues) as audit:
             watch = Watch(asker, deployment, audit, options.interval.seconds)
             console = Console(width=None if os.isatty(1) else WIDTH)
             return await (once if options.once else for_ever)(watch, console)

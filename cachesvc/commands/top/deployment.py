@@ -15,6 +15,8 @@ from cachesvc.model.printable import printable_in
 class Region(Struct, frozen=True):
     queue: str = ""
     instances: Mapping[str, str] = {}
+    operations: Mapping[str, str] = {}
+    """URLs of operations ports by instance; one without is asked at its own URL."""
 
 
 class Here(Struct, frozen=True):
@@ -33,8 +35,10 @@ class Deployment(Struct, frozen=True):
     """The instances and the queues of a deployment."""
 
     instances: Mapping[str, str]
-    """Base URL by name. If two regions have an instance of the same name, the region's name
-    stands before it."""
+    """The base URL for operators by name.
+
+    If two regions have an instance of the same name, the region's name stands before it.
+    """
     queues: Mapping[str, str]
     """URL by region. A URL from an instance lacks its password."""
 
@@ -42,23 +46,36 @@ class Deployment(Struct, frozen=True):
 def deployment_of(topology: Topology) -> Deployment:
     """The deployment in a topology document."""
     return _deployment(
-        {name: Region(region.queue, region.instances) for name, region in topology.regions.items()}
+        {
+            name: Region(region.queue, region.instances, region.operations)
+            for name, region in topology.regions.items()
+        }
     )
 
 
 async def ask_for_deployment(asker: Asker, urls: Sequence[str]) -> Deployment:
     """Asks instances for the deployment; the first that answers decides.
 
+    What a data port answers has the instances only, so its instance is asked again at its operations
+    port.
+
     If its topology lists no instances, or if none answers, the deployment is the instances that
     were named. One that does not answer is then shown as silent.
     """
     found = {url: _decoded(await asker.topology(url)) for url in urls}
     shown = next((one for one in found.values() if one is not None), None)
+    if shown and (url := _operations_of(shown.here, shown.regions)):
+        shown = _decoded(await asker.topology(url)) or shown
     deployment = _deployment(shown.regions if shown else {})
     if deployment.instances:
         return deployment
     named = {one.here.instance if one else url: url for url, one in found.items()}
     return Deployment(named, deployment.queues)
+
+
+def _operations_of(here: Here, regions: Mapping[str, Region]) -> str:
+    """The URL of the operations port of the instance that answered; empty if it says none."""
+    return regions.get(here.region, Region()).operations.get(here.instance, "").rstrip("/")
 
 
 def _decoded(document: bytes | Silence) -> Shown | None:
@@ -76,7 +93,9 @@ def _deployment(regions: Mapping[str, Region]) -> Deployment:
     times = Counter(name for region in regions.values() for name in region.instances)
     return Deployment(
         {
-            name if times[name] == 1 else f"{region_name}/{name}": url.rstrip("/")
+            name if times[name] == 1 else f"{region_name}/{name}": region.operations.get(name, url).rstrip(
+                "/"
+            )
             for region_name, region in regions.items()
             for name, url in region.instances.items()
         },

@@ -147,6 +147,7 @@ def _namespace(name: str, seen: Between) -> NamespaceRow:
         errors=outcomes.get("error", 0.0) + outcomes.get("failed", 0.0),
         l1_bytes=seen.sum("l1_namespace_size_bytes", namespace=name),
         max_lag=seen.most("max_lag_seconds", namespace=name),
+        l1_guaranteed=seen.sum("l1_namespace_guaranteed_bytes", namespace=name),
     )
 
 

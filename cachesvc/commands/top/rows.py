@@ -105,6 +105,8 @@ class NamespaceRow(Struct, frozen=True):
     errors: float
     l1_bytes: float | None
     max_lag: float | None
+    l1_guaranteed: float | None = None
+    """The bytes in all L1s that other namespaces leave to this one."""
 
 
 class OriginRow(Struct, frozen=True):

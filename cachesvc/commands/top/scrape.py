@@ -141,9 +141,11 @@ class Asker:
         return [msgspec.convert(printable_in(msgspec.json.decode(document)), HotKeys) for document in found]
 
     async def _get(self, url: str, *, headers: Mapping[str, str] | None = None, also: int = 200) -> bytes:
-        async with self._http.get(url, headers=headers) as answer:
+        async with self._http.get(url, headers=headers, allow_redirects=False) as answer:
             if answer.status == 403:
                 raise RefusedError(f"403 {answer.reason} for {answer.url.path}")
+            if answer.status == 401:
+                raise ValueError("it needs an identity with observe:* (--bearer-file)")
             if answer.status not in (200, also):
                 raise ValueError(f"{answer.status} {answer.reason} for {answer.url.path}")
             return await answer.read()

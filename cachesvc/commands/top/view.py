@@ -149,13 +149,14 @@ def _namespaces(rows: Sequence[NamespaceRow]) -> Sheet:
         spare=("in L1", "max_lag", "stale"),
     )
     for row in rows[:SHOWN_NAMESPACES]:
+        guaranteed = f" (guaranteed {size(row.l1_guaranteed)})" if row.l1_guaranteed else ""
         table.add_row(
             row.name,
             rate(row.reads),
             share(row.hit_ratio),
             share(row.stale),
             rate(row.errors),
-            size(row.l1_bytes),
+            f"{size(row.l1_bytes)}{guaranteed}",
             seconds(row.max_lag),
         )
     return table

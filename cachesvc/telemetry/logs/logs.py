@@ -23,6 +23,8 @@ from cachesvc.telemetry.logs.repeats import Repeats
 from cachesvc.telemetry.traces.trace import SpanContext, traceparent
 
 HIDDEN = "***"
+AUDIT = "cachesvc.audit"
+"""The logger of the audit."""
 
 _USER_INFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]*@", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(r"([?&](?:username|password|token|secret|key)=)[^&\s]+", re.IGNORECASE)
@@ -55,6 +57,7 @@ def set_up(service: Service, stream: TextIO | None = None) -> None:
     level = logging.getLevelNamesMapping()[service.telemetry.log_level.upper()]
     root.setLevel(max(level, logging.WARNING))
     logging.getLogger("cachesvc").setLevel(level)
+    logging.getLogger(AUDIT).setLevel(logging.INFO)  # its records are written at any level
     logging.captureWarnings(True)  # else Python writes lines of its own among ours
 
 
@@ -74,7 +77,7 @@ def formatter(service: Service, *, for_people: bool) -> logging.Formatter:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
-            structlog.stdlib.ExtraAdder(allow=["repeated"]),
+            structlog.stdlib.ExtraAdder(allow=["repeated", "audit"]),
             *([] if for_people else [add_place]),
             _add_trace,
             _add_exception,

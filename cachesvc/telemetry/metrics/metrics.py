@@ -54,6 +54,7 @@ class Metrics:
         self._sources: dict[str, Source] = {}
         self.watch("requests", lambda: self.counts.requests)
         self.watch("batch_keys", lambda: self.counts.batch_keys)
+        self.watch("refusals", lambda: {(kind,): count for kind, count in self.counts.refusals.items()})
         self.watch(
             "latency", lambda: {(operation,): found for operation, found in self.counts.latency.items()}
         )

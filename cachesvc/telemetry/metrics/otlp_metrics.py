@@ -15,6 +15,7 @@ unit here: with the unit "1" the collector would add `_ratio`.
 import asyncio
 import contextlib
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -64,8 +65,12 @@ class MetricsExport:
         interval_seconds: float,
         *,
         exporter: sdk.MetricExporter | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`read` returns the numbers of now; `otlp` is the receiver's base URL."""
+        """`read` returns the numbers of now; `otlp` is the receiver's base URL.
+
+        `tls` stands in place of the certificate that the environment names.
+        """
         # The exporter would log every attempt; `_outage` writes one line per outage instead.
         logging.getLogger(metric_exporter.__name__).setLevel(logging.CRITICAL)
         self.tally = ExportTally()
@@ -74,7 +79,7 @@ class MetricsExport:
         self._interval_seconds = interval_seconds
         endpoint = f"{otlp.rstrip('/')}/v1/metrics"
         self._exporter = exporter or metric_exporter.OTLPMetricExporter(
-            endpoint, timeout=SEND_SECONDS, session=BoundedSession()
+            endpoint, timeout=SEND_SECONDS, session=BoundedSession(tls)
         )
         self._outage = Outage(f"the receiver of metrics at {otlp}", log)
         self.loop = Loop("export of metrics")

@@ -25,8 +25,8 @@ class Polled(Generic[T]):
         """`asked` has the question for each server by name; it raises `TierError` for no answer."""
         self.name = name
         self.said: dict[tuple[str], T] = {}
-        self.silent: set[str] = set()
-        """The servers whose last question got no answer."""
+        self.silent: dict[str, str] = {}
+        """The servers whose last question got no answer, and why."""
         self.failed = 0
         """Questions that got no answer.
 
@@ -55,10 +55,10 @@ class Polled(Generic[T]):
     async def _ask(self, name: str, ask: Callable[[], Awaitable[T]]) -> None:
         try:
             self.said[name,] = await ask()
-            self.silent.discard(name)
+            self.silent.pop(name, None)
         except BaseException as error:
             self.failed += 1
             self.said.pop((name,), None)
-            self.silent.add(name)
+            self.silent[name] = error.why if isinstance(error, TierError) else ""
             if not isinstance(error, TierError):
                 raise

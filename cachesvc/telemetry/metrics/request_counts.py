@@ -15,11 +15,13 @@ from cachesvc.telemetry.metrics.histogram import DURATIONS, Histogram
 
 
 class Counts:
-    """Requests and keys of batches by (namespace, operation, outcome); latency by operation."""
+    """The counters: by (namespace, operation, outcome), by operation, and by kind of problem."""
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str, str], int] = defaultdict(int)
         self.batch_keys: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.refusals: defaultdict[str, int] = defaultdict(int)
+        """Requests that were refused, or failed, as a whole, by the kind of problem."""
         self.latency: defaultdict[str, Histogram] = defaultdict(_no_durations)
 
     def __repr__(self) -> str:

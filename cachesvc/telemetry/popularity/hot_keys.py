@@ -14,6 +14,7 @@ from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Key
 from cachesvc.telemetry.popularity.heavy_hitters import HeavyHitters, Hitter, together
 from cachesvc.telemetry.popularity.largest import Largest, largest_of
+from cachesvc.telemetry.popularity.spread import Spread
 
 WINDOW_US = 60 * SECONDS
 """Length of a window."""
@@ -52,8 +53,13 @@ class PopularityStatistics(Struct, frozen=True):
 class HotKeys:
     """Notes the reads and values of all namespaces."""
 
-    def __init__(self, namespaces: Collection[str], clock: Clock) -> None:
+    def __init__(
+        self, namespaces: Collection[str], clock: Clock, *, share: float = 0.0, instances: int = 1
+    ) -> None:
+        """`share` and `instances`: those of `Spread`; unless given, no key is ever spread."""
         self._clock = clock
+        self.spread = Spread(share, instances)
+        """The keys that readers are to spread over several instances, by digest."""
         self._began_us = clock.now_us()
         self._windows = {name: _Windows() for name in namespaces}
         self._looked_at_since_us = self._began_us
@@ -91,6 +97,10 @@ class HotKeys:
             largest=largest_of((windows.sizes, windows.sizes_before)),
         )
 
+    def spread_keys(self) -> int:
+        """Returns how many keys are spread now."""
+        return self.spread.keys(self._clock.now_us())
+
     def statistics(self) -> Mapping[tuple[str], PopularityStatistics]:
         """The metrics by namespace."""
         self._count(self._clock.now_us())
@@ -105,7 +115,9 @@ class HotKeys:
             windows = self._windows[key.namespace]
             windows.reads.note(key.text)
             windows.sizes.note(key.text, size)
+            self.spread.note(key.digest)
         self._uncounted.clear()
+        self.spread.judge(now_us)
         self._turn(now_us)
 
     def _turn(self, now_us: int) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from cachesvc.config.addresses import TLS_PREFIX
 from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableError
 from cachesvc.telemetry.traces.trace import Attribute, Span, under
 
@@ -29,7 +30,8 @@ class Server(Struct, frozen=True):
 
     @classmethod
     def memcached(cls, name: str, address: str) -> "Server":
-        """The server at `address`, which is `host:port` or `unix:/path`."""
+        """The server at `address`, which is `host:port`, `tls:host:port` or `unix:/path`."""
+        address = address.removeprefix(TLS_PREFIX)
         if address.startswith("unix:"):
             return cls("memcached", name, address.removeprefix("unix:"))
         host, _, port = address.rpartition(":")

@@ -11,6 +11,7 @@ their `shutdown` waits up to 30 s.
 
 import asyncio
 import logging
+import ssl
 import threading
 from collections import deque
 
@@ -55,11 +56,18 @@ class SpanTally(Struct):
 class Tracing:
     """A `Recorder` that exports. Call `start` once, then `stop` once."""
 
-    def __init__(self, otlp: str, resource: Resource, *, receiver: Receiving | None = None) -> None:
-        """`otlp` is the receiver's base URL."""
+    def __init__(
+        self,
+        otlp: str,
+        resource: Resource,
+        *,
+        receiver: Receiving | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`otlp` is the receiver's base URL; `tls` is for a receiver of https."""
         self.tally = SpanTally()
         self._resource = resource_message(resource)
-        self._receiver = receiver or Receiver(f"{otlp.rstrip('/')}/v1/traces")
+        self._receiver = receiver or Receiver(f"{otlp.rstrip('/')}/v1/traces", tls=tls)
         self._outage = Outage(f"the receiver of traces at {otlp}", log)
         self.loop = Loop("export of spans")
         self._waiting: deque[Span] = deque()

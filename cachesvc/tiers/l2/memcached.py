@@ -13,6 +13,7 @@ from cachesvc.model.errors import TierError
 from cachesvc.model.units import Size
 from cachesvc.tiers.envelope import is_damaged, pack, unpack
 from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.memcached_access import DEFAULT_ACCESS, MemcachedAccess
 from cachesvc.tiers.l2.memcached_client import PipelinedClient, is_refusal
 from cachesvc.tiers.l2.memcached_look import look
 from cachesvc.tiers.l2.memcached_thread import MemcachedThread
@@ -44,12 +45,19 @@ class MemcachedTier:
     """
 
     def __init__(
-        self, name: str, address: str, settings: L2, clock: Clock, *, seal: Seal | None = None
+        self,
+        name: str,
+        address: str,
+        settings: L2,
+        clock: Clock,
+        *,
+        seal: Seal | None = None,
+        access: MemcachedAccess = DEFAULT_ACCESS,
     ) -> None:
         """Makes a tier that is not connected yet.
 
-        `name` is the server's name on the ring, `address` is `host:port` or `unix:/path`. With `seal`,
-        copies are sealed, and those whose seal does not fit are misses.
+        `name` is the server's name on the ring, `address` is `host:port`, `tls:host:port` or
+        `unix:/path`. With `seal`, copies are sealed, and those whose seal does not fit are misses.
         """
         self.name = name
         self.address = address
@@ -57,11 +65,13 @@ class MemcachedTier:
         self._timeout_seconds = settings.timeout.seconds
         client = PipelinedClient(
             address,
+            access,
             connect_timeout=settings.connect_timeout.seconds,
             timeout=settings.timeout.seconds,
             no_delay=True,
         )
         self._client = client
+        self._access = access
         self._thread = MemcachedThread(f"memcached {name}", client)
         self.loop = self._thread.loop
         self._hits = self._misses = self._errors = 0
@@ -114,7 +124,9 @@ class MemcachedTier:
     async def look(self, key: Key) -> Lookup:
         """Returns the copy for a person who asks: nothing changes and nothing is counted."""
         seconds = self._timeout_seconds + 2 * self.round_trip_seconds()  # it connects, too
-        return await look(self.name, self.address, wire_name(key.id), key, self._unpack, seconds)
+        return await look(
+            self.name, self.address, self._access, wire_name(key.id), key, self._unpack, seconds
+        )
 
     def round_trip_seconds(self) -> float:
         """The shortest exchange with the server, nearly the way there and back; 0 at first."""

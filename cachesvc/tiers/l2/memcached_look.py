@@ -10,10 +10,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import closing
 
+from cachesvc.config.addresses import TLS_PREFIX
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import TierTimeoutError, TierUnavailableError, UnreadableAnswerError
+from cachesvc.telemetry.link_faults import tls_fault
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l2.contract import Lookup
+from cachesvc.tiers.l2.memcached_access import MemcachedAccess, refusal_of_login
 from cachesvc.tiers.l2.memcached_client import LARGEST_VALUE
 from cachesvc.tiers.names import reach
 
@@ -26,24 +29,36 @@ Unpack = Callable[[Key, bytes], Entry | None]
 
 
 async def look(
-    name: str, address: str, wire_name: bytes, key: Key, unpack: Unpack, timeout_seconds: float
+    name: str,
+    address: str,
+    access: MemcachedAccess,
+    wire_name: bytes,
+    key: Key,
+    unpack: Unpack,
+    timeout_seconds: float,
 ) -> Lookup:
     """Returns the copy that the server holds of the key; a failure is a `TierError` value.
 
-    `address` is `host:port` or `unix:/path`.
+    `address` is `host:port`, `tls:host:port` or `unix:/path`.
     """
     try:
         async with FairTimeout(timeout_seconds):
-            return await _look(name, address, wire_name, key, unpack)
+            return await _look(name, address, access, wire_name, key, unpack)
     except TimeoutError:
         return TierTimeoutError(name, f"no answer within {timeout_seconds * 1000:g} ms")
     except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # closed, or not memcached
-        return TierUnavailableError(name, f"{type(error).__name__}: {error}")
+        return TierUnavailableError(name, tls_fault(error) or f"{type(error).__name__}: {error}")
 
 
-async def _look(name: str, address: str, wire_name: bytes, key: Key, unpack: Unpack) -> Lookup:
-    reader, writer = await _connect(address)
+async def _look(
+    name: str, address: str, access: MemcachedAccess, wire_name: bytes, key: Key, unpack: Unpack
+) -> Lookup:
+    reader, writer = await _connect(address, access)
     with closing(writer):
+        if command := await asyncio.to_thread(access.login):
+            writer.write(command)
+            if why := refusal_of_login(await reader.readuntil(b"\r\n")):
+                return TierUnavailableError(name, why)
         writer.write(b"mg %b v u\r\n" % wire_name)
         words = (await reader.readuntil(b"\r\n")).split()
         if words[:1] == [_MISS]:
@@ -54,8 +69,14 @@ async def _look(name: str, address: str, wire_name: bytes, key: Key, unpack: Unp
         return unpack(key, await reader.readexactly(int(size)))
 
 
-async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(
+    address: str, access: MemcachedAccess
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if address.startswith("unix:"):
         return await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(sock=await reach(host.strip("[]"), int(port)))
+    host, _, port = address.removeprefix(TLS_PREFIX).rpartition(":")
+    host = host.strip("[]")
+    link = await reach(host, int(port))
+    if address.startswith(TLS_PREFIX):
+        return await asyncio.open_connection(sock=link, ssl=access.context, server_hostname=host)
+    return await asyncio.open_connection(sock=link)

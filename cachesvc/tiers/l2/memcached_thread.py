@@ -20,6 +20,7 @@ made if each caller that gave up took it along. The client's own time limits end
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -33,6 +34,7 @@ from cachesvc.model.errors import (
     TierUnavailableError,
     UnreadableAnswerError,
 )
+from cachesvc.telemetry.link_faults import repairable, tls_fault
 from cachesvc.telemetry.loops import Loop
 from cachesvc.tiers.l2.memcached_client import PipelinedClient
 
@@ -106,7 +108,10 @@ class MemcachedThread:
         link = self._client.sock
         if self._running is job and link is not None:
             with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
+                if isinstance(link, ssl.SSLSocket):  # its own takes TLS from under the thread that reads
+                    socket.socket.shutdown(link, socket.SHUT_RDWR)
+                else:
+                    link.shutdown(socket.SHUT_RDWR)
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -166,7 +171,8 @@ class MemcachedThread:
             return unreadable
         except Exception as error:  # noqa: BLE001  the stream is at an unknown place; the thread goes on
             self._client.close()
-            unavailable = TierUnavailableError(self._name, f"{type(error).__name__}: {error}")
+            why = tls_fault(error) or repairable(str(error)) or f"{type(error).__name__}: {error}"
+            unavailable = TierUnavailableError(self._name, why)
             unavailable.__cause__ = error
             return unavailable
         return result

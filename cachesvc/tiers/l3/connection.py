@@ -34,6 +34,7 @@ from cachesvc.model.errors import (
     TierUnavailableError,
     UnreadableAnswerError,
 )
+from cachesvc.telemetry.link_faults import told
 from cachesvc.tiers.answer_shapes import as_it_is
 from cachesvc.tiers.fair_timeout import FairTimeout, seconds_for
 from cachesvc.tiers.l3.issuer import issuer_of
@@ -229,14 +230,14 @@ class CellConnection:
                 self.is_demoted = True  # the next connection may find the promoted server
                 await self.close()
                 raise TierUnavailableError(self._where, f"{what}: {error}") from error
-            raise TierError(self._where, f"{what}: {error}") from error  # an answer: still in step
+            raise TierError(self._where, f"{what}: {told(error)}") from error  # an answer: still in step
         except (RedisError, OSError, RuntimeError) as error:
             if isinstance(error, (InvalidResponse, RecursionError)):
                 raise await self._not_read(error, what) from error
             # uvloop raises RuntimeError for a write to a connection that was reset since its last use,
             # and redis-py lets it through.
             await self.close()
-            raise TierUnavailableError(self._where, f"{what}: {error}") from error
+            raise TierUnavailableError(self._where, f"{what}: {told(error)}") from error
         except Exception as error:  # a reply of another shape than the protocol has
             raise await self._not_read(error, what) from error
         except BaseException:

@@ -17,7 +17,13 @@ from cachesvc.model.errors import TierError, TierTimeoutError, TierUnavailableEr
 from cachesvc.tiers.fair_timeout import FairTimeout
 from cachesvc.tiers.l3.connection import Attached, CellConnection
 from cachesvc.tiers.l3.issuer import Issuer
-from cachesvc.tiers.redis_connections import LEAVE_SECONDS, OPEN_SECONDS, RedisConnections
+from cachesvc.tiers.redis_connections import (
+    DEFAULT_ACCESS,
+    LEAVE_SECONDS,
+    OPEN_SECONDS,
+    Access,
+    RedisConnections,
+)
 
 OPEN_ROUND_TRIPS = 6
 """Round trips of an opening: TCP, TLS, HELLO with AUTH, SELECT, INFO, the attach script.
@@ -34,6 +40,7 @@ class CellConnectionPool:
         url: str,
         where: str,
         settings: config.L3,
+        access: Access = DEFAULT_ACCESS,
         *,
         placement: tuple[int, int],
         skew_us: int,
@@ -56,7 +63,7 @@ class CellConnectionPool:
         self._skew_us = skew_us
         self._rng = rng
         # `CellConnection` limits the time of an exchange as a whole.
-        self._maker = RedisConnections.at(url)
+        self._maker = RedisConnections.at(url, access)
         self._idle: list[CellConnection] = []
         self._left_at = float("-inf")
         """When a demotion, or another server of this name, was last heard of, on the loop's clock.

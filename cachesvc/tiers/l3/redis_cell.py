@@ -61,6 +61,7 @@ from cachesvc.tiers.l3.replies import (
     state_from,
 )
 from cachesvc.tiers.l3.script import CLAIM, FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.redis_report import RedisReport
 from cachesvc.tiers.value_sizes import LARGE_BYTES, ValueSizes
 
@@ -136,6 +137,7 @@ class RedisCell:
         nonce: Callable[[], str] = lambda: secrets.token_hex(8),
         rng: random.Random | None = None,
         issuers: dict[str, Issuer] | None = None,
+        access: Access = DEFAULT_ACCESS,
     ) -> None:
         """Makes a cell that is not connected yet.
 
@@ -162,6 +164,7 @@ class RedisCell:
             url,
             name,
             settings,
+            access,
             placement=placement,
             skew_us=skew_us,
             rng=rng or random.Random(),  # noqa: S311  spreads reconnects

@@ -22,6 +22,7 @@ is read on all of them. What the answers may be used for stands in `freshness.py
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Mapping
 
 import aiohttp
@@ -33,9 +34,10 @@ from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import ConfigError, OriginError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.telemetry.link_faults import tls_fault
 from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import traceparent
-from cachesvc.tiers.clean_connector import CleanConnector
+from cachesvc.tiers.clean_connector import CleanConnector, EndlessAnswerError
 from cachesvc.tiers.origin.address import KeyAddress
 from cachesvc.tiers.origin.contract import Loaded
 from cachesvc.tiers.origin.decoding import BodyTooLargeError, DecodingError, UnknownEncodingError, decoded
@@ -80,6 +82,7 @@ class HttpLoader:
         clock: Clock,
         tags_max: int = 16,
         session: aiohttp.ClientSession | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         if session is not None and session.auto_decompress:
             raise ValueError(
@@ -106,6 +109,7 @@ class HttpLoader:
         self._max_body = origin.max_body
         self._clock = clock
         self._tags_max = tags_max
+        self._tls = tls
         self._session = session
         self._owns_session = session is None
         self._outage = Outage(f"loading {namespace!r}", logger)
@@ -117,7 +121,7 @@ class HttpLoader:
     async def start(self) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=CleanConnector(limit=self._concurrency),
+                connector=CleanConnector(limit=self._concurrency, ssl=self._tls or True),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 max_field_size=MAX_HEADER_LINE,
@@ -321,9 +325,13 @@ class HttpLoader:
 
 
 def _why(error: Exception) -> str:
+    if fault := tls_fault(error):
+        return fault
     match error:
         case aiohttp.ClientConnectorError():
             return "cannot be reached"
+        case EndlessAnswerError():
+            return "answered too many bytes beside the body"
         case aiohttp.ClientPayloadError():
             return "the body ended early"
         case aiohttp.ServerDisconnectedError():

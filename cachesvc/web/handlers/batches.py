@@ -19,7 +19,9 @@ from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Answer, Draft, Outcome, ReadOptions, Release, Written
+from cachesvc.model.scope import Action
 from cachesvc.telemetry.metrics.request_counts import Counts
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
@@ -50,6 +52,10 @@ _PUT_DECODERS: dict[str, Decodes[PutMany]] = {
     JSON: msgspec.json.Decoder(PutMany),
     MSGPACK: msgspec.msgpack.Decoder(PutMany),
 }
+PATIENCE_SECONDS = 1.0
+"""The longest wait of a portion of large values until others have come."""
+ROOM_PART = 4
+"""A portion takes this part of the room that is left at most: others find some, too."""
 _ENCODE = {JSON: msgspec.json.Encoder().encode, MSGPACK: msgspec.msgpack.Encoder().encode}
 
 
@@ -69,8 +75,7 @@ class Batches:
     ) -> None:
         """`overload` is told which requests wait for their body, and how many keys they have.
 
-        `in_flight` counts the bytes of bodies. A deadline below `fair_seconds` that is not kept is the
-        caller's haste.
+        A deadline below `fair_seconds` that is not kept is the caller's haste.
         """
         self._fair_seconds = fair_seconds
         self._overload = overload
@@ -81,6 +86,7 @@ class Batches:
         self._reader = paths.reader
         self._writer = paths.writer
         self._fences = paths.fences
+        self._spread = paths.hot_keys.spread
         self._clock = clock
         self._counts = counts
 
@@ -92,8 +98,12 @@ class Batches:
         self._overload.weigh(place.namespace, len(asked.keys))
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
+        grant = grant_of(request)
+        grant.require_keys(Action.READ, place.namespace, asked.keys, "$.keys")
+        if options.lease:
+            grant.require_keys(Action.WRITE, place.namespace, asked.keys, "$.keys")
         # No value was judged before now. Of changes that are merged from here on, some were not.
-        watermark = self._fences.watermark
+        watermark, queues = self._fences.watermark, self._fences.queues
         room = Room(self._limits.max_answer)
         results, missing = self._from_l1(place.namespace, keys, options, room)
         granted: list[tuple[Key, Answer]] = []
@@ -104,9 +114,11 @@ class Batches:
             if room.is_short or (missing and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
+            if self._spread.hot:
+                self._tell_spread(keys, results)
             lag = self._fences.lag_us(watermark)
             self._admit(place.namespace, media, results)
-            reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS))
+            reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS, queues))
         except BaseException:
             self._give_back(granted)
             raise
@@ -117,6 +129,16 @@ class Batches:
         if granted:
             reply.undelivered = partial(self._give_back, granted)
         return reply
+
+    def _tell_spread(self, keys: Sequence[Key], results: Sequence[Got]) -> None:
+        """Tells the readers of hot keys over how many instances to spread them.
+
+        Only values that may be kept are worth a copy in each of these instances.
+        """
+        now_us = self._clock.now_us()
+        for key, result in zip(keys, results, strict=True):
+            if key.digest in self._spread.hot and result.as_of and result.keep:
+                result.spread = self._spread.of(key.digest, now_us)
 
     def _admit(self, namespace: str, media: str, results: Sequence[Got]) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for an answer that is large.
@@ -150,22 +172,43 @@ class Batches:
         asked = 0
         with Held(self._in_flight, namespace) as held:
             while asked < len(missing) and room.is_open:
-                width = self._portions.keys_at_once(namespace, contract, room.left)
-                if asked and not self._in_flight.has_room(0, namespace):
+                width = await self._width(namespace, contract, len(missing) - asked, room.left)
+                if not width:
+                    if not asked:
+                        raise self._in_flight.refusal()
                     break
-                if not asked and self._portions.bytes_of(namespace, contract, len(missing)) > JOIN_UP_TO:
-                    held.admit()
                 portion = missing[asked : asked + width]
+                held.expect(self._portions.bytes_of(namespace, contract, len(portion)))
                 left = _left_of(options, asyncio.get_running_loop().time() - began) if asked else options
                 asked += len(portion)
                 answers = await self._reader.get_many([keys[i] for i in portion], left)
                 sizes = [len(answer.entry.value) for answer in answers if answer.entry is not None]
                 self._portions.learn(namespace, contract, sizes)
-                held.take(sum(sizes))
+                held.came(sum(sizes))
                 is_all = room.takes_all(sizes)
                 self._note(keys, portion, answers, options, None if is_all else room, results, granted)
         for i in missing[asked:]:
             results[i], room.is_short = _NO_ROOM, True
+
+    async def _width(self, namespace: str, contract: Namespace, keys: int, left: int) -> int:
+        """Returns how many of the keys to ask for now, if values of `left` bytes may be answered.
+
+        They take a part of the room that is left in this process. 0 if there is none, even after a wait.
+        Keys whose values are expected to be small are asked for in any case.
+        """
+        portions, in_flight = self._portions, self._in_flight
+        width = min(keys, portions.keys_at_once(namespace, contract, left))
+        if portions.bytes_of(namespace, contract, width) <= JOIN_UP_TO:
+            return width
+        until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while True:
+            share = min(left, max(0, in_flight.free_for(namespace)) // ROOM_PART)
+            width = min(keys, portions.keys_at_once(namespace, contract, share))
+            if in_flight.may_expect(portions.bytes_of(namespace, contract, width), namespace):
+                return width
+            seconds = until - asyncio.get_running_loop().time()
+            if not (in_flight.expected and seconds > 0 and await in_flight.turn(seconds)):
+                return 0
 
     def _note(
         self,
@@ -257,6 +300,9 @@ class Batches:
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))
             for i, item in enumerate(asked.items)
         ]
+        grant_of(request).require_keys(
+            Action.WRITE, place.namespace, [item.key for item in asked.items], "$.items"
+        )
         refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
         writing: list[tuple[int, tuple[Key, Draft]]] = []

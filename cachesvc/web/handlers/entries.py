@@ -18,6 +18,8 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.etag import etag
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import PLAIN, Answer, Draft, InvalidateOptions, Outcome, ReadOptions, Release
+from cachesvc.model.scope import Action
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Paths
 from cachesvc.web.inspections import Inspections
@@ -38,7 +40,7 @@ from cachesvc.web.replies.rendering import (
 from cachesvc.web.replies.reply import CURRENT, Reply
 from cachesvc.web.requests import conditions
 from cachesvc.web.requests.bodies import JSON, read_body, refuse_encoding
-from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.callers import author_of
 from cachesvc.web.requests.limits import MAX_LEASE_LENGTH, value_refusal
 from cachesvc.web.requests.options import (
     is_answered_by_any_fresh_copy,
@@ -88,23 +90,28 @@ class Entries:
         self._invalidator = paths.invalidator
         self._explainer = paths.explainer
         self._fences = paths.fences
+        self._spread = paths.hot_keys.spread
         self._clock = clock
 
     # reading --------------------------------------------------------------------------------------
 
-    def hit(self, entry: Entry) -> Reply:
+    def hit(self, entry: Entry, key: Key) -> Reply:
         """Returns the reply to a plain `GET` that L1 answers with a positive, fresh copy.
 
         This is the hottest code of the service.
         """
         age, ttl = seconds_of(entry, self._clock.now_us())
         head = positive_head(entry, f"cachesvc-l1; hit; ttl={ttl}", age, ttl)
+        if self._spread.hot:
+            head += self._spread_line(key)
         return Reply(200, head.encode("latin-1"), entry.value, outcome=_HIT)
 
     async def read(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers a `GET` or `HEAD` with options. Raises `RequestError` for a header out of rule."""
         asked = conditions.conditions_of(request.headers)
         options = options_of(request.headers, self._limits.request_timeout.seconds)
+        if options.lease:  # the right to fill
+            grant_of(request).require_keys(Action.WRITE, place.namespace, (place.key.text,))
         if (
             is_answered_by_any_fresh_copy(options)
             and (entry := self._reader.peek(place.namespace, place.key)) is not None
@@ -142,7 +149,7 @@ class Entries:
         asked: conditions.Conditions,
     ) -> Reply:
         try:
-            reply = self._said(request, answer, options, asked)
+            reply = self._said(request, key, answer, options, asked)
         except RequestError:
             self._reader.give_back(key, answer)
             raise
@@ -152,8 +159,18 @@ class Entries:
         reply.has_waited = options.wait_seconds > 0
         return reply
 
+    def _spread_line(self, key: Key) -> str:
+        """Returns the header line that tells the reader of a hot key to spread it, or nothing."""
+        instances = self._spread.of(key.digest, self._clock.now_us())
+        return f"Cachesvc-Spread: {instances}\r\n" if instances else ""
+
     def _said(
-        self, request: web.BaseRequest, answer: Answer, options: ReadOptions, asked: conditions.Conditions
+        self,
+        request: web.BaseRequest,
+        key: Key,
+        answer: Answer,
+        options: ReadOptions,
+        asked: conditions.Conditions,
     ) -> Reply:
         """Returns the reply for this answer. Raises `RequestError` only for a failed precondition."""
         entry = answer.entry
@@ -166,6 +183,8 @@ class Entries:
             more += f"Cachesvc-Seen: {self._fences.seen_until(entry)}\r\n"
         if answer.unmet:
             more += "Cachesvc-Unmet: 1\r\n"
+        if answer.use.keep:
+            more += self._spread_line(key)
         if entry.negative:
             lines = absence_lines(entry, status, age, ttl, use) + more
             return _problem(request, _KNOWN_ABSENT, answer, lines, Outcome.ABSENT.value)
@@ -304,7 +323,7 @@ class Entries:
                     "DELETE invalidates whatever is there: it has no condition",
                     field=field,
                 )
-        options = InvalidateOptions(who=caller_of(request))
+        options = InvalidateOptions(author=author_of(request))
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
         )

@@ -8,6 +8,7 @@ for long.
 """
 
 import asyncio
+from collections.abc import Collection
 
 from aiohttp import ClientConnectionError, web
 
@@ -16,7 +17,10 @@ from cachesvc.changes.broadcast.events import Vector, read_vector
 from cachesvc.changes.broadcast.subscription import Subscription
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.scope import EVERY, Action
 from cachesvc.telemetry.loops import Loop
+from cachesvc.web.access.door import Door, grant_of
+from cachesvc.web.access.grants import Grant
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.routing import Place
 
@@ -39,10 +43,12 @@ class StreamReply(Reply):
     Then the connection is closed.
     """
 
-    def __init__(self, head: bytes, subscription: Subscription) -> None:
+    def __init__(self, head: bytes, subscription: Subscription, generation: int) -> None:
         super().__init__(200, head, outcome="opened")
         self.close_after()
         self.subscription = subscription
+        self.generation = generation
+        """The generation of the callers under which it was admitted."""
         self.writing_since: float | None = None
         """When the running write began, on the loop's clock; None if no write waits for the peer."""
 
@@ -71,9 +77,10 @@ class StreamReply(Reply):
 class Streams:
     """The streams that are open. `stop` ends them at once, and later ones are refused."""
 
-    def __init__(self, broadcast: Broadcast, most_of_peer: int) -> None:
+    def __init__(self, broadcast: Broadcast, most_of_peer: int, door: Door) -> None:
         """`most_of_peer`: the streams that one peer's address may have open."""
         self._broadcast = broadcast
+        self._door = door
         self._most_of_peer = most_of_peer
         self._open: dict[StreamReply, web.BaseRequest] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -86,6 +93,9 @@ class Streams:
     async def fences(self, request: web.BaseRequest, _: Place) -> Reply:
         """Answers with a stream that resumes after `Last-Event-ID`, or begins with a reset.
 
+        It names the namespaces that the caller may read; the digests of keys and tags are those of all. It
+        ends when the identity does, and when callers change: a subscriber that may go on connects again.
+
         Raises `RequestError`: `stopping`, `too-many-subscribers`, or `bad-header` for an id that is none.
         """
         if self._is_stopped:
@@ -94,7 +104,8 @@ class Streams:
         if request.method == "HEAD":
             return Reply(200, _HEAD)
         self._check_peer(request.remote)
-        stream = StreamReply(_HEAD, self._broadcast.subscribe(after))
+        seen = _seen(grant_of(request))
+        stream = StreamReply(_HEAD, self._broadcast.subscribe(after, seen), self._door.generation)
         self._open[stream] = request
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._beat)
@@ -117,9 +128,15 @@ class Streams:
         loop = asyncio.get_running_loop()
         with self.loop.step():
             self._broadcast.beat()
+            self._end_outdated()
             self._lose_stalled(loop.time())
             self._sweep()
         self._timer = loop.call_later(BEAT_SECONDS, self._beat) if self._open else None
+
+    def _end_outdated(self) -> None:
+        for stream, request in self._open.items():
+            if stream.generation != self._door.generation or self._door.is_over(grant_of(request)):
+                stream.subscription.close()
 
     def _lose_stalled(self, now: float) -> None:
         for stream in self._open:
@@ -136,6 +153,17 @@ class Streams:
             request = self._open.pop(stream)
             if stream.writing_since is not None and request.transport is not None:
                 request.transport.abort()
+
+
+def _seen(grant: Grant) -> Collection[str] | None:
+    """Returns the namespaces that a stream may name; None if all."""
+    if grant.has_any(Action.READ, EVERY) or grant.has_any(Action.OBSERVE, EVERY):
+        return None
+    return [
+        name
+        for name in grant.namespaces
+        if grant.has_any(Action.READ, name) or grant.has_any(Action.OBSERVE, name)
+    ]
 
 
 def _last_event_id(request: web.BaseRequest) -> Vector | None:

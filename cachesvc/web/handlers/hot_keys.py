@@ -5,23 +5,26 @@ personal data.
 """
 
 import hmac
-from collections.abc import Collection
 from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
 
+from cachesvc.changes.audit_trail import AuditTrail
 from cachesvc.config.service import Service
 from cachesvc.model.entry import Key
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
+from cachesvc.model.scope import Action
 from cachesvc.telemetry.popularity.heavy_hitters import Hitter
 from cachesvc.telemetry.popularity.hot_keys import Popularity
 from cachesvc.telemetry.popularity.read_sample import EVERY
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.contract import Popular
 from cachesvc.web.handlers.probes import json_reply
 from cachesvc.web.messages import HotKey, HotKeys, LargeValue
 from cachesvc.web.replies.reply import Reply
+from cachesvc.web.requests.callers import peer_of
 from cachesvc.web.routing import Place, check_namespace
 
 HEADER = "Cachesvc-Debug"
@@ -33,25 +36,20 @@ _encode = msgspec.json.Encoder().encode
 class HotKeysView:
     """The handler of `GET /v1/hotkeys`."""
 
-    def __init__(self, service: Service, namespaces: Collection[str], hot_keys: Popular) -> None:
+    def __init__(self, service: Service, hot_keys: Popular, trail: AuditTrail) -> None:
         self._token = service.telemetry.debug_token.encode()
-        self._namespaces = namespaces
         self._hot_keys = hot_keys
+        self._trail = trail
 
     async def get(self, request: web.BaseRequest, place: Place) -> Reply:
-        namespace = self._namespace(place.query)
+        namespace = _namespace(place.query)
+        grant = grant_of(request)
+        grant.require_whole(Action.OBSERVE, namespace, "query")
+        check_namespace(namespace, grant.namespaces, "query")
         with_text = self._may_see_text(request.headers.get(HEADER))
+        if with_text:
+            self._trail.operated(peer_of(request), "hotkeys with key text", namespace)
         return json_reply(_encode(_document(namespace, self._hot_keys.popularity(namespace), with_text)))
-
-    def _namespace(self, query: str) -> str:
-        asked = parse_qsl(query, keep_blank_values=True, errors="replace")
-        if [name for name, _ in asked] != ["namespace"]:
-            raise RequestError(
-                ProblemKind.BAD_QUERY, "say whose: ?namespace=NAME, and nothing else", field="query"
-            )
-        ((_, namespace),) = asked
-        check_namespace(namespace, self._namespaces, "query")
-        return namespace
 
     def _may_see_text(self, token: str | None) -> bool:
         if token is None:
@@ -68,6 +66,16 @@ class HotKeysView:
                 ProblemKind.NO_DEBUG, "this is not the instance's telemetry.debug_token", field=HEADER
             )
         return True
+
+
+def _namespace(query: str) -> str:
+    asked = parse_qsl(query, keep_blank_values=True, errors="replace")
+    if [name for name, _ in asked] != ["namespace"]:
+        raise RequestError(
+            ProblemKind.BAD_QUERY, "say whose: ?namespace=NAME, and nothing else", field="query"
+        )
+    ((_, namespace),) = asked
+    return namespace
 
 
 def _document(namespace: str, found: Popularity, with_text: bool) -> HotKeys:

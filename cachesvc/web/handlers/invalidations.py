@@ -10,13 +10,15 @@ import msgspec
 from aiohttp import web
 
 from cachesvc.config.service import Service
-from cachesvc.config.topology import Namespace
 from cachesvc.model.change import Change
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
-from cachesvc.model.requests import InvalidateOptions, Reach
+from cachesvc.model.requests import Author, InvalidateOptions, Reach
+from cachesvc.model.scope import Action
 from cachesvc.model.units import Duration
 from cachesvc.telemetry.traces.trace import Attribute
+from cachesvc.web.access.door import grant_of
+from cachesvc.web.access.grants import Grant
 from cachesvc.web.bytes_in_flight import BytesInFlight
 from cachesvc.web.contract import Invalidating
 from cachesvc.web.deadlines import within
@@ -25,7 +27,7 @@ from cachesvc.web.messages import ChangeEvent, Invalidation
 from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK, Decodes, decode, media_type_of, read_body
-from cachesvc.web.requests.callers import caller_of
+from cachesvc.web.requests.callers import author_of
 from cachesvc.web.requests.limits import check_count
 from cachesvc.web.requests.options import timeout_of
 from cachesvc.web.routing import Place, check_namespace, check_tags, key_of
@@ -49,7 +51,6 @@ class Invalidations:
     def __init__(
         self,
         service: Service,
-        namespaces: Mapping[str, Namespace],
         invalidator: Invalidating,
         in_flight: BytesInFlight,
         inspections: Inspections,
@@ -58,7 +59,6 @@ class Invalidations:
         self._inspections = inspections
         self._limits = service.server
         self._longest_over = service.coherence.fence_retention
-        self._namespaces = namespaces
         self._invalidator = invalidator
 
     async def post(self, request: web.BaseRequest, _: Place) -> Reply:
@@ -71,13 +71,17 @@ class Invalidations:
             asked, at, source = event.data, "$.data", event.source
         else:
             asked, at, source = decode(_PLAIN[media], body), "$", ""
-        who = caller_of(request, source)
+        author = author_of(request, source)
+        grant = grant_of(request)
+        grant.require(Action.INVALIDATE, asked.namespace, f"{at}.namespace")
+        check_namespace(asked.namespace, grant.namespaces, f"{at}.namespace")
         self._check(asked, at)
+        _check_targets(grant, asked, at)
         change = Change(asked.namespace, asked.keys, asked.tags, asked.all, asked.soft, asked.over)
         if asked.dry_run:
             self._inspections.admit()
             return estimate_reply(await self._invalidator.estimate(change))
-        invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, who))
+        invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, author))
         # A call that waits for other instances answers a timeout itself: its receipt names those missing.
         bounded = (
             within(timeout, invalidating)
@@ -89,16 +93,15 @@ class Invalidations:
         reply.has_waited = asked.wait is not Reach.NONE
         return reply
 
-    def _options(self, asked: Invalidation, timeout: float | None, who: str) -> InvalidateOptions:
+    def _options(self, asked: Invalidation, timeout: float | None, author: Author) -> InvalidateOptions:
         longest = self._limits.request_timeout.seconds
         seconds = min(
             WAIT_SECONDS if timeout is None else timeout, max(longest - ANSWER_SECONDS, longest / 2)
         )
-        return InvalidateOptions(asked.wait, seconds, who)
+        return InvalidateOptions(asked.wait, seconds, author)
 
     def _check(self, asked: Invalidation, at: str) -> None:
         """Raises `RequestError` with the body path that is out of rule."""
-        check_namespace(asked.namespace, self._namespaces, f"{at}.namespace")
         count = len(asked.keys) + len(asked.tags)
         check_count(count, self._limits, at)
         if not count and not asked.all:
@@ -141,6 +144,14 @@ class Invalidations:
             why = "no change has this id, or it is too long ago: receipts are kept for 15 minutes"
             raise RequestError(ProblemKind.NO_SUCH_RECEIPT, why, field="id")
         return state_reply(state)
+
+
+def _check_targets(grant: Grant, asked: Invalidation, at: str) -> None:
+    """Raises `RequestError` for a target in a partition where the identity may not invalidate."""
+    grant.require_keys(Action.INVALIDATE, asked.namespace, asked.keys, f"{at}.keys")
+    grant.require_tags(Action.INVALIDATE, asked.namespace, asked.tags, f"{at}.tags")
+    if asked.all:
+        grant.require_whole(Action.INVALIDATE, asked.namespace, f"{at}.all")
 
 
 def _of_change(change: Change) -> Mapping[str, Attribute]:

@@ -15,6 +15,7 @@ from cachesvc.model.key_text import MAX_KEY_BYTES
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Estimate, ReceiptState, Release
 from cachesvc.web.messages import (
+    AuditPage,
     ChangeEvent,
     GetMany,
     GotMany,
@@ -26,7 +27,7 @@ from cachesvc.web.messages import (
     PutResults,
 )
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK
-from cachesvc.web.requests.limits import MAX_CALLER_LENGTH
+from cachesvc.web.requests.limits import MAX_CALLER_LENGTH, MOST_RECORDS
 from cachesvc.web.routing import RECEIPT_ID
 
 Json: TypeAlias = Mapping[str, object]
@@ -45,6 +46,7 @@ _STRUCTS = (
     Explanation,
     Seen,
     HotKeys,
+    AuditPage,
 )
 _OCTETS: Json = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 _ANY_OBJECT: Json = {JSON: {"schema": {"type": "object"}}}
@@ -66,7 +68,11 @@ def document() -> Json:
             "and a key's own ending `:explain` as %3Aexplain.",
         },
         "paths": _paths(),
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],
         "x-problem-kinds": {kind.value: _described(kind) for kind in ProblemKind},
     }
 
@@ -181,6 +187,14 @@ def _paths() -> Json:
                 parameters=[_NAMESPACE_QUERY, _DEBUG],
             )
         },
+        "/v1/audit": {
+            "get": _call(
+                "audit",
+                "What callers of this instance changed and were refused; the newest first.",
+                _ok({JSON: {"schema": {"$ref": "#/components/schemas/AuditPage"}}}),
+                parameters=_AUDIT_FILTERS,
+            )
+        },
         "/livez": {"get": _call("livez", "The process runs.", _ok(_TEXT))},
         "/readyz": {"get": _call("readyz", "It may be sent requests.", _READY, parameters=[_VERBOSE])},
         "/metrics": {
@@ -218,6 +232,10 @@ def _of(name: str) -> Json:
 
 def _header(name: str, description: str, schema: Json | None = None) -> Json:
     return {"name": name, "in": "header", "description": description, "schema": schema or {"type": "string"}}
+
+
+def _query(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 _OPENMETRICS: Json = {"application/openmetrics-text": {"schema": {"type": "string"}}}
@@ -368,6 +386,12 @@ _RECEIPT_ID: Json = {
     "description": "As a receipt says it.",
     "schema": {"type": "string", "pattern": f"^{RECEIPT_ID.pattern}$"},
 }
+_AUDIT_FILTERS: Sequence[Json] = (
+    _query("namespace", "Only records of this namespace.", {"type": "string"}),
+    _query("identity", "Only records of this proved identity.", {"type": "string"}),
+    _query("since", "How far back, such as 5m.", _DURATION),
+    _query("limit", "The most records.", {"type": "integer", "minimum": 1, "maximum": MOST_RECORDS}),
+)
 _VERBOSE: Json = {
     "name": "verbose",
     "in": "query",

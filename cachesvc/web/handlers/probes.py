@@ -10,10 +10,13 @@ from aiohttp import web
 
 from cachesvc.config.service import Service
 from cachesvc.config.topology import Topology
+from cachesvc.model.scope import EVERY, Action
 from cachesvc.telemetry.metrics.metrics import Metrics
+from cachesvc.web.access.door import grant_of
 from cachesvc.web.contract import Readiness
 from cachesvc.web.handlers.openapi import document
-from cachesvc.web.replies.redaction import shown_topology
+from cachesvc.web.ports import Port, wrong_port
+from cachesvc.web.replies.redaction import seen_topology, shown_topology
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import JSON
 from cachesvc.web.routing import Place
@@ -40,29 +43,60 @@ class Probes:
         """
         return _ok(b"alive\n", TEXT)
 
-    async def readyz(self, _: web.BaseRequest, place: Place) -> Reply:
-        """Answers 200 if this instance may be sent requests, else 503; `?verbose` adds reasons."""
+    async def readyz(self, request: web.BaseRequest, place: Place) -> Reply:
+        """Answers 200 if this instance may be sent requests, else 503; `?verbose` adds reasons.
+
+        The reasons name servers and other instances: they need the scope `observe:*`.
+        """
+        is_verbose = _is_verbose(place)
+        if is_verbose:
+            grant_of(request).require_whole(Action.OBSERVE, EVERY)
         ready, reasons = self._readiness()
         status, line = (
             (200, "HTTP/1.1 200 OK") if ready else (503, "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1")
         )
-        if "verbose" in place.query.split("&"):
+        if is_verbose:
             return _answer(status, line, msgspec.json.encode({"ready": ready, **reasons}), JSON)
         return _answer(status, line, b"ready\n" if ready else b"not ready\n", TEXT)
+
+    def readyz_of(self, other: Port) -> Probe:
+        """Returns the `readyz` of a port whose reasons are told on the `other` port only."""
+
+        async def readyz(request: web.BaseRequest, place: Place) -> Reply:
+            if _is_verbose(place):
+                wrong_port(other)
+            return await self.readyz(request, place)
+
+        return readyz
 
     async def metrics(self, request: web.BaseRequest, _: Place) -> Reply:
         body, content_type = await self._metrics.exposition(request.headers.get("Accept", ""))
         return _ok(body, content_type)
 
-    async def topology(self, _: web.BaseRequest, __: Place) -> Reply:
+    async def topology(self, request: web.BaseRequest, _: Place) -> Reply:
         """Answers the shared document, and in `here` the instance that answers.
 
-        A client takes the instances of that region from it.
+        A client takes the instances of that region from it. Without the scope `observe:*` it has the
+        namespaces in which the identity may do anything, the instances, and no server.
         """
-        return json_reply(msgspec.json.encode({"here": self._here, **shown_topology(self._topology)}))
+        grant = grant_of(request)
+        is_whole = grant.has(Action.OBSERVE, EVERY)
+        shown = (
+            shown_topology(self._topology) if is_whole else seen_topology(self._topology, grant.namespaces)
+        )
+        return json_reply(msgspec.json.encode({"here": self._here, **shown}))
+
+    async def instances(self, request: web.BaseRequest, _: Place) -> Reply:
+        """Answers the part of the topology that clients need, in the same form."""
+        shown = seen_topology(self._topology, grant_of(request).namespaces)
+        return json_reply(msgspec.json.encode({"here": self._here, **shown}))
 
     async def openapi(self, _: web.BaseRequest, __: Place) -> Reply:
         return json_reply(self._openapi)
+
+
+def _is_verbose(place: Place) -> bool:
+    return "verbose" in place.query.split("&")
 
 
 def json_reply(body: bytes) -> Reply:

@@ -18,6 +18,11 @@ TYPE_PREFIX = "https://cachesvc.dev/problems/"
 UNEXPLAINED = RequestError(ProblemKind.LOAD_FAILED, "the value could not be loaded")
 """The problem of an answer that failed without a reason."""
 
+_CHALLENGES = {
+    ProblemKind.NO_IDENTITY: 'WWW-Authenticate: Bearer realm="cachesvc"\r\n',
+    ProblemKind.UNKNOWN_IDENTITY: 'WWW-Authenticate: Bearer realm="cachesvc", error="invalid_token"\r\n',
+}
+"""The line that a 401 has (RFC 6750, 3)."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}").fullmatch
 _encode = msgspec.json.Encoder().encode
 
@@ -39,6 +44,8 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
         request_id=request_id,
         token=write_token(error.token),
         retry_after=error.origin_retry_after or 0,
+        scope=error.scope,
+        identity=error.identity,
     )
 
 
@@ -56,7 +63,7 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
     )
     if (seconds := error.retry_after_seconds) is not None:
         head += f"Retry-After: {seconds}\r\n"
-    head += token_line(error.token)
+    head += _CHALLENGES.get(error.kind, "") + token_line(error.token)
     if b"Cache-Control: " not in lines:  # a 404 or 405 may be kept by any cache that guesses a lifetime
         head += "Cache-Control: no-store\r\n"
     reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))

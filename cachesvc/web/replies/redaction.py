@@ -1,6 +1,7 @@
 """The topology as anyone may see it, without credentials and values of headers."""
 
 import re
+from collections.abc import Collection
 from typing import TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -27,8 +28,23 @@ _HARMLESS = frozenset(["db"])
 
 
 def shown_topology(topology: Topology) -> dict[str, Shown]:
-    """Returns a document of plain values, with durations and sizes as people write them."""
-    return _shown_fields(topology)
+    """Returns a document of plain values, with durations and sizes as people write them.
+
+    `callers` are left out.
+    """
+    return {field: shown for field, shown in _shown_fields(topology).items() if field != "callers"}
+
+
+def seen_topology(topology: Topology, namespaces: Collection[str]) -> dict[str, Shown]:
+    """Returns what a client needs: version, instances, and the owners of the given namespaces."""
+    return {
+        "version": topology.version,
+        "regions": {
+            name: {"instances": _shown(region.instances), "operations": _shown(region.operations)}
+            for name, region in topology.regions.items()
+        },
+        "namespaces": {name: {"owner": topology.namespaces[name].owner} for name in namespaces},
+    }
 
 
 def _shown(value: object, name: str = "") -> Shown:
@@ -41,7 +57,7 @@ def _shown(value: object, name: str = "") -> Shown:
     if isinstance(value, Size):
         return _written(value, _SIZE_UNITS, "B")
     if isinstance(value, str):
-        return without_credentials(value) if _URL(value) else value
+        return without_credentials(value) if _URL(value) else str(value)
     return value if isinstance(value, int | float) or value is None else str(value)
 
 

@@ -30,15 +30,10 @@ MAX_HEADER_LINE = 8704
 
 A token of 8192 letters (384 pairs), the longest that an SDK sends with a read of one key, fits into
 it; aiohttp's own limit is two bytes below that."""
-MAX_HEADER_LINES = 100
-"""Header lines of one request."""
-MAX_HEADER_BYTES = 32_768
-"""Bytes of the header lines of one request together.
-
-It is more than three lines of the longest; common proxies take 8 to 32 KiB. A plain `GET`, whose
-headers are all of kinds that change nothing and are not read, is not measured."""
 MAX_MEDIA_TYPE_LENGTH = 256
 """Characters of a content type."""
+MOST_RECORDS = 1000
+"""Records of the audit in one answer."""
 MAX_SOURCE_LAG_SECONDS = 60
 """The longest lag of a fill's source.
 
@@ -47,10 +42,13 @@ fence that refuses it.
 """
 
 
-def check_header_bytes(raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises `RequestError` (`head-too-large`) above `MAX_HEADER_BYTES`."""
-    if sum(map(len, chain.from_iterable(raw_headers))) > MAX_HEADER_BYTES:
-        why = f"the headers of a request have at most {MAX_HEADER_BYTES} bytes together"
+def check_header_bytes(raw_headers: Iterable[tuple[bytes, bytes]], most: int) -> None:
+    """Raises `RequestError` (`head-too-large`) above `most` bytes of header lines together.
+
+    A plain `GET`, whose headers are all of kinds that change nothing, is not measured.
+    """
+    if sum(map(len, chain.from_iterable(raw_headers))) > most:
+        why = f"the headers of a request have at most {most} bytes together"
         raise RequestError(ProblemKind.HEAD_TOO_LARGE, why)
 
 

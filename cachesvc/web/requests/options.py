@@ -46,26 +46,31 @@ _INERT = frozenset(
 )
 """Headers that change nothing about a read, as clients spell them. Others need a look."""
 _TRACEPARENT = (b"traceparent", b"Traceparent")
+_AUTHORIZATION = (b"Authorization", b"authorization")
 _HOST = (b"Host", b"host")
 
 
-def plain_traceparent(
+def plain_headers(
     raw_headers: Sequence[tuple[bytes, bytes]], hosts: Set[bytes] | None = None
-) -> bytes | None:
-    """Returns the `traceparent`, empty without one; None if a header might change the read.
+) -> tuple[bytes, bytes] | None:
+    """Returns `traceparent` and `Authorization`, each empty without one.
 
-    None also for a host that is not among `hosts`. One walk over the headers finds all of this.
+    None if a header might change the read, and for a host that is not among `hosts`. One walk over the
+    headers finds all of this.
     """
-    traceparent = b""
+    traceparent = authorization = b""
     for name, value in raw_headers:
         if name in _HOST:
             if hosts is not None and value not in hosts:
                 return None
         elif name not in _INERT:
-            if name not in _TRACEPARENT:
+            if name in _TRACEPARENT:
+                traceparent = value
+            elif name in _AUTHORIZATION and not authorization:
+                authorization = value
+            else:
                 return None
-            traceparent = value
-    return traceparent
+    return traceparent, authorization
 
 
 def is_below(options: ReadOptions, seconds: float) -> bool:

@@ -8,6 +8,7 @@ of its tags or of the namespace.
 import asyncio
 import contextlib
 import itertools
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -89,10 +90,18 @@ class FakeService:
         """Instances that do not merge in time what a call waits for."""
         self.receipts: dict[str, dict[str, Any]] = {}
         self.raw_answer: bytes | None = None
+        self.says: dict[str, dict[str, Any]] = {}
+        """Fields that the answers of `:get` have beside their own, by key."""
         self.instances: dict[str, str] = {}
         """The instances of the region: name → URL. If empty, clients keep to their given URLs."""
+        self.tokens: set[str] | None = None
+        """The bearer tokens that are taken; others are answered 401. None: nobody needs one."""
+        self.shown: list[tuple[str, str]] = []
+        """Path and `Authorization` of every request, also of those that are not recorded."""
         self._ticks = itertools.count(1_000_000)
         self._runner: web.ServerRunner | None = None
+        self.tls: ssl.SSLContext | None = None
+        """Set before `start`: the service speaks https."""
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -102,9 +111,10 @@ class FakeService:
     async def start(self, port: int) -> None:
         self._runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, ssl_context=self.tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -128,6 +138,10 @@ class FakeService:
         self.leases.pop(key, None)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        shown = request.headers.get("Authorization", "")
+        self.shown.append((request.path, shown))
+        if self.tokens is not None and shown.removeprefix("Bearer ") not in self.tokens:
+            return _problem(401, "unknown-identity")
         if (
             request.path == "/v1/topology"
         ):  # asked for besides, now and then: no part of what a test counts or holds back
@@ -180,7 +194,8 @@ class FakeService:
         namespace, _, rest = path.removeprefix("/v1/").partition("/")
         if namespace.endswith(":get"):
             self.on_read(len(self.calls(":get")))
-            results = [self._read(namespace[:-4], key, body) for key in body["keys"][: self.room]]
+            over = headers.get("Cache-Control") == "no-cache"
+            results = [self._read(namespace[:-4], key, body, over) for key in body["keys"][: self.room]]
             full = {"type": "https://cachesvc.dev/problems/answer-full", "status": 503, "retryable": True}
             results += [{"outcome": "error", "problem": full}] * (len(body["keys"]) - len(results))
             self.changes_before_puts()
@@ -193,7 +208,7 @@ class FakeService:
             return self._invalidated(namespace, [unquote(rest)], [], whole=False)
         return self._read_one(namespace, unquote(rest), headers)
 
-    def _read(self, namespace: str, key: str, asked: dict[str, Any]) -> dict[str, Any]:
+    def _read(self, namespace: str, key: str, asked: dict[str, Any], over: bool) -> dict[str, Any]:
         if key in self.key_problems:
             return {"outcome": "error", "problem": self.key_problems[key]}
         if key in self.slow and not self.slow[key].is_set():
@@ -209,7 +224,8 @@ class FakeService:
             }
             got |= {"age": 3, "ttl": -1 if held.stale else 42, "as_of": held.as_of, "tags": held.tags}
             got |= {"content_type": held.content_type} if held.content_type != OCTETS else {}
-        if asked.get("lease") and (held is None or held.stale) and key not in self.leases:
+        got |= self.says.get(key, {})
+        if asked.get("lease") and (held is None or held.stale or over) and key not in self.leases:
             got["lease"] = self.leases[key] = f"lease-{next(self._ticks)}"
         elif asked.get("lease") and held is None and key in self.unkept:
             got["unkept"] = True

@@ -5,11 +5,13 @@ import random
 import aiohttp
 import pytest
 from cachesvc_client import LAPTOP, NearSettings
+from cachesvc_client.aio.bearer import Bearer
 from cachesvc_client.aio.feed import Feeding
 from cachesvc_client.aio.transport import Transport
 from cachesvc_client.instances.region import Region
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
+from cachesvc_client.sync.bearer import Bearer as SyncBearer
 from cachesvc_client.sync.feed import Feeding as SyncFeeding
 from cachesvc_client.values.codecs import BYTES, Schema
 from yarl import URL
@@ -32,7 +34,14 @@ def feed(near: Near) -> NearFeed:
 async def test_a_task_follows_from_the_first_near_cache_to_the_end(near: Near, feed: NearFeed) -> None:
     region = Region([URL("http://127.0.0.1:9")], random.Random(1))
     async with aiohttp.ClientSession() as session:
-        transport = Transport(region, LAPTOP, max_connections=1, traceparent=lambda: None, session=session)
+        transport = Transport(
+            region,
+            LAPTOP,
+            max_connections=1,
+            traceparent=lambda: None,
+            bearer=Bearer(None, tls_only=False),
+            session=session,
+        )
         transport.open()
         feeding = Feeding(near, feed, transport)
         feeding.open()
@@ -55,7 +64,7 @@ class RecordedThread:
 
     running = 0
 
-    def __init__(self, _: NearFeed) -> None: ...
+    def __init__(self, _: NearFeed, __: SyncBearer) -> None: ...
 
     def start(self) -> None:
         RecordedThread.running += 1
@@ -68,7 +77,7 @@ def test_a_thread_follows_from_the_first_near_cache_to_the_end(
     near: Near, feed: NearFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cachesvc_client.sync.feed.FeedThread", RecordedThread)
-    feeding = SyncFeeding(near, feed)
+    feeding = SyncFeeding(near, feed, SyncBearer(None, tls_only=False))
     feeding.open()
     assert RecordedThread.running == 0, "there is no near cache yet"
     use(near)

@@ -17,9 +17,11 @@ import aiohttp
 import pytest
 import urllib3
 from cachesvc_client.aio import feed_task
+from cachesvc_client.aio.bearer import Bearer
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.sync import feed_thread
+from cachesvc_client.sync.bearer import Bearer as SyncBearer
 from cachesvc_client.sync.feed_thread import FeedThread
 
 
@@ -88,7 +90,7 @@ class Listening(Near):
 @asynccontextmanager
 async def on_a_task(feed: NearFeed) -> AsyncIterator[None]:
     async with aiohttp.ClientSession() as session:
-        task = asyncio.create_task(feed_task.follow(feed, session))
+        task = asyncio.create_task(feed_task.follow(feed, session, Bearer(None, tls_only=False)))
         yield
         task.cancel()
         await asyncio.wait([task])
@@ -96,7 +98,7 @@ async def on_a_task(feed: NearFeed) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def on_a_thread(feed: NearFeed) -> AsyncIterator[None]:
-    thread = FeedThread(feed)
+    thread = FeedThread(feed, SyncBearer(None, tls_only=False))
     thread.start()
     yield
     await asyncio.to_thread(thread.stop)
@@ -176,7 +178,7 @@ async def test_a_forked_child_has_a_feed_of_its_own_that_resumes() -> None:
     near = Listening()
     async with Instance() as one:
         feed = NearFeed(near, lambda: [one.url], random.Random(1))
-        thread = FeedThread(feed)
+        thread = FeedThread(feed, SyncBearer(None, tls_only=False))
         thread.start()
         await one_asked(one)
         for id_ in ("eu=1-0", "eu=2-0"):  # the second one is heard after the first one's id was noted

@@ -473,3 +473,30 @@ async def test_it_shows_its_state(broadcast: Broadcast) -> None:
     assert repr(subscription) == "<Subscription [next is 2]>"
     subscription.close()
     assert repr(subscription) == "<Subscription [over]>"
+
+
+# who may not know every namespace ----------------------------------------------------------------
+
+
+async def test_a_subscriber_is_told_no_namespace_that_it_may_not_know(broadcast: Broadcast) -> None:
+    some, whole, resumed = (
+        broadcast.subscribe(seen=["pages"]),
+        broadcast.subscribe(),
+        broadcast.subscribe({"eu": "100-0", "us": "100-0"}, ["pages"]),
+    )
+    for namespace in ("users", "pages"):
+        broadcast.fences("eu", "101-0", [*hard(1), Fence(9, 8, namespace=namespace)])
+    named = {
+        name: [
+            fence[0]
+            for kind, _, data in heard.events
+            if kind == "fences"
+            for fence in data.get("namespaces", [])
+        ]
+        for name, heard in (
+            ("some", await told(some)),
+            ("whole", await told(whole)),
+            ("resumed", await told(resumed)),
+        )
+    }
+    assert named == {"some": ["pages"], "whole": ["users", "pages"], "resumed": ["pages"]}

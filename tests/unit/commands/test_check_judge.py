@@ -326,7 +326,7 @@ def test_a_history_without_its_first_line_cannot_be_judged() -> None:
 def test_an_empty_run_shows_nothing_to_hold() -> None:
     verdict = judge([RUN])
     assert verdict.broken == ()
-    assert len(verdict.unobserved) == 10
+    assert len(verdict.unobserved) == 11
 
 
 def test_a_long_history_is_judged_in_one_pass() -> None:
@@ -381,3 +381,40 @@ def _seen(dice: random.Random, key: str, w: int, moment: int) -> Read:
         session=session,
         deadline_us=9,
     )
+
+
+class TestC10PutsAreKept:
+    def put(self, w: int, ended: int, **more: object) -> Announcement:
+        return call(w, ended - 1, ended, how="put", **more)
+
+    def test_the_next_read_at_its_instance_finds_the_value(self) -> None:
+        assert state("C10", write(1, 1), self.put(1, 5), read(1, 6)) == HOLDS
+        for outcome in ("miss", "absent", "loaded"):
+            missed = read(1 if outcome == "loaded" else None, 6, outcome=outcome)
+            assert state("C10", write(1, 1), self.put(1, 5), missed) == VIOLATED
+
+    def test_few_of_many_may_be_missed(self) -> None:
+        found = [read(1, 6 + n) for n in range(99)]
+        assert state("C10", write(1, 1), self.put(1, 5), *found, read(None, 6, outcome="miss")) == HOLDS
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            read(None, 6, "eu/eu-b", outcome="miss"),
+            read(None, 5, outcome="miss"),
+            read(None, 6, outcome="error"),
+            read(None, 6, outcome="miss", tier="near"),
+            read(None, 1_000_006, outcome="miss"),
+            read(None, 10, outcome="miss", ended=20),
+        ],
+        ids=["elsewhere", "before", "failed", "near", "later", "beside the next write"],
+    )
+    def test_other_reads_owe_nothing(self, other: Read) -> None:
+        assert state("C10", write(1, 1), self.put(1, 5), write(2, 15), other) == UNOBSERVED
+
+    def test_nor_do_reads_beside_a_fault(self) -> None:
+        fault = Fault("x", 4, 5)
+        assert state("C10", fault, write(1, 1), self.put(1, 5), read(None, 6, outcome="miss")) == UNOBSERVED
+
+    def test_a_put_obliges_its_instance_as_a_call_does(self) -> None:
+        assert state("C1", write(1, 1), self.put(1, 5), read(0, 6)) == VIOLATED

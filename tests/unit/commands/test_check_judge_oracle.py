@@ -29,12 +29,12 @@ positions = st.integers(0, 12).map(lambda number: f"7-{number}")
 def announcements(draw: st.DrawFn) -> Announcement:
     started, *failures, ended = sorted(draw(st.lists(moments, min_size=2, max_size=5)))
     instance = draw(st.sampled_from(INSTANCES))
-    how: Literal["api", "event"] = draw(st.sampled_from(("api", "event")))
+    how: Literal["api", "event", "put"] = draw(st.sampled_from(("api", "event", "put")))
     return Announcement(
         how=how,
         region=instance[:2],
-        instance=instance if how == "api" else "",
-        writes=tuple(draw(st.lists(versions, min_size=1, max_size=2))),
+        instance="" if how == "event" else instance,
+        writes=tuple(draw(st.lists(versions, min_size=1, max_size=1 if how == "put" else 2))),
         started=started,
         ended=ended,
         id=draw(st.sampled_from(["", *(f"eu:{number}-0" for number in range(6))])),
@@ -81,7 +81,7 @@ histories = st.tuples(
 
 
 def owed_by_c1(told: Announcement, read: Read) -> bool:
-    if told.how != "api" or not told.id or read.tier == "near" or read.started <= told.ended:
+    if told.how == "event" or not told.id or read.tier == "near" or read.started <= told.ended:
         return False
     waited_for = {
         "none": [],

@@ -10,8 +10,10 @@ from msgspec.structs import replace
 
 from cachesvc.commands.check.history import Announcement, HistoryWriter, Read, Record
 from cachesvc.commands.check.judge import judge
+from cachesvc.commands.check.load import announcer
 from cachesvc.commands.check.load.announcer import Announcer, Told, is_queue_down
 from cachesvc.commands.check.load.instances import InstanceError, Instances, answered_by
+from cachesvc.commands.check.load.origin import Snapshot
 from cachesvc.commands.check.load.producers import Producers, QueueError
 from cachesvc.commands.check.load.workload import Dice, Keyspace
 from cachesvc.commands.check.run import CheckError, check
@@ -53,11 +55,13 @@ async def test_a_coherent_deployment_passes(settings: CheckSettings) -> None:
     history = await checked(settings)
     verdict = judge(history.records, least_share=0)
     assert verdict.broken == ()
-    assert {"C0", "C1", "C2", "C3", "C7"}.isdisjoint(verdict.unobserved)
+    assert {"C0", "C1", "C2", "C3", "C7", "C10"}.isdisjoint(verdict.unobserved)
     kinds = Counter(type(record).__name__ for record in history.records)
     assert {"Run", "Write", "Announcement", "Fenced", "Merged", "Load", "Read"} <= set(kinds)
     read = {(read.instance, read.key) for read in history.records if isinstance(read, Read)}
-    assert len(read) == len(NAMES) * settings.keys, "the last sweep reads every key everywhere"
+    assert len(read) == len(NAMES) * (settings.keys + settings.clients), (
+        "the last sweep reads every key everywhere"
+    )
 
 
 async def test_an_instance_that_does_not_heed_its_fences_is_named(settings: CheckSettings) -> None:
@@ -94,7 +98,7 @@ def test_acts_come_in_the_shares_asked_for() -> None:
     counts = Counter(rolling.act() for _ in range(10_000))
     shares = {act: count / 10_000 for act, count in counts.items()}
     assert shares == pytest.approx(
-        {"session": 0.35, "read": 0.35, "api": 0.15, "event": 0.1, "tag": 0.05}, abs=0.02
+        {"session": 0.35, "read": 0.35, "api": 0.12, "event": 0.08, "tag": 0.04, "put": 0.06}, abs=0.02
     )
 
 
@@ -137,18 +141,41 @@ def test_only_a_queue_that_takes_nothing_is_a_queue_that_is_down(error: Exceptio
     assert is_queue_down(error) is is_down
 
 
+def _no_snapshot(key: str) -> Snapshot:
+    return Snapshot(key, 1, b"", ())
+
+
+async def test_a_put_that_fails_is_told_by_a_call(
+    settings: CheckSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later than it could be stored."""
+    monkeypatch.setattr(announcer, "PUT_SECONDS", 0.01)
+    noted: list[Record] = []
+    async with (
+        deployment(*NAMES, origin="") as fake,
+        aiohttp.ClientSession() as http,
+        Producers({}, "/test") as producers,
+    ):
+        instances = Instances({"eu/eu-a": fake.addresses["eu/eu-a"]}, "nowhere", http)
+        telling = Announcer("check", instances, producers, Random(1), noted.append, lambda: 7, _no_snapshot)
+        told = await telling.announce(Told("put", (("k", 1),)))
+        await telling.stop()
+    assert (told.how, told.instance, len(told.failures)) == ("api", "eu/eu-a", 1)
+    assert told.id.startswith("eu:")
+
+
 async def test_what_was_never_accepted_is_noted_as_such(settings: CheckSettings) -> None:
     noted: list[Record] = []
     async with aiohttp.ClientSession() as http, Producers({}, "/test") as producers:
         nobody = Instances({"eu/eu-a": f"http://127.0.0.1:{settings.origin_port}"}, "check", http)
-        announcer = Announcer("check", nobody, producers, Random(1), noted.append, lambda: 7)
-        announcing = announcer.announce(Told("api", (("k", 1),)))
-        while not announcer.failed:  # noqa: ASYNC110  nobody but this test wants to know
+        telling = Announcer("check", nobody, producers, Random(1), noted.append, lambda: 7, _no_snapshot)
+        announcing = telling.announce(Told("api", (("k", 1),)))
+        while not telling.failed:  # noqa: ASYNC110  nobody but this test wants to know
             await asyncio.sleep(0)
-        await announcer.stop()
+        await telling.stop()
     assert announcing.cancelled()
     assert noted == [
-        Announcement("api", "", "", (("k", 1),), 7, 7, reached=False, failures=(7,) * announcer.failed)
+        Announcement("api", "", "", (("k", 1),), 7, 7, reached=False, failures=(7,) * telling.failed)
     ]
     assert nobody.here() == []
 

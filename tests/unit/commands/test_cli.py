@@ -27,7 +27,9 @@ def serving(
     """An app that is ready on port 7 and stops at once, or fails; and what it was told to serve."""
     served: list[tuple[Service, Topology]] = []
 
-    async def serve(service: Service, topology: Topology, *, ready: Callable[[int], None]) -> None:
+    async def serve(
+        service: Service, topology: Topology, *, ready: Callable[[int], None], **_: object
+    ) -> None:
         served.append((service, topology))
         if failure is not None:
             raise failure

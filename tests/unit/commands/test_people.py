@@ -298,8 +298,15 @@ def test_nobody_at_an_address_is_said(words: Sequence[str], capsys: pytest.Captu
     ],
 )
 def test_an_address_that_cannot_be_listened_on_is_said(
-    setting: dict[str, str], why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    setting: dict[str, str],
+    why: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    topology = tmp_path / "topology.yaml"
+    topology.write_text(Path(TOPOLOGY).read_text(encoding="utf-8") + "\ncallers: {anonymous: []}\n")
+
     async def serve(service: object, *_: object, **__: object) -> None:
         host = setting["CACHESVC_SERVER_HOST"]
         await asyncio.get_running_loop().create_server(asyncio.Protocol, host, free_port())
@@ -307,7 +314,7 @@ def test_an_address_that_cannot_be_listened_on_is_said(
     monkeypatch.setattr("cachesvc.app.instance.serve", serve)
     monkeypatch.setattr("cachesvc.telemetry.logs.logs.set_up", lambda *_: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    assert run("serve", "--topology", TOPOLOGY, CACHESVC_REGION="eu", **setting) == 1
+    assert run("serve", "--topology", str(topology), CACHESVC_REGION="eu", **setting) == 1
     said = capsys.readouterr().err
     assert why in said
     assert len(said.splitlines()) == 1

@@ -118,7 +118,7 @@ CASES: list[tuple[str, Any, str]] = [
     (
         "regions/eu/pool/m1/address",
         "localhost",
-        "$.regions.eu.pool.m1.address: 'localhost' is no host:port or unix:/path",
+        "$.regions.eu.pool.m1.address: 'localhost' is no host:port, tls:host:port or unix:/path",
     ),
     (
         "regions/eu/pool/m1/address",
@@ -175,6 +175,18 @@ CASES: list[tuple[str, Any, str]] = [
     ),
     ("namespaces/pages/lease", "50ms", "$.namespaces.pages.lease: below 100ms"),
     ("namespaces/pages/max_lag", 0, "$.namespaces.pages.max_lag: must be longer than 0"),
+    (
+        "namespaces/pages/l1",
+        {"guaranteed": "64 MB"},
+        "$.namespaces.pages.l1.guaranteed: '64 MB' is neither a size nor a percentage: write '64MiB' or '40%'",
+    ),
+    (
+        "namespaces/pages/l1",
+        {"at_most": "140%"},
+        "$.namespaces.pages.l1.at_most: '140%' is more than the whole: 100% at most",
+    ),
+    ("namespaces/pages/l1", {"at_most": 40}, "$.namespaces.pages.l1.at_most: 40 has no unit"),
+    ("namespaces/pages/l1", {"at_least": "1MiB"}, "$.namespaces.pages.l1.at_least: unknown field"),
     ("namespaces/pages/origin", {}, "$.namespaces.pages.origin.url: is missing"),
     (
         "namespaces/docs/origin/url",

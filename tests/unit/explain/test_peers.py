@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -87,6 +88,39 @@ async def test_one_that_cannot_tell_is_there_with_its_reason(
         return web.Response(status=status, body=body)
 
     assert await ask(await serve(answer)) == Seen("us", "us-a", unavailable=why)
+
+
+@pytest.mark.parametrize(
+    ("held", "shown", "why"),
+    [
+        (None, None, "answered 401: its callers need one with explain:*"),
+        ("secret\n", "Bearer secret", ""),
+        ("two words", None, "is not asked: server.peer_token_file: "),
+        ("", None, "is not asked: server.peer_token_file: "),
+    ],
+)
+async def test_the_token_of_a_file_is_shown_to_the_others(
+    serve: Callable[[Handler], Awaitable[str]], held: str | None, shown: str | None, why: str, tmp_path: Path
+) -> None:
+    asked: list[str | None] = []
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.headers.get("Authorization"))
+        return web.Response(status=200 if asked[-1] else 401, body=msgspec.json.encode(SEEN))
+
+    file = tmp_path / "token"
+    if held is not None:
+        await asyncio.to_thread(file.write_text, held)
+    asking = HttpPeers({("us", "us-a"): await serve(answer)}, str(file) if held is not None else "")
+    await asking.start()
+    try:
+        (seen,) = await asking.ask(KEY, Question())
+    finally:
+        await asking.stop()
+    assert seen.unavailable.startswith(why)
+    assert "secret" not in seen.unavailable
+    assert "two words" not in seen.unavailable
+    assert asked == ([] if why.startswith("is not") else [shown])
 
 
 async def test_one_that_is_silent_is_not_waited_for(

@@ -19,7 +19,7 @@ def test_the_large_answers_of_one_namespace_do_not_refuse_those_of_another() -> 
             small.take(50)
             assert in_flight.has_room(10, "small")
             assert not in_flight.has_room(10, "large")
-    assert (in_flight.held, in_flight.held_by) == (0, {})
+    assert (in_flight.held, in_flight.by_namespace) == (0, {})
 
 
 def test_one_namespace_has_all_the_room() -> None:

@@ -1,8 +1,8 @@
 -- The beginning of every script of a queue. A region's queue is one server and keeps:
 --   changes            stream, one consumer group `cachesvc`; an item has the producer's fields; one
 --                      consumer of the group takes nothing and is named as the epoch
---   changes:epoch      random, made with the group. With the server's run id and the number of lost
---                      changes it is the epoch: another epoch means that changes may be lost
+--   changes:epoch      random, made with the group. With the server's run id and replication id and the
+--                      number of lost changes it is the epoch: another one means that changes may be lost
 --   changes:closed     number of changes that these scripts took out of the stream. What was added,
 --                      is not closed and is not there was taken out by somebody else, and is lost
 --   changes:consumers  hash: incarnation of a consumer → µs of its last note and of its first one, its
@@ -21,7 +21,8 @@
 --   fences:epoch       as `changes:epoch`, made with the stream `fences`
 --   fences:beat        µs of the last heartbeat
 --   fences:paced       sorted set: paced fences (fence_items.py) by the µs until which they are in
---                      force
+--                      force; at most MOST_PACED
+--   fences:given_up    number of paced fences for which there was no room
 --   fences:readers     hash of the followers: region/instance#incarnation → position, µs of its last
 --                      report, epoch
 --   receipts:<n>       hash: id → state letter, position, cells, missed cells, reason (or, for a change
@@ -44,19 +45,22 @@ local now = time[1] * 1000000 + time[2]
 -- looked up anew after this error (redis_connections.py).
 local about = call('INFO', 'server', 'replication')
 local run_id = match(about, 'run_id:(%w+)')
+-- It changes whenever the process has been a replica: its data may be another server's since.
+local replication_id = match(about, 'master_replid:(%w+)') or ''
 if match(about, 'role:(%w+)') ~= 'master' then
   return redis.error_reply('READONLY this queue is a replica: what it says is not certain')
 end
 
 local RECEIPT_SECONDS, AUDIT_ITEMS, DEAD_ITEMS = 900, 100000, 10000
 local MOST_PARKED, MOST_PARKED_BYTES = 100000, 16777216 -- for each cell
+local MOST_PACED = 100000 -- as many as an instance keeps windows
 
 local function whole(number)
   return format('%.0f', number)
 end
 
 local function epoch_of(stream)
-  return (call('GET', stream .. ':epoch') or '') .. ':' .. run_id
+  return (call('GET', stream .. ':epoch') or '') .. ':' .. run_id .. '.' .. replication_id
 end
 
 -- Returns the epoch of `changes`. Its last part is the number of changes that left the stream and
@@ -132,6 +136,27 @@ end
 local function has_beaten(within_us)
   local last = tonumber(call('GET', 'fences:beat') or 0)
   return last <= now and now - last < tonumber(within_us)
+end
+
+-- Remembers paced fences, each given as [member, µs until which it is in force].
+-- Beyond the bound, those that end first become one that concerns every namespace: the copies up to
+-- the newest `at` of them are stale at once, to those who are told of it. These are followers that
+-- begin, or had a gap. All others have merged the items.
+local function remember_paced(fences)
+  for _, fence in ipairs(fences) do
+    call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
+  end
+  local surplus = call('ZCARD', 'fences:paced') - MOST_PACED
+  if surplus <= 0 then
+    return
+  end
+  local given_up, at, last = call('ZPOPMIN', 'fences:paced', surplus + 1), 0, 0
+  for i = 1, #given_up, 2 do
+    at = math.max(at, tonumber(match(given_up[i], '^%[%d+,(%d+),') or now))
+    last = math.max(last, tonumber(given_up[i + 1]))
+  end
+  call('ZADD', 'fences:paced', 'GT', whole(last), '[0,' .. whole(at) .. ',true,"*",1]')
+  call('INCRBY', 'fences:given_up', surplus)
 end
 
 local function paced_in_force()

@@ -12,9 +12,7 @@ trim(tonumber(ARGV[2]))
 
 local position = publish_all(ARGV[1], 4)
 
-for _, fence in ipairs(paced) do
-  call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
-end
+remember_paced(paced)
 
 for _, done in ipairs(dones) do
   local id, cells, audit, parked, missed, is_published, stays_open = unpack(done)

@@ -4,7 +4,7 @@ records."""
 from collections.abc import Iterable
 
 from cachesvc.commands.check.history import Record
-from cachesvc.commands.check.judge import answers, freshness, loads
+from cachesvc.commands.check.judge import answers, freshness, loads, puts
 from cachesvc.commands.check.judge.figures import figures
 from cachesvc.commands.check.judge.indexed_history import IndexedHistory, NoRunError
 from cachesvc.commands.check.verdicts import Verdict
@@ -33,6 +33,7 @@ def judge(records: Iterable[Record], *, grace_us: int = 250_000, least_share: fl
             answers.in_time(history, grace_us),
             freshness.after_the_last_fault(history),
             loads.still_a_cache(history, least_share),
+            puts.kept(history),
         ),
         figures=figures(history),
     )

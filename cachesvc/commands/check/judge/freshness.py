@@ -73,17 +73,20 @@ def _violation(history: IndexedHistory, read: Read, debt: Debt, because: str) ->
 
 
 def after_calls(history: IndexedHistory) -> Finding:
-    """C1. An accepted call obliges its own instance, and those it waited for, from its end on."""
+    """C1. An accepted call obliges its own instance, and those it waited for, from its end on.
+
+    A put is such a call: it is an invalidation and a fill.
+    """
     debts: Debts[tuple[str, str]] = Debts()
     for call in history.announcements:
-        if call.how != "api" or not call.id:
+        if call.how == "event" or not call.id:
             continue
         for instance in _obliged(history, call):
             for key, w in call.writes:
                 debts.add((key, instance), Debt(since=call.ended, w=w, proof=(call,)))
     rule = Rule(
         check="C1",
-        text="after an invalidate call returned, its instance (with `wait`: each one waited for)"
+        text="after an invalidate call or a put returned, its instance (with `wait`: each one waited for)"
         " shows its write or a newer one",
         because=lambda read, debt: (
             f"{spoken(read.started - debt.since)} after the call that announced version {debt.w} had returned"

@@ -1,13 +1,16 @@
 """Announces writes to the cache until they are accepted, and then finds their fences'
 positions.
 
+A put of the written value announces the write as well. If it fails, the write is announced by a
+call instead, as soon as the put cannot be stored any more.
+
 A producer that gets an error has no promise, and announces again. The announcer does the same
 until it is stopped: the history says when each attempt failed, and an announcement that was never
 accepted is recorded as such.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Literal, TypeAlias
 
@@ -18,7 +21,7 @@ from cachesvc.app.tasks import Tasks
 from cachesvc.commands.check.history import Announcement, Fenced
 from cachesvc.commands.check.load import tokens
 from cachesvc.commands.check.load.instances import Instance, InstanceError, Instances
-from cachesvc.commands.check.load.origin import Note, Now
+from cachesvc.commands.check.load.origin import Note, Now, Snapshot
 from cachesvc.commands.check.load.producers import Producers, QueueError
 from cachesvc.model.clock import SECONDS
 
@@ -27,6 +30,8 @@ Failure: TypeAlias = tuple[int, bool]
 """The time at which an attempt failed, and whether it failed because the queue took
 nothing."""
 
+PUT_SECONDS = 2.0
+"""A put that was not answered is stored no later than this (clients/PROTOCOL.md)."""
 AGAIN_SECONDS = (0.05, 1.0)
 """The first pause after a failure, and the longest; each pause is twice the one before."""
 QUEUE_DOWN = "queue-unavailable"
@@ -42,7 +47,7 @@ for a dead queue do not pile up."""
 class Told(Struct, frozen=True):
     """Writes that are to be announced, and how."""
 
-    how: Literal["api", "event"]
+    how: Literal["api", "event", "put"]
     writes: tuple[tuple[str, int], ...]
     tag: str = ""
     """The tag to announce instead of the keys; empty to announce the keys."""
@@ -62,8 +67,16 @@ class Announcer:
     """
 
     def __init__(
-        self, namespace: str, instances: Instances, producers: Producers, random: Random, note: Note, now: Now
+        self,
+        namespace: str,
+        instances: Instances,
+        producers: Producers,
+        random: Random,
+        note: Note,
+        now: Now,
+        snapshot: Callable[[str], Snapshot],
     ) -> None:
+        """Makes an announcer without announcements. `snapshot` returns the value of a key to put."""
         self.accepted = 0
         self.failed = 0
         """Failed attempts."""
@@ -73,6 +86,7 @@ class Announcer:
         self._random = random
         self._note = note
         self._now = now
+        self._snapshot = snapshot
         self._tasks = Tasks()
         self._announcing: set[asyncio.Task[Announcement]] = set()
 
@@ -135,6 +149,9 @@ class Announcer:
             except (InstanceError, QueueError) as error:
                 self.failed += 1
                 failures.append((self._now(), is_queue_down(error)))
+            if told.how == "put":
+                await asyncio.sleep(PUT_SECONDS)
+                told, begun = replace(told, how="api"), replace(begun, how="api")
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -148,6 +165,8 @@ class Announcer:
         """One attempt. Raises `InstanceError` or `QueueError`."""
         if told.how == "event":
             return await self._as_event(told, begun)
+        if told.how == "put":
+            return await self._as_put(told, begun, self._instances.one(self._random))
         return await self._as_call(told, begun, self._instances.one(self._random))
 
     async def _as_event(self, told: Told, begun: Announcement) -> Announcement:
@@ -155,6 +174,14 @@ class Announcer:
         id_ = await self._producers.add(region, told.change(self._namespace))
         self._tasks.spawn(self._find_fence(id_, region), "find fence")
         return replace(begun, region=region, id=id_, ended=self._now())
+
+    async def _as_put(self, told: Told, begun: Announcement, instance: Instance) -> Announcement:
+        ((key, w),) = told.writes
+        token = await instance.put(self._snapshot(key))
+        ended, id_ = self._now(), f"put:{key}:{w}"
+        return replace(
+            begun, region=instance.region, instance=instance.name, id=id_, token=token, ended=ended
+        )
 
     async def _as_call(self, told: Told, begun: Announcement, instance: Instance) -> Announcement:
         receipt = await instance.invalidate({**told.change(self._namespace), "wait": told.wait})

@@ -133,7 +133,11 @@ class Feed:
         )
         timeout = aiohttp.ClientTimeout(sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
         async with self._http.get(
-            f"{self.instance.url}/v1/fences", headers=headers, timeout=timeout, raise_for_status=True
+            f"{self.instance.url}/v1/fences",
+            headers=headers,
+            timeout=timeout,
+            raise_for_status=True,
+            allow_redirects=False,
         ) as answer:
             self._take(FeedEvent("subscribed"))
             parser = EventParser()

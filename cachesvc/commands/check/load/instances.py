@@ -164,6 +164,16 @@ class Instance:
             raise self._failure(status, body)
         return status != 409
 
+    async def put(self, snapshot: Snapshot) -> str:
+        """Stores a value that was just written; returns the token of the write."""
+        headers = {"Cache-Control": "max-age=60", "Cache-Groups": cache_groups.format(snapshot.tags)}
+        status, fields, body = await self._call(
+            "PUT", self._key(snapshot.key), headers=headers, body=snapshot.value
+        )
+        if status != 204:
+            raise self._failure(status, body)
+        return fields.get("Cachesvc-Token", "")
+
     async def invalidate(self, change: Mapping[str, object]) -> Receipt:
         """Announces a change with `POST /v1/invalidations`."""
         body = msgspec.json.encode(change)
@@ -203,7 +213,12 @@ class Instance:
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
             async with self._http.request(
-                method, url, headers=headers, data=body or None, timeout=aiohttp.ClientTimeout(total=seconds)
+                method,
+                url,
+                headers=headers,
+                data=body or None,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+                allow_redirects=False,
             ) as answer:
                 return answer.status, answer.headers, await answer.read()
         except (

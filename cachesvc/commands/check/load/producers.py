@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from cachesvc.tiers.redis_connections import RedisConnections, is_demotion
+from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access, RedisConnections, is_demotion
 
 STREAM = "changes"
 TIMEOUT_SECONDS = 2.0
@@ -26,11 +26,11 @@ class Producers:
     """One connection pool per region. An async context manager, which closes the pools on
     leaving."""
 
-    def __init__(self, queues: Mapping[str, str], source: str) -> None:
+    def __init__(self, queues: Mapping[str, str], source: str, access: Access = DEFAULT_ACCESS) -> None:
         """`queues`: URL by region. `source`: the `source` of the events, a URI reference."""
         self.regions = tuple(queues)
         self._source = source
-        self._clients = {region: _client(url) for region, url in queues.items()}
+        self._clients = {region: _client(url, access) for region, url in queues.items()}
 
     async def __aenter__(self) -> "Producers":
         return self
@@ -69,7 +69,7 @@ class Producers:
         )
 
 
-def _client(url: str) -> tuple[Redis, RedisConnections]:
+def _client(url: str, access: Access) -> tuple[Redis, RedisConnections]:
     # The announcer retries, and records each failure. `driver_info`: without it the driver would
     # read its own version from disk, which blocks the loop.
     connections: RedisConnections = RedisConnections.from_url(
@@ -79,5 +79,6 @@ def _client(url: str) -> tuple[Redis, RedisConnections]:
         socket_connect_timeout=TIMEOUT_SECONDS,
         driver_info=None,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        **access.settings_for(url),
     )
     return Redis.from_pool(connections), connections

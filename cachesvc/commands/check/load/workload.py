@@ -4,6 +4,10 @@ keys.
 Instances merge the tokens of reads like fences. A key that is read with tokens therefore stays
 fresh even where the feed fails, which would hide the failure. So sessions, which send tokens,
 read only the keys of the first tag; all other keys depend on the feeds.
+
+A put says that its value is current, which is its writer's responsibility. So each client has a key
+and a tag of its own, of which it alone makes the writes, one after the other: it invalidates them,
+puts, and reads what it has put.
 """
 
 import asyncio
@@ -14,6 +18,7 @@ from typing import Literal, TypeVar
 
 from msgspec import Struct
 
+from cachesvc.commands.check.history import Announcement
 from cachesvc.commands.check.load.announcer import Announcer, Told, Wait
 from cachesvc.commands.check.load.instances import Instance, Instances
 from cachesvc.commands.check.load.origin import VersionedStore
@@ -30,9 +35,9 @@ PATIENCE_SECONDS = 1.0
 MOST_KEYS_AT_ONCE = 6
 ZIPF = 1.0
 
-Act = Literal["session", "read", "api", "event", "tag"]
+Act = Literal["session", "read", "api", "event", "tag", "put"]
 READS: Mapping[Act, float] = {"session": 0.5, "read": 0.5}
-WRITES: Mapping[Act, float] = {"api": 0.50, "event": 0.33, "tag": 0.17}
+WRITES: Mapping[Act, float] = {"api": 0.40, "event": 0.26, "tag": 0.14, "put": 0.20}
 WAITS: Mapping[Wait, float] = {"none": 0.7, "region": 0.2, "global": 0.1}
 
 
@@ -40,8 +45,11 @@ class Keyspace(Struct, frozen=True):
     """The keys of a run, the hottest first."""
 
     tags_of: Mapping[str, tuple[str, ...]]
+    """The tags of every key, also of those that are put."""
     of_sessions: tuple[str, ...]
     tags: tuple[str, ...]
+    of_puts: tuple[str, ...]
+    """A key for each client, which it alone writes; its tag has the same text."""
 
     @classmethod
     def of(cls, settings: CheckSettings) -> "Keyspace":
@@ -52,10 +60,17 @@ class Keyspace(Struct, frozen=True):
         """
         tags = tuple(f"t{i}-{settings.run_id}" for i in range(settings.tags))
         tags_of = {f"k{i:02}-{settings.run_id}": _tags(i, tags) for i in range(settings.keys)}
-        return cls(tags_of, tuple(key for key, found in tags_of.items() if tags[0] in found), tags)
+        of_sessions = tuple(key for key, found in tags_of.items() if tags[0] in found)
+        of_puts = tuple(f"p{i:02}-{settings.run_id}" for i in range(settings.clients))
+        return cls({**tags_of, **{key: (key,) for key in of_puts}}, of_sessions, tags, of_puts)
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The keys that every client writes."""
+        return tuple(key for key in self.tags_of if key not in self.of_puts)
+
+    @property
+    def all_keys(self) -> tuple[str, ...]:
         return tuple(self.tags_of)
 
 
@@ -67,7 +82,11 @@ class Dice:
         self._read_share = read_share
         self._with_events = with_events
         self._tags = space.tags
-        self._pools = {"session": _hot(space.of_sessions), "any": _hot(space.keys)}
+        self._pools = {
+            "session": _hot(space.of_sessions),
+            "shared": _hot(space.keys),
+            "any": _hot(space.all_keys),
+        }
 
     def act(self) -> Act:
         """The next thing to do."""
@@ -75,7 +94,11 @@ class Dice:
         return "api" if act == "event" and not self._with_events else act
 
     def key(self) -> str:
+        """A key to read."""
         return self._keys("any", 1)[0]
+
+    def key_to_write(self) -> str:
+        return self._keys("shared", 1)[0]
 
     def keys(self, pool: Literal["session", "any"]) -> list[str]:
         """Some different keys, mostly hot ones."""
@@ -114,7 +137,9 @@ class Client:
         store: VersionedStore,
         recorder: ReadRecorder,
         announcer: Announcer,
+        own: str,
     ) -> None:
+        """Makes a client that does nothing yet. `own` is the key that it alone puts."""
         self.may_write = True
         self.is_stopping = False
         """Set it to end `run` after the current operation. Cancelling a client instead would leave
@@ -126,6 +151,9 @@ class Client:
         self._store = store
         self._recorder = recorder
         self._announcer = announcer
+        self._own = own
+        self._own_write: asyncio.Task[Announcement] | None = None
+        """The last write of the own key; the next one waits until it is accepted."""
         self._sessions = 0
         self._session_reads = 0
         self._session = self._new_session()
@@ -145,12 +173,14 @@ class Client:
             await self._read_in_session()
         elif act == "read" or self._announcer.is_full or not self.may_write:
             await self._read()
+        elif act == "put":
+            await self._put()
         elif act == "tag":
             tag = self._dice.tag()
             await self._write(Told("api", self._store.commit(self._store.keys_of(tag)), tag))
         else:
             wait = self._dice.wait() if act == "api" else "none"
-            await self._write(Told(act, self._store.commit([self._dice.key()]), wait=wait))
+            await self._write(Told(act, self._store.commit([self._dice.key_to_write()]), wait=wait))
 
     async def _read(self) -> None:
         if self._dice.is_single():
@@ -171,6 +201,33 @@ class Client:
         await asyncio.wait([announcing], timeout=PATIENCE_SECONDS)
         if announcing.done() and not announcing.cancelled():
             self._session.learn_write(announcing.result())
+
+    async def _put(self) -> None:
+        """Puts the own key, half of the time just after it was invalidated, and reads it.
+
+        The instance that took it has it for a plain read; any instance, for a read with its token.
+        """
+        if self._own_write is not None and not self._own_write.done():
+            await self._read()
+            return
+        if self._dice.is_single():
+            tag = self._own if self._dice.is_single() else ""
+            if not await self._write_own(Told("api", self._store.commit([self._own]), tag)):
+                return
+        put = await self._write_own(Told("put", self._store.commit([self._own])))
+        if put and put.how == "put":
+            taker = next(one for one in self._instances.all if one.name == put.instance)
+            await self._recorder.read_plainly(taker, self._own)
+            await self._recorder.read(self._instance(), [self._own], self._session)
+
+    async def _write_own(self, told: Told) -> Announcement | None:
+        """Announces a write of the own key; None if that is not accepted in time."""
+        self._own_write = self._announcer.announce(told)
+        await asyncio.wait([self._own_write], timeout=PATIENCE_SECONDS)
+        if not self._own_write.done() or self._own_write.cancelled():
+            return None
+        self._session.learn_write(self._own_write.result())
+        return self._own_write.result()
 
     def _instance(self) -> Instance:
         return self._dice.one_of(self._instances)

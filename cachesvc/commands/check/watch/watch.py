@@ -33,7 +33,7 @@ from cachesvc.commands.check.verdicts import Verdict
 from cachesvc.commands.check.watch.merge_lag import MergeLags
 from cachesvc.commands.check.watch.metrics import WatchMetrics
 from cachesvc.commands.check.watch.rolling_history import RollingHistory
-from cachesvc.tiers.clean_connector import CleanConnector
+from cachesvc.commands.credential import session
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,12 @@ async def watch(
     settings = replace(settings, delays=AT_ONCE)
     metrics.run_info.labels(settings.namespace, settings.run_id, f"{settings.max_lag_us / 1e6:g}s").set(1)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=CleanConnector(limit=0)))
-        producers = await stack.enter_async_context(Producers(settings.queues, "/cachesvc/check"))
+        http = await stack.enter_async_context(
+            session(settings.credential, limit=0, ssl=settings.reach.https)
+        )
+        producers = await stack.enter_async_context(
+            Producers(settings.queues, "/cachesvc/check", settings.reach.queues)
+        )
         canaries = Canaries(settings, metrics, http, producers, pause_seconds)
         if not settings.look_aside:
             await open_origin(canaries.origin, settings)
@@ -135,7 +139,13 @@ class Canaries:
         self.origin = HttpOrigin(self.store, random, self.history.add, monotonic_us)
         self.instances = Instances(settings.instances, settings.namespace, http)
         self.announcer = Announcer(
-            settings.namespace, self.instances, producers, random, self.history.add, monotonic_us
+            settings.namespace,
+            self.instances,
+            producers,
+            random,
+            self.history.add,
+            monotonic_us,
+            self.store.snapshot,
         )
         self._recorder = ReadRecorder(settings, self.store, random, self._note_read, monotonic_us)
         self._metrics = metrics

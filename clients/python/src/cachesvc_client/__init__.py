@@ -13,9 +13,10 @@ loads asyncio and aiohttp.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cachesvc_client.errors import CacheError, CodecError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, ForbiddenError, PartialError, UnauthenticatedError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
+from cachesvc_client.instances.tls import Tls
 from cachesvc_client.near.feed import FeedStatistics
 from cachesvc_client.near.settings import NearSettings, NearStatistics
 from cachesvc_client.protocol.wire import Receipt, ReceiptState
@@ -47,6 +48,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "FeedStatistics",
+    "ForbiddenError",
     "Hit",
     "LoadContext",
     "Loader",
@@ -63,6 +65,8 @@ __all__ = [
     "ReceiptState",
     "Retries",
     "Statistics",
+    "Tls",
+    "UnauthenticatedError",
     "Unavailable",
     "json_of",
     "msgpack_of",

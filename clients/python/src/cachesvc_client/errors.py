@@ -5,6 +5,7 @@ no codec can bring back is a mistake of the program, and no failure of the cache
 """
 
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
@@ -68,6 +69,28 @@ class CacheError(Exception):
 
 def _made_again(kind: type[CacheError], args: tuple[Any, ...]) -> CacheError:
     return kind.__new__(kind, *args)
+
+
+class UnauthenticatedError(CacheError):
+    """The service does not take the client's token (401), or the token could not be fetched.
+
+    A token that was refused has been fetched once more before, if it can be.
+    """
+
+    def copy(self) -> "UnauthenticatedError":
+        return copy(self)
+
+
+class ForbiddenError(CacheError):
+    """The client's identity may not do this (403)."""
+
+    scope: str = ""
+    """The scope that it lacks, such as `invalidate:pages`, if the service named it."""
+    identity: str = ""
+    """The name of the identity as the service knows it, if the service named it."""
+
+    def copy(self) -> "ForbiddenError":
+        return copy(self)
 
 
 class CodecError(TypeError):

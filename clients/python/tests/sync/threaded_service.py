@@ -22,7 +22,7 @@ class ServiceWithTopology(FakeService):
         self.topology: dict[str, Any] = {"version": 1, "regions": {}}
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == TOPOLOGY_PATH:
+        if request.path == TOPOLOGY_PATH and self.tokens is None:
             return web.json_response(self.topology)
         return await super()._handle(request)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 from yarl import URL
 
+from cachesvc_client.aio.bearer import Bearer
 from cachesvc_client.aio.calls import Calls
 from cachesvc_client.aio.feed import Feeding
 from cachesvc_client.aio.flight import Airspace
@@ -24,11 +26,13 @@ from cachesvc_client.aio.transport import UNBATCHED_CONNECTIONS, Transport
 from cachesvc_client.instances.endpoints import urls_of
 from cachesvc_client.instances.profiles import IN_REGION, Profile, profile_with
 from cachesvc_client.instances.region import Region
+from cachesvc_client.instances.tls import Tls, context_of
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.near.settings import NearSettings
 from cachesvc_client.protocol.names import check_caller, check_namespace, check_receipt_id
 from cachesvc_client.protocol.wire import Receipt, ReceiptState
+from cachesvc_client.requests.bearer import TokenSource, check_source
 from cachesvc_client.requests.changes import invalidation_in
 from cachesvc_client.requests.handed_tokens import Handed
 from cachesvc_client.requests.namespace_requests import NamespaceRequests, receipt_request, receipt_state
@@ -68,7 +72,9 @@ class Cache:
         batching: bool,
         caller: str,
         traceparent: Traceparent,
+        token: TokenSource | None,
         session: Session | None,
+        tls: ssl.SSLContext | None,
         tracer_provider: "TracerProvider | None",
     ) -> None:
         spread = random.Random()  # noqa: S311  spreads load, guards nothing
@@ -76,8 +82,15 @@ class Cache:
         """The configured URLs, and True if what is known of the instances is shared."""
         self._region = Region(urls, spread, discover=discover, shared=session is None)
         connections = profile.max_connections if batching else UNBATCHED_CONNECTIONS
+        self._bearer = Bearer(token, tls_only=self._region.has_tls)
         self._transport = Transport(
-            self._region, profile, max_connections=connections, traceparent=traceparent, session=session
+            self._region,
+            profile,
+            max_connections=connections,
+            traceparent=traceparent,
+            bearer=self._bearer,
+            session=session,
+            tls=tls,
         )
         self._timeout = profile.timeout
         self._batching = batching
@@ -113,8 +126,10 @@ class Cache:
         batching: bool = True,
         discover: bool = True,
         caller: str = "",
+        token: TokenSource | None = None,
         traceparent: Traceparent = opentelemetry_traceparent,
         session: Session | None = None,
+        tls: Tls | ssl.SSLContext | None = None,
         tracer_provider: "TracerProvider | None" = None,
     ) -> "Cache":
         """Returns a client of the instance at `url`, or of the first reachable one of several.
@@ -131,12 +146,17 @@ class Cache:
         - `batching`: False, and every single call is a request of its own.
         - `discover`: the region's instances are asked directly, each for its share of the keys;
           False: only the instances named here.
-        - `caller`: who invalidates, for the service's audit; else the service notes the address.
+        - `caller`: the name that the service's audit has beside the proved identity and the address.
+        - `token`: what shows the service who this client is (`Authorization: Bearer`): a text, the path
+          of a file (a `pathlib.Path`), which is read again when it changes, or a function that returns
+          the token, async or not. If the service refuses the token, it is fetched once more; then calls
+          raise `UnauthenticatedError`. A client of an `https://` URL sends it over TLS only.
         - `traceparent`: asked for the current trace at each request; unless given, OpenTelemetry's,
           if the process uses it.
         - `session`: an `aiohttp.ClientSession` of yours, which stays open. Give it a
           `CleanConnector` (`aio/clean_connector.py`): aiohttp's own connectors take bytes that came
           unasked for the next answer.
+        - `tls`: the certificates for `https://` instances, if the system's authorities are not enough.
         - `tracer_provider`: where the client's spans go, instead of the process's provider.
         """
         for name, given, part in (
@@ -146,6 +166,8 @@ class Cache:
         ):
             if given is not None and not callable(getattr(given, part, None)):
                 raise ValueError(f"{name}: {given!r} has no {part}")
+        if tls is not None and session is not None:
+            raise ValueError("tls: is of no use beside session=, which has its own")
         return cls(
             urls_of(url),
             profile_with(
@@ -162,8 +184,10 @@ class Cache:
             batching=batching,
             discover=discover,
             caller=check_caller(caller),
+            token=check_source(token),
             traceparent=traceparent,
             session=session,
+            tls=context_of(tls),
             tracer_provider=tracer_provider,
         )
 
@@ -245,6 +269,7 @@ class Cache:
             shelf=shelf,
             max_lag=longest,
             caller=self._caller,
+            region=self._region,
         )
         return Namespace(
             self._life,

@@ -26,20 +26,33 @@ class Calls:
         self._transport = transport
 
     def home(self, wanted: Wanted) -> Endpoint:
-        """The instance that a key is asked of. Decided here for every call."""
+        """The instance that a key is asked of. Decided here, or by `reader`, for every call."""
         return self._transport.sole_home or self._transport.home(self._requests.digest(wanted))
+
+    def reader(self, wanted: Wanted) -> Endpoint:
+        """The instance that a key is read from: that of `home`, unless it is a hot key."""
+        return self._transport.sole_home or self._transport.reader(self._requests.digest(wanted))
 
     def home_of_item(self, item: PutItem) -> Endpoint:
         return self.home(item.key)
 
     def by_home(self, wanted: Sequence[Wanted]) -> dict[Endpoint, Sequence[Wanted]]:
         """The instances that many keys are asked of, each with its keys in their order."""
+        return self._parted(wanted, self.home)
+
+    def by_reader(self, wanted: Sequence[Wanted]) -> dict[Endpoint, Sequence[Wanted]]:
+        """The instances that many keys are read from, each with its keys in their order."""
+        return self._parted(wanted, self.reader)
+
+    def _parted(
+        self, wanted: Sequence[Wanted], choose: Callable[[Wanted], Endpoint]
+    ) -> dict[Endpoint, Sequence[Wanted]]:
         sole = self._transport.sole_home
         if sole is not None and wanted:
             return {sole: wanted}
         parts: dict[Endpoint, list[Wanted]] = {}
         for one in wanted:
-            parts.setdefault(self.home(one), []).append(one)
+            parts.setdefault(choose(one), []).append(one)
         return dict(parts)
 
     async def read(
@@ -138,13 +151,16 @@ class Calls:
         """Reads one key by `GET`."""
         ((part, token),) = self._requests.parts(wanted)
         request = self._requests.read_alone(part[0], token)
-        return [self._requests.got_alone(await self._transport.send(request, deadline, home))]
+        asked_at = time.monotonic()
+        reply = await self._transport.send(request, deadline, home)
+        return [self._requests.got_alone(reply, part[0], asked_at)]
 
     async def read_stale(self, wanted: Wanted, beyond: float, deadline: float) -> Got:
         """Reads a copy that may be stale for `beyond` seconds, at the instance that fills went to."""
         ((part, token),) = self._requests.parts([wanted])
         request = self._requests.read_stale(part[0], token, beyond)
-        return self._requests.got_alone(await self._transport.send(request, deadline, self.home(wanted)))
+        reply = await self._transport.send(request, deadline, self.home(wanted))
+        return self._requests.got_alone(reply, part[0])
 
     async def put(self, home: Endpoint, items: list[PutItem], deadline: float) -> Sequence[Put | CacheError]:
         reply = await self._transport.send(self._requests.put(items), deadline, home)

@@ -39,7 +39,9 @@ class Feeding:
     def _start(self) -> None:
         session = self._transport.session
         if self._loop is not None and self._task is None and session is not None:
-            self._task = self._loop.create_task(follow(self.feed, session), name="cache feed")
+            self._task = self._loop.create_task(
+                follow(self.feed, session, self._transport.bearer), name="cache feed"
+            )
 
     def begin_anew(self) -> None:
         """Follows the feed anew, over the session of now; near caches forget what they held."""

@@ -37,7 +37,7 @@ class NamespaceIntakes:
         together = partial(_together, timeout=timeout, tasks=tasks.requests)
         leasing = partial(together, unclaimed=self._give_back_unclaimed)
         look_ups: SpreadBatches[Endpoint, Wanted, Got] = SpreadBatches(
-            calls.home, calls.by_home, partial(_reading, calls, timeout=timeout, tasks=tasks.requests)
+            calls.reader, calls.by_reader, partial(_reading, calls, timeout=timeout, tasks=tasks.requests)
         )
         self.look_ups: Intake[Wanted, Got] = look_ups
         """Reads with all that a batch says of a key; batches in any case."""
@@ -51,11 +51,11 @@ class NamespaceIntakes:
         if batching:
             self.reads = self.look_ups
             self.puts = self._put_batches
-            self.leases = Spread(calls.home, leasing(calls.lease))
+            self.leases = Spread(calls.reader, leasing(calls.lease))
         else:
-            self.reads = Spread(calls.home, _one_by_one(calls.read_alone))
+            self.reads = Spread(calls.reader, _one_by_one(calls.read_alone))
             self.puts = Spread(calls.home_of_item, _one_by_one(calls.put))
-            self.leases = Spread(calls.home, _one_by_one(calls.lease))
+            self.leases = Spread(calls.reader, _one_by_one(calls.lease))
 
     async def lease_over(self, wanted: Sequence[Wanted]) -> list[Got | CacheError]:
         """Asks for the leases of keys, whatever is stored; the answers, in the order of the keys."""

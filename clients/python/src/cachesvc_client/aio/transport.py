@@ -16,11 +16,13 @@ tells a hung instance from a slow origin: the instance was told it, and answers 
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import Coroutine
 
 import aiohttp
 
+from cachesvc_client.aio.bearer import Bearer
 from cachesvc_client.aio.clean_connector import CleanConnector
 from cachesvc_client.aio.session import Session
 from cachesvc_client.errors import CacheError
@@ -56,16 +58,20 @@ class Transport:
         *,
         max_connections: int,
         traceparent: Traceparent,
+        bearer: Bearer,
         session: Session | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`session`: used instead of one of its own, and left open."""
+        """`session`: used instead of one of its own, and left open. `tls` is for one of its own."""
         self._region = region
+        self.bearer = bearer
         self._errands: set[asyncio.Task[None]] = set()
         """The requests of the client's own: for the list of instances, and probes."""
         # aiohttp's limit covers TLS, which takes two round trips more; urllib3's is one of each step.
         self._open_seconds = profile.connect_timeout * (3 if region.has_tls else 1)
         self._max_connections = max_connections
         self._traceparent = traceparent
+        self._tls = tls
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
         self._stand_in: Session | None = None
@@ -79,7 +85,7 @@ class Transport:
             self._session = self._stand_in or self._given
             return
         self._own = aiohttp.ClientSession(
-            connector=CleanConnector(limit=self._max_connections),
+            connector=CleanConnector(limit=self._max_connections, ssl=self._tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._open_seconds),
             headers={"User-Agent": "cachesvc-client/0.1"},
@@ -90,6 +96,7 @@ class Transport:
     def replace_session(self, stand_in: Session | None) -> Session | None:
         """Has requests go over `stand_in` from now on; None ends that. Returns the one before."""
         before, self._stand_in = self._stand_in, stand_in
+        self.bearer.known.is_off = stand_in is not None
         if self._session is not None:
             self._session = stand_in or self._given or self._own
         return before
@@ -113,6 +120,7 @@ class Transport:
         for errand in errands:
             errand.cancel()
         await asyncio.gather(*errands, return_exceptions=True)  # the next `open` may be on another loop
+        await self.bearer.close()
         if self._own is not None:
             session, self._own = self._own, None
             await session.close()
@@ -139,6 +147,10 @@ class Transport:
         """The instance to ask for a key."""
         return self._region.home(key_digest, time.monotonic())
 
+    def reader(self, key_digest: int) -> Endpoint:
+        """The instance to read a key from: `home`, unless it is a hot key."""
+        return self._region.reader(key_digest, time.monotonic())
+
     def _run_errands(self) -> None:
         """Asks for the list of instances if it is old, and probes instances. No call waits."""
         session = self._session
@@ -162,8 +174,9 @@ class Transport:
             status, document = await self._document(session, source, REFRESH_TIMEOUT)
             if status == 200:
                 self._region.learn(document)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.debug("the topology could not be had from %s: %r", source.base, error)
+        except (CacheError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+            # Not its `repr`: those of aiohttp's errors have the request's headers.
+            log.debug("the topology could not be had from %s: %s", source.base, type(error).__name__)
             self._region.failed()
         else:
             self._run_errands()  # probes of the instances that are new
@@ -172,6 +185,8 @@ class Transport:
         began = time.monotonic()
         try:
             await self._document(session, endpoint, PROBE_SECONDS)
+        except CacheError:
+            pass  # there is no token, which says nothing of the instance
         except (aiohttp.ClientError, TimeoutError) as error:
             endpoint.failed(time.monotonic(), str(error) or "no answers")
         else:
@@ -180,11 +195,17 @@ class Transport:
     async def _document(self, session: Session, endpoint: Endpoint, seconds: float) -> tuple[int, bytes]:
         """Asks for the list of instances, which is there at once and small: a good probe, too."""
         url = endpoint.fixed_url(TOPOLOGY_PATH)
+        token = await self.bearer.token(asyncio.get_running_loop().time() + seconds)
         async with (
             asyncio.timeout(seconds),
-            session.request("GET", url, allow_redirects=False) as response,
+            session.request(
+                "GET", url, headers=self._shown(token, endpoint), allow_redirects=False
+            ) as response,
         ):
             return response.status, await response.read()
+
+    def _shown(self, token: str, endpoint: Endpoint) -> dict[str, str]:
+        return self.bearer.known.lines(token, is_tls=endpoint.base.scheme == "https")
 
     async def send(self, request: Request, deadline: float, home: Endpoint | None = None) -> Reply:
         """Returns the reply of `home`, or of the next instance that gives one before `deadline`.
@@ -194,16 +215,21 @@ class Transport:
         """
         self._run_errands()
         self._backoff.begin()
-        retry = 0
+        retry, is_renewed = 0, False
         while True:
+            token = await self.bearer.token(deadline)
             try:
                 with request_span(request.operation, items=request.items) as span:
-                    reply = await self._sent(request, deadline, home, span)
+                    reply = await self._sent(request, deadline, home, span, token)
             except CacheError as error:
                 pause = self._pause(request, error, retry, deadline)
                 if pause is None:
                     raise
             else:
+                if reply.status == 401 and not is_renewed:
+                    is_renewed = await self.bearer.is_renewed(token, deadline)
+                    if is_renewed:  # nothing was done, so that any request may be sent again
+                        continue
                 if reply.is_share and is_late_reply(reply):
                     request, home = request.staying(), reply.endpoint
                     continue
@@ -220,7 +246,7 @@ class Transport:
         return self._backoff.pause(failure, retry, deadline - asyncio.get_running_loop().time())
 
     async def _sent(
-        self, request: Request, deadline: float, home: Endpoint | None, span: Call | None
+        self, request: Request, deadline: float, home: Endpoint | None, span: Call | None, token: str
     ) -> Reply:
         """Makes one try: returns the reply of the first instance that gives one."""
         session = self._session
@@ -243,7 +269,7 @@ class Transport:
                         request.method,
                         request.url_at(endpoint),
                         data=request.body,
-                        headers=headers,
+                        headers={**headers, **self._shown(token, endpoint)} if token else headers,
                         allow_redirects=False,
                     ) as response:
                         limit.reschedule(deadline)  # it answers; its body may be long

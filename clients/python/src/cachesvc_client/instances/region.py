@@ -18,6 +18,7 @@ from msgspec import Struct
 from yarl import URL
 
 from cachesvc_client.instances.endpoints import Endpoint, spelled, urls_of
+from cachesvc_client.instances.hot_keys import HotKeys
 from cachesvc_client.instances.ring import Ring
 
 TOPOLOGY_PATH = "/v1/topology"
@@ -76,6 +77,7 @@ class Region:
         """
         self._rng = rng
         self._discover = discover
+        self._hot = HotKeys(rng)
         self.begin_anew(urls, shared=shared)
 
     def begin_anew(self, urls: Sequence[URL], *, shared: bool) -> None:
@@ -89,6 +91,7 @@ class Region:
         self._due = 0.0
         self._asked = 0.0
         self._looked = float("-inf")
+        self._hot.clear()
 
     def __repr__(self) -> str:
         known = ", ".join(sorted(self._instances)) or "not known"
@@ -170,6 +173,30 @@ class Region:
         heirs = (self._instances[name] for name in ring.preference(key_digest))
         others = (other for other in (*heirs, *self._configured) if other is not own)
         return next((other for other in others if other.is_well(now)), own)
+
+    def reader(self, key_digest: int, now: float) -> Endpoint:
+        """The instance that a key is read from: `home`, or for a hot key one of several in turn.
+
+        An instance that something speaks against is passed over, and `home` asked.
+        """
+        ring = self._ring
+        if self._hot and ring is not None and (turn := self._hot.turn(key_digest, now)) is not None:
+            instances, nth = turn
+            names = ring.preference(key_digest, instances)
+            if (one := self._instances[names[nth % len(names)]]).is_clean:
+                return one
+        return self.home(key_digest, now)
+
+    def heed_spread(self, key_digest: int, instances: int, now: float) -> None:
+        """Notes that the service asks to spread the reads of a hot key over so many instances."""
+        self._hot.heed(key_digest, instances, now)
+
+    def is_elsewhere(self, key_digest: int, endpoint: Endpoint | None, now: float) -> bool:
+        """True if the key is spread, and `endpoint` is not its own instance, where fills go."""
+        ring = self._ring
+        if ring is None or not self._hot.instances(key_digest, now):
+            return False
+        return self._instances[ring.first(key_digest)] is not endpoint
 
     def candidates(self, now: float, home: Endpoint | None = None) -> list[Endpoint]:
         """All instances in the order of asking: `home`, those that are well, the others.

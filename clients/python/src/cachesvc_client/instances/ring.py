@@ -38,11 +38,12 @@ class Ring:
         """The instance that the key belongs to."""
         return self._owners[bisect_left(self._points, key_digest) % len(self._owners)]
 
-    def preference(self, key_digest: int) -> list[str]:
-        """All names: the key's instance, then the one that has it if those before are gone."""
+    def preference(self, key_digest: int, most: int | None = None) -> list[str]:
+        """All names, or the first `most`: the key's own, then who has it if those before are gone."""
         start, found = bisect_left(self._points, key_digest), dict[str, None]()
+        wanted = len(self.names) if most is None else min(most, len(self.names))
         for nth in range(start, start + len(self._owners)):
             found[self._owners[nth % len(self._owners)]] = None
-            if len(found) == len(self.names):
+            if len(found) == wanted:
                 break
         return list(found)

@@ -212,7 +212,7 @@ class NearFeed:
             self._near.heartbeat(min(beat.complete_to.values(), default=0), beat.now)
         elif event.kind == "reset":
             self.resets += 1
-            self._near.raise_floor(_reset(event.data).floor)
+            self._near.raise_floor(_reset(event.data).floor, _queues_of(event.id))
 
     def _merge(self, told: _Fences) -> None:
         near = self._near
@@ -227,6 +227,12 @@ class NearFeed:
                 near.pace(target, at, over)
             else:
                 near.merge([(target, at)], soft=soft)
+
+
+def _queues_of(id_: str) -> str:
+    """Returns the queues that an event's id has positions of, as answers name them."""
+    members = [member.partition("=") for member in id_.split(",") if member]
+    return ",".join(sorted(f"{region}@{position.partition('@')[2]}" for region, _, position in members))
 
 
 def _check_id(id_: str) -> None:

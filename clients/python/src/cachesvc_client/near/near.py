@@ -304,6 +304,8 @@ class Near:
         self._watermark = Watermark()
         self._lock = threading.Lock()
         self._is_down = True
+        self._queues = ""
+        """The queues whose fences the feed tells, as answers name theirs."""
         self.is_used = False
         """True once a shelf has been made: then the feed is to be followed.
 
@@ -371,9 +373,14 @@ class Near:
         with self._lock:
             self._fences.know_namespace(digest)
 
-    def raise_floor(self, floor: int) -> None:
-        """Notes that fences up to `floor` may be missing, and takes out the copies up to it."""
+    def raise_floor(self, floor: int, queues: str | None = None) -> None:
+        """Notes that fences up to `floor` may be missing, and takes out the copies up to it.
+
+        `queues`: the feed tells the fences of these from now on.
+        """
         with self._lock:
+            if queues is not None:
+                self._queues = queues
             if self._fences.raise_floor(floor):
                 for shelf in self._shelves:
                     self._take_older(shelf, shelf.all(), floor)
@@ -472,15 +479,19 @@ class Near:
             shelf.grow(copy, size)
 
     def _admits(self, got: Got, targets: Sequence[int], asked_at: float) -> bool:
-        return (
-            got.as_of > self._fences.floor or self._is_vouched(got.lag, asked_at)
-        ) and self._fences.admits(got.as_of, targets)
+        return (got.as_of > self._fences.floor or self._is_vouched(got, asked_at)) and self._fences.admits(
+            got.as_of, targets
+        )
 
-    def _is_vouched(self, lag: float | None, asked_at: float) -> bool:
-        """True if the instance that answered had merged every change from before the floor."""
+    def _is_vouched(self, got: Got, asked_at: float) -> bool:
+        """True if the instance that answered had merged every change from before the floor.
+
+        Its lag says nothing of changes at another queue than the one that it reads.
+        """
         return (
-            lag is not None
-            and self._watermark.now(asked_at) - int(lag * _SECOND) - SKEW_US >= self._fences.floor
+            got.lag is not None
+            and got.queues == self._queues
+            and self._watermark.now(asked_at) - int(got.lag * _SECOND) - SKEW_US >= self._fences.floor
         )
 
     def drop(

@@ -39,6 +39,10 @@ class Problem(Struct):
     request_id: str = ""
     retry_after: float = 0.0
     """The seconds after which the origin asked to try again; 0 if it did not say."""
+    scope: str = ""
+    """The scope that a 403 found missing."""
+    identity: str = ""
+    """The identity that a 403 was for."""
 
 
 class GetMany(Struct, omit_defaults=True):
@@ -78,8 +82,12 @@ class Got(Struct, gc=False):
     problem: Problem | None = None
     lag: float | None = None
     """The lag of the whole answer (`GotMany.lag`), noted on each key of it."""
+    queues: str = ""
+    """The queues of the whole answer (`GotMany.queues`), noted on each key of it."""
     early: bool = False
     """True of a fresh value that the service asks this caller to load anew, before it expires."""
+    spread: int = 0
+    """The instances over which the reads of this hot key should be spread; 0 for other keys."""
     keep: bool = True
     """False if this answer, and every older one of the key, may not be kept."""
     is_moved: bool = False
@@ -109,6 +117,8 @@ class GotMany(Struct):
     """One for each key, in the order of the request."""
     lag: float | None = None
     """The instance's staleness bound in seconds; None while it is unknown."""
+    queues: str = ""
+    """The queues that the bound is of: `region@epoch`, with commas, by name."""
 
 
 class PutItem(Struct, omit_defaults=True, eq=False):

@@ -7,12 +7,13 @@ from typing import NamedTuple, Self
 import msgspec
 from yarl import URL
 
-from cachesvc_client.errors import CacheError
+from cachesvc_client.errors import CacheError, ForbiddenError, UnauthenticatedError
 from cachesvc_client.instances.endpoints import Endpoint
 from cachesvc_client.protocol.wire import PROBLEM_TYPES, Problem
 from cachesvc_client.values.durations import header_of
 
 _problem = msgspec.json.Decoder(Problem)
+_CLASSES: Mapping[int, type[CacheError]] = {401: UnauthenticatedError, 403: ForbiddenError}
 
 
 class Request(NamedTuple):
@@ -121,7 +122,7 @@ def is_late_reply(reply: Reply) -> bool:
 def error_of(problem: Problem | None, status: int = 0) -> CacheError:
     """The error that a problem document stands for."""
     problem = problem or Problem(detail="an error without a problem document", status=500)
-    return CacheError(
+    error = _CLASSES.get(status or problem.status, CacheError)(
         problem.type.removeprefix(PROBLEM_TYPES) or "bad-answer",
         problem.detail or problem.title,
         status=status or problem.status,
@@ -130,6 +131,9 @@ def error_of(problem: Problem | None, status: int = 0) -> CacheError:
         request_id=problem.request_id,
         field=problem.field,
     )
+    if isinstance(error, ForbiddenError):
+        error.scope, error.identity = problem.scope, problem.identity
+    return error
 
 
 def told(seconds: float) -> float:

@@ -5,6 +5,7 @@ client's own writes and of the tokens handed to it; writes leave theirs behind.
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from cachesvc_client.errors import CacheError
+from cachesvc_client.instances.region import Region
 from cachesvc_client.near.near import Near, Shelf
 from cachesvc_client.protocol.wire import (
     JSON,
@@ -42,6 +44,7 @@ READ_TRIES, WRITE_TRIES = 3, 2
 Writes take longer than reads, so each gets a larger share of its time.
 """
 
+_INSTANCES = re.compile(r"[0-9]{1,6}", re.ASCII).fullmatch
 _VERBS = (":explain", ":get", ":put")
 """The path of a key that ends with one of these could be read as another call."""
 
@@ -74,12 +77,17 @@ class NamespaceRequests:
         shelf: Shelf | None = None,
         max_lag: str = "",
         caller: str = "",
+        region: Region | None = None,
     ) -> None:
-        """`shelf` keeps the answers, if the namespace has a near cache."""
+        """`shelf` keeps the answers, if the namespace has a near cache.
+
+        `region` is told of hot keys.
+        """
         self.namespace = namespace
         self._own = own_writes
         self._near = near
         self._shelf = shelf
+        self._region = region
         self._max_lag = max_lag
         self._caller = {"Cachesvc-Caller": caller} if caller else {}
         self._get_path = f"/v1/{namespace}:get"
@@ -144,14 +152,30 @@ class NamespaceRequests:
         """Returns the answer for each key. `asked_at`: monotonic, not later than the request."""
         answer = _decoded(_got_many, reply)
         _check_count(answer.results, wanted)
-        lag = answer.lag
-        for got in answer.results:
-            got.lag = lag
+        lag, queues = answer.lag, answer.queues
+        for one, got in zip(wanted, answer.results, strict=True):
+            got.lag, got.queues = lag, queues
             got.is_moved = reply.is_moved
+            if got.spread or got.early:
+                self._heed_spread(reply, one, got, asked_at)
         if self._shelf is not None:
             for one, got in zip(wanted, answer.results, strict=True):
                 self._shelf.keep(key_of(one), got, asked_at)
         return [error_of(got.problem) if got.outcome == "error" else got for got in answer.results]
+
+    def _heed_spread(self, reply: Reply, wanted: Wanted, got: Got, asked_at: float) -> None:
+        """Notes a hot key. Of one that is spread, only its own instance says that it is due early.
+
+        A fill goes there, and ends what is said there. The copy at another instance lives on, and
+        would be due at every read.
+        """
+        region = self._region
+        if region is None:
+            return
+        if got.spread > 1:
+            region.heed_spread(self.digest(wanted), got.spread, asked_at)
+        if got.early and region.is_elsewhere(self.digest(wanted), reply.endpoint, asked_at):
+            got.early = False
 
     def read_alone(self, wanted: Wanted, token: str) -> Request:
         """A read of one key, by `GET`."""
@@ -167,11 +191,18 @@ class NamespaceRequests:
         said = {"Cache-Control": f"only-if-cached, max-stale={math.ceil(beyond)}"}
         return request._replace(headers={**request.headers, **said})
 
-    @staticmethod
-    def got_alone(reply: Reply) -> Got:
-        """The answer to `read_alone`: the value, and as much besides as a plain read needs."""
+    def got_alone(self, reply: Reply, wanted: Wanted, asked_at: float = 0.0) -> Got:
+        """The answer to `read_alone`: the value, and as much besides as a plain read needs.
+
+        `asked_at`: monotonic, not later than the request.
+        """
         if reply.status == 200:
-            return Got("hit", reply.body, content_type=reply.headers.get("Content-Type", OCTETS))
+            got = Got("hit", reply.body, content_type=reply.headers.get("Content-Type", OCTETS))
+            instances = reply.headers.get("Cachesvc-Spread", "")
+            if _INSTANCES(instances):
+                got.spread = int(instances)
+                self._heed_spread(reply, wanted, got, asked_at)
+            return got
         error = problem_error(reply)
         if error.type in ("cache-miss", "known-absent"):
             return Got("miss" if error.type == "cache-miss" else "absent")

@@ -4,9 +4,10 @@ Only `testing` imports it. Modules whose first line says so are generated from t
 to start with those written by hand, read batching.py, then lookaside.py.
 """
 
-from cachesvc_client.errors import CacheError, CodecError, PartialError
+from cachesvc_client.errors import CacheError, CodecError, ForbiddenError, PartialError, UnauthenticatedError
 from cachesvc_client.instances.profiles import IN_REGION, LAPTOP, LOW_LATENCY, Profile
 from cachesvc_client.instances.retries import Retries
+from cachesvc_client.instances.tls import Tls
 from cachesvc_client.near.feed import FeedStatistics
 from cachesvc_client.near.settings import NearSettings, NearStatistics
 from cachesvc_client.protocol.wire import Receipt, ReceiptState
@@ -36,6 +37,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "FeedStatistics",
+    "ForbiddenError",
     "Hit",
     "LoadContext",
     "Loader",
@@ -52,6 +54,8 @@ __all__ = [
     "ReceiptState",
     "Retries",
     "Statistics",
+    "Tls",
+    "UnauthenticatedError",
     "Unavailable",
     "json_of",
     "msgpack_of",

@@ -3,11 +3,13 @@
 It does while it is open, from its first namespace with a near cache on.
 """
 
+import ssl
 import threading
 
 from cachesvc_client.near.feed import NearFeed
 from cachesvc_client.near.near import Near
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.bearer import Bearer
 from cachesvc_client.sync.feed_thread import FeedThread
 
 
@@ -17,8 +19,10 @@ class Feeding:
     Made after all parts that the thread uses (forks.py).
     """
 
-    def __init__(self, near: Near, feed: NearFeed) -> None:
+    def __init__(self, near: Near, feed: NearFeed, bearer: Bearer, tls: ssl.SSLContext | None = None) -> None:
         self.feed = feed
+        self._bearer = bearer
+        self._tls = tls
         self._near = near
         self._is_open = False
         self._thread: FeedThread | None = None
@@ -33,7 +37,7 @@ class Feeding:
     def start_if_used(self) -> None:
         with self._lock:
             if self._is_open and self._near.is_used and self._thread is None:
-                self._thread = FeedThread(self.feed)
+                self._thread = FeedThread(self.feed, self._bearer, self._tls)
                 self._thread.start()
 
     def stop(self) -> None:

@@ -6,12 +6,16 @@ empty and bypassed. The child closes its copy of the connection's socket, which 
 parent.
 """
 
+import ssl
 import threading
+import time
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from cachesvc_client.errors import CacheError
 from cachesvc_client.near.feed import CONNECT_TIMEOUT, READ_TIMEOUT, FeedError, NearFeed
+from cachesvc_client.sync.bearer import Bearer
 
 CHUNK_BYTES = 1 << 16
 LONGEST_STOP = 1.0
@@ -22,13 +26,17 @@ _TIMEOUT = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
 class FeedThread:
     """To be started once. Once stopped, it tells the feed nothing more of what it reads."""
 
-    def __init__(self, feed: NearFeed) -> None:
+    def __init__(self, feed: NearFeed, bearer: Bearer, tls: ssl.SSLContext | None = None) -> None:
         self._feed = feed
+        self._bearer = bearer
+        self._tls = tls
         self._begin()
 
     def _begin(self) -> None:
         self._stopping = threading.Event()
-        self._pool = urllib3.PoolManager(num_pools=1, maxsize=1, retries=False, timeout=_TIMEOUT)
+        self._pool = urllib3.PoolManager(
+            num_pools=1, maxsize=1, retries=False, timeout=_TIMEOUT, ssl_context=self._tls
+        )
         self._thread = threading.Thread(target=self._follow, name="cache feed", daemon=True)
 
     def __repr__(self) -> str:
@@ -67,11 +75,14 @@ class FeedThread:
 
     def _followed(self) -> str:
         """Reads one connection to its end, and returns why it ended."""
+        bearer, until = self._bearer, time.monotonic() + CONNECT_TIMEOUT
         try:
-            response = self._pool.request(
-                "GET", self._feed.url(), headers=self._feed.headers(), preload_content=False, redirect=False
-            )
+            url, token = self._feed.url(), bearer.token(until)
+            headers = {**self._feed.headers(), **bearer.known.lines(token, is_tls=url.startswith("https:"))}
+            response = self._pool.request("GET", url, headers=headers, preload_content=False, redirect=False)
             try:
+                if response.status == 401:
+                    bearer.is_renewed(token, until)  # the next connection has it
                 self._feed.opened(response.status)
                 while not self._stopping.is_set():
                     chunk = response.read1(CHUNK_BYTES)
@@ -82,6 +93,6 @@ class FeedThread:
                     self._feed.received(chunk)
             finally:
                 response.close()  # not `release_conn`: an unfinished stream cannot be used again
-        except (FeedError, HTTPError, OSError) as error:
+        except (FeedError, CacheError, HTTPError, OSError) as error:
             return f"{type(error).__name__}: {error}"
         return "the client has closed"

@@ -31,7 +31,7 @@ class NamespaceIntakes:
         self._calls = calls
         self._releases = releases
         self._release_all = partial(self.put_all, timeout=timeout)
-        self.look_ups: Intake[Wanted, Got] = Spread(calls.home, partial(_reading, calls))
+        self.look_ups: Intake[Wanted, Got] = Spread(calls.reader, partial(_reading, calls))
         """Reads with all that a batch says of a key; batches in any case."""
         self.waits: Intake[Wanted, Got] = Spread(calls.home, _together(waiting, self._give_back_unclaimed))
         """Reads that wait for the fill of another holder's lease: batches in any case."""
@@ -41,11 +41,11 @@ class NamespaceIntakes:
         if batching:
             self.reads = self.look_ups
             self.puts = Spread(calls.home_of_item, _together(calls.put))
-            self.leases = Spread(calls.home, _together(calls.lease, self._give_back_unclaimed))
+            self.leases = Spread(calls.reader, _together(calls.lease, self._give_back_unclaimed))
         else:
-            self.reads = Spread(calls.home, _one_by_one(calls.read_alone))
+            self.reads = Spread(calls.reader, _one_by_one(calls.read_alone))
             self.puts = Spread(calls.home_of_item, _one_by_one(calls.put))
-            self.leases = Spread(calls.home, _one_by_one(calls.lease))
+            self.leases = Spread(calls.reader, _one_by_one(calls.lease))
 
     def read_all(self, wanted: Sequence[Wanted], timeout: float) -> list[Got | CacheError]:
         """Returns the answers in the order of the keys, each of which is named once."""
@@ -63,7 +63,9 @@ class NamespaceIntakes:
         while True:
             late: dict[Wanted, CacheError] = {}
             read = self._calls.read_slow if turn is None else partial(self._calls.read, turn=turn)
-            for one, got in _each(self._calls.by_home(wanted), read, patience.deadline):
+            # A key that is late is asked for again at its own instance.
+            by = self._calls.by_home if turn is None else self._calls.by_reader
+            for one, got in _each(by(wanted), read, patience.deadline):
                 if is_late(got):
                     late[one] = got
                 else:
@@ -78,19 +80,21 @@ class NamespaceIntakes:
 
         Leases in them are this call's own: it shares its requests with nobody.
         """
-        return self._leased(wanted, timeout, self._calls.lease)
+        return self._leased(self._calls.by_reader(wanted), wanted, timeout, self._calls.lease)
 
     def lease_over(self, wanted: Sequence[Wanted], timeout: float) -> list[Got | CacheError]:
         """Does what `lease_all` does, also for keys with a fresh value."""
-        return self._leased(wanted, timeout, partial(self._calls.lease, over=True))
+        over = partial(self._calls.lease, over=True)
+        return self._leased(self._calls.by_home(wanted), wanted, timeout, over)
 
     def _leased(
         self,
+        parts: Mapping[Endpoint, Sequence[Wanted]],
         wanted: Sequence[Wanted],
         timeout: float,
         lease: Callable[[Endpoint, list[Wanted], float], Sequence[Got | CacheError]],
     ) -> list[Got | CacheError]:
-        answers = dict(_each(self._calls.by_home(wanted), lease, time.monotonic() + timeout))
+        answers = dict(_each(parts, lease, time.monotonic() + timeout))
         return [answers[one] for one in wanted]
 
     def put_all(self, items: Sequence[PutItem], timeout: float) -> list[Put | CacheError]:

@@ -18,6 +18,7 @@ has a thread of its own, which ends with it.
 """
 
 import random
+import ssl
 import threading
 import time
 
@@ -40,6 +41,7 @@ from cachesvc_client.instances.region import TOPOLOGY_PATH, Region
 from cachesvc_client.instances.retries import Backoff
 from cachesvc_client.requests.http import Reply, Request, is_late_reply, passing_failure
 from cachesvc_client.sync import forks
+from cachesvc_client.sync.bearer import Bearer
 from cachesvc_client.sync.session import Session
 from cachesvc_client.tracing.spans import Call, request_span, tell_server
 from cachesvc_client.tracing.traceparent import Traceparent, trace_headers
@@ -61,13 +63,20 @@ class Transport:
         *,
         max_connections: int,
         traceparent: Traceparent,
+        bearer: Bearer,
         session: Session | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`session`: used instead of one of its own, and left open. Then its owner sees to forks."""
+        """`session`: used instead of one of its own, and left open. Then its owner sees to forks.
+
+        `tls` is for one of its own.
+        """
         self._region = region
+        self.bearer = bearer
         self._connect_timeout = profile.connect_timeout
         self._max_connections = max_connections
         self._traceparent = traceparent
+        self._tls = tls
         self._backoff = Backoff(profile.retries, random.Random())  # noqa: S311  spreads load, guards nothing
         self._given = session
         self._stand_in: Session | None = None
@@ -83,12 +92,13 @@ class Transport:
 
     def open(self) -> None:
         if self._given is None:
-            self._own = urllib3.PoolManager(maxsize=self._max_connections)
+            self._own = urllib3.PoolManager(maxsize=self._max_connections, ssl_context=self._tls)
         self._session = self._stand_in or self._given or self._own
 
     def replace_session(self, stand_in: Session | None) -> Session | None:
         """Has requests go over `stand_in` from now on; None ends that. Returns the one before."""
         before, self._stand_in = self._stand_in, stand_in
+        self.bearer.known.is_off = stand_in is not None
         if self._session is not None:
             self._session = stand_in or self._given or self._own
         return before
@@ -131,6 +141,12 @@ class Transport:
         with self._lock:
             return self._region.home(key_digest, time.monotonic())
 
+    def reader(self, key_digest: int) -> Endpoint:
+        """The instance to read a key from: `home`, unless it is a hot key."""
+        self._refresh()
+        with self._lock:
+            return self._region.reader(key_digest, time.monotonic())
+
     def _refresh(self) -> None:
         now = time.monotonic()
         if self._session is None or not self._region.is_due(now):
@@ -142,7 +158,8 @@ class Transport:
             source = self._region.sources(now)[0]
         try:
             until = now + self._connect_timeout
-            reply = self._replied(source, _TOPOLOGY, {}, until, until)
+            shown = self._shown(self.bearer.token(until), source)
+            reply = self._replied(source, _TOPOLOGY, shown, until, until)
             if reply.status == 200:
                 with self._lock:
                     self._region.learn(reply.body)
@@ -157,17 +174,21 @@ class Transport:
             threading.Thread(target=self._probe, args=(endpoint,), name="cache probe", daemon=True).start()
 
     def _probe(self, endpoint: Endpoint) -> None:
-        now = time.monotonic()
+        until = time.monotonic() + PROBE_SECONDS
         try:
-            reply = self._replied(endpoint, _TOPOLOGY, {}, now + PROBE_SECONDS, now + PROBE_SECONDS)
+            shown = self._shown(self.bearer.token(until), endpoint)
+            reply = self._replied(endpoint, _TOPOLOGY, shown, until, until)
         except (ReadTimeoutError, TimeoutError):
             endpoint.failed(time.monotonic(), "no answers")
         except HTTPError as error:
             endpoint.failed(time.monotonic(), error)
         except CacheError:
-            pass  # the client was closed meanwhile
+            pass  # the client was closed meanwhile, or there is no token
         else:
             endpoint.probed(reply.seconds)
+
+    def _shown(self, token: str, endpoint: Endpoint) -> dict[str, str]:
+        return self.bearer.known.lines(token, is_tls=endpoint.base.scheme == "https")
 
     # a request ------------------------------------------------------------------------------------
 
@@ -180,16 +201,21 @@ class Transport:
         self._start_probes()
         with self._lock:
             self._backoff.begin()
-        retry = 0
+        retry, is_renewed = 0, False
         while True:
+            token = self.bearer.token(deadline)
             try:
                 with request_span(request.operation, items=request.items) as span:
-                    reply = self._sent(request, deadline, home, span)
+                    reply = self._sent(request, deadline, home, span, token)
             except CacheError as error:
                 pause = self._pause(request, error, retry, deadline)
                 if pause is None:
                     raise
             else:
+                if reply.status == 401 and not is_renewed:
+                    is_renewed = self.bearer.is_renewed(token, deadline)
+                    if is_renewed:  # nothing was done, so that any request may be sent again
+                        continue
                 if reply.is_share and is_late_reply(reply):
                     request, home = request.staying(), reply.endpoint
                     continue
@@ -206,7 +232,9 @@ class Transport:
         with self._lock:
             return self._backoff.pause(error, retry, deadline - time.monotonic())
 
-    def _sent(self, request: Request, deadline: float, home: Endpoint | None, span: Call | None) -> Reply:
+    def _sent(
+        self, request: Request, deadline: float, home: Endpoint | None, span: Call | None, token: str
+    ) -> Reply:
         """Makes one try: returns the reply of the first instance that gives one."""
         traced = trace_headers(self._traceparent)
         failure: Exception | None = None
@@ -217,8 +245,9 @@ class Transport:
         for endpoint in attempts:
             asked_at = time.monotonic()
             try:
+                shown = {**traced, **self._shown(token, endpoint)} if token else traced
                 reply = self._replied(
-                    endpoint, request, traced, asked_at + (deadline - asked_at) / tries, deadline
+                    endpoint, request, shown, asked_at + (deadline - asked_at) / tries, deadline
                 )
             except (ReadTimeoutError, TimeoutError) as error:
                 now = time.monotonic()
@@ -247,11 +276,11 @@ class Transport:
             self._region.failed()
 
     def _replied(
-        self, endpoint: Endpoint, request: Request, traced: dict[str, str], until: float, deadline: float
+        self, endpoint: Endpoint, request: Request, more: dict[str, str], until: float, deadline: float
     ) -> Reply:
         """Returns the reply of one instance. It begins before `until`, ends before `deadline`.
 
-        Raises urllib3's errors, and `TimeoutError`.
+        `more` are further header lines.         Raises urllib3's errors, and `TimeoutError`.
         """
         session = self._session
         if session is None:
@@ -269,7 +298,7 @@ class Transport:
             headers={
                 **_HEADERS,
                 "Cachesvc-Timeout": request.timeout_header(left),
-                **traced,
+                **more,
                 **request.headers,
             },
             timeout=urllib3.Timeout(connect=min(self._connect_timeout, left), total=left),

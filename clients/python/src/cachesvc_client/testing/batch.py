@@ -19,7 +19,7 @@ from cachesvc_client.testing.asking import (
     token_of,
 )
 from cachesvc_client.testing.clock import FakeClock
-from cachesvc_client.testing.contract import SECONDS, Contract
+from cachesvc_client.testing.contract import EPOCH, REGION, SECONDS, Contract
 from cachesvc_client.testing.home import Draft, Fenced, Home, digest
 from cachesvc_client.testing.http import Refused, Request, Response
 from cachesvc_client.testing.reading import Asked, Found, Reader
@@ -87,7 +87,9 @@ class Batches:
         if asked.wait and is_patient and any(self._waits(namespace, key, asked) for key in keys):
             return None
         results = [self._got(self._reader.read(namespace, key, asked)) for key in keys]
-        return _response(request, {"results": results, "lag": self._reader.lag})
+        return _response(
+            request, {"results": results, "lag": self._reader.lag, "queues": f"{REGION}@{EPOCH}"}
+        )
 
     def _waits(self, namespace: str, key: str, asked: Asked) -> bool:
         """True if the key misses and another caller holds its lease.

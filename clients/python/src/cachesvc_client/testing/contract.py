@@ -7,6 +7,10 @@ from msgspec import Struct
 
 SECONDS = 1_000_000
 
+REGION, INSTANCE, CELL = "here", "fake", "c1"
+EPOCH = "5f3a9c01"
+"""The mark of the fake queue's epoch in positions. No other position is resumed from."""
+
 Origin: TypeAlias = Callable[[str], "bytes | Loaded | None"]
 """The origin of a read-through namespace.
 

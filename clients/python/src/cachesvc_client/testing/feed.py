@@ -8,9 +8,9 @@ import msgspec
 
 from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.clock import FakeClock
+from cachesvc_client.testing.contract import EPOCH, REGION
 from cachesvc_client.testing.home import Fenced, digest
 from cachesvc_client.testing.http import Refused
-from cachesvc_client.testing.invalidating import EPOCH, REGION
 
 _ID = re.compile(r"[a-z][a-z0-9-]*=([0-9]+-[0-9]+(?:@[0-9a-f]{8})?)(?:,.*)?")
 

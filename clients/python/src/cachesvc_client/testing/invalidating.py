@@ -13,13 +13,10 @@ from cachesvc_client.requests.own_writes import token_of as packed
 from cachesvc_client.testing.asking import checked_tags, duration_of, key_of
 from cachesvc_client.testing.batch import document_of
 from cachesvc_client.testing.clock import FakeClock
-from cachesvc_client.testing.contract import SECONDS, Contract
+from cachesvc_client.testing.contract import CELL, EPOCH, INSTANCE, REGION, SECONDS, Contract
 from cachesvc_client.testing.home import Fenced, Home, digest
 from cachesvc_client.testing.http import Refused, Request, Response, json_response
 
-REGION, INSTANCE, CELL = "here", "fake", "c1"
-EPOCH = "5f3a9c01"
-"""The mark of the fake queue's epoch in positions. No other position is resumed from."""
 LONGEST_OVER = 3600 * SECONDS
 """µs: the longest window of a paced invalidation."""
 MAX_TOKEN_HEADER = 2048

@@ -16,12 +16,12 @@ from cachesvc_client.testing.asking import asked_of, key_of, timeout_of
 from cachesvc_client.testing.async_session import AsyncSession
 from cachesvc_client.testing.batch import Batches
 from cachesvc_client.testing.clock import FakeClock
-from cachesvc_client.testing.contract import Contract
+from cachesvc_client.testing.contract import INSTANCE, REGION, Contract
 from cachesvc_client.testing.faults import Dropped, Failing, Faults
 from cachesvc_client.testing.feed import Feed, Subscription
 from cachesvc_client.testing.home import Draft, Fenced, Home
 from cachesvc_client.testing.http import Refused, Request, Response, json_response
-from cachesvc_client.testing.invalidating import INSTANCE, REGION, Invalidations
+from cachesvc_client.testing.invalidating import Invalidations
 from cachesvc_client.testing.reading import Reader
 from cachesvc_client.testing.single import SingleKeys
 from cachesvc_client.testing.sync_session import SyncSession

@@ -1,0 +1,81 @@
+"""A room of L1: the entries of one namespace, in shards, and its limits.
+
+Which of its entries a room gives up is decided by its shards and by going round them; which room
+gives one up is decided by `fair_shares.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from typing import TypeAlias
+
+from cachetools import Cache
+
+from cachesvc.config.l1_rooms import RoomBytes
+from cachesvc.model.entry import Entry, Key
+from cachesvc.tiers.l1.lru_shard import LruShard
+
+Shard: TypeAlias = Cache[bytes, Entry]
+
+
+class Room:
+    """Entries by `Key.id`. The owner of the room keeps its sums `items` and `bytes`.
+
+    The number of shards is a power of two. They are made once and never replaced, not even by
+    `clear`.
+    """
+
+    def __init__(self, shards: Sequence[Shard], limits: RoomBytes, budget: int, max_entries: int) -> None:
+        self.shards = shards
+        self.getters: list[Callable[[bytes], Entry | None]] = [shard.get for shard in shards]
+        self.peekers = [_peek_of(shard) for shard in shards]
+        self.mask = len(shards) - 1
+        self.guaranteed = limits.guaranteed
+        self.guaranteed_entries = max_entries * limits.guaranteed // budget
+        """The guarantee where the number of entries is what L1 is full of: the same share."""
+        self.at_most = limits.at_most
+        self.largest = min(budget // 10, limits.at_most)
+        """The largest charge of an entry that is kept."""
+        self.always = budget
+        """A charge up to this fits even if the other rooms use all that they are guaranteed."""
+        self.items = 0
+        self.bytes = 0
+        self._victims_from = 0
+
+    def get(self, key: Key) -> Entry | None:
+        """Returns the copy, fresh or not; the copy becomes the most recently used."""
+        return self.getters[key.digest & self.mask](key.id)
+
+    def pop(self) -> tuple[bytes, Entry]:
+        """Removes and returns an entry, in turn of each shard. There must be one."""
+        while True:
+            shard = self.shards[self._victims_from]
+            self._victims_from = self._victims_from + 1 & self.mask
+            if shard:
+                return shard.popitem()
+
+    def clear(self) -> None:
+        for shard in self.shards:
+            shard.clear()
+        self.items = self.bytes = 0
+
+    def slice(self, place: int, start: int, limit: int) -> list[bytes]:
+        """Returns up to `limit` key ids of a shard, from its `start`-th oldest on."""
+        return list(islice(self.shards[place].keys(), start, start + limit))
+
+    def copies(self, place: int) -> list[tuple[bytes, Entry]]:
+        """Returns the copies of a shard by key id. Nothing changes."""
+        peek = self.peekers[place]
+        found = ((key_id, peek(key_id)) for key_id in list(self.shards[place].keys()))
+        return [(key_id, entry) for key_id, entry in found if entry is not None]
+
+
+def _peek_of(shard: Shard) -> Callable[[bytes], Entry | None]:
+    if isinstance(shard, LruShard):
+        return shard.peek
+    return partial(_stored, shard)
+
+
+def _stored(shard: Shard, key_id: bytes) -> Entry | None:
+    # The policies of cachetools reorder in their own `__getitem__`; that of the root class only reads.
+    return Cache.__getitem__(shard, key_id) if key_id in shard else None

@@ -1,0 +1,19 @@
+"""The name in a client certificate, which TLS has checked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def certificate_name(certificate: Mapping[str, Any] | None) -> str:
+    """Returns the SPIFFE id of a certificate, else its first DNS name; empty if it has none.
+
+    `certificate` has the form of `ssl.SSLSocket.getpeercert()`. An X.509-SVID has one SPIFFE id; with
+    several it would be nobody's choice who is meant, so none counts. The subject is not looked at, as
+    RFC 9525 has it.
+    """
+    names = (certificate or {}).get("subjectAltName", ())
+    spiffe = [value for kind, value in names if kind == "URI" and value.startswith("spiffe://")]
+    dns = [value for kind, value in names if kind == "DNS" and "/" not in value]
+    if spiffe:
+        return spiffe[0] if len(spiffe) == 1 else ""
+    return next(iter(dns), "")
