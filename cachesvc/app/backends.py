@@ -231,7 +231,13 @@ class Backends:
         self._leaves[name] = leaf = MemcachedTier(
             name, server.address, l2, self._clock, seal=self._seal, access=self._memcached_access
         )
-        deadline = Deadline(leaf, l2.timeout.seconds, name=name, round_trip_seconds=leaf.round_trip_seconds)
+        deadline = Deadline(
+            leaf,
+            l2.timeout.seconds,
+            name=name,
+            round_trip_seconds=leaf.round_trip_seconds,
+            bytes_moved=leaf.bytes_moved,
+        )
         self._measured[name] = measured = Measured(deadline)
         self._breakers[name] = breaker = Breaker()
         guarded = Guarded(measured, breaker, name=name)

@@ -152,6 +152,10 @@ class App:
         metrics.watch("rivals", paths.rivals.count)
         metrics.watch("overload", lambda: self._web.overload)
         metrics.watch(
+            "shed",
+            lambda: {(name,): count for name, count in self._web.overload.shed_by_namespace.items()},
+        )
+        metrics.watch(
             "connections", lambda: {(name,): port.connections for name, port in self._web.ports.items()}
         )
         metrics.watch("inspections", lambda: self._web.inspections)

@@ -14,6 +14,7 @@ from cachesvc.config.topology import Namespace
 from cachesvc.model.clock import Clock
 from cachesvc.model.digest import digest, namespace_id
 from cachesvc.model.entry import Entry, Key
+from cachesvc.model.fence import TokenPairs
 from cachesvc.model.requests import ReadOptions
 from cachesvc.tiers.l3.contract import Reply
 
@@ -160,8 +161,20 @@ class Admission:
             return remaining > -options.max_stale_us
         return options.max_age_us is None and options.min_fresh_us == 0
 
+    def believed(self, token: TokenPairs) -> Mapping[int, int]:
+        """Returns a read's token as digest → `at` (µs), as far as an honest one can go.
+
+        A time that is more than 4 S ahead of the own clock is cut back to that. What an honest token
+        names was there before the read came, so each copy whose load certainly began after that is
+        new enough, and such a copy's `as_of` leads this clock by 2 S + 1 ms at most. It is 4 S
+        because copies from up to 3 S ahead are admissible: while this clock is wrong, too, no copy
+        that was there is let through by the cut.
+        """
+        latest = self.clock.now_us() + 4 * self.fences.skew_us
+        return {digest: min(at, latest) for digest, at in token}
+
     def token_refuses(self, entry: Entry, key: Key, token: Mapping[int, int]) -> bool:
-        """True if a read's token (digest → `at`, µs) refuses the copy.
+        """True if a read's token (`believed`: digest → `at`, µs) refuses the copy.
 
         The token holds for its own read only. Nothing is merged: a caller could refuse other callers'
         copies otherwise. The `as_of` of a copy that its home has not confirmed does not say whether

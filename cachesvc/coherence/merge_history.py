@@ -25,7 +25,7 @@ class Merged(Struct, frozen=True):
     region: str
     """The region whose feed brought the fence.
 
-    Empty if this instance issued it, or a token named it.
+    Empty if this instance issued it.
     """
     merged_at: int
     """The moment of the merge, µs, by the own clock."""

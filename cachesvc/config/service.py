@@ -92,8 +92,9 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     that have not ended, requests that wait behind another on their connection, request bodies that
     arrive in pieces, values that are gathered for a `:get`, and answers that their
     peers have not taken. Beyond it, requests with large bodies or answers are refused with 503
-    `overloaded`, and the connections that have let an answer wait longest are closed. It must not
-    be smaller than `max_answer` or `max_body`."""
+    `overloaded`, and the connections that have let an answer wait longest are closed. Where there are
+    several namespaces, each leaves an eighth free. It must not be smaller than `max_answer` or
+    `max_body`."""
     request_timeout: Duration = Duration.parse("10s")
     """The longest time that a request may take; then it is answered 504 `deadline` (0.25 s
     late at most). A longer `Cachesvc-Timeout` counts as this. It must be longer than 0, and longer
@@ -136,12 +137,13 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     `overloaded`. Each takes 6 to 25 ms of the process's time."""
     max_in_progress: int = 10_000
     """The most reads beyond L1 and writes that are in progress at once; at least 1. One more
-    is refused with 503 `overloaded`. The default is high because reads that join a running load cost
-    little."""
+    is refused with 503 `overloaded`. While several namespaces ask, each leaves an eighth free. The
+    default is high because reads that join a running load cost little."""
     max_delay: Duration = Duration.parse("200ms")
     """How long reads beyond L1 and writes may stay, on average, while the process has no time
     left; at least 10ms. If they stay longer for half a second, that is overload: so many of them are
-    refused with 503 `overloaded` that the others stay no longer than this."""
+    refused with 503 `overloaded` that the others stay no longer than this. Namespaces, and the
+    callers in them, that ask for no more than their fair share are not refused."""
     hot_key_share: float = 0.1
     """The share of this instance's reads from which on a key is hot. 0.02 to 1, or 0 for
     never. Readers of a hot key are told to spread it over several instances of the region, until it

@@ -71,7 +71,7 @@ class _Judge:
         return self._described(entry, standing, (*at_home, *here))
 
     def _described(self, entry: Entry, standing: Standing, refusals: Sequence[Refusal]) -> Copy:
-        if self._admission.token_refuses(entry, self._key, dict(self._options.token)):
+        if self._admission.token_refuses(entry, self._key, self._admission.believed(self._options.token)):
             standing, refusals = Standing.REFUSED, (Refusal(RefusedBy.TOKEN), *refusals)
         return Copy(
             held=True,

@@ -227,7 +227,7 @@ class Reader:
     ) -> None:
         """Fills in the answers; `alone` has the places of keys to load for this read alone."""
         mode = _mode_of(namespace, options)
-        token = dict(options.token) if options.token else NO_TOKEN
+        token = self._admission.believed(options.token) if options.token else NO_TOKEN
         wait_until = asyncio.get_running_loop().time() + options.wait_seconds
         looking: Sequence[int] = range(len(keys))
         started = self._fences.merged

@@ -22,6 +22,13 @@ the small ones beside them. And of the items that wait there are at most `max_wa
 does not fit is answered at once with a `TierUnavailableError` as its value. Only a call that has
 more items than that by itself is taken as soon as there is any room: otherwise an idle server would
 refuse it for ever.
+
+**Lanes.** The items of each namespace wait in a lane of their own, in batches. The lanes take
+turns: a batch is the oldest of the next lane, and the oldest of the others join it as long as they
+fit. So a namespace with ten thousand items to read delays another by one batch. And a lane
+leaves an eighth
+of the room for waiting items to the others (Choudhury & Hahne, Dynamic queue length thresholds,
+IEEE/ACM Transactions on Networking 6(2), 1998).
 """
 
 import asyncio
@@ -60,6 +67,10 @@ class BatcherStatistics(Struct, frozen=True):
     """Batches that were sent and are not answered yet."""
 
 
+LANE_PART = 7
+"""A lane may have so many times the items for which there is room left."""
+
+
 class _Batch:
     """Items of several calls, side by side.
 
@@ -75,6 +86,14 @@ class _Batch:
         self.counts: list[int] = []
         self.callers: list[Span] = []
         self.weight = 0
+
+    def add(self, other: "_Batch") -> None:
+        """Puts the items of another batch behind those of this one."""
+        self.items += other.items
+        self.futures += other.futures
+        self.counts += other.counts
+        self.callers += other.callers
+        self.weight += other.weight
 
     def answer(self, results: Sequence[Any], unclaimed: Unclaimed[Any, Any] | None = None) -> None:
         """Gives each future its part of `results`; a future that is done had its caller cancelled."""
@@ -103,6 +122,44 @@ class _Batch:
                 future.set_exception(error)
 
 
+class _Lane:
+    """The items of one namespace that wait."""
+
+    __slots__ = ("open", "ready", "waiting")
+
+    def __init__(self) -> None:
+        self.open = _Batch()
+        """Takes new items."""
+        self.ready: deque[_Batch] = deque()
+        """Older than `open`, oldest first."""
+        self.waiting = 0
+
+    def begin_batch(self) -> _Batch:
+        """Returns an open batch without items.
+
+        The batch before it, if it has items, is ready to send.
+        """
+        if self.open.items:
+            self.ready.append(self.open)
+            self.open = _Batch()
+        return self.open
+
+    def oldest(self) -> _Batch:
+        return self.ready[0] if self.ready else self.open
+
+    def take(self) -> _Batch:
+        """Returns the oldest batch, which waits no longer."""
+        if not self.ready:
+            self.begin_batch()
+        batch = self.ready.popleft()
+        self.waiting -= len(batch.items)
+        return batch
+
+
+def _one_lane(item: object) -> str:
+    return ""
+
+
 class Batcher(Generic[T, R]):
     """Collects items for `run` and hands each caller its own results.
 
@@ -123,16 +180,18 @@ class Batcher(Generic[T, R]):
         name: str = "batcher",
         exchange_span: ExchangeSpan | None = None,
         unclaimed: Unclaimed[T, R] | None = None,
-        weigh: Callable[[T], int] | None = None,
+        weigh: Callable[[Sequence[T]], int] | None = None,
         most_weight: int = 1 << 20,
+        lane_of: Callable[[T], str] = _one_lane,
     ):
         """Makes a batcher that has sent nothing yet.
 
         `max_batch` bounds the items of a batch, `max_waiting` the items that wait, `in_flight` the
-        batches that may be in flight at once. `weigh` returns the weight of an item, such as its bytes,
-        and `most_weight` bounds their sum in a batch; without `weigh` items have no weight. With
-        `exchange_span`, a batch with an item of a traced caller is a span. `unclaimed` is given the
-        results whose caller was cancelled; it must not raise. Raises `ValueError` if a bound is below 1.
+        batches that may be in flight at once. `weigh` returns the weight of items, such as their bytes,
+        and `most_weight` bounds that of a batch; without `weigh` items have no weight. `lane_of`
+        returns the namespace of an item; a call has that of its first item. With `exchange_span`, a
+        batch with an item of a traced caller is a span. `unclaimed` is given the results whose caller
+        was cancelled; it must not raise. Raises `ValueError` if a bound is below 1.
         """
         if min(max_batch, max_waiting, in_flight) < 1:
             raise ValueError(f"{name}: max_batch, max_waiting and in_flight must be at least 1")
@@ -146,8 +205,12 @@ class Batcher(Generic[T, R]):
         self._weigh = weigh
         self._most_weight = most_weight
         self._context = Context()
-        self._open = _Batch()  # takes new items
-        self._ready: deque[_Batch] = deque()  # older than `_open`, oldest first
+        self._lane_of = lane_of
+        self._has_lanes = lane_of is not _one_lane
+        self._lanes: dict[str, _Lane] = {}
+        """The lanes by name: as many as there are namespaces with items of this kind."""
+        self._turns: deque[_Lane] = deque()
+        """The lanes with items that wait, the next one first."""
         self._waiting = 0
         self._send_is_due = False
         self._closed = False
@@ -164,23 +227,22 @@ class Batcher(Generic[T, R]):
         Never raises: a refusal is a `TierUnavailableError` as the result.
         """
         future: asyncio.Future[R | TierError] = asyncio.get_running_loop().create_future()
-        if self._waiting >= self._max_waiting or self._closed:
+        lane = self._lane(item)
+        if self._closed or self._is_too_much(lane, 1):
             self._refused += 1
             future.set_result(self._refusal())
             return future
-        batch = self._open
+        batch = lane.open
         if len(batch.items) >= self._max_batch:
-            batch = self._begin_batch()
+            batch = lane.begin_batch()
         if self._weigh is not None:
-            batch = self._with_room(self._weigh(item))
+            batch = self._with_room(lane, self._weigh((item,)))
         batch.items.append(item)
         batch.futures.append(future)
         batch.counts.append(0)
         if (caller := current()) is not None:
             batch.callers.append(caller)
-        self._waiting += 1
-        if not self._send_is_due and self._free_slots:
-            self._schedule_send()
+        self._note_waiting(lane, 1)
         return future
 
     def submit_many(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
@@ -193,21 +255,52 @@ class Batcher(Generic[T, R]):
         count = len(items)
         if not count:
             future.set_result([])
-        elif self._closed or self._is_too_much(count):
+        elif self._closed or self._is_too_much(lane := self._lane(items[0]), count):
             self._refused += count
             future.set_result([self._refusal()] * count)
-        elif count <= self._max_batch and (self._weigh is None or self._weight(items) <= self._most_weight):
-            self._enqueue(items, future)
+        elif count <= self._max_batch and (weight := self._weight(items)) <= self._most_weight:
+            self._enqueue(lane, items, weight, future)
         else:
-            self._enqueue_parts(self._parts(items), future)
+            self._enqueue_parts(lane, self._parts(items), future)
         return future
 
-    def _is_too_much(self, count: int) -> bool:
-        most = self._max_waiting
-        return self._waiting >= most if count > most else self._waiting + count > most
+    def resubmit(self, items: Sequence[T]) -> "asyncio.Future[Sequence[R | TierError]]":
+        """As `submit_many`, for items that an exchange had no room for; they are weighed now.
+
+        They leave before all others of their namespace, each at the head of a batch or behind as much as
+        fits, so each is sent again at its lane's next turns. They are refused only after `close`.
+        """
+        future: asyncio.Future[Sequence[R | TierError]] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            self._refused += len(items)
+            future.set_result([self._refusal()] * len(items))
+        else:
+            self._enqueue_parts(self._lane(items[0]), self._parts(items), future, first=True)
+        return future
+
+    def _lane(self, item: T) -> _Lane:
+        name = self._lane_of(item)
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane()
+        return lane
+
+    def _note_waiting(self, lane: _Lane, count: int) -> None:
+        if not lane.waiting:
+            self._turns.append(lane)
+        lane.waiting += count
+        self._waiting += count
+        if not self._send_is_due and self._free_slots:
+            self._schedule_send()
+
+    def _is_too_much(self, lane: _Lane, count: int) -> bool:
+        most, waiting = self._max_waiting, self._waiting
+        if waiting >= most if count > most else waiting + count > most:
+            return True
+        return self._has_lanes and lane.waiting > LANE_PART * (most - waiting)
 
     def _weight(self, items: Sequence[T]) -> int:
-        return sum(map(self._weigh, items)) if self._weigh is not None else 0
+        return self._weigh(items) if self._weigh is not None else 0
 
     def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         """Yields the items in parts that each fit into a batch."""
@@ -217,44 +310,66 @@ class Batcher(Generic[T, R]):
             return
         start = weight = 0
         for place, item in enumerate(items):
-            own = weigh(item)
+            own = weigh((item,))
             if place > start and (place - start == self._max_batch or weight + own > self._most_weight):
                 yield items[start:place]
                 start, weight = place, 0
             weight += own
         yield items[start:]
 
-    def _with_room(self, weight: int) -> _Batch:
-        """Returns the open batch with this weight added, or a new one if it would be too heavy."""
-        batch = self._open
+    def _with_room(self, lane: _Lane, weight: int) -> _Batch:
+        """Returns the open batch with this weight added, or a new one if it is too heavy."""
+        batch = lane.open
         if batch.items and batch.weight + weight > self._most_weight:
-            batch = self._begin_batch()
+            batch = lane.begin_batch()
         batch.weight += weight
         return batch
 
-    def _enqueue(self, items: Sequence[T], future: "asyncio.Future[Any]") -> None:
+    def _enqueue(self, lane: _Lane, items: Sequence[T], weight: int, future: "asyncio.Future[Any]") -> None:
         count = len(items)
-        batch = self._open
+        batch = lane.open
         if len(batch.items) + count > self._max_batch:
-            batch = self._begin_batch()
+            batch = lane.begin_batch()
         if self._weigh is not None:
-            batch = self._with_room(self._weight(items))
+            batch = self._with_room(lane, weight)
+        self._put(batch, items, future)
+        self._note_waiting(lane, count)
+
+    def _put(self, batch: _Batch, items: Sequence[T], future: "asyncio.Future[Any]") -> None:
         batch.items.extend(items)
         batch.futures.append(future)
-        batch.counts.append(count)
+        batch.counts.append(len(items))
         if (caller := current()) is not None:
             batch.callers.append(caller)
-        self._waiting += count
-        if not self._send_is_due and self._free_slots:
-            self._schedule_send()
 
-    def _enqueue_parts(self, pieces: Iterable[Sequence[T]], whole: "asyncio.Future[Any]") -> None:
+    def _enqueue_first(
+        self, lane: _Lane, pieces: "Sequence[tuple[Sequence[T], asyncio.Future[Any]]]"
+    ) -> None:
+        """Puts each piece into a batch of its own, before all that wait in the lane."""
+        for piece, part in reversed(pieces):
+            batch = _Batch()
+            batch.weight = self._weight(piece)
+            self._put(batch, piece, part)
+            lane.ready.appendleft(batch)
+            self._note_waiting(lane, len(piece))
+
+    def _enqueue_parts(
+        self,
+        lane: _Lane,
+        pieces: Iterable[Sequence[T]],
+        whole: "asyncio.Future[Any]",
+        *,
+        first: bool = False,
+    ) -> None:
         loop = asyncio.get_running_loop()
-        sent: list[tuple[Sequence[T], asyncio.Future[Any]]] = []
-        for piece in pieces:
-            part: asyncio.Future[Any] = loop.create_future()
-            self._enqueue(piece, part)
-            sent.append((piece, part))
+        sent: list[tuple[Sequence[T], asyncio.Future[Any]]] = [
+            (piece, loop.create_future()) for piece in pieces
+        ]
+        if first:
+            self._enqueue_first(lane, sent)
+        else:
+            for piece, part in sent:
+                self._enqueue(lane, piece, self._weight(piece), part)
         left = len(sent)
 
         def join(_: "asyncio.Future[Any]") -> None:
@@ -282,15 +397,28 @@ class Batcher(Generic[T, R]):
             if part.exception() is None:
                 self._unclaimed(items, part.result())
 
-    def _begin_batch(self) -> _Batch:
-        """Returns an open batch without items.
+    def _next_batch(self) -> _Batch:
+        """Returns the oldest batch of the lane whose turn it is, and what fits of the other lanes."""
+        turns = self._turns
+        batch = self._take(turns.popleft())
+        for _ in range(len(turns)):
+            lane = turns[0]
+            other = lane.oldest()
+            if (
+                len(batch.items) + len(other.items) > self._max_batch
+                or batch.weight + other.weight > self._most_weight
+            ):
+                break
+            turns.popleft()
+            batch.add(self._take(lane))
+        return batch
 
-        The batch before it, if it has items, is ready to send.
-        """
-        if self._open.items:
-            self._ready.append(self._open)
-            self._open = _Batch()
-        return self._open
+    def _take(self, lane: _Lane) -> _Batch:
+        """Returns the lane's oldest batch. If more waits in the lane, its next turn comes last."""
+        batch = lane.take()
+        if lane.waiting:
+            self._turns.append(lane)
+        return batch
 
     def _schedule_send(self) -> None:
         self._send_is_due = True
@@ -299,9 +427,7 @@ class Batcher(Generic[T, R]):
     def _send(self) -> None:
         self._send_is_due = False
         while self._free_slots and self._waiting:
-            if not self._ready:
-                self._begin_batch()
-            batch = self._ready.popleft()
+            batch = self._next_batch()
             self._waiting -= len(batch.items)
             self._free_slots -= 1
             self._batches += 1
@@ -345,9 +471,8 @@ class Batcher(Generic[T, R]):
         Items that wait are answered with a `TierUnavailableError`.
         """
         self._closed = True
-        self._begin_batch()
-        while self._ready:
-            batch = self._ready.popleft()
+        while self._turns:
+            batch = self._take(self._turns.popleft())
             self._waiting -= len(batch.items)
             self._refused += len(batch.items)
             batch.answer_all(self._refusal())

@@ -3,9 +3,14 @@
 When the event loop was busy past a deadline, the loop's next turn runs timers before it looks at
 sockets: an answer that arrived long ago would count as missing. So a deadline that is noticed late
 is set once more, a bounded number of times.
+
+Nor does a value's size blame the server: an answer of many bytes has the time that these bytes take
+at an honest pace, on top. A deadline that is over is looked at again, and moved by what has come by
+then. So a server that says nothing, or a byte now and then, has no more time than before.
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 STALLED_SECONDS = 0.01
@@ -14,16 +19,34 @@ AGAIN = 3
 """How often a deadline that was noticed late is set once more."""
 
 
+HONEST_BYTES_PER_SECOND = 8 << 20
+"""The least pace of a server that is good enough for a cache: a tenth of 1 Gbit/s."""
+MOST_HONEST_BYTES = 64 << 20
+"""No exchange has time for more bytes than the largest answer has."""
+
+
+def seconds_for(size: int) -> float:
+    """Returns the time that so many bytes may take, in seconds."""
+    return min(size, MOST_HONEST_BYTES) / HONEST_BYTES_PER_SECOND
+
+
+def _nothing() -> int:
+    return 0
+
+
 class FairTimeout:
     """A block with a time limit: `async with FairTimeout(seconds)`, for one use.
 
     Raises `TimeoutError` out of the block, as `asyncio.timeout` does.
     """
 
-    __slots__ = ("_again", "_due", "_handle", "_loop", "_seconds", "_timeout")
+    __slots__ = ("_again", "_bytes_come", "_due", "_earned", "_handle", "_loop", "_seconds", "_timeout")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, bytes_come: Callable[[], int] = _nothing) -> None:
+        """`bytes_come` returns the bytes of the answer that have come since the block began."""
         self._seconds = seconds
+        self._bytes_come = bytes_come
+        self._earned = 0.0
         self._again = AGAIN
         self._timeout = asyncio.timeout(None)
         self._loop = asyncio.get_running_loop()
@@ -52,6 +75,12 @@ class FairTimeout:
 
     def _run_out(self) -> None:
         now = self._loop.time()
+        if (earned := seconds_for(self._bytes_come())) > self._earned:
+            self._due += earned - self._earned
+            self._earned = earned
+            if self._due > now:
+                self._handle = self._loop.call_at(self._due, self._run_out)
+                return
         if self._again and now - self._due > STALLED_SECONDS:
             self._again -= 1
             self._set()

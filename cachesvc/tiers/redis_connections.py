@@ -182,6 +182,11 @@ class CleanConnection(AbstractConnection):
     _looked_at: tuple[object, Arrivals] | None = None
     """The stream of the open connection, and the look at its socket."""
 
+    @property
+    def taken_bytes(self) -> int:
+        """The bytes that have come of the reply that is read now; 0 before the first one."""
+        return getattr(self._parser, "taken_bytes", 0)
+
     async def connect(self) -> None:
         """Opens the connection, or joins the opening that an earlier caller has left behind."""
         if self._opening is None:

@@ -88,11 +88,11 @@ class BoundedParser(_AsyncHiredisParser):
         self._walk: _Walk | None = None
         self._pieces: list[bytes] = []
         """The first pieces of a reply, if they were not walked over."""
-        self._taken_bytes = 0
-        """Bytes that were taken for the reply that is read now."""
+        self.taken_bytes = 0
+        """Bytes that have come of the reply that is read now."""
 
     async def read_response(self, disable_decoding: bool = False, push_request: bool = False) -> Any:
-        self._taken_bytes = 0
+        self.taken_bytes = 0
         if not self._reader.has_data():
             self._walk, self._pieces = None, []
         elif self._walk is not None:
@@ -109,8 +109,8 @@ class BoundedParser(_AsyncHiredisParser):
 
     def _look_at(self, piece: bytes) -> None:
         """Looks at the headers of a piece before hiredis gets it. Raises `InvalidResponse`."""
-        self._taken_bytes += len(piece)
-        if self._taken_bytes > MOST_BYTES:
+        self.taken_bytes += len(piece)
+        if self.taken_bytes > MOST_BYTES:
             raise InvalidResponse("a reply that is too large")
         if self._walk is not None:
             self._walk.over(piece)

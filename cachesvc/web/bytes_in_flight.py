@@ -10,6 +10,9 @@ The values of a `:get` are counted before they come, too: a portion of its keys 
 when the bytes that it is expected to bring fit under the limit, beside those that other portions
 are expected to bring. Else many portions that are asked at once would each find room, and fill it
 many times over. A portion without room waits for the end of another one.
+
+Where there are several namespaces, each may hold its share of that (`shares.py`), of the bodies
+that come in pieces and of values: the large answers of one do not refuse those of another.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from collections import deque
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.outage import Outage
+from cachesvc.web.shares import PART
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +30,14 @@ log = logging.getLogger(__name__)
 class BytesInFlight:
     """The bytes that are on their way now, and what was refused because they are too many."""
 
-    __slots__ = ("_full", "_waiting", "expected", "held", "most", "refused")
+    __slots__ = ("_full", "_is_shared", "_waiting", "by_namespace", "expected", "held", "most", "refused")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, is_shared: bool = False) -> None:
+        """`is_shared`: there are several namespaces, and each has its share."""
         self.most = most
+        self._is_shared = is_shared
+        self.by_namespace: dict[str, int] = {}
+        """The held and expected bytes that belong to a namespace, for those with any."""
         self.held = 0
         self.expected = 0
         """Bytes of values that are asked for and have not come yet."""
@@ -45,13 +53,16 @@ class BytesInFlight:
     def is_full(self) -> bool:
         return self.held >= self.most
 
-    def has_room(self, size: int) -> bool:
-        """True if one more body of this size fits; one fits in any case."""
-        return not self.held or (self.held < self.most and self.held + size <= self.most)
+    def has_room(self, size: int, namespace: str) -> bool:
+        """True if one more body of this size fits, for this namespace; one fits in any case."""
+        if not self.held:
+            return True
+        left = self.most - self.held
+        return left > 0 and size <= left and size <= self._share(left, namespace)
 
-    def admit(self, size: int = 0) -> None:
+    def admit(self, size: int, namespace: str) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for one more body of this size."""
-        if not self.has_room(size):
+        if not self.has_room(size, namespace):
             raise self.refusal()
         if self._full.is_on:
             self._full.worked()
@@ -67,12 +78,28 @@ class BytesInFlight:
         """The bytes that are neither held nor expected."""
         return max(0, self.most - self.held - self.expected)
 
-    def may_expect(self, size: int) -> bool:
+    def free_for(self, namespace: str) -> int:
+        """The bytes that are free, as far as the namespace may have them."""
+        return min(self.free, self._share(self.free, namespace))
+
+    def _share(self, free: int, namespace: str) -> int:
+        """Returns how much more the namespace may hold if so much is free; below 0: nothing."""
+        own = self.by_namespace.get(namespace, 0) if self._is_shared else 0
+        return PART * free - own if own else free
+
+    def count(self, namespace: str, size: int) -> None:
+        """Counts bytes for their namespace; takes them out of the count if `size` is below 0."""
+        if own := self.by_namespace.get(namespace, 0) + size:
+            self.by_namespace[namespace] = own
+        else:
+            self.by_namespace.pop(namespace, None)
+
+    def may_expect(self, size: int, namespace: str) -> bool:
         """True if so many bytes may be asked for.
 
         If no others are expected, they may be more than the room that is left.
         """
-        return size <= self.free or (not self.expected and not self.is_full)
+        return size <= self.free_for(namespace) or (not self.expected and not self.is_full)
 
     def expect(self, size: int) -> None:
         """Counts bytes that are asked for from now on."""
@@ -123,10 +150,11 @@ class BytesInFlight:
 class Held:
     """The part of `BytesInFlight` that one body takes, until the end of a `with` block."""
 
-    __slots__ = ("_expected", "_in_flight", "size")
+    __slots__ = ("_expected", "_in_flight", "_namespace", "size")
 
-    def __init__(self, in_flight: BytesInFlight) -> None:
+    def __init__(self, in_flight: BytesInFlight, namespace: str) -> None:
         self._in_flight = in_flight
+        self._namespace = namespace
         self.size = 0
         self._expected = 0
 
@@ -136,6 +164,7 @@ class Held:
     def __exit__(self, *_: object) -> None:
         if self._expected:
             self.came(0)
+        self._in_flight.count(self._namespace, -self.size)
         self._in_flight.gone(self.size)
         self.size = 0
 
@@ -143,18 +172,21 @@ class Held:
         """Counts bytes that are in memory already. Raises nothing: what comes next is refused."""
         self.size += size
         self._in_flight.held += size
+        self._in_flight.count(self._namespace, size)
 
     def expect(self, size: int) -> None:
         """Counts bytes that are asked for, until `came`."""
         self._expected += size
+        self._in_flight.count(self._namespace, size)
         self._in_flight.expect(size)
 
     def came(self, size: int) -> None:
         """Counts the bytes that came in place of those that were expected."""
         self.take(size)
         expected, self._expected = self._expected, 0
+        self._in_flight.count(self._namespace, -expected)
         self._in_flight.came(expected)
 
     def admit(self) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for more."""
-        self._in_flight.admit()
+        self._in_flight.admit(0, self._namespace)

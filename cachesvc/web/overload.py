@@ -24,19 +24,31 @@ in the batches to the tiers; nobody was refused. (2) To let in a tenth more in e
 first wrong guess that takes many seconds to recover. (3) To measure requests from first byte to
 answer: fast ones hide slow ones, or a slow origin looks like overload.
 
+**Who is refused is decided by shares.** Under overload the namespaces share what is done in the
+last windows, and the callers in a namespace share its part: max-min fair, in the cost of what they
+ask for. A caller that asks for no more than its share is within it, and is let in. A caller that
+asks for more is of the crowd. As long as anybody is within its share, the crowd fills only a small
+queue, as small as keeps the process busy: each window that queue is made smaller while the process
+has no time left, and larger while it has. So the others are not refused, and do not wait behind the
+crowd. If all are the crowd (one namespace and one caller, say), the bound above holds for all of
+them. The shares of `max_in_progress` are in `shares.py`.
+
 The idea is that of "controlled delay" (Nichols & Jacobson, ACM Queue 2012; Maurer, "Fail at Scale",
 ACM Queue 2015), with a bound on the requests in progress in place of one on waiting, since this
 queue stands in many places and cannot be cut. A plain bound (`server.max_in_progress`) stands
-behind it.
+behind it. Max-min fairness: Bertsekas & Gallager, Data Networks, 6.5.2.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import inf
 
 from cachesvc.config.service import Server
+from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.loops import Loop
+from cachesvc.web.shares import LEFT_FREE, has_place
 
 WINDOW_SECONDS = 0.25
 PATIENCE = 2
@@ -50,6 +62,16 @@ CALM_SECONDS = 1.0
 LEAST = 32
 """So many requests are always let in: they are no overload, and they keep the process busy
 while it finds out how many fit."""
+FORGOTTEN = 0.1
+"""A caller that has asked for less than this in the remembered windows is forgotten."""
+LEAST_CROWD = 2
+"""The least number of requests up to which the crowd fills the queue."""
+MEMORY = 0.75
+"""The part of what was asked and done that counts on in the next window.
+
+One window alone is a small sample."""
+KEYS_OF_A_REQUEST = 32
+"""A request costs as much as so many further keys of a batch."""
 
 
 class Reading:
@@ -67,11 +89,75 @@ class Reading:
         self.count -= 1
 
 
+class Member:
+    """One caller in one namespace. A `with` block stands around each of its requests.
+
+    `in_progress` requests are in progress now; `asked` came in this window, and `asks` in the last
+    ones, as far as they are remembered.
+    """
+
+    __slots__ = ("_overload", "_room", "allowed", "asked", "asks", "in_progress", "is_crowd")
+
+    def __init__(self, overload: "Overload", room: "Room", allowed: float) -> None:
+        self._overload = overload
+        self._room = room
+        self.in_progress = self.asked = 0
+        self.asks = 0.0
+        self.is_crowd = False
+        """True if it asked for more than its share in the last windows."""
+        self.allowed = allowed
+        """The requests that are its share of one window."""
+
+    def __enter__(self) -> None:
+        self._overload.in_progress += 1
+        self._room.in_progress += 1
+        self._room.entered += 1
+        self.in_progress += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.in_progress -= 1
+        self._room.in_progress -= 1
+        self._room.done += 1
+        self._overload.left()
+
+
+class Room:
+    """One namespace: its members, and what was done of what they asked for."""
+
+    __slots__ = ("cost", "done", "entered", "in_progress", "keys", "members", "work")
+
+    def __init__(self) -> None:
+        self.members: dict[str, Member] = {}
+        self.in_progress = self.entered = self.done = self.keys = 0
+        self.cost = 1.0
+        """The cost of one of its requests, on average; 1 for a read of one key."""
+        self.work = 0.0
+        """The cost of what was done in the last windows, as far as they are remembered."""
+
+    def asks(self) -> float:
+        return sum(member.asks for member in self.members.values())
+
+    def end_window(self) -> None:
+        """Adds this window to the last ones.
+
+        Members that have not asked for long and have nothing in progress are forgotten.
+        """
+        if self.entered:
+            self.cost = 1 + self.keys / self.entered / KEYS_OF_A_REQUEST
+        self.work = MEMORY * self.work + self.done * self.cost
+        self.entered = self.done = self.keys = 0
+        for name, member in list(self.members.items()):
+            member.asks = MEMORY * member.asks + member.asked
+            member.asked = 0
+            if member.asks < FORGOTTEN and not member.in_progress:
+                del self.members[name]
+
+
 class Overload:
     """Counts the requests in progress, and refuses those that are too many.
 
-    `start` and `stop` are called once each, on the loop that serves. In between, `with overload:`
-    stands around work that may be refused.
+    `start` and `stop` are called once each, on the loop that serves. In between, `with
+    overload.admit(namespace, caller):` stands around work that may be refused.
     """
 
     def __init__(
@@ -87,6 +173,8 @@ class Overload:
         """The answer of `elsewhere` at the end of the last window."""
         self.reading = Reading()
         self._most = limits.max_in_progress
+        self._crowded = self._most - self._most // LEFT_FREE
+        """Below so many in progress, nobody has more than a share of `max_in_progress`."""
         self._max_delay = limits.max_delay.seconds
         self._core_time = core_time
         self._timer: asyncio.TimerHandle | None = None
@@ -99,14 +187,26 @@ class Overload:
         """The requests of this window that left; `_refused`: those that were refused."""
         self._refused = 0
         self._bound = self._most
+        self._crowd_bound = self._most
+        """Under overload, the crowd is let in only while fewer than so many wait for this process."""
+        self._has_crowd = False
+        """True if anybody asked for more than its share in the last windows."""
+        self._rooms: dict[str, Room] = {}
+        self._windows = 0.0
+        """The weight of all windows that are remembered; the last one has the weight 1."""
+        self._newcomers = inf
+        """The requests in a window that are the share of a caller which has not asked lately."""
         self.is_shedding = False
         self.in_progress = 0
         """The requests that are in progress now."""
         self.shed = 0
         """Requests that were refused since the start."""
+        self.shed_by_namespace: dict[str, int] = {}
 
     def __repr__(self) -> str:
         shedding = f", shedding above {self._bound}" if self.is_shedding else ""
+        if self.is_shedding and self._crowd_bound < self._bound:
+            shedding += f", the crowd above {self._crowd_bound}"
         return f"<Overload [{self.in_progress} in progress, {self.shed} shed{shedding}]>"
 
     def start(self) -> None:
@@ -117,18 +217,56 @@ class Overload:
         if self._timer is not None:
             self._timer.cancel()
 
-    def __enter__(self) -> None:
-        """Lets in a request that has to wait for something. Raises `RequestError` (`overloaded`)."""
-        if self.in_progress >= self._most or (self.is_shedding and self._load() >= self._bound):
+    def admit(self, namespace: str, caller: Caller = ANONYMOUS) -> Member:
+        """Lets in a request that has to wait for something, for the `with` block of its member.
+
+        Returns the member. Raises `RequestError` (`overloaded`).
+        """
+        room = self._rooms.get(namespace)
+        if room is None:
+            room = self._rooms[namespace] = Room()
+        member = room.members.get(caller.name)
+        if member is None:
+            member = room.members[caller.name] = Member(self, room, self._newcomers)
+        member.asked += 1
+        if (self.is_shedding and self._is_shed(member)) or (
+            self.in_progress >= self._crowded and not self._has_place(room, member)
+        ):
             self.shed += 1
+            self.shed_by_namespace[namespace] = self.shed_by_namespace.get(namespace, 0) + 1
             self._refused += 1
             why = "this instance has more to do than it can do in time; the request was not begun"
             raise RequestError(ProblemKind.OVERLOADED, why)
-        self.in_progress += 1
+        return member
 
-    def __exit__(self, *_: object) -> None:
+    def weigh(self, namespace: str, keys: int) -> None:
+        """Notes that a request of the namespace, which is in progress, has so many keys."""
+        if (room := self._rooms.get(namespace)) is not None:
+            room.keys += keys
+
+    def left(self) -> None:
+        """Notes that a request is not in progress any more."""
         self.in_progress -= 1
         self._done += 1
+
+    def _has_place(self, room: Room, member: Member) -> bool:
+        """True if the member has less than its share of `max_in_progress`."""
+        levels = []
+        if len(self._rooms) > 1:
+            levels.append(room.in_progress)
+        if len(room.members) > 1:
+            levels.append(member.in_progress)
+        return has_place(self._most - self.in_progress, levels)
+
+    def _is_shed(self, member: Member) -> bool:
+        """True if a request of this member is one too many, under overload.
+
+        Who is within its share is refused only if everybody is: then it is not the crowd that is waited
+        for, but requests that are not done at all.
+        """
+        if member.is_crowd or member.asked > member.allowed:
+            return self._load() >= min(self._bound, self._crowd_bound)
+        return not self._has_crowd and self._load() >= self._bound
 
     def _begin_window(self) -> None:
         loop = asyncio.get_running_loop()
@@ -153,6 +291,7 @@ class Overload:
         """The number of requests that are done within `max_delay`."""
         self._waiting_elsewhere = self._elsewhere()
         self._decide(in_time, seconds, is_long=is_busy and self._load() > in_time)
+        self._share_out(is_busy=is_busy)
         self._done = self._refused = 0
 
     def _decide(self, in_time: int, seconds: float, *, is_long: bool) -> None:
@@ -171,3 +310,48 @@ class Overload:
             self._bound = min(self._most, max(LEAST, self._bound // 2, min(in_time, 2 * self._bound)))
         elif self._calm_seconds >= CALM_SECONDS:
             self.is_shedding, self._bound = False, self._most
+
+    # shares -----------------------------------------------------------------------------------------
+
+    def _share_out(self, *, is_busy: bool) -> None:
+        """Ends the window of the members: who is the crowd, and how large its queue may be."""
+        self._windows = MEMORY * self._windows + 1
+        for name, room in list(self._rooms.items()):
+            room.end_window()
+            if not room.members:
+                del self._rooms[name]
+        rooms = self._rooms.values()
+        # Where little was done, or nothing yet, `LEAST` requests are shared out: these are always let in.
+        least = LEAST * max((room.cost for room in rooms), default=1.0)
+        capacity = max(least, sum(room.work for room in rooms))
+        level = fair_level(capacity, (room.asks() * room.cost for room in rooms))
+        others = self._has_crowd = False
+        for room in rooms:
+            own = level / room.cost
+            if room.asks() > own:
+                own = fair_level(own, (member.asks for member in room.members.values()))
+            for member in room.members.values():
+                member.is_crowd, member.allowed = member.asks > own, own / self._windows
+                self._has_crowd |= member.is_crowd
+                others |= not member.is_crowd
+        self._newcomers = capacity / (len(rooms) + 1) / self._windows if level < inf else inf
+        if not (others and self._has_crowd and self.is_shedding):
+            self._crowd_bound = self._bound
+        elif is_busy:
+            self._crowd_bound = max(LEAST_CROWD, min(self._crowd_bound, self._bound) * 3 // 4)
+        else:
+            self._crowd_bound = min(self._bound, 2 * self._crowd_bound)
+
+
+def fair_level(capacity: float, asks: Iterable[float]) -> float:
+    """Returns the max-min fair level: the most that one gets of what it asks for.
+
+    Infinite if the capacity is enough for all.
+    """
+    left, waiting = capacity, sorted(asks)
+    for place, ask in enumerate(waiting):
+        equal = left / (len(waiting) - place)
+        if ask > equal:
+            return equal
+        left -= ask
+    return inf

@@ -26,7 +26,7 @@ from cachesvc.model.errors import RequestError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder, Span, under
-from cachesvc.web.access.door import Door
+from cachesvc.web.access.door import Door, grant_of
 from cachesvc.web.access.grants import Grant
 from cachesvc.web.access.routes import ROUTES, check_routes
 from cachesvc.web.bytes_in_flight import BytesInFlight
@@ -73,7 +73,7 @@ _SHEDDABLE = ("get", "head", "get_many", "put", "put_many")
 be out of date; nor are the calls that show that there is overload."""
 _AUDITED = (401, 403, 421)
 """The statuses of calls that are refused to their caller, and stand in the audit."""
-_AT_ANY_TIME: AbstractContextManager[None] = nullcontext()
+_AT_ANY_TIME: AbstractContextManager[object] = nullcontext()
 
 
 class Web:
@@ -118,7 +118,9 @@ class Web:
         self._core_time = CoreTime()
         self.overload = Overload(service.server, self._core_time, partial(_waiting_elsewhere, paths))
         reading = self.overload.reading
-        self.in_flight = in_flight = BytesInFlight(service.server.max_bytes_in_flight)
+        self.in_flight = in_flight = BytesInFlight(
+            service.server.max_bytes_in_flight, is_shared=len(topology.namespaces) > 1
+        )
         self.inspections = Inspections(service.server.max_inspections, monotonic)
         self._entries = Entries(
             service.server,
@@ -137,7 +139,7 @@ class Web:
             paths,
             self._clock,
             metrics.counts,
-            reading,
+            self.overload,
             in_flight,
             self._fair_seconds,
             rates,
@@ -392,7 +394,7 @@ class Web:
 
         The read path bounds it, by the deadlines of its tiers, lease and origin.
         """
-        with self.overload:
+        with self.overload.admit(place.namespace, caller):
             return await self._entries.read_plainly(request, place, entry, caller)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
@@ -401,7 +403,9 @@ class Web:
             if operation in _KEEP_TIME
             else timeout_of(request.headers, self._limits.request_timeout.seconds)
         )
-        with self.overload if operation in _SHEDDABLE else _AT_ANY_TIME:
+        is_sheddable = operation in _SHEDDABLE
+        caller = grant_of(request).caller
+        with self.overload.admit(place.namespace, caller) if is_sheddable else _AT_ANY_TIME:
             return await (
                 handler(request, place) if seconds is None else within(seconds, handler(request, place))
             )

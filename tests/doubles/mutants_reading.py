@@ -151,6 +151,30 @@ READING: dict[str, Mutant] = {
             ),
         ),
     ),
+    "token-apart": Mutant(
+        "the fences of a token are merged into the instance that it comes to",
+        (57,),
+        (
+            InPython(
+                "cachesvc.coherence.admission:Admission.believed",
+                "latest = ",
+                """\
+from cachesvc.model.fence import Fence
+    self.fences.merge([Fence(digest, at) for digest, at in token])
+    latest = """,
+            ),
+        ),
+    ),
+    "token-time": Mutant(
+        "a token is believed whatever time it names",
+        (57,),
+        (InPython("cachesvc.coherence.admission:Admission.believed", "min(at, latest)", "at"),),
+    ),
+    "token-lead": Mutant(
+        "a token is cut back to the clock of the instance that it comes to",
+        (58,),
+        (InPython("cachesvc.coherence.admission:Admission.believed", "+ 4 * self.fences.skew_us", ""),),
+    ),
     "seen": Mutant(
         "a session remembers the as_of of an answer that no home has confirmed",
         (34,),

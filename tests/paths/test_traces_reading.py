@@ -6,8 +6,11 @@ import pytest
 
 from cachesvc.model.change import Target
 from cachesvc.model.entry import Entry, Key
+from cachesvc.model.errors import OriginError
 from cachesvc.model.fence import Fence, TokenPairs
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Outcome, ReadOptions
+from tests.doubles.clocks import LoopClock
 from tests.doubles.loaders import NO_STORE, loaded, unkept
 from tests.paths.running import started, stop
 from tests.paths.truth import Store
@@ -244,6 +247,66 @@ async def test_trace_35_who_saw_a_value_of_a_long_load_must_not_see_one_that_was
     again = await i1.get("a", options=ReadOptions(token=monotonic(i0, seen.entry)))
     assert again.entry is not None
     assert again.entry.value == b"1"
+
+
+READS = 50
+NEVER_US = 1 << 62
+"""A time that no fence will ever have."""
+
+
+def forged(*targets: Target) -> ReadOptions:
+    """A read with a token that nobody has issued."""
+    return ReadOptions(token=tuple((target.digest, NEVER_US) for target in targets))
+
+
+async def test_trace_57_a_forged_token_must_not_refuse_the_copies_of_others() -> None:
+    far = FarSide()
+    i0, i1 = Instance(far), Instance(far)
+    far.loader.default = loaded(b"0", tags=("t",))
+    assert [await one.value("a") for one in (i0, i1)] == [b"0", b"0"]
+    lie = forged(Target.key("docs", "a"), Target.tag("docs", "t"), Target.whole("docs"))
+    far.loader.hold()
+    liar = asyncio.create_task(i0.get("a", options=lie))
+    await far.loader.called(2)
+    assert [await one.value("a") for one in (i0, i1)] == [b"0", b"0"], "while it loads"
+    far.loader.script("a", OriginError("down", kind=ProblemKind.ORIGIN_FAILED))
+    far.loader.release()
+    assert (await liar).outcome is Outcome.ERROR
+    assert (await i0.get("a", options=lie)).outcome is Outcome.LOADED
+    i2 = Instance(far)
+    assert [await one.value("a") for one in (i0, i1, i2)] == [b"0", b"0", b"0"]
+    assert far.loader.loads("a") == 3, "the first one, and those of the liar"
+    assert i0.fences.merged == 0
+    assert i0.fences.statistics().clamped == 0, "nobody is told that a clock is wrong"
+
+
+async def test_trace_57_a_forged_time_must_not_make_each_of_its_reads_load_in_turn() -> None:
+    far = FarSide()
+    i0 = Instance(far)
+    await i0.value("a")
+
+    far.loader.hold()
+    reads = [asyncio.create_task(i0.get("a", options=forged(Target.key("docs", "a")))) for _ in range(READS)]
+    while not all(read.done() for read in reads):
+        await asyncio.sleep(0.05)  # the time of one load
+        far.loader.release()
+        await asyncio.sleep(0)
+        far.loader.hold()
+    assert far.loader.peak == 1, "under the key's lease"
+    assert far.loader.loads("a") < READS / 2, "what is loaded 4 S after a read came is new enough for it"
+
+
+async def test_trace_58_a_token_must_not_be_cut_back_to_before_its_write() -> None:
+    far = FarSide(LoopClock(skew_us=SKEW_US))
+    store = Store(far)
+    i0, i1 = Instance(far, clock=LoopClock()), Instance(far)
+    await i1.invalidate("a")  # for S its leases lead the clock
+    assert [await one.value("a") for one in (i1, i0)] == [b"0", b"0"]
+    store.commit()
+    token = (await i1.invalidate("a")).token
+    answer = await i0.get("a", options=ReadOptions(token=token))
+    assert answer.entry is not None
+    assert answer.entry.value == b"1"
 
 
 def monotonic(instance: Instance, seen: Entry) -> TokenPairs:

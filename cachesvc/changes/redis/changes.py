@@ -76,7 +76,9 @@ class RedisChanges:
         self._outlived_us = int(retention) + 60_000_000
         script, unspanned, batcher = self._server.script, self._server.unspanned, self._server.batcher
         self._append_all, self._acknowledge_all = unspanned("append"), unspanned("acknowledge")
-        self._appends: Batcher[bytes, str] = batcher(self._append_together, "append", weigh=len)
+        self._appends: Batcher[bytes, str] = batcher(
+            self._append_together, "append", weigh=lambda events: sum(map(len, events))
+        )
         self._acknowledgements: Batcher[str, None] = batcher(self._acknowledge_together, "acknowledge")
         self._make_group = script("make_group")
         self._bury, self._parked = script("bury"), script("parked")

@@ -141,7 +141,7 @@ class RedisFenceStream:
         self._publications: Batcher[_Publication, str] = batcher(
             self._publish_together,
             "publish",
-            weigh=lambda publication: publication.weight,
+            weigh=lambda publications: sum(publication.weight for publication in publications),
             most_weight=MOST_FENCES,
         )
         self._listings: Batcher[None, _Listing] = batcher(self._list_together, "followers")

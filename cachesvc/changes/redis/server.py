@@ -13,7 +13,7 @@ loop), so that a stopped follower would run for ever.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Protocol, TypeVar
 
@@ -113,7 +113,7 @@ class RedisServer:
         run: "Run[T, R]",
         name: str,
         *,
-        weigh: Callable[[T], int] | None = None,
+        weigh: Callable[[Sequence[T]], int] | None = None,
         most_weight: int = MOST_BYTES,
     ) -> "Batcher[T, R]":
         """Returns a batcher of calls of the kind `name`; it is closed with this server.

@@ -77,6 +77,14 @@ TABLE: tuple[Metric, ...] = (
         "Requests refused because of overload (503 overloaded).",
     ),
     Metric(
+        "namespace_requests_shed",
+        "counter",
+        "shed",
+        "",
+        "Requests refused because of overload, by namespace.",
+        ("namespace",),
+    ),
+    Metric(
         "connections",
         "gauge",
         "connections",

@@ -1,9 +1,9 @@
 """A tier whose callers share exchanges with the server below it.
 
 Gets, sets and deletes have one batcher each. All keys of an exchange share its time limit, so an
-exchange is bounded by bytes as well: twenty values of 1 MiB in one exchange would take longer than
-the limit, and the small values beside them would be misses, too. The bytes of a set are known;
-those of a get are known if this instance has met a large value of that key before.
+exchange is bounded by bytes as well: twenty values of 1 MiB in one exchange would hold up the small
+values beside them. The bytes of a set are known, those of a get are expected (`value_sizes.py`).
+The namespaces take turns (`batching.py`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,15 +14,12 @@ from cachesvc.model.errors import TierError
 from cachesvc.telemetry.traces.exchange_span import ExchangeSpan, Server
 from cachesvc.tiers.batching import Batcher, BatcherStatistics, Run
 from cachesvc.tiers.l2.contract import Lookup, Tier
+from cachesvc.tiers.value_sizes import LARGE_BYTES, ValueSizes
 
 Item: TypeAlias = tuple[Key, Entry]
 
 MOST_BYTES = 1 << 20
 """Bytes of values in one exchange, as far as known, unless one value has more."""
-LARGE_BYTES = 16 << 10
-"""A value of this size is large: its key is remembered with it."""
-MOST_LARGE = 10_000
-"""Large keys remembered; beyond them the one met least recently is forgotten."""
 
 
 class Batched:
@@ -49,7 +46,10 @@ class Batched:
         """
 
         def batcher(
-            run: Run[Any, Any], operation: str, weigh: Callable[[Any], int] | None = None
+            run: Run[Any, Any],
+            operation: str,
+            lane_of: Callable[[Any], str],
+            weigh: Callable[[Sequence[Any]], int] | None = None,
         ) -> Batcher[Any, Any]:
             exchange_span = ExchangeSpan(server, operation) if server else None
             return Batcher(
@@ -60,14 +60,16 @@ class Batched:
                 exchange_span=exchange_span,
                 weigh=weigh,
                 most_weight=MOST_BYTES,
+                lane_of=lane_of,
             )
 
         self._child = child
-        self._large: dict[int, int] = {}
-        """Bytes of large values by the digest of their key, the one met last at the end."""
-        self._gets: Batcher[Key, Entry | None] = batcher(self._run_gets, "get", self._bytes_to_get)
-        self._sets: Batcher[Item, None] = batcher(self._run_sets, "set", _bytes_to_set)
-        self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete")
+        self._sizes = ValueSizes()
+        self._gets: Batcher[Key, Entry | None] = batcher(
+            self._run_gets, "get", _namespace_of_key, self._sizes.expected
+        )
+        self._sets: Batcher[Item, None] = batcher(self._run_sets, "set", _namespace_of_item, _bytes_to_set)
+        self._deletes: Batcher[Key, None] = batcher(self._run_deletes, "delete", _namespace_of_key)
         self.batchers: Mapping[str, Batcher[Any, Any]] = {
             "gets": self._gets,
             "sets": self._sets,
@@ -88,29 +90,30 @@ class Batched:
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         return _failures(await self._deletes.submit_many(keys))
 
-    def _bytes_to_get(self, key: Key) -> int:
-        return self._large.get(key.digest, 0)
-
-    def _met(self, key: Key, size: int) -> None:
-        """Remembers the key of a large value; forgets it if its value has become small."""
-        large = self._large
-        large.pop(key.digest, None)
-        if size >= LARGE_BYTES:
-            large[key.digest] = size
-            if len(large) > MOST_LARGE:
-                del large[next(iter(large))]
-
     async def _run_gets(self, keys: list[Key]) -> Sequence[Lookup]:
         found = await self._child.get_many(keys)
+        sizes = self._sizes
+        namespace, reads, size = keys[0].namespace, 0, 0
         for key, lookup in zip(keys, found, strict=True):
-            if isinstance(lookup, Entry) and len(lookup.value) >= LARGE_BYTES:
-                self._met(key, len(lookup.value))
+            if key.namespace != namespace:
+                sizes.learn(namespace, reads, size)
+                namespace, reads, size = key.namespace, 0, 0
+            if lookup is None:
+                reads += 1
+            elif isinstance(lookup, Entry):
+                own = len(lookup.value)
+                if own < LARGE_BYTES:
+                    reads, size = reads + 1, size + own
+                else:
+                    if not sizes.is_large(key):
+                        reads, size = reads + 1, size + own
+                    sizes.met(key, own)
+        sizes.learn(namespace, reads, size)
         return found
 
     async def _run_sets(self, items: list[Item]) -> Sequence[TierError | None]:
         for key, entry in items:
-            if self._large or len(entry.value) >= LARGE_BYTES:
-                self._met(key, len(entry.value))
+            self._sizes.met(key, len(entry.value))
         return _per_item(await self._child.set_many(items), len(items))
 
     async def _run_deletes(self, keys: list[Key]) -> Sequence[TierError | None]:
@@ -136,8 +139,16 @@ class Batched:
         return f"<Batched {self._child!r} [{self._gets!r}]>"
 
 
-def _bytes_to_set(item: Item) -> int:
-    return len(item[1].value)
+def _bytes_to_set(items: Sequence[Item]) -> int:
+    return sum([len(entry.value) for _, entry in items])
+
+
+def _namespace_of_key(key: Key) -> str:
+    return key.namespace
+
+
+def _namespace_of_item(item: Item) -> str:
+    return item[0].namespace
 
 
 def _per_item(failures: Sequence[TierError], items: int) -> Sequence[TierError | None]:

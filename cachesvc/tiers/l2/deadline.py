@@ -1,7 +1,9 @@
 """A time limit for a whole exchange.
 
 The limit holds wherever the child spends the time: waiting for its turn, connecting, reading a slow
-answer. A round trip to the server comes on top, so a far server has as much time as a near one.
+answer. A round trip to the server comes on top, so a far server has as much time as a near one; and
+so does the time of the bytes that are moved meanwhile (`fair_timeout.py`), those of the exchanges
+before, whose end is waited for, among them.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,35 +27,42 @@ class Deadline:
         *,
         name: str = "tier",
         round_trip_seconds: Callable[[], float] = lambda: 0.0,
+        bytes_moved: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`bytes_moved` returns the bytes that were sent to the server or came from it, ever."""
         if seconds <= 0:
             raise ValueError(f"{name}: a deadline must be above 0 s, not {seconds}")
         self._child = child
         self._at_the_server = seconds
         self._round_trip_seconds = round_trip_seconds
+        self._bytes_moved = bytes_moved
         self._name = name
 
     @property
     def _seconds(self) -> float:
         return self._at_the_server + self._round_trip_seconds()
 
+    def _limit(self) -> FairTimeout:
+        before, moved = self._bytes_moved(), self._bytes_moved
+        return FairTimeout(self._seconds, lambda: moved() - before)
+
     async def get_many(self, keys: Sequence[Key]) -> Sequence[Lookup]:
         try:
-            async with FairTimeout(self._seconds):
+            async with self._limit():
                 return await self._child.get_many(keys)
         except TimeoutError:
             return self._timed_out(len(keys))
 
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         try:
-            async with FairTimeout(self._seconds):
+            async with self._limit():
                 return await self._child.set_many(items)
         except TimeoutError:
             return self._timed_out(len(items))
 
     async def delete_many(self, keys: Sequence[Key]) -> Sequence[TierError]:
         try:
-            async with FairTimeout(self._seconds):
+            async with self._limit():
                 return await self._child.delete_many(keys)
         except TimeoutError:
             return self._timed_out(len(keys))

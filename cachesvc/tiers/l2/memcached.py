@@ -132,6 +132,10 @@ class MemcachedTier:
         """The shortest exchange with the server, nearly the way there and back; 0 at first."""
         return self._client.round_trip_seconds
 
+    def bytes_moved(self) -> int:
+        """The bytes that were sent to the server or came from it since the start."""
+        return self._client.moved_bytes
+
     async def set_many(self, items: Sequence[tuple[Key, Entry]]) -> Sequence[TierError]:
         now_us = self._clock.now_us()
         commands = [

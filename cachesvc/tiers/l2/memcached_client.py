@@ -21,7 +21,8 @@ surplus reply would be read as the reply to it, and every later reply as that of
 
 Opening a connection, and the first exchange on it, have `connect_timeout` each, because nobody
 knows yet how far the server is. The first exchange measures it (`round_trip_seconds`): all later
-ones have the time of a round trip on top of `timeout`.
+ones have the time of a round trip on top of `timeout`. An exchange of many bytes has the time that
+these take at an honest pace on top (`fair_timeout.py`), as far as they have been moved.
 """
 
 import contextlib
@@ -37,9 +38,12 @@ from pymemcache.exceptions import (
 )
 
 from cachesvc.tiers.arrivals import Arrivals, arrivals
+from cachesvc.tiers.fair_timeout import seconds_for
 from cachesvc.tiers.l2.any_address import AnyAddressClient
 
 _RECEIVE_BYTES = 1 << 18
+_SEND_BYTES = 1 << 16
+"""Bytes that are sent at once; after each such piece the exchange has more time."""
 _REPLIES_IN_FLIGHT = 128
 """Commands that are sent before their replies are read. memcached writes each reply by
 itself, which costs the kernel 0.8 KB of socket buffer however short the reply is: after
@@ -75,6 +79,10 @@ class PipelinedClient(AnyAddressClient):
     """True until the first exchange on a connection has ended."""
     round_trip_seconds = 0.0
     """The shortest exchange on the connection; 0 before the first one ever."""
+    moved_bytes = 0
+    """The bytes that were sent and received, ever. The event loop reads it."""
+    _moved_before = 0
+    """The same when the running exchange began."""
     _began = 0.0
     _limit_seconds: float | None = None
     """The time limit of one exchange; None: no limit."""
@@ -184,7 +192,7 @@ class PipelinedClient(AnyAddressClient):
             self._connect()
         elif self._is_shortened:
             self._limit(self._limit_seconds)
-        self._began = perf_counter()
+        self._began, self._moved_before = perf_counter(), self.moved_bytes
 
     def _connect(self) -> None:
         super()._connect()
@@ -206,7 +214,16 @@ class PipelinedClient(AnyAddressClient):
         super().close()
 
     def _send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        if len(data) <= _SEND_BYTES:
+            self.sock.sendall(data)
+            self.moved_bytes += len(data)
+            return
+        with memoryview(data) as view:
+            for start in range(0, len(data), _SEND_BYTES):
+                self._shorten()
+                piece = view[start : start + _SEND_BYTES]
+                self.sock.sendall(piece)
+                self.moved_bytes += len(piece)
 
     def _limit(self, seconds: float | None) -> None:
         """Sets the time limit of the exchanges from now on."""
@@ -218,6 +235,7 @@ class PipelinedClient(AnyAddressClient):
         received: bytes = self.sock.recv(_RECEIVE_BYTES)
         if not received:
             raise MemcacheUnexpectedCloseError
+        self.moved_bytes += len(received)
         missing = at_least - len(received)
         return received if missing <= 0 else received + self._receive_more(missing)
 
@@ -225,17 +243,24 @@ class PipelinedClient(AnyAddressClient):
         """Returns further bytes of an answer, in the rest of the exchange's time."""
         parts: list[bytes] = []
         while at_least > 0:
-            if self._limit_seconds is not None:
-                left_seconds = self._limit_seconds - (perf_counter() - self._began)
-                if left_seconds <= 0:
-                    raise TimeoutError
-                self._is_shortened = True
-                self.sock.settimeout(left_seconds)
+            self._shorten()
             parts.append(self.sock.recv(_RECEIVE_BYTES))
             if not parts[-1]:
                 raise MemcacheUnexpectedCloseError
+            self.moved_bytes += len(parts[-1])
             at_least -= len(parts[-1])
         return b"".join(parts)
+
+    def _shorten(self) -> None:
+        """Sets the socket's time limit to the rest of the exchange's time. Raises `TimeoutError`."""
+        if self._limit_seconds is None:
+            return
+        seconds = self._limit_seconds + seconds_for(self.moved_bytes - self._moved_before)
+        left_seconds = seconds - (perf_counter() - self._began)
+        if left_seconds <= 0:
+            raise TimeoutError
+        self._is_shortened = True
+        self.sock.settimeout(left_seconds)
 
 
 def _unknown(answer: bytes, at: int) -> MemcacheUnknownError:

@@ -9,7 +9,9 @@ client would add a pool, a retry loop and a measurement to every batch, and one 
 time limit of the write.
 
 The time limit of an exchange is that of the server, and on top a round trip for each time that the
-exchange goes there and back: a far server has as much time to answer as a near one.
+exchange goes there and back: a far server has as much time to answer as a near one. On top of that
+is the time of its bytes (`fair_timeout.py`): of those that are written from the beginning, and of
+those that are read as far as they have come.
 
 Anything that ends an exchange early (time limit, cancellation, a broken socket) closes the
 connection: a reply that arrives later can never be taken for the answer to another exchange. Nor
@@ -34,7 +36,7 @@ from cachesvc.model.errors import (
 )
 from cachesvc.telemetry.link_faults import told
 from cachesvc.tiers.answer_shapes import as_it_is
-from cachesvc.tiers.fair_timeout import FairTimeout
+from cachesvc.tiers.fair_timeout import FairTimeout, seconds_for
 from cachesvc.tiers.l3.issuer import issuer_of
 from cachesvc.tiers.l3.replies import attached_in
 from cachesvc.tiers.l3.script import ATTACH, Script
@@ -138,16 +140,21 @@ class CellConnection:
         self.opened_at = asyncio.get_running_loop().time()
         await self._guarded(self._connect(), seconds, "connect")
 
-    async def run(self, script: Script, args: list[Any], taken: Callable[[Any], Any] = as_it_is) -> Any:
+    async def run(
+        self, script: Script, args: list[Any], taken: Callable[[Any], Any] = as_it_is, size: int = 0
+    ) -> Any:
         """Returns `taken` of the answer to a script that begins with the prelude.
 
         It is `NEW_ISSUER_WAITS` if that is the answer. Raises `TierError`, also if `taken` raises: then the
         answer is unreadable. The time limit covers everything: also loading the script, and attaching
-        again, for each of which it has one round trip more.
+        again, for each of which it has one round trip more. `size`: the bytes of the values among `args`.
         """
-        return await self._guarded(self._run(script, args, taken), self._seconds, script.name)
+        seconds = self._seconds + seconds_for(size)
+        return await self._guarded(self._run(script, args, taken), seconds, script.name)
 
-    async def run_in_time(self, script: Script, args: list[Any], taken: Callable[[Any], Any]) -> Any:
+    async def run_in_time(
+        self, script: Script, args: list[Any], taken: Callable[[Any], Any], size: int = 0
+    ) -> Any:
         """As `run`, for a script that must not run any more once this call has failed.
 
         The script is given a time of the server as its last argument, and answers `TOO_LATE` from then
@@ -156,7 +163,8 @@ class CellConnection:
         """
         self._may_run_until = 0.0
         try:
-            return await self._guarded(self._run_in_time(script, args, taken), self._seconds, script.name)
+            seconds = self._seconds + seconds_for(size)
+            return await self._guarded(self._run_in_time(script, args, taken), seconds, script.name)
         except TierError:
             await asyncio.sleep(self._may_run_until - asyncio.get_running_loop().time())
             raise
@@ -189,6 +197,9 @@ class CellConnection:
         """The time limit of an exchange of one round trip."""
         return self._timeout_seconds + self.round_trip_seconds
 
+    def _bytes_come(self) -> int:
+        return self._connection.taken_bytes
+
     def _allow(self, round_trips: int) -> None:
         """Gives the running exchange the time of further round trips."""
         if self._limit is not None:
@@ -198,7 +209,7 @@ class CellConnection:
         await self._connection.disconnect(nowait=True)
 
     async def _guarded(self, exchange: Any, seconds: float, what: str) -> Any:
-        self._limit = FairTimeout(seconds)
+        self._limit = FairTimeout(seconds, self._bytes_come)
         try:
             async with self._limit:
                 return await exchange

@@ -50,6 +50,7 @@ from cachesvc.tiers.l3.replies import (
     OUTCOMES_OF_FILLS,
     OUTCOMES_OF_LEASES,
     PLAIN_MISS,
+    POSTPONED,
     UNREADABLE,
     claimed_in,
     is_damaged,
@@ -62,6 +63,7 @@ from cachesvc.tiers.l3.replies import (
 from cachesvc.tiers.l3.script import CLAIM, FENCE, FILL, INSPECT, LEASE, PUT, READ, Script
 from cachesvc.tiers.redis_connections import DEFAULT_ACCESS, Access
 from cachesvc.tiers.redis_report import RedisReport
+from cachesvc.tiers.value_sizes import LARGE_BYTES, ValueSizes
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +182,8 @@ class RedisCell:
             operation: str,
             in_flight: int = 1,
             unclaimed: Callable[[Sequence[Any], Sequence[Any]], None] | None = None,
-            weigh: Callable[[Any], int] | None = None,
+            weigh: Callable[[Sequence[Any]], int] | None = None,
+            lane_of: Callable[[Any], str] = _namespace_of,
         ) -> Batcher[Any, Any]:
             exchange_span = ExchangeSpan(server, operation)
             return Batcher(
@@ -192,14 +195,20 @@ class RedisCell:
                 unclaimed=unclaimed,
                 weigh=weigh,
                 most_weight=MOST_BYTES,
+                lane_of=lane_of,
             )
 
+        self._sizes = ValueSizes()
+        self._has_postponed = False
+        """True once an answer had no room for a key."""
         self._reads: Batcher[Read, Reply] = batcher(
-            self._read, "read", READS_IN_FLIGHT, unclaimed=self._release_unread
+            self._read, "read", READS_IN_FLIGHT, unclaimed=self._release_unread, weigh=self._bytes_to_read
         )
         self._fills: Batcher[Fill, FillReply] = batcher(self._fill, "fill", weigh=_value_bytes)
         self._puts: Batcher[Put, PutReply] = batcher(self._put, "put", weigh=_value_bytes)
-        self._fences: Batcher[_FenceItem, FenceReply] = batcher(self._fence, "fence")
+        self._fences: Batcher[_FenceItem, FenceReply] = batcher(
+            self._fence, "fence", lane_of=_namespace_of_target
+        )
         self._leases: Batcher[_LeaseItem, bool] = batcher(self._lease, "lease")
         self.batchers: Mapping[str, Batcher[Any, Any]] = {
             "reads": self._reads,
@@ -299,7 +308,26 @@ class RedisCell:
         return said
 
     async def read_many(self, reads: Sequence[Read]) -> Sequence[Reply | TierError]:
-        return await self._reads.submit_many(reads)
+        replies = await self._reads.submit_many(reads)
+        return await self._with_the_rest(reads, replies) if self._has_postponed else replies
+
+    async def _with_the_rest(
+        self, reads: Sequence[Read], replies: Sequence[Reply | TierError]
+    ) -> Sequence[Reply | TierError]:
+        """Asks again for the keys that an answer had no room for, until all are answered."""
+        while again := [i for i, reply in enumerate(replies) if reply is POSTPONED]:
+            replies = list(replies)
+            try:
+                rest = await self._reads.resubmit([reads[i] for i in again])
+            except asyncio.CancelledError:
+                self._release_unread(reads, replies)
+                raise
+            for i, reply in zip(again, rest, strict=True):
+                replies[i] = reply
+        return replies
+
+    def _bytes_to_read(self, reads: Sequence[Read]) -> int:
+        return self._sizes.of_large(read.key for read in reads)
 
     async def fill_many(self, fills: Sequence[Fill]) -> Sequence[FillReply | TierError]:
         return await self._fills.submit_many(fills)
@@ -350,20 +378,8 @@ class RedisCell:
         finally:
             await self._connections.give_back(connection)
 
-    async def _read(self, reads: list[Read]) -> Sequence[Reply | TierError]:
-        """Reads keys in as many exchanges as the bytes of their values need, nearly always in one."""
-        found: list[Reply | TierError] = []
-        while len(found) < len(reads):
-            try:
-                found += await self._read_some(reads[len(found) :])
-            except TierError as error:
-                if not found:
-                    raise
-                found += [error] * (len(reads) - len(found))
-        return found
-
-    async def _read_some(self, reads: list[Read]) -> list[Reply | TierError]:
-        """Reads the first keys, at least one: those whose values fit into one answer."""
+    async def _read(self, reads: list[Read]) -> list[Reply | TierError]:
+        """Reads keys in one exchange; `POSTPONED` is the reply for those that it had no room for."""
         nonce = self._nonce()
         args: list[Any] = [nonce]
         for read in reads:
@@ -382,13 +398,20 @@ class RedisCell:
         self._clock_offset_us = now_us - (sent_us + self._clock.now_us()) // 2
         found: list[Reply | TierError] = []
         without = []
-        for read, answered in zip(reads, replies, strict=False):
+        for read, answered in zip(reads, replies, strict=True):
+            if type(answered) is int and answered < 0:
+                self._sizes.met(read.key, max(-answered, LARGE_BYTES))
+                self._has_postponed = True
+                found.append(POSTPONED)
+                continue
             reply = (
                 reply_from(read.key, answered, exact_from)
                 if type(answered) is not list or len(answered) > 1
                 else self._refused(answered)
             )
             found.append(reply)
+            if type(answered) is bytes and len(answered) >= LARGE_BYTES:
+                self._sizes.met(read.key, len(answered))
             if isinstance(reply, TierError) or (reply.entry is None and type(answered) is not int):
                 without.append(answered)
         if not without:
@@ -435,7 +458,7 @@ class RedisCell:
                 to_record(fill.key, fill.entry, token),
             )
         taken = partial(outcomes_in, count=len(fills), known=OUTCOMES_OF_FILLS)
-        answer, _ = await self._exchange(FILL, args, taken)
+        answer, _ = await self._exchange(FILL, args, taken, size=_value_bytes(fills))
         if answer == NEW_ISSUER_WAITS:  # a lease from before the new issuer is not in force any more
             return [FillReply(stored=False)] * len(fills)
         return [
@@ -462,7 +485,7 @@ class RedisCell:
             args += (put.key.id, b"1" if put.if_absent else b"", _condition(put.if_match))
             args += (min(put.known, EXACT), put.entry.kept_until // 1000, to_record(put.key, put.entry))
         taken = partial(puts_in, count=len(puts), nonce=nonce.encode())
-        answer, issuer = await self._exchange(PUT, args, taken, in_time=True)
+        answer, issuer = await self._exchange(PUT, args, taken, in_time=True, size=_value_bytes(puts))
         if answer == NEW_ISSUER_WAITS:
             raise TierUnavailableError(self.name, "new issuer waits")
         return [self._putted(put, one, issuer) for put, one in zip(puts, answer, strict=True)]
@@ -502,11 +525,18 @@ class RedisCell:
         return [self._refused(at) if type(at) is list else at for at in answer]
 
     async def _exchange(
-        self, script: Script, args: list[Any], taken: Callable[[Any], Any], *, in_time: bool = False
+        self,
+        script: Script,
+        args: list[Any],
+        taken: Callable[[Any], Any],
+        *,
+        in_time: bool = False,
+        size: int = 0,
     ) -> tuple[Any, int]:
         """Returns `taken` of a script's answer, and the number of the server that gave it.
 
-        `in_time`: the script does not run any more once this call has failed.
+        `in_time`: the script does not run any more once this call has failed. `size`: the bytes of the
+        values that are written.
         """
         self._exchanges += 1
         try:
@@ -514,7 +544,7 @@ class RedisCell:
             began = perf_counter()
             try:
                 run = connection.run_in_time if in_time else connection.run
-                answer = await run(script, args, taken)
+                answer = await run(script, args, taken, size)
             finally:
                 self.durations[f"{script.name}s"].observe(perf_counter() - began)
                 await self._connections.give_back(connection)
@@ -533,8 +563,16 @@ def _drop(done: "asyncio.Future[Any]") -> None:
         done.exception()
 
 
-def _value_bytes(item: Fill | Put) -> int:
-    return len(item.entry.value)
+def _value_bytes(items: Sequence[Fill | Put]) -> int:
+    return sum([len(item.entry.value) for item in items])
+
+
+def _namespace_of(item: Read | Fill | Put | _LeaseItem) -> str:
+    return item.key.namespace
+
+
+def _namespace_of_target(item: _FenceItem) -> str:
+    return item.target.namespace
 
 
 def _condition(if_match: Sequence[str]) -> bytes:

@@ -16,10 +16,8 @@ from cachesvc.tiers.l3.record import from_record, is_damaged_record
 
 HELD, FENCED, SOFT = 1, 2, 4
 """Flags of a reply, as in `read.lua`."""
-NOT_LOOKED_AT = -1
-"""The reply of `read.lua` for a key that its answer had no room for."""
 ENOUGH_BYTES = 1 << 20
-"""Bytes of records after which `read.lua` looks at no further key."""
+"""Bytes of records after which `read.lua` looks at small ones only."""
 OUTCOMES_OF_FILLS, OUTCOMES_OF_LEASES, FENCE_TIMES = range(-1, 2), range(2), range(MOST + 1)
 """The numbers that `fill.lua`, `lease.lua` and `fence.lua` answer."""
 
@@ -40,6 +38,13 @@ It is told apart by identity, not by value.
 """
 
 
+POSTPONED = Reply(None, exact=False)
+"""The reply for a key that is asked for again: an answer had no room for it.
+
+It is told apart by identity, too.
+"""
+
+
 _MISSES = {
     flags: Reply(None, exact=False, held=bool(flags & HELD), fenced=bool(flags & FENCED))
     for flags in range(HELD + FENCED + 1)
@@ -47,14 +52,15 @@ _MISSES = {
 
 
 def reads_in(answer: Any, count: int, nonce: bytes) -> tuple[int, int, list[Any]]:
-    """Returns `broken_at`, the cell's time, and the replies to the first of `count` keys.
+    """Returns `broken_at`, the cell's time, and the replies to `count` keys.
 
-    There are fewer than `count` only if those that are there have `ENOUGH_BYTES`: so a batch ends
-    after as many exchanges as its bytes need, whatever the server says.
+    A negative number among them is that of the bytes of a record which had no room. It stands only
+    behind `ENOUGH_BYTES` of others: so a batch ends after as many exchanges as its bytes need,
+    whatever the server says.
     """
     broken_at, now_us, *replies = parts(answer, 2 + count)
     size = 0
-    for place, reply in enumerate(replies):
+    for reply in replies:
         kind = type(reply)
         if kind is bytes:
             size += len(reply)
@@ -67,10 +73,9 @@ def reads_in(answer: Any, count: int, nonce: bytes) -> tuple[int, int, list[Any]
             if not 0 <= number(flags) <= HELD + FENCED + SOFT or (data(token) and not as_of_in(token, nonce)):
                 raise ShapeError("a lease that was not asked for")
             size += len(data(record))
-        elif reply == NOT_LOOKED_AT and size >= ENOUGH_BYTES:
-            del replies[place:]
-            break
-        elif number(reply) not in _MISSES:
+        elif number(reply, least=-MOST) < 0 and size >= ENOUGH_BYTES:
+            continue
+        elif reply not in _MISSES:
             raise ShapeError("unknown flags")
     return number(broken_at), number(now_us), replies
 

@@ -26,7 +26,7 @@ from cachesvc.web.access.door import grant_of
 from cachesvc.web.bytes_in_flight import BytesInFlight, Held
 from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
-from cachesvc.web.overload import Reading
+from cachesvc.web.overload import Overload
 from cachesvc.web.portions import Portions, Room
 from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
@@ -71,18 +71,18 @@ class Batches:
         paths: Paths,
         clock: Clock,
         counts: Counts,
-        reading: Reading,
+        overload: Overload,
         in_flight: BytesInFlight,
         fair_seconds: float,
         rates: RateLimits | None = None,
     ) -> None:
-        """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
+        """`overload` is told which requests wait for their body, and how many keys they have.
 
         A deadline below `fair_seconds` that is not kept is the caller's haste.
         """
         self._fair_seconds = fair_seconds
         self._rates = rates
-        self._reading = reading
+        self._overload = overload
         self._in_flight = in_flight
         self._portions = Portions()
         self._limits = limits
@@ -97,8 +97,9 @@ class Batches:
     async def get_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:get`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_GET_DECODERS[media], await self._body(request))
+        asked = decode(_GET_DECODERS[media], await self._body(request, place))
         check_count(len(asked.keys), self._limits, "$.keys")
+        self._overload.weigh(place.namespace, len(asked.keys))
         options = self._options(request, asked)
         keys = keys_of(place.namespace, asked.keys, "$.keys")
         grant = grant_of(request)
@@ -125,7 +126,7 @@ class Batches:
             if self._spread.hot:
                 self._tell_spread(keys, results)
             lag = self._fences.lag_us(watermark)
-            self._admit(media, results)
+            self._admit(place.namespace, media, results)
             reply = _reply(media, GotMany(results, None if lag is None else lag / SECONDS, queues))
         except BaseException:
             self._give_back(granted)
@@ -173,18 +174,18 @@ class Batches:
             if key.digest in self._spread.hot and result.as_of and result.keep:
                 result.spread = self._spread.of(key.digest, now_us)
 
-    def _admit(self, media: str, results: Sequence[Got]) -> None:
+    def _admit(self, namespace: str, media: str, results: Sequence[Got]) -> None:
         """Raises `RequestError` (`overloaded`) if there is no room for an answer that is large.
 
         Without room it must not be encoded, which takes as much again: the requests of one turn of the
         loop would each have an encoded answer before the first of them is closed. Values are added up
         only where the largest answer would have no room.
         """
-        if self._in_flight.has_room(_encoded_bytes(media, self._limits.max_answer)):
+        if self._in_flight.has_room(_encoded_bytes(media, self._limits.max_answer), namespace):
             return
         size = _encoded_bytes(media, sum(len(result.value) for result in results))
         if size > JOIN_UP_TO:
-            self._in_flight.admit(size)
+            self._in_flight.admit(size, namespace)
 
     async def _from_beyond(
         self,
@@ -203,7 +204,7 @@ class Batches:
         """
         contract, began = self._namespaces[namespace], asyncio.get_running_loop().time()
         asked = 0
-        with Held(self._in_flight) as held:
+        with Held(self._in_flight, namespace) as held:
             while asked < len(missing) and room.is_open:
                 width = await self._width(namespace, contract, len(missing) - asked, room.left)
                 if not width:
@@ -235,9 +236,9 @@ class Batches:
             return width
         until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while True:
-            share = min(left, in_flight.free // ROOM_PART)
+            share = min(left, max(0, in_flight.free_for(namespace)) // ROOM_PART)
             width = min(keys, portions.keys_at_once(namespace, contract, share))
-            if in_flight.may_expect(portions.bytes_of(namespace, contract, width)):
+            if in_flight.may_expect(portions.bytes_of(namespace, contract, width), namespace):
                 return width
             seconds = until - asyncio.get_running_loop().time()
             if not (in_flight.expected and seconds > 0 and await in_flight.turn(seconds)):
@@ -280,9 +281,9 @@ class Batches:
         for key, answer in granted:
             self._reader.give_back(key, answer)
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        with self._reading:
-            return await read_body(request, self._limits.max_body, self._in_flight)
+    async def _body(self, request: web.BaseRequest, place: Place) -> bytes:
+        with self._overload.reading:
+            return await read_body(request, self._limits.max_body, self._in_flight, place.namespace)
 
     def _from_l1(
         self, namespace: str, keys: Sequence[Key], options: ReadOptions, room: Room
@@ -325,8 +326,9 @@ class Batches:
     async def put_many(self, request: web.BaseRequest, place: Place) -> Reply:
         """Answers `:put`. Raises `RequestError` only if the request as a whole is out of rule."""
         media = media_type_of(request, MSGPACK, JSON)
-        asked = decode(_PUT_DECODERS[media], await self._body(request))
+        asked = decode(_PUT_DECODERS[media], await self._body(request, place))
         check_count(len(asked.items), self._limits, "$.items")
+        self._overload.weigh(place.namespace, len(asked.items))
         contract = self._namespaces[place.namespace]
         items = [
             (key_of(place.namespace, item.key, f"$.items[{i}].key"), _draft(item, i, contract))

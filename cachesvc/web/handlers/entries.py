@@ -287,7 +287,7 @@ class Entries:
     async def _value(self, request: web.BaseRequest, namespace: str) -> bytes:
         """Returns the body. Raises `RequestError` if it is too large, or not as announced."""
         with self._reading:
-            value = await read_body(request, self._limits.max_body, self._in_flight)
+            value = await read_body(request, self._limits.max_body, self._in_flight, namespace)
         if refusal := value_refusal(len(value), self._namespaces[namespace], "body"):
             raise refusal
         return value

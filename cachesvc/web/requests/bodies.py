@@ -38,8 +38,12 @@ WAITED = web.RequestKey("waited", float)
 """The seconds for which the body of a request was waited for; set if there was a wait."""
 
 
-async def read_body(request: web.BaseRequest, limit: int, in_flight: BytesInFlight) -> bytes:
+async def read_body(
+    request: web.BaseRequest, limit: int, in_flight: BytesInFlight, namespace: str = ""
+) -> bytes:
     """Returns the whole body. Pieces, if it comes in several, are counted in `in_flight`.
+
+    They count for the namespace, where the request's target names one.
 
     Raises `RequestError`: `body-too-large` above `limit` bytes, before reading if the length was
     declared; `content-encoding` if it is encoded; `expectation` for an unknown one; `bad-body` if it
@@ -58,10 +62,10 @@ async def read_body(request: web.BaseRequest, limit: int, in_flight: BytesInFlig
             raise _too_large(limit)
         if content.at_eof():
             return body
-        return await _in_pieces(body, content, limit, in_flight)
+        return await _in_pieces(body, content, limit, Held(in_flight, namespace))
     began = perf_counter()
     try:
-        return await _in_pieces(b"", content, limit, in_flight)
+        return await _in_pieces(b"", content, limit, Held(in_flight, namespace))
     except asyncio.CancelledError:
         request[STOPPED] = True
         raise
@@ -74,10 +78,10 @@ async def read_body(request: web.BaseRequest, limit: int, in_flight: BytesInFlig
         request[WAITED] = perf_counter() - began
 
 
-async def _in_pieces(first: bytes, content: StreamReader, limit: int, in_flight: BytesInFlight) -> bytes:
+async def _in_pieces(first: bytes, content: StreamReader, limit: int, room: Held) -> bytes:
     """Returns `first` and the rest of the body, whose bytes are counted."""
     chunks, size = [first] if first else [], len(first)
-    with Held(in_flight) as held:
+    with room as held:
         while chunk := await content.readany():
             if chunks:
                 held.admit()

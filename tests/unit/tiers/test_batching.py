@@ -287,7 +287,7 @@ async def test_it_is_refused_while_too_many_wait() -> None:
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_batch_is_bounded_by_the_weight_of_its_items(together: bool) -> None:
     server = Server()
-    batcher = Batcher(server.run, 100, weigh=lambda item: item, most_weight=10)
+    batcher: Batcher[int, int] = Batcher(server.run, 100, weigh=sum, most_weight=10)
     items = [4, 4, 4, 25, 1, 1, 1, 1]
     answers = (
         await batcher.submit_many(items)
@@ -301,6 +301,6 @@ async def test_a_batch_is_bounded_by_the_weight_of_its_items(together: bool) -> 
 
 async def test_calls_of_several_items_share_a_batch_up_to_its_weight() -> None:
     server = Server()
-    batcher = Batcher(server.run, 100, weigh=lambda item: item, most_weight=10)
+    batcher: Batcher[int, int] = Batcher(server.run, 100, weigh=sum, most_weight=10)
     await asyncio.gather(batcher.submit_many([3, 3]), batcher.submit_many([2, 2]), batcher.submit_many([1]))
     assert server.batches == [[3, 3, 2, 2], [1]]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cachesvc.tiers.fair_timeout import AGAIN, FairTimeout
+from cachesvc.tiers.fair_timeout import AGAIN, HONEST_BYTES_PER_SECOND, FairTimeout, seconds_for
 
 
 @pytest.mark.looptime
@@ -71,3 +71,40 @@ async def _pipe() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, _ = await ends
     server.close()
     return reader, writer
+
+
+class Answer:
+    """An answer that comes in pieces; `come` of its bytes have come."""
+
+    def __init__(self) -> None:
+        self.come = 0
+
+    async def read(self, pieces: int, size: int, every_seconds: float) -> None:
+        """Comes in pieces of this size, and then not to its end."""
+        async with FairTimeout(0.1, lambda: self.come):
+            for _ in range(pieces):
+                await asyncio.sleep(every_seconds)
+                self.come += size
+            await asyncio.sleep(10)
+
+
+@pytest.mark.looptime
+async def test_an_answer_has_the_time_of_the_bytes_that_have_come() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError):
+        await Answer().read(5, HONEST_BYTES_PER_SECOND // 10, 0.09)
+    assert loop.time() - began == pytest.approx(0.6, abs=0.01)
+
+
+@pytest.mark.looptime
+async def test_a_byte_now_and_then_earns_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(TimeoutError):
+        await Answer().read(100, 1, 0.01)
+    assert loop.time() - began == pytest.approx(0.1, abs=0.011)
+
+
+def test_no_exchange_has_time_for_more_bytes_than_the_largest_answer_has() -> None:
+    assert seconds_for(1 << 40) == seconds_for(64 << 20) == 8

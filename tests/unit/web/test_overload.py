@@ -2,20 +2,30 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
 
 from cachesvc.config.service import Server
+from cachesvc.model.caller import ANONYMOUS, Caller
 from cachesvc.model.errors import RequestError
-from cachesvc.web.overload import CALM_SECONDS, LEAST, PATIENCE, WINDOW_SECONDS, Overload
+from cachesvc.web.overload import (
+    CALM_SECONDS,
+    LEAST,
+    PATIENCE,
+    WINDOW_SECONDS,
+    Member,
+    Overload,
+    fair_level,
+)
 
 OVERLOADED = (PATIENCE + 0.5) * WINDOW_SECONDS
 
 
 class Process:
-    """An instance that does so many requests a second, first come first served, and is asked for so many; on the fake clock."""
+    """An instance that does so much a second, first come first served, on the fake clock."""
 
     step = 0.01
 
@@ -24,27 +34,59 @@ class Process:
         """Share of a core that the process uses."""
         self.overload = Overload(Server(), self.core_time)
         self.served = 0.0
-        self._within = 0
+        self.served_of: Counter[Asker] = Counter()
+        self.refused_of: Counter[Asker] = Counter()
+        self.longest: dict[Asker, float] = {}
+        """The longest stay of a request that was let in, in seconds."""
+        self._queue: deque[tuple[Member, Asker, float, float]] = deque()
         self._passed = 0.0
+        self._worked = 0.0
+        self.is_working = False
+        """True: it uses its core for no more than it has to do."""
 
     def core_time(self) -> float:
-        return self._passed * self.busy
+        return self._worked if self.is_working else self._passed * self.busy
 
-    async def run(self, seconds: float, *, asked: float, can: float) -> None:
-        """Rates, per second."""
-        due = room = 0.0
+    async def run(
+        self, seconds: float, *, can: float, asked: float = 0.0, by: "Mapping[Asker, float] | None" = None
+    ) -> None:
+        """Rates, per second. `by`: the rate of each asker; a request takes the room of its keys."""
+        rates = {("pages", ANONYMOUS, 1): asked} if by is None else by
+        due = dict.fromkeys(rates, 0.0)
+        room = 0.0
         for _ in range(round(seconds / self.step)):
-            due, room = due + asked * self.step, min(room + can * self.step, can * self.step + 1)
-            while due >= 1:
-                due -= 1
-                self._within += not is_refused(self.overload, stays=True)
-            while room >= 1 and self._within:
-                room -= 1
-                self._within -= 1
+            room = min(room + can * self.step, can * self.step + 20)
+            for asker, rate in rates.items():
+                due[asker] += rate * self.step
+            while asking := [asker for asker in rates if due[asker] >= 1]:
+                due[asking[0]] -= 1
+                self.ask(asking[0])
+            while self._queue and room >= self._queue[0][3]:
+                member, asker, came, cost = self._queue.popleft()
+                room -= cost
                 self.served += 1
-                self.overload.__exit__(None)
+                self.served_of[asker] += 1
+                self.longest[asker] = max(self.longest.get(asker, 0.0), self._passed - came)
+                self._worked += cost / can
+                member.__exit__(None)
             await asyncio.sleep(self.step)
             self._passed += self.step
+
+    def ask(self, asker: "Asker") -> None:
+        namespace, caller, keys = asker
+        try:
+            member = self.overload.admit(namespace, caller)
+        except RequestError:
+            self.refused_of[asker] += 1
+            return
+        member.__enter__()
+        if keys > 1:
+            self.overload.weigh(namespace, keys)
+        self._queue.append((member, asker, self._passed, 1 + (keys if keys > 1 else 0) / 32))
+
+
+Asker = tuple[str, Caller, int]
+"""A namespace, a caller in it, and the keys of each of its requests."""
 
 
 @asynccontextmanager
@@ -57,11 +99,12 @@ async def running(**settings: float) -> AsyncIterator[Process]:
 
 def is_refused(overload: Overload, *, stays: bool = False) -> bool:
     try:
-        overload.__enter__()
+        member = overload.admit("pages")
     except RequestError:
         return True
+    member.__enter__()
     if not stays:
-        overload.__exit__(None)
+        member.__exit__(None)
     return False
 
 
@@ -123,9 +166,9 @@ async def test_a_few_are_let_in_even_if_nothing_is_done_at_all() -> None:
 
 async def test_more_than_so_many_at_once_are_refused() -> None:
     overload = Overload(Server(max_in_progress=2), float)
-    with overload, overload:
+    with overload.admit("pages"), overload.admit("pages"):
         with pytest.raises(RequestError) as refused:
-            overload.__enter__()
+            overload.admit("pages")
         error = refused.value
         assert (error.status, error.kind, error.retryable, error.kind.retry_after_seconds) == (
             503,
@@ -140,7 +183,7 @@ async def test_more_than_so_many_at_once_are_refused() -> None:
 
 async def test_a_request_that_fails_is_not_in_progress_any_more() -> None:
     overload = Overload(Server(), float)
-    with pytest.raises(ZeroDivisionError), overload:
+    with pytest.raises(ZeroDivisionError), overload.admit("pages"):
         raise ZeroDivisionError
     assert overload.in_progress == 0
 
@@ -153,7 +196,7 @@ async def test_requests_that_wait_for_others_are_no_load_of_this_process() -> No
         process.overload = Overload(Server(), process.core_time, lambda: waiting)
         process.overload.start()
         for _ in range(300):
-            process.overload.__enter__()
+            assert not is_refused(process.overload, stays=True)
         waiting = 300
         await process.run(5, asked=500, can=600)
         assert process.overload.shed == 0
@@ -188,7 +231,7 @@ async def test_under_overload_those_that_wait_for_others_take_no_place() -> None
 
 async def test_all_requests_count_for_the_most_at_once() -> None:
     overload = Overload(Server(max_in_progress=2), float, lambda: 2)
-    with overload, overload, overload.reading:
+    with overload.admit("pages"), overload.admit("pages"), overload.reading:
         assert is_refused(overload)
 
 
@@ -204,3 +247,119 @@ async def test_a_core_time_that_cannot_be_read_does_not_end_the_windows() -> Non
     assert overload.loop.trouble == ""
     assert not is_refused(overload)
     overload.stop()
+
+
+# shares ---------------------------------------------------------------------------------------------
+
+LOUD, QUIET = ("loud", ANONYMOUS, 1), ("quiet", ANONYMOUS, 1)
+
+
+def test_the_fair_level_is_that_of_max_min_fairness() -> None:
+    assert fair_level(10, [2, 3, 4]) == float("inf"), "enough for all"
+    assert fair_level(10, [2, 8]) == float("inf")
+    assert fair_level(10, [2, 9]) == 8
+    assert fair_level(10, [9, 9, 1]) == 4.5
+    assert fair_level(9, [9, 9, 9]) == 3
+    assert fair_level(0, []) == float("inf")
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.45])
+async def test_a_namespace_at_three_times_what_can_be_done_costs_another_nothing(share: float) -> None:
+    async with running() as process:
+        process.is_working = True
+        rates = {LOUD: 1800.0, QUIET: share * 600}
+        await process.run(5, can=600, by=rates)
+        before, refused = process.served_of[QUIET], process.refused_of[QUIET]
+        assert refused == 0, "not even before the shares were known"
+        process.longest.clear()
+        served = process.served
+        await process.run(10, can=600, by=rates)
+        assert process.overload.is_shedding
+        assert process.refused_of[QUIET] == refused
+        assert process.served_of[QUIET] - before == pytest.approx(share * 6000, rel=0.05)
+        assert process.served - served >= 0.9 * 6000, "the core stays busy"
+        assert process.longest[QUIET] <= 0.5 * Server().max_delay.seconds, "it does not wait behind the crowd"
+        assert process.overload.shed == process.overload.shed_by_namespace["loud"]
+
+
+@pytest.mark.looptime
+async def test_callers_in_a_namespace_share_its_part() -> None:
+    loud, quiet, other = (("a", Caller("loud"), 1), ("a", Caller("quiet"), 1), ("b", ANONYMOUS, 1))
+    async with running() as process:
+        process.is_working = True
+        rates = {loud: 1800.0, quiet: 60.0, other: 180.0}
+        await process.run(5, can=600, by=rates)
+        refused = Counter(process.refused_of)
+        await process.run(5, can=600, by=rates)
+        assert process.refused_of[loud] > refused[loud]
+        assert process.refused_of[quiet] == refused[quiet]
+        assert process.refused_of[other] == refused[other]
+
+
+@pytest.mark.looptime
+async def test_two_that_both_ask_for_too_much_are_both_refused() -> None:
+    async with running() as process:
+        rates = {LOUD: 1800.0, QUIET: 900.0}
+        await process.run(5, can=600, by=rates)
+        before = Counter(process.served_of)
+        await process.run(5, can=600, by=rates)
+        served = process.served_of - before
+        assert served.total() == pytest.approx(3000, rel=0.05)
+        assert process.overload.in_progress / 600 <= 1.2 * Server().max_delay.seconds
+
+
+@pytest.mark.looptime
+async def test_a_request_of_many_keys_counts_for_more_than_one_of_a_single_key() -> None:
+    """Few requests that are large are the crowd, and many small ones are not."""
+    large, small = ("large", ANONYMOUS, 320), ("small", ANONYMOUS, 1)
+    async with running() as process:
+        process.is_working = True
+        rates = {large: 150.0, small: 200.0}  # 1650 and 200 units, of 600
+        await process.run(5, can=600, by=rates)
+        refused = process.refused_of[small]
+        await process.run(5, can=600, by=rates)
+        assert process.refused_of[small] == refused
+        assert process.refused_of[large] > 0
+
+
+@pytest.mark.looptime
+async def test_one_that_becomes_loud_is_the_crowd_before_the_window_ends() -> None:
+    async with running() as process:
+        process.is_working = True
+        await process.run(5, can=600, by={LOUD: 1800.0, QUIET: 60.0})
+        assert process.overload.is_shedding
+        new = ("new", ANONYMOUS, 1)
+        refused = process.refused_of[QUIET]
+        await process.run(0.2, can=600, by={LOUD: 1800.0, QUIET: 60.0, new: 6000.0})
+        assert process.refused_of[new] > 0
+        assert process.refused_of[QUIET] == refused
+
+
+@pytest.mark.looptime
+async def test_what_nobody_uses_any_more_is_forgotten() -> None:
+    async with running() as process:
+        await process.run(1.5, can=600, by={(f"n{i}", Caller(f"c{i}"), 1): 1.0 for i in range(100)})
+        await asyncio.sleep(20 * WINDOW_SECONDS)
+        assert not process.overload._rooms
+
+
+def test_nobody_takes_all_of_the_most_at_once_if_there_are_others() -> None:
+    overload = Overload(Server(max_in_progress=80), float)
+    with overload.admit("quiet"), contextlib.ExitStack() as held:
+        for _ in range(70):
+            held.enter_context(overload.admit("loud"))
+        with pytest.raises(RequestError):
+            overload.admit("loud")
+        assert overload.in_progress == 71, "7/8 of the whole, and that of the other"
+        with overload.admit("quiet"), overload.admit("third"):
+            pass
+
+
+def test_one_alone_may_take_all_of_the_most_at_once() -> None:
+    overload = Overload(Server(max_in_progress=80), float)
+    with contextlib.ExitStack() as held:
+        for _ in range(80):
+            held.enter_context(overload.admit("loud"))
+        with pytest.raises(RequestError):
+            overload.admit("loud")

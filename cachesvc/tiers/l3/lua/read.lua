@@ -6,7 +6,8 @@
 --   flags                   a miss, no lease granted; flags: 1 held, 2 fenced, 4 soft
 --   {flags, record, token}  every other case; record and token may be empty
 --   {reason}                the server refused to read it, or to grant a lease that is needed
---   -1                      not looked at: the answer has a mebibyte already, ask again
+--   -bytes                  not looked at, as the answer has a mebibyte already: ask again; the
+--                           bytes of its record
 -- A server that cannot write (MISCONF, NOREPLICAS, OOM) still answers its hits; only keys that need
 -- a lease are refused. The bound on bytes is for the neighbours of large values: one answer of 20
 -- MiB would take longer than the time limit, and none of its keys would be answered.
@@ -42,8 +43,8 @@ end
 -- A record from the future was filled before the clock was set back: in time it would look younger
 -- than fences that come now.
 local latest = now + 3 * skew
-local ENOUGH_BYTES = 1048576
-local bytes = 0
+local ENOUGH_BYTES, SMALL_BYTES = 1048576, 16384
+local bytes, bytes_behind = 0, 0
 local unpacked = struct.unpack
 
 local function read(id, index)
@@ -84,12 +85,25 @@ local function read(id, index)
   return record or flags
 end
 
+-- Returns the bytes of a record that the answer has no room for, or nothing.
+local function size_without_room(id)
+  local size = try('STRLEN', 'v:' .. id)
+  if type(size) ~= 'number' or size == 0 then
+    return nil
+  elseif size <= SMALL_BYTES and bytes_behind < ENOUGH_BYTES then
+    bytes_behind = bytes_behind + size
+    return nil
+  end
+  return size
+end
+
 for i = 5, #ARGV, 2 do
   if ARGV[i + 1] ~= spec then
     spec = ARGV[i + 1]
     wants, not_before, life_ms = unpacked('>BI8I4', spec)
   end
   count = count + 1
-  replies[count] = bytes < ENOUGH_BYTES and read(ARGV[i], i) or -1
+  local size = bytes >= ENOUGH_BYTES and size_without_room(ARGV[i])
+  replies[count] = size and -size or read(ARGV[i], i)
 end
 return outcome(replies)
