@@ -145,7 +145,7 @@ class Asker:
             if answer.status == 403:
                 raise RefusedError(f"403 {answer.reason} for {answer.url.path}")
             if answer.status == 401:
-                raise ValueError("it needs an identity with observe:* (--bearer-file)")
+                raise ValueError("it needs an identity with observe:* (--token-file)")
             if answer.status not in (200, also):
                 raise ValueError(f"{answer.status} {answer.reason} for {answer.url.path}")
             return await answer.read()
