@@ -23,7 +23,7 @@ class Origin(Struct, frozen=True, forbid_unknown_fields=True):
     proxy could take it for another path: with a segment `.` or `..`, encoded or not, or an empty one."""
     concurrency: int = 64
     """The most loads of this namespace that one instance runs at once, 1 to 100000. Further
-    loads wait for their turn, for `soft_deadline` at most, and then fail with 503 `origin-failed`."""
+    loads wait for their turn, for `soft_deadline` at most, and then fail with 503 `origin-busy`."""
     soft_deadline: Duration = Duration.parse("500ms")
     """How long readers wait for a load before they are answered with a stale copy, if there is
     one; the load goes on in the background. It must be longer than 0, and not longer than the
