@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from cachesvc.app.limits import instances_of
 from cachesvc.app.paths import Remote
 from cachesvc.changes.events.event_parser import EventParser
 from cachesvc.changes.redis.changes import RedisChanges
 from cachesvc.changes.redis.fences import RedisFenceStream
+from cachesvc.changes.redis.shares import RedisShares
 from cachesvc.config.seal_keys import seal_keys
 from cachesvc.config.service import Service
 from cachesvc.config.topology import STAND_IN, MemcachedServer, Topology
@@ -144,20 +146,29 @@ class Backends:
         self.changes = RedisChanges(
             here.queue, service.region, decode=read_event, retention=retention, access=access
         )
-        self._limited = {
-            name: LimitedLoader(
-                HttpLoader(
-                    name,
-                    namespace.origin,
-                    clock=clock,
-                    tags_max=namespace.tags_max,
-                    tls=certificates.clients("origins"),
-                ),
-                limit=namespace.origin.concurrency,
-                wait_seconds=namespace.origin.soft_deadline.seconds,
+        self.shares = RedisShares(
+            here.queue,
+            service.region,
+            service.instance,
+            instances=instances_of(service.region, topology),
+            access=access,
+        )
+        origins_tls = certificates.clients("origins")
+        self._origins = {
+            name: HttpLoader(
+                name, namespace.origin, clock=clock, tags_max=namespace.tags_max, tls=origins_tls
             )
             for name, namespace in topology.namespaces.items()
             if namespace.origin is not None
+        }
+        self._limited = {
+            name: LimitedLoader(
+                loader,
+                limit=origin.concurrency,
+                wait_seconds=origin.soft_deadline.seconds,
+            )
+            for name, loader in self._origins.items()
+            if (origin := topology.namespaces[name].origin) is not None
         }
         self.loaders: Mapping[str, Loader] = self._limited
         self.findings = Findings()
@@ -244,6 +255,9 @@ class Backends:
             for name, breaker in self._breakers.items()
             if breaker.is_open
         )
+        for name, loader in self._origins.items():
+            if loader.trouble:
+                yield server_trouble(f"the origin of {name}", loader.trouble)
         for found in (self.conditions, self.findings):
             yield from (server_trouble(one["server"], one["why"]) for one in found.unmet())
 

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from itertools import starmap
 from pathlib import Path
 
-from cachesvc.app import feeds, paths
+from cachesvc.app import feeds, limits, paths
 from cachesvc.app.backends import Backends, Part
 from cachesvc.app.callers_file import CallersFile
 from cachesvc.app.descriptors import raise_descriptor_limit
@@ -73,6 +73,7 @@ class App:
         placement = Placement(topology)
         self._backends = Backends(service, topology, placement, self._clock, self._certificates)
         self.remote = self._backends.remote()
+        self.limits = limits.build(service, topology, self._backends.shares)
         self.paths = paths.build(
             service,
             topology,
@@ -83,6 +84,7 @@ class App:
             tasks=self._tasks,
             is_overloaded=lambda: self._web.overload.is_shedding,
             incarnation=self._backends.incarnation,
+            turns=self.limits.turns,
         )
         self._feeds = feeds.build(
             service,
@@ -93,7 +95,9 @@ class App:
             recorder=self._tracing,
         )
         self._sweeping = Loop("sweep of L1")
-        self._loops = Loops([*self._feeds.watched(), self._sweeping, *self._backends.loops()])
+        self._loops = Loops(
+            [*self._feeds.watched(), self._sweeping, *self.limits.watched(), *self._backends.loops()]
+        )
         self._metrics = self._watched()
         every = service.telemetry.metrics_interval.seconds
         self._metrics_export = (
@@ -107,6 +111,7 @@ class App:
             self.readiness,
             self._metrics,
             recorder=self._tracing,
+            rates=self.limits.rates,
             tls=self._certificates.listener(service.server.tls, "server.tls"),
             operations_tls=self._certificates.listener(
                 service.server.operations.tls, "server.operations.tls"
@@ -165,6 +170,7 @@ class App:
         metrics.watch(
             "namespaces", lambda: {(name,): namespace for name, namespace in self.topology.namespaces.items()}
         )
+        metrics.watch("limits", lambda: self.limits.shares)
         metrics.watch("topology", lambda: self.topology)
         build = {(version("cachesvc"), platform.python_version()): 1}
         metrics.watch("build", lambda: build)
@@ -208,7 +214,7 @@ class App:
         tell at their end.
         """
         exports = (self._tracing, self._metrics_export)
-        return [*(part for part in exports if part is not None), *self._backends.parts()]
+        return [*(part for part in exports if part is not None), *self._backends.parts(), self.limits.leasing]
 
     async def stop(self) -> None:
         """Stops listening, lets running requests end, then stops the loops and connections."""
@@ -221,6 +227,7 @@ class App:
     def _spawn_loops(self) -> None:
         for loop, name in self._feeds.loops():
             self._tasks.spawn(loop, name)
+        self._tasks.spawn(self.limits.leasing.run(), self.limits.leasing.loop.name)
         self._tasks.spawn(self._sweeping.run(self._sweep, every_seconds=SWEEP_SECONDS), self._sweeping.name)
         if self._callers is not None:
             self._tasks.spawn(self._callers.run(), self._callers.loop.name)
@@ -279,6 +286,7 @@ class App:
         return [
             *callers,
             *servers,
+            *self.limits.troubles(),
             *self._certificates.troubles(),
             *self.paths.rivals.said.values(),
             *starmap(loop_trouble, loops.items()),

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from cachesvc.changes.announce import Announcer
 from cachesvc.changes.apply import Applier
@@ -29,6 +30,7 @@ from cachesvc.paths.estimate import Estimator
 from cachesvc.paths.flight import Flights
 from cachesvc.paths.flight_runner import FlightRunner, Spawns
 from cachesvc.paths.invalidate import Invalidator
+from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.load import Loads
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
@@ -43,6 +45,7 @@ from cachesvc.tiers.l2.contract import Pool
 from cachesvc.tiers.l3.contract import Cell
 from cachesvc.tiers.l3.homes import Homes
 from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.origin.contract import Loader
 
 _BY_ORIGIN = InvalidateOptions(author=Author(says="origin"))
@@ -105,11 +108,13 @@ def build(
     tasks: Spawns,
     is_overloaded: Callable[[], bool],
     incarnation: str,
+    turns: Mapping[str, Turns] = MappingProxyType({}),
 ) -> Paths:
     """The paths of the instance that `service` describes. Starts nothing and does no I/O.
 
     `tasks` owns the flights that need a task of their own; `is_overloaded` tells whether the web
-    layer sheds load now; `incarnation` tells this process from another one of its name.
+    layer sheds load now; `incarnation` tells this process from another one of its name; `turns` has
+    the origin budgets of the namespaces that have one.
     """
     region, instance, coherence = service.region, service.instance, service.coherence
     skew_us, namespaces, stream = coherence.max_clock_skew, topology.namespaces, remote.streams[region]
@@ -174,8 +179,10 @@ def build(
         estimator=Estimator(l1, sample, homes),
         trail=trail,
     )
+    leased_loads = LeasedLoads(turns)
     loads = Loads(
         loaders=remote.loaders,
+        turns=turns,
         invalidate=partial(invalidator.invalidate, options=_BY_ORIGIN),
         near_tiers=near_tiers,
         admission=admission,
@@ -188,6 +195,7 @@ def build(
         l2=remote.l2,
         homes=homes,
         loads=loads,
+        leased_loads=leased_loads,
         flights=flights,
         admission=admission,
         tasks=tasks,
@@ -206,6 +214,8 @@ def build(
         sample=sample,
         ghosts=ghosts,
         homes=homes,
+        leased_loads=leased_loads,
+        turns=turns,
     )
     writer = Writer(
         namespaces=namespaces,
@@ -219,6 +229,7 @@ def build(
         rng=rng,
         tally=tally,
         unkept=unkept,
+        leased_loads=leased_loads,
     )
     explainer = Explainer(
         topology=topology,
@@ -231,6 +242,7 @@ def build(
         admission=admission,
         is_overloaded=is_overloaded,
         is_unkept=unkept.__contains__,
+        is_over_budget=lambda namespace: namespace in turns and turns[namespace].is_used_up,
     )
     return Paths(
         fences=fences,

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 
 from cachesvc.config.addresses import http_fault
+from cachesvc.config.limits import Rates, check_rates
 from cachesvc.config.mistakes import Mistakes
 from cachesvc.model.errors import ConfigError
 from cachesvc.model.loopback import is_loopback
@@ -57,8 +58,12 @@ class NamedCaller(Struct, frozen=True, forbid_unknown_fields=True):
     certificates: tuple[str, ...] = ()
     """The names of client certificates that show this identity.
 
-    A name is a SPIFFE id (`spiffe://…`), or a DNS name where a certificate has no SPIFFE id. The
-    listener has to ask for certificates."""
+    A name is a SPIFFE id (`spiffe://…`), or a DNS name where a certificate has no SPIFFE id. Listeners
+    ask for certificates with `client_certificates` in their `tls`."""
+    rates: Rates | None = None
+    """The rates of this caller in a region, over all its instances and namespaces.
+
+    Instances read them when they start. Left out: not limited."""
 
 
 class Issuer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +114,8 @@ class Callers(Struct, frozen=True, forbid_unknown_fields=True):
     """The scopes of callers that show no identity.
 
     Left out: without an identity nothing is answered but `/livez`, `/readyz` and `/openapi.json`."""
+    anonymous_rates: Rates | None = None
+    """The rates of all callers together that show no identity, as a caller's `rates`."""
 
 
 EVERYTHING = tuple(Scope(action, "*") for action in Action)
@@ -129,6 +136,8 @@ def check_callers(callers: Callers, path: str, found: Mistakes) -> None:
         _check_scopes(caller.scopes, f"{here}.scopes", found)
         found.require(bool(caller.scopes), f"{here}.scopes", "is empty: name what the caller may do")
         _check_tokens(caller, here, owners, found)
+        if caller.rates is not None:
+            check_rates(caller.rates, f"{here}.rates", found)
         for index, certificate in enumerate(caller.certificates):
             at = f"{here}.certificates[{index}]"
             found.require(
@@ -148,6 +157,8 @@ def check_callers(callers: Callers, path: str, found: Mistakes) -> None:
         installed = find_spec("jwt") is not None and find_spec("cryptography") is not None
         found.require(installed, f"{path}.issuers", "need the extra jwt: pip install 'cachesvc[jwt]'")
     _check_scopes(callers.anonymous, f"{path}.anonymous", found)
+    if callers.anonymous_rates is not None:
+        check_rates(callers.anonymous_rates, f"{path}.anonymous_rates", found)
 
 
 def _check_issuer(issuer: Issuer, path: str, found: Mistakes) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from cachesvc.config.callers import Callers
 from cachesvc.config.document import Secret
+from cachesvc.config.limits import OriginBudget, Rates
 from cachesvc.model.units import Duration, Part, Size
 
 
@@ -131,6 +132,12 @@ class Namespace(Struct, frozen=True, forbid_unknown_fields=True):
     origin: Origin | None = None
     """The origin of a read-through namespace. Left out: the namespace is look-aside, its
     callers load and write by themselves."""
+    origin_budget: OriginBudget | None = None
+    """The most loads of this namespace in a region, over all its instances. Left out: only
+    `origin.concurrency` limits loads, at each instance."""
+    rates: Rates | None = None
+    """The rates of this namespace in a region, over all its instances and callers. Left out:
+    not limited."""
     l1: L1Room = field(default_factory=L1Room)
     """The room of this namespace in L1."""
     sources: tuple[Source, ...] = ()

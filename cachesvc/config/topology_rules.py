@@ -17,6 +17,7 @@ from cachesvc.config.addresses import (
     without_userinfo,
 )
 from cachesvc.config.callers import check_callers
+from cachesvc.config.limits import check_origin_budget, check_rates
 from cachesvc.config.mistakes import Mistakes, collected
 from cachesvc.config.row_templates import check_sources
 from cachesvc.config.topology import STAND_IN, Former, Namespace, Origin, Region, Topology
@@ -168,6 +169,10 @@ def _check_namespace(namespace: Namespace, path: str, found: Mistakes) -> None:
     require(0 <= namespace.tags_max <= 128, "tags_max", f"{namespace.tags_max} is not 0 to 128")
     if namespace.origin is not None:
         _check_origin(namespace.origin, namespace, path, found)
+    if namespace.origin_budget is not None:
+        check_origin_budget(namespace.origin_budget, f"{path}.origin_budget", found)
+    if namespace.rates is not None:
+        check_rates(namespace.rates, f"{path}.rates", found)
     check_sources(namespace.sources, f"{path}.sources", found)
 
 

@@ -101,10 +101,12 @@ class Explainer:
         admission: Admission,
         is_overloaded: Callable[[], bool],
         is_unkept: Callable[[Key], bool],
+        is_over_budget: Callable[[str], bool],
     ) -> None:
         """`me`: region and name of this instance.
 
-        `is_unkept` tells whether values of a key could not be kept lately.
+        `is_unkept` tells whether values of a key could not be kept lately, `is_over_budget` whether no
+        load of a namespace may begin now.
         """
         self._region, self._instance = me
         self._topology = topology
@@ -118,6 +120,7 @@ class Explainer:
         self._clock = admission.clock
         self._is_overloaded = is_overloaded
         self._is_unkept = is_unkept
+        self._is_over_budget = is_over_budget
         self._waits = Waits(TIER_SECONDS, MOST_TIER_SECONDS)
 
     async def answer(self, key: Key, question: Question) -> Explanation | Seen:
@@ -196,7 +199,13 @@ class Explainer:
         namespace = self._topology.namespaces[key.namespace]
         asks_l2 = memcached.breaker != "open"
         return decide(
-            tiers, home, namespace, asks_l2=asks_l2, overloaded=self._is_overloaded(), options=options
+            tiers,
+            home,
+            namespace,
+            asks_l2=asks_l2,
+            overloaded=self._is_overloaded(),
+            over_budget=self._is_over_budget(key.namespace),
+            options=options,
         )
 
     async def _inspect(self, key: Key, tags: Sequence[str]) -> CellKeyState | TierError:

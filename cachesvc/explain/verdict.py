@@ -50,11 +50,13 @@ def decide(
     *,
     asks_l2: bool,
     overloaded: bool,
+    over_budget: bool = False,
     options: ReadOptions = PLAIN,
 ) -> Now:
     """The step of a read with these options, from `next_step`, in words.
 
     `asks_l2`: False while reads leave the key's memcached server alone (its breaker is open).
+    `over_budget`: True while no load may begin, because the namespace's origin budget is used up.
     """
     step = next_step(
         tuple(_copies(tiers, home, asks_l2=asks_l2)),
@@ -66,6 +68,12 @@ def decide(
     if overloaded and decision.tier != "l1":
         return replace(
             decision, but="this instance is overloaded: reads that need more than L1 may be answered 503"
+        )
+    if over_budget and step.action in (Action.LOAD, Action.LOAD_WITHOUT_LEASE, Action.LEASE_TO_CALLER):
+        return replace(
+            decision,
+            but="the namespace's origin budget is used up here: a load that gets no turn in time is answered "
+            "with a stale copy, if one may stand in, else with 503 origin-budget",
         )
     return decision
 

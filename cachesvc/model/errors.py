@@ -102,7 +102,8 @@ class RequestError(ProblemError):
         *,
         field: str | None = None,
         token: tuple[tuple[int, int], ...] = (),
-        origin_retry_after: int | None = None,
+        retry_after: int | None = None,
+        lines: bytes = b"",
         scope: str = "",
         identity: str = "",
     ) -> None:
@@ -112,10 +113,12 @@ class RequestError(ProblemError):
         counts although the request failed: the pairs that the caller's later reads must honour.
         """
         super().__init__(kind, detail)
+        self.lines = lines
+        """Complete header lines that the answer has besides."""
         self.field = field
         self.token = token
-        self.origin_retry_after = origin_retry_after
-        """The seconds after which the origin asked to try again; None if it did not say."""
+        self.retry_after = retry_after
+        """The seconds after which to try again, if an origin or a limit says; else None."""
         self.scope = scope
         """The scope that is missing; empty if none is."""
         self.identity = identity
@@ -123,9 +126,9 @@ class RequestError(ProblemError):
 
     @property
     def retry_after_seconds(self) -> int | None:
-        """The value of `Retry-After`: the origin's if it gave one, else that of the kind."""
+        """The value of `Retry-After`: of the origin or limit if it says, else of the kind."""
         own = self.kind.retry_after_seconds
-        return own if own is None else self.origin_retry_after or own
+        return own if own is None else self.retry_after or own
 
 
 class OriginError(ProblemError):
@@ -134,6 +137,7 @@ class OriginError(ProblemError):
     | Kind                                              | `is_answer` | A stale copy may stand in |
     |---------------------------------------------------|-------------|---------------------------|
     | `ORIGIN_FAILED`, `ORIGIN_TIMEOUT`, `ORIGIN_BUSY`  | no          | yes                       |
+    | `ORIGIN_BUDGET`: the region may not load more now | no          | yes                       |
     | `ORIGIN_LIMITED`: try again later (408, 425, 429) | yes         | yes                       |
     | `ORIGIN_REFUSED`: no value for us (401, 403, 3xx) | yes         | no                        |
     | `BAD_KEY`: no URL can be made of the key          | yes         | no                        |
@@ -145,13 +149,13 @@ class OriginError(ProblemError):
         *,
         kind: ProblemKind = ProblemKind.ORIGIN_FAILED,
         origin_status: int = 0,
-        origin_retry_after: int | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(kind, why)
         self.origin_status = origin_status
         """The status that the origin answered; 0 if it did not get so far."""
-        self.origin_retry_after = origin_retry_after
-        """The seconds after which the origin asked to try again, bounded; None if it did not say."""
+        self.retry_after = retry_after
+        """The seconds after which to try again, bounded, if the origin or a limit says; else None."""
 
     @property
     def is_answer(self) -> bool:

@@ -275,6 +275,13 @@ class ProblemKind(StrEnum):
         "The expectation cannot be met",
         "Send `Expect: 100-continue`, or leave the header out.",
     )
+    RATE_LIMITED = (
+        "rate-limited",
+        429,
+        "Too many requests of this kind",
+        "Wait for the seconds of `Retry-After`, and send fewer requests.",
+        Retry.AFTER_A_SECOND,
+    )
     HEAD_TOO_LARGE = (
         "head-too-large",
         431,
@@ -337,6 +344,13 @@ class ProblemKind(StrEnum):
         502,
         "The origin's answer cannot be used",
         "Do not try again: the namespace's `owner` has to correct the origin's answer.",
+    )
+    ORIGIN_BUDGET = (
+        "origin-budget",
+        503,
+        "The namespace's origin budget is used up",
+        "Try again later, and do not load it past the cache.",
+        Retry.AFTER_A_SECOND,
     )
     ORIGIN_BUSY = (
         "origin-busy",

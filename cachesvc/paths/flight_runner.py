@@ -20,6 +20,7 @@ from cachesvc.model.errors import RequestError, TierError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
 from cachesvc.paths.flight import Failed, Flight, Flights, FoundCopy, Leased, Missed, Mode
+from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.load import Loads, stale_copy
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.tally import Tally
@@ -84,6 +85,7 @@ class FlightRunner:
         l2: Pool,
         homes: Homes,
         loads: Loads,
+        leased_loads: LeasedLoads,
         flights: Flights,
         admission: Admission,
         tasks: Spawns,
@@ -95,6 +97,7 @@ class FlightRunner:
         self._l2 = l2
         self._homes = homes
         self._loads = loads
+        self._leased_loads = leased_loads
         self._flights = flights
         self._fences = admission.fences
         self._admission = admission
@@ -355,7 +358,12 @@ class FlightRunner:
         step = next_step(self._loads.copies(flight), lease, who)
         if step.action is Action.LEASE_TO_CALLER and token is not None:
             copy = stale_copy(flight) if step.copy is not None else None
-            flight.land(Leased(token, flight.trail, copy))
+            refusal = await self._leased_loads.begin(flight, has_copy=copy is not None)
+            if refusal is None:
+                flight.land(Leased(token, flight.trail, copy))
+            else:
+                self._tally.leases_over_budget += 1
+                flight.land(copy or Failed(refusal, flight.trail))
             return
         if step.action is Action.ANSWER_STALE:
             flight.land(stale_copy(flight))

@@ -29,6 +29,7 @@ from cachesvc.model.entry import Entry, tag_digests_of
 from cachesvc.model.errors import OriginError, RequestError, TierError
 from cachesvc.model.footprint import shared
 from cachesvc.model.partition import foreign_tags
+from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Step
 from cachesvc.model.use import UNKEPT
 from cachesvc.paths.flight import Failed, Flight, FoundCopy, LoadedValue, Mode
@@ -40,6 +41,7 @@ from cachesvc.telemetry.outage import Outage
 from cachesvc.telemetry.traces.trace import span
 from cachesvc.tiers.l3.contract import Cell, Fill, FillReply
 from cachesvc.tiers.l3.leases import lease_as_of, renewed
+from cachesvc.tiers.origin.budget import Turns
 from cachesvc.tiers.origin.contract import Loaded, Loader
 
 logger = logging.getLogger(__name__)
@@ -49,12 +51,16 @@ _SAME_STATUSES = (0, 200, 404)
 
 
 class Loads:
-    """The loads of one instance. `loaders`: one for each namespace with an origin."""
+    """The loads of one instance.
+
+    `loaders`: one for each namespace with an origin; `turns`: one for each with an origin budget.
+    """
 
     def __init__(
         self,
         *,
         loaders: Mapping[str, Loader],
+        turns: Mapping[str, Turns],
         invalidate: Callable[[Change], Awaitable[object]],
         near_tiers: NearTiers,
         admission: Admission,
@@ -64,6 +70,7 @@ class Loads:
     ) -> None:
         """`invalidate` applies and publishes a change; raises `RequestError`."""
         self._loaders = loaders
+        self._turns = turns
         self._invalidate = invalidate
         self._near_tiers = near_tiers
         self._admission = admission
@@ -126,8 +133,28 @@ class Loads:
 
     async def _ask(self, flight: Flight, origin: Origin) -> Loaded:
         known = flight.known if flight.known is not None and flight.known.origin_etag else None
-        loader = self._loaders[flight.key.namespace]
-        return await loader.load(flight.key, known=known, timeout_seconds=origin.hard_deadline.seconds)
+        loader, turns = self._loaders[flight.key.namespace], self._turns.get(flight.key.namespace)
+        seconds = origin.hard_deadline.seconds
+        if turns is None:
+            return await loader.load(flight.key, known=known, timeout_seconds=seconds)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await turns.take(self._patience_seconds(flight, origin))
+        try:
+            left = max(0.0, seconds - (loop.time() - began))
+            return await loader.load(flight.key, known=known, timeout_seconds=left)
+        finally:
+            turns.give_back()
+
+    def _patience_seconds(self, flight: Flight, origin: Origin) -> float:
+        """The time that a load may wait for a turn of the origin budget.
+
+        A refresh that nobody waits for, and a read that a stale copy may answer, leave the turns to others.
+        """
+        is_answered = flight.landing is not None or flight.mode is Mode.EARLY
+        if is_answered or last_resort(self.copies(flight)) is not None:
+            return 0.0
+        return origin.soft_deadline.seconds
 
     def _entry_of(self, loaded: Loaded, flight: Flight, origin: Origin, as_of: int, took_ms: int) -> Entry:
         """The entry of what the origin answered.
@@ -276,7 +303,9 @@ class Loads:
 
     async def _fail(self, flight: Flight, failure: OriginError) -> None:
         """Gives the lease back and lands the flight: with a stale copy if the failure allows one."""
-        if failure.is_answer:
+        if failure.kind is ProblemKind.ORIGIN_BUDGET:
+            self._tally.loads_over_budget += 1
+        elif failure.is_answer:
             self._tally.loads_refused += 1
         else:
             self._tally.loads_failed += 1
@@ -287,8 +316,10 @@ class Loads:
             await self._forget_older(flight)
         elif self.land_last_resort(flight):
             return
-        detail = f"the origin of namespace {flight.key.namespace!r} failed: {failure}"
-        error = RequestError(failure.kind, detail, origin_retry_after=failure.origin_retry_after)
+        is_over_budget = failure.kind is ProblemKind.ORIGIN_BUDGET
+        why = "may not be asked now" if is_over_budget else "failed"
+        detail = f"the origin of namespace {flight.key.namespace!r} {why}: {failure}"
+        error = RequestError(failure.kind, detail, retry_after=failure.retry_after)
         step = _answered(_step_of(flight, "l3"), failure.origin_status)
         flight.land(Failed(error, (step, *_other_steps(flight))))
 

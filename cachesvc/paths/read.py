@@ -34,12 +34,14 @@ from cachesvc.paths.flight import (
     Mode,
 )
 from cachesvc.paths.flight_runner import FlightRunner
+from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.tally import Tally
 from cachesvc.telemetry.ghosts import Ghosts
 from cachesvc.telemetry.popularity.read_sample import ReadSample
 from cachesvc.telemetry.traces.trace import current
 from cachesvc.tiers.l1.l1 import L1
 from cachesvc.tiers.l3.homes import Homes
+from cachesvc.tiers.origin.budget import Turns
 
 ROUNDS = 4
 """The most looks of one read.
@@ -70,6 +72,8 @@ class Reader:
         sample: ReadSample,
         ghosts: Ghosts,
         homes: Homes,
+        leased_loads: LeasedLoads,
+        turns: Mapping[str, Turns],
     ) -> None:
         self._namespaces = namespaces
         self._l1 = l1
@@ -82,6 +86,8 @@ class Reader:
         self._clock = admission.clock
         self._rng = rng
         self._homes = homes
+        self._leased_loads = leased_loads
+        self._turns = turns
         self.tally = tally
 
     # 1. L1 ----------------------------------------------------------------------------------------
@@ -461,6 +467,7 @@ class Reader:
     def give_back(self, key: Key, answer: Answer) -> None:
         """Gives back the lease of an answer that does not reach its caller, if it has one."""
         if answer.lease:
+            self._leased_loads.end(answer.lease)
             self._homes.of(key).release(key, answer.lease)
 
     # refreshes that nobody waits for --------------------------------------------------------------
@@ -489,6 +496,13 @@ class Reader:
             self._start_refresh(key, namespace, Mode.THROUGH, L1_STALE, entry)
 
     def _start_refresh(self, key: Key, namespace: Namespace, mode: Mode, step: Step, known: Entry) -> None:
+        """Starts a refresh, unless the origin budget has no turn for it.
+
+        A flight that is refused at once would be followed by another one with the next read.
+        """
+        turns = self._turns.get(key.namespace)
+        if turns is not None and not turns.has_one():
+            return
         now = self._clock.now_us()
         flight = Flight(key, namespace, mode, asked=self._fences.merged, began_us=now, step=step, known=known)
         self._flights.add(flight)

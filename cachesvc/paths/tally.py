@@ -1,8 +1,8 @@
 """The counters of the paths: plain integers, incremented on the event loop.
 
 Telemetry reads them at scrape time. Arithmetic that holds: `lookups of a tier = hits + stale +
-misses + refused + errors`; `loads = loads_ok + loads_failed + loads_refused` once no load is
-running; `joined` flights saved as many loads or look-ups.
+misses + refused + errors`; `loads = loads_ok + loads_failed + loads_refused +
+loads_over_budget` once no load is running; `joined` flights saved as many loads or look-ups.
 """
 
 from msgspec import Struct, field
@@ -40,10 +40,14 @@ class Tally(Struct):
     loads_failed: int = 0
     loads_refused: int = 0
     """Loads that the origin answered without a value (401, 403, 429, a redirect)."""
+    loads_over_budget: int = 0
+    """Loads that were not begun, because the origin budget was used up."""
     older_forgotten: int = 0
     """Keys invalidated because the origin's newer answer may not be kept."""
     leases_granted: int = 0
     """Leases handed to callers (look-aside) or used for loads here."""
+    leases_over_budget: int = 0
+    """Leases that callers did not get, because the origin budget was used up."""
     lease_waits: int = 0
     """Flights that had to wait for another's lease."""
     lease_waits_spared: int = 0

@@ -30,6 +30,7 @@ from cachesvc.model.footprint import shared
 from cachesvc.model.partition import foreign_tags
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.requests import Draft, Release, Written
+from cachesvc.paths.leased_loads import LeasedLoads
 from cachesvc.paths.lifetimes import lifetimes
 from cachesvc.paths.near_tiers import NearTiers
 from cachesvc.paths.read import Reader
@@ -65,6 +66,7 @@ class Writer:
         rng: random.Random,
         tally: Tally,
         unkept: Unkept,
+        leased_loads: LeasedLoads,
     ) -> None:
         self._namespaces = namespaces
         self._homes = homes
@@ -77,6 +79,7 @@ class Writer:
         self._rng = rng
         self._tally = tally
         self._unkept = unkept
+        self._leased_loads = leased_loads
         self._waiting = 0
 
     def waiting_elsewhere(self) -> int:
@@ -110,6 +113,9 @@ class Writer:
             return []
         namespace = self._namespaces[items[0][0].namespace]
         written: list[Written | None] = [_refusal(key, draft) for key, draft in items]
+        for _, draft in items:
+            if draft.lease:
+                self._leased_loads.end(draft.lease)
         releases = [
             i
             for i, (_, draft) in enumerate(items)

@@ -15,7 +15,7 @@ _OUR_CERTIFICATE = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKN
 _OURS_ENDED = ("CERTIFICATE_EXPIRED", "CERTIFICATE_REVOKED")
 _OLD_TLS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 _LOGIN = re.compile(r"\b(?:WRONGPASS|NOAUTH)\b|invalid username-password pair|Authentication required")
-_PERMISSION = re.compile(r"\bNOPERM\b|has no permissions")
+_PERMISSION = re.compile(r"\bNOPERM\b|has no permissions|The user executing the script can't")
 _REPAIRABLE = re.compile(r"\b(?:TLS|login): ")
 _LONGEST_CHAIN = 16
 """The most errors that are followed from one to its cause."""

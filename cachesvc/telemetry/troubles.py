@@ -29,6 +29,17 @@ def _silent(server: str, why: str) -> str:
     return f"{server} does not answer" + (f": {remedy}" if remedy else "")
 
 
+CUT_OFF = (
+    "this instance is cut off from the shares of the region's limits: of origin budgets it uses its part of "
+    "a quarter, of rates its last share"
+)
+
+
+def used_up(limit: str, amount: float) -> str:
+    """A limit of the region refuses what goes beyond it."""
+    return f"{limit}: more is asked than the {amount:g} of the region"
+
+
 def loop_trouble(name: str, why: str) -> str:
     """A background loop does not do its work."""
     return f"{name} {why}"

@@ -72,7 +72,7 @@ class Connection(Protocol):
         ...
 
     def unsent(self) -> int:
-        """Returns the bytes in its buffer."""
+        """Returns the bytes in its buffers."""
         ...
 
 
@@ -258,8 +258,11 @@ class Connections:
         loop = asyncio.get_running_loop()
         with self.loop.step():
             now = loop.time()
-            for connection in [one for one, (ends, _) in self._waiting.items() if ends <= now]:
-                self._abort(connection, "its time is over")
+            for connection, (ends, _) in list(self._waiting.items()):
+                if not connection.unsent():
+                    self.taken(connection)
+                elif ends <= now:
+                    self._abort(connection, "its time is over")
             self._end_slow_heads(now)
         is_needed = self._waiting or self._heads
         self._timer = loop.call_later(SWEEP_SECONDS, self._sweep) if is_needed else None

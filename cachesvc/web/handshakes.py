@@ -117,7 +117,7 @@ class Handshake(asyncio.Protocol):
             self._transport.abort()
 
     def unsent(self) -> int:
-        return 0
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     # the handshake ----------------------------------------------------------------------------------
 

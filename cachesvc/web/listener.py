@@ -42,6 +42,8 @@ MOST_HEADS = 4
 """A head that has not ended after so many times `max_header_bytes` ends its connection.
 
 A shorter one is answered 431 when it has ended."""
+MOST_UNTAKEN_BYTES = 1 << 16
+"""Bytes that wait below TLS without being counted, as many as wait above a socket."""
 MOST_WAITING_BYTES = 1 << 16
 """A connection with more bytes of requests that wait is not read until they have begun."""
 
@@ -191,7 +193,8 @@ class _Server(web.Server):
         return self._served() if self._handshakes is None else Handshake(self._handshakes, self._served)
 
     def _served(self, handshake: Handshake | None = None) -> "_Connection":
-        return _Connection(self, handshake, loop=self._loop, **self._kwargs)
+        kind = _Connection if handshake is None else _EncryptedConnection
+        return kind(self, handshake, loop=self._loop, **self._kwargs)
 
     def _make_request(
         self,
@@ -399,3 +402,24 @@ class _Connection(web.RequestHandler):
         self._complete(reply)
         reply.close_after()
         return reply
+
+
+class _EncryptedConnection(_Connection):
+    """A connection over TLS, whose answers wait in the buffer of the TCP connection below it.
+
+    TLS does not tell that buffer's state: it pauses writing only when a further answer has no room
+    there. So it is looked at after each answer.
+    """
+
+    __slots__ = ()
+
+    def unsent(self) -> int:
+        below = 0 if self._handshake is None else self._handshake.unsent()
+        return super().unsent() + below
+
+    async def finish_response(self, *answered: Any) -> tuple[web.StreamResponse, bool]:
+        done = await super().finish_response(*answered)
+        self._callers.taken(self)  # what waited before, as its peer has asked again
+        if self.unsent() > MOST_UNTAKEN_BYTES:
+            self._callers.waits(self)
+        return done

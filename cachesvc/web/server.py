@@ -46,6 +46,7 @@ from cachesvc.web.inspections import Inspections
 from cachesvc.web.listener import Listener
 from cachesvc.web.overload import Overload
 from cachesvc.web.ports import DATA, EITHER, OPERATIONS, Calls, Handler, Port, only
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, LEFT, STOPPED, problem_reply, request_id_of
 from cachesvc.web.replies.rendering import NOSNIFF, SANDBOX, Tail
 from cachesvc.web.replies.reply import CURRENT, Reply, has_left
@@ -95,8 +96,13 @@ class Web:
         recorder: Recorder | None = None,
         tls: ssl.SSLContext | None = None,
         operations_tls: ssl.SSLContext | None = None,
+        rates: RateLimits | None = None,
     ) -> None:
-        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP."""
+        """Without a `recorder` nothing is traced. Without `tls` the port speaks plain HTTP.
+
+        Without `rates` no rate is limited.
+        """
+        self._rates = rates
         self._limits = service.server
         self._namespaces = topology.namespaces
         self._reader = paths.reader
@@ -125,6 +131,7 @@ class Web:
             in_flight,
             self.inspections,
             self._fair_seconds,
+            rates,
         )
         batches = Batches(
             service.server,
@@ -135,6 +142,7 @@ class Web:
             self.overload,
             in_flight,
             self._fair_seconds,
+            rates,
         )
         self._streams = Streams(broadcast, service.server.max_streams_per_peer, self.door)
         self._spans: ServerSpans | None = None
@@ -147,7 +155,7 @@ class Web:
         self._calls = _calls(
             self._entries,
             batches,
-            Invalidations(service, paths.invalidator, in_flight, self.inspections),
+            Invalidations(service, paths.invalidator, in_flight, self.inspections, rates),
             self._streams,
             probes,
             HotKeysView(service, paths.hot_keys, paths.trail),
@@ -273,7 +281,7 @@ class Web:
                 place is not None
                 and request.method == "GET"
                 and (plain := plain_headers(request.raw_headers, hosts.admitted)) is not None
-                and (reader := self.door.reader(plain[1], place.namespace)) is not None
+                and (grant := self.door.reader(plain[1], place.namespace)) is not None
             ):
                 traceparent, _ = plain
                 operation, namespace = "get", place.namespace
@@ -281,10 +289,12 @@ class Web:
                     span = spans.begin(operation, place, traceparent)
                 entry = self._reader.peek(namespace, place.key)
                 if entry is not None and not entry.negative:
+                    if self._rates is not None:
+                        self._rates.check_hit(namespace, len(entry.value), started, grant.caller)
                     reply = self._entries.hit(entry, place.key)
                 else:
                     span = span or (passing(traceparent) if spans is not None else None)
-                    reply = await _part_of(span, self._read_on(request, place, entry, reader.caller))
+                    reply = await _part_of(span, self._read_on(request, place, entry, grant.caller))
             else:
                 grant = await self.door.admit(request)
                 if place is None:
@@ -385,7 +395,7 @@ class Web:
         The read path bounds it, by the deadlines of its tiers, lease and origin.
         """
         with self.overload.admit(place.namespace, caller):
-            return await self._entries.read_plainly(request, place, entry)
+            return await self._entries.read_plainly(request, place, entry, caller)
 
     async def _call(self, operation: str, handler: Handler, request: web.BaseRequest, place: Place) -> Reply:
         seconds = (

@@ -152,9 +152,9 @@ class MemoryBench(CellBench):
 
 SLOW = 20
 """The clock of a real server's scripts runs so much slower than the machine's."""
-TURNED = (
+SLOW_TIME = (
     b"""
-local function turned_time()
+local function slow_time()
   local time, set = redis.call('TIME'), redis.call('HMGET', 'test:clock', 'real', 'us')
   local us = time[1] * 1000000 + time[2]
   if set[1] then
@@ -168,16 +168,16 @@ end
 
 
 @contextmanager
-def turned_clock() -> Iterator[None]:
-    """Within the block, the scripts of cells read a clock that tests turn, and that is slow.
+def slow_clock() -> Iterator[None]:
+    """Within the block, the scripts of cells read a slow clock, which tests set right.
 
     What a test has to do within S, or a few of them, is then possible on a busy machine too.
     """
     scripts = [one for one in vars(script).values() if isinstance(one, script.Script)]
     before = [(one, one.source, one.sha) for one in scripts]
     for one in scripts:
-        source = one.source.replace(b"redis.call('TIME')", b"turned_time()")
-        one.source = TURNED + source.replace(b"call('TIME')", b"turned_time()")
+        source = one.source.replace(b"redis.call('TIME')", b"slow_time()")
+        one.source = SLOW_TIME + source.replace(b"call('TIME')", b"slow_time()")
         one.sha = hashlib.sha1(one.source, usedforsecurity=False).hexdigest().encode()
     try:
         yield
@@ -195,27 +195,31 @@ class RedisBench(CellBench):
         url, access = server.entrance("cell")
         self.redis = RedisCell("c1", url, SETTINGS, SKEW_US, SystemClock(), access=access)
         super().__init__(self.redis)
-        self._turned_us = 0
-        """The time by which the clock of the scripts was turned since the test began."""
 
     async def begin(self) -> None:
         """Begins with an empty server."""
         await self.admin.flushall()
-        seconds, us = await self.admin.time()
-        self._began_us = int(seconds) * 1_000_000 + int(us)
         await self._set_clock()
 
     async def _set_clock(self) -> None:
-        us = self._began_us + self._turned_us
-        setting: Any = self.admin.hset("test:clock", mapping={"real": self._began_us, "us": us})
+        """Sets the clock of the scripts right: from now on it falls behind again.
+
+        It is never ahead, since copies and leases expire by the machine's time.
+        """
+        seconds, us = await self.admin.time()
+        now_us = int(seconds) * 1_000_000 + int(us)
+        setting: Any = self.admin.hset("test:clock", mapping={"real": now_us, "us": now_us})
         await setting
 
-    async def turn_clock(self, seconds: float) -> None:
-        """Turns the clock of the scripts forward.
+    async def restart(self) -> None:
+        """Starts the server that was killed, empty."""
+        await asyncio.to_thread(self.server.restart)
+        await self.admin.connection_pool.disconnect()
+        await self._set_clock()
 
-        A server that has lost its data, or is full, has the machine's clock from then on.
-        """
-        self._turned_us += round(seconds * 1e6)
+    async def pass_time(self, seconds: float) -> None:
+        """Sleeps. A server that is full, or has lost its data, has the machine's clock from then on."""
+        await asyncio.sleep(seconds)
         try:
             if await self.admin.exists("test:clock"):
                 await self._set_clock()
@@ -223,10 +227,6 @@ class RedisBench(CellBench):
             await self.admin.delete("test:clock")
         except NoConnectionError:  # it was restarted
             return
-
-    async def pass_time(self, seconds: float) -> None:
-        await self.turn_clock(seconds)
-        await asyncio.sleep(seconds)
 
     async def restart_with_data(self) -> None:
         await self.admin.hset("meta", "run_id", "another")
@@ -263,7 +263,7 @@ class RedisBench(CellBench):
             assert isinstance(reply, TierError)
         finally:
             await cell.stop()
-        await self.turn_clock(1)
+        await self.pass_time(0.3)
 
         async def arrive() -> None:
             pool = Redis.from_url(self.server.redis_url).connection_pool
@@ -285,7 +285,7 @@ async def memory_bench() -> AsyncIterator[CellBench]:
 async def redis_bench(server: RealServer) -> AsyncIterator[RedisBench]:
     admin = Redis.from_url(server.redis_url)
     bench = RedisBench(server, admin)
-    with turned_clock():
+    with slow_clock():
         await bench.begin()
         # Connects; `start` would do so beside it and leave the number of connections to chance.
         await bench.settle()

@@ -249,15 +249,13 @@ class RedisBench(QueueBench):
         self, most: int = 1000, most_bytes: int = 1 << 20, *, paced: int = 1000
     ) -> AsyncIterator[QueueBench]:
         with pytest.MonkeyPatch.context() as patch:
+            bounds = {
+                b"MOST_PARKED_BYTES = 100000, 16777216": b"MOST_PARKED_BYTES = %d, %d" % (most, most_bytes),
+                b"MOST_PACED = 100000": b"MOST_PACED = %d" % paced,
+            }
+            assert all(found in server._LUA["publish"] for found in bounds)
             for name, script in server._LUA.items():
-                for found, bound in (
-                    (
-                        b"MOST_PARKED_BYTES = 100000, 16777216",
-                        b"MOST_PARKED_BYTES = %d, %d" % (most, most_bytes),
-                    ),
-                    (b"MOST_PACED = 100000", b"MOST_PACED = %d" % paced),
-                ):
-                    assert found in script
+                for found, bound in bounds.items():
                     script = script.replace(found, bound)
                 patch.setitem(server._LUA, name, script)
             bench = RedisBench(self.server, self.admin)

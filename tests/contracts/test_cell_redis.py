@@ -62,7 +62,7 @@ async def test_a_dead_server_is_an_error_value_and_its_return_is_noticed(bench: 
     assert isinstance(await ask(bench.redis), TierUnavailableError)
     (at,) = await bench.cell.fence_many([Target.key(NS, "a")], soft=False)
     assert isinstance(at, TierUnavailableError)
-    await asyncio.to_thread(bench.server.restart)
+    await bench.restart()
     while isinstance(reply := await ask(bench.redis), TierError):  # noqa: ASYNC110  another process sets no event of ours
         await asyncio.sleep(0.01)
     assert reply == Reply(None, exact=False)

@@ -1,4 +1,4 @@
-"""Certificates that expired, name another host or come from an unknown authority, and renewed ones.
+"""Certificates that expired, name another host or have an unknown authority; renewed ones.
 
 On a real redis-server, a real memcached and an HTTPS origin. Each is refused with what is wrong and
 what to do, and never waited for.
@@ -183,6 +183,26 @@ async def test_a_good_certificate_is_taken(bench: Bench, kind: str) -> None:
         await exchange()
 
 
+async def test_an_origin_that_is_refused_is_a_trouble_until_it_is_taken(bench: Bench) -> None:
+    bench.issue("expired")
+    async with AsyncExitStack() as stack:
+        origin, context = RawOrigin(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*bench.files)
+        server = await asyncio.start_server(origin.serve, "127.0.0.1", 0, ssl=context)
+        stack.callback(server.close)
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/{{key}}"
+        loader = HttpLoader("docs", Origin(url), clock=CLOCK, tls=bench.context)
+        await loader.start()
+        stack.push_async_callback(loader.stop)
+        with pytest.raises(OriginError):
+            await loader.load(KEY, known=None, timeout_seconds=5)
+        assert FAULTS["expired"] in loader.trouble
+        bench.issue("")
+        context.load_cert_chain(*bench.files)
+        await loader.load(KEY, known=None, timeout_seconds=5)
+        assert loader.trouble == ""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("kind", EXCHANGES)
 async def test_a_bad_certificate_is_refused_at_once_and_the_error_says_what_to_do(
@@ -252,11 +272,12 @@ async def test_a_password_file_that_changes_is_read_for_the_next_connection(benc
         await refused.stop()
 
 
-async def test_a_user_without_the_commands_is_told(bench: Bench) -> None:
+@pytest.mark.parametrize("rules", [("~*", "+@connection"), ("~other:*", "+@all"), ("~*", "+@all", "-info")])
+async def test_a_user_without_the_commands_or_keys_is_told(bench: Bench, rules: tuple[str, ...]) -> None:
     bench.issue("")
     access = Access(bench.context, Login(RedisLogin(user="me", password="word")))
     with redis_with_tls(bench) as (url, admin_url), Redis.from_url(admin_url) as admin:
-        admin.execute_command("ACL", "SETUSER", "me", "on", ">word", "~*", "+@connection")
+        admin.execute_command("ACL", "SETUSER", "me", "on", ">word", *rules)
         cell = RedisCell("c1", url, PATIENT, 20_000, CLOCK, access=access)
         (reply,) = await cell.read_many([Read(KEY)])
         assert "login: " in str(reply)
@@ -309,7 +330,9 @@ async def test_a_certificate_that_ends_soon_is_told(bench: Bench) -> None:
 
 @pytest.fixture
 def app_with_bad_servers(bench: Bench) -> Iterator[App]:
-    """An instance whose cell and memcached have an expired certificate, and whose queue refuses its password."""
+    """An instance with an expired certificate at its cell and its memcached.
+
+    Its queue refuses the password."""
     bench.issue("expired")
     with redis_with_tls(bench) as (cell, _), memcached_with_tls(bench) as memcached:
         good = Bench(bench.directory / "good")

@@ -1,6 +1,7 @@
-"""A real redis-server that the product reaches over TLS only, as the users of `config/redis-users.acl`.
+"""A real redis-server that the product reaches over TLS only.
 
-The test itself is an administrator on a unix socket.
+Its users are those of `config/redis-users.acl`; the test itself is an administrator on a unix
+socket.
 """
 
 import tempfile
@@ -36,7 +37,9 @@ def guarded_redis(*options: str) -> Iterator[GuardedRedis]:
     with tempfile.TemporaryDirectory(prefix="cachesvc-test-") as directory:
         authority, port = Authority(Path(directory)), free_port()
         own, rules = authority.issue(), Path(directory) / "users.acl"
-        rules.write_text(RULES.read_text().replace(">PASSWORD", f">{PASSWORD}"))
+        # The clock of `turned_clock` is the test's: the scripts of the product do not read it.
+        users = RULES.read_text().replace(">PASSWORD", f">{PASSWORD}").replace("~meta", "~meta ~test:clock")
+        rules.write_text(users)
         words = {
             "tls-port": str(port),
             "tls-cert-file": own.cert,

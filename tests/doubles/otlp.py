@@ -6,6 +6,7 @@ for what is exported in the background.
 
 import asyncio
 import gzip
+import ssl
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +72,8 @@ class OtlpReceiver:
     Starting and stopping take a few milliseconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "http" if tls is None else "https"
         self.bodies: list[bytes] = []
         """The body of every request, unpacked but not decoded.
 
@@ -85,6 +87,8 @@ class OtlpReceiver:
         self._metrics: list[ExportMetricsServiceRequest] = []
         self._changed = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), name="otlp receiver", daemon=True
         )
@@ -92,7 +96,7 @@ class OtlpReceiver:
     @property
     def url(self) -> str:
         """The receiver's URL, for `telemetry.otlp`."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "OtlpReceiver":
         self._thread.start()

@@ -44,7 +44,11 @@ class ThreadedServer(ABC):
 
     def close_all(self) -> None:
         """Closes the connections that are open; new ones are taken."""
-        links, self.connections = self.connections, []
+        self.close([*self.connections])
+
+    def close(self, links: list[socket.socket]) -> None:
+        """Closes these connections."""
+        self.connections = [link for link in self.connections if link not in links]
         _close(links)
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
-"""`cachesvc check` on a deployment that is TLS everywhere, with users of Redis's ACL and a login of memcached.
+"""`cachesvc check` holds on a deployment that is TLS everywhere.
 
-While it runs, a cell's connections are cut, memcached is killed, and every certificate is renewed.
+Redis servers know their users by an ACL, and memcached wants a login. While the check runs, a
+cell's connections are cut, memcached is killed, and every certificate is renewed.
 """
 
 import asyncio
@@ -105,7 +106,7 @@ class Place:
             return False
 
     def told(self, url: str, path: str = "/readyz?verbose") -> str:
-        """What an instance says, asked with the caller's certificate."""
+        """Returns the answer of an instance, asked with the caller's certificate."""
         context = ssl.create_default_context(cafile=self.authority.file)
         context.load_cert_chain(self.caller.cert, self.caller.key)
         with urllib.request.urlopen(f"{url}{path}", timeout=5, context=context) as answer:

@@ -286,7 +286,7 @@ async def test_other_statuses_bring_no_value_and_say_whose_fault_it_is(
         error = await failure(loader)
         assert (error.kind, error.is_answer, error.allows_stale) == (kind, is_answer, allows_stale)
         assert str(status) in str(error)
-        assert (error.origin_status, error.origin_retry_after) == (
+        assert (error.origin_status, error.retry_after) == (
             status if status != 304 else 0,
             7 if kind is not ProblemKind.ORIGIN_REFUSED else None,
         )

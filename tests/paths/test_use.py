@@ -228,7 +228,7 @@ async def test_the_soft_deadline_does_not_answer_what_a_refusal_has_just_ended()
 
 async def test_the_origins_wish_to_be_asked_later_is_handed_on() -> None:
     here = Instance()
-    here.far.loader.default = OriginError("answered 503", origin_status=503, origin_retry_after=17)
+    here.far.loader.default = OriginError("answered 503", origin_status=503, retry_after=17)
     error = (await here.get("a")).error
     assert isinstance(error, RequestError)
     assert (error.retry_after_seconds, error.kind) == (17, ProblemKind.ORIGIN_FAILED)

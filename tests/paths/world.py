@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from cachesvc.app.paths import Remote, build
 from cachesvc.app.tasks import Tasks
@@ -25,6 +26,7 @@ from cachesvc.model.units import Duration, Size
 from cachesvc.tiers.l2.in_process import MemoryTier
 from cachesvc.tiers.l3.contract import Cell
 from cachesvc.tiers.l3.placement import Placement
+from cachesvc.tiers.origin.budget import Turns
 from tests.doubles.clocks import LoopClock
 from tests.doubles.explaining import FakePeers, FakePoolView
 from tests.doubles.loaders import ScriptedLoader
@@ -92,8 +94,12 @@ class Instance:
         topology: Topology = TOPOLOGY,
         name: str = "i0",
         homes: Mapping[str, Cell] | None = None,
+        turns: Mapping[str, Turns] = MappingProxyType({}),
     ) -> None:
-        """`homes`: cells that this instance reaches at other servers than the far side's."""
+        """`homes`: cells that this instance reaches at other servers than the far side's.
+
+        `turns`: its origin budgets.
+        """
         self.far = far = far or FarSide()
         self.clock = clock or far.clock
         self.topology = topology
@@ -133,6 +139,7 @@ class Instance:
             tasks=self.tasks,
             is_overloaded=lambda: self.is_overloaded,
             incarnation=incarnation,
+            turns=turns,
         )
         self.fences, self.admission, self.l1 = paths.fences, paths.admission, paths.l1
         self.flights, self.tally, self.lags = paths.flights, paths.tally, paths.lags

@@ -18,6 +18,7 @@ from cachesvc.model.entry import Entry
 from cachesvc.model.units import Duration, Size
 from cachesvc.telemetry.metrics.metrics import Metrics
 from cachesvc.telemetry.traces.trace import Recorder
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.server import Web
 from tests.doubles.clocks import ManualClock
 from tests.doubles.paths import FakeInvalidator, FakePaths, FakeReader, FakeWriter
@@ -155,6 +156,7 @@ async def running_site(
     callers: Callers | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    rates: RateLimits | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Site]:
     clock = ManualClock()
@@ -170,6 +172,7 @@ async def running_site(
         metrics,
         clock=clock,
         recorder=recorder,
+        rates=rates,
         tls=tls,
     )
     port = await web.start(host, port)

@@ -58,7 +58,7 @@ async def test_a_copy_that_a_soft_fence_made_stale_has_a_negative_ttl(site: Site
 
 
 async def test_a_key_whose_origin_asks_to_be_asked_later_says_when(site: Site) -> None:
-    error = RequestError(ProblemKind.ORIGIN_LIMITED, "answered 429", origin_retry_after=17)
+    error = RequestError(ProblemKind.ORIGIN_LIMITED, "answered 429", retry_after=17)
     site.reader.answers["a"] = Answer(Outcome.ERROR, error=error)
     (got,) = (await answer(site, "get", {"keys": ["a"]}))["results"]
     assert (got["problem"]["status"], got["problem"]["retry_after"]) == (503, 17)

@@ -55,6 +55,7 @@ async def test_the_topology_is_shown_without_any_secret(site: Site) -> None:
     assert (users["ttl"], users["max_value"], users["owner"]) == ("1500ms", "1MiB", "id")
     assert users["origin"]["url"] == "https://***@o/{key}?api_key=***"
     assert users["origin"]["headers"] == {"Authorization": "***"}
+    assert users["l1"] == {"guaranteed": "0B", "at_most": "100%"}
 
 
 async def test_the_topology_says_whose_region_it_was_asked_in(site: Site) -> None:

@@ -9,7 +9,9 @@ from dataclasses import replace as with_fields
 import pytest
 from msgspec.structs import replace
 
-from cachesvc.config.service import Operations, Server
+from cachesvc.config.callers import Callers
+from cachesvc.config.mistakes import Mistakes
+from cachesvc.config.service import Operations, Server, note_anonymous
 from cachesvc.web.ports import DATA, EITHER, OPERATIONS
 from cachesvc.web.routing import Kind
 from tests.wire.conftest import LIMITS, Site, running_site, until
@@ -134,3 +136,13 @@ async def test_both_ports_are_closed_if_one_is_taken(site: Site) -> None:
 
 def test_without_settings_there_is_one_port() -> None:
     assert Server().operations.port is None
+
+
+@pytest.mark.parametrize("port", [None, 8081])
+def test_an_operations_port_that_others_reach_needs_callers_too(port: int | None) -> None:
+    server = Server(operations=Operations(host="10.0.0.7", port=port))
+    found = Mistakes()
+    note_anonymous(server, None, found)
+    assert [one.path for one in found.noted()] == ([] if port is None else ["$.server.operations.host"])
+    note_anonymous(server, Callers(), allowed := Mistakes())
+    assert list(allowed.noted()) == []

@@ -156,7 +156,7 @@ async def test_the_status_of_the_origin_is_named_where_the_answers_own_is_anothe
 async def test_retry_after_is_the_origins_if_it_gave_one(
     site: Site, kind: ProblemKind, after: int | None, status: int, said: str | None, outcome: str
 ) -> None:
-    error = RequestError(kind, "answered so", origin_retry_after=after)
+    error = RequestError(kind, "answered so", retry_after=after)
     site.reader.answers["k"] = Answer(Outcome.ERROR, error=error, trail=ALL_MISSED)
     response = await site.ask("GET", "/v1/pages/k")
     assert (response.status, response.headers.get("retry-after")) == (status, said)

@@ -2,8 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 import uvloop
 from msgspec.structs import replace
 
+from cachesvc.config.callers import Callers, NamedCaller
 from cachesvc.config.service import Service
 from cachesvc.config.tls import ListenerTls
-from cachesvc.model.units import Duration
+from cachesvc.model.clock import SECONDS
+from cachesvc.model.units import Duration, Size
 from cachesvc.tiers.tls import Certificates
+from cachesvc.web import connections
 from cachesvc.web.handshakes import Handshake, Handshakes
 from tests.doubles.certificates import PAST, Authority, Certificate
 from tests.wire.conftest import LIMITS, Response, Site, read_response, running_site, until
@@ -63,8 +67,17 @@ class Encrypted:
 
 
 @asynccontextmanager
-async def encrypted(authority: Authority, own: Certificate, **tls: Any) -> AsyncIterator[Encrypted]:
-    limits = replace(LIMITS, tls=ListenerTls(cert=own.cert, key=own.key, **tls), max_connections=8)
+async def encrypted(
+    authority: Authority,
+    own: Certificate,
+    *,
+    request_timeout: Duration = LIMITS.request_timeout,
+    least_read_rate: Size = LIMITS.least_read_rate,
+    **tls: Any,
+) -> AsyncIterator[Encrypted]:
+    block = ListenerTls(cert=own.cert, key=own.key, **tls)
+    times = {"request_timeout": request_timeout, "least_read_rate": least_read_rate}
+    limits = replace(LIMITS, tls=block, max_connections=8, **times)
     certificates = Certificates(Service(server=limits))
     context = certificates.listener(limits.tls, "server.tls")
     async with running_site(limits=limits, tls=context) as site:
@@ -186,6 +199,28 @@ async def test_a_callers_certificate_is_checked_and_can_be_read(
             assert not seen[1]
 
 
+async def test_a_callers_certificate_shows_who_it_is_until_its_end(
+    authority: Authority, own: Certificate
+) -> None:
+    mine = authority.issue("checkout.test", file="mine", left=timedelta(days=1))
+    other = authority.issue("other.test", file="other")
+    async with encrypted(authority, own, ca=authority.file, client_certificates="optional") as there:
+        checkout = NamedCaller(("read:pages",), certificates=("checkout.test",))
+        there.site.web.door.take(Callers({"checkout": checkout}))
+        assert (await there.hit()).status == 401
+        assert (await there.hit(shows=other)).status == 401
+        reader, writer = await there.connect(shows=mine)
+        writer.write(HIT)
+        assert (await read_response(reader, "GET")).body == b"K"
+        writer.write(HIT.replace(b"/pages/", b"/users/"))
+        refused = await read_response(reader, "GET")
+        assert (refused.status, b"checkout has not the scope read:users" in refused.body) == (403, True)
+        there.site.clock.advance(seconds=100 * 365 * 86_400)
+        writer.write(HIT)
+        assert (await read_response(reader, "GET")).status == 401
+        writer.close()
+
+
 @pytest.mark.parametrize("shown", ["none", "expired", "of another authority"])
 async def test_a_caller_without_a_good_certificate_is_refused(
     tmp_path: Path, authority: Authority, own: Certificate, shown: str
@@ -274,3 +309,43 @@ async def test_a_request_whose_first_bytes_were_read_already_is_served(
     monkeypatch.setattr(Handshake, "connection_made", late)
     async with encrypted(authority, own) as there:
         assert (await there.hit()).body == b"K"
+
+
+LARGE = 8 << 20
+
+
+@pytest.mark.parametrize("takes", [True, False])
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_that_is_not_taken_is_counted_and_has_a_deadline(
+    authority: Authority,
+    own: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+    takes: bool,
+    factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """It waits below TLS, which does not tell that it does."""
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.01)
+
+    rate = Size(LARGE // 10 if takes else 1 << 30)
+    slow: dict[str, Any] = {"request_timeout": Duration(SECONDS // 10), "least_read_rate": rate}
+
+    async def exchange() -> None:
+        async with encrypted(authority, own, **slow) as there:
+            web = there.site.web
+            callers = web.data.connections
+            there.site.hold("large", b"x" * LARGE)
+            reader, writer = await there.connect(limit=1 << 10)
+            writer.write(HIT.replace(b"/k ", b"/large "))
+            await until(lambda: web.in_flight.held > 0)
+            if takes:
+                assert len((await read_response(reader, "GET")).body) == LARGE
+                await until(lambda: web.in_flight.held == 0)
+                assert (callers.untaken, callers.open) == (0, 1)
+            else:
+                await until(lambda: callers.untaken == 1)
+                await until(lambda: callers.open == 0)
+                assert web.in_flight.held == 0
+            writer.transport.abort()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(exchange())

@@ -12,20 +12,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import aiohttp
 import msgspec
 from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from cachesvc.commands.access import Reach, add_access, reach_of
 from cachesvc.commands.arguments import add_topology, fail, instance_url
+from cachesvc.commands.credential import Credential, add_token, credential_of, session
 from cachesvc.commands.documents import given_topology
 from cachesvc.commands.report.figures import METHOD, Change, NamespaceFigures, figures_of
 from cachesvc.commands.top.deployment import Deployment, ask_for_deployment, deployment_of
 from cachesvc.commands.top.scrape import Asker, Scrape
 from cachesvc.commands.top.units import UNKNOWN, rate, share, size
 from cachesvc.model.errors import ConfigError
-from cachesvc.tiers.clean_connector import CleanConnector
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 WIDTH = 160
@@ -58,14 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
         help="The URL of an instance, which names the others. Repeatable: the first that answers is used"
         f" (default, without --topology: {DEFAULT_URL}).",
     )
+    add_token(parser, environ)
     add("--json", action="store_true", help="Prints the figures in JSON, with the method of the estimates.")
+    add_access(parser, environ)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints the report and returns the exit code. Raises `ConfigError`."""
     urls = [instance_url(url) for url in options.urls] or [DEFAULT_URL]
     declared = None if options.urls or options.topology is None else _declared(options.topology)
-    report = asyncio.run(_asked(urls, declared))
+    report = asyncio.run(_asked(urls, declared, credential_of(options), reach_of(options)))
     if not report.instances:
         return fail(
             1, "no instance answers: " + "; ".join(f"{name}: {why}" for name, why in report.silent.items())
@@ -84,8 +86,10 @@ def _declared(path: Path) -> Deployment:
     return deployment
 
 
-async def _asked(urls: Sequence[str], declared: Deployment | None) -> Report:
-    async with aiohttp.ClientSession(connector=CleanConnector()) as http:
+async def _asked(
+    urls: Sequence[str], declared: Deployment | None, credential: Credential, reach: Reach
+) -> Report:
+    async with session(credential, ssl=reach.https) as http:
         asker = Asker(http)
         deployment = declared or await ask_for_deployment(asker, urls)
         found = await asker.all(deployment.instances)

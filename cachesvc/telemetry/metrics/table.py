@@ -255,8 +255,13 @@ TABLE: tuple[Metric, ...] = (
         "loads",
         "counter",
         "paths",
-        {"ok": "loads_ok", "failed": "loads_failed", "refused": "loads_refused"},
-        "Loads that ended at an origin.",
+        {
+            "ok": "loads_ok",
+            "failed": "loads_failed",
+            "refused": "loads_refused",
+            "over_budget": "loads_over_budget",
+        },
+        "Loads by their end; those over the origin budget were not begun.",
         ("outcome",),
     ),
     Metric(
@@ -273,6 +278,13 @@ TABLE: tuple[Metric, ...] = (
         "paths",
         "leases_granted",
         "Leases granted to callers, or used for this instance's own loads.",
+    ),
+    Metric(
+        "leases_over_budget",
+        "counter",
+        "paths",
+        "leases_over_budget",
+        "Leases that callers did not get: the origin budget was used up.",
     ),
     Metric(
         "lease_waits",
@@ -458,6 +470,39 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric(
         "origin_refused", "counter", "origins", "refused", "Loads that got no turn in time.", ("namespace",)
+    ),
+    # limits of the region
+    Metric(
+        "limit_share",
+        "gauge",
+        "limits",
+        "in_force",
+        "This instance's share of a limit.",
+        ("of", "name", "limit"),
+    ),
+    Metric(
+        "limit_used",
+        "counter",
+        "limits",
+        "used",
+        "Loads, keys or bytes let in.",
+        ("of", "name", "limit"),
+    ),
+    Metric(
+        "limit_refused",
+        "counter",
+        "limits",
+        "refused",
+        "Refusals: the limit was used up.",
+        ("of", "name", "limit"),
+    ),
+    Metric(
+        "limit_cut_off",
+        "gauge",
+        "limits",
+        "is_cut_off",
+        "1 if the share was not renewed in time.",
+        ("of", "name", "limit"),
     ),
     # L1 and the memcached servers
     Metric("l1_items", "gauge", "l1", "items", "Entries in L1."),

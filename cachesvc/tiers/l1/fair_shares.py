@@ -3,12 +3,14 @@
     excess of a room   what it has above its guarantee
     return             an entry that comes back after it was evicted because L1 was full; its
                        room has evicted at most a quarter of the budget since
-    weight of a room   its part of the recent returns of all rooms; a tenth of an equal part at
-                       least
+    weight of a room   the square of its part of the recent returns of all rooms, which counts as
+                       a tenth of an equal part at least
 
-The room gives way whose excess is largest for its weight. So what nobody is guaranteed is shared in
-proportion to the hits that a little more memory would have been worth to each room. A scan has no
-returns, however fast it is: what it reads was never evicted.
+The room gives way whose excess is largest for its weight. So what nobody is guaranteed goes to the
+rooms for which a little more memory would be worth most hits. A scan has no returns, however fast
+it is: what it reads was never evicted. The square is between two errors. In proportion to returns,
+a room of few requests gets more than its entries are worth; all hits together are most where the
+returns of all rooms are equal, but a share that seeks this point never rests.
 
 The rule follows Memshare (Cidon et al., USENIX ATC 2017), which guarantees memory to applications
 and moves the rest towards those that hit a shadow queue of evicted keys. Here the weights are the
@@ -24,8 +26,8 @@ from cachesvc.tiers.l1.room import Room
 
 HORIZON = 4
 """A return counts if its room has evicted at most the budget divided by this since."""
-LEAST_WEIGHT = 0.1
-"""The least weight, as a share of the mean. A room that had no returns grows from it."""
+LEAST_PART = 0.1
+"""The least part of the returns, in means; a room without returns grows from it."""
 GROWTH = 1.001
 """A return has this many times the weight of the one before."""
 LARGEST_STEP = 1e100
@@ -90,18 +92,19 @@ class FairShares:
             if self._excess(self._chosen, room, charge, is_counted=is_counted) > 0:
                 return self._chosen
         self._turns = len(self._shares) - 1
-        least = max(self._returns, 1.0) * LEAST_WEIGHT / len(self._shares)
+        least = max(self._returns, 1.0) * LEAST_PART / len(self._shares)
         most = 0.0
         for each, share in self._shares.items():
+            weight = max(share.returns, least) ** 2
             excess = self._excess(each, room, charge, is_counted=is_counted)
-            if excess > most * max(share.returns, least):
-                most = excess / max(share.returns, least)
+            if excess > most * weight:
+                most = excess / weight
                 self._chosen = each
         return self._chosen
 
     @staticmethod
     def _excess(of: Room, room: Room, charge: int, *, is_counted: bool) -> int:
-        """Returns what a room has above its guarantee with the entry in `room`; 0 if it is empty."""
+        """The excess of a room, with the entry in `room` counted; 0 if it is empty."""
         if not of.items:
             return 0
         if is_counted:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 
 from cachesvc.model.digest import digest
@@ -53,12 +53,16 @@ class HeldLease(NamedTuple):
     cell: Cell
     key: Key
     token: str
+    ended: Callable[[], None] | None = None
+    """Called once the lease is given back; None: nobody counts it."""
 
     def give_back(self) -> None:
         """Lets the home grant the key's next lease at once.
 
         Nobody waits for that, or is told of a failure.
         """
+        if self.ended is not None:
+            self.ended()
         self.cell.release(self.key, self.token)
 
 

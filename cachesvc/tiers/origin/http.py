@@ -101,6 +101,8 @@ class HttpLoader:
         """Loads that were answered 304."""
         self.untaggable = 0
         """Answers that may not be kept because of their `Cache-Groups`."""
+        self.trouble = ""
+        """The fault of the origin's TLS, and what to do; empty if there is none."""
         self._address = KeyAddress(origin.url, path=f"{path}.url")
         self._span = GetSpan(origin.url)
         self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "cachesvc"})
@@ -144,6 +146,7 @@ class HttpLoader:
                 self._works()
             else:
                 self.failures += 1
+                self.trouble = tls_fault(error)
                 self._outage.failed(error)
             raise
         self._works()
@@ -151,6 +154,7 @@ class HttpLoader:
 
     def _works(self) -> None:
         if self._outage.is_on:
+            self.trouble = ""
             self._outage.worked()
 
     async def _load_in_time(
@@ -321,7 +325,7 @@ class HttpLoader:
         retry_after: int | None = None,
     ) -> OriginError:
         why = f"origin of {self.namespace!r}: {why}"
-        return OriginError(why, kind=kind, origin_status=status, origin_retry_after=retry_after)
+        return OriginError(why, kind=kind, origin_status=status, retry_after=retry_after)
 
 
 def _why(error: Exception) -> str:

@@ -1,7 +1,10 @@
 """The name in a client certificate, which TLS has checked."""
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
+
+from cachesvc.model.clock import SECONDS
 
 
 def certificate_name(certificate: Mapping[str, Any] | None) -> str:
@@ -17,3 +20,11 @@ def certificate_name(certificate: Mapping[str, Any] | None) -> str:
     if spiffe:
         return spiffe[0] if len(spiffe) == 1 else ""
     return next(iter(dns), "")
+
+
+def end_us_of(certificate: Mapping[str, Any]) -> int:
+    """Returns the moment from which the certificate is not valid any more, µs since 1970.
+
+    TLS looks at it in the handshake only, and a connection may stand for months.
+    """
+    return round(ssl.cert_time_to_seconds(certificate["notAfter"]) * SECONDS)

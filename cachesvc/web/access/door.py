@@ -25,7 +25,7 @@ from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.errors import RequestError, TierUnavailableError
 from cachesvc.model.problems import ProblemKind
 from cachesvc.model.scope import EVERY, Scope
-from cachesvc.web.access.certificates import certificate_name
+from cachesvc.web.access.certificates import certificate_name, end_us_of
 from cachesvc.web.access.grants import ENDLESS_US, Grant
 from cachesvc.web.access.issuers import ExpiredTokenError, Issuers, RefusedTokenError
 from cachesvc.web.access.routes import Rule, Where
@@ -152,11 +152,19 @@ class Door:
         return grant
 
     def _of_connection(self, request: web.BaseRequest) -> Grant:
-        """Returns the grant of the client certificate that the connection was made with, if any."""
+        """Returns the grant of the client certificate that the connection was made with, if any.
+
+        Raises `RequestError` (401) if the certificate has come to its end since then.
+        """
         if not self._certificates or request.transport is None:
             return self._anonymous
-        name = certificate_name(request.transport.get_extra_info("peercert"))
-        return self._certificates.get(name, self._anonymous)
+        certificate = request.transport.get_extra_info("peercert")
+        grant = self._certificates.get(certificate_name(certificate))
+        if grant is None:
+            return self._anonymous
+        if end_us_of(certificate) <= self._clock.now_us():
+            raise self._expired("the end of the client certificate has come: connect with another")
+        return grant
 
     def is_over(self, grant: Grant) -> bool:
         """True if the end of the identity has come."""

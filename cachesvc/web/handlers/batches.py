@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
+from cachesvc.model.caller import Caller
 from cachesvc.model.clock import SECONDS, Clock
 from cachesvc.model.entry import Entry, Key
 from cachesvc.model.errors import RequestError
@@ -27,6 +28,7 @@ from cachesvc.web.contract import Paths
 from cachesvc.web.messages import OCTETS, GetMany, Got, GotMany, Put, PutItem, PutMany, PutResults
 from cachesvc.web.overload import Overload
 from cachesvc.web.portions import Portions, Room
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.problems import HURRIED, TYPE_PREFIX, UNEXPLAINED, problem_of
 from cachesvc.web.replies.rendering import is_media_type
 from cachesvc.web.replies.reply import JOIN_UP_TO, Reply
@@ -72,12 +74,14 @@ class Batches:
         overload: Overload,
         in_flight: BytesInFlight,
         fair_seconds: float,
+        rates: RateLimits | None = None,
     ) -> None:
         """`overload` is told which requests wait for their body, and how many keys they have.
 
         A deadline below `fair_seconds` that is not kept is the caller's haste.
         """
         self._fair_seconds = fair_seconds
+        self._rates = rates
         self._overload = overload
         self._in_flight = in_flight
         self._portions = Portions()
@@ -106,12 +110,17 @@ class Batches:
         watermark, queues = self._fences.watermark, self._fences.queues
         room = Room(self._limits.max_answer)
         results, missing = self._from_l1(place.namespace, keys, options, room)
+        if self._rates is not None:
+            missing = self._within_rates(self._rates, place.namespace, grant.caller, results, missing)
         granted: list[tuple[Key, Answer]] = []
         try:
             if missing:
                 await self._from_beyond(place.namespace, keys, missing, options, room, results, granted)
             outcomes: list[str] = [result.outcome for result in results]
-            if room.is_short or (missing and "error" in outcomes):
+            if self._rates is not None:
+                size = sum(len(results[i].value) for i in missing)
+                self._rates.charge_bytes(place.namespace, size, grant.caller)
+            if room.is_short or ((missing or self._rates is not None) and "error" in outcomes):
                 is_hurried = is_below(options, self._fair_seconds)
                 outcomes = [_counted(result, is_hurried=is_hurried) for result in results]
             if self._spread.hot:
@@ -129,6 +138,31 @@ class Batches:
         if granted:
             reply.undelivered = partial(self._give_back, granted)
         return reply
+
+    def _within_rates(
+        self, rates: RateLimits, namespace: str, caller: Caller, results: list[Got], missing: list[int]
+    ) -> list[int]:
+        """Charges the keys to the rates, and fills in the results of those that are refused.
+
+        Returns the places that may be asked beyond L1: the first ones of `missing`.
+        """
+        if not missing:
+            hits: Sequence[int] = range(len(results))
+            sizes = [len(result.value) for result in results]
+        else:
+            asked = set(missing)
+            hits = [i for i in range(len(results)) if i not in asked]
+            sizes = [len(results[i].value) for i in hits]
+        for i, refusal in rates.check_hits(namespace, sizes, caller).items():
+            results[hits[i]] = Got("error", problem=problem_of(refusal))
+        if not missing:
+            return missing
+        admitted, error = rates.admit("reads", namespace, len(missing), caller)
+        if error is not None:
+            refused = Got("error", problem=problem_of(error))
+            for i in missing[admitted:]:
+                results[i] = refused
+        return missing[:admitted]
 
     def _tell_spread(self, keys: Sequence[Key], results: Sequence[Got]) -> None:
         """Tells the readers of hot keys over how many instances to spread them.
@@ -304,13 +338,16 @@ class Batches:
             Action.WRITE, place.namespace, [item.key for item in asked.items], "$.items"
         )
         refusals = [value_refusal(len(draft.value), contract, "value") for _, draft in items]
+        if self._rates is not None:
+            caller = grant_of(request).caller
+            self._refuse_beyond_rates(self._rates, place.namespace, caller, items, refusals)
         results = [_STORED if refusal is None else _failed(refusal) for refusal in refusals]
         writing: list[tuple[int, tuple[Key, Draft]]] = []
         for i, (key, draft) in enumerate(items):
-            if refusals[i] is None:
+            if (refusal := refusals[i]) is None:
                 writing.append((i, (key, draft)))
             elif draft.lease:
-                writing.append((i, (key, Draft(b"", lease=draft.lease, release=Release.UNKEPT))))
+                writing.append((i, (key, Draft(b"", lease=draft.lease, release=_reason(refusal)))))
         written = await self._writer.put_many([item for _, item in writing]) if writing else []
         for (i, _), one in zip(writing, written, strict=True):
             if refusals[i] is None:
@@ -322,9 +359,35 @@ class Batches:
         reply.attributes = partial(of_batch, outcomes, reading=False)
         return reply
 
+    @staticmethod
+    def _refuse_beyond_rates(
+        rates: RateLimits,
+        namespace: str,
+        caller: Caller,
+        items: Sequence[tuple[Key, Draft]],
+        refusals: list[RequestError | None],
+    ) -> None:
+        """Charges the writes to the rates, and fills in the refusals of the last ones.
+
+        Releases are free, and so is what is refused already.
+        """
+        writes = [i for i, (_, draft) in enumerate(items) if refusals[i] is None and draft.release is None]
+        if not writes:
+            return
+        admitted, error = rates.admit("writes", namespace, len(writes), caller)
+        for i in writes[admitted:]:
+            refusals[i] = error
+        rates.charge_bytes(namespace, sum(len(items[i][1].value) for i in writes[:admitted]), caller)
+
+
+def _reason(refusal: RequestError) -> Release:
+    """Returns why the lease of a refused fill is given back."""
+    return Release.FAILED if refusal.kind is ProblemKind.RATE_LIMITED else Release.UNKEPT
+
 
 _NOTHING = Got("miss")
 _LATE = TYPE_PREFIX + ProblemKind.DEADLINE.value
+_RATE_LIMITED = TYPE_PREFIX + ProblemKind.RATE_LIMITED.value
 _NO_ROOM = Got(
     "error",
     problem=problem_of(
@@ -355,10 +418,13 @@ def _fresh(entry: Entry, now_us: int) -> Got:
 def _counted(result: Got, *, is_hurried: bool) -> str:
     """Returns the outcome under which a key is counted.
 
-    What the answer has no room for is no error, nor what an impatient caller did not wait for.
+    What the answer has no room for is no error, nor what a rate refuses, nor what an impatient caller
+    did not wait for.
     """
     if result is _NO_ROOM:
         return "full"
+    if result.problem is not None and result.problem.type == _RATE_LIMITED:
+        return "refused"
     if is_hurried and result.problem is not None and result.problem.type == _LATE:
         return HURRIED
     return result.outcome

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from time import perf_counter
 
 import msgspec
 from aiohttp import web
@@ -11,6 +12,7 @@ from cachesvc.config.service import Server
 from cachesvc.config.topology import Namespace
 from cachesvc.explain.answer import Question
 from cachesvc.model import cache_control, cache_groups
+from cachesvc.model.caller import Caller
 from cachesvc.model.change import Change
 from cachesvc.model.clock import Clock
 from cachesvc.model.entry import Entry, Key
@@ -25,6 +27,7 @@ from cachesvc.web.contract import Paths
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.messages import OCTETS
 from cachesvc.web.overload import Reading
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.cache_status import cache_status
 from cachesvc.web.replies.problems import HURRIED, UNEXPLAINED, problem_reply, request_id_of
 from cachesvc.web.replies.receipts import receipt_reply
@@ -74,12 +77,14 @@ class Entries:
         in_flight: BytesInFlight,
         inspections: Inspections,
         fair_seconds: float,
+        rates: RateLimits | None = None,
     ) -> None:
         """`reading` counts the requests whose body is on its way, `in_flight` the bytes of bodies.
 
         A deadline below `fair_seconds` that is not kept is the caller's haste.
         """
         self._fair_seconds = fair_seconds
+        self._rates = rates
         self._reading = reading
         self._in_flight = in_flight
         self._inspections = inspections
@@ -116,29 +121,47 @@ class Entries:
             is_answered_by_any_fresh_copy(options)
             and (entry := self._reader.peek(place.namespace, place.key)) is not None
         ):
+            self._count_hit(place, entry, grant_of(request).caller)
             answer = Answer(Outcome.ABSENT if entry.negative else Outcome.HIT, entry, "l1")
             watermark = CURRENT
         else:
             watermark = self._fences.watermark
-            answer = await self._reader.get(place.key, options)
+            answer = await self._from_beyond(place, options, grant_of(request).caller)
         reply = self._answered(request, place.key, answer, options, asked)
         reply.watermark = watermark
         return reply
 
-    async def read_plainly(self, request: web.BaseRequest, place: Place, absent: Entry | None) -> Reply:
+    async def read_plainly(
+        self, request: web.BaseRequest, place: Place, absent: Entry | None, caller: Caller
+    ) -> Reply:
         """Answers a `GET` that asks nothing special, after L1 was asked.
 
         `absent` is the negative entry that L1 had, if any.
         """
         watermark = self._fences.watermark
-        answer = (
-            Answer(Outcome.ABSENT, absent, "l1")
-            if absent is not None
-            else await self._reader.get(place.key, PLAIN)
-        )
+        if absent is not None:
+            self._count_hit(place, absent, caller)
+            answer = Answer(Outcome.ABSENT, absent, "l1")
+        else:
+            answer = await self._from_beyond(place, PLAIN, caller)
         reply = self._answered(request, place.key, answer, PLAIN, conditions.NONE)
         reply.watermark = watermark
         return reply
+
+    def _count_hit(self, place: Place, entry: Entry, caller: Caller) -> None:
+        """Charges an L1 hit to the rates. Raises `RequestError` (`rate-limited`)."""
+        if self._rates is not None:
+            self._rates.check_hit(place.namespace, len(entry.value), perf_counter(), caller)
+
+    async def _from_beyond(self, place: Place, options: ReadOptions, caller: Caller) -> Answer:
+        """Reads beyond L1. Raises `RequestError` (`rate-limited`)."""
+        if self._rates is None:
+            return await self._reader.get(place.key, options)
+        self._rates.check("reads", place.namespace, caller=caller)
+        answer = await self._reader.get(place.key, options)
+        if answer.entry is not None:
+            self._rates.charge_bytes(place.namespace, len(answer.entry.value), caller)
+        return answer
 
     def _answered(
         self,
@@ -242,11 +265,16 @@ class Entries:
         lease = _lease(request)
         try:
             draft = self._draft(request, place.namespace, lease)
+            if self._rates is not None:
+                self._rates.check("writes", place.namespace, caller=grant_of(request).caller)
             value = await self._value(request, place.namespace)
-        except RequestError:
+        except RequestError as error:
             if lease:
-                await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=Release.UNKEPT))])
+                reason = Release.FAILED if error.kind is ProblemKind.RATE_LIMITED else Release.UNKEPT
+                await self._writer.put_many([(place.key, Draft(b"", lease=lease, release=reason))])
             raise
+        if self._rates is not None:
+            self._rates.charge_bytes(place.namespace, len(value), grant_of(request).caller)
         written = await self._writer.put(place.key, replace(draft, value=value))
         if written.error is not None:
             raise written.error
@@ -324,6 +352,8 @@ class Entries:
                     field=field,
                 )
         options = InvalidateOptions(author=author_of(request))
+        if self._rates is not None:
+            self._rates.check("invalidations", place.namespace, caller=grant_of(request).caller)
         return receipt_reply(
             await self._invalidator.invalidate(Change(place.namespace, keys=(place.key.text,)), options)
         )

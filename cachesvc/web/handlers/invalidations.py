@@ -24,6 +24,7 @@ from cachesvc.web.contract import Invalidating
 from cachesvc.web.deadlines import within
 from cachesvc.web.inspections import Inspections
 from cachesvc.web.messages import ChangeEvent, Invalidation
+from cachesvc.web.rates import RateLimits
 from cachesvc.web.replies.receipts import estimate_reply, receipt_reply, state_reply
 from cachesvc.web.replies.reply import Reply
 from cachesvc.web.requests.bodies import CLOUDEVENT, JSON, MSGPACK, Decodes, decode, media_type_of, read_body
@@ -54,7 +55,9 @@ class Invalidations:
         invalidator: Invalidating,
         in_flight: BytesInFlight,
         inspections: Inspections,
+        rates: RateLimits | None = None,
     ) -> None:
+        self._rates = rates
         self._in_flight = in_flight
         self._inspections = inspections
         self._limits = service.server
@@ -81,6 +84,9 @@ class Invalidations:
         if asked.dry_run:
             self._inspections.admit()
             return estimate_reply(await self._invalidator.estimate(change))
+        if self._rates is not None:
+            count = len(change.keys) + len(change.tags)
+            self._rates.check("invalidations", change.namespace, max(1, count), grant.caller)
         invalidating = self._invalidator.invalidate(change, self._options(asked, timeout, author))
         # A call that waits for other instances answers a timeout itself: its receipt names those missing.
         bounded = (

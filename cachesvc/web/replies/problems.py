@@ -43,7 +43,7 @@ def problem_of(error: RequestError, request_id: str = "") -> Problem:
         field=error.field or "",
         request_id=request_id,
         token=write_token(error.token),
-        retry_after=error.origin_retry_after or 0,
+        retry_after=error.retry_after or 0,
         scope=error.scope,
         identity=error.identity,
     )
@@ -66,7 +66,9 @@ def problem_reply(error: RequestError, request_id: str, *, lines: bytes = b"", o
     head += _CHALLENGES.get(error.kind, "") + token_line(error.token)
     if b"Cache-Control: " not in lines:  # a 404 or 405 may be kept by any cache that guesses a lifetime
         head += "Cache-Control: no-store\r\n"
-    reply = Reply(error.status, head.encode("latin-1") + lines, body, outcome=outcome or outcome_of(error))
+    reply = Reply(
+        error.status, head.encode("latin-1") + error.lines + lines, body, outcome=outcome or outcome_of(error)
+    )
     reply.request_id = request_id
     reply.problem = error.kind.value
     return reply

@@ -18,6 +18,7 @@ from cachesvc_client import (
     Cache,
     CacheError,
     CodecError,
+    ForbiddenError,
     Hit,
     LoadContext,
     Miss,
@@ -28,6 +29,8 @@ from cachesvc_client import (
     Receipt,
     ReceiptState,
     Retries,
+    Tls,
+    UnauthenticatedError,
     Unavailable,
     json_of,
     msgpack_of,
@@ -52,7 +55,11 @@ def errors() -> list[CacheError]:
     asked = Invalidation("pages", ["a"], ("t",))
     raised = CacheError("deadline", "no answer")
     raised.add_note("seen by a worker")
+    forbidden = ForbiddenError("missing-scope", "checkout has not the scope read:pages", status=403)
+    forbidden.scope, forbidden.identity = "read:pages", "checkout"
     return [
+        forbidden,
+        UnauthenticatedError("unknown-identity", "no caller has this token", status=401),
         FAILURE,
         raised,
         CacheError("closed"),
@@ -96,6 +103,7 @@ def test_answers_settings_and_codecs(way: Callable[[Any], Any]) -> None:
         LAPTOP,
         Retries(),
         NearSettings(max_lag="1s"),
+        Tls(ca="authorities.pem"),
         cache.statistics(),
         cache.feed.statistics(),
         shelf.statistics(),
@@ -158,7 +166,7 @@ def test_every_public_class_of_the_package_is_tried_here() -> None:
     tried = {type(error).__name__ for error in errors()}
     tried |= {"Hit", "Miss", "Unavailable", "Receipt", "ReceiptState", "Retries", "NearSettings", "Profile"}
     tried |= {"Statistics", "NearStatistics", "FeedStatistics", "CodecError", "LoadContext", "CachedFunction"}
-    tried |= {"Cache", "Namespace", "OnCommit", "Codec", "Absent", "Lookup", "Loader"}
+    tried |= {"Cache", "Namespace", "OnCommit", "Codec", "Absent", "Lookup", "Loader", "Tls"}
     classes = {name for name in cachesvc_client.__all__ if isinstance(getattr(cachesvc_client, name), type)}
     assert classes <= tried
     assert isinstance(LAPTOP, Profile)

@@ -1,4 +1,4 @@
-"""Commands over TLS: `publish` as a producer of Redis's ACL, `explain` and `top` at an https instance."""
+"""Commands over TLS, as a producer of Redis's ACL, and what they say of files and servers."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -12,6 +12,7 @@ from cachesvc.explain import peers
 from cachesvc.explain.answer import Copy, Question, Seen
 from cachesvc.explain.peers import HttpPeers
 from cachesvc.model.entry import Key
+from tests.doubles.certificates import Authority
 
 SEEN = Seen("us", "us-a", clock=7, tiers={"l1": Copy(held=True, etag='"e"', as_of=5)})
 KEY = Key.of("pages", "{ws-7}:a/b")
@@ -143,3 +144,28 @@ async def test_one_that_is_not_there() -> None:
 
 async def test_before_the_start_nobody_is_asked() -> None:
     assert await HttpPeers({("us", "us-a"): "http://127.0.0.1:9"}).ask(KEY, Question()) == ()
+
+
+@pytest.mark.parametrize("is_believed", [True, False])
+async def test_an_instance_with_https_is_asked_if_its_authority_is_known(
+    tmp_path: Path, is_believed: bool
+) -> None:
+    authority = Authority(tmp_path)
+    runner = web.ServerRunner(web.Server(_answer_seen), shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=authority.issue().server_context()).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+    context = (authority if is_believed else Authority(tmp_path, "other")).client_context()
+    asking = HttpPeers({("us", "us-a"): url}, tls=context)
+    await asking.start()
+    (seen,) = await asking.ask(KEY, Question())
+    await asking.stop()
+    await runner.cleanup()
+    if is_believed:
+        assert seen == SEEN
+    else:
+        assert "an authority that tls.ca does not have" in seen.unavailable
+
+
+async def _answer_seen(_: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(body=msgspec.json.encode(SEEN))

@@ -1,13 +1,16 @@
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import requests
 
 from cachesvc.config.service import Service
-from cachesvc.telemetry.otlp_http import NotTakenError, Receiver
+from cachesvc.telemetry.otlp_http import BoundedSession, NotTakenError, Receiver
 from cachesvc.telemetry.resource import resource_of
 from cachesvc.telemetry.traces.otlp_spans import encoded, resource_message
 from cachesvc.telemetry.traces.trace import Span, SpanContext
+from tests.doubles.certificates import Authority
 from tests.doubles.otlp import OtlpReceiver
 
 MESSAGE = encoded(
@@ -46,3 +49,30 @@ def test_who_is_not_there_may_be_later() -> None:
         with pytest.raises(NotTakenError, match="refused") as raised:
             Receiver(f"http://127.0.0.1:{taken.getsockname()[1]}/v1/traces", {}).post(MESSAGE)
     assert not raised.value.is_final
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def test_a_receiver_of_a_known_authority_is_sent_spans_and_metrics(authority: Authority) -> None:
+    context = authority.client_context()
+    with OtlpReceiver(authority.issue().server_context()) as otlp:
+        Receiver(f"{otlp.url}/v1/traces", {}, context).post(MESSAGE)
+        assert [span.name for span in otlp.spans()] == ["cache.get"]
+        answer = BoundedSession(context).post(f"{otlp.url}/v1/traces", data=MESSAGE)
+        assert answer.status_code == 200
+        assert len(otlp.bodies) == 2
+
+
+def test_a_receiver_that_is_not_believed_is_told_with_what_to_do(
+    authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "other").client_context()
+    with OtlpReceiver(authority.issue().server_context()) as otlp:
+        with pytest.raises(NotTakenError, match=r"an authority that tls\.ca does not have"):
+            Receiver(f"{otlp.url}/v1/traces", {}, other).post(MESSAGE)
+        with pytest.raises(requests.exceptions.SSLError):
+            BoundedSession(other).post(f"{otlp.url}/v1/traces", data=MESSAGE)
+        assert otlp.bodies == []

@@ -184,12 +184,12 @@ def with_a_scan(cache: L1, numbers: Iterator[int], *, scanned: int, per_read: in
 
 @pytest.mark.parametrize("per_read", [1, 10])
 def test_a_scan_of_ten_times_l1_costs_a_guaranteed_namespace_at_most_two_points(per_read: int) -> None:
-    budget = 10_000 * SMALL
+    budget = 5_000 * SMALL
     cache = l1(budget=budget, aa=RoomBytes(2_000 * SMALL, budget), bb=RoomBytes(0, budget))
     numbers = popular(2_000, seed=1)
-    hit_ratio(cache, "aa", numbers, 30_000)
+    hit_ratio(cache, "aa", numbers, 20_000)
     before = hit_ratio(cache, "aa", numbers, 10_000)
-    assert with_a_scan(cache, numbers, scanned=100_000, per_read=per_read) > before - 0.02
+    assert with_a_scan(cache, numbers, scanned=50_000, per_read=per_read) > before - 0.02
     assert cache.by_namespace()["aa"].evictions == 0
 
 
@@ -199,10 +199,10 @@ def test_a_scan_does_not_take_what_is_used_above_a_guarantee() -> None:
     cache = l1(budget=budget, aa=RoomBytes(500 * SMALL, budget), bb=RoomBytes(0, budget))
     plain = l1(budget=budget)
     numbers = popular(4_000, seed=2)
-    hit_ratio(cache, "aa", numbers, 30_000)
-    before = hit_ratio(cache, "aa", numbers, 10_000)
+    hit_ratio(cache, "aa", numbers, 20_000)
+    before = hit_ratio(cache, "aa", numbers, 5_000)
     during = with_a_scan(cache, numbers, scanned=40_000, per_read=4)
-    hit_ratio(plain, "aa", numbers, 40_000)
+    hit_ratio(plain, "aa", numbers, 25_000)
     shared = with_a_scan(plain, numbers, scanned=40_000, per_read=4)
     assert before - during < (before - shared) / 2
 
@@ -219,8 +219,8 @@ def test_evictions_are_counted_by_reason() -> None:
 def test_many_rooms_share_what_nobody_is_guaranteed() -> None:
     """A room that was chosen stays so for a while, so parts are off by a few entries."""
     names = [f"n{number:02}" for number in range(20)]
-    rooms = dict.fromkeys(names, RoomBytes(0, 40 * BUDGET))
-    cache = L1(40 * BUDGET, 1 << 30, ManualClock(), rooms=rooms)
+    limits = dict.fromkeys(names, RoomBytes(0, 40 * BUDGET))
+    cache = L1(40 * BUDGET, 1 << 30, ManualClock(), rooms=limits)
     for start in range(0, 2000, 10):
         for name in names:
             put(cache, name, range(start, start + 10))

@@ -38,7 +38,7 @@ def caller(token: str, *certificates: str) -> NamedCaller:
 
 
 def certificate(*names: tuple[str, str]) -> Mapping[str, Any]:
-    return {"subjectAltName": names}
+    return {"subjectAltName": names, "notAfter": "Jan  1 00:00:00 2100 GMT"}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@
 --   fences:epoch       as `changes:epoch`, made with the stream `fences`
 --   fences:beat        µs of the last heartbeat
 --   fences:paced       sorted set: paced fences (fence_items.py) by the µs until which they are in
---                      force; at most MOST_PACED
+--                      force; at most MOST_PACED (publish.lua)
 --   fences:given_up    number of paced fences for which there was no room
 --   fences:readers     hash of the followers: region/instance#incarnation → position, µs of its last
 --                      report, epoch
@@ -29,6 +29,7 @@
 --                      of which something is parked, `parked:number` at that time); a line each.
 --                      <n> is the ms of the id without the last digit, so that a busy queue keeps a
 --                      hundred receipts in one compact hash
+--   shares:…           shares of limits that hold for the region (shares.lua)
 --   audit              stream of the audit items: who invalidated what, and when
 local call, match, format = redis.call, string.match, string.format
 
@@ -53,7 +54,6 @@ end
 
 local RECEIPT_SECONDS, AUDIT_ITEMS, DEAD_ITEMS = 900, 100000, 10000
 local MOST_PARKED, MOST_PARKED_BYTES = 100000, 16777216 -- for each cell
-local MOST_PACED = 100000 -- as many as an instance keeps windows
 
 local function whole(number)
   return format('%.0f', number)
@@ -136,27 +136,6 @@ end
 local function has_beaten(within_us)
   local last = tonumber(call('GET', 'fences:beat') or 0)
   return last <= now and now - last < tonumber(within_us)
-end
-
--- Remembers paced fences, each given as [member, µs until which it is in force].
--- Beyond the bound, those that end first become one that concerns every namespace: the copies up to
--- the newest `at` of them are stale at once, to those who are told of it. These are followers that
--- begin, or had a gap. All others have merged the items.
-local function remember_paced(fences)
-  for _, fence in ipairs(fences) do
-    call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
-  end
-  local surplus = call('ZCARD', 'fences:paced') - MOST_PACED
-  if surplus <= 0 then
-    return
-  end
-  local given_up, at, last = call('ZPOPMIN', 'fences:paced', surplus + 1), 0, 0
-  for i = 1, #given_up, 2 do
-    at = math.max(at, tonumber(match(given_up[i], '^%[%d+,(%d+),') or now))
-    last = math.max(last, tonumber(given_up[i + 1]))
-  end
-  call('ZADD', 'fences:paced', 'GT', whole(last), '[0,' .. whole(at) .. ',true,"*",1]')
-  call('INCRBY', 'fences:given_up', surplus)
 end
 
 local function paced_in_force()

@@ -6,7 +6,29 @@
 --   a change:      [id, its home cells, its audit item, what is to be parked of it (prelude.lua) and
 --                  for which cells, whether items here are its fences, whether it stays open]
 -- Answers the epoch and the id of the last item.
+local MOST_PACED = 100000 -- as many as an instance keeps windows
 local paced, dones = unpack(cjson.decode(ARGV[3]))
+
+-- Remembers paced fences, each given as [member, µs until which it is in force].
+-- Beyond the bound, those that end first become one that concerns every namespace: the copies up to
+-- the newest `at` of them are stale at once, to those who are told of it. These are followers that
+-- begin, or had a gap. All others have merged the items.
+local function remember_paced(fences)
+  for _, fence in ipairs(fences) do
+    call('ZADD', 'fences:paced', whole(fence[2]), fence[1])
+  end
+  local surplus = call('ZCARD', 'fences:paced') - MOST_PACED
+  if surplus <= 0 then
+    return
+  end
+  local given_up, at, last = call('ZPOPMIN', 'fences:paced', surplus + 1), 0, 0
+  for i = 1, #given_up, 2 do
+    at = math.max(at, tonumber(match(given_up[i], '^%[%d+,(%d+),') or now))
+    last = math.max(last, tonumber(given_up[i + 1]))
+  end
+  call('ZADD', 'fences:paced', 'GT', whole(last), '[0,' .. whole(at) .. ',true,"*",1]')
+  call('INCRBY', 'fences:given_up', surplus)
+end
 
 trim(tonumber(ARGV[2]))
 

@@ -50,6 +50,11 @@ class CacheError(Exception):
         """True if the cache failed; false if it refused the request, which the caller must change."""
         return self.status >= 500 or self.status in (408, 429) or (self.status == 0 and self.retryable)
 
+    @property
+    def forbids_load(self) -> bool:
+        """True if the value must not be loaded past the cache: its source has no room."""
+        return self.type == "origin-budget"
+
     def __reduce__(self) -> tuple[Callable[..., "CacheError"], tuple[Any, ...], dict[str, Any]]:
         """Has the error pickled and copied with its attributes, whatever its class is made of."""
         return _made_again, (type(self), self.args), self.__dict__

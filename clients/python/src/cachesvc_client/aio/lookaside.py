@@ -12,6 +12,7 @@
     the load fails              → a value within `stale_if_error` of the caller, or the failure
     unreadable                  → as a miss: replace it, once for all callers;
                                   of a newer version: load and do not fill
+    the origin budget is used   → a value within `stale_if_error` of the caller, or the refusal
     the cache is out of reach   → load and do not fill, at most so many at a time
 
 The first read never waits for the fill of another holder: it shares its request with keys that
@@ -172,6 +173,8 @@ class LookAside(Generic[V]):
         if isinstance(got, CacheError):
             if not got.is_outage:
                 raise got.copy()
+            if got.forbids_load:
+                return await self._last_resort(wanted, lifetimes, got.copy())
             nothing = Right(key_of(wanted))
             return await landed(
                 self._flown(wanted, nothing, lambda: self._load_unfilled(wanted, loader, lifetimes))
@@ -294,6 +297,8 @@ class LookAside(Generic[V]):
             turn_ends = loop.time() + SHORT_TURN
             answer = await self._answer_of(self._waits, wanted)
             if isinstance(answer, CacheError):
+                if answer.forbids_load:
+                    return await self._last_resort(wanted, lifetimes, answer.copy())
                 return await self._load_unfilled(wanted, loader, lifetimes)
             got = answer
             right.lease = got.claim_lease()

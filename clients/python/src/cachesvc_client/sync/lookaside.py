@@ -13,6 +13,7 @@
                                   values of the key cannot be kept: load at once, do not fill
     unreadable                  → as a miss: replace it, once for all callers;
                                   of a newer version: load and do not fill
+    the origin budget is used   → a value within `stale_if_error` of the caller, or the refusal
     the cache is out of reach   → load and do not fill, at most so many at a time
 
 All of this runs on the caller's thread. Where the async flavour refreshes a stale value in the
@@ -170,7 +171,7 @@ class LookAside(Generic[V]):
                 if isinstance(got, CacheError):
                     if not got.is_outage or time.monotonic() >= deadline:
                         raise got.copy()
-                    loads.unfilled.append(one)
+                    (alone if got.forbids_load else loads.unfilled).append(one)
                     continue
                 right = Right(key_of(one), got.claim_lease())
                 if right.lease:
@@ -247,6 +248,8 @@ class LookAside(Generic[V]):
         if isinstance(got, CacheError):
             if not got.is_outage or time.monotonic() >= ask.deadline:
                 raise got.copy()
+            if got.forbids_load:
+                return Brought(self._last_resort(ask, got.copy()))
             return self._flown(ask, Right(ask.key), lambda: self._load_unfilled(ask))
         right = Right(ask.key, self._lease_of(got))
         try:
@@ -311,6 +314,8 @@ class LookAside(Generic[V]):
                 return self._load_unfilled(ask)
             answer = self._waits.join(ask.wanted, self._time_for(ask))
             if isinstance(answer, CacheError):
+                if answer.forbids_load:
+                    return self._last_resort(ask, answer.copy())
                 return self._load_unfilled(ask)
             got = answer
             right.lease = self._lease_of(got)
@@ -334,6 +339,8 @@ class LookAside(Generic[V]):
             # An earlier flight may have replaced the value since it was read.
             again = self._leases.join(ask.wanted, self._time_for(ask))
             if isinstance(again, CacheError):
+                if again.forbids_load:
+                    return self._last_resort(ask, again.copy())
                 return self._load_unfilled(ask)
             got = again
             right.lease = self._lease_of(got)

@@ -1,0 +1,95 @@
+"""Wires the limits that hold for the whole region: origin budgets and rates."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+
+from cachesvc.config.limits import Rates
+from cachesvc.config.service import Service
+from cachesvc.config.topology import Namespace, Topology
+from cachesvc.model.caller import ANONYMOUS
+from cachesvc.telemetry.loops import Loop
+from cachesvc.telemetry.troubles import CUT_OFF, used_up
+from cachesvc.tiers.origin.budget import Turns
+from cachesvc.tiers.shares.contract import Lessor
+from cachesvc.tiers.shares.leasing import Leasing
+from cachesvc.tiers.shares.share import Share
+from cachesvc.web.rates import RateLimits
+
+LATELY_SECONDS = 10.0
+"""A limit is named as used up for so long after its last refusal."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The shares of one instance, and what they limit."""
+
+    leasing: Leasing
+    turns: Mapping[str, Turns]
+    """The origin budgets, by namespace; only of namespaces that have one."""
+    rates: RateLimits | None
+    """The rates; None if there are none."""
+
+    @property
+    def shares(self) -> Mapping[tuple[str, ...], Share]:
+        """The shares of this instance by the names of their limits."""
+        return {tuple(share.limit): share for share in self.leasing.shares}
+
+    def watched(self) -> Sequence[Loop]:
+        """The loop that renews the shares, if there are any."""
+        return [self.leasing.loop] if self.leasing.shares else []
+
+    def troubles(self) -> Iterator[str]:
+        """Yields a sentence for each limit that has refused something of late."""
+        now = monotonic()
+        for share in self.leasing.shares:
+            if now - share.refused_at < LATELY_SECONDS:
+                yield used_up(str(share.limit), share.amount)
+        if any(share.is_cut_off for share in self.leasing.shares):
+            yield CUT_OFF
+
+
+def build(service: Service, topology: Topology, lessor: Lessor) -> Limits:
+    """The limits of the instance that `service` describes. Starts nothing and does no I/O."""
+    instances = instances_of(service.region, topology)
+    turns = {
+        name: Turns(
+            name,
+            namespace.origin_budget,
+            instances=instances,
+            longest_load_us=_longest_load_us(namespace),
+            most_here=namespace.origin.concurrency if namespace.origin is not None else inf,
+        )
+        for name, namespace in topology.namespaces.items()
+        if namespace.origin_budget is not None
+    }
+    limited = {name: one.rates for name, one in topology.namespaces.items() if one.rates is not None}
+    of_callers = dict(_rates_of_callers(topology))
+    rates = RateLimits(limited, of_callers, instances=instances) if limited or of_callers else None
+    shares = [share for one in turns.values() for share in one.shares]
+    leasing = Leasing(lessor, [*shares, *(rates.shares if rates is not None else ())])
+    for one in turns.values():
+        one.want = leasing.want
+    if rates is not None:
+        rates.want = leasing.want
+    return Limits(leasing, turns, rates)
+
+
+def instances_of(region: str, topology: Topology) -> int:
+    """The number of instances that the topology names for the region; 1 at least."""
+    return max(1, len(topology.regions[region].instances))
+
+
+def _rates_of_callers(topology: Topology) -> Iterator[tuple[str, Rates]]:
+    if topology.callers is None:
+        return
+    for name, caller in topology.callers.named.items():
+        if caller.rates is not None:
+            yield name, caller.rates
+    if topology.callers.anonymous_rates is not None:
+        yield ANONYMOUS.name, topology.callers.anonymous_rates
+
+
+def _longest_load_us(namespace: Namespace) -> int:
+    return namespace.origin.hard_deadline if namespace.origin is not None else namespace.lease
