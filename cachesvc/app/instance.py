@@ -139,7 +139,7 @@ class App:
         metrics.watch("hot_keys", paths.hot_keys.statistics)
         metrics.watch("spread", paths.hot_keys.spread_keys)
         metrics.watch("beyond_l1", lambda: tally.beyond)
-        metrics.watch("refusals", lambda: tally.refusals)
+        metrics.watch("copies_refused", lambda: tally.refusals)
         metrics.watch("reuse", paths.ghosts.statistics)
         metrics.watch("live_bytes", paths.ghosts.live_bytes)
         metrics.watch("ghosts", lambda: paths.ghosts)

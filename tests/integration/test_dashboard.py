@@ -53,7 +53,16 @@ namespaces:
   docs:
     owner: docs
     origin: {url: "http://127.0.0.1:9100/docs/{key}"}
+    origin_budget: {concurrency: 64}
 """
+
+NEEDS_MORE = {
+    "cachesvc_namespace_requests_shed_total": "overload (test_fair_overload.py)",
+    "cachesvc_tls_certificate_left_seconds": "TLS (test_encrypted_servers.py, test_tls.py)",
+    "cachesvc_tls_handshakes_total": "TLS",
+    "cachesvc_tls_handshakes_failed_total": "TLS",
+}
+"""Metrics that have no samples here, by what has to be there."""
 
 
 def test_the_dashboard_is_the_one_that_the_table_makes() -> None:
@@ -127,7 +136,10 @@ def traffic(fleet: Fleet) -> None:
     assert call(f"{pages}:get", "POST", b'{"keys": ["a", "missing"]}') == 200
     assert call(f"{pages}:put", "POST", b'{"items": [{"key": "b", "value": "MQ=="}]}') == 200
     assert call(f"{docs}/a", "DELETE") == 200
+    assert call(f"{pages}/tagged", "PUT", b"1", {"Cache-Groups": '"t"'}) == 204
+    assert call(f"{pages}/tagged") == 200
     assert call(f"{url}/v1/invalidations", "POST", b'{"namespace": "pages", "tags": ["t"]}') == 200
+    assert call(f"{pages}/tagged") == 404
     behave(fleet, b'{"status": 500}')
     assert call(f"{docs}/broken") == 502
     assert call(f"{docs}:get", "POST", b'{"keys": ["broken"]}') == 200
@@ -161,13 +173,13 @@ def chosen(expression: str) -> str:
 @pytest.mark.parametrize(("title", "expression"), QUERIES, ids=lambda text: text[:60])
 def test_a_query_of_the_dashboard_is_answered(watching: Prometheus, title: str, expression: str) -> None:
     found = watching.query(chosen(expression))
-    assert found or title == "Firing alerts"
+    assert found or title == "Firing alerts" or title in NEEDS_MORE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(map(exposed_name, TABLE)))
 def test_a_metric_of_the_table_has_samples(watching: Prometheus, name: str) -> None:
-    assert watching.query(f'{{__name__=~"{name}(_count)?"}}')
+    assert bool(watching.query(f'{{__name__=~"{name}(_count)?"}}')) == (name not in NEEDS_MORE)
 
 
 @pytest.mark.slow

@@ -64,7 +64,9 @@ def test_more_idle_connections_than_descriptors_take_no_probe_away() -> None:
             if path == "/metrics":
                 text = body.decode()
         assert time.monotonic() - began < 5
-        (made_room,) = [line for line in text.splitlines() if 'closed_total{reason="idle"}' in line]
+        (made_room,) = [
+            line for line in text.splitlines() if 'closed_total{port="data",reason="idle"}' in line
+        ]
         assert float(made_room.split()[-1]) > 300
         assert process.poll() is None
 

@@ -66,8 +66,10 @@ class Metrics:
     def watch(self, name: str, source: Source) -> None:
         """Reads the rows of source `name` from what `source()` returns at each scrape.
 
-        Raises `ValueError` if no row of the table has this source.
+        Raises `ValueError` if no row of the table has this source, or if it is read already.
         """
+        if name in self._sources:
+            raise ValueError(f"the source {name!r} has two meanings: name one of them otherwise")
         if not any(row.source == name for row in self._table):
             known = ", ".join(sorted({row.source for row in self._table}))
             raise ValueError(f"no metric is read from {name!r}: the table has {known}")

@@ -382,7 +382,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "copies_refused",
         "counter",
-        "refusals",
+        "copies_refused",
         "",
         "Copies that a fence or a bound refused, by reason.",
         ("namespace", "reason"),
