@@ -9,20 +9,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from loadtests.load.faults import Killed, OriginDoes, RollingRestart
+from loadtests.load.arrivals import Times
+from loadtests.load.faults import Killed, Neighbour, OriginDoes, RollingRestart
 from loadtests.load.keys import Part, keys_of
 from loadtests.load.settings import mix_of
 from loadtests.load.thresholds import PATH, read_thresholds
 from loadtests.origin import ReferenceOrigin
 from loadtests.scenarios import SCENARIOS
-from loadtests.scenarios.scenario import Scenario, Times
+from loadtests.scenarios.scenario import Scenario
 
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS.keys())
 START_SECONDS = 12.0
 """Servers, locust and the end of both, for each scenario; and about 4 s for each leg beyond the first."""
 ASKED = (
     *("steady", "stampede", "cold_start", "invalidation_storm", "lost_memcached"),
-    *("lost_cell", "slow_origin", "overload", "rolling_restart"),
+    *("lost_cell", "slow_origin", "overload", "noisy_neighbour", "rolling_restart"),
 )
 
 
@@ -105,6 +106,7 @@ class FakeServer:
 
 class FakePlace:
     namespace = "load"
+    folder = Path()
 
     def __init__(self, *names: str) -> None:
         self.servers = {name: FakeServer(name) for name in names}
