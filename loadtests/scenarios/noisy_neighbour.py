@@ -13,10 +13,12 @@ from loadtests.load.arrivals import Times
 from loadtests.load.faults import Neighbour
 from loadtests.scenarios.scenario import At, Leg, Scenario, Stretch
 
-NOISY = "noisy"
+NAMESPACE, NOISY = "load", "noisy"
 L1_DOCUMENTS = 1_200
 """More documents of 512 bytes than the whole L1 holds, see `runner_stage.SETTINGS`."""
 SCANNED = 10 * L1_DOCUMENTS
+KEPT = 500
+"""The documents that the steady namespace reads: about 500 KiB in L1."""
 KEYS_EACH = 100
 BUDGET = 40.0
 """Loads per second of the noisy namespace."""
@@ -43,7 +45,7 @@ SCENARIO = Scenario(
             "origin_budget": {"loads_per_second": BUDGET, "burst": BUDGET},
         }
     },
-    stored={NOISY: SCANNED},
+    stored={NOISY: SCANNED, NAMESPACE: KEPT},
     legs=(
         Leg(
             "measure",
@@ -62,18 +64,18 @@ SCENARIO = Scenario(
             timeout=2.0,
             rate=Times(0.2, "saturation"),
             mix="bulk=30,writer=1",
-            keys="zipf:500:1.1",
+            keys=f"zipf:{KEPT}:1.1",
             faults=(
-                At(15, 29, Neighbour("scan", NOISY, f"scan:{SCANNED}", 20, KEYS_EACH)),
+                At(14, 26, Neighbour("scan", NOISY, f"scan:{SCANNED}", 20, KEYS_EACH)),
                 At(
-                    30, 44, Neighbour("overload", NOISY, f"scan:{SCANNED}", Times(3, "saturation"), KEYS_EACH)
+                    27, 41, Neighbour("overload", NOISY, f"scan:{SCANNED}", Times(3, "saturation"), KEYS_EACH)
                 ),
-                At(45, 59, Neighbour("origin flood", NOISY, "scan:1000000", 10 * BUDGET, prefix="new-")),
+                At(46, 59, Neighbour("origin flood", NOISY, "scan:1000000", 10 * BUDGET, prefix="new-")),
             ),
             stretches=(
-                Stretch("alone", 5, 15),
-                Stretch("scan", 18, 29),
-                Stretch("overload", 34, 44),
+                Stretch("alone", 4, 14),
+                Stretch("scan", 16, 26),
+                Stretch("overload", 31, 41),
                 Stretch("flood", 49, 59),
             ),
         ),
