@@ -155,7 +155,7 @@ SLOW = 20
 SLOW_TIME = (
     b"""
 local function slow_time()
-  local time, set = redis.call('TIME'), redis.call('HMGET', 'test:clock', 'real', 'us')
+  local time, set = redis.call('TIME'), redis.call('HMGET', 'queues:clock', 'real', 'us')
   local us = time[1] * 1000000 + time[2]
   if set[1] then
     us = math.floor(set[2] + (us - set[1]) / %d)
@@ -186,6 +186,10 @@ def slow_clock() -> Iterator[None]:
             one.source, one.sha = source, sha
 
 
+CLOCK = "queues:clock"
+"""The clock's key: a user of a cell may read the keys of this prefix (config/redis-users.acl)."""
+
+
 class RedisBench(CellBench):
     """A real server. Leases and copies expire by its own time, which is real."""
 
@@ -208,7 +212,7 @@ class RedisBench(CellBench):
         """
         seconds, us = await self.admin.time()
         now_us = int(seconds) * 1_000_000 + int(us)
-        setting: Any = self.admin.hset("test:clock", mapping={"real": now_us, "us": now_us})
+        setting: Any = self.admin.hset(CLOCK, mapping={"real": now_us, "us": now_us})
         await setting
 
     async def restart(self) -> None:
@@ -221,10 +225,10 @@ class RedisBench(CellBench):
         """Sleeps. A server that is full, or has lost its data, has the machine's clock from then on."""
         await asyncio.sleep(seconds)
         try:
-            if await self.admin.exists("test:clock"):
+            if await self.admin.exists(CLOCK):
                 await self._set_clock()
         except OutOfMemoryError:
-            await self.admin.delete("test:clock")
+            await self.admin.delete(CLOCK)
         except NoConnectionError:  # it was restarted
             return
 

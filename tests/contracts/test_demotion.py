@@ -121,7 +121,7 @@ async def test_writes_to_a_queue_reach_the_server_that_took_over(failover: Failo
 async def test_a_queue_server_that_was_a_replica_meanwhile_is_another_epoch(
     failover: Failover,
 ) -> None:
-    """Trace 62 with two servers: a → b → a, and b, which lacked a's last items, had no visitor."""
+    """Trace 60 with two servers: a → b → a, and b, which lacked a's last items, had no visitor."""
     a, b = failover.old, failover.new
     changes = RedisChanges(a.redis_url, "here")
     stream = RedisFenceStream(a.redis_url, "here", skew=SKEW, retention=RETENTION)

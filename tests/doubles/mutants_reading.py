@@ -153,7 +153,7 @@ READING: dict[str, Mutant] = {
     ),
     "token-apart": Mutant(
         "the fences of a token are merged into the instance that it comes to",
-        (57,),
+        (55,),
         (
             InPython(
                 "cachesvc.coherence.admission:Admission.believed",
@@ -167,12 +167,12 @@ from cachesvc.model.fence import Fence
     ),
     "token-time": Mutant(
         "a token is believed whatever time it names",
-        (57,),
+        (55,),
         (InPython("cachesvc.coherence.admission:Admission.believed", "min(at, latest)", "at"),),
     ),
     "token-lead": Mutant(
         "a token is cut back to the clock of the instance that it comes to",
-        (58,),
+        (56,),
         (InPython("cachesvc.coherence.admission:Admission.believed", "+ 4 * self.fences.skew_us", ""),),
     ),
     "seen": Mutant(
@@ -257,7 +257,7 @@ from cachesvc.model.fence import Fence
     ),
     "early-at-home": Mutant(
         "an early refresh loads although the home has a newer copy",
-        (59,),
+        (57,),
         (
             InPython(
                 "cachesvc.paths.flight_runner:FlightRunner._not_before",
@@ -268,7 +268,7 @@ from cachesvc.model.fence import Fence
     ),
     "early-elsewhere": Mutant(
         "the SDK loads early whichever instance says so",
-        (60,),
+        (58,),
         (
             InPython(
                 "cachesvc_client.requests.namespace_requests:NamespaceRequests._heed_spread",

@@ -219,7 +219,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "queues-of-a-bound": Mutant(
         "a bound of any queue vouches for what a near cache keeps",
-        (63,),
+        (61,),
         (
             InPython(
                 "cachesvc_client.near.near:Near._is_vouched", "and got.queues == self._queues", "and True"
@@ -228,7 +228,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "replication-id": Mutant(
         "a queue's server is known by its run id alone",
-        (62,),
+        (60,),
         (
             InPython("tests.doubles.memory_queue_server:MemoryQueue.be_promoted", "self.epoch += 1", "pass"),
             *(
@@ -239,7 +239,7 @@ STREAMS: dict[str, Mutant] = {
     ),
     "paced-overflow": Mutant(
         "paced fences for which a queue has no room are dropped",
-        (61,),
+        (59,),
         (
             InPython("cachesvc.coherence.fences:Fences._merge_other", "max(self._soft_floor, at)", "0"),
             InPython(

@@ -1,4 +1,4 @@
-"""The rooms of a topology hold on the paths of an instance: batches read, and a scan takes little."""
+"""The rooms of a topology hold on the paths of an instance: what others put takes nothing."""
 
 from msgspec.structs import replace
 

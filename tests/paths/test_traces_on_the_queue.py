@@ -170,7 +170,7 @@ async def test_trace_54_a_reader_must_not_pass_an_item_that_it_cannot_read(queue
     assert not (await reader.read(wait_seconds=0)).gap
 
 
-async def test_trace_61_a_paced_fence_without_room_must_not_be_forgotten(queue: QueueBench) -> None:
+async def test_trace_59_a_paced_fence_without_room_must_not_be_forgotten(queue: QueueBench) -> None:
     async with queue.bounded(paced=2) as small:
         now = await small.now_us()
         key, (tag,) = Key.of("docs", "a"), tag_digests_of("docs", ("t",))
@@ -183,7 +183,7 @@ async def test_trace_61_a_paced_fence_without_room_must_not_be_forgotten(queue: 
         assert i1.is_soft_fenced(copy, key.digest, "docs", now + HOUR_US)
 
 
-async def test_trace_62_a_server_that_was_a_replica_meanwhile_must_be_another_epoch(
+async def test_trace_60_a_server_that_was_a_replica_meanwhile_must_be_another_epoch(
     queue: QueueBench,
 ) -> None:
     reader, epoch = await _reader(queue), await queue.announce()

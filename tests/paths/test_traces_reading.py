@@ -259,7 +259,7 @@ def forged(*targets: Target) -> ReadOptions:
     return ReadOptions(token=tuple((target.digest, NEVER_US) for target in targets))
 
 
-async def test_trace_57_a_forged_token_must_not_refuse_the_copies_of_others() -> None:
+async def test_trace_55_a_forged_token_must_not_refuse_the_copies_of_others() -> None:
     far = FarSide()
     i0, i1 = Instance(far), Instance(far)
     far.loader.default = loaded(b"0", tags=("t",))
@@ -280,7 +280,7 @@ async def test_trace_57_a_forged_token_must_not_refuse_the_copies_of_others() ->
     assert i0.fences.statistics().clamped == 0, "nobody is told that a clock is wrong"
 
 
-async def test_trace_57_a_forged_time_must_not_make_each_of_its_reads_load_in_turn() -> None:
+async def test_trace_55_a_forged_time_must_not_make_each_of_its_reads_load_in_turn() -> None:
     far = FarSide()
     i0 = Instance(far)
     await i0.value("a")
@@ -296,7 +296,7 @@ async def test_trace_57_a_forged_time_must_not_make_each_of_its_reads_load_in_tu
     assert far.loader.loads("a") < READS / 2, "what is loaded 4 S after a read came is new enough for it"
 
 
-async def test_trace_58_a_token_must_not_be_cut_back_to_before_its_write() -> None:
+async def test_trace_56_a_token_must_not_be_cut_back_to_before_its_write() -> None:
     far = FarSide(LoopClock(skew_us=SKEW_US))
     store = Store(far)
     i0, i1 = Instance(far, clock=LoopClock()), Instance(far)
@@ -321,7 +321,7 @@ def unleased(far: FarSide, value: bytes) -> Entry:
     return Entry(value, now, now + 60_000_000, confirmed=False)
 
 
-async def test_trace_59_an_early_refresh_must_not_load_what_another_instance_has_refreshed() -> None:
+async def test_trace_57_an_early_refresh_must_not_load_what_another_instance_has_refreshed() -> None:
     """A hot key is read at several instances. Each has a copy, and each copy is due early."""
     far = FarSide()
     i0, i1 = Instance(far, name="i0"), Instance(far, name="i1")

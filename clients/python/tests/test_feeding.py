@@ -64,7 +64,7 @@ class RecordedThread:
 
     running = 0
 
-    def __init__(self, _: NearFeed, __: SyncBearer) -> None: ...
+    def __init__(self, _: NearFeed, __: SyncBearer, ___: object) -> None: ...
 
     def start(self) -> None:
         RecordedThread.running += 1

@@ -1,4 +1,4 @@
-"""Traces 18, 60 and 63 of docs/coherence.md, which a client can let happen."""
+"""Traces 18, 58 and 61 of docs/coherence.md, which a client can let happen."""
 
 import asyncio
 from random import Random
@@ -37,7 +37,7 @@ async def test_trace_18_a_loader_must_not_open_its_snapshot_before_the_lease() -
         assert service.held["a"].value == b"1", "what the lease lets it fill is no older than the lease"
 
 
-async def test_trace_60_a_copy_that_no_fill_reaches_must_not_cost_a_load_at_each_read() -> None:
+async def test_trace_58_a_copy_that_no_fill_reaches_must_not_cost_a_load_at_each_read() -> None:
     """The key is hot, and read at both instances. Fills go to the one that is its own."""
     async with FakeService() as a, FakeService() as b:
         services = {"a": a, "b": b}
@@ -66,7 +66,7 @@ async def test_trace_60_a_copy_that_no_fill_reaches_must_not_cost_a_load_at_each
         assert home.held["k"].value == b"1"
 
 
-async def test_trace_63_a_bound_of_another_queue_must_not_vouch_for_an_answer() -> None:
+async def test_trace_61_a_bound_of_another_queue_must_not_vouch_for_an_answer() -> None:
     """The instance that answers reads server a of a queue; the feed is of server b."""
     seconds = 100.0
     now_us = 1_700_000_000_000_000
