@@ -156,7 +156,7 @@ def _bearer_cost(run: Run) -> list[Result]:
 
 
 def _limits_cost(run: Run) -> list[Result]:
-    """Our side has rates, a room in L1, hot keys spread and the report; theirs has none of them."""
+    """Our side has rates, a room in L1, spread hot keys and the report; theirs has none."""
     limited, plain = run.stage.service("l1_limits"), run.stage.service("l1_no_limits")
 
     def measure(service: Service) -> Measure:

@@ -211,7 +211,10 @@ class InvalidationStorm:
 
 @dataclass
 class Neighbour:
-    """The callers of another namespace: a process of its own, which asks whether answered or not."""
+    """The callers of another namespace: a process that asks at its rate, answered or not.
+
+    The program is `neighbour.py`.
+    """
 
     what: str
     namespace: str

@@ -17,7 +17,10 @@ LATE_MS = 100.0
 STARVED_SHARE = 0.01
 """Share of requests that waited for a user. With more of them, the loop is no longer open."""
 SKIPPED_SHARE = 0.05
-"""Share of the noisy neighbour's requests. With more of them, it was not as noisy as it should be."""
+"""Share of the noisy neighbour's requests that were not made.
+
+With more of them, it was not as noisy as it should be.
+"""
 INSTANCE_CPU = 0.75
 """Share of a core. Below it, the instance had time left: something else limited the run."""
 

@@ -78,7 +78,7 @@ class OriginRow(msgspec.Struct, frozen=True):
 
 
 class NeighbourRow(msgspec.Struct):
-    """One second of another namespace's load, which is there to be noisy; written by its process."""
+    """One second of a noisy neighbour's load; written by the process that makes it."""
 
     t: float
     namespace: str = ""
@@ -87,7 +87,10 @@ class NeighbourRow(msgspec.Struct):
     skipped: int = 0
     """Requests that were not made, because the process was too late for them."""
     by_answer: dict[str, int] = {}
-    """Requests that ended, by answer: `200`, the status and kind of a problem, or why there is none."""
+    """Requests that ended, by answer.
+
+    An answer is `200`, the status and kind of a problem, or the reason why there is none.
+    """
 
 
 class ServerRow(msgspec.Struct, frozen=True):

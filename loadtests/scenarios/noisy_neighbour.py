@@ -1,4 +1,4 @@
-"""A namespace that scans, then overloads, then floods its origin, beside one that reads steadily.
+"""A namespace scans, then overloads, then floods its origin, beside a steady one.
 
 Both share one instance, on a core without the load generators. The steady one has a room in L1,
 rates and an origin budget, and all that it reads has space in its room. Its figures alone, before

@@ -78,7 +78,7 @@ class Scenario:
     The origin counts the loads of each by its name.
     """
     stored: Mapping[str, int] = field(default_factory=dict)
-    """The namespaces into which keys are written before the load, and how many: `doc-0` and on."""
+    """The number of keys that are written before the load, by namespace: `doc-0` and on."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings of every instance, added to the usual ones: environment variables."""
     bottleneck: str = ""
